@@ -163,12 +163,12 @@ class _Tools:
             return self._leave_to_read(model, ctx)
 
         def fits(
-            model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_read)], card_gib: float = 0
+            model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_read)], card: str = ""
         ) -> Json:
-            """Whether a model could be trained, measured, quantized and served here, or on a card of that many GiB."""
+            """Whether a model could be trained, measured, quantized and served here, or on a card (4090, 24)."""
             if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
                 return {"answered": False, "type_this": f"tunesmith fits {model}"}
-            return self._fits(model, card_gib)
+            return self._fits(model, card)
 
         reading: tuple[Callable[..., Any], ...] = (status, runs, compare, explain, query)
         return (*((tool, _READS) for tool in reading), (fits, _ASKS_THE_HUB))
@@ -291,13 +291,15 @@ class _Tools:
             f"May tunesmith read the configuration of “{one_line(model)[:200]}”, here or from the hub?", Allowed
         )
 
-    def _fits(self, model: str, card_gib: float) -> Json:
+    def _fits(self, model: str, card: str) -> Json:
+        from tunesmith.tools.machine.cards import card_of
         from tunesmith.tools.models.find import find_model
         from tunesmith.tools.pipeline.fits import facts_here, fits, to_json
 
         found, revision = find_model(model)
-        facts = facts_here(self.store, vllm=self.ws.vllm, card_gib=card_gib)
-        return {"answered": True, **to_json(fits(found, facts, revision=revision))}
+        other = card_of(card) if card else None
+        facts = facts_here(self.store, vllm=self.ws.vllm, card=other)
+        return {"answered": True, **to_json(fits(found, facts, revision=revision), other)}
 
     # Do
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.machine.cards import Card
 from tunesmith.tools.models.known_bases import KnownBase
 from tunesmith.tools.pipeline.fits import Fits, Task, times_are_for, to_json
 
@@ -29,7 +30,7 @@ def listed_document(found: Sequence[tuple[KnownBase, Fits]]) -> dict[str, object
     }
 
 
-def listed_view(found: Sequence[tuple[KnownBase, Fits]], *, card_gib: float) -> RenderableType:
+def listed_view(found: Sequence[tuple[KnownBase, Fits]], card: Card | None) -> RenderableType:
     """A line for each of them: at which precisions it trains here, and how long that takes."""
     rows = []
     for base, answer in found:
@@ -39,20 +40,22 @@ def listed_view(found: Sequence[tuple[KnownBase, Fits]], *, card_gib: float) -> 
         took = duration(fitting[0].plan.estimate.seconds)
         rows.append([base.model, f"{base.parameters / 1e9:.2g}B", base.license, trains, took, base.why])
     return Group(
-        render.plain(_where(found[0][1].machine, card_gib)),
+        *_where(found[0][1].machine, card),
         render.rows_table(["model", "size", "license", "trains", "time, about", "why it is listed"], rows),
         render.plain(f"The times are of training, for {times_are_for()}. `tunesmith fits MODEL` says more of one."),
     )
 
 
-def _where(machine: Machine, card_gib: float) -> str:
-    where = f"a card of {card_gib:g} GiB" if card_gib else "this machine"
+def _where(machine: Machine, card: Card | None) -> Iterator[RenderableType]:
     vram = f"{size(machine.vram_free_bytes)} VRAM and " if machine.gpus else ""
     memory = f"{vram}{size(machine.memory_free_bytes)} RAM"
-    return f"{where}: {memory}{'; the disk of that machine is not known' if card_gib else ''}"
+    unknown = "; the disk of that machine is not known" if card else ""
+    yield render.plain(f"{card.name if card else 'this machine'}: {memory}{unknown}")
+    if card and card.note:
+        yield render.plain(f"{card.note}.")
 
 
-def view(answer: Fits, *, card_gib: float) -> RenderableType:
+def view(answer: Fits, card: Card | None) -> RenderableType:
     """The verdicts first, the memory that they were held against above them."""
     active = (
         f", {answer.active_parameters / 1e9:.2f} billion of them at work on a token"
@@ -62,7 +65,7 @@ def view(answer: Fits, *, card_gib: float) -> RenderableType:
     usual = " (the usual shape of that size)" if answer.approximate else ""
     return Group(
         render.plain(f"{answer.model}{usual}: {answer.parameters / 1e9:.2f} billion parameters{active}"),
-        render.plain(_where(answer.machine, card_gib)),
+        *_where(answer.machine, card),
         render.rows_table(
             ["task", "precision", "fits", "VRAM", "RAM", "disk", "time, about"], [_row(task) for task in answer.tasks]
         ),

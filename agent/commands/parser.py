@@ -150,16 +150,6 @@ def _consent(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _card_gib(text: str) -> float:
-    try:
-        gib = float(text)
-    except ValueError:
-        gib = 0.0
-    if not 1 <= gib <= 4096:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no size of a card in GiB; 24 is one")
-    return gib
-
-
 def _hours(text: str) -> float:
     try:
         hours = float(text)
@@ -324,17 +314,13 @@ def _history(commands: _Commands) -> None:
     _force(report)
     report.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
     _json(report)
-    fits = _add(
-        commands, "fits", "would a model be trained, measured, quantized and served: here, or on a card of a size"
-    )
+    fits = _add(commands, "fits", "would a model be trained, measured, quantized and served: here, or on another card")
     fits.add_argument(
         "model", nargs="?", default=None, metavar="MODEL",
         help="a hub id (owner/name), a folder, a known name, or a size such as 8b; else the bases that are listed",
     )  # fmt: skip
     fits.add_argument("--revision", default="", metavar="COMMIT", help="for a hub id; the newest where none is given")
-    fits.add_argument(
-        "--card", type=_card_gib, default=0.0, metavar="GIB", help="a card of so many GiB in this machine"
-    )
+    fits.add_argument("--card", default="", metavar="CARD", help="another card, by name or GB: 4090, A10, L4, 24")
     _json(fits)
     doctor = _add(commands, "doctor", "what this machine, what is installed, and the served driver can really do")
     doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")

@@ -237,16 +237,18 @@ def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output
     Without a model: the bases that are proposed where nobody names one.
     """
     from tunesmith.agent.commands.fits import listed_document, listed_view, view
+    from tunesmith.tools.machine.cards import card_of
     from tunesmith.tools.models.find import find_model
     from tunesmith.tools.pipeline.fits import facts_here, fits, fits_of_listed, to_json
 
+    card = card_of(args.card) if args.card else None
     if args.model is None:
-        found = fits_of_listed(facts_here(store, vllm=settings.vllm, card_gib=args.card))
-        out.document(listed_document(found), listed_view(found, card_gib=args.card))
+        found = fits_of_listed(facts_here(store, vllm=settings.vllm, card=card))
+        out.document(listed_document(found), listed_view(found, card))
         return 0
     model, revision = find_model(args.model, args.revision)
-    answer = fits(model, facts_here(store, vllm=settings.vllm, card_gib=args.card), revision=revision)
-    out.document(to_json(answer), view(answer, card_gib=args.card))
+    answer = fits(model, facts_here(store, vllm=settings.vllm, card=card), revision=revision)
+    out.document(to_json(answer, card), view(answer, card))
     return 0
 
 

@@ -20,23 +20,26 @@ from pydantic_ai.models.test import TestModel
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
+from tunesmith.memory.records import RUNNING
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.models.base import bundled_model, source_of
 from tunesmith.tools.models.folder import check_model_folder
 from tunesmith.tools.models.memory_math import (
+    GPU_MARGIN_BYTES,
     SERVER_BYTES,
     USUAL_KV_BYTES,
+    ServerMemory,
     cpu_server_bytes,
-    gpu_server_bytes,
     kv_bytes_per_token,
+    server_memory,
 )
 from tunesmith.tools.pipeline.driver_eviction import blocked_by
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear
 from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.client import ChatClient
+from tunesmith.tools.serving.eviction import make_room
 from tunesmith.tools.serving.listeners import Listener, SendRefused
 from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.serving.traffic import ContactLog
@@ -179,12 +182,14 @@ class Driver:
         """Raises BadInput while a step runs that needs the room: the driver is the guest."""
         machine = measure_machine(self._settings.home)
         ram_bytes, vram_bytes = SERVER_BYTES, 0
-        if spec.device == "cuda" and (card := chosen_gpu(machine.gpus)):
-            vram_bytes = int(spec.gpu_share * card.total_bytes)
+        if spec.device == "cuda":
+            vram_bytes = spec.gpu_bytes + GPU_MARGIN_BYTES
         else:
             ram_bytes = cpu_server_bytes(_weight_bytes(Path(spec.model_dir)), spec.kv_cache_gib)
         with contextlib.closing(Store(self._settings.home)) as store:
             step = blocked_by(machine, store, ram_bytes=ram_bytes, vram_bytes=vram_bytes)
+            if spec.device == "cuda" and not store.steps(status=RUNNING):
+                make_room(self._settings.home, ram_bytes=0, log=lambda line: None)  # one that waits may fill the GPU
         if step:
             raise BadInput(
                 f"the driver waits until {step.stage} ({step.id}) has ended: it needs the memory; "
@@ -197,16 +202,15 @@ class Driver:
 
     def _spec(self, folder: Path) -> ServerSpec:
         manifest = read_manifest(folder)
-        place = placed(self._settings.vllm, needed_bytes(folder, self.chosen.context_tokens))
+        place = placed(self._settings.vllm, needed_memory(folder, self.chosen.context_tokens))
         return ServerSpec(
             model_dir=str(folder),
             served_name=folder.name,
             weights_sha256=manifest["sha256"] if manifest else "",
             max_model_len_tokens=self.chosen.context_tokens,
             max_num_seqs=_SEQUENCES,
-            gpu_share=place.gpu_share,
             tool_parser=self.chosen.tool_parser,
-            device=place.device,
+            **place._asdict(),
         )
 
     def _running(self, spec: ServerSpec) -> servers.Server | None:
@@ -233,13 +237,13 @@ class Driver:
         self._closed.set()
 
 
-def needed_bytes(folder: Path, context_tokens: int) -> int:
-    """Peak memory of a server of this model for conversations on a GPU: its cache holds a few whole contexts."""
+def needed_memory(folder: Path, context_tokens: int) -> ServerMemory:
+    """Peak memory of a server of this model for conversations: on a GPU its cache holds a few whole contexts."""
     try:
         per_token = kv_bytes_per_token(json.loads((folder / "config.json").read_text()))
     except ValueError:
         per_token = USUAL_KV_BYTES
-    return gpu_server_bytes(
+    return server_memory(
         _weight_bytes(folder), kv_bytes_per_token=per_token, context_tokens=context_tokens, sequences=_SEQUENCES
     )
 

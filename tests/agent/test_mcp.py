@@ -152,7 +152,7 @@ def test_no_tool_has_an_argument_for_a_yes_and_each_says_what_it_does_to_the_mac
         "status", "runs", "compare", "explain", "query", "fits", "plan", "start", "get_step", "stop"
     }  # fmt: skip
     assert set(tools["start"].input_schema["properties"]) == {"plan_hash"}
-    assert set(tools["fits"].input_schema["properties"]) == {"model", "card_gib"}
+    assert set(tools["fits"].input_schema["properties"]) == {"model", "card"}
     for tool in tools.values():
         assert tool.annotations is not None and tool.annotations.read_only_hint is not None and tool.description
         assert not {"yes", "approve", "confirm", "approval"} & set(tool.input_schema["properties"])
@@ -206,7 +206,7 @@ def test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes(
     monkeypatch.setattr("tunesmith.tools.models.find.newest_commit", lambda name: asked.append(name) or "0" * 40)
 
     async def calls(client: Client) -> Any:
-        known = await called(client, "fits", model="Qwen3-8B", card_gib=24)
+        known = await called(client, "fits", model="Qwen3-8B", card="24")
         hidden = await client.call_tool("fits", {"model": "somebody/private-7b-model"})
         folder = await client.call_tool("fits", {"model": str(tmp_path)})
         return known, hidden.structured_content, folder.structured_content

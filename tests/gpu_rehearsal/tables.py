@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.fixtures import families
 from tunesmith.tools.core.machine import Machine
-from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.core.stage import GIB, Facts
+from tunesmith.tools.machine.cards import card_of_size
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.model_names import NamedModel, named_model
-from tunesmith.tools.pipeline.fits import fits, plans_of, with_card
+from tunesmith.tools.pipeline.fits import plans_of, with_card
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("plans.txt")
@@ -42,6 +44,11 @@ def model_of(name: str) -> NamedModel:
     return model
 
 
+def on_card(card_gb: int) -> Facts:
+    """That machine with a card of so many GB, of which a desktop and the driver have their part."""
+    return with_card(machine(), card_of_size(card_gb))
+
+
 def golden() -> str:
     """Model, card, step: the verdict, the peaks in GiB of VRAM and RAM, and what would fit where that does not."""
     return "".join(f"{line}\n" for line in _golden_lines())
@@ -51,7 +58,7 @@ def _golden_lines() -> Iterator[str]:
     for name in GOLDEN_MODELS:
         for card in GOLDEN_CARDS:
             yield f"{model_of(name).name} on a card of {card} GB, {RAM_GIB} GiB of RAM"
-            for step, plan in plans_of(model_of(name), with_card(machine(), card)).items():
+            for step, plan in plans_of(model_of(name), on_card(card)).items():
                 price = plan.estimate
                 peaks = f"{price.peak_vram_bytes / GIB:6.1f} {price.peak_ram_bytes / GIB:6.1f}"
                 ways = ", or ".join(map(str, plan.fitting))
@@ -65,22 +72,43 @@ def fits_table(models: Sequence[str]) -> str:
     rows = [head, ["---"] * len(head)]
     for name in models:
         model = model_of(name)
-        rows.append([f"{model.name}", *(_cell(model, card) for card in CARDS)])
+        rows.append([f"{model.name}", *(str(ways(model, card)) for card in CARDS)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _cell(model: NamedModel, card_gib: int) -> str:
-    found = fits(model, with_card(machine(), card_gib))
+class Ways(NamedTuple):
+    """The most bits at which a model is trained, measured and served on a card; – where it is not."""
 
-    def best(work: str, bits: dict[str, str]) -> str:
-        fitting = [bits[task.precision] for task in found.of(work) if task.fits]
-        return fitting[0] if fitting else "–"
+    trained: str
+    measured: str
+    served: str
 
-    trained = best("train", {"bf16": "16", "nf4": "4"})
-    measured = best("measure", {"bf16": "16", "W4A16": "4"})
-    served = best("serve", {"bf16": "16", "W8A8": "8", "W4A16": "4"})
-    cell = f"{trained} · {measured} · {served}"
-    return f"**{cell}**" if "–" not in cell else cell
+    def __str__(self) -> str:
+        cell = " · ".join(self)
+        return f"**{cell}**" if "–" not in cell else cell
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """All steps from the base to the served model, so: what a bold cell says fits."""
+        train = {"16": "train", "4": "train at 4 bits"}[self.trained]
+        served = {"16": "deploy merged", "8": "deploy W8A8", "4": "deploy W4A16"}[self.served]
+        preflight = train.replace("train", "preflight")
+        return ("base", "baseline", "generate", preflight, train, "evaluate", "merge", "quantize", served)
+
+
+def ways(model: NamedModel, card_gb: int) -> Ways:
+    """What the table says of a model on a card, by the plans of its steps as they would come."""
+    plans = plans_of(model, on_card(card_gb))
+
+    def best(**steps: str) -> str:
+        return next((bits.strip("_") for bits, step in steps.items() if not plans[step].refusals), "–")
+
+    measured = "4" if QUANTIZED_BASE in plans["baseline"].inputs else "16"
+    return Ways(
+        best(_16="train", _4="train at 4 bits"),
+        "–" if plans["baseline"].refusals or plans["base"].refusals else measured,
+        best(_16="deploy merged", _8="deploy W8A8", _4="deploy W4A16"),
+    )
 
 
 def pages() -> dict[Path, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.gpu_rehearsal.tables import GOLDEN, golden, machine, model_of, pages
+from tests.gpu_rehearsal.tables import CARDS, GOLDEN, MODELS, golden, machine, model_of, on_card, pages, ways
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
-from tunesmith.tools.pipeline.fits import plans_of, with_card
+from tunesmith.tools.pipeline.fits import fits, plans_of, with_card
 
 
 def test_the_plans_of_published_models_are_the_golden_ones() -> None:
@@ -17,13 +17,35 @@ def test_the_tables_of_the_pages_are_current() -> None:
     assert {page: page.read_text() for page in pages()} == pages()
 
 
+def test_what_a_cell_says_fits_is_refused_by_none_of_its_plans() -> None:
+    """Every cell of the README and of docs/models.md: of a bold one all steps, from the base to the served model."""
+    bold = 0
+    for name in MODELS:
+        for card in CARDS:
+            said, plans = ways(model_of(name), card), plans_of(model_of(name), on_card(card))
+            whole = "–" not in said
+            bold += whole
+            for step in said.steps if whole else ():
+                assert not plans[step].refusals, (name, card, str(said), step)
+                assert plans[step].estimate.peak_vram_bytes <= on_card(card).machine.vram_free_bytes < card * GIB
+    assert bold >= 60
+
+
+def test_a_base_is_fetched_for_a_precision_that_its_baseline_accepts_where_any_is() -> None:
+    for name in MODELS:
+        for gib in (8, 11, 14, 17, 20, 23.4, 45, 70, 75):
+            known = with_card(machine(), gib)
+            possible = [task for task in fits(model_of(name), known).of("measure") if task.fits]
+            assert bool(plans_of(model_of(name), known)["baseline"].refusals) == (not possible), (name, gib)
+
+
 THE_WAY = ("base", "baseline", "generate", "preflight at 4 bits", "train at 4 bits", "evaluate", "merge", "quantize",
            "deploy W4A16")  # fmt: skip
 
 
 def test_on_24_gb_large_models_fit_from_the_base_to_the_served_model_and_are_measured_at_4_bits() -> None:
     for name in ("qwen2.5-14b", "qwen2.5-32b", "qwen3-30b-a3b"):
-        plans = plans_of(model_of(name), with_card(machine(), 24))
+        plans = plans_of(model_of(name), on_card(24))
         fitting = {step for step, plan in plans.items() if not plan.refusals}
         assert set(THE_WAY) <= fitting, name
         for step in ("baseline", "generate", "preflight at 4 bits", "evaluate"):

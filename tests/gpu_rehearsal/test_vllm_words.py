@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fixtures.planted_gpus import gpu
 from tunesmith.tools.machine.bootstrap import VLLM_CUDA, VLLM_VERSION
 from tunesmith.tools.machine.gpus import server_environment
+from tunesmith.tools.models.shape import ATTENTION
+from tunesmith.tools.serving.budget import claim
 from tunesmith.tools.serving.spec import ServerSpec, arguments, environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,11 +32,14 @@ ARGUMENTS = ("engine/arg_utils.py", "entrypoints/common/cli_args.py", "entrypoin
 KERNELS = "model_executor/kernels/linear/scaled_mm/__init__.py"
 SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 SPECS = [
-    ServerSpec(model_dir="/m", served_name="m", max_lora_rank=rank, tool_parser=parser, device=device, gpu_share=share)
-    for device, share in (("cpu", 0.0), ("cuda", 0.5))
-    for rank in (0, 16)
+    ServerSpec(
+        model_dir="/m", served_name="m", max_lora_rank=rank, lora_modules=modules, tool_parser=parser, device=device,
+        gpu_bytes=1, gpu_cache_bytes=1,
+    )
+    for device in ("cpu", "cuda")
+    for rank, modules in ((0, ()), (16, ()), (16, ATTENTION))
     for parser in ("hermes", "")
-]
+]  # fmt: skip
 
 
 def sources() -> list[str]:
@@ -70,7 +76,8 @@ def flags(source: str) -> frozenset[str]:
 
 
 def given(spec: ServerSpec) -> Iterator[str]:
-    return (word.partition("=")[0] for word in arguments(spec, 8000) if word.startswith("--"))
+    memory = [word for alone in (True, False) for word in claim(spec, [gpu(0, free=23.6)], alone=alone).arguments]
+    return (word.partition("=")[0] for word in arguments(spec, 8000, memory) if word.startswith("--"))
 
 
 @pytest.fixture(params=sources() or [""], ids=lambda source: "wheel" if source.endswith(".whl") else "installed")
@@ -80,7 +87,9 @@ def source(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.device}-{spec.max_lora_rank}-{spec.tool_parser}")
+@pytest.mark.parametrize(
+    "spec", SPECS, ids=lambda spec: f"{spec.device}-{spec.max_lora_rank}{len(spec.lora_modules)}-{spec.tool_parser}"
+)
 def test_every_argument_is_known(source: str, spec: ServerSpec) -> None:
     assert len(flags(source)) > 100, "the declarations were found"
     unknown = [flag for flag in given(spec) if flag not in flags(source)]
@@ -103,6 +112,25 @@ def test_every_variable_is_known_and_the_sampler_is_on_unless_it_is_named(
 def test_the_kernel_that_is_left_out_on_blackwell_has_this_name(source: str) -> None:
     [disabled] = {server_environment([replace(gpu(0), compute_capability="12.0")])["VLLM_DISABLED_KERNELS"]}
     assert disabled in text(source, KERNELS)
+
+
+def test_a_cache_of_given_size_is_taken_unseen_and_a_share_that_is_not_free_refused_all_the_same(source: str) -> None:
+    """Why both are given: the share is looked at before the size of the cache is."""
+    worker = text(source, "v1/worker/gpu_worker.py")
+    assert worker.index("request_memory(\n") < worker.index("if kv_cache_memory_bytes := ")
+    assert "kv_cache_memory_bytes" not in text(source, "v1/worker/utils.py").partition("def request_memory")[2][:3000]
+
+
+def test_an_adapter_of_attention_leaves_experts_without_slots(source: str) -> None:
+    """By the last part of a module's name, or one of what was joined in it: `qkv_proj`, and never `experts`."""
+    tree = ast.parse(text(source, "lora/utils.py"))
+    [function] = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "is_in_target_modules"]
+    scope: dict[str, Any] = {}
+    exec(compile(ast.Module([function], []), "lora/utils.py", "exec"), scope)
+    joined = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
+    names = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.experts", "mlp.gate", "lm_head", "embed_tokens")
+    taken = [name for name in names if scope["is_in_target_modules"](f"model.layers.0.{name}", list(ATTENTION), joined)]
+    assert taken == ["self_attn.qkv_proj", "self_attn.o_proj"]
 
 
 def test_what_is_checked_here_is_what_is_installed() -> None:

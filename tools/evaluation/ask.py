@@ -28,8 +28,8 @@ from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import answering_seconds
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_of_run
-from tunesmith.tools.serving.budget import need_vllm, serving_memory, starting_seconds
-from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
+from tunesmith.tools.serving.budget import lora_rank_served, need_vllm, serving_memory, starting_seconds
+from tunesmith.tools.serving.model_server import bench_spec, served_name
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
@@ -214,7 +214,10 @@ class ToServe:
     def peaks(self) -> list[dict[str, int]]:
         """`ram_bytes` and `vram_bytes` of each server that is started."""
         return [
-            serving_peaks(serving_memory(s.served, s.spec.max_model_len_tokens), on_gpu=s.spec.device == "cuda")
+            serving_peaks(
+                serving_memory(s.served, s.spec.max_model_len_tokens, rank=s.spec.max_lora_rank),
+                on_gpu=s.spec.device == "cuda",
+            )
             for s in self.start
         ]
 

@@ -34,7 +34,14 @@ from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.serving.bench import Bench, bench_of
-from tunesmith.tools.serving.budget import bases_served, evaluation_seconds, measured_with, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import (
+    bases_served,
+    evaluation_seconds,
+    lora_rank_served,
+    measured_with,
+    need_vllm,
+    serving_memory,
+)
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
@@ -252,15 +259,15 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     request = _sampled_as_the_base(request, context, bench, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
-    answers = len(every) * request.repeats
     judged, read = Seconds(answer=models.seconds(every, request.repeats)), likelihood_seconds(facts, served, made, both)
-    peaks = models.peaks(serving_memory(served, bench.context_tokens), on_gpu=facts.serves_on_gpu)
+    server = serving_memory(served, bench.context_tokens, rank=lora_rank_served(made) if both else 0)
+    peaks = models.peaks(server, on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
     seconds = _answering_seconds(request, facts, served, every, bench, judged, read, proof.seconds, tries=tries)
     price = estimate(
         "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **proof.peaks,
-        disk_bytes=8192 * answers, like=request.arm,
+        disk_bytes=8192 * len(every) * request.repeats, like=request.arm,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
     fitting = bases_served(facts, context_tokens=bench.context_tokens) if lacks else ()

@@ -40,7 +40,8 @@ from tunesmith.tools.evaluation.verdict import RULE
 from tunesmith.tools.models.measuring import answering_base
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import bench_at_work
-from tunesmith.tools.serving.model_server import bench_server, key_of, lora_rank_served, served_name
+from tunesmith.tools.serving.budget import lora_rank_served
+from tunesmith.tools.serving.model_server import bench_server, key_of, served_name
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import read_suite
 

@@ -303,7 +303,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
     vllm = vllm_of_worker(job.vllm)
     job.progress(0, 0, f"checking the judge {model.name}")
     probe_template(model.folder)
-    weights, place = _weights_sha256(model.folder), placed(vllm, model.memory.vram_bytes)
+    weights, place = _weights_sha256(model.folder), placed(vllm, model.memory)
     spec = ServerSpec(
         model_dir=str(model.folder),
         served_name=f"judge-{model.name}",
@@ -311,8 +311,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
         max_model_len_tokens=JUDGE_CONTEXT_TOKENS,
         max_num_seqs=JUDGE_CONCURRENCY,
         tool_parser="",
-        device=place.device,
-        gpu_share=place.gpu_share,
+        **place._asdict(),
     )
     server = serve(job, spec, vllm=vllm, log="judge.log", note="vLLM is starting with the judge")
     what = {

@@ -27,7 +27,13 @@ from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_of, bench_of_run, positions_of
-from tunesmith.tools.serving.budget import need_vllm, serving_memory, shorter_context, starting_seconds
+from tunesmith.tools.serving.budget import (
+    lora_rank_served,
+    need_vllm,
+    serving_memory,
+    shorter_context,
+    starting_seconds,
+)
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
 from tunesmith.tools.serving.listeners import port_is_free
 
@@ -169,6 +175,9 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     if earlier and arm == "adapter" and base is None:
         raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
     base = (base or measured_base(facts)) if arm == "adapter" else None
+    rank = lora_rank_served(made) if base else 0
+    # A server that measured on a GPU may fill it, and one that stays may not: it starts anew there.
+    facts = replace(facts, served=frozenset()) if facts.serves_on_gpu else facts
     _refuse_longer_than_known(request, base or made)
     price = estimate(
         "deploy",
@@ -177,11 +186,11 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         + starting_seconds(facts, made if arm != "adapter" else base or made),
         rates=facts.serving_rates,
         like="",
-        **serving_peaks(serving_memory(base or made, request.context_tokens), on_gpu=facts.serves_on_gpu),
+        **serving_peaks(serving_memory(base or made, request.context_tokens, rank=rank), on_gpu=facts.serves_on_gpu),
     )
     alone = replace(facts, machine=context.alone)
     lacks = lacks_memory(price, context.alone)
-    fitting = shorter_context(alone, base or made, request.context_tokens) if lacks else ()
+    fitting = shorter_context(alone, base or made, request.context_tokens, rank=rank) if lacks else ()
     now = context.deployed
     port = taken_over(request, now)
     return Plan(

@@ -26,8 +26,9 @@ from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_of_run, bound_to
 from tunesmith.tools.serving.boot_unit import how_it_comes_back
+from tunesmith.tools.serving.budget import lora_rank_served
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
-from tunesmith.tools.serving.model_server import bench_spec, lora_rank_served, served_name
+from tunesmith.tools.serving.model_server import bench_spec, served_name
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.thoughts import without_thought
 from tunesmith.tools.suites.case import Case
@@ -124,7 +125,7 @@ def _serve(
         without_thoughts=_bench(job, made).thinking == "off",
     )
     running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
-    equal = [s for s in running if servers.healthy(s)]
+    equal = [s for s in running if s.gpu_bytes <= spec.gpu_bytes and servers.healthy(s)]  # one may fill the GPU
     if equal:
         server = equal[0]
     else:

@@ -21,7 +21,7 @@ from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.core.rates import START
 from tunesmith.tools.core.stage import Facts, Frozen, Plan
 from tunesmith.tools.machine.vllm_program import engine_beside
-from tunesmith.tools.models.memory_math import measuring_memory, serving_peaks
+from tunesmith.tools.models.memory_math import server_memory, serving_peaks
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import CARD_SERVER_START_S, SERVER_START_S
@@ -143,7 +143,7 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
         why = "vLLM loaded a tiny model of this kind here before" if not refused else "vLLM refused it here before"
         return _decided(plan, "off", why).model_copy(update={"refusals": (*refused, *plan.refusals)})
     seconds, worth = dry_load_seconds(on_card=facts.serves_on_gpu), plan.estimate.seconds
-    peaks = serving_peaks(measuring_memory(_TINY_BYTES, 4096), on_gpu=facts.serves_on_gpu)
+    peaks = serving_peaks(server_memory(_TINY_BYTES, kv_bytes_per_token=4096), on_gpu=facts.serves_on_gpu)
     if facts.vllm is None:
         return _decided(plan, "off", "there is no vLLM here to ask")
     doubtful = SCHEMES[scheme].codes is not None and not facts.serves_on_gpu

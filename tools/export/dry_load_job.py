@@ -21,7 +21,7 @@ from tunesmith.tools.export.audit import CARRIED
 from tunesmith.tools.export.dry_load import DryLoad, dry_load_key, keep_dry_load, known_dry_loads, tiny_config
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.machine.gpus import measure_gpus, serves_on_cpu
-from tunesmith.tools.models.memory_math import measuring_memory
+from tunesmith.tools.models.memory_math import server_memory
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed
 from tunesmith.tools.serving.model_server import serve
@@ -151,10 +151,10 @@ def _load(job: Job[QuantizeRequest], made: Path) -> None:
     """Serve it, and have it read a few tokens. Raises StepFailed, with the server's own words."""
     assert job.vllm is not None
     size = sum(file.stat().st_size for file in made.glob("*.safetensors"))
-    place = placed(job.vllm, measuring_memory(size, 4096, _CONTEXT_TOKENS).vram_bytes)
+    needed = server_memory(size, kv_bytes_per_token=4096, context_tokens=_CONTEXT_TOKENS)
     spec = ServerSpec(
         model_dir=str(made), served_name=_NAME, max_model_len_tokens=_CONTEXT_TOKENS, max_num_seqs=4, tool_parser="",
-        device=place.device, gpu_share=place.gpu_share,
+        **placed(job.vllm, needed)._asdict(),
     )  # fmt: skip
     server = serve(job, spec, vllm=job.vllm, log="dry-load.log", note="dry load: vLLM is starting")
     try:

@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,17 @@ def python_module(module: str, *arguments: str) -> list[str]:
     starts it names the working folder, too.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def end_with_parent() -> None:
+    """End this process soon after its parent: a worker that was killed can end nobody, and its child holds memory."""
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
 
 
 def stop_group(process: ProcessId, *, grace_s: float = 10.0) -> bool:

@@ -17,13 +17,15 @@ from tunesmith.tools.models.memory_math import (
     CONTEXT_TOKENS,
     RUNTIME_BYTES,
     WHOLE_SEQUENCES,
+    ServerMemory,
+    adapter_slot_bytes,
     group_size_for,
     kv_bytes_per_token,
-    measuring_memory,
     quantized_weight_bytes,
+    server_memory,
     serving_peaks,
 )
-from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.shape import ATTENTION, ModelShape
 
 QUANTIZED_BASE = "quantized-base"
 """Kind of the artifact that answers for a base which is measured at 4 bits."""
@@ -36,6 +38,8 @@ Asked = Literal["auto", "16", "4", "stored"]
 """What a user may say; `stored` is a checkpoint that is quantized already, measured as it is."""
 MEASURED_AT = "measured_at"
 """Where a base's record holds the choice; until the base is there, what was asked for."""
+USUAL_RANK = 16
+"""That a server of a base allows adapters of, unless one of a higher rank is to be asked."""
 
 
 class Measuring(NamedTuple):
@@ -77,15 +81,44 @@ def choose(asked: Asked, config: Mapping[str, object], facts: Facts) -> Measurin
 def measuring_bytes(
     config: Mapping[str, object], facts: Facts, bits: Bits, context_tokens: int = CONTEXT_TOKENS
 ) -> int:
-    """Peak of measuring: a server under test, and beside it what a preflight that has trained does not give back."""
+    """Peak of measuring: a server under test, and on the CPU beside it what the process of a preflight holds."""
     weights = quantized_bytes(config) if bits == FOUR else 2 * ModelShape.of(config).parameters
-    server = measuring_memory(weights, kv_bytes_per_token(config), context_tokens, whole=whole_sequences(bits == FOUR))
-    return sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values()) + RUNTIME_BYTES
+    server = measuring_server(weights, config, context_tokens, rank=USUAL_RANK, quantized_base=bits == FOUR)
+    return sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values()) + beside_serving_bytes(facts)
 
 
-def whole_sequences(quantized_base: bool) -> int:
-    """Sequences of full length that a measuring server has room for; one where 4 bits say that memory is short."""
-    return 1 if quantized_base else WHOLE_SEQUENCES
+def beside_serving_bytes(facts: Facts) -> int:
+    """Of RAM, what a process that has trained in a child holds while a server on the CPU answers it."""
+    return 0 if facts.serves_on_gpu else RUNTIME_BYTES
+
+
+def measuring_server(
+    weight_bytes: int, config: Mapping[str, object], context_tokens: int, *, rank: int, quantized_base: bool
+) -> ServerMemory:
+    """Peak of a measuring server that allows adapters of a rank; 0: none.
+
+    For a quantized base its cache holds one sequence of full length: 4 bits say that memory is short.
+    """
+    try:
+        alone = bool(adapted_modules(config, quantized_base=quantized_base))
+        slots = adapter_slot_bytes(ModelShape.of(config), rank, attention_only=alone)
+    except (KeyError, TypeError, ValueError):
+        slots = 0  # of a usual model the margin holds them
+    return server_memory(
+        weight_bytes,
+        kv_bytes_per_token=kv_bytes_per_token(config),
+        context_tokens=context_tokens,
+        whole=1 if quantized_base else WHOLE_SEQUENCES,
+        slot_bytes=slots,
+    )
+
+
+def adapted_modules(config: Mapping[str, object], *, quantized_base: bool) -> tuple[str, ...]:
+    """Modules that the adapters of a server may have, which every arm of a run shares; empty: all that vLLM knows.
+
+    A mixture that is measured at 4 bits is trained at 4 bits, where its adapter has attention alone.
+    """
+    return ATTENTION if quantized_base and ModelShape.of(config).experts else ()
 
 
 def quantized_bytes(config: Mapping[str, object]) -> int:
@@ -102,10 +135,15 @@ def measured_base(facts: Facts) -> Artifact:
     base = facts.need("base", "base")
     if not is_expected(base):
         return measured_as(base, facts.artifacts.get(QUANTIZED_BASE))
-    asked: Asked = base.meta.get(MEASURED_AT, "auto")
-    if choose(asked, base.meta.get("config", {}), facts).bits != FOUR:
+    if not is_measured_at_four(base, facts):
         return base
     return expected(QUANTIZED_BASE, quantized_bytes(base.meta["config"]), **base.meta)
+
+
+def is_measured_at_four(base: Artifact, facts: Facts) -> bool:
+    """Whether a base's quantized base answers for it, or will."""
+    asked: Asked = base.meta.get(MEASURED_AT, "auto" if is_expected(base) else SIXTEEN)
+    return asked == FOUR or (asked == "auto" and choose(asked, base.meta.get("config", {}), facts).bits == FOUR)
 
 
 def answers_for(model: Artifact, facts: Facts) -> Artifact:

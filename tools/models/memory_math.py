@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from tunesmith.tools.models.rounding_terms import Rounding, autoround_bytes, awq_bytes, largest_matrix
+from tunesmith.tools.models.rounding_terms import Rounding, autoround_bytes, awq_bytes
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.training_terms import (
     adapted_experts_bytes,
@@ -20,7 +20,7 @@ from tunesmith.tools.models.training_terms import (
     kept_bytes,
     plain_kept_bytes,
     runtime_on_cpu_bytes,
-    unpacked_experts_bytes,
+    unpacked_bytes,
 )
 
 CONTEXT_TOKENS = 2048
@@ -40,18 +40,19 @@ RUNTIME_BYTES = 900 << 20
 SERVER_BYTES = 22 * (1 << 30) // 10
 """Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
 GPU_SERVER_BYTES = 1536 << 20
-"""Of a vLLM server on a GPU beside weights and cache: CUDA context, activations, captured graphs. An estimate."""
+"""Of a vLLM server on a GPU beside weights, adapters and cache: CUDA context, activations, captured graphs. An
+estimate."""
 GPU_MARGIN_BYTES = 1 << 30
-"""What a server on a GPU claims beyond its need, for all that the estimate got wrong."""
+"""What a plan keeps free beyond a server's need, for all that the estimate got wrong."""
 WHOLE_SEQUENCES = 4
 """Sequences of full length that a server on a GPU has room for at once, where nothing is short."""
 USUAL_KV_BYTES = 128 << 10
 """Of a token, where a config does not say: a dense model of eight billion parameters."""
-CUDA_BYTES = 1 << 30
-"""Of a CUDA context beside tensors, where work on a layer is priced. An estimate."""
+CUDA_BYTES = 900 << 20
+"""What a process takes of a GPU beside its tensors: the CUDA context, and the workspaces of libraries. An estimate."""
 _STACKED_MATRICES, _STACKED_BYTES = 8, 1 << 29
 _LEAST_KV_BYTES = 1 << 30
-_LEFT_FREE_BYTES = 768 << 20  # the engine's CUDA context is there before vLLM looks at what is free
+_BLOCK_TOKENS = 256  # of the cache vLLM holds one block back, whose size depends on its attention kernel
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
@@ -71,18 +72,18 @@ def train_memory_bytes(
 ) -> int:
     """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
 
-    The runtime is a GPU's (`RUNTIME_BYTES`), or with `on_cpu` what `runtime_on_cpu_bytes` says.
+    The runtime is a GPU's (`CUDA_BYTES`), or with `on_cpu` what `runtime_on_cpu_bytes` says.
 
     Activations: what each layer keeps of a token (`kept_bytes`; `plain_kept_bytes` where LoRA is not `fused`), with
     checkpointing each layer's input and one layer's whole; beside them the gradients of one layer. Logits:
-    of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear layers and a
-    mixture's fused experts, which are unpacked a layer at a time and get no adapter.
+    of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear layers, which are
+    unpacked one at a time, and a mixture's fused experts, which are unpacked a layer at a time and get no adapter.
     """
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16
     tokens = batch_size * seq_len_tokens
     weights = loaded_bytes(shape, load_in_4bit=load_in_4bit, value_bytes=size)
-    weights += unpacked_experts_bytes(shape, value_bytes=size) if load_in_4bit else 0
+    weights += unpacked_bytes(shape, value_bytes=size) if load_in_4bit else 0
     adapts_experts = shape.experts > 0 and not load_in_4bit
     layer = tokens * plain_kept_bytes(shape, value_bytes=size)
     if fused:
@@ -99,7 +100,7 @@ def train_memory_bytes(
     activations += 3 * shape.expert_parameters * size if adapts_experts else 0  # an update in fp32, and its cast
     logits = head_bytes(shape.vocab, shape.hidden, tokens, value_bytes=size)
     adapter = shape.lora_parameters(lora_rank, experts=not load_in_4bit)
-    runtime = RUNTIME_BYTES
+    runtime = CUDA_BYTES
     if on_cpu:
         runtime = runtime_on_cpu_bytes(shape, rows=batch_size, row_tokens=seq_len_tokens, checkpointing=checkpointing)
     return runtime + weights + 16 * adapter + activations + logits
@@ -129,7 +130,7 @@ def merge_memory_bytes(config: Mapping[str, object]) -> int:
     layer = (shape.attention_parameters + shape.mlp_parameters) * (2 if shape.experts else 1)
     logits = 3 * COMPARED_POSITIONS * shape.vocab
     compared = size * (max(layer, shape.vocab * shape.hidden) + logits)
-    return RUNTIME_BYTES + max(3 * _BF16 * largest_matrix(shape), compared)
+    return RUNTIME_BYTES + max(3 * _BF16 * shape.largest_matrix, compared)
 
 
 def quantize_memory_bytes(
@@ -159,10 +160,7 @@ def quantize_memory_bytes(
 def quantize_vram_bytes(
     config: Mapping[str, object], *, seq_len_tokens: int, rounding: Rounding = "gptq", samples: int = 0
 ) -> int:
-    """Peak VRAM of quantizing: a layer's turn, or the input matrix, whichever is larger, beside the CUDA context.
-
-    The context is 1 GiB, an estimate that has yet to be confirmed on a card.
-    """
+    """Peak VRAM of quantizing: a layer's turn, or the input matrix, whichever is larger, beside the CUDA context."""
     shape = ModelShape.of(config)
     turn = _layer_bytes(shape, seq_len_tokens, rounding, samples)
     return CUDA_BYTES + max(_BF16 * shape.vocab * shape.hidden, turn)
@@ -209,7 +207,7 @@ def _layer_bytes(shape: ModelShape, seq_len_tokens: int, rounding: Rounding, sam
     elif rounding == "autoround":
         work = autoround_bytes(shape, tokens=all_tokens, row_tokens=seq_len_tokens, rows_at_once=rows)
     else:
-        work = 3 * _FP32 * largest_matrix(shape)
+        work = 3 * _FP32 * shape.largest_matrix
     return _layer_weights(shape) + batch + attention + work
 
 
@@ -241,26 +239,53 @@ class ServerMemory:
     ram_bytes: int
     """On the CPU."""
     vram_bytes: int
-    """On a GPU, without the margin that it claims beside."""
+    """On a GPU, without the margin that a plan keeps free beside."""
+    cache_bytes: int = 0
+    """Of that, the key-value cache."""
+    full_cache_bytes: int = 0
+    """What of it could be of use, where the server has the GPU for itself: for every sequence at full length."""
 
 
 def server_memory(
-    weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int, whole: int = WHOLE_SEQUENCES
+    weight_bytes: int,
+    *,
+    kv_bytes_per_token: int,
+    context_tokens: int = CONTEXT_TOKENS,
+    sequences: int = SERVED_SEQUENCES,
+    whole: int = WHOLE_SEQUENCES,
+    slot_bytes: int = 0,
 ) -> ServerMemory:
-    """Peak of a server that is asked for so many sequences of such a context at once.
+    """Peak of a server that is asked for so many sequences of such a context at once; estimates, no measurements.
 
-    On the CPU `cpu_server_bytes` with the cache that it is given (`cpu_cache_gib`), on a GPU `gpu_server_bytes`.
+    On the CPU `cpu_server_bytes` with the cache that it is given (`cpu_cache_gib`). On a GPU: the weights as stored and
+    3 % for padding, `slot_bytes` for adapters, the cache, and `GPU_SERVER_BYTES`. The cache holds every sequence at
+    full length, but no more than `whole` of them or 1 GiB, whichever is larger: vLLM lets the others wait.
     """
+    whole_bytes = (context_tokens + _BLOCK_TOKENS) * kv_bytes_per_token
+    cache_bytes = min(sequences * whole_bytes, max(whole * whole_bytes, _LEAST_KV_BYTES))
     return ServerMemory(
-        ram_bytes=cpu_server_bytes(weight_bytes, cpu_cache_gib(context_tokens * kv_bytes_per_token)),
-        vram_bytes=gpu_server_bytes(
-            weight_bytes,
-            kv_bytes_per_token=kv_bytes_per_token,
-            context_tokens=context_tokens,
-            sequences=sequences,
-            whole=whole,
-        ),
+        cpu_server_bytes(weight_bytes, cpu_cache_gib(context_tokens * kv_bytes_per_token)) + slot_bytes,
+        int(1.03 * weight_bytes) + slot_bytes + cache_bytes + GPU_SERVER_BYTES,
+        cache_bytes,
+        sequences * whole_bytes,
     )
+
+
+def adapter_slot_bytes(shape: ModelShape, rank: int, *, attention_only: bool = False) -> int:
+    """What vLLM holds for one adapter of a rank, loaded or not: two factors for each matrix that one may have.
+
+    That is every projection, the input matrix and the head, or attention alone (`--lora-target-modules`).
+    """
+    attention = shape.lora_parameters(rank, experts=False)
+    if attention_only:
+        return _BF16 * attention
+    return _BF16 * (attention + 2 * rank * (shape.vocab + shape.hidden)) + expert_slot_bytes(shape, rank)
+
+
+def expert_slot_bytes(shape: ModelShape, rank: int) -> int:
+    """Of these what a mixture's experts have: gate, up and down of each, apart (vllm/lora/layers/fused_moe.py)."""
+    width = shape.hidden + shape.expert_intermediate
+    return _BF16 * rank * shape.mixture_layers * 3 * shape.experts * width
 
 
 def cpu_cache_gib(conversation_bytes: int) -> int:
@@ -273,41 +298,8 @@ def cpu_server_bytes(weight_bytes: int, cache_gib: int) -> int:
     return int(weight_bytes * 1.3) + SERVER_BYTES + (cache_gib << 30)
 
 
-def gpu_server_bytes(
-    weight_bytes: int, *, kv_bytes_per_token: int, context_tokens: int, sequences: int, whole: int = WHOLE_SEQUENCES
-) -> int:
-    """Peak VRAM of a vLLM server: weights + key-value cache + what it takes beside them; estimates, no measurements.
-
-    Weights: as stored, and 5 % for padding, repacked layers and adapters. Cache: every sequence at full length, but no
-    more than `whole` of them or 1 GiB, whichever is larger: vLLM lets the others wait. Beside: `GPU_SERVER_BYTES`. The
-    5 %, the four and `GPU_SERVER_BYTES` have yet to be confirmed on a card.
-    """
-    whole_bytes = context_tokens * kv_bytes_per_token
-    cache_bytes = min(sequences * whole_bytes, max(whole * whole_bytes, _LEAST_KV_BYTES))
-    return weight_bytes + weight_bytes // 20 + cache_bytes + GPU_SERVER_BYTES
-
-
-def gpu_share(needed_bytes: int, total_bytes: int) -> float:
-    """Share of a GPU that a server is told to claim: what it needs and the margin, rounded up to thousandths.
-
-    vLLM claims all of its share at its start, whatever its model needs; its own default is 0.92, the most given here.
-    """
-    thousandths = math.ceil((needed_bytes + GPU_MARGIN_BYTES) * 1000 / total_bytes)
-    return min(thousandths, 920) / 1000
-
-
-def share_now(share: float, *, free_bytes: int, total_bytes: int) -> float:
-    """A share of a GPU, made smaller where less is free now; 0.0 where not even the need, it without margin, is free.
-
-    vLLM refuses to start with a larger share than what is free, though it may never use it.
-    """
-    if share * total_bytes - GPU_MARGIN_BYTES > free_bytes:
-        return 0.0
-    return min(share, math.floor((free_bytes - _LEFT_FREE_BYTES) * 1000 / total_bytes) / 1000)
-
-
 def serving_peaks(needed: ServerMemory, *, on_gpu: bool) -> dict[str, int]:
-    """Peak RAM and VRAM of a server that needs so much: on a GPU VRAM, with the margin that it claims beside."""
+    """Peak RAM and VRAM of a server that needs so much: on a GPU VRAM, with the margin beside."""
     if on_gpu:
         return {"ram_bytes": 0, "vram_bytes": needed.vram_bytes + GPU_MARGIN_BYTES}
     return {"ram_bytes": needed.ram_bytes, "vram_bytes": 0}
@@ -356,19 +348,6 @@ def group_size_for(config: Mapping[str, object], preferred: int = 128) -> int:
         inputs.add(shape.shared_intermediate)
     candidates = [size for size in (128, 64, 32) if size <= preferred]
     return next((size for size in candidates if all(width % size == 0 for width in inputs)), 0)
-
-
-def measuring_memory(
-    weight_bytes: int, kv_bytes: int, context_tokens: int = CONTEXT_TOKENS, *, whole: int = WHOLE_SEQUENCES
-) -> ServerMemory:
-    """Peak of a server under test, from the bytes of its weights and of the cache for a token."""
-    return server_memory(
-        weight_bytes,
-        kv_bytes_per_token=kv_bytes,
-        context_tokens=context_tokens,
-        sequences=SERVED_SEQUENCES,
-        whole=whole,
-    )
 
 
 def rounding_memory_bytes(config: Mapping[str, object]) -> int:

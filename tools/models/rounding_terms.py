@@ -38,7 +38,7 @@ def awq_bytes(shape: ModelShape, *, tokens: int, row_tokens: int) -> int:
     its row of the attention mask. Copies: gate and up projection as they were, and three in fp32 of the largest matrix.
     """
     kept = 4 * shape.hidden + shape.intermediate + 2 * shape.head_dim + row_tokens
-    copies = 2 * _BF16 * shape.hidden * shape.intermediate + 3 * _FP32 * largest_matrix(shape)
+    copies = 2 * _BF16 * shape.hidden * shape.intermediate + 3 * _FP32 * shape.largest_matrix
     return _BF16 * tokens * kept + copies
 
 
@@ -52,9 +52,4 @@ def autoround_bytes(shape: ModelShape, *, tokens: int, row_tokens: int, rows_at_
     step = rows_at_once * row_tokens * (plain_kept_bytes(shape) + backward_bytes(shape))
     kept = _BF16 * tokens * (4 * shape.hidden + 2 * shape.head_dim + row_tokens)
     learned = _LEARNED_WEIGHT * (shape.attention_parameters + shape.mlp_parameters)
-    return learned + step + kept + 5 * _FP32 * largest_matrix(shape)
-
-
-def largest_matrix(shape: ModelShape) -> int:
-    """Weights of the largest matrix of a decoder layer."""
-    return shape.hidden * max(shape.intermediate, shape.heads * shape.head_dim)
+    return learned + step + kept + 5 * _FP32 * shape.largest_matrix

@@ -13,6 +13,8 @@ from typing import Any
 
 from tunesmith.memory.errors import BadInput
 
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""Names of the projections of attention: all that an adapter of a mixture at 4 bits has."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _QKV_BIAS = ("qwen2", "qwen2_moe")
 _HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
@@ -170,6 +172,12 @@ class ModelShape:
     def widest_input(self) -> int:
         """The largest number of input features of any quantized layer."""
         return max(self.hidden, self.heads * self.head_dim, self.expert_intermediate or self.intermediate)
+
+    @property
+    def largest_matrix(self) -> int:
+        """Weights of the largest matrix of a decoder layer."""
+        joined = 2 if self.family in _JOINED else 1
+        return self.hidden * max(joined * self.intermediate, self.heads * self.head_dim)
 
     def lora_parameters(self, rank: int, *, experts: bool = True) -> int:
         """Of the LoRA adapter that training makes: rank × (in + out) for each projection that it adapts.

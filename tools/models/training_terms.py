@@ -29,9 +29,9 @@ def head_bytes(vocab: int, hidden: int, labelled_tokens: int, *, value_bytes: in
     return chunk * vocab * (3 * 4 + 2 * value_bytes) + 3 * labelled_tokens * hidden * value_bytes
 
 
-def unpacked_experts_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
-    """The experts of one layer at the precision that is computed in: 4-bit ones are unpacked a layer at a time."""
-    return shape.expert_parameters * value_bytes
+def unpacked_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
+    """What of 4-bit weights exists at the precision that is computed in: the experts of one layer, or one matrix."""
+    return value_bytes * (shape.expert_parameters or shape.largest_matrix)
 
 
 def kept_bytes(

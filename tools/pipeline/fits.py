@@ -1,4 +1,4 @@
-"""Would a model be trained, measured, merged, quantized and served: on this machine, or on a card of a size.
+"""Would a model be trained, measured, merged, quantized and served: on this machine, or on another card.
 
 The stages themselves are asked: each plans its step on what the steps before it should leave, as in a forecast, so that
 an answer says what a plan says, in memory, verdict, time and settings that would fit. A config is enough: a published
@@ -23,6 +23,7 @@ from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
 from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation import baseline, evaluate
 from tunesmith.tools.export import deploy, merge, quantize
+from tunesmith.tools.machine.cards import Card
 from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.known_bases import KnownBase, known_bases
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SCHEME, SIXTEEN, Asked
@@ -44,7 +45,9 @@ _ANY_VLLM = "vllm"
 _NOWHERE = Machine("", 1, 0, 0, 0, 0)
 _NEWEST_CAPABILITY = "9.0"
 
-Work = Literal["train", "measure", "merge", "quantize", "serve"]
+Work = Literal["base", "preflight", "train", "measure", "merge", "quantize", "serve"]
+PREPARING = ("base", "preflight")
+"""What no use is in itself, and has to fit all the same."""
 Scheme = Literal["", "W8A8", "W4A16"]
 
 
@@ -131,22 +134,21 @@ class Fits:
         return tuple(task for task in self.tasks if task.task == work and precision in ("", task.precision))
 
 
-def facts_here(store: Store, *, vllm: str | None, card_gib: float = 0.0) -> Facts:
-    """What plans may know of this machine; with a card of so many GiB in it, all of its memory and of the RAM."""
+def facts_here(store: Store, *, vllm: str | None, card: Card | None = None) -> Facts:
+    """What plans may know of this machine; with another card in it, all of its memory and of the RAM."""
     facts = planning_facts.gather(store, "", vllm=vllm, machine=machine_for_a_step(store.home))
-    if not card_gib:
-        return replace(facts, artifacts={})
-    return with_card(facts.machine, card_gib, home=store.home)
+    return with_card(facts.machine, card, home=store.home) if card else replace(facts, artifacts={})
 
 
-def with_card(machine: Machine, card_gib: float, *, home: Path = Path()) -> Facts:
-    """What plans would know of a machine with a card of so many GiB in it, and nothing else running there.
+def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> Facts:
+    """What plans would know of a machine with a card in it, or one with so many GiB free, and nothing else running.
 
     It is another machine, so that the disk of this one refuses nothing.
     """
-    bytes_ = int(card_gib * GIB)
-    card = Gpu(0, f"a card of {card_gib:g} GB", bytes_, bytes_, _NEWEST_CAPABILITY, "")
-    there = replace(machine, ram_free_bytes=machine.ram_total_bytes, disk_free_bytes=sys.maxsize, gpus=(card,))
+    card = card if isinstance(card, Card) else Card(f"a card with {card:g} GiB free", card)
+    bytes_ = int(card.free_gib * GIB)
+    gpu = Gpu(0, card.name, bytes_, bytes_, _NEWEST_CAPABILITY, "")
+    there = replace(machine, ram_free_bytes=machine.ram_total_bytes, disk_free_bytes=sys.maxsize, gpus=(gpu,))
     return Facts(home, there, "", _ANY_VLLM)
 
 
@@ -160,7 +162,11 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
         ) from None
     plans = plans_of(model, facts)
     measured = {bits: _plan("baseline", _with_artifacts(model, facts, measuring=bits), {}) for bits in (SIXTEEN, FOUR)}
+    bits = SCHEME if plans["base"].request["measuring"] == FOUR else "bf16"
     tasks = (
+        Task("base", bits, plans["base"], "and the copy of it that is measured" if bits == SCHEME else ""),
+        Task("preflight", "bf16", plans["preflight"]),
+        Task("preflight", "nf4", plans["preflight at 4 bits"]),
         _training("bf16", "LoRA (16 bits)", "train", model, facts, plans),
         _training("nf4", "QLoRA (4 bits)", "train at 4 bits", model, facts, plans),
         Task("measure", "bf16", measured[SIXTEEN]),
@@ -200,6 +206,7 @@ def lacking(plan: Plan, context: object, facts: Facts) -> tuple[str, ...]:
         tasks = fits(NamedModel("it", context.config), replace(facts, artifacts={})).tasks
     except BadInput:
         return ("its config does not say its sizes: whether it fits shows only when it is here",)
+    tasks = tuple(task for task in tasks if task.task not in PREPARING)
     fitting = {task.task for task in tasks if task.fits}
     least: dict[str, Task] = {}
     for task in tasks:
@@ -280,8 +287,8 @@ def _suite() -> Suite:
     return load_named_suites(("demo",))
 
 
-def to_json(found: Fits) -> dict[str, object]:
-    """The documented shape."""
+def to_json(found: Fits, card: Card | None = None) -> dict[str, object]:
+    """The documented shape, on this machine or on another card."""
     tasks = [
         {
             "task": task.task,
@@ -305,6 +312,8 @@ def to_json(found: Fits) -> dict[str, object]:
         "parameters": found.parameters,
         "active_parameters": found.active_parameters,
         "approximate": found.approximate,
+        "card": card.name if card else "",
+        "card_note": card.note if card else "",
         "room": {"ram_bytes": found.machine.memory_free_bytes, "vram_bytes": found.machine.vram_free_bytes},
         "tasks": tasks,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -19,23 +20,21 @@ from tunesmith.tools.models.measuring import (
     MEASURED_AT,
     QUANTIZED_BASE,
     SIXTEEN,
+    USUAL_RANK,
     measuring_bytes,
-    whole_sequences,
+    measuring_server,
 )
 from tunesmith.tools.models.memory_math import (
     CONTEXT_TOKENS,
     GPU_MARGIN_BYTES,
     SERVED_SEQUENCES,
     ServerMemory,
-    gpu_share,
-    kv_bytes_per_token,
-    measuring_memory,
     serving_peaks,
-    share_now,
 )
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, server_start
 from tunesmith.tools.serving.bench import USUAL, Bench
+from tunesmith.tools.serving.spec import ServerSpec
 
 FREED_WITHIN_S = 10.0
 _SHORTEST_CONTEXT_TOKENS = 1024
@@ -45,6 +44,14 @@ USUAL_SHARE_OF_MAX_TOKENS = 0.6
 """Of the tokens that an answer may have, what it usually has."""
 _PROMPT_TOKENS = 100
 """Of a case, those that no other case's prompt begins with."""
+_RANKS = (16, 32, 64, 128, 256)
+"""Ranks that vLLM can be told to allow."""
+_SOMEBODY_BYTES = 2 << 30
+"""More than a desktop holds of a GPU: it is somebody's work."""
+_LEFT_FREE_BYTES = 768 << 20
+"""The engine's CUDA context is there before vLLM looks at what is free."""
+_LARGEST_SHARE = 0.92
+"""Of a GPU for one server: vLLM's own default."""
 
 
 def need_vllm(facts: Facts) -> str:
@@ -110,10 +117,26 @@ def evaluation_seconds(
     )
 
 
-def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS) -> ServerMemory:
-    """Peak of a vLLM server of this model with the settings that every arm is measured with, or a longer context."""
-    kv_bytes, whole = kv_bytes_per_token(model.meta.get("config", {})), whole_sequences(model.kind == QUANTIZED_BASE)
-    return measuring_memory(model.bytes, kv_bytes, context_tokens, whole=whole)
+def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS, *, rank: int | None = None) -> ServerMemory:
+    """Peak of a vLLM server of this model with the settings that every arm is measured with, or a longer context.
+
+    It allows adapters up to a rank: unless that is given, a base those of the usual one, another model none.
+    """
+    quantized = model.kind == QUANTIZED_BASE
+    usual = USUAL_RANK if quantized or model.kind == "base" else 0
+    allowed = usual if rank is None else rank
+    config = model.meta.get("config", {})
+    return measuring_server(model.bytes, config, context_tokens, rank=allowed, quantized_base=quantized)
+
+
+def lora_rank_served(adapter: Artifact | None) -> int:
+    """Rank that a server must allow: the usual 16 wherever that is enough, so that servers stay equal."""
+    return rank_served(int(adapter.meta.get("lora_rank", 0)) if adapter else 0)
+
+
+def rank_served(rank: int) -> int:
+    """Rank that a server must allow for adapters of this rank."""
+    return next(allowed for allowed in _RANKS if allowed >= max(rank, USUAL_RANK))
 
 
 def bases_served(
@@ -141,12 +164,18 @@ def bases_served(
 
 
 def shorter_context(
-    facts: Facts, model: Artifact, context_tokens: int, *, least: int = _SHORTEST_CONTEXT_TOKENS
+    facts: Facts,
+    model: Artifact,
+    context_tokens: int,
+    *,
+    least: int = _SHORTEST_CONTEXT_TOKENS,
+    rank: int | None = None,
 ) -> tuple[Fitting, ...]:
     """The longest half, quarter and so on of a context with which a server that does not fit would; else nothing."""
     while context_tokens >= 2 * least:
         context_tokens //= 2
-        needed = sum(serving_peaks(serving_memory(model, context_tokens), on_gpu=facts.serves_on_gpu).values())
+        server = serving_memory(model, context_tokens, rank=rank)
+        needed = sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values())
         if needed <= facts.serving_free_bytes:
             return (Fitting(settings=f"context_tokens={context_tokens}", peak_bytes=needed),)
     return ()
@@ -163,19 +192,20 @@ class Place(NamedTuple):
     """Where a server runs, in the words of its ServerSpec."""
 
     device: Literal["cpu", "cuda"]
-    gpu_share: float
+    gpu_bytes: int = 0
+    gpu_cache_bytes: int = 0
+    gpu_full_cache_bytes: int = 0
 
 
-def placed(vllm: str | None, needed_bytes: int) -> Place:
-    """Where a server that needs so much memory runs, and which share of the GPU it may claim (0.0 on the CPU)."""
-    chosen = chosen_gpu(measure_gpus())
-    if chosen is None or serves_on_cpu(vllm):
-        return Place("cpu", 0.0)
-    return Place("cuda", gpu_share(needed_bytes, chosen.total_bytes))
+def placed(vllm: str | None, needed: ServerMemory) -> Place:
+    """Where a server that needs so much memory runs, and what of it that is on a GPU."""
+    if chosen_gpu(measure_gpus()) is None or serves_on_cpu(vllm):
+        return Place("cpu")
+    return Place("cuda", needed.vram_bytes, needed.cache_bytes, needed.full_cache_bytes)
 
 
-def gpus_once_free(share: float) -> tuple[Gpu, ...]:
-    """The GPUs as they are now, or within `FREED_WITHIN_S`, once one has room for a server of this share.
+def gpus_once_free(needed_bytes: int) -> tuple[Gpu, ...]:
+    """The GPUs as they are now, or within `FREED_WITHIN_S`, once one has so much free.
 
     A driver gives memory back some time after the process that held it has ended.
     """
@@ -183,26 +213,40 @@ def gpus_once_free(share: float) -> tuple[Gpu, ...]:
     while True:
         gpus = measure_gpus()
         chosen = chosen_gpu(gpus)
-        if chosen is None or time.monotonic() > deadline:
-            return gpus
-        if share_now(share, free_bytes=chosen.free_bytes, total_bytes=chosen.total_bytes):
+        if chosen is None or needed_bytes <= chosen.free_bytes or time.monotonic() > deadline:
             return gpus
         time.sleep(0.2)
 
 
-def claimable(share: float, gpus: Sequence[Gpu]) -> float:
-    """The share of the chosen one of these GPUs that a server may claim now: never more than is free.
+class Claim(NamedTuple):
+    """What a server may take of a GPU, and the arguments that tell vLLM so."""
 
-    Raises StepFailed, with the numbers, where what it needs is not free.
+    bytes: int = 0
+    arguments: tuple[str, ...] = ()
+
+
+def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
+    """What a server takes of the chosen one of these GPUs.
+
+    Where nobody else is, what is free, up to a cache for all its sequences: vLLM measures what it needs itself and
+    makes its cache of the rest. Beside a neighbour, and where a share would leave it less, the cache that it is priced
+    with. A share is then given too, of next to nothing: vLLM refuses to start where its share is not free, though it
+    takes a cache of given size without looking at it. Raises StepFailed, with the numbers, where what the server needs
+    is not free.
     """
     chosen = chosen_gpu(gpus)
-    if chosen is None or not share:
-        return share
-    if now := share_now(share, free_bytes=chosen.free_bytes, total_bytes=chosen.total_bytes):
-        return now
-    needed_bytes = share * chosen.total_bytes - GPU_MARGIN_BYTES
-    raise StepFailed(
-        f"the server needs {needed_bytes / GIB:.1f} GiB of {chosen.name}, {chosen.free_bytes / GIB:.1f} of "
-        f"{chosen.total_bytes / GIB:.1f} GiB are free; stop what else uses it (nvidia-smi lists it), or name another "
-        "GPU in CUDA_VISIBLE_DEVICES"
-    )
+    if chosen is None or not spec.gpu_bytes:
+        return Claim()
+    free, total = chosen.free_bytes, chosen.total_bytes
+    if spec.gpu_bytes > free:
+        raise StepFailed(
+            f"the server needs {spec.gpu_bytes / GIB:.1f} GiB of {chosen.name}, {free / GIB:.1f} of "
+            f"{total / GIB:.1f} GiB are free; stop what else uses it (nvidia-smi lists it), or name another "
+            "GPU in CUDA_VISIBLE_DEVICES"
+        )
+    wanted = spec.gpu_bytes + GPU_MARGIN_BYTES + spec.gpu_full_cache_bytes - spec.gpu_cache_bytes
+    share = math.floor(1000 * min(_LARGEST_SHARE, (free - _LEFT_FREE_BYTES) / total, wanted / total)) / 1000
+    if alone and total - free < _SOMEBODY_BYTES and share * total >= spec.gpu_bytes:
+        return Claim(int(share * total), (f"--gpu-memory-utilization={share:g}",))
+    priced = (f"--kv-cache-memory-bytes={spec.gpu_cache_bytes}", "--gpu-memory-utilization=0.01")
+    return Claim(spec.gpu_bytes, priced)

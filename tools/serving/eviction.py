@@ -55,12 +55,12 @@ def without(machine: Machine, servers: Sequence[Server]) -> Machine:
 
 
 def _held(machine: Machine, server: Server) -> dict[int, int]:
-    """GPU index → bytes of one server; its share where the driver does not know our pids, as in a container."""
+    """GPU index → bytes of one server; what it may take where the driver does not know our pids, as in a container."""
     if server.spec.device != "cuda":
         return {}
     measured = held_by(tree_pids([server.pid]))
     pinned = usable(machine.gpus, server.gpu or None)
-    return measured or {gpu.index: int(gpu.total_bytes * server.spec.gpu_share) for gpu in pinned[:1]}
+    return measured or {gpu.index: server.gpu_bytes or server.spec.gpu_bytes for gpu in pinned[:1]}
 
 
 def make_room(home: Path, *, ram_bytes: int, log: Callable[[str], None]) -> None:

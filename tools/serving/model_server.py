@@ -14,7 +14,7 @@ from tunesmith.tools.core.rates import START
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
-from tunesmith.tools.models.measuring import QUANTIZED_BASE
+from tunesmith.tools.models.measuring import QUANTIZED_BASE, adapted_modules
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_at_work
@@ -23,10 +23,6 @@ from tunesmith.tools.serving.listeners import SendRefused
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments, lora_of, precision_of
 from tunesmith.tools.suites.case import Suite
-
-_USUAL_RANK = 16
-_RANKS = (16, 32, 64, 128, 256)
-"""Ranks that vLLM can be told to allow."""
 
 
 def bench_spec(
@@ -43,18 +39,19 @@ def bench_spec(
     A base is always served with adapters allowed, so that its baseline, the preflight and the comparison with an
     adapter all run on the very same engine settings.
     """
-    place = placed(vllm, serving_memory(model, context_tokens).vram_bytes)
-    cached = context_tokens * kv_bytes_per_token(model.meta.get("config", {}))
+    allowed, config = rank if adapters_allowed else 0, model.meta.get("config", {})
+    place = placed(vllm, serving_memory(model, context_tokens, rank=allowed))
+    quantized = model.kind == QUANTIZED_BASE
     return ServerSpec(
         model_dir=str(model.path),
         served_name=served_name(model),
         weights_sha256=model.sha256,
         tool_parser=tool_parser_of(model.path),
-        max_lora_rank=rank if adapters_allowed else 0,
+        max_lora_rank=allowed,
+        lora_modules=adapted_modules(config, quantized_base=quantized) if allowed and quantized else (),
         max_model_len_tokens=context_tokens,
-        kv_cache_gib=cpu_cache_gib(cached),
-        device=place.device,
-        gpu_share=place.gpu_share,
+        kv_cache_gib=cpu_cache_gib(context_tokens * kv_bytes_per_token(config)),
+        **place._asdict(),
         without_thoughts=without_thoughts,
     )
 
@@ -62,16 +59,6 @@ def bench_spec(
 def served_name(model: Artifact) -> str:
     """The name that requests ask for: what the artifact is, and which."""
     return f"{model.kind}-{model.id}"
-
-
-def lora_rank_served(adapter: Artifact | None) -> int:
-    """Rank that a server must allow: the usual 16 wherever that is enough, so that servers stay equal."""
-    return rank_served(int(adapter.meta["lora_rank"]) if adapter else _USUAL_RANK)
-
-
-def rank_served(rank: int) -> int:
-    """Rank that a server must allow for adapters of this rank."""
-    return next(allowed for allowed in _RANKS if allowed >= max(rank, _USUAL_RANK))
 
 
 @contextmanager

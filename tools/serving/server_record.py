@@ -55,6 +55,8 @@ class Server:
     stands before."""
     gpu: str = ""
     """The GPU that it was pinned to, as CUDA_VISIBLE_DEVICES names it; empty on the CPU."""
+    gpu_bytes: int = 0
+    """What it may take of that."""
 
     @property
     def runs(self) -> bool:
@@ -131,7 +133,7 @@ def read(record: Path) -> Server | None:
             forget(record)
             return None
         data |= _who_said(record)
-        spec = ServerSpec.model_validate(data["spec"])
+        spec = ServerSpec.model_validate({k: v for k, v in data["spec"].items() if k in ServerSpec.model_fields})
         process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"), *_place(data))
     except (OSError, ValueError, KeyError):
         return None  # being written or being stopped right now, or of another version
@@ -148,6 +150,7 @@ def read(record: Path) -> Server | None:
         owner=data.get("owner", ""),
         loader_key=data.get("loader_key", ""),
         gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
+        gpu_bytes=data.get("gpu_bytes", 0),
     )
 
 

@@ -24,7 +24,7 @@ from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module,
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.models.chat_template import takes_system, without_system
 from tunesmith.tools.serving import boot_unit, restarts
-from tunesmith.tools.serving.budget import claimable, gpus_once_free
+from tunesmith.tools.serving.budget import claim, gpus_once_free
 from tunesmith.tools.serving.listeners import SendRefused, free_port, port_is_free
 from tunesmith.tools.serving.local_http import HttpRefused, call
 from tunesmith.tools.serving.server_log import telling_line
@@ -98,7 +98,7 @@ def ensure(
             renew(server)
             return server
     stop_all(home, role=BENCH)
-    return start(home, spec, vllm=vllm, log_path=log_path, owner=owner, on_wait=on_wait)
+    return start(home, spec, vllm=vllm, log_path=log_path, owner=owner, on_wait=on_wait, may_fill_gpu=True)
 
 
 def start(
@@ -114,22 +114,24 @@ def start(
     lease_s: float = 0.0,
     on_wait: Callable[[float], None] = lambda seconds: None,
     timeout_s: float = _READY_TIMEOUT_S,
+    may_fill_gpu: bool = False,
 ) -> Server:
     """Start a server and return it once it answers.
 
     Raises BadInput for a taken port, StepFailed where its GPU has no room or it ends early.
-    `on_wait` is called with the seconds waited so far; `key` is a random one unless given.
+    `on_wait` is called with the seconds waited so far; `key` is a random one unless given. Where it `may_fill_gpu`, and
+    no other server of this home is on it, it takes what is free.
     """
     if port and not port_is_free(port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
     port = port or free_port()
-    argv, env = _command(vllm, spec, port)
+    alone = may_fill_gpu and not any(server.spec.device == "cuda" for server in list_servers(home))
+    command = _command(vllm, spec, port, alone=alone)
     record = home / "servers" / f"{_next_number(home)}-{spec.hash[:8]}.json"
     data: dict[str, object] = {
         **placed(record, spec, log_path),
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
-        "argv": argv,
-        "env": env,
+        **command,
         "tell_restart": python_module("tunesmith.tools.serving.restart_event"),
         "port": port,
         "role": role,
@@ -177,14 +179,14 @@ def _next_number(home: Path) -> int:
 
 
 def _command(
-    vllm: str, spec: ServerSpec, port: int, adapters: Mapping[str, str] | None = None
-) -> tuple[list[str], dict[str, str]]:
-    """The arguments and the environment of a server that is started now."""
-    gpus = gpus_once_free(spec.gpu_share) if spec.device == "cuda" else ()
-    # What it may claim now is no part of what it is: an equal one is adopted, however full the GPU is by then.
-    claimed = spec.model_copy(update={"gpu_share": claimable(spec.gpu_share, gpus)})
-    loaded = _loading(adapters or {})
-    return arguments(claimed, port) + loaded, environment(spec, vllm) | server_environment(gpus)
+    vllm: str, spec: ServerSpec, port: int, adapters: Mapping[str, str] | None = None, *, alone: bool = False
+) -> dict[str, object]:
+    """What a record says of how a server is started now: its arguments, its environment, what it takes of a GPU."""
+    gpus = gpus_once_free(spec.gpu_bytes) if spec.device == "cuda" else ()
+    # What it takes now is no part of what it is: an equal one is adopted, however full the GPU is by then.
+    taken = claim(spec, gpus, alone=alone)
+    argv = arguments(spec, port, taken.arguments) + _loading(adapters or {})
+    return {"argv": argv, "env": environment(spec, vllm) | server_environment(gpus), "gpu_bytes": taken.bytes}
 
 
 def _loading(adapters: Mapping[str, str]) -> list[str]:
@@ -309,10 +311,10 @@ def made_ready_again(server: Server) -> str:
         forget(record)
         return "an earlier version of tunesmith deployed it"
     adapters = Places(record.parent.parent).present(data.get("adapters", {}))
-    argv, env = _command(data["program"], server.spec, server.port, adapters)
+    command = _command(data["program"], server.spec, server.port, adapters)
     restarts.write(record, replace(happened, in_a_row=0, gave_up="", why=""))
     record.with_suffix(".pid").unlink(missing_ok=True)
-    _update(server, argv=argv, env=env)
+    _update(server, **command)
     return ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,14 +33,20 @@ class ServerSpec(Frozen):
     """Digest of the model folder, so that another model under the same path is another server."""
     max_lora_rank: int = 0
     """Adapters up to this rank may be loaded while it runs; 0: none."""
+    lora_modules: tuple[str, ...] = ()
+    """Modules that these may have; empty: all that vLLM knows."""
     max_model_len_tokens: int = CONTEXT_TOKENS
     max_num_seqs: int = SERVED_SEQUENCES
     """Sequences that the engine works on at once."""
     kv_cache_gib: int = 1
     tool_parser: str = "hermes"
     device: Literal["cpu", "cuda"] = "cpu"
-    gpu_share: float = 0.0
-    """Of the GPU's memory, what it may claim, weights and cache together; 0: vLLM's own default, nearly all of it."""
+    gpu_bytes: int = 0
+    """Of a GPU's memory, what it needs; 0: not known, and vLLM takes what it takes by itself, nearly all of it."""
+    gpu_cache_bytes: int = 0
+    """Of these, the key-value cache."""
+    gpu_full_cache_bytes: int = 0
+    """What of it could be of use, where nobody else is on the GPU."""
     without_thoughts: bool = False
     """Whether its chat template is told to have the model answer at once, whatever a request leaves open."""
 
@@ -49,13 +56,13 @@ class ServerSpec(Frozen):
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
-def arguments(spec: ServerSpec, port: int) -> list[str]:
-    """Arguments of the vllm program. The key is never among them: every user of the machine could read it there."""
+def arguments(spec: ServerSpec, port: int, memory: Sequence[str] = ()) -> list[str]:
+    """Arguments of the vllm program, those that say what it may take of a GPU among them.
+
+    The key is never among them: every user of the machine could read it there.
+    """
     argv = ["serve", spec.model_dir, "--host", LOOPBACK, "--port", str(port), "--served-model-name", spec.served_name]
-    argv.append("--middleware=tunesmith_guard.Guard")
-    if spec.device == "cuda" and spec.gpu_share:
-        argv.append(f"--gpu-memory-utilization={spec.gpu_share:g}")
-    return argv + engine_arguments(spec)
+    return [*argv, "--middleware=tunesmith_guard.Guard", *memory, *engine_arguments(spec)]
 
 
 def engine_arguments(spec: ServerSpec) -> list[str]:
@@ -78,6 +85,7 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
         argv.append("--no-enable-chunked-prefill")
     if spec.max_lora_rank:
         argv += ["--enable-lora", f"--max-lora-rank={spec.max_lora_rank}", "--max-loras=1"]
+        argv += ["--lora-target-modules", *spec.lora_modules] if spec.lora_modules else []
     return argv
 
 
@@ -102,7 +110,8 @@ def environment(spec: ServerSpec, vllm: str) -> dict[str, str]:
 
 def lora_of(spec: ServerSpec) -> str:
     """Which adapters a server takes."""
-    return f"allowed up to rank {spec.max_lora_rank}" if spec.max_lora_rank else "not allowed"
+    modules = f", of {', '.join(spec.lora_modules)} alone" if spec.lora_modules else ""
+    return f"allowed up to rank {spec.max_lora_rank}{modules}" if spec.max_lora_rank else "not allowed"
 
 
 def plugins_of(spec: ServerSpec) -> list[str]:

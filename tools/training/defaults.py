@@ -53,11 +53,12 @@ def training_defaults(
     batch_size: int = 0,
     epochs: float = 0.0,
     max_steps: int = 0,
+    load_in_4bit: bool = False,
 ) -> Defaults:
     """Learning rate, epochs, rows a step and rank for a base of this config and a data set of this many rows.
 
     `tokens_per_row` is a whole row's: an upper bound of what is learned from it. `batch_size`, `epochs` and `max_steps`
-    are what was asked for; 0: open.
+    are what was asked for; 0: open. With `load_in_4bit` a mixture's adapter has attention alone.
     """
     parameters = ModelShape.of(config).parameters
     batch, why_batch = _batch_size(parameters, rows, epochs or _EPOCHS_MAX)
@@ -68,7 +69,7 @@ def training_defaults(
     forms, why_forms = _forms(parameters)
     rate, why_rate = _learning_rate(config, steps)
     weight, why_weight = _rehearsal_weight(parameters)
-    rank, why_rank = _rank(config, rows * tokens_per_row)
+    rank, why_rank = _rank(config, rows * tokens_per_row, experts=not load_in_4bit)
     return Defaults(
         {
             "learning_rate": rate,
@@ -150,12 +151,12 @@ def _rehearsal_weight(parameters: int) -> tuple[float, str]:
     return _WEIGHT, f"at {_WEIGHT:g} and {_HELD_RATE:g} a 0.5B ended at a KL of 0.02 to its base, at 1 and 8e-4 at 0.14"
 
 
-def _rank(config: Mapping[str, Any], tokens: int) -> tuple[int, str]:
+def _rank(config: Mapping[str, Any], tokens: int, *, experts: bool) -> tuple[int, str]:
     """The smallest usual rank whose adapter has more parameters than there are tokens to learn."""
     shape, rank = ModelShape.of(config), _RANK_MIN
-    while rank < _RANK_MAX and shape.lora_parameters(rank) < tokens:
+    while rank < _RANK_MAX and shape.lora_parameters(rank, experts=experts) < tokens:
         rank *= 2
-    capacity = shape.lora_parameters(rank)
+    capacity = shape.lora_parameters(rank, experts=experts)
     return rank, (
         f"an adapter of rank {rank} has {capacity / 1e6:.1f} M parameters for at most {tokens / 1e3:.0f} k tokens of "
         "rows: "

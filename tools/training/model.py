@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.tools.machine.device import computes_on_cpu
-from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.shape import ATTENTION, ModelShape
 from tunesmith.tools.training.four_bit import four_bit_config
 
-_ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _FUSED_EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 
@@ -60,7 +59,7 @@ def lora_config(
 
     options: dict[str, Any] = {"target_modules": projection_names(model) or "all-linear"}
     if ModelShape.of(config).experts:
-        options = {"target_modules": _ATTENTION}
+        options = {"target_modules": list(ATTENTION)}
         if not load_in_4bit:
             options["target_parameters"] = _FUSED_EXPERTS
             dropout = 0.0

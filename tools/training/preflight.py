@@ -16,23 +16,24 @@ from tunesmith.tools.models.measuring import (
     FOUR,
     SIXTEEN,
     beside_base,
+    beside_serving_bytes,
     measured_base,
     measuring_bytes,
 )
-from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
+from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.serving.bench import bench_of
-from tunesmith.tools.serving.budget import asking_seconds, measured_with, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import asking_seconds, measured_with, need_vllm, rank_served, serving_memory
 from tunesmith.tools.training.choices import too_long
 from tunesmith.tools.training.train import (
     Checkpointing,
     In4Bit,
     Precision,
     SeqLen,
-    TrainRequest,
     decide_parts,
-    resolved,
+    not_served,
+    rank_of,
     settings_that_fit,
     training_bytes,
     tried,
@@ -92,8 +93,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     measured, bench = measured_base(facts), bench_of(facts.artifacts)
     need_vllm(facts)
     if not request.lora_rank:
-        training, _ = resolved(TrainRequest(), base, dataset)
-        request = request.model_copy(update={"lora_rank": training.lora_rank})
+        request = request.model_copy(update={"lora_rank": rank_of(request, base, dataset)})
     decided, why = decide_parts(request, facts, base, dataset)
     request = request.model_copy(update=decided)
     price = estimate(
@@ -129,7 +129,8 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         refusals=(
             *too_long(request.max_seq_len_tokens, base, dataset),
             *room(price, facts, remedy="a smaller base, or stopping another program", fitting=fitting),
-        ),
+        )
+        or not_served(request, facts, base),
         fitting=fitting,
     )
 
@@ -155,7 +156,7 @@ def _settings_that_fit(
 ) -> tuple[Fitting, ...]:
     """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
     rows = request.rows_at_once
-    served = sum(_serving(facts).values()) + RUNTIME_BYTES
+    served = sum(_serving(request, facts).values()) + beside_serving_bytes(facts)
     named: tuple[Fitting, ...] = ()
     if served <= facts.serving_free_bytes:
         named = settings_that_fit(
@@ -174,18 +175,19 @@ def _settings_that_fit(
     return largest_that_fits(needs, min(facts.training_free_bytes, facts.serving_free_bytes))
 
 
-def _serving(facts: Facts) -> dict[str, int]:
+def _serving(request: PreflightRequest, facts: Facts) -> dict[str, int]:
     """Peaks of the server that the run is measured on."""
-    context = bench_of(facts.artifacts).context_tokens
-    return serving_peaks(serving_memory(measured_base(facts), context), on_gpu=facts.serves_on_gpu)
+    context, rank = bench_of(facts.artifacts).context_tokens, rank_served(request.lora_rank)
+    return serving_peaks(serving_memory(measured_base(facts), context, rank=rank), on_gpu=facts.serves_on_gpu)
 
 
 def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:
-    """The larger of its two halves: training, then a server beside what this process does not give back."""
+    """The larger of its two halves: training, in a process that ends with it, then a server."""
     training = training_bytes(request, base, dataset, batch_size=request.rows_at_once, on_cpu=not facts.trains_on_gpu)
-    serving = _serving(facts)
+    serving = _serving(request, facts)
+    serving["ram_bytes"] += beside_serving_bytes(facts)
     own = "vram_bytes" if facts.trains_on_gpu else "ram_bytes"
-    return {**serving, own: max(training, serving[own] + RUNTIME_BYTES)}
+    return {**serving, own: max(training, serving[own])}
 
 
 _TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit", "activation_checkpointing", "micro_batch")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import shutil
 from collections import Counter
@@ -16,21 +15,23 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.rates import START, TRAIN
 from tunesmith.tools.data.row_file import read_rows, write_rows
-from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
+from tunesmith.tools.machine.device import need_priced_device
+from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 from tunesmith.tools.models.chat_template import answering_at_once, as_taken
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.models.turn_end import turn_end
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import bench_at_work
+from tunesmith.tools.serving.budget import rank_served
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.eviction import make_room
-from tunesmith.tools.serving.model_server import bench_server, rank_served
+from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import chat_client
+from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
 from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
-from tunesmith.tools.training.train_job import train_lora
 
 _ZERO = "preflight-zero"
 _ANSWER_TOKENS = 24
@@ -106,7 +107,7 @@ class _Links:
         write_rows(few, self.few)
         need_priced_device(self.job)
         self._room_to_train()
-        trained = train_lora(
+        trained = train_apart(
             self.base,
             few,
             self.scratch / "adapter",
@@ -116,7 +117,6 @@ class _Links:
             metric=lambda name, value, x: curves[name].append(value) if name in curves else None,
             log=self.job.log,
         )
-        _let_go()
         if not learned or min(learned) <= 0:
             raise StepFailed(
                 f"the behaviour's own rows cost nothing (losses {learned} of {_told(self.few)}): there is nothing to "
@@ -159,7 +159,8 @@ class _Links:
 
     def _room_to_train(self) -> None:
         base, dataset, asked = self.job.inputs["base"], self.job.inputs["dataset"], self.job.request
-        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.rows_at_once, on_cpu=computes_on_cpu())
+        on_cpu = trains_on_cpu() or not measure_gpus()
+        needed_bytes = training_bytes(asked, base, dataset, batch_size=asked.rows_at_once, on_cpu=on_cpu)
         make_room(self.job.home, ram_bytes=needed_bytes, log=self.job.log)
 
     def adapter_served(self) -> str:
@@ -231,19 +232,6 @@ def _update_norm(adapter: Path) -> float:
 
     tensors = load_file(adapter / "adapter_model.safetensors")
     return float(sum(tensor.float().norm() ** 2 for name, tensor in tensors.items() if "lora_B" in name) ** 0.5)
-
-
-def _let_go() -> None:
-    """Give back what training held, since the server needs it next."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif computes_on_cpu():
-        from tunesmith.tools.cpu.freed_memory import return_freed_memory
-
-        return_freed_memory()
 
 
 def _rows(path: Path) -> list[TrainingRow]:

@@ -16,7 +16,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import CPU_TOKENS, Training, training_that_fits
-from tunesmith.tools.models.measuring import refuse_quantized
+from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantized
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.serving.bench import bench_of
@@ -138,8 +138,8 @@ class TrainResult(Result):
 
 
 def expected_artifact(request: TrainRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
-    """An adapter, whose size changes no price."""
-    return expected("adapter")
+    """An adapter, by the rank that a server has to have room for."""
+    return expected("adapter", lora_rank=request.lora_rank)
 
 
 def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
@@ -198,7 +198,8 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={**reasons, **why},
         refusals=too_long(request.max_seq_len_tokens, base, dataset)
-        + room(price, facts, remedy="a smaller base", fitting=fitting),
+        + room(price, facts, remedy="a smaller base", fitting=fitting)
+        or not_served(request, facts, base),
         fitting=fitting,
     )
 
@@ -212,6 +213,7 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
         batch_size=request.batch_size,
         epochs=request.epochs,
         max_steps=request.max_steps,
+        load_in_4bit=request.load_in_4bit,
     )
     fields = TrainRequest.model_fields
     chosen = {name: value for name, value in defaults.values.items() if is_open(fields[name], getattr(request, name))}
@@ -221,6 +223,11 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
         chosen["lora_alpha"] = 2 * request.lora_rank
     reasons = {name: why for name, why in defaults.reasons.items() if name in chosen}
     return request.model_copy(update=chosen), reasons
+
+
+def rank_of(request: Tried, base: Artifact, dataset: Artifact) -> int:
+    """The rank that a training would choose for this data set."""
+    return resolved(TrainRequest(load_in_4bit=request.load_in_4bit), base, dataset)[0].lora_rank
 
 
 def decide_parts(
@@ -314,6 +321,17 @@ def largest_part(rows: int) -> int:
     return max(part for part in range(1, rows) if rows % part == 0)
 
 
+def not_served(request: Tried, facts: Facts, base: Artifact) -> tuple[str, ...]:
+    """Why an adapter that is trained so would not be taken by the server that the run is measured on; else nothing."""
+    adapts_experts = ModelShape.of(base.meta["config"]).experts > 0 and not request.load_in_4bit
+    if not adapts_experts or not is_measured_at_four(base, facts):
+        return ()
+    return (
+        "trains the experts of a mixture that is measured at 4 bits, where a server takes adapters of attention alone; "
+        "try load_in_4bit=true, or fetch the base with measuring=16",
+    )
+
+
 class Tried(Protocol):
     """What of a request the memory of training depends on."""
 
@@ -350,7 +368,7 @@ def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int,
     return Training(
         rows_at_once=batch_size,
         longest_row_tokens=max(usual, math.ceil(longest / batch_size)),
-        lora_rank=request.lora_rank or resolved(TrainRequest(), base, dataset)[0].lora_rank,
+        lora_rank=request.lora_rank or rank_of(request, base, dataset),
         precision=request.precision,
         load_in_4bit=request.load_in_4bit,
         checkpointing=request.activation_checkpointing == "on",

@@ -14,6 +14,7 @@ from tunesmith.memory.errors import NotFound
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.stage import GIB, Facts, Plan
+from tunesmith.tools.machine.cards import card_of_size
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
 from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
 
@@ -36,7 +37,8 @@ def answer(question: Question) -> Answer:
         raise NotFound(f"The memory of a {clip(query.text, 40)} is not known here; say it, such as “a 16 GB card”.")
     facts = facts_here(question.store, vllm=question.ws.vllm)
     if query.card_gib:
-        facts = machine_of(facts, query.card_gib) if query.aspect == "ram" else with_card(facts.machine, query.card_gib)
+        of_ram, card = query.aspect == "ram", card_of_size(query.card_gib)
+        facts = machine_of(facts, query.card_gib) if of_ram else with_card(facts.machine, card)
     if not query.model:
         run = question.current
         base = question.store.artifacts(run.id, "base") if run else []

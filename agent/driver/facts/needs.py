@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tunesmith.tools.core.stage import GIB, Facts
+from tunesmith.tools.machine.cards import card_of_size
 from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.model_names import NamedModel
-from tunesmith.tools.pipeline.fits import Task, fits, with_card
+from tunesmith.tools.pipeline.fits import PREPARING, Task, fits, with_card
 
 CARDS_GIB = (8, 12, 16, 24, 32, 48, 80, 141, 192, 640)
 _BITS = {"bf16": 16, "W8A8": 8, "W4A16": 4, "nf4": 4}
@@ -34,15 +35,15 @@ class Need:
 
 def needs_of(model: NamedModel, facts: Facts) -> list[Need]:
     """What every kind of work needs of a model on a machine."""
-    return [need for task in fits(model, facts).tasks for need in _needs(task)]
+    return [need for task in fits(model, facts).tasks if task.task not in PREPARING for need in _needs(task)]
 
 
 def needs_of_a_card(model: NamedModel, facts: Facts) -> list[Need]:
     """The same by the smallest usual card on which each kind of work fits; what fits on none is left out."""
     found: dict[tuple[str, str], list[Need]] = {}
     for card_gib in CARDS_GIB:
-        for task in fits(model, with_card(facts.machine, card_gib, home=facts.home)).tasks:
-            needs = list(_needs(task))
+        for task in fits(model, with_card(facts.machine, card_of_size(card_gib), home=facts.home)).tasks:
+            needs = list(_needs(task)) if task.task not in PREPARING else []
             if needs and all(need.bytes <= card_gib * GIB for need in needs if need.memory == "VRAM"):
                 found.setdefault((task.task, task.precision), needs)
     return [need for needs in found.values() for need in needs]

@@ -13,18 +13,20 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
+from tunesmith.agent.driver import endpoint
 from tunesmith.agent.driver.chat import Chat
-from tunesmith.agent.driver.endpoint import Driver, model_of, needed_bytes
+from tunesmith.agent.driver.endpoint import Driver, model_of, needed_memory
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.processes import ProcessId
-from tunesmith.tools.models.memory_math import gpu_share
 from tunesmith.tools.pipeline.run_step import price, propose
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
+from tunesmith.tools.serving.budget import Place
+from tunesmith.tools.serving.spec import ServerSpec
 
 pytestmark = pytest.mark.heavy
 
@@ -78,9 +80,22 @@ def test_a_driver_that_is_served_already_answers_beside_any_step(driver: Driver,
 def test_on_a_gpu_the_driver_takes_what_it_needs_and_no_more(tmp_path: Path) -> None:
     shape = {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}
     folder = make_tiny_model(tmp_path / "coder", weight_bytes=3_100_000_000, **shape, head_dim=128)
-    share = gpu_share(needed_bytes(folder, 8192), 80 * GIB)
-    assert 0.08 <= share <= 0.12
-    assert gpu_share(needed_bytes(folder, 32768), 80 * GIB) > share
+    needed = needed_memory(folder, 8192).vram_bytes
+    assert 5 * GIB <= needed <= 8 * GIB
+    assert needed_memory(folder, 32768).vram_bytes > needed
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_server_that_waits_on_the_gpu_leaves_for_the_driver_unless_a_step_asks_it(
+    driver: Driver, home: Path, model: Path, monkeypatch: pytest.MonkeyPatch, at_work: bool
+) -> None:
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda")
+    waiting = servers.start(home, spec, vllm=STUB, log_path=home / "logs" / "log", owner="s1")
+    monkeypatch.setattr(endpoint, "placed", lambda vllm, needed: Place("cuda", 1))
+    if at_work:
+        running(Store(home), model, 1)
+    driver.ensure()
+    assert (waiting.id in {server.id for server in servers.list_servers(home)}) is at_work
 
 
 class Conversation:

@@ -24,7 +24,7 @@ device.computes_on_cpu = lambda: {on_cpu}
 for name in {modules}:
     importlib.import_module(name)
 from tunesmith.tools.serving.spec import ServerSpec, arguments, environment, plugins_of
-spec = ServerSpec(model_dir="/m", served_name="m", device="{device}", max_lora_rank=16, gpu_share=0.5)
+spec = ServerSpec(model_dir="/m", served_name="m", device="{device}", max_lora_rank=16, gpu_bytes=1)
 arguments(spec, 1)
 env = environment(spec, "vllm")
 print(*sorted(name for name in env if name.startswith("VLLM_CPU") or name == "GLIBC_TUNABLES"))

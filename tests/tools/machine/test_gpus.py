@@ -18,7 +18,7 @@ from tests.fixtures.planted_gpus import GIB, gpu, plant
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.doctor import examine
-from tunesmith.agent.driver.endpoint import needed_bytes
+from tunesmith.agent.driver.endpoint import needed_memory
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -36,19 +36,29 @@ from tunesmith.tools.machine.gpus import (
     server_environment,
     usable,
 )
-from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, serving_peaks
+from tunesmith.tools.models.measuring import QUANTIZED_BASE
+from tunesmith.tools.models.memory_math import (
+    GPU_MARGIN_BYTES,
+    ServerMemory,
+    adapter_slot_bytes,
+    expert_slot_bytes,
+    kv_bytes_per_token,
+    serving_peaks,
+)
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline import launcher, planning_facts
 from tunesmith.tools.pipeline.inspect_job import report
 from tunesmith.tools.pipeline.run_step import price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import budget, model_server, servers
-from tunesmith.tools.serving.budget import placed, serving_memory
+from tunesmith.tools.serving.budget import Place, claim, placed, serving_memory
 from tunesmith.tools.serving.servers import Server
-from tunesmith.tools.serving.spec import ServerSpec, arguments, engine_arguments, environment
+from tunesmith.tools.serving.spec import ServerSpec, arguments, engine_arguments, environment, lora_of
 from tunesmith.tools.training import train
 
 STUB = str(FIXTURES / "stub_vllm.py")
 CARDS = (gpu(0, free=2), gpu(1, free=20), gpu(2, free=20))
+NEEDED = ServerMemory(GIB, GIB)
 
 
 @pytest.fixture
@@ -162,7 +172,7 @@ def test_a_worker_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_server_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     plant(monkeypatch, *CARDS)
-    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.2)
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_bytes=5 * GIB)
     server = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
     [vllm, *_] = psutil.Process(server.pid).children()
     assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "GPU-1f00" == server.gpu
@@ -177,7 +187,7 @@ def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatc
     [told] = report(here).gpus_left_out
     assert told == "Old is not used: its compute capability is 7.0, and bf16 training and vLLM's kernels need 8.0"
     planted.gpus = [old]
-    assert measure_gpus() == () and placed("/bin/true", GIB).device == "cpu"
+    assert measure_gpus() == () and placed("/bin/true", NEEDED).device == "cpu"
     assert pin_environment(()) == {"CUDA_VISIBLE_DEVICES": ""}, "torch would try it"
     assert told in examine(Settings(home=Path("/nowhere")))["missing"]
     planted.gpus = []
@@ -202,7 +212,7 @@ def test_on_blackwell_a_server_goes_without_the_int8_kernel_that_has_no_code_for
     monkeypatch.delenv("VLLM_DISABLED_KERNELS", raising=False)
     if named is not None:
         monkeypatch.setenv("VLLM_DISABLED_KERNELS", named)
-    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.2)
+    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_bytes=5 * GIB)
     server = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
     [vllm, *_] = psutil.Process(server.pid).children()
     assert vllm.environ().get("VLLM_DISABLED_KERNELS") == disabled
@@ -276,7 +286,7 @@ def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
 ) -> None:
     plant(monkeypatch, gpu(0))
     program = cpu_build(tmp_path, package)
-    assert placed(program, GIB) == ("cpu", 0.0)
+    assert placed(program, NEEDED) == Place("cpu")
     monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
     spec = model_server.bench_spec(model(), vllm=program, adapters_allowed=True)
     assert {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"} <= set(environment(spec, "vllm"))
@@ -286,9 +296,9 @@ def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
 def test_kernels_for_a_gpu_serve_on_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = cpu_build(tmp_path, "torch-2.14.0")
     plant(monkeypatch)
-    assert placed(program, GIB).device == "cpu"
+    assert placed(program, NEEDED).device == "cpu"
     plant(monkeypatch, gpu(0))
-    assert placed(program, GIB).device == "cuda"
+    assert placed(program, NEEDED).device == "cuda"
 
 
 def test_what_is_installed_is_a_fact_that_plans_may_know(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -348,43 +358,108 @@ def test_too_little_vram_to_train_is_answered_with_settings_that_do_fit_the_same
 # --- what a server claims
 
 
-def test_a_server_on_a_gpu_claims_what_its_price_says_and_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+SPEC = ServerSpec(
+    model_dir="/nowhere", served_name="base", device="cuda", gpu_bytes=11 * GIB, gpu_cache_bytes=GIB,
+    gpu_full_cache_bytes=20 * GIB,
+)  # fmt: skip
+PRICED = (f"--kv-cache-memory-bytes={GIB}", "--gpu-memory-utilization=0.01")
+
+
+def test_a_server_asks_a_gpu_for_what_it_is_priced_at_without_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, gpu(0, total=24))
     monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
-    spec = model_server.bench_spec(model(), vllm="/bin/true")
-    [flag] = [word for word in arguments(spec, 1) if word.startswith("--gpu-memory-utilization=")]
-    claimed = float(flag.partition("=")[2]) * 24 * GIB
+    spec = model_server.bench_spec(model(), vllm="/bin/true", adapters_allowed=True)
     priced = generate.plan(generate.GenerateRequest(), known(gpu(0)), WRITING).estimate.peak_vram_bytes
-    assert priced == serving_memory(model()).vram_bytes + GPU_MARGIN_BYTES
-    assert priced <= claimed <= priced + 24 * GIB / 1000
-    assert claimed < 6 * GIB, "a small model leaves room for others"
+    assert spec.gpu_bytes + GPU_MARGIN_BYTES == serving_memory(model()).vram_bytes + GPU_MARGIN_BYTES == priced
+    assert GIB <= spec.gpu_cache_bytes < spec.gpu_bytes < 6 * GIB, "a small model leaves room for others"
 
 
-def claim(server: Server) -> float:
-    [word] = [w for w in json.loads(server.record.read_text())["argv"] if "utilization" in w]
-    return float(word.partition("=")[2])
+def test_a_server_of_a_mixture_that_is_measured_at_4_bits_takes_adapters_of_attention_alone_and_says_so_in_its_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch, gpu(0))
+    monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
+    mixture = {**model().meta["config"], "num_experts": 8, "moe_intermediate_size": 256}
+    sixteen = replace(model(), meta={**model().meta, "config": mixture})
+
+    def spec(one: Artifact) -> ServerSpec:
+        return model_server.bench_spec(one, vllm="/bin/true", adapters_allowed=True, rank=32)
+
+    every, alone = spec(sixteen), spec(replace(sixteen, kind=QUANTIZED_BASE))
+    assert engine_arguments(alone)[-5:] == ["--lora-target-modules", "q_proj", "k_proj", "v_proj", "o_proj"]
+    assert lora_of(alone) == "allowed up to rank 32, of q_proj, k_proj, v_proj, o_proj alone"
+    assert lora_of(every) == "allowed up to rank 32" and "--lora-target-modules" not in engine_arguments(every)
+    slots = every.gpu_bytes - every.gpu_cache_bytes - (alone.gpu_bytes - alone.gpu_cache_bytes)
+    assert slots > expert_slot_bytes(ModelShape.of(mixture), 32)
+    for one in (spec(replace(model(), kind=QUANTIZED_BASE)), model_server.bench_spec(sixteen, vllm="/bin/true")):
+        assert "--lora-target-modules" not in engine_arguments(one), "a dense model, and one without adapters"
 
 
-def test_a_server_that_starts_on_a_fuller_gpu_claims_less_and_is_still_adopted(
+@pytest.mark.parametrize(
+    ("free", "alone", "told"),
+    [
+        (23.6, True, ("--gpu-memory-utilization=0.92",)),
+        (22.5, True, ("--gpu-memory-utilization=0.906",)),
+        (23.6, False, PRICED),  # the driver is there, or the server is to stay
+        (21.9, True, PRICED),  # somebody else works on it
+        (11.0, True, PRICED),
+    ],
+)
+def test_a_server_takes_what_is_free_where_nobody_else_is_and_its_least_cache_beside_a_neighbour(
+    free: float, alone: bool, told: tuple[str, ...]
+) -> None:
+    taken = claim(SPEC, [gpu(0, free=free)], alone=alone)
+    assert taken.arguments == told and SPEC.gpu_bytes <= taken.bytes <= free * GIB
+    assert set(told) < set(arguments(SPEC, 1, taken.arguments))
+
+
+def test_where_a_share_would_leave_less_than_the_priced_cache_the_cache_is_named() -> None:
+    tight = SPEC.model_copy(update={"gpu_bytes": int(22.5 * GIB)})
+    assert claim(tight, [gpu(0, free=23.6)], alone=True).arguments == PRICED
+
+
+def test_a_server_takes_no_more_than_all_its_sequences_could_use() -> None:
+    card = gpu(0, free=79.2, total=80)
+    taken = claim(SPEC, [card], alone=True)
+    assert 30.5 * GIB < taken.bytes <= 31 * GIB, "what it needs, the margin, and a full cache in place of the least"
+    memory = serving_memory(model())
+    assert memory.full_cache_bytes == 64 * (2048 + 256) * kv_bytes_per_token(model().meta["config"])
+
+
+def test_a_step_s_server_fills_a_gpu_that_it_has_for_itself_and_no_other_server_does(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.5)
-    plant(monkeypatch, gpu(0, free=11.5))
-    server = servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
-    assert server.spec == spec and 11 <= claim(server) * 24 + 1 <= 11.9
-    plant(monkeypatch, gpu(0, free=2))
-    again = servers.ensure(home, spec, vllm=STUB, log_path=home / "log", owner="s2")
-    assert again.id == server.id
+    plant(monkeypatch, gpu(0, free=23.6))
+
+    def ensured(name: str) -> Server:
+        spec = SPEC.model_copy(update={"served_name": name})
+        return servers.ensure(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+
+    filling = ensured("first")
+    assert filling.spec.gpu_bytes == 11 * GIB and filling.gpu_bytes > 22 * GIB
+    assert ensured("first").id == filling.id, "what it takes is no part of what it is"
+    servers.stop(filling)
+    driver = servers.start(home, SPEC, vllm=STUB, log_path=home / "log", owner="d", role=servers.DRIVER)
+    assert driver.gpu_bytes == ensured("second").gpu_bytes == 11 * GIB
+
+
+def test_a_record_of_an_earlier_version_is_read(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    plant(monkeypatch, gpu(0))
+    server = servers.start(home, SPEC, vllm=STUB, log_path=home / "log", owner="s1")
+    record = json.loads(server.record.read_text())
+    record["spec"]["gpu_share"] = 0.5
+    del record["gpu_bytes"]
+    server.record.write_text(json.dumps(record))
+    assert [one.id for one in servers.list_servers(home)] == [server.id]
 
 
 def test_a_gpu_without_room_is_refused_with_the_numbers_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    spec = ServerSpec(model_dir="/nowhere", served_name="base", device="cuda", gpu_share=0.5)
     monkeypatch.setattr(budget, "FREED_WITHIN_S", 0.3)
     plant(monkeypatch, gpu(0, free=10.9))
     with pytest.raises(StepFailed, match=r"needs 11\.0 GiB of Card 0, 10\.9 of 24\.0 GiB are free; stop what"):
-        servers.start(home, spec, vllm=STUB, log_path=home / "log", owner="s1")
+        servers.start(home, SPEC, vllm=STUB, log_path=home / "log", owner="s1")
     assert not list(home.glob("servers/*"))
 
 
@@ -393,7 +468,7 @@ def test_a_server_waits_for_memory_that_an_ended_process_gives_back_late(monkeyp
     free = [2, 2, 20, 20]
     monkeypatch.setattr(budget, "FREED_WITHIN_S", 600.0)
     monkeypatch.setattr(budget, "measure_gpus", lambda: (gpu(0, free=free.pop(0)),))
-    [card] = budget.gpus_once_free(0.5)
+    [card] = budget.gpus_once_free(11 * GIB)
     assert card.free_bytes == 20 * GIB and free == [20], "it looks until there is room, and no longer"
 
 
@@ -411,9 +486,10 @@ def test_the_bench_the_judge_and_the_driver_ask_for_the_same_memory(tmp_path: Pa
     folder = make_tiny_model(tmp_path / "m", weight_bytes=6_000_000_000, **config)
     bytes_ = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     bench = serving_memory(replace(model(), bytes=bytes_, meta={"config": config})).vram_bytes
-    judge = JudgeModel("m", "m", folder, bytes_, 3_000_000_000, 36_864).memory.vram_bytes
-    assert judge == needed_bytes(folder, JUDGE_CONTEXT_TOKENS)  # four whole contexts, longer ones than the bench's
-    assert judge - bench == 4 * JUDGE_CONTEXT_TOKENS * 36_864 - GIB
+    judge = JudgeModel("m", "m", folder, bytes_, 3_000_000_000, 36_864).memory
+    assert judge.vram_bytes == needed_memory(folder, JUDGE_CONTEXT_TOKENS).vram_bytes  # four whole, longer contexts
+    slots = adapter_slot_bytes(ModelShape.of(config), 16)
+    assert judge.vram_bytes - bench == judge.cache_bytes - GIB - slots
 
 
 def test_a_judge_that_is_larger_than_the_arm_is_what_the_step_is_priced_by() -> None:
@@ -423,7 +499,6 @@ def test_a_judge_that_is_larger_than_the_arm_is_what_the_step_is_priced_by() -> 
         assert Models(judge).peaks(small, on_gpu=on_gpu)[what] > Models().peaks(small, on_gpu=on_gpu)[what]
 
 
-def test_the_share_changes_no_answer_and_is_not_compared_by() -> None:
-    one, other = (ServerSpec(model_dir="/m", served_name="m", device="cuda", gpu_share=share) for share in (0.2, 0.3))
-    assert engine_arguments(one) == engine_arguments(other) and arguments(one, 1) != arguments(other, 1)
-    assert not [word for word in arguments(one.model_copy(update={"device": "cpu"}), 1) if "utilization" in word]
+def test_what_a_server_takes_of_a_gpu_changes_no_answer_and_is_not_compared_by() -> None:
+    assert engine_arguments(SPEC) == engine_arguments(SPEC.model_copy(update={"gpu_bytes": 1, "gpu_cache_bytes": 1}))
+    assert claim(SPEC.model_copy(update={"gpu_bytes": 0}), [gpu(0)], alone=True).arguments == ()

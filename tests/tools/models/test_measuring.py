@@ -18,11 +18,15 @@ from tunesmith.tools.models import base
 from tunesmith.tools.models.measuring import (
     MEASURED_AT,
     QUANTIZED_BASE,
+    adapted_modules,
     choose,
     measured_as,
     measured_base,
     measuring_bytes,
+    quantized_bytes,
 )
+from tunesmith.tools.models.memory_math import RUNTIME_BYTES, serving_peaks
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.pipeline.fits import with_card
 from tunesmith.tools.serving.budget import AT_FOUR_BITS, bases_served, serving_memory
@@ -42,7 +46,7 @@ def on_card(gib: float, **artifacts: Artifact) -> Facts:
 def test_16_bits_where_they_fit_else_4_and_the_reason_has_the_numbers() -> None:
     assert choose("auto", CONFIG, on_card(80)).bits == "16"
     four = choose("auto", CONFIG, on_card(24))
-    assert four.bits == "4" and "24.0 GiB free" in four.reason and "at 4 bits 14.1" in four.reason
+    assert four.bits == "4" and "24.0 GiB free" in four.reason and "at 4 bits 13.2" in four.reason
     neither = choose("auto", CONFIG, on_card(12))
     assert neither.bits == "16" and "does not fit either" in neither.reason
 
@@ -130,6 +134,25 @@ def test_a_quantized_base_on_a_card_has_room_for_one_long_conversation_where_oth
     """4 bits are chosen where memory is short; how many wait for their turn changes no answer."""
     needed = [serving_memory(made(kind, "x")).vram_bytes for kind in ("base", QUANTIZED_BASE)]
     assert needed[1] < needed[0]
+
+
+def test_what_measuring_needs_is_what_the_baseline_s_server_needs_and_no_process_beside_it_on_a_card() -> None:
+    for bits, kind in (("16", "base"), ("4", QUANTIZED_BASE)):
+        weights = 2 * ModelShape.of(CONFIG).parameters if bits == "16" else quantized_bytes(CONFIG)
+        server = serving_memory(replace(made(kind, "x"), bytes=weights))
+        needed = measuring_bytes(CONFIG, on_card(24), bits)  # type: ignore[arg-type]
+        assert needed == serving_peaks(server, on_gpu=True)["vram_bytes"]
+    on_cpu = replace(on_card(24), machine=machine())
+    assert measuring_bytes(CONFIG, on_cpu, "4") == server.ram_bytes + RUNTIME_BYTES
+
+
+def test_a_mixture_that_is_measured_at_4_bits_has_adapters_of_attention_alone() -> None:
+    mixture = dict(model_of("qwen3-30b-a3b").config)
+    assert adapted_modules(mixture, quantized_base=True) == ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert adapted_modules(mixture, quantized_base=False) == () == adapted_modules(CONFIG, quantized_base=True)
+    taken = replace(made(QUANTIZED_BASE, "x"), meta={"config": mixture})
+    ranks = [serving_memory(taken, rank=rank).vram_bytes for rank in (16, 64)]
+    assert ranks[1] - ranks[0] < GIB // 10, "slots of experts would be 4.6 GiB more"
 
 
 def test_the_precision_is_a_part_of_the_key_in_which_base_and_adapter_must_agree(tmp_path: Path) -> None:

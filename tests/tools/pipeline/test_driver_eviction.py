@@ -143,7 +143,7 @@ def test_what_the_driver_holds_counts_as_free(ws: Workspace, model: Path, driver
 
 
 def test_what_the_driver_holds_of_a_gpu_counts_as_free(ws: Workspace, model: Path) -> None:
-    serve(ws, model, device="cuda", gpu_share=0.25)
+    serve(ws, model, device="cuda", gpu_bytes=20 * GIB)
     card = Gpu(0, "card", 80 * GIB, 50 * GIB, "9.0", "1")
     freed = without(replace(PLAIN, gpus=(card,)), servers.list_servers(ws.store.home))
     assert freed.vram_free_bytes == 70 * GIB

@@ -13,17 +13,22 @@ import pytest
 
 from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
-from tunesmith.tools.core.stage import GIB, SERVING, TRAINING, Facts, Plan
+from tunesmith.tools.core.stage import GIB, SERVING, TRAINING, Facts, Plan, expected
+from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models import base
 from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.fitting import ANOTHER_BASE
+from tunesmith.tools.models.memory_math import expert_slot_bytes
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, of_size, usual_models
-from tunesmith.tools.pipeline.fits import Fits, Task, fits, lacking, plan_of, plans_of, with_card
+from tunesmith.tools.pipeline import fits as fits_module
+from tunesmith.tools.pipeline.catalog import BY_NAME
+from tunesmith.tools.pipeline.fits import Fits, Task, facts_here, fits, lacking, plan_of, plans_of, with_card
 from tunesmith.tools.pipeline.inspect_job import report
 
-TASKS = {"train", "measure", "merge", "quantize", "serve"}
+TASKS = {"base", "preflight", "train", "measure", "merge", "quantize", "serve"}
 
 
 def machine(ram_gib: float = 64) -> Machine:
@@ -140,7 +145,7 @@ def test_a_training_that_uses_more_than_it_needs_says_for_what() -> None:
     qlora, lora = task(roomy, "train", "nf4"), task(roomy, "train", "bf16")
     assert qlora.vram_bytes > lora.vram_bytes > 2 * qlora.least_bytes, "or it needs no explanation"
     assert qlora.bought == (
-        "7.6 GiB at the least; it uses 22.0 GiB of what is free, for speed: QLoRA (4 bits), 8 rows of up to 256 tokens "
+        "7.7 GiB at the least; it uses 22.1 GiB of what is free, for speed: QLoRA (4 bits), 8 rows of up to 256 tokens "
         "at once, all activations kept"
     )
     assert "activations" not in lora.bought
@@ -149,9 +154,47 @@ def test_a_training_that_uses_more_than_it_needs_says_for_what() -> None:
     assert task(tight, "train", "bf16").bought == "", "what does not fit buys nothing"
 
 
-def test_a_card_is_not_held_to_the_disk_of_this_machine() -> None:
-    full = with_card(replace(machine(), disk_free_bytes=0), 24)
-    assert all(task.fits for task in fits(find_model("Qwen3-4B")[0], full).tasks)
+def test_a_card_is_not_held_to_the_disk_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = replace(machine(), disk_free_bytes=0)
+    monkeypatch.setattr(fits_module, "machine_for_a_step", lambda home: full)
+    store = Store(tmp_path / "home")
+    there = facts_here(store, vllm=None, card=card_of("4090"))
+    assert all(task.fits for task in fits(find_model("Qwen3-4B")[0], there).tasks)
+    assert not fits(find_model("Qwen3-4B")[0], facts_here(store, vllm=None)).of("base")[0].fits, "this machine is"
+
+
+def test_the_experts_of_a_mixture_are_not_trained_for_a_server_that_has_no_room_for_them() -> None:
+    """Measured at 4 bits because the user says so: on such a card both would fit."""
+    model, known = find_model("Qwen/Qwen3-30B-A3B")[0], facts(140)
+    four, sixteen = (fits_module._with_artifacts(model, known, measuring=bits) for bits in ("4", "16"))
+    for stage in ("train", "preflight"):
+        declared = BY_NAME[stage].load()
+        [refusal] = declared.plan(declared.request(), four, None).refusals
+        assert "adapters of attention alone; try load_in_4bit=true, or fetch the base with measuring=16" in refusal
+        assert not declared.plan(declared.request(load_in_4bit=True), four, None).refusals
+        assert not declared.plan(declared.request(), sixteen, None).refusals
+    declared, dense = BY_NAME["train"].load(), find_model("Qwen2.5-14B")[0]
+    measured_at_four = fits_module._with_artifacts(dense, known, measuring="4")
+    assert not declared.plan(declared.request(), measured_at_four, None).refusals, "a dense model has no experts"
+
+
+def test_the_reason_for_a_mixture_s_rank_counts_what_trains() -> None:
+    model, known = find_model("Qwen/Qwen3-30B-A3B")[0], facts(140)
+    attention, experts = (plan_of(step, model, known).reasons["lora_rank"] for step in ("train at 4 bits", "train"))
+    assert "an adapter of rank 16 has 13.4 M parameters" in attention
+    assert "an adapter of rank 16 has 642.5 M parameters" in experts
+
+
+def test_a_server_under_adapters_of_a_higher_rank_is_priced_with_them() -> None:
+    model, evaluate = find_model("Qwen/Qwen3-30B-A3B")[0], BY_NAME["evaluate"].load()
+    known, peaks = fits_module._with_artifacts(model, facts(140), measuring="16"), []
+    for rank in (16, 64):
+        artifacts = {**known.artifacts, "adapter": expected("adapter", lora_rank=rank)}
+        now = replace(known, artifacts=artifacts)
+        planned = evaluate.plan(evaluate.request(), now, fits_module._context("evaluate", now))
+        peaks.append(planned.estimate.peak_vram_bytes)
+    more = expert_slot_bytes(model.shape, 64) - expert_slot_bytes(model.shape, 16)
+    assert peaks[1] - peaks[0] > more > 4 * GIB
 
 
 FAMILIES = ("llama3", "Llama 3", "meta-llama/Llama-3", "mistral", "gemma", "qwen3", "qwen2.5-coder", "phi")
@@ -230,3 +273,8 @@ def test_the_command_prints_the_documented_document(tmp_path: Path) -> None:
         assert set(one) >= {"task", "precision", "fits", "vram_bytes", "ram_bytes", "disk_bytes", "seconds", "try"}
     assert cli("fits", "no-such-model").returncode == 2
     assert cli("fits", "7b", "--card", "-3").returncode == 2
+    unknown = cli("fits", "7b", "--card", "rtx 9999")
+    assert unknown.returncode == 2 and "no card is known as 'rtx 9999'" in unknown.stderr
+    a10 = cli.json("fits", "Qwen2.5-32B", "--card", "a10")
+    assert a10["card"] == "A10" and a10["card_note"] == "" and 22.0 < a10["room"]["vram_bytes"] / GIB < 22.2
+    assert "left to a desktop" in document["card_note"] and 23.3 < document["room"]["vram_bytes"] / GIB < 23.5

@@ -30,8 +30,8 @@ def home(tmp_path: Path) -> Iterator[Path]:
     servers.stop_all(tmp_path / "home")
 
 
-def start(home: Path, *, device: str = "cpu", role: str = BENCH, gpu_share: float = 0.0) -> Server:
-    fields = {"model_dir": "/nowhere", "served_name": role, "device": device, "gpu_share": gpu_share}
+def start(home: Path, *, device: str = "cpu", role: str = BENCH, gpu_bytes: int = 0) -> Server:
+    fields = {"model_dir": "/nowhere", "served_name": role, "device": device, "gpu_bytes": gpu_bytes}
     spec = ServerSpec.model_validate(fields)
     return servers.start(home, spec, vllm=STUB, log_path=home / "logs" / "log", owner="s1", role=role)
 
@@ -66,7 +66,7 @@ def test_on_a_gpu_it_is_what_the_driver_counts_else_the_share_that_was_claimed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted = plant(monkeypatch, gpu(0, free=20), gpu(1, free=2))
-    server = start(home, device="cuda", gpu_share=0.25)
+    server = start(home, device="cuda", gpu_bytes=6 * GIB)
     before = replace(MACHINE, gpus=(gpu(0, free=12), gpu(1, free=2)))
     assert [card.free_bytes for card in without(before, [server]).gpus] == [18 * GIB, 2 * GIB]
     planted.holds = {server.pid: 5 * GIB, 1: 7 * GIB}

@@ -109,13 +109,6 @@ def test_cpu_settings_stay_on_the_cpu(model: Path) -> None:
     assert not {"--enforce-eager", "--no-enable-chunked-prefill"} & {*spec.arguments(cuda, 1)}
 
 
-def test_a_server_on_a_gpu_takes_the_share_that_it_was_given(model: Path) -> None:
-    capped = spec_of(model, device="cuda", gpu_share=0.1)
-    assert "--gpu-memory-utilization=0.1" in spec.arguments(capped, 1)
-    for one in (spec_of(model, device="cuda"), spec_of(model, gpu_share=0.1)):
-        assert "--gpu-memory-utilization" not in " ".join(spec.arguments(one, 1))
-
-
 def test_the_plugin_is_where_vllm_is_told_to_look(model: Path) -> None:
     *_, folder = map(Path, spec.environment(spec_of(model), "vllm")["PYTHONPATH"].split(os.pathsep))
     [points] = folder.glob("*.dist-info/entry_points.txt")

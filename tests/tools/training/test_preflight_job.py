@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.fixtures import FIXTURES
@@ -25,11 +23,11 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.machine import Gpu, Machine
 from tunesmith.tools.core.stage import GIB, Facts, Plan
-from tunesmith.tools.cpu.settings import COMPUTING
 from tunesmith.tools.export import quantize_job
 from tunesmith.tools.machine import device
 from tunesmith.tools.machine.device import need_priced_device
-from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, RUNTIME_BYTES
+from tunesmith.tools.machine.torch_env import TORCH_ENV
+from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES
 from tunesmith.tools.pipeline import run_step
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
@@ -114,31 +112,22 @@ def test_few_rows_still_have_one_of_the_behaviour(make_job: MakeJob) -> None:
     assert [one.origin for one in links(job).few] == ["near_miss", "writer"]
 
 
-GIVEN_BACK = """
-import resource
-import torch
-from tunesmith.tools.training.preflight_job import _let_go
-
-def held_mib():
-    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
-
-before = held_mib()
-kept = [torch.ones(1 << 18) for _ in range(400)]
-of_another = kept[::40]
-del kept
-held = held_mib() - before
-_let_go()
-print(held, held_mib() - before)
-"""
+def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the environment of a training; a card's context, and the memory that torch keeps, go with it."""
+    job = make_job()
+    found: list[dict[str, str]] = []
+    monkeypatch.setattr(Job, "log", lambda job, text: found.append(psutil.Process().children()[0].environ()))
+    links(job).two_steps()
+    assert found and TORCH_ENV.items() <= found[0].items()
+    assert not psutil.Process().children(recursive=True)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator is glibc's")
-def test_what_two_steps_held_is_given_back_before_a_server_starts() -> None:
-    """Under the settings of a worker, with tensors left here and there between those that are freed."""
-    env = {**os.environ, **COMPUTING}
-    held, left = map(int, subprocess.check_output([sys.executable, "-c", GIVEN_BACK], env=env, text=True).split())
-    assert held > 350, "the settings keep freed tensors: without it there is nothing to show"
-    assert left < 60
+def test_what_breaks_in_the_child_is_said_in_its_own_words(make_job: MakeJob) -> None:
+    job = make_job(rows=[row("a", "b"), LONG])
+    with pytest.raises(StepFailed, match=r"1 of 2 rows end before their stop token at max_seq_len_tokens=512"):
+        links(job).two_steps()
 
 
 # --- links that break
@@ -218,7 +207,7 @@ def test_steps_that_teach_nothing_break_their_link(
     def train_lora(base: Path, rows: Path, out: Path, *args: Any, **options: Any) -> Trained:
         return pretended(options["metric"], out, **planted)
 
-    monkeypatch.setattr(preflight_job, "train_lora", train_lora)
+    monkeypatch.setattr(preflight_job, "train_apart", train_lora)
     with pytest.raises(StepFailed, match=told):
         links(make_job(rows=rows)).two_steps()
 
@@ -265,7 +254,7 @@ def test_the_two_steps_are_those_of_the_training(make_job: MakeJob, monkeypatch:
         used.append(settings)
         return pretended(options["metric"], out)
 
-    monkeypatch.setattr(preflight_job, "train_lora", train_lora)
+    monkeypatch.setattr(preflight_job, "train_apart", train_lora)
     fields = {"lora_rank": 64, "max_seq_len_tokens": 2048, "precision": "fp32", "load_in_4bit": True}
     links(make_job(**fields)).two_steps()
     assert {name: getattr(used[0], name) for name in fields} == fields
@@ -281,7 +270,7 @@ def test_an_idle_server_leaves_before_the_two_steps(make_job: MakeJob, monkeypat
         found.append(len(servers.list_servers(job.home)))
         return pretended(options["metric"], out)
 
-    monkeypatch.setattr(preflight_job, "train_lora", train_lora)
+    monkeypatch.setattr(preflight_job, "train_apart", train_lora)
     links(job).two_steps()
     assert found == [0]
 
@@ -343,7 +332,9 @@ def test_the_training_half_is_priced_with_the_settings_of_the_training() -> None
 def test_on_a_gpu_both_halves_are_priced_in_its_memory() -> None:
     card = Gpu(0, "card", 80 * GIB, 79 * GIB, "9.0", "")
     small, long = price(card, rows=2, max_seq_len_tokens=16), price(card, max_seq_len_tokens=2048)
-    assert small.peak_vram_bytes == serving_memory(BASE).vram_bytes + GPU_MARGIN_BYTES + RUNTIME_BYTES
+    assert small.peak_vram_bytes == serving_memory(BASE).vram_bytes + GPU_MARGIN_BYTES, "what trained has ended"
+    high = price(card, rows=2, max_seq_len_tokens=16, lora_rank=64)
+    assert high.peak_vram_bytes == serving_memory(BASE, rank=64).vram_bytes + GPU_MARGIN_BYTES > small.peak_vram_bytes
     asked = PreflightRequest(max_seq_len_tokens=2048)
     assert long.peak_vram_bytes == training_bytes(asked, BASE, DATASET, batch_size=asked.batch_size)
     assert not long.peak_ram_bytes

@@ -10,7 +10,7 @@ from tunesmith.tools.machine.accelerators import OLDEST_CAPABILITY, OLDEST_DRIVE
 from tunesmith.tools.machine.gpus import capability, measure_gpus
 from tunesmith.tools.machine.probe import keep_rates
 from tunesmith.tools.machine.probe_job import measure_rates
-from tunesmith.tools.models.memory_math import RUNTIME_BYTES
+from tunesmith.tools.models.memory_math import CUDA_BYTES
 from tunesmith.tools.pipeline.gpu_check.check import Check
 from tunesmith.tools.pipeline.gpu_check.expected import BYTES, CONTEXT, rates_within
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, skipped, stated
@@ -54,7 +54,7 @@ def card(check: Check) -> Iterator[Finding]:
     )
     total = torch.cuda.get_device_properties(0).total_memory
     yield compared("total memory", expected=gpu.total_bytes, measured=total, within=BYTES, unit="bytes")
-    yield compared("CUDA context", expected=RUNTIME_BYTES, measured=taken, within=CONTEXT, unit="bytes")
+    yield compared("CUDA context", expected=CUDA_BYTES, measured=taken, within=CONTEXT, unit="bytes")
     free, _ = torch.cuda.mem_get_info()
     yield compared("free memory", expected=free_bytes(), measured=free, within=BYTES, unit="bytes")
 

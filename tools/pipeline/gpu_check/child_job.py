@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.privacy import keep_private
+from tunesmith.tools.machine.processes import end_with_parent
 from tunesmith.tools.pipeline.gpu_check.check import FILE, FINDINGS, Check
 from tunesmith.tools.pipeline.gpu_check.findings import Finding
 
@@ -29,7 +29,7 @@ def main() -> int:
     """Carry out one task; 0 where it came to its end, else 1 with the reason in `ERROR`."""
     folder, named = Path(sys.argv[1]), sys.argv[2]
     keep_private()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     check = Check.model_validate_json((folder / FILE).read_bytes())
     try:
         tell(work_of(named)(check), folder / FINDINGS)
@@ -39,13 +39,6 @@ def main() -> int:
         (folder / ERROR).write_text(f"{kind}{' '.join(str(error).split())}"[:600])
         return 1
     return 0
-
-
-def _end_with(parent: int) -> None:
-    """A worker that was killed can end nobody: without it this process would hold the card on."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def work_of(named: str) -> Work:

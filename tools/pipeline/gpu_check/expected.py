@@ -13,7 +13,6 @@ from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.models.fitting import Training
 from tunesmith.tools.models.memory_math import (
     CUDA_BYTES,
-    RUNTIME_BYTES,
     loaded_bytes,
     nf4_bytes,
     quantize_vram_bytes,
@@ -34,14 +33,14 @@ SECONDS = (0.5, 2.0)
 CONTEXT = (0.2, 1.0)
 """Of what a process is priced at beside its tensors."""
 SHARE = (0.8, 1.05)
-"""Of the share of the card that vLLM is told to claim: it takes the whole of it as its cache."""
+"""Of what a server may take of the card that it has for itself: vLLM makes its cache of all that is left of it."""
 FREED = (0.98, 1.02)
 """Of what was free before a server, once it was stopped."""
 
 
 def tensors_bytes(config: Mapping[str, Any], way: Training) -> int:
-    """Of training's peak what torch's allocator reserves: all but `RUNTIME_BYTES`, which is the context's here."""
-    return way.peak_bytes(config) - RUNTIME_BYTES
+    """Of training's peak what torch's allocator reserves: all but the context's."""
+    return way.peak_bytes(config) - CUDA_BYTES
 
 
 def step_seconds(config: Mapping[str, Any], rates: Rates, way: Training, *, on_card: bool) -> float:

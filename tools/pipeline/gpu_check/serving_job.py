@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import seal
@@ -22,7 +23,7 @@ from tunesmith.tools.machine.gpus import measure_gpus, server_environment
 from tunesmith.tools.machine.processes import tree_own_bytes
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
-from tunesmith.tools.models.memory_math import GPU_SERVER_BYTES
+from tunesmith.tools.models.memory_math import GPU_SERVER_BYTES, adapter_slot_bytes
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import answering_seconds, server_start
@@ -30,14 +31,17 @@ from tunesmith.tools.pipeline.gpu_check.check import MODELS, Check
 from tunesmith.tools.pipeline.gpu_check.expected import FREED, SECONDS, SHARE, UPPER
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, at_most, compared, failed, skipped, stated
 from tunesmith.tools.pipeline.gpu_check.measures_job import free_bytes, make_model, rates_of
-from tunesmith.tools.pipeline.gpu_check.training_job import RANK, trained_adapter
+from tunesmith.tools.pipeline.gpu_check.training_job import RANK, trained_adapter, trained_mixture
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.budget import FREED_WITHIN_S, serving_memory
+from tunesmith.tools.serving.budget import FREED_WITHIN_S, rank_served, serving_memory
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
-from tunesmith.tools.serving.model_server import bench_spec, rank_served
+from tunesmith.tools.serving.model_server import bench_spec
 from tunesmith.tools.suites.loading import load_suites
 
 _NAME = "live"
+_ASKED = [{"role": "user", "content": "Say 1."}]
+_SLOTS_RANK = 256
+"""So high that the hundredths of a GiB in vLLM's log tell what a small mixture's slots take."""
 _WEIGHTS = re.compile(r"Model loading took ([\d.]+) GiB")
 _CACHE = re.compile(r"Available KV cache memory: ([\d.]+) GiB")
 _GIB = 1 << 30
@@ -51,7 +55,7 @@ def base(check: Check) -> Iterator[Finding]:
     adapter = _artifact(check, trained_adapter(check), "adapter")
     before = free_bytes()
     started = time.monotonic()
-    server = _started(check, model, adapters_allowed=True)
+    server = _started(check, model)
     try:
         yield from _served(check, server, model, time.monotonic() - started, before, "")
         servers.load_adapter(server, _NAME, adapter.path)
@@ -78,7 +82,7 @@ def quantized(check: Check) -> Iterator[Finding]:
     model = _artifact(check, folder, QUANTIZED_BASE)
     before = free_bytes()
     started = time.monotonic()
-    server = _started(check, model, adapters_allowed=True)
+    server = _started(check, model)
     try:
         for finding in _served(check, server, model, time.monotonic() - started, before, ", W4A16"):
             if "beside" not in finding.name:
@@ -87,9 +91,37 @@ def quantized(check: Check) -> Iterator[Finding]:
         servers.stop(server)
 
 
-def _started(check: Check, model: Artifact, *, adapters_allowed: bool) -> servers.Server:
+def mixture(check: Check) -> Iterator[Finding]:
+    """A mixture whose server allows adapters of its experts, and one that allows those of attention alone."""
+    names, told = ("adapter slots of experts", "adapter of attention alone"), "it is taken, and answers"
+    if not check.on_card:
+        yield from (skipped(name, "vLLM has no adapters of experts on a CPU") for name in names)
+        return
+    config, shape = check.sizes.mixture, ModelShape.of(check.sizes.mixture)
+    folder, adapter = make_model(check, "mixture", config), trained_mixture(check)
+    loaded = []
+    for kind in ("base", QUANTIZED_BASE):  # as which it is served decides what its adapters may have
+        server = _started(check, _artifact(check, folder, kind, config), rank=_SLOTS_RANK)
+        try:
+            loaded.append(_logged(server, _WEIGHTS))
+            if kind == QUANTIZED_BASE:
+                servers.load_adapter(server, _NAME, adapter)
+                [answer] = _answered(server, [ChatRequest("1", _NAME, _ASKED, check.sizes.answer_tokens)])
+        finally:
+            servers.stop(server)
+    every, alone = loaded
+    if every is None or alone is None:
+        yield failed(names[0], _NO_LOG)
+    else:
+        slots = [adapter_slot_bytes(shape, _SLOTS_RANK, attention_only=only) for only in (False, True)]
+        expected = slots[0] - slots[1]
+        yield compared(names[0], expected=expected, measured=every - alone, within=(0.85, 1.1), unit="bytes")
+    yield stated(names[1], expected=told, measured=answer.error or told, holds=not answer.error)
+
+
+def _started(check: Check, model: Artifact, *, rank: int = RANK) -> servers.Server:
     vllm = vllm_of_worker(check.vllm)
-    spec = bench_spec(model, vllm=vllm, adapters_allowed=adapters_allowed, rank=rank_served(RANK))
+    spec = bench_spec(model, vllm=vllm, adapters_allowed=True, rank=rank_served(rank))
     log = check.dir / f"vllm-{model.kind}.log"
     return servers.ensure(check.home, spec, vllm=vllm, log_path=log, owner=check.step)
 
@@ -117,18 +149,23 @@ def _served(
 def _on_card(server: servers.Server, model: Artifact, taken: int, which: str) -> Iterator[Finding]:
     card = chosen_gpu(measure_gpus())
     assert card is not None
-    share = server.spec.gpu_share * card.total_bytes
-    yield compared(f"server memory{which}", expected=share, measured=taken, within=SHARE, unit="bytes")
-    text = server.log.read_text(errors="replace")
-    weights, cache = _WEIGHTS.search(text), _CACHE.search(text)
+    yield compared(f"server memory{which}", expected=server.gpu_bytes, measured=taken, within=SHARE, unit="bytes")
+    loaded, cached = _logged(server, _WEIGHTS), _logged(server, _CACHE)
     names = (f"served weights{which}", f"server beside weights and cache{which}")
-    if weights is None or cache is None:
+    if loaded is None or cached is None:
         yield from (failed(name, _NO_LOG) for name in names)
         return
-    loaded, cached = float(weights[1]) * _GIB, float(cache[1]) * _GIB
-    yield compared(names[0], expected=1.05 * model.bytes, measured=loaded, within=(0.8, 1.1), unit="bytes")
+    needed = serving_memory(model, rank=rank_served(RANK))
+    weights = needed.vram_bytes - needed.cache_bytes - GPU_SERVER_BYTES
+    yield compared(names[0], expected=weights, measured=loaded, within=(0.8, 1.05), unit="bytes")
     beside = taken - loaded - cached
     yield compared(names[1], expected=GPU_SERVER_BYTES, measured=beside, within=UPPER, unit="bytes")
+
+
+def _logged(server: servers.Server, what: re.Pattern[str]) -> float | None:
+    """Bytes that its log tells."""
+    found = what.search(server.log.read_text(errors="replace"))
+    return float(found[1]) * _GIB if found else None
 
 
 def _answers(check: Check, server: servers.Server, model: Artifact, which: str) -> Finding:
@@ -153,18 +190,21 @@ def _answers(check: Check, server: servers.Server, model: Artifact, which: str) 
 
 def _asked(server: servers.Server, requests: list[ChatRequest]) -> float:
     """Seconds until all are answered. Raises StepFailed for one that is not."""
+    began = time.monotonic()
+    errors = [answer.error for answer in _answered(server, requests) if answer.error]
+    if errors:
+        raise StepFailed(f"{len(errors)} of {len(requests)} were not answered: {errors[0]}")
+    return time.monotonic() - began
 
+
+def _answered(server: servers.Server, requests: list[ChatRequest]) -> list[ChatResponse]:
     async def ask() -> list[ChatResponse]:
         answers: list[ChatResponse] = []
         async with ChatClient(server.url, server.key, listener=server.listener) as client:
             await client.complete_many(requests, concurrency=len(requests), on_result=answers.append)
         return answers
 
-    began = time.monotonic()
-    errors = [answer.error for answer in asyncio.run(ask()) if answer.error]
-    if errors:
-        raise StepFailed(f"{len(errors)} of {len(requests)} were not answered: {errors[0]}")
-    return time.monotonic() - began
+    return asyncio.run(ask())
 
 
 def _freed(check: Check, before: int) -> Iterator[Finding]:
@@ -181,10 +221,10 @@ def _freed(check: Check, before: int) -> Iterator[Finding]:
     yield at_most(names[1], most=FREED_WITHIN_S, measured=took, unit="seconds")
 
 
-def _artifact(check: Check, folder: Path, kind: str) -> Artifact:
+def _artifact(check: Check, folder: Path, kind: str, config: Mapping[str, Any] | None = None) -> Artifact:
     """A folder as the record that servers are made from."""
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    config = check.sizes.dense
+    config = dict(config or check.sizes.dense)
     meta = {"config": config, "parameters": ModelShape.of(config).parameters, "lora_rank": RANK}
     manifest = seal(folder, kind=kind)
     return Artifact("check", "", check.step, kind, folder, manifest["sha256"], size, meta=meta)

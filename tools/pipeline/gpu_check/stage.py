@@ -15,7 +15,8 @@ from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import TRAINING, Facts, Plan, Request, Result, RunRule, Stage
 from tunesmith.tools.machine.gpus import why_no_gpu
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.models.memory_math import kv_bytes_per_token, measuring_memory, serving_peaks
+from tunesmith.tools.models.measuring import USUAL_RANK, measuring_server
+from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline.gpu_check.check import Sizes
 from tunesmith.tools.pipeline.gpu_check.findings import Finding
@@ -80,7 +81,8 @@ def plan(request: GpuCheckRequest, facts: Facts, context: None = None) -> Plan:
 def _peak_bytes() -> int:
     """What its largest tenant needs: the server."""
     config = Sizes().dense
-    needed = measuring_memory(2 * ModelShape.of(config).parameters, kv_bytes_per_token(config))
+    weights = 2 * ModelShape.of(config).parameters
+    needed = measuring_server(weights, config, CONTEXT_TOKENS, rank=USUAL_RANK, quantized_base=False)
     return serving_peaks(needed, on_gpu=True)["vram_bytes"]
 
 

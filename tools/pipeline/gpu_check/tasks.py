@@ -108,6 +108,14 @@ TASKS = (
         30,
         needs_vllm=True,
     ),
+    Task(
+        "serve a mixture, with adapters of its experts and of attention alone",
+        f"{_HERE}.serving_job:mixture",
+        ("adapter slots of experts", "adapter of attention alone"),
+        180,
+        30,
+        needs_vllm=True,
+    ),
 )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def _is_a_cards(item: Finding) -> bool:
     """Whether only a card has it."""
     return item.name.startswith(
         ("driver", "compute", "total memory", "CUDA", "free memory", "NF4 allocated", "served weights",
-         "server beside", "memory freed", "seconds until", "GPTQ peak")
+         "server beside", "adapter slots", "adapter of", "memory freed", "seconds until", "GPTQ peak")
     )  # fmt: skip
 
 

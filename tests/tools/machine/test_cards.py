@@ -1,0 +1,46 @@
+"""Cards as people name them, and what they have for programs: by name what torch finds there, by size less."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.machine.cards import _MIB, card_of
+
+CAPACITY = {
+    "RTX 4090": 23.64, "RTX 3090": 23.69, "A10": 22.19, "L4": 22.17, "A30": 23.53, "A100": 79.25, "A100 40GB": 39.59,
+    "RTX A4000": 15.61, "L40S": 44.53, "H100": 79.11, "RTX 5090": 31.36,
+}  # fmt: skip
+"""Torch's "total capacity" of such cards, in GiB, as people's out-of-memory errors give it."""
+
+
+@pytest.mark.parametrize("name", CAPACITY)
+def test_a_named_card_has_what_torch_finds_there_and_no_more_to_speak_of(name: str) -> None:
+    card = card_of(name)
+    assert card.name == name and not card.note
+    assert CAPACITY[name] - 0.7 < card.free_gib < CAPACITY[name] + 0.15
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("4090", "RTX 4090"), ("rtx4090", "RTX 4090"), ("NVIDIA GeForce RTX 4090", "RTX 4090"), ("a10g", "A10G"),
+        ("l4", "L4"), ("A100-40GB", "A100 40GB"), ("3080 12gb", "RTX 3080 12GB"), ("4060ti", "RTX 4060 Ti"),
+    ],
+)  # fmt: skip
+def test_a_card_is_known_by_the_names_that_people_give_it(said: str, name: str) -> None:
+    assert card_of(said).name == name
+
+
+@pytest.mark.parametrize(("said", "gib"), [("24", 23.4), ("24 GB", 23.4), ("24gib", 23.4), ("7.5", 6.9), ("80", 79.2)])
+def test_of_a_size_alone_a_desktop_and_the_driver_have_their_part_which_is_said(said: str, gib: float) -> None:
+    card = card_of(said)
+    assert card.free_gib == pytest.approx(gib) and "are left to a desktop and the driver; name the card" in card.note
+    assert card.free_gib < card_of("RTX 4090").free_gib or gib > 24, "a name says more"
+
+
+@pytest.mark.parametrize("said", ["", "rtx", "9999", "-3", "0", "nan", "1e3", "24 TB", "a" * 500, "4090\nx"])
+def test_another_name_is_answered_with_those_that_are_known(said: str) -> None:
+    with pytest.raises(BadInput, match="no card is known as") as refused:
+        card_of(said)
+    assert all(name in str(refused.value) for name in _MIB) and len(str(refused.value)) < 900

@@ -1,0 +1,65 @@
+"""What a graphics card really has for programs, by its name or by a size alone.
+
+Sizes are those that the driver reports (`nvidia-smi --query-gpu=memory.total`). It keeps something of them for itself,
+as torch's "total capacity" shows: 23.64 GiB of a 4090's 23.99, 22.2 of an A10's 22.49, 79.2 of an A100's 80.0. Left
+out: cards below compute capability 8.0, on which nothing here computes, and boards that share the host's memory.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tunesmith.memory.errors import BadInput
+
+_MIB = {
+    "RTX 3060": 12288, "RTX 3060 Ti": 8192, "RTX 3070": 8192, "RTX 3070 Ti": 8192, "RTX 3080": 10240,
+    "RTX 3080 12GB": 12288, "RTX 3080 Ti": 12288, "RTX 3090": 24576, "RTX 3090 Ti": 24564, "RTX 4060": 8188,
+    "RTX 4060 Ti": 8188, "RTX 4060 Ti 16GB": 16380, "RTX 4070": 12282, "RTX 4070 Super": 12282, "RTX 4070 Ti": 12282,
+    "RTX 4070 Ti Super": 16376, "RTX 4080": 16376, "RTX 4080 Super": 16376, "RTX 4090": 24564, "RTX 5060": 8151,
+    "RTX 5060 Ti": 8151, "RTX 5060 Ti 16GB": 16311, "RTX 5070": 12227, "RTX 5070 Ti": 16303, "RTX 5080": 16303,
+    "RTX 5090": 32607, "RTX A4000": 16376, "RTX A5000": 24564, "RTX A6000": 49140, "RTX 4000 Ada": 20475,
+    "RTX 5000 Ada": 32760, "RTX 6000 Ada": 49140, "RTX PRO 6000": 97887, "A10": 23028, "A10G": 23028, "A30": 24576,
+    "A40": 46068, "A100": 81920, "A100 80GB": 81920,
+    "A100 40GB": 40960, "L4": 23034, "L40": 46068, "L40S": 46068, "H100": 81559, "H200": 143771, "B200": 183359,
+}  # fmt: skip
+_KEPT_GIB, _KEPT_SHARE = 0.4, 0.01
+"""Of a card, what its driver keeps: the larger of both."""
+_DESKTOP_GIB = 0.6
+"""What a desktop and the driver take of a card of unknown name."""
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:gb|gib)?")
+_BRANDS = re.compile(r"nvidia|geforce|quadro|tesla|rtx|[^a-z0-9.]")
+_MOST_GIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A card as programs find it, with nothing else running on it."""
+
+    name: str
+    free_gib: float
+    note: str = ""
+    """What was taken off, where only a size is known."""
+
+
+def card_of(text: str) -> Card:
+    """The card that is named, or one of a size (`24`, `24 GB`). Raises BadInput with the known names."""
+    named = {_key(name): name for name in _MIB}
+    if name := named.get(_key(text)):
+        gib = _MIB[name] / 1024
+        return Card(name, gib - max(_KEPT_GIB, _KEPT_SHARE * gib))
+    size = _SIZE.fullmatch(text.lower().replace(" ", ""))
+    if not size or not 1 <= float(size[1]) <= _MOST_GIB:
+        raise BadInput(f"no card is known as {text[:40]!r}; give a size in GB, such as 24, or one of {', '.join(_MIB)}")
+    return card_of_size(float(size[1]))
+
+
+def card_of_size(gib: float) -> Card:
+    """A card of so many GiB, of which a desktop and the driver take their part."""
+    taken = max(_DESKTOP_GIB, _KEPT_SHARE * gib)
+    note = f"{taken:.1f} GiB of its {gib:g} are left to a desktop and the driver; name the card to have its own figure"
+    return Card(f"a card of {gib:g} GB", gib - taken, note)
+
+
+def _key(text: str) -> str:
+    return _BRANDS.sub("", text.lower())
