@@ -93,8 +93,8 @@ def evidence_view(compared: ComparedWithHops) -> Iterator[RenderableType]:
 
 def next_line(found: Sequence[Finding], run: str, *, in_repl: bool) -> RenderableType:
     """The one step to try next, as a line that can be typed: what decides, or of the finding with most at stake."""
-    if any(one.evidence.get("needed") for one in found):
-        rate = f"/rate {run}" if in_repl else f"tunesmith rate {run}"
+    if undecided := next((one for one in found if one.evidence.get("needed")), None):
+        rate = f"{'/' if in_repl else 'tunesmith '}rate {run} --arms base,{undecided.evidence['arm']}"
         return Prose(Text("next: ") + Text(rate, style=theme.COMMAND))
     proposed = [one for one in found if one.next is not None]
     best = max(proposed, key=_at_stake, default=None)

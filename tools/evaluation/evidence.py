@@ -119,7 +119,8 @@ def evidence_of(
         suite = evaluations.keys[compared.steps[arm]][arm].get("suite")
         cases = cases_of(store, run, suite)
     except (NotFound, BadInput) as error:
-        facts = Facts(rated=_rated(rated), opening=_opening_of_ratings(rated), unusable=str(error))
+        opening = _opening_of_ratings(rated)
+        facts = Facts(rated=_rated(rated), opening=opening, unusable=str(error), rate=_rate(run, arm))
         return Evidence(decide(facts), arm)
     found = weigh(
         arm,
@@ -130,6 +131,7 @@ def evidence_of(
         opening=opening_of(store, run, arm, cases.values(), suite, at_work=at_work, lineage=lineage),
         prompted=_prompted(store, run, arm, lineage, at_work),
         worth=judge_worth(store, run),
+        rate=_rate(run, arm),
     )
     verdict = found.verdict if rated else _as_it_was_said(store, compared.steps[arm], found.verdict)
     return replace(found, verdict=verdict, repeat=_repeat(store, evaluations, compared, cases) if cases else None)
@@ -145,8 +147,10 @@ def weigh(
     opening: int = 1,
     prompted: tuple[int, int] | None = None,
     worth: JudgeWorth = _NO_JUDGE,
+    rate: str = "tunesmith rate",
 ) -> Evidence:
-    """The evidence from cases, both arms' answers to them, and people's ratings; `worth` is their judge's."""
+    """The evidence from cases, both arms' answers to them, and people's ratings; `worth` is their judge's, `rate` the
+    command that adds ratings."""
     claimed = [case for case in claimed_cases(case for case in cases if case.block == PRIMARY_BLOCK) if case.of_people]
     counted = [case for case in claimed if worth.decides(case)]
     near = claimed_cases(case for case in cases if case.block == NEAR_MISS_BLOCK)
@@ -173,8 +177,13 @@ def weigh(
         writers=Paired.of(pairs) if (pairs := _pairs(written, results, arm)) else None,
         prompted=prompted,
         opening=max(opening if suite else 1, _opening_of_ratings(rated)),
+        rate=rate,
     )
     return Evidence(decide(facts), arm, compared, controls, found, prompted=prompted)
+
+
+def _rate(run: str, arm: str) -> str:
+    return f"tunesmith rate {run} --arms base,{arm}"
 
 
 def _unusable(

@@ -125,6 +125,8 @@ class Facts:
     """Target cases that the prompted base passed, and how many it answered."""
     opening: int = 1
     """Which opening of these cases it is: 1 where no other training was asked them."""
+    rate: str = "tunesmith rate"
+    """The command that has this very arm's answers rated: ratings of another arm decide nothing here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +325,8 @@ class _Common:
         needed = least_right(PEOPLES_CASES, facts.opening)
         reasons += [f"to be learned, {needed} of {PEOPLES_CASES} must be right"] if needed is not None else []
         other = "" if self.people.cases else ", each rated in two keys"
-        advice = f"{count(more, 'more case')} of people {'is' if more == 1 else 'are'} needed{other}: `tunesmith rate`"
+        are = "is" if more == 1 else "are"
+        advice = f"{count(more, 'more case')} of people {are} needed{other}: `{facts.rate}`"
         return self.verdict(UNDECIDED, tuple(reasons), advice, more)
 
     def counted(self) -> str:
