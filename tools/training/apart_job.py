@@ -20,7 +20,6 @@ from typing import Any
 
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.privacy import keep_private
-from tunesmith.tools.cpu.settings import COMPUTING
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 from tunesmith.tools.machine.processes import end_with_parent, python_module
 from tunesmith.tools.machine.torch_env import TORCH_ENV
@@ -43,7 +42,11 @@ def train_apart(
 ) -> Trained:
     """`train_lora` in a child, in the environment of a training. Raises StepFailed as that does, or where it dies."""
     asked = dict(zip(_PATHS, map(str, (base_dir, rows_path, out_dir, checkpoints_dir)), strict=True))
-    env = {**TORCH_ENV, **(COMPUTING if trains_on_cpu() or not measure_gpus() else {})}
+    env = dict(TORCH_ENV)
+    if trains_on_cpu() or not measure_gpus():
+        from tunesmith.tools.cpu.settings import COMPUTING
+
+        env |= COMPUTING
     reading, writing = os.pipe()
     child = subprocess.Popen(
         ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *python_module(_ME, str(writing))],
