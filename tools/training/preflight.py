@@ -22,7 +22,7 @@ from tunesmith.tools.models.measuring import (
 )
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.models.model_names import NamedModel
-from tunesmith.tools.models.time_math import training_seconds
+from tunesmith.tools.models.time_math import LAB_START_S, training_seconds
 from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.serving.budget import asking_seconds, measured_with, need_vllm, rank_served, serving_memory
 from tunesmith.tools.training.choices import too_long
@@ -136,7 +136,8 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
 
 
 def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> Seconds:
-    """Two optimiser steps, a server unless one waits, and as many answers as there are rows, twice."""
+    """Two optimiser steps in a child, which imports anew, a server unless one waits, and as many answers as there are
+    rows, twice."""
     trained = training_seconds(
         base.meta["config"],
         facts.training_rates,
@@ -148,7 +149,8 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
         precision=request.precision,
     )
     asked = asking_seconds(facts, measured_base(facts), answers=2 * request.rows, answer_tokens=_ANSWER_TOKENS)
-    return Seconds(_LINKED_S) + trained + asked
+    # Two steps are as good as a start: what their first run costs says nothing of the pace of a training.
+    return Seconds(_LINKED_S + LAB_START_S + trained.total) + asked
 
 
 def _settings_that_fit(

@@ -13,7 +13,7 @@ from typing import Any
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.rates import START, TRAIN
+from tunesmith.tools.core.rates import START
 from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
@@ -35,8 +35,6 @@ from tunesmith.tools.training.train import training_bytes
 
 _ZERO = "preflight-zero"
 _ANSWER_TOKENS = 24
-_TRAINED = 1
-"""The link that trains."""
 
 
 def run(job: Job[PreflightRequest]) -> PreflightResult:
@@ -46,8 +44,8 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
         job.verified(QUANTIZED_BASE)
     links = _Links(job, base.path, dataset.path)
     checks: list[Check] = []
-    for number, (name, link) in enumerate(links.all().items()):
-        job.progress(0, 1, name, kind=TRAIN if number == _TRAINED else START)
+    for name, link in links.all().items():
+        job.progress(0, 1, name, kind=START)
         try:
             checks.append(Check(name=name, passed=True, evidence=link()))
         except Exception as error:
@@ -113,7 +111,7 @@ class _Links:
             self.scratch / "adapter",
             self._settings(),
             checkpoints_dir=self.scratch / "checkpoints",
-            progress=lambda done, total, note: self.job.progress(done, total, note, kind=TRAIN),
+            progress=lambda done, total, note: self.job.progress(done, total, note, kind=START),
             metric=lambda name, value, x: curves[name].append(value) if name in curves else None,
             log=self.job.log,
         )
