@@ -60,6 +60,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {shared}"))
 
 
+@pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
+def pytest_put_groups_into_ids(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have tests of one `xdist_group` go to one worker: xdist 3.8 names the group in an attribute that pytest 9.2 does
+    not read any more, so that each worker made a module's costly fixture again."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        groups = sorted({str(mark.args[0]) for mark in item.iter_markers("xdist_group")})
+        if groups and hasattr(item, "_id") and not item.nodeid.endswith("@" + "_".join(groups)):
+            item._id = type(item._id).parse(f"{item.nodeid}@{'_'.join(groups)}")
+
+
 def loads_torch(item: pytest.Item) -> bool:
     """Whether what a test starts may load torch."""
     return any(item.get_closest_marker(name) for name in ("lab", "alone"))
