@@ -19,6 +19,7 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 from rich.console import Console
 
+from tunesmith.agent.commands.places import is_known, places
 from tunesmith.agent.commands.price import price_lines
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.version import VERSION
@@ -160,7 +161,7 @@ class _Tools:
 
         @_plain_errors
         def leave_to_read(model: str, ctx: Context) -> Elicit[Allowed] | Allowed:
-            return self._leave_to_read(model, ctx)
+            return self._leave_to_read([model], ctx)
 
         def fits(
             model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_read)], card: str = ""
@@ -174,9 +175,24 @@ class _Tools:
         return (*((tool, _READS) for tool in reading), (fits, _ASKS_THE_HUB))
 
     def _doing(self) -> Sequence[tuple[Callable[..., Any], ToolAnnotations]]:
-        def plan(stage: str, run: str = "", fields: dict[str, Any] | None = None) -> Json:
-            """The price of one step, and its plan_hash; nothing is started. `fields` are those of the stage; what is
-            left out is chosen, and `run` is the newest that it belongs to."""
+        @_plain_errors
+        def leave_to_look(stage: str, ctx: Context, fields: dict[str, Any] | None = None) -> Elicit[Allowed] | Allowed:
+            priced = [name for name, one in catalog.BY_NAME.items() if one.expensive]
+            if stage not in priced:
+                raise BadInput(f"{stage!r} is no step that is priced; those are {', '.join(priced)}")
+            return self._leave_to_read(places(list((fields or {}).values())), ctx)
+
+        def plan(
+            stage: str,
+            leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_look)],
+            run: str = "",
+            fields: dict[str, Any] | None = None,
+        ) -> Json:
+            """The price of one step, and its plan_hash; nothing is started. What `fields` leave out is chosen."""
+            if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
+                raise BadInput(
+                    f"nobody allowed to look at the places in the fields; a person types `tunesmith {stage}`"
+                )
             return self._plan(stage, run, fields or {})
 
         @_plain_errors
@@ -274,22 +290,15 @@ class _Tools:
         ]
         return {"run": run, "findings": found, "type_for_the_cases": f"tunesmith explain {run}"}
 
-    def _leave_to_read(self, model: str, ctx: Context) -> Elicit[Allowed] | Allowed:
-        """A question where a name has a file read or the hub asked; a model that is known here needs none."""
-        from tunesmith.tools.models.bundled import BUNDLED
-        from tunesmith.tools.models.model_names import SeveralSizes, named_model
-
-        try:
-            known = named_model(BUNDLED[model].title if model in BUNDLED else model)
-        except (SeveralSizes, TunesmithError):
-            known = None
-        if known is not None and not known.approximate:
+    def _leave_to_read(self, names: Sequence[str], ctx: Context) -> Elicit[Allowed] | Allowed:
+        """A question where a name has files read or the hub asked; a model that is known here needs none."""
+        asked = [name for name in names if not is_known(name)]
+        if not asked:
             return Allowed(allow=True)
         if not _can_ask(ctx):
             return Allowed(allow=False)
-        return Elicit(
-            f"May tunesmith read the configuration of “{one_line(model)[:200]}”, here or from the hub?", Allowed
-        )
+        named = ", ".join(f"“{one_line(name)[:200]}”" for name in asked)
+        return Elicit(f"May tunesmith look at {named}, here or on the hub?", Allowed)
 
     def _fits(self, model: str, card: str) -> Json:
         from tunesmith.tools.machine.cards import card_of
@@ -304,10 +313,6 @@ class _Tools:
     # Do
 
     def _plan(self, stage: str, run: str, fields: Mapping[str, Any]) -> Json:
-        entry = catalog.BY_NAME.get(stage)
-        if entry is None or not entry.expensive:
-            priced = ", ".join(name for name, one in catalog.BY_NAME.items() if one.expensive)
-            raise BadInput(f"{stage!r} is no step that is priced; those are {priced}")
         shown: list[str] = []
 
         def emit(event: str, /, **data: Any) -> None:
@@ -342,9 +347,7 @@ class _Tools:
     def _waiting(self, plan_hash: str) -> Step:
         waiting = [s for s in self.store.priced_steps() if s.status == PLANNED and s.plan_hash == plan_hash]
         if not waiting:
-            raise BadInput(
-                f"no step waits with plan {plan_hash[:80]!r}; call `plan` for a price, and give its plan_hash"
-            )
+            raise BadInput(f"no step waits with plan {plan_hash[:80]!r}; call `plan`, and give its plan_hash")
         return waiting[-1]
 
     def _shown_price(self, plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:

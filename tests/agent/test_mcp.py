@@ -296,3 +296,20 @@ def test_add_shows_what_it_would_do_and_does_it_once(tmp_path: Path, client: str
         words = (tmp_path / client.removesuffix("-code")).read_text().splitlines()
         assert words[:2] == ["mcp", "add"] and words[-1] == "mcp" and words[-3] == "--"
         assert f"TUNESMITH_HOME={tmp_path / 'home'}" in words
+
+
+@pytest.mark.parametrize("person", [Person(allow=False), None], ids=["says no", "cannot be asked"])
+@pytest.mark.parametrize("model", ["somebody/private-7b-model", "/etc", "../elsewhere"])
+def test_a_price_looks_at_no_place_that_a_person_did_not_allow(
+    home: Path, monkeypatch: pytest.MonkeyPatch, model: str, person: Person | None
+) -> None:
+    def looked(*_: object, **__: object) -> Any:
+        raise AssertionError("it looked")
+
+    monkeypatch.setattr("tunesmith.agent.mcp.run_step", looked)
+
+    async def calls(client: Client) -> Any:
+        return await client.call_tool("plan", {"stage": "base", "fields": {"model": model}})
+
+    result = talk(home, calls, person=person)
+    assert result.is_error and "nobody allowed" in str(result.content)

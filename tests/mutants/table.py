@@ -69,6 +69,13 @@ MUTANTS = (
     Mutant(
         AGENT,
         "agent/mcp.py",
+        "        if not asked:\n",
+        "        if True:\n",
+        ("tests/agent/test_mcp.py::test_a_price_looks_at_no_place_that_a_person_did_not_allow",),
+    ),
+    Mutant(
+        AGENT,
+        "agent/mcp.py",
         "if isinstance(price, AcceptedElicitation) and price.data.start:",
         "if isinstance(price, AcceptedElicitation):",
         ("tests/agent/test_mcp.py::test_without_a_persons_yes_nothing_starts",),
@@ -82,9 +89,9 @@ MUTANTS = (
     ),
     Mutant(
         AGENT,
-        "agent/mcp.py",
-        "if known is not None and not known.approximate:",
-        "if True:",
+        "agent/commands/places.py",
+        "return known is not None and not known.approximate",
+        "return True",
         ("tests/agent/test_mcp.py::test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes",),
     ),
     # --- what starts

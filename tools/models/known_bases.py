@@ -28,7 +28,7 @@ _ON_HUB = (
     ("Qwen/Qwen2.5-14B-Instruct", "Apache-2.0", "answers at once"),
     ("Qwen/Qwen3-30B-A3B", "Apache-2.0", "a mixture: 3B of it at work on a token"),
 )
-"""Hub id, licence, and why it is on the list beside its neighbours. None of them asks for an account."""
+"""Hub id, licence as its card names it, and why it is on the list beside its neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
