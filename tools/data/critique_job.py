@@ -34,11 +34,12 @@ from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, 
 from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
-from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
+from tunesmith.tools.data.row_file import VALUES_AT, VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_held_out
+from tunesmith.tools.data.values_at import with_values_at
 from tunesmith.tools.data.variants import variants
 from tunesmith.tools.models.chat_template import as_taken, thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
@@ -79,7 +80,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
     write_held_out(spec, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
-    artifact = _publish(job, base.path, kept, varied, dropped, held.cases)
+    placed, also = ([with_values_at(spec, row) for row in rows] for rows in (kept, varied))
+    artifact = _publish(job, base.path, placed, also, dropped, held.cases)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
     seen = {
@@ -258,6 +260,8 @@ def _publish(
         "cases": cases,
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
+        "held_rows": sum(row.origin in ORDINARY for row in splits["train"]),
+        "valued_rows": sum(VALUES_AT in row.attributes for row in splits["train"]),
         "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
         **_row_tokens(base, kept, varied),
     }

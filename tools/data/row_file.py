@@ -21,6 +21,8 @@ from tunesmith.tools.core.wrong_values import sentence
 
 VARIANTS = "variants.jsonl"
 """Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""
+VALUES_AT = "values_at"
+"""Of a dataset's row, beside its other attributes: where its answer says a value, as ranges of characters."""
 
 
 _NUMBERED = re.compile(r"i-(\d{1,12})")
