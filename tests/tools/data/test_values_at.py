@@ -28,7 +28,7 @@ LINES = Answer(form="lines", template="- {what} at {when}", otherwise="nothing")
         (LINES, "- tea at 3\n- a walk at 14:30", ["tea ", "3\n", "a walk ", "14:30"]),
         (LINES, "- tea at 3\nand no more", []),
         (LINES, "nothing", ["nothing"]),
-        (JSON, '{"room": 34, "who": "Bo \\"B\\" Li", "urgent": false, "tags": []}', ["34", '"Bo \\"B\\" Li"', "false", "[]"]),
+        (JSON, '{"a": 34, "b": "Bo \\"B\\" Li", "c": false, "d": []}', ["34", '"Bo \\"B\\" Li"', "false", "[]"]),
         (JSON, '{"a": {"b": [1, -2.5e3, {"c": null}]}, "d:": "e: f"}', ["1", "-2.5e3", "null", '"e: f"']),
         (JSON, '{"room": 34', []),
         (WRITTEN, "Thank you for your message.", []),

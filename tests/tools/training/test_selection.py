@@ -1,4 +1,4 @@
-"""The checkpoint that is kept is the best by held-out rows within the bound, and a training without a better one ends."""
+"""The checkpoint that is kept is the best by held-out rows within the bound; a training without a better one ends."""
 
 from __future__ import annotations
 

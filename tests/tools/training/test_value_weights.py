@@ -1,4 +1,4 @@
-"""Tokens of an answer that say its values weigh more, in every way that a batch is computed; the others make up for it."""
+"""Tokens of an answer that say its values weigh more, in every way that a batch is computed, and a row what it did."""
 
 from __future__ import annotations
 
