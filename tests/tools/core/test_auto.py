@@ -15,7 +15,7 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.training.preflight import PreflightRequest
 from tunesmith.tools.training.train import TrainRequest
 
-WEIGHTS = {"rehearsal_weight"}
+WEIGHTS = {"rehearsal_weight", "value_weight", "max_kl"}
 """Where 0 is a choice of its own: none of it."""
 _ROWS = ("batch_size", "micro_batch", "max_seq_len_tokens")
 OPEN: list[tuple[type[Any], set[str]]] = [
