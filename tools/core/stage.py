@@ -77,6 +77,8 @@ class Estimate(Frozen):
     """And at most so long."""
     unmeasured: bool = False
     """Whether it rests on usual rates of such a device: this one was neither measured nor at work before."""
+    rates_spread: float = 1.0
+    """The factor by which the rates that its arithmetic used may be off; 1: they were measured."""
     parts: dict[str, float] = {}
     """Of `seconds`, kind of work → its share, in the order in which a step does them."""
     work: dict[str, float] = {}
@@ -93,7 +95,8 @@ class Estimate(Frozen):
     """The kind of work, where a stage does several that take their time differently."""
 
 
-_NOT_AGREED_TO = {"fixed_seconds", "least_seconds", "most_seconds", "unmeasured", "parts", "work", "answers"}
+_KNOWN_HOW_WELL = {"fixed_seconds", "least_seconds", "most_seconds", "unmeasured", "rates_spread"}
+_NOT_AGREED_TO = {*_KNOWN_HOW_WELL, "parts", "work", "answers"}
 """Of an estimate, how well it is known and what it is made of: the price itself is agreed to."""
 
 

@@ -117,9 +117,9 @@ def answering_seconds(
     context = prompt_tokens + answer_tokens / 2
     cache = together * context * 2 * shape.layers * shape.kv_heads * shape.head_dim * _BF16
     read = (weight_bytes * _read_share(shape, together) + cache) / (_MEMORY_SHARE * rates.memory_bytes_s)
-    multiplied = 2 * shape.active_parameters * together / (_PREFILL_SHARE * rates.bf16_flops)
+    multiplied = 2 * shape.active_parameters * together / (_PREFILL_SHARE * rates.served_flops)
     dispatch = _CARD_DECODE_S if on_card else _DECODE_LAYER_S * shape.layers
-    prefill = 2 * shape.active_parameters * answers * prompt_tokens / (_PREFILL_SHARE * rates.bf16_flops)
+    prefill = 2 * shape.active_parameters * answers * prompt_tokens / (_PREFILL_SHARE * rates.served_flops)
     return Seconds(answer=steps * (max(read, multiplied) + dispatch) + prefill, answers=answers)
 
 
