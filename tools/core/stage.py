@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -43,6 +43,23 @@ class Request(Frozen):
     """What a stage is asked to do; exactly this is stored, and reproduces the step."""
 
     run: str = Field(default="", description="Run to work in, for example r3; empty: the newest one.")
+
+    GONE: ClassVar[Mapping[str, object]] = {}
+    """Fields of earlier versions, each with the value at which it did nothing."""
+
+    @classmethod
+    def of(cls, stage: str, request: Mapping[str, object]) -> Self:
+        """The request of a recorded step that is to be carried out. Raises BadInput for what this version cannot do."""
+        now = {name: value for name, value in request.items() if name not in cls.GONE or value != cls.GONE[name]}
+        try:
+            return cls.model_validate(now)
+        except ValidationError as error:
+            told = error.errors()[0]
+            what = ".".join(str(part) for part in told["loc"])
+            raise BadInput(
+                f"an earlier version planned this {stage} with {what}={told['input']!r}, which is gone; "
+                f"plan it anew with `tunesmith {stage}`"
+            ) from None
 
 
 class Result(Frozen):

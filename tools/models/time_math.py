@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping
 
 from tunesmith.tools.core.rates import Rates, Seconds
-from tunesmith.tools.models.rounding_terms import ROUNDING_STEPS, SCALES_TRIED
+from tunesmith.tools.models.rounding_terms import ROUNDING_STEPS
 from tunesmith.tools.models.shape import ModelShape
 
 WORKER_START_S = 1.5
@@ -43,9 +43,9 @@ _ROUNDED_FLOP = 8000
 on two cores of two kinds, whose memory differs fourfold (measured)."""
 _HELD_FLOP = 4000
 """The same of decoding one and holding it against the base's: 40 million weights a second (measured)."""
-_TRIED_BYTES, _LEARNED_BYTES = 1000, 400
-"""Of the memory's traffic a weight: in rounding it once for AWQ's search; in a step that learns how it is rounded. By
-processor seconds on two busy cores, of 135M (`tests/tools/models/test_rounding_terms`)."""
+_LEARNED_BYTES = 400
+"""Of the memory's traffic a weight, in a step of AutoRound that learns how it is rounded. By processor
+seconds on two busy cores, of 135M (`tests/tools/models/test_rounding_terms`)."""
 _BF16 = 2
 
 
@@ -182,19 +182,6 @@ def nearest_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float
     shape = ModelShape.of(config)
     forward = 2 * tokens * shape.linear_parameters / (_GPTQ_SHARE * rates.bf16_flops)
     return Seconds(LAB_START_S + 3, read=3 * passed(_BF16 * shape.parameters, rates), compute=forward)
-
-
-def awq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float) -> Seconds:
-    """AWQ on so many calibration tokens: rounding to the nearest step, and for every scale that is tried the layers
-    rounded and computed once more.
-
-    What is tried for the inputs of the down projection computes that alone, else attention or the MLP.
-    """
-    shape = ModelShape.of(config)
-    tried = shape.linear_parameters + shape.layers * shape.hidden * shape.intermediate
-    computed = 2 * tokens * tried * SCALES_TRIED / (_GPTQ_SHARE * rates.bf16_flops)
-    rounded = _TRIED_BYTES * shape.linear_parameters * SCALES_TRIED / rates.memory_bytes_s
-    return nearest_seconds(config, rates, tokens=2 * tokens) + Seconds(compute=computed + rounded)
 
 
 def autoround_seconds(
