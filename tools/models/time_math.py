@@ -41,8 +41,6 @@ _HANDLED_BYTES_S = 8e8
 _ROUNDED_FLOP = 8000
 """Of fp32 products in the time that scaling, rounding and packing one weight takes: 20 to 45 million weights a second
 on two cores of two kinds, whose memory differs fourfold (measured)."""
-_HELD_FLOP = 4000
-"""The same of decoding one and holding it against the base's: 40 million weights a second (measured)."""
 _LEARNED_BYTES = 400
 """Of the memory's traffic a weight, in a step of AutoRound that learns how it is rounded. By processor
 seconds on two busy cores, of 135M (`tests/tools/models/test_rounding_terms`)."""
@@ -149,13 +147,6 @@ def rounding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
     shape = ModelShape.of(config)
     stored = passed(2.5 * _BF16 * shape.parameters, rates)
     return Seconds(read=stored, compute=_ROUNDED_FLOP * shape.linear_parameters / rates.fp32_flops)
-
-
-def holding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
-    """Holding a 4-bit checkpoint against its base: both read and hashed; `_HELD_FLOP` a weight."""
-    shape = ModelShape.of(config)
-    stored = passed(2 * _BF16 * shape.parameters, rates)
-    return Seconds(read=stored, compute=_HELD_FLOP * shape.linear_parameters / rates.fp32_flops)
 
 
 def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, kept: Collection[str] = ()) -> Seconds:
