@@ -52,6 +52,10 @@ class RowAttributes:
     """Probability, by the reader, that the message is of the kind."""
     judged: float | None = None
     """Probability, by the judge, that the answer is right."""
+    margin: float | None = None
+    """By how much the reader holds its labels for likelier than the next ones."""
+    relabelled: dict[str, str | None] = field(default_factory=dict)
+    """Attribute → what was drawn, where the message says another value and the row was given that one."""
     hidden: bool = False
     """Whether it is a blind case, or gives one away: no view shows what it says."""
     variant_of: str = ""
@@ -76,7 +80,7 @@ class RowAttributes:
     def as_json(self) -> dict[str, object]:
         """For its file and its table."""
         drawn = asdict(self.draw) if self.draw else {}
-        own = {one.name: getattr(self, one.name) for one in _OWN if getattr(self, one.name) != one.default}
+        own = {one.name: getattr(self, one.name) for one in _OWN if getattr(self, one.name) not in (one.default, {})}
         return {**self.others, **drawn, **own}
 
 
@@ -84,8 +88,8 @@ _DRAWN = tuple(one.name for one in fields(Draw))
 _OWN = tuple(one for one in fields(RowAttributes) if one.name not in ("draw", "others"))
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "text": (str,), "attempt": (int,), "problem": (str,), "read": (list,), "finish_reason": (str,), "agreed": (bool,),
-    "of_kind": (int, float), "judged": (int, float), "hidden": (bool,), "variant_of": (str,), "tools": (list,),
-    "number": (int,),
+    "of_kind": (int, float), "judged": (int, float), "margin": (int, float), "relabelled": (dict,), "hidden": (bool,),
+    "variant_of": (str,), "tools": (list,), "number": (int,),
 }  # fmt: skip
 _READ: Mapping[str, Any] = {
     **dict.fromkeys(_TYPES, lambda value: value), "tools": tuple, "read": lambda value: tuple(map(tuple, value)),

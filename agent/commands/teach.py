@@ -31,6 +31,7 @@ from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.forecast import check_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.suites.grading.code import is_parsed
 
 _VALUES_SHOWN = 8
 _CHARACTERS = 400
@@ -158,7 +159,9 @@ def _attribute(attribute: Attribute) -> str:
 def _answer(spec: Spec) -> str:
     form = form_of(spec)
     if not form.composed:
-        return "written by the writer, held to the rules"
+        language = spec.answer.language
+        unread = f"; {language} is not parsed here" if language and not is_parsed(language) else ""
+        return f"written by the writer, held to the rules{unread}"
     told = f"composed by code as {form}"
     told += f": {spec.answer.template}" if spec.answer.template else ""
     return told + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")

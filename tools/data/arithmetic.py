@@ -13,6 +13,8 @@ from decimal import ROUND_HALF_UP, Context, Decimal, DecimalException, localcont
 from typing import NamedTuple
 
 NODES_MAX = 50
+NUMERIC = ("number", "amount", "computed")
+"""Kinds of attributes whose values are compared as numbers: 3 is 3.0. Digits are none: 007 is not 7."""
 _MAGNITUDE_MAX = Decimal(10) ** 15
 _PLACES_MAX, _DAYS_MAX, _DIGITS = 10, 36_600, 40
 _PLAIN = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,10})?")
