@@ -7,6 +7,7 @@ items.price}, {add_days: [due, 14]}. Numbers are decimals, halves are rounded aw
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, DecimalException, localcontext
@@ -98,20 +99,20 @@ def _nodes(formula: object, depth: int) -> Iterator[object]:
         raise ValueError(f"the formula is nested more than {NODES_MAX} deep; split it in two attributes")
     yield formula
     if isinstance(formula, bool) or not isinstance(formula, Mapping | str | int | float):
-        raise ValueError(f"{formula!r:.60} in a formula is neither a number, an attribute nor an operation")
+        raise ValueError(f"{reprlib.repr(formula)} in a formula is neither a number, an attribute nor an operation")
     if isinstance(formula, int | float) and not _PLAIN.fullmatch(str(formula)):
-        raise ValueError(f"the number {formula!r:.60} in a formula has more than 15 digits, or 10 places")
+        raise ValueError(f"the number {formula!r} in a formula has more than 15 digits, or 10 places")
     if not isinstance(formula, Mapping):
         return
     if len(formula) != 1 or (name := str(next(iter(formula)))) not in _OPERATIONS:
-        raise ValueError(f"{list(formula)!r:.80} is no operation; a node holds one of {', '.join(_OPERATIONS)}")
+        raise ValueError(f"{reprlib.repr(list(formula))} is no operation; a node holds one of {', '.join(_OPERATIONS)}")
     parts, operation = _parts(formula), _OPERATIONS[name]
     if not operation.least <= len(parts) <= operation.most:
         raise ValueError(f"{name} takes {operation.says}; got {len(parts)} of them")
     if name == "round" and not (type(parts[1]) is int and 0 <= parts[1] <= _PLACES_MAX):
-        raise ValueError(f"round takes a number and 0 to {_PLACES_MAX} places; got {parts[1]!r:.40}")
+        raise ValueError(f"round takes a number and 0 to {_PLACES_MAX} places; got {reprlib.repr(parts[1])}")
     if name == "sum" and not isinstance(parts[0], str):
-        raise ValueError(f"sum takes an attribute of a list, such as items.price; got {parts[0]!r:.60}")
+        raise ValueError(f"sum takes an attribute of a list, such as items.price; got {reprlib.repr(parts[0])}")
     for part in parts:
         yield from _nodes(part, depth + 1)
 
