@@ -68,6 +68,20 @@ def is_date(formula: object) -> bool:
     return isinstance(formula, Mapping) and "add_days" in formula
 
 
+_SIGNS = {"add": " + ", "subtract": " - ", "multiply": " × ", "divide": " / "}
+
+
+def as_text(formula: object) -> str:
+    """A formula as people write one: round(net × 0.19, 2)."""
+    if not isinstance(formula, Mapping):
+        return str(formula)
+    name, parts = next(iter(formula)), [as_text(part) for part in _parts(formula)]
+    if name in _SIGNS:
+        bare = [not isinstance(part, Mapping) or next(iter(part)) not in _SIGNS for part in _parts(formula)]
+        return _SIGNS[name].join(text if plain else f"({text})" for text, plain in zip(parts, bare, strict=True))
+    return {"round": "round({0}, {1})", "sum": "sum of {0}", "add_days": "{0} + {1} days"}[name].format(*parts, "")
+
+
 def evaluate(formula: object, lookup: Lookup) -> str:
     """The value as an answer shows it: a number as it is written out, a date as 2026-03-14. Raises Unanswerable."""
     with localcontext(Context(prec=_DIGITS, rounding=ROUND_HALF_UP)):
