@@ -17,12 +17,11 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.wrong_values import sentence
 
 VARIANTS = "variants.jsonl"
 """Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""
-VALUES_AT = "values_at"
-"""Of a dataset's row, beside its other attributes: where its answer says a value, as ranges of characters."""
 
 
 _NUMBERED = re.compile(r"i-(\d{1,12})")
@@ -76,7 +75,7 @@ def write_rows(path: Path, rows: Iterable[TrainingRow]) -> None:
             "origin": row.origin,
             "prompt": row.prompt,
             "completion": row.completion,
-            "attributes": row.attributes,
+            "attributes": row.attributes.as_json(),
         }
         for row in rows
     )
@@ -106,4 +105,5 @@ def _row(path: Path, number: int, text: str) -> TrainingRow:
     if not (line.prompt and line.completion):
         raise BadInput(f"{path}:{number}: prompt and completion must be non-empty lists of messages")
     conversations = line.model_dump(include={"prompt", "completion"})
-    return TrainingRow(line.row_id or f"line {number}", line.origin, **conversations, attributes=line.attributes)
+    attributes = RowAttributes.of(line.attributes)
+    return TrainingRow(line.row_id or f"line {number}", line.origin, **conversations, attributes=attributes)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.row_file import VALUES_AT, VARIANTS, read_rows
+from tunesmith.tools.data.row_file import VARIANTS, read_rows
 from tunesmith.tools.models.chat_template import answering_at_once, as_taken, thoughts_in
 from tunesmith.tools.models.turn_end import Tokenizer, turn_end
 
@@ -62,7 +62,7 @@ def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int
         end = stops[-1] + 1 if stops else end_of_turn
         labels[start:end] = whole[start:end]
     ids = whole[:end][:max_seq_len_tokens]
-    held, spans = row.origin in HELD_ORIGINS, row.attributes.get(VALUES_AT)
+    held, spans = row.origin in HELD_ORIGINS, row.attributes.values_at
     values = _of_values(tokenizer, messages, row, options, whole)[: len(ids)] if spans and not held else ()
     return TokenRow(ids, labels[: len(ids)], rehearsal=held, row_id=row.row_id, values=values)
 
@@ -91,7 +91,7 @@ def _of_values(
         return ()
     start = ask(tokenize=False, return_dict=False).find(answer.strip(), offsets[asked][0])
     first = start - (len(answer) - len(answer.lstrip()))
-    spans = [(first + begin, first + end) for begin, end in row.attributes[VALUES_AT]] if start >= 0 else []
+    spans = [(first + begin, first + end) for begin, end in row.attributes.values_at] if start >= 0 else []
     values = [at >= asked and any(a < end and begin < b for begin, end in spans) for at, (a, b) in enumerate(offsets)]
     return tuple(values) if any(values) else ()
 
@@ -139,7 +139,7 @@ def read_variants(
     made: dict[str, list[TokenRow]] = {}
     rendered = tokenize_rows(tokenizer, rows, max_seq_len_tokens, at_once=at_once)
     for row, tokens in zip(rows, rendered, strict=True):
-        made.setdefault(str(row.attributes["variant_of"]), []).append(tokens)
+        made.setdefault(row.attributes.variant_of, []).append(tokens)
     return made
 
 
@@ -201,4 +201,4 @@ def _render(
 
 
 def _with_tools(row: TrainingRow) -> dict[str, object]:
-    return {"tools": row.attributes["tools"]} if row.attributes.get("tools") else {}
+    return {"tools": list(row.attributes.tools)} if row.attributes.tools else {}

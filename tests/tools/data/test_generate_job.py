@@ -16,7 +16,7 @@ from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
 from tunesmith.tools.data import faults
 from tunesmith.tools.data.behaviour import behaviour_folder
-from tunesmith.tools.data.row_file import VALUES_AT, read_rows
+from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
@@ -93,8 +93,8 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     train = read_rows(dataset.path / "train.jsonl")
     assert len(train) == result["train_rows"] == dataset.meta["train_rows"]
     held = [row for row in train if row.origin in faults.ORDINARY]
-    assert len(held) == dataset.meta["held_rows"] and not any(VALUES_AT in row.attributes for row in held)
-    valued = [row for row in train if row.attributes.get(VALUES_AT)]
+    assert len(held) == dataset.meta["held_rows"] and not any(row.attributes.values_at for row in held)
+    valued = [row for row in train if row.attributes.values_at]
     assert len(valued) == dataset.meta["valued_rows"] == len(train) - len(held) > 0
     judged = ws.store.rows(made.id)
     assert all(row.kept != row.dropped and bool(row.verdict and row.verdict.reason) == row.dropped for row in judged)

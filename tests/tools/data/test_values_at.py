@@ -5,16 +5,21 @@ from __future__ import annotations
 import pytest
 
 from tests.fixtures.behaviours import PICKUP
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.draw import answer_of, draw
-from tunesmith.tools.data.row_file import VALUES_AT
 from tunesmith.tools.data.spec import Answer, Spec
-from tunesmith.tools.data.values_at import values_at, with_values_at
 
 JSON, WRITTEN = Answer(form="json"), Answer()
 TEXT = Answer(form="text", template="room={room}; person={person}", otherwise="no parcel")
 LINES = Answer(form="lines", template="- {what} at {when}", otherwise="nothing")
+
+
+def values_at(answer: Answer, text: str) -> list[str]:
+    """What of an answer its form takes for values."""
+    form = form_of(spec_of(PICKUP, "x").model_copy(update={"answer": answer}))
+    return [text[start:end] for start, end in form.values_at(text)]
 
 
 @pytest.mark.parametrize(
@@ -38,12 +43,13 @@ LINES = Answer(form="lines", template="- {what} at {when}", otherwise="nothing")
     ],
 )  # fmt: skip
 def test_values_are_found_in_a_finished_answer(answer: Answer, text: str, values: list[str]) -> None:
-    assert [text[start:end] for start, end in values_at(answer, text)] == values
+    assert values_at(answer, text) == values
 
 
 def test_a_value_at_the_end_of_an_answer_reaches_behind_it() -> None:
     """So that the token which ends the answer belongs to it."""
-    assert values_at(TEXT, "room=34; person=Bo")[-1] == (16, 19)
+    form = form_of(spec_of(PICKUP, "x").model_copy(update={"answer": TEXT}))
+    assert form.values_at("room=34; person=Bo")[-1] == (16, 19)
 
 
 @pytest.mark.parametrize("spec", [spec_of(PICKUP, "x"), load_behaviour("demo")], ids=["pickup", "demo"])
@@ -51,20 +57,14 @@ def test_all_that_was_drawn_and_is_answered_stands_in_the_values_of_the_answer(s
     for number in range(40):
         drawn = draw(spec, 17, number)
         answer = answer_of(spec, drawn)
-        values = [answer[start:end] for start, end in values_at(spec.answer, answer)]
+        values = values_at(spec.answer, answer)
         said = [value for a in spec.attributes if a.shown and (value := drawn.values.get(a.name))]
         assert values and all(any(value in one for one in values) for value in said), answer
         assert len(values) <= sum(a.shown for a in spec.attributes)
 
 
-def test_a_row_carries_the_places_of_its_own_answer_and_an_ordinary_one_none() -> None:
-    def row(origin: str, answer: str) -> TrainingRow:
-        message = [{"role": "user", "content": "m"}]
-        completion = [{"role": "assistant", "content": answer}]
-        return TrainingRow("r", origin, message, completion, {"attempt": 1, VALUES_AT: [[90, 99]]})
-
-    spec = spec_of(PICKUP, "x").model_copy(update={"answer": TEXT})
-    own = with_values_at(spec, row("imported", "room=34; person=Bo"))
-    assert own.attributes == {"attempt": 1, VALUES_AT: [[5, 8], [16, 19]]}
-    for ordinary in (row("rehearsal", "room=34; person=Bo"), row("generated", "no such answer")):
-        assert with_values_at(spec, ordinary).attributes == {"attempt": 1}
+@pytest.mark.parametrize("stored", [[[5, 8], [16, 19]], "5-8", [5, 8], [{"start": 5}]])
+def test_a_row_keeps_the_places_and_takes_nothing_else_for_them(stored: object) -> None:
+    read = RowAttributes.of({"values_at": stored})
+    assert read.as_json() == {"values_at": stored if stored != [[5, 8], [16, 19]] else ((5, 8), (16, 19))}
+    assert read.values_at == (((5, 8), (16, 19)) if stored == [[5, 8], [16, 19]] else ())

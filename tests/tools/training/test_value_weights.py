@@ -12,7 +12,7 @@ import pytest
 
 from tests.tools.training.test_train_job import SETTINGS, adapter, train
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.row_file import VALUES_AT
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_row
 
@@ -24,7 +24,8 @@ ANSWER, SPANS = "room=34; person=Zoë", [[5, 8], [16, 20]]
 
 def row(answer: str, spans: list[list[int]] | None, origin: str = "generated") -> TrainingRow:
     prompt, completion = ([{"role": role, "content": text}] for role, text in (("user", "34?"), ("assistant", answer)))
-    return TrainingRow("r", origin, prompt, completion, {VALUES_AT: spans} if spans else {})
+    places = tuple((start, end) for start, end in spans or ())
+    return TrainingRow("r", origin, prompt, completion, RowAttributes(values_at=places))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_a_training_feels_the_weights_where_rows_say_their_values_and_nothing_wh
 
     lines = [json.loads(line) for line in rows_file.read_text().splitlines()]
     for line in lines:
-        line["attributes"] = {VALUES_AT: [[1, len(line["completion"][0]["content"].rstrip("!"))]]}
+        line["attributes"] = {"values_at": [[1, len(line["completion"][0]["content"].rstrip("!"))]]}
     valued = tmp_path / "train.jsonl"
     valued.write_text("".join(json.dumps(line) + "\n" for line in lines))
     adapters = {}
