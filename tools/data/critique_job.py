@@ -241,7 +241,7 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
 
 
 def _with_values_at(form: AnswerForm, row: TrainingRow) -> TrainingRow:
-    """The row with the places of its answer's values, by which training weighs; an ordinary answer or a call has none."""
+    """The row with the places of its answer's values, for training; an ordinary answer or a call has none."""
     places = () if row.origin in ORDINARY else form.values_at(str(row.completion[-1].get("content") or ""))
     return replace(row, attributes=replace(row.attributes, values_at=places))
 

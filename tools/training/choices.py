@@ -18,6 +18,8 @@ USUAL_TOKENS = 512
 """Of the longest row, where no record says."""
 VALIDATION_ROWS = 32
 """Of each kind: enough to choose a checkpoint by; the suites are what decides."""
+_STEPS_LEAST, _CHECKPOINTS_LEAST = 10, 4
+"""Between two checkpoints, and of a training."""
 _MULTIPLE, _SLACK = 64, 16
 """What a limit is rounded up to, and what a template may add where the model is told to answer without a thought."""
 
@@ -83,12 +85,33 @@ def faster_precision(facts: Facts) -> tuple[str, str]:
     return "fp32", f"this processor {known} {fp32} in fp32 and {bf16} in bf16"
 
 
+def steps_of(dataset: Artifact, epochs: float, forms: int, batch_size: int) -> int:
+    """Optimiser steps that so many epochs are; in each of several, a row with other forms is seen in `forms` of them."""
+    again = (max(forms, 1) - 1) * int(dataset.meta.get("varied_rows", 0)) if epochs > 1 else 0
+    return max(1, round(epochs * (int(dataset.meta["train_rows"]) + again) / batch_size))
+
+
+def _validation_rows(dataset: Artifact) -> int:
+    return min(int(dataset.meta.get("valid_rows", int(dataset.meta["train_rows"]) // 9)), 2 * VALIDATION_ROWS)
+
+
+def checkpoint_steps(dataset: Artifact, steps: int, batch_size: int) -> tuple[int, str]:
+    """Steps between two checkpoints, each of which is validated, and the reason.
+
+    A row that is validated takes a third of one that is trained on, so that validation takes a ninth of the training;
+    more where a training is so short that it would have less than four.
+    """
+    rows = _validation_rows(dataset)
+    every = max(_STEPS_LEAST, math.ceil(3 * rows / batch_size))
+    every = max(1, min(every, math.ceil(steps / _CHECKPOINTS_LEAST)))
+    return every, f"{rows} rows validate {math.ceil(steps / every)} checkpoints of {steps} steps"
+
+
 def rows_read(dataset: Artifact, checkpoints: int) -> float:
     """Rows that are computed and not trained on: rehearsal by the base once; validation by the base, before, and at
     every checkpoint."""
-    rows = int(dataset.meta["train_rows"])
-    validation = min(float(dataset.meta.get("valid_rows", rows / 9)), 2 * VALIDATION_ROWS)
-    return float(dataset.meta.get("held_rows", 0.3 * rows)) + validation * (2 + checkpoints)
+    held = float(dataset.meta.get("held_rows", 0.3 * int(dataset.meta["train_rows"])))
+    return held + _validation_rows(dataset) * (2 + checkpoints)
 
 
 def held_rows(dataset: Artifact, batch_size: int) -> tuple[str, ...]:

@@ -25,10 +25,12 @@ from tunesmith.tools.training.choices import (
     In4Bit,
     Precision,
     SeqLen,
+    checkpoint_steps,
     faster_precision,
     held_rows,
     row_limit,
     rows_read,
+    steps_of,
     too_long,
 )
 from tunesmith.tools.training.defaults import training_defaults
@@ -101,7 +103,9 @@ class TrainRequest(Request):
     precision: Precision = "auto"
     load_in_4bit: In4Bit = False
     activation_checkpointing: Checkpointing = "auto"
-    save_steps: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints: each is validated.")
+    save_steps: AutoInt = Field(
+        default=0, ge=0, description="Optimiser steps between checkpoints, which are validated; auto: by the rows."
+    )
     seed: int = Field(default=17, description="Of the order of rows and the adapter's first values.")
 
 
@@ -143,10 +147,10 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
             f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
             f"{math.gcd(at_once, request.batch_size)}"
         )
-    forms = max(request.forms, 1) if request.epochs > 1 else 1
-    rows, again = int(dataset.meta["train_rows"]), (forms - 1) * int(dataset.meta.get("varied_rows", 0))
-    steps = request.max_steps or max(1, round(request.epochs * (rows + again) / request.batch_size))
+    steps = request.max_steps or steps_of(dataset, request.epochs, request.forms, request.batch_size)
     decided, why = decide_parts(request, facts, base, dataset)
+    if not request.save_steps:
+        decided["save_steps"], why["save_steps"] = checkpoint_steps(dataset, steps, request.batch_size)
     request, per_row = request.model_copy(update=decided), int(dataset.meta["tokens_per_row"])
     at_once = request.micro_batch or request.batch_size
     seconds = training_seconds(
@@ -173,7 +177,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         stage="train",
         run=facts.run,
         arm="adapter",
-        summary=f"train a rank-{request.lora_rank} LoRA adapter on {rows} rows",
+        summary=f"train a rank-{request.lora_rank} LoRA adapter on {dataset.meta['train_rows']} rows",
         steps=(
             "verify the base against its manifest",
             *bench.steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.export import quantize
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.models.bundled import QWEN_CODER, QWEN_CODER_SMALL, BundledModel
-from tunesmith.tools.training.choices import held_rows
+from tunesmith.tools.training.choices import checkpoint_steps, held_rows
 from tunesmith.tools.training.defaults import rehearsal_wanted, training_defaults
 from tunesmith.tools.training.train import TrainRequest, resolved
 
@@ -187,3 +188,27 @@ def test_the_scheme_goes_by_the_size_and_what_stays_by_the_scheme(
     request, reasons = quantize.resolved(QuantizeRequest(**asked), merged)
     assert (request.scheme, request.keep) == (scheme, keep)
     assert set(reasons) == {name for name in ("scheme", "keep") if name not in asked or "auto" in asked[name]}
+
+
+@pytest.mark.parametrize(
+    ("validate", "steps", "batch", "every"),
+    [
+        (20, 276, 2, 30),
+        (64, 276, 2, 69),
+        (64, 1200, 8, 24),
+        (4, 240, 4, 10),
+        (4, 12, 2, 3),
+        (4, 1, 2, 1),
+        (0, 60, 8, 10),
+    ],
+)
+def test_validation_takes_a_ninth_of_the_training_and_a_short_one_has_four(
+    validate: int, steps: int, batch: int, every: int
+) -> None:
+    dataset = artifacts(QWEN)[1]
+    dataset.meta["valid_rows"] = validate
+    found, why = checkpoint_steps(dataset, steps, batch)
+    assert found == every and f"{validate} rows validate {math.ceil(steps / every)} checkpoints" in why
+    assert every <= math.ceil(steps / 4) and (
+        every in (10, math.ceil(steps / 4)) or 9 * validate <= 3 * every * batch + 9
+    )
