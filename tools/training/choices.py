@@ -86,7 +86,7 @@ def faster_precision(facts: Facts) -> tuple[str, str]:
 
 
 def steps_of(dataset: Artifact, epochs: float, forms: int, batch_size: int) -> int:
-    """Optimiser steps that so many epochs are; in each of several, a row with other forms is seen in `forms` of them."""
+    """Optimiser steps that so many epochs are; in each of several a row with other forms is seen in `forms` of them."""
     again = (max(forms, 1) - 1) * int(dataset.meta.get("varied_rows", 0)) if epochs > 1 else 0
     return max(1, round(epochs * (int(dataset.meta["train_rows"]) + again) / batch_size))
 
