@@ -317,7 +317,8 @@ def test_what_was_made_in_a_way_that_is_gone_is_deployed_by_the_audit_of_its_own
         ws.store.finish(made[arm].step, {"audit": chain.audit(arm).model_dump(mode="json")})
     config = made["quantized"].path / "config.json"
     document = json.loads(config.read_text())
-    document["quantization_config"]["format"] = "nvfp4-pack-quantized"
+    [group] = document["quantization_config"]["config_groups"].values()
+    group["format"] = document["quantization_config"]["format"] = "nvfp4-pack-quantized"
     config.write_text(json.dumps(document))
     assert audit_refusals(ws.store, made["quantized"], "quantized"), "of a format of today it is held against its files"
     with closing(sqlite3.connect(ws.store.home / "tunesmith.db")) as conn, conn:
