@@ -89,6 +89,9 @@ def test_a_set_is_read_back_whatever_its_order_and_a_list_with_all_its_items() -
     assert disagreements(one, drawn, "m", less) and disagreements(one, less, "m", drawn)
     bill = spec(INVOICE)
     shorter = {path: value for path, value in BILL.items() if not path.startswith("items[1]")}
+    swapped = {**BILL, "items[0].count": "5", "items[1].count": "2"}
+    assert disagreements(bill, BILL, "ropes tiles Kite Ltd", swapped), "every value is there, beside another article"
+    assert not disagreements(bill, BILL, "ropes tiles Kite Ltd", {**BILL, "items[0].price": "9.5"})
     assert disagreements(bill, BILL, "ropes tiles Kite Ltd", shorter)
     assert disagreements(bill, shorter, "ropes tiles Kite Ltd", BILL)
 
