@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow, Verdict
-from tunesmith.tools.data.example_values import parsed
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.spec import Attribute, Spec
 
@@ -48,13 +48,13 @@ def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> di
     """Rows by the attribute's value in their answers; of one that is no label, by whether it is given."""
     counts: Counter[str] = Counter(dict.fromkeys(attribute.values, 0) if attribute.kind == "label" else {})
     for row in rows:
-        records = parsed(spec, str(row.completion[-1].get("content") or ""))
+        records = form_of(spec).parse(row.answer)
         for values in records if records else [{}]:
-            value = values.get(attribute.name)
-            if attribute.kind == "label" or (attribute.kind == "weekday" and value):
-                counts[str(value) if value is not None else "nothing"] += 1
+            given = _given(attribute, values)
+            if attribute.kind == "label" or (attribute.kind == "weekday" and given):
+                counts.update(given or ["nothing"])
             else:
-                counts["given" if value is not None else "nothing"] += 1
+                counts["given" if given else "nothing"] += 1
     return dict(counts)
 
 
@@ -65,7 +65,7 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
     rows = [row for row in kept if row.origin not in ORDINARY]
     if not rows:
         return ()
-    commonest, count = Counter(str(row.completion[-1].get("content")) for row in rows).most_common(1)[0]
+    commonest, count = Counter(row.answer for row in rows).most_common(1)[0]
     if len(rows) >= _FEW_ROWS and count >= _CONSTANT_SHARE * len(rows):
         lines.append(f"{count} of {len(rows)} kept rows have the same answer {commonest[:60]!r}")
     for label in spec.labels:
@@ -84,10 +84,10 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
 
 def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
     """Attributes that a message may leave out, and nearly no kept row does: nothing would teach what is shown then."""
-    records = [one for row in rows for one in parsed(spec, str(row.completion[-1].get("content") or "")) or ()]
+    records = [one for row in rows for one in form_of(spec).parse(row.answer) or ()]
     lines = []
     for attribute in spec.attributes if len(records) >= _FEW_ROWS else ():
-        missing = sum(one.get(attribute.name) is None for one in records) / len(records)
+        missing = sum(not _given(attribute, one) for one in records) / len(records)
         if attribute.shown and missing < _SHARE_OFF * attribute.absent_share:
             lines.append(
                 f"{attribute.name} is missing in {missing:.0%} of what the kept rows say, {attribute.absent_share:.0%} "
@@ -98,12 +98,25 @@ def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
 
 def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
     """Share of each value as it was drawn; by its weight for rows that were not drawn here."""
-    values = [row.attributes["records"][0].get(label.name) for row in rows if row.attributes.get("records")]
+    values = [drawn.values.get(label.name) for row in rows if (drawn := row.attributes.draw) and drawn.records]
     if values:
         counts = Counter(values)
         return {value: counts[value] / len(values) for value in label.values}
     total = sum(value.weight for value in label.values.values())
     return {name: value.weight / total for name, value in label.values.items()}
+
+
+def _given(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
+    """The values of an attribute in an answer, and of an object what it holds; none where it is absent."""
+    name = attribute.name
+    inner = [path for path in values if path == name or path.startswith((f"{name}.", f"{name}["))]
+    return [value for path in inner if (value := values[path]) is not None]
+
+
+def _drawn_value(label: Attribute, row: TrainingRow) -> str:
+    """The value of a label that was drawn for a row; empty for a row that was not drawn here."""
+    drawn = row.attributes.draw
+    return str(drawn.values.get(label.name)) if drawn and drawn.records else ""
 
 
 def balanced(spec: Spec, judged: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -112,14 +125,14 @@ def balanced(spec: Spec, judged: Sequence[TrainingRow]) -> list[TrainingRow]:
     So many go that every value is as near to its drawn share as the rarest one allows, and at most two of five.
     """
     rows = list(judged)
-    for label in spec.labels if spec.answer.form != "lines" else ():
-        drawn_rows = [row for row in rows if row.origin not in ORDINARY and row.attributes.get("records")]
+    for label in spec.labels if not form_of(spec).of_records else ():
+        drawn_rows = [row for row in rows if row.origin not in ORDINARY and _drawn_value(label, row)]
         kept = [row for row in drawn_rows if row.kept]
         if not label.shown or len(kept) < _FEW_ROWS * len(label.values):
             continue
         wanted, by_value = _drawn(spec, label, drawn_rows), dict[str, list[TrainingRow]]()
-        for row in sorted(kept, key=lambda row: (int(row.attributes.get("attempt") or 1), row.row_id)):
-            by_value.setdefault(str(row.attributes["records"][0].get(label.name)), []).append(row)
+        for row in sorted(kept, key=lambda row: (row.attributes.attempt, row.row_id)):
+            by_value.setdefault(_drawn_value(label, row), []).append(row)
         shares = {value: wanted[value] for value in by_value if wanted.get(value)}
         surplus: set[str] = set()
         while shares and len(kept) - len(surplus) > _KEPT_FOR_BALANCE * len(kept):

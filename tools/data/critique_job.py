@@ -17,6 +17,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
@@ -31,7 +32,7 @@ from tunesmith.tools.data.critique import (
 )
 from tunesmith.tools.data.duplicates import Duplicates, diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
-from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, text_of
+from tunesmith.tools.data.held_out import hidden, hold_out, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
@@ -136,7 +137,7 @@ class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
     def __init__(self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest, marks: Sequence[Mark] = ()) -> None:
-        self.spec, self.request = spec, request
+        self.spec, self.form, self.request = spec, form_of(spec), request
         self.marks = {normal(mark.message, digits_count=True): mark for mark in marks}
         self.checks = BehaviourChecks(spec, [case for case in cases if case.block == "target"])
         self.gate = LeakGate(cases, spec.slot, request.leak)
@@ -173,16 +174,16 @@ class Critic:
     def _as_marked(self, row: TrainingRow) -> TrainingRow:
         """The row with the answer that a person gave it."""
         mark = self._mark(row)
-        if mark is None or not mark.gold or mark.answer == answer_of_row(row):
+        if mark is None or not mark.gold or mark.answer == row.answer:
             return row
-        return replace(row, completion=[*row.completion[:-1], {**row.completion[-1], "content": mark.answer}])
+        return replace(row, completion=[*row.completion[:-1], self.form.turn(mark.answer)])
 
     def _fault(self, row: TrainingRow) -> Verdict | None:
         mark = self._mark(row)
         if mark is not None and not mark.gold:
             return Verdict("marked", "a person dropped it")
-        if mark is None and (problem := row.attributes.get("problem")):
-            return fault_of(str(problem))  # told while it was written, by code or by the reader
+        if mark is None and (problem := row.attributes.problem):
+            return fault_of(problem)  # told while it was written, by code or by the reader
         return self._unsound(row) or self._leak(row) or self._duplicate(row)
 
     def _unsound(self, row: TrainingRow) -> Verdict | None:
@@ -221,13 +222,13 @@ class Critic:
                 faults[pair.row_id] = Verdict("leak", str(pair))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
-        answer = answer_of_row(row)
-        written = self.spec.answer.form == "written" and row.origin not in ORDINARY
+        answer = row.answer
+        written = not self.form.composed and row.origin not in ORDINARY
         if written and len(answer) >= _LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
-        exact = row.origin in ORDINARY or self.spec.answer.form in ("text", "lines")
+        exact = row.origin in ORDINARY or self.form.near_copies_differ
         duplicate = self.duplicates.check(row.row_id, self.text_of(row), digits_count=exact)
         return Verdict("duplicate", f"{duplicate[1]:.0f} of 100 like row {duplicate[0]}") if duplicate else None
 
@@ -258,7 +259,7 @@ def _publish(
         "cases": cases,
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
-        "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
+        "varied_rows": len({row.attributes.variant_of for row in varied}),
         **_row_tokens(base, kept, varied),
     }
     return job.publish("dataset", folder, meta=meta)
@@ -272,7 +273,7 @@ def _row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Traini
 
     def rendered(row: TrainingRow) -> str:
         chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
-        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=row.attributes.get("tools") or None)
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
         return text
 
     lengths: list[int] = []

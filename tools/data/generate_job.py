@@ -10,10 +10,14 @@ import json
 import random
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answers import solved_twice, write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
@@ -84,11 +88,11 @@ class _Making:
         """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
         request, spec = self.job.request, self.spec
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
-        pieces, fillers = shown_pieces(spec) if spec.answer.form == "lines" else ([], [])
+        pieces, fillers = shown_pieces(spec) if form_of(spec).of_records else ([], [])
         shots = [*pieces, *(Shown(text, {}) for text in fillers)]
         reader = Reader(spec, log, self.ordinary, request.seed, shots)
         self.job.log(f"the reader: {reader.trust}")
-        composed = spec.answer.form != "written"
+        composed = form_of(spec).composed
         synthesis = Synthesis(
             spec, log, self.rows, request.seed, request.temperature, request.tries, reader,
             keep=self._store if composed else lambda written: None,
@@ -119,7 +123,7 @@ class _Making:
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
         tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens
         requests = [
-            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens)
+            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens, tools=self._tools(row_id))
             for row_id, text in prompts.items()
         ]
 
@@ -130,10 +134,15 @@ class _Making:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"
                 prompt = [*systems[response.id], _user(prompts[response.id])]
                 answer = [{"role": "assistant", "content": response.text.strip()}]
-                attributes = {"finish_reason": response.finish_reason}
+                tools = self._tools(response.id)
+                attributes = RowAttributes(finish_reason=response.finish_reason, tools=tools)
                 self._add(TrainingRow(response.id, origin, prompt, answer, attributes))
 
         log.ask(requests, "answering ordinary prompts", keep)
+
+    def _tools(self, identity: str) -> tuple[dict[str, JsonValue], ...]:
+        """What is offered with an ordinary message: with a look-alike the behaviour's tools, which it leaves alone."""
+        return self.spec.tools if identity.startswith("n") else ()
 
     def _system(self, identity: str, number: int) -> list[dict[str, str]]:
         """The system prompt that a row is seen under: none, or those of the spec in turn."""
@@ -145,20 +154,20 @@ class _Making:
         row_id = written.drawn.row_id
         if row_id in self.stored:
             return
-        record: dict[str, object] = {
-            "text": written.message,
-            "attempt": written.attempt,
-            "problem": written.problem,
-            "read": [[one.attribute, one.drawn, one.read] for one in written.read],
-            "finish_reason": written.finish_reason,
-        }
-        if agreed is not None:
-            record["agreed"] = agreed  # with a second solution: such an answer may become a case
-        if written.of_kind is not None:
-            record["of_kind"] = round(written.of_kind, 4)
-        prompt = [*self._system(row_id, int(row_id[1:])), _user(self.spec.render(written.message))]
-        answer = [{"role": "assistant", "content": written.answer}]
-        self._add(TrainingRow(row_id, "generated", prompt, answer, {**written.drawn.as_dict(), **record}))
+        attributes = RowAttributes(
+            draw=written.drawn,
+            text=written.message,
+            attempt=written.attempt,
+            problem=written.problem,
+            read=tuple((one.attribute, one.drawn, one.read) for one in written.read),
+            finish_reason=written.finish_reason,
+            agreed=agreed,  # with a second solution: such an answer may become a case
+            of_kind=None if written.of_kind is None else round(written.of_kind, 4),
+            tools=self.spec.tools,
+        )
+        prompt = [*self._system(row_id, int(row_id[1:])), *self.spec.turns(written.message)]
+        answer = [form_of(self.spec).turn(written.answer)]
+        self._add(TrainingRow(row_id, "generated", prompt, answer, attributes))
 
     def _add(self, row: TrainingRow) -> None:
         self.stored.add(row.row_id)
@@ -183,7 +192,7 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
 def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
     texts = [row for row in rows if row.origin == "generated"]
     reader = json.loads((job.dir / "reader.json").read_text())
-    good = [row for row in texts if not row.attributes["problem"]]
+    good = [row for row in texts if not row.attributes.problem]
     return GenerateResult(
         artifact=artifact.id,
         path=str(artifact.path),
@@ -191,11 +200,11 @@ def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Ar
         near_miss_rows=sum(row.origin == "near_miss" for row in rows),
         rehearsal_rows=sum(row.origin == "rehearsal" for row in rows),
         agreed=len(good),
-        first_try=sum(row.attributes["attempt"] == 1 for row in good),
+        first_try=sum(row.attributes.attempt == 1 for row in good),
         reader=reader["trust"],
         read=reader["read"],
         unverified=tuple(reader["unverified"]),
-        sample=tuple(f"{row.attributes['text']} => {row.completion[0]['content']}" for row in good[:PREVIEW_ROWS]),
+        sample=tuple(f"{row.attributes.text} => {row.answer}" for row in good[:PREVIEW_ROWS]),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,

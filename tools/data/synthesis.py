@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import LINES, Draw, Pools, Values, answer_of, draw, in_turn
 from tunesmith.tools.data.example_values import Shown, shown_examples, shown_pieces
 from tunesmith.tools.data.fact_messages import compose, go_on_messages, problems, taken, typed
 from tunesmith.tools.data.message_checks import (
     drawn_problem,
+    in_message_order,
     names_label,
     note_problem,
     prompt_problem,
@@ -94,7 +96,7 @@ class Synthesis:
         """Every row, in the order of their numbers."""
         if self.spec.seeded:
             return self._from_facts()
-        if self.spec.answer.form == "lines":
+        if form_of(self.spec).of_records:
             return self._lists()
         return self._messages()
 
@@ -207,7 +209,8 @@ class Synthesis:
         values = drawn.values
         surfaces = said_in(self.spec, values, drawn.surfaces[0], message)
         request = {"request": self._requests[drawn.row_id]} if drawn.row_id in self._requests else {}
-        drawn = replace(drawn, surfaces=(surfaces,), told=drawn.told | request)
+        drawn = in_message_order(self.spec, replace(drawn, surfaces=(surfaces,), told=drawn.told | request), message)
+        values, surfaces = drawn.values, drawn.surfaces[0]
         problem = prompt_problem(self.spec, message) or note_problem(self.spec, message)
         problem = problem or drawn_problem(self.spec, values, surfaces, message)
         if not problem and drawn.order % _NAMING and (named := names_label(self.spec, values, message)):

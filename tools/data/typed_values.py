@@ -75,26 +75,39 @@ def found(attribute: Attribute, message: str) -> list[str]:
     return [re.sub(r"^(?:at|by|from|until|till|before|after) ", "", text, flags=re.IGNORECASE) for text in matches]
 
 
-def conflict(attribute: Attribute, surface: str, message: str) -> str:
-    """Why the message does not say just what was drawn (`surface`; empty: nothing); empty: it does."""
+def conflict(attribute: Attribute, surface: str, message: str, beside: Sequence[str] = ()) -> str:
+    """Why the message does not say just what was drawn (`surface`; empty: nothing); empty: it does.
+
+    `beside` is what the message says of all attributes: what is drawn for several stands there as often.
+    """
     if surface and not holds(message, surface):
         return f"{attribute.name}: {surface!r} is not in the message"
-    if others := found(attribute, _without(message, surface)):
+    rest = message
+    for part in sorted({*beside, surface}, key=len, reverse=True):
+        for _ in range(max(1, list(beside).count(part))):
+            if part and part == surface and not holds(rest, part):
+                return f"{attribute.name}: {part!r} was drawn more often than the message says it"
+            rest = _without(rest, part)
+    if others := found(attribute, rest):
         return f"{attribute.name}: {others[0]!r} was not drawn"
     return ""
 
 
 def holds(message: str, part: str) -> bool:
     """Whether `part` stands in the message, whatever the case, and not inside a longer word."""
+    return _place(message, part) >= 0
+
+
+def _place(message: str, part: str) -> int:
     text, wanted = message.lower(), part.lower()  # no pattern: one for each value would be compiled for each row
     at = text.find(wanted)
     while at >= 0:
         inside_left = wanted[:1].isalnum() and _in_word(text[at - 1 : at])
         inside_right = wanted[-1:].isalnum() and _in_word(text[at + len(wanted) : at + len(wanted) + 1])
         if not inside_left and not inside_right:
-            return True
+            break
         at = text.find(wanted, at + 1)
-    return False
+    return at
 
 
 def _in_word(character: str) -> bool:
@@ -102,7 +115,8 @@ def _in_word(character: str) -> bool:
 
 
 def _without(message: str, part: str) -> str:
-    return re.sub(re.escape(part), " ", message, count=1, flags=re.IGNORECASE) if part else message
+    at = _place(message, part) if part else -1
+    return message if at < 0 else f"{message[:at]} {message[at + len(part) :]}"
 
 
 # Drawing
@@ -123,7 +137,8 @@ def _date(attribute: Attribute, rng: random.Random) -> str:
 
 
 def _weekday_said(attribute: Attribute, value: str) -> list[str]:
-    place = list(attribute.values).index(value) if value in attribute.values else 0
+    names = list(attribute.values) or list(WEEKDAYS)
+    place = names.index(value) if value in names else 0
     full = WEEKDAYS[place % 7]
     return [full, full, full.lower(), full.lower(), full[:3], full[:3].lower(), f"{full}s", full.upper()]
 
@@ -198,7 +213,7 @@ _SAY: Mapping[str, Callable[[str], Sequence[str]]] = {"time": _time_said, "date"
 
 def ways_to_say(attribute: Attribute, value: str) -> list[str]:
     """Every way in which a message may say a converted value; none for kinds that are said as they are."""
-    if attribute.kind == "weekday" and value in attribute.values:
+    if attribute.kind == "weekday" and value in (attribute.values or WEEKDAYS):
         day = _weekday_said(attribute, value)
         return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]
     try:

@@ -15,7 +15,7 @@ from importlib.resources import files
 from itertools import accumulate
 from statistics import mean
 
-from tunesmith.tools.data.answer_shape import fill
+from tunesmith.tools.data.answer_template import fill
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
 from tunesmith.tools.data.message_checks import says_its_name
@@ -138,7 +138,7 @@ def _in_language(spec: Spec) -> str:
 
 def manner_of(spec: Spec, values: Values) -> dict[str, str | None]:
     """The labels that the answer shows with their values, and what it shows and the message does not say, as None."""
-    shown = [a for a in spec.attributes if a.shown and a.name in values]
+    shown = [a for a in spec.attributes if a.shown and a.name in values and a.kind != "computed"]
     return {a.name: values[a.name] for a in shown if a.kind == "label" or values[a.name] is None}
 
 
@@ -207,17 +207,17 @@ def filler_request(spec: Spec, shown: Sequence[str], model: str, identity: str, 
 def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, str]) -> str:
     """What a message is to say, as a note: what stands in it letter for letter in quotes, a label with its meaning."""
     parts = []
-    for attribute in spec.attributes:
-        if attribute.name not in values:
+    for path, attribute in spec.leaves(values):
+        if path not in values or attribute.kind == "computed":
             continue
-        value = values[attribute.name]
-        surface = f'"{surfaces[attribute.name]}"' if attribute.name in surfaces else ""
+        value, name = values[path], re.sub(r"\[(\d+)\]", lambda match: f" {int(match[1]) + 1}", path).replace(".", " ")
+        surface = f'"{surfaces[path]}"' if path in surfaces else ""
         if surface and not numbers(attribute):
-            parts.append(f"{attribute.name}: {surface}")
+            parts.append(f"{name}: {surface}")
         elif value is not None:
             meaning = attribute.values[value].means if value in attribute.values else ""
             told = ", ".join(filter(None, (meaning, surface)))
-            parts.append(f"{attribute.name}: {value}" + (f" ({told})" if told else ""))
+            parts.append(f"{name}: {value}" + (f" ({told})" if told else ""))
     return "; ".join(parts)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fixtures.behaviours import ERRANDS
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.tools.data.balance import alarms, balanced
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.reading import answer_request
@@ -30,7 +31,7 @@ def rows(kept: dict[str, int], drawn: int = 40) -> list[TrainingRow]:
     for mood in MOODS:
         for n in range(drawn):
             verdict = Verdict(KEEP) if n < kept[mood] else Verdict("reading")
-            told = {"records": [{"mood": mood}], "attempt": 1 + (n % 3 == 2)}
+            told = RowAttributes(draw=Draw("", ({"mood": mood},), ({},), n), attempt=1 + (n % 3 == 2))
             turns = (
                 [{"role": "user", "content": f"{mood} {n}"}],
                 [{"role": "assistant", "content": f'{{"mood": "{mood}"}}'}],
@@ -40,7 +41,7 @@ def rows(kept: dict[str, int], drawn: int = 40) -> list[TrainingRow]:
 
 
 def counts(judged: list[TrainingRow]) -> dict[str, int]:
-    return dict(Counter(str(row.attributes["records"][0]["mood"]) for row in judged if row.kept))
+    return dict(Counter(str(row.attributes.draw and row.attributes.draw.values["mood"]) for row in judged if row.kept))
 
 
 @pytest.mark.parametrize("kept", [(28, 25, 14, 10), (40, 40, 20, 18), (30, 20, 20, 14)])
@@ -51,7 +52,7 @@ def test_every_share_is_within_the_alarm_afterwards_and_the_rare_keep_all(kept: 
     assert alarms(SPEC, after, [row for row in after if row.kept]) == ()
     assert counts(after)["none"] == kept[3] and sum(counts(after).values()) >= 0.6 * sum(kept)
     dropped = [row for row in after if row.verdict and row.verdict.kind == "balance"]
-    assert dropped and dropped[0].attributes["attempt"] == 2, "late attempts go first"
+    assert dropped and dropped[0].attributes.attempt == 2, "late attempts go first"
 
 
 def test_what_is_balanced_loses_nothing_and_what_cannot_be_keeps_three_of_five() -> None:
