@@ -17,7 +17,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
-from tunesmith.tools.data.duplicates import Diversity
+from tunesmith.tools.data.diversity import Diversity
 from tunesmith.tools.data.leak_count import Leaks, leaks_in
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.spec import Spec

@@ -29,14 +29,14 @@ from tunesmith.tools.data.critique import (
     suite_of,
     wrote_them,
 )
-from tunesmith.tools.data.duplicates import Duplicates, diversity
+from tunesmith.tools.data.diversity import diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
 from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import Likeness, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_held_out
 from tunesmith.tools.data.variants import variants
@@ -140,7 +140,7 @@ class Critic:
         self.marks = {normal(mark.message, digits_count=True): mark for mark in marks}
         self.checks = BehaviourChecks(spec, [case for case in cases if case.block == "target"])
         self.gate = LeakGate(cases, spec.slot, request.leak)
-        self.duplicates = Duplicates(request.near_duplicate)
+        self.seen = Likeness()
         self.answers: dict[str, str] = {}
         self.leaks: list[Pair] = []
         self.blind_leaks: set[str] = set()
@@ -228,8 +228,11 @@ class Critic:
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
         exact = row.origin in ORDINARY or self.spec.answer.form in ("text", "lines")
-        duplicate = self.duplicates.check(row.row_id, self.text_of(row), digits_count=exact)
-        return Verdict("duplicate", f"{duplicate[1]:.0f} of 100 like row {duplicate[0]}") if duplicate else None
+        text = self.text_of(row)
+        if like := self.seen.match(text, self.request.near_duplicate, digits_count=exact, contained=False):
+            return Verdict("duplicate", f"{like.score:.0f} of 100 like row {like.name}")
+        self.seen.add(row.row_id, text)
+        return None
 
 
 def split_of(row: TrainingRow, valid_share: float) -> str:

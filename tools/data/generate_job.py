@@ -20,7 +20,7 @@ from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
 from tunesmith.tools.data.generate import PREVIEW_ROWS, GenerateRequest, GenerateResult
-from tunesmith.tools.data.pools import near_misses
+from tunesmith.tools.data.near_misses import near_misses
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import write_rows
 from tunesmith.tools.data.spec import Spec
@@ -33,6 +33,9 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.serving.thoughts import without_thought
+
+_PROMPTS_AT_ONCE = 16
+"""Ordinary prompts that are read together, at least."""
 
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
@@ -105,16 +108,31 @@ class _Making:
             self.job.dir / "reader.json",
             json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
         )
-        near = near_misses(spec, log, self.near_count, request.seed, reader.not_of_kind) if self.near_count else []
-        ordinary = reader.not_of_kind(self.ordinary) if self.rehearsal_count else []
+        kept = [str(row.attributes["text"]) for row in self._good()]
+        near = near_misses(spec, log, self.near_count, request.seed, kept, reader.other_kinds)
+        ordinary = self._ordinary(reader)
         atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
+
+    def _good(self) -> list[TrainingRow]:
+        """The rows that nothing is wrong with, as far as is known."""
+        rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
+        return [row for row in rows if row.origin == "generated" and not row.attributes["problem"]]
+
+    def _ordinary(self, reader: Reader) -> list[str]:
+        """As many ordinary prompts as are wanted that are not of the behaviour's own kind."""
+        left = random.Random(self.job.request.seed).sample(self.ordinary, len(self.ordinary))
+        chosen: list[str] = []
+        while left and len(chosen) < self.rehearsal_count:
+            count = max(_PROMPTS_AT_ONCE, self.rehearsal_count - len(chosen))
+            some, left = left[:count], left[count:]
+            chosen += reader.not_of_kind(some)
+        return chosen[: self.rehearsal_count]
 
     def answered_by(self, server: servers.Server) -> None:
         """What the base answers in its own way, greedy: near misses and rehearsal, both held by the KL term."""
         decided = json.loads(self.decided.read_text())
-        chosen = random.Random(self.job.request.seed).sample(decided["ordinary"], len(decided["ordinary"]))
-        prompts = {f"n{n:04d}": text for n, text in enumerate(decided["near"][: self.near_count])}
-        prompts |= {f"r{n:04d}": text for n, text in enumerate(chosen[: self.rehearsal_count])}
+        prompts = {f"n{n:04d}": text for n, text in enumerate(decided["near"])}
+        prompts |= {f"r{n:04d}": text for n, text in enumerate(decided["ordinary"])}
         log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
         tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens

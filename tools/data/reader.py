@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_log import Asker
+from tunesmith.tools.data.candidates import yes
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown, parsed
 from tunesmith.tools.data.reading import (
@@ -18,7 +19,6 @@ from tunesmith.tools.data.reading import (
     disagreements,
     kind_request,
     label_request,
-    yes,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
@@ -39,6 +39,8 @@ class Trust(Frozen):
     """Share of the examples that it takes for the kind."""
     kind_no: float = 0.0
     """Share of ordinary prompts that it does not take for the kind."""
+    kind_least: float = 0.0
+    """Of the examples, the lowest probability that it gives to one being of the kind."""
     kind_cut: float = 0.5
     """Probability of yes from which a message counts as of the kind."""
 
@@ -165,8 +167,9 @@ class Reader:
 
     def of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
         """Of each message, the probability that it is of the kind; empty where the reader cannot tell."""
-        if not self.trust.kind:
-            return {}
+        return self._of_kind(messages) if self.trust.kind else {}
+
+    def _of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
         requests = [
             kind_request(self.spec, text, self.others, self.asker.model, f"k/{identity}")
             for identity, text in messages.items()
@@ -178,6 +181,12 @@ class Reader:
         """The texts that are not of the kind; all of them where the reader cannot tell."""
         kinds = self.of_kind({text: text for text in texts})
         return [text for text in texts if kinds.get(text, 0.0) < self.trust.kind_cut]
+
+    def other_kinds(self, texts: Sequence[str]) -> list[str]:
+        """The texts that are surely none of the kind, the surest first: less likely to be than each of the examples."""
+        kinds = self._of_kind({text: text for text in texts})
+        below = min(self.trust.kind_cut, self.trust.kind_least)
+        return sorted((text for text in kinds if kinds[text] < below), key=lambda text: kinds[text])
 
     def _tried_out(self) -> Trust:
         spec, model = self.spec, self.asker.model
@@ -206,6 +215,7 @@ class Reader:
             answers=self._answers_right(answers) if self.whole else 1.0,
             kind_yes=round(sum(p >= cut for p in kind) / max(1, len(kind)), 3),
             kind_no=round(sum(p < cut for p in ordinary) / max(1, len(ordinary)), 3),
+            kind_least=round(min(kind, default=0.0), 4),
             kind_cut=cut,
         )
 

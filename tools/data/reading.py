@@ -7,26 +7,25 @@ the model can read is tried out first on the user's own examples, each without i
 
 from __future__ import annotations
 
-import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith.tools.data.answer_rules import js_escape
+from tunesmith.tools.data.candidates import YES_NO, held_to
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import overlap, parsed, stems
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
-from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatRequest
 from tunesmith.tools.suites.judge_prompt import judge_prompt
 
 _SHOTS, _JUDGE_SHOTS = 6, 2
 _TEXT_SUPPORTED = 0.67
 """Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
-_YES_NO: Mapping[str, object] = {"logprobs": True, "top_logprobs": 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ def judge_request(
             asked = _row_question(criterion, example.prompt, given)
             turns += [_user(asked), _assistant("yes" if given == example.answer else "no")]
     asked = _row_question(criterion, message, answer)
-    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=dict(_YES_NO))
+    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=held_to(YES_NO))
 
 
 def _row_question(criterion: str, message: str, answer: str) -> str:
@@ -183,23 +182,11 @@ def kind_request(
         for text, answer in (*shown[number : number + 1], *((other, "no") for other in others[number : number + 1])):
             turns += [_user(_kind_question(spec, text)), _assistant(answer)]
     messages = [*turns, _user(_kind_question(spec, message))]
-    return ChatRequest(identity, model, messages, 1, extra=dict(_YES_NO))
+    return ChatRequest(identity, model, messages, 1, extra=held_to(YES_NO))
 
 
 def _kind_question(spec: Spec, message: str) -> str:
     return f"A kind of messages: {kind_of(spec)}.\n\nThe message: {message}\n\nIs it of that kind? Answer yes or no."
-
-
-def yes(response: ChatResponse) -> float:
-    """The probability of yes against no; by the answered word where the server gave no probabilities."""
-    sums = {"yes": 0.0, "no": 0.0}
-    for token, logprob in response.first_token.items():
-        word = token.strip().lower()
-        if word in sums:
-            sums[word] += math.exp(logprob)
-    if not any(sums.values()):
-        return 1.0 if response.text.strip().lower().startswith("yes") else 0.0
-    return sums["yes"] / (sums["yes"] + sums["no"])
 
 
 def _system(content: str) -> dict[str, str]:

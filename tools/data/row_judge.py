@@ -15,9 +15,10 @@ from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answers import answer_messages, answer_problem
+from tunesmith.tools.data.candidates import yes
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.held_out import answer_of_row, text_of
-from tunesmith.tools.data.reading import answer_request, judge_request, yes
+from tunesmith.tools.data.reading import answer_request, judge_request
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.serving.client import ChatRequest
 
