@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from rapidfuzz import fuzz, process
 
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Thai, Lao, Burmese, Khmer, Japanese and Chinese, written without spaces: a class of characters in a pattern."""
 _CONTAINED_MIN_CHARS = 40
 _SCANNED = 2_000
 """Of more texts only those with as many letters in common are compared."""
 _PERMUTATIONS, _SHINGLE, _CANDIDATE = 64, 4, 0.35
 """Of the sketches: short messages have too few words to compare; Jaccard from which letters are compared."""
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Thai, Lao, Burmese, Khmer, Japanese and Chinese, as a class of characters."""
-_UNITS = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
-_CHARACTER = re.compile(rf"[{_UNSPACED}]")
+_UNITS = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+_CHARACTER = re.compile(rf"[{UNSPACED}]")
 _CHARACTERS_A_WORD = 2
 
 
