@@ -17,6 +17,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
@@ -136,7 +137,7 @@ class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
     def __init__(self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest, marks: Sequence[Mark] = ()) -> None:
-        self.spec, self.request = spec, request
+        self.spec, self.form, self.request = spec, form_of(spec), request
         self.marks = {normal(mark.message, digits_count=True): mark for mark in marks}
         self.checks = BehaviourChecks(spec, [case for case in cases if case.block == "target"])
         self.gate = LeakGate(cases, spec.slot, request.leak)
@@ -222,12 +223,12 @@ class Critic:
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
         answer = answer_of_row(row)
-        written = self.spec.answer.form == "written" and row.origin not in ORDINARY
+        written = not self.form.composed and row.origin not in ORDINARY
         if written and len(answer) >= _LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
-        exact = row.origin in ORDINARY or self.spec.answer.form in ("text", "lines")
+        exact = row.origin in ORDINARY or self.form.near_copies_differ
         text = self.text_of(row)
         if like := self.seen.match(text, self.request.near_duplicate, digits_count=exact, contained=False):
             return Verdict("duplicate", f"{like.score:.0f} of 100 like row {like.name}")

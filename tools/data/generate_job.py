@@ -14,6 +14,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answers import solved_twice, write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
@@ -87,11 +88,11 @@ class _Making:
         """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
         request, spec = self.job.request, self.spec
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
-        pieces, fillers = shown_pieces(spec) if spec.answer.form == "lines" else ([], [])
+        pieces, fillers = shown_pieces(spec) if form_of(spec).of_records else ([], [])
         shots = [*pieces, *(Shown(text, {}) for text in fillers)]
         reader = Reader(spec, log, self.ordinary, request.seed, shots)
         self.job.log(f"the reader: {reader.trust}")
-        composed = spec.answer.form != "written"
+        composed = form_of(spec).composed
         synthesis = Synthesis(
             spec, log, self.rows, request.seed, request.temperature, request.tries, reader,
             keep=self._store if composed else lambda written: None,

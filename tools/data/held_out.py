@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.draw import draw_of
 from tunesmith.tools.data.faults import ORDINARY
@@ -118,7 +119,7 @@ def _as_cases(spec: Spec, rows: Sequence[TrainingRow]) -> list[KnownCase]:
     made = []
     for row in rows:
         own = row.origin != "generated"
-        known = own or spec.answer.form != "written" or row.attributes.get("agreed") is True
+        known = own or form_of(spec).composed or row.attributes.get("agreed") is True
         by, at = (account(), now()) if own else ("", "")
         answer = answer_of_row(row) if known else ""
         made.append(KnownCase(text_of(spec, row), answer, "own" if own else "written", by, at, seeds[row.row_id]))
@@ -159,7 +160,7 @@ def _can_be_asked(row: TrainingRow) -> bool:
 
 def text_of(spec: Spec, row: TrainingRow) -> str:
     """A row's own text: what the behaviour's prompt is around, or the whole prompt of an ordinary row."""
-    return spec.text_of(str(row.prompt[-1].get("content") or ""))
+    return spec.text_of(row.prompt)
 
 
 def answer_of_row(row: TrainingRow) -> str:

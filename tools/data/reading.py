@@ -8,15 +8,14 @@ the model can read is tried out first on the user's own examples, each without i
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunesmith.tools.data.answer_rules import js_escape
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.candidates import YES_NO, held_to
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.example_values import overlap, parsed, stems
+from tunesmith.tools.data.example_values import overlap, stems
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
@@ -58,7 +57,7 @@ def label_request(
 
 
 def _value_in(spec: Spec, example: Example, name: str) -> str | None:
-    records = parsed(spec, example.answer)
+    records = form_of(spec).parse(example.answer)
     return records[0].get(name) if records else None
 
 
@@ -70,55 +69,20 @@ def answer_request(
     order = _one_of_each(spec, random.Random(f"answer/{turn}").sample(list(shots), len(shots)))[:_SHOTS]
     turns = [t for text, answer in order for t in (_user(text), _assistant(answer))]
     messages = [_system(asked), *turns, _user(message)]
-    return ChatRequest(identity, model, messages, spec.max_tokens, extra={"structured_outputs": grammar(spec)})
+    return ChatRequest(
+        identity, model, messages, spec.max_tokens, extra={"structured_outputs": form_of(spec).grammar()}
+    )
 
 
 def _one_of_each(spec: Spec, shots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The shots with one of each manner first, so that a reader sees what is shown where an attribute is missing."""
     manners: dict[object, tuple[str, str]] = {}
     for message, answer in shots:
-        records = parsed(spec, answer)
+        records = form_of(spec).parse(answer)
         lacking = [tuple(a.name for a in spec.attributes if one.get(a.name) is None) for one in records or ()]
         manners.setdefault(tuple(lacking), (message, answer))
     first = list(manners.values())
     return [*first, *(shot for shot in shots if shot not in first)]
-
-
-def grammar(spec: Spec) -> dict[str, object]:
-    """What a server holds a read answer to: one record, or what stands for none."""
-    if spec.answer.form == "json":
-        properties = {a.name: _json_schema(a) for a in spec.attributes if a.shown}
-        return {
-            "json": {
-                "type": "object",
-                "required": list(properties),
-                "additionalProperties": False,
-                "properties": properties,
-            }
-        }
-    parts = re.split(r"\{(\w+)\}", spec.answer.template)
-    slots = [_slot(spec.attribute(p), parts[n + 1]) if n % 2 else js_escape(p) for n, p in enumerate(parts)]
-    line = "".join(slots).replace("\n", "\\n")
-    other = js_escape(spec.answer.otherwise).replace("\n", "\\n")
-    return {"regex": f"({line})|({other})" if other else line}
-
-
-def _slot(attribute: Attribute, behind: str) -> str:
-    """What may stand in a slot; a free one ends where the fixed text `behind` it begins."""
-    absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
-    if attribute.kind in ("label", "weekday"):
-        return f"({'|'.join([*map(js_escape, attribute.values), *absent])})"
-    if attribute.kind == "digits" and attribute.lengths:
-        return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
-    end = js_escape(behind.strip()[:1])
-    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"
-
-
-def _json_schema(attribute: Attribute) -> dict[str, object]:
-    if attribute.kind in ("label", "weekday"):
-        return {"enum": [*attribute.values, *([None] if attribute.absent_share else [])]}
-    lacks = attribute.absent_share or attribute.absent_where
-    return {"type": ["string", "null"] if lacks else "string", "maxLength": 120}
 
 
 def disagreements(spec: Spec, values: Values, message: str, read: Values | None) -> list[Disagreement]:

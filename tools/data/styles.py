@@ -1,4 +1,4 @@
-"""How a message is written whatever it is about: six axes that no answer shows, drawn by code and told to the writer."""
+"""How a message is written whatever it is about: six axes that no answer shows, drawn and told to the writer."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import LINES, Draw, Pools, Values, answer_of, draw, in_turn
 from tunesmith.tools.data.example_values import Shown, shown_examples, shown_pieces
@@ -93,7 +94,7 @@ class Synthesis:
         """Every row, in the order of their numbers."""
         if self.spec.seeded:
             return self._from_facts()
-        if self.spec.answer.form == "lines":
+        if form_of(self.spec).of_records:
             return self._lists()
         return self._messages()
 

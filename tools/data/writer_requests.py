@@ -15,7 +15,7 @@ from importlib.resources import files
 from itertools import accumulate
 from statistics import mean
 
-from tunesmith.tools.data.answer_shape import fill
+from tunesmith.tools.data.answer_template import fill
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
 from tunesmith.tools.data.message_checks import says_its_name
