@@ -19,7 +19,7 @@ from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
+from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
@@ -32,7 +32,7 @@ from tunesmith.tools.data.critique import (
 )
 from tunesmith.tools.data.diversity import diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
-from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, text_of
+from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
@@ -69,7 +69,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
-    judged = balanced(spec, judged)
+    asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
+    judged = best(spec, judged, asked + beside if asked else 0)
     held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
@@ -80,7 +81,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
     write_held_out(spec, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
-    artifact = _publish(job, base.path, kept, varied, dropped, held.cases)
+    artifact = _publish(job, base.path, kept, varied, dropped, {"cases": held.cases, "asked_rows": asked})
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
     seen = {
@@ -248,7 +249,7 @@ def _publish(
     kept: Sequence[TrainingRow],
     varied: Sequence[TrainingRow],
     dropped: str,
-    cases: int,
+    counts: Mapping[str, int],
 ) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
@@ -259,7 +260,8 @@ def _publish(
     if varied:
         write_rows(folder / VARIANTS, varied)
     meta = {
-        "cases": cases,
+        **counts,
+        "own_rows": sum(row.origin not in ORDINARY for row in kept),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),

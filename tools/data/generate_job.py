@@ -16,14 +16,26 @@ from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.answers import solved_twice, write_answers
+from tunesmith.tools.data.answers import write_answers
+from tunesmith.tools.data.balance import MARGIN, RELABELLED
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
-from tunesmith.tools.data.generate import PREVIEW_ROWS, GenerateRequest, GenerateResult
+from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.generate import (
+    PREVIEW_ROWS,
+    GenerateRequest,
+    GenerateResult,
+    near_misses_wanted,
+    rows_wanted,
+    rows_written,
+    spare_of,
+)
+from tunesmith.tools.data.lists import Lists
 from tunesmith.tools.data.near_misses import near_misses
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import write_rows
+from tunesmith.tools.data.row_judge import RowJudge
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of
@@ -72,8 +84,8 @@ class _Making:
     ) -> None:
         self.job, self.spec, self.tally, self.bench = job, spec, tally, bench
         request = job.request
-        self.rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
-        self.near_count = 0 if request.preview else request.near_miss_rows
+        self.rows = rows_wanted(request)
+        self.near_count = near_misses_wanted(request)
         self.rehearsal_count = 0 if request.preview else request.rehearsal_rows
         self.stored = {row.row_id for row in job.store.rows(job.step.id)}
         self.ordinary = rehearsal
@@ -93,16 +105,16 @@ class _Making:
         reader = Reader(spec, log, self.ordinary, request.seed, shots)
         self.job.log(f"the reader: {reader.trust}")
         composed = form_of(spec).composed
-        synthesis = Synthesis(
-            spec, log, self.rows, request.seed, request.temperature, request.tries, reader,
-            keep=self._store if composed else lambda written: None,
+        synthesis = (Lists if form_of(spec).of_records else Synthesis)(
+            spec, log, rows_written(request, spare_of(spec)), request.seed, request.temperature, request.tries, reader,
+            wanted=self.rows, keep=self._store if composed else lambda written: None,
         )  # fmt: skip
         written = synthesis.write()
         if not composed:
-            answered = write_answers(spec, log, written, request.temperature, request.tries)
-            agreed = solved_twice(spec, log, answered)
-            for one in answered:
-                self._store(one, agreed.get(one.drawn.row_id))
+            judge = RowJudge(spec, log, [], name=server.model, wrote_the_rows=True)
+            likely = judge.likely if judge.worth.counted else None
+            for one in write_answers(spec, log, written, request.temperature, likely):
+                self._store(one)
         if self.rows and not self.job.store.rows(self.job.step.id):
             raise StepFailed(f"none of {self.rows} rows was written; the server's log is {server.log}")
         atomic_write(
@@ -160,7 +172,7 @@ class _Making:
             return []
         return [{"role": "system", "content": in_turn(self.spec.system_prompts, "system", number)}]
 
-    def _store(self, written: Written, agreed: bool | None = None) -> None:
+    def _store(self, written: Written) -> None:
         row_id = written.drawn.row_id
         if row_id in self.stored:
             return
@@ -171,10 +183,14 @@ class _Making:
             "read": [[one.attribute, one.drawn, one.read] for one in written.read],
             "finish_reason": written.finish_reason,
         }
-        if agreed is not None:
-            record["agreed"] = agreed  # with a second solution: such an answer may become a case
+        if written.agreed is not None:
+            record["agreed"] = written.agreed  # such an answer may become a case
         if written.of_kind is not None:
             record["of_kind"] = round(written.of_kind, 4)
+        if written.margin is not None:
+            record[MARGIN] = written.margin
+        if written.relabelled:
+            record[RELABELLED] = written.relabelled
         prompt = [*self._system(row_id, int(row_id[1:])), _user(self.spec.render(written.message))]
         answer = [{"role": "assistant", "content": written.answer}]
         self._add(TrainingRow(row_id, "generated", prompt, answer, {**written.drawn.as_dict(), **record}))
@@ -194,6 +210,7 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     atomic_write(folder / "reader.json", (job.dir / "reader.json").read_bytes())
     writer = job.inputs[job.request.writer]  # a base by its own digest, whichever weights of it answered
     meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": spec.sha256}
+    meta |= {"asked": job.request.rows, "ordinary": sum(row.origin in ORDINARY for row in rows)}
     meta |= {"writer": writer.meta["name"], "writer_sha256": writer.sha256}
     meta["unverified"] = json.loads((job.dir / "reader.json").read_text())["unverified"]
     return job.publish("rows-preview" if job.request.preview else "rows", folder, meta=meta)

@@ -9,6 +9,7 @@ with it: a cluster is held out whole. What it says is in the suite alone: no vie
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,14 @@ _GROUP_MOST = 4
 """Rows that answer one value; of more, others are asked first."""
 _NEAR_SHARE = 0.34
 """Of the near misses, so many at most."""
+
+_ROWS_A_CASE = 1.6
+"""Rows that a case costs: itself, and what is like it."""
+
+
+def rows_beside(cases: int) -> int:
+    """Rows that so many test cases take out of training."""
+    return math.ceil(_ROWS_A_CASE * cases)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ that belong to another message. Shown with its agreement and Cohen's kappa, and 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.marks import Mark
@@ -86,6 +86,12 @@ class RowJudge:
             model=name, wrote_the_rows=wrote_the_rows, tried_on=tried_on, pairs=len(known),
             agreement=round(agreement, 3), kappa=round(kappa, 3), cut=cut, counted=kappa >= _COUNTS_FROM,
         )  # fmt: skip
+
+    def likely(self, pairs: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        """Of messages with answers, by their names, how likely each is right."""
+        named = [(f"b/{name}", Pair(message, answer, True)) for name, (message, answer) in pairs.items()]
+        told = self._probabilities(named, "judging written answers")
+        return {name.removeprefix("b/"): p for name, p in told.items()}
 
     def judge(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows as the judge leaves them: one of the behaviour that is not right is repaired once, or dropped."""
