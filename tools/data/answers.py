@@ -164,6 +164,8 @@ def answer_problem(spec: Spec, answer: str) -> str:
         return "empty: there is no answer"
     if rule := broken_rule(spec.rules, answer):
         return f"rule: not kept: {rule.says}"
+    if problem := form_of(spec).problem(answer):
+        return problem
     long = len(normal(answer)) >= _LONG_ANSWER_CHARS
     copied = long and normal(answer) in {normal(example.answer) for example in spec.examples}
     return "copy: the answer is that of an example" if copied and not form_of(spec).composed else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.memory.errors import StepFailed
@@ -18,10 +18,6 @@ _SHARE_OFF = 0.3
 """A label's share of the kept rows may be so far from what was drawn, in parts of it."""
 _CONSTANT_SHARE, _KEPT_FOR_BALANCE, _EPSILON = 0.8, 0.6, 1e-6
 _FEW_ROWS = 12
-MARGIN = "margin"
-"""Attribute of a row: the log-odds, in nats, by which its reader took it for what it was kept as."""
-RELABELLED = "relabelled"
-"""Attribute of a row whose message says other values than the drawn ones: name → the value that was drawn."""
 
 
 def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:
@@ -53,13 +49,13 @@ def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> di
     """Rows by the attribute's value in their answers; of one that is no label, by whether it is given."""
     counts: Counter[str] = Counter(dict.fromkeys(attribute.values, 0) if attribute.kind == "label" else {})
     for row in rows:
-        records = form_of(spec).parse(str(row.completion[-1].get("content") or ""))
+        records = form_of(spec).parse(row.answer)
         for values in records if records else [{}]:
-            value = values.get(attribute.name)
-            if attribute.kind == "label" or (attribute.kind == "weekday" and value):
-                counts[str(value) if value is not None else "nothing"] += 1
+            given = _given(attribute, values)
+            if attribute.kind == "label" or (attribute.kind == "weekday" and given):
+                counts.update(given or ["nothing"])
             else:
-                counts["given" if value is not None else "nothing"] += 1
+                counts["given" if given else "nothing"] += 1
     return dict(counts)
 
 
@@ -70,7 +66,7 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
     rows = [row for row in kept if row.origin not in ORDINARY]
     if not rows:
         return ()
-    commonest, count = Counter(str(row.completion[-1].get("content")) for row in rows).most_common(1)[0]
+    commonest, count = Counter(row.answer for row in rows).most_common(1)[0]
     if len(rows) >= _FEW_ROWS and count >= _CONSTANT_SHARE * len(rows):
         lines.append(f"{count} of {len(rows)} kept rows have the same answer {commonest[:60]!r}")
     for label in spec.labels:
@@ -89,10 +85,10 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
 
 def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
     """Attributes that a message may leave out, and nearly no kept row does: nothing would teach what is shown then."""
-    records = [one for row in rows for one in form_of(spec).parse(str(row.completion[-1].get("content") or "")) or ()]
+    records = [one for row in rows for one in form_of(spec).parse(row.answer) or ()]
     lines = []
     for attribute in spec.attributes if len(records) >= _FEW_ROWS else ():
-        missing = sum(one.get(attribute.name) is None for one in records) / len(records)
+        missing = sum(not _given(attribute, one) for one in records) / len(records)
         if attribute.shown and missing < _SHARE_OFF * attribute.absent_share:
             lines.append(
                 f"{attribute.name} is missing in {missing:.0%} of what the kept rows say, {attribute.absent_share:.0%} "
@@ -104,15 +100,28 @@ def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
 def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
     """Share of each value as it was drawn; by its weight for rows that were not drawn here."""
     values = [
-        row.attributes.get(RELABELLED, {}).get(label.name, row.attributes["records"][0].get(label.name))
+        dict(row.attributes.relabelled).get(label.name, drawn.values.get(label.name))
         for row in rows
-        if row.attributes.get("records")
+        if (drawn := row.attributes.draw) and drawn.records
     ]
     if values:
         counts = Counter(values)
         return {value: counts[value] / len(values) for value in label.values}
     total = sum(value.weight for value in label.values.values())
     return {name: value.weight / total for name, value in label.values.items()}
+
+
+def _given(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
+    """The values of an attribute in an answer, and of an object what it holds; none where it is absent."""
+    name = attribute.name
+    inner = [path for path in values if path == name or path.startswith((f"{name}.", f"{name}["))]
+    return [value for path in inner if (value := values[path]) is not None]
+
+
+def _value(label: Attribute, row: TrainingRow) -> str:
+    """The value of a label that a row was made for; empty for a row that was not drawn here."""
+    drawn = row.attributes.draw
+    return str(drawn.values.get(label.name)) if drawn and drawn.records else ""
 
 
 def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[TrainingRow]:
@@ -123,13 +132,13 @@ def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[Tra
     """
     rows = _surest(spec, judged, wanted) if wanted else list(judged)
     for label in _labels(spec):
-        drawn_rows = [row for row in rows if row.origin not in ORDINARY and row.attributes.get("records")]
+        drawn_rows = [row for row in rows if row.origin not in ORDINARY and _value(label, row)]
         kept = [row for row in drawn_rows if row.kept]
         if len(kept) < _FEW_ROWS * len(label.values):
             continue
         wanted_shares, by_value = _drawn(spec, label, drawn_rows), dict[str, list[TrainingRow]]()
         for row in sorted(kept, key=_doubt):
-            by_value.setdefault(_value(row, label), []).append(row)
+            by_value.setdefault(_value(label, row), []).append(row)
         shares = {value: wanted_shares[value] for value in by_value if wanted_shares.get(value)}
         surplus: set[str] = set()
         while shares and len(kept) - len(surplus) > _KEPT_FOR_BALANCE * len(kept):
@@ -145,7 +154,7 @@ def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[Tra
 
 def _surest(spec: Spec, judged: Sequence[TrainingRow], wanted: int) -> list[TrainingRow]:
     """`wanted` of the kept rows that were drawn: first of each label's value its share, then the rest by margin."""
-    drawn_rows = [row for row in judged if row.origin not in ORDINARY and row.attributes.get("records")]
+    drawn_rows = [row for row in judged if row.origin not in ORDINARY and row.attributes.draw]
     left = sorted((row for row in drawn_rows if row.kept), key=_doubt)
     most = {
         (label.name, value): math.ceil(share * wanted)
@@ -155,7 +164,7 @@ def _surest(spec: Spec, judged: Sequence[TrainingRow], wanted: int) -> list[Trai
     counts: Counter[tuple[str, str]] = Counter()
     chosen: set[str] = set()
     for row in left:
-        values = [(label.name, _value(row, label)) for label in _labels(spec)]
+        values = [(label.name, _value(label, row)) for label in _labels(spec)]
         if len(chosen) < wanted and all(counts[value] < most.get(value, 0) for value in values):
             chosen.add(row.row_id)
             counts.update(values)
@@ -169,13 +178,9 @@ def _labels(spec: Spec) -> list[Attribute]:
     return [] if form_of(spec).of_records else [label for label in spec.labels if label.shown]
 
 
-def _value(row: TrainingRow, label: Attribute) -> str:
-    return str(row.attributes["records"][0].get(label.name))
-
-
 def _doubt(row: TrainingRow) -> tuple[float, int, str]:
     """What puts rows that are surely right first."""
-    return -float(row.attributes.get(MARGIN) or 0), int(row.attributes.get("attempt") or 1), row.row_id
+    return -(row.attributes.margin or 0.0), row.attributes.attempt, row.row_id
 
 
 def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:

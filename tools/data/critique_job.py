@@ -32,7 +32,7 @@ from tunesmith.tools.data.critique import (
 )
 from tunesmith.tools.data.diversity import diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
-from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, rows_beside, text_of
+from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
@@ -175,16 +175,16 @@ class Critic:
     def _as_marked(self, row: TrainingRow) -> TrainingRow:
         """The row with the answer that a person gave it."""
         mark = self._mark(row)
-        if mark is None or not mark.gold or mark.answer == answer_of_row(row):
+        if mark is None or not mark.gold or mark.answer == row.answer:
             return row
-        return replace(row, completion=[*row.completion[:-1], {**row.completion[-1], "content": mark.answer}])
+        return replace(row, completion=[*row.completion[:-1], self.form.turn(mark.answer)])
 
     def _fault(self, row: TrainingRow) -> Verdict | None:
         mark = self._mark(row)
         if mark is not None and not mark.gold:
             return Verdict("marked", "a person dropped it")
-        if mark is None and (problem := row.attributes.get("problem")):
-            return fault_of(str(problem))  # told while it was written, by code or by the reader
+        if mark is None and (problem := row.attributes.problem):
+            return fault_of(problem)  # told while it was written, by code or by the reader
         return self._unsound(row) or self._leak(row) or self._duplicate(row)
 
     def _unsound(self, row: TrainingRow) -> Verdict | None:
@@ -223,7 +223,7 @@ class Critic:
                 faults[pair.row_id] = Verdict("leak", str(pair))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
-        answer = answer_of_row(row)
+        answer = row.answer
         written = not self.form.composed and row.origin not in ORDINARY
         if written and len(answer) >= _LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
@@ -264,7 +264,7 @@ def _publish(
         "own_rows": sum(row.origin not in ORDINARY for row in kept),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
-        "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
+        "varied_rows": len({row.attributes.variant_of for row in varied}),
         **_row_tokens(base, kept, varied),
     }
     return job.publish("dataset", folder, meta=meta)
@@ -278,7 +278,7 @@ def _row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Traini
 
     def rendered(row: TrainingRow) -> str:
         chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
-        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=row.attributes.get("tools") or None)
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
         return text
 
     lengths: list[int] = []

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answers import write_answers
-from tunesmith.tools.data.balance import MARGIN, RELABELLED
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
@@ -121,7 +121,7 @@ class _Making:
             self.job.dir / "reader.json",
             json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
         )
-        kept = [str(row.attributes["text"]) for row in self._good()]
+        kept = [row.attributes.text for row in self._good()]
         near = near_misses(spec, log, self.near_count, request.seed, kept, reader.other_kinds)
         ordinary = self._ordinary(reader)
         atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
@@ -129,7 +129,7 @@ class _Making:
     def _good(self) -> list[TrainingRow]:
         """The rows that nothing is wrong with, as far as is known."""
         rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
-        return [row for row in rows if row.origin == "generated" and not row.attributes["problem"]]
+        return [row for row in rows if row.origin == "generated" and not row.attributes.problem]
 
     def _ordinary(self, reader: Reader) -> list[str]:
         """As many ordinary prompts as are wanted that are not of the behaviour's own kind."""
@@ -161,7 +161,7 @@ class _Making:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"
                 prompt = [*systems[response.id], _user(prompts[response.id])]
                 answer = [{"role": "assistant", "content": response.text.strip()}]
-                attributes = {"finish_reason": response.finish_reason}
+                attributes = RowAttributes(finish_reason=response.finish_reason)
                 self._add(TrainingRow(response.id, origin, prompt, answer, attributes))
 
         log.ask(requests, "answering ordinary prompts", keep)
@@ -176,24 +176,22 @@ class _Making:
         row_id = written.drawn.row_id
         if row_id in self.stored:
             return
-        record: dict[str, object] = {
-            "text": written.message,
-            "attempt": written.attempt,
-            "problem": written.problem,
-            "read": [[one.attribute, one.drawn, one.read] for one in written.read],
-            "finish_reason": written.finish_reason,
-        }
-        if written.agreed is not None:
-            record["agreed"] = written.agreed  # such an answer may become a case
-        if written.of_kind is not None:
-            record["of_kind"] = round(written.of_kind, 4)
-        if written.margin is not None:
-            record[MARGIN] = written.margin
-        if written.relabelled:
-            record[RELABELLED] = written.relabelled
-        prompt = [*self._system(row_id, int(row_id[1:])), _user(self.spec.render(written.message))]
-        answer = [{"role": "assistant", "content": written.answer}]
-        self._add(TrainingRow(row_id, "generated", prompt, answer, {**written.drawn.as_dict(), **record}))
+        attributes = RowAttributes(
+            draw=written.drawn,
+            text=written.message,
+            attempt=written.attempt,
+            problem=written.problem,
+            read=tuple((one.attribute, one.drawn, one.read) for one in written.read),
+            margin=written.margin,
+            relabelled=tuple((name, str(value)) for name, value in written.relabelled.items()),
+            finish_reason=written.finish_reason,
+            agreed=written.agreed,  # with other answers: such a one may become a case
+            of_kind=None if written.of_kind is None else round(written.of_kind, 4),
+            tools=self.spec.tools,
+        )
+        prompt = [*self._system(row_id, int(row_id[1:])), *self.spec.turns(written.message)]
+        answer = [form_of(self.spec).turn(written.answer)]
+        self._add(TrainingRow(row_id, "generated", prompt, answer, attributes))
 
     def _add(self, row: TrainingRow) -> None:
         self.stored.add(row.row_id)
@@ -219,7 +217,7 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
 def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
     texts = [row for row in rows if row.origin == "generated"]
     reader = json.loads((job.dir / "reader.json").read_text())
-    good = [row for row in texts if not row.attributes["problem"]]
+    good = [row for row in texts if not row.attributes.problem]
     return GenerateResult(
         artifact=artifact.id,
         path=str(artifact.path),
@@ -227,11 +225,11 @@ def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Ar
         near_miss_rows=sum(row.origin == "near_miss" for row in rows),
         rehearsal_rows=sum(row.origin == "rehearsal" for row in rows),
         agreed=len(good),
-        first_try=sum(row.attributes["attempt"] == 1 for row in good),
+        first_try=sum(row.attributes.attempt == 1 for row in good),
         reader=reader["trust"],
         read=reader["read"],
         unverified=tuple(reader["unverified"]),
-        sample=tuple(f"{row.attributes['text']} => {row.completion[0]['content']}" for row in good[:PREVIEW_ROWS]),
+        sample=tuple(f"{row.attributes.text} => {row.answer}" for row in good[:PREVIEW_ROWS]),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,

@@ -189,7 +189,7 @@ class Reader:
 
     def _count_answer(self, drawn: Values, reading: Values, differ: set[str]) -> None:
         for attribute in self.spec.attributes:
-            if not attribute.shown or attribute.typed:
+            if not attribute.shown or attribute.typed or not attribute.plain or attribute.kind == "computed":
                 continue
             if attribute.kind == "label":
                 self._count(attribute.name, str(drawn.get(attribute.name)), str(reading.get(attribute.name)))
@@ -286,7 +286,7 @@ def reads_whole(spec: Spec) -> bool:
     """Whether a label alone does not tell: an open text, or something copied that may be missing, is in the answer."""
     if not form_of(spec).composed or spec.seeded:
         return False
-    texts = [a for a in spec.attributes if a.shown and a.kind == "text"]
+    texts = [a for a in spec.attributes if a.shown and (a.kind == "text" or not a.plain)]
     lacking = [a for a in spec.attributes if a.shown and a.kind == "copied" and a.absent_share]
     return bool(texts or lacking)
 

@@ -92,12 +92,14 @@ def disagreements(spec: Spec, values: Values, message: str, read: Values | None)
     if read is None:
         read = {}
     differing = []
-    for attribute in spec.attributes:
-        if not attribute.shown or attribute.typed or attribute.kind == "weekday" or attribute.name not in values:
+    for path, attribute in spec.leaves({**values, **read}):
+        if not attribute.shown or attribute.typed or attribute.kind in ("weekday", "computed", "object"):
             continue
-        drawn, reading = values[attribute.name], read.get(attribute.name)
+        if path == attribute.name and path not in values:
+            continue
+        drawn, reading = values.get(path), read.get(path)
         if not _same(attribute, drawn, reading, message):
-            differing.append(Disagreement(attribute.name, drawn or NOTHING, reading or NOTHING))
+            differing.append(Disagreement(path, drawn or NOTHING, reading or NOTHING))
     return differing
 
 

@@ -18,6 +18,7 @@ from tunesmith.tools.data.example_values import Shown, shown_examples
 from tunesmith.tools.data.fact_messages import compose, go_on_messages, problems, taken, typed
 from tunesmith.tools.data.message_checks import (
     drawn_problem,
+    in_message_order,
     names_label,
     note_problem,
     prompt_problem,
@@ -208,7 +209,8 @@ class Synthesis:
         message = self._in_manner(written_message(response.text), drawn) if response else ""
         said = as_said(self.spec, drawn, message)
         surfaces = said_in(self.spec, said.values, said.surfaces[0], message)
-        exact = replace(said, surfaces=(surfaces,), records=(verbatim(self.spec, said.values, message),))
+        exact = in_message_order(self.spec, replace(said, surfaces=(surfaces,)), message)
+        exact = replace(exact, records=(verbatim(self.spec, exact.values, message),))
         problem = prompt_problem(self.spec, message) or note_problem(self.spec, message)
         if response and response.finish_reason == "length":
             problem = "cut off: the message met the token limit"

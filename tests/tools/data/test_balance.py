@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.behaviours import ERRANDS
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.tools.data.balance import alarms, best
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.reading import answer_request
@@ -31,7 +32,7 @@ def rows(kept: dict[str, int], drawn: int = 40) -> list[TrainingRow]:
     for mood in MOODS:
         for n in range(drawn):
             verdict = Verdict(KEEP) if n < kept[mood] else Verdict("reading")
-            told = {"records": [{"mood": mood}], "attempt": 1 + (n % 3 == 2)}
+            told = RowAttributes(draw=Draw("", ({"mood": mood},), ({},), n), attempt=1 + (n % 3 == 2))
             turns = (
                 [{"role": "user", "content": f"{mood} {n}"}],
                 [{"role": "assistant", "content": f'{{"mood": "{mood}"}}'}],
@@ -41,7 +42,7 @@ def rows(kept: dict[str, int], drawn: int = 40) -> list[TrainingRow]:
 
 
 def counts(judged: list[TrainingRow]) -> dict[str, int]:
-    return dict(Counter(str(row.attributes["records"][0]["mood"]) for row in judged if row.kept))
+    return dict(Counter(str(row.attributes.draw and row.attributes.draw.values["mood"]) for row in judged if row.kept))
 
 
 @pytest.mark.parametrize("kept", [(28, 25, 14, 10), (40, 40, 20, 18), (30, 20, 20, 14)])
@@ -52,7 +53,7 @@ def test_every_share_is_within_the_alarm_afterwards_and_the_rare_keep_all(kept: 
     assert alarms(SPEC, after, [row for row in after if row.kept]) == ()
     assert counts(after)["none"] == kept[3] and sum(counts(after).values()) >= 0.6 * sum(kept)
     dropped = [row for row in after if row.verdict and row.verdict.kind == "balance"]
-    assert dropped and dropped[0].attributes["attempt"] == 2, "late attempts go first"
+    assert dropped and dropped[0].attributes.attempt == 2, "late attempts go first"
 
 
 def test_what_is_balanced_loses_nothing_and_what_cannot_be_keeps_three_of_five() -> None:
@@ -65,15 +66,15 @@ def test_what_is_balanced_loses_nothing_and_what_cannot_be_keeps_three_of_five()
 def test_of_more_rows_than_are_wanted_the_surest_of_each_value_stay() -> None:
     """Rows of "glad" are read with the widest margins, and still leave each other value its share."""
     many = [
-        replace(row, attributes={**row.attributes, "margin": (9.0 if row.row_id.startswith("glad") else 1.0) + n % 7})
+        replace(row, attributes=replace(row.attributes, margin=(9.0 if row.row_id.startswith("glad") else 1.0) + n % 7))
         for n, row in enumerate(rows(dict.fromkeys(MOODS, 30)))
     ]
     after = best(SPEC, many, 80)
     assert counts(after) == dict.fromkeys(MOODS, 20)
     left_out = [row for row in after if row.verdict and row.verdict.kind == "surplus"]
     for mood in MOODS:
-        kept = [row.attributes["margin"] for row in after if row.kept and row.row_id.startswith(mood)]
-        assert min(kept) >= max(row.attributes["margin"] for row in left_out if row.row_id.startswith(mood))
+        kept = [row.attributes.margin or 0 for row in after if row.kept and row.row_id.startswith(mood)]
+        assert min(kept) >= max(row.attributes.margin or 0 for row in left_out if row.row_id.startswith(mood))
 
 
 def test_where_a_value_is_lacking_the_others_make_up_the_number() -> None:
