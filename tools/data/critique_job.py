@@ -25,13 +25,14 @@ from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
     CritiqueResult,
+    is_judged,
     not_read_back,
     pins_of,
     suite_of,
     wrote_them,
 )
 from tunesmith.tools.data.diversity import diversity
-from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY, conversation_fault, fault_of, text_fault
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
@@ -67,8 +68,10 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
     critic = Critic(spec, cases, job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
-    judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
+    word = None
+    if is_judged(job.request, spec, rows_artifact):
+        judged, word = _by_the_judge(job, spec, judged, marks)
     asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
     held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
@@ -97,10 +100,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
 
 def _by_the_judge(
     job: Job[CritiqueRequest], spec: Spec, rows: list[TrainingRow], marks: Sequence[Mark]
-) -> tuple[list[TrainingRow], Judged | None]:
+) -> tuple[list[TrainingRow], Judged]:
     """The rows after a model judged them; what a person marked is not asked again."""
-    if job.request.judge == "none":
-        return rows, None
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
@@ -188,6 +189,8 @@ class Critic:
         return self._unsound(row) or self._leak(row) or self._duplicate(row)
 
     def _unsound(self, row: TrainingRow) -> Verdict | None:
+        if row.origin == EXAMPLE:  # it is what all others are held to
+            return conversation_fault(row)
         return conversation_fault(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
 
     def sound(self, row: TrainingRow) -> bool:
