@@ -186,7 +186,7 @@ class Critic:
             return Verdict("marked", "a person dropped it")
         if mark is None and (problem := row.attributes.problem):
             return fault_of(problem)  # told while it was written, by code or by the reader
-        return self._unsound(row) or self._leak(row) or self._duplicate(row)
+        return self._unsound(row) or self._leak(row) or (None if row.origin == EXAMPLE else self._duplicate(row))
 
     def _unsound(self, row: TrainingRow) -> Verdict | None:
         if row.origin == EXAMPLE:  # it is what all others are held to
