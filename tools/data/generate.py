@@ -38,12 +38,16 @@ from tunesmith.tools.serving.budget import (
 )
 
 PREVIEW_ROWS = 5
-_TOKENS_PER_FACT = 20
-"""Of a message that goes on after a fact."""
+_TOKENS_PER_FACT = 28
+"""Of a message that goes on after a fact, second tries included."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
-_TRIES_PER_ROW, _REQUESTS_PER_ROW = 1.2, 2
-"""A row is written and read, and some are written again."""
+_ROUNDS, _REQUESTS_PER_ROW = 1.15, 2.0
+"""Some rows are written and read again; a row is written and read."""
+_ANSWERS_A_ROW = 3
+"""Of one that a model answers, the best of so many is taken: two where these agree, else four."""
+_REQUESTS_A_NEAR_MISS, _TOKENS_A_NEAR_MISS = 3.2, 25
+"""Edits and their readings, for each that is taken."""
 _SPARE, _SPARE_OF_WRITTEN, _SPARE_OF_COMPOSED = 1.4, 1.2, 1.05
 """Rows that are written for each that is wanted: of messages, so that the reader's surest can be kept; of those whose
 answer is written, too; of messages that code puts together."""
@@ -129,13 +133,15 @@ class GenerateContext:
     rehearsal: int
     """Prompts that there are for rehearsal."""
     tokens: int
-    """That a row takes to write and to read back."""
+    """That a row takes to write and to read back, of those that are generated."""
     way: tuple[str, ...]
     """How rows come about, in words."""
     always: bool = False
     """Whether the behaviour applies to every message."""
     spare: float = 1.0
     """Rows that are written for each that is wanted."""
+    requests: float = _REQUESTS_PER_ROW
+    """For a row that is written."""
 
 
 def spare_of(spec: Spec) -> float:
@@ -167,15 +173,21 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     rehearsal = load_rehearsal(request.behaviour)
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
-    longest = max(len(example.prompt) for example in spec.examples)
-    tokens = _TOKENS_PER_FACT if spec.seeded else _TOKENS_AROUND + longest // 4
-    written = not form_of(spec).composed
-    tokens += spec.max_tokens // 2 if written or reads_whole(spec) else 0
-    tokens += spec.max_tokens // 4 if written else 0  # half of them are solved a second time
-    way = _way(spec)
+    way, (requests, tokens) = _way(spec), _cost(spec)
     return GenerateContext(
-        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.always, spare_of(spec)
+        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.always, spare_of(spec), requests
     )
+
+
+def _cost(spec: Spec) -> tuple[float, int]:
+    """Requests for a row that is written, and the tokens that are generated for it."""
+    if spec.seeded:
+        return _REQUESTS_PER_ROW, _TOKENS_PER_FACT
+    longest, labels = max(len(example.prompt) for example in spec.examples), sum(label.shown for label in spec.labels)
+    requests, tokens = 2.0 + labels + reads_whole(spec), _TOKENS_AROUND + longest // 4 + 2 * labels
+    if not form_of(spec).composed:
+        return requests + _ANSWERS_A_ROW, tokens + _ANSWERS_A_ROW * spec.max_tokens // 2
+    return requests, tokens + (spec.max_tokens // 2 if reads_whole(spec) else 0)
 
 
 def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -261,11 +273,13 @@ def _seconds(
     ordinary: int,
 ) -> Seconds:
     """To have so many rows written and read back, and so many ordinary answers given by the base."""
+    near = near_misses_wanted(request)
+    requests = rows * context.requests * _ROUNDS + near * _REQUESTS_A_NEAR_MISS + ordinary
     written = asking_seconds(
         facts,
         teacher or measured,
-        answers=rows * _REQUESTS_PER_ROW,
-        answer_tokens=context.tokens * _TRIES_PER_ROW / _REQUESTS_PER_ROW,
+        answers=requests,
+        answer_tokens=(rows * context.tokens * _ROUNDS + near * _TOKENS_A_NEAR_MISS) / requests,
         prompt_tokens=_PROMPT_TOKENS,
         at_once=request.concurrency,
     )

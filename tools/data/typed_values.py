@@ -33,10 +33,10 @@ _PART = r"(?:in the (?:morning|afternoon|evening)|at night|tonight|this (?:morni
 _MONTHS = "|".join(month[:3] for month in MONTHS)
 _LATER = rf"(?: ?[ap]\.?m\b\.?)?(?: {_PART})?"
 """What may follow a clock time and belongs to it."""
-_GLUED = rf"[^\W{UNSPACED}]"
+GLUED = rf"[^\W{UNSPACED}]"
 """A character that belongs to the word beside it."""
 _FIND: Mapping[str, str] = {
-    "number": rf"(?<!{_GLUED})(?<![.,])\d+(?:[.,]\d+)?(?!{_GLUED}|[.,]\d)",
+    "number": rf"(?<!{GLUED})(?<![.,])\d+(?:[.,]\d+)?(?!{GLUED}|[.,]\d)",
     "amount": r"[$€£]\s?\d(?:[\d.,]*\d)?|\d(?:[\d.,]*\d)?\s?(?:[$€£]|euros?\b|dollars?\b|pounds?\b|EUR\b|USD\b|GBP\b)"
     r"|\b\d+\.\d\d(?![\d.])",
     "time": rf"\d{{1,2}}[:.]\d\d(?!\d)|\b(?:\d{{1,2}}|{_COUNT})(?::\d\d)? ?(?:[ap]\.?m\b|o'?clock|h\b|uhr\b|{_PART})"
@@ -75,7 +75,7 @@ def found(attribute: Attribute, message: str) -> list[str]:
     """What stands in the message of the attribute's kind, as it stands there."""
     if attribute.kind == "digits":
         lengths = attribute.lengths or range(1, 20)
-        alone = re.findall(rf"(?<!{_GLUED})(?<![.,-])\d+(?!{_GLUED}|-|[.,]\d)", message)
+        alone = re.findall(rf"(?<!{GLUED})(?<![.,-])\d+(?!{GLUED}|-|[.,]\d)", message)
         return [number for number in alone if len(number) in lengths]
     pattern = f"(?:{_FIND[attribute.kind]})" + (_LATER if attribute.kind == "time" else "")
     matches = (match[0] for match in re.finditer(pattern, message, re.IGNORECASE))
@@ -118,7 +118,7 @@ def _place(message: str, part: str) -> int:
 
 
 def _in_word(character: str) -> bool:
-    return re.match(_GLUED, character) is not None
+    return re.match(GLUED, character) is not None
 
 
 def _without(message: str, part: str) -> str:
