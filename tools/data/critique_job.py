@@ -19,25 +19,26 @@ from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
+from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
     CritiqueResult,
+    is_judged,
     not_read_back,
     pins_of,
     suite_of,
     wrote_them,
 )
-from tunesmith.tools.data.duplicates import Duplicates, diversity
-from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
-from tunesmith.tools.data.held_out import hidden, hold_out, text_of
+from tunesmith.tools.data.diversity import diversity
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY, conversation_fault, fault_of, text_fault
+from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import Likeness, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_held_out
 from tunesmith.tools.data.variants import variants
@@ -67,9 +68,12 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
     critic = Critic(spec, cases, job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
-    judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
-    judged = balanced(spec, judged)
+    word = None
+    if is_judged(job.request, spec, rows_artifact):
+        judged, word = _by_the_judge(job, spec, judged, marks)
+    asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
+    judged = best(spec, judged, asked + beside if asked else 0)
     held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
@@ -80,7 +84,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
     write_held_out(spec, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
-    artifact = _publish(job, base.path, kept, varied, dropped, held.cases)
+    artifact = _publish(job, base.path, kept, varied, dropped, {"cases": held.cases, "asked_rows": asked})
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
     seen = {
@@ -96,10 +100,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
 
 def _by_the_judge(
     job: Job[CritiqueRequest], spec: Spec, rows: list[TrainingRow], marks: Sequence[Mark]
-) -> tuple[list[TrainingRow], Judged | None]:
+) -> tuple[list[TrainingRow], Judged]:
     """The rows after a model judged them; what a person marked is not asked again."""
-    if job.request.judge == "none":
-        return rows, None
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
@@ -141,7 +143,7 @@ class Critic:
         self.marks = {normal(mark.message, digits_count=True): mark for mark in marks}
         self.checks = BehaviourChecks(spec, [case for case in cases if case.block == "target"])
         self.gate = LeakGate(cases, spec.slot, request.leak)
-        self.duplicates = Duplicates(request.near_duplicate)
+        self.seen = Likeness()
         self.answers: dict[str, str] = {}
         self.leaks: list[Pair] = []
         self.blind_leaks: set[str] = set()
@@ -184,9 +186,11 @@ class Critic:
             return Verdict("marked", "a person dropped it")
         if mark is None and (problem := row.attributes.problem):
             return fault_of(problem)  # told while it was written, by code or by the reader
-        return self._unsound(row) or self._leak(row) or self._duplicate(row)
+        return self._unsound(row) or self._leak(row) or (None if row.origin == EXAMPLE else self._duplicate(row))
 
     def _unsound(self, row: TrainingRow) -> Verdict | None:
+        if row.origin == EXAMPLE:  # it is what all others are held to
+            return conversation_fault(row)
         return conversation_fault(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
 
     def sound(self, row: TrainingRow) -> bool:
@@ -229,8 +233,11 @@ class Critic:
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
         exact = row.origin in ORDINARY or self.form.near_copies_differ
-        duplicate = self.duplicates.check(row.row_id, self.text_of(row), digits_count=exact)
-        return Verdict("duplicate", f"{duplicate[1]:.0f} of 100 like row {duplicate[0]}") if duplicate else None
+        text = self.text_of(row)
+        if like := self.seen.match(text, self.request.near_duplicate, digits_count=exact, contained=False):
+            return Verdict("duplicate", f"{like.score:.0f} of 100 like row {like.name}")
+        self.seen.add(row.row_id, text)
+        return None
 
 
 def split_of(row: TrainingRow, valid_share: float) -> str:
@@ -245,7 +252,7 @@ def _publish(
     kept: Sequence[TrainingRow],
     varied: Sequence[TrainingRow],
     dropped: str,
-    cases: int,
+    counts: Mapping[str, int],
 ) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
@@ -256,7 +263,8 @@ def _publish(
     if varied:
         write_rows(folder / VARIANTS, varied)
     meta = {
-        "cases": cases,
+        **counts,
+        "own_rows": sum(row.origin not in ORDINARY for row in kept),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "varied_rows": len({row.attributes.variant_of for row in varied}),

@@ -9,6 +9,7 @@ with it: a cluster is held out whole. What it says is in the suite alone: no vie
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.conversation import takes_turns
-from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.similarity import normal
@@ -32,6 +33,14 @@ _GROUP_MOST = 4
 """Rows that answer one value; of more, others are asked first."""
 _NEAR_SHARE = 0.34
 """Of the near misses, so many at most."""
+
+_ROWS_A_CASE = 1.6
+"""Rows that a case costs: itself, and what is like it."""
+
+
+def rows_beside(cases: int) -> int:
+    """Rows that so many test cases take out of training."""
+    return math.ceil(_ROWS_A_CASE * cases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +163,7 @@ def _can_be_asked(spec: Spec, row: TrainingRow) -> bool:
     fits = takes_turns(turns) and (spec.conversation or len(turns) == 1) and len(row.completion) == 1
     same_tools = list(row.attributes.tools) == list(spec.tools)
     known = not _system_of(row) or _system_of(row) in spec.system_prompts
-    return fits and same_tools and known and row.origin not in ORDINARY
+    return fits and same_tools and known and row.origin not in (*ORDINARY, EXAMPLE)
 
 
 def _system_of(row: TrainingRow) -> str:

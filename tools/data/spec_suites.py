@@ -125,8 +125,12 @@ def write_held_out(spec: Spec, folder: Path, held: HeldOut, *, judged: bool = Tr
 
 
 def target_tests(spec: Spec, messages: Sequence[str] = (), *, judged: bool = True) -> list[Test]:
-    """The user's own cases, those that the spec was made from as dev ones, and messages without a known answer."""
-    seen = [KnownCase(e.prompt, e.answer, "example", account(), now(), e.system) for e in spec.examples]
+    """The user's own cases, and messages without a known answer.
+
+    Where some of the user's examples are blind cases the others are trained on and test nothing; else they are dev.
+    """
+    shown = () if spec.blind_sha256 else spec.examples
+    seen = [KnownCase(e.prompt, e.answer, "example", account(), now(), e.system) for e in shown]
     blind = [KnownCase(e.prompt, e.answer, "own", account(), now(), e.system) for e in spec.blind]
     return [
         *known_tests(spec, seen, judged=judged, split="dev"),

@@ -41,6 +41,7 @@ def plan_for(
     generate: dict[str, object] = {
         "behaviour": str(folder),
         "rows": sizes["rows"],
+        "held_out": sizes["held_out"],
         "near_miss_rows": sizes["near"],
         "rehearsal_rows": sizes["rehearsal"],
         "writer": "teacher" if teacher else "base",
