@@ -18,7 +18,7 @@ from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.duplicates import Diversity
-from tunesmith.tools.data.leak_count import Leaks, leaks_in
+from tunesmith.tools.data.leak_count import Undecided, undecided_in
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import measured_base
@@ -56,6 +56,11 @@ class CritiqueRequest(Request):
     on_leak: Literal["refuse", "drop"] = Field(
         default="refuse",
         description="What becomes of the step where a row gives a case away: it ends, or drops the row.",
+    )
+    contradictory: Literal["refuse", "drop", "keep"] = Field(
+        default="refuse",
+        description="What becomes of the step where a person's rows answer one message in several ways: it ends, drops "
+        "all of them, or keeps all.",
     )
     embeddings: bool = Field(
         default=True, description="Look for paraphrased cases too, where the embedding model is installed."
@@ -96,6 +101,8 @@ class CritiqueResult(Result):
     """Field of the answer, or what was drawn → its value → kept rows."""
     alarms: tuple[str, ...] = ()
     """Where the kept rows are not what was drawn."""
+    notes: tuple[str, ...] = ()
+    """What is odd about a person's rows that are trained on all the same."""
     diversity: Diversity | None = None
     leaks: int = 0
     """Rows that gave a case of a suite away."""
@@ -122,7 +129,7 @@ class CritiqueContext:
     cases: int = 0
     """Of the suites that the request names."""
     marks: int = 0
-    leaks: Leaks | None = None
+    undecided: Undecided = Undecided()
     """Of rows whose fate nobody has settled yet."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What decides about rows beside the artifacts, each by its sha256."""
@@ -142,8 +149,10 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
             "critique: held_out takes rows out as test cases, and these rows came without a behaviour that says what a "
             "right answer is; import them again with --behaviour, or leave held_out out"
         )
-    leaks = leaks_in(inputs, suite.cases, request.leak) if request.on_leak == "refuse" else None
-    return CritiqueContext(len(suite.cases), len(marks), leaks, pins_of(request, suite, marks, spec))
+    undecided = Undecided()
+    if "refuse" in (request.on_leak, request.contradictory):
+        undecided = undecided_in(inputs, suite.cases, request.leak)
+    return CritiqueContext(len(suite.cases), len(marks), undecided, pins_of(request, suite, marks, spec))
 
 
 def suite_of(request: CritiqueRequest, behaviour: str) -> Suite:
@@ -178,7 +187,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
-    judge, leaks = _judging(request, facts), context.leaks
+    judge, open_ = _judging(request, facts), _open(request, context.undecided)
     bench = bench_of(facts.artifacts) if request.judge == "base" else USUAL
     seconds, peaks = Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
@@ -206,12 +215,20 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         notes=(
             *((not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else ()),
-            *((f"{leaks}, so that the step will end there; on_leak=drop drops them",) if leaks else ()),
+            *(f"{what}, so that the step will end there; {field}=drop drops them" for what, field in open_),
         ),
-        questions=(PlanQuestion(text=f"{leaks}: drop them?", yes={"on_leak": "drop"}, cautious=True),) if leaks else (),
+        questions=tuple(
+            PlanQuestion(text=f"{what}: drop them?", yes={field: "drop"}, cautious=True) for what, field in open_
+        ),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
         refusals=room(price, facts, remedy="fewer rows"),
     )
+
+
+def _open(request: CritiqueRequest, undecided: Undecided) -> list[tuple[str, str]]:
+    """What has to be decided before the step, each with the field that decides it."""
+    known = {"on_leak": undecided.leaking, "contradictory": undecided.contradicting}
+    return [(what, name) for name, what in known.items() if what and getattr(request, name) == "refuse"]
 
 
 def _judging(request: CritiqueRequest, facts: Facts) -> Artifact | None:

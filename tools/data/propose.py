@@ -302,7 +302,7 @@ def _rules(spec: Spec) -> tuple[Rule, ...]:
         rules.append(Rule(says=says, type="regex", value=form_pattern(spec)))
     fitting = [rule for rule in rules if rule.type != "word-count" or spec.answer.form in ("written", "text")]
     unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in fitting}
-    return tuple(unique.values())
+    return tuple(rule.model_copy(update={"guessed": True}) for rule in unique.values())
 
 
 def _repeats(example: Example) -> bool:
