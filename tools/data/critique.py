@@ -179,7 +179,8 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
     if rows is None:
         return None
     count = int(rows.meta["rows"] * _KEPT_SHARE) - request.held_out
-    return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=_TOKENS_PER_ROW)
+    tokens = int(rows.meta.get("tokens_per_row", _TOKENS_PER_ROW))
+    return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=tokens)
 
 
 def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Plan:

@@ -51,7 +51,12 @@ class GenerateRequest(Request):
     behaviour: Annotated[str, local_path("demo")] = Field(
         default="demo", min_length=1, description="'demo', a behaviour.yaml, or the folder that holds one."
     )
-    rows: int = Field(default=600, ge=1, le=100_000, description="Rows of the behaviour.")
+    rows: int = Field(
+        default=600,
+        ge=0,
+        le=100_000,
+        description="Rows of the behaviour; 0: the run's own stay, and only the ordinary ones beside them are made.",
+    )
     near_miss_rows: int = Field(
         default=80, ge=0, le=10_000, description="Messages that look alike, answered by the base as ever."
     )
@@ -128,6 +133,8 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     """Read the behaviour's spec and count its rehearsal prompts, so that a broken one is refused before the start."""
     spec = load_behaviour(request.behaviour)
     rehearsal = load_rehearsal(request.behaviour)
+    if not request.rows and (request.preview or not request.near_miss_rows + request.rehearsal_rows):
+        raise BadInput(f"rows=0 leaves nothing to {'look at' if request.preview else 'make'}; ask for rows of some kind")
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
     longest = max(len(example.prompt) for example in spec.examples)
@@ -141,8 +148,10 @@ def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact
     """As many rows as are asked for; a preview leaves none."""
     if request.preview:
         return None
-    rows = request.rows + request.near_miss_rows + request.rehearsal_rows
-    return expected("rows", rows=rows, behaviour=request.behaviour)
+    rows, before = request.rows + request.near_miss_rows + request.rehearsal_rows, artifacts.get("rows")
+    if before is None or request.rows:
+        return expected("rows", rows=rows, behaviour=request.behaviour)
+    return expected("rows", **{**before.meta, "rows": rows + int(before.meta["rows"])})
 
 
 def _way(spec: Spec) -> tuple[str, ...]:
@@ -178,26 +187,25 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     lacks, beside = lacks_memory(price, facts.machine), measured if teacher else None
     fitting = bases_served(facts, beside, context_tokens=bench.context_tokens) if lacks else ()
     name = f"the {request.writer} ({writer.meta['name']})"
-    count = f"{rows} rows of {context.name}"
+    before = facts.artifacts.get("rows")
     return Plan(
         stage="generate",
         run=facts.run,
-        summary=f"a preview: write {count}"
-        if request.preview
-        else f"write {count}, {ordinary} ordinary ones beside them",
+        summary=_summary(request, context, rows, ordinary),
         steps=(
             *bench.steps,
-            *(step.replace("{writer}", name) for step in context.way),
-            f"in at most {request.tries} tries each; a row where reading and drawing differ is dropped with both",
+            *(_written_steps(request, context, name) if rows else ()),
             f"the base answers {ordinary} near misses and ordinary prompts "
             f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured)),
+        inputs=pinned(
+            base=base, teacher=teacher, **beside_base(base, measured), rows=None if request.rows else before
+        ),
         pins={**context.pins, **bench.pins},
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),
-        replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.preview else (),
+        replaces=_replaced(request) if before else (),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
         notes=(
@@ -205,6 +213,26 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
             *((_THINKS_NOTE,) if bench.thinking == "on" and not teacher else ()),
         ),
     )
+
+
+def _summary(request: GenerateRequest, context: GenerateContext, rows: int, ordinary: int) -> str:
+    if not rows:
+        return f"have the base answer {ordinary} ordinary messages, so that nothing is forgotten; no row is written"
+    count = f"{rows} rows of {context.name}"
+    return f"a preview: write {count}" if request.preview else f"write {count}, {ordinary} ordinary ones beside them"
+
+
+def _written_steps(request: GenerateRequest, context: GenerateContext, writer: str) -> tuple[str, ...]:
+    return (
+        *(step.replace("{writer}", writer) for step in context.way),
+        f"in at most {request.tries} tries each; a row where reading and drawing differ is dropped with both",
+    )
+
+
+def _replaced(request: GenerateRequest) -> tuple[str, ...]:
+    if request.preview:
+        return ()
+    return ("the candidate rows of this run",) if request.rows else ("the ordinary rows of this run",)
 
 
 def _seconds(

@@ -19,11 +19,12 @@ from tunesmith.tools.data.answers import solved_twice, write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
+from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.generate import PREVIEW_ROWS, GenerateRequest, GenerateResult
 from tunesmith.tools.data.pools import near_misses
 from tunesmith.tools.data.reader import Reader
-from tunesmith.tools.data.row_file import write_rows
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
@@ -48,6 +49,7 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
         job.agreed(name, sha256)
     bench = bench_at_work(job)
     made = _Making(job, spec, tally, rehearsal, bench)
+    made.keep_rows()
     if teacher:
         with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
             made.written_by(server)
@@ -75,6 +77,15 @@ class _Making:
         self.ordinary = rehearsal
         self.decided = job.dir / "ordinary.json"
 
+    def keep_rows(self) -> None:
+        """Where none is written, the run's rows stay, but for its ordinary ones, which are made anew."""
+        if self.rows or "rows" not in self.job.inputs:
+            return
+        rows = read_rows(self.job.verified("rows").path / "rows.jsonl")
+        rows = [row for row in rows if row.origin not in ORDINARY and row.row_id not in self.stored]
+        self.stored |= {row.row_id for row in rows}
+        self.job.store.add_rows(self.job.run, self.job.step.id, rows)
+
     @property
     def needs_base(self) -> bool:
         """Whether the base has anything to answer."""
@@ -86,8 +97,22 @@ class _Making:
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
         pieces, fillers = shown_pieces(spec) if spec.answer.form == "lines" else ([], [])
         shots = [*pieces, *(Shown(text, {}) for text in fillers)]
-        reader = Reader(spec, log, self.ordinary, request.seed, shots)
+        # Where no row is written none is read back, and the reader has only to tell what is of the kind.
+        read = spec if self.rows else spec.model_copy(update={"attributes": (), "answer": Answer()})
+        reader = Reader(read, log, self.ordinary, request.seed, shots)
         self.job.log(f"the reader: {reader.trust}")
+        if self.rows:
+            self._write(log, reader)
+        atomic_write(
+            self.job.dir / "reader.json",
+            json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
+        )
+        near = near_misses(spec, log, self.near_count, request.seed, reader.not_of_kind) if self.near_count else []
+        ordinary = reader.not_of_kind(self.ordinary) if self.rehearsal_count else []
+        atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
+
+    def _write(self, log: AnswerLog, reader: Reader) -> None:
+        request, spec = self.job.request, self.spec
         composed = spec.answer.form != "written"
         synthesis = Synthesis(
             spec, log, self.rows, request.seed, request.temperature, request.tries, reader,
@@ -99,15 +124,8 @@ class _Making:
             agreed = solved_twice(spec, log, answered)
             for one in answered:
                 self._store(one, agreed.get(one.drawn.row_id))
-        if self.rows and not self.job.store.rows(self.job.step.id):
-            raise StepFailed(f"none of {self.rows} rows was written; the server's log is {server.log}")
-        atomic_write(
-            self.job.dir / "reader.json",
-            json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
-        )
-        near = near_misses(spec, log, self.near_count, request.seed, reader.not_of_kind) if self.near_count else []
-        ordinary = reader.not_of_kind(self.ordinary) if self.rehearsal_count else []
-        atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
+        if not self.job.store.rows(self.job.step.id):
+            raise StepFailed(f"none of {self.rows} rows was written; the server's log is {log.server.log}")
 
     def answered_by(self, server: servers.Server) -> None:
         """What the base answers in its own way, greedy: near misses and rehearsal, both held by the KL term."""
@@ -177,11 +195,13 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": spec.sha256}
     meta |= {"writer": writer.meta["name"], "writer_sha256": writer.sha256}
     meta["unverified"] = json.loads((job.dir / "reader.json").read_text())["unverified"]
+    if not job.request.rows and "rows" in job.inputs:
+        meta |= {name: value for name, value in job.inputs["rows"].meta.items() if name != "rows"}
     return job.publish("rows-preview" if job.request.preview else "rows", folder, meta=meta)
 
 
 def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
-    texts = [row for row in rows if row.origin == "generated"]
+    texts = [row for row in rows if row.origin == "generated"] if job.request.rows else []
     reader = json.loads((job.dir / "reader.json").read_text())
     good = [row for row in texts if not row.attributes["problem"]]
     return GenerateResult(
