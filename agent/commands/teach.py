@@ -20,6 +20,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
 from tunesmith.tools.data.description import OWN_BLIND
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
@@ -155,8 +156,9 @@ def _attribute(attribute: Attribute) -> str:
 
 
 def _answer(spec: Spec) -> str:
-    if spec.answer.form == "written":
+    form = form_of(spec)
+    if not form.composed:
         return "written by the writer, held to the rules"
-    told = f"composed by code as {spec.answer.form}"
+    told = f"composed by code as {form}"
     told += f": {spec.answer.template}" if spec.answer.template else ""
     return told + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")

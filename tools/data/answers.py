@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.similarity import normal
@@ -128,7 +129,7 @@ def answer_problem(spec: Spec, answer: str) -> str:
         return f"rule: not kept: {rule.says}"
     long = len(normal(answer)) >= _LONG_ANSWER_CHARS
     copied = long and normal(answer) in {normal(example.answer) for example in spec.examples}
-    return "copy: the answer is that of an example" if copied and spec.answer.form == "written" else ""
+    return "copy: the answer is that of an example" if copied and not form_of(spec).composed else ""
 
 
 def json_schema(spec: Spec) -> dict[str, object] | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow, Verdict
-from tunesmith.tools.data.example_values import parsed
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.spec import Attribute, Spec
 
@@ -49,7 +49,7 @@ def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> di
     """Rows by the attribute's value in their answers; of one that is no label, by whether it is given."""
     counts: Counter[str] = Counter(dict.fromkeys(attribute.values, 0) if attribute.kind == "label" else {})
     for row in rows:
-        records = parsed(spec, str(row.completion[-1].get("content") or ""))
+        records = form_of(spec).parse(str(row.completion[-1].get("content") or ""))
         for values in records if records else [{}]:
             value = values.get(attribute.name)
             if attribute.kind == "label" or (attribute.kind == "weekday" and value):
@@ -86,7 +86,7 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
 
 def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
     """Attributes that a message may leave out, and nearly no kept row does: nothing would teach what is shown then."""
-    records = [one for row in rows for one in parsed(spec, str(row.completion[-1].get("content") or "")) or ()]
+    records = [one for row in rows for one in form_of(spec).parse(str(row.completion[-1].get("content") or "")) or ()]
     lines = []
     for attribute in spec.attributes if len(records) >= _FEW_ROWS else ():
         missing = sum(one.get(attribute.name) is None for one in records) / len(records)
@@ -111,7 +111,7 @@ def balanced(spec: Spec, judged: Sequence[TrainingRow]) -> list[TrainingRow]:
     So many go that every value is as near to its drawn share as the rarest one allows, and at most two of five.
     """
     rows = list(judged)
-    for label in spec.labels if spec.answer.form != "lines" else ():
+    for label in spec.labels if not form_of(spec).of_records else ():
         drawn_rows = [row for row in rows if row.origin not in ORDINARY and row.attributes.get("records")]
         kept = [row for row in drawn_rows if row.kept]
         if not label.shown or len(kept) < _FEW_ROWS * len(label.values):

@@ -14,10 +14,11 @@ from functools import cached_property
 import jsonschema
 
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
-from tunesmith.tools.data.draw import Draw, Values, answer_of, draw_of
-from tunesmith.tools.data.example_values import overlap, parsed
+from tunesmith.tools.data.draw import Draw, Values, draw_of
+from tunesmith.tools.data.example_values import overlap
 from tunesmith.tools.data.fact_messages import problems
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, languages, shown_kinds
 from tunesmith.tools.data.message_checks import prompt_problem
@@ -44,7 +45,7 @@ class BehaviourChecks:
     """The checks of one behaviour; `cases` are its target cases, whose shared form answers must pass."""
 
     def __init__(self, spec: Spec, cases: list[Case]) -> None:
-        self.spec = spec
+        self.spec, self.answer = spec, form_of(spec)
         shown = [text for example in spec.examples for text in (example.prompt, example.answer)]
         self.allowed = shown_kinds(shown) if spec.told else languages()
         self.form = _shared_form(cases)
@@ -63,14 +64,14 @@ class BehaviourChecks:
             return None
         if row.origin in ORDINARY:
             return self._ordinary(row)
-        message = self.spec.text_of(str(row.prompt[-1].get("content") or ""))
+        message = self.spec.text_of(row.prompt)
         answer = str(row.completion[-1].get("content") or "")
         if self._swapped(message, answer):
             return Verdict("roles", "the message is an answer of the behaviour, and the answer is none")
         for problem in (prompt_problem(self.spec, message), self._form(answer)):
             if problem:
                 return fault_of(problem)
-        if self.spec.answer.form == "written" and cut_off(answer, self.answers, self.allowed):
+        if not self.answer.composed and cut_off(answer, self.answers, self.allowed):
             return Verdict("cut off", f"the answer ends in {answer[-20:]!r}")
         drawn = draw_of(row)
         if drawn is not None and (fault := self._as_drawn(drawn, message, answer, row)):
@@ -104,7 +105,7 @@ class BehaviourChecks:
     def _ordinary(self, row: TrainingRow) -> Verdict | None:
         """An ordinary answer in the form of the behaviour would teach it where it must not show."""
         answer = str(row.completion[-1].get("content") or "")
-        formed = self.spec.answer.form != "written" and self._formed(answer)
+        formed = self.answer.composed and self._formed(answer)
         return Verdict("form", "an ordinary answer in the form of the behaviour") if formed else None
 
     def _formed(self, text: str) -> bool:
@@ -113,20 +114,20 @@ class BehaviourChecks:
         JSON with its keys could, whatever is in them; "{weekday} {time}" alone fits any line of two words, so there
         the values count.
         """
-        records = parsed(self.spec, text)
-        if records is None or self.spec.answer.form == "json":
+        records = self.answer.parse(text)
+        if records is None or self.answer.says_what_it_is:
             return records is not None
         labels = {label.name: label.values for label in self.spec.labels}
         known = all(record.get(name) in {*values, None} for record in records for name, values in labels.items())
         return known and not self._form(text)
 
     def _swapped(self, message: str, answer: str) -> bool:
-        if self.spec.answer.form == "written":
+        if not self.answer.composed:
             return False
         return self._formed(message) and not self._formed(answer)
 
     def _as_drawn(self, drawn: Draw, message: str, answer: str, row: TrainingRow) -> Verdict | None:
-        if (wanted := answer_of(self.spec, drawn)) and answer != wanted:
+        if (wanted := self.answer.compose(drawn.records)) and answer != wanted:
             return Verdict("label", "the answer is not the one that was drawn")
         if self.spec.seeded:
             problem = next(iter(problems(self.spec, drawn, message)), "")
@@ -142,8 +143,8 @@ class BehaviourChecks:
 
     def _ungrounded(self, message: str, answer: str) -> Verdict | None:
         """A value of the answer that the message does not hold, or one of the message that the answer leaves out."""
-        records = parsed(self.spec, answer)
-        if records is None or self.spec.answer.form == "written":
+        records = self.answer.parse(answer)
+        if records is None:
             return None
         if not records:
             lacking = [a for a in self.spec.attributes if a.name in self.spec.answer.needs]

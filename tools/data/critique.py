@@ -17,8 +17,8 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
-from tunesmith.tools.data.duplicates import Diversity
-from tunesmith.tools.data.leak_count import Undecided, undecided_in
+from tunesmith.tools.data.diversity import Diversity
+from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import measured_base
@@ -129,7 +129,7 @@ class CritiqueContext:
     cases: int = 0
     """Of the suites that the request names."""
     marks: int = 0
-    undecided: Undecided = Undecided()
+    undecided: Undecided = NOTHING
     """Of rows whose fate nobody has settled yet."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What decides about rows beside the artifacts, each by its sha256."""
@@ -149,7 +149,7 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
             "critique: held_out takes rows out as test cases, and these rows came without a behaviour that says what a "
             "right answer is; import them again with --behaviour, or leave held_out out"
         )
-    undecided = Undecided()
+    undecided = NOTHING
     if "refuse" in (request.on_leak, request.contradictory):
         undecided = undecided_in(inputs, suite.cases, request.leak)
     return CritiqueContext(len(suite.cases), len(marks), undecided, pins_of(request, suite, marks, spec))

@@ -17,6 +17,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
@@ -30,7 +31,7 @@ from tunesmith.tools.data.critique import (
     suite_of,
     wrote_them,
 )
-from tunesmith.tools.data.duplicates import Duplicates, diversity
+from tunesmith.tools.data.diversity import diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, secret_fault, text_fault
 from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, text_of
 from tunesmith.tools.data.leak_count import held_against
@@ -38,7 +39,7 @@ from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import Likeness, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_held_out
 from tunesmith.tools.data.variants import variants
@@ -82,7 +83,9 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
     asserted = tuple(rule for rule in spec.rules if rule not in critic.refuted)
-    write_held_out(spec.model_copy(update={"rules": asserted}), job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
+    write_held_out(
+        spec.model_copy(update={"rules": asserted}), job.dir / "dataset" / CASES, held, judged=job.request.rubrics
+    )
     artifact = _publish(job, base.path, kept, varied, dropped, held.cases)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
@@ -139,7 +142,7 @@ def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
 
 
 def _settled_contradictions(job: Job[CritiqueRequest], repeats: Repeats) -> None:
-    """Refuse to go on with rows of a person that contradict each other, unless the request says what becomes of them."""
+    """Refuse to go on with a person's rows that contradict each other, unless the request says what becomes of them."""
     if not repeats.contradicted or job.request.contradictory != "refuse":
         return
     row, other = next(iter(repeats.contradicted.items()))
@@ -153,15 +156,14 @@ class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
     def __init__(self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest, marks: Sequence[Mark] = ()) -> None:
-        self.spec, self.request = spec, request
+        self.spec, self.form, self.request = spec, form_of(spec), request
         self.marks = {normal(mark.message, digits_count=True): mark for mark in marks}
         self.checks = BehaviourChecks(spec, [case for case in cases if case.block == "target"])
         self.gate = LeakGate(cases, spec.slot, request.leak)
-        self.duplicates = Duplicates(request.near_duplicate)
+        self.seen = Likeness()
         self.answers: dict[str, str] = {}
         self.doubts, self.repeats = Doubts(), Repeats({}, {})
         self.refuted: list[Rule] = []
-        """Rules that were concluded from examples, and that a row of a person's does not keep."""
         self.leaks: list[Pair] = []
         self.blind_leaks: set[str] = set()
         """Rows that give a blind case away."""
@@ -218,6 +220,11 @@ class Critic:
             self._doubt(row)
         return fault
 
+    @property
+    def borne_out(self) -> Spec:
+        """The spec without the rules that were concluded from examples and that a row of a person's does not keep."""
+        return self.spec.model_copy(update={"rules": tuple(r for r in self.spec.rules if r not in self.refuted)})
+
     def _doubt(self, row: TrainingRow) -> None:
         broken = self.checks.broken_guesses(answer_of_row(row))
         self.refuted += [rule for rule in broken if rule not in self.refuted]
@@ -269,14 +276,17 @@ class Critic:
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
         answer = answer_of_row(row)
-        written = self.spec.answer.form == "written" and row.origin not in ORDINARY
+        written = not self.form.composed and row.origin not in ORDINARY
         if written and len(answer) >= _LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
-        exact = row.origin in ORDINARY or self.spec.answer.form in ("text", "lines")
-        duplicate = self.duplicates.check(row.row_id, self.text_of(row), digits_count=exact)
-        return Verdict("duplicate", f"{duplicate[1]:.0f} of 100 like row {duplicate[0]}") if duplicate else None
+        exact = row.origin in ORDINARY or self.form.near_copies_differ
+        text = self.text_of(row)
+        if like := self.seen.match(text, self.request.near_duplicate, digits_count=exact, contained=False):
+            return Verdict("duplicate", f"{like.score:.0f} of 100 like row {like.name}")
+        self.seen.add(row.row_id, text)
+        return None
 
 
 def split_of(row: TrainingRow, valid_share: float) -> str:

@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.answer_shape import fill
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.computed import with_computed
+from tunesmith.tools.data.json_values import Values as Values
+from tunesmith.tools.data.json_values import in_order
 from tunesmith.tools.data.ranges import drawn_number
-from tunesmith.tools.data.spec import Attribute, Situation, Spec
+from tunesmith.tools.data.situations import Situation
+from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import MONTHS, draw_value, said
 
 T = TypeVar("T")
-Values = dict[str, str | None]
 Pools = Callable[[Attribute, Values, int], str]
 """The value of an open attribute for the other values of a row and the row's number; empty: there is none."""
 LINES = (1, 1, 2, 2, 3)
@@ -73,7 +76,7 @@ def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
     rng = random.Random(f"{seed}/{index}")
     if spec.seeded:
         return _seeded(spec, seed, index, rng)
-    if spec.answer.form != "lines":
+    if not form_of(spec).of_records:
         return _drawn(spec, seed, index, [_record(spec, seed, index, rng, pools)], rng)
     empty = bool(spec.answer.otherwise) and in_turn([True, *[False] * _empties(spec)], f"{seed}/empty", index)
     count = 0 if empty else in_turn(LINES, f"{seed}/lines", index)
@@ -89,9 +92,9 @@ def _empties(spec: Spec) -> int:
 def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
     surfaces = [
         {
-            a.name: surface
-            for a in spec.attributes
-            if (value := record.get(a.name)) is not None and (surface := _surface(a, value, rng))
+            path: surface
+            for path, attribute in spec.leaves(record)
+            if (value := record.get(path)) is not None and (surface := _surface(attribute, value, rng))
         }
         for record in records
     ]
@@ -109,42 +112,91 @@ def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools 
     values: Values = {}
     for label in spec.labels:
         values[label.name] = in_turn(_dealt(label), f"{seed}/{label.name}", index)
+    drawing = _Drawing(spec, seed, index, rng, pools, values)
     for attribute in spec.attributes:
-        if attribute.kind == "label":
+        if attribute.kind == "label" and attribute.plain:
             if attribute.absent_share and rng.random() < attribute.absent_share:
                 values[attribute.name] = None
-            continue
-        values[attribute.name] = _value(spec, attribute, values, index, rng, pools)
-    if spec.answer.form != "lines" and not any(v for n, v in values.items() if not _is_topic(spec, n)):
-        return _at_least_one(spec, values, rng)
-    return values
+        else:
+            drawing.draw(attribute, attribute.name)
+    if not form_of(spec).of_records and not any(v for path, v in values.items() if not _is_topic(spec, path)):
+        values = _at_least_one(spec, values, rng)
+    return with_computed(spec, values)
 
 
-def _is_topic(spec: Spec, name: str) -> bool:
-    return not spec.attribute(name).shown
+def _is_topic(spec: Spec, path: str) -> bool:
+    return not spec.attribute(path).shown
 
 
 def _at_least_one(spec: Spec, values: Values, rng: random.Random) -> Values:
     """A message that says nothing of anything is none of the kind: one typed value is drawn after all."""
-    typed = [a for a in spec.attributes if a.typed and a.shown]
+    typed = [a for a in spec.attributes if a.typed and a.shown and a.plain]
     if not typed:
         return values
     chosen = rng.choice(typed)
     return {**values, chosen.name: draw_value(chosen, rng)}
 
 
-def _value(
-    spec: Spec, attribute: Attribute, values: Values, index: int, rng: random.Random, pools: Pools | None
-) -> str | None:
-    if any(values.get(label) in absent for label, absent in attribute.absent_where.items()):
-        return None
-    if attribute.absent_share and rng.random() < attribute.absent_share:
-        return None
-    if not attribute.shown and any(values.get(a.name) for a in spec.attributes if a.open and a.shown):
-        return None  # the message is about something already
-    if attribute.values or attribute.typed:
-        return draw_value(attribute, rng)
-    return (pools(attribute, values, index) if pools else "") or None
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """The values of one record, as they are drawn one after another into `values`."""
+
+    spec: Spec
+    seed: int
+    index: int
+    rng: random.Random
+    pools: Pools | None
+    values: Values
+
+    def draw(self, attribute: Attribute, path: str) -> None:
+        """Everything of one attribute: its value, those of its list, or of what it holds."""
+        if attribute.kind == "computed":
+            return
+        if self._absent(attribute):
+            self.values[path] = None
+        elif attribute.many is None:
+            self._one(attribute, path, self.index)
+        else:
+            self._several(attribute, path, attribute.many)
+
+    def _absent(self, attribute: Attribute) -> bool:
+        if any(self.values.get(label) in absent for label, absent in attribute.absent_where.items()):
+            return True
+        if attribute.absent_share and self.rng.random() < attribute.absent_share:
+            return True
+        return not attribute.shown and any(  # the message is about something already
+            self.values.get(a.name) for a in self.spec.attributes if a.open and a.shown and a.plain
+        )
+
+    def _several(self, attribute: Attribute, path: str, many: tuple[int, int]) -> None:
+        least, most = many
+        count = in_turn(range(least, most + 1), f"{self.seed}/{path}/many", self.index)
+        if attribute.kind == "label":
+            for number, value in enumerate(self._set(attribute, path, count)):
+                self.values[f"{path}[{number}]"] = value
+            return
+        for number in range(count):
+            self._one(attribute, f"{path}[{number}]", self.index * most + number)
+
+    def _set(self, attribute: Attribute, path: str, count: int) -> list[str]:
+        """So many values of a label, all of them as often in turn, in the order in which the label names them."""
+        chosen: dict[str, None] = {}
+        turn = self.index * (attribute.many or (1, 1))[1]
+        while len(chosen) < count:
+            chosen[in_turn(list(attribute.values), f"{self.seed}/{path}", turn)] = None
+            turn += 1
+        return in_order(attribute, list(chosen))
+
+    def _one(self, attribute: Attribute, path: str, turn: int) -> None:
+        if attribute.kind == "object":
+            for inner in attribute.attributes:
+                self.draw(inner, f"{path}.{inner.name}")
+        elif attribute.kind == "label":
+            self.values[path] = in_turn(_dealt(attribute), f"{self.seed}/{path}", turn)
+        elif attribute.values or attribute.typed:
+            self.values[path] = draw_value(attribute, self.rng)
+        else:
+            self.values[path] = (self.pools(attribute, self.values, turn) if self.pools else "") or None
 
 
 def _dealt(label: Attribute) -> list[str]:
@@ -165,40 +217,7 @@ def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
 
 def answer_of(spec: Spec, drawn: Draw) -> str:
     """The answer that the drawn values make; empty where a model has to write it."""
-    if spec.answer.form == "json":
-        shown = {a.name: _json_value(spec, a, drawn.values.get(a.name)) for a in spec.attributes if a.shown}
-        return json.dumps(shown, ensure_ascii=False)
-    if spec.answer.form == "lines":
-        lines = [fill(spec.answer.template, _shown(spec, record)) for record in drawn.records]
-        return "\n".join(lines) or spec.answer.otherwise
-    if spec.answer.form == "text":
-        lacking = any(drawn.values.get(name) is None for name in spec.answer.needs)
-        return spec.answer.otherwise if lacking else fill(spec.answer.template, _shown(spec, drawn.values))
-    return ""
-
-
-def _shown(spec: Spec, values: Values) -> dict[str, str]:
-    return {a.name: values.get(a.name) or a.absent_as or "" for a in spec.attributes if a.shown}
-
-
-def _json_value(spec: Spec, attribute: Attribute, value: str | None) -> object:
-    """A drawn value with the type that the examples give it."""
-    if value is None:
-        return attribute.absent_as
-    seen = json_values(spec, attribute.name)
-    if seen and all(isinstance(one, bool | int | float) for one in seen):
-        return json.loads(value)
-    return value
-
-
-def json_values(spec: Spec, name: str) -> list[object]:
-    """What the examples answer under a key, but for null."""
-    objects = []
-    for example in spec.examples:
-        value = json.loads(example.answer).get(name)
-        if value is not None:
-            objects.append(value)
-    return objects
+    return form_of(spec).compose(drawn.records)
 
 
 # Messages that begin with a fact

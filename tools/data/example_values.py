@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tunesmith.tools.data.answer_shape import pattern_of
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.draw import Values
+from tunesmith.tools.data.json_values import Values
 from tunesmith.tools.data.ranges import number_in
-from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import found, holds
 
 TOPIC = "topic"
@@ -33,46 +32,11 @@ class Shown:
     surfaces: dict[str, str] = field(default_factory=dict)
 
 
-def parsed(spec: Spec, answer: str) -> list[Values] | None:
-    """The records that an answer of the behaviour holds; None where it has not its form."""
-    if spec.answer.form == "json":
-        try:
-            value = json.loads(answer)
-        except ValueError:
-            return None
-        names = [a.name for a in spec.attributes if a.shown]
-        if not isinstance(value, dict) or not set(names) <= set(value):
-            return None
-        return [{n: None if value[n] is None else _text(value[n]) for n in names}]
-    if spec.answer.form not in ("text", "lines"):
-        return None
-    if spec.answer.otherwise and answer.strip() == spec.answer.otherwise.strip():
-        return []
-    pattern = pattern_of(spec.answer.template)
-    lines = answer.strip().split("\n") if spec.answer.form == "lines" else [answer.strip()]
-    matches = [pattern.fullmatch(line) for line in lines]
-    return [_values(spec, m.groupdict()) for m in matches if m] if all(matches) else None
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _values(spec: Spec, groups: dict[str, str]) -> Values:
-    return {
-        n: None if v == spec.attribute(n).absent_as and _may_lack(spec.attribute(n)) else v for n, v in groups.items()
-    }
-
-
-def _may_lack(attribute: Attribute) -> bool:
-    return bool(attribute.absent_share or attribute.absent_where or attribute.absent_as)
-
-
 def shown_examples(spec: Spec) -> list[Shown]:
     """The examples with their values, whole messages; of an answer that is a list, its first record alone."""
     made = []
     for example in spec.examples:
-        records = parsed(spec, example.answer)
+        records = form_of(spec).parse(example.answer)
         values: Values = records[0] if records else dict.fromkeys(spec.answer.needs)
         surfaces = surfaces_in(spec, values, example.prompt)
         if any(a.name == TOPIC for a in spec.attributes) and not _says_something(spec, values):
@@ -96,17 +60,17 @@ def _topic(message: str, surfaces: dict[str, str]) -> str:
 def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
     """How the message says each value that stands in it letter for letter or that code can find."""
     surfaces = {}
-    for attribute in spec.attributes:
-        value = values.get(attribute.name)
-        if value is None:
+    for path, attribute in spec.leaves(values):
+        value = values.get(path)
+        if value is None or attribute.kind == "computed":
             continue
         if number := number_in(attribute, value, message):
-            surfaces[attribute.name] = number
+            surfaces[path] = number
         elif holds(message, value):
             if attribute.typed or attribute.kind == "copied":
-                surfaces[attribute.name] = value
+                surfaces[path] = value
         elif attribute.typed and (there := found(attribute, message)):
-            surfaces[attribute.name] = there[0]
+            surfaces[path] = there[0]
     return surfaces
 
 
@@ -115,7 +79,7 @@ def shown_pieces(spec: Spec) -> tuple[list[Shown], list[str]]:
     pieces: list[Shown] = []
     fillers: list[str] = []
     for example in spec.examples:
-        records = parsed(spec, example.answer) or []
+        records = form_of(spec).parse(example.answer) or []
         sentences = _sentences(example, len(records))
         left = list(sentences)
         for record in records:
@@ -154,7 +118,7 @@ def stems(text: str) -> set[str]:
 
 def values_of(spec: Spec, name: str, where: Values) -> list[str]:
     """What the examples say of an attribute, first where their labels are those of `where`; else all of them."""
-    records = [record for example in spec.examples for record in (parsed(spec, example.answer) or [])]
+    records = [record for example in spec.examples for record in (form_of(spec).parse(example.answer) or [])]
     all_values = [value for record in records if (value := record.get(name)) is not None]
     fitting = [
         value

@@ -19,6 +19,7 @@ from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.reader import reads_whole
 from tunesmith.tools.data.spec import Spec
@@ -134,13 +135,16 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     spec = load_behaviour(request.behaviour)
     rehearsal = load_rehearsal(request.behaviour)
     if not request.rows and (request.preview or not request.near_miss_rows + request.rehearsal_rows):
-        raise BadInput(f"rows=0 leaves nothing to {'look at' if request.preview else 'make'}; ask for rows of some kind")
+        raise BadInput(
+            f"rows=0 leaves nothing to {'look at' if request.preview else 'make'}; ask for rows of some kind"
+        )
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
     longest = max(len(example.prompt) for example in spec.examples)
     tokens = _TOKENS_PER_FACT if spec.seeded else _TOKENS_AROUND + longest // 4
-    tokens += spec.max_tokens // 2 if spec.answer.form == "written" or reads_whole(spec) else 0
-    tokens += spec.max_tokens // 4 if spec.answer.form == "written" else 0  # half of them are solved a second time
+    written = not form_of(spec).composed
+    tokens += spec.max_tokens // 2 if written or reads_whole(spec) else 0
+    tokens += spec.max_tokens // 4 if written else 0  # half of them are solved a second time
     return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec), spec.always)
 
 
@@ -158,10 +162,10 @@ def _way(spec: Spec) -> tuple[str, ...]:
     """How rows come about, in words; what stands in place of {writer} is the model's name."""
     names = ", ".join(a.name for a in spec.attributes) or "nothing"
     drawn = f"draw what each row is about ({names}) from the behaviour's spec (sha256 {spec.sha256[:12]})"
-    form = spec.answer.form
+    form = form_of(spec)
     composed = f"{{writer}} answers each message, held to {len(spec.rules)} rules"
     composed += "; a second time where answers are values: only what both agree on may become a test case"
-    if form != "written":
+    if form.composed:
         composed = f"code composes each answer ({form}) from what was drawn"
     return drawn, "{writer} writes each message, then reads it back without knowing what was drawn", composed
 
@@ -199,9 +203,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
             f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(
-            base=base, teacher=teacher, **beside_base(base, measured), rows=None if request.rows else before
-        ),
+        inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured), rows=None if request.rows else before),
         pins={**context.pins, **bench.pins},
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),

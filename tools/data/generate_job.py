@@ -14,6 +14,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answers import solved_twice, write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
@@ -21,7 +22,8 @@ from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.generate import PREVIEW_ROWS, GenerateRequest, GenerateResult
-from tunesmith.tools.data.pools import near_misses
+from tunesmith.tools.data.held_out import text_of
+from tunesmith.tools.data.near_misses import near_misses
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.data.spec import Answer, Spec
@@ -34,6 +36,9 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.serving.thoughts import without_thought
+
+_PROMPTS_AT_ONCE = 16
+"""Ordinary prompts that are read together, at least."""
 
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
@@ -95,7 +100,7 @@ class _Making:
         """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
         request, spec = self.job.request, self.spec
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
-        pieces, fillers = shown_pieces(spec) if spec.answer.form == "lines" else ([], [])
+        pieces, fillers = shown_pieces(spec) if form_of(spec).of_records else ([], [])
         shots = [*pieces, *(Shown(text, {}) for text in fillers)]
         # Where no row is written none is read back, and the reader has only to tell what is of the kind.
         read = spec if self.rows else spec.model_copy(update={"attributes": (), "answer": Answer()})
@@ -107,13 +112,13 @@ class _Making:
             self.job.dir / "reader.json",
             json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
         )
-        near = near_misses(spec, log, self.near_count, request.seed, reader.not_of_kind) if self.near_count else []
-        ordinary = reader.not_of_kind(self.ordinary) if self.rehearsal_count else []
+        near = near_misses(spec, log, self.near_count, request.seed, self._kept_messages(), reader.other_kinds)
+        ordinary = self._ordinary(reader)
         atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
 
     def _write(self, log: AnswerLog, reader: Reader) -> None:
         request, spec = self.job.request, self.spec
-        composed = spec.answer.form != "written"
+        composed = form_of(spec).composed
         synthesis = Synthesis(
             spec, log, self.rows, request.seed, request.temperature, request.tries, reader,
             keep=self._store if composed else lambda written: None,
@@ -127,12 +132,26 @@ class _Making:
         if not self.job.store.rows(self.job.step.id):
             raise StepFailed(f"none of {self.rows} rows was written; the server's log is {log.server.log}")
 
+    def _kept_messages(self) -> list[str]:
+        """The messages of rows that nothing is wrong with, as far as is known: written here, or a person's."""
+        rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
+        return [text_of(self.spec, r) for r in rows if r.origin not in ORDINARY and not r.attributes.get("problem")]
+
+    def _ordinary(self, reader: Reader) -> list[str]:
+        """As many ordinary prompts as are wanted that are not of the behaviour's own kind."""
+        left = random.Random(self.job.request.seed).sample(self.ordinary, len(self.ordinary))
+        chosen: list[str] = []
+        while left and len(chosen) < self.rehearsal_count:
+            count = max(_PROMPTS_AT_ONCE, self.rehearsal_count - len(chosen))
+            some, left = left[:count], left[count:]
+            chosen += reader.not_of_kind(some)
+        return chosen[: self.rehearsal_count]
+
     def answered_by(self, server: servers.Server) -> None:
         """What the base answers in its own way, greedy: near misses and rehearsal, both held by the KL term."""
         decided = json.loads(self.decided.read_text())
-        chosen = random.Random(self.job.request.seed).sample(decided["ordinary"], len(decided["ordinary"]))
-        prompts = {f"n{n:04d}": text for n, text in enumerate(decided["near"][: self.near_count])}
-        prompts |= {f"r{n:04d}": text for n, text in enumerate(chosen[: self.rehearsal_count])}
+        prompts = {f"n{n:04d}": text for n, text in enumerate(decided["near"])}
+        prompts |= {f"r{n:04d}": text for n, text in enumerate(decided["ordinary"])}
         log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
         tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens

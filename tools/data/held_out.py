@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.draw import draw_of
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
-from tunesmith.tools.data.own_cases import Likeness, groups_of, levels, pool_of, unseen
+from tunesmith.tools.data.own_cases import Alike, groups_of, levels, pool_of, unseen
 from tunesmith.tools.data.own_rows import is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
@@ -37,7 +38,7 @@ _NEAR_SHARE = 0.34
 """Of the near misses, so many at most."""
 _LOST_SHARE = 0.25
 """Of a person's rows, so many at most are left out for being like a case."""
-_ALIKE = (
+_TOO_ALIKE = (
     "your messages are so alike that some of those trained on are nearly blind cases: what the verdict says of new "
     "messages may be too good; messages of other kinds among your rows would tell"
 )
@@ -83,15 +84,15 @@ def hold_out(
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
     marked = {normal(case.prompt, digits_count=True) for case in gold}
     others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
-    others = [row for row in others if (known or row.origin != "generated") and unseen(spec, row)]
+    others = unseen(spec, [row for row in others if known or row.origin != "generated"])
     wanted = max(0, count - len(gold))
     pool = pool_of(others, wanted)
     usual, *narrower = levels(threshold)
     held = _held(spec, rows, gold, pool, wanted, near, usual)
-    for likeness in narrower:
+    for alike in narrower:
         if _lost(rows, held) <= _LOST_SHARE * sum(map(is_persons, own)):
             break
-        held = replace(_held(spec, rows, gold, pool, wanted, near, likeness), note=_ALIKE)
+        held = replace(_held(spec, rows, gold, pool, wanted, near, alike), note=_TOO_ALIKE)
     return held
 
 
@@ -102,25 +103,25 @@ def _held(
     pool: Sequence[TrainingRow],
     count: int,
     near: Sequence[TrainingRow],
-    likeness: Likeness,
+    alike: Alike,
 ) -> HeldOut:
     """The cases, `count` of them of the pool, and the rows without them and whatever is like one of them."""
-    groups = _groups(spec, pool, likeness)
+    groups = _groups(spec, pool, alike)
     chosen = _whole_groups(pool, groups, count)
     if not (gold or chosen or near):
         return HeldOut(list(rows))
     cases = [_case(spec, f"{spec.name}-gold-{n:02d}", one.prompt) for n, one in enumerate(gold, 1)]
     cases += [_case(spec, row.row_id, text_of(spec, row)) for row in (*chosen, *near)]
     ids = {row.row_id for row in (*chosen, *near)}
-    gate = LeakGate(cases, spec.slot, likeness.score)
+    gate = LeakGate(cases, spec.slot, alike.score)
     same = {normal(str(case.vars[spec.slot]), digits_count=True) for case in cases}
     shown = {value: row.row_id for row in chosen for value in _answered_values(spec, row)}
 
     def why(row: TrainingRow) -> str:
         text = text_of(spec, row)
-        if not likeness.runs_count and is_persons(row):
+        if not alike.runs_count and is_persons(row):
             return "the same message as a blind case" if normal(text, digits_count=True) in same else ""
-        digits_count = row.origin in ORDINARY or (likeness.digits_count and is_persons(row))
+        digits_count = row.origin in ORDINARY or (alike.digits_count and is_persons(row))
         return str(gate.check(row.row_id, [text], digits_count=digits_count) or "")
 
     return HeldOut(
@@ -137,10 +138,10 @@ def _lost(rows: Sequence[TrainingRow], held: HeldOut) -> int:
     return gone - len(held.of("own"))
 
 
-def _groups(spec: Spec, rows: Sequence[TrainingRow], likeness: Likeness) -> dict[str, str]:
+def _groups(spec: Spec, rows: Sequence[TrainingRow], alike: Alike) -> dict[str, str]:
     """Row → what it has in common with others: the value that it answers, or of a person's row that it is like them."""
     persons = [row for row in rows if is_persons(row)]
-    first = groups_of([text_of(spec, row) for row in persons], likeness)
+    first = groups_of([text_of(spec, row) for row in persons], alike)
     groups = {row.row_id: persons[place].row_id for row, place in zip(persons, first, strict=True)}
     for row in rows:
         if values := sorted(_answered_values(spec, row)):
@@ -176,7 +177,7 @@ def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]
     made = []
     for row in rows:
         own = row.origin != "generated"
-        known = own or spec.answer.form != "written" or row.attributes.get("agreed") is True
+        known = own or form_of(spec).composed or row.attributes.get("agreed") is True
         by, at = (account(), now()) if own else ("", "")
         answer = answer_of_row(row) if known else ""
         made.append(KnownCase(text_of(spec, row), answer, "own" if own else "written", by, at, seeds[row.row_id]))
@@ -217,7 +218,7 @@ def _can_be_asked(row: TrainingRow) -> bool:
 
 def text_of(spec: Spec, row: TrainingRow) -> str:
     """A row's own text: what the behaviour's prompt is around, or the whole prompt of an ordinary row."""
-    return spec.text_of(str(row.prompt[-1].get("content") or ""))
+    return spec.text_of(row.prompt)
 
 
 def answer_of_row(row: TrainingRow) -> str:

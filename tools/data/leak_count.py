@@ -53,6 +53,9 @@ class Undecided(NamedTuple):
         return f"{self.contradicted} of {self.of} rows answer a message that another row answers otherwise"
 
 
+NOTHING = Undecided()
+
+
 def _s(count: int) -> str:
     return "s" if count == 1 else ""
 
@@ -68,7 +71,7 @@ def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Und
     they can be counted while a person waits."""
     rows = inputs.made("rows")
     if rows is None:
-        return Undecided()
+        return NOTHING
     cases = held_against(named, inputs.made("suite"))
     if len(cases) * int(rows.meta["rows"]) > _MOST_COMPARISONS:
         cases = []
@@ -81,7 +84,7 @@ def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Und
     try:
         return Undecided(*confined_answer(counted, argument, "the rows", _LIMITS))
     except (BadInput, OverLimits):  # critique itself says what is wrong with them
-        return Undecided()
+        return NOTHING
 
 
 def counted(argument: Mapping[str, Any]) -> Iterator[Undecided]:

@@ -11,7 +11,7 @@ from rapidfuzz import fuzz
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.import_formats import SHOWN
 from tunesmith.tools.data.own_rows import is_persons
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import normal, runs
 from tunesmith.tools.data.spec import Spec
 
 _POOL_LEAST, _POOL_TIMES = 200, 5
@@ -20,7 +20,7 @@ _RUN, _FRAME_FROM = 8, 3
 """Words in a row that two messages share; in so many messages they are a frame, and say nothing."""
 
 
-class Likeness(NamedTuple):
+class Alike(NamedTuple):
     """From where on two messages count as alike."""
 
     score: float
@@ -30,47 +30,44 @@ class Likeness(NamedTuple):
     """Whether eight words in a row that both hold are enough."""
 
 
-def levels(threshold: float) -> tuple[Likeness, ...]:
-    """Likeness as the leakage gate sees it, then narrower for rows that are all alike, down to the same text."""
-    return Likeness(threshold), Likeness(max(95.0, threshold), True), Likeness(100.0, True, False)
+def levels(threshold: float) -> tuple[Alike, ...]:
+    """As the leakage gate sees it, then narrower for rows that are all alike, down to the same text."""
+    return Alike(threshold), Alike(max(95.0, threshold), True), Alike(100.0, True, False)
 
 
-def unseen(spec: Spec, row: TrainingRow) -> bool:
-    """Whether nobody was shown a person's row: the behaviour's examples are, and the first rows that an import takes."""
-    if not is_persons(row):
-        return True
-    said = normal(str(row.prompt[-1].get("content") or ""), digits_count=True)
-    shown = {normal(spec.render(example.prompt), digits_count=True) for example in spec.examples}
-    return int(row.attributes.get("number") or SHOWN + 1) > SHOWN and said not in shown
+def unseen(spec: Spec, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """The rows without those of a person's that were shown: as examples, or as the first that an import takes."""
+    shown = {normal(example.prompt, digits_count=True) for example in spec.examples}
+    return [row for row in rows if not (is_persons(row) and (_is_first(row) or _message(spec, row) in shown))]
+
+
+def _is_first(row: TrainingRow) -> bool:
+    return int(row.attributes.get("number") or SHOWN + 1) <= SHOWN
+
+
+def _message(spec: Spec, row: TrainingRow) -> str:
+    return normal(spec.text_of(row.prompt), digits_count=True)
 
 
 def pool_of(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
     """The rows that `count` cases are chosen from: of a person's no more than can be compared."""
-    most, taken, pool = max(_POOL_LEAST, _POOL_TIMES * count), 0, []
-    for row in rows:
-        taken += is_persons(row)
-        if not is_persons(row) or taken <= most:
-            pool.append(row)
-    return pool
+    persons = [row.row_id for row in rows if is_persons(row)]
+    beyond = set(persons[max(_POOL_LEAST, _POOL_TIMES * count) :])
+    return [row for row in rows if row.row_id not in beyond]
 
 
-def groups_of(texts: Sequence[str], likeness: Likeness) -> list[int]:
+def groups_of(texts: Sequence[str], alike: Alike) -> list[int]:
     """For each text the place of the first one that it is like, directly or through others."""
-    words = [normal(text, digits_count=likeness.digits_count) for text in texts]
-    runs = [_runs(text) if likeness.runs_count else set() for text in words]
-    holders = Counter(run for own in runs for run in own)
+    words = [normal(text, digits_count=alike.digits_count) for text in texts]
+    held = [set(runs(text, _RUN)) if alike.runs_count else set() for text in words]
+    holders = Counter(run for own in held for run in own)
     group = list(range(len(texts)))
     for place, text in enumerate(words):
         for other in range(place):
             if group[other] == group[place]:
                 continue
-            shared = any(holders[run] < _FRAME_FROM for run in runs[place] & runs[other])
-            if shared or fuzz.ratio(text, words[other], score_cutoff=likeness.score):
+            shared = any(holders[run] < _FRAME_FROM for run in held[place] & held[other])
+            if shared or fuzz.ratio(text, words[other], score_cutoff=alike.score):
                 first, last = sorted((group[other], group[place]))
                 group = [first if one == last else one for one in group]
     return group
-
-
-def _runs(words: str) -> set[tuple[str, ...]]:
-    parts = words.split()
-    return {tuple(parts[n : n + _RUN]) for n in range(len(parts) - _RUN + 1)}

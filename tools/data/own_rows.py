@@ -104,8 +104,10 @@ class Doubts:
         """A sentence for each kind of doubt, the commonest first; `rows` of the person's there are in all."""
         ordered = sorted(self._rows.items(), key=lambda pair: -len(pair[1]))
         return tuple(
-            f"{len(ids)} of your {rows} rows "
-            + (f"do not keep what your examples seemed to say ({rule})" if rule else f"look odd ({self._reasons[kind]})")
-            + f"; they are trained on as they are, the first is {ids[0]}"
+            f"{len(ids)} of your {rows} rows {self._what(kind, rule)}; they are trained on as they are, the first is "
+            f"{ids[0]}"
             for (kind, rule), ids in ordered[:_NOTES_MOST]
         )
+
+    def _what(self, kind: str, rule: str) -> str:
+        return f"do not keep what your examples seemed to say ({rule})" if rule else f"look odd ({self._reasons[kind]})"

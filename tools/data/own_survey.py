@@ -112,7 +112,8 @@ def _rows(sources: Sequence[Mapping[str, Any]]) -> Iterator[TrainingRow | None]:
     """The rows of all sources, each named by its file and record; None for a record that is none."""
     for source in sources:
         name = Path(source["files"][0]).name
-        for kind, *values in take(source):
+        items: Iterator[Any] = take(source)
+        for kind, *values in items:
             if kind == "stopped":
                 raise BadInput(f"{name}: {values[0]}")
             if kind == "row":

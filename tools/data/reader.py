@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
+from tunesmith.tools.data.candidates import yes
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.example_values import Shown, parsed
+from tunesmith.tools.data.example_values import Shown
 from tunesmith.tools.data.reading import (
     Disagreement,
     answer_request,
     disagreements,
     kind_request,
     label_request,
-    yes,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
@@ -39,6 +40,8 @@ class Trust(Frozen):
     """Share of the examples that it takes for the kind."""
     kind_no: float = 0.0
     """Share of ordinary prompts that it does not take for the kind."""
+    kind_least: float = 0.0
+    """Of the examples, the lowest probability that it gives to one being of the kind."""
     kind_cut: float = 0.5
     """Probability of yes from which a message counts as of the kind."""
 
@@ -133,13 +136,13 @@ class Reader:
     @property
     def apart(self) -> set[str]:
         """The labels that are read by themselves, for a choice of a few is told better than a whole answer."""
-        asked = self.spec.labels if self.spec.answer.form != "lines" else ()
+        asked = self.spec.labels if not form_of(self.spec).of_records else ()
         return {label.name for label in asked if label.shown and self.trust.label(label.name)}
 
     @property
     def unverified(self) -> list[str]:
         """What the answer shows and neither code nor this reader can find in a message: it is drawn, and only hoped."""
-        if self.spec.seeded or self.spec.answer.form == "written":
+        if self.spec.seeded or not form_of(self.spec).composed:
             return []
         whole = self.whole and self.trust.reads_answers
         read = [a for a in self.spec.attributes if a.shown and a.kind in ("label", "text")]
@@ -160,13 +163,14 @@ class Reader:
                 self._count(attribute.name, there, "other" if attribute.name in differ else there)
 
     def _parsed(self, text: str) -> Values | None:
-        records = parsed(self.spec, text)
+        records = form_of(self.spec).parse(text)
         return records[0] if records else None
 
     def of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
         """Of each message, the probability that it is of the kind; empty where the reader cannot tell."""
-        if not self.trust.kind:
-            return {}
+        return self._of_kind(messages) if self.trust.kind else {}
+
+    def _of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
         requests = [
             kind_request(self.spec, text, self.others, self.asker.model, f"k/{identity}")
             for identity, text in messages.items()
@@ -179,9 +183,15 @@ class Reader:
         kinds = self.of_kind({text: text for text in texts})
         return [text for text in texts if kinds.get(text, 0.0) < self.trust.kind_cut]
 
+    def other_kinds(self, texts: Sequence[str]) -> list[str]:
+        """The texts that are surely none of the kind, the surest first: less likely to be than each of the examples."""
+        kinds = self._of_kind({text: text for text in texts})
+        below = min(self.trust.kind_cut, self.trust.kind_least)
+        return sorted((text for text in kinds if kinds[text] < below), key=lambda text: kinds[text])
+
     def _tried_out(self) -> Trust:
         spec, model = self.spec, self.asker.model
-        labels = [a for a in spec.labels if a.shown] if spec.answer.form != "lines" else []
+        labels = [a for a in spec.labels if a.shown] if not form_of(spec).of_records else []
         requests: list[ChatRequest] = []
         for place, example in enumerate(spec.examples):
             requests += [
@@ -206,13 +216,14 @@ class Reader:
             answers=self._answers_right(answers) if self.whole else 1.0,
             kind_yes=round(sum(p >= cut for p in kind) / max(1, len(kind)), 3),
             kind_no=round(sum(p < cut for p in ordinary) / max(1, len(ordinary)), 3),
+            kind_least=round(min(kind, default=0.0), 4),
             kind_cut=cut,
         )
 
     def _label_right(self, label: Attribute, answers: Mapping[str, object]) -> float:
         right = counted = 0
         for place, example in enumerate(self.spec.examples):
-            records = parsed(self.spec, example.answer)
+            records = form_of(self.spec).parse(example.answer)
             response = answers.get(f"t/{label.name}/{place}")
             if records and records[0].get(label.name) and response is not None:
                 counted += 1
@@ -222,7 +233,7 @@ class Reader:
     def _answers_right(self, answers: Mapping[str, object]) -> float:
         right = 0
         for place, (message, answer) in enumerate(self.shots):
-            records = parsed(self.spec, answer)
+            records = form_of(self.spec).parse(answer)
             values: Values = records[0] if records else dict.fromkeys(a.name for a in self.spec.attributes if a.shown)
             read = self._parsed(getattr(answers.get(f"t/answer/{place}"), "text", ""))
             right += not self._differing(values, message, read)
@@ -237,7 +248,7 @@ def _cut(kind: Sequence[float], ordinary: Sequence[float]) -> float:
 
 def reads_whole(spec: Spec) -> bool:
     """Whether a label alone does not tell: an open text, or something copied that may be missing, is in the answer."""
-    if spec.answer.form == "written" or spec.seeded:
+    if not form_of(spec).composed or spec.seeded:
         return False
     texts = [a for a in spec.attributes if a.shown and a.kind == "text"]
     lacking = [a for a in spec.attributes if a.shown and a.kind == "copied" and a.absent_share]
@@ -246,13 +257,10 @@ def reads_whole(spec: Spec) -> bool:
 
 def _answer_shots(spec: Spec, pieces: Sequence[Shown]) -> list[tuple[str, str]]:
     """(message, answer) of the examples; of an answer that is a list, sentence by sentence."""
-    if spec.answer.form != "lines":
+    if not form_of(spec).of_records:
         return [(example.prompt, example.answer) for example in spec.examples]
-    from tunesmith.tools.data.answer_shape import fill
-
     shots = []
     for piece in pieces:
-        values = {a.name: piece.values.get(a.name) or a.absent_as or "" for a in spec.attributes if a.shown}
-        answer = fill(spec.answer.template, values) if piece.values else spec.answer.otherwise
+        answer = form_of(spec).compose([piece.values] if piece.values else [])
         shots.append((piece.message, answer))
     return shots

@@ -7,26 +7,24 @@ the model can read is tried out first on the user's own examples, each without i
 
 from __future__ import annotations
 
-import math
 import random
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunesmith.tools.data.answer_rules import js_escape
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.candidates import YES_NO, held_to
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.example_values import overlap, parsed, stems
+from tunesmith.tools.data.example_values import overlap, stems
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
-from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatRequest
 from tunesmith.tools.suites.judge_prompt import judge_prompt
 
 _SHOTS, _JUDGE_SHOTS = 6, 2
 _TEXT_SUPPORTED = 0.67
 """Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
-_YES_NO: Mapping[str, object] = {"logprobs": True, "top_logprobs": 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def label_request(
 
 
 def _value_in(spec: Spec, example: Example, name: str) -> str | None:
-    records = parsed(spec, example.answer)
+    records = form_of(spec).parse(example.answer)
     return records[0].get(name) if records else None
 
 
@@ -71,55 +69,20 @@ def answer_request(
     order = _one_of_each(spec, random.Random(f"answer/{turn}").sample(list(shots), len(shots)))[:_SHOTS]
     turns = [t for text, answer in order for t in (_user(text), _assistant(answer))]
     messages = [_system(asked), *turns, _user(message)]
-    return ChatRequest(identity, model, messages, spec.max_tokens, extra={"structured_outputs": grammar(spec)})
+    return ChatRequest(
+        identity, model, messages, spec.max_tokens, extra={"structured_outputs": form_of(spec).grammar()}
+    )
 
 
 def _one_of_each(spec: Spec, shots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The shots with one of each manner first, so that a reader sees what is shown where an attribute is missing."""
     manners: dict[object, tuple[str, str]] = {}
     for message, answer in shots:
-        records = parsed(spec, answer)
+        records = form_of(spec).parse(answer)
         lacking = [tuple(a.name for a in spec.attributes if one.get(a.name) is None) for one in records or ()]
         manners.setdefault(tuple(lacking), (message, answer))
     first = list(manners.values())
     return [*first, *(shot for shot in shots if shot not in first)]
-
-
-def grammar(spec: Spec) -> dict[str, object]:
-    """What a server holds a read answer to: one record, or what stands for none."""
-    if spec.answer.form == "json":
-        properties = {a.name: _json_schema(a) for a in spec.attributes if a.shown}
-        return {
-            "json": {
-                "type": "object",
-                "required": list(properties),
-                "additionalProperties": False,
-                "properties": properties,
-            }
-        }
-    parts = re.split(r"\{(\w+)\}", spec.answer.template)
-    slots = [_slot(spec.attribute(p), parts[n + 1]) if n % 2 else js_escape(p) for n, p in enumerate(parts)]
-    line = "".join(slots).replace("\n", "\\n")
-    other = js_escape(spec.answer.otherwise).replace("\n", "\\n")
-    return {"regex": f"({line})|({other})" if other else line}
-
-
-def _slot(attribute: Attribute, behind: str) -> str:
-    """What may stand in a slot; a free one ends where the fixed text `behind` it begins."""
-    absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
-    if attribute.kind in ("label", "weekday"):
-        return f"({'|'.join([*map(js_escape, attribute.values), *absent])})"
-    if attribute.kind == "digits" and attribute.lengths:
-        return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
-    end = js_escape(behind.strip()[:1])
-    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"
-
-
-def _json_schema(attribute: Attribute) -> dict[str, object]:
-    if attribute.kind in ("label", "weekday"):
-        return {"enum": [*attribute.values, *([None] if attribute.absent_share else [])]}
-    lacks = attribute.absent_share or attribute.absent_where
-    return {"type": ["string", "null"] if lacks else "string", "maxLength": 120}
 
 
 def disagreements(spec: Spec, values: Values, message: str, read: Values | None) -> list[Disagreement]:
@@ -166,7 +129,7 @@ def judge_request(
             asked = _row_question(criterion, example.prompt, given)
             turns += [_user(asked), _assistant("yes" if given == example.answer else "no")]
     asked = _row_question(criterion, message, answer)
-    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=dict(_YES_NO))
+    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=held_to(YES_NO))
 
 
 def _row_question(criterion: str, message: str, answer: str) -> str:
@@ -183,23 +146,11 @@ def kind_request(
         for text, answer in (*shown[number : number + 1], *((other, "no") for other in others[number : number + 1])):
             turns += [_user(_kind_question(spec, text)), _assistant(answer)]
     messages = [*turns, _user(_kind_question(spec, message))]
-    return ChatRequest(identity, model, messages, 1, extra=dict(_YES_NO))
+    return ChatRequest(identity, model, messages, 1, extra=held_to(YES_NO))
 
 
 def _kind_question(spec: Spec, message: str) -> str:
     return f"A kind of messages: {kind_of(spec)}.\n\nThe message: {message}\n\nIs it of that kind? Answer yes or no."
-
-
-def yes(response: ChatResponse) -> float:
-    """The probability of yes against no; by the answered word where the server gave no probabilities."""
-    sums = {"yes": 0.0, "no": 0.0}
-    for token, logprob in response.first_token.items():
-        word = token.strip().lower()
-        if word in sums:
-            sums[word] += math.exp(logprob)
-    if not any(sums.values()):
-        return 1.0 if response.text.strip().lower().startswith("yes") else 0.0
-    return sums["yes"] / (sums["yes"] + sums["no"])
 
 
 def _system(content: str) -> dict[str, str]:

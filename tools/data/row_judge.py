@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answers import answer_messages, answer_problem
+from tunesmith.tools.data.candidates import yes
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.held_out import answer_of_row, text_of
-from tunesmith.tools.data.reading import answer_request, judge_request, yes
+from tunesmith.tools.data.reading import answer_request, judge_request
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.serving.client import ChatRequest
 
@@ -134,12 +136,12 @@ class RowJudge:
 
     def _repair(self, row: TrainingRow) -> ChatRequest:
         message, identity = text_of(self.spec, row), f"f/{row.row_id}"
-        if self.spec.answer.form == "written":
+        if not form_of(self.spec).composed:
             asked = answer_messages(self.spec, message, "a first answer did not fit this very message")
             return ChatRequest(identity, self.asker.model, asked, self.spec.max_tokens)
         shots = [(example.prompt, example.answer) for example in self.spec.examples]
         request = answer_request(self.spec, message, shots, self.asker.model, identity, 0)
-        return replace(request, extra={}) if self.spec.answer.form == "lines" else request  # of one record alone
+        return replace(request, extra={}) if form_of(self.spec).of_records else request  # of one record alone
 
     def _reasons(self, rows: Sequence[TrainingRow]) -> dict[str, Verdict]:
         """Of each row the criterion that it fails most."""

@@ -11,7 +11,7 @@ from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
-from tunesmith.tools.data.pools import plain_near_misses
+from tunesmith.tools.data.near_misses import formed_near_misses
 from tunesmith.tools.data.propose import completed
 from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_file import spec_text
@@ -67,7 +67,7 @@ def write_behaviour(
 
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(behaviour))
-        near = plain_near_misses(behaviour, _TEST_SEED, tests=True)[:_NEAR_MISSES]
+        near = formed_near_misses(behaviour, _TEST_SEED, tests=True)[:_NEAR_MISSES]
         write_suites(behaviour, folder / "suites", messages=prompts, near_misses=near, judged=judged)
         bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
         atomic_write(folder / REHEARSAL, bundled.read_bytes())

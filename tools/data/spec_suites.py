@@ -16,11 +16,13 @@ from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
+from tunesmith.tools.data.answer_form import Assertion
 from tunesmith.tools.data.held_out import HeldOut
 from tunesmith.tools.data.known_case import KnownCase, account, now
-from tunesmith.tools.data.right_answers import Assertion, Right, fixed_answer, literal, open_answer, right_answer
+from tunesmith.tools.data.right_answers import Right, fixed_answer, open_answer, right_answer
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import dump_yaml
+from tunesmith.tools.data.value_patterns import literal
 from tunesmith.tools.suites.loading import load_suites
 
 TARGET, NEAR_MISSES, HARD = "target.yaml", "over-trigger.yaml", "adversarial.yaml"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.example_values import parsed
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.held_out import HIDDEN, answer_of_row, text_of
 from tunesmith.tools.data.spec import Spec
@@ -64,7 +64,7 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
         doubts.append((0.15 * (attempt - 1), f"written at attempt {attempt}"))
     if usual and len(answer) > 2 * usual + 20:
         doubts.append((0.3, "its answer is long"))
-    if spec and spec.answer.form != "written" and parsed(spec, answer) == []:
+    if spec and form_of(spec).parse(answer) == []:
         doubts.append((0.25, "its answer says that there is nothing"))
     total = 1.0
     for score, _ in doubts:

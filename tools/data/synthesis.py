@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import LINES, Draw, Pools, Values, answer_of, draw, in_turn
 from tunesmith.tools.data.example_values import Shown, shown_examples, shown_pieces
@@ -27,7 +28,7 @@ from tunesmith.tools.data.message_checks import (
 from tunesmith.tools.data.pools import fill_pools
 from tunesmith.tools.data.reader import Reader, ToRead
 from tunesmith.tools.data.reading import Disagreement
-from tunesmith.tools.data.similarity import Similarity, normal
+from tunesmith.tools.data.similarity import Likeness, normal, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.writer_requests import (
     LISTED,
@@ -84,8 +85,7 @@ class Synthesis:
     reader: Reader | None = None
     keep: Callable[[Written], None] = lambda written: None
     """Gets each row as soon as it is done."""
-    seen: Similarity = field(default_factory=lambda: Similarity([]))
-    _owners: list[str] = field(default_factory=list)
+    seen: Likeness = field(default_factory=Likeness)
     _lists_seen: dict[str, str] = field(default_factory=dict)
     _requests: dict[str, str] = field(default_factory=dict)
     """Row → the request that its message came with: messages of one request are not independent."""
@@ -94,7 +94,7 @@ class Synthesis:
         """Every row, in the order of their numbers."""
         if self.spec.seeded:
             return self._from_facts()
-        if self.spec.answer.form == "lines":
+        if form_of(self.spec).of_records:
             return self._lists()
         return self._messages()
 
@@ -218,15 +218,14 @@ class Synthesis:
         return Written(exact, message, answer, problem, attempt=attempt)
 
     def _copy(self, message: str) -> str:
-        place, score = self.seen.nearest(message, digits_count=True)
-        return f"duplicate: {score:.0f} of 100 like row {self._owners[place]}" if score >= ALIKE else ""
+        like = self.seen.match(message, ALIKE, digits_count=True)
+        return f"duplicate: {like.score:.0f} of 100 like row {like.name}" if like else ""
 
     def _first_of_its_kind(self, one: Written) -> Written:
         """The row, a copy where one like it was found good before; what was read as wrong stands in nobody's way."""
         problem = one.problem or self._copy(one.message)
         if not problem:
-            self.seen.add(one.message)
-            self._owners.append(one.drawn.row_id)
+            self.seen.add(one.drawn.row_id, one.message)
         return replace(one, problem=problem)
 
     def _in_manner(self, message: str, drawn: Draw) -> str:
@@ -310,7 +309,7 @@ class Synthesis:
         requests = [filler_request(self.spec, shown, self.asker.model, f"x/{n}", self.seed) for n in range(number)]
         answers = self.asker.ask(requests, "writing sentences without anything to note")
         lines = distinct(line for identity in sorted(answers) for line in listed_lines(answers[identity].text))
-        lines = [line for line in lines if not prompt_problem(self.spec, line) and 2 <= len(line.split()) <= 25]
+        lines = [line for line in lines if not prompt_problem(self.spec, line) and 2 <= word_count(line) <= 25]
         if self.reader is None:
             return lines
         nothing: Values = dict.fromkeys(a.name for a in self.spec.attributes if a.shown)

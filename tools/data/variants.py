@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.draw import Draw, answer_of, draw_of
 from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.message_checks import drawn_problem, verbatim
@@ -29,7 +30,7 @@ _TRIES = 6
 def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:
     """`each` variants of every row that has such values and was made here; fewer where they do not come out right."""
     made: list[TrainingRow] = []
-    if spec.seeded or spec.answer.form not in ("text", "json") or len(rows) > _ROWS_MOST:
+    if spec.seeded or not form_of(spec).one_record or len(rows) > _ROWS_MOST:
         return made
     for row in rows:
         drawn = draw_of(row)

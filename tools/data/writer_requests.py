@@ -15,12 +15,12 @@ from importlib.resources import files
 from itertools import accumulate
 from statistics import mean
 
-from tunesmith.tools.data.answer_shape import fill
+from tunesmith.tools.data.answer_template import fill
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
 from tunesmith.tools.data.message_checks import says_its_name
 from tunesmith.tools.data.ranges import numbers
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
 
@@ -81,7 +81,7 @@ def _label_note(spec: Spec, name: str, value: str) -> str:
 
 def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> list[str]:
     """The values that an answer lists, in the manner of those of the examples, none of them an example's."""
-    longest = max((len(value.split()) for value in shown), default=4)
+    longest = max(map(word_count, shown), default=4)
     most = attribute.words_max or max(6, 2 * longest)
     small = bool(shown) and all(value[:1].islower() for value in shown)
     known = {normal(value, digits_count=True) for value in shown}
@@ -91,7 +91,7 @@ def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> 
         value = _LIST_MARK.sub("", line).strip().strip("\"'*").strip()
         value = value.rstrip(".") if not any(one.endswith(".") for one in shown) else value
         value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
-        odd = not value or value[-1] in ":?" or len(value.split()) > most or re.search(r"[\[\]{}<>|`]", value)
+        odd = not value or value[-1] in ":?" or word_count(value) > most or re.search(r"[\[\]{}<>|`]", value)
         if not odd and normal(value, digits_count=True) not in known:
             values.append(value)
     return values
@@ -128,12 +128,13 @@ def messages_request(
     longest = max((len(shot.message) for shot in shots), default=120)
     tokens = min(1200, len(notes) * max(30, round(longest * _TOKENS_PER_CHAR * 1.3)))
     extra = {**_GO_ON, "stop": [f"\n{len(listed) + 1}."]}
-    asked += _in_language(spec)
+    asked += f" All of them are{in_language(spec)}." if in_language(spec) else ""
     return ChatRequest(identity, model, [_user(asked), _assistant(begun)], tokens, temperature, extra=extra)
 
 
-def _in_language(spec: Spec) -> str:
-    return "" if spec.language == "English" else f" All of them are in {spec.language}."
+def in_language(spec: Spec) -> str:
+    """In which language messages are, where that has to be said."""
+    return "" if spec.language == "English" else f" in {spec.language}"
 
 
 def manner_of(spec: Spec, values: Values) -> dict[str, str | None]:
@@ -229,20 +230,7 @@ def written_message(answered: str) -> str:
     return re.sub(r"^\[[^\]]*\]\s*", "", text)
 
 
-# Near misses
-
-
-def near_miss_request(spec: Spec, word: str, model: str, identity: str, seed: int) -> ChatRequest:
-    """Asks for messages that have to do with a word of the behaviour and want an ordinary answer."""
-    rng = random.Random(f"{seed}/{identity}")
-    count = LISTED // 2
-    shots = rng.sample(list(spec.near_misses), min(3, len(spec.near_misses)))
-    asked = prompt_text(
-        "write-near-misses", count=count + len(shots), word=word, when=kind_of(spec), angle=rng.choice(_ANGLES)
-    )
-    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
-    messages = [_user(asked + _in_language(spec)), _assistant(begun)]
-    return ChatRequest(identity, model, messages, count * 16, _LIST_TEMPERATURE, extra=dict(_GO_ON))
+# Lists
 
 
 def listed_lines(answered: str) -> list[str]:

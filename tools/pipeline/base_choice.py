@@ -64,9 +64,7 @@ class _Prices:
     def plan(self, base: KnownBase, writer: KnownBase) -> PipelinePlan:
         """A model that writes its own rows is its own teacher: no model is served beside another."""
         teacher = "" if _same(base, writer) else writer.model
-        return plan_for(
-            self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, own=self.own
-        )
+        return plan_for(self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, own=self.own)
 
 
 def plan_here(
@@ -83,9 +81,9 @@ def plan_here(
 ) -> PipelinePlan:
     """The plan that teaches the behaviour in `folder` on this machine; what is not named is chosen, with a reason each.
 
-    With `own` rows no writer is chosen. The largest base whose whole plan fits memory and PACE_LIMIT_S, and for it the strongest writer, no smaller than the
-    base. With a card models of the hub count too: after a yes they are looked up there. Raises BadInput as `plan_for`
-    does, and for a model that is named and cannot be had.
+    The largest base whose whole plan fits memory and PACE_LIMIT_S, and for it the strongest writer, no smaller than the
+    base; with `own` rows none. With a card models of the hub count too: after a yes they are looked up there. Raises
+    BadInput as `plan_for` does, and for a model that is named and cannot be had.
     """
     facts = facts or planning_facts.gather(
         ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine_for_a_step(ws.store.home)

@@ -5,13 +5,34 @@ from __future__ import annotations
 import math
 
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.stage import Facts
+from tunesmith.tools.core.stage import Facts, PlanQuestion
 from tunesmith.tools.serving.bench import positions_of
 
 USUAL_TOKENS = 512
 """Of the longest row, where no record says."""
 _MULTIPLE, _SLACK = 64, 16
 """What a limit is rounded up to, and what a template may add where the model is told to answer without a thought."""
+
+_ENOUGH = 0.8
+"""Of the rows that were asked for, so many are trained on without a word."""
+_ROWS_MOST = 100_000
+
+
+def few_rows(dataset: Artifact, *, accepted: bool) -> tuple[tuple[str, ...], tuple[PlanQuestion, ...]]:
+    """Where far fewer rows of the behaviour are left than were asked for: the refusal, and the question instead of it.
+
+    Both are empty where there are enough, or it was `accepted`.
+    """
+    asked, left = int(dataset.meta.get("asked_rows", 0)), int(dataset.meta.get("own_rows", 0))
+    if accepted or left >= _ENOUGH * asked:
+        return (), ()
+    more = min(_ROWS_MOST, math.ceil(asked * asked / max(1, left)))
+    told = (
+        f"{left} of the {asked} rows that were asked for are left to train on; `tunesmith generate --rows {more}` and "
+        "then `tunesmith critique` would make up for the others"
+    )
+    question = PlanQuestion(text=f"{told}: train on those that are left?", yes={"few_rows": True})
+    return (f"{told}, or train on those that are left with few_rows=true",), (question,)
 
 
 def row_limit(base: Artifact, dataset: Artifact) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantiz
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.serving.bench import bench_of
-from tunesmith.tools.training.choices import faster_precision, row_limit, too_long
+from tunesmith.tools.training.choices import faster_precision, few_rows, row_limit, too_long
 from tunesmith.tools.training.defaults import training_defaults
 
 
@@ -53,12 +53,8 @@ Checkpointing = Annotated[
     ),
 ]
 In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
-
-
 _BUSY_TOKENS = 1024
 """Fewer at once leave a device waiting; then computing activations again costs less."""
-
-
 _READ_AGAIN = 0.3 + 4 / 9
 """Of the rows: rehearsal, which the base reads once, and validation, four times at most: base and model, before and
 after."""
@@ -115,6 +111,7 @@ class TrainRequest(Request):
     activation_checkpointing: Checkpointing = "auto"
     save_steps: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints a crash can go on from.")
     seed: int = Field(default=17, description="Of the order of rows and the adapter's first values.")
+    few_rows: bool = Field(default=False, description="Train although far fewer rows are left than were asked for.")
 
 
 class TrainResult(Result):
@@ -178,6 +175,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         disk_bytes=4 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
+    few, questions = few_rows(dataset, accepted=request.few_rows)
     return Plan(
         stage="train",
         run=facts.run,
@@ -197,7 +195,9 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={**reasons, **why},
-        refusals=too_long(request.max_seq_len_tokens, base, dataset)
+        questions=questions,
+        refusals=few
+        + too_long(request.max_seq_len_tokens, base, dataset)
         + room(price, facts, remedy="a smaller base", fitting=fitting)
         or not_served(request, facts, base),
         fitting=fitting,

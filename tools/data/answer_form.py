@@ -1,0 +1,399 @@
+"""The form of a behaviour's answers: one class each, which puts an answer together, takes it apart and tests one.
+
+Nothing else asks which form a spec has. A record is what one answer, or one line of a list, says: the path of each
+value (`city`, `items[0].price`, `tags[1]`) with the value as a text, None where the message does not say it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import ClassVar, NamedTuple, cast
+
+from tunesmith.tools.data.answer_rules import Rule, js_escape
+from tunesmith.tools.data.answer_template import fill, pattern_of
+from tunesmith.tools.data.json_values import (
+    NotOfTheForm,
+    Values,
+    argument_kind,
+    at_path,
+    build,
+    expected_schema,
+    flatten,
+    in_order,
+    indent_of,
+    items_of,
+    json_kind,
+    kinds_in,
+    may_lack,
+    parameters_of,
+    shape_schema,
+    typed_value,
+)
+from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.value_patterns import escaped, is_decided, literal, several_pattern, value_pattern
+from tunesmith.tools.suites.grading.code import is_parsed
+
+Assertion = dict[str, object]
+_LINE = r"[^\n]+?"
+
+
+class Expected(NamedTuple):
+    """What a suite asserts of a right answer, and whether that is its whole meaning: the rest is for a judge."""
+
+    assertions: list[Assertion]
+    whole: bool
+
+
+class AnswerForm:
+    """The answers of one behaviour. What a form cannot do it says by its class attributes."""
+
+    composed: ClassVar[bool] = True
+    """Whether code puts answers together from drawn values; else a model writes them."""
+    of_records: ClassVar[bool] = False
+    """Whether one answer holds several records, so that no value is the answer's own."""
+    one_record: ClassVar[bool] = True
+    """Whether values can change places within an answer: it holds exactly one record."""
+    says_what_it_is: ClassVar[bool] = False
+    """Whether a text of this form can be nothing else, whatever its values are."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.shown = [a for a in spec.attributes if a.shown]
+
+    @property
+    def computes(self) -> bool:
+        """Whether a value in it is computed from others, so that none can be changed alone."""
+        return "computed" in kinds_in(self.shown)
+
+    @property
+    def near_copies_differ(self) -> bool:
+        """Whether messages that differ in a number alone have answers that differ."""
+        return self.computes
+
+    def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
+        """The answer that these values make; empty where a model has to write it."""
+        return ""
+
+    def parse(self, answer: str) -> list[Values] | None:
+        """The records of an answer, none where it says `otherwise`; None where it is not of the form."""
+        return None
+
+    def grammar(self) -> dict[str, object]:
+        """What a server holds an answer of one record to, as vLLM's `structured_outputs`; empty: nothing."""
+        return {}
+
+    def schema(self) -> dict[str, object] | None:
+        """The JSON schema that a server can hold any answer to; None where answers are no JSON, or only may be."""
+        return None
+
+    def rules(self) -> tuple[Rule, ...]:
+        """What every answer of the form keeps, checked by code."""
+        return self._language_rule()
+
+    def expected(self, answer: str) -> Expected | None:
+        """What is right of an answer, given one that is; None where the form does not decide it."""
+        return None
+
+    def turn(self, answer: str) -> dict[str, object]:
+        """The assistant's message that gives this answer."""
+        return {"role": "assistant", "content": answer}
+
+    def _language_rule(self) -> tuple[Rule, ...]:
+        language = self.spec.answer.language
+        if not is_parsed(language):
+            return ()
+        fenced = all(example.answer.startswith("```") for example in self.spec.examples)
+        says = f"the answer is {language} that can be parsed" + (", in a fence" if fenced else " and nothing else")
+        return (Rule(says=says, type="is-code", value={"language": language, "fenced": fenced}),)
+
+    def __str__(self) -> str:
+        return self.spec.answer.form
+
+
+class Written(AnswerForm):
+    """Answers that a model writes, held to the rules: nothing in them is decided by what was drawn."""
+
+    composed = False
+    one_record = False
+
+
+class Text(AnswerForm):
+    """The template with its places filled, or `otherwise`."""
+
+    near_copies_differ = True
+
+    def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
+        (values,) = records or ({},)
+        if not records or any(values.get(name) is None for name in self.spec.answer.needs):
+            return self.spec.answer.otherwise
+        return self._line(values)
+
+    def parse(self, answer: str) -> list[Values] | None:
+        otherwise = self.spec.answer.otherwise.strip()
+        if otherwise and answer.strip() == otherwise:
+            return []
+        lines = [self._record(line) for line in self._split(answer.strip())]
+        return [line for line in lines if line is not None] if None not in lines else None
+
+    def grammar(self) -> dict[str, object]:
+        parts = re.split(r"\{(\w+)\}", self.spec.answer.template)
+        slots = [
+            _slot_grammar(self.spec.attribute(p), parts[n + 1]) if n % 2 else js_escape(p) for n, p in enumerate(parts)
+        ]
+        line = "".join(slots).replace("\n", "\\n")
+        other = js_escape(self.spec.answer.otherwise).replace("\n", "\\n")
+        return {"regex": f"({line})|({other})" if other else line}
+
+    def rules(self) -> tuple[Rule, ...]:
+        line = self._filled({a.name: _slot_rule(a) for a in self.shown})
+        other = self.spec.answer.otherwise
+        says = f"the answer has the form {self.spec.answer.template!r}" + (f", or is {other!r}" if other else "")
+        options = "|".join([self._repeated(line), *([escaped(other)] if other else [])])
+        return (Rule(says=says, type="regex", value=rf"^\s*(?:{options})\s*$"), *self._language_rule())
+
+    def expected(self, answer: str) -> Expected | None:
+        if (records := self.parse(answer)) is None:
+            return None
+        placed = [(a, one) for one in records for a in self.shown if a.name in self.spec.answer.placeholders]
+        whole = all(is_decided(self.spec.attribute(path), v) for _, one in placed for path, v in one.items())
+        if is_parsed(self.spec.answer.language) and whole:
+            same = {"language": self.spec.answer.language, "same": literal(answer)}
+            return Expected([{"type": "is-code", "value": same}], whole)
+        return Expected([{"type": "regex", "value": literal(self._pattern(records))}], whole)
+
+    def _pattern(self, records: Sequence[Values]) -> str:
+        """A right answer as a pattern: what is decided as it is, what is in words of its own as any text."""
+        if not records:
+            return rf"^\s*{escaped(self.spec.answer.otherwise)}\s*$"
+        lines = [self._filled({a.name: _expected_slot(a, one) for a in self.shown}) for one in records]
+        return r"^\s*" + r"[ \t]*\n".join(lines) + r"\s*$"
+
+    def _filled(self, places: Mapping[str, str]) -> str:
+        parts = re.split(r"\{(\w+)\}", self.spec.answer.template)
+        return "".join(places[part] if n % 2 else escaped(part) for n, part in enumerate(parts))
+
+    def _repeated(self, line: str) -> str:
+        return line
+
+    def _split(self, answer: str) -> list[str]:
+        return [answer]
+
+    def _line(self, values: Mapping[str, str | None]) -> str:
+        shown = {a.name: a.joined.join(_several(a, values)) or a.absent_as or "" for a in self.shown}
+        return fill(self.spec.answer.template, shown)
+
+    def _record(self, line: str) -> Values | None:
+        match = pattern_of(self.spec.answer.template).fullmatch(line)
+        if match is None:
+            return None
+        record: Values = {}
+        for name, text in match.groupdict().items():
+            attribute = self.spec.attribute(name)
+            if text == attribute.absent_as and may_lack(attribute):
+                record[name] = None
+            elif attribute.many is None:
+                record[name] = text
+            else:
+                items = [item.strip() for item in text.split(attribute.joined.strip() or attribute.joined)]
+                record |= {f"{name}[{n}]": item for n, item in enumerate(in_order(attribute, items))}
+        return record
+
+
+class Lines(Text):
+    """A list: the template once for each record, or `otherwise` where there is none."""
+
+    of_records = True
+    one_record = False
+
+    def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
+        return "\n".join(map(self._line, records)) or self.spec.answer.otherwise
+
+    def _repeated(self, line: str) -> str:
+        return rf"{line}(?:\n{line})*"
+
+    def _split(self, answer: str) -> list[str]:
+        return answer.split("\n")
+
+
+class Json(AnswerForm):
+    """A JSON object of the shown attributes, with the objects, lists and sets that they hold."""
+
+    says_what_it_is = True
+
+    def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
+        made = build(self.shown, records[0] if records else {}, self._typed)
+        return json.dumps(made, ensure_ascii=False, indent=indent_of([e.answer for e in self.spec.examples]))
+
+    def parse(self, answer: str) -> list[Values] | None:
+        given = _json_object(answer)
+        try:
+            return None if given is None else [flatten(self.shown, given)]
+        except NotOfTheForm:
+            return None
+
+    def grammar(self) -> dict[str, object]:
+        return {"json": self.schema()}
+
+    def schema(self) -> dict[str, object] | None:
+        return shape_schema(self.shown, self._kind)
+
+    def rules(self) -> tuple[Rule, ...]:
+        says = f"the answer is one JSON object of {', '.join(a.name for a in self.shown)}, and no other text"
+        return (Rule(says=says, type="is-json", value=self.schema()), *self._language_rule())
+
+    def expected(self, answer: str) -> Expected | None:
+        if self.parse(answer) is None or (right := _json_object(answer)) is None:
+            return None
+        schema, whole = expected_schema(self.shown, right)
+        return Expected([{"type": "is-json", "value": schema}], whole)
+
+    def _kind(self, path: str) -> str:
+        return json_kind([v for e in self.spec.examples for v in at_path(_json_object(e.answer), path)])
+
+    def _typed(self, path: str, text: str) -> object:
+        """A drawn value with the type that the examples give it."""
+        return typed_value(self._kind(path), text)
+
+
+class Call(Json):
+    """A call of one of the spec's tools; the answer's text is {"name": …, "arguments": {…}}, as JSON."""
+
+    def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
+        values = records[0] if records else {}
+        if not records or any(values.get(name) is None for name in (*self._named_by, *self.spec.answer.needs)):
+            return self.spec.answer.otherwise
+        name = fill(self.spec.answer.template, {n: values[n] or "" for n in self._named_by})
+        arguments = build(self._arguments(name), values, partial(self._argument, name))
+        return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+
+    def parse(self, answer: str) -> list[Values] | None:
+        if answer.strip() == self.spec.answer.otherwise.strip():
+            return []
+        if (call := call_of(answer)) is None:
+            return None
+        name, arguments = call
+        named = pattern_of(self.spec.answer.template).fullmatch(name)
+        try:
+            return [{**flatten(self._arguments(name), arguments), **named.groupdict()}] if named else None
+        except NotOfTheForm:
+            return None
+
+    def schema(self) -> dict[str, object] | None:
+        return None  # a server that parses calls writes them in the model's own way
+
+    def grammar(self) -> dict[str, object]:
+        return {"json": {"anyOf": [self._call_schema(tool) for tool in self.spec.tools]}}
+
+    def rules(self) -> tuple[Rule, ...]:
+        if self.spec.answer.otherwise:
+            return ()
+        return (Rule(says="the answer is a valid call of an offered tool", type="is-valid-openai-tools-call"),)
+
+    def expected(self, answer: str) -> Expected | None:
+        if self.parse(answer) == []:
+            return Expected([{"type": "equals", "value": literal(answer)}], True)
+        if (call := call_of(answer)) is None:
+            return None
+        name, arguments = call
+        schema, whole = expected_schema(self._arguments(name), arguments)
+        defaults = {n: {"const": one["default"]} for n, one in self._parameters(name).items() if "default" in one}
+        schema["properties"] = {**defaults, **cast("dict[str, object]", schema["properties"])}
+        wanted = {"type": "function", "function": {"name": name, "parameters": literal(schema)}}
+        return Expected([{"type": "is-valid-openai-tools-call", "value": [wanted]}], whole)
+
+    def turn(self, answer: str) -> dict[str, object]:
+        if (call := call_of(answer)) is None:
+            return super().turn(answer)
+        function = {"name": call[0], "arguments": call[1]}
+        return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+
+    @property
+    def _named_by(self) -> tuple[str, ...]:
+        return self.spec.answer.placeholders
+
+    def _parameters(self, name: str) -> dict[str, dict[str, object]]:
+        return parameters_of(self.spec.tools, name)
+
+    def _arguments(self, name: str) -> list[Attribute]:
+        """The attributes that a tool takes; an argument that a message does not say is left out."""
+        taken = self._parameters(name)
+        named = [a for a in self.shown if a.name in taken and a.name not in self._named_by]
+        return [a.model_copy(update={"left_out": True}) for a in named]
+
+    def _argument(self, name: str, path: str, text: str) -> object:
+        return typed_value(argument_kind(self._parameters(name), path), text)
+
+    def _call_schema(self, tool: Mapping[str, object]) -> dict[str, object]:
+        function = cast("dict[str, object]", tool["function"])
+        arguments = function.get("parameters") or {"type": "object"}
+        properties = {"name": {"const": function["name"]}, "arguments": arguments}
+        return {"type": "object", "required": ["name", "arguments"], "properties": properties}
+
+
+_FORMS: Mapping[str, type[AnswerForm]] = {"written": Written, "text": Text, "lines": Lines, "json": Json, "call": Call}
+
+
+def form_of(spec: Spec) -> AnswerForm:
+    """The form of a spec's answers."""
+    return _FORMS[spec.answer.form](spec)
+
+
+def _json_object(text: str) -> dict[str, object] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def call_of(answer: str) -> tuple[str, dict[str, object]] | None:
+    """The tool's name and the arguments that an answer's text calls it with; None where it is no call."""
+    call = _json_object(answer)
+    if call is None or set(call) != {"name", "arguments"}:
+        return None
+    name, arguments = call["name"], call["arguments"]
+    return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
+
+
+# Places of a template
+
+
+def _several(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
+    """The texts that stand in one place: one, or those of a list."""
+    if attribute.many is None:
+        return [value] if (value := values.get(attribute.name)) is not None else []
+    paths = [f"{attribute.name}[{n}]" for n in range(items_of(attribute.name, values))]
+    return [value for path in paths if (value := values[path]) is not None]
+
+
+def _expected_slot(attribute: Attribute, record: Values) -> str:
+    if attribute.many is None:
+        return value_pattern(attribute, record.get(attribute.name))
+    return several_pattern(attribute, _several(attribute, record))
+
+
+def _slot_rule(attribute: Attribute) -> str:
+    """What may stand in a place of any answer, as JavaScript and Python read it alike."""
+    absent = [escaped(attribute.absent_as)] if attribute.absent_as and may_lack(attribute) else []
+    one = "|".join(map(escaped, attribute.values)) if attribute.kind in ("label", "weekday") else ""
+    one = one or {"time": "[0-2][0-9]:[0-5][0-9]", "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}"}.get(attribute.kind, "")
+    if attribute.kind == "digits" and attribute.lengths:
+        one = "|".join(f"[0-9]{{{n}}}" for n in attribute.lengths)
+    if attribute.many and one:
+        one = rf"(?:{one})(?:\s*{escaped(attribute.joined.strip())}\s*(?:{one}))*"
+    return f"(?:{'|'.join([one or _LINE, *absent])})"
+
+
+def _slot_grammar(attribute: Attribute, behind: str) -> str:
+    """What a server lets stand in a place; a free one ends where the fixed text `behind` it begins."""
+    absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
+    if attribute.kind in ("label", "weekday"):
+        one = "|".join([*map(js_escape, attribute.values), *absent])
+        return f"({one})(({js_escape(attribute.joined)})({one}))*" if attribute.many else f"({one})"
+    if attribute.kind == "digits" and attribute.lengths:
+        return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
+    end = js_escape(behind.strip()[:1])
+    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"
