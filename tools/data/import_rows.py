@@ -190,11 +190,11 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
         writes=(f"at most {request.limit:,} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.beside else (),
         refusals=(
-            *_refusals(inspection, request),
+            *refusals(inspection, request.max_unusable_share),
             *too_much(look),
             *room(price, facts, remedy="a smaller limit"),
         ),
-        questions=_questions(inspection),
+        questions=questions(inspection),
         notes=(*_problems(inspection), *context.notes),
     )
 
@@ -236,14 +236,15 @@ def _told(inspection: Inspection | None, context: ImportContext) -> tuple[str, .
     return (f"{inspection.status}: {kind}, by its first {inspection.checked} records", *shown)
 
 
-def _refusals(inspection: Inspection | None, request: ImportRequest) -> tuple[str, ...]:
+def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[str, ...]:
+    """Why records cannot be taken as they are; empty for what can, and for what nobody has looked at."""
     if inspection is None:
         return ()
     if inspection.status == "READY":
         problems = inspection.problems
         weight = sum(problem.weight for problem in problems)
         lines = inspection.checked - len(problems) + weight
-        wrong = too_many_unusable(weight, lines, request.max_unusable_share, told_problems(problems))
+        wrong = too_many_unusable(weight, lines, max_unusable_share, told_problems(problems))
         return (wrong,) if wrong else ()
     if inspection.status == "NEEDS MAPPING":
         pairs = " ".join(f"{part}={column}" for part, column in inspection.mapping.items())
@@ -256,7 +257,8 @@ def _refusals(inspection: Inspection | None, request: ImportRequest) -> tuple[st
     return (f"INCOMPATIBLE: {len(inspection.problems)} of {inspection.checked} records looked at are no rows; {why}",)
 
 
-def _questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
+def questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
+    """What is asked where columns have to be agreed on."""
     if inspection is None or inspection.status != "NEEDS MAPPING" or not inspection.mapping:
         return ()
     named = " and ".join(f"{column} as {part}" for part, column in inspection.mapping.items())

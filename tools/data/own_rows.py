@@ -29,11 +29,9 @@ def is_persons(row: TrainingRow) -> bool:
 
 
 def blind_count(rows: int) -> int:
-    """How many of so many rows become blind cases where nobody says: 15 %, at least 10 and at most 40.
-
-    None of fewer than twenty: a verdict needs ten cases, and fewer rows than that would be left to train on.
-    """
-    return 0 if rows < 2 * BLIND_LEAST else min(BLIND_MOST, max(BLIND_LEAST, round(BLIND_SHARE * rows)))
+    """How many of so many rows become blind cases where nobody says: 15 %, at least 10, at most 40, and never more than
+    half: of fewer than twenty rows so few are left that their cases decide nothing."""
+    return min(BLIND_MOST, max(BLIND_LEAST, round(BLIND_SHARE * rows)), rows // 2)
 
 
 @dataclass(frozen=True, slots=True)

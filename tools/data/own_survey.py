@@ -21,6 +21,7 @@ from tunesmith.tools.data.import_formats import SHOWN
 from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, take
 from tunesmith.tools.data.leakage import LeakGate, row_texts
 from tunesmith.tools.data.own_rows import repeats_in
+from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
 
@@ -53,6 +54,8 @@ class Survey(NamedTuple):
     rows: int
     unusable: int
     """Records that are no rows."""
+    problem: str
+    """The first of them, with the reason."""
     same: int
     """Rows that say what another one says."""
     contradicted: tuple[str, ...]
@@ -77,6 +80,8 @@ class Against(NamedTuple):
     """Rule that was concluded from examples → rows that do not keep it."""
     leaking: int
     """Rows that repeat a test case."""
+    shown: tuple[str, ...]
+    """Messages of the behaviour's examples that are among the rows."""
 
 
 def survey(sources: Sequence[RowsSource]) -> Survey:
@@ -93,7 +98,8 @@ def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case]) ->
         "spec": spec.model_dump_json(),
         "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
     }
-    return Against(**confined_answer(compare, argument, _named(sources), _limits(sources)))
+    made = confined_answer(compare, argument, _named(sources), _limits(sources))
+    return Against(made["broken"], made["leaking"], tuple(made["shown"]))
 
 
 def _named(sources: Sequence[RowsSource]) -> str:
@@ -108,8 +114,8 @@ def _limits(sources: Sequence[RowsSource]) -> Limits:
 # In the child
 
 
-def _rows(sources: Sequence[Mapping[str, Any]]) -> Iterator[TrainingRow | None]:
-    """The rows of all sources, each named by its file and record; None for a record that is none."""
+def _rows(sources: Sequence[Mapping[str, Any]]) -> Iterator[TrainingRow | str]:
+    """The rows of all sources, each named by its file and record; of a record that is none what is wrong with it."""
     for source in sources:
         name = Path(source["files"][0]).name
         items: Iterator[Any] = take(source)
@@ -120,20 +126,22 @@ def _rows(sources: Sequence[Mapping[str, Any]]) -> Iterator[TrainingRow | None]:
                 _, prompt, completion, attributes = values
                 yield TrainingRow(f"{name}:{attributes['number']}", "imported", prompt, completion, attributes)
             elif kind == "problem":
-                yield None
+                yield f"{name}, record {values[0]}: {values[1]}"
 
 
 def count(argument: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
     """What there is."""
     read = list(_rows(argument))
-    rows = [row for row in read if row is not None]
+    rows = [row for row in read if isinstance(row, TrainingRow)]
+    problems = [row for row in read if isinstance(row, str)]
     repeats = repeats_in(rows)
     different = [row for row in rows if row.row_id not in repeats.same]
     plain = [row for row in different if len(row.prompt) == len(row.completion) == 1 and "tools" not in row.attributes]
     answers = [str(turn.get("content") or "") for row in rows for turn in row.completion]
     yield {
         "rows": len(rows),
-        "unusable": len(read) - len(rows),
+        "unusable": len(problems),
+        "problem": problems[0] if problems else "",
         "same": len(repeats.same),
         "contradicted": list(repeats.contradicted),
         "askable": sum(row.attributes["number"] > SHOWN for row in plain),
@@ -165,12 +173,15 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     """What rows break and repeat."""
     spec = Spec.model_validate_json(argument["spec"])
     checks = BehaviourChecks(spec, [])
-    rows = [row for row in _rows(argument["sources"]) if row is not None]
+    rows = [row for row in _rows(argument["sources"]) if isinstance(row, TrainingRow)]
     cases = [Case.model_validate(case) for case in argument["cases"]]
     gate = LeakGate(cases if len(cases) * len(rows) <= _MOST_COMPARISONS else [], spec.slot, 85.0)
     broken: Counter[str] = Counter()
-    leaking = 0
+    examples = {normal(example.prompt, digits_count=True): example.prompt for example in spec.examples}
+    leaking, shown = 0, set[str]()
     for row in rows:
+        message = str(row.prompt[-1].get("content") or "")
+        shown |= {examples[said]} if (said := normal(message, digits_count=True)) in examples else set()
         broken.update(rule.says for rule in checks.broken_guesses(str(row.completion[-1].get("content") or "")))
-        leaking += gate.check(row.row_id, row_texts(row, str(row.prompt[-1].get("content") or ""))) is not None
-    yield {"broken": dict(broken), "leaking": leaking}
+        leaking += gate.check(row.row_id, row_texts(row, message)) is not None
+    yield {"broken": dict(broken), "leaking": leaking, "shown": sorted(shown)}

@@ -182,8 +182,7 @@ class Spec(Description):
     @property
     def max_tokens(self) -> int:
         """Of an answer: half as much again as the longest example may need."""
-        longest = max(len(example.answer) for example in self.examples)
-        return self.answer_tokens or min(MAX_ANSWER_TOKENS, max(48, round(longest * _TOKENS_PER_CHAR * 1.5)))
+        return self.answer_tokens or tokens_for(max(len(example.answer) for example in self.examples))
 
     @property
     def conversation(self) -> bool:
@@ -383,6 +382,11 @@ def _check_call(spec: Spec) -> None:
     named = list(spec.attribute(places[0]).values) if places else [spec.answer.template]
     if odd := [name for name in named if name not in known]:
         raise ValueError(f"the answer calls {odd[0] or 'no tool'}; the tools are {', '.join(sorted(known)) or 'none'}")
+
+
+def tokens_for(characters: int) -> int:
+    """Tokens that answers are given where the longest known one has so many characters: half as many again."""
+    return min(MAX_ANSWER_TOKENS, max(48, round(characters * _TOKENS_PER_CHAR * 1.5)))
 
 
 def as_document(spec: Spec) -> dict[str, object]:
