@@ -18,7 +18,7 @@ from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
@@ -57,9 +57,15 @@ def described_in(name: str | None) -> Path:
             "teach needs a FILE that says when, what and examples, or rows of your own: --rows mine.jsonl; both may be "
             "given"
         )
-    if Path(name).suffix.lower() in KINDS and Path(name).suffix.lower() != ".json":
+    path = expanded(name)
+    if not is_there(path):
+        raise BadInput(
+            f"there is no {name}; name the file that says what is to be learned, or the one that your rows lie in: "
+            "teach --rows FILE"
+        )
+    if path.suffix.lower() in KINDS and path.suffix.lower() != ".json":
         raise BadInput(f"{name} is a file of rows by its name; `tunesmith teach --rows {name}` trains on them")
-    return expanded(name)
+    return path
 
 
 def carry_out(

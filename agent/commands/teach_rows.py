@@ -36,7 +36,7 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     """Read the rows, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
     ws = run_steps.workspace_of(args, settings, store, out)
     path = described_in(args.file) if args.file else None
-    brought = bring(_wanted(args), ws.ask)
+    brought = bring(_wanted(args), ws.ask, out.say)
     spec = load_behaviour(str(path)) if path else spec_of_rows(brought, Path(args.rows[0]).stem)
     named = own_suites(str(path)) if path else ()
     spec, found, notes = borne_out(brought, spec, load_named_suites((*BUNDLED, *named)).cases)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE, check_answer_lengths
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline, parse_fields
@@ -41,7 +41,7 @@ class OwnRows:
 
 
 def rehearsal_rows(rows: int) -> int:
-    """Ordinary prompts, answered by the base, that hold the model to it beside so many rows of a behaviour."""
+    """How many ordinary prompts, answered by the base, should hold the model to it beside so many of its behaviour."""
     return max(_REHEARSAL_LEAST, math.ceil(_REHEARSAL_SHARE * rows))
 
 
@@ -103,6 +103,7 @@ def _row_steps(
     """The rows: written, or taken from files, and then only the ordinary ones beside them are made."""
     rows, near = (0, len(behaviour.near_misses)) if own else (_PACES[pace]["rows"], _PACES[pace]["near"])
     rehearsal = rehearsal_rows(own.rows - own.blind if own else rows)
+    rehearsal = min(rehearsal, len(load_rehearsal(str(folder))) or rehearsal)  # of none the stage says what to do
     if behaviour.always:  # no message is to be answered as before
         near = rehearsal = 0
     taken = [("import", {**fields, "behaviour": str(folder)}) for fields in (own.imports if own else ())]

@@ -5,7 +5,7 @@ A data set of the hub is read only after its download was agreed to: of it nothi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,6 +22,7 @@ from tunesmith.tools.pipeline.workspace import Ask
 from tunesmith.tools.suites.case import Case
 
 _MANY_ROWS = 5_000
+_LONG_READ_BYTES = 5_000_000
 _UNREAD_ROWS = 1_000
 """As many a data set of the hub is taken for until it is read."""
 
@@ -60,8 +61,8 @@ class Brought:
     """What the person should know of them, a sentence each."""
 
 
-def bring(wanted: Wanted, ask: Ask) -> Brought:
-    """Read the rows. Raises BadInput for what cannot be trained on, with what to do."""
+def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: None) -> Brought:
+    """Read the rows; where that takes a while it is said. Raises BadInput for what cannot be trained on, with what to do."""
     sources, imports = [], []
     for name in wanted.names:
         mapping = dict(wanted.mapping)
@@ -70,17 +71,21 @@ def bring(wanted: Wanted, ask: Ask) -> Brought:
             sources.append(RowsSource(files_of(name).files, mapping, wanted.limit))
         fields = {"source": name, "limit": wanted.limit, "max_unusable_share": wanted.max_unusable_share}
         imports.append({**fields, "mapping": mapping})
+    if (size := sum(file.stat().st_size for source in sources for file in source.files)) > _LONG_READ_BYTES:
+        say(f"reading {wanted.title}, {size / 1e6:,.0f} MB")
     read = survey(sources) if sources else None
     if read is None or len(sources) < len(imports):
         own = OwnRows(tuple(imports), _UNREAD_ROWS, BLIND_LEAST if wanted.blind is None else wanted.blind)
         return Brought(replace(own, contradictory=wanted.contradictory or "drop"), tuple(sources), read)
     _check(read, wanted)
-    contradictory = wanted.contradictory or _asked_about(read, ask)
+    what = _contradictions(read)
+    contradictory = wanted.contradictory or (_asked_about(what, ask) if what else "")
     usable = read.different - (len(read.contradicted) if contradictory != "keep" else 0)
     if usable < ROWS_LEAST:
         raise BadInput(f"{wanted.title}: {usable} rows are left without those that contradict each other; {_MORE}")
     blind, why = _blind(usable, read, wanted)
-    notes = (*_notes(read, wanted), *why)
+    later = f"{what}; you will be asked about them, or take --contradictory drop or keep"
+    notes = (*_notes(read, wanted), *why, *([later] if what and not contradictory else []))
     return Brought(OwnRows(tuple(imports), usable, blind, contradictory or "refuse"), tuple(sources), read, notes)
 
 
@@ -139,12 +144,16 @@ def _check(read: Survey, wanted: Wanted) -> None:
         raise BadInput(f"{wanted.title}: {read.different} rows{same} are too few to train on; {_MORE}")
 
 
-def _asked_about(read: Survey, ask: Ask) -> Literal["", "drop"]:
-    """What becomes of rows that contradict each other; empty where nobody is there to say it."""
+def _contradictions(read: Survey) -> str:
+    """What contradicts itself, in words; empty where nothing does."""
     if not read.contradicted:
         return ""
     count, (one, other) = len(read.contradicted), read.contradicted[:2]
-    what = f"{count} of {read.rows} rows answer a message that another row answers otherwise, such as {one} and {other}"
+    return f"{count} of {read.rows} rows answer a message that another row answers otherwise, such as {one} and {other}"
+
+
+def _asked_about(what: str, ask: Ask) -> Literal["", "drop"]:
+    """What becomes of rows that contradict each other; empty where nobody is there to say it."""
     answer = ask(PlanQuestion(text=f"{what}: leave them out?", yes={"contradictory": "drop"}, cautious=True))
     if answer is False:
         raise BadInput(f"{what}; correct them, or train on all of them with --contradictory keep")
