@@ -62,7 +62,7 @@ class Brought:
 
 
 def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: None) -> Brought:
-    """Read the rows; where that takes a while it is said. Raises BadInput for what cannot be trained on, with what to do."""
+    """Read the rows; where that takes a while it is said. Raises BadInput for what no training comes of."""
     sources, imports = [], []
     for name in wanted.names:
         mapping = dict(wanted.mapping)
