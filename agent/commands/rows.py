@@ -88,7 +88,7 @@ def _export(name: str, found: Sequence[TrainingRow], out: Output, *, force: bool
     judged = any(row.verdict for row in found)
     lines = [
         {"id": row.row_id, "origin": row.origin, "messages": [*row.prompt, *row.completion],
-         **({"tools": row.attributes["tools"]} if row.attributes.get("tools") else {})}
+         **({"tools": row.attributes.tools} if row.attributes.tools else {})}
         for row in found if row.kept or not (judged or left_out(row))
     ]  # fmt: skip
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -28,7 +28,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline.base_choice import plan_here
-from tunesmith.tools.pipeline.brought_rows import Brought, Wanted, borne_out, bring, spec_of_rows
+from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
 from tunesmith.tools.suites.loading import BUNDLED, load_named_suites
 
 
@@ -39,24 +39,23 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     brought = bring(_wanted(args), ws.ask, out.say)
     spec = load_behaviour(str(path)) if path else spec_of_rows(brought, Path(args.rows[0]).stem)
     named = own_suites(str(path)) if path else ()
-    spec, found, notes = borne_out(brought, spec, load_named_suites((*BUNDLED, *named)).cases)
+    settled = settle(brought, spec, load_named_suites((*BUNDLED, *named)).cases)
     parent = store.home / "behaviours"
     before = {parent, *parent.glob("*")} if parent.exists() else set()
     writer = {bundled_model("bundled-driver").title} if args.writer else set()  # fetched by the plan itself
     judged = has_judge(store.home, writer)
-    folder = _folder(spec, path, parent, trained=found.shown, judged=judged)
+    folder = _folder(settled.spec, path, parent, trained=settled.shown, judged=judged)
     try:
         plan = plan_here(
-            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, own=brought.own
+            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, own=settled.own
         )
     except BadInput:
         if folder.parent == parent and folder not in before:
             shutil.rmtree(folder if parent in before else parent)
         raise
-    notes = (*brought.notes, *notes)
     said = said_parts(path) if path else frozenset({"examples"})
-    shown = {**document(spec, said, folder, plan), "rows": _document(brought, notes)}
-    view = Group(spec_view(spec, said), _view(args.rows, brought), *map(render.plain, notes))
+    shown = {**document(settled.spec, said, folder, plan), "rows": _document(brought, settled)}
+    view = Group(spec_view(settled.spec, said), _view(brought, settled), *map(render.plain, settled.notes))
     return carry_out(ws, folder, plan, shown, view, args, settings, out)
 
 
@@ -98,18 +97,18 @@ def _normal(texts: Iterable[str]) -> set[str]:
     return {normal(text, digits_count=True) for text in texts}
 
 
-def _document(brought: Brought, notes: Collection[str]) -> dict[str, object]:
-    own, read = brought.own, brought.survey
+def _document(brought: Brought, settled: Settled) -> dict[str, object]:
+    own, read = settled.own, brought.survey
     known = {"rows": read.rows, "different": read.different, "same": read.same} if read else {}
-    return {**known, "trained_on": own.rows - own.blind, "blind": own.blind, "notes": list(notes)}
+    return {**known, "trained_on": own.rows - own.blind, "blind": own.blind, "notes": list(settled.notes)}
 
 
-def _view(names: Collection[str], brought: Brought) -> RenderableType:
-    own = brought.own
-    cells = [["rows", ", ".join(names)]]
-    if brought.survey is None:
-        cells.append(["trained on", f"all but {own.blind}; nobody has read them yet"])
-    else:
-        cells.append(["trained on", f"{own.rows - own.blind} of {brought.survey.rows}"])
-    cells.append(["blind cases", f"{own.blind}, chosen by what they say; like ones stay together (--blind N)"])
+def _view(brought: Brought, settled: Settled) -> RenderableType:
+    own = settled.own
+    trained = f"{own.rows - own.blind} of {brought.survey.rows}" if brought.survey else "those that are left"
+    cells = [
+        ["rows", brought.wanted.title],
+        ["trained on", trained],
+        ["blind cases", f"{own.blind}, chosen by what they say; like ones stay together (--blind N)"],
+    ]
     return render.rows_table(["your rows", ""], cells, exact=True)

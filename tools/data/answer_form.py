@@ -10,8 +10,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
+from tunesmith.tools.data.answer_places import place_expected, place_grammar, place_rule, several
 from tunesmith.tools.data.answer_rules import Rule, js_escape
 from tunesmith.tools.data.answer_template import fill, pattern_of
 from tunesmith.tools.data.json_values import (
@@ -24,7 +25,6 @@ from tunesmith.tools.data.json_values import (
     flatten,
     in_order,
     indent_of,
-    items_of,
     json_kind,
     kinds_in,
     may_lack,
@@ -33,11 +33,12 @@ from tunesmith.tools.data.json_values import (
     typed_value,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.value_patterns import escaped, is_decided, literal, several_pattern, value_pattern
+from tunesmith.tools.data.value_patterns import escaped, is_decided, literal
+from tunesmith.tools.suites.grading import Response
+from tunesmith.tools.suites.grading.calls import wrong_call
 from tunesmith.tools.suites.grading.code import is_parsed
 
 Assertion = dict[str, object]
-_LINE = r"[^\n]+?"
 
 
 class Expected(NamedTuple):
@@ -56,6 +57,8 @@ class AnswerForm:
     """Whether one answer holds several records, so that no value is the answer's own."""
     one_record: ClassVar[bool] = True
     """Whether values can change places within an answer: it holds exactly one record."""
+    is_text: ClassVar[bool] = True
+    """Whether a model gives its answers as text, which rules can look at; else as a call of a tool."""
     says_what_it_is: ClassVar[bool] = False
     """Whether a text of this form can be nothing else, whatever its values are."""
 
@@ -93,11 +96,23 @@ class AnswerForm:
         """What every answer of the form keeps, checked by code."""
         return self._language_rule()
 
+    def problem(self, answer: str) -> str:
+        """Why a text is no answer of the form, where no rule tells it; the first word is the kind. Empty: it is one."""
+        return ""
+
+    def shared(self) -> list[Assertion]:
+        """What a suite asserts of every answer, beside the rules."""
+        return []
+
     def expected(self, answer: str) -> Expected | None:
         """What is right of an answer, given one that is; None where the form does not decide it."""
         return None
 
-    def turn(self, answer: str) -> dict[str, object]:
+    def response(self, answer: str) -> Response:
+        """The answer as it would come from a model, to be graded."""
+        return Response(text=answer)
+
+    def turn(self, answer: str) -> dict[str, Any]:
         """The assistant's message that gives this answer."""
         return {"role": "assistant", "content": answer}
 
@@ -141,14 +156,14 @@ class Text(AnswerForm):
     def grammar(self) -> dict[str, object]:
         parts = re.split(r"\{(\w+)\}", self.spec.answer.template)
         slots = [
-            _slot_grammar(self.spec.attribute(p), parts[n + 1]) if n % 2 else js_escape(p) for n, p in enumerate(parts)
+            place_grammar(self.spec.attribute(p), parts[n + 1]) if n % 2 else js_escape(p) for n, p in enumerate(parts)
         ]
         line = "".join(slots).replace("\n", "\\n")
         other = js_escape(self.spec.answer.otherwise).replace("\n", "\\n")
         return {"regex": f"({line})|({other})" if other else line}
 
     def rules(self) -> tuple[Rule, ...]:
-        line = self._filled({a.name: _slot_rule(a) for a in self.shown})
+        line = self._filled({a.name: place_rule(a) for a in self.shown})
         other = self.spec.answer.otherwise
         says = f"the answer has the form {self.spec.answer.template!r}" + (f", or is {other!r}" if other else "")
         options = "|".join([self._repeated(line), *([escaped(other)] if other else [])])
@@ -168,7 +183,7 @@ class Text(AnswerForm):
         """A right answer as a pattern: what is decided as it is, what is in words of its own as any text."""
         if not records:
             return rf"^\s*{escaped(self.spec.answer.otherwise)}\s*$"
-        lines = [self._filled({a.name: _expected_slot(a, one) for a in self.shown}) for one in records]
+        lines = [self._filled({a.name: place_expected(a, one) for a in self.shown}) for one in records]
         return r"^\s*" + r"[ \t]*\n".join(lines) + r"\s*$"
 
     def _filled(self, places: Mapping[str, str]) -> str:
@@ -182,7 +197,7 @@ class Text(AnswerForm):
         return [answer]
 
     def _line(self, values: Mapping[str, str | None]) -> str:
-        shown = {a.name: a.joined.join(_several(a, values)) or a.absent_as or "" for a in self.shown}
+        shown = {a.name: a.joined.join(several(a, values)) or a.absent_as or "" for a in self.shown}
         return fill(self.spec.answer.template, shown)
 
     def _record(self, line: str) -> Values | None:
@@ -261,6 +276,8 @@ class Json(AnswerForm):
 class Call(Json):
     """A call of one of the spec's tools; the answer's text is {"name": …, "arguments": {…}}, as JSON."""
 
+    is_text = False
+
     def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
         values = records[0] if records else {}
         if not records or any(values.get(name) is None for name in (*self._named_by, *self.spec.answer.needs)):
@@ -288,9 +305,16 @@ class Call(Json):
         return {"json": {"anyOf": [self._call_schema(tool) for tool in self.spec.tools]}}
 
     def rules(self) -> tuple[Rule, ...]:
-        if self.spec.answer.otherwise:
-            return ()
-        return (Rule(says="the answer is a valid call of an offered tool", type="is-valid-openai-tools-call"),)
+        return ()
+
+    def problem(self, answer: str) -> str:
+        if (records := self.parse(answer)) is None:
+            return f"form: the answer is neither a call of an offered tool nor {self.spec.answer.otherwise!r}"
+        wrong = [wrong_call(call, self.spec.tools) for call in self.response(answer).tool_calls] if records else []
+        return f"form: {wrong[0]}" if any(wrong) else ""
+
+    def shared(self) -> list[Assertion]:
+        return [] if self.spec.answer.otherwise else [{"type": "is-valid-openai-tools-call"}]
 
     def expected(self, answer: str) -> Expected | None:
         if self.parse(answer) == []:
@@ -304,11 +328,17 @@ class Call(Json):
         wanted = {"type": "function", "function": {"name": name, "parameters": literal(schema)}}
         return Expected([{"type": "is-valid-openai-tools-call", "value": [wanted]}], whole)
 
-    def turn(self, answer: str) -> dict[str, object]:
+    def turn(self, answer: str) -> dict[str, Any]:
         if (call := call_of(answer)) is None:
             return super().turn(answer)
         function = {"name": call[0], "arguments": call[1]}
         return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+
+    def response(self, answer: str) -> Response:
+        if (call := call_of(answer)) is None:
+            return super().response(answer)
+        function = {"name": call[0], "arguments": json.dumps(call[1], ensure_ascii=False)}
+        return Response(tool_calls=[{"type": "function", "function": function}])
 
     @property
     def _named_by(self) -> tuple[str, ...]:
@@ -356,44 +386,3 @@ def call_of(answer: str) -> tuple[str, dict[str, object]] | None:
         return None
     name, arguments = call["name"], call["arguments"]
     return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
-
-
-# Places of a template
-
-
-def _several(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
-    """The texts that stand in one place: one, or those of a list."""
-    if attribute.many is None:
-        return [value] if (value := values.get(attribute.name)) is not None else []
-    paths = [f"{attribute.name}[{n}]" for n in range(items_of(attribute.name, values))]
-    return [value for path in paths if (value := values[path]) is not None]
-
-
-def _expected_slot(attribute: Attribute, record: Values) -> str:
-    if attribute.many is None:
-        return value_pattern(attribute, record.get(attribute.name))
-    return several_pattern(attribute, _several(attribute, record))
-
-
-def _slot_rule(attribute: Attribute) -> str:
-    """What may stand in a place of any answer, as JavaScript and Python read it alike."""
-    absent = [escaped(attribute.absent_as)] if attribute.absent_as and may_lack(attribute) else []
-    one = "|".join(map(escaped, attribute.values)) if attribute.kind in ("label", "weekday") else ""
-    one = one or {"time": "[0-2][0-9]:[0-5][0-9]", "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}"}.get(attribute.kind, "")
-    if attribute.kind == "digits" and attribute.lengths:
-        one = "|".join(f"[0-9]{{{n}}}" for n in attribute.lengths)
-    if attribute.many and one:
-        one = rf"(?:{one})(?:\s*{escaped(attribute.joined.strip())}\s*(?:{one}))*"
-    return f"(?:{'|'.join([one or _LINE, *absent])})"
-
-
-def _slot_grammar(attribute: Attribute, behind: str) -> str:
-    """What a server lets stand in a place; a free one ends where the fixed text `behind` it begins."""
-    absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
-    if attribute.kind in ("label", "weekday"):
-        one = "|".join([*map(js_escape, attribute.values), *absent])
-        return f"({one})(({js_escape(attribute.joined)})({one}))*" if attribute.many else f"({one})"
-    if attribute.kind == "digits" and attribute.lengths:
-        return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
-    end = js_escape(behind.strip()[:1])
-    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"

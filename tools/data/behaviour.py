@@ -80,9 +80,7 @@ def _example_of(row: TrainingRow) -> Example | None:
     if not row.prompt or not row.completion:
         return None
     try:
-        return Example(
-            prompt=str(row.prompt[-1].get("content") or ""), answer=str(row.completion[-1].get("content") or "")
-        )
+        return Example(prompt=str(row.prompt[-1].get("content") or ""), answer=row.answer)
     except ValidationError:
         return None
 

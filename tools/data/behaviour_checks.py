@@ -17,7 +17,7 @@ from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
-from tunesmith.tools.data.draw import Draw, Values, draw_of
+from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.example_values import overlap
 from tunesmith.tools.data.fact_messages import problems
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, languages, shown_kinds
@@ -26,7 +26,7 @@ from tunesmith.tools.data.own_rows import RULE
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import found, holds, ways_to_say
 from tunesmith.tools.suites.case import Case
-from tunesmith.tools.suites.grading import Assertion, Response, asks_model, grade
+from tunesmith.tools.suites.grading import Assertion, asks_model, grade
 
 _QUESTION = re.compile(
     r"^\W*(?:what|why|how|who|whom|whose|which|when|where|is|are|was|were|do|does|did|can|could|would|should|will|may"
@@ -65,7 +65,7 @@ class BehaviourChecks:
         if row.origin in ORDINARY:
             return self._ordinary(row)
         message = self.spec.text_of(row.prompt)
-        answer = str(row.completion[-1].get("content") or "")
+        answer = row.answer
         if self._swapped(message, answer):
             return Verdict("roles", "the message is an answer of the behaviour, and the answer is none")
         for problem in (prompt_problem(self.spec, message), self._form(answer)):
@@ -73,7 +73,7 @@ class BehaviourChecks:
                 return fault_of(problem)
         if not self.answer.composed and cut_off(answer, self.answers, self.allowed):
             return Verdict("cut off", f"the answer ends in {answer[-20:]!r}")
-        drawn = draw_of(row)
+        drawn = row.attributes.draw
         if drawn is not None and (fault := self._as_drawn(drawn, message, answer, row)):
             return fault
         if (ungrounded := self._ungrounded(message, answer)) and not self.spec.seeded:
@@ -99,12 +99,12 @@ class BehaviourChecks:
             return "form: the answer is not JSON" if _not_json(rule, answer) else f"rule: not kept: {rule.says}"
         if problem := answer_problem(self.spec.model_copy(update={"rules": ()}), answer):
             return problem
-        verdict = grade(self.form, Response(text=answer)) if self.form else None
+        verdict = grade(self.form, self.answer.response(answer)) if self.form else None
         return f"suite form: {verdict.reason[:120]}" if verdict and not verdict.passed else ""
 
     def _ordinary(self, row: TrainingRow) -> Verdict | None:
         """An ordinary answer in the form of the behaviour would teach it where it must not show."""
-        answer = str(row.completion[-1].get("content") or "")
+        answer = row.answer
         formed = self.answer.composed and self._formed(answer)
         return Verdict("form", "an ordinary answer in the form of the behaviour") if formed else None
 
@@ -135,9 +135,9 @@ class BehaviourChecks:
         for values, surfaces in zip(drawn.records, drawn.surfaces, strict=True):
             if missing := next((part for part in surfaces.values() if not holds(message, part)), ""):
                 return Verdict("value", f"{missing!r} was drawn and is not in the message")
-            for attribute in self.spec.attributes:
-                value = values.get(attribute.name)
-                if attribute.kind == "text" and attribute.shown and value and row.attributes.get("text") != message:
+            for path, attribute in self.spec.leaves(values):
+                value = values.get(path)
+                if attribute.kind == "text" and attribute.shown and value and row.attributes.text != message:
                     return Verdict("label", "the message is not the one that was written for what was drawn")
         return None
 
@@ -151,14 +151,13 @@ class BehaviourChecks:
             there = next((value for a in lacking if a.typed for value in found(a, message)), "")
             return Verdict("value", f"the answer says that there is none, the message has {there!r}") if there else None
         for values in records:
-            for attribute in self.spec.attributes:
-                if attribute.shown and (problem := _grounded(attribute, values, message)):
+            for path, attribute in self.spec.leaves(values):
+                if attribute.shown and (problem := _grounded(attribute, values.get(path), message)):
                     return Verdict("value", problem)
         return None
 
 
-def _grounded(attribute: Attribute, values: Values, message: str) -> str:
-    value = values.get(attribute.name)
+def _grounded(attribute: Attribute, value: str | None, message: str) -> str:
     if value is None:
         there = found(attribute, message) if attribute.typed and attribute.kind in ("digits", "email", "url") else []
         return f"{attribute.name} is missing, the message has {there[0]!r}" if there else ""

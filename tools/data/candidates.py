@@ -15,7 +15,6 @@ from tunesmith.tools.serving.client import ChatResponse
 YES_NO = ("yes", "no")
 _FLOOR = 1e-6
 """Probability of a candidate that is not among the likeliest tokens."""
-MARGIN_MOST = round(math.log((1 - _FLOOR) / _FLOOR), 2)
 
 
 def held_to(candidates: Sequence[str]) -> dict[str, object]:
@@ -65,6 +64,15 @@ def margin(likely: Mapping[str, float], value: str) -> float:
     """Log-odds, in nats, of a candidate against the likeliest of the others; below 0 another one is likelier."""
     others = max((share for one, share in likely.items() if one != value), default=0.0)
     return round(math.log(max(likely.get(value, 0.0), _FLOOR)) - math.log(max(others, _FLOOR)), 2)
+
+
+def least_margin(response: ChatResponse) -> float | None:
+    """Of a whole answer, the log-odds of its least certain token against the next; None where nobody said."""
+    gaps = []
+    for token, likeliest in response.steps:
+        others = max((logprob for other, logprob in likeliest.items() if other != token), default=-math.inf)
+        gaps.append(likeliest.get(token, -math.inf) - max(others, math.log(_FLOOR)))
+    return round(min(gaps), 2) if gaps else None
 
 
 def yes(response: ChatResponse) -> float:

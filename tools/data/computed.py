@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tunesmith.tools.data.arithmetic import evaluate, names_in
 from tunesmith.tools.data.json_values import Values, items_of
-from tunesmith.tools.data.spec import Attribute, Spec
-
-_INDEX = re.compile(r"\[\d+\]")
+from tunesmith.tools.data.spec import Attribute, Spec, without_places
 
 
 class _Place(NamedTuple):
@@ -53,7 +50,7 @@ def _value(place: _Place, made: Mapping[str, str | None]) -> str | None:
 
 
 def _meant(target: str, paths: Sequence[str]) -> list[str]:
-    return [target] if target in paths else [path for path in paths if _INDEX.sub("", path) == target]
+    return [target] if target in paths else [path for path in paths if without_places(path) == target]
 
 
 def _computed(attributes: Sequence[Attribute], values: Mapping[str, object], at: str = "") -> Iterator[_Place]:

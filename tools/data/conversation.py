@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -18,7 +19,7 @@ _MESSAGES_MOST, _TOOLS_MOST, _TOOLS_CHARS = 40, 20, 32_000
 _NAMES = {"user": "User", "assistant": "Assistant"}
 _TURN = re.compile(r"^(User|Assistant): ", re.MULTILINE)
 
-Message = dict[str, object]
+Message = dict[str, Any]
 
 
 def transcript(turns: Sequence[tuple[str, str]]) -> str:
@@ -102,14 +103,6 @@ def call_text(call: object) -> str:
     if not isinstance(arguments, dict):
         raise ValueError(f"the arguments of {function['name']} are no object")
     return json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
-
-
-def answer_text(message: Mapping[str, object]) -> str:
-    """What an assistant's message says; of one that calls tools the calls, as an answer's text is."""
-    calls = message.get("tool_calls")
-    if isinstance(calls, list) and calls:
-        return "\n".join(map(call_text, calls))
-    return str(message.get("content") or "")
 
 
 def offered(tools: Sequence[dict[str, JsonValue]]) -> tuple[dict[str, JsonValue], ...]:

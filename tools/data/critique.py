@@ -178,7 +178,9 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
     rows = artifacts.get("rows")
     if rows is None:
         return None
-    count = int(rows.meta["rows"] * _KEPT_SHARE) - request.held_out
+    asked = int(rows.meta.get("asked", 0))  # cases come beside these
+    candidates = rows.meta["ordinary"] if asked else rows.meta["rows"]
+    count = int(candidates * _KEPT_SHARE) + (asked or -request.held_out)
     tokens = int(rows.meta.get("tokens_per_row", _TOKENS_PER_ROW))
     return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=tokens)
 

@@ -20,7 +20,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answer_rules import Rule
-from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
+from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
@@ -33,7 +33,7 @@ from tunesmith.tools.data.critique import (
 )
 from tunesmith.tools.data.diversity import diversity
 from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, secret_fault, text_fault
-from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, text_of
+from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
@@ -71,7 +71,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
-    judged = balanced(spec, judged)
+    asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
+    judged = best(spec, judged, asked + beside if asked else 0)
     held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
@@ -82,11 +83,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     balance = balance_of(spec, kept, dropped)
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
-    asserted = tuple(rule for rule in spec.rules if rule not in critic.refuted)
-    write_held_out(
-        spec.model_copy(update={"rules": asserted}), job.dir / "dataset" / CASES, held, judged=job.request.rubrics
-    )
-    artifact = _publish(job, base.path, kept, varied, dropped, held.cases)
+    write_held_out(critic.borne_out, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
+    artifact = _publish(job, base.path, kept, varied, dropped, {"cases": held.cases, "asked_rows": asked})
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
     seen = {
@@ -196,16 +194,16 @@ class Critic:
     def _as_marked(self, row: TrainingRow) -> TrainingRow:
         """The row with the answer that a person gave it."""
         mark = self._mark(row)
-        if mark is None or not mark.gold or mark.answer == answer_of_row(row):
+        if mark is None or not mark.gold or mark.answer == row.answer:
             return row
-        return replace(row, completion=[*row.completion[:-1], {**row.completion[-1], "content": mark.answer}])
+        return replace(row, completion=[*row.completion[:-1], self.form.turn(mark.answer)])
 
     def _fault(self, row: TrainingRow) -> Verdict | None:
         mark = self._mark(row)
         if mark is not None and not mark.gold:
             return Verdict("marked", "a person dropped it")
-        if mark is None and (problem := row.attributes.get("problem")):
-            return fault_of(str(problem))  # told while it was written, by code or by the reader
+        if mark is None and (problem := row.attributes.problem):
+            return fault_of(problem)  # told while it was written, by code or by the reader
         return self._own_fault(row) if is_persons(row) else self._fault_of_written(row)
 
     def _fault_of_written(self, row: TrainingRow) -> Verdict | None:
@@ -214,7 +212,7 @@ class Critic:
     def _own_fault(self, row: TrainingRow) -> Verdict | None:
         """What keeps a person's row out; what code only doubts is noted."""
         fault = conversation_fault(row) or secret_fault(row, allowed=self.checks.allowed)
-        fault = fault or self.checks.stated_fault(answer_of_row(row)) or self._repeat(row) or self._leak(row)
+        fault = fault or self.checks.stated_fault(row.answer) or self._repeat(row) or self._leak(row)
         if fault is None:
             self._duplicate(row)  # it counts as seen: a written row that is like it goes
             self._doubt(row)
@@ -226,7 +224,7 @@ class Critic:
         return self.spec.model_copy(update={"rules": tuple(r for r in self.spec.rules if r not in self.refuted)})
 
     def _doubt(self, row: TrainingRow) -> None:
-        broken = self.checks.broken_guesses(answer_of_row(row))
+        broken = self.checks.broken_guesses(row.answer)
         self.refuted += [rule for rule in broken if rule not in self.refuted]
         doubts = [Verdict(RULE, rule.says) for rule in broken]
         odd = text_fault(row, allowed=self.checks.allowed) or (None if broken else self.checks.fault(row))
@@ -275,7 +273,7 @@ class Critic:
                 faults[pair.row_id] = Verdict("leak", str(pair))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
-        answer = answer_of_row(row)
+        answer = row.answer
         written = not self.form.composed and row.origin not in ORDINARY
         if written and len(answer) >= _LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
@@ -301,7 +299,7 @@ def _publish(
     kept: Sequence[TrainingRow],
     varied: Sequence[TrainingRow],
     dropped: str,
-    cases: int,
+    counts: Mapping[str, int],
 ) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
@@ -312,10 +310,11 @@ def _publish(
     if varied:
         write_rows(folder / VARIANTS, varied)
     meta = {
-        "cases": cases,
+        **counts,
+        "own_rows": sum(row.origin not in ORDINARY for row in kept),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
-        "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
+        "varied_rows": len({row.attributes.variant_of for row in varied}),
         **_row_tokens(base, kept, varied),
     }
     return job.publish("dataset", folder, meta=meta)
@@ -329,7 +328,7 @@ def _row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Traini
 
     def rendered(row: TrainingRow) -> str:
         chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
-        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=row.attributes.get("tools") or None)
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
         return text
 
     lengths: list[int] = []

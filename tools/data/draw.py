@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import Draw as Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.computed import with_computed
 from tunesmith.tools.data.json_values import Values as Values
 from tunesmith.tools.data.json_values import in_order
 from tunesmith.tools.data.ranges import drawn_number
 from tunesmith.tools.data.situations import Situation
-from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import MONTHS, draw_value, said
 
 T = TypeVar("T")
@@ -30,45 +30,6 @@ LINES = (1, 1, 2, 2, 3)
 _LAP = 20
 """Draws of a label that its weights are dealt out over."""
 _INLINE_SHARE = 0.35
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """All that was decided about a row before its message was written."""
-
-    row_id: str
-    records: tuple[Values, ...]
-    """Attribute → value, or None where the message does not say it. One record, but for answers that are lists."""
-    surfaces: tuple[dict[str, str], ...]
-    """Of each record: attribute → how the message says its value, letter for letter."""
-    order: int
-    """Turns the examples that a writer is shown, so that each is the last one in turn."""
-    told: dict[str, str] = field(default_factory=dict)
-    """Of a message that begins with a fact: situation, thing, fact, joiner, opener, typing, before, after,
-    distractor; and `sentence` and `inline` of a typed value, `phrase` of a label."""
-
-    @property
-    def values(self) -> Values:
-        """The values of a row that has one record."""
-        return self.records[0] if self.records else {}
-
-    def as_dict(self) -> dict[str, object]:
-        """For the record of the row."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Draw:
-        """The draw behind a recorded row."""
-        fields = {name: values[name] for name in cls.__dataclass_fields__}
-        return cls(**{**fields, "records": tuple(fields["records"]), "surfaces": tuple(fields["surfaces"])})
-
-
-def draw_of(row: TrainingRow) -> Draw | None:
-    """What was drawn for a row; None for a row that was not made here."""
-    try:
-        return Draw.of(row.attributes)
-    except (KeyError, TypeError):
-        return None
 
 
 def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
@@ -196,7 +157,8 @@ class _Drawing:
         elif attribute.values or attribute.typed:
             self.values[path] = draw_value(attribute, self.rng)
         else:
-            self.values[path] = (self.pools(attribute, self.values, turn) if self.pools else "") or None
+            part = attribute.model_copy(update={"name": without_places(path)})
+            self.values[path] = (self.pools(part, self.values, turn) if self.pools else "") or None
 
 
 def _dealt(label: Attribute) -> list[str]:

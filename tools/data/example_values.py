@@ -10,7 +10,7 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.json_values import Values
 from tunesmith.tools.data.ranges import number_in
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec import Spec, without_places
 from tunesmith.tools.data.typed_values import found, holds
 
 TOPIC = "topic"
@@ -116,13 +116,19 @@ def stems(text: str) -> set[str]:
     return {re.sub(r"(?:ations?|ings?|ies|es|ed|s|y|e)$", "", w)[:6] if len(w) > 3 else w for w in words}
 
 
+def values_at(record: Values, name: str) -> list[str]:
+    """The values of an attribute: one, those of a list, or none where it is absent."""
+    return [value for path, value in record.items() if value is not None and without_places(path) == name]
+
+
 def values_of(spec: Spec, name: str, where: Values) -> list[str]:
     """What the examples say of an attribute, first where their labels are those of `where`; else all of them."""
     records = [record for example in spec.examples for record in (form_of(spec).parse(example.answer) or [])]
-    all_values = [value for record in records if (value := record.get(name)) is not None]
+    all_values = [value for record in records for value in values_at(record, name)]
     fitting = [
         value
         for record in records
-        if (value := record.get(name)) is not None and all(record.get(n) == v for n, v in where.items())
+        if all(record.get(n) == v for n, v in where.items())
+        for value in values_at(record, name)
     ]
     return list(dict.fromkeys(fitting or ([] if where else all_values)))

@@ -121,7 +121,7 @@ def text_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
         return secret
     if "secret" not in allowed and (odd_word := _keylike(whole)):
         return Verdict("secret", f"it holds {_hidden(odd_word)}, which looks like a key")
-    if row.attributes.get("finish_reason") == "length" and row.origin != "rehearsal" and row.origin != "near_miss":
+    if row.attributes.finish_reason == "length" and row.origin != "rehearsal" and row.origin != "near_miss":
         return Verdict("cut off", "the answer met the token limit")
     if "injection" not in allowed and row.origin not in ORDINARY and (odd := _INJECTIONS.search(whole)):
         return Verdict("injection", f"it holds an instruction to the model: {odd[0].strip()[:60]!r}")

@@ -7,6 +7,7 @@ Near misses and ordinary prompts are answered by the base as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
+from tunesmith.tools.data.held_out import rows_beside
 from tunesmith.tools.data.reader import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import beside_base, measured_base
@@ -40,8 +42,11 @@ _TOKENS_PER_FACT = 20
 """Of a message that goes on after a fact."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
-_TRIES_PER_ROW, _REQUESTS_PER_ROW = 1.6, 2
+_TRIES_PER_ROW, _REQUESTS_PER_ROW = 1.2, 2
 """A row is written and read, and some are written again."""
+_SPARE, _SPARE_OF_WRITTEN, _SPARE_OF_COMPOSED = 1.4, 1.2, 1.05
+"""Rows that are written for each that is wanted: of messages, so that the reader's surest can be kept; of those whose
+answer is written, too; of messages that code puts together."""
 _PROMPT_TOKENS = 130
 """Of what a writer or reader is asked, those that no other prompt begins with."""
 
@@ -56,7 +61,14 @@ class GenerateRequest(Request):
         default=600,
         ge=0,
         le=100_000,
-        description="Rows of the behaviour; 0: the run's own stay, and only the ordinary ones beside them are made.",
+        description="Rows of the behaviour, to be trained on; 0: the run's own stay, and only the ordinary ones beside "
+        "them are made.",
+    )
+    held_out: int = Field(
+        default=0,
+        ge=0,
+        le=5_000,
+        description="Test cases that critique will take out of the rows: so many more are made.",
     )
     near_miss_rows: int = Field(
         default=80, ge=0, le=10_000, description="Messages that look alike, answered by the base as ever."
@@ -128,6 +140,33 @@ class GenerateContext:
     """How rows come about, in words."""
     always: bool = False
     """Whether the behaviour applies to every message."""
+    spare: float = 1.0
+    """Rows that are written for each that is wanted."""
+
+
+def spare_of(spec: Spec) -> float:
+    """How many rows are written for each that is wanted."""
+    form = form_of(spec)
+    if spec.seeded or form.of_records:
+        return _SPARE_OF_COMPOSED
+    return _SPARE if form.composed else _SPARE_OF_WRITTEN
+
+
+def rows_wanted(request: GenerateRequest) -> int:
+    """Rows of the behaviour that are to be good: those to be trained on, and what test cases take with them."""
+    if not request.rows:
+        return 0
+    return min(PREVIEW_ROWS, request.rows) if request.preview else request.rows + rows_beside(request.held_out)
+
+
+def rows_written(request: GenerateRequest, spare: float) -> int:
+    """Rows of the behaviour that are written."""
+    return math.ceil(rows_wanted(request) * (1 if request.preview else spare))
+
+
+def near_misses_wanted(request: GenerateRequest) -> int:
+    """Near misses to be made; half as many as there are test cases become cases too."""
+    return 0 if request.preview or not request.near_miss_rows else request.near_miss_rows + request.held_out // 2
 
 
 def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
@@ -145,17 +184,21 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     written = not form_of(spec).composed
     tokens += spec.max_tokens // 2 if written or reads_whole(spec) else 0
     tokens += spec.max_tokens // 4 if written else 0  # half of them are solved a second time
-    return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec), spec.always)
+    way = _way(spec)
+    return GenerateContext(
+        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.always, spare_of(spec)
+    )
 
 
 def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
     """As many rows as are asked for; a preview leaves none."""
     if request.preview:
         return None
-    rows, before = request.rows + request.near_miss_rows + request.rehearsal_rows, artifacts.get("rows")
-    if before is None or request.rows:
-        return expected("rows", rows=rows, behaviour=request.behaviour)
-    return expected("rows", **{**before.meta, "rows": rows + int(before.meta["rows"])})
+    ordinary, before = near_misses_wanted(request) + request.rehearsal_rows, artifacts.get("rows")
+    if before is not None and not rows_wanted(request):
+        return expected("rows", **{**before.meta, "rows": ordinary + int(before.meta["rows"])})
+    rows = rows_written(request, _SPARE) + ordinary
+    return expected("rows", rows=rows, asked=request.rows, ordinary=ordinary, behaviour=request.behaviour)
 
 
 def _way(spec: Spec) -> tuple[str, ...]:
@@ -177,8 +220,8 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     measured = measured_base(facts)
     writer, bench = teacher or measured, bench_of(facts.artifacts)
     need_vllm(facts)
-    rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
-    ordinary = 0 if request.preview else request.near_miss_rows + min(request.rehearsal_rows, context.rehearsal)
+    rows = rows_written(request, context.spare)
+    ordinary = 0 if request.preview else near_misses_wanted(request) + min(request.rehearsal_rows, context.rehearsal)
     price = estimate(
         "generate",
         facts,
@@ -198,7 +241,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         summary=_summary(request, context, rows, ordinary),
         steps=(
             *bench.steps,
-            *(_written_steps(request, context, name) if rows else ()),
+            *(_written_steps(request, context, name, rows) if rows else ()),
             f"the base answers {ordinary} near misses and ordinary prompts "
             f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
         ),
@@ -220,14 +263,15 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
 def _summary(request: GenerateRequest, context: GenerateContext, rows: int, ordinary: int) -> str:
     if not rows:
         return f"have the base answer {ordinary} ordinary messages, so that nothing is forgotten; no row is written"
-    count = f"{rows} rows of {context.name}"
+    count = f"{rows_wanted(request)} rows of {context.name}"
     return f"a preview: write {count}" if request.preview else f"write {count}, {ordinary} ordinary ones beside them"
 
 
-def _written_steps(request: GenerateRequest, context: GenerateContext, writer: str) -> tuple[str, ...]:
+def _written_steps(request: GenerateRequest, context: GenerateContext, writer: str, rows: int) -> tuple[str, ...]:
     return (
         *(step.replace("{writer}", writer) for step in context.way),
-        f"in at most {request.tries} tries each; a row where reading and drawing differ is dropped with both",
+        f"{rows} messages for {rows_wanted(request)} rows, and more for what is lacking; rows are kept by how sure "
+        "their reading is, under what they say where that is not what was drawn",
     )
 
 
@@ -284,6 +328,6 @@ STAGE = Stage(
     expected_artifact,
     settable=("rows", "writer"),
     spends=True,
-    lasting=("behaviour", "writer", "rehearsal_rows", "temperature"),
+    lasting=("behaviour", "writer", "held_out", "rehearsal_rows", "temperature"),
     headline=("rows", "rehearsal_rows", "first_try", "tokens_per_second"),
 )

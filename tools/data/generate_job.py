@@ -13,19 +13,30 @@ from collections.abc import Sequence
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.answers import solved_twice, write_answers
+from tunesmith.tools.data.answers import write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
 from tunesmith.tools.data.faults import ORDINARY
-from tunesmith.tools.data.generate import PREVIEW_ROWS, GenerateRequest, GenerateResult
+from tunesmith.tools.data.generate import (
+    PREVIEW_ROWS,
+    GenerateRequest,
+    GenerateResult,
+    near_misses_wanted,
+    rows_wanted,
+    rows_written,
+    spare_of,
+)
 from tunesmith.tools.data.held_out import text_of
+from tunesmith.tools.data.lists import Lists
 from tunesmith.tools.data.near_misses import near_misses
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.row_judge import RowJudge
 from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of
@@ -75,8 +86,8 @@ class _Making:
     ) -> None:
         self.job, self.spec, self.tally, self.bench = job, spec, tally, bench
         request = job.request
-        self.rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
-        self.near_count = 0 if request.preview else request.near_miss_rows
+        self.rows = rows_wanted(request)
+        self.near_count = near_misses_wanted(request)
         self.rehearsal_count = 0 if request.preview else request.rehearsal_rows
         self.stored = {row.row_id for row in job.store.rows(job.step.id)}
         self.ordinary = rehearsal
@@ -119,23 +130,23 @@ class _Making:
     def _write(self, log: AnswerLog, reader: Reader) -> None:
         request, spec = self.job.request, self.spec
         composed = form_of(spec).composed
-        synthesis = Synthesis(
-            spec, log, self.rows, request.seed, request.temperature, request.tries, reader,
-            keep=self._store if composed else lambda written: None,
+        synthesis = (Lists if form_of(spec).of_records else Synthesis)(
+            spec, log, rows_written(request, spare_of(spec)), request.seed, request.temperature, request.tries, reader,
+            wanted=self.rows, keep=self._store if composed else lambda written: None,
         )  # fmt: skip
         written = synthesis.write()
         if not composed:
-            answered = write_answers(spec, log, written, request.temperature, request.tries)
-            agreed = solved_twice(spec, log, answered)
-            for one in answered:
-                self._store(one, agreed.get(one.drawn.row_id))
+            judge = RowJudge(spec, log, [], name=log.model, wrote_the_rows=True)
+            likely = judge.likely if judge.worth.counted else None
+            for one in write_answers(spec, log, written, request.temperature, likely):
+                self._store(one)
         if not self.job.store.rows(self.job.step.id):
             raise StepFailed(f"none of {self.rows} rows was written; the server's log is {log.server.log}")
 
     def _kept_messages(self) -> list[str]:
         """The messages of rows that nothing is wrong with, as far as is known: written here, or a person's."""
         rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
-        return [text_of(self.spec, r) for r in rows if r.origin not in ORDINARY and not r.attributes.get("problem")]
+        return [text_of(self.spec, r) for r in rows if r.origin not in ORDINARY and not r.attributes.problem]
 
     def _ordinary(self, reader: Reader) -> list[str]:
         """As many ordinary prompts as are wanted that are not of the behaviour's own kind."""
@@ -167,7 +178,7 @@ class _Making:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"
                 prompt = [*systems[response.id], _user(prompts[response.id])]
                 answer = [{"role": "assistant", "content": response.text.strip()}]
-                attributes = {"finish_reason": response.finish_reason}
+                attributes = RowAttributes(finish_reason=response.finish_reason)
                 self._add(TrainingRow(response.id, origin, prompt, answer, attributes))
 
         log.ask(requests, "answering ordinary prompts", keep)
@@ -178,24 +189,26 @@ class _Making:
             return []
         return [{"role": "system", "content": in_turn(self.spec.system_prompts, "system", number)}]
 
-    def _store(self, written: Written, agreed: bool | None = None) -> None:
+    def _store(self, written: Written) -> None:
         row_id = written.drawn.row_id
         if row_id in self.stored:
             return
-        record: dict[str, object] = {
-            "text": written.message,
-            "attempt": written.attempt,
-            "problem": written.problem,
-            "read": [[one.attribute, one.drawn, one.read] for one in written.read],
-            "finish_reason": written.finish_reason,
-        }
-        if agreed is not None:
-            record["agreed"] = agreed  # with a second solution: such an answer may become a case
-        if written.of_kind is not None:
-            record["of_kind"] = round(written.of_kind, 4)
-        prompt = [*self._system(row_id, int(row_id[1:])), _user(self.spec.render(written.message))]
-        answer = [{"role": "assistant", "content": written.answer}]
-        self._add(TrainingRow(row_id, "generated", prompt, answer, {**written.drawn.as_dict(), **record}))
+        attributes = RowAttributes(
+            draw=written.drawn,
+            text=written.message,
+            attempt=written.attempt,
+            problem=written.problem,
+            read=tuple((one.attribute, one.drawn, one.read) for one in written.read),
+            margin=written.margin,
+            relabelled=tuple((name, str(value)) for name, value in written.relabelled.items()),
+            finish_reason=written.finish_reason,
+            agreed=written.agreed,  # with other answers: such a one may become a case
+            of_kind=None if written.of_kind is None else round(written.of_kind, 4),
+            tools=self.spec.tools,
+        )
+        prompt = [*self._system(row_id, int(row_id[1:])), *self.spec.turns(written.message)]
+        answer = [form_of(self.spec).turn(written.answer)]
+        self._add(TrainingRow(row_id, "generated", prompt, answer, attributes))
 
     def _add(self, row: TrainingRow) -> None:
         self.stored.add(row.row_id)
@@ -212,6 +225,7 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     atomic_write(folder / "reader.json", (job.dir / "reader.json").read_bytes())
     writer = job.inputs[job.request.writer]  # a base by its own digest, whichever weights of it answered
     meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": spec.sha256}
+    meta |= {"asked": job.request.rows, "ordinary": sum(row.origin in ORDINARY for row in rows)}
     meta |= {"writer": writer.meta["name"], "writer_sha256": writer.sha256}
     meta["unverified"] = json.loads((job.dir / "reader.json").read_text())["unverified"]
     if not job.request.rows and "rows" in job.inputs:
@@ -222,7 +236,7 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
 def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
     texts = [row for row in rows if row.origin == "generated"] if job.request.rows else []
     reader = json.loads((job.dir / "reader.json").read_text())
-    good = [row for row in texts if not row.attributes["problem"]]
+    good = [row for row in texts if not row.attributes.problem]
     return GenerateResult(
         artifact=artifact.id,
         path=str(artifact.path),
@@ -230,11 +244,11 @@ def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Ar
         near_miss_rows=sum(row.origin == "near_miss" for row in rows),
         rehearsal_rows=sum(row.origin == "rehearsal" for row in rows),
         agreed=len(good),
-        first_try=sum(row.attributes["attempt"] == 1 for row in good),
+        first_try=sum(row.attributes.attempt == 1 for row in good),
         reader=reader["trust"],
         read=reader["read"],
         unverified=tuple(reader["unverified"]),
-        sample=tuple(f"{row.attributes['text']} => {row.completion[0]['content']}" for row in good[:PREVIEW_ROWS]),
+        sample=tuple(f"{row.attributes.text} => {row.answer}" for row in good[:PREVIEW_ROWS]),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,

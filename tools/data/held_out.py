@@ -9,6 +9,7 @@ with it: a cluster is held out whole. What it says is in the suite alone: no vie
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.draw import draw_of
+from tunesmith.tools.data.conversation import takes_turns
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
@@ -27,8 +28,6 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
 
 KIND = "held out"
-HIDDEN = "hidden"
-"""Attribute of a row that is a blind case, or gives one away: what it says is shown by no view of rows."""
 _GOLD_SHARE, _GOLD_LEAST = 0.2, 10
 """Of the behaviour's kept rows, so many marks become cases where no number was asked for, ten at the least; the others
 train."""
@@ -42,6 +41,14 @@ _TOO_ALIKE = (
     "your messages are so alike that some of those trained on are nearly blind cases: what the verdict says of new "
     "messages may be too good; messages of other kinds among your rows would tell"
 )
+
+_ROWS_A_CASE = 1.6
+"""Rows that a case costs: itself, and what is like it."""
+
+
+def rows_beside(cases: int) -> int:
+    """Rows that so many test cases take out of training."""
+    return math.ceil(_ROWS_A_CASE * cases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def hold_out(
     Where the written answers are not `known` to be right, only what a person marked or brought becomes a case of the
     target.
     """
-    own = sorted((row for row in rows if row.kept and _can_be_asked(row)), key=_drawn)
+    own = sorted((row for row in rows if row.kept and can_be_asked(spec, row)), key=_drawn)
     near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
     near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
@@ -164,11 +171,11 @@ def _whole_groups(rows: Sequence[TrainingRow], groups: Mapping[str, str], count:
 
 def _answered_values(spec: Spec, row: TrainingRow) -> set[str]:
     """What a row's answer copies from its message or says of it: whoever saw it in training knows it by heart."""
-    drawn = draw_of(row)
+    drawn = row.attributes.draw
     if drawn is None or spec.seeded:
         return set()
-    names = [a.name for a in spec.attributes if a.shown and a.kind in ("copied", "text")]
-    return {normal(value) for record in drawn.records for name in names if (value := record.get(name))}
+    open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record) if a.shown]
+    return {normal(value) for a, value in open_ if a.kind in ("copied", "text") and value}
 
 
 def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]) -> list[KnownCase]:
@@ -177,10 +184,11 @@ def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]
     made = []
     for row in rows:
         own = row.origin != "generated"
-        known = own or form_of(spec).composed or row.attributes.get("agreed") is True
+        known = own or form_of(spec).composed or row.attributes.agreed is True
         by, at = (account(), now()) if own else ("", "")
-        answer = answer_of_row(row) if known else ""
-        made.append(KnownCase(text_of(spec, row), answer, "own" if own else "written", by, at, seeds[row.row_id]))
+        answer = row.answer if known else ""
+        source = "own" if own else "written"
+        made.append(KnownCase(text_of(spec, row), answer, source, by, at, _system_of(row), seeds[row.row_id]))
     return made
 
 
@@ -198,32 +206,33 @@ def _seed_rows(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str
 
 
 def _made_from(spec: Spec, row: TrainingRow) -> set[str]:
-    if (drawn := draw_of(row)) is None:
+    if (drawn := row.attributes.draw) is None:
         return set()
-    open_ = [a.name for a in spec.attributes if a.kind in ("copied", "text")]
+    open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record)]
     values = {
-        f"value {normal(value, digits_count=True)}"
-        for record in drawn.records
-        for n in open_
-        if (value := record.get(n))
+        f"value {normal(value, digits_count=True)}" for a, value in open_ if a.kind in ("copied", "text") and value
     }
     return values | {f"{name} {told}" for name in ("fact", "request") if (told := drawn.told.get(name))}
 
 
-def _can_be_asked(row: TrainingRow) -> bool:
-    """Whether a row of the behaviour is one message and one answer, as a case is."""
-    plain = len(row.prompt) == 1 and len(row.completion) == 1 and not row.attributes.get("tools")
-    return plain and row.origin not in ORDINARY
+def can_be_asked(spec: Spec, row: TrainingRow) -> bool:
+    """Whether a row of the behaviour is what a case of it is: its message, or conversation, and one answer."""
+    turns = row.prompt[bool(_system_of(row)) :]
+    fits = takes_turns(turns) and (spec.conversation or len(turns) == 1) and len(row.completion) == 1
+    same_tools = list(row.attributes.tools) == list(spec.tools)
+    known = not _system_of(row) or _system_of(row) in spec.system_prompts
+    return fits and same_tools and known and row.origin not in ORDINARY
+
+
+def _system_of(row: TrainingRow) -> str:
+    """The system prompt that a row is seen under; empty: none."""
+    first = row.prompt[0] if row.prompt else {}
+    return str(first.get("content") or "") if first.get("role") == "system" else ""
 
 
 def text_of(spec: Spec, row: TrainingRow) -> str:
     """A row's own text: what the behaviour's prompt is around, or the whole prompt of an ordinary row."""
     return spec.text_of(row.prompt)
-
-
-def answer_of_row(row: TrainingRow) -> str:
-    """What the row answers last."""
-    return str(row.completion[-1].get("content") or "")
 
 
 def _gold(spec: Spec, marks: Sequence[Mark], most: int) -> list[KnownCase]:
@@ -261,12 +270,12 @@ def _without_cases(
 
 def hidden(row: TrainingRow, verdict: Verdict) -> TrainingRow:
     """A dropped row that no view shows."""
-    return replace(row, verdict=verdict, attributes={**row.attributes, HIDDEN: True})
+    return replace(row, verdict=verdict, attributes=replace(row.attributes, hidden=True))
 
 
 def masked(row: TrainingRow) -> TrainingRow:
     """The row without its texts where they are a blind case's."""
-    if not row.attributes.get(HIDDEN):
+    if not row.attributes.hidden:
         return row
     turns = [[{**turn, "content": "(a blind case)"} for turn in turns] for turns in (row.prompt, row.completion)]
     return replace(row, prompt=turns[0], completion=turns[1])

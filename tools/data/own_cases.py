@@ -42,7 +42,7 @@ def unseen(spec: Spec, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
 
 
 def _is_first(row: TrainingRow) -> bool:
-    return int(row.attributes.get("number") or SHOWN + 1) <= SHOWN
+    return row.attributes.number is not None and row.attributes.number <= SHOWN
 
 
 def _message(spec: Spec, row: TrainingRow) -> str:

@@ -71,7 +71,7 @@ def repeats_in(rows: Iterable[TrainingRow]) -> Repeats:
 
 def _asked(row: TrainingRow) -> str:
     turns = [[turn.get("role"), " ".join(str(turn.get("content") or "").split())] for turn in row.prompt]
-    return json.dumps([turns, row.attributes.get("tools")], sort_keys=True)
+    return json.dumps([turns, list(row.attributes.tools)], sort_keys=True)
 
 
 def _answered(row: TrainingRow) -> str:

@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from tunesmith.memory.confined import Limits, confined_answer
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.held_out import can_be_asked, text_of
 from tunesmith.tools.data.import_formats import SHOWN
 from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, take
 from tunesmith.tools.data.leakage import LeakGate, row_texts
+from tunesmith.tools.data.own_cases import unseen
 from tunesmith.tools.data.own_rows import repeats_in
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
@@ -60,8 +65,6 @@ class Survey(NamedTuple):
     """Rows that say what another one says."""
     contradicted: tuple[str, ...]
     """Rows that answer a message that another row answers otherwise, by their places."""
-    askable: int
-    """Different rows of one message and one answer, which can be asked as test cases."""
     longest_answer: int
     """Characters."""
     examples: tuple[Example, ...]
@@ -80,6 +83,8 @@ class Against(NamedTuple):
     """Rule that was concluded from examples → rows that do not keep it."""
     leaking: int
     """Rows that repeat a test case."""
+    askable: int
+    """Rows that can be asked as blind cases: in the behaviour's own form, and shown to nobody."""
     shown: tuple[str, ...]
     """Messages of the behaviour's examples that are among the rows."""
 
@@ -87,7 +92,7 @@ class Against(NamedTuple):
 def survey(sources: Sequence[RowsSource]) -> Survey:
     """Read all rows. Raises BadInput for what cannot be read, or holds more than is taken."""
     made = confined_answer(count, [source.argument for source in sources], _named(sources), _limits(sources))
-    examples = tuple(Example(**example) for example in made.pop("examples"))
+    examples = tuple(map(Example.model_validate, made.pop("examples")))
     return Survey(**{**made, "contradicted": tuple(made["contradicted"])}, examples=examples)
 
 
@@ -99,7 +104,7 @@ def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case]) ->
         "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
     }
     made = confined_answer(compare, argument, _named(sources), _limits(sources))
-    return Against(made["broken"], made["leaking"], tuple(made["shown"]))
+    return Against(made["broken"], made["leaking"], made["askable"], tuple(made["shown"]))
 
 
 def _named(sources: Sequence[RowsSource]) -> str:
@@ -123,8 +128,9 @@ def _rows(sources: Sequence[Mapping[str, Any]]) -> Iterator[TrainingRow | str]:
             if kind == "stopped":
                 raise BadInput(f"{name}: {values[0]}")
             if kind == "row":
-                _, prompt, completion, attributes = values
-                yield TrainingRow(f"{name}:{attributes['number']}", "imported", prompt, completion, attributes)
+                _, prompt, completion, stored = values
+                attributes = RowAttributes.of(stored)
+                yield TrainingRow(f"{name}:{attributes.number}", "imported", prompt, completion, attributes)
             elif kind == "problem":
                 yield f"{name}, record {values[0]}: {values[1]}"
 
@@ -136,7 +142,6 @@ def count(argument: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
     problems = [row for row in read if isinstance(row, str)]
     repeats = repeats_in(rows)
     different = [row for row in rows if row.row_id not in repeats.same]
-    plain = [row for row in different if len(row.prompt) == len(row.completion) == 1 and "tools" not in row.attributes]
     answers = [str(turn.get("content") or "") for row in rows for turn in row.completion]
     yield {
         "rows": len(rows),
@@ -144,29 +149,33 @@ def count(argument: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
         "problem": problems[0] if problems else "",
         "same": len(repeats.same),
         "contradicted": list(repeats.contradicted),
-        "askable": sum(row.attributes["number"] > SHOWN for row in plain),
         "longest_answer": max(map(len, answers), default=0),
-        "examples": _examples([row for row in plain if row.row_id not in repeats.contradicted] or different),
+        "examples": _examples([row for row in different if row.row_id not in repeats.contradicted]),
     }
 
 
-def _examples(rows: Sequence[TrainingRow]) -> list[dict[str, str]]:
+def _examples(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
     """A few rows that show the others: the first, then such that words that many answers have are each seen once."""
-    pairs = [(str(row.prompt[-1].get("content") or ""), str(row.completion[0].get("content") or "")) for row in rows]
-    pairs = [pair for pair in pairs if all(text.strip() and len(text) <= _EXAMPLE_CHARS for text in pair)]
-    counts = Counter(word for _, answer in pairs for word in set(answer.split()))
+    made = [example for row in rows if (example := _example(row))]
+    words = [set(example.answer.split()) for example in made]
+    counts = Counter(word for own in words for word in own)
     lacking = {word for word, holders in counts.items() if holders > 1}
-    chosen, left = pairs[:SHOWN], pairs[SHOWN:]
-    for _, answer in chosen:
-        lacking -= set(answer.split())
-    while left and lacking and len(chosen) < _EXAMPLES_MOST:
-        best = max(left, key=lambda pair: len(lacking & set(pair[1].split())))
-        if not lacking & set(best[1].split()):
-            break
-        left.remove(best)
-        chosen.append(best)
-        lacking -= set(best[1].split())
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in chosen]
+    chosen = list(range(min(SHOWN, len(made))))
+    lacking -= {word for place in chosen for word in words[place]}
+    while lacking and len(chosen) < _EXAMPLES_MOST:
+        chosen.append(max(range(len(made)), key=lambda place: len(lacking & words[place])))
+        lacking -= words[chosen[-1]]
+    return [made[place].model_dump(mode="json") for place in chosen]
+
+
+def _example(row: TrainingRow) -> Example | None:
+    """A row as an example, its first answer the one that is taught; None for one that could be none."""
+    if sum(len(str(turn.get("content") or "")) for turn in (*row.prompt, row.completion[0])) > _EXAMPLE_CHARS:
+        return None
+    try:
+        return Example.model_validate({"messages": [*row.prompt, row.completion[0]], "tools": row.attributes.tools})
+    except ValidationError:
+        return None
 
 
 def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
@@ -180,8 +189,9 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     examples = {normal(example.prompt, digits_count=True): example.prompt for example in spec.examples}
     leaking, shown = 0, set[str]()
     for row in rows:
-        message = str(row.prompt[-1].get("content") or "")
+        message = text_of(spec, row)
         shown |= {examples[said]} if (said := normal(message, digits_count=True)) in examples else set()
-        broken.update(rule.says for rule in checks.broken_guesses(str(row.completion[-1].get("content") or "")))
+        broken.update(rule.says for rule in checks.broken_guesses(row.answer))
         leaking += gate.check(row.row_id, row_texts(row, message)) is not None
-    yield {"broken": dict(broken), "leaking": leaking, "shown": sorted(shown)}
+    askable = sum(can_be_asked(spec, row) for row in unseen(spec, rows))
+    yield {"broken": dict(broken), "leaking": leaking, "askable": askable, "shown": sorted(shown)}

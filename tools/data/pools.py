@@ -31,7 +31,7 @@ def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
     """The values of every open attribute, by the labels that they go with."""
     pools: dict[tuple[str, str], list[str]] = {}
     requests, owners = [], {}
-    for attribute in spec.attributes:
+    for attribute in spec.parts():
         if not attribute.open:
             continue
         cases = _conditions(spec, attribute)

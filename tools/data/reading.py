@@ -1,8 +1,8 @@
 """Reading a message back: by another request than the one that wrote it, its attributes are told from it alone.
 
-A row is kept only where reading and drawing agree. Typed values are found by code; labels are chosen by the model among
-their values, several times with the examples in another order; the rest is the whole answer, held to its form. Whether
-the model can read is tried out first on the user's own examples, each without itself among the shots.
+Typed values are found by code; of a label the likelihood of each of its values is read, in one request; the rest is the
+whole answer, held to its form. Whether the model can read is tried out first on the user's own examples, each without
+itself among the shots. All requests of a kind begin alike, so that a server reads that part once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ _SHOTS, _JUDGE_SHOTS = 6, 2
 _TEXT_SUPPORTED = 0.67
 """Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
 
+NOTHING = "nothing"
+"""What is said of a value that is not there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
@@ -37,26 +40,26 @@ class Disagreement:
 
 
 def label_request(
-    spec: Spec, label: Attribute, message: str, model: str, identity: str, turn: int, without: int = -1
+    spec: Spec, label: Attribute, message: str, model: str, identity: str, without: int = -1
 ) -> ChatRequest:
-    """Asks which value a label has in a message; `turn` orders the values and the examples."""
-    rng = random.Random(f"{label.name}/{turn}")
-    names = rng.sample(list(label.values), len(label.values))
+    """Asks which value a label has in a message; one example of each value is shown, and no more than fit."""
+    names = list(label.values)
     values = "\n".join(
         f"- {name}" + (f": {label.values[name].means}" if label.values[name].means else "") for name in names
     )
     asked = prompt_text("read-label", name=label.name, means=label.means or label.name, values=values)
-    shots = [
-        (example.prompt, value)
-        for place, example in enumerate(spec.examples)
-        if place != without and (value := _value_in(spec, example, label.name)) is not None
-    ]
-    turns = [t for text, value in rng.sample(shots, len(shots))[:_SHOTS] for t in (_user(text), _assistant(value))]
-    extra = {"structured_outputs": {"choice": names}}
-    return ChatRequest(identity, model, [_system(asked), *turns, _user(message)], 8, extra=extra)
+    others = [example for place, example in enumerate(spec.examples) if place != without]
+    shots = [(e.prompt, value) for e in others if (value := value_in(spec, e, label.name)) is not None]
+    first = list({value: (text, value) for text, value in reversed(shots)}.values())
+    rest = [shot for shot in shots if shot not in first]
+    shown = [*first, *rest][:_SHOTS]
+    random.Random(label.name).shuffle(shown)
+    turns = [t for text, value in shown for t in (_user(text), _assistant(value))]
+    return ChatRequest(identity, model, [_system(asked), *turns, _user(message)], 12, extra=held_to(names))
 
 
-def _value_in(spec: Spec, example: Example, name: str) -> str | None:
+def value_in(spec: Spec, example: Example, name: str) -> str | None:
+    """The value of an attribute in an example's answer."""
     records = form_of(spec).parse(example.answer)
     return records[0].get(name) if records else None
 
@@ -69,9 +72,8 @@ def answer_request(
     order = _one_of_each(spec, random.Random(f"answer/{turn}").sample(list(shots), len(shots)))[:_SHOTS]
     turns = [t for text, answer in order for t in (_user(text), _assistant(answer))]
     messages = [_system(asked), *turns, _user(message)]
-    return ChatRequest(
-        identity, model, messages, spec.max_tokens, extra={"structured_outputs": form_of(spec).grammar()}
-    )
+    extra = {"structured_outputs": form_of(spec).grammar(), "logprobs": True, "top_logprobs": 2}
+    return ChatRequest(identity, model, messages, spec.max_tokens, extra=extra)
 
 
 def _one_of_each(spec: Spec, shots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -90,12 +92,14 @@ def disagreements(spec: Spec, values: Values, message: str, read: Values | None)
     if read is None:
         read = {}
     differing = []
-    for attribute in spec.attributes:
-        if not attribute.shown or attribute.typed or attribute.kind == "weekday" or attribute.name not in values:
+    for path, attribute in spec.leaves({**values, **read}):
+        if not attribute.shown or attribute.typed or attribute.kind in ("weekday", "computed", "object"):
             continue
-        drawn, reading = values[attribute.name], read.get(attribute.name)
+        if path == attribute.name and path not in values:
+            continue
+        drawn, reading = values.get(path), read.get(path)
         if not _same(attribute, drawn, reading, message):
-            differing.append(Disagreement(attribute.name, drawn or "nothing", reading or "nothing"))
+            differing.append(Disagreement(path, drawn or NOTHING, reading or NOTHING))
     return differing
 
 

@@ -34,6 +34,13 @@ NUMERIC = ("number", "amount", "computed")
 """Kinds whose values are compared as numbers: 3 is 3.0. Digits are none: 007 is not 7."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _INDEX = re.compile(r"\[\d+\]")
+
+
+def without_places(path: str) -> str:
+    """The path of an attribute, of the path of one of its values: items.price of items[0].price."""
+    return _INDEX.sub("", path)
+
+
 ATTRIBUTES_MAX = 30
 _TOKENS_PER_CHAR = 0.4
 ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
@@ -217,13 +224,23 @@ class Spec(Description):
     def attribute(self, path: str) -> Attribute:
         """The attribute of a name, or of a value's path such as items[0].price. Raises KeyError."""
         attributes, found = self.attributes, None
-        for name in _INDEX.sub("", path).split("."):
+        for name in without_places(path).split("."):
             found = next((a for a in attributes if a.name == name), None)
             if found is None:
                 raise KeyError(path)
             attributes = found.attributes
         assert found is not None
         return found
+
+    def parts(self) -> Iterator[Attribute]:
+        """Every attribute that has values of its own; one within an object is named by its path, as items.price."""
+        pending = list(self.attributes)
+        while pending:
+            one = pending.pop(0)
+            if one.kind == "object":
+                pending = [a.model_copy(update={"name": f"{one.name}.{a.name}"}) for a in one.attributes] + pending
+            else:
+                yield one
 
     def leaves(self, values: Mapping[str, object]) -> Iterator[tuple[str, Attribute]]:
         """Each value's path with its attribute: an attribute's own name, but for objects, lists and sets.

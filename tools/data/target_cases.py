@@ -111,5 +111,5 @@ def add_cases(suite: Path, behaviour: ExampleBehaviour, prompts: Sequence[str], 
     numbers = [int(match[1]) for case_id in ids if (match := _MORE.search(case_id))]
     first = max(numbers, default=0) + 1
     added = (open_test(behaviour, prompt, n, judged=judged) for n, prompt in enumerate(prompts, first))
-    tests = [as_yaml(behaviour.name, one) for one in added]
+    tests = [as_yaml(behaviour, one) for one in added]
     atomic_write(suite, HEADERS[TARGET] + dump_yaml({**document, "tests": [*document["tests"], *tests]}))

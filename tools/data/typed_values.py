@@ -82,26 +82,39 @@ def found(attribute: Attribute, message: str) -> list[str]:
     return [re.sub(r"^(?:at|by|from|until|till|before|after) ", "", text, flags=re.IGNORECASE) for text in matches]
 
 
-def conflict(attribute: Attribute, surface: str, message: str) -> str:
-    """Why the message does not say just what was drawn (`surface`; empty: nothing); empty: it does."""
+def conflict(attribute: Attribute, surface: str, message: str, beside: Sequence[str] = ()) -> str:
+    """Why the message does not say just what was drawn (`surface`; empty: nothing); empty: it does.
+
+    `beside` is what the message says of all attributes: what is drawn for several stands there as often.
+    """
     if surface and not holds(message, surface):
         return f"{attribute.name}: {surface!r} is not in the message"
-    if others := found(attribute, _without(message, surface)):
+    rest = message
+    for part in sorted({*beside, surface}, key=len, reverse=True):
+        for _ in range(max(1, list(beside).count(part))):
+            if part and part == surface and not holds(rest, part):
+                return f"{attribute.name}: {part!r} was drawn more often than the message says it"
+            rest = _without(rest, part)
+    if others := found(attribute, rest):
         return f"{attribute.name}: {others[0]!r} was not drawn"
     return ""
 
 
 def holds(message: str, part: str) -> bool:
     """Whether `part` stands in the message, whatever the case, and not inside a longer word."""
+    return _place(message, part) >= 0
+
+
+def _place(message: str, part: str) -> int:
     text, wanted = message.lower(), part.lower()  # no pattern: one for each value would be compiled for each row
     at = text.find(wanted)
     while at >= 0:
         inside_left = wanted[:1].isalnum() and _in_word(text[at - 1 : at])
         inside_right = wanted[-1:].isalnum() and _in_word(text[at + len(wanted) : at + len(wanted) + 1])
         if not inside_left and not inside_right:
-            return True
+            break
         at = text.find(wanted, at + 1)
-    return False
+    return at
 
 
 def _in_word(character: str) -> bool:
@@ -109,7 +122,8 @@ def _in_word(character: str) -> bool:
 
 
 def _without(message: str, part: str) -> str:
-    return re.sub(re.escape(part), " ", message, count=1, flags=re.IGNORECASE) if part else message
+    at = _place(message, part) if part else -1
+    return message if at < 0 else f"{message[:at]} {message[at + len(part) :]}"
 
 
 # Drawing

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.draw import Draw, answer_of, draw_of
+from tunesmith.tools.data.draw import Draw, answer_of
 from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.message_checks import drawn_problem, verbatim
 from tunesmith.tools.data.ranges import drawn_number, numbers
@@ -33,7 +33,7 @@ def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[
     if spec.seeded or not form_of(spec).one_record or len(rows) > _ROWS_MOST:
         return made
     for row in rows:
-        drawn = draw_of(row)
+        drawn = row.attributes.draw
         if drawn is None or len(row.prompt) > 2 or len(row.completion) > 1:
             continue
         there = {text_of(spec, row)}
@@ -61,9 +61,9 @@ def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> Training
         if text == message or drawn_problem(spec, values, surfaces, text):
             continue
         changed = replace(drawn, records=(verbatim(spec, values, text),), surfaces=(surfaces,))
-        attributes = {**row.attributes, **changed.as_dict(), "text": text, "variant_of": row.row_id}
-        prompt = [*row.prompt[:-1], {**row.prompt[-1], "content": spec.render(text)}]
-        answer = [{**row.completion[-1], "content": answer_of(spec, changed)}]
+        attributes = replace(row.attributes, draw=changed, text=text, variant_of=row.row_id)
+        prompt = [*row.prompt[: len(row.prompt) - len(spec.turns(text))], *spec.turns(text)]
+        answer = [form_of(spec).turn(answer_of(spec, changed))]
         return replace(row, row_id=f"{row.row_id}.{number}", prompt=prompt, completion=answer, attributes=attributes)
     return None
 

@@ -91,8 +91,7 @@ def _by_a_model(row: TrainingRow) -> bool:
 
 
 def _text_of(row: TrainingRow, frame: Frame) -> str:
-    own = row.attributes.get("text")
-    return own if isinstance(own, str) and own else frame.own(str(row.prompt[-1].get("content") or ""))
+    return row.attributes.text or frame.own(str(row.prompt[-1].get("content") or ""))
 
 
 def _case(row: TrainingRow, frame: Frame) -> Case:

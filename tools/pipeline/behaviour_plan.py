@@ -112,6 +112,7 @@ def _row_steps(
     generate: dict[str, object] = {
         "behaviour": str(folder),
         "rows": rows,
+        "held_out": 0 if own else _PACES[pace]["held_out"],
         "near_miss_rows": near,
         "rehearsal_rows": rehearsal,
         "writer": writer,

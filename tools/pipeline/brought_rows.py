@@ -6,7 +6,7 @@ A data set of the hub is read only after its download was agreed to: of it nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.memory.errors import BadInput
@@ -50,15 +50,36 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """Rows as they can be planned with."""
+    """Rows as they were read."""
 
-    own: OwnRows
+    wanted: Wanted
+    imports: tuple[Mapping[str, object], ...]
+    """Fields of an import step for each source."""
     sources: tuple[RowsSource, ...]
     """Those of this machine."""
     survey: Survey | None
-    """None where no row could be read yet."""
+    """None where some of them could not be read yet."""
+    contradictory: Literal["refuse", "drop", "keep"] = "refuse"
     notes: tuple[str, ...] = ()
     """What the person should know of them, a sentence each."""
+
+    @property
+    def usable(self) -> int:
+        """Rows that say something of their own and are not left out."""
+        if self.survey is None:
+            return _UNREAD_ROWS
+        return self.survey.different - (len(self.survey.contradicted) if self.contradictory != "keep" else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Rows and the behaviour that they teach, ready for a plan."""
+
+    own: OwnRows
+    spec: Spec
+    shown: tuple[str, ...]
+    """Messages of the spec's examples that are trained on."""
+    notes: tuple[str, ...]
 
 
 def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: None) -> Brought:
@@ -73,20 +94,18 @@ def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: No
         imports.append({**fields, "mapping": mapping})
     if (size := sum(file.stat().st_size for source in sources for file in source.files)) > _LONG_READ_BYTES:
         say(f"reading {wanted.title}, {size / 1e6:,.0f} MB")
-    read = survey(sources) if sources else None
-    if read is None or len(sources) < len(imports):
-        own = OwnRows(tuple(imports), _UNREAD_ROWS, BLIND_LEAST if wanted.blind is None else wanted.blind)
-        return Brought(replace(own, contradictory=wanted.contradictory or "drop"), tuple(sources), read)
+    if len(sources) < len(imports):
+        return Brought(wanted, tuple(imports), tuple(sources), None, wanted.contradictory or "drop")
+    read = survey(sources)
     _check(read, wanted)
     what = _contradictions(read)
     contradictory = wanted.contradictory or (_asked_about(what, ask) if what else "")
-    usable = read.different - (len(read.contradicted) if contradictory != "keep" else 0)
-    if usable < ROWS_LEAST:
-        raise BadInput(f"{wanted.title}: {usable} rows are left without those that contradict each other; {_MORE}")
-    blind, why = _blind(usable, read, wanted)
     later = f"{what}; you will be asked about them, or take --contradictory drop or keep"
-    notes = (*_notes(read, wanted), *why, *([later] if what and not contradictory else []))
-    return Brought(OwnRows(tuple(imports), usable, blind, contradictory or "refuse"), tuple(sources), read, notes)
+    notes = (*_notes(read), *([later] if what and not contradictory else []))
+    brought = Brought(wanted, tuple(imports), tuple(sources), read, contradictory or "refuse", notes)
+    if brought.usable < ROWS_LEAST:
+        raise BadInput(f"{wanted.title}: {brought.usable} rows are left without those that contradict others; {_MORE}")
+    return brought
 
 
 def spec_of_rows(brought: Brought, name: str) -> Spec:
@@ -96,23 +115,37 @@ def spec_of_rows(brought: Brought, name: str) -> Spec:
             f"nobody has read the rows of {name} yet, so that nothing shows the behaviour; describe it in a file with "
             f"{EXAMPLES_MIN} examples: teach FILE --rows {name}"
         )
-    examples = [example.model_dump(include={"prompt", "answer"}) for example in distinct(brought.survey.examples)]
+    examples = [example.model_dump(mode="json") for example in distinct(brought.survey.examples)]
+    if len(examples) < EXAMPLES_MIN:
+        raise BadInput(
+            f"{name}: {len(examples)} rows are short enough, with one question and one answer, to show the behaviour; "
+            f"describe it in a file with {EXAMPLES_MIN} examples: teach FILE --rows {name}"
+        )
     return spec_of({"name": slug(name), "examples": examples}, name)
 
 
-def borne_out(brought: Brought, spec: Spec, cases: Sequence[Case]) -> tuple[Spec, Against, tuple[str, ...]]:
-    """The spec without what the rows refute, with room for their answers; what was found; and what to say of it."""
-    found = against(brought.sources, spec, cases) if brought.sources else Against({}, 0, ())
-    rows = brought.survey.rows if brought.survey else 0
-    notes = [
-        f"{count} of {rows} rows do not keep this, so that it is no rule: {r}" for r, count in found.broken.items()
-    ]
+def settle(brought: Brought, spec: Spec, cases: Sequence[Case]) -> Settled:
+    """The spec without what the rows refute, with room for their answers, and how many rows become blind cases.
+
+    Raises BadInput for more blind cases than leave something to train on.
+    """
+    if brought.survey is None:
+        blind = BLIND_LEAST if brought.wanted.blind is None else brought.wanted.blind
+        return Settled(_own(brought, blind), spec, (), brought.notes)
+    found, rows = against(brought.sources, spec, cases), brought.survey.rows
+    notes = [f"no rule, as {n} of {rows} rows do not keep it: {rule}" for rule, n in found.broken.items()]
     if found.leaking:
         notes.append(f"{found.leaking} of {rows} rows repeat a test case: they test, and are not trained on")
     changes: dict[str, object] = {"rules": tuple(rule for rule in spec.rules if rule.says not in found.broken)}
-    if (tokens := tokens_for(brought.survey.longest_answer if brought.survey else 0)) > spec.max_tokens:
+    if (tokens := tokens_for(brought.survey.longest_answer)) > spec.max_tokens:
         changes["answer_tokens"] = tokens
-    return spec.model_copy(update=changes), found, tuple(notes)
+    blind, why = _blind(brought, found)
+    notes = [*brought.notes, *notes, *why]
+    return Settled(_own(brought, blind), spec.model_copy(update=changes), found.shown, tuple(notes))
+
+
+def _own(brought: Brought, blind: int) -> OwnRows:
+    return OwnRows(brought.imports, brought.usable, blind, brought.contradictory)
 
 
 _MORE = (
@@ -160,20 +193,21 @@ def _asked_about(what: str, ask: Ask) -> Literal["", "drop"]:
     return "drop" if answer else ""
 
 
-def _blind(usable: int, read: Survey, wanted: Wanted) -> tuple[int, list[str]]:
+def _blind(brought: Brought, found: Against) -> tuple[int, list[str]]:
     """How many rows become blind cases, and what is to be said of that."""
-    blind = blind_count(usable) if wanted.blind is None else wanted.blind
+    usable = brought.usable
+    blind = blind_count(usable) if brought.wanted.blind is None else brought.wanted.blind
     if usable - blind < EXAMPLES_MIN:
         raise BadInput(
-            f"--blind {blind} leaves {usable - blind} of {usable} rows to train on; at most half is sensible"
+            f"--blind {blind} leaves {usable - blind} of {usable} rows to train on; take half of them at most"
         )
     notes = []
-    if read.askable < blind:
+    if found.askable < blind:
         notes.append(
-            f"{read.askable} of {usable} rows are one message and one answer that nobody was shown; only such rows "
-            "become blind cases"
+            f"only {found.askable} of {usable} rows can become blind cases: in the form of the examples, with one "
+            "answer, and shown to nobody"
         )
-        blind = read.askable
+        blind = found.askable
     if blind < BLIND_LEAST:
         more = f"{2 * BLIND_LEAST} rows give {BLIND_LEAST}" if usable < 2 * BLIND_LEAST else f"--blind {BLIND_LEAST}"
         notes.append(
@@ -183,7 +217,7 @@ def _blind(usable: int, read: Survey, wanted: Wanted) -> tuple[int, list[str]]:
     return blind, notes
 
 
-def _notes(read: Survey, wanted: Wanted) -> list[str]:
+def _notes(read: Survey) -> list[str]:
     notes = []
     if read.unusable:
         notes.append(f"{read.unusable} records are no rows and are left out ({read.problem})")

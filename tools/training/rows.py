@@ -105,7 +105,7 @@ def read_variants(
     made: dict[str, list[TokenRow]] = {}
     rendered = tokenize_rows(tokenizer, rows, max_seq_len_tokens, at_once=at_once)
     for row, tokens in zip(rows, rendered, strict=True):
-        made.setdefault(str(row.attributes["variant_of"]), []).append(tokens)
+        made.setdefault(row.attributes.variant_of, []).append(tokens)
     return made
 
 
@@ -155,7 +155,7 @@ def _render(
     add_generation_prompt: bool = False,
 ) -> list[int]:
     """Tokens of a conversation, with the tools that it was held with where there are some."""
-    tools = {"tools": row.attributes["tools"]} if row.attributes.get("tools") else {}
+    tools = {"tools": list(row.attributes.tools)} if row.attributes.tools else {}
     rendered = tokenizer.apply_chat_template(
         messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt, **tools, **options
     )

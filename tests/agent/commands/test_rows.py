@@ -26,6 +26,7 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.files import seal
 from tunesmith.memory.marks import marks_of
 from tunesmith.memory.records import Artifact, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.data.behaviour import spec_of
@@ -48,7 +49,9 @@ SAID = {
 
 def row(number: int, message: str, **attributes: Any) -> TrainingRow:
     answer = [{"role": "assistant", "content": '{"mood": "sad"}'}]
-    return TrainingRow(f"w{number:05d}", "generated", [{"role": "user", "content": message}], answer, attributes)
+    return TrainingRow(
+        f"w{number:05d}", "generated", [{"role": "user", "content": message}], answer, RowAttributes(**attributes)
+    )
 
 
 ROWS = [
