@@ -39,7 +39,9 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     brought = bring(_wanted(args), ws.ask, out.say)
     spec = load_behaviour(str(path)) if path else spec_of_rows(brought, Path(args.rows[0]).stem)
     named = own_suites(str(path)) if path else ()
-    settled = settle(brought, spec, load_named_suites((*BUNDLED, *named)).cases)
+    said = said_parts(path) if path else frozenset({"examples"})
+    cases = load_named_suites((*BUNDLED, *named)).cases
+    settled = settle(brought, spec, cases, formed=bool(said & {"attributes", "answer"}))
     parent = store.home / "behaviours"
     before = {parent, *parent.glob("*")} if parent.exists() else set()
     writer = {bundled_model("bundled-driver").title} if args.writer else set()  # fetched by the plan itself
@@ -53,7 +55,6 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
         if folder.parent == parent and folder not in before:
             shutil.rmtree(folder if parent in before else parent)
         raise
-    said = said_parts(path) if path else frozenset({"examples"})
     shown = {**document(settled.spec, said, folder, plan), "rows": _document(brought, settled)}
     view = Group(spec_view(settled.spec, said), _view(brought, settled), *map(render.plain, settled.notes))
     return carry_out(ws, folder, plan, shown, view, args, settings, out)

@@ -18,6 +18,7 @@ from tunesmith.memory.confined import Limits, confined_answer
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.held_out import can_be_asked, text_of
@@ -30,8 +31,10 @@ from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
 
-_EXAMPLES_MOST, _EXAMPLE_CHARS = 12, 4_000
-"""That a behaviour is shown by, where rows alone show it; longer ones make every request long."""
+_EXAMPLES_MOST, _EXAMPLES_SHARE, _EXAMPLE_CHARS = 12, 4, 4_000
+"""Rows that a behaviour is shown by where rows alone show it, at most a fourth of them, and none that is longer."""
+_LABELS_MOST, _LABEL_COMES, _LABEL_CHARS = 20, 3, 40
+"""A choice has so many answers at most, each so often on average, and so long."""
 _BASE_S, _S_PER_MB = 20.0, 0.7
 _MOST_COMPARISONS = 2_000_000
 """Rows times cases that are compared while a person waits; critique compares all."""
@@ -67,6 +70,8 @@ class Survey(NamedTuple):
     """Rows that answer a message that another row answers otherwise, by their places."""
     longest_answer: int
     """Characters."""
+    labels: tuple[str, ...]
+    """The answers, where they are a choice of few short ones."""
     examples: tuple[Example, ...]
     """A few that show the others: the first ones, and those with other answers."""
 
@@ -81,6 +86,8 @@ class Against(NamedTuple):
 
     broken: Mapping[str, int]
     """Rule that was concluded from examples → rows that do not keep it."""
+    unformed: int
+    """Rows whose answer is not of the form that the behaviour's examples have."""
     leaking: int
     """Rows that repeat a test case."""
     askable: int
@@ -93,7 +100,8 @@ def survey(sources: Sequence[RowsSource]) -> Survey:
     """Read all rows. Raises BadInput for what cannot be read, or holds more than is taken."""
     made = confined_answer(count, [source.argument for source in sources], _named(sources), _limits(sources))
     examples = tuple(map(Example.model_validate, made.pop("examples")))
-    return Survey(**{**made, "contradicted": tuple(made["contradicted"])}, examples=examples)
+    lists = {name: tuple(made[name]) for name in ("contradicted", "labels")}
+    return Survey(**{**made, **lists}, examples=examples)
 
 
 def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case]) -> Against:
@@ -104,7 +112,7 @@ def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case]) ->
         "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
     }
     made = confined_answer(compare, argument, _named(sources), _limits(sources))
-    return Against(made["broken"], made["leaking"], made["askable"], tuple(made["shown"]))
+    return Against(**{**made, "shown": tuple(made["shown"])})
 
 
 def _named(sources: Sequence[RowsSource]) -> str:
@@ -150,8 +158,17 @@ def count(argument: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
         "same": len(repeats.same),
         "contradicted": list(repeats.contradicted),
         "longest_answer": max(map(len, answers), default=0),
+        "labels": _labels([row.answer for row in different]),
         "examples": _examples([row for row in different if row.row_id not in repeats.contradicted]),
     }
+
+
+def _labels(answers: Sequence[str]) -> list[str]:
+    """The answers where they are a choice: a few short ones that come again and again."""
+    counts = Counter(answers)
+    few = 2 <= len(counts) <= _LABELS_MOST and len(answers) >= _LABEL_COMES * len(counts)
+    short = all(len(answer) <= _LABEL_CHARS and "\n" not in answer for answer in counts)
+    return list(counts) if few and short else []
 
 
 def _examples(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
@@ -162,7 +179,7 @@ def _examples(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
     lacking = {word for word, holders in counts.items() if holders > 1}
     chosen = list(range(min(SHOWN, len(made))))
     lacking -= {word for place in chosen for word in words[place]}
-    while lacking and len(chosen) < _EXAMPLES_MOST:
+    while lacking and len(chosen) < min(_EXAMPLES_MOST, len(made) // _EXAMPLES_SHARE):  # what is shown is never blind
         chosen.append(max(range(len(made)), key=lambda place: len(lacking & words[place])))
         lacking -= words[chosen[-1]]
     return [made[place].model_dump(mode="json") for place in chosen]
@@ -187,11 +204,13 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     gate = LeakGate(cases if len(cases) * len(rows) <= _MOST_COMPARISONS else [], spec.slot, 85.0)
     broken: Counter[str] = Counter()
     examples = {normal(example.prompt, digits_count=True): example.prompt for example in spec.examples}
-    leaking, shown = 0, set[str]()
+    form, unformed, leaking, shown = form_of(spec), 0, 0, set[str]()
     for row in rows:
         message = text_of(spec, row)
         shown |= {examples[said]} if (said := normal(message, digits_count=True)) in examples else set()
+        unformed += form.composed and form.parse(row.answer) is None
         broken.update(rule.says for rule in checks.broken_guesses(row.answer))
         leaking += gate.check(row.row_id, row_texts(row, message)) is not None
     askable = sum(can_be_asked(spec, row) for row in unseen(spec, rows))
-    yield {"broken": dict(broken), "leaking": leaking, "askable": askable, "shown": sorted(shown)}
+    made = {"broken": dict(broken), "unformed": unformed, "leaking": leaking}
+    yield {**made, "askable": askable, "shown": sorted(shown)}

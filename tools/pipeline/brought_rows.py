@@ -11,12 +11,14 @@ from typing import Literal
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import PlanQuestion
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.description import EXAMPLES_MIN, distinct, slug
+from tunesmith.tools.data.example_values import TOPIC
 from tunesmith.tools.data.import_rows import files_of, is_on_hub, look_at, questions, refusals, too_many_unusable
 from tunesmith.tools.data.own_rows import BLIND_LEAST, ROWS_LEAST, blind_count
 from tunesmith.tools.data.own_survey import Against, RowsSource, Survey, against, survey
-from tunesmith.tools.data.spec import Spec, tokens_for
+from tunesmith.tools.data.spec import Spec, as_document, tokens_for
 from tunesmith.tools.pipeline.behaviour_plan import OwnRows
 from tunesmith.tools.pipeline.workspace import Ask
 from tunesmith.tools.suites.case import Case
@@ -25,6 +27,9 @@ _MANY_ROWS = 5_000
 _LONG_READ_BYTES = 5_000_000
 _UNREAD_ROWS = 1_000
 """As many a data set of the hub is taken for until it is read."""
+
+_LABEL = "label"
+_TOPIC = {"name": TOPIC, "kind": "text", "means": "what the message is about", "shown": False, "words_max": 6}
 
 Contradictory = Literal["", "drop", "keep"]
 
@@ -121,19 +126,29 @@ def spec_of_rows(brought: Brought, name: str) -> Spec:
             f"{name}: {len(examples)} rows are short enough, with one question and one answer, to show the behaviour; "
             f"describe it in a file with {EXAMPLES_MIN} examples: teach FILE --rows {name}"
         )
-    return spec_of({"name": slug(name), "examples": examples}, name)
+    document: dict[str, object] = {"name": slug(name), "examples": examples}
+    if labels := brought.survey.labels:
+        choice = {"name": _LABEL, "values": {label: {} for label in labels}}
+        document |= {"attributes": [choice, _TOPIC], "answer": {"form": "text", "template": f"{{{_LABEL}}}"}}
+    return spec_of(document, name)
 
 
-def settle(brought: Brought, spec: Spec, cases: Sequence[Case]) -> Settled:
+def settle(brought: Brought, spec: Spec, cases: Sequence[Case], *, formed: bool = False) -> Settled:
     """The spec without what the rows refute, with room for their answers, and how many rows become blind cases.
 
-    Raises BadInput for more blind cases than leave something to train on.
+    Where the person's file says of which form answers are (`formed`), that stays whatever the rows say. Raises BadInput
+    for more blind cases than leave something to train on.
     """
     if brought.survey is None:
         blind = BLIND_LEAST if brought.wanted.blind is None else brought.wanted.blind
         return Settled(_own(brought, blind), spec, (), brought.notes)
     found, rows = against(brought.sources, spec, cases), brought.survey.rows
-    notes = [f"no rule, as {n} of {rows} rows do not keep it: {rule}" for rule, n in found.broken.items()]
+    notes = []
+    if found.unformed and not formed:
+        notes.append(f"no form, as {found.unformed} of {rows} answers do not have it: {form_of(spec)}")
+        spec = _free(spec)
+        found = against(brought.sources, spec, cases)
+    notes += [f"no rule, as {n} of {rows} rows do not keep it: {rule}" for rule, n in found.broken.items()]
     if found.leaking:
         notes.append(f"{found.leaking} of {rows} rows repeat a test case: they test, and are not trained on")
     changes: dict[str, object] = {"rules": tuple(rule for rule in spec.rules if rule.says not in found.broken)}
@@ -142,6 +157,14 @@ def settle(brought: Brought, spec: Spec, cases: Sequence[Case]) -> Settled:
     blind, why = _blind(brought, found)
     notes = [*brought.notes, *notes, *why]
     return Settled(_own(brought, blind), spec.model_copy(update=changes), found.shown, tuple(notes))
+
+
+def _free(spec: Spec) -> Spec:
+    """The behaviour with answers of any form."""
+    document = {name: value for name, value in as_document(spec).items() if name not in ("answer", "criteria")}
+    stated = [rule.model_dump() for rule in spec.rules if not rule.guessed]
+    made = spec_of({**document, "attributes": [_TOPIC], "rules": stated}, spec.name)
+    return made.model_copy(update={"blind": spec.blind})
 
 
 def _own(brought: Brought, blind: int) -> OwnRows:
