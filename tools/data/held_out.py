@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.marks import Mark
@@ -21,7 +21,7 @@ from tunesmith.tools.data.conversation import takes_turns
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
-from tunesmith.tools.data.own_cases import Alike, groups_of, levels, pool_of, unseen
+from tunesmith.tools.data.own_cases import Alike, groups_of, levels, pool_of, shown_rows
 from tunesmith.tools.data.own_rows import is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
@@ -91,30 +91,36 @@ def hold_out(
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
     marked = {normal(case.prompt, digits_count=True) for case in gold}
     others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
-    others = unseen(spec, [row for row in others if known or row.origin != "generated"])
-    wanted = max(0, count - len(gold))
-    pool = pool_of(others, wanted)
+    others = [row for row in others if known or row.origin != "generated"]
+    wanted, shown = max(0, count - len(gold)), shown_rows(spec, others)
+    candidates = _Candidates(gold, pool_of(others, shown, wanted), shown, wanted, near)
     usual, *narrower = levels(threshold)
-    held = _held(spec, rows, gold, pool, wanted, near, usual)
+    held = _held(spec, rows, candidates, usual)
     for alike in narrower:
         if _lost(rows, held) <= _LOST_SHARE * sum(map(is_persons, own)):
             break
-        held = replace(_held(spec, rows, gold, pool, wanted, near, alike), note=_TOO_ALIKE)
+        held = replace(_held(spec, rows, candidates, alike), note=_TOO_ALIKE)
     return held
 
 
-def _held(
-    spec: Spec,
-    rows: Sequence[TrainingRow],
-    gold: Sequence[KnownCase],
-    pool: Sequence[TrainingRow],
-    count: int,
-    near: Sequence[TrainingRow],
-    alike: Alike,
-) -> HeldOut:
-    """The cases, `count` of them of the pool, and the rows without them and whatever is like one of them."""
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """What cases are made of: marks, `count` rows of a pool but for those `shown` to somebody, and near misses."""
+
+    gold: Sequence[KnownCase]
+    pool: Sequence[TrainingRow]
+    shown: Collection[str]
+    count: int
+    near: Sequence[TrainingRow]
+
+
+def _held(spec: Spec, rows: Sequence[TrainingRow], candidates: _Candidates, alike: Alike) -> HeldOut:
+    """The cases, and the rows without them and whatever is like one of them."""
+    gold, pool, near = candidates.gold, candidates.pool, candidates.near
     groups = _groups(spec, pool, alike)
-    chosen = _whole_groups(pool, groups, count)
+    shown_groups = {groups.get(identity, identity) for identity in candidates.shown}
+    unseen = [row for row in pool if groups.get(row.row_id, row.row_id) not in shown_groups]
+    chosen = _whole_groups(unseen, groups, candidates.count)
     if not (gold or chosen or near):
         return HeldOut(list(rows))
     cases = [_case(spec, f"{spec.name}-gold-{n:02d}", one.prompt) for n, one in enumerate(gold, 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from rapidfuzz import fuzz
@@ -35,10 +35,10 @@ def levels(threshold: float) -> tuple[Alike, ...]:
     return Alike(threshold), Alike(max(95.0, threshold), True), Alike(100.0, True, False)
 
 
-def unseen(spec: Spec, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-    """The rows without those of a person's that were shown: as examples, or as the first that an import takes."""
-    shown = {normal(example.prompt, digits_count=True) for example in spec.examples}
-    return [row for row in rows if not (is_persons(row) and (_is_first(row) or _message(spec, row) in shown))]
+def shown_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
+    """The ids of a person's rows that somebody was shown: as examples, or as the first that an import takes."""
+    examples = {normal(example.prompt, digits_count=True) for example in spec.examples}
+    return {row.row_id for row in rows if is_persons(row) and (_is_first(row) or _message(spec, row) in examples)}
 
 
 def _is_first(row: TrainingRow) -> bool:
@@ -49,9 +49,9 @@ def _message(spec: Spec, row: TrainingRow) -> str:
     return normal(spec.text_of(row.prompt), digits_count=True)
 
 
-def pool_of(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
-    """The rows that `count` cases are chosen from: of a person's no more than can be compared."""
-    persons = [row.row_id for row in rows if is_persons(row)]
+def pool_of(rows: Sequence[TrainingRow], shown: Collection[str], count: int) -> list[TrainingRow]:
+    """The rows that `count` cases are chosen from, and those shown: of a person's no more than can be compared."""
+    persons = [row.row_id for row in rows if is_persons(row) and row.row_id not in shown]
     beyond = set(persons[max(_POOL_LEAST, _POOL_TIMES * count) :])
     return [row for row in rows if row.row_id not in beyond]
 
