@@ -56,6 +56,10 @@ class RowAttributes:
     """Probability, by the reader, that the message is of the kind."""
     judged: float | None = None
     """Probability, by the judge, that the answer is right."""
+    margin: float | None = None
+    """By how much the reader holds its labels for likelier than the next ones."""
+    relabelled: dict[str, str | None] = field(default_factory=dict)
+    """Attribute → what was drawn, where the message says another value and the row was given that one."""
     hidden: bool = False
     """Whether it is a blind case, or gives one away: no view shows what it says."""
     variant_of: str = ""
@@ -80,7 +84,7 @@ class RowAttributes:
     def as_json(self) -> dict[str, object]:
         """For its file and its table."""
         drawn = asdict(self.draw) if self.draw else {}
-        own = {one.name: getattr(self, one.name) for one in _OWN if getattr(self, one.name) != one.default}
+        own = {one.name: getattr(self, one.name) for one in _OWN if getattr(self, one.name) not in (one.default, {})}
         return {**self.others, **drawn, **own}
 
 

@@ -76,6 +76,10 @@ class AnswerForm:
         """Whether messages that differ in a number alone have answers that differ."""
         return self.computes
 
+    def tells(self, attribute: Attribute, values: Mapping[str, str | None]) -> bool:
+        """Whether a message with these labels has anything to say of an attribute."""
+        return True
+
     def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
         """The answer that these values make; empty where a model has to write it."""
         return ""
@@ -277,6 +281,10 @@ class Call(Json):
     """A call of one of the spec's tools; the answer's text is {"name": …, "arguments": {…}}, as JSON."""
 
     is_text = False
+
+    def tells(self, attribute: Attribute, values: Mapping[str, str | None]) -> bool:
+        name = fill(self.spec.answer.template, {n: values.get(n) or "" for n in self._named_by})
+        return not attribute.shown or attribute.name in (*self._named_by, *self._parameters(name))
 
     def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
         values = records[0] if records else {}

@@ -7,12 +7,15 @@ items.price}, {add_days: [due, 14]}. Numbers are decimals, halves are rounded aw
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, DecimalException, localcontext
 from typing import NamedTuple
 
 NODES_MAX = 50
+NUMERIC = ("number", "amount", "computed")
+"""Kinds of attributes whose values are compared as numbers: 3 is 3.0. Digits are none: 007 is not 7."""
 _MAGNITUDE_MAX = Decimal(10) ** 15
 _PLACES_MAX, _DAYS_MAX, _DIGITS = 10, 36_600, 40
 _PLAIN = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,10})?")
@@ -65,6 +68,20 @@ def is_date(formula: object) -> bool:
     return isinstance(formula, Mapping) and "add_days" in formula
 
 
+_SIGNS = {"add": " + ", "subtract": " - ", "multiply": " × ", "divide": " / "}
+
+
+def as_text(formula: object) -> str:
+    """A formula as people write one: round(net × 0.19, 2)."""
+    if not isinstance(formula, Mapping):
+        return str(formula)
+    name, parts = next(iter(formula)), [as_text(part) for part in _parts(formula)]
+    if name in _SIGNS:
+        bare = [not isinstance(part, Mapping) or next(iter(part)) not in _SIGNS for part in _parts(formula)]
+        return _SIGNS[name].join(text if plain else f"({text})" for text, plain in zip(parts, bare, strict=True))
+    return {"round": "round({0}, {1})", "sum": "sum of {0}", "add_days": "{0} + {1} days"}[name].format(*parts, "")
+
+
 def evaluate(formula: object, lookup: Lookup) -> str:
     """The value as an answer shows it: a number as it is written out, a date as 2026-03-14. Raises Unanswerable."""
     with localcontext(Context(prec=_DIGITS, rounding=ROUND_HALF_UP)):
@@ -96,20 +113,20 @@ def _nodes(formula: object, depth: int) -> Iterator[object]:
         raise ValueError(f"the formula is nested more than {NODES_MAX} deep; split it in two attributes")
     yield formula
     if isinstance(formula, bool) or not isinstance(formula, Mapping | str | int | float):
-        raise ValueError(f"{formula!r:.60} in a formula is neither a number, an attribute nor an operation")
+        raise ValueError(f"{reprlib.repr(formula)} in a formula is neither a number, an attribute nor an operation")
     if isinstance(formula, int | float) and not _PLAIN.fullmatch(str(formula)):
-        raise ValueError(f"the number {formula!r:.60} in a formula has more than 15 digits, or 10 places")
+        raise ValueError(f"the number {formula!r} in a formula has more than 15 digits, or 10 places")
     if not isinstance(formula, Mapping):
         return
     if len(formula) != 1 or (name := str(next(iter(formula)))) not in _OPERATIONS:
-        raise ValueError(f"{list(formula)!r:.80} is no operation; a node holds one of {', '.join(_OPERATIONS)}")
+        raise ValueError(f"{reprlib.repr(list(formula))} is no operation; a node holds one of {', '.join(_OPERATIONS)}")
     parts, operation = _parts(formula), _OPERATIONS[name]
     if not operation.least <= len(parts) <= operation.most:
         raise ValueError(f"{name} takes {operation.says}; got {len(parts)} of them")
     if name == "round" and not (type(parts[1]) is int and 0 <= parts[1] <= _PLACES_MAX):
-        raise ValueError(f"round takes a number and 0 to {_PLACES_MAX} places; got {parts[1]!r:.40}")
+        raise ValueError(f"round takes a number and 0 to {_PLACES_MAX} places; got {reprlib.repr(parts[1])}")
     if name == "sum" and not isinstance(parts[0], str):
-        raise ValueError(f"sum takes an attribute of a list, such as items.price; got {parts[0]!r:.60}")
+        raise ValueError(f"sum takes an attribute of a list, such as items.price; got {reprlib.repr(parts[0])}")
     for part in parts:
         yield from _nodes(part, depth + 1)
 

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.row_attributes import Draw as Draw
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import Unanswerable
 from tunesmith.tools.data.computed import with_computed
 from tunesmith.tools.data.json_values import Values as Values
 from tunesmith.tools.data.json_values import in_order
@@ -29,7 +31,8 @@ Pools = Callable[[Attribute, Values, int], str]
 LINES = (1, 1, 2, 2, 3)
 _LAP = 20
 """Draws of a label that its weights are dealt out over."""
-_INLINE_SHARE = 0.35
+_INLINE_SHARE, _REDRAWS = 0.35, 20
+"""Draws of a record whose formulas have no value, as those that divide by zero."""
 
 
 def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
@@ -70,6 +73,16 @@ def _surface(attribute: Attribute, value: str, rng: random.Random) -> str:
 
 
 def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:
+    why = ""
+    for _ in range(_REDRAWS):
+        try:
+            return with_computed(spec, _values(spec, seed, index, rng, pools))
+        except Unanswerable as error:
+            why = str(error)
+    raise StepFailed(f"{_REDRAWS} draws gave no answer: {why}; limit the `values` that it is computed from")
+
+
+def _values(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:
     values: Values = {}
     for label in spec.labels:
         values[label.name] = in_turn(_dealt(label), f"{seed}/{label.name}", index)
@@ -79,10 +92,10 @@ def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools 
             if attribute.absent_share and rng.random() < attribute.absent_share:
                 values[attribute.name] = None
         else:
-            drawing.draw(attribute, attribute.name)
+            drawing.draw(attribute, attribute.name, index)
     if not form_of(spec).of_records and not any(v for path, v in values.items() if not _is_topic(spec, path)):
-        values = _at_least_one(spec, values, rng)
-    return with_computed(spec, values)
+        return _at_least_one(spec, values, rng)
+    return values
 
 
 def _is_topic(spec: Spec, path: str) -> bool:
@@ -91,7 +104,8 @@ def _is_topic(spec: Spec, path: str) -> bool:
 
 def _at_least_one(spec: Spec, values: Values, rng: random.Random) -> Values:
     """A message that says nothing of anything is none of the kind: one typed value is drawn after all."""
-    typed = [a for a in spec.attributes if a.typed and a.shown and a.plain]
+    form = form_of(spec)
+    typed = [a for a in spec.attributes if a.typed and a.shown and a.plain and form.tells(a, values)]
     if not typed:
         return values
     chosen = rng.choice(typed)
@@ -109,49 +123,52 @@ class _Drawing:
     pools: Pools | None
     values: Values
 
-    def draw(self, attribute: Attribute, path: str) -> None:
-        """Everything of one attribute: its value, those of its list, or of what it holds."""
+    def draw(self, attribute: Attribute, path: str, turn: int) -> None:
+        """Everything of one attribute: its value, those of its list, or of what it holds; `turn` deals its values."""
         if attribute.kind == "computed":
             return
         if self._absent(attribute):
             self.values[path] = None
         elif attribute.many is None:
-            self._one(attribute, path, self.index)
+            self._one(attribute, path, turn)
         else:
-            self._several(attribute, path, attribute.many)
+            self._several(attribute, path, attribute.many, turn)
 
     def _absent(self, attribute: Attribute) -> bool:
         if any(self.values.get(label) in absent for label, absent in attribute.absent_where.items()):
             return True
         if attribute.absent_share and self.rng.random() < attribute.absent_share:
             return True
+        if not form_of(self.spec).tells(attribute, self.values):
+            return True
         return not attribute.shown and any(  # the message is about something already
             self.values.get(a.name) for a in self.spec.attributes if a.open and a.shown and a.plain
         )
 
-    def _several(self, attribute: Attribute, path: str, many: tuple[int, int]) -> None:
+    def _several(self, attribute: Attribute, path: str, many: tuple[int, int], turn: int) -> None:
         least, most = many
-        count = in_turn(range(least, most + 1), f"{self.seed}/{path}/many", self.index)
+        count = in_turn(range(least, most + 1), f"{self.seed}/{path}/many", turn)
+        if not count and attribute.absent_as is not None:
+            self.values[path] = None
         if attribute.kind == "label":
-            for number, value in enumerate(self._set(attribute, path, count)):
+            for number, value in enumerate(self._set(attribute, path, count, turn * most)):
                 self.values[f"{path}[{number}]"] = value
             return
         for number in range(count):
-            self._one(attribute, f"{path}[{number}]", self.index * most + number)
+            self._one(attribute, f"{path}[{number}]", turn * most + number)
 
-    def _set(self, attribute: Attribute, path: str, count: int) -> list[str]:
-        """So many values of a label, all of them as often in turn, in the order in which the label names them."""
+    def _set(self, attribute: Attribute, path: str, count: int, turn: int) -> list[str]:
+        """So many values of a label, by their weights in turn, in the order in which the label names them."""
         chosen: dict[str, None] = {}
-        turn = self.index * (attribute.many or (1, 1))[1]
         while len(chosen) < count:
-            chosen[in_turn(list(attribute.values), f"{self.seed}/{path}", turn)] = None
+            chosen[in_turn(_dealt(attribute), f"{self.seed}/{path}", turn)] = None
             turn += 1
         return in_order(attribute, list(chosen))
 
     def _one(self, attribute: Attribute, path: str, turn: int) -> None:
         if attribute.kind == "object":
             for inner in attribute.attributes:
-                self.draw(inner, f"{path}.{inner.name}")
+                self.draw(inner, f"{path}.{inner.name}", turn)
         elif attribute.kind == "label":
             self.values[path] = in_turn(_dealt(attribute), f"{self.seed}/{path}", turn)
         elif attribute.values or attribute.typed:

@@ -10,6 +10,8 @@ import json
 import random
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
@@ -167,7 +169,7 @@ class _Making:
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
         tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens
         requests = [
-            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens)
+            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens, tools=self._tools(row_id))
             for row_id, text in prompts.items()
         ]
 
@@ -178,10 +180,15 @@ class _Making:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"
                 prompt = [*systems[response.id], _user(prompts[response.id])]
                 answer = [{"role": "assistant", "content": response.text.strip()}]
-                attributes = RowAttributes(finish_reason=response.finish_reason)
+                tools = self._tools(response.id)
+                attributes = RowAttributes(finish_reason=response.finish_reason, tools=tools)
                 self._add(TrainingRow(response.id, origin, prompt, answer, attributes))
 
         log.ask(requests, "answering ordinary prompts", keep)
+
+    def _tools(self, identity: str) -> tuple[dict[str, JsonValue], ...]:
+        """What is offered with an ordinary message: with a look-alike the behaviour's tools, which it leaves alone."""
+        return self.spec.tools if identity.startswith("n") else ()
 
     def _system(self, identity: str, number: int) -> list[dict[str, str]]:
         """The system prompt that a row is seen under: none, or those of the spec in turn."""

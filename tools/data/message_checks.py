@@ -105,6 +105,10 @@ def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], messa
         for name, value in attribute.values.items():
             if name not in drawn and value.words and _says(message, value.words):
                 return f"label: reads as {attribute.name} {name}, drawn was {' and '.join(drawn)}"
+    within = [part for part in spec.parts() if part.typed and (part.many is not None or "." in part.name)]
+    for part in within:  # of an empty list, or an object that is absent, there is no leaf
+        if not values_at(values, part.name) and (clash := conflict(part, "", message, said)):
+            return f"value: {clash}"
     return ""
 
 

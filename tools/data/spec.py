@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
-from tunesmith.tools.data.arithmetic import check_formula, names_in, number_of
 from tunesmith.tools.data.conversation import Message, offered, turns_of
 from tunesmith.tools.data.conversation import transcript as as_transcript
 from tunesmith.tools.data.description import Description, Example
 from tunesmith.tools.data.situations import Situation, Writing, check_situation, check_writing
+from tunesmith.tools.data.spec_checks import check_answer, check_attribute, check_formulas, check_names
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
 TYPED = ("digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url")
@@ -30,8 +29,6 @@ Kind = Literal[
     "label", "copied", "text", "digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url",
     "object", "computed",
 ]  # fmt: skip
-NUMERIC = ("number", "amount", "computed")
-"""Kinds whose values are compared as numbers: 3 is 3.0. Digits are none: 007 is not 7."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _INDEX = re.compile(r"\[\d+\]")
 
@@ -45,9 +42,13 @@ ATTRIBUTES_MAX = 30
 _TOKENS_PER_CHAR = 0.4
 ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
 """Of an example: a longer answer is more than a model is given tokens for."""
-_ITEMS_MAX, _DEPTH_MAX = 20, 4
 _LONG_MESSAGE = 1_200
 """Characters of an example's message from which messages are documents."""
+
+
+def tokens_for(characters: int) -> int:
+    """Tokens that answers are given where the longest known one has so many characters: half as many again."""
+    return min(MAX_ANSWER_TOKENS, max(48, round(characters * _TOKENS_PER_CHAR * 1.5)))
 
 
 class Value(Frozen):
@@ -301,11 +302,11 @@ class Spec(Description):
     def _consistent(self) -> Spec:
         if "{{" + self.slot + "}}" not in self.prompt:
             raise ValueError(f"prompt has no {{{{{self.slot}}}}}: there is no place for the text")
-        _check_names(self.attributes)
+        check_names(self.attributes)
         for attribute in self.attributes:
-            _check_attribute(attribute, attribute.name, self)
-        _check_circles(self.attributes, self)
-        _check_answer(self)
+            check_attribute(attribute, attribute.name, self)
+        check_formulas(self)
+        check_answer(self)
         if self.situations and self.writing is None:
             raise ValueError("situations need writing: how the writer is asked to go on after a fact")
         for situation in self.situations:
@@ -314,96 +315,6 @@ class Spec(Description):
         if self.writing:
             check_writing(self.writing)
         return self
-
-
-def _check_attribute(attribute: Attribute, path: str, spec: Spec, depth: int = 1) -> None:
-    if attribute.kind == "label" and len(attribute.values) < 2:
-        raise ValueError(f"the label {path} has {len(attribute.values)} values; two and more can be told apart")
-    known = {label.name: label.values for label in spec.labels}
-    for name, values in attribute.absent_where.items():
-        if odd := [value for value in values if value not in known.get(name, {})]:
-            raise ValueError(f"{path} is absent where {name} is {odd[0]}, which {name} never is")
-    if (attribute.kind == "object") != bool(attribute.attributes):
-        raise ValueError(f"{path}: an object has attributes, and nothing else has any")
-    if attribute.many and not 0 <= attribute.many[0] <= attribute.many[1] <= _ITEMS_MAX:
-        raise ValueError(f"{path}: many is the fewest and the most values, of 0 to {_ITEMS_MAX}; got {attribute.many}")
-    if attribute.many and attribute.kind == "label" and attribute.many[1] > len(attribute.values):
-        raise ValueError(f"{path} is a set of up to {attribute.many[1]} of {len(attribute.values)} values")
-    if (attribute.kind == "computed") != (attribute.formula is not None):
-        raise ValueError(f"{path}: what is computed has a formula, and nothing else has one")
-    if depth > _DEPTH_MAX:
-        raise ValueError(f"{path}: objects are nested more than {_DEPTH_MAX} deep")
-    _check_names(attribute.attributes)
-    for inner in attribute.attributes:
-        _check_attribute(inner, f"{path}.{inner.name}", spec, depth + 1)
-
-
-def _check_formula(attribute: Attribute, beside: Sequence[Attribute], path: str, spec: Spec) -> set[str]:
-    """The attributes that a formula reads, each a number or a date."""
-    check_formula(attribute.formula)
-    read = set()
-    for name in set(names_in(attribute.formula)):
-        parent = path.rpartition(".")[0] if name.split(".")[0] in [a.name for a in beside] else ""
-        target = f"{parent}.{name}" if parent else name
-        try:
-            other = spec.attribute(target)
-        except KeyError:
-            raise ValueError(f"{path} is computed from {name}, which is no attribute") from None
-        numbers = other.kind == "label" and all(number_of(value) is not None for value in other.values)
-        if other.kind not in ("digits", "date", *NUMERIC) and not numbers:
-            raise ValueError(f"{path} is computed from {name}, which is neither a number nor a date")
-        read.add(target)
-    return read
-
-
-def _check_circles(attributes: Sequence[Attribute], spec: Spec) -> None:
-    needs: dict[str, set[str]] = {}
-
-    def collect(beside: Sequence[Attribute], at: str) -> None:
-        for one in beside:
-            if one.formula is not None:
-                needs[f"{at}{one.name}"] = _check_formula(one, beside, f"{at}{one.name}", spec)
-            collect(one.attributes, f"{at}{one.name}.")
-
-    collect(attributes, "")
-    try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
-        raise ValueError(f"{error.args[1][0]} is computed from itself, by way of {error.args[1][1]}") from None
-
-
-def _check_names(attributes: Sequence[Attribute]) -> None:
-    names = [a.name for a in attributes]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"two attributes are called {twice}")
-
-
-def _check_answer(spec: Spec) -> None:
-    answer, names = spec.answer, [a.name for a in spec.attributes]
-    for name in (*answer.placeholders, *answer.needs):
-        if name not in names:
-            raise ValueError(f"answer names {name}, but the attributes are {', '.join(names) or 'none'}")
-    if answer.form in ("text", "lines") and not answer.placeholders:
-        raise ValueError(f"answer has the form {answer.form} and no template with an attribute in it")
-    if answer.form in ("text", "lines") and (odd := [a.name for a in spec.attributes if a.shown and a.attributes]):
-        raise ValueError(f"{odd[0]} is an object; an answer of the form {answer.form} shows texts: use the form json")
-    if answer.form == "call":
-        _check_call(spec)
-
-
-def _check_call(spec: Spec) -> None:
-    known = {str(tool["function"]["name"]) for tool in spec.tools}  # type: ignore[index,call-overload]
-    places = spec.answer.placeholders
-    if places and spec.answer.template != f"{{{places[0]}}}":
-        raise ValueError("the template of a call is a tool's name, or one label whose values are the tools' names")
-    named = list(spec.attribute(places[0]).values) if places else [spec.answer.template]
-    if odd := [name for name in named if name not in known]:
-        raise ValueError(f"the answer calls {odd[0] or 'no tool'}; the tools are {', '.join(sorted(known)) or 'none'}")
-
-
-def tokens_for(characters: int) -> int:
-    """Tokens that answers are given where the longest known one has so many characters: half as many again."""
-    return min(MAX_ANSWER_TOKENS, max(48, round(characters * _TOKENS_PER_CHAR * 1.5)))
 
 
 def as_document(spec: Spec) -> dict[str, object]:

@@ -144,7 +144,8 @@ def _date(attribute: Attribute, rng: random.Random) -> str:
 
 
 def _weekday_said(attribute: Attribute, value: str) -> list[str]:
-    place = list(attribute.values).index(value) if value in attribute.values else 0
+    names = list(attribute.values) or list(WEEKDAYS)
+    place = names.index(value) if value in names else 0
     full = WEEKDAYS[place % 7]
     return [full, full, full.lower(), full.lower(), full[:3], full[:3].lower(), f"{full}s", full.upper()]
 
@@ -219,7 +220,7 @@ _SAY: Mapping[str, Callable[[str], Sequence[str]]] = {"time": _time_said, "date"
 
 def ways_to_say(attribute: Attribute, value: str) -> list[str]:
     """Every way in which a message may say a converted value; none for kinds that are said as they are."""
-    if attribute.kind == "weekday" and value in attribute.values:
+    if attribute.kind == "weekday" and value in (attribute.values or WEEKDAYS):
         day = _weekday_said(attribute, value)
         return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]
     try:

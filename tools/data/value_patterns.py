@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from tunesmith.tools.data.answer_rules import js_escape
-from tunesmith.tools.data.arithmetic import number_of
-from tunesmith.tools.data.spec import NUMERIC, Attribute
+from tunesmith.tools.data.arithmetic import NUMERIC, number_of
+from tunesmith.tools.data.spec import Attribute
 
 _COPIED_WORDS = 3
 """Of a copied piece with more words, where it begins and ends is a matter of taste."""
