@@ -30,7 +30,6 @@ from tunesmith.tools.export.audit import (
 from tunesmith.tools.export.quantized_layout import Layout, decoded, global_scale_faults
 from tunesmith.tools.models.full_precision import kept_layers, matches_layer
 from tunesmith.tools.models.packed_weights import quantized_name
-from tunesmith.tools.models.rounding_terms import Rounding
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import TensorPlace
 from tunesmith.tools.models.tensor_values import FLOATS, equal, floats, row_ranges, stored
@@ -72,7 +71,7 @@ class _Expected:
 
 def audit_quantized(
     folder: Path, merged: Path, keep: Collection[str] = (), *, group_size: int | None = None, against: str = "",
-    seed: int = 17, rounding: Rounding = "gptq",
+    seed: int = 17, rounding: str = "gptq",
 ) -> Audit:  # fmt: skip
     """Hold the files of a quantized model against the merged one; `keep`, `group_size`, `rounding` are as asked for.
 

@@ -62,7 +62,7 @@ _SCHEMES = {
     "W8A16": r"w8a16|8[ -]?bit weights? only",
     "W8A8": r"w8a8|\b(?:8|eight)[ -]?bits?\b|\bint8\b|\bq8\b",
 }
-_ROUNDINGS = {"awq": r"(?<![\w-])awq\b", "autoround": r"(?<![\w-])auto[ -]?round(?:ing)?\b"}
+_ROUNDINGS = {"autoround": r"(?<![\w-])auto[ -]?round(?:ing)?\b"}
 _THOUGHT = r"(?:the |its |any )?(?:thinking|thoughts?)(?: mode)?"
 _THINKING = {
     "off": rf"\b{_THOUGHT} (?:is |be |should be )?(?:switched |turned )?off\b|"

@@ -276,7 +276,6 @@ def test_the_bytes_that_are_expected_are_those_that_are_written(
             "a scale for 16 weights of a row, which is its format; set group_size=0",
         ),
         ({"scheme": "FP8_BLOCK", "group_size": 64}, "a scale for a block of 128 × 128 weights, which is its format"),
-        ({"scheme": "FP8_BLOCK", "distil_steps": 10}, "scales that do not learn here; set distil_steps=0"),
         ({"scheme": "MXFP4A16", "calibration_samples": 128}, "no rows calibrate it; leave calibration_samples at 64"),
     ],
 )
