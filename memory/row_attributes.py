@@ -56,10 +56,6 @@ class RowAttributes:
     """Probability, by the reader, that the message is of the kind."""
     judged: float | None = None
     """Probability, by the judge, that the answer is right."""
-    margin: float | None = None
-    """By how much the reader holds its labels for likelier than the next ones."""
-    relabelled: dict[str, str | None] = field(default_factory=dict)
-    """Attribute → what was drawn, where the message says another value and the row was given that one."""
     hidden: bool = False
     """Whether it is a blind case, or gives one away: no view shows what it says."""
     variant_of: str = ""
