@@ -80,7 +80,7 @@ class RowAttributes:
     def as_json(self) -> dict[str, object]:
         """For its file and its table."""
         drawn = asdict(self.draw) if self.draw else {}
-        own = {one.name: getattr(self, one.name) for one in _OWN if getattr(self, one.name) not in (one.default, {})}
+        own = {one.name: getattr(self, one.name) for one in _OWN if getattr(self, one.name) != one.default}
         return {**self.others, **drawn, **own}
 
 

@@ -16,6 +16,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Request, Result, Stage, expected, pinned
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.diversity import Diversity
 from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
@@ -36,6 +37,7 @@ _TOKENS_JUDGED = 24
 """Of an answer that would take as long to write as a row takes to be judged: what is read costs, not what is said."""
 _START_S = 3.0
 """Of a worker that loads a tokenizer to hold rows against each other, and of what it writes."""
+_NOT_JUDGED = "no judge is asked: code composed each answer of what the reader found in the message"
 _MAKERS = {"base": "base", "teacher": "base --role teacher"}
 
 
@@ -133,6 +135,8 @@ class CritiqueContext:
     """Of rows whose fate nobody has settled yet."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What decides about rows beside the artifacts, each by its sha256."""
+    judged: bool = True
+    """Whether there are rows for a judge, where one is named."""
 
 
 def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
@@ -152,7 +156,14 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     undecided = NOTHING
     if "refuse" in (request.on_leak, request.contradictory):
         undecided = undecided_in(inputs, suite.cases, request.leak)
-    return CritiqueContext(len(suite.cases), len(marks), undecided, pins_of(request, suite, marks, spec))
+    judged = is_judged(request, spec, rows) if rows else True
+    return CritiqueContext(len(suite.cases), len(marks), undecided, pins_of(request, suite, marks, spec), judged)
+
+
+def is_judged(request: CritiqueRequest, spec: Spec | None, rows: Artifact) -> bool:
+    """Whether a judge is asked: not of answers that code composed of what a reader read, to read them once more."""
+    verified = spec is not None and form_of(spec).composed and "asked" in rows.meta and not rows.meta.get("unverified")
+    return request.judge != "none" and not verified
 
 
 def suite_of(request: CritiqueRequest, behaviour: str) -> Suite:
@@ -190,8 +201,8 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
-    judge, open_ = _judging(request, facts), _open(request, context.undecided)
-    bench = bench_of(facts.artifacts) if request.judge == "base" else USUAL
+    judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
+    bench = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
     seconds, peaks = Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
@@ -207,7 +218,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
             "roles, leftovers, keys, language, loops; the answer's form; message and answer agree",
             f"the leakage gate over {cases} cases: same text, same words, eight words in a row, same sense",
             "near-duplicates of other rows",
-            *_about_the_judge(rows, judge),
+            *(_about_the_judge(rows, judge) if context.judged else [_NOT_JUDGED] if request.judge != "none" else []),
             *_about_cases(request, context),
             f"split {1 - request.valid_share:.0%} train, {request.valid_share:.0%} validation, by hash",
         ),

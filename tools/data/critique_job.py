@@ -26,13 +26,14 @@ from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
     CritiqueResult,
+    is_judged,
     not_read_back,
     pins_of,
     suite_of,
     wrote_them,
 )
 from tunesmith.tools.data.diversity import diversity
-from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, secret_fault, text_fault
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY, conversation_fault, fault_of, secret_fault, text_fault
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
@@ -69,8 +70,10 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
     critic = Critic(spec, cases, job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
-    judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
+    word = None
+    if is_judged(job.request, spec, rows_artifact):
+        judged, word = _by_the_judge(job, spec, judged, marks)
     asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
     held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
@@ -101,10 +104,8 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
 
 def _by_the_judge(
     job: Job[CritiqueRequest], spec: Spec, rows: list[TrainingRow], marks: Sequence[Mark]
-) -> tuple[list[TrainingRow], Judged | None]:
+) -> tuple[list[TrainingRow], Judged]:
     """The rows after a model judged them; what a person marked is not asked again."""
-    if job.request.judge == "none":
-        return rows, None
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
@@ -212,7 +213,9 @@ class Critic:
     def _own_fault(self, row: TrainingRow) -> Verdict | None:
         """What keeps a person's row out; what code only doubts is noted."""
         fault = conversation_fault(row) or secret_fault(row, allowed=self.checks.allowed)
-        fault = fault or self.checks.stated_fault(row.answer) or self._repeat(row) or self._leak(row)
+        if row.origin != EXAMPLE:  # which all others are held to
+            fault = fault or self.checks.stated_fault(row.answer)
+        fault = fault or self._repeat(row) or self._leak(row)
         if fault is None:
             self._duplicate(row)  # it counts as seen: a written row that is like it goes
             self._doubt(row)

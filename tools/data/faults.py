@@ -17,6 +17,8 @@ from tunesmith.tools.data.similarity import loops, only_loops
 ROLES = ("system", "user", "assistant", "tool")
 ORDINARY = ("rehearsal", "near_miss")
 """Origins of rows that hold the base's own answers: no behaviour, and nothing to be judged by it."""
+EXAMPLE = "example"
+"""Origin of rows that are the user's own examples, where there are enough to keep others as blind cases."""
 _TOKENS = re.compile(
     r"<\|[a-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
     r"|###\s*(?:Instruction|Response|Input|Assistant|Human)\b|^\s*(?:Human|Assistant|User|Bot):\s",

@@ -23,7 +23,7 @@ from tunesmith.tools.data.answers import write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
-from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.generate import (
     PREVIEW_ROWS,
     GenerateRequest,
@@ -68,6 +68,7 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     bench = bench_at_work(job)
     made = _Making(job, spec, tally, rehearsal, bench)
     made.keep_rows()
+    made.take_examples()
     if teacher:
         with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
             made.written_by(server)
@@ -88,7 +89,7 @@ class _Making:
     ) -> None:
         self.job, self.spec, self.tally, self.bench = job, spec, tally, bench
         request = job.request
-        self.rows = rows_wanted(request)
+        self.preview, self.rows = request.preview, rows_wanted(request)
         self.near_count = near_misses_wanted(request)
         self.rehearsal_count = 0 if request.preview else request.rehearsal_rows
         self.stored = {row.row_id for row in job.store.rows(job.step.id)}
@@ -142,7 +143,7 @@ class _Making:
             likely = judge.likely if judge.worth.counted else None
             for one in write_answers(spec, log, written, request.temperature, likely):
                 self._store(one)
-        if not self.job.store.rows(self.job.step.id):
+        if not written:
             raise StepFailed(f"none of {self.rows} rows was written; the server's log is {log.server.log}")
 
     def _kept_messages(self) -> list[str]:
@@ -159,6 +160,16 @@ class _Making:
             some, left = left[:count], left[count:]
             chosen += reader.not_of_kind(some)
         return chosen[: self.rehearsal_count]
+
+    def take_examples(self) -> None:
+        """The user's examples as rows, where there are so many that others of them are blind cases."""
+        for number, example in enumerate(self.spec.examples if self.spec.blind_sha256 and not self.preview else ()):
+            row_id = f"e{number:04d}"
+            if row_id not in self.stored:
+                system = [{"role": "system", "content": example.system}] if example.system else []
+                prompt = [*(system or self._system(row_id, number)), *self.spec.turns(example.prompt)]
+                attributes = RowAttributes(text=example.prompt, tools=example.tools or self.spec.tools)
+                self._add(TrainingRow(row_id, EXAMPLE, prompt, [form_of(self.spec).turn(example.answer)], attributes))
 
     def answered_by(self, server: servers.Server) -> None:
         """What the base answers in its own way, greedy: near misses and rehearsal, both held by the KL term."""

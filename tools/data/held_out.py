@@ -18,7 +18,7 @@ from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.conversation import takes_turns
-from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.own_cases import Alike, groups_of, levels, pool_of, shown_rows
@@ -227,7 +227,7 @@ def can_be_asked(spec: Spec, row: TrainingRow) -> bool:
     fits = takes_turns(turns) and (spec.conversation or len(turns) == 1) and len(row.completion) == 1
     same_tools = list(row.attributes.tools) == list(spec.tools)
     known = not _system_of(row) or _system_of(row) in spec.system_prompts
-    return fits and same_tools and known and row.origin not in ORDINARY
+    return fits and same_tools and known and row.origin not in (*ORDINARY, EXAMPLE)
 
 
 def _system_of(row: TrainingRow) -> str:

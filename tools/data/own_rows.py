@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.faults import EXAMPLE
 from tunesmith.tools.data.similarity import normal
 
-ORIGINS = ("imported", "example")
+ORIGINS = ("imported", EXAMPLE)
 """Origins of rows whose answers a person gave."""
 ROWS_LEAST = 10
 """Different rows from which a training without written rows is worth its price."""

@@ -17,7 +17,7 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answers import answer_messages, answer_problem
 from tunesmith.tools.data.candidates import yes
-from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.reading import answer_request, judge_request
 from tunesmith.tools.data.spec import Spec
@@ -95,7 +95,9 @@ class RowJudge:
 
     def judge(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows as the judge leaves them: one of the behaviour that is not right is repaired once, or dropped."""
-        asked = [row for row in rows if row.kept and row.origin not in ORDINARY] if self.worth.counted else []
+        asked = (
+            [row for row in rows if row.kept and row.origin not in (*ORDINARY, EXAMPLE)] if self.worth.counted else []
+        )
         told = self._rows(asked, "j", "judging by the criteria")
         doubted = [row for row in asked if told.get(row.row_id, 1.0) < self.worth.cut]
         repaired = self._repaired(doubted)

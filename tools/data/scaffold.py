@@ -55,9 +55,9 @@ def write_behaviour(
     """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
 
     It appears whole or not at all, under the description's name or the next that is free (`name-2`); nothing is ever
-    replaced. `prompts` are further target cases; messages that are `trained` on are none, and from thirteen examples on
-    those that are not blind are trained on. `judged`: a judge reads what code cannot tell. Raises BadInput for a text
-    that a suite cannot hold, an answer that is too long, or, where rows have to be written, no rule.
+    replaced. `prompts` are further target cases; messages that are `trained` on are none. `judged`: a judge reads what
+    code cannot tell. Raises BadInput for a text that a suite cannot hold, an answer that is too long, or, where rows
+    have to be written, no rule.
     """
     check_answer_lengths(description)
     behaviour = behaviour_of(description, rules)
@@ -66,9 +66,6 @@ def write_behaviour(
             "nothing about the answers can be checked: keep at least one rule, or say a length, a number of items, "
             "a choice or a fixed beginning"
         )
-
-    if behaviour.blind_sha256:
-        trained = {*trained, *(example.prompt for example in behaviour.examples)}
 
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(behaviour))

@@ -22,8 +22,9 @@ from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
 
-LISTED = 10
+LISTED, TOPICS = 10, 12
 """Asked for in one request."""
+_TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 14
 _GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 60}
 _LIST_TEMPERATURE = 0.9
 _TOKENS_PER_CHAR = 0.4
@@ -57,20 +58,39 @@ def values_request(
     """Asks for values of an open attribute where the labels are `given`; `shown` are those of the examples."""
     rng = random.Random(f"{seed}/{identity}")
     shots = rng.sample(list(shown), len(shown))
-    if attribute.shown:
-        where = "".join(f" Here {_label_note(spec, name, value)}." for name, value in given.items() if value)
-        asked = prompt_text(
-            "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
-            where=where, count=LISTED + len(shots), angle=rng.choice(_ANGLES),
-        )  # fmt: skip
-    else:
-        asked = prompt_text("write-topics", when=kind_of(spec), count=LISTED + len(shots), angle=rng.choice(_ANGLES))
+    asked = prompt_text(
+        "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
+        where=_where(spec, given), count=LISTED + len(shots), angle=rng.choice(_ANGLES),
+    )  # fmt: skip
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
     long = mean(len(shot) for shot in shown) if shown else 16
     tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
     return ChatRequest(
         identity, model, [_user(asked), _assistant(begun)], tokens, _LIST_TEMPERATURE, extra=dict(_GO_ON)
     )
+
+
+def topics_request(
+    spec: Spec, given: Values, examples: Sequence[str], model: str, identity: str, seed: int
+) -> ChatRequest:
+    """Asks what different messages are about where the labels are `given`, as the examples have them."""
+    rng = random.Random(f"{seed}/{identity}")
+    shots = rng.sample(list(examples), min(_TOPIC_SHOTS, len(examples)))
+    asked = prompt_text(
+        "write-topics", when=kind_of(spec), where=_where(spec, given), count=TOPICS, angle=rng.choice(_ANGLES),
+        examples="\n".join(f"- {shot[:_TOPIC_SHOT_CHARS]}" for shot in shots), language=in_language(spec),
+    )  # fmt: skip
+    return ChatRequest(identity, model, [_user(asked)], TOPICS * 14, _LIST_TEMPERATURE, extra={"top_k": 60})
+
+
+def listed_topics(answered: str) -> list[str]:
+    """What an answer lists, each short and no sentence that was cut off."""
+    lines = [line.rstrip(".") for line in listed_lines(answered)]
+    return [line for line in lines if 2 <= word_count(line) <= _TOPIC_WORDS and not re.search(r"[\[\]{}<>|`*]", line)]
+
+
+def _where(spec: Spec, given: Values) -> str:
+    return "".join(f" Here {_label_note(spec, name, value)}." for name, value in given.items() if value)
 
 
 def _label_note(spec: Spec, name: str, value: str) -> str:

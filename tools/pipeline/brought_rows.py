@@ -14,7 +14,6 @@ from tunesmith.tools.core.stage import PlanQuestion
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.description import EXAMPLES_MIN, distinct, slug
-from tunesmith.tools.data.example_values import TOPIC
 from tunesmith.tools.data.import_rows import files_of, is_on_hub, look_at, questions, refusals, too_many_unusable
 from tunesmith.tools.data.own_rows import BLIND_LEAST, ROWS_LEAST, blind_count
 from tunesmith.tools.data.own_survey import Against, RowsSource, Survey, against, survey
@@ -29,7 +28,7 @@ _UNREAD_ROWS = 1_000
 """As many a data set of the hub is taken for until it is read."""
 
 _LABEL = "label"
-_TOPIC = {"name": TOPIC, "kind": "text", "means": "what the message is about", "shown": False, "words_max": 6}
+_TOPIC = {"name": "topic", "kind": "text", "means": "what the message is about", "shown": False, "words_max": 6}
 
 Contradictory = Literal["", "drop", "keep"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.stage import Facts, PlanQuestion
 from tunesmith.tools.serving.bench import positions_of
@@ -33,6 +34,15 @@ def few_rows(dataset: Artifact, *, accepted: bool) -> tuple[tuple[str, ...], tup
     )
     question = PlanQuestion(text=f"{told}: train on those that are left?", yes={"few_rows": True})
     return (f"{told}, or train on those that are left with few_rows=true",), (question,)
+
+
+def check_micro_batch(micro_batch: int, batch_size: int) -> None:
+    """Raise BadInput where the rows in memory at once do not divide those of a step."""
+    if batch_size % (micro_batch or batch_size):
+        raise BadInput(
+            f"train: micro_batch={micro_batch} is no part of batch_size={batch_size}; try micro_batch="
+            f"{math.gcd(micro_batch, batch_size)}"
+        )
 
 
 def row_limit(base: Artifact, dataset: Artifact) -> tuple[int, str]:

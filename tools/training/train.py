@@ -20,7 +20,7 @@ from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantiz
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.serving.bench import bench_of
-from tunesmith.tools.training.choices import faster_precision, few_rows, row_limit, too_long
+from tunesmith.tools.training.choices import check_micro_batch, faster_precision, few_rows, row_limit, too_long
 from tunesmith.tools.training.defaults import training_defaults
 
 
@@ -143,12 +143,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     request, reasons = resolved(request, base, dataset)
-    at_once = request.micro_batch or request.batch_size
-    if request.batch_size % at_once:
-        raise BadInput(
-            f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
-            f"{math.gcd(at_once, request.batch_size)}"
-        )
+    check_micro_batch(request.micro_batch, request.batch_size)
     forms = max(request.forms, 1) if request.epochs > 1 else 1
     rows, again = int(dataset.meta["train_rows"]), (forms - 1) * int(dataset.meta.get("varied_rows", 0))
     steps = request.max_steps or max(1, round(request.epochs * (rows + again) / request.batch_size))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures.taught_forms import ALL, INVOICE, QUERY, TABLE, TAGS, TALK, VAT, pools, spec
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.conversation import transcript, turns_of
 from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.message_checks import drawn_problem, in_message_order
@@ -215,10 +219,6 @@ def test_what_is_drawn_is_composed_taken_apart_and_tested(said: dict[str, Any]) 
 
 @pytest.mark.parametrize("said", ALL, ids=NAMES)
 def test_a_spec_of_any_form_is_given_back_by_its_file(said: dict[str, Any], tmp_path: Path) -> None:
-    import yaml
-
-    from tunesmith.tools.data.behaviour import spec_of
-
     one = spec(said)
     assert spec_of(yaml.safe_load(spec_text(one)), "again") == one
 
@@ -300,15 +300,16 @@ def test_two_system_prompts_are_two_behaviours() -> None:
     assert spec(TALK).system_prompts == ("You sell coffee.",) and spec(TALK).system_share == 1
 
 
+SPOKEN = spec(TALK)
 _WORDS = st.text(alphabet="aU:s \n", min_size=1, max_size=12).map(str.strip).filter(bool)
 
 
+@settings(deadline=None)
 @given(st.lists(_WORDS, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2 == 1))
 def test_a_transcript_is_its_turns(texts: list[str]) -> None:
     turns = [("assistant" if n % 2 else "user", text) for n, text in enumerate(texts)]
     assert [(str(m["role"]), m["content"]) for m in turns_of(transcript(turns))] == turns
-    one = spec(TALK)
-    assert one.text_of(one.turns(transcript(turns))) == transcript(turns)
+    assert SPOKEN.text_of(SPOKEN.turns(transcript(turns))) == transcript(turns)
 
 
 BILL = {
@@ -326,16 +327,12 @@ SAID = [
 
 @pytest.mark.parametrize(("message", "problem"), SAID)
 def test_a_message_says_every_value_of_a_list_and_no_other(message: str, problem: str) -> None:
-    import re
-
     surfaces = {path: value for path, value in BILL.items() if value}
     found = drawn_problem(spec(INVOICE), BILL, surfaces, message)
     assert re.search(problem, found) if problem else not found, found
 
 
 def test_a_list_comes_in_the_order_of_its_message() -> None:
-    from tunesmith.memory.row_attributes import Draw
-
     one = spec(INVOICE)
     drawn = Draw("w1", (dict(BILL),), ({path: value for path, value in BILL.items() if value},), 0)
     turned = in_message_order(one, drawn, "5 tiles at 9.50, 2 ropes at 9.50 from Kite Ltd")
@@ -353,3 +350,18 @@ def test_a_set_is_read_back_whatever_its_order_and_a_list_with_all_its_items() -
     shorter = {path: value for path, value in BILL.items() if not path.startswith("items[1]")}
     assert disagreements(bill, BILL, "ropes tiles Kite Ltd", shorter)
     assert disagreements(bill, shorter, "ropes tiles Kite Ltd", BILL)
+
+
+def test_what_the_document_shows_is_a_behaviour() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "behaviours.md").read_text()
+    _, made_of, asked = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    examples = []
+    for code in ("04711", "12345", "99887"):
+        examples.append(deepcopy(asked["examples"][0]))
+        examples[-1]["messages"][3]["content"] = f"The one under {code}."
+        examples[-1]["messages"][4]["tool_calls"][0]["function"]["arguments"]["code"] = code
+    called = spec_of({"tools": asked["tools"], "examples": examples}, "document")
+    assert called.conversation and called.answer.template == "cancel" and called.attribute("code").kind == "copied"
+    answer = {"vendor": "Oak", "items": [{"article": "tiles", "count": 2, "price": 10.0}], "total": 11.9, "tags": []}
+    shown = [{"prompt": f"Oak, 2 tiles, 10.00 ({n})", "answer": answer} for n in range(3)]
+    assert form_of(spec_of({**made_of, "examples": shown}, "document")).computes
