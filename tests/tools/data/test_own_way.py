@@ -74,3 +74,27 @@ def test_rows_that_contradict_each_other_end_a_critique_that_nobody_was_asked_ab
         run_step(ws, StepRequest("critique", {}, RUN), say_yes).done()
     done = run_step(ws, StepRequest("critique", {"contradictory": "drop"}, RUN), say_yes).done()
     assert done.result and (done.result["kept"], done.result["reasons"]) == (11, {"contradiction": 2})
+
+
+CALL = {"type": "function", "function": {"name": "find", "arguments": {"what": "boots"}}}
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+
+
+def test_conversations_with_a_system_prompt_turns_and_tools_are_trained_on_as_they_are(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    records = [
+        {"tools": [TOOL], "messages": [
+            {"role": "system", "content": f"You sell {topic}."}, {"role": "user", "content": f"Have you {topic}?"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "two of them"},
+            {"role": "assistant", "content": f"Two: {topic}."}, {"role": "user", "content": "Thanks"},
+            {"role": "assistant", "content": "Gladly."}]}
+        for topic in TOPICS
+    ]  # fmt: skip
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    run_step(ws, StepRequest("import", {"source": str(path)}, RUN), say_yes).done()
+    run_step(ws, StepRequest("critique", {"valid_share": 0}, RUN), say_yes).done()
+    rows = read_rows(ws.store.artifacts(RUN, "dataset")[-1].path / "train.jsonl")
+    assert [[*row.prompt, *row.completion] for row in rows] == [record["messages"] for record in records]
+    assert all(list(row.attributes.tools) == [TOOL] for row in rows)
