@@ -104,8 +104,8 @@ def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: No
     _check(read, wanted)
     what = _contradictions(read)
     contradictory = wanted.contradictory or (_asked_about(what, ask) if what else "")
-    later = f"{what}; you will be asked about them, or take --contradictory drop or keep"
-    notes = (*_notes(read), *([later] if what and not contradictory else []))
+    then = {"": "you will be asked about them, or take --contradictory drop or keep", "drop": "they are left out"}
+    notes = (*_notes(read), *([f"{what}; {then[contradictory]}"] if what and contradictory in then else []))
     brought = Brought(wanted, tuple(imports), tuple(sources), read, contradictory or "refuse", notes)
     if brought.usable < ROWS_LEAST:
         raise BadInput(f"{wanted.title}: {brought.usable} rows are left without those that contradict others; {_MORE}")

@@ -75,7 +75,7 @@ def test_contradictions_are_asked_about_and_what_was_said_is_in_the_plan(tmp_pat
     known = bring(wanted(path), lambda question: asked.append(question.text) or True)  # type: ignore[func-returns-value]
     assert "2 of 25 rows answer a message that another row answers otherwise" in asked[0]
     assert "mine.jsonl:1 and mine.jsonl:25" in asked[0]
-    assert (known.contradictory, known.usable) == ("drop", 23)
+    assert (known.contradictory, known.usable) == ("drop", 23) and "they are left out" in str(known.notes)
     with pytest.raises(BadInput, match="--contradictory keep"):
         bring(wanted(path), lambda question: False)
     unsaid = brought(path)
