@@ -20,12 +20,13 @@ from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import as_text
 from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
 from tunesmith.tools.data.description import OWN_BLIND
+from tunesmith.tools.data.import_sources import KINDS
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.evaluation.judge import has_judge
@@ -45,15 +46,39 @@ _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answe
 
 def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
-    path = expanded(args.file)
+    path = described_in(args.file)
     spec = load_behaviour(str(path))
     said = said_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
     folder, plan = _planned(ws, spec, path, args, out)
-    shown = document(spec, said, folder, plan)
-    view = Group(
-        spec_view(spec, said), render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there")
-    )
+    return carry_out(ws, folder, plan, document(spec, said, folder, plan), spec_view(spec, said), args, settings, out)
+
+
+def described_in(name: str | None) -> Path:
+    """The file that describes a behaviour. Raises BadInput where none is named, or one of rows."""
+    if not name:
+        raise BadInput(
+            "teach needs a FILE that says when, what and examples, or rows of your own: --rows mine.jsonl; both may be "
+            "given"
+        )
+    path = expanded(name)
+    if not is_there(path):
+        raise BadInput(
+            f"there is no {name}; name the file that says what is to be learned, or the one that your rows lie in: "
+            "teach --rows FILE"
+        )
+    if path.suffix.lower() in KINDS and path.suffix.lower() != ".json":
+        raise BadInput(f"{name} is a file of rows by its name; `tunesmith teach --rows {name}` trains on them")
+    return path
+
+
+def carry_out(
+    ws: Workspace, folder: Path, plan: PipelinePlan, shown: dict[str, object], behaviour: RenderableType,
+    args: argparse.Namespace, settings: Settings, out: Output,
+) -> int:  # fmt: skip
+    """Show a behaviour and its plan, and carry it out; with --plan-only, price it."""
+    store = ws.store
+    view = Group(behaviour, render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there"))
     if not args.plan_only:
         out.console.print(view)
         return run_steps.whole(plan, args, settings, store, out, beside=shown)

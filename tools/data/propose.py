@@ -291,7 +291,7 @@ def _rules(spec: Spec) -> tuple[Rule, ...]:
     if form.says_what_it_is or form.of_records:
         rules = [rule for rule in rules if rule.type != "word-count"]
     unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in (*rules, *form.rules())}
-    return tuple(unique.values())
+    return tuple(rule.model_copy(update={"guessed": True}) for rule in unique.values())
 
 
 def _repeats(example: Example) -> bool:

@@ -46,6 +46,11 @@ _LONG_MESSAGE = 1_200
 """Characters of an example's message from which messages are documents."""
 
 
+def tokens_for(characters: int) -> int:
+    """Tokens that answers are given where the longest known one has so many characters: half as many again."""
+    return min(MAX_ANSWER_TOKENS, max(48, round(characters * _TOKENS_PER_CHAR * 1.5)))
+
+
 class Value(Frozen):
     """One value of a label."""
 
@@ -185,8 +190,7 @@ class Spec(Description):
     @property
     def max_tokens(self) -> int:
         """Of an answer: half as much again as the longest example may need."""
-        longest = max(len(example.answer) for example in self.examples)
-        return self.answer_tokens or min(MAX_ANSWER_TOKENS, max(48, round(longest * _TOKENS_PER_CHAR * 1.5)))
+        return self.answer_tokens or tokens_for(max(len(example.answer) for example in self.examples))
 
     @property
     def conversation(self) -> bool:

@@ -19,7 +19,7 @@ from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.description import Example, parted
 from tunesmith.tools.data.faults import EXAMPLE
 from tunesmith.tools.data.held_out import hold_out
-from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.scaffold import HARD_SUITE, SPEC, SUITE, behaviour_of, write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.suites.case import Case, claimed_cases
@@ -56,10 +56,12 @@ def test_nothing_but_the_suite_sees_the_blind_examples(tmp_path: Path) -> None:
         str(answer_messages(loaded, "x")),
         str(answer_messages(loaded, "x", turn=1)),
         str(candidates(loaded)),
-        *(path.read_text() for path in (folder / "suites").glob("[!t]*.yaml")),
+        *(path.read_text() for path in (folder / "suites").glob("over*.yaml")),
     ]
     for example in made.blind:
         assert not any(repr(example.prompt)[1:-1] in text for text in seen)
+    hard = load_suites([folder / HARD_SUITE], models=("judge",)).cases
+    assert hard and all(case.is_blind for case in hard), "what is hard is made of those that nothing is trained on"
     assert loaded.examples == made.examples, "and it is not parted again"
     assert load_behaviour(str(folder)).sha256 == made.sha256
 
@@ -174,7 +176,8 @@ def test_the_examples_beside_the_blind_ones_are_trained_on_and_no_rule_drops_the
     made = various(40)
     folder = write_behaviour(made, tmp_path)
     strict = made.model_copy(update={"rules": (Rule(says="never", type="equals", value="nothing"),)})
-    critic = Critic(strict, load_suites([folder / SUITE], models=("judge",)).cases, CritiqueRequest(embeddings=False))
+    suites = [folder / SUITE, folder / HARD_SUITE]
+    critic = Critic(strict, load_suites(suites, models=("judge",)).cases, CritiqueRequest(embeddings=False))
     judged = critic.judge(own_rows(strict))
     assert len(judged) == 30 and all(row.kept for row in judged) and not critic.leaks
     held = hold_out(strict, judged, [], 10, 85)
