@@ -17,7 +17,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
@@ -87,6 +87,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
     write_held_out(critic.borne_out, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
+    kept, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (kept, varied))
     artifact = _publish(job, base.path, kept, varied, dropped, {"cases": held.cases, "asked_rows": asked})
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
@@ -296,6 +297,12 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
     return "valid" if int.from_bytes(digest[:4]) < valid_share * 2**32 else "train"
 
 
+def _with_values_at(form: AnswerForm, row: TrainingRow) -> TrainingRow:
+    """The row with the places of its answer's values, for training; an ordinary answer or a call has none."""
+    places = () if row.origin in ORDINARY else form.values_at(str(row.completion[-1].get("content") or ""))
+    return replace(row, attributes=replace(row.attributes, values_at=places))
+
+
 def _publish(
     job: Job[CritiqueRequest],
     base: Path,
@@ -317,6 +324,8 @@ def _publish(
         "own_rows": sum(row.origin not in ORDINARY for row in kept),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
+        "held_rows": sum(row.origin in ORDINARY for row in splits["train"]),
+        "valued_rows": sum(bool(row.attributes.values_at) for row in splits["train"]),
         "varied_rows": len({row.attributes.variant_of for row in varied}),
         **_row_tokens(base, kept, varied),
     }

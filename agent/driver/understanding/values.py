@@ -38,7 +38,15 @@ _BEFORE = re.compile(
 _REJECTED = re.compile(r"\s*(?:was|is|were|seems?|looks?)\s+(?:far |much |a bit |way )*(?:too|not)\b")
 _PAIR = re.compile(r"""(?<![\w-])([a-z][\w-]*)\s*=\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,;]+)""", re.IGNORECASE)
 _EVERYDAY_LETTERS = 5
-_CAN_BE_NONE = ("warmup_ratio", "lora_dropout", "rehearsal_rows", "rehearsal_weight", "near_miss_rows")
+_CAN_BE_NONE = (
+    "warmup_ratio",
+    "lora_dropout",
+    "rehearsal_rows",
+    "rehearsal_weight",
+    "near_miss_rows",
+    "patience",
+    "max_kl",
+)
 """Fields whose 0 means without."""
 _WITHOUT = r"(?:without|no|do not use|do not do|skip|leave out|disable|turn off|zero)(?: any| the)? "
 _SWITCHES = {

@@ -14,6 +14,7 @@ from tests.fixtures.steps import requests_sent, say_yes
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
+from tunesmith.tools.data import faults
 from tunesmith.tools.data.behaviour import behaviour_folder
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
@@ -91,6 +92,10 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     dataset = ws.store.artifacts(run, "dataset")[0]
     train = read_rows(dataset.path / "train.jsonl")
     assert len(train) == result["train_rows"] == dataset.meta["train_rows"]
+    held = [row for row in train if row.origin in faults.ORDINARY]
+    assert len(held) == dataset.meta["held_rows"] and not any(row.attributes.values_at for row in held)
+    valued = [row for row in train if row.attributes.values_at]
+    assert len(valued) == dataset.meta["valued_rows"] == len(train) - len(held) > 0
     judged = ws.store.rows(made.id)
     assert all(row.kept != row.dropped and bool(row.verdict and row.verdict.reason) == row.dropped for row in judged)
     assert {row.split for row in judged if row.kept} == {"train", "valid"}

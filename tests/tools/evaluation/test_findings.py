@@ -1,16 +1,17 @@
-"""Findings from records say of rows only what is wrong with them."""
+"""Findings say of rows only what is wrong with them, and of a training what held-out rows bear out."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from tunesmith.memory.records import Step, TrainingRow, Verdict
 from tunesmith.memory.store import Store
-from tunesmith.tools.evaluation.findings import _more_rehearsal, _more_rows, rows_found
+from tunesmith.tools.evaluation.findings import _more_rehearsal, _more_rows, _next_step, rows_found
 from tunesmith.tools.evaluation.run_records import RunRecords
+from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED, NOT_LEARNED, PARTLY
 
 
 class _Rows:
@@ -55,3 +56,45 @@ def test_where_a_person_brought_the_rows_no_step_that_is_proposed_writes_others_
 
 def step(stage: str, request: dict[str, object]) -> Step:
     return cast(Step, SimpleNamespace(stage=stage, request=request))
+
+
+FALLING, AT_THE_END = [2.0, 0.5, 0.3, 0.2], {"best_step": 60, "steps": 60, "validation_kl": 0.02}
+
+
+class _Trained:
+    """Records of a training: its validation losses and what it reported. There is no training loss to ask."""
+
+    def __init__(self, curve: list[float], report: dict[str, Any], max_kl: float) -> None:
+        self.curve, self.max_kl = curve, max_kl
+        self.steps = {"train": SimpleNamespace(report=report)}
+
+    def validation(self) -> list[float]:
+        return self.curve
+
+    def number(self, stage: str, field: str, default: float) -> float:
+        return self.max_kl if field == "max_kl" else default
+
+
+@pytest.mark.parametrize(
+    ("word", "curve", "changed", "max_kl", "stage"),
+    [
+        (PARTLY, FALLING, {}, 0.05, "train"),
+        (NOT_LEARNED, FALLING, {}, 0.05, "train"),
+        (NOT_LEARNED, FALLING, {}, 0.0, "train"),
+        (PARTLY, FALLING, {"validation_kl": None}, 0.05, "train"),
+        (PARTLY, FALLING, {"validation_kl": 0.05}, 0.05, "generate"),  # at the bound: more steps would pass it
+        (PARTLY, FALLING, {"best_step": 40}, 0.05, "generate"),
+        (PARTLY, [2.0, 0.5, 0.3, 0.3], {}, 0.05, "generate"),
+        (PARTLY, [2.0, 0.3, 0.4, 0.3], {}, 0.05, "generate"),
+        (PARTLY, [2.0, 0.3], {}, 0.05, "generate"),  # before and after, as earlier versions measured it
+        (NOT_LEARNED, [], {}, 0.05, "generate"),
+        (FORM_ONLY, FALLING, {}, 0.05, "generate"),
+        (LEARNED, FALLING, {}, 0.05, None),
+    ],
+)
+def test_a_longer_training_is_proposed_where_held_out_rows_say_so_and_nowhere_else(
+    word: str, curve: list[float], changed: dict[str, Any], max_kl: float, stage: str | None
+) -> None:
+    records = cast(RunRecords, _Trained(curve, AT_THE_END | changed, max_kl))
+    proposal = _next_step(records, cast(Any, SimpleNamespace(word=word, worse=())))
+    assert (proposal.stage if proposal else None) == stage
