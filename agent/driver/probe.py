@@ -94,6 +94,15 @@ def _named(chosen: DriverSettings) -> str:
     return f"{chosen.endpoint} {chosen.name}".strip() if chosen.endpoint else chosen.model
 
 
+def window_for(home: Path, chosen: DriverSettings) -> Window:
+    """How much the driver of these settings can be sent, before it is there to be asked."""
+    found = next((one for one in _all_found(home).values() if one.get("of") == _named(chosen)), {})
+    context = found.get("context_tokens")
+    usual = Window() if chosen.endpoint else Window(chosen.context_tokens)
+    known = context if isinstance(context, int) else usual.context_tokens
+    return Window(known, thinks=found.get("thinks") is True)
+
+
 def window_of(home: Path, model: str, before: Window) -> Window:
     """How much a driver can be sent, by what the probe found; what is known of it already where nothing was."""
     found = _found(home, model)
