@@ -242,7 +242,11 @@ class Talk:
             raise StepFailed(f"{step.stage} ({step.id}) {step.status}: {step.error}")
 
     def _agreed_fetch(self) -> str:
-        """Ask about the download and start it; its step. Raises StepFailed for a no."""
+        """Ask about the download and start it; its step. Raises StepFailed for a no.
+
+        Where a card has room for a stronger driver than the bundled one, that is proposed first.
+        """
+        from tunesmith.agent.driver.driver_choice import proposed
         from tunesmith.agent.oneshot import FETCH
         from tunesmith.tools.pipeline.run_step import run_step
 
@@ -251,7 +255,9 @@ class Talk:
                 self._screen.ws.emit(event, **data)
 
         ws = replace(self._screen.ws, emit=emit)
-        outcome = run_step(ws, FETCH, self._ask, follow=False)
+        stronger = proposed(ws)
+        chosen = {"model": stronger.driver.model} if stronger and ws.ask(stronger.question) else {}
+        outcome = run_step(ws, replace(FETCH, fields={**FETCH.fields, **chosen}), self._ask, follow=False)
         if outcome.declined:
             raise StepFailed(
                 "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
