@@ -172,6 +172,8 @@ async def _by_the_driver(
     if deps.routed:
         return await routed.answer(deps, request_context, handler)
     settings: ModelSettings = {**(request_context.model_settings or {}), "max_tokens": deps.window.answer_tokens}
+    if deps.window.thinks:  # which at temperature 0 goes round in circles
+        settings.pop("temperature", None)
     return await handler(replace(request_context, model_settings=settings))
 
 

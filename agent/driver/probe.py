@@ -28,6 +28,8 @@ ROUTING_TOKENS = 6000
 """Context that the fixed page of examples, some words and an answer need."""
 _FILE = "driver-probe.json"
 _TIMEOUT_S = 120.0
+_TRIED_TOKENS = 768
+"""One that thinks has thought by then."""
 _CITY = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["celsius", "kelvin"]}},
@@ -47,7 +49,8 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
     with endpoint.client(timeout_s=_TIMEOUT_S) as client:
         abilities = _tried(client, endpoint)
     if abilities["auto"] is True:
-        abilities |= levels.examine(endpoint)
+        context = abilities.get("context_tokens")
+        abilities |= levels.examine(endpoint, Window(context) if isinstance(context, int) else Window())
     else:
         abilities |= {"level": "routed", "tasks_passed": "none: it calls no tool"}
     abilities["of"] = _named(chosen)
@@ -146,7 +149,7 @@ def _bare_tool() -> dict[str, object]:
 
 def _ask(client: OpenAI, endpoint: Endpoint, **options: Any) -> Choice:
     answer: ChatCompletion = client.chat.completions.create(
-        model=endpoint.model, messages=_ASKED, max_tokens=96, temperature=0.0, **options
+        model=endpoint.model, messages=_ASKED, max_tokens=_TRIED_TOKENS, temperature=0.0, **options
     )
     return answer.choices[0]
 
