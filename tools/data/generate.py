@@ -134,7 +134,7 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     tokens = _TOKENS_PER_FACT if spec.seeded else _TOKENS_AROUND + longest // 4
     tokens += spec.max_tokens // 2 if spec.answer.form == "written" or reads_whole(spec) else 0
     tokens += spec.max_tokens // 4 if spec.answer.form == "written" else 0  # half of them are solved a second time
-    return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec), spec.always)
+    return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec), spec.every_message)
 
 
 def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:

@@ -2,7 +2,7 @@
 
 It says when the behaviour applies, what the answer is and what it never is; by which attributes messages and answers
 differ; how an answer is put together from them; which messages only look alike; and what every answer keeps, as rules
-that code checks and criteria in words. `load_behaviour` reads it, `propose` fills in what its user left out.
+that code checks and criteria in words. `load_behaviour` reads it; a `Proposal` fills in what its user left out.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ _LISTED_LINES = 4
 """Lines of an answer that is a list, at most as many as are drawn."""
 
 
+def _is_default(value: object) -> bool:
+    """Left out of the digest where it says nothing: a spec of before there was such a field keeps its own."""
+    return not value
+
+
 class Value(Frozen):
     """One value of a label."""
 
@@ -44,6 +49,8 @@ class Value(Frozen):
     """Of these one is said in the message; empty: the writer is left to show it."""
     words: tuple[str, ...] = ()
     """Word beginnings that give this value away: no message of another value holds one."""
+    between: tuple[int, int] | None = Field(default=None, exclude_if=_is_default)
+    """Where a number of the message decides it: the lowest and the highest that has this value."""
 
 
 class Attribute(Frozen):
@@ -123,14 +130,6 @@ class Situation(Frozen):
     """Label → the values that make sense here."""
 
 
-_ANY = "(?:every|each|any|all) (?:single )?(?:messages?|answers?|repl(?:y|ies)|prompts?|requests?|inputs?|time)"
-_ALWAYS = re.compile(
-    rf"\W*(?:always|immer|(?:in |with |on |to |for )?{_ANY}\b|whatever\b|no matter\b|everything\b)"
-    r"(?!.*\b(?:that|which|about|with|from)\b)",
-    re.IGNORECASE,
-)
-
-
 class Voice(Frozen):
     """A way of writing."""
 
@@ -196,6 +195,10 @@ class Spec(Description):
     """Digest of the user's further examples, which are blind cases of its suite alone; empty: there are none."""
     blind: tuple[Example, ...] = Field(default=(), exclude=True)
     """Those examples, until the suite is written: nothing is made from them, and no other file holds them."""
+    every_message: bool = Field(default=False, exclude_if=_is_default)
+    """Whether it applies to every message, so that there are none beside it that stay as they were."""
+    words_sha256: str = Field(default="", exclude_if=_is_default)
+    """Digest of the file that was read for it (`words_digest`): it is not read again; empty: none was."""
     told: bool = Field(default=True, exclude=True)
     """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
 
@@ -209,11 +212,6 @@ class Spec(Description):
         """Of an answer: half as much again as the longest example may need."""
         longest = max(len(example.answer) for example in self.examples)
         return self.answer_tokens or min(MAX_ANSWER_TOKENS, max(48, round(longest * _TOKENS_PER_CHAR * 1.5)))
-
-    @property
-    def always(self) -> bool:
-        """Whether it applies to every message, so that there are none beside it that stay as they were."""
-        return _ALWAYS.match(self.when) is not None
 
     @property
     def labels(self) -> tuple[Attribute, ...]:

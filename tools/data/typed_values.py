@@ -98,7 +98,8 @@ def holds(message: str, part: str) -> bool:
 
 
 def _in_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+    """Whether a word goes on with it; where words have no space between them, none does."""
+    return (character.isalnum() or character == "_") and not "\u2e80" <= character <= "\u9fff"
 
 
 def _without(message: str, part: str) -> str:

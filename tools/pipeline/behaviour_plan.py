@@ -33,7 +33,7 @@ def plan_for(
     check_answer_lengths(behaviour)
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
     sizes, near = _PACES[pace], [NEAR_MISS_SUITE]
-    if behaviour.always:  # no message is to be answered as before
+    if behaviour.every_message:  # no message is to be answered as before
         sizes, near = {**sizes, "near": 0, "rehearsal": 0}, []
     beside = [str(folder / name) for name in (*near, HARD_SUITE) if (folder / name).is_file()]
     suites = [str(folder / SUITE), *BUNDLED, *beside]
