@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import Check
-from tunesmith.tools.data.answer_shape import WRITTEN, fitted, json_shape
+from tunesmith.tools.data.answer_shape import WRITTEN, Shape, fitted, json_shape
 from tunesmith.tools.data.faults import other_language
 from tunesmith.tools.data.proposal import Part, Proposal
-from tunesmith.tools.data.read_words import seen_in
 from tunesmith.tools.data.spec import Kind, Spec, Value
 from tunesmith.tools.data.verify import pairs_of, shape_of, verified
 
@@ -95,10 +94,14 @@ def _parts(spec: Spec, proposal: Proposal) -> list[Question]:
     if shape == WRITTEN:
         return []
     return [
-        _part(name, seen_in(pairs_of(spec, shape, name)), proposal)
+        _part(name, _seen(spec, shape, name), proposal)
         for name in shape.names
         if not proposal.part(name).values and proposal.part(name).kind in (None, "label")
     ]
+
+
+def _seen(spec: Spec, shape: Shape, name: str) -> list[str]:
+    return list(dict.fromkeys(value for _, value in pairs_of(spec, shape, name) if value is not None))
 
 
 def _part(name: str, seen: list[str], proposal: Proposal) -> Question:

@@ -30,7 +30,7 @@ from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.ask_models import agreed_aside
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
-from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 if TYPE_CHECKING:
     from tunesmith.agent.driver.endpoint import Driver, Endpoint
@@ -68,15 +68,15 @@ def _read(spec: Spec, reading: Reading, by: str) -> Read:
 def ask_of(endpoint: Endpoint) -> Ask:
     """Puts requests to an endpoint. Raises StepFailed where none of them is answered."""
 
-    def ask(requests: Sequence[ChatRequest]) -> Mapping[str, str]:
-        answers, errors = dict[str, str](), list[str]()
+    def ask(requests: Sequence[ChatRequest]) -> Mapping[str, ChatResponse]:
+        answers, errors = dict[str, ChatResponse](), list[str]()
 
         async def all_of_them() -> None:
             async with endpoint.chat_client() as client:
                 await client.complete_many(
                     requests,
                     concurrency=_AT_ONCE,
-                    on_result=lambda one: errors.append(one.error) if one.error else answers.update({one.id: one.text}),
+                    on_result=lambda one: errors.append(one.error) if one.error else answers.update({one.id: one}),
                 )
 
         asyncio.run(all_of_them())

@@ -21,7 +21,7 @@ from tunesmith.tools.data.answer_shape import WRITTEN, Shape, aligned, fitted, j
 from tunesmith.tools.data.description import Example, parted
 from tunesmith.tools.data.draw import Draw, answer_of
 from tunesmith.tools.data.example_values import TOPIC, parsed
-from tunesmith.tools.data.faults import other_language
+from tunesmith.tools.data.faults import may_be_in, other_language
 from tunesmith.tools.data.form_rules import criteria_of, form_rules
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.similarity import normal
@@ -246,7 +246,7 @@ def _kind(
         short = all(len(value) == 3 for value in seen)
         return "weekday", {day[:3] if short else day: Value() for day in WEEKDAYS}
     verbatim = copied(given)
-    typed = _format_of(part, seen, verbatim=verbatim)
+    typed = format_of(part, seen, verbatim=verbatim)
     if part.kind == "text" and not (typed and verbatim):
         return "text", {}
     if part.kind == "copied" and not verbatim:
@@ -262,7 +262,7 @@ def copied(pairs: Pairs) -> bool:
     return bool(given) and sum(holds(message, value) for message, value in given) >= _COPIED_SHARE * len(given)
 
 
-def _format_of(part: Part, seen: Sequence[str], *, verbatim: bool) -> Kind | None:
+def format_of(part: Part, seen: Sequence[str], *, verbatim: bool) -> Kind | None:
     """The typed kind whose format every value has; that of the proposal first."""
     order: list[Kind] = [part.kind] if part.kind is not None and part.kind in _FORMATS else []
     order += [kind for kind in _FORMATS if kind != "number"]
@@ -360,12 +360,13 @@ def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: _Not
 
 def _language(spec: Spec, proposal: Proposal, notes: _Notes) -> str:
     """The language of the messages: as proposed, unless their letters or commonest words are of another one."""
-    own = {other_language(example.prompt, frozenset({"English"})) for example in spec.examples}
-    shown = own.pop() if len(own) == 1 else ""
-    if proposal.language and shown and proposal.language not in shown:
-        notes.add(f"the messages are not in {proposal.language}: they read as {shown}")
-        return shown
-    return proposal.language or shown or "English"
+    messages = "\n".join(example.prompt for example in spec.examples)
+    shown = other_language(messages, frozenset())
+    if proposal.language and may_be_in(messages, proposal.language):
+        return proposal.language
+    if proposal.language:
+        notes.add(f"the messages are not in {proposal.language}" + (f": they read as {shown}" if shown else ""))
+    return shown or "English"
 
 
 def _near_misses(spec: Spec, proposal: Proposal, notes: _Notes) -> tuple[str, ...]:
