@@ -28,7 +28,7 @@ from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, read_words
 from tunesmith.tools.data.proposal import Proposal, words_digest
-from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
+from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths, write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import faults, verified
 from tunesmith.tools.evaluation.judge import has_judge
@@ -48,6 +48,7 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     said = said_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
     words, stated = read_words(str(path))
+    check_answer_lengths(words)
     path = path if is_complete(words) else _read_before(words, stated, settings.home) or path
     read = _read(path, args, settings, ws, out)
     folder, plan = _planned(ws, read.spec, path, args, out)
@@ -103,8 +104,8 @@ def _read(path: Path, args: argparse.Namespace, settings: Settings, ws: Workspac
             return reading.read_once_started(settings, ws, run_steps.approver_of(args, out), marked, stated)
     except (BadInput, StepFailed) as error:
         why = str(error)
-    out.say(f"no model reads your words: {why}")
     if sys.stdin.isatty() and sys.stderr.isatty():
+        out.say(f"no model reads your words ({why}); six questions instead:")
         try:
             made = verified(marked, answered(words, stated, run_steps.ask_person, out.say))
         except EOFError:
