@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
@@ -24,9 +24,10 @@ from tunesmith.agent.driver import reading
 from tunesmith.agent.driver.reading import Read
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, read_words
+from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, words_in
+from tunesmith.tools.data.import_sources import KINDS
 from tunesmith.tools.data.proposal import Proposal, words_digest
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths, write_behaviour
 from tunesmith.tools.data.spec import Spec
@@ -44,19 +45,40 @@ _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answe
 
 def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
-    path = expanded(args.file)
+    path = described_in(args.file)
     said = said_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
-    words, stated = read_words(str(path))
-    check_answer_lengths(words)
-    path = path if is_complete(words) else _read_before(words, stated, settings.home) or path
-    read = _read(path, args, settings, ws, out)
+    path, read = read_spec(path, args, settings, ws, out, may_start=not args.plan_only)
     folder, plan = _planned(ws, read.spec, path, args, out)
-    shown = document(read, said, folder, plan)
-    view = Group(
-        spec_view(read.spec, said, read.left_out),
-        render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there"),
-    )
+    shown, view = document(read, said, folder, plan), spec_view(read.spec, said, read.left_out)
+    return carry_out(ws, folder, plan, shown, view, args, settings, out)
+
+
+def described_in(name: str | None) -> Path:
+    """The file that describes a behaviour. Raises BadInput where none is named, or one of rows."""
+    if not name:
+        raise BadInput(
+            "teach needs a FILE that says when, what and examples, or rows of your own: --rows mine.jsonl; both may be "
+            "given"
+        )
+    path = expanded(name)
+    if not is_there(path):
+        raise BadInput(
+            f"there is no {name}; name the file that says what is to be learned, or the one that your rows lie in: "
+            "teach --rows FILE"
+        )
+    if path.suffix.lower() in KINDS and path.suffix.lower() != ".json":
+        raise BadInput(f"{name} is a file of rows by its name; `tunesmith teach --rows {name}` trains on them")
+    return path
+
+
+def carry_out(
+    ws: Workspace, folder: Path, plan: PipelinePlan, shown: dict[str, object], behaviour: RenderableType,
+    args: argparse.Namespace, settings: Settings, out: Output,
+) -> int:  # fmt: skip
+    """Show a behaviour and its plan, and carry it out; with --plan-only, price it."""
+    store = ws.store
+    view = Group(behaviour, render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there"))
     if not args.plan_only:
         out.console.print(view)
         return run_steps.whole(plan, args, settings, store, out, beside=shown)
@@ -82,25 +104,36 @@ def _read_before(words: Spec, stated: Proposal, home: Path) -> Path | None:
     return None
 
 
-def _read(path: Path, args: argparse.Namespace, settings: Settings, ws: Workspace, out: Output) -> Read:
-    """The spec of a file: as it stands where it is complete, else as somebody reads its words.
+def read_spec(
+    path: Path, args: argparse.Namespace, settings: Settings, ws: Workspace, out: Output, *, may_start: bool
+) -> tuple[Path, Read]:
+    """The spec of a file, and where it lies: as it stands where it is complete, else as somebody reads its words.
 
-    A model that answers already, then one that is started after a yes, then a person at the terminal. Where only the
-    price is asked for and nobody is there, what the file states and its examples show; that is said.
+    What was read before is not read again. A model that answers already comes first, then one that is started after a
+    yes (`may_start`), then a person at the terminal; else what the file states and its examples show, and that is said.
     """
-    words, stated = read_words(str(path))
+    words, stated = words_in(path)
+    check_answer_lengths(words)
+    path = path if is_complete(words) else _read_before(words, stated, settings.home) or path
+    return path, _read(path, args, settings, ws, out, may_start=may_start)
+
+
+def _read(
+    path: Path, args: argparse.Namespace, settings: Settings, ws: Workspace, out: Output, *, may_start: bool
+) -> Read:
+    words, stated = words_in(path)
     if is_complete(words):
         spec = load_behaviour(str(path))
         return Read(spec, "", faults(spec))
     marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
     if not (words.say or {"when", "what"} & said_parts(path)):
         return Read(verified(words, stated).spec, "", verified(words, stated).left_out)
-    why = "--plan-only starts nothing, and no model answers here yet"
+    why = "no model answers here, and none is started for it"
     try:
         if endpoint := reading.ready(settings):
             out.say(f"{endpoint.model} reads your words")
             return reading.read_by(ws, endpoint, marked, stated)
-        if not args.plan_only:
+        if may_start:
             return reading.read_once_started(settings, ws, run_steps.approver_of(args, out), marked, stated)
     except (BadInput, StepFailed) as error:
         why = str(error)

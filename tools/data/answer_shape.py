@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from tunesmith.tools.data.answer_template import pattern_of
+
 _WIDE = r"\u2e80-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_WIDE}]|(?:(?![{_WIDE}])\w)+|\s+|[^\w\s]")
 """Words, but a script without spaces character by character."""
@@ -38,28 +40,9 @@ class Shape:
 WRITTEN = Shape("written", "", (), ())
 
 
-def pattern_of(template: str) -> re.Pattern[str]:
-    """The template as a pattern with its slots as groups."""
-    parts = re.split(r"(\{\w+\})", template)
-    slots = [part for part in parts if re.fullmatch(r"\{\w+\}", part)]
-    made, seen = "", 0
-    for part in parts:
-        if re.fullmatch(r"\{\w+\}", part):
-            seen += 1
-            made += f"(?P<{part[1:-1]}>[^\\n]+{'?' if seen < len(slots) else ''})"
-        else:
-            made += re.escape(part)
-    return re.compile(made)
-
-
-def fill(template: str, values: dict[str, str]) -> str:
-    """The template with its slots filled; braces in values stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
-
-
 def slots_of(template: str) -> tuple[str, ...]:
-    """The names of a template's slots, in turn."""
-    return tuple(_SLOT.findall(template))
+    """The names of a template's slots, each once; one that comes again holds the same."""
+    return tuple(dict.fromkeys(_SLOT.findall(template)))
 
 
 # JSON
@@ -102,8 +85,6 @@ def fitted(answers: Sequence[str], template: str) -> tuple[Shape | None, str]:
     names = slots_of(template)
     if not names:
         return None, "it has no {name} in it"
-    if twice := next((name for name in names if names.count(name) > 1), ""):
-        return None, f"{{{twice}}} stands in it twice"
     if re.search(r"\}\{", template):
         return None, "two names stand side by side with nothing between them, so nobody can say where one ends"
     pattern = pattern_of(template)

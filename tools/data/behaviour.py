@@ -18,7 +18,9 @@ from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.data.call_spec import with_call
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
+from tunesmith.tools.data.example_checks import example_problems
 from tunesmith.tools.data.proposal import Proposal, stated_in
 from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.verify import verified
@@ -56,8 +58,10 @@ def load_behaviour(name: str) -> Spec:
     Of a file that only says what a user would say (say, when, what, never, examples), code takes what it states as data
     (labels, fields, template) and what its examples show; its words are read by who asks a model to (`reading`).
     """
-    spec, stated = read_words(name)
-    return verified(spec, stated).spec
+    path = expanded(name)
+    named = name != _DEMO and not is_folder(path)
+    path = path if named else behaviour_folder(name) / SPEC_FILE
+    return spec_of(read_yaml(path, "behaviour", through_link=named), str(path))
 
 
 def behaviour_of_rows(named: str, rows: Iterable[TrainingRow]) -> Spec:
@@ -79,9 +83,7 @@ def _example_of(row: TrainingRow) -> Example | None:
     if not row.prompt or not row.completion:
         return None
     try:
-        return Example(
-            prompt=str(row.prompt[-1].get("content") or ""), answer=str(row.completion[-1].get("content") or "")
-        )
+        return Example(prompt=str(row.prompt[-1].get("content") or ""), answer=row.answer)
     except ValidationError:
         return None
 
@@ -89,7 +91,10 @@ def _example_of(row: TrainingRow) -> Example | None:
 def spec_of(document: object, where: str) -> Spec:
     """The completed spec of a document; `where` names it in an error."""
     spec, stated = words_of(document, where)
-    return verified(spec, stated).spec
+    made = verified(spec, stated).spec
+    if is_complete(spec) and (problem := next(example_problems(made), "")):
+        raise BadInput(f"{where}: {problem}; correct the example, or the spec")
+    return made
 
 
 def words_of(document: object, where: str) -> tuple[Spec, Proposal]:
@@ -106,17 +111,15 @@ def words_of(document: object, where: str) -> tuple[Spec, Proposal]:
     values = {**_unsaid(values), **{name: value for name, value in values.items() if value not in (None, "")}}
     _enough_examples(values.get("examples"), where)
     try:
-        return Spec.model_validate(values), stated_in(stated, where)
+        return with_call(Spec.model_validate(values)), stated_in(stated, where)
     except ValidationError as error:
         raise BadInput(f"{where}: {sentence(error.errors()[0], Spec)}") from None
 
 
-def read_words(name: str) -> tuple[Spec, Proposal]:
-    """As `words_of`, for what `load_behaviour` reads."""
-    path = expanded(name)
-    named = name != _DEMO and not is_folder(path)
-    path = path if named else behaviour_folder(name) / SPEC_FILE
-    return words_of(read_yaml(path, "behaviour", through_link=named), str(path))
+def words_in(path: Path) -> tuple[Spec, Proposal]:
+    """As `words_of`, of a user's file, or of the one in a folder."""
+    file = path / SPEC_FILE if is_folder(path) else path
+    return words_of(read_yaml(file, "behaviour", through_link=not is_folder(path)), str(file))
 
 
 def is_complete(spec: Spec) -> bool:

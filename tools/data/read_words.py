@@ -16,9 +16,10 @@ from rapidfuzz import fuzz
 
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import WRITTEN, Shape, fitted, json_shape
+from tunesmith.tools.data.candidates import yes
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.ranges import numbers_in
-from tunesmith.tools.data.reading import kind_request, yes
+from tunesmith.tools.data.reading import kind_request
 from tunesmith.tools.data.spec import Spec, Value
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.verify import VALUES_MAX, Pairs, copied, format_of, pairs_of, shape_of

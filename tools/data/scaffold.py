@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
-from tunesmith.tools.data.pools import plain_near_misses
+from tunesmith.tools.data.near_misses import formed_near_misses
 from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_file import spec_text
 from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
@@ -33,19 +33,21 @@ def check_answer_lengths(description: Description) -> None:
             )
 
 
-def write_behaviour(spec: Spec, parent: Path, *, prompts: Sequence[str] = (), judged: bool = True) -> Path:
+def write_behaviour(
+    spec: Spec, parent: Path, *, prompts: Sequence[str] = (), trained: Collection[str] = (), judged: bool = True
+) -> Path:
     """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
 
     It appears whole or not at all, under the spec's name or the next that is free (`name-2`); nothing is ever replaced.
-    `prompts` are further target cases. `judged`: a judge reads what code cannot tell. Raises BadInput for a text that a
-    suite cannot hold, and for an answer that is too long.
+    `prompts` are further target cases; messages that are `trained` on are none. `judged`: a judge reads what code
+    cannot tell. Raises BadInput for a text that a suite cannot hold, and for an answer that is too long.
     """
     check_answer_lengths(spec)
 
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(spec))
-        near = [] if spec.every_message else plain_near_misses(spec, _TEST_SEED, tests=True)[:_NEAR_MISSES]
-        write_suites(spec, folder / "suites", messages=prompts, near_misses=near, judged=judged)
+        near = [] if spec.every_message else formed_near_misses(spec, _TEST_SEED, tests=True)[:_NEAR_MISSES]
+        write_suites(spec, folder / "suites", messages=prompts, near_misses=near, trained=trained, judged=judged)
         bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
         atomic_write(folder / REHEARSAL, bundled.read_bytes())
         if load_behaviour(str(folder)) != spec.model_copy(update={"blind": ()}):

@@ -16,13 +16,14 @@ from pydantic import ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule, rule_of
 from tunesmith.tools.data.answer_shape import WRITTEN, Shape, aligned, fitted, json_shape
 from tunesmith.tools.data.description import Example, parted
-from tunesmith.tools.data.draw import Draw, answer_of
-from tunesmith.tools.data.example_values import TOPIC, parsed
+from tunesmith.tools.data.example_checks import example_problems
 from tunesmith.tools.data.faults import may_be_in, other_language
 from tunesmith.tools.data.form_rules import criteria_of, form_rules
+from tunesmith.tools.data.json_values import json_object
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import ATTRIBUTES_MAX, TYPED, Answer, Attribute, Kind, Spec, Value
@@ -32,6 +33,8 @@ _COPIED_SHARE = 0.75
 """Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
 _ABSENT_SHARES = (0.15, 0.35)
 VALUES_MAX = 20
+TOPIC = "topic"
+"""Of messages that no other attribute makes different."""
 _COPIED_FORMATS: Mapping[Kind, str] = {
     "email": r"[\w.+-]+@[\w-]+\.[\w.-]+",
     "url": r"https?://\S+|www\.\S+",
@@ -95,10 +98,8 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
 
 def faults(spec: Spec) -> tuple[str, ...]:
     """What a spec says that its own examples contradict, a sentence each: after somebody has changed its file."""
-    told = []
+    told = list(example_problems(spec))
     for number, example in enumerate(spec.examples, 1):
-        if spec.answer.form != "written" and not gives_back(spec, example):
-            told.append(f"the answer of example {number} is not of the form that `answer` and `attributes` say")
         if (rule := broken_rule(spec.rules, example.answer)) is not None:
             told.append(f"the answer of example {number} breaks the rule: {rule.says}")
     prompts = {normal(example.prompt) for example in spec.examples}
@@ -108,13 +109,13 @@ def faults(spec: Spec) -> tuple[str, ...]:
 
 def gives_back(spec: Spec, example: Example) -> bool:
     """Whether an example's answer can be taken apart and put together again into the very same."""
-    records = parsed(spec, example.answer)
-    if records is None:
+    form = form_of(spec)
+    if (records := form.parse(example.answer)) is None:
         return False
-    again = answer_of(spec, Draw("example", tuple(records), (), 0))
-    if spec.answer.form == "json":
-        return bool(json.loads(again) == json.loads(example.answer))
-    return (again if records else spec.answer.otherwise).strip() == example.answer.strip()
+    again = form.compose(records)
+    if form.says_what_it_is:
+        return json_object(again) == json_object(example.answer)
+    return again.strip() == example.answer.strip()
 
 
 def _without_blind(spec: Spec) -> tuple[Spec, tuple[Example, ...]]:
@@ -344,18 +345,16 @@ def _needs(shape: Shape, attributes: Sequence[Attribute]) -> tuple[str, ...]:
 
 def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: _Notes) -> tuple[Rule, ...]:
     """The rules of the form, and the stated checks that hold for every example."""
-    rules = form_rules(spec)
-    shown = [*spec.examples, *blind]
-    for check in proposal.checks:
-        rule = rule_of(check)
+    rules, shown = form_rules(spec), [*spec.examples, *blind]
+    for check in proposal.checks if form_of(spec).is_text else ():
+        rule = rule_of(check).model_copy(update={"guessed": True})
         odd = next((n for n, one in enumerate(shown, 1) if broken_rule([rule], one.answer)), 0)
         if odd:
             which = f"example {odd} breaks it" if odd <= len(spec.examples) else "an example breaks it"
             notes.add(f"{rule.says}: not taken, {which}")
         else:
             rules.append(rule)
-    rules = [rule for rule in rules if not any(broken_rule([rule], one.answer) for one in blind)]
-    return tuple({json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in rules}.values())
+    return tuple(rule for rule in rules if not any(broken_rule([rule], one.answer) for one in blind))
 
 
 def _language(spec: Spec, proposal: Proposal, notes: _Notes) -> str:

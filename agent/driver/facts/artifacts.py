@@ -180,6 +180,8 @@ def curve_lines(question: Question, step: Step) -> list[str]:
             f"The validation loss of train ({cite(step)}) went from {before:.3f} to {after:.3f}, the "
             f"lowest was {min(lowest, after):.3f}."
         )
+    if choice := result.get("choice"):
+        lines.append(f"The adapter of train ({cite(step)}): {choice}.")
     first, last = losses[0][1], losses[-1][1]
     mean = f", {result['train_loss']:.3f} on average" if isinstance(result.get("train_loss"), float) else ""
     lines.append(
