@@ -187,7 +187,7 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
     way, (requests, tokens) = _way(spec), _cost(spec)
     return GenerateContext(
-        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.always, spare_of(spec), requests
+        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.every_message, spare_of(spec), requests
     )
 
 

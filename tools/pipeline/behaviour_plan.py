@@ -63,7 +63,7 @@ def plan_for(
     behaviour = load_behaviour(str(folder))
     check_answer_lengths(behaviour)
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
-    sizes, near = _PACES[pace], [] if behaviour.always else [NEAR_MISS_SUITE]
+    sizes, near = _PACES[pace], [] if behaviour.every_message else [NEAR_MISS_SUITE]
     named = [str(folder / name) for name in (SUITE, *near, HARD_SUITE) if (folder / name).is_file()]
     suites = [*named[:1], *BUNDLED, *named[1:]]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
@@ -105,7 +105,7 @@ def _row_steps(
     rows, near = (0, len(behaviour.near_misses)) if own else (_PACES[pace]["rows"], _PACES[pace]["near"])
     rehearsal = rehearsal_rows(own.rows - own.blind if own else rows)
     rehearsal = min(rehearsal, len(load_rehearsal(str(folder))) or rehearsal)  # of none the stage says what to do
-    if behaviour.always:  # no message is to be answered as before
+    if behaviour.every_message:  # no message is to be answered as before
         near = rehearsal = 0
     taken = [("import", {**fields, "behaviour": str(folder)}) for fields in (own.imports if own else ())]
     if not rows + near + rehearsal:
