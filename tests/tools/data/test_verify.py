@@ -175,6 +175,7 @@ def test_objects_and_lists_within_one_another_are_taken_apart_by_the_examples() 
         (['{"a": []}', '{"a": []}', '{"a": [], "b": 1}'], "a is an empty list in every example"),
         (['{"a": null}', '{"b": 1}', '{"a": 2}'], "a is null in one example and lacking in another"),
         (['{"a": 1}', '{"a": [1]}', '{"a": 2}'], "a is a list or an object in one example and a single value"),
+        (['{"a": 1}', '{"a": "x"}', '{"a": 2}'], "put together again, the answer of example 1 is another one"),
         (['{"due date": 1}', '{"due date": 2}', '{"due date": 3}'], "'due date' is no name"),
     ],
 )
