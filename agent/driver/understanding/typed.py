@@ -23,6 +23,7 @@ _ABOUT: Mapping[str, Mapping[str, str]] = {
                  "duration": "train_longer", "count": "more_rows", "size": "bigger_base"},
     "trial": {"path": "where", "changed": "before_and_after"},
     "fits": {"best": "largest", "disk": "disk", "gpu": "vram", "duration": "time"},
+    "result": {"speed": "speed"},
     "rows": {"why": "reasons", "list": "examples"},
     "compare": {"duration": "time", "changed": "settings"},
     "across": {"loss": "loss", "peak": "memory", "duration": "time", "count": "rows", "size": "size"},
