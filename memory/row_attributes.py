@@ -45,17 +45,17 @@ class RowAttributes:
     """Why it cannot be kept as it is, told while it was written; the first word is the kind."""
     read: tuple[tuple[str, str, str], ...] = ()
     """Attribute, as drawn, as read back."""
+    margin: float | None = None
+    """Log-odds, in nats, by which the reader took it for what it is kept as; None where nothing was read."""
+    relabelled: tuple[tuple[str, str], ...] = ()
+    """Attribute, as drawn, where the message says another value and the row is kept under that."""
     finish_reason: str | None = None
     agreed: bool | None = None
-    """Whether a second solution came to the same answer; None where there was none."""
+    """Whether most of several independent answers came to the same; None where there was one."""
     of_kind: float | None = None
     """Probability, by the reader, that the message is of the kind."""
     judged: float | None = None
     """Probability, by the judge, that the answer is right."""
-    margin: float | None = None
-    """By how much the reader holds its labels for likelier than the next ones."""
-    relabelled: dict[str, str | None] = field(default_factory=dict)
-    """Attribute → what was drawn, where the message says another value and the row was given that one."""
     hidden: bool = False
     """Whether it is a blind case, or gives one away: no view shows what it says."""
     variant_of: str = ""
@@ -82,27 +82,28 @@ class RowAttributes:
     def as_json(self) -> dict[str, object]:
         """For its file and its table."""
         drawn = asdict(self.draw) if self.draw else {}
-        own = {one.name: getattr(self, one.name) for one in _OWN if getattr(self, one.name) not in (one.default, {})}
+        own = {one.name: getattr(self, one.name) for one in _OWN if getattr(self, one.name) != one.default}
         return {**self.others, **drawn, **own}
 
 
 _DRAWN = tuple(one.name for one in fields(Draw))
 _OWN = tuple(one for one in fields(RowAttributes) if one.name not in ("draw", "others"))
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    "text": (str,), "attempt": (int,), "problem": (str,), "read": (list,), "finish_reason": (str,), "agreed": (bool,),
-    "of_kind": (int, float), "judged": (int, float), "margin": (int, float), "relabelled": (dict,), "hidden": (bool,),
-    "variant_of": (str,), "tools": (list,), "number": (int,), "values_at": (list,),
+    "text": (str,), "attempt": (int,), "problem": (str,), "read": (list,), "margin": (int, float),
+    "relabelled": (list,), "finish_reason": (str,), "agreed": (bool,),
+    "of_kind": (int, float), "judged": (int, float), "hidden": (bool,), "variant_of": (str,), "tools": (list,),
+    "number": (int,), "values_at": (list,),
 }  # fmt: skip
 _READ: Mapping[str, Any] = {
     **dict.fromkeys(_TYPES, lambda value: value), "tools": tuple,
-    **dict.fromkeys(("read", "values_at"), lambda value: tuple(map(tuple, value))),
+    **dict.fromkeys(("read", "relabelled", "values_at"), lambda value: tuple(map(tuple, value))),
 }  # fmt: skip
 
 
 def _fits(name: str, value: object) -> bool:
     if isinstance(value, bool) and bool not in _TYPES[name]:
         return False
-    inner = {"tools": Mapping, "read": Sequence, "values_at": list}.get(name)
+    inner = {"tools": Mapping, "read": Sequence, "relabelled": Sequence, "values_at": list}.get(name)
     listed = not isinstance(value, list) or inner is None or all(isinstance(item, inner) for item in value)
     return isinstance(value, _TYPES[name]) and listed
 

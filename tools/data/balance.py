@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ _FEW_ROWS = 12
 def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:
     """Kept rows by value of each label, and with or without every other attribute.
 
-    Raises StepFailed where no row of the behaviour, or none of some value of a label, is left.
+    Raises StepFailed where no row of the behaviour is left, or, of rows that were drawn, none of some value of a label.
     """
     rows = [row for row in kept if row.origin not in ORDINARY]
     if not rows:
@@ -36,7 +37,8 @@ def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, 
             continue
         counts = counted(spec, attribute, rows)
         balance[attribute.name] = counts
-        enough = attribute.kind == "label" and len(rows) >= _FEW_ROWS * len(attribute.values)
+        drawn = sum(row.attributes.draw is not None for row in rows)
+        enough = attribute.kind == "label" and drawn >= _FEW_ROWS * len(attribute.values)
         if enough and (absent := [value for value in attribute.values if not counts.get(value)]):
             raise StepFailed(
                 f"no kept row has {attribute.name}={absent[0]}: nothing would teach it; generate more rows"
@@ -71,15 +73,16 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
     for label in spec.labels:
         if not label.shown:
             continue
-        drawn, now = _drawn(spec, label, candidates), counted(spec, label, rows)
-        for value in label.values:
+        drawn, now = _drawn(label, candidates), counted(spec, label, rows)
+        for value in label.values if drawn else ():
             wanted, share = drawn[value], now.get(value, 0) / len(rows)
             if abs(share - wanted) > _SHARE_OFF * wanted and abs(share - wanted) * len(rows) >= 2:
                 lines.append(f"{label.name}={value} is {share:.0%} of the kept rows, {wanted:.0%} was drawn")
         top, most = max(now.items(), key=lambda pair: pair[1])
         if len(rows) >= _FEW_ROWS and most >= _CONSTANT_SHARE * len(rows):
             lines.append(f"{label.name} is {top!r} in {most} of {len(rows)} kept rows: one answer for nearly all")
-    return (*lines, *_never_missing(spec, rows))
+    drawn_rows = any(row.attributes.draw for row in rows)
+    return (*lines, *(_never_missing(spec, rows) if drawn_rows else ()))
 
 
 def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
@@ -96,14 +99,15 @@ def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
     return lines
 
 
-def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
-    """Share of each value as it was drawn; by its weight for rows that were not drawn here."""
-    values = [drawn.values.get(label.name) for row in rows if (drawn := row.attributes.draw) and drawn.records]
-    if values:
-        counts = Counter(values)
-        return {value: counts[value] / len(values) for value in label.values}
-    total = sum(value.weight for value in label.values.values())
-    return {name: value.weight / total for name, value in label.values.items()}
+def _drawn(label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
+    """Share of each value as it was drawn; empty where no row was, so that no share was meant."""
+    values = [
+        dict(row.attributes.relabelled).get(label.name, drawn.values.get(label.name))
+        for row in rows
+        if (drawn := row.attributes.draw) and drawn.records
+    ]
+    counts = Counter(values)
+    return {value: counts[value] / len(values) for value in label.values} if values else {}
 
 
 def _given(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
@@ -113,27 +117,28 @@ def _given(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
     return [value for path in inner if (value := values[path]) is not None]
 
 
-def _drawn_value(label: Attribute, row: TrainingRow) -> str:
-    """The value of a label that was drawn for a row; empty for a row that was not drawn here."""
+def _value(label: Attribute, row: TrainingRow) -> str:
+    """The value of a label that a row was made for; empty for a row that was not drawn here."""
     drawn = row.attributes.draw
     return str(drawn.values.get(label.name)) if drawn and drawn.records else ""
 
 
-def balanced(spec: Spec, judged: Sequence[TrainingRow]) -> list[TrainingRow]:
-    """The rows without the surplus of label values that are easy to write, late attempts left out first.
+def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[TrainingRow]:
+    """The rows without those that are not wanted, as the reader is surer of the others; 0: no number is wanted.
 
-    So many go that every value is as near to its drawn share as the rarest one allows, and at most two of five.
+    `wanted` of each label's values in their drawn shares as far as there are so many. Then the surplus of values that
+    are easy to write goes, until every value is as near to its share as the rarest one allows: two of five at most.
     """
-    rows = list(judged)
-    for label in spec.labels if not form_of(spec).of_records else ():
-        drawn_rows = [row for row in rows if row.origin not in ORDINARY and _drawn_value(label, row)]
+    rows = _surest(spec, judged, wanted) if wanted else list(judged)
+    for label in _labels(spec):
+        drawn_rows = [row for row in rows if row.origin not in ORDINARY and _value(label, row)]
         kept = [row for row in drawn_rows if row.kept]
-        if not label.shown or len(kept) < _FEW_ROWS * len(label.values):
+        if len(kept) < _FEW_ROWS * len(label.values):
             continue
-        wanted, by_value = _drawn(spec, label, drawn_rows), dict[str, list[TrainingRow]]()
-        for row in sorted(kept, key=lambda row: (row.attributes.attempt, row.row_id)):
-            by_value.setdefault(_drawn_value(label, row), []).append(row)
-        shares = {value: wanted[value] for value in by_value if wanted.get(value)}
+        wanted_shares, by_value = _drawn(label, drawn_rows), dict[str, list[TrainingRow]]()
+        for row in sorted(kept, key=_doubt):
+            by_value.setdefault(_value(label, row), []).append(row)
+        shares = {value: wanted_shares[value] for value in by_value if wanted_shares.get(value)}
         surplus: set[str] = set()
         while shares and len(kept) - len(surplus) > _KEPT_FOR_BALANCE * len(kept):
             total = len(kept) - len(surplus)
@@ -144,6 +149,37 @@ def balanced(spec: Spec, judged: Sequence[TrainingRow]) -> list[TrainingRow]:
         why = Verdict("balance", f"{label.name} has rows enough of this value beside those of the rarest")
         rows = [replace(row, verdict=why) if row.row_id in surplus else row for row in rows]
     return rows
+
+
+def _surest(spec: Spec, judged: Sequence[TrainingRow], wanted: int) -> list[TrainingRow]:
+    """`wanted` of the kept rows that were drawn: first of each label's value its share, then the rest by margin."""
+    drawn_rows = [row for row in judged if row.origin not in ORDINARY and row.attributes.draw]
+    left = sorted((row for row in drawn_rows if row.kept), key=_doubt)
+    most = {
+        (label.name, value): math.ceil(share * wanted)
+        for label in _labels(spec)
+        for value, share in _drawn(label, drawn_rows).items()
+    }
+    counts: Counter[tuple[str, str]] = Counter()
+    chosen: set[str] = set()
+    for row in left:
+        values = [(label.name, _value(label, row)) for label in _labels(spec)]
+        if len(chosen) < wanted and all(counts[value] < most.get(value, 0) for value in values):
+            chosen.add(row.row_id)
+            counts.update(values)
+    rest = [row.row_id for row in left if row.row_id not in chosen]
+    surplus = set(rest[max(0, wanted - len(chosen)) :])
+    why = Verdict("surplus", f"there are {wanted} rows that the reader is surer of")
+    return [replace(row, verdict=why) if row.row_id in surplus else row for row in judged]
+
+
+def _labels(spec: Spec) -> list[Attribute]:
+    return [] if form_of(spec).of_records else [label for label in spec.labels if label.shown]
+
+
+def _doubt(row: TrainingRow) -> tuple[float, int, str]:
+    """What puts rows that are surely right first."""
+    return -(row.attributes.margin or 0.0), row.attributes.attempt, row.row_id
 
 
 def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:

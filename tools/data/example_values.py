@@ -13,7 +13,6 @@ from tunesmith.tools.data.ranges import number_in
 from tunesmith.tools.data.spec import Spec, without_places
 from tunesmith.tools.data.typed_values import found, holds
 
-TOPIC = "topic"
 _PIECE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _STOP_WORDS = (
     "a an the and or but is are was were be been to of in on at by for from with as it its this that i you we they he "
@@ -39,22 +38,8 @@ def shown_examples(spec: Spec) -> list[Shown]:
         records = form_of(spec).parse(example.answer)
         values: Values = records[0] if records else dict.fromkeys(spec.answer.needs)
         surfaces = surfaces_in(spec, values, example.prompt)
-        if any(a.name == TOPIC for a in spec.attributes) and not _says_something(spec, values):
-            values = {**values, TOPIC: _topic(example.prompt, surfaces)}
         made.append(Shown(example.prompt, values, surfaces))
     return made
-
-
-def _says_something(spec: Spec, values: Values) -> bool:
-    return any(values.get(a.name) for a in spec.attributes if a.shown and a.kind in ("copied", "text"))
-
-
-def _topic(message: str, surfaces: dict[str, str]) -> str:
-    """The first words of a message that mean something and are no value."""
-    for surface in surfaces.values():
-        message = message.replace(surface, " ")
-    words = [w for w in re.findall(r"[^\W\d_]{3,}", message) if w.lower() not in STOP]
-    return " ".join(words[:2]).lower()
 
 
 def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.example_values import values_at
 from tunesmith.tools.data.json_values import Values, items_of
 from tunesmith.tools.data.ranges import number_said, numbers
-from tunesmith.tools.data.similarity import Similarity, loops, normal
+from tunesmith.tools.data.similarity import Likeness, loops, normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
 
@@ -37,8 +37,8 @@ _NOTE = re.compile(r"^\W*(?:no )?[\w ]{2,20}: [\"“]")
 
 def prompt_problem(spec: Spec, prompt: str) -> str:
     """Why a message cannot be a row's; empty: it can. The first word is the kind."""
-    words = len(prompt.split())
-    if not 1 <= words <= max(_WORDS_MAX, *(2 * len(example.prompt.split()) for example in spec.examples)):
+    words = word_count(prompt)
+    if not 1 <= words <= max(_WORDS_MAX, *(2 * word_count(example.prompt) for example in spec.examples)):
         return f"length: a message of {words} words"
     if odd := _NOT_A_MESSAGE.search(prompt):
         return f"role: the message holds {odd[0]!r}"
@@ -49,8 +49,9 @@ def prompt_problem(spec: Spec, prompt: str) -> str:
         return "leftover: the message is the note that it was to be written for"
     if loops(prompt):
         return "loop: the message repeats itself"
-    place, score = _examples(tuple(example.prompt for example in spec.examples)).nearest(prompt, digits_count=True)
-    return f"leak: the message is {score:.0f} of 100 like example {place + 1}" if score >= LIKE_AN_EXAMPLE else ""
+    examples = _examples(tuple(example.prompt for example in spec.examples))
+    like = examples.match(prompt, LIKE_AN_EXAMPLE, digits_count=True)
+    return f"leak: the message is {like.score:.0f} of 100 like example {like.name}" if like else ""
 
 
 def names_label(spec: Spec, values: Values, message: str) -> str:
@@ -84,8 +85,8 @@ def note_problem(spec: Spec, message: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _examples(prompts: tuple[str, ...]) -> Similarity:
-    return Similarity(prompts)
+def _examples(prompts: tuple[str, ...]) -> Likeness:
+    return Likeness((str(place), prompt) for place, prompt in enumerate(prompts, 1))
 
 
 def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> str:

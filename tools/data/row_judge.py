@@ -7,7 +7,7 @@ that belong to another message. Shown with its agreement and Cohen's kappa, and 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.marks import Mark
@@ -16,9 +16,10 @@ from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answers import answer_messages, answer_problem
-from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.candidates import yes
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.held_out import text_of
-from tunesmith.tools.data.reading import answer_request, judge_request, yes
+from tunesmith.tools.data.reading import answer_request, judge_request
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.serving.client import ChatRequest
 
@@ -86,9 +87,17 @@ class RowJudge:
             agreement=round(agreement, 3), kappa=round(kappa, 3), cut=cut, counted=kappa >= _COUNTS_FROM,
         )  # fmt: skip
 
+    def likely(self, pairs: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        """Of messages with answers, by their names, how likely each is right."""
+        named = [(f"b/{name}", Pair(message, answer, True)) for name, (message, answer) in pairs.items()]
+        told = self._probabilities(named, "judging written answers")
+        return {name.removeprefix("b/"): p for name, p in told.items()}
+
     def judge(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows as the judge leaves them: one of the behaviour that is not right is repaired once, or dropped."""
-        asked = [row for row in rows if row.kept and row.origin not in ORDINARY] if self.worth.counted else []
+        asked = (
+            [row for row in rows if row.kept and row.origin not in (*ORDINARY, EXAMPLE)] if self.worth.counted else []
+        )
         told = self._rows(asked, "j", "judging by the criteria")
         doubted = [row for row in asked if told.get(row.row_id, 1.0) < self.worth.cut]
         repaired = self._repaired(doubted)

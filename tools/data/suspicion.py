@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from tunesmith.tools.data.spec import Spec
 
 SHOWN_FIRST = 20
 """Before the first training of a behaviour."""
+_ODDS_MOST = 1_000
 _DOUBTED = ("reading", "kind", "value", "label", "judge")
 """Kinds of verdict that another eye may overrule; the others are facts."""
 
@@ -59,6 +61,10 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
     for share, told in ((row.attributes.of_kind, "of the kind"), (row.attributes.judged, "right")):
         if share is not None and share < 1:
             doubts.append((1 - share, f"{told} with {share:.0%}"))
+    if (margin := row.attributes.margin) is not None:
+        doubts.append((1 / (1 + math.exp(margin)), f"read {_odds(margin)} against the next value"))
+    for name, drawn in row.attributes.relabelled:
+        doubts.append((0.3, f"kept as what it says: {name} was drawn as {drawn!r}"))
     if attempt > 1:
         doubts.append((0.15 * (attempt - 1), f"written at attempt {attempt}"))
     if usual and len(answer) > 2 * usual + 20:
@@ -69,3 +75,10 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
     for score, _ in doubts:
         total *= 1 - min(score, 0.99)
     return 1 - total, "; ".join(text for _, text in sorted(doubts, reverse=True)) or "nothing in particular"
+
+
+def _odds(margin: float) -> str:
+    """Log-odds in nats, as people say them."""
+    odds = math.exp(min(abs(margin), math.log(_ODDS_MOST)))
+    told = f"{'over ' if odds >= _ODDS_MOST else ''}{odds:.0f} to 1"
+    return told if margin >= 0 else f"1 to {told.removesuffix(' to 1')}"

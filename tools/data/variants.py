@@ -18,7 +18,7 @@ from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.message_checks import drawn_problem, verbatim
 from tunesmith.tools.data.ranges import drawn_number, numbers
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.typed_values import draw_value, holds, said
+from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, said
 
 EACH = 8
 """Of a row: with the row itself three for each of three epochs, which is what a small model is given."""
@@ -77,7 +77,9 @@ def _another(attribute: Attribute, value: str, rng: random.Random) -> tuple[str,
 
 
 def _spans(message: str, part: str) -> list[tuple[int, int]]:
-    return [match.span() for match in re.finditer(rf"(?<!\w){re.escape(part)}(?!\w)", message, re.IGNORECASE)]
+    """Where a part stands in a message and not inside a longer word."""
+    pattern = rf"(?<!{GLUED}){re.escape(part)}(?!{GLUED})"
+    return [match.span() for match in re.finditer(pattern, message, re.IGNORECASE)]
 
 
 def _cased(new: str, old: str, *, at_start: bool) -> str:

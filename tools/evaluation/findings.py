@@ -152,6 +152,8 @@ def _longer(records: RunRecords) -> Proposal:
 
 
 def _more_rows(records: RunRecords, why: str) -> Proposal:
+    if source := records.brought:
+        return Proposal("import", {"source": source}, f"{why}: add some to your own first")
     rows = int(records.number("generate", "rows", 600))
     return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why)
 
@@ -212,9 +214,7 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
     serious = counts.verdict == WORSE
     if triggered and len(triggered) * 2 >= many:
         says = f"It over-triggers: {line}, {len(triggered)} of them answered in the form of the new behaviour."
-        proposal = Proposal(
-            "generate", {"rehearsal_rows": _more_rehearsal(records)}, "more ordinary prompts beside the behaviour"
-        )
+        proposal = Proposal("generate", _more_rehearsal(records), "more ordinary prompts beside the behaviour")
         return [Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)]
     weight = records.number("train", "rehearsal_weight", 3.0)
     says = f"It {'forgot' if serious else 'may have forgotten'} something: {line} ({counts.verdict}" + (
@@ -227,8 +227,10 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
     return [Finding("forgot", says, evidence, Proposal("train", fields, "hold it closer to the base"), lost)]
 
 
-def _more_rehearsal(records: RunRecords) -> int:
-    return min(2 * int(records.number("generate", "rehearsal_rows", 180)) or 180, 10_000)
+def _more_rehearsal(records: RunRecords) -> dict[str, object]:
+    rehearsal = min(2 * int(records.number("generate", "rehearsal_rows", 180)) or 180, 10_000)
+    near = int(records.number("generate", "near_miss_rows", 0))
+    return {"rehearsal_rows": rehearsal, **({"rows": 0, "near_miss_rows": near} if records.brought else {})}
 
 
 def _shape(text: str) -> str:

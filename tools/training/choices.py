@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
-from tunesmith.tools.core.stage import Facts
+from tunesmith.tools.core.stage import Facts, PlanQuestion
 from tunesmith.tools.serving.bench import positions_of
 from tunesmith.tools.training.defaults import rehearsal_wanted
 
@@ -22,6 +23,36 @@ _STEPS_LEAST, _CHECKPOINTS_LEAST = 10, 4
 """Between two checkpoints, and of a training."""
 _MULTIPLE, _SLACK = 64, 16
 """What a limit is rounded up to, and what a template may add where the model is told to answer without a thought."""
+
+_ENOUGH = 0.8
+"""Of the rows that were asked for, so many are trained on without a word."""
+_ROWS_MOST = 100_000
+
+
+def few_rows(dataset: Artifact, *, accepted: bool) -> tuple[tuple[str, ...], tuple[PlanQuestion, ...]]:
+    """Where far fewer rows of the behaviour are left than were asked for: the refusal, and the question instead of it.
+
+    Both are empty where there are enough, or it was `accepted`.
+    """
+    asked, left = int(dataset.meta.get("asked_rows", 0)), int(dataset.meta.get("own_rows", 0))
+    if accepted or left >= _ENOUGH * asked:
+        return (), ()
+    more = min(_ROWS_MOST, math.ceil(asked * asked / max(1, left)))
+    told = (
+        f"{left} of the {asked} rows that were asked for are left to train on; `tunesmith generate --rows {more}` and "
+        "then `tunesmith critique` would make up for the others"
+    )
+    question = PlanQuestion(text=f"{told}: train on those that are left?", yes={"few_rows": True})
+    return (f"{told}, or train on those that are left with few_rows=true",), (question,)
+
+
+def check_micro_batch(micro_batch: int, batch_size: int) -> None:
+    """Raise BadInput where the rows in memory at once do not divide those of a step."""
+    if batch_size % (micro_batch or batch_size):
+        raise BadInput(
+            f"train: micro_batch={micro_batch} is no part of batch_size={batch_size}; try micro_batch="
+            f"{math.gcd(micro_batch, batch_size)}"
+        )
 
 
 def _a_row(value: int) -> int:
@@ -86,7 +117,7 @@ def faster_precision(facts: Facts) -> tuple[str, str]:
 
 
 def steps_of(dataset: Artifact, epochs: float, forms: int, batch_size: int) -> int:
-    """Optimiser steps that so many epochs are; in each of several a row with other forms is seen in `forms` of them."""
+    """Optimiser steps of so many epochs; in each of several, a row with other forms is seen in `forms` of them."""
     again = (max(forms, 1) - 1) * int(dataset.meta.get("varied_rows", 0)) if epochs > 1 else 0
     return max(1, round(epochs * (int(dataset.meta["train_rows"]) + again) / batch_size))
 

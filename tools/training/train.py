@@ -25,8 +25,10 @@ from tunesmith.tools.training.choices import (
     In4Bit,
     Precision,
     SeqLen,
+    check_micro_batch,
     checkpoint_steps,
     faster_precision,
+    few_rows,
     held_rows,
     row_limit,
     rows_read,
@@ -107,6 +109,7 @@ class TrainRequest(Request):
         default=0, ge=0, description="Optimiser steps between checkpoints, which are validated; auto: by the rows."
     )
     seed: int = Field(default=17, description="Of the order of rows and the adapter's first values.")
+    few_rows: bool = Field(default=False, description="Train although far fewer rows are left than were asked for.")
 
 
 class TrainResult(Result):
@@ -142,11 +145,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     request, reasons = resolved(request, base, dataset)
-    if request.batch_size % (at_once := request.micro_batch or request.batch_size):
-        raise BadInput(
-            f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
-            f"{math.gcd(at_once, request.batch_size)}"
-        )
+    check_micro_batch(request.micro_batch, request.batch_size)
     steps = request.max_steps or steps_of(dataset, request.epochs, request.forms, request.batch_size)
     decided, why = decide_parts(request, facts, base, dataset)
     if not request.save_steps:
@@ -173,6 +172,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         disk_bytes=5 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
+    few, questions = few_rows(dataset, accepted=request.few_rows)
     return Plan(
         stage="train",
         run=facts.run,
@@ -193,7 +193,9 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={**reasons, **why},
-        refusals=too_long(request.max_seq_len_tokens, base, dataset)
+        questions=questions,
+        refusals=few
+        + too_long(request.max_seq_len_tokens, base, dataset)
         + room(price, facts, remedy="a smaller base", fitting=fitting)
         or not_served(request, facts, base),
         fitting=fitting,

@@ -62,10 +62,7 @@ _SWITCHES = {
     ),
 }
 _SCHEMES = {
-    "FP8_BLOCK": r"fp8[ _-]?block|\bfp8\b.{0,20}\bblocks?\b|\bblocks?\b.{0,8}\bfp8\b",
     "FP8": r"\bfp8\b|8[ -]?bit floats?",
-    "NVFP4A16": r"\bnv[ -]?fp4",
-    "MXFP4A16": r"\bmx[ -]?fp4",
     "W4A16": r"w4a16|\b(?:4|four)[ -]?bits?\b|\bint4\b|\bq4\b",
     "W8A16": r"w8a16|8[ -]?bit weights? only",
     "W8A8": r"w8a8|\b(?:8|eight)[ -]?bits?\b|\bint8\b|\bq8\b",

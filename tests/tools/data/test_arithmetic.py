@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.tools.data.arithmetic import NODES_MAX, Unanswerable, check_formula, evaluate, names_in
@@ -97,6 +97,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_JSON)
 def test_whatever_is_given_is_a_formula_with_a_value_or_refused_in_words(formula: Any) -> None:
     try:

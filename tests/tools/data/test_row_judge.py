@@ -54,7 +54,7 @@ class Stub:
             return ChatResponse(id=request.id, text=self.repairs)
         p = self.says(*judged_in(request))
         logs = {"Yes": math.log(max(p, 1e-9)), " no": math.log(max(1 - p, 1e-9))}
-        return ChatResponse(id=request.id, text="yes" if p > 0.5 else "no", first_token=logs)
+        return ChatResponse(id=request.id, text="yes" if p > 0.5 else "no", steps=[("yes", logs)])
 
 
 def right(message: str, answer: str) -> float:
