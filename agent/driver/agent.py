@@ -108,7 +108,8 @@ async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefiniti
     if deps.agreed_before:  # the plan that this turn proposed is started in this turn
         names, few = names | {"start_plan"}, few | {"start_plan"}
     spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}
-    return _within([tool for tool in tool_defs if tool.name in names], (spoken_of, few, {"query_records"}), deps.window)
+    first = (few - TOOLS.keys(), spoken_of, few, {"query_records"})
+    return _within([tool for tool in tool_defs if tool.name in names], first, deps.window)
 
 
 @cache
