@@ -88,7 +88,7 @@ ERRAND = spec_of(dict(ERRANDS), "test")
 
 def test_a_part_that_no_kept_row_lacks_raises_an_alarm() -> None:
     def errands(missing: int) -> list[TrainingRow]:
-        drawn = RowAttributes(draw=Draw("r", (), ()))
+        drawn = RowAttributes(draw=Draw("r", (), (), ()))
         who = ["anyone" if n < missing else "Lena" for n in range(40)]
         answers = [[{"role": "assistant", "content": f"{name}: feed the cat"}] for name in who]
         return [
