@@ -19,7 +19,7 @@ from tunesmith.memory.store import Store
 
 pytestmark = pytest.mark.heavy
 
-LOOK = ("look_up", {"kind": "runs"})
+LOOK = ("read_runs", {"about": "all"})
 
 
 @pytest.fixture
