@@ -886,7 +886,7 @@ MUTANTS = (
     ),
     Mutant(
         LEAVES,
-        "tools/training/train_job.py",
+        "tools/training/trainer.py",
         'report_to="none"',
         'report_to="all"',
         ("tests/tools/training/test_no_trackers.py",),

@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures import stored_runs
 from tunesmith.agent.commands.comparison_view import evidence_view
 from tunesmith.agent.commands.layout import Prose
-from tunesmith.agent.driver.facts.results import kept_of_the_gain
+from tunesmith.agent.queries.scores import kept_of_the_gain
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.ratio_interval import ratio_interval
 from tunesmith.tools.evaluation.compare import compare_with_hops
@@ -129,7 +129,7 @@ def test_compare_explain_the_report_and_the_answer_tell_it(tmp_path: Path) -> No
     summary = gather(store, run).summary()
     assert isinstance(summary["likelihood_retained"], list) and len(summary["likelihood_retained"]) == 3
     answer = kept_of_the_gain(store, run, "quantized")
-    assert answer.startswith("quantized keeps 55 of the 57 target cases that the adapter won, 90% of its gain in")
+    assert answer.startswith("quantized keeps 55 of the 57 target cases that the adapter won and 90% of its gain in")
     assert not broken_hops(store, run, "quantized")
 
 
