@@ -58,7 +58,7 @@ def values(question: str) -> dict[str, object]:
     return items(value("P1", "if it is broken"), value("P2", "for one person"), value("P3", "for one person"))
 
 
-OWN = {*(json.dumps(example["prompt"]) for example in DESK["examples"]), "a printer is on fire"}
+OWN = {*(json.dumps(example["prompt"]) for example in DESK["examples"]), "my mouse is on fire"}
 OWN |= {text.strip('"') for text in OWN}
 RIGHT: dict[str, object] = {
     "applies": "kind",
@@ -66,7 +66,7 @@ RIGHT: dict[str, object] = {
     "language": "English",
     "template": {"template": "{team}/{level}"},
     "values": values,
-    "near-misses": items("Who founded the firm?", "a printer is on fire", "my mouse broke"),
+    "near-misses": items("Who founded the firm?", "my mouse is on fire", "my mouse broke", "Is cycling healthy?"),
     "kind": by_message(lambda message: 0.9 if message in OWN else 0.1),
 }
 
@@ -86,7 +86,7 @@ def test_two_labels_of_one_sentence_are_read_apart_with_what_each_value_means() 
     assert list(level.values) == ["P1", "P3", "P2"] and not spec.every_message and spec.language == "English"
     assert "'LAW' as a value of team: neither your words nor an example say it" in made.left_out
     assert [of.means for of in level.values.values()] == ["if it is broken", "", ""], "one meaning is not that of two"
-    assert spec.near_misses == ("Who founded the firm?",), "what the model takes for the kind is none"
+    assert spec.near_misses == ("Who founded the firm?",), "neither one of the kind nor one about other things"
     assert "never says 'sorry'" in [rule.says for rule in spec.rules] and faults(spec) == ()
     assert reader.pages.count("values") == 2 and made.questions == len(reader.asked)
 
@@ -124,9 +124,9 @@ def test_a_demand_on_a_part_limits_that_part_alone() -> None:
         "examples": [{"prompt": f"Loan 48120{n} is {word}", "answer": f"Loan 48120{n}: a {word} page here."}
                      for n, word in enumerate(("torn", "wet", "lost"))],
     }  # fmt: skip
-    script = {"template": {"template": "Loan {NUMBER}: {TROUBLE}."}, "demand": by_piece(three="at most 4 words")}
+    script = {"template": {"template": "Loan {NUMBER}: {TROUBLE}."}, "demand": by_piece(three="at most 9 words")}
     spec, _, _ = reading(said, {**RIGHT, **script})
-    assert spec.attribute("TROUBLE").words_max == 4 and [rule.type for rule in spec.rules] == ["regex"]
+    assert spec.attribute("TROUBLE").words_max == 9 and [rule.type for rule in spec.rules] == ["regex"]
 
 
 @pytest.mark.parametrize(
