@@ -60,6 +60,8 @@ class RowAttributes:
     """Whether it is a blind case, or gives one away: no view shows what it says."""
     variant_of: str = ""
     """The row that this is another form of."""
+    values_at: tuple[tuple[int, int], ...] = ()
+    """Where the answer says its values, as ranges of characters; nothing where that is not known."""
     tools: tuple[dict[str, Any], ...] = ()
     """Offered in its conversation, in OpenAI's form."""
     number: int | None = None
@@ -90,18 +92,18 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "text": (str,), "attempt": (int,), "problem": (str,), "read": (list,), "margin": (int, float),
     "relabelled": (list,), "finish_reason": (str,), "agreed": (bool,),
     "of_kind": (int, float), "judged": (int, float), "hidden": (bool,), "variant_of": (str,), "tools": (list,),
-    "number": (int,),
+    "number": (int,), "values_at": (list,),
 }  # fmt: skip
 _READ: Mapping[str, Any] = {
     **dict.fromkeys(_TYPES, lambda value: value), "tools": tuple,
-    **dict.fromkeys(("read", "relabelled"), lambda value: tuple(map(tuple, value))),
+    **dict.fromkeys(("read", "relabelled", "values_at"), lambda value: tuple(map(tuple, value))),
 }  # fmt: skip
 
 
 def _fits(name: str, value: object) -> bool:
     if isinstance(value, bool) and bool not in _TYPES[name]:
         return False
-    inner = {"tools": Mapping, "read": Sequence, "relabelled": Sequence}.get(name)
+    inner = {"tools": Mapping, "read": Sequence, "relabelled": Sequence, "values_at": list}.get(name)
     listed = not isinstance(value, list) or inner is None or all(isinstance(item, inner) for item in value)
     return isinstance(value, _TYPES[name]) and listed
 

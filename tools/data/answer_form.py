@@ -26,6 +26,7 @@ from tunesmith.tools.data.json_values import (
     in_order,
     indent_of,
     json_kind,
+    json_object,
     kinds_in,
     may_lack,
     parameters_of,
@@ -34,6 +35,7 @@ from tunesmith.tools.data.json_values import (
 )
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.value_patterns import escaped, is_decided, literal
+from tunesmith.tools.data.values_at import Span, json_values_at, places_at
 from tunesmith.tools.suites.grading import Response
 from tunesmith.tools.suites.grading.calls import wrong_call
 from tunesmith.tools.suites.grading.code import is_parsed
@@ -112,6 +114,10 @@ class AnswerForm:
         """What is right of an answer, given one that is; None where the form does not decide it."""
         return None
 
+    def values_at(self, answer: str) -> tuple[Span, ...]:
+        """Where an answer says its values, as ranges of characters; nothing where that is not known."""
+        return json_values_at(answer)
+
     def response(self, answer: str) -> Response:
         """The answer as it would come from a model, to be graded."""
         return Response(text=answer)
@@ -183,6 +189,10 @@ class Text(AnswerForm):
             return Expected([{"type": "is-code", "value": same}], whole)
         return Expected([{"type": "regex", "value": literal(self._pattern(records))}], whole)
 
+    def values_at(self, answer: str) -> tuple[Span, ...]:
+        other = bool(answer) and answer == self.spec.answer.otherwise  # it is one value: that there is none
+        return ((0, len(answer) + 1),) if other else places_at(self.spec.answer.template, self._split(answer))
+
     def _pattern(self, records: Sequence[Values]) -> str:
         """A right answer as a pattern: what is decided as it is, what is in words of its own as any text."""
         if not records:
@@ -247,7 +257,7 @@ class Json(AnswerForm):
         return json.dumps(made, ensure_ascii=False, indent=indent_of([e.answer for e in self.spec.examples]))
 
     def parse(self, answer: str) -> list[Values] | None:
-        given = _json_object(answer)
+        given = json_object(answer)
         try:
             return None if given is None else [flatten(self.shown, given)]
         except NotOfTheForm:
@@ -264,13 +274,13 @@ class Json(AnswerForm):
         return (Rule(says=says, type="is-json", value=self.schema()), *self._language_rule())
 
     def expected(self, answer: str) -> Expected | None:
-        if self.parse(answer) is None or (right := _json_object(answer)) is None:
+        if self.parse(answer) is None or (right := json_object(answer)) is None:
             return None
         schema, whole = expected_schema(self.shown, right)
         return Expected([{"type": "is-json", "value": schema}], whole)
 
     def _kind(self, path: str) -> str:
-        return json_kind([v for e in self.spec.examples for v in at_path(_json_object(e.answer), path)])
+        return json_kind([v for e in self.spec.examples for v in at_path(json_object(e.answer), path)])
 
     def _typed(self, path: str, text: str) -> object:
         """A drawn value with the type that the examples give it."""
@@ -379,17 +389,9 @@ def form_of(spec: Spec) -> AnswerForm:
     return _FORMS[spec.answer.form](spec)
 
 
-def _json_object(text: str) -> dict[str, object] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def call_of(answer: str) -> tuple[str, dict[str, object]] | None:
     """The tool's name and the arguments that an answer's text calls it with; None where it is no call."""
-    call = _json_object(answer)
+    call = json_object(answer)
     if call is None or set(call) != {"name", "arguments"}:
         return None
     name, arguments = call["name"], call["arguments"]

@@ -23,7 +23,7 @@ _FEW_ROWS = 12
 def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:
     """Kept rows by value of each label, and with or without every other attribute.
 
-    Raises StepFailed where no row of the behaviour, or none of some value of a label, is left.
+    Raises StepFailed where no row of the behaviour is left, or, of rows that were drawn, none of some value of a label.
     """
     rows = [row for row in kept if row.origin not in ORDINARY]
     if not rows:
@@ -37,7 +37,8 @@ def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, 
             continue
         counts = counted(spec, attribute, rows)
         balance[attribute.name] = counts
-        enough = attribute.kind == "label" and len(rows) >= _FEW_ROWS * len(attribute.values)
+        drawn = sum(row.attributes.draw is not None for row in rows)
+        enough = attribute.kind == "label" and drawn >= _FEW_ROWS * len(attribute.values)
         if enough and (absent := [value for value in attribute.values if not counts.get(value)]):
             raise StepFailed(
                 f"no kept row has {attribute.name}={absent[0]}: nothing would teach it; generate more rows"
@@ -72,15 +73,16 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
     for label in spec.labels:
         if not label.shown:
             continue
-        drawn, now = _drawn(spec, label, candidates), counted(spec, label, rows)
-        for value in label.values:
+        drawn, now = _drawn(label, candidates), counted(spec, label, rows)
+        for value in label.values if drawn else ():
             wanted, share = drawn[value], now.get(value, 0) / len(rows)
             if abs(share - wanted) > _SHARE_OFF * wanted and abs(share - wanted) * len(rows) >= 2:
                 lines.append(f"{label.name}={value} is {share:.0%} of the kept rows, {wanted:.0%} was drawn")
         top, most = max(now.items(), key=lambda pair: pair[1])
         if len(rows) >= _FEW_ROWS and most >= _CONSTANT_SHARE * len(rows):
             lines.append(f"{label.name} is {top!r} in {most} of {len(rows)} kept rows: one answer for nearly all")
-    return (*lines, *_never_missing(spec, rows))
+    drawn_rows = any(row.attributes.draw for row in rows)
+    return (*lines, *(_never_missing(spec, rows) if drawn_rows else ()))
 
 
 def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
@@ -97,18 +99,15 @@ def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
     return lines
 
 
-def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
-    """Share of each value as it was drawn; by its weight for rows that were not drawn here."""
+def _drawn(label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
+    """Share of each value as it was drawn; empty where no row was, so that no share was meant."""
     values = [
         dict(row.attributes.relabelled).get(label.name, drawn.values.get(label.name))
         for row in rows
         if (drawn := row.attributes.draw) and drawn.records
     ]
-    if values:
-        counts = Counter(values)
-        return {value: counts[value] / len(values) for value in label.values}
-    total = sum(value.weight for value in label.values.values())
-    return {name: value.weight / total for name, value in label.values.items()}
+    counts = Counter(values)
+    return {value: counts[value] / len(values) for value in label.values} if values else {}
 
 
 def _given(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
@@ -136,7 +135,7 @@ def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[Tra
         kept = [row for row in drawn_rows if row.kept]
         if len(kept) < _FEW_ROWS * len(label.values):
             continue
-        wanted_shares, by_value = _drawn(spec, label, drawn_rows), dict[str, list[TrainingRow]]()
+        wanted_shares, by_value = _drawn(label, drawn_rows), dict[str, list[TrainingRow]]()
         for row in sorted(kept, key=_doubt):
             by_value.setdefault(_value(label, row), []).append(row)
         shares = {value: wanted_shares[value] for value in by_value if wanted_shares.get(value)}
@@ -159,7 +158,7 @@ def _surest(spec: Spec, judged: Sequence[TrainingRow], wanted: int) -> list[Trai
     most = {
         (label.name, value): math.ceil(share * wanted)
         for label in _labels(spec)
-        for value, share in _drawn(spec, label, drawn_rows).items()
+        for value, share in _drawn(label, drawn_rows).items()
     }
     counts: Counter[tuple[str, str]] = Counter()
     chosen: set[str] = set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 import jsonschema
@@ -22,6 +22,7 @@ from tunesmith.tools.data.example_values import overlap
 from tunesmith.tools.data.fact_messages import problems
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, languages, shown_kinds
 from tunesmith.tools.data.message_checks import prompt_problem
+from tunesmith.tools.data.own_rows import RULE
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import found, holds, ways_to_say
 from tunesmith.tools.suites.case import Case
@@ -81,10 +82,21 @@ class BehaviourChecks:
             return Verdict("kind", "the message asks for something; those of the examples only tell")
         return None
 
+    def stated_fault(self, answer: str) -> Verdict | None:
+        """The rule that an answer breaks of those that a person stated; what was concluded from examples is none."""
+        broken = next((rule for rule in self._broken(answer) if not rule.guessed), None)
+        return Verdict(RULE, f"not kept: {broken.says}") if broken else None
+
+    def broken_guesses(self, answer: str) -> list[Rule]:
+        """The rules that an answer breaks of those that were concluded from examples."""
+        return [rule for rule in self._broken(answer) if rule.guessed]
+
+    def _broken(self, answer: str) -> Iterator[Rule]:
+        return (rule for rule, check in zip(self.spec.rules, self.quick, strict=True) if not check(answer))
+
     def _form(self, answer: str) -> str:
-        for rule, check in zip(self.spec.rules, self.quick, strict=True):
-            if not check(answer):
-                return "form: the answer is not JSON" if _not_json(rule, answer) else f"rule: not kept: {rule.says}"
+        if rule := next(self._broken(answer), None):
+            return "form: the answer is not JSON" if _not_json(rule, answer) else f"rule: not kept: {rule.says}"
         if problem := answer_problem(self.spec.model_copy(update={"rules": ()}), answer):
             return problem
         verdict = grade(self.form, self.answer.response(answer)) if self.form else None

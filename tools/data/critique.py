@@ -19,7 +19,7 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Reques
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.diversity import Diversity
-from tunesmith.tools.data.leak_count import Leaks, leaks_in
+from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import measured_base
@@ -58,6 +58,11 @@ class CritiqueRequest(Request):
     on_leak: Literal["refuse", "drop"] = Field(
         default="refuse",
         description="What becomes of the step where a row gives a case away: it ends, or drops the row.",
+    )
+    contradictory: Literal["refuse", "drop", "keep"] = Field(
+        default="refuse",
+        description="What becomes of the step where a person's rows answer one message in several ways: it ends, drops "
+        "all of them, or keeps all.",
     )
     embeddings: bool = Field(
         default=True, description="Look for paraphrased cases too, where the embedding model is installed."
@@ -98,6 +103,8 @@ class CritiqueResult(Result):
     """Field of the answer, or what was drawn → its value → kept rows."""
     alarms: tuple[str, ...] = ()
     """Where the kept rows are not what was drawn."""
+    notes: tuple[str, ...] = ()
+    """What is odd about a person's rows that are trained on all the same."""
     diversity: Diversity | None = None
     leaks: int = 0
     """Rows that gave a case of a suite away."""
@@ -124,7 +131,7 @@ class CritiqueContext:
     cases: int = 0
     """Of the suites that the request names."""
     marks: int = 0
-    leaks: Leaks | None = None
+    undecided: Undecided = NOTHING
     """Of rows whose fate nobody has settled yet."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What decides about rows beside the artifacts, each by its sha256."""
@@ -141,14 +148,11 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     if rows and spec and spec.sha256 != rows.meta.get("behaviour_sha256"):
         raise BadInput(f"critique: {named} changed since its rows were made; generate or import them again")
     marks = marks_of(inputs.store, spec.name if spec else IMPORTED) if rows else []
-    if rows and not named and request.held_out:
-        raise BadInput(
-            "critique: held_out takes rows out as test cases, and these rows came without a behaviour that says what a "
-            "right answer is; import them again with --behaviour, or leave held_out out"
-        )
-    leaks = leaks_in(inputs, suite.cases, request.leak) if request.on_leak == "refuse" else None
+    undecided = NOTHING
+    if "refuse" in (request.on_leak, request.contradictory):
+        undecided = undecided_in(inputs, suite.cases, request.leak)
     judged = is_judged(request, spec, rows) if rows else True
-    return CritiqueContext(len(suite.cases), len(marks), leaks, pins_of(request, suite, marks, spec), judged)
+    return CritiqueContext(len(suite.cases), len(marks), undecided, pins_of(request, suite, marks, spec), judged)
 
 
 def is_judged(request: CritiqueRequest, spec: Spec | None, rows: Artifact) -> bool:
@@ -183,7 +187,8 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
     asked = int(rows.meta.get("asked", 0))  # cases come beside these
     candidates = rows.meta["ordinary"] if asked else rows.meta["rows"]
     count = int(candidates * _KEPT_SHARE) + (asked or -request.held_out)
-    return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=_TOKENS_PER_ROW)
+    tokens = int(rows.meta.get("tokens_per_row", _TOKENS_PER_ROW))
+    return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=tokens)
 
 
 def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Plan:
@@ -191,7 +196,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
-    judge, leaks = _judging(request, facts) if context.judged else None, context.leaks
+    judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
     bench = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
     seconds, peaks = Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
@@ -219,12 +224,20 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         notes=(
             *((not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else ()),
-            *((f"{leaks}, so that the step will end there; on_leak=drop drops them",) if leaks else ()),
+            *(f"{what}, so that the step will end there; {field}=drop drops them" for what, field in open_),
         ),
-        questions=(PlanQuestion(text=f"{leaks}: drop them?", yes={"on_leak": "drop"}, cautious=True),) if leaks else (),
+        questions=tuple(
+            PlanQuestion(text=f"{what}: drop them?", yes={field: "drop"}, cautious=True) for what, field in open_
+        ),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
         refusals=room(price, facts, remedy="fewer rows"),
     )
+
+
+def _open(request: CritiqueRequest, undecided: Undecided) -> list[tuple[str, str]]:
+    """What has to be decided before the step, each with the field that decides it."""
+    known = {"on_leak": undecided.leaking, "contradictory": undecided.contradicting}
+    return [(what, name) for name, what in known.items() if what and getattr(request, name) == "refuse"]
 
 
 def _judging(request: CritiqueRequest, facts: Facts) -> Artifact | None:

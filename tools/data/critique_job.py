@@ -17,8 +17,9 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_log import AnswerLog
+from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
@@ -32,10 +33,11 @@ from tunesmith.tools.data.critique import (
     wrote_them,
 )
 from tunesmith.tools.data.diversity import diversity
-from tunesmith.tools.data.faults import EXAMPLE, ORDINARY, conversation_fault, fault_of, text_fault
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY, conversation_fault, fault_of, secret_fault, text_fault
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
+from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
 from tunesmith.tools.data.similarity import Likeness, normal
@@ -78,12 +80,14 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
+    _settled_contradictions(job, critic.repeats)
     kept = [row for row in judged if row.kept]
     dropped = why_dropped(judged, job.run)
     balance = balance_of(spec, kept, dropped)
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
-    write_held_out(spec, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
+    write_held_out(critic.borne_out, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
+    kept, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (kept, varied))
     artifact = _publish(job, base.path, kept, varied, dropped, {"cases": held.cases, "asked_rows": asked})
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
@@ -94,6 +98,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
         "variants": len(varied),
         "marks": len(marks),
         "looked_at": _looked_at(job, rows_artifact.step),
+        "notes": (*critic.doubts.notes(sum(map(is_persons, judged))), *([held.note] if held.note else [])),
     }
     return result.model_copy(update=seen)
 
@@ -110,7 +115,8 @@ def _by_the_judge(
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
-        open_ = [row for row in rows if normal(text_of(spec, row), digits_count=True) not in marked]
+        written = [row for row in rows if not is_persons(row)]  # what a person says no model has to confirm
+        open_ = [row for row in written if normal(text_of(spec, row), digits_count=True) not in marked]
         by_id = {row.row_id: row for row in judge.judge(open_)}
     return [by_id.get(row.row_id, row) for row in rows], judge.worth
 
@@ -135,6 +141,17 @@ def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
         )
 
 
+def _settled_contradictions(job: Job[CritiqueRequest], repeats: Repeats) -> None:
+    """Refuse to go on with a person's rows that contradict each other, unless the request says what becomes of them."""
+    if not repeats.contradicted or job.request.contradictory != "refuse":
+        return
+    row, other = next(iter(repeats.contradicted.items()))
+    raise StepFailed(
+        f"{len(repeats.contradicted)} rows answer a message that another row answers otherwise, the first: {row} and "
+        f"{other}; correct them, leave all of them out with contradictory=drop, or train on all with contradictory=keep"
+    )
+
+
 class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
@@ -145,6 +162,8 @@ class Critic:
         self.gate = LeakGate(cases, spec.slot, request.leak)
         self.seen = Likeness()
         self.answers: dict[str, str] = {}
+        self.doubts, self.repeats = Doubts(), Repeats({}, {})
+        self.refuted: list[Rule] = []
         self.leaks: list[Pair] = []
         self.blind_leaks: set[str] = set()
         """Rows that give a blind case away."""
@@ -155,6 +174,7 @@ class Critic:
         """The rows with their verdicts, reasons and splits, in their order."""
         faults: dict[str, Verdict] = {}
         rows = [self._as_marked(row) for row in rows]
+        self.repeats = repeats_in(rows)
         for number, row in enumerate(rows, 1):
             if fault := self._fault(row):
                 faults[row.row_id] = fault
@@ -186,11 +206,42 @@ class Critic:
             return Verdict("marked", "a person dropped it")
         if mark is None and (problem := row.attributes.problem):
             return fault_of(problem)  # told while it was written, by code or by the reader
-        return self._unsound(row) or self._leak(row) or (None if row.origin == EXAMPLE else self._duplicate(row))
+        return self._own_fault(row) if is_persons(row) else self._fault_of_written(row)
+
+    def _fault_of_written(self, row: TrainingRow) -> Verdict | None:
+        return self._unsound(row) or self._leak(row) or self._duplicate(row)
+
+    def _own_fault(self, row: TrainingRow) -> Verdict | None:
+        """What keeps a person's row out; what code only doubts is noted."""
+        fault = conversation_fault(row) or secret_fault(row, allowed=self.checks.allowed)
+        if row.origin != EXAMPLE:  # which all others are held to
+            fault = fault or self.checks.stated_fault(row.answer)
+        fault = fault or self._repeat(row) or self._leak(row)
+        if fault is None:
+            self._duplicate(row)  # it counts as seen: a written row that is like it goes
+            self._doubt(row)
+        return fault
+
+    @property
+    def borne_out(self) -> Spec:
+        """The spec without the rules that were concluded from examples and that a row of a person's does not keep."""
+        return self.spec.model_copy(update={"rules": tuple(r for r in self.spec.rules if r not in self.refuted)})
+
+    def _doubt(self, row: TrainingRow) -> None:
+        broken = self.checks.broken_guesses(row.answer)
+        self.refuted += [rule for rule in broken if rule not in self.refuted]
+        doubts = [Verdict(RULE, rule.says) for rule in broken]
+        odd = text_fault(row, allowed=self.checks.allowed) or (None if broken else self.checks.fault(row))
+        for doubt in (*doubts, *([odd] if odd else [])):
+            self.doubts.add(row, doubt)
+
+    def _repeat(self, row: TrainingRow) -> Verdict | None:
+        if (other := self.repeats.contradicted.get(row.row_id)) and self.request.contradictory != "keep":
+            return Verdict("contradiction", f"row {other} answers the same message otherwise")
+        same = self.repeats.same.get(row.row_id)
+        return Verdict("duplicate", f"it says what row {same} says") if same else None
 
     def _unsound(self, row: TrainingRow) -> Verdict | None:
-        if row.origin == EXAMPLE:  # it is what all others are held to
-            return conversation_fault(row)
         return conversation_fault(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
 
     def sound(self, row: TrainingRow) -> bool:
@@ -246,6 +297,12 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
     return "valid" if int.from_bytes(digest[:4]) < valid_share * 2**32 else "train"
 
 
+def _with_values_at(form: AnswerForm, row: TrainingRow) -> TrainingRow:
+    """The row with the places of its answer's values, for training; an ordinary answer or a call has none."""
+    places = () if row.origin in ORDINARY else form.values_at(str(row.completion[-1].get("content") or ""))
+    return replace(row, attributes=replace(row.attributes, values_at=places))
+
+
 def _publish(
     job: Job[CritiqueRequest],
     base: Path,
@@ -267,6 +324,8 @@ def _publish(
         "own_rows": sum(row.origin not in ORDINARY for row in kept),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
+        "held_rows": sum(row.origin in ORDINARY for row in splits["train"]),
+        "valued_rows": sum(bool(row.attributes.values_at) for row in splits["train"]),
         "varied_rows": len({row.attributes.variant_of for row in varied}),
         **_row_tokens(base, kept, varied),
     }

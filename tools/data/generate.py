@@ -61,7 +61,13 @@ class GenerateRequest(Request):
     behaviour: Annotated[str, local_path("demo")] = Field(
         default="demo", min_length=1, description="'demo', a behaviour.yaml, or the folder that holds one."
     )
-    rows: int = Field(default=600, ge=1, le=100_000, description="Rows of the behaviour, to be trained on.")
+    rows: int = Field(
+        default=600,
+        ge=0,
+        le=100_000,
+        description="Rows of the behaviour, to be trained on; 0: the run's own stay, and only the ordinary ones beside "
+        "them are made.",
+    )
     held_out: int = Field(
         default=0,
         ge=0,
@@ -154,6 +160,8 @@ def spare_of(spec: Spec) -> float:
 
 def rows_wanted(request: GenerateRequest) -> int:
     """Rows of the behaviour that are to be good: those to be trained on, and what test cases take with them."""
+    if not request.rows:
+        return 0
     return min(PREVIEW_ROWS, request.rows) if request.preview else request.rows + rows_beside(request.held_out)
 
 
@@ -171,11 +179,15 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     """Read the behaviour's spec and count its rehearsal prompts, so that a broken one is refused before the start."""
     spec = load_behaviour(request.behaviour)
     rehearsal = load_rehearsal(request.behaviour)
+    if not request.rows and (request.preview or not request.near_miss_rows + request.rehearsal_rows):
+        raise BadInput(
+            f"rows=0 leaves nothing to {'look at' if request.preview else 'make'}; ask for rows of some kind"
+        )
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
     way, (requests, tokens) = _way(spec), _cost(spec)
     return GenerateContext(
-        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.always, spare_of(spec), requests
+        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.every_message, spare_of(spec), requests
     )
 
 
@@ -194,7 +206,9 @@ def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact
     """As many rows as are asked for; a preview leaves none."""
     if request.preview:
         return None
-    ordinary = near_misses_wanted(request) + request.rehearsal_rows
+    ordinary, before = near_misses_wanted(request) + request.rehearsal_rows, artifacts.get("rows")
+    if before is not None and not rows_wanted(request):
+        return expected("rows", **{**before.meta, "rows": ordinary + int(before.meta["rows"])})
     rows = rows_written(request, _SPARE) + ordinary
     return expected("rows", rows=rows, asked=request.rows, ordinary=ordinary, behaviour=request.behaviour)
 
@@ -232,27 +246,23 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     lacks, beside = lacks_memory(price, facts.machine), measured if teacher else None
     fitting = bases_served(facts, beside, context_tokens=bench.context_tokens) if lacks else ()
     name = f"the {request.writer} ({writer.meta['name']})"
-    count = f"{rows_wanted(request)} rows of {context.name}"
+    before = facts.artifacts.get("rows")
     return Plan(
         stage="generate",
         run=facts.run,
-        summary=f"a preview: write {count}"
-        if request.preview
-        else f"write {count}, {ordinary} ordinary ones beside them",
+        summary=_summary(request, context, rows, ordinary),
         steps=(
             *bench.steps,
-            *(step.replace("{writer}", name) for step in context.way),
-            f"{rows} messages for {rows_wanted(request)} rows, and more for what is lacking; rows are kept by how sure "
-            "their reading is, under what they say where that is not what was drawn",
+            *(_written_steps(request, context, name, rows) if rows else ()),
             f"the base answers {ordinary} near misses and ordinary prompts "
             f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured)),
+        inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured), rows=None if request.rows else before),
         pins={**context.pins, **bench.pins},
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),
-        replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.preview else (),
+        replaces=_replaced(request, before) if before else (),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
         notes=(
@@ -260,6 +270,29 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
             *((_THINKS_NOTE,) if bench.thinking == "on" and not teacher else ()),
         ),
     )
+
+
+def _summary(request: GenerateRequest, context: GenerateContext, rows: int, ordinary: int) -> str:
+    if not rows:
+        return f"have the base answer {ordinary} ordinary messages, so that nothing is forgotten; no row is written"
+    count = f"{rows_wanted(request)} rows of {context.name}"
+    return f"a preview: write {count}" if request.preview else f"write {count}, {ordinary} ordinary ones beside them"
+
+
+def _written_steps(request: GenerateRequest, context: GenerateContext, writer: str, rows: int) -> tuple[str, ...]:
+    return (
+        *(step.replace("{writer}", writer) for step in context.way),
+        f"{rows} messages for {rows_wanted(request)} rows, and more for what is lacking; rows are kept by how sure "
+        "their reading is, under what they say where that is not what was drawn",
+    )
+
+
+def _replaced(request: GenerateRequest, before: Artifact) -> tuple[str, ...]:
+    if request.preview:
+        return ()
+    if request.rows:
+        return ("the candidate rows of this run",)
+    return ("the ordinary rows of this run",) if before.meta.get("ordinary") else ()
 
 
 def _seconds(

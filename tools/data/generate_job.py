@@ -33,12 +33,13 @@ from tunesmith.tools.data.generate import (
     rows_written,
     spare_of,
 )
+from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.lists import Lists
 from tunesmith.tools.data.near_misses import near_misses
 from tunesmith.tools.data.reader import Reader
-from tunesmith.tools.data.row_file import write_rows
+from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.data.row_judge import RowJudge
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
@@ -66,6 +67,7 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
         job.agreed(name, sha256)
     bench = bench_at_work(job)
     made = _Making(job, spec, tally, rehearsal, bench)
+    made.keep_rows()
     made.take_examples()
     if teacher:
         with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
@@ -94,6 +96,15 @@ class _Making:
         self.ordinary = rehearsal
         self.decided = job.dir / "ordinary.json"
 
+    def keep_rows(self) -> None:
+        """Where none is written, the run's rows stay, but for its ordinary ones, which are made anew."""
+        if self.rows or "rows" not in self.job.inputs:
+            return
+        rows = read_rows(self.job.verified("rows").path / "rows.jsonl")
+        rows = [row for row in rows if row.origin not in ORDINARY and row.row_id not in self.stored]
+        self.stored |= {row.row_id for row in rows}
+        self.job.store.add_rows(self.job.run, self.job.step.id, rows)
+
     @property
     def needs_base(self) -> bool:
         """Whether the base has anything to answer."""
@@ -105,8 +116,22 @@ class _Making:
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
         pieces, fillers = shown_pieces(spec) if form_of(spec).of_records else ([], [])
         shots = [*pieces, *(Shown(text, {}) for text in fillers)]
-        reader = Reader(spec, log, self.ordinary, request.seed, shots)
+        # Where no row is written none is read back, and the reader has only to tell what is of the kind.
+        read = spec if self.rows else spec.model_copy(update={"attributes": (), "answer": Answer()})
+        reader = Reader(read, log, self.ordinary, request.seed, shots)
         self.job.log(f"the reader: {reader.trust}")
+        if self.rows:
+            self._write(log, reader)
+        atomic_write(
+            self.job.dir / "reader.json",
+            json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
+        )
+        near = near_misses(spec, log, self.near_count, request.seed, self._kept_messages(), reader.other_kinds)
+        ordinary = self._ordinary(reader)
+        atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
+
+    def _write(self, log: AnswerLog, reader: Reader) -> None:
+        request, spec = self.job.request, self.spec
         composed = form_of(spec).composed
         synthesis = (Lists if form_of(spec).of_records else Synthesis)(
             spec, log, rows_written(request, spare_of(spec)), request.seed, request.temperature, request.tries, reader,
@@ -114,25 +139,17 @@ class _Making:
         )  # fmt: skip
         written = synthesis.write()
         if not composed:
-            judge = RowJudge(spec, log, [], name=server.model, wrote_the_rows=True)
+            judge = RowJudge(spec, log, [], name=log.model, wrote_the_rows=True)
             likely = judge.likely if judge.worth.counted else None
             for one in write_answers(spec, log, written, request.temperature, likely):
                 self._store(one)
-        if self.rows and not written:
-            raise StepFailed(f"none of {self.rows} rows was written; the server's log is {server.log}")
-        atomic_write(
-            self.job.dir / "reader.json",
-            json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
-        )
-        kept = [row.attributes.text for row in self._good()]
-        near = near_misses(spec, log, self.near_count, request.seed, kept, reader.other_kinds)
-        ordinary = self._ordinary(reader)
-        atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
+        if not written:
+            raise StepFailed(f"none of {self.rows} rows was written; the server's log is {log.server.log}")
 
-    def _good(self) -> list[TrainingRow]:
-        """The rows that nothing is wrong with, as far as is known."""
+    def _kept_messages(self) -> list[str]:
+        """The messages of rows that nothing is wrong with, as far as is known: written here, or a person's."""
         rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
-        return [row for row in rows if row.origin == "generated" and not row.attributes.problem]
+        return [text_of(self.spec, r) for r in rows if r.origin not in ORDINARY and not r.attributes.problem]
 
     def _ordinary(self, reader: Reader) -> list[str]:
         """As many ordinary prompts as are wanted that are not of the behaviour's own kind."""
@@ -229,11 +246,13 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     meta |= {"asked": job.request.rows, "ordinary": sum(row.origin in ORDINARY for row in rows)}
     meta |= {"writer": writer.meta["name"], "writer_sha256": writer.sha256}
     meta["unverified"] = json.loads((job.dir / "reader.json").read_text())["unverified"]
+    if not job.request.rows and "rows" in job.inputs:
+        meta |= {name: value for name, value in job.inputs["rows"].meta.items() if name != "rows"}
     return job.publish("rows-preview" if job.request.preview else "rows", folder, meta=meta)
 
 
 def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
-    texts = [row for row in rows if row.origin == "generated"]
+    texts = [row for row in rows if row.origin == "generated"] if job.request.rows else []
     reader = json.loads((job.dir / "reader.json").read_text())
     good = [row for row in texts if not row.attributes.problem]
     return GenerateResult(

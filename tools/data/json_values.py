@@ -220,3 +220,12 @@ def argument_kind(parameters: Mapping[str, object], path: str) -> str:
 def kinds_in(attributes: Sequence[Attribute]) -> set[str]:
     """The kinds of attributes and of all that they hold."""
     return {kind for a in attributes for kind in (a.kind, *kinds_in(a.attributes))}
+
+
+def json_object(text: str) -> dict[str, object] | None:
+    """The object that a text is; None where it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -209,7 +209,7 @@ class Reader:
         if self.spec.seeded or not form_of(self.spec).composed:
             return []
         whole = self.whole and self.trust.reads_answers
-        read = [a for a in self.spec.attributes if a.shown and a.kind in ("label", "text")]
+        read = [a for a in self.spec.attributes if a.shown and (a.attributes or a.kind in ("label", "text"))]
         return [a.name for a in read if a.name not in self.apart and not whole]
 
     def _differing(self, values: Values, message: str, reading: Values | None) -> list[Disagreement]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.candidates import YES_NO, held_to
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
@@ -106,7 +107,8 @@ def disagreements(spec: Spec, values: Values, message: str, read: Values | None)
         read = {}
     differing = []
     for path, attribute in spec.leaves({**values, **read}):
-        if not attribute.shown or attribute.typed or attribute.kind in ("weekday", "computed", "object"):
+        paired = "]." in path  # code finds every value in the message, and not which of them go together
+        if not attribute.shown or attribute.kind in ("computed", "object") or (attribute.typed and not paired):
             continue
         if path == attribute.name and path not in values:
             continue
@@ -121,6 +123,9 @@ def _same(attribute: Attribute, drawn: str | None, reading: str | None, message:
         return drawn is reading
     if attribute.kind == "label":
         return drawn == reading
+    if attribute.typed:
+        numbers = number_of(drawn), number_of(reading)
+        return drawn == reading or (None not in numbers and numbers[0] == numbers[1])
     if attribute.kind == "copied":
         same = (
             bool(stems(drawn) & stems(reading)) or drawn.lower() in reading.lower() or reading.lower() in drawn.lower()

@@ -2,7 +2,8 @@
 
 Target cases assert the form and what `right_answers` says of the meaning. Each says in its metadata where it comes from
 (`source`, and of people's cases `by` and `at`) and who tells its meaning (`meaning`). Examples that the spec was made
-from are dev cases; the user's other examples, what a person marked and rows that were kept out of training are blind.
+from are dev cases, unless they are trained on; the user's other examples, what a person marked and rows that were kept
+out of training are blind.
 Near misses become the over-trigger block: a case passes where the answer is an ordinary one. Every text is written so
 that it is read back letter for letter.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.data.answer_form import Assertion, form_of
 from tunesmith.tools.data.conversation import Message, transcript, turns_of
+from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.held_out import HeldOut
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.right_answers import Right, fixed_answer, open_answer, right_answer
+from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import dump_yaml
 from tunesmith.tools.data.value_patterns import literal
@@ -74,18 +77,28 @@ class Test:
 
 
 def write_suites(
-    spec: Spec, folder: Path, *, messages: Sequence[str] = (), near_misses: Sequence[str] = (), judged: bool = True
+    spec: Spec,
+    folder: Path,
+    *,
+    messages: Sequence[str] = (),
+    near_misses: Sequence[str] = (),
+    trained: Collection[str] = (),
+    judged: bool = True,
 ) -> list[Path]:
     """Write the suites of a behaviour into `folder`; the files that were written, target first.
 
-    `messages` are target cases without a known answer, `near_misses` go beside the spec's own. `judged`: a judge reads
-    what code cannot tell; else that waits for people. A suite that would be empty is not written. Raises BadInput for a
-    text that a suite cannot hold.
+    `messages` are target cases without a known answer, `near_misses` go beside the spec's own. Examples are cases
+    unless they are `trained` on, as all are where others of them are blind. `judged`: a judge reads what code cannot
+    tell; else that waits for people. A suite that would be empty is not written. Raises BadInput for a text that a
+    suite cannot hold.
     """
+    known = {normal(text, digits_count=True) for text in trained}
+    left = () if spec.blind_sha256 else spec.examples
+    examples = [example for example in left if normal(example.prompt, digits_count=True) not in known]
     form = form_assertions(spec)
     near = dict.fromkeys((*spec.near_misses, *near_misses))
     suites: dict[str, tuple[str, str, Sequence[Assertion], Sequence[Test]]] = {
-        TARGET: ("target", f"Target cases of {spec.name}", form, target_tests(spec, messages, judged=judged)),
+        TARGET: ("target", f"Target cases of {spec.name}", form, target_tests(spec, examples, messages, judged=judged)),
         NEAR_MISSES: (
             "over-trigger",
             f"Messages that look like those of {spec.name} and want an ordinary answer",
@@ -96,7 +109,7 @@ def write_suites(
             "adversarial",
             f"Messages of {spec.name} that come otherwise than in training",
             form,
-            hard_tests(spec, judged=judged),
+            hard_tests(spec, examples, judged=judged),
         ),
     }
     written = []
@@ -124,13 +137,11 @@ def write_held_out(spec: Spec, folder: Path, held: HeldOut, *, judged: bool = Tr
             _check_reads_back(folder / name, [case.messages(spec) for case in cases])
 
 
-def target_tests(spec: Spec, messages: Sequence[str] = (), *, judged: bool = True) -> list[Test]:
-    """The user's own cases, and messages without a known answer.
-
-    Where some of the user's examples are blind cases the others are trained on and test nothing; else they are dev.
-    """
-    shown = () if spec.blind_sha256 else spec.examples
-    seen = [KnownCase(e.prompt, e.answer, "example", account(), now(), e.system) for e in shown]
+def target_tests(
+    spec: Spec, examples: Sequence[Example], messages: Sequence[str] = (), *, judged: bool = True
+) -> list[Test]:
+    """The user's own cases, `examples` that the spec was made from as dev ones, and messages without a known answer."""
+    seen = [KnownCase(e.prompt, e.answer, "example", account(), now(), e.system) for e in examples]
     blind = [KnownCase(e.prompt, e.answer, "own", account(), now(), e.system) for e in spec.blind]
     return [
         *known_tests(spec, seen, judged=judged, split="dev"),
@@ -165,15 +176,16 @@ def _test(name: str, message: str, told: Right, metadata: Mapping[str, str], sys
     return Test(name, message, told.assertions, {**metadata, "meaning": told.meaning}, system)
 
 
-def hard_tests(spec: Spec, *, judged: bool = True) -> list[Test]:
-    """The first examples as they would not come in training, with what is right of them."""
+def hard_tests(spec: Spec, examples: Sequence[Example], *, judged: bool = True) -> list[Test]:
+    """The first examples as they would not come in training, with what is right of them; else blind ones."""
+    split, shown = ({}, examples) if examples else ({"split": "blind"}, spec.blind)
     kinds: dict[str, Callable[[str], str]] = {
         "injected instruction": _with_instruction, "long context": _in_long_text, "typing": _mistyped,
     }  # fmt: skip
-    made = [(kind, make, example) for kind, make in kinds.items() for example in spec.examples[:_HARD_EXAMPLES]]
+    made = [(kind, make, example) for kind, make in kinds.items() for example in shown[:_HARD_EXAMPLES]]
     told = [right_answer(spec, example.prompt, example.answer, judged=judged) for _, _, example in made]
     return [
-        _test(f"hard-{n:02d}", _last_turn(spec, example.prompt, make), right, {"kind": kind}, example.system)
+        _test(f"hard-{n:02d}", _last_turn(spec, example.prompt, make), right, {"kind": kind, **split}, example.system)
         for n, ((kind, make, example), right) in enumerate(zip(made, told, strict=True), 1)
     ]
 

@@ -24,6 +24,7 @@ from tunesmith.tools.data.held_out import KIND
 from tunesmith.tools.data.import_formats import ASKED
 from tunesmith.tools.data.import_text import Unreadable, text_records
 from tunesmith.tools.data.leakage import LeakGate
+from tunesmith.tools.data.own_rows import is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.evaluation.ask_message import Frame, frame_of_run, read_message
 from tunesmith.tools.suites.case import Case
@@ -87,7 +88,7 @@ def _rows_behind(store: Store, pair: Pair) -> list[TrainingRow]:
 
 
 def _by_a_model(row: TrainingRow) -> bool:
-    return row.origin != "imported"
+    return not is_persons(row)
 
 
 def _text_of(row: TrainingRow, frame: Frame) -> str:

@@ -1,11 +1,11 @@
 """Which setting of `quantize` to try next where quality was lost, the cheapest in bytes first.
 
 GPTQ, where weights were rounded to the nearest step → more calibration → AutoRound → groups of 32 → layers behind
-outliers kept at 16 bits → 8 bits → more of these kept. The first three add no byte. Of float formats,
-which take no rows, only the last three are left, and their 8 bits are FP8. The gain that is expected is arithmetic on
-the rounding error, whose mean square goes with the square of the step, or was measured; what it is worth in cases, only
-the next evaluation tells. Between 4 and 16 bits there is nothing for a single layer: 8-bit weights
-beside 4-bit ones are not served on CPUs. Nor are experts of two precisions, so a mixture's down_proj is never kept.
+outliers kept at 16 bits → 8 bits → more of these kept. The first three add no byte. The gain
+that is expected is arithmetic on the rounding error, whose mean square goes with the square of the step, or was
+measured; what it is worth in cases, only the next evaluation tells. Between 4 and 16 bits there is nothing for a single
+layer: 8-bit weights beside 4-bit ones are not served on CPUs. Nor are experts of two precisions, so a mixture's
+down_proj is never kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tunesmith.tools.models.memory_math import group_size_for
 from tunesmith.tools.models.rounding_terms import AUTOROUND
-from tunesmith.tools.models.schemes import E4M3, SCHEMES, FloatCodes
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 
 _TOKENS_AN_INPUT = 4
@@ -42,7 +42,9 @@ class Setting(NamedTuple):
 
 def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> Setting | None:
     """The next setting after a resolved request of `quantize`; None where 16 bits are all that is left."""
-    scheme = SCHEMES[str(asked.get("scheme", "W4A16"))]
+    scheme = SCHEMES.get(str(asked.get("scheme", "W4A16")))
+    if scheme is None:  # of an earlier version
+        return None
     if asked.get("rounding") == "nearest" and scheme.codes is None:
         return Setting({"rounding": "gptq"}, _CORRECTED)
     shape = ModelShape.of(config)
@@ -50,8 +52,6 @@ def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> S
     keep = tuple(str(name) for name in kept) if isinstance(kept, list | tuple) else ()
     behind_outliers = ("o_proj",) if shape.experts else ("down_proj", "o_proj")
     first = behind_outliers[:1]
-    if scheme.bits == 4 and scheme.codes:
-        return _kept(keep, first, shape) or _fp8(first, scheme.codes, shape)
     if scheme.bits == 4:
         return (
             _more_rows(asked, shape)
@@ -111,16 +111,6 @@ def _eight_bits(asked: Mapping[str, object], keep: tuple[str, ...], shape: Model
     )
     again = {"rounding": "gptq"} if asked.get("rounding") == AUTOROUND else {}  # which are for 4 bits alone
     return Setting({"scheme": "W8A8", "group_size": 0, "keep": list(keep), **again}, why)
-
-
-def _fp8(keep: tuple[str, ...], codes: FloatCodes, shape: ModelShape) -> Setting:
-    """A step is a power of two to the fraction bits smaller, and the error's mean square goes with its square."""
-    share = 4.0 ** (codes.fraction_bits - E4M3.fraction_bits)
-    why = (
-        f"FP8 leaves about {share:.0%} of the weights' rounding error of 4-bit floats, for "
-        f"{shape.linear_parameters / 2e9:.2g} GB more"
-    )
-    return Setting({"scheme": "FP8", "group_size": 0, "keep": list(keep)}, why)
 
 
 def _number(asked: Mapping[str, object], name: str) -> int:

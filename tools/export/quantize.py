@@ -217,9 +217,9 @@ def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tu
     scheme = SCHEMES[request.scheme]
     if scheme.codes is None:
         return tuple(_unsearchable(request, config))
-    found = [scheme.misfit(config, request.keep)]
-    if request.group_size not in (0, scheme.columns):
-        found.append(f"{scheme.name} has a scale for {scheme.shared}, which is its format; set group_size=0")
+    found = []
+    if request.group_size:
+        found.append(f"{scheme.name} has a scale for an output channel, which is its format; set group_size=0")
     if request.rounding != "nearest":
         way = "AutoRound" if request.rounding == AUTOROUND else "GPTQ"
         found.append(f"{scheme.name} rounds every weight by itself, without data, so there is no {way} for it; "
@@ -227,7 +227,7 @@ def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tu
     if request.calibration_samples != _SAMPLES:
         found.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
                      f"leave calibration_samples at {_SAMPLES}")  # fmt: skip
-    return tuple(filter(None, found))
+    return tuple(found)
 
 
 def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Iterator[str]:

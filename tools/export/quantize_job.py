@@ -111,16 +111,13 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
 def chosen_group_size(config: dict[str, Any], scheme: str, asked: int, keep: Sequence[str] = ()) -> int:
     """The group size that will be used; 0: one scale per output channel, as 8-bit schemes have unless asked.
 
-    Raises StepFailed for one that does not divide the inputs of every layer, or is not the format's own, and for a
-    format whose blocks the layers do not fill.
+    Raises StepFailed for one that does not divide the inputs of every layer, or is not the format's own.
     """
     kind = SCHEMES[scheme]
-    if misfit := kind.misfit(config, keep):
-        raise StepFailed(misfit)
-    if asked in (0, kind.columns):
+    if not asked:
         return kind.group_of(config)
     if kind.smooths or kind.codes:
-        raise StepFailed(f"{scheme} has one scale for {kind.shared}; set group_size=0")
+        raise StepFailed(f"{scheme} has one scale for an output channel; set group_size=0")
     if group_size_for(config, asked) != asked:
         fitting = group_size_for(config) or "0 (per channel)"
         raise StepFailed(f"group_size={asked} does not divide every layer of this model; try group_size={fitting}")

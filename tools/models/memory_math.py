@@ -309,7 +309,6 @@ def quantized_weight_bytes(
     bits: int,
     group_size: int = 0,
     kept: Collection[str] = (),
-    scale_bytes: int = _BF16,
 ) -> int:
     """Of a quantized model's tensors: its projections at so many bits with their scales, and the rest in bf16.
 
@@ -322,7 +321,7 @@ def quantized_weight_bytes(
     stays = (down if "down_proj" in kept else 0) + (out if "o_proj" in kept else 0)
     packed = shape.linear_parameters - stays
     scales = packed // (group_size or shape.hidden)
-    return packed * bits // 8 + scale_bytes * scales + _BF16 * (shape.parameters - packed)
+    return packed * bits // 8 + _BF16 * scales + _BF16 * (shape.parameters - packed)
 
 
 def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _BF16) -> int:

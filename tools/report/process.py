@@ -25,7 +25,7 @@ _REQUEST_SHOWN = (
     "lora_rank", "lora_alpha", "learning_rate", "epochs", "max_steps", "batch_size", "max_seq_len_tokens",
     "precision", "load_in_4bit", "seed",
 )  # fmt: skip
-_RESULT_SHOWN = ("steps", "trainable_parameters", "trained_tokens", "tokens_per_second")
+_RESULT_SHOWN = ("choice", "steps", "trainable_parameters", "trained_tokens", "tokens_per_second")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -11,18 +10,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.fixtures.taught_forms import ALL, INVOICE, QUERY, TABLE, TAGS, TALK, VAT, pools, spec
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.conversation import transcript, turns_of
 from tunesmith.tools.data.draw import draw
-from tunesmith.tools.data.message_checks import drawn_problem, in_message_order
-from tunesmith.tools.data.reading import disagreements
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import spec_text
 from tunesmith.tools.data.spec_suites import write_suites
@@ -298,70 +291,3 @@ def test_two_system_prompts_are_two_behaviours() -> None:
     with pytest.raises(BadInput, match="2 different system prompts"):
         spec(said)
     assert spec(TALK).system_prompts == ("You sell coffee.",) and spec(TALK).system_share == 1
-
-
-SPOKEN = spec(TALK)
-_WORDS = st.text(alphabet="aU:s \n", min_size=1, max_size=12).map(str.strip).filter(bool)
-
-
-@settings(deadline=None)
-@given(st.lists(_WORDS, min_size=1, max_size=5).filter(lambda texts: len(texts) % 2 == 1))
-def test_a_transcript_is_its_turns(texts: list[str]) -> None:
-    turns = [("assistant" if n % 2 else "user", text) for n, text in enumerate(texts)]
-    assert [(str(m["role"]), m["content"]) for m in turns_of(transcript(turns))] == turns
-    assert SPOKEN.text_of(SPOKEN.turns(transcript(turns))) == transcript(turns)
-
-
-BILL = {
-    "vendor": "Kite Ltd", "items[0].article": "ropes", "items[0].count": "2", "items[0].price": "9.50",
-    "items[1].article": "tiles", "items[1].count": "5", "items[1].price": "9.50", "contact": None,
-}  # fmt: skip
-SAID = [
-    ("Kite Ltd: 2 ropes, 9.50 each, and 5 tiles, 9.50 each", ""),
-    ("Kite Ltd: 2 ropes and 5 tiles, 9.50 each", "more often than the message says"),
-    ("Kite Ltd: 2 ropes, 9.50 each, 5 tiles, 9.50 each, 19.00 in all", "'19.00' was not drawn"),
-    ("Kite Ltd: 2 ropes, 9.50 each, 5 rugs, 9.50 each", "items\\[1\\].article"),
-    ("Kite Ltd: 2 ropes, 9.50 each, 5 tiles, 9.50 each, ask tom@example.com", "'tom@example.com' was not drawn"),
-]
-
-
-@pytest.mark.parametrize(("message", "problem"), SAID)
-def test_a_message_says_every_value_of_a_list_and_no_other(message: str, problem: str) -> None:
-    surfaces = {path: value for path, value in BILL.items() if value}
-    found = drawn_problem(spec(INVOICE), BILL, surfaces, message)
-    assert re.search(problem, found) if problem else not found, found
-
-
-def test_a_list_comes_in_the_order_of_its_message() -> None:
-    one = spec(INVOICE)
-    drawn = Draw("w1", (dict(BILL),), ({path: value for path, value in BILL.items() if value},), 0)
-    turned = in_message_order(one, drawn, "5 tiles at 9.50, 2 ropes at 9.50 from Kite Ltd")
-    assert [turned.values[f"items[{n}].article"] for n in (0, 1)] == ["tiles", "ropes"]
-    assert [turned.surfaces[0][f"items[{n}].count"] for n in (0, 1)] == ["5", "2"]
-    assert in_message_order(one, drawn, "2 ropes at 9.50, 5 tiles at 9.50") == drawn
-
-
-def test_a_set_is_read_back_whatever_its_order_and_a_list_with_all_its_items() -> None:
-    one, form = spec(TAGS), form_of(spec(TAGS))
-    (drawn,), (read,), (less,) = (form.parse(f"Topics: {t}.") or [] for t in ("bill, login", "login, bill", "login"))
-    assert not disagreements(one, drawn, "m", read)
-    assert disagreements(one, drawn, "m", less) and disagreements(one, less, "m", drawn)
-    bill = spec(INVOICE)
-    shorter = {path: value for path, value in BILL.items() if not path.startswith("items[1]")}
-    assert disagreements(bill, BILL, "ropes tiles Kite Ltd", shorter)
-    assert disagreements(bill, shorter, "ropes tiles Kite Ltd", BILL)
-
-
-def test_what_the_document_shows_is_a_behaviour() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "behaviours.md").read_text()
-    _, made_of, asked = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
-    examples = []
-    for code in ("04711", "12345", "99887"):
-        examples.append(deepcopy(asked["examples"][0]))
-        examples[-1]["messages"][3]["content"] = f"The one under {code}."
-        examples[-1]["messages"][4]["tool_calls"][0]["function"]["arguments"]["code"] = code
-    called = spec_of({"tools": asked["tools"], "examples": examples}, "document")
-    assert called.conversation and called.answer.template == "cancel" and called.attribute("code").kind == "copied"
-    answer = {"vendor": "Oak", "items": [{"article": "tiles", "count": 2, "price": 10.0}], "total": 11.9, "tags": []}
-    shown = [{"prompt": f"Oak, 2 tiles, 10.00 ({n})", "answer": answer} for n in range(3)]
-    assert form_of(spec_of({**made_of, "examples": shown}, "document")).computes

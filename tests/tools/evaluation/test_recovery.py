@@ -52,17 +52,8 @@ def test_weights_that_were_rounded_one_by_one_get_gptq_before_anything_else(sche
     assert after and "rounding" not in after.fields
 
 
-@pytest.mark.parametrize("scheme", ["NVFP4A16", "MXFP4A16"])
-@pytest.mark.parametrize("name", ["llama 3.1 8b", "qwen3 30b a3b"])
-def test_floats_of_4_bits_get_layers_kept_and_then_fp8_and_never_gptq_or_rows(scheme: str, name: str) -> None:
-    asked, config, way = ASKED | {"scheme": scheme, "rounding": "nearest"}, config_of(name), []
-    while (setting := next_setting(asked, config)) is not None:
-        assert re.search(r"\d", setting.why), setting
-        asked |= setting.fields
-        way.append(tuple(setting.fields))
-    eight = ("scheme", "group_size", "keep")
-    assert way == [("keep",), eight, *([] if "num_experts" in config else [("keep",)])]
-    assert asked["scheme"] == "FP8" and asked["rounding"] == "nearest"
+def test_of_a_format_of_an_earlier_version_nothing_is_proposed() -> None:
+    assert next_setting(ASKED | {"scheme": "NVFP4A16", "rounding": "nearest"}, config_of("llama 3.1 8b")) is None
 
 
 def test_a_wide_layer_first_gets_rows_for_its_hessian() -> None:

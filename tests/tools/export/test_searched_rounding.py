@@ -205,7 +205,7 @@ MIXTURE = LLAMA | {"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per
     [
         ({"scheme": "W8A8"}, LLAMA, "set scheme=W4A16, or rounding=gptq"),
         ({"scheme": "W8A16"}, LLAMA, "set scheme=W4A16, or rounding=gptq"),
-        ({"scheme": "NVFP4A16"}, LLAMA, "set rounding=nearest"),
+        ({"scheme": "FP8"}, LLAMA, "set rounding=nearest"),
         ({"scheme": "W4A16"}, MIXTURE, "the experts of a mixture get GPTQ: set rounding=gptq"),
     ],
 )
@@ -214,7 +214,7 @@ def test_what_a_search_cannot_do_is_refused_by_name_with_what_can(
 ) -> None:
     found = contradictions(QuantizeRequest(rounding="autoround", **asked), config)
     assert any("AutoRound" in refusal and says in refusal for refusal in found), found
-    instead = "nearest" if asked["scheme"] == "NVFP4A16" else "gptq"
+    instead = "nearest" if asked["scheme"] == "FP8" else "gptq"
     works = QuantizeRequest(rounding=instead, **asked)  # type: ignore[arg-type]
     assert contradictions(works, config) == ()
 
