@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -98,6 +99,18 @@ def project(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(bundled / "suites" / "target.yaml", folder / "my-cases.yaml")
     shutil.copy(bundled / "behaviour.yaml", folder / "my-behaviour.yaml")
     shutil.copy(bundled / "rehearsal.txt", folder / "rehearsal.txt")
+    pairs = [(f"A letter of {day} {month} about the garden", f"Noted: {day} {month}.") for day in range(1, 9)
+             for month in ("May", "June", "July")]  # fmt: skip
+    (folder / "my-letters.jsonl").write_text(
+        "".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs)
+    )
+    shown = yaml.safe_load((folder / "my-behaviour.yaml").read_text())["examples"]
+    rows = [{"question": f"{one['prompt']} No. {n}", "reply": one["answer"]} for one in shown for n in range(8)]
+    with (folder / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["question", "reply"])
+        writer.writeheader()
+        writer.writerows(rows[::2])
+    (folder / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1::2]))
     return folder
 
 
