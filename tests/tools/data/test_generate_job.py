@@ -28,8 +28,8 @@ pytestmark = pytest.mark.heavy
 STUB, RUN = str(FIXTURES / "stub_writer.py"), "r1"
 ROWS, NEAR, REHEARSAL = 30, 6, 10
 ORDINARY = NEAR + REHEARSAL
-TRIED = 37
-"""Requests with which the reader is tried out, at most."""
+TRIED = 26
+"""Requests with which the reader is tried out: two labels of five examples, and sixteen ordinary prompts."""
 FIELDS = {"rows": ROWS, "near_miss_rows": NEAR, "rehearsal_rows": REHEARSAL, "concurrency": 4}
 
 
