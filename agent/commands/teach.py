@@ -128,7 +128,9 @@ def _read(
     marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
     if not (words.say or {"when", "what"} & said_parts(path)):
         return Read(verified(words, stated).spec, "", verified(words, stated).left_out)
-    why = "no model answers here, and none is started for it"
+    why = "no model answers here" + (
+        "" if may_start else ", and --plan-only starts none: without it, one is after a yes"
+    )
     try:
         if endpoint := reading.ready(settings):
             out.say(f"{endpoint.model} reads your words")
