@@ -139,6 +139,8 @@ def _read(
             return reading.read_once_started(settings, ws, run_steps.approver_of(args, out), marked, stated)
     except (BadInput, StepFailed) as error:
         why = str(error)
+    finally:
+        out.let_go()
     if sys.stdin.isatty() and sys.stderr.isatty():
         out.say(f"no model reads your words ({why}); six questions instead:")
         try:
