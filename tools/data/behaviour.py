@@ -31,7 +31,6 @@ IMPORTED = "imported"
 _DEMO = "demo"
 _SHOWN = 12
 _MAX_REHEARSAL_BYTES = 10 << 20
-_SAID = ("when", "what", "never")
 
 
 def behaviour_folder(name: str) -> Path:

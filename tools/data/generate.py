@@ -42,6 +42,8 @@ _TOKENS_PER_FACT = 28
 """Of a message that goes on after a fact, second tries included."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
+_USUAL_TOKENS = 40
+"""That a row takes to write and to read back, where no behaviour is known."""
 _ROUNDS, _REQUESTS_PER_ROW = 1.15, 2.0
 """Some rows are written and read again; a row is written and read."""
 _ANSWERS_A_ROW = 3
@@ -173,6 +175,13 @@ def rows_written(request: GenerateRequest, spare: float) -> int:
 def near_misses_wanted(request: GenerateRequest) -> int:
     """Near misses to be made; half as many as there are test cases become cases too."""
     return 0 if request.preview or not request.near_miss_rows else request.near_miss_rows + request.held_out // 2
+
+
+def usual_context(facts: Facts) -> GenerateContext:
+    """A behaviour of short answers, with as many rehearsal prompts as are asked for."""
+    return GenerateContext(
+        "a behaviour", {"rehearsal prompts": ""}, GenerateRequest().rehearsal_rows, _USUAL_TOKENS, ()
+    )
 
 
 def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
@@ -342,6 +351,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    usual_context=usual_context,
     settable=("rows", "writer"),
     spends=True,
     lasting=("behaviour", "writer", "held_out", "rehearsal_rows", "temperature"),
