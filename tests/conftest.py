@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         os.environ.pop("PYTHONPATH", None)
         if before is not None:
             os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def cold_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started as the launcher starts them, with all their imports."""
+    monkeypatch.setattr(launcher, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")
