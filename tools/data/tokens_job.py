@@ -34,5 +34,5 @@ def row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Trainin
     every = [*rows, *varied]
     for start in range(0, len(every), _AT_ONCE):  # all at once would be gigabytes of 100,000 rows
         texts = [rendered(row) for row in every[start : start + _AT_ONCE]]
-        lengths += map(len, tokenizer(texts, addspecial_tokens=False)["input_ids"])
-    return {"tokens_per_row": round(sum(lengths[: len(rows)]) / len(rows)), "longestrow_tokens": max(lengths)}
+        lengths += map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    return {"tokens_per_row": round(sum(lengths[: len(rows)]) / len(rows)), "longest_row_tokens": max(lengths)}
