@@ -102,7 +102,7 @@ def test_a_prompt_of_the_behaviour_is_used_without_a_system_message(ws: Workspac
     assert NO_SYSTEM in steps_of(ws, run, "evaluate", **fields)
     run_step(ws, StepRequest("evaluate", fields, run), say_yes).done()
     assert sum("strict JSON" in messages[0][1] for messages in asked(ws)) == 1
-    assert {role for messages in asked(ws) for role, _ in messages} == {"user", "assistant"}
+    assert {role for messages in asked(ws) for role, _ in messages} == {"user"}
 
 
 @pytest.mark.parametrize("template", [REFUSING, TEMPLATE])
