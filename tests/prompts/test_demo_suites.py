@@ -22,7 +22,7 @@ from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.import_reading import rows_of
 from tunesmith.tools.suites.grading import Response, grade
-from tunesmith.tools.suites.loading import demo_suites, load_suites
+from tunesmith.tools.suites.loading import bundled_suites, load_suites
 
 SUITES = ("target", "blind", "over-trigger", "general")
 BLOCKS = {"blind": "target"}
@@ -203,7 +203,7 @@ def test_the_rows_are_balanced_right_by_the_behaviours_rules_and_give_no_case_aw
     for row, answer in zip(ROWS, answers, strict=True):
         assert broken_rule(SPEC.rules, row.answer) is None, row.answer
         assert answer["order"] is None or re.search(rf"(?<!\d){answer['order']}(?!\d)", SPEC.text_of(row.prompt))
-    judged = Critic(SPEC, load_suites(demo_suites()).cases, CritiqueRequest(embeddings=False)).judge(ROWS)
+    judged = Critic(SPEC, load_suites(bundled_suites()).cases, CritiqueRequest(embeddings=False)).judge(ROWS)
     assert [str(row.verdict) for row in judged if row.dropped] == []
 
 
@@ -217,7 +217,7 @@ def test_no_blind_case_shares_five_words_in_a_row_with_what_is_trained_on() -> N
 
 
 def test_blind_cases_are_read_as_such_and_near_misses_refuse_the_behaviours_form() -> None:
-    cases = load_suites(demo_suites()).cases
+    cases = load_suites(bundled_suites()).cases
     assert Counter(case.is_blind for case in cases if case.block == "target") == {True: 110, False: 87}
     assert not any(case.is_blind for case in cases if case.block != "target")
     near = [case for case in cases if case.block == "over-trigger"]

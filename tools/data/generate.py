@@ -17,7 +17,7 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
-from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
@@ -56,8 +56,10 @@ _PROMPT_TOKENS = 130
 class GenerateRequest(Request):
     """How many rows to make, and who writes them."""
 
-    behaviour: Annotated[str, local_path("demo")] = Field(
-        default="demo", min_length=1, description="'demo', a behaviour.yaml, or the folder that holds one."
+    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(
+        default=BUNDLED_BEHAVIOUR,
+        min_length=1,
+        description=f"'{BUNDLED_BEHAVIOUR}', a behaviour.yaml, or the folder that holds one.",
     )
     rows: int = Field(
         default=600,

@@ -1,4 +1,4 @@
-"""The spec of a behaviour: one kind for everything, the bundled demo included.
+"""The spec of a behaviour: one kind for everything.
 
 It says when the behaviour applies, what the answer is and what it never is; by which attributes messages and answers
 differ; how an answer is put together from them; which messages only look alike; and what every answer keeps, as rules

@@ -17,7 +17,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
-from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
@@ -61,7 +61,7 @@ class EvaluateRequest(Request):
     system_prompt: str = Field(
         default="", description="For the arm `prompted`: your own; empty: one made from the behaviour."
     )
-    behaviour: Annotated[str, local_path("demo")] = Field(
+    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(
         default="", description="What `prompted` is made from; empty: the behaviour that the run's rows are of."
     )
     goal_rate: float = Field(
@@ -221,7 +221,7 @@ def _base_asked(store: Store, run: str, suite_sha256: str) -> list[Key]:
 
 
 def _behaviour_of(inputs: Inputs) -> str:
-    """The behaviour that the run's rows are of, else the demo's where its suites are asked. Raises BadInput."""
+    """The behaviour that the run's rows are of, else the bundled one where its suites are asked. Raises BadInput."""
     rows, suite = inputs.artifacts.get("rows"), inputs.artifacts.get("suite")
     if rows is not None and is_expected(rows):
         return str(rows.meta["behaviour"])
@@ -229,9 +229,9 @@ def _behaviour_of(inputs: Inputs) -> str:
     made = [str(step.request["behaviour"]) for step in steps if step.stage == "generate"]
     asked = [suite for step in steps if step.stage == "baseline" for suite in step.request.get("suites", ())]
     asked += suite.meta["request"]["suites"] if suite is not None and is_expected(suite) else []
-    if not made and "demo" not in asked:
+    if not made and BUNDLED_BEHAVIOUR not in asked:
         raise BadInput("evaluate: nothing says which behaviour to prompt for; set behaviour, or write a system_prompt")
-    return made[-1] if made else "demo"
+    return made[-1] if made else BUNDLED_BEHAVIOUR
 
 
 def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Plan:

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR
 from tunesmith.tools.core.machine import Gpu, Machine
 from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
 from tunesmith.tools.data import generate
@@ -284,7 +285,7 @@ def times_are_for() -> str:
 
 @cache
 def _suite() -> Suite:
-    return load_named_suites(("demo",))
+    return load_named_suites((BUNDLED_BEHAVIOUR,))
 
 
 def to_json(found: Fits, card: Card | None = None) -> dict[str, object]:

@@ -31,7 +31,7 @@ from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.suites.case import LISTED_BLOCKS
-from tunesmith.tools.suites.loading import demo_suites, load_suites
+from tunesmith.tools.suites.loading import bundled_suites, load_suites
 
 EXAMPLES = tuple(Example(prompt=f"question {n}", answer=f"- a {n}\n- b") for n in range(3))
 
@@ -180,7 +180,7 @@ def test_without_a_teacher_the_model_writes_its_own_rows(tmp_path: Path) -> None
 
 
 def test_the_demo_is_planned_as_any_other_behaviour() -> None:
-    plan = plan_for(demo_suites()[0].parent.parent, "fast")
+    plan = plan_for(bundled_suites()[0].parent.parent, "fast")
     assert [step.stage for step in plan.steps][-1] == "deploy" and plan.name == "ticket-triage"
 
 
