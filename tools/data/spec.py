@@ -62,7 +62,6 @@ class Value(Frozen):
     weight: float = Field(default=1, gt=0)
     phrases: tuple[str, ...] = ()  # as `Spec.situations`
     words: tuple[str, ...] = ()
-    """Word beginnings that give this value away: no message of another value holds one."""
     between: tuple[int, int] | None = Field(default=None, exclude_if=_says_nothing)
     """Where a number of the message decides it: the lowest and the highest that has this value."""
 

@@ -64,7 +64,7 @@ def test_rows_as_they_are_made_are_kept() -> None:
 def test_a_rows_text_may_not_be_that_of_any_case_of_any_block() -> None:
     target = [case for case in CASES if case.block == "target"]
     ticket = str(target[0].vars[DEMO.slot])
-    assert reasons(asking(generated(0), ticket.upper() + " "))[0].startswith(("leak", "label", "off-topic", "value"))
+    assert reasons(asking(generated(0), ticket.upper() + " "))[0].startswith(("leak", "label", "value"))
     general = next(case for case in CASES if case.block == "general")
     assert reasons(rehearsal(str(general.messages[-1]["content"]), "Well."))[0].startswith("leak")
 

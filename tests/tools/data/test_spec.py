@@ -124,7 +124,7 @@ def test_a_file_of_facts_from_an_earlier_version_is_read_and_nothing_is_written_
     """And the digest of every other spec is what it was when there were such files: rows stay bound to theirs."""
     assert Spec.model_validate(KNOTS).sha256 == "9b9a29cb7d03cc8664c7e2ac65878a07ad1ec31c462971a26aaedb2596bea518"
     document = copy.deepcopy(KNOTS)
-    document["attributes"][0]["values"]["clove"]["phrases"] = ["to a pole"]
+    document["attributes"][0]["values"]["clove"] |= {"phrases": ["to a pole"], "words": ["pole"]}
     document["attributes"][1] |= {"sentences": ["It is {ref}."], "inline": [" ({ref})"]}
     document |= {"situations": [{"id": "x", "facts": ["it slips"]}], "writing": {"go_on": "Write.", "joiners": [" so"]}}
     (tmp_path / "behaviour.yaml").write_text(yaml.safe_dump(document))
