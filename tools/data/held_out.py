@@ -199,7 +199,7 @@ def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]
 
 
 def _seed_rows(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]) -> dict[str, str]:
-    """Row → the first row that it shares a drawn open value with, directly or through others."""
+    """Row → the first row that it shares a request or a drawn open value with, directly or through others."""
     seeds: dict[str, str] = {}
     owner: dict[str, str] = {}
     for row in rows:
@@ -215,7 +215,10 @@ def _made_from(spec: Spec, row: TrainingRow) -> set[str]:
     if (drawn := row.attributes.draw) is None:
         return set()
     open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record)]
-    return {f"value {normal(value, digits_count=True)}" for a, value in open_ if a.kind in ("copied", "text") and value}
+    values = {
+        f"value {normal(value, digits_count=True)}" for a, value in open_ if a.kind in ("copied", "text") and value
+    }
+    return values | ({f"request {told}"} if (told := drawn.told.get("request")) else set())
 
 
 def can_be_asked(spec: Spec, row: TrainingRow) -> bool:
