@@ -14,7 +14,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
-from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import (
     Estimate,
@@ -64,9 +64,10 @@ class BaselineRequest(Request):
     """Which suites to run on the base."""
 
     suites: tuple[SuiteName, ...] = Field(
-        default=("demo",),
+        default=(BUNDLED_BEHAVIOUR,),
         min_length=1,
-        description=f"promptfoo-format files, 'demo' for the bundled behaviour's own, or {' and '.join(BUNDLED)}.",
+        description=f"promptfoo-format files, '{BUNDLED_BEHAVIOUR}' for the bundled behaviour's own, or "
+        f"{' and '.join(BUNDLED)}.",
     )
     held_out: bool = Field(
         default=False, description="Ask too what critique held out of the run's rows: cases whose answers are known."
