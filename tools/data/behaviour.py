@@ -29,7 +29,6 @@ IMPORTED = "imported"
 """What rows are of that came without a behaviour."""
 _SHOWN = 12
 _MAX_REHEARSAL_BYTES = 10 << 20
-_SAID = ("when", "what", "never")
 
 
 def behaviour_folder(name: str) -> Path:

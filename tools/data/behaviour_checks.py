@@ -36,8 +36,6 @@ _QUESTION = re.compile(
 _QUESTION_SHARE = 0.5
 """Of a message's sentences: from here on it asks, and tells nothing."""
 _ANSWERED_LIKE_US = 0.6
-_TEXT_GROUNDED = 0.2
-"""Of the words of a free text in an answer: so many stand in the message, or it speaks of something else."""
 
 
 class BehaviourChecks:

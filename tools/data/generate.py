@@ -40,6 +40,8 @@ from tunesmith.tools.serving.budget import (
 PREVIEW_ROWS = 5
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
+_USUAL_TOKENS = 40
+"""That a row takes to write and to read back, where no behaviour is known."""
 _ROUNDS = 1.15
 """Some rows are written and read again."""
 _ANSWERS_A_ROW = 3
@@ -173,6 +175,13 @@ def rows_written(request: GenerateRequest, spare: float) -> int:
 def near_misses_wanted(request: GenerateRequest) -> int:
     """Near misses to be made; half as many as there are test cases become cases too."""
     return 0 if request.preview or not request.near_miss_rows else request.near_miss_rows + request.held_out // 2
+
+
+def usual_context(facts: Facts) -> GenerateContext:
+    """A behaviour of short answers, with as many rehearsal prompts as are asked for."""
+    return GenerateContext(
+        "a behaviour", {"rehearsal prompts": ""}, GenerateRequest().rehearsal_rows, _USUAL_TOKENS, ()
+    )
 
 
 def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
@@ -346,6 +355,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    usual_context=usual_context,
     settable=("rows", "writer"),
     spends=True,
     lasting=("behaviour", "writer", "held_out", "rehearsal_rows", "temperature"),

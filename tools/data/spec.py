@@ -41,8 +41,6 @@ ATTRIBUTES_MAX = 30
 _TOKENS_PER_CHAR = 0.4
 ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
 """Of an example: a longer answer is more than a model is given tokens for."""
-_LONG_MESSAGE = 1_200
-"""Characters of an example's message from which messages are documents."""
 
 
 def tokens_for(characters: int) -> int:
@@ -196,11 +194,6 @@ class Spec(Description):
     def conversation(self) -> bool:
         """Whether messages are conversations of several turns, as transcripts."""
         return any(example.conversation for example in self.examples)
-
-    @property
-    def long_messages(self) -> bool:
-        """Whether messages are documents, of which a writer is asked for one at a time."""
-        return max(len(example.prompt) for example in self.examples) > _LONG_MESSAGE
 
     @property
     def message_tokens(self) -> int:

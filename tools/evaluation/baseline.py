@@ -57,7 +57,7 @@ from tunesmith.tools.serving.budget import (
 )
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Case, Suite
-from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites
+from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites, usual_suite
 
 
 class BaselineRequest(Request):
@@ -306,6 +306,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    usual_context=lambda facts: BaselineContext(usual_suite()),
     settable=("cases_per_block",),
     lasting=(
         "suites",

@@ -44,7 +44,7 @@ from tunesmith.tools.serving.budget import (
 )
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Case, Suite
-from tunesmith.tools.suites.loading import load_named_suites, read_suite
+from tunesmith.tools.suites.loading import load_named_suites, read_suite, usual_suite
 
 # Arm → the stage that makes what it serves.
 _MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
@@ -359,6 +359,7 @@ STAGE = Stage(
     EvaluateResult,
     plan,
     inspect_inputs,
+    usual_context=lambda facts: EvaluateContext(usual_suite()),
     settable=("arm",),
     identified_by=("arm",),
     works_on=lambda request: request.arm if request.arm in _MAKERS else "",

@@ -58,6 +58,12 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
 
 
 @cache
+def usual_suite() -> Suite:
+    """The cases of a run that names none."""
+    return load_named_suites((BUNDLED_BEHAVIOUR,))
+
+
+@cache
 def _parsed_bundled(name: str) -> Parsed:
     """A plan that is priced for several bases reads these a dozen times."""
     from tunesmith.tools.suites.parse import parse_suite
