@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.train_job import LoraSettings, train_lora
 from tunesmith.tools.training.trained import Trained
@@ -16,9 +21,9 @@ from tunesmith.tools.training.trained import Trained
 pytestmark = pytest.mark.lab
 
 SETTINGS = LoraSettings(
-    lora_rank=4, lora_alpha=8, learning_rate=5e-3, epochs=1, batch_size=5, save_steps=2, precision="fp32"
+    lora_rank=4, lora_alpha=8, learning_rate=5e-3, epochs=1, batch_size=8, micro_batch=2, save_steps=1, precision="fp32"
 )
-"""24 rows: the last of five steps has four of them, which three ranks cannot share evenly."""
+"""Of 25 rows the last of four steps has one alone: a rank has none then."""
 
 
 class Asked:
@@ -28,9 +33,9 @@ class Asked:
         self.base, self.rows, self.out = base, rows, out
         self.points: dict[tuple[str, float], float] = {}
         self.pid, self.log = 0, list[str]()
-        out.mkdir()
+        out.mkdir(exist_ok=True)
 
-    def train(self, settings: LoraSettings, at_step: Any = lambda step: None) -> Trained:
+    def train(self, settings: LoraSettings, at_step: Callable[[float], object] = lambda step: None) -> Trained:
         options: dict[str, Any] = {
             "valid_path": self.rows,
             "checkpoints_dir": self.out / "checkpoints",
@@ -48,18 +53,67 @@ class Asked:
         return sorted(psutil.Process(self.pid).children(), key=lambda process: int(process.environ()["RANK"]))
 
 
-def test_ranks_compute_the_steps_of_one_process(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def rows(rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A row more than three whole steps, a few of them rehearsal."""
+    lines = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    for row in lines[::5]:
+        row["origin"] = "rehearsal"
+    path = tmp_path_factory.mktemp("rows") / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*lines, lines[1]]))
+    return path
+
+
+def adapter(asked: Asked) -> dict[str, Any]:
     from safetensors.torch import load_file
 
-    results, adapters, curves = [], [], []
-    for cards in (1, 2):
-        asked = Asked(tiny_llama, rows_file, tmp_path / str(cards))
-        results.append(asked.train(replace(SETTINGS, cards=cards)))
-        adapters.append(load_file(asked.out / "adapter" / "adapter_model.safetensors"))
-        curves.append(asked.points)
-    assert curves[0].keys() == curves[1].keys()
-    for point, value in curves[0].items():
-        assert curves[1][point] == pytest.approx(value, abs=1e-4), point
-    assert results[0].validation_loss == pytest.approx(results[1].validation_loss, abs=1e-4)
-    for name, tensor in adapters[0].items():
-        assert (adapters[1][name] - tensor).abs().max() < 1e-4, name
+    tensors: dict[str, Any] = load_file(asked.out / "adapter" / "adapter_model.safetensors")
+    return tensors
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from tests.tools.training.test_ranks import SETTINGS, Asked, replace
+base, rows, out = map(Path, sys.argv[1:])
+Asked(base, rows, out).train(replace(SETTINGS, cards=2), at_step=lambda step: print(step, flush=True))
+"""
+
+
+def test_two_ranks_compute_the_steps_of_one_process_and_killed_anywhere_they_go_on(
+    tiny_llama: Path, rows: Path, tmp_path: Path
+) -> None:
+    alone = Asked(tiny_llama, rows, tmp_path / "alone")
+    expected = alone.train(SETTINGS)
+    asked, settings = Asked(tiny_llama, rows, tmp_path / "ranks"), replace(SETTINGS, cards=2)
+    for rank in (1, 0):
+        ranks: list[psutil.Process] = []
+
+        def kill(step: float, rank: int = rank, ranks: list[psutil.Process] = ranks) -> None:
+            if not ranks:
+                ranks.extend(asked.ranks())
+                ranks[rank].kill()
+
+        with pytest.raises(StepFailed, match=rf"^rank {rank} of the training was killed by signal 9 .*run --resume"):
+            asked.train(settings, at_step=kill)
+        assert len(ranks) == 2 and not any(process.is_running() for process in ranks), "nothing is left running"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, *map(str, (tiny_llama, rows, asked.out))], stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout and worker.stdout.readline()
+    left = psutil.Process(worker.pid).children(recursive=True)
+    worker.kill()
+    worker.wait()
+    assert len(left) == 3 and psutil.wait_procs(left, timeout=60)[1] == [], (
+        "the launcher and the ranks end by themselves"
+    )
+    trained = asked.train(settings)
+    assert any(line.startswith("going on from checkpoint-") for line in asked.log)
+    assert (trained.steps, trained.best_step) == (expected.steps, expected.best_step)
+    assert trained.validation_loss_before == pytest.approx(expected.validation_loss_before, abs=1e-4)
+    assert trained.validation_kl == pytest.approx(expected.validation_kl, abs=1e-4)
+    assert {x for name, x in asked.points if name == "loss"} >= {1, 2}
+    for point, value in asked.points.items():
+        assert value == pytest.approx(alone.points[point], abs=1e-4), point
+    tensors = adapter(alone)
+    assert all((tensors[name] - tensor).abs().max() < 1e-4 for name, tensor in adapter(asked).items())
