@@ -40,8 +40,7 @@ from tunesmith.tools.serving.budget import (
     lora_rank_served,
     measured_with,
     need_vllm,
-    serving_cards,
-    serving_memory,
+    server_of,
     split_steps,
 )
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
@@ -262,16 +261,14 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
     judged, read = Seconds(answer=models.seconds(every, request.repeats)), likelihood_seconds(facts, served, made, both)
-    rank = lora_rank_served(made) if both else 0
-    cards = serving_cards(facts, served, bench.context_tokens, rank=rank)
-    server = serving_memory(served, bench.context_tokens, rank=rank, cards=cards)
+    server = server_of(facts, served, bench.context_tokens, rank=lora_rank_served(made) if both else 0)
     peaks = models.peaks(server, on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
     seconds = _answering_seconds(request, facts, served, every, bench, judged, read, proof.seconds, tries=tries)
     price = estimate(
         "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **proof.peaks,
-        disk_bytes=8192 * len(every) * request.repeats, like=request.arm, cards=cards,
+        disk_bytes=8192 * len(every) * request.repeats, like=request.arm, cards=server.cards,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
     fitting = bases_served(facts, context_tokens=bench.context_tokens) if lacks else ()
@@ -285,7 +282,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
             _served_by(request.arm, beside=both),
             *(measured_with(measured) if both else ()),
             *bench.steps,
-            *split_steps(cards),
+            *split_steps(server.cards),
             *context.prompted.steps,
             *proof.steps,
             *models.steps(every, served.path),

@@ -30,8 +30,7 @@ from tunesmith.tools.serving.bench import Bench, bench_of, bench_of_run, positio
 from tunesmith.tools.serving.budget import (
     lora_rank_served,
     need_vllm,
-    serving_cards,
-    serving_memory,
+    server_of,
     shorter_context,
     split_steps,
     starting_seconds,
@@ -187,8 +186,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     facts = replace(facts, served=frozenset()) if facts.serves_on_gpu else facts
     _refuse_longer_than_known(request, base or made)
     alone = replace(facts, machine=context.alone)
-    cards = serving_cards(alone, base or made, request.context_tokens, rank=rank, asked=request.cards)
-    server = serving_memory(base or made, request.context_tokens, rank=rank, cards=cards)
+    server = server_of(alone, base or made, request.context_tokens, rank=rank, asked=request.cards)
     price = estimate(
         "deploy",
         facts,
@@ -197,11 +195,10 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         rates=facts.serving_rates,
         like="",
         **serving_peaks(server, on_gpu=facts.serves_on_gpu),
-        cards=cards,
+        cards=server.cards,
     )
-    lacks = lacks_memory(price, context.alone)
+    lacks, now = lacks_memory(price, context.alone), context.deployed
     fitting = shorter_context(alone, base or made, request.context_tokens, rank=rank) if lacks else ()
-    now = context.deployed
     port = taken_over(request, now)
     return Plan(
         stage="deploy",
@@ -217,7 +214,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
             f"take conversations of up to {request.context_tokens} tokens"
             + (", as it was measured" if request.context_tokens == bench.context_tokens else ""),
             *bench.serving_steps,
-            *split_steps(cards),
+            *split_steps(server.cards),
             "ask it one case of the suite",
         ),
         request=request.model_dump(mode="json"),

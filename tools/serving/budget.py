@@ -164,6 +164,14 @@ def serving_cards(
     return asked or measured_on or fewest_cards(needs, config, facts, group_size=group) or 1
 
 
+def server_of(
+    facts: Facts, model: Artifact, context_tokens: int = CONTEXT_TOKENS, *, rank: int | None = None, asked: int = 0
+) -> ServerMemory:
+    """Peak of a server of a model on as many cards as it is split over here."""
+    cards = serving_cards(facts, model, context_tokens, rank=rank, asked=asked)
+    return serving_memory(model, context_tokens, rank=rank, cards=cards)
+
+
 def split_steps(cards: int) -> tuple[str, ...]:
     """What a plan says of a model that is served on several cards."""
     return (f"vLLM splits the model over {cards} cards (--tensor-parallel-size), the same for every arm",) * (cards > 1)

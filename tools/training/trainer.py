@@ -182,12 +182,8 @@ def _trainer_class(
     loss: LossSettings, settings: LoraSettings, fingerprint: str, validate: Callable[[int], Validation]
 ) -> Any:
     """An SFTTrainer of this loss, a step at a time."""
-    import torch
-    from accelerate.utils import gather_object
 
-    class Trainer(_careful(settings, fingerprint, validate)):  # type: ignore[misc]
-        base_states: Mapping[int, Any] = {}
-
+    class Trainer(_sharing(_careful(settings, fingerprint, validate), loss)):  # type: ignore[misc]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
@@ -214,6 +210,22 @@ def _trainer_class(
             for name, value in self._together(self._step_losses).curves().items():
                 self._metrics["train"][name].append(value)
             return total
+
+        def _set_signature_columns_if_needed(self) -> None:
+            super()._set_signature_columns_if_needed()
+            columns: list[str] = self.__dict__["_signature_columns"]
+            self._signature_columns = list(dict.fromkeys([*columns, *_OWN_COLUMNS]))
+
+    return Trainer
+
+
+def _sharing(careful: Any, loss: LossSettings) -> Any:
+    """Such a trainer whose ranks share the rows of a batch, trained on or measured."""
+    import torch
+    from accelerate.utils import gather_object
+
+    class Sharing(careful):  # type: ignore[misc]
+        base_states: Mapping[int, Any] = {}
 
         def _own_rows(self, inputs: Any) -> list[int]:
             """Places of the rows of a batch that this rank computes."""
@@ -249,12 +261,7 @@ def _trainer_class(
             self.model.train(was_training)
             return losses
 
-        def _set_signature_columns_if_needed(self) -> None:
-            super()._set_signature_columns_if_needed()
-            columns: list[str] = self.__dict__["_signature_columns"]
-            self._signature_columns = list(dict.fromkeys([*columns, *_OWN_COLUMNS]))
-
-    return Trainer
+    return Sharing
 
 
 def _whole_batches(loader: Any) -> Any:
