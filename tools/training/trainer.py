@@ -224,7 +224,7 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
     import torch
     from accelerate.utils import gather_object
 
-    class Sharing(careful):  # type: ignore[misc]
+    class Sharing(careful):
         base_states: Mapping[int, Any] = {}
 
         def _own_rows(self, inputs: Any) -> list[int]:
