@@ -22,6 +22,8 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.train_job import train_lora
 
 _ME = "tunesmith.tools.training.rank_job"
+_ONE_WRITE = 2000
+"""Characters of a failure: more would not reach a pipe in one piece, which the ranks share."""
 
 
 def launch_arguments(cards: int, cores: int, arguments: Sequence[str]) -> list[str]:
@@ -58,7 +60,8 @@ def main() -> int:
             return _train(request, tell)
         except Exception as error:
             traceback.print_exc()
-            tell("failed", str(error) if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}")
+            text = str(error) if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}"
+            tell("failed", text[:_ONE_WRITE])
             return 1
 
 

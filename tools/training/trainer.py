@@ -223,6 +223,7 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
     """Such a trainer whose ranks share the rows of a batch, trained on or measured."""
     import torch
     from accelerate.utils import gather_object
+    from transformers.trainer_pt_utils import LengthGroupedSampler
 
     class Sharing(careful):
         base_states: Mapping[int, Any] = {}
@@ -235,6 +236,13 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
         def _together(self, losses: Sequence[BatchLoss]) -> BatchLoss:
             """The sums over all ranks, the same in each."""
             return BatchLoss.together(gather_object([BatchLoss.together(losses)]))
+
+        def _get_train_sampler(self, *args: Any) -> Any:
+            """One that groups by length draws from what each process drew before: ranks would part company."""
+            sampler = super()._get_train_sampler(*args)
+            if self.accelerator.num_processes > 1 and isinstance(sampler, LengthGroupedSampler):
+                sampler.generator = torch.Generator().manual_seed(self.args.data_seed)
+            return sampler
 
         def get_train_dataloader(self) -> Any:
             return _whole_batches(super().get_train_dataloader())
