@@ -248,7 +248,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         raise BadInput("evaluate: system_prompt belongs to arm=prompted")
     if request.arm == "prompted":
         request = request.model_copy(update={"behaviour": context.prompted.behaviour})
-    models = context.models
+    models, bench = context.models, bench_of(facts.artifacts)
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
     candidates_ = context.prompted.candidates
@@ -256,7 +256,6 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = measured if request.arm in ("adapter", "prompted") or made is None else made
     both = served is measured
-    bench = bench_of(facts.artifacts)
     request = _sampled_as_the_base(request, context, bench, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]

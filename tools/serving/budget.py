@@ -174,7 +174,7 @@ def server_of(
 
 def split_steps(cards: int) -> tuple[str, ...]:
     """What a plan says of a model that is served on several cards."""
-    return (f"vLLM splits the model over {cards} cards (--tensor-parallel-size), the same for every arm",) * (cards > 1)
+    return (f"vLLM splits the model over {cards} cards (--tensor-parallel-size)",) * (cards > 1)
 
 
 def one_box(price: Estimate, machine: Machine, fitting: Sequence[Fitting]) -> tuple[str, ...]:
