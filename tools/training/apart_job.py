@@ -84,11 +84,13 @@ def train_apart(
 def _environment(cards: int) -> list[str]:
     gpus = measure_gpus()
     # A trainer that sees more than its own card would share its batch with it.
-    env = TORCH_ENV | pinning(gpus, cards) | (_RANKS_ENV if cards > 1 else {})
+    env = {**TORCH_ENV, **pinning(gpus, cards), **(_RANKS_ENV if cards > 1 else {})}
     if trains_on_cpu() or not gpus:
         from tunesmith.tools.cpu.settings import COMPUTING
 
         env |= COMPUTING
+        if cards > 1:  # accelerate would name it cpu:0, where torch restores no tensor of a checkpoint
+            env["ACCELERATE_TORCH_DEVICE"] = "cpu"
     return ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items())]
 
 
