@@ -63,6 +63,7 @@ def test_vllm_splits_whole_heads_whole_groups_and_copies_of_key_value_heads(card
     assert splits(small, cards) is (cards in (1, 2, 4, 8))
     assert splits(small, cards, group_size=128) is (cards in (1, 2, 4, 8))
     assert splits({**small, "intermediate_size": 512}, cards, group_size=128) is (cards in (1, 2, 4))
+    assert splits({**small, "num_attention_heads": 6}, cards) is (cards in (1, 2))
     assert splits({**small, "num_key_value_heads": 3, "num_attention_heads": 6}, cards) is (cards == 1)
 
 
@@ -84,6 +85,8 @@ def test_a_server_sees_its_cards_alone_and_the_fullest_of_them_says_what_it_may_
     plant(monkeypatch)
     cards = [gpu(0, free=12), gpu(1, free=23), gpu(2, free=5), gpu(3, free=22)]
     assert server_environment(cards, 2)["CUDA_VISIBLE_DEVICES"] == "GPU-1f00,GPU-3f00"
+    here = replace(machine(), gpus=tuple(cards))
+    assert [here.vram_free_on(n) / GIB for n in (1, 2, 4, 5)] == [23, 22, 5, 0]
     two = SPEC.model_copy(update={"cards": 2})
     assert claim(two, cards, alone=False) == claim(SPEC, cards[3:], alone=False)
     with pytest.raises(StepFailed, match=r"10\.0 GiB of Card 2, 5\.0 of 24"):

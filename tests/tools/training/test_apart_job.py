@@ -74,7 +74,7 @@ def test_what_the_child_calls_back_with_arrives_and_it_has_the_environment_of_a_
         (TELLING, "ended with exit code 0"),
         (TELLING + 'tell("failed", "no luck; try again"); sys.exit(1)', "^no luck; try again$"),
         # Rank 0 lost its peer, and says so before the launcher says what became of that.
-        (TELLING + LOST + 'tell("died", 1, -9); tell("died", 0, 1)', "^rank 1 of the training was killed by signal 9"),
+        (TELLING + LOST + 'tell("died", 0, 1); tell("died", 1, -9)', "^rank 1 of the training was killed by signal 9"),
         (
             TELLING + LOST + 'tell("died", 0, -15); tell("died", 2, -11)',
             "^rank 2 .* signal 11 .SIGSEGV., .*--resume",

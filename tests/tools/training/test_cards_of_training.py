@@ -101,6 +101,10 @@ def test_every_row_is_computed_by_one_rank_and_none_has_more_than_a_row_beyond_i
     assert max(tokens) - min(tokens) <= max(lengths, default=0)
 
 
+def test_ranks_get_about_as_many_tokens() -> None:
+    assert [rows_of_rank([2, 8, 4, 6], rank, 2) for rank in (0, 1)] == [[1, 0], [3, 2]]
+
+
 def test_accelerate_starts_a_process_a_card_of_this_machine_and_the_cores_are_shared() -> None:
     argv = launch_arguments(2, 8, ["1", "asked.json"])
     assert {"--multi_gpu", "--num_processes=2", "--num_machines=1", "--num_cpu_threads_per_process=4"} <= set(argv)
