@@ -47,7 +47,8 @@ def listed_view(found: Sequence[tuple[KnownBase, Fits]], card: Card | None) -> R
 
 
 def _where(machine: Machine, card: Card | None) -> Iterator[RenderableType]:
-    vram = f"{size(machine.vram_free_bytes)} VRAM and " if machine.gpus else ""
+    each = " on each" if len(machine.gpus) > 1 else ""
+    vram = f"{size(machine.vram_free_bytes)} VRAM{each} and " if machine.gpus else ""
     memory = f"{vram}{size(machine.memory_free_bytes)} RAM"
     unknown = "; the disk of that machine is not known" if card else ""
     yield render.plain(f"{card.name if card else 'this machine'}: {memory}{unknown}")
@@ -80,11 +81,12 @@ def view(answer: Fits, card: Card | None) -> RenderableType:
 
 
 def _row(task: Task) -> list[str]:
+    times = f"{task.cards} × " if task.cards > 1 else ""
     return [
         task.task,
         task.precision,
         "yes" if task.fits else "no",
-        size(task.vram_bytes) if task.vram_bytes else "",
+        times + size(task.vram_bytes) if task.vram_bytes else "",
         size(task.ram_bytes) if task.ram_bytes else "",
         size(task.plan.estimate.disk_bytes),
         duration(task.plan.estimate.seconds),

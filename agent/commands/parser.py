@@ -343,7 +343,7 @@ def _history(commands: _Commands) -> None:
         help="a hub id (owner/name), a folder, a known name, or a size such as 8b; else the bases that are listed",
     )  # fmt: skip
     fits.add_argument("--revision", default="", metavar="COMMIT", help="for a hub id; the newest where none is given")
-    fits.add_argument("--card", default="", metavar="CARD", help="another card, by name or GB: 4090, A10, L4, 24")
+    fits.add_argument("--card", default="", metavar="CARD", help="another card by name or GB, or two: 4090, 24, 2x24")
     _json(fits)
     doctor = _add(commands, "doctor", "what this machine, what is installed, and the served driver can really do")
     doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")

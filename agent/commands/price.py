@@ -36,13 +36,19 @@ def price_lines(plan: Plan, step: str, *, resumed: bool = False, with_hash: bool
     price = plan.estimate
     memory = Text("RAM ") + _need(price.peak_ram_bytes, plan.free_ram_bytes)
     if price.peak_vram_bytes or plan.free_vram_bytes:
-        memory = Text("VRAM ") + _need(price.peak_vram_bytes, plan.free_vram_bytes) + Text(", ") + memory
+        memory = Text("VRAM ") + _vram(plan) + Text(", ") + memory
     disk = _need(price.disk_bytes, plan.free_disk_bytes) + Text("; replaces ") + _replaced(plan)
     time = _time(price) + Text(f" ({_short_basis(price.basis)})")
     entries: list[Entry] = [("time", time), ("memory", memory), ("disk", disk)]
     entries += [("note", _line(note)) for note in plan.notes]
     entries += [("plan", _line(plan.hash[:12]))] if with_hash else []
     return Group(_title(plan, step, resumed=resumed), Labelled(entries))
+
+
+def _vram(plan: Plan) -> Text:
+    cards = plan.estimate.cards
+    each = Text(f" on each of {cards} cards" if cards > 1 else "")
+    return _need(plan.estimate.peak_vram_bytes, plan.free_vram_bytes) + each
 
 
 def price_page(plan: Plan, step: str) -> RenderableType:
@@ -52,7 +58,7 @@ def price_page(plan: Plan, step: str) -> RenderableType:
     entries.append(("time", _time(price) + Text(" (") + _line(price.basis) + Text(")")))
     entries.append(("RAM", _need(price.peak_ram_bytes, plan.free_ram_bytes) + Text(", swap included")))
     if price.peak_vram_bytes or plan.free_vram_bytes:
-        entries.append(("VRAM", _need(price.peak_vram_bytes, plan.free_vram_bytes)))
+        entries.append(("VRAM", _vram(plan)))
     entries.append(("disk", _need(price.disk_bytes, plan.free_disk_bytes)))
     entries += [("writes", _line(name)) for name in plan.writes]
     entries += [("replaces", _line(name)) for name in plan.replaces]

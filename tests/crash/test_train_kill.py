@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.fixtures.lab_model import write_rows, write_tiny_model
@@ -49,15 +50,18 @@ def killed_after_a_checkpoint(store: Store, starter: subprocess.Popen[str]) -> s
         time.sleep(0.01)
     [step] = store.steps(status="running")
     assert step.pid is not None
+    ranks = psutil.Process(step.pid).children(recursive=True)
     os.kill(step.pid, signal.SIGKILL)
+    assert psutil.wait_procs(ranks, timeout=60)[1] == [], "nothing that it started is left running"
     return step.id
 
 
-def test_a_killed_training_goes_on_by_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cards", ["1", "2"])
+def test_a_killed_training_goes_on_by_command(cards: str, tmp_path: Path) -> None:
     tunesmith = Tunesmith(tmp_path / "home")
     store = Store(tunesmith.home)
     run = ready_to_train(store, write_tiny_model(tmp_path / "model"))
-    train = [*COMMAND, "train", *TRAIN, "--yes"]
+    train = [*COMMAND, "train", *TRAIN, "--cards", cards, "--yes"]
     starter = subprocess.Popen(train, env=tunesmith.env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     step = killed_after_a_checkpoint(store, starter)
     told = starter.communicate()[1]
@@ -71,6 +75,7 @@ def test_a_killed_training_goes_on_by_command(tmp_path: Path) -> None:
     assert ended.status == "done" and ended.result is not None and ended.result["steps"] == STEPS
     log = (tunesmith.home / "runs" / run / step / "worker.log").read_text()
     assert "going on from checkpoint-" in log
+    assert ("2 processes on the same cores" in json.dumps(ended.plan)) == (cards == "2")
     points = [x for x, _ in store.metrics(step, "loss")]
     assert points == [float(x) for x in range(1, STEPS + 1)], "no step is missing, none was invented"
     validated = dict(store.metrics(step, "validation_loss"))

@@ -26,6 +26,7 @@ def estimate(
     vram_bytes: int = 0,
     disk_bytes: int = 0,
     like: str = "",
+    cards: int = 1,
 ) -> Estimate:
     """Price a step from what arithmetic says of its time, corrected by what finished steps took on this machine.
 
@@ -48,6 +49,7 @@ def estimate(
         basis=_basis(step, past, rates),
         peak_ram_bytes=ram_bytes,
         peak_vram_bytes=vram_bytes,
+        cards=cards,
         disk_bytes=disk_bytes,
         calibrated_seconds=round(work.total, 1),
         fixed_seconds=round(work.fixed, 1),
@@ -86,7 +88,8 @@ def _basis(step: Past, past: Sequence[Past], rates: Rates | None) -> str:
 
 def lacks_memory(price: Estimate, machine: Machine) -> bool:
     """Whether a step needs more memory than is free, of either kind."""
-    return price.peak_ram_bytes > machine.memory_free_bytes or price.peak_vram_bytes > machine.vram_free_bytes
+    vram_free = machine.vram_free_on(price.cards)
+    return price.peak_ram_bytes > machine.memory_free_bytes or price.peak_vram_bytes > vram_free
 
 
 def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fitting] = ()) -> tuple[str, ...]:
@@ -95,13 +98,13 @@ def room(price: Estimate, facts: Facts, *, remedy: str, fitting: Sequence[Fittin
     Where memory is lacking, `fitting` is what would fit, best first, and `remedy` what to try where nothing does. The
     disk has one remedy.
     """
-    machine = facts.machine
+    machine, vram = facts.machine, f"VRAM on each of {price.cards} cards" if price.cards > 1 else "VRAM"
     try_ = ", or ".join(map(str, fitting)) or remedy
     return tuple(
         f"needs {size(needed)} of {what}, {size(free)} free; try {instead}"
         for what, needed, free, instead in (
             ("RAM and swap", price.peak_ram_bytes, machine.memory_free_bytes, try_),
-            ("VRAM", price.peak_vram_bytes, machine.vram_free_bytes, try_),
+            (vram, price.peak_vram_bytes, machine.vram_free_on(price.cards), try_),
             ("disk", price.disk_bytes, machine.disk_free_bytes, "making room, or TUNESMITH_HOME on another disk"),
         )
         if needed > free

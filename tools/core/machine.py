@@ -19,9 +19,14 @@ class Gpu:
     uuid: str = ""
 
 
+def chosen_gpus(gpus: Sequence[Gpu], cards: int) -> tuple[Gpu, ...]:
+    """The GPUs that work of so many cards is done on: those with the most free memory, the first of equals."""
+    return tuple(sorted(gpus, key=lambda gpu: -gpu.free_bytes)[:cards])
+
+
 def chosen_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
-    """The one GPU that is worked on: the one with the most free memory, the first of equals; None without any."""
-    return max(gpus, key=lambda gpu: gpu.free_bytes, default=None)
+    """The one that work of one card is done on; None without any."""
+    return next(iter(chosen_gpus(gpus, 1)), None)
 
 
 def cores_text(cores: int, allowed: float | None) -> str:
@@ -66,5 +71,9 @@ class Machine:
     @property
     def vram_free_bytes(self) -> int:
         """Free memory of the GPU that is worked on; 0 without one."""
-        chosen = chosen_gpu(self.gpus)
-        return chosen.free_bytes if chosen else 0
+        return self.vram_free_on(1)
+
+    def vram_free_on(self, cards: int) -> int:
+        """What each of so many GPUs has free at the least; 0 where there are not so many."""
+        chosen = chosen_gpus(self.gpus, cards)
+        return chosen[-1].free_bytes if len(chosen) == cards else 0

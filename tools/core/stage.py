@@ -83,6 +83,9 @@ class Estimate(Frozen):
     """Why we think so: past runs of this step on this machine, or the calibration it comes from."""
     peak_ram_bytes: int = 0
     peak_vram_bytes: int = 0
+    """Of each card."""
+    cards: int = 1
+    """GPUs that the step works on; of a training on the processor, processes that share its rows."""
     disk_bytes: int = 0
     calibrated_seconds: float = 0.0
     """The same before past runs on this machine corrected it."""
@@ -186,6 +189,8 @@ class Plan(Frozen):
         decided = self.model_dump(exclude={**dict.fromkeys(beside, True), "estimate": _NOT_AGREED_TO})
         if not self.pins:
             del decided["pins"]  # a plan of before there were any keeps its hash
+        if self.estimate.cards == 1:
+            del decided["estimate"]["cards"]
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
 

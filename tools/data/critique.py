@@ -25,7 +25,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.bench import USUAL, bench_of
-from tunesmith.tools.serving.budget import asking_seconds, need_vllm, serving_memory
+from tunesmith.tools.serving.budget import asking_seconds, need_vllm, server_of
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.grading.embedding import EMBEDDER_PIN, embedder_sha256
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
@@ -198,13 +198,16 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
     bench = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
-    seconds, peaks = Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
+    cards, seconds, peaks = 1, Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
         seconds += asking_seconds(facts, judge, answers=count, answer_tokens=_TOKENS_JUDGED)
-        peaks = serving_peaks(serving_memory(judge, bench.context_tokens), on_gpu=facts.serves_on_gpu)
+        server = server_of(facts, judge, bench.context_tokens)
+        cards, peaks = server.cards, serving_peaks(server, on_gpu=facts.serves_on_gpu)
     kind = "judged" if judge else ""
-    price = estimate("critique", facts, seconds=seconds, rates=None, like=kind, disk_bytes=4096 * count, **peaks)
+    price = estimate(
+        "critique", facts, seconds=seconds, rates=None, like=kind, disk_bytes=4096 * count, cards=cards, **peaks
+    )
     return Plan(
         stage="critique",
         run=facts.run,

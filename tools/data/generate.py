@@ -34,7 +34,9 @@ from tunesmith.tools.serving.budget import (
     bases_served,
     need_vllm,
     served_name_of,
+    serving_cards,
     serving_memory,
+    split_steps,
 )
 
 PREVIEW_ROWS = 5
@@ -247,14 +249,18 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     need_vllm(facts)
     rows = rows_written(request, context.spare)
     ordinary = 0 if request.preview else near_misses_wanted(request) + min(request.rehearsal_rows, context.rehearsal)
+    cards = serving_cards(facts, measured, bench.context_tokens)
+    if teacher:  # who writes first, on as many cards as the base that answers after it
+        cards = max(cards, serving_cards(replace(facts, artifacts={}), teacher))
     price = estimate(
         "generate",
         facts,
         seconds=_seconds(request, facts, context, teacher, measured, rows=rows, ordinary=ordinary),
         rates=facts.serving_rates,
         like="",
-        **_peaks(facts, teacher, measured, bench),
+        **_peaks(facts, teacher, measured, bench, cards),
         disk_bytes=4096 * (rows + ordinary),
+        cards=cards,
     )
     lacks, beside = lacks_memory(price, facts.machine), measured if teacher else None
     fitting = bases_served(facts, beside, context_tokens=bench.context_tokens) if lacks else ()
@@ -266,6 +272,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         summary=_summary(request, context, rows, ordinary),
         steps=(
             *bench.steps,
+            *split_steps(cards),
             *(_written_steps(request, context, name, rows) if rows else ()),
             f"the base answers {ordinary} near misses and ordinary prompts "
             f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
@@ -339,11 +346,11 @@ def _seconds(
     )
 
 
-def _peaks(facts: Facts, teacher: Artifact | None, measured: Artifact, bench: Bench) -> dict[str, int]:
+def _peaks(facts: Facts, teacher: Artifact | None, measured: Artifact, bench: Bench, cards: int) -> dict[str, int]:
     """Of the writer's server; the base, which answers after a teacher, takes more where its context is longer."""
-    served = [serving_memory(teacher)] if teacher else []
+    served = [serving_memory(teacher, cards=cards)] if teacher else []
     if not teacher or bench.context_tokens > CONTEXT_TOKENS:
-        served.append(serving_memory(measured, bench.context_tokens))
+        served.append(serving_memory(measured, bench.context_tokens, cards=cards))
     peaks = [serving_peaks(server, on_gpu=facts.serves_on_gpu) for server in served]
     return {kind: max(peak[kind] for peak in peaks) for kind in peaks[0]}
 

@@ -169,6 +169,7 @@ def _answering(
         rank=lora_rank_served(beside if beside and "lora_rank" in beside.meta else None),
         context_tokens=bench.context_tokens,
         without_thoughts=bench.thinking == "off",
+        cards=bench.cards,
     )
     return Answering(arm, artifact, served, spec)
 
@@ -215,17 +216,22 @@ class ToServe:
         """`ram_bytes` and `vram_bytes` of each server that is started."""
         return [
             serving_peaks(
-                serving_memory(s.served, s.spec.max_model_len_tokens, rank=s.spec.max_lora_rank),
+                serving_memory(s.served, s.spec.max_model_len_tokens, rank=s.spec.max_lora_rank, cards=s.spec.cards),
                 on_gpu=s.spec.device == "cuda",
             )
             for s in self.start
         ]
 
     @property
+    def cards(self) -> int:
+        """GPUs that each of them is split over."""
+        return max((one.spec.cards for one in self.start), default=1)
+
+    @property
     def side_by_side(self) -> bool:
         """Whether all servers that are asked fit at once; else one ends before the next is started."""
         ram, vram = (sum(peak[name] for peak in self.peaks) for name in ("ram_bytes", "vram_bytes"))
-        return ram <= self.machine.ram_free_bytes and vram <= self.machine.vram_free_bytes
+        return ram <= self.machine.ram_free_bytes and vram <= self.machine.vram_free_on(self.cards)
 
 
 def plan(to_serve: ToServe, facts: Facts) -> Plan:
@@ -239,7 +245,7 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
         ASK, here, seconds=sum((_seconds(here, one, to_serve) for one in to_serve.start), Seconds()),
         rates=facts.serving_rates, like="",
         ram_bytes=combined(peak["ram_bytes"] for peak in peaks),
-        vram_bytes=combined(peak["vram_bytes"] for peak in peaks),
+        vram_bytes=combined(peak["vram_bytes"] for peak in peaks), cards=to_serve.cards,
     )  # fmt: skip
     price = price.model_copy(update={"basis": price.basis.partition("; ")[0]})  # no step of its kind will ever have run
     inputs = {one.arm: one.artifact for one in to_serve.start}
@@ -262,7 +268,7 @@ def plan(to_serve: ToServe, facts: Facts) -> Plan:
         writes=(f"an event in the records, no step; a server ends after {STAYS_MINUTES} minutes without a question",),
         refusals=room(price, here, remedy=_remedy(to_serve)) if lacks_memory(price, machine) else (),
         free_ram_bytes=machine.memory_free_bytes,
-        free_vram_bytes=machine.vram_free_bytes,
+        free_vram_bytes=machine.vram_free_on(to_serve.cards),
         free_disk_bytes=machine.disk_free_bytes,
     )  # fmt: skip
 

@@ -52,8 +52,11 @@ from tunesmith.tools.serving.budget import (
     evaluation_seconds,
     measured_with,
     need_vllm,
+    one_box,
+    serving_cards,
     serving_memory,
     shorter_context,
+    split_steps,
 )
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Case, Suite
@@ -88,6 +91,11 @@ class BaselineRequest(Request):
     )
     thinking_tokens: int = Field(
         default=THINKING_TOKENS, ge=1, description="Tokens a thought may have beside the answer, where models think."
+    )
+    cards: AutoInt = Field(
+        default=0,
+        ge=0,
+        description="GPUs that vLLM splits the model over; auto: the fewest that it fits on, for all arms of the run.",
     )
     concurrency: int = Field(
         default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
@@ -191,13 +199,16 @@ def bench_asked(request: BaselineRequest) -> Bench:
     """How a planned baseline asks; a plan of before there was a choice leaves all of it as it was."""
     thinking: Thinking = "" if request.thinking == "auto" else request.thinking
     tokens = request.thinking_tokens if thinking == "on" else 0
-    return Bench(request.context_tokens or CONTEXT_TOKENS, thinking, tokens)
+    return Bench(request.context_tokens or CONTEXT_TOKENS, thinking, tokens, request.cards or 1)
 
 
 def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Plan:
     """Price every case once on the base, and say what so many cases can show at all."""
-    base, suite, models, bench = facts.need("base", "base"), context.suite, context.models, context.bench
+    base, suite, models = facts.need("base", "base"), context.suite, context.models
     measured, asked = measured_base(facts), request
+    anew = replace(facts, artifacts={kind: one for kind, one in facts.artifacts.items() if kind != "suite"})
+    cards = serving_cards(anew, measured, context.bench.context_tokens, asked=request.cards)
+    bench = replace(context.bench, cards=cards)
     dataset = facts.need("dataset", "critique") if request.held_out else None
     need_vllm(facts)
     cases = asked_cases(suite, ("base",))["base"]
@@ -206,7 +217,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         request = request.model_copy(update={"judge": models.judge.named})
     request = request.model_copy(update=_decided(request, bench))
     rows = {block: [case.cluster for case in cases if case.block == block] for block in blocks}
-    price, fitting = _price(request, facts, measured, cases, context)
+    price, fitting = _price(request, facts, measured, cases, replace(context, bench=bench))
     can_show = _can_show(rows)
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
@@ -220,6 +231,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
             "start vLLM with the base, adapters allowed but none loaded",
             *measured_with(measured),
             *bench.steps,
+            *split_steps(cards),
             f"{', '.join(f'{count} {block}' for block, count in blocks.items())} cases "
             f"(suite sha256 {suite.sha256[:12]}), {how}",
             *models.steps(cases, base.path),
@@ -233,7 +245,10 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         estimate=price,
         writes=("every output, graded, in the store",),
         replaces=("the baseline of this run",) if "suite" in facts.artifacts else (),
-        refusals=room(price, facts, remedy="stopping another program, or a smaller base", fitting=fitting),
+        refusals=(
+            *room(price, facts, remedy="stopping another program, or a smaller base", fitting=fitting),
+            *one_box(price, facts.machine, fitting),
+        ),
         fitting=fitting,
         notes=tuple(filter(None, [form_alone(cases), *models.notes])),
         reasons=_reasons(asked, context),
@@ -262,8 +277,9 @@ def _price(
         seconds=seconds + Seconds(answer=models.seconds(cases, request.repeats)),
         rates=facts.serving_rates,
         like="",
-        **models.peaks(serving_memory(measured, bench.context_tokens), on_gpu=facts.serves_on_gpu),
+        **models.peaks(serving_memory(measured, bench.context_tokens, cards=bench.cards), on_gpu=facts.serves_on_gpu),
         disk_bytes=8192 * answers,
+        cards=bench.cards,
     )
     if not lacks_memory(price, facts.machine):
         return price, ()
@@ -274,7 +290,8 @@ def _price(
 def _decided(request: BaselineRequest, bench: Bench) -> dict[str, object]:
     """The fields of the request that say how the run is asked, where that is not usual."""
     context = {"context_tokens": bench.context_tokens} if bench.context_tokens != CONTEXT_TOKENS else {}
-    return {**context, **({"thinking": bench.thinking} if bench.thinking else {})}
+    cards = {"cards": bench.cards} if bench.cards > 1 else {}
+    return {**context, **cards, **({"thinking": bench.thinking} if bench.thinking else {})}
 
 
 def _reasons(asked: BaselineRequest, context: BaselineContext) -> dict[str, str]:

@@ -40,7 +40,8 @@ from tunesmith.tools.serving.budget import (
     lora_rank_served,
     measured_with,
     need_vllm,
-    serving_memory,
+    server_of,
+    split_steps,
 )
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Case, Suite
@@ -244,25 +245,24 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         raise BadInput("evaluate: system_prompt belongs to arm=prompted")
     if request.arm == "prompted":
         request = request.model_copy(update={"behaviour": context.prompted.behaviour})
-    models = context.models
+    models, bench = context.models, bench_of(facts.artifacts)
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = measured if request.arm in ("adapter", "prompted") or made is None else made
     both = served is measured
-    bench = bench_of(facts.artifacts)
     request = _sampled_as_the_base(request, context, bench, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
     judged, read = Seconds(answer=models.seconds(every, request.repeats)), likelihood_seconds(facts, served, made, both)
-    server = serving_memory(served, bench.context_tokens, rank=lora_rank_served(made) if both else 0)
+    server = server_of(facts, served, bench.context_tokens, rank=lora_rank_served(made) if both else 0)
     peaks = models.peaks(server, on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
     seconds = _answering_seconds(request, facts, served, every, bench, judged, read, proof.seconds)
     price = estimate(
         "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **proof.peaks,
-        disk_bytes=8192 * len(every) * request.repeats, like=request.arm,
+        disk_bytes=8192 * len(every) * request.repeats, like=request.arm, cards=server.cards,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
     fitting = bases_served(facts, context_tokens=bench.context_tokens) if lacks else ()
@@ -275,6 +275,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
             _served_by(request.arm, beside=both),
             *(measured_with(measured) if both else ()),
             *bench.steps,
+            *split_steps(server.cards),
             *context.prompted.steps,
             *proof.steps,
             *models.steps(every, served.path),

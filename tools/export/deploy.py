@@ -30,8 +30,9 @@ from tunesmith.tools.serving.bench import Bench, bench_of, bench_of_run, positio
 from tunesmith.tools.serving.budget import (
     lora_rank_served,
     need_vllm,
-    serving_memory,
+    server_of,
     shorter_context,
+    split_steps,
     starting_seconds,
 )
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
@@ -58,6 +59,11 @@ class DeployRequest(Request):
         default=CONTEXT_TOKENS,
         ge=256,
         description="Tokens a conversation may have, answer included; left out: as many as it was measured with.",
+    )
+    cards: AutoInt = Field(
+        default=0,
+        ge=0,
+        description="GPUs that vLLM splits the model over; auto: as it was measured, else the fewest that it fits on.",
     )
     rollback: bool = Field(default=False, description="Serve what was deployed before the present deployment.")
     accept: str = Field(
@@ -179,6 +185,8 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     # A server that measured on a GPU may fill it, and one that stays may not: it starts anew there.
     facts = replace(facts, served=frozenset()) if facts.serves_on_gpu else facts
     _refuse_longer_than_known(request, base or made)
+    alone = replace(facts, machine=context.alone)
+    server = server_of(alone, base or made, request.context_tokens, rank=rank, asked=request.cards)
     price = estimate(
         "deploy",
         facts,
@@ -186,12 +194,11 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         + starting_seconds(facts, made if arm != "adapter" else base or made),
         rates=facts.serving_rates,
         like="",
-        **serving_peaks(serving_memory(base or made, request.context_tokens, rank=rank), on_gpu=facts.serves_on_gpu),
+        **serving_peaks(server, on_gpu=facts.serves_on_gpu),
+        cards=server.cards,
     )
-    alone = replace(facts, machine=context.alone)
-    lacks = lacks_memory(price, context.alone)
+    lacks, now = lacks_memory(price, context.alone), context.deployed
     fitting = shorter_context(alone, base or made, request.context_tokens, rank=rank) if lacks else ()
-    now = context.deployed
     port = taken_over(request, now)
     return Plan(
         stage="deploy",
@@ -207,6 +214,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
             f"take conversations of up to {request.context_tokens} tokens"
             + (", as it was measured" if request.context_tokens == bench.context_tokens else ""),
             *bench.serving_steps,
+            *split_steps(server.cards),
             "ask it one case of the suite",
         ),
         request=request.model_dump(mode="json"),
@@ -282,6 +290,6 @@ STAGE = Stage(
     without=_without,
     needs_measured=True,
     usually_after=("quantized",),
-    lasting=("context_tokens",),
+    lasting=("context_tokens", "cards"),
     headline=("url", "model"),
 )

@@ -123,6 +123,7 @@ def _serve(
         rank=rank,
         context_tokens=job.request.context_tokens,
         without_thoughts=_bench(job, made).thinking == "off",
+        cards=job.plan.estimate.cards,
     )
     running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
     equal = [s for s in running if s.gpu_bytes <= spec.gpu_bytes and servers.healthy(s)]  # one may fill the GPU
@@ -169,7 +170,7 @@ def _bench(job: Job[DeployRequest], made: Artifact) -> Bench:
 
 def _fits_beside(job: Job[DeployRequest]) -> bool:
     machine, price = measure_machine(job.home), job.plan.estimate
-    return price.peak_ram_bytes <= machine.ram_free_bytes and price.peak_vram_bytes <= machine.vram_free_bytes
+    return price.peak_ram_bytes <= machine.ram_free_bytes and price.peak_vram_bytes <= machine.vram_free_on(price.cards)
 
 
 def case_to_show(store: Store, run: str, arm: str) -> Case | None:

@@ -8,7 +8,7 @@ out: cards below compute capability 8.0, on which nothing here computes, and boa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunesmith.memory.errors import BadInput
 
@@ -28,6 +28,8 @@ _KEPT_GIB, _KEPT_SHARE = 0.4, 0.01
 _DESKTOP_GIB = 0.6
 """What a desktop and the driver take of a card of unknown name."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:gb|gib)?")
+_SEVERAL = re.compile(r"([1-9]|1[0-6])[x×*](.+)")
+"""More than 16 are in no machine that one program uses."""
 _BRANDS = re.compile(r"nvidia|geforce|quadro|tesla|rtx|[^a-z0-9.]")
 _MOST_GIB = 1024
 
@@ -40,17 +42,27 @@ class Card:
     free_gib: float
     note: str = ""
     """What was taken off, where only a size is known."""
+    count: int = 1
+    """How many of them are in the machine."""
 
 
 def card_of(text: str) -> Card:
-    """The card that is named, or one of a size (`24`, `24 GB`). Raises BadInput with the known names."""
+    """The card that is named, or one of a size (`24`, `24 GB`), or several in one machine (`2x24`, `2x4090`).
+
+    Raises BadInput with the known names.
+    """
+    if several := _SEVERAL.fullmatch(text.lower().replace(" ", "")):
+        one, count = card_of(several[2]), int(several[1])
+        return replace(one, name=f"{count} × {one.name}", count=count) if count > 1 else one
     named = {_key(name): name for name in _MIB}
     if name := named.get(_key(text)):
         gib = _MIB[name] / 1024
         return Card(name, gib - max(_KEPT_GIB, _KEPT_SHARE * gib))
     size = _SIZE.fullmatch(text.lower().replace(" ", ""))
     if not size or not 1 <= float(size[1]) <= _MOST_GIB:
-        raise BadInput(f"no card is known as {text[:40]!r}; give a size in GB, such as 24, or one of {', '.join(_MIB)}")
+        raise BadInput(
+            f"no card is known as {text[:40]!r}; give a size in GB, such as 24 or 2x24, or one of {', '.join(_MIB)}"
+        )
     return card_of_size(float(size[1]))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.machine import chosen_gpu
@@ -14,6 +16,13 @@ def computes_on_cpu() -> bool:
     import torch
 
     return not torch.cuda.is_available()
+
+
+def this_rank() -> Any:
+    """Which process this is of those that train together, in accelerate's words; it meets the others first."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=computes_on_cpu())
 
 
 def need_priced_device(job: Job[Request]) -> None:

@@ -1,7 +1,7 @@
-"""Which GPU: the ones this process may use, the one that work and servers are pinned to, and what a server may claim.
+"""Which GPUs: those that this process may use, and those that work and servers are pinned to.
 
-One GPU does all the work: a trainer that sees two would silently double its batch. `CUDA_VISIBLE_DEVICES` is honoured
-where the user has set it; this module is the only reader of it.
+Work sees as many as its plan says, one unless that says more. `CUDA_VISIBLE_DEVICES` is honoured where the user has set
+it; this module is the only reader of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from tunesmith.tools.core.machine import Gpu, chosen_gpu
+from tunesmith.tools.core.machine import Gpu, chosen_gpu, chosen_gpus
 from tunesmith.tools.machine.accelerators import OLDEST_CAPABILITY
 from tunesmith.tools.machine.vllm_program import kernels_of
 
@@ -180,28 +180,28 @@ def _number(gpu: Gpu) -> str:
     return str(gpu.index) if gpu.index >= 0 else "none"
 
 
-def pinning(gpus: Sequence[Gpu]) -> dict[str, str]:
-    """The environment in which CUDA sees the chosen one of these GPUs alone; nothing where there is none.
+def pinning(gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:
+    """The environment in which CUDA sees the chosen ones of these GPUs alone; nothing where there is none.
 
     By UUID: a number means another card to CUDA (the fastest first) than to NVML (by slot) on a machine of several
     kinds, and the price was made for this one.
     """
-    chosen = chosen_gpu(gpus)
-    return {_VISIBLE: chosen.uuid} if chosen else {}
+    chosen = chosen_gpus(gpus, cards)
+    return {_VISIBLE: ",".join(gpu.uuid for gpu in chosen)} if chosen else {}
 
 
-def pin_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What to start a worker or a server with, so that it sees the chosen one of these GPUs alone.
+def pin_environment(gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:
+    """What to start a worker or a server with, so that it sees the chosen ones of these GPUs alone.
 
     Where every GPU is too old it sees none, or torch would try one.
     """
     if not gpus and left_out_gpus():
         return {_VISIBLE: ""}
-    return pinning(gpus)
+    return pinning(gpus, cards)
 
 
-def server_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What a server on the chosen one of these GPUs is started with: it sees that one alone, and kernels that work.
+def server_environment(gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:
+    """What a server on the chosen ones of these GPUs is started with: it sees those alone, and kernels that work.
 
     vLLM's first choice for W8A8 has no code for compute capability 10.0 and up (vLLM issue 54311); without it Triton's
     is taken. Its sampler by FlashInfer is compiled at the first start, with `nvcc` and `ninja`, and there is no second
@@ -210,7 +210,7 @@ def server_environment(gpus: Sequence[Gpu]) -> dict[str, str]:
     chosen = chosen_gpu(gpus)
     if chosen is None:
         return pin_environment(gpus)
-    env = pin_environment(gpus)
+    env = pin_environment(gpus, cards)
     if _FLASHINFER_SAMPLER not in os.environ and not (shutil.which("nvcc") and shutil.which("ninja")):
         env[_FLASHINFER_SAMPLER] = "0"
     if capability(chosen) >= _WITHOUT_CUTLASS_INT8:

@@ -7,7 +7,7 @@ rounded to nearest in groups, without data, as an artifact of its own. Training 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput
@@ -24,6 +24,7 @@ from tunesmith.tools.models.memory_math import (
     quantized_weight_bytes,
     server_memory,
     serving_peaks,
+    splits,
 )
 from tunesmith.tools.models.shape import ATTENTION, ModelShape
 
@@ -73,17 +74,53 @@ def choose(asked: Asked, config: Mapping[str, object], facts: Facts) -> Measurin
     told = f"measuring it at 16 bits needs {sixteen / GIB:.1f} GiB of {kind}, {free / GIB:.1f} GiB free"
     if sixteen <= free:
         return Measuring(SIXTEEN, told)
+    if cards := measuring_cards(config, facts, SIXTEEN):
+        each = measuring_bytes(config, facts, SIXTEEN, cards=cards)
+        return Measuring(SIXTEEN, f"{told}; split over {cards} cards {each / GIB:.1f} on each")
     if four <= free:
         return Measuring(FOUR, f"{told}; at 4 bits {four / GIB:.1f}")
+    if cards := measuring_cards(config, facts, FOUR):
+        each = measuring_bytes(config, facts, FOUR, cards=cards)
+        return Measuring(FOUR, f"{told}; at 4 bits split over {cards} cards {each / GIB:.1f} on each")
     return Measuring(SIXTEEN, f"{told}; at 4 bits {four / GIB:.1f}, which does not fit either")
 
 
-def measuring_bytes(
+def measuring_cards(
     config: Mapping[str, object], facts: Facts, bits: Bits, context_tokens: int = CONTEXT_TOKENS
 ) -> int:
-    """Peak of measuring: a server under test, and on the CPU beside it what the process of a preflight holds."""
+    """The fewest cards of this machine that a measuring server of a model fits on, split; 0: it fits on none, and on
+    the processor 1 at most."""
+    group = group_size_for(config) if bits == FOUR else 0
+
+    def needs(cards: int) -> int:
+        return measuring_bytes(config, facts, bits, context_tokens, cards=cards)
+
+    return fewest_cards(needs, config, facts, group_size=group)
+
+
+def fewest_cards(
+    needs: Callable[[int], int], config: Mapping[str, object], facts: Facts, *, group_size: int = 0
+) -> int:
+    """The fewest cards on which a server fits that needs so much of each; 0 where it fits on none."""
+    if not facts.serves_on_gpu:
+        return 1 if needs(1) <= facts.serving_free_bytes else 0
+    fitting = (
+        cards
+        for cards in range(1, len(facts.machine.gpus) + 1)
+        if splits(config, cards, group_size=group_size) and needs(cards) <= facts.machine.vram_free_on(cards)
+    )
+    return next(fitting, 0)
+
+
+def measuring_bytes(
+    config: Mapping[str, object], facts: Facts, bits: Bits, context_tokens: int = CONTEXT_TOKENS, *, cards: int = 1
+) -> int:
+    """Peak of measuring, of each card: a server under test, and on the CPU beside it what the process of a preflight
+    holds."""
     weights = quantized_bytes(config) if bits == FOUR else 2 * ModelShape.of(config).parameters
-    server = measuring_server(weights, config, context_tokens, rank=USUAL_RANK, quantized_base=bits == FOUR)
+    server = measuring_server(
+        weights, config, context_tokens, rank=USUAL_RANK, quantized_base=bits == FOUR, cards=cards
+    )
     return sum(serving_peaks(server, on_gpu=facts.serves_on_gpu).values()) + beside_serving_bytes(facts)
 
 
@@ -93,7 +130,13 @@ def beside_serving_bytes(facts: Facts) -> int:
 
 
 def measuring_server(
-    weight_bytes: int, config: Mapping[str, object], context_tokens: int, *, rank: int, quantized_base: bool
+    weight_bytes: int,
+    config: Mapping[str, object],
+    context_tokens: int,
+    *,
+    rank: int,
+    quantized_base: bool,
+    cards: int = 1,
 ) -> ServerMemory:
     """Peak of a measuring server that allows adapters of a rank; 0: none.
 
@@ -106,10 +149,11 @@ def measuring_server(
         slots = 0  # of a usual model the margin holds them
     return server_memory(
         weight_bytes,
-        kv_bytes_per_token=kv_bytes_per_token(config),
+        kv_bytes_per_token=kv_bytes_per_token(config, cards=cards),
         context_tokens=context_tokens,
         whole=1 if quantized_base else WHOLE_SEQUENCES,
         slot_bytes=slots,
+        cards=cards,
     )
 
 

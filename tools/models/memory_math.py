@@ -2,7 +2,7 @@
 
 Formulas are upper estimates, not fits: each states its terms, so that a plan that refuses can be checked by hand.
 Covers decoder-only transformers with gated MLPs, dense or mixture-of-experts, tied or untied embeddings. Does not
-cover vision towers, state-space layers or tensor parallelism.
+cover vision towers or state-space layers.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ USUAL_KV_BYTES = 128 << 10
 """Of a token, where a config does not say: a dense model of eight billion parameters."""
 CUDA_BYTES = 900 << 20
 """What a process takes of a GPU beside its tensors: the CUDA context, and the workspaces of libraries. An estimate."""
+CARD_LINK_BYTES = 1 << 29
+"""Of each of several cards that serve one model, beside: NCCL's and vLLM's buffers for what they exchange. An
+estimate."""
 _STACKED_MATRICES, _STACKED_BYTES = 8, 1 << 29
 _LEAST_KV_BYTES = 1 << 30
 _BLOCK_TOKENS = 256  # of the cache vLLM holds one block back, whose size depends on its attention kernel
@@ -242,6 +245,8 @@ class ServerMemory:
     """Of that, the key-value cache."""
     full_cache_bytes: int = 0
     """What of it could be of use, where the server has the GPU for itself: for every sequence at full length."""
+    cards: int = 1
+    """GPUs that the model is split over; the figures of VRAM are of each."""
 
 
 def server_memory(
@@ -252,21 +257,44 @@ def server_memory(
     sequences: int = SERVED_SEQUENCES,
     whole: int = WHOLE_SEQUENCES,
     slot_bytes: int = 0,
+    cards: int = 1,
 ) -> ServerMemory:
     """Peak of a server that is asked for so many sequences of such a context at once; estimates, no measurements.
 
     On the CPU `cpu_server_bytes` with the cache that it is given (`cpu_cache_gib`). On a GPU: the weights as stored and
     3 % for padding, `slot_bytes` for adapters, the cache, and `GPU_SERVER_BYTES`. The cache holds every sequence at
-    full length, but no more than `whole` of them or 1 GiB, whichever is larger: vLLM lets the others wait.
+    full length, but no more than `whole` of them or 1 GiB, whichever is larger: vLLM lets the others wait. Of several
+    `cards` each has its part of the weights, `kv_bytes_per_token` as one card holds them, the slots whole (a factor of
+    each adapter is on every card), and `CARD_LINK_BYTES`.
     """
     whole_bytes = (context_tokens + _BLOCK_TOKENS) * kv_bytes_per_token
     cache_bytes = min(sequences * whole_bytes, max(whole * whole_bytes, _LEAST_KV_BYTES))
     return ServerMemory(
         cpu_server_bytes(weight_bytes, cpu_cache_gib(context_tokens * kv_bytes_per_token)) + slot_bytes,
-        int(1.03 * weight_bytes) + slot_bytes + cache_bytes + GPU_SERVER_BYTES,
+        int(1.03 * weight_bytes / cards)
+        + slot_bytes
+        + cache_bytes
+        + GPU_SERVER_BYTES
+        + (CARD_LINK_BYTES if cards > 1 else 0),
         cache_bytes,
         sequences * whole_bytes,
+        cards,
     )
+
+
+def splits(config: Mapping[str, object], cards: int, *, group_size: int = 0) -> bool:
+    """Whether vLLM can split a model over so many cards (`--tensor-parallel-size`): every card gets as many heads, as
+    many key-value heads or a copy of one, and as wide a part of each MLP, in whole groups of quantized weights."""
+    if cards == 1:
+        return True
+    try:
+        shape = ModelShape.of(config)
+    except (KeyError, TypeError, ValueError):
+        return False
+    dense = not shape.experts or shape.dense_layers
+    widths = (shape.intermediate if dense else 0, shape.expert_intermediate, shape.shared_intermediate)
+    shared_heads = shape.kv_heads % cards == 0 or cards % shape.kv_heads == 0
+    return shape.heads % cards == 0 and shared_heads and all(w % (cards * (group_size or 1)) == 0 for w in widths)
 
 
 def adapter_slot_bytes(shape: ModelShape, rank: int, *, attention_only: bool = False) -> int:
@@ -324,13 +352,14 @@ def quantized_weight_bytes(
     return packed * bits // 8 + _BF16 * scales + _BF16 * (shape.parameters - packed)
 
 
-def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _BF16) -> int:
-    """A token's keys and values in every layer; those of a usual model where the config does not say."""
+def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _BF16, cards: int = 1) -> int:
+    """A token's keys and values in every layer, of each of several cards; those of a usual model where the config does
+    not say."""
     try:
         shape = ModelShape.of(config)
     except (KeyError, TypeError, ValueError):
         return USUAL_KV_BYTES
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_value
+    return 2 * shape.layers * math.ceil(shape.kv_heads / cards) * shape.head_dim * bytes_per_value
 
 
 def group_size_for(config: Mapping[str, object], preferred: int = 128) -> int:

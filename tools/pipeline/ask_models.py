@@ -188,7 +188,7 @@ def ask_each(
         _refuse_while_at_work(asking, running)
         agreed = _agreed(asking, to_serve, approver)
     alone = all(server.role == servers.DEPLOYED for server in running.values()) and not to_serve.start
-    with nullcontext() if alone else _machine(asking):
+    with nullcontext() if alone else _machine(asking, to_serve.cards):
         _answer_all(asking, running, to_serve, agreed)
     return len(to_serve.start)
 
@@ -223,13 +223,13 @@ def _at_work(asking: _Asking, running: dict[str, Server]) -> BadInput:
     return BadInput(f"{who} has the machine now; ask again once it has ended{instead}{follow}")
 
 
-def _machine(asking: _Asking) -> AbstractContextManager[None]:
+def _machine(asking: _Asking, cards: int) -> AbstractContextManager[None]:
     """Hold the machine while servers are started and asked. Raises BadInput where somebody else has it."""
 
     def taken(what: str) -> None:
         raise _at_work(asking, {}) if "another step" in what else BadInput(f"the GPU is taken: {what}; ask again later")
 
-    return tenancy(asking.store.home, ASK, measure_gpus(), waiting=taken, log=lambda text: None)
+    return tenancy(asking.store.home, ASK, measure_gpus(), cards=cards, waiting=taken, log=lambda text: None)
 
 
 def _agreed(asking: _Asking, to_serve: ToServe, approver: Approver) -> Plan:

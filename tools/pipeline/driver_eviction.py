@@ -22,7 +22,7 @@ EVICTED = "the driver gives its memory back for this step, and returns with the 
 def in_the_way(home: Path, price: Estimate) -> list[servers.Server]:
     """The driver's servers, where a step of this price does not fit beside them; else none."""
     running = servers.list_servers(home, role=servers.DRIVER)
-    if not running or _fits(machine_beside_the_driver(home), price.peak_ram_bytes, price.peak_vram_bytes):
+    if not running or _fits(machine_beside_the_driver(home), price.peak_ram_bytes, price.peak_vram_bytes, price.cards):
         return []
     return running
 
@@ -46,6 +46,6 @@ def blocked_by(machine: Machine, store: Store, *, ram_bytes: int, vram_bytes: in
     return None
 
 
-def _fits(machine: Machine, ram_bytes: int, vram_bytes: int) -> bool:
+def _fits(machine: Machine, ram_bytes: int, vram_bytes: int, cards: int = 1) -> bool:
     """Whether this much is free, swap left out: a step that swaps takes longer than the driver takes to come back."""
-    return ram_bytes <= machine.ram_free_bytes and (not machine.gpus or vram_bytes <= machine.vram_free_bytes)
+    return ram_bytes <= machine.ram_free_bytes and (not machine.gpus or vram_bytes <= machine.vram_free_on(cards))

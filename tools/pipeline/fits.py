@@ -97,6 +97,11 @@ class Task:
         return self.plan.estimate.peak_vram_bytes
 
     @property
+    def cards(self) -> int:
+        """That it works on, each with so much VRAM."""
+        return self.plan.estimate.cards
+
+    @property
     def bought(self) -> str:
         """What it uses more memory for than it needs, in words; empty where it uses no more."""
         if not self.fits or self.peak_bytes < _MORE * self.least_bytes or not self.least_bytes:
@@ -130,20 +135,21 @@ class Fits:
 
 
 def facts_here(store: Store, *, vllm: str | None, card: Card | None = None) -> Facts:
-    """What plans may know of this machine; with another card in it, all of its memory and of the RAM."""
+    """What plans may know of this machine; with other cards in it, all of their memory and of the RAM."""
     facts = planning_facts.gather(store, "", vllm=vllm, machine=machine_for_a_step(store.home))
     return with_card(facts.machine, card, home=store.home) if card else replace(facts, artifacts={})
 
 
 def with_card(machine: Machine, card: Card | float, *, home: Path = Path()) -> Facts:
-    """What plans would know of a machine with a card in it, or one with so many GiB free, and nothing else running.
+    """What plans would know of a machine with a card in it, several of them, or one with so many GiB free, and nothing
+    else running.
 
     It is another machine, so that the disk of this one refuses nothing.
     """
     card = card if isinstance(card, Card) else Card(f"a card with {card:g} GiB free", card)
     bytes_ = int(card.free_gib * GIB)
-    gpu = Gpu(0, card.name, bytes_, bytes_, _NEWEST_CAPABILITY, "")
-    there = replace(machine, ram_free_bytes=machine.ram_total_bytes, disk_free_bytes=sys.maxsize, gpus=(gpu,))
+    gpus = tuple(Gpu(index, card.name, bytes_, bytes_, _NEWEST_CAPABILITY, "") for index in range(card.count))
+    there = replace(machine, ram_free_bytes=machine.ram_total_bytes, disk_free_bytes=sys.maxsize, gpus=gpus)
     return Facts(home, there, "", _ANY_VLLM)
 
 
@@ -186,9 +192,10 @@ def _training(precision: str, kind: str, step: str, model: NamedModel, facts: Fa
     """A training at the settings that it would choose for the memory that is free, beside the thriftiest."""
     plan = plans[step]
     request = TrainRequest.model_validate(plan.request)
-    rows = request.micro_batch or request.batch_size
+    rows = request.micro_batch or request.batch_size // request.cards
     kept = ", all activations kept" if request.activation_checkpointing == "off" else ""
     settings = f"{kind}, {rows} row{'s' if rows > 1 else ''} of up to {2 * ROW_TOKENS} tokens at once{kept}"
+    settings += f", on each of {request.cards} cards" if request.cards > 1 else ""
     thrifty = plan_of(step, model, facts, micro_batch=1, activation_checkpointing="on").estimate
     return Task("train", precision, plan, settings, thrifty.peak_vram_bytes or thrifty.peak_ram_bytes)
 
@@ -269,6 +276,7 @@ def to_json(found: Fits, card: Card | None = None) -> dict[str, object]:
             "precision": task.precision,
             "fits": task.fits,
             "vram_bytes": task.vram_bytes,
+            "cards": task.cards,
             "least_bytes": task.least_bytes or task.peak_bytes,
             "settings": task.settings,
             "ram_bytes": task.ram_bytes,

@@ -23,7 +23,7 @@ from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, STOPPED, Step, 
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import RESULT_FILE
 from tunesmith.tools.core.machine import Gpu
-from tunesmith.tools.core.stage import Request, Stage
+from tunesmith.tools.core.stage import Plan, Request, Stage
 from tunesmith.tools.machine.control_groups import cores_allowed
 from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
@@ -53,10 +53,10 @@ def cores_in_use() -> float:
     return share if share < _BUSY else min(share, psutil.cpu_percent(interval=0.2) / 100)
 
 
-def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What a stage's worker is started with beside its parent's environment: nothing that reports, its own, its GPU,
+def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:
+    """What a stage's worker is started with beside its parent's environment: nothing that reports, its own, its GPUs,
     or what suits a CPU, how much of it is allowed, and how busy that is."""
-    env = {**NO_REPORTS, **stage.env, **pin_environment(gpus)}
+    env = {**NO_REPORTS, **stage.env, **pin_environment(gpus, cards)}
     if stage.env and (allowed := cores_allowed()):
         # A thread for each core of the machine would use up what the group allows and sleep, all of them at once.
         env["OMP_NUM_THREADS"] = str(max(1, math.ceil(allowed)))
@@ -79,7 +79,8 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
     log.parent.mkdir(parents=True, exist_ok=True)
     stage = catalog.ENTRIES[record.stage].load()
     # `env` adds to the environment without this module having to read it.
-    env = worker_environment(stage, machine_for_a_step(store.home).gpus)
+    cards = Plan.model_validate(record.plan).estimate.cards
+    env = worker_environment(stage, machine_for_a_step(store.home).gpus, cards)
     worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))
     argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *worker]
     argv += [*(["--vllm", vllm] if vllm else []), step]

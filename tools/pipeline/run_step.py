@@ -257,7 +257,7 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
                 *((driver_eviction.EVICTED,) if evicted else ()),
             ),
             "free_ram_bytes": machine.ram_free_bytes + machine.swap_free_bytes,
-            "free_vram_bytes": machine.vram_free_bytes,
+            "free_vram_bytes": machine.vram_free_on(plan.estimate.cards),
             "free_disk_bytes": machine.disk_free_bytes,
         }
     )

@@ -1,4 +1,4 @@
-"""One tenant at a time: while a step works it holds its home's machine, and the GPU that it is pinned to.
+"""One tenant at a time: while a step works it holds its home's machine, and the GPUs that it is pinned to.
 
 A GPU may be used by several homes of one user, which know nothing of each other but this lock. Not covered: other
 users, other containers, and other programs; what they hold is measured before a price is made.
@@ -10,10 +10,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from tunesmith.memory.locks import Held, last_holder, take
-from tunesmith.tools.core.machine import Gpu, chosen_gpu
+from tunesmith.tools.core.machine import Gpu, chosen_gpus
 
 MACHINE_LOCK = "accelerator.lock"
 """In a home: who holds it works on its machine."""
@@ -22,22 +23,33 @@ _LOOK_EVERY_S = 0.3
 
 @contextmanager
 def tenancy(
-    home: Path, step: str, gpus: Sequence[Gpu], *, waiting: Callable[[str], None], log: Callable[[str], None]
+    home: Path,
+    step: str,
+    gpus: Sequence[Gpu],
+    *,
+    cards: int = 1,
+    waiting: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Iterator[None]:
-    """Wait for the home's machine and then for the GPU, and hold both; `waiting` is told what for.
+    """Wait for the home's machine and then for its GPUs, and hold them; `waiting` is told what for.
+
+    Of `cards` GPUs each is waited for in the order of their names, so that two homes never wait for each other.
 
     The kernel lets go of the locks when this process ends, however it ends.
     """
     holder = f"{step} of {home}"
     with ExitStack() as held:
         _hold(held, home / MACHINE_LOCK, holder, lambda _: waiting("waiting for another step to leave the machine"))
-        if gpu := chosen_gpu(gpus):
+        for gpu in sorted(chosen_gpus(gpus, cards), key=lambda gpu: gpu.uuid):
             if folder := _folder_of_all_homes():
-                other = f"{gpu.name} to be left by"
-                _hold(held, folder / f"{gpu.uuid}.lock", holder, lambda who: waiting(f"waiting for {other} {who}"))
+                _hold(held, folder / f"{gpu.uuid}.lock", holder, partial(_wait_for, waiting, gpu.name))
             else:
                 log("no private folder for locks below /run/user or /tmp: other homes on this GPU are not seen")
         yield
+
+
+def _wait_for(waiting: Callable[[str], None], gpu: str, who: str) -> None:
+    waiting(f"waiting for {gpu} to be left by {who}")
 
 
 def _hold(held: ExitStack, path: Path, holder: str, waiting: Callable[[str], None]) -> None:

@@ -136,7 +136,8 @@ def _in_turn(job: Job) -> AbstractContextManager[None]:  # type: ignore[type-arg
 def _load(job: Job) -> None:  # type: ignore[type-arg]
     """Import what the stage computes with, whatever it is asked."""
     entry = catalog.ENTRIES[job.step.stage]
-    if modules := entry.loads:
+    on_several = getattr(job.request, "cards", 1) > 1 and not entry.serves  # its ranks load what they compute with
+    if (modules := entry.loads) and not on_several:
         loaded = ", ".join(dict.fromkeys(module.split(".")[0] for module in modules))
         job.progress(0, 0, f"loading {loaded}", kind=START)
         unneeded = () if getattr(job.request, "load_in_4bit", False) else (FOUR_BITS,)
@@ -182,7 +183,8 @@ def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
     def waiting(what: str) -> None:
         job.progress(0, 0, what, kind=WAIT)
 
-    with tenancy(job.home, job.step.id, measure_gpus(), waiting=waiting, log=job.log):
+    cards = job.plan.estimate.cards
+    with tenancy(job.home, job.step.id, measure_gpus(), cards=cards, waiting=waiting, log=job.log):
         job.store.event("lease.taken", run=job.run, step=job.step.id)
         job.progress(0, 0, "starting", kind=START)
         yield

@@ -41,13 +41,20 @@ class Bench:
     thinking: Thinking = ""
     thinking_tokens: int = 0
     """0 unless they think."""
+    cards: int = 1
+    """GPUs that each of its models is split over."""
 
     @property
     def recorded(self) -> dict[str, JsonValue]:
         """What of it is not usual, for a record."""
         context: dict[str, JsonValue] = {"context_tokens": self.context_tokens}
+        cards: dict[str, JsonValue] = {"cards": self.cards} if self.cards > 1 else {}
         thinking: dict[str, JsonValue] = {"thinking": self.thinking, "thinking_tokens": self.thinking_tokens}
-        return {**(context if self.context_tokens != CONTEXT_TOKENS else {}), **(thinking if self.thinking else {})}
+        return {
+            **(context if self.context_tokens != CONTEXT_TOKENS else {}),
+            **(thinking if self.thinking else {}),
+            **cards,
+        }
 
     @property
     def pins(self) -> dict[str, str]:
@@ -121,6 +128,7 @@ def bench_of(artifacts: Mapping[str, Artifact]) -> Bench:
             int(suite.meta.get("context_tokens", CONTEXT_TOKENS)),
             suite.meta.get("thinking", ""),
             int(suite.meta.get("thinking_tokens", 0)),
+            int(suite.meta.get("cards", 1)),
         )
     base = artifacts.get("base")
     return choose_bench(base.meta.get(THOUGHTS, "") if base else "")

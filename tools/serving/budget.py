@@ -9,18 +9,19 @@ from typing import Literal, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.machine import Gpu, chosen_gpu
+from tunesmith.tools.core.machine import Gpu, Machine, chosen_gpu, chosen_gpus
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import GIB, Facts, Fitting
+from tunesmith.tools.core.stage import GIB, Estimate, Facts, Fitting, is_expected
 from tunesmith.tools.machine.gpus import measure_gpus, serves_on_cpu
 from tunesmith.tools.machine.vllm_program import no_vllm
-from tunesmith.tools.models.fitting import largest_that_fits
+from tunesmith.tools.models.fitting import ANOTHER_BASE, largest_that_fits
 from tunesmith.tools.models.measuring import (
     FOUR,
     MEASURED_AT,
     QUANTIZED_BASE,
     SIXTEEN,
     USUAL_RANK,
+    fewest_cards,
     measuring_bytes,
     measuring_server,
 )
@@ -29,7 +30,9 @@ from tunesmith.tools.models.memory_math import (
     GPU_MARGIN_BYTES,
     SERVED_SEQUENCES,
     ServerMemory,
+    group_size_for,
     serving_peaks,
+    splits,
 )
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, server_start
@@ -38,6 +41,10 @@ from tunesmith.tools.serving.spec import ServerSpec
 
 FREED_WITHIN_S = 10.0
 _SHORTEST_CONTEXT_TOKENS = 1024
+_ONE_BOX = (
+    "a base that no number of this machine's cards holds is not served by tunesmith; vLLM alone does that, over Ray: "
+    "docs/models.md has the command"
+)
 AT_FOUR_BITS = "measuring=4 for the base"
 """How it is told that a base would fit at 4 bits, as `base` takes it."""
 USUAL_SHARE_OF_MAX_TOKENS = 0.6
@@ -117,7 +124,9 @@ def evaluation_seconds(
     )
 
 
-def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS, *, rank: int | None = None) -> ServerMemory:
+def serving_memory(
+    model: Artifact, context_tokens: int = CONTEXT_TOKENS, *, rank: int | None = None, cards: int = 1
+) -> ServerMemory:
     """Peak of a vLLM server of this model with the settings that every arm is measured with, or a longer context.
 
     It allows adapters up to a rank: unless that is given, a base those of the usual one, another model none.
@@ -126,7 +135,53 @@ def serving_memory(model: Artifact, context_tokens: int = CONTEXT_TOKENS, *, ran
     usual = USUAL_RANK if quantized or model.kind == "base" else 0
     allowed = usual if rank is None else rank
     config = model.meta.get("config", {})
-    return measuring_server(model.bytes, config, context_tokens, rank=allowed, quantized_base=quantized)
+    return measuring_server(model.bytes, config, context_tokens, rank=allowed, quantized_base=quantized, cards=cards)
+
+
+def serving_cards(
+    facts: Facts, model: Artifact, context_tokens: int = CONTEXT_TOKENS, *, rank: int | None = None, asked: int = 0
+) -> int:
+    """GPUs that a model is split over: as many as are asked for, or as the run's baseline was measured on, which all of
+    its arms share; else the fewest that it fits on, and 1 where it fits on none.
+
+    Raises BadInput for more than there are, and for a number that vLLM cannot split the model by.
+    """
+    config, gpus = model.meta.get("config", {}), len(facts.machine.gpus) if facts.serves_on_gpu else 0
+    quantized = config.get("quantization_config") or model.kind == QUANTIZED_BASE
+    group = group_size_for(config) if quantized and asked != 1 else 0
+    if asked > max(gpus, 1):
+        raise BadInput(f"cards={asked}, and vLLM has {gpus or 'no'} GPU{'s' if gpus > 1 else ''} here; leave cards out")
+    if not splits(config, asked or 1, group_size=group):
+        good = [str(n) for n in range(1, gpus + 1) if splits(config, n, group_size=group)]
+        raise BadInput(f"cards={asked}: its heads and widths do not split so evenly; try cards={' or '.join(good)}")
+    suite = facts.artifacts.get("suite")
+    measured_on = int(suite.meta.get("cards", 1)) if suite and not is_expected(suite) else 0
+
+    def needs(cards: int) -> int:
+        needed = serving_memory(model, context_tokens, rank=rank, cards=cards)
+        return sum(serving_peaks(needed, on_gpu=facts.serves_on_gpu).values())
+
+    return asked or measured_on or fewest_cards(needs, config, facts, group_size=group) or 1
+
+
+def server_of(
+    facts: Facts, model: Artifact, context_tokens: int = CONTEXT_TOKENS, *, rank: int | None = None, asked: int = 0
+) -> ServerMemory:
+    """Peak of a server of a model on as many cards as it is split over here."""
+    cards = serving_cards(facts, model, context_tokens, rank=rank, asked=asked)
+    return serving_memory(model, context_tokens, rank=rank, cards=cards)
+
+
+def split_steps(cards: int) -> tuple[str, ...]:
+    """What a plan says of a model that is served on several cards."""
+    return (f"vLLM splits the model over {cards} cards (--tensor-parallel-size)",) * (cards > 1)
+
+
+def one_box(price: Estimate, machine: Machine, fitting: Sequence[Fitting]) -> tuple[str, ...]:
+    """The refusal of a base that this machine's cards have no room for, however they are used."""
+    own = fitting and not fitting[0].settings.startswith(ANOTHER_BASE)
+    largest = max((gpu.total_bytes for gpu in machine.gpus), default=price.peak_vram_bytes)
+    return () if own or price.peak_vram_bytes <= largest else (_ONE_BOX,)
 
 
 def lora_rank_served(adapter: Artifact | None) -> int:
@@ -195,25 +250,26 @@ class Place(NamedTuple):
     gpu_bytes: int = 0
     gpu_cache_bytes: int = 0
     gpu_full_cache_bytes: int = 0
+    cards: int = 1
 
 
 def placed(vllm: str | None, needed: ServerMemory) -> Place:
-    """Where a server that needs so much memory runs, and what of it that is on a GPU."""
+    """Where a server that needs so much memory runs, and what of it that is on each GPU."""
     if chosen_gpu(measure_gpus()) is None or serves_on_cpu(vllm):
         return Place("cpu")
-    return Place("cuda", needed.vram_bytes, needed.cache_bytes, needed.full_cache_bytes)
+    return Place("cuda", needed.vram_bytes, needed.cache_bytes, needed.full_cache_bytes, needed.cards)
 
 
-def gpus_once_free(needed_bytes: int) -> tuple[Gpu, ...]:
-    """The GPUs as they are now, or within `FREED_WITHIN_S`, once one has so much free.
+def gpus_once_free(needed_bytes: int, cards: int = 1) -> tuple[Gpu, ...]:
+    """The GPUs as they are now, or within `FREED_WITHIN_S`, once so many of them have so much free.
 
     A driver gives memory back some time after the process that held it has ended.
     """
     deadline = time.monotonic() + FREED_WITHIN_S
     while True:
         gpus = measure_gpus()
-        chosen = chosen_gpu(gpus)
-        if chosen is None or needed_bytes <= chosen.free_bytes or time.monotonic() > deadline:
+        chosen = chosen_gpus(gpus, cards)
+        if not chosen or needed_bytes <= chosen[-1].free_bytes or time.monotonic() > deadline:
             return gpus
         time.sleep(0.2)
 
@@ -226,7 +282,7 @@ class Claim(NamedTuple):
 
 
 def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
-    """What a server takes of the chosen one of these GPUs.
+    """What a server takes of each of the chosen ones of these GPUs: the same, what the fullest of them allows.
 
     Where nobody else is, what is free, up to a cache for all its sequences: vLLM measures what it needs itself and
     makes its cache of the rest. Beside a neighbour, and where a share would leave it less, the cache that it is priced
@@ -234,9 +290,14 @@ def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
     takes a cache of given size without looking at it. Raises StepFailed, with the numbers, where what the server needs
     is not free.
     """
-    chosen = chosen_gpu(gpus)
-    if chosen is None or not spec.gpu_bytes:
+    if not gpus or not spec.gpu_bytes:
         return Claim()
+    if len(gpus) < spec.cards:
+        raise StepFailed(
+            f"the server was planned for {spec.cards} GPUs and {len(gpus)} are here; nvidia-smi says which are left, "
+            "then plan the step anew"
+        )
+    chosen = chosen_gpus(gpus, spec.cards)[-1]
     free, total = chosen.free_bytes, chosen.total_bytes
     if spec.gpu_bytes > free:
         raise StepFailed(

@@ -60,7 +60,7 @@ def _held(machine: Machine, server: Server) -> dict[int, int]:
         return {}
     measured = held_by(tree_pids([server.pid]))
     pinned = usable(machine.gpus, server.gpu or None)
-    return measured or {gpu.index: server.gpu_bytes or server.spec.gpu_bytes for gpu in pinned[:1]}
+    return measured or {gpu.index: server.gpu_bytes or server.spec.gpu_bytes for gpu in pinned[: server.spec.cards]}
 
 
 def make_room(home: Path, *, ram_bytes: int, log: Callable[[str], None]) -> None:

@@ -37,6 +37,7 @@ def bench_spec(
     rank: int = 16,
     context_tokens: int = CONTEXT_TOKENS,
     without_thoughts: bool = False,
+    cards: int = 1,
 ) -> ServerSpec:
     """How a model is served for measuring by a vllm program: the same settings for every arm of a run.
 
@@ -44,7 +45,7 @@ def bench_spec(
     adapter all run on the very same engine settings.
     """
     allowed, config = rank if adapters_allowed else 0, model.meta.get("config", {})
-    place = placed(vllm, serving_memory(model, context_tokens, rank=allowed))
+    place = placed(vllm, serving_memory(model, context_tokens, rank=allowed, cards=cards))
     quantized = model.kind == QUANTIZED_BASE
     return ServerSpec(
         model_dir=str(model.path),
@@ -79,8 +80,8 @@ def bench_server(
 ) -> Iterator[servers.Server]:
     """A healthy server of `model` with `adapters` loaded, adopted where an equal one runs, started where not.
 
-    It takes conversations as `bench` says; None: as the run does. While it starts, `meanwhile` is
-    done once: such as importing what comes after the answers.
+    It takes conversations as `bench` says; None: as the run does. It is split over the cards of the step's plan. While
+    it starts, `meanwhile` is done once: such as importing what comes after the answers.
 
     It is left running under a short lease when the step is done, for the next step may want the same one; nothing
     outlives the lease. Its memory counts as the step's.
@@ -94,6 +95,7 @@ def bench_server(
         rank=rank,
         context_tokens=bench.context_tokens,
         without_thoughts=bench.thinking == "off",
+        cards=job.plan.estimate.cards,
     )
     server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting", meanwhile=meanwhile)
     for name, folder in (adapters or {}).items():

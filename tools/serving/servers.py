@@ -182,11 +182,15 @@ def _command(
     vllm: str, spec: ServerSpec, port: int, adapters: Mapping[str, str] | None = None, *, alone: bool = False
 ) -> dict[str, object]:
     """What a record says of how a server is started now: its arguments, its environment, what it takes of a GPU."""
-    gpus = gpus_once_free(spec.gpu_bytes) if spec.device == "cuda" else ()
+    gpus = gpus_once_free(spec.gpu_bytes, spec.cards) if spec.device == "cuda" else ()
     # What it takes now is no part of what it is: an equal one is adopted, however full the GPU is by then.
     taken = claim(spec, gpus, alone=alone)
     argv = arguments(spec, port, taken.arguments) + _loading(adapters or {})
-    return {"argv": argv, "env": environment(spec, vllm) | server_environment(gpus), "gpu_bytes": taken.bytes}
+    return {
+        "argv": argv,
+        "env": environment(spec, vllm) | server_environment(gpus, spec.cards),
+        "gpu_bytes": taken.bytes,
+    }
 
 
 def _loading(adapters: Mapping[str, str]) -> list[str]:

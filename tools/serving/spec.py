@@ -43,8 +43,10 @@ class ServerSpec(Frozen):
     """Tokens of a block of the key-value cache; whole ones alone are shared. 0: as vLLM has it, 128 on a CPU."""
     tool_parser: str = "hermes"
     device: Literal["cpu", "cuda"] = "cpu"
+    cards: int = 1
+    """GPUs that the model is split over."""
     gpu_bytes: int = 0
-    """Of a GPU's memory, what it needs; 0: not known, and vLLM takes what it takes by itself, nearly all of it."""
+    """Of each GPU's memory, what it needs; 0: not known, and vLLM takes what it takes by itself, nearly all of it."""
     gpu_cache_bytes: int = 0
     """Of these, the key-value cache."""
     gpu_full_cache_bytes: int = 0
@@ -75,6 +77,8 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
         f"--max-num-batched-tokens={max(2048, spec.max_model_len_tokens)}",
         "--disable-uvicorn-access-log",
     ]
+    if spec.cards > 1:
+        argv.append(f"--tensor-parallel-size={spec.cards}")
     if spec.tool_parser:
         argv += ["--enable-auto-tool-choice", f"--tool-call-parser={spec.tool_parser}"]
     if spec.without_thoughts:

@@ -1,32 +1,40 @@
-"""A training in a process of its own: with it goes all that it held, the CUDA context of a card too.
+"""A training in processes of its own: with them goes all that it held, the CUDA context of a card too.
 
-The parent calls `train_apart` as it would `train_lora`. The child (`python -m … FD`) reads what is asked of it from its
-standard input, and writes lines of JSON to the pipe FD: what it calls back with, and what it trained or why not.
+The parent calls `train_apart` as it would `train_lora`. For one card the child trains itself. For several it runs
+`accelerate launch`, which starts a process a card (a rank) and ends them all where one of them dies. Each reads what is
+asked from a file, and writes lines of JSON to the child's standard output: rank 0 what it calls back with and what it
+trained, every one why it failed, and the launcher which rank died of what. What else is printed goes to the log.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tunesmith.memory.errors import StepFailed, TunesmithError
-from tunesmith.memory.privacy import keep_private
-from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
-from tunesmith.tools.machine.processes import end_with_parent, python_module
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.files import atomic_write
+from tunesmith.tools.machine.gpus import measure_gpus, pinning, trains_on_cpu
+from tunesmith.tools.machine.processes import python_module, tree
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.training.lora_settings import LoraSettings
-from tunesmith.tools.training.train_job import Metric, Progress, Trained, train_lora
+from tunesmith.tools.training.trained import Metric, Progress, Trained
 
-_PATHS = ("base_dir", "rows_path", "out_dir", "checkpoints_dir")
+_RANKS_ENV: dict[str, str] = {
+    "PYTHONSAFEPATH": "1",  # torch starts ranks without -P
+    # The ranks of one machine find each other on the loopback address; by default on the one that its name has.
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
+_ASKED = "training.json"
+DIED = "died"
+"""Of a rank and its exit code, by the launcher."""
+_CHILD = "tunesmith.tools.training.rank_job"
 
 
 def train_apart(
@@ -35,89 +43,84 @@ def train_apart(
     out_dir: Path,
     settings: LoraSettings,
     *,
+    valid_path: Path | None = None,
     checkpoints_dir: Path,
     progress: Progress,
     metric: Metric,
     log: Callable[[str], None],
+    watch: Callable[[int], object] = lambda pid: None,
 ) -> Trained:
-    """`train_lora` in a child, in the environment of a training. Raises StepFailed as that does, or where it dies."""
-    asked = dict(zip(_PATHS, map(str, (base_dir, rows_path, out_dir, checkpoints_dir)), strict=True))
-    env = dict(TORCH_ENV)
-    if trains_on_cpu() or not measure_gpus():
+    """`train_lora` in a child, on as many cards as the settings say, in the environment of a training.
+
+    `watch` is given the child's pid. Raises StepFailed as that does, or where a process of it dies, by its name.
+    """
+    asked = {"base_dir": base_dir, "rows_path": rows_path, "out_dir": out_dir, "checkpoints_dir": checkpoints_dir}
+    asked |= {"valid_path": valid_path} if valid_path else {}
+    request = out_dir.parent / _ASKED
+    atomic_write(request, json.dumps({**{k: str(v) for k, v in asked.items()}, "settings": asdict(settings)}))
+    child = subprocess.Popen(
+        [*_environment(settings.cards), *python_module(_CHILD, str(settings.cards), str(request))],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=rows_path.parent,
+    )
+    watch(child.pid)
+    ended: dict[str, list[Any]] = {}
+    try:
+        assert child.stdout is not None
+        _follow(child.stdout, {"progress": progress, "metric": metric, "log": log}, ended)
+    finally:
+        for process in tree(child.pid).values():  # the ranks lead sessions of their own
+            with contextlib.suppress(Exception):
+                process.kill()
+        child.wait()
+    if "trained" in ended:
+        return Trained(**ended["trained"][0])
+    raise StepFailed(_killed(ended) or next(iter(ended.get("failed", [])), "") or _how(child.returncode))
+
+
+def _environment(cards: int) -> list[str]:
+    gpus = measure_gpus()
+    # A trainer that sees more than its own card would share its batch with it.
+    env = {**TORCH_ENV, **pinning(gpus, cards), **(_RANKS_ENV if cards > 1 else {})}
+    if trains_on_cpu() or not gpus:
         from tunesmith.tools.cpu.settings import COMPUTING
 
         env |= COMPUTING
-    reading, writing = os.pipe()
-    child = subprocess.Popen(
-        ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *python_module(_ME, str(writing))],
-        stdin=subprocess.PIPE,
-        pass_fds=(writing,),
-        cwd=rows_path.parent,
-    )
-    os.close(writing)
-    called: dict[str, Callable[..., None]] = {"progress": progress, "metric": metric, "log": log}
-    ended: dict[str, Any] = {}
-    try:
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError), child.stdin as stdin:  # how it ended is said below
-            stdin.write(json.dumps({**asked, "settings": asdict(settings)}).encode())
-        with os.fdopen(reading, encoding="utf-8") as lines:
-            for line in lines:
-                name, *values = json.loads(line)
-                if name in called:
-                    called[name](*values)
-                else:
-                    ended[name] = values[0]
-    except BaseException:
-        child.kill()
-        raise
-    finally:
-        child.wait()
-    if "trained" in ended:
-        return Trained(**ended["trained"])
-    raise StepFailed(ended.get("failed") or _how(child.returncode))
+        if cards > 1:  # accelerate would name it cpu:0, where torch restores no tensor of a checkpoint
+            env["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    return ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items())]
 
 
-def _how(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "the training was ended by the kernel, as it is for want of memory; try a smaller micro_batch"
-    return f"the process of the training ended with exit code {code}; the log of the step says more"
-
-
-def main() -> int:
-    """The child: 0 where it trained."""
-    asked = json.load(sys.stdin)
-    keep_private()
-    end_with_parent()
-    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as lines:
-
-        def tell(name: str, *values: object) -> None:
-            lines.write(json.dumps([name, *values]) + "\n")
-            lines.flush()
-
+def _follow(lines: IO[str], called: dict[str, Callable[..., None]], ended: dict[str, list[Any]]) -> None:
+    """Pass on what a training calls back with, until all of its processes have ended; `ended` gets the rest."""
+    for line in lines:
         try:
-            trained = train_lora(
-                Path(asked["base_dir"]),
-                Path(asked["rows_path"]),
-                Path(asked["out_dir"]),
-                LoraSettings(**asked["settings"]),
-                checkpoints_dir=Path(asked["checkpoints_dir"]),
-                progress=lambda *values: tell("progress", *values),
-                metric=lambda *values: tell("metric", *values),
-                log=lambda text: tell("log", text),
-            )
-        except Exception as error:
-            traceback.print_exc()
-            tell("failed", str(error) if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}")
-            return 1
-        tell("trained", asdict(trained))
-    return 0
+            name, *values = json.loads(line)
+        except (ValueError, TypeError):
+            called["log"](line.rstrip())
+            continue
+        if name in called:
+            called[name](*values)
+        else:
+            ended.setdefault(name, []).append(values[0] if len(values) == 1 else values)
 
 
-_ME = "tunesmith.tools.training.apart_job"
+def _killed(ended: Mapping[str, Sequence[Any]]) -> str:
+    """Which rank a signal ended, or which died without a word; the others fail because of it, whatever they say."""
+    # The launcher itself ends ranks by SIGTERM: what else ended one goes before.
+    died = sorted(ended.get(DIED, ()), key=lambda one: (one[1] >= 0, one[1] == -signal.SIGTERM))
+    if not died or ("failed" in ended and died[0][1] >= 0):
+        return ""
+    rank, code = died[0]
+    return f"{_how(code, f'rank {rank}')}; `tunesmith run --resume` goes on at the last checkpoint"
 
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # a model is taken apart by the kernel, in no time
+
+def _how(code: int, who: str = "the process") -> str:
+    if code >= 0:
+        return f"{who} of the training ended with exit code {code}; the log of the step says more"
+    name = next((one.name for one in signal.Signals if one == -code), "unknown")
+    why = "as the kernel does for want of memory; try a smaller micro_batch" if name == "SIGKILL" else "see the log"
+    return f"{who} of the training was killed by signal {-code} ({name}), {why}"

@@ -149,6 +149,16 @@ def core_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def rows_of_rank(lengths: Sequence[int], rank: int, ranks: int) -> list[int]:
+    """Places of the rows of a step that one of several ranks computes: the longest first, dealt out forth and back, so
+    that all have about as many tokens. Of fewer rows than ranks the last ones get none."""
+    if ranks == 1:
+        return list(range(len(lengths)))
+    longest_first = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    turns = [*range(ranks), *reversed(range(ranks))]
+    return [place for turn, place in enumerate(longest_first) if turns[turn % len(turns)] == rank]
+
+
 def parts_of(inputs: Mapping[str, Any], loss: LossSettings) -> list[dict[str, Any]]:
     """A trainer's batch in the parts that are computed one after the other."""
     parts = in_parts(inputs["attention_mask"].sum(1).tolist(), loss)

@@ -4,14 +4,18 @@ decide (row length and precision), and what of the data set is not trained on.""
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
+from tunesmith.tools.core.machine import chosen_gpus
 from tunesmith.tools.core.stage import Facts, PlanQuestion
+from tunesmith.tools.models.fitting import CPU_TOKENS
 from tunesmith.tools.serving.bench import positions_of
 from tunesmith.tools.training.defaults import rehearsal_wanted
 
@@ -19,6 +23,8 @@ USUAL_TOKENS = 512
 """Of the longest row, where no record says."""
 VALIDATION_ROWS = 32
 """Of each kind: enough to choose a checkpoint by; the suites are what decides."""
+BUSY_TOKENS = 1024
+"""Fewer at once leave a device waiting; then computing activations again costs less."""
 _STEPS_LEAST, _CHECKPOINTS_LEAST = 10, 4
 """Between two checkpoints, and of a training."""
 _MULTIPLE, _SLACK = 64, 16
@@ -44,6 +50,47 @@ def few_rows(dataset: Artifact, *, accepted: bool) -> tuple[tuple[str, ...], tup
     )
     question = PlanQuestion(text=f"{told}: train on those that are left?", yes={"few_rows": True})
     return (f"{told}, or train on those that are left with few_rows=true",), (question,)
+
+
+def choose_cards(
+    asked: int, facts: Facts, batch_size: int, busy_rows: int, fits: Callable[[int], bool]
+) -> tuple[int, str]:
+    """How many cards share a step's rows, evenly, a process each; and the reason, where it was left open.
+
+    As many of one kind as each have room (`fits`) and `busy_rows`; one on a processor, whose cores are the same however
+    many processes share them. Raises BadInput for a number that cannot be.
+    """
+    if asked and batch_size % asked:
+        raise BadInput(
+            f"train: cards={asked} do not share batch_size={batch_size} evenly; try cards={math.gcd(asked, batch_size)}"
+        )
+    gpus = facts.machine.gpus if facts.trains_on_gpu else ()
+    if asked:
+        if gpus and asked > len(gpus):
+            raise BadInput(f"train: cards={asked}, and {len(gpus)} are here; try cards={len(gpus)}, or leave it out")
+        return asked, ""
+    for cards in range(min(len(gpus), batch_size), 1, -1):
+        rows, alike = batch_size // cards, len({gpu.name for gpu in chosen_gpus(gpus, cards)}) == 1
+        if alike and batch_size % cards == 0 and rows >= busy_rows and fits(cards):
+            return cards, f"{cards} cards of one kind have room, and {rows} of a step's rows keep each of them busy"
+    return 1, ""
+
+
+def of_each(facts: Facts, cards: int) -> Facts:
+    """What one of so many cards has, or of so many processes that share a processor."""
+    machine = facts.machine
+    if facts.trains_on_gpu:
+        return replace(facts, machine=replace(machine, gpus=chosen_gpus(machine.gpus, cards)[-1:]))
+    free, swap = machine.ram_free_bytes // cards, machine.swap_free_bytes // cards
+    return replace(facts, machine=replace(machine, ram_free_bytes=free, swap_free_bytes=swap))
+
+
+def shared_steps(cards: int, batch_size: int, *, on_card: bool) -> tuple[str, ...]:
+    """What a plan says of a training on several cards."""
+    if cards == 1:
+        return ()
+    over = f"{cards} cards, NCCL between them" if on_card else f"{cards} processes on the same cores, gloo between them"
+    return (f"each step's rows are shared by {over}: {batch_size // cards} rows each, over a copy of the base each",)
 
 
 def check_micro_batch(micro_batch: int, batch_size: int) -> None:
@@ -153,3 +200,37 @@ def held_rows(dataset: Artifact, batch_size: int) -> tuple[str, ...]:
     wanted = rehearsal_wanted(rows - held, batch_size)
     line = f"{held} of the {rows} rows hold it to its base, {held / rows * batch_size:.1f} in a step"
     return (line if held >= wanted else f"{line}; {wanted} would put one into every step",)
+
+
+def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int, *, on_cpu: bool = False) -> int:
+    """Tokens that are in memory at once: of `rows` rows, each at twice the usual length or the longest allowed.
+
+    On a processor CPU_TOKENS at most. A batch is computed in parts of no more than this; a row that is longer is a part
+    of its own.
+    """
+    tokens = math.ceil(rows * min(max_seq_len_tokens, 2 * tokens_per_row))
+    return min(tokens, CPU_TOKENS) if on_cpu else tokens
+
+
+def largest_part(rows: int) -> int:
+    """The largest number of rows below `rows` that divides it, so that it divides the whole batch too."""
+    return max(part for part in range(1, rows) if rows % part == 0)
+
+
+class Tried(Protocol):
+    """What of a request the memory of training depends on."""
+
+    @property
+    def lora_rank(self) -> int: ...
+    @property
+    def max_seq_len_tokens(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def load_in_4bit(self) -> bool: ...
+    @property
+    def activation_checkpointing(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...

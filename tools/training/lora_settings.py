@@ -43,13 +43,15 @@ class LoraSettings:
     """As in `Selection`, and `patience` too: 0 is no bound, and no early end."""
     patience: int = 0
     seed: int = 17
+    cards: int = 1
+    """That share a step's rows, a process each; on a processor, so many processes."""
     at_once: bool = False
     """Whether rows are rendered for a model that is told to answer without a thought first."""
 
     @property
     def rows_at_once(self) -> int:
-        """Rows that are in memory at once while it trains."""
-        return self.micro_batch or self.batch_size
+        """Rows that are in memory at once while it trains, of each card."""
+        return self.micro_batch or self.batch_size // self.cards
 
     @property
     def selection(self) -> Selection:
@@ -70,6 +72,7 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
         "base": manifest["sha256"] if manifest else "",
     }
     del decided["max_kl"], decided["patience"]  # they choose among checkpoints, and change none
+    del decided["cards"]  # several compute the step that one does
     if settings.value_weight == 1:
         del decided["value_weight"]
     if not settings.micro_batch:

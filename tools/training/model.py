@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tunesmith.tools.machine.device import computes_on_cpu
+from tunesmith.tools.machine.device import computes_on_cpu, this_rank
 from tunesmith.tools.models.shape import ATTENTION, ModelShape
 from tunesmith.tools.training.four_bit import four_bit_config
 
@@ -22,7 +22,7 @@ def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
     options |= ModelShape.of(json.loads((base_dir / "config.json").read_text())).attention_options
     if not computes_on_cpu():
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": this_rank().local_process_index}
     if load_in_4bit:
         options["quantization_config"] = four_bit_config(dtype)
     model = AutoModelForCausalLM.from_pretrained(base_dir, **options)

@@ -20,11 +20,17 @@ from tunesmith.tools.models.measuring import (
     measured_base,
     measuring_bytes,
 )
-from tunesmith.tools.models.memory_math import serving_peaks
+from tunesmith.tools.models.memory_math import ServerMemory, serving_peaks
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import LAB_START_S, training_seconds
 from tunesmith.tools.serving.bench import bench_of
-from tunesmith.tools.serving.budget import asking_seconds, measured_with, need_vllm, rank_served, serving_memory
+from tunesmith.tools.serving.budget import (
+    asking_seconds,
+    measured_with,
+    need_vllm,
+    rank_served,
+    server_of,
+)
 from tunesmith.tools.training.choices import Checkpointing, In4Bit, Precision, SeqLen, too_long
 from tunesmith.tools.training.train import (
     decide_parts,
@@ -99,6 +105,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         rates=facts.training_rates,
         like="",
         **_peaks(request, facts, base, dataset),
+        cards=_server(request, facts).cards,
         disk_bytes=50_000_000,
     )
     fitting = _settings_that_fit(request, facts, base, dataset)
@@ -175,8 +182,13 @@ def _settings_that_fit(
 
 def _serving(request: PreflightRequest, facts: Facts) -> dict[str, int]:
     """Peaks of the server that the run is measured on."""
+    return serving_peaks(_server(request, facts), on_gpu=facts.serves_on_gpu)
+
+
+def _server(request: PreflightRequest, facts: Facts) -> ServerMemory:
+    """It may be split over several cards; the two steps before it are trained on one."""
     context, rank = bench_of(facts.artifacts).context_tokens, rank_served(request.lora_rank)
-    return serving_peaks(serving_memory(measured_base(facts), context, rank=rank), on_gpu=facts.serves_on_gpu)
+    return server_of(facts, measured_base(facts), context, rank=rank)
 
 
 def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from pydantic import Field
 
@@ -13,33 +12,36 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import OPEN, AutoFloat, AutoInt, AutoWeight, is_open
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.models.fitting import CPU_TOKENS, Training, training_that_fits
+from tunesmith.tools.models.fitting import Training, training_that_fits
 from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantized
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.time_math import training_seconds
+from tunesmith.tools.models.time_math import LAB_START_S, training_seconds
 from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.training.choices import (
+    BUSY_TOKENS,
     Checkpointing,
     In4Bit,
     Precision,
     SeqLen,
+    Tried,
     check_micro_batch,
     checkpoint_steps,
+    choose_cards,
     faster_precision,
     few_rows,
     held_rows,
+    of_each,
     row_limit,
     rows_read,
+    shared_steps,
     steps_of,
     too_long,
 )
 from tunesmith.tools.training.defaults import training_defaults
 from tunesmith.tools.training.selection import Selection
-
-_BUSY_TOKENS = 1024
-"""Fewer at once leave a device waiting; then computing activations again costs less."""
 
 
 class TrainRequest(Request):
@@ -77,6 +79,12 @@ class TrainRequest(Request):
         default=0,
         ge=0,
         description="Rows in memory at once, a part of batch_size; auto: as many as fit.",
+    )
+    cards: AutoInt = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="That share each step's rows, a process each; auto: as many as are kept busy.",
     )
     max_seq_len_tokens: SeqLen = 0
     rehearsal_weight: AutoWeight = Field(
@@ -146,29 +154,22 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     request, reasons = resolved(request, base, dataset)
     check_micro_batch(request.micro_batch, request.batch_size)
+    cards, why_cards = _cards(request, facts, base, dataset)
+    rows, each = request.batch_size // cards, of_each(facts, cards)
+    check_micro_batch(request.micro_batch, rows)
     steps = request.max_steps or steps_of(dataset, request.epochs, request.forms, request.batch_size)
-    decided, why = decide_parts(request, facts, base, dataset)
+    decided, why = decide_parts(request.model_copy(update={"batch_size": rows}), each, base, dataset)
+    decided["cards"], why["cards"] = cards, why_cards
     if not request.save_steps:
         decided["save_steps"], why["save_steps"] = checkpoint_steps(dataset, steps, request.batch_size)
-    request, per_row = request.model_copy(update=decided), int(dataset.meta["tokens_per_row"])
-    at_once = request.micro_batch or request.batch_size
-    seconds = training_seconds(
-        base.meta["config"],
-        facts.training_rates,
-        tokens=float(steps * request.batch_size * per_row),
-        micro_steps=steps * request.batch_size // at_once,
-        on_card=facts.trains_on_gpu,
-        read_tokens=rows_read(dataset, math.ceil(steps / request.save_steps)) * per_row,
-        checkpointing=request.activation_checkpointing == "on",
-        load_in_4bit=request.load_in_4bit,
-        precision=request.precision,
-    )
+    request = request.model_copy(update=decided)
+    at_once = request.micro_batch or rows
     peak = training_bytes(request, base, dataset, batch_size=at_once, on_cpu=not facts.trains_on_gpu)
-    fitting = settings_that_fit(request, facts, base, dataset, batch_size=at_once)
+    fitting = settings_that_fit(request, each, base, dataset, batch_size=at_once)
     bench, on_gpu = bench_of(facts.artifacts).thoughts, facts.trains_on_gpu
     price = estimate(
-        "train", facts, seconds=seconds, rates=facts.training_rates,
-        ram_bytes=0 if on_gpu else peak, vram_bytes=peak if on_gpu else 0,
+        "train", facts, seconds=_seconds(request, facts, base, dataset, steps), rates=facts.training_rates,
+        ram_bytes=0 if on_gpu else cards * peak, vram_bytes=peak if on_gpu else 0, cards=cards,
         disk_bytes=5 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
@@ -183,6 +184,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
             *bench.steps,
             f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base, learning rate "
             f"{request.learning_rate:g}",
+            *shared_steps(cards, request.batch_size, on_card=on_gpu),
             *held_rows(dataset, request.batch_size),
             Selection(request.max_kl, request.patience).rule(request.save_steps),
         ),
@@ -192,7 +194,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         estimate=price,
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
-        reasons={**reasons, **why},
+        reasons={name: reason for name, reason in {**reasons, **why}.items() if reason},
         questions=questions,
         refusals=few
         + too_long(request.max_seq_len_tokens, base, dataset)
@@ -200,6 +202,35 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         or not_served(request, facts, base),
         fitting=fitting,
     )
+
+
+def _seconds(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifact, steps: int) -> Seconds:
+    """Of so many steps. Cards share their rows; processes on one processor have its cores all the same."""
+    per_row, rows = int(dataset.meta["tokens_per_row"]), request.batch_size // request.cards
+    trained = training_seconds(
+        base.meta["config"],
+        facts.training_rates,
+        tokens=float(steps * (rows if facts.trains_on_gpu else request.batch_size) * per_row),
+        micro_steps=steps * rows // (request.micro_batch or rows),
+        on_card=facts.trains_on_gpu,
+        read_tokens=rows_read(dataset, math.ceil(steps / request.save_steps)) * per_row,
+        checkpointing=request.activation_checkpointing == "on",
+        load_in_4bit=request.load_in_4bit,
+        precision=request.precision,
+    )
+    return trained + Seconds(LAB_START_S if request.cards > 1 else 0.0)
+
+
+def _cards(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifact) -> tuple[int, str]:
+    """How many cards share the rows. Each has to have room for the thriftiest way to compute one of them, and as many
+    as keep it busy, or as it could compute at once anyway."""
+    way = replace(tried(request, base, dataset, batch_size=1), checkpointing=True)
+    needed = way.peak_bytes(base.meta["config"])
+    alone, _ = decide_parts(request, of_each(facts, 1), base, dataset)
+    at_once = int(str(alone.get("micro_batch", request.micro_batch or request.batch_size)))
+    busy = min(at_once, math.ceil(BUSY_TOKENS / way.longest_row_tokens))
+    fits = facts.machine.vram_free_on
+    return choose_cards(request.cards, facts, request.batch_size, busy, lambda cards: needed <= fits(cards))
 
 
 def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[TrainRequest, Mapping[str, str]]:
@@ -265,7 +296,7 @@ def decide_parts(
         (rows, mode)
         for mode in modes
         for rows in parts
-        if mode == "on" or not open_ or rows == parts[0] or rows * longest >= _BUSY_TOKENS
+        if mode == "on" or not open_ or rows == parts[0] or rows * longest >= BUSY_TOKENS
     ]
     rows, mode = next((way for way in ways if needs(*way) <= free), (parts[0], modes[-1]))
     kept = needs(parts[0], "off")
@@ -306,21 +337,6 @@ def settings_that_fit(
     return training_that_fits(asked, config, facts.training_free_bytes, fewer=fewer, fewest=fewest)
 
 
-def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int, *, on_cpu: bool = False) -> int:
-    """Tokens that are in memory at once: of `rows` rows, each at twice the usual length or the longest allowed.
-
-    On a processor CPU_TOKENS at most. A batch is computed in parts of no more than this; a row that is longer is a part
-    of its own.
-    """
-    tokens = math.ceil(rows * min(max_seq_len_tokens, 2 * tokens_per_row))
-    return min(tokens, CPU_TOKENS) if on_cpu else tokens
-
-
-def largest_part(rows: int) -> int:
-    """The largest number of rows below `rows` that divides it, so that it divides the whole batch too."""
-    return max(part for part in range(1, rows) if rows % part == 0)
-
-
 def not_served(request: Tried, facts: Facts, base: Artifact) -> tuple[str, ...]:
     """Why an adapter that is trained so would not be taken by the server that the run is measured on; else nothing."""
     adapts_experts = ModelShape.of(base.meta["config"]).experts > 0 and not request.load_in_4bit
@@ -330,25 +346,6 @@ def not_served(request: Tried, facts: Facts, base: Artifact) -> tuple[str, ...]:
         "trains the experts of a mixture that is measured at 4 bits, where a server takes adapters of attention alone; "
         "try load_in_4bit=true, or fetch the base with measuring=16",
     )
-
-
-class Tried(Protocol):
-    """What of a request the memory of training depends on."""
-
-    @property
-    def lora_rank(self) -> int: ...
-    @property
-    def max_seq_len_tokens(self) -> int: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def load_in_4bit(self) -> bool: ...
-    @property
-    def activation_checkpointing(self) -> str: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def micro_batch(self) -> int: ...
 
 
 def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> int:

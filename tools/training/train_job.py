@@ -8,7 +8,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
+from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device, this_rank
 from tunesmith.tools.serving.bench import bench_at_work
+from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint, step_of, whole_checkpoints
-from tunesmith.tools.training.choices import VALIDATION_ROWS
+from tunesmith.tools.training.choices import VALIDATION_ROWS, largest_part, tokens_at_once
 from tunesmith.tools.training.documents import keeps_documents_apart
 from tunesmith.tools.training.finite import need_finite, need_result, saved_is_finite
 from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
@@ -33,31 +35,11 @@ from tunesmith.tools.training.lora_settings import fingerprint as fingerprint_of
 from tunesmith.tools.training.model import load_base, lora_config
 from tunesmith.tools.training.rows import TokenRow, in_laps, read_variants, tokenize_rows
 from tunesmith.tools.training.selection import Validation, read_validations
-from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part, tokens_at_once
+from tunesmith.tools.training.train import TrainRequest, TrainResult
+from tunesmith.tools.training.trained import Metric, Progress, Trained
 from tunesmith.tools.training.trainer import StepTokens, dataset_of, make_trainer, sft_config
 
-Progress = Callable[[float, float, str], None]
-Metric = Callable[[str, float, float], None]
-
 _CURVES = ("loss", "behaviour_loss", "rehearsal_kl", "learning_rate", "grad_norm", "mean_token_accuracy")
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training run measured."""
-
-    steps: int
-    epochs: float
-    train_loss: float
-    validation_loss_before: float | None
-    validation_loss: float | None
-    trainable_parameters: int
-    trained_tokens: int
-    seconds: float
-    validation_kl: float | None = None
-    best_step: int = 0
-    choice: str = ""
-    bytes_per_parameter: dict[str, float] = field(default_factory=dict)
 
 
 def run(job: Job[TrainRequest]) -> TrainResult:
@@ -66,10 +48,11 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     base, dataset = job.verified("base"), job.verified("dataset")
     names = LoraSettings.__dataclass_fields__
     asked = {k: v for k, v in job.request.model_dump().items() if k in names}
+    asked["cards"] = job.plan.estimate.cards
     settings = LoraSettings(**asked, at_once=bench_at_work(job, thoughts_only=True).thinking == "off")
     out_dir, measured = job.dir / "adapter", job.dir / "trained.json"
     if read_manifest(out_dir) is None or not measured.exists():
-        trained = train_lora(
+        trained = _training(job, settings)(
             base.path,
             dataset.path / "train.jsonl",
             out_dir,
@@ -92,6 +75,13 @@ def run(job: Job[TrainRequest]) -> TrainResult:
         tokens_per_second=round(figures["trained_tokens"] / max(seconds, 1e-9), 1),
         **figures,
     )
+
+
+def _training(job: Job[TrainRequest], settings: LoraSettings) -> Callable[..., Trained]:
+    """Training in this process, or on several cards in processes of its own."""
+    if settings.cards == 1:
+        return train_lora
+    return partial(train_apart, watch=job.watched.append)
 
 
 def train_lora(
@@ -138,6 +128,8 @@ class _Session:
 
         logging.disable_progress_bar()
         self.base_dir, self.settings, self.checkpoints_dir = base_dir, settings, checkpoints_dir
+        self.writes: bool = this_rank().is_main_process
+        """Whether this process writes what all ranks came to."""
         self.progress, self.metric, self.log = progress, metric, log
         self.config: dict[str, Any] = json.loads((base_dir / "config.json").read_text())
         tokenizer = AutoTokenizer.from_pretrained(base_dir)
@@ -287,6 +279,8 @@ class _Session:
 
     def save(self, out_dir: Path) -> None:
         """Write the adapter alone: safetensors and its config with the base it belongs to."""
+        if not self.writes:
+            return
         self.progress(1, 1, "saving the adapter")
         shutil.rmtree(out_dir, ignore_errors=True)
         # `False`: peft would otherwise look for the base's config on the hub.
@@ -312,7 +306,8 @@ class _Session:
                 return known
         # Untrained, the model is its base: what it diverges from that is nothing, and costs half of the time to find.
         loss = self._validate(0, [row for row in self.valid if not row.rehearsal]).behaviour_loss
-        atomic_write(self.before_path, json.dumps(loss))
+        if self.writes:
+            atomic_write(self.before_path, json.dumps(loss))
         return loss
 
     def _validation(self, step: int) -> Validation:

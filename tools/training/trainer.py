@@ -15,6 +15,10 @@ The savings change no gradient:
 3. The output head and the loss are computed for labelled tokens alone, a few at a time (`head_loss`). Where the head is
    of an unknown kind, the model's own forward makes all their logits at once.
 4. What the base says of held rows is asked once and kept, where that is little.
+
+Several cards share a step, a process (rank) each: every rank is given the same batch and computes its own of the rows.
+The loss is computed inside the forward of what accelerate wraps (DDP), and gradients are averaged over the ranks with
+the last micro-batch alone; times the number of ranks they add up to those of one process, which the sums say as well.
 """
 
 from __future__ import annotations
@@ -26,7 +30,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.training.batch_loss import (
     BatchLoss,
     LossSettings,
@@ -34,6 +37,7 @@ from tunesmith.tools.training.batch_loss import (
     batch_loss,
     parts_of,
     rows_of,
+    rows_of_rank,
     token_weights,
 )
 from tunesmith.tools.training.checkpoints import keep_checkpoint
@@ -106,6 +110,8 @@ def make_trainer(
     trainer.validations = validations
     trainer.data_collator = _with_own_columns(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
+    # A function, not a method: accelerate binds a method that it wraps to the model.
+    trainer.model.forward = lambda inputs, weights: trainer.own_loss(inputs, weights)
     return trainer
 
 
@@ -136,8 +142,8 @@ def sft_config(
         train_sampling_strategy="random" if packed else "group_by_length",
         gradient_checkpointing=settings.activation_checkpointing == "on",
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        # It wraps the outermost forward alone, and the loss calls the backbone below it: there is no autocast on either
-        # device, every product has its operands' own type, and adapters are cast to that (`fused_lora`).
+        # It wraps the outermost forward, where the loss switches it off again: there is no autocast on either device,
+        # every product has its operands' own type, and adapters are cast to that (`fused_lora`).
         bf16=on_gpu and settings.precision == "bf16",
         use_cpu=not on_gpu,
         logging_steps=1,
@@ -150,6 +156,8 @@ def sft_config(
         data_seed=settings.seed,
         dataloader_pin_memory=on_gpu,
         prediction_loss_only=True,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # none of them changes
         **mixture,
     )
 
@@ -174,49 +182,34 @@ def _trainer_class(
     loss: LossSettings, settings: LoraSettings, fingerprint: str, validate: Callable[[int], Validation]
 ) -> Any:
     """An SFTTrainer of this loss, a step at a time."""
-    import torch
 
-    class Trainer(_careful(settings, fingerprint, validate)):  # type: ignore[misc]
-        base_states: Mapping[int, Any] = {}
-
+    class Trainer(_sharing(_careful(settings, fingerprint, validate), loss)):  # type: ignore[misc]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            if self.accelerator.num_processes > 1:  # the unwrapped model would never synchronise its gradients
-                raise StepFailed("training runs on one device; start it with one process")
-            losses = self._part_loss(inputs, step_weights(inputs, settings, self.state))
+            losses = model(inputs, step_weights(inputs, settings, self.state))
             counted = losses.counted()
             need_finite(LOSS, counted.weighted, self.state.global_step + 1, self.model, settings)
-            self._step_losses.append(counted)
-            return losses.weighted
+            if self._has_rows:
+                self._step_losses.append(counted)
+            ranks = self.accelerator.num_processes
+            return losses.weighted * (ranks * self._has_rows) if ranks > 1 else losses.weighted
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-            """A whole optimiser step: its parts' losses and gradients add up."""
+            """A whole optimiser step: the losses and gradients of its parts, on all cards, add up."""
             self._step_losses: list[BatchLoss] = []
-            total = sum(super(Trainer, self).training_step(model, part, 1) for part in parts_of(inputs, loss))
-            for name, value in BatchLoss.together(self._step_losses).curves().items():
+            own = self._own_rows(inputs)
+            self._has_rows = bool(own)
+            # One without a row computes the first for nothing: all ranks exchange gradients in every step.
+            *before, last = parts_of({name: value[own or [0]] for name, value in inputs.items()}, loss)
+            total = 0.0
+            for part in before:
+                with self.accelerator.no_sync(model):
+                    total += super().training_step(model, part, 1)
+            total += super().training_step(model, last, 1)
+            for name, value in self._together(self._step_losses).curves().items():
                 self._metrics["train"][name].append(value)
             return total
-
-        def _part_loss(self, inputs: Any, weights: Any = None) -> BatchLoss:
-            bare = self.accelerator.unwrap_model(self.model)
-            held = inputs["rehearsal"].tolist()
-            known = None
-            if self.base_states:
-                rows = enumerate(inputs["row"].tolist())
-                known = {place: self.base_states[row].to(bare.device) for place, row in rows if held[place]}
-            return batch_loss(bare, rows_of(inputs), held, loss, known, weights)
-
-        def measure(self, dataset: Any) -> Measured:
-            """What a data set costs, each kind of row for itself, nothing trained."""
-            was_training = self.model.training
-            self.model.eval()
-            with torch.no_grad():
-                batches = (self._prepare_inputs(batch) for batch in self.get_eval_dataloader(dataset))
-                parts = (part for batch in batches for part in parts_of(batch, loss))
-                losses = BatchLoss.together([self._part_loss(part).counted() for part in parts]).means()
-            self.model.train(was_training)
-            return losses
 
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()
@@ -224,6 +217,67 @@ def _trainer_class(
             self._signature_columns = list(dict.fromkeys([*columns, *_OWN_COLUMNS]))
 
     return Trainer
+
+
+def _sharing(careful: Any, loss: LossSettings) -> Any:
+    """Such a trainer whose ranks share the rows of a batch, trained on or measured."""
+    import torch
+    from accelerate.utils import gather_object
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class Sharing(careful):
+        base_states: Mapping[int, Any] = {}
+
+        def _own_rows(self, inputs: Any) -> list[int]:
+            """Places of the rows of a batch that this rank computes."""
+            lengths = inputs["attention_mask"].sum(1).tolist()
+            return rows_of_rank(lengths, self.accelerator.process_index, self.accelerator.num_processes)
+
+        def _together(self, losses: Sequence[BatchLoss]) -> BatchLoss:
+            """The sums over all ranks, the same in each."""
+            return BatchLoss.together(gather_object([BatchLoss.together(losses)]))
+
+        def _get_train_sampler(self, *args: Any) -> Any:
+            """One that groups by length draws from what each process drew before: ranks would part company."""
+            sampler = super()._get_train_sampler(*args)
+            if self.accelerator.num_processes > 1 and isinstance(sampler, LengthGroupedSampler):
+                sampler.generator = torch.Generator().manual_seed(self.args.data_seed)
+            return sampler
+
+        def get_train_dataloader(self) -> Any:
+            return _whole_batches(super().get_train_dataloader())
+
+        def own_loss(self, inputs: Any, weights: Any = None) -> BatchLoss:
+            bare = self.accelerator.unwrap_model(self.model)
+            held = inputs["rehearsal"].tolist()
+            known = None
+            if self.base_states:
+                rows = enumerate(inputs["row"].tolist())
+                known = {place: self.base_states[row].to(bare.device) for place, row in rows if held[place]}
+            with torch.autocast(bare.device.type, enabled=False):
+                return batch_loss(bare, rows_of(inputs), held, loss, known, weights)
+
+        def measure(self, dataset: Any) -> Measured:
+            """What a data set costs, each kind of row for itself, nothing trained."""
+            was_training = self.model.training
+            self.model.eval()
+            with torch.no_grad():
+                batches = [self._prepare_inputs(batch) for batch in _whole_batches(self.get_eval_dataloader(dataset))]
+                own = ({name: value[self._own_rows(batch)] for name, value in batch.items()} for batch in batches)
+                parts = (part for rows in own if len(rows["row"]) for part in parts_of(rows, loss))
+                losses = self._together([self.own_loss(part).counted() for part in parts]).means()
+            self.model.train(was_training)
+            return losses
+
+    return Sharing
+
+
+def _whole_batches(loader: Any) -> Any:
+    """A loader that gives every rank the same batches, whose rows they share: the steps are those of one process."""
+    shard = loader.batch_sampler
+    if hasattr(shard, "process_index"):  # as transformers does it for its BatchRebalanceSampler
+        shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
+    return loader
 
 
 def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int], Validation]) -> Any:
@@ -248,9 +302,14 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
             need_finite_weights(step, self.model, settings)
             self.validations.append(validate(step))
             best = selection.best(self.validations)
-            keep_checkpoint(Path(self.args.output_dir), step, fingerprint, write, best=best.step if best else 0)
+            if self.is_world_process_zero():
+                keep_checkpoint(Path(self.args.output_dir), step, fingerprint, write, best=best.step if best else 0)
+            self.accelerator.wait_for_everyone()
             self._aside = ""
             self.control.should_training_stop |= selection.ends(self.validations)
+
+        def store_flos(self) -> None:
+            """Nothing: all ranks would have to be asked, and rank 0 alone writes checkpoints."""
 
         def _get_output_dir(self, trial: Any) -> str:
             return getattr(self, "_aside", "") or str(super()._get_output_dir(trial))

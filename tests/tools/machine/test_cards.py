@@ -44,3 +44,22 @@ def test_another_name_is_answered_with_those_that_are_known(said: str) -> None:
     with pytest.raises(BadInput, match="no card is known as") as refused:
         card_of(said)
     assert all(name in str(refused.value) for name in _MIB) and len(str(refused.value)) < 900
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "count"),
+    [
+        ("2x24", "2 × a card of 24 GB", 2), ("2x4090", "2 × RTX 4090", 2), ("8 × A100 80GB", "8 × A100 80GB", 8),
+        ("1x24", "a card of 24 GB", 1), ("16*l4", "16 × L4", 16),
+    ],
+)  # fmt: skip
+def test_several_cards_are_as_many_of_one(said: str, name: str, count: int) -> None:
+    cards = card_of(said)
+    assert (cards.name, cards.count) == (name, count)
+    assert cards.free_gib == card_of(name.partition(" × ")[2].removeprefix("a card of ") or "24").free_gib
+
+
+@pytest.mark.parametrize("said", ["0x24", "17x24", "2x", "x24", "2x9999", "-2x24", "2.5x24"])
+def test_no_number_of_unknown_cards_is_a_machine(said: str) -> None:
+    with pytest.raises(BadInput, match="2x24, or one of"):
+        card_of(said)

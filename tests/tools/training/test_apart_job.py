@@ -16,19 +16,19 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 
 TELLING = """
 import json, os, sys
-asked = json.load(sys.stdin)
-lines = os.fdopen(int(sys.argv[1]), "w")
+asked = json.load(open(sys.argv[2]))
 def tell(*values):
-    print(json.dumps(values), file=lines, flush=True)
-print("what a library prints is no word of ours")
+    print(json.dumps(values), flush=True)
 """
 TRAINED = """
+print("what a library prints")
 tell("progress", 0, 1, asked["settings"]["lora_rank"])
 tell("metric", "loss", float("nan"), 1)
 tell("log", os.environ["PYTORCH_ALLOC_CONF"])
 of = {"steps": 2, "epochs": 1, "train_loss": 1, "trainable_parameters": 7, "trained_tokens": 8, "seconds": 1}
 tell("trained", {**of, "validation_loss_before": None, "validation_loss": None})
 """
+LOST = 'tell("failed", "connection closed by peer");'
 Train = Callable[..., apart_job.Trained]
 
 
@@ -37,7 +37,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     """A training whose child runs a program in place of ours; its call-backs are appended to a list."""
 
     def begun(program: str, called: list[object]) -> apart_job.Trained:
-        monkeypatch.setattr(apart_job, "python_module", lambda module, fd: [sys.executable, "-c", program, fd])
+        monkeypatch.setattr(apart_job, "python_module", lambda module, *asked: [sys.executable, "-c", program, *asked])
         return apart_job.train_apart(
             tmp_path,
             tmp_path / "rows.jsonl",
@@ -55,16 +55,32 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
 def test_what_the_child_calls_back_with_arrives_and_it_has_the_environment_of_a_training(train: Train) -> None:
     called: list[object] = []
     assert train(TELLING + TRAINED, called).trainable_parameters == 7
-    assert called == [("progress", 0, 1, 32), ("loss", "nan", 1), TORCH_ENV["PYTORCH_ALLOC_CONF"]]
+    assert called == [
+        "what a library prints",
+        ("progress", 0, 1, 32),
+        ("loss", "nan", 1),
+        TORCH_ENV["PYTORCH_ALLOC_CONF"],
+    ]
 
 
 @pytest.mark.parametrize(
     ("program", "told"),
     [
-        ("import os; os.kill(os.getpid(), 9)", "ended by the kernel, as it is for want of memory; try a smaller micro"),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            "the process of the training was killed by signal 9 .*memory; try a",
+        ),
         ("raise SystemExit(3)", "ended with exit code 3; the log of the step says more"),
         (TELLING, "ended with exit code 0"),
         (TELLING + 'tell("failed", "no luck; try again"); sys.exit(1)', "^no luck; try again$"),
+        # Rank 0 lost its peer, and says so before the launcher says what became of that.
+        (TELLING + LOST + 'tell("died", 0, 1); tell("died", 1, -9)', "^rank 1 of the training was killed by signal 9"),
+        (
+            TELLING + LOST + 'tell("died", 0, -15); tell("died", 2, -11)',
+            "^rank 2 .* signal 11 .SIGSEGV., .*--resume",
+        ),
+        (TELLING + 'tell("failed", "a NaN");' + LOST + 'tell("died", 1, 1); tell("died", 0, 1)', "^a NaN$"),
+        (TELLING + 'tell("died", 1, 3)', "^rank 1 of the training ended with exit code 3"),
     ],
 )
 def test_however_the_child_ends_that_is_what_breaks(train: Train, program: str, told: str) -> None:
