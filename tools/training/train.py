@@ -13,7 +13,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import OPEN, AutoFloat, AutoInt, AutoWeight, is_open
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.placed import PlacedRequest
+from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import CPU_TOKENS, Training, training_that_fits
 from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantized
@@ -42,7 +43,7 @@ _BUSY_TOKENS = 1024
 """Fewer at once leave a device waiting; then computing activations again costs less."""
 
 
-class TrainRequest(Request):
+class TrainRequest(PlacedRequest):
     """How to train. What is `auto` (0) is chosen by the model and the rows when the plan is made, with the reason."""
 
     lora_rank: AutoInt = Field(
