@@ -15,7 +15,7 @@ from typing import Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.ledger import to_json
-from tunesmith.memory.records import APPROVED, DONE, Step
+from tunesmith.memory.records import APPROVED, DONE, PLANNED, Step
 from tunesmith.memory.store import Store
 
 Records = dict[str, list[dict[str, Any]]]
@@ -52,7 +52,9 @@ def taken(store: Store, step: Step) -> Records:
     records["marks"] = _rows(store, "SELECT * FROM marks ORDER BY id")
     for row in records["steps"]:
         if row["step"] == step.id:  # it waits for its worker there
-            row |= {"status": APPROVED, "pid": None, "pid_started": None, "finished_at": None, "error": None}
+            status = APPROVED if row["approval"] else PLANNED
+            row["plan"] = to_json({**json.loads(row["plan"]), "on": ""})  # where it goes it is at home
+            row |= {"status": status, "pid": None, "pid_started": None, "finished_at": None, "error": None}
     for row in records["approvals"]:
         if row["step"] == step.id:
             row["used_at"] = None

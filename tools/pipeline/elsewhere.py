@@ -7,10 +7,11 @@ taken up, never started a second time: a worker here may be killed at any line.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,11 @@ def carried_out(
     contact = ContactLog(job.home, settings.head(), "a step carried out there", job.run, job.step.id)
     contact.opened()
     try:
-        handle = _taken_up(job, launcher, there.place)
+        earlier = _attempts(job, launcher)
+        handle = _taken_up(job, launcher, earlier, there.place)
         if handle is None:
             order = _send(job, storage, there, traffic)
-            handle = launcher.start(_name(job, _attempt(job)), guest_command(settings, "work", order))
+            handle = launcher.start(_name(job, len(earlier) + 1), guest_command(settings, "work", order))
         said = words(_followed(job, launcher, handle, there.place, patience_s))
         answer = json.loads(storage.get_bytes(returned(said, there.place)))
         return _brought_back(job, storage, answer, handle.name, traffic)
@@ -87,21 +89,20 @@ def carried_out(
 # Sent
 
 
-def _attempt(job: Job[Request]) -> int:
-    """The number of this attempt: each has a yes of its own."""
-    sql = "SELECT count(*) FROM approvals WHERE step = ? AND decision = 'yes'"
-    return max(int(job.store.read(sql, job.step.id)[0][0]), 1)
-
-
 def _name(job: Job[Request], attempt: int) -> str:
     return f"tunesmith-{home_id(job.home)}-{job.step.id}-{attempt}"
 
 
-def _taken_up(job: Job[Request], launcher: Launcher, place: str) -> Handle | None:
+def _attempts(job: Job[Request], launcher: Launcher) -> list[Handle]:
+    """All attempts at the step that are known there, the first one first."""
+    found = (launcher.find(_name(job, number)) for number in itertools.count(1))
+    return [handle for handle in itertools.takewhile(lambda handle: handle is not None, found) if handle]
+
+
+def _taken_up(job: Job[Request], launcher: Launcher, earlier: Sequence[Handle], place: str) -> Handle | None:
     """An attempt that goes on there, or whose result still lies there; None where there is none."""
-    for attempt in range(_attempt(job), 0, -1):
-        handle = launcher.find(_name(job, attempt))
-        if handle and (launcher.alive(handle) or "returned" in words(launcher.log(handle)).last):
+    for handle in reversed(earlier):
+        if launcher.alive(handle) or "returned" in words(launcher.log(handle)).last:
             job.log(f"{handle.name} was started on {place} before: it is taken up, not started again")
             return handle
     return None

@@ -127,8 +127,9 @@ def _worked(folder: Path, storage: Storage, order: Mapping[str, Any]) -> dict[st
                 with contextlib.suppress(FileNotFoundError):
                     (home / _RATES).replace(folder / _RATES)
             step = store.step(order["step"])
+            log = launcher.log_path(store, step)
             if step.status != DONE:
-                raise StepFailed(step.error or f"it {step.status}")
+                raise StepFailed(step.error or f"its worker did not start: {launcher.last_line(log)}")
             records = made(store, step, order["records"])
             files = _sent(home, step, records["artifacts"], store.places, storage)
             return {"records": records, "files": files}
