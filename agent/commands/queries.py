@@ -128,6 +128,7 @@ def job_line(step: Step) -> dict[str, object]:
         "step": step.id,
         "run": step.run,
         "stage": step.stage,
+        "on": step.on,
         "status": step.status,
         "pid": step.pid if running else None,
         "done": step.done,

@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from tunesmith.tools.pipeline.there import (
 )  # fmt: skip
 from tunesmith.tools.serving.traffic import ContactLog, Traffic
 
-_LOOK_S, _LOG_BYTES_S = 1.0, 200_000
+_LOOK_S, _LOG_BYTES_S, _ENDS_S = 1.0, 200_000, 8.0
 _BESIDE_BYTES = 64 << 20
 """A file that a request names and no step made goes along up to this size."""
 _WHOLE_MODELS = ("merged", "quantized")
@@ -75,7 +75,7 @@ def carried_out(
     contact.opened()
     try:
         earlier = _attempts(job, launcher)
-        handle = _taken_up(job, launcher, earlier, there.place)
+        handle = _taken_up(job, storage, launcher, earlier, there.place)
         if handle is None:
             order = _send(job, storage, there, traffic)
             handle = launcher.start(_name(job, len(earlier) + 1), guest_command(settings, "work", order))
@@ -99,13 +99,24 @@ def _attempts(job: Job[Request], launcher: Launcher) -> list[Handle]:
     return [handle for handle in itertools.takewhile(lambda handle: handle is not None, found) if handle]
 
 
-def _taken_up(job: Job[Request], launcher: Launcher, earlier: Sequence[Handle], place: str) -> Handle | None:
-    """An attempt that goes on there, or whose result still lies there; None where there is none."""
+def _taken_up(
+    job: Job[Request], storage: Storage, launcher: Launcher, earlier: Sequence[Handle], place: str
+) -> Handle | None:
+    """An attempt that goes on there, or whose result still lies on the storage; None where there is none."""
     for handle in reversed(earlier):
-        if launcher.alive(handle) or "returned" in words(launcher.log(handle)).last:
+        if launcher.alive(handle) or _lies_whole(storage, words(launcher.log(handle)).last.get("returned")):
             job.log(f"{handle.name} was started on {place} before: it is taken up, not started again")
             return handle
     return None
+
+
+def _lies_whole(storage: Storage, answer: str | None) -> bool:
+    """Whether all that an attempt sent back is still there."""
+    try:
+        files = json.loads(storage.get_bytes(answer))["files"] if answer else None
+    except StepFailed:
+        return False
+    return files is not None and all(storage.has(file["sha256"], file["bytes"]) for file in files)
 
 
 def _send(job: Job[Request], storage: Storage, there: There, traffic: Traffic) -> str:
@@ -251,13 +262,17 @@ def _followed(job: Job[Request], launcher: Launcher, handle: Handle, place: str,
     except Exception:
         raise
     except BaseException:  # a stop
-        _let_go(lambda: launcher.stop(handle), job)
+        _let_go(job, launcher, handle)
         raise
 
 
-def _let_go(stop: Callable[[], None], job: Job[Request]) -> None:
+def _let_go(job: Job[Request], launcher: Launcher, handle: Handle) -> None:
+    """Have it stopped there, and see it end for as long as who stops waits; what does not answer goes on."""
+    deadline = time.monotonic() + _ENDS_S
     try:
-        stop()
+        launcher.stop(handle)
+        while launcher.alive(handle) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S / 4)
     except StepFailed as error:
         job.log(f"it could not be stopped there: {error}")
 
