@@ -126,7 +126,7 @@ def _send(job: Job[Request], storage: Storage, there: There, traffic: Traffic) -
     records, files = taken(job.store, job.step), list[dict[str, Any]]()
     paths = _needed_files(job, records)
     for number, (path, stored) in enumerate(paths, 1):
-        job.progress(number, len(paths), f"sending {path.name} to {there.place}")
+        job.progress(0, 0, f"sending {number} of {len(paths)} files to {there.place}", kind=WAIT)
         sha256, size_bytes = sha256_file(path), path.stat().st_size
         if not storage.has(sha256, size_bytes):
             storage.put(path, sha256)
@@ -287,7 +287,7 @@ def _brought_back(
     files = sorted(answer["files"], key=lambda file: str(file["path"]).endswith(f"/{MANIFEST}"))
     for number, file in enumerate(files, 1):
         target = _own(job, str(file["path"]))
-        job.progress(number, len(files), f"bringing {target.name} back")
+        job.progress(0, 0, f"fetching {number} of {len(files)} files", kind=WAIT)
         if not target.is_file() or sha256_file(target) != file["sha256"]:
             storage.get(file["sha256"], target)
             traffic.requests += 1

@@ -54,9 +54,11 @@ class Reservation:
     def lacking(self, node: Node, place: str) -> str:
         """Why a node can never hold this, with the numbers; empty where it can."""
         wanted = {"GPU": self.cards, "CPU": self.cpus, "memory": self.memory_bytes}
-        short = {name: need for name, need in wanted.items() if need > node.resources.get(name, 0.0)}
-        told = ", ".join(f"{_amount(name, need)} of {_amount(name, node.resources.get(name, 0.0))}"
-                         for name, need in short.items())  # fmt: skip
+        told = ", ".join(
+            f"{_amount(name, need)} ({_amount(name, have)} there)"
+            for name, need in wanted.items()
+            if need > (have := node.resources.get(name, 0.0))
+        )
         return told and (
             f"{place} can never hold this step: it needs {told}; give its Ray more (`ray start --num-gpus, --num-cpus, "
             "--memory`), or leave `on` out"
@@ -147,7 +149,7 @@ class RayLauncher:
         """Errors of the client as a sentence each."""
         try:
             yield
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # Ray's own have no common root but this
             raise _told(self.place, error) from error
 
 
@@ -171,7 +173,7 @@ def _told(place: str, error: Exception) -> StepFailed | BadInput:
 
 
 def _amount(name: str, number: float) -> str:
-    return size(int(number)) if name == "memory" else f"{number:g} {name}{'s' * (number != 1)}"
+    return f"{size(int(number))} of memory" if name == "memory" else f"{number:g} {name}"
 
 
 def connect(settings: RaySettings, home: Path) -> Any:
@@ -194,5 +196,5 @@ def connect(settings: RaySettings, home: Path) -> Any:
 
     try:
         return Client(address.url, headers={"Authorization": f"Bearer {token}"})
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:
         raise _told(address.place, error) from error
