@@ -118,8 +118,8 @@ MUTANTS = (
     ),
     Mutant(
         PRESENT_FOLDER,
-        "tools/pipeline/launcher.py",
-        "start_new_session=True, cwd=log.parent",
+        "tools/pipeline/launchers.py",
+        "start_new_session=True, cwd=self._folder",
         "start_new_session=True",
         ("tests/trust/test_children.py::test_every_child_is_given_its_folder_and_pythons_a_safe_path",),
     ),

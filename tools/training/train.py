@@ -35,7 +35,7 @@ from tunesmith.tools.training.choices import (
     rows_read,
     steps_of,
     too_long,
-)
+)  # fmt: skip
 from tunesmith.tools.training.defaults import training_defaults
 from tunesmith.tools.training.selection import Selection
 
