@@ -35,7 +35,7 @@ from tunesmith.tools.training.choices import (
     rows_read,
     steps_of,
     too_long,
-)  # fmt: skip
+)
 from tunesmith.tools.training.defaults import training_defaults
 from tunesmith.tools.training.selection import Selection
 
@@ -269,8 +269,7 @@ def decide_parts(
         if mode == "on" or not open_ or rows == parts[0] or rows * longest >= _BUSY_TOKENS
     ]
     rows, mode = next((way for way in ways if needs(*way) <= free), (parts[0], modes[-1]))
-    kept = needs(parts[0], "off")
-    told = f"with all activations kept training needs {kept / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+    told = f"training needs {needs(parts[0], 'off') / GIB:.1f} GiB with all activations kept, {free / GIB:.1f} are free"
     if packed_experts:
         told = "experts at 4 bits are unpacked a layer at a time, and kept activations would keep them all"
     decided: dict[str, object] = {"activation_checkpointing": mode} if open_ else {}
