@@ -72,7 +72,8 @@ class LocalLauncher:
 
     def stop(self, handle: Handle) -> None:
         """SIGTERM to its whole group, SIGKILL ten seconds later."""
-        stop_group(ProcessId.of(handle.pid))
+        if self.alive(handle):
+            stop_group(ProcessId.of(handle.pid))
 
     def log(self, handle: Handle) -> str:
         """The text of its log."""

@@ -19,7 +19,7 @@ from tunesmith.tools.core.format import size
 from tunesmith.tools.pipeline.launchers import Handle
 from tunesmith.tools.pipeline.ray_settings import RaySettings
 
-_ANSWER_S = 30.0
+_ANSWER_S = 60.0
 _STOP_S = 60
 """So long Ray waits after SIGTERM; three seconds, its own, are too few for a model server to end."""
 _AT_WORK = ("PENDING", "RUNNING")

@@ -30,7 +30,7 @@ from tunesmith.tools.pipeline.storage import Storage
 from tunesmith.tools.pipeline.workspace import Workspace
 
 _HOME_ID, _SEEN = "ray-home-id", "ray-machine.json"
-_GOOD_FOR_S, _WITHIN_S, _LOOK_S = 120.0, 120.0, 0.3
+_GOOD_FOR_S, _WITHIN_S, _LOOK_S = 120.0, 300.0, 0.3
 _CLOCK_S = 60.0
 
 
