@@ -180,6 +180,7 @@ MUTANTS = (
         "    if plan.on and not plan.on.startswith(",
         "    if False and not plan.on.startswith(",
         (f"{_ELSEWHERE}test_a_plan_holds_for_the_machine_that_it_was_priced_for",),
+    ),
     # --- what was agreed to
     Mutant(
         YES, "tools/core/job.py", "        if self.plan.pins.get(name) == sha256:\n", "        if True:\n", (_CHANGED,)
