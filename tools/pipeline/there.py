@@ -126,20 +126,20 @@ def seen(home: Path, settings: RaySettings) -> There:
             return There.of(place, known["answer"], known["ahead_s"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return look(home, settings, RayLauncher(connect(settings, home), place))
+    try:
+        return look(home, settings, RayLauncher(connect(settings, home), place))
+    except StepFailed as error:  # nothing was started
+        raise BadInput(str(error)) from None
 
 
 def look(home: Path, settings: RaySettings, launcher: Launcher) -> There:
-    """Ask the other machine what it has. Raises BadInput with the reason where it does not say."""
+    """Ask the other machine what it has. Raises StepFailed with the reason where it does not say."""
     place, storage = settings.head().place, Storage(settings.storage)
     order = storage.put_bytes(json.dumps({"version": versions(), "nonce": uuid.uuid4().hex}).encode())
     name = f"tunesmith-{home_id(home)}-inspect-{uuid.uuid4().hex[:8]}"
-    try:
-        handle = launcher.start(name, guest_command(settings, "inspect", order))
-        said = words(_until_ended(launcher, handle, place))
-        answer = json.loads(storage.get_bytes(returned(said, place)))
-    except StepFailed as error:
-        raise BadInput(str(error)) from None
+    handle = launcher.start(name, guest_command(settings, "inspect", order))
+    said = words(_until_ended(launcher, handle, place))
+    answer = json.loads(storage.get_bytes(returned(said, place)))
     ahead_s = answer["now"] - time.time()
     kept = {"settings": settings.model_dump(), "at": time.time(), "answer": answer, "ahead_s": ahead_s}
     atomic_write(home / _SEEN, json.dumps(kept), mode=0o600)
