@@ -18,7 +18,7 @@ def test_its_settings_and_its_plan_are_read(tmp_path: Path) -> None:
     assert SettingsFile.model_validate(tomllib.loads(settings)).ray.head().place == "127.0.0.1:8265"
     (tmp_path / "plan.yaml").write_text(plan)
     steps = {spec.stage: spec.fields.get("on") for spec in load_pipeline(tmp_path / "plan.yaml").steps}
-    assert steps == {"base": None, "baseline": "ray", "generate": "ray", "critique": "", "train": "ray"}
+    assert steps == {"base": None, "baseline": "ray", "generate": "ray", "critique": "here", "train": "ray"}
 
 
 def test_the_stages_that_it_names_are_those_that_can_go() -> None:

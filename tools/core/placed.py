@@ -12,6 +12,6 @@ from tunesmith.tools.core.stage import Request
 class PlacedRequest(Request):
     """Of a stage whose work may be done on another machine."""
 
-    on: Literal["", "ray"] = Field(
-        default="", description="'ray': on the machine that settings.toml names under [ray]; empty: on this one."
+    on: Literal["here", "ray"] = Field(
+        default="here", description="here: on this machine; ray: on the one that settings.toml names under [ray]."
     )

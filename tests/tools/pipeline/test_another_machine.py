@@ -95,7 +95,9 @@ def test_a_plan_holds_for_the_machine_that_it_was_priced_for() -> None:
     with pytest.raises(BadInput, match=r"priced for 10.0.0.2:8265, one card, and settings.toml names 127.0.0.1:8265"):
         check_place(plan, RaySettings(**WHOLE))  # type: ignore[arg-type]
     check_place(here, RaySettings())
-    assert plan.hash != here.hash == here.model_copy(update={"request": {"on": ""}}).hash, "as before there was `on`"
+    assert plan.hash != here.hash == here.model_copy(update={"request": {"on": "here"}}).hash, (
+        "as before there was `on`"
+    )
 
 
 @pytest.fixture
