@@ -53,7 +53,6 @@ _SYNONYMS: dict[str, str] = {
     "thinking": r"(?:thinking|thoughts?) (?:mode|setting|on|off)|(?:with|without|no) (?:thinking|thoughts)",
     "thinking_tokens": r"thinking (?:budget|tokens)|tokens (?:of|for) (?:its |the )?(?:thoughts?|thinking)",
     "goal_rate": r"goal(?: rate)?",
-    "dev_rows": r"dev rows",
     "system_prompt": r"system prompt",
     "quantized": r"(?:existing|published|ready) quantized (?:checkpoint|base|model)|quantized checkpoint",
     "revision": r"revision|commit hash|which commit",
