@@ -75,7 +75,7 @@ def channels(settings: Settings) -> list[Channel]:
         _channel(
             "Hugging Face telemetry", OFF, "", "workers start with HF_HUB_DISABLE_TELEMETRY=1; trl's goes the same way"
         ),
-        _channel("Ray", OFF, "", "not configured: nothing is started on other machines"),
+        _ray(settings),
         _channel("tunesmith", OFF, "", "it tells nobody that it is used"),
     ]
 
@@ -111,6 +111,23 @@ def _judge(settings: Settings) -> Channel:
     key = "named" if chosen.key_file else ""
     words = "the answers that are judged, with their cases"
     return _endpoint("judge", chosen.endpoint, key, words, allowed=chosen.allow_plain_http)
+
+
+def _ray(settings: Settings) -> Channel:
+    chosen = settings.ray
+    if not chosen.address:
+        return _channel("Ray", HERE, "", "not configured: every step is carried out here")
+    words = (
+        f"what a step with `on: ray` works on, with its run's records, by the storage {shown_address(chosen.storage)}"
+    )
+    try:
+        address = chosen.head()
+        proxy = address.proxy_place
+    except BadInput as refused:
+        return _channel("Ray", REFUSED, "", str(refused))
+    if address.is_loopback:
+        return _channel("Ray", HERE, address.place, f"{words}; a tunnel's other end may be another machine")
+    return _channel("Ray", ELSEWHERE, address.place, "; ".join(_on_the_way(address, words, "token", proxy)))
 
 
 def _endpoint(section: str, url: str, key: str, words: str, *, allowed: bool) -> Channel:

@@ -195,6 +195,8 @@ class StepShape(TypedDict):
     step: str
     stage: str
     arm: str
+    on: str
+    """The other machine that carried it out; empty: this one."""
     status: str
     seconds: float | None
     estimated_seconds: float
@@ -265,6 +267,7 @@ def step_shape(store: Store, step: Step) -> StepShape:
         "step": step.id,
         "stage": step.stage,
         "arm": step.arm,
+        "on": step.on,
         "status": step.status,
         "seconds": step.seconds,
         "estimated_seconds": step.estimated_seconds,

@@ -166,6 +166,11 @@ class Step:
         return None if self.pid is None else Worker(self.pid, self.pid_ticks)
 
     @property
+    def on(self) -> str:
+        """The other machine that carries it out, as its price told it; empty: this one."""
+        return str(self.plan.get("on", ""))
+
+    @property
     def report(self) -> dict[str, Any]:
         """What it reported, by the fields of its stage's result; empty before it is done."""
         return self.result or {}

@@ -125,7 +125,7 @@ def _with_its_name(word: str, model: type[BaseModel]) -> str:
     """How a bare word is given that names no field."""
     if ours(word, model.model_fields) in model.model_fields:
         return f"give it a value: --{word} VALUE"
-    name = next((name for name in model.model_fields if name != "run"), None)
+    name = next((name for name in model.model_fields if name not in ("run", "on")), None)
     if name is None:
         return "it takes none but --run RUN"
     return f"a field is given with its name, such as --{name} {shlex.quote(word)} or {name}={shlex.quote(word)}"

@@ -45,7 +45,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
         raise BadInput("the GPU is measured from a shell, where nothing else waits: `tunesmith doctor --gpu`")
     if args.driver:
         raise BadInput("--driver and --gpu want the same card; give one of them")
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from, ray=settings.ray)
     try:
         if args.approve is not None:
             if args.minutes:

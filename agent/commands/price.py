@@ -39,7 +39,7 @@ def price_lines(plan: Plan, step: str, *, resumed: bool = False, with_hash: bool
         memory = Text("VRAM ") + _vram(plan) + Text(", ") + memory
     disk = _need(price.disk_bytes, plan.free_disk_bytes) + Text("; replaces ") + _replaced(plan)
     time = _time(price) + Text(f" ({_short_basis(price.basis)})")
-    entries: list[Entry] = [("time", time), ("memory", memory), ("disk", disk)]
+    entries: list[Entry] = [*_place(plan), ("time", time), ("memory", memory), ("disk", disk)]
     entries += [("note", _line(note)) for note in plan.notes]
     entries += [("plan", _line(plan.hash[:12]))] if with_hash else []
     return Group(_title(plan, step, resumed=resumed), Labelled(entries))
@@ -54,7 +54,7 @@ def _vram(plan: Plan) -> Text:
 def price_page(plan: Plan, step: str) -> RenderableType:
     """All that a plan says of itself, for who answers `why`."""
     price = plan.estimate
-    entries: list[Entry] = [("step", _line(f"{n}. {text}")) for n, text in enumerate(plan.steps, 1)]
+    entries: list[Entry] = [*_place(plan), *(("step", _line(f"{n}. {text}")) for n, text in enumerate(plan.steps, 1))]
     entries.append(("time", _time(price) + Text(" (") + _line(price.basis) + Text(")")))
     entries.append(("RAM", _need(price.peak_ram_bytes, plan.free_ram_bytes) + Text(", swap included")))
     if price.peak_vram_bytes or plan.free_vram_bytes:
@@ -103,6 +103,11 @@ def _title(plan: Plan, step: str, *, resumed: bool = False) -> Prose:
     line = _line(f"{plan.stage}{f' ({named})' if named else ''}{again}: {plan.summary}")
     line.stylize("bold")
     return Prose(line, hang=_TITLE_HANG, fold=True)
+
+
+def _place(plan: Plan) -> list[Entry]:
+    """Where it is carried out, if not here."""
+    return [("on", _line(plan.on))] if plan.on else []
 
 
 def _time(price: Estimate) -> Text:

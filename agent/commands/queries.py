@@ -128,6 +128,7 @@ def job_line(step: Step) -> dict[str, object]:
         "step": step.id,
         "run": step.run,
         "stage": step.stage,
+        "on": step.on,
         "status": step.status,
         "pid": step.pid if running else None,
         "done": step.done,
@@ -225,7 +226,7 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     """`explain [RUN]`: findings from the records, each with its evidence and the next priced step; asks no model."""
     from tunesmith.agent.commands.explain import document, view
 
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from, ray=settings.ray)
     run = _run_of(args, store, out)
     out.document(document(ws, run), view(ws, run, whole=args.all, in_repl=out.page is not None))
     return 0

@@ -224,7 +224,8 @@ def run_table(shown: RunShape) -> RenderableType:
     head = (
         theme.coloured(visible(f"{shown['run']} {shown['name']}: ")) + theme.verdict(shown["status"]) + plain(refused)
     )
-    columns = ["step", "stage", "arm", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
+    where = ["on"] if any(step["on"] for step in shown["steps"]) else []
+    columns = ["step", "stage", "arm", *where, "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
     steps = [[dict(step)[column] for column in columns] for step in shown["steps"]]
     made = [
         [artifact["artifact"], artifact["kind"], step["step"], artifact["bytes"], artifact["path"]]

@@ -61,7 +61,7 @@ def workspace_of(args: argparse.Namespace, settings: Settings, store: Store, out
         out.say(f"{question.text} --yes says yes: {set_}")
         return True
 
-    return Workspace(store, settings.vllm, out.emit, settings.vllm_from, ask, settings.own_model)
+    return Workspace(store, settings.vllm, out.emit, settings.vllm_from, ask, settings.own_model, settings.ray)
 
 
 def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Approver:
@@ -120,9 +120,12 @@ class Look(TypedDict):
 
 def look(ws: Workspace, request: StepRequest) -> Look:
     """Carry out a stage that only looks: shown to who asks, and no step of any run."""
-    from tunesmith.tools.pipeline import inspect_job
+    from tunesmith.tools.pipeline import inspect_job, there
 
-    seen = inspect_job.look(ws, request.run).model_dump(mode="json")
+    if there.is_there(request.fields):
+        seen = dict(there.seen(ws.store.home, ws.ray).report)
+    else:
+        seen = inspect_job.look(ws, request.run).model_dump(mode="json")
     none: list[object] = []
     run = request.run or None
     return {

@@ -22,6 +22,7 @@ from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.pipeline.ray_settings import RaySettings
 
 _FILE = "settings.toml"
 TRACKERS = (
@@ -80,6 +81,7 @@ class SettingsFile(BaseModel):
     """The vllm program, absolute or relative to HOME."""
     driver: DriverSettings = DriverSettings()
     judge: JudgeSettings = JudgeSettings()
+    ray: RaySettings = RaySettings()
 
 
 class Settings(BaseModel):
@@ -95,6 +97,7 @@ class Settings(BaseModel):
     """Why it is this program, in words."""
     driver: DriverSettings = DriverSettings()
     judge: JudgeSettings = JudgeSettings()
+    ray: RaySettings = RaySettings()
     network: NetworkEnvironment = NetworkEnvironment()
     editor: str = "vi"
     """The program that a draft is edited in: VISUAL, else EDITOR."""
@@ -116,6 +119,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         vllm_from=source,
         driver=_driver(environ, home),
         judge=_read_file(home / _FILE).judge,
+        ray=_ray(environ, home),
         network=_network(environ),
         editor=_editor(environ),
     )
@@ -128,6 +132,12 @@ def _network(environ: Mapping[str, str]) -> NetworkEnvironment:
         hub_offline=offline.upper() in ("1", "ON", "YES", "TRUE"),
         trackers=tuple(sorted(name for name in environ if name.startswith(TRACKERS) and environ[name])),
     )
+
+
+def _ray(environ: Mapping[str, str], home: Path) -> RaySettings:
+    """As the file says; Ray's own client lets these variables name another head."""
+    other = next((name for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS") if environ.get(name)), "")
+    return _read_file(home / _FILE).ray.model_copy(update={"overridden_by": other})
 
 
 def _editor(environ: Mapping[str, str]) -> str:

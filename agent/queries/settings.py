@@ -268,7 +268,7 @@ def values(store: Store, run: Run) -> dict[str, Setting]:
                 field, step.stage, _value(step, field), _default(step.stage, field) if field in fields else None,
                 run.id, step.id,
             )
-            for field in step.request if field not in ("run", "arm")
+            for field in step.request if field not in ("run", "arm", "on")
         }  # fmt: skip
     return known
 

@@ -54,7 +54,7 @@ class Shell:
         self.settings = chosen
         self.store = store
         self.wake = wake
-        self.ws = Workspace(store, chosen.vllm, self.emit, chosen.vllm_from, self.answer, chosen.own_model)
+        self.ws = Workspace(store, chosen.vllm, self.emit, chosen.vllm_from, self.answer, chosen.own_model, chosen.ray)
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None

@@ -64,6 +64,7 @@ _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
 
+_ELSEWHERE = "tests/tools/pipeline/test_another_machine.py::"
 MUTANTS = (
     # --- another agent
     Mutant(
@@ -118,10 +119,67 @@ MUTANTS = (
     ),
     Mutant(
         PRESENT_FOLDER,
-        "tools/pipeline/launcher.py",
-        "start_new_session=True, cwd=log.parent",
+        "tools/pipeline/launchers.py",
+        "start_new_session=True, cwd=self._folder",
         "start_new_session=True",
         ("tests/trust/test_children.py::test_every_child_is_given_its_folder_and_pythons_a_safe_path",),
+    ),
+    # --- a step on another machine
+    Mutant(
+        LEAVES,
+        "tools/pipeline/ray_settings.py",
+        "        if not self.token_file:\n",
+        "        if False:\n",
+        (f"{_ELSEWHERE}test_settings_that_cannot_be_used_are_refused_before_anything_is_asked",),
+    ),
+    Mutant(
+        LEAVES,
+        "tools/pipeline/ray_settings.py",
+        "        if self.overridden_by:\n",
+        "        if False:\n",
+        (f"{_ELSEWHERE}test_settings_that_cannot_be_used_are_refused_before_anything_is_asked",),
+    ),
+    Mutant(
+        WHOLE,
+        "tools/pipeline/storage.py",
+        "        if found == expected:\n",
+        "        if True:\n",
+        (f"{_ELSEWHERE}test_a_file_on_the_storage_is_what_was_sent_or_nothing",),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/bundles.py",
+        '    if table in ("runs", "steps", "artifacts"):\n',
+        '    if table in ("runs", "steps", "artifacts", "approvals"):\n',
+        (f"{_ELSEWHERE}test_the_yes_goes_along_once_and_the_records_come_back_once",),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/bundles.py",
+        "        if told is None:\n",
+        "        if True:\n",
+        (f"{_ELSEWHERE}test_the_yes_goes_along_once_and_the_records_come_back_once",),
+    ),
+    Mutant(
+        LEDGER,
+        "memory/bundles.py",
+        "    if set(records) != expected or foreign or",
+        "    if",
+        (f"{_ELSEWHERE}test_records_of_anything_else_are_refused",),
+    ),
+    Mutant(
+        WHOLE,
+        "tools/pipeline/guest.py",
+        '    if not path.is_relative_to(home) or ".." in path.parts:\n',
+        "    if False:\n",
+        (f"{_ELSEWHERE}test_a_path_from_elsewhere_that_leads_out_of_the_home_is_refused",),
+    ),
+    Mutant(
+        APPROVALS,
+        "tools/pipeline/there.py",
+        "    if plan.on and not plan.on.startswith(",
+        "    if False and not plan.on.startswith(",
+        (f"{_ELSEWHERE}test_a_plan_holds_for_the_machine_that_it_was_priced_for",),
     ),
     # --- what was agreed to
     Mutant(

@@ -431,12 +431,13 @@ def test_a_key_in_clear_is_refused_before_anything_is_opened(tmp_path: Path) -> 
 
 OPENS = re.compile(
     r"ClientSession\(|TCPConnector\(|OpenAI\(|HTTPS?Connection\b|HTTPTransport\(|httpx2?\.(?:Async)?Client\(|urlopen"
-    r"|build_opener|create_connection\(|\brequests\.(?:get|post|Session)"
+    r"|build_opener|create_connection\(|\brequests\.(?:get|post|Session)|JobSubmissionClient\)"
 )
 """What opens connections in the libraries that are here."""
 OPENERS = {
     "tools/serving/connections.py", "tools/serving/local_http.py", "tools/serving/driver_http.py",
     "agent/driver/endpoint.py",  # with a client of `driver_http`
+    "tools/pipeline/ray_launcher.py",  # the head that settings.toml names; it follows nobody elsewhere
     "tools/models/hub_client.py",  # the hub alone, whose redirects are followed; `test_hub.py` holds to where
 }  # fmt: skip
 

@@ -155,6 +155,8 @@ class Plan(Frozen):
     stage: str
     run: str
     arm: str = ""
+    on: str = ""
+    """The other machine that carries it out, as it is told: its address and its card; empty: this one."""
     summary: str
     steps: tuple[str, ...]
     request: dict[str, Any]
@@ -191,6 +193,9 @@ class Plan(Frozen):
             del decided["pins"]  # a plan of before there were any keeps its hash
         if self.estimate.cards == 1:
             del decided["estimate"]["cards"]
+        if not self.on:
+            del decided["on"]
+            decided["request"].pop("on", None)
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -212,6 +217,10 @@ class Facts:
     """The newest finished steps on this machine, the oldest first."""
     measured: Mapping[str, Rates] = field(default_factory=dict)
     """Device → what was measured of it: a GPU by its name, the processor as `CPU`."""
+    there: str = ""
+    """The other machine that all this is of, as it is told; empty: this one."""
+    notes: tuple[str, ...] = ()
+    """What should be known of it beside a price."""
     served: frozenset[str] = frozenset()
     """Models that a measuring server has loaded, so that the next step need not: by their sha256, or their kind where
     they are not made yet."""

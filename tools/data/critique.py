@@ -14,8 +14,9 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.diversity import Diversity
@@ -41,7 +42,7 @@ _NOT_JUDGED = "no judge is asked: code composed each answer of what the reader f
 _MAKERS = {"base": "base", "teacher": "base --role teacher"}
 
 
-class CritiqueRequest(Request):
+class CritiqueRequest(PlacedRequest):
     """How strict to be."""
 
     suites: tuple[SuiteName, ...] = Field(

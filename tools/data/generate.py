@@ -18,8 +18,9 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
+from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.held_out import rows_beside
@@ -57,7 +58,7 @@ _PROMPT_TOKENS = 130
 """Of what a writer or reader is asked, those that no other prompt begins with."""
 
 
-class GenerateRequest(Request):
+class GenerateRequest(PlacedRequest):
     """How many rows to make, and who writes them."""
 
     behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(

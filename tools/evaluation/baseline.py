@@ -15,6 +15,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
+from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import (
     Estimate,
@@ -22,7 +23,6 @@ from tunesmith.tools.core.stage import (
     Fitting,
     Inputs,
     Plan,
-    Request,
     Result,
     Stage,
     expected,
@@ -63,7 +63,7 @@ from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Case, Sui
 from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites, usual_suite
 
 
-class BaselineRequest(Request):
+class BaselineRequest(PlacedRequest):
     """Which suites to run on the base."""
 
     suites: tuple[SuiteName, ...] = Field(

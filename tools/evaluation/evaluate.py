@@ -18,8 +18,9 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
+from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, is_expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.context import longest, prompt_tokens, refuse_longer
@@ -51,7 +52,7 @@ from tunesmith.tools.suites.loading import load_named_suites, read_suite, usual_
 _MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
 
 
-class EvaluateRequest(Request):
+class EvaluateRequest(PlacedRequest):
     """Which arm to hold against the base."""
 
     GONE: ClassVar = {"dev_rows": 20}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.placed import PlacedRequest
+from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.machine.torch_env import TORCH_ENV
@@ -25,7 +26,7 @@ of 4 rows; nats a token of held-out answers): 0.155 as trained, 0.193 on 16 bits
 0.086), 0.154 on the dequantized base (KL 0.0007), which by itself is 0.26 worse than the 16-bit one."""
 
 
-class MergeRequest(Request):
+class MergeRequest(PlacedRequest):
     """Merge the run's newest adapter into its base."""
 
 

@@ -12,8 +12,9 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.float_kernels import served
@@ -44,7 +45,7 @@ _HOW = {
 _SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
 
 
-class QuantizeRequest(Request):
+class QuantizeRequest(PlacedRequest):
     """How to quantize. What is `auto` is chosen by the model when the plan is made, with the reason."""
 
     GONE: ClassVar = {"distil_steps": 0, "keep_share": 0.25}

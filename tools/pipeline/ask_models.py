@@ -215,7 +215,8 @@ def _refuse_while_at_work(asking: _Asking, running: dict[str, Server]) -> None:
 
 
 def _at_work(asking: _Asking, running: dict[str, Server]) -> BadInput:
-    at_work = [step for step in asking.store.steps(status=RUNNING) if launcher.is_alive(asking.store, step)]
+    running_here = [step for step in asking.store.steps(status=RUNNING) if not step.on]
+    at_work = [step for step in running_here if launcher.is_alive(asking.store, step)]
     who = f"{at_work[0].stage} ({at_work[0].id})" if at_work else "another question, or a step that is ending,"
     follow = f"; `tunesmith jobs attach {at_work[0].id}` follows it" if at_work else ""
     served = [arm for arm, server in running.items() if server.role == servers.DEPLOYED]

@@ -37,7 +37,7 @@ def evict_driver(home: Path, price: Estimate) -> bool:
 
 def blocked_by(machine: Machine, store: Store, *, ram_bytes: int, vram_bytes: int) -> Step | None:
     """The running step beside which a driver of this size would not fit, by what that step may still come to need."""
-    for step in store.steps(status=RUNNING):
+    for step in (step for step in store.steps(status=RUNNING) if not step.on):
         price = step.plan.get("estimate", {})
         more_ram = max(int(price.get("peak_ram_bytes", 0)) - (step.peak_rss_bytes or 0), 0)
         more_vram = max(int(price.get("peak_vram_bytes", 0)) - (step.peak_vram_bytes or 0), 0)

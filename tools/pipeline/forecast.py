@@ -17,7 +17,7 @@ from tunesmith.tools.core.stage import Estimate, Facts, Inputs
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.models.measuring import answers_for
-from tunesmith.tools.pipeline import catalog, planning_facts
+from tunesmith.tools.pipeline import catalog, planning_facts, there
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_request
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving.budget import served_name_of
@@ -82,6 +82,7 @@ def _forecast_step(
     try:
         request = parse_request(stage, fields)
         context = declared.inspect_inputs(request, Inputs(ws.store, facts.run, facts.artifacts))
+        facts = there.facts_for(ws, request, facts)
     except TunesmithError as error:
         return replace(unknown, refused=str(error)), None
     artifact = declared.expected_artifact(request, facts.artifacts)
@@ -104,7 +105,8 @@ def check_ahead(ws: Workspace, plan: PipelinePlan) -> list[Forecast]:
     """
     prices = forecast(ws, plan)
     for number, price in enumerate(prices, 1):
-        without_vllm = catalog.BY_NAME[price.stage].serves and not ws.vllm
+        on_this = not there.is_there(plan.steps[number - 1].fields)
+        without_vllm = catalog.BY_NAME[price.stage].serves and on_this and not ws.vllm
         if without_vllm or price.refused:
             why = no_vllm(ws.vllm_from) if without_vllm else price.refused
             raise BadInput(f"step {number} ({price.stage}): {why}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tunesmith.tools.core.estimate import estimate
-from tunesmith.tools.core.stage import Facts, Plan, Request, Result, Stage
+from tunesmith.tools.core.placed import PlacedRequest
+from tunesmith.tools.core.stage import Facts, Plan, Result, Stage
 
 
-class InspectRequest(Request):
+class InspectRequest(PlacedRequest):
     """Measure this machine."""
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,8 @@ from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.machine.torch_env import NO_REPORTS
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.launchers import Handle, LocalLauncher
+from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
 _CLAIM_TIMEOUT_S = 60.0
@@ -69,8 +70,8 @@ def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu], cards
     return env
 
 
-def launch(store: Store, step: str, *, vllm: str | None) -> Step:
-    """Start the worker of an approved step and return once it has claimed the step.
+def launch(store: Store, step: str, *, vllm: str | None, ray: RaySettings | None = None) -> Step:
+    """Start the worker of an approved step and return once it has claimed the step; `ray` is of one carried out there.
 
     Raises StepFailed where the worker ended before that, with the last line of its log.
     """
@@ -80,31 +81,30 @@ def launch(store: Store, step: str, *, vllm: str | None) -> Step:
     stage = catalog.ENTRIES[record.stage].load()
     # `env` adds to the environment without this module having to read it.
     cards = Plan.model_validate(record.plan).estimate.cards
-    env = worker_environment(stage, machine_for_a_step(store.home).gpus, cards)
+    here = worker_environment(stage, machine_for_a_step(store.home).gpus, cards)
+    env = dict(NO_REPORTS) if ray else here
     worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))
     argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *worker]
-    argv += [*(["--vllm", vllm] if vllm else []), step]
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=log.parent
-        )
+    argv += [*(["--vllm", vllm] if vllm else []), *(["--ray", ray.model_dump_json()] if ray else []), step]
+    local = LocalLauncher(log.parent, log=log.name)
     try:
-        return _until_claimed(store, record, child, log)
+        return _until_claimed(store, record, local, local.start(step, argv))
     finally:
         store.let_go(step)
 
 
-def _until_claimed(store: Store, record: Step, child: subprocess.Popen[bytes], log: Path) -> Step:
+def _until_claimed(store: Store, record: Step, local: LocalLauncher, worker: Handle) -> Step:
     step, deadline = record.id, time.monotonic() + _CLAIM_TIMEOUT_S
     while time.monotonic() < deadline:
         current = store.step(step)
         if current.status not in (APPROVED, PLANNED):
-            store.event("step.started", run=record.run, step=step, pid=child.pid)
+            store.event("step.started", run=record.run, step=step, pid=worker.pid)
             return current
-        if child.poll() is not None:
+        if not local.alive(worker):
             break
         time.sleep(0.02)
-    child.kill()
+    local.stop(worker)
+    log = log_path(store, record)
     raise StepFailed(f"the worker of {step} did not start: {last_line(log)}; its log is {log}")
 
 

@@ -135,6 +135,8 @@ def load_pipeline(path: Path, say: Callable[[str], None] = lambda text: None) ->
     if not isinstance(document, dict) or not isinstance(document.get("steps"), list):
         raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
     entries = [_entry(path, number, entry) for number, entry in enumerate(document["steps"], 1)]
+    if (on := document.pop("on", None)) is not None:
+        entries = [(stage, {**_placed(stage, on), **fields}) for stage, fields in entries]
     steps = [_step_spec(path, stage, fields) for stage, fields in entries]
     for sentence in dict.fromkeys(one for stage, fields in entries for one in renamed(stage, fields)):
         say(sentence)
@@ -153,6 +155,12 @@ def _entry(path: Path, number: int, entry: object) -> tuple[str, dict[str, objec
     if not isinstance(entry, dict) or "stage" not in entry:
         raise BadInput(f"{path}: step {number} names no stage; write `- stage: train`")
     return entry["stage"], {str(name): value for name, value in entry.items() if name != "stage"}
+
+
+def _placed(stage: str, on: object) -> dict[str, object]:
+    """What `on` of a whole plan says of a stage: its work is done there where that can be."""
+    known = catalog.BY_NAME[stage].load().request.model_fields if stage in catalog.BY_NAME else ()
+    return {"on": on} if "on" in known else {}
 
 
 def _step_spec(path: Path, stage: str, fields: Mapping[str, object]) -> dict[str, object]:

@@ -19,7 +19,7 @@ from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.advice import before_spending
 from tunesmith.tools.machine.vllm_program import no_vllm
-from tunesmith.tools.pipeline import catalog, driver_eviction, launcher, planning_facts
+from tunesmith.tools.pipeline import catalog, driver_eviction, launcher, planning_facts, there
 from tunesmith.tools.pipeline.fits import lacking
 from tunesmith.tools.pipeline.plan_file import parse_request
 from tunesmith.tools.pipeline.progress import older_line, same_inputs
@@ -126,7 +126,8 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
     """
     record = ws.store.step(step)
     entry = catalog.ENTRIES[record.stage]
-    if entry.serves and not ws.vllm:
+    there.check_place(shown_plan(record), ws.ray)
+    if entry.serves and not ws.vllm and not there.is_there(record.request):
         raise BadInput(no_vllm(ws.vllm_from))
     declared = entry.load()
     request = declared.request.of(record.stage, record.request)
@@ -245,12 +246,14 @@ def quote(ws: Workspace, request: StepRequest) -> Plan:
     context = declared.inspect_inputs(parsed, planning_facts.inputs_of(ws.store, run))
     machine = machine_for_a_step(ws.store.home)
     known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
-    plan = declared.plan(parsed, known, context)
-    evicted = driver_eviction.in_the_way(ws.store.home, plan.estimate)
+    known = there.facts_for(ws, parsed, known)
+    machine, plan = known.machine, declared.plan(parsed, known, context).model_copy(update={"on": known.there})
+    evicted = not plan.on and driver_eviction.in_the_way(ws.store.home, plan.estimate)
     return plan.model_copy(
         update={
             "notes": (
                 *plan.notes,
+                *known.notes,
                 *lacking(plan, context, known),
                 *(before_spending(ws.store.steps(run, status=DONE)) if declared.spends else ()),
                 *older_line(ws.store, plan),
@@ -342,11 +345,11 @@ def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
 
 def start(ws: Workspace, step: str) -> Step:
     """Launch the worker of an approved step and return at once; a driver that it does not fit beside is evicted."""
-    price_ = Plan.model_validate(ws.store.step(step).plan).estimate
-    if driver_eviction.evict_driver(ws.store.home, price_):
+    plan = Plan.model_validate(ws.store.step(step).plan)
+    if not plan.on and driver_eviction.evict_driver(ws.store.home, plan.estimate):
         ws.emit("driver.gave_way", step=step, text=driver_eviction.EVICTED)
     try:
-        started = launcher.launch(ws.store, step, vllm=ws.vllm)
+        started = launcher.launch(ws.store, step, vllm=ws.vllm, ray=ws.ray if plan.on else None)
     except StepFailed:
         set_run_status(ws.store, ws.store.step(step).run, FAILED)
         raise
@@ -389,7 +392,7 @@ def _run_here(ws: Workspace, step: str) -> Step:
         _go_past(ws, job.step)
         ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
         try:
-            worker.run_here(job)
+            worker.run_here(job, ws.ray)
         except BaseException as error:
             ws.store.fail(step, str(error) or type(error).__name__)
             set_run_status(ws.store, job.run, FAILED)

@@ -42,6 +42,7 @@ from tunesmith.tools.machine.probe import keep_rates, measured_rates
 from tunesmith.tools.machine.probe_job import measure_rates
 from tunesmith.tools.machine.processes import ProcessId, own_tree, resident_bytes, tree
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.pipeline.tenancy import tenancy
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.eviction import make_room
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("step")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--vllm")
+    parser.add_argument("--ray", type=RaySettings.model_validate_json)
     args = parser.parse_args()
     keep_private()
     store = Store(args.home, busy_timeout_s=PATIENCE_S)
@@ -70,7 +72,7 @@ def main() -> int:
     entry = catalog.ENTRIES[step.stage]
     with claimed(store, args.step, needs_approval=step.status == APPROVED or entry.asks(step.request)):
         signal.signal(signal.SIGTERM, _on_sigterm)
-        return _work(store, args.step, args.vllm)
+        return _work(store, args.step, args.vllm, args.ray)
 
 
 @contextmanager
@@ -99,11 +101,16 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
     raise _Stopped
 
 
-def _work(store: Store, step: str, vllm: str | None) -> int:
+def _work(store: Store, step: str, vllm: str | None, ray: RaySettings | None) -> int:
     """Work on a claimed step and record its end, whatever that is; the exit code of the process."""
     try:
         job = open_job(store, step, vllm)
         job.alone = True
+        if job.plan.on:
+            result = work(job, ray)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that comes now comes too late
+            record(job, result)
+            return 0
         with _tenancy(job):
             if not catalog.ENTRIES[job.step.stage].serves:
                 make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
@@ -190,13 +197,17 @@ def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
         yield
 
 
-def run_here(job: Job) -> None:  # type: ignore[type-arg]
+def run_here(job: Job, ray: RaySettings) -> None:  # type: ignore[type-arg]
     """Do the work of a claimed step in this process, and record that it is done."""
-    record(job, work(job))
+    record(job, work(job, ray))
 
 
-def work(job: Job) -> Result:  # type: ignore[type-arg]
-    """Do the work of a claimed step in this process, its memory watched."""
+def work(job: Job, ray: RaySettings | None = None) -> Result:  # type: ignore[type-arg]
+    """Do the work of a claimed step in this process, its memory watched; or have it done on the other machine."""
+    if job.plan.on:
+        from tunesmith.tools.pipeline import elsewhere
+
+        return elsewhere.work(job, ray or RaySettings())
     done = threading.Event()
     watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
     watch.start()
@@ -215,6 +226,8 @@ def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
     job.flush()
     job.patiently(lambda: job.store.finish(job.step.id, document, worker=job.step.worker))
     job.result_file.unlink(missing_ok=True)
+    if job.plan.on:
+        return  # the worker there has said what it took there
     took, machine = dict(job.ended()), measure_machine(job.home).fingerprint
     job.best_effort(lambda: job.store.event("step.done", run=job.run, step=job.step.id, took=took, machine=machine))
 

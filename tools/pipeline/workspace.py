@@ -9,6 +9,7 @@ from typing import Protocol, TypedDict, Unpack
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
+from tunesmith.tools.pipeline.ray_settings import RaySettings
 
 
 class EventData(TypedDict, total=False):
@@ -114,3 +115,5 @@ class Workspace:
     """Who answers what a plan asks before its price."""
     own_model: str = ""
     """The folder of the model that the user serves for the conversation, where it is not a bundled one."""
+    ray: RaySettings = field(default_factory=RaySettings)
+    """The other machine, for steps that are carried out on it."""

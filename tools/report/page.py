@@ -240,6 +240,7 @@ def _step(step: Step, costs: Sequence[process.StepCost]) -> Json:
         "step": step.id,
         "stage": step.stage,
         "arm": step.arm,
+        "on": step.on,
         "status": step.status,
         "seconds": step.seconds,
         "estimated_seconds": step.estimated_seconds,

@@ -9,8 +9,9 @@ from pydantic import Field
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Facts, Fitting, Plan, Request, Result, Stage, pinned
+from tunesmith.tools.core.stage import Facts, Fitting, Plan, Result, Stage, pinned
 from tunesmith.tools.models.fitting import ANOTHER_BASE, largest_that_fits
 from tunesmith.tools.models.measuring import (
     FOUR,
@@ -48,7 +49,7 @@ _LINKED_S = 3.0
 """To render every row, make an adapter of zeros and have a server load it, beside what is computed."""
 
 
-class PreflightRequest(Request):
+class PreflightRequest(PlacedRequest):
     """How much to try."""
 
     rows: int = Field(default=8, ge=2, le=64, description="Training rows to try the chain on.")

@@ -12,8 +12,9 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import OPEN, AutoFloat, AutoInt, AutoWeight, is_open
 from tunesmith.tools.core.estimate import estimate, room
+from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import Training, training_that_fits
 from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantized
@@ -44,7 +45,7 @@ from tunesmith.tools.training.defaults import training_defaults
 from tunesmith.tools.training.selection import Selection
 
 
-class TrainRequest(Request):
+class TrainRequest(PlacedRequest):
     """How to train. What is `auto` (0) is chosen by the model and the rows when the plan is made, with the reason."""
 
     lora_rank: AutoInt = Field(
@@ -299,8 +300,7 @@ def decide_parts(
         if mode == "on" or not open_ or rows == parts[0] or rows * longest >= BUSY_TOKENS
     ]
     rows, mode = next((way for way in ways if needs(*way) <= free), (parts[0], modes[-1]))
-    kept = needs(parts[0], "off")
-    told = f"with all activations kept training needs {kept / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+    told = f"training needs {needs(parts[0], 'off') / GIB:.1f} GiB with all activations kept, {free / GIB:.1f} are free"
     if packed_experts:
         told = "experts at 4 bits are unpacked a layer at a time, and kept activations would keep them all"
     decided: dict[str, object] = {"activation_checkpointing": mode} if open_ else {}

@@ -70,11 +70,11 @@ _EVERYDAY = frozenset(
 
 @cache
 def known_fields() -> dict[str, tuple[str, ...]]:
-    """Field → the stages whose request has it, in the order of the stages; `run` is no setting."""
+    """Field → the stages whose request has it, in the order of the stages; `run` and `on` are no settings."""
     by_name: dict[str, list[str]] = {}
     for entry in catalog.STAGES:
         for name in entry.load().request.model_fields:
-            if name != "run":
+            if name not in ("run", "on"):
                 by_name.setdefault(name, []).append(entry.name)
     return {name: tuple(stages) for name, stages in by_name.items()}
 

@@ -108,7 +108,8 @@ def without_negations(text: str) -> str:
 
 @cache
 def _fields(stage: str) -> Mapping[str, FieldInfo]:
-    return {name: info for name, info in catalog.BY_NAME[stage].load().request.model_fields.items() if name != "run"}
+    fields = catalog.BY_NAME[stage].load().request.model_fields
+    return {name: info for name, info in fields.items() if name not in ("run", "on")}  # words of every sentence
 
 
 def _pairs(said: str, fields: Mapping[str, FieldInfo]) -> list[tuple[str, Value]]:

@@ -1,0 +1,176 @@
+"""What the store holds of one step, taken to a store on another machine, and what the step made there, brought back.
+
+A store is never shared: what goes are the records that a step can ask for, as a document; what comes back is what it
+made. Both are in the words of the tables, paths by their place in the home. Whoever brings a document back proves its
+bytes; here it is held to the step that it is for, and a document that was applied is not applied again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.ledger import to_json
+from tunesmith.memory.records import APPROVED, DONE, PLANNED, Step
+from tunesmith.memory.store import Store
+
+Records = dict[str, list[dict[str, Any]]]
+"""Table → its rows."""
+
+_NEEDED = """
+WITH RECURSIVE needed(artifact) AS (
+    SELECT artifact FROM artifacts WHERE run = ?1
+    UNION SELECT value FROM steps, json_each(steps.inputs) WHERE step = ?2
+    UNION SELECT parent.value FROM needed JOIN artifacts a USING (artifact), json_each(a.parents) parent
+)
+SELECT a.* FROM artifacts a JOIN needed USING (artifact) ORDER BY a.rowid
+"""
+_OF_THE_RUN = ("events", "rows", "eval_results")
+_KEYS = {"runs": "run", "steps": "step", "approvals": "approval", "artifacts": "artifact"}
+_UNIQUE = {"rows": ("step", "row_id"), "eval_results": ("step", "arm", "case_id", "repeat")}
+RETURNED = "step.returned"
+"""The event that says from where, and by which submission, what a step made was brought back."""
+
+
+def taken(store: Store, step: Step) -> Records:
+    """The records that a step may ask for: its run's, and of every artifact that its own were made from."""
+    artifacts = _rows(store, _NEEDED, step.run, step.id)
+    records: Records = {"artifacts": artifacts}
+    for table in _OF_THE_RUN:
+        records[table] = _without_ids(_rows(store, f"SELECT * FROM {table} WHERE run = ? ORDER BY id", step.run))
+    makers = {made["step"] for made in artifacts}
+    steps = _rows(store, "SELECT * FROM steps ORDER BY rowid")
+    records["steps"] = [row for row in steps if row["run"] == step.run or row["step"] in makers]
+    approvals = {row["approval"] for row in records["steps"] if row["approval"]}
+    runs = {row["run"] for row in records["steps"]}
+    records["approvals"] = [row for row in _rows(store, "SELECT * FROM approvals") if row["approval"] in approvals]
+    records["runs"] = [row for row in _rows(store, "SELECT * FROM runs") if row["run"] in runs]
+    records["marks"] = _rows(store, "SELECT * FROM marks ORDER BY id")
+    for row in records["steps"]:
+        if row["step"] == step.id:  # it waits for its worker there
+            status = APPROVED if row["approval"] else PLANNED
+            row["plan"] = to_json({**json.loads(row["plan"]), "on": ""})  # where it goes it is at home
+            row |= {"status": status, "pid": None, "pid_started": None, "finished_at": None, "error": None}
+    for row in records["approvals"]:
+        if row["step"] == step.id:
+            row["used_at"] = None
+    return records
+
+
+def put_down(store: Store, step: str, records: Records) -> None:
+    """Write what was taken into the store of another machine, for its own worker to claim the step.
+
+    What an earlier attempt recorded there stays; a yes that was used there stays used.
+    """
+    with store.write() as conn:
+        conn.execute("PRAGMA defer_foreign_keys=ON")
+        conn.execute("DELETE FROM artifacts WHERE step = ?", (step,))  # published again from the step's own folder
+        conn.execute("DELETE FROM marks")
+        for table in ("runs", "approvals", "steps", "artifacts", "marks", *_OF_THE_RUN):
+            rows = records.get(table, [])
+            if table == "events":
+                known = conn.execute("SELECT count(*) FROM events").fetchone()[0]
+                rows = [] if known else rows
+            for row in rows:
+                _put(conn, table, row)
+
+
+def _put(conn: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    names = ", ".join(row)
+    insert = f"INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})"
+    if table in ("runs", "steps", "artifacts"):
+        changes = ", ".join(f"{name} = excluded.{name}" for name in row)
+        conn.execute(f"INSERT {insert} ON CONFLICT ({_KEYS[table]}) DO UPDATE SET {changes}", [*row.values()])
+    else:
+        conn.execute(f"INSERT OR IGNORE {insert}", [*row.values()])
+
+
+def made(store: Store, step: Step, before: Records) -> Records:
+    """What a step that is done made: its own records, and the rows of its run that it changed."""
+    known = {_key("rows", row): row for row in before.get("rows", [])}
+    rows = _without_ids(_rows(store, "SELECT * FROM rows WHERE run = ? ORDER BY id", step.run))
+    records = {
+        table: _without_ids(_rows(store, f"SELECT * FROM {table} WHERE step = ? ORDER BY rowid", step.id))
+        for table in ("steps", "artifacts", "events", "metrics", "eval_results")
+    }
+    records["events"] = [row for row in records["events"] if row not in before.get("events", [])]
+    return {**records, "rows": [row for row in rows if known.get(_key("rows", row)) != row]}
+
+
+def bring_back(store: Store, step: Step, records: Records, *, submission: str, later_s: float) -> dict[str, Any]:
+    """Record what a step made elsewhere, in one transaction, and return its result with its artifacts' ids here.
+
+    `later_s` is how far the clock here is ahead of the one there. Raises StepFailed for records of anything else.
+    """
+    _refuse_others(step, records)
+    ids: dict[str, str] = {}
+    with store.write() as conn:
+        done = conn.execute("SELECT data FROM events WHERE step = ? AND event = ?", (step.id, RETURNED)).fetchall()
+        told = next((data for row in done if (data := json.loads(row["data"]))["submission"] == submission), None)
+        if told is None:
+            for row in records["artifacts"]:
+                there = row.pop("artifact")
+                row["parents"] = to_json([ids.get(parent, parent) for parent in json.loads(row["parents"])])
+                row["meta"] = _renamed_json(row["meta"], ids)
+                ids[there] = store._insert(conn, "artifacts", {**row, "created_at": row["created_at"] + later_s})
+            for table in ("events", "metrics", "eval_results", "rows"):
+                for row in records[table]:
+                    changed = {"at": row["at"] + later_s} if "at" in row else {}
+                    changed |= {"data": _renamed_json(row["data"], ids)} if table == "events" else {}
+                    _put_back(conn, table, {**row, **changed})
+            told = {"submission": submission, "artifacts": ids}
+            conn.execute(
+                "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
+                (step.run, step.id, time.time(), RETURNED, to_json(told)),
+            )
+    result = _renamed_json(records["steps"][0]["result"] or "{}", told["artifacts"])
+    found: dict[str, Any] = store.places.from_json(result)
+    return found
+
+
+def _put_back(conn: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    """Insert a row; one that is there under the same key becomes what it was made there."""
+    names, keys = ", ".join(row), _UNIQUE.get(table)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in row)
+    replaces = f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}" if keys else ""
+    conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))}){replaces}", [*row.values()])
+
+
+def _refuse_others(step: Step, records: Records) -> None:
+    """What comes back is of this step, and says that it was done. Raises StepFailed."""
+    expected = {"steps", "artifacts", "events", "metrics", "eval_results", "rows"}
+    own = [row for table, rows in records.items() if table != "rows" for row in rows]
+    foreign = [row for row in own if row.get("step") != step.id]
+    foreign += [row for row in (*records.get("rows", ()), *own) if row.get("run", step.run) != step.run]
+    if set(records) != expected or foreign or [row["status"] for row in records["steps"]] != [DONE]:
+        raise StepFailed(f"what came back for {step.id} holds records of something else; nothing of it was recorded")
+
+
+def _renamed_json(text: str, ids: Mapping[str, str]) -> str:
+    return to_json(_renamed(json.loads(text), ids)) if ids else text
+
+
+def _renamed(value: Any, ids: Mapping[str, str]) -> Any:
+    """A document of ours in which artifacts that were made there have their ids here."""
+    if isinstance(value, dict):
+        return {name: _renamed(item, ids) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, ids) for item in value]
+    return ids.get(value, value) if isinstance(value, str) else value
+
+
+def _key(table: str, row: Mapping[str, Any]) -> tuple[object, ...]:
+    return tuple(row[name] for name in _UNIQUE[table])
+
+
+def _rows(store: Store, sql: str, *values: object) -> list[dict[str, Any]]:
+    return [dict(row) for row in store.read(sql, *values)]
+
+
+def _without_ids(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the numbers that each store gives for itself."""
+    return [{name: value for name, value in row.items() if name != "id"} for row in rows]

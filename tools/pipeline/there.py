@@ -1,0 +1,193 @@
+"""What another machine has to compute with, for the prices of steps that are carried out there.
+
+A program of ours on it says so: its cards, memory, measured rates and version. The answer is good for two minutes, so
+that a plan of many steps asks once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import atomic_write
+from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.core.machine import Gpu, Machine, chosen_gpu
+from tunesmith.tools.core.rates import Rates
+from tunesmith.tools.core.stage import Facts, Plan
+from tunesmith.tools.pipeline.guest import MARK, versions
+from tunesmith.tools.pipeline.launchers import Handle, Launcher
+from tunesmith.tools.pipeline.planning_facts import past_steps
+from tunesmith.tools.pipeline.ray_launcher import RayLauncher, connect
+from tunesmith.tools.pipeline.ray_settings import RAY, RaySettings
+from tunesmith.tools.pipeline.storage import Storage
+from tunesmith.tools.pipeline.workspace import Workspace
+
+_HOME_ID, _SEEN = "ray-home-id", "ray-machine.json"
+_GOOD_FOR_S, _WITHIN_S, _LOOK_S = 120.0, 300.0, 0.3
+_CLOCK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """Another machine as it described itself."""
+
+    place: str
+    """Host and port of its head."""
+    machine: Machine
+    vllm: str | None
+    cpu_builds: frozenset[str]
+    rates: Mapping[str, Rates]
+    report: Mapping[str, Any]
+    """What `inspect` says of it."""
+    ahead_s: float = 0.0
+    """How far its clock is ahead of ours."""
+
+    @classmethod
+    def of(cls, place: str, answer: Mapping[str, Any], ahead_s: float) -> There:
+        """The machine behind an answer of `guest`."""
+        seen = answer["machine"]
+        machine = Machine(**{**seen, "gpus": tuple(Gpu(**gpu) for gpu in seen["gpus"])})
+        rates = {device: Rates(**one) for device, one in answer["rates"].items()}
+        return cls(place, machine, answer["vllm"], frozenset(answer["cpu_builds"]), rates, answer["report"], ahead_s)
+
+    def __str__(self) -> str:
+        card = chosen_gpu(self.machine.gpus)
+        what = f"one {card.name} of {size(card.total_bytes)}" if card else f"{self.machine.cores} cores, no card"
+        return f"{self.place}, {what}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a price says beside itself."""
+        if abs(self.ahead_s) < _CLOCK_S:
+            return ()
+        way = "ahead of" if self.ahead_s > 0 else "behind"
+        told = f"the clock of {self.place} is {duration(abs(self.ahead_s))} {way} this one"
+        return (f"{told}; what is recorded goes by this one",)
+
+
+def home_id(home: Path) -> str:
+    """What a home is called on other machines, where several may send steps; made once."""
+    path = home / _HOME_ID
+    with contextlib.suppress(FileExistsError):
+        atomic_write(path, uuid.uuid4().hex[:12], mode=0o600, new=True)
+    return path.read_text().strip()
+
+
+def facts_for(ws: Workspace, request: object, facts: Facts) -> Facts:
+    """The facts of a plan where its request says that the other machine computes; the artifacts are this home's.
+
+    Raises BadInput where no step can be carried out there.
+    """
+    if not is_there(request):
+        return facts
+    there = seen(ws.store.home, ws.ray)
+    return replace(
+        facts,
+        machine=there.machine,
+        vllm=there.vllm,
+        vllm_from=f"{there.place} has none: run `make setup` there",
+        cpu_builds=there.cpu_builds,
+        past=past_steps(ws.store, there.machine),
+        measured=there.rates,
+        served=frozenset(),
+        there=str(there),
+        notes=there.notes,
+    )
+
+
+def is_there(request: object) -> bool:
+    """Whether a request, or the fields of one, says to be carried out on the other machine."""
+    named = request.get("on") if isinstance(request, Mapping) else getattr(request, "on", "")
+    return named == RAY
+
+
+def check_place(plan: Plan, settings: RaySettings) -> None:
+    """Raises BadInput where a plan was priced for a machine that the settings no longer name."""
+    if plan.on and not plan.on.startswith(f"{settings.head().place}, "):
+        raise BadInput(
+            f"this {plan.stage} was priced for {plan.on}, and settings.toml names {settings.head().place}; "
+            f"price it again with `tunesmith {plan.stage}`"
+        )
+
+
+def seen(home: Path, settings: RaySettings) -> There:
+    """The other machine, asked now or within two minutes. Raises BadInput where no step can be carried out there."""
+    place, path = settings.head().place, home / _SEEN
+    try:
+        known = json.loads(path.read_text())
+        if known["settings"] == settings.model_dump() and 0 <= time.time() - known["at"] < _GOOD_FOR_S:
+            return There.of(place, known["answer"], known["ahead_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        return look(home, settings, RayLauncher(connect(settings, home), place))
+    except StepFailed as error:  # nothing was started
+        raise BadInput(str(error)) from None
+
+
+def look(home: Path, settings: RaySettings, launcher: Launcher) -> There:
+    """Ask the other machine what it has. Raises StepFailed with the reason where it does not say."""
+    place, storage = settings.head().place, Storage(settings.storage)
+    order = storage.put_bytes(json.dumps({"version": versions(), "nonce": uuid.uuid4().hex}).encode())
+    name = f"tunesmith-{home_id(home)}-inspect-{uuid.uuid4().hex[:8]}"
+    handle = launcher.start(name, guest_command(settings, "inspect", order))
+    said = words(_until_ended(launcher, handle, place))
+    answer = json.loads(storage.get_bytes(returned(said, place)))
+    ahead_s = answer["now"] - time.time()
+    kept = {"settings": settings.model_dump(), "at": time.time(), "answer": answer, "ahead_s": ahead_s}
+    atomic_write(home / _SEEN, json.dumps(kept), mode=0o600)
+    return There.of(place, answer, ahead_s)
+
+
+def _until_ended(launcher: Launcher, handle: Handle, place: str) -> str:
+    deadline = time.monotonic() + _WITHIN_S
+    while launcher.alive(handle):
+        if time.monotonic() > deadline:
+            launcher.stop(handle)
+            raise BadInput(f"{place} has not said in {_WITHIN_S:.0f} s what it has; `ray status` there shows why")
+        time.sleep(_LOOK_S)
+    return launcher.log(handle)
+
+
+def guest_command(settings: RaySettings, what: str, order: str) -> list[str]:
+    """The command of `guest` there."""
+    program = [settings.python, "-P", "-m", "tunesmith.tools.pipeline.guest", what]
+    return [*program, "--storage", settings.storage, "--order", order, "--folder", settings.folder]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What `guest` said so far: of its own words the last of each kind, and the lines of the step's log."""
+
+    last: Mapping[str, Any]
+    log: tuple[str, ...]
+
+
+def words(text: str) -> Words:
+    """The output of `guest`, taken apart."""
+    last: dict[str, Any] = {}
+    lines = text.splitlines()
+    for line in lines:
+        if line.startswith(MARK):
+            try:
+                last |= json.loads(line.removeprefix(MARK))
+            except ValueError:  # cut in the middle, as after a kill
+                continue
+    return Words(last, tuple(line for line in lines if not line.startswith(MARK)))
+
+
+def returned(said: Words, place: str) -> str:
+    """Under which digest the answer lies. Raises StepFailed with the reason where there is none."""
+    if "returned" in said.last:
+        return str(said.last["returned"])
+    if "failed" in said.last:
+        raise StepFailed(f"on {place}: {said.last['failed']}")
+    last = next((line.strip()[:300] for line in reversed(said.log) if line.strip()), "it said nothing")
+    raise StepFailed(f"on {place} the step's process ended without a result: {last}")
