@@ -1,0 +1,159 @@
+"""A sentence read: what it asks or orders, how sure that is, and what of it nothing took. No model is asked here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from tunesmith.agent.queries.registry import REQUESTS, Request
+from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
+from tunesmith.agent.words.encoder import Encoder
+from tunesmith.agent.words.intent import Guess, Head, features_of, kind_of, kinds
+from tunesmith.agent.words.requests import Asked, followed, request_of
+from tunesmith.agent.words.slots import Slots, slots_of
+from tunesmith.memory.records import ASIDE_RUNS, Run
+
+LONGEST = 600
+"""Characters of a sentence; more is a paste, which asks nothing by itself."""
+_NEAREST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a sentence is said in."""
+
+    runs: tuple[Run, ...] = ()
+    """Those of the store, the newest first."""
+    planned: tuple[str, ...] = ()
+    """The stages of the plan that is proposed; empty: none is."""
+    describing: bool = False
+    """Whether a new behaviour is being described."""
+    before: Request | None = None
+    """The question that was answered last."""
+    labels: tuple[str, ...] = ()
+    """The labels of the behaviour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a sentence comes to."""
+
+    label: str
+    """Kind, or kind.choice, as intents/ names it; empty: nothing can be told."""
+    probability: float
+    sure: bool
+    """Whether it may be acted on without asking a model."""
+    slots: Slots
+    request: Request | None = None
+    """A question in its type; None for other words, and where a required argument is not named."""
+    order: Order | None = None
+    edits: Edits | None = None
+    likely: tuple[str, ...] = ()
+    """The likeliest labels, the best first."""
+    nearest: tuple[str, ...] = field(default=())
+    """The example questions that the sentence is nearest to."""
+
+    @property
+    def kind(self) -> str:
+        """The label without its choice."""
+        return kind_of(self.label) if self.label else ""
+
+
+class Reader:
+    """The encoder and the head, loaded once. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Load both; about 0.2 s. Raises NoEncoder where the package with the weights is not installed."""
+        self.head = Head.load()
+        self._encoder = Encoder()
+
+    def read(self, said: str, context: Context) -> Reading:
+        """Read a sentence."""
+        slots = slots_of(said[:LONGEST], context.runs)
+        if not slots.words or len(said) > LONGEST:
+            return Reading("", 0.0, False, slots)
+        guesses = _possible(self.head.guesses(features_of(slots, self._encoder)), context)
+        by_kind = kinds(guesses)
+        best = by_kind[0]
+        sure = best.probability >= self.head.threshold
+        nearest = tuple(self.head.examples[one.label][0] for one in by_kind[:_NEAREST])
+        likely = tuple(one.label for one in guesses[:8])
+        request, label = self._request(best, slots, context), best.label
+        order = edits = None
+        if label.startswith("do.") and label.removeprefix("do.") in _stages():
+            order = order_of(label.removeprefix("do."), slots, self.known(label))
+        if context.planned and label in ("plan.set", "plan.without", "plan.what_if", "want") or order and context.planned:
+            edits = edits_of(slots, context.planned, self.known(label), leaves_out=label == "plan.without")
+        if (kind_of(label) in REQUESTS or label == "follow") and request is None:
+            sure = False
+        return Reading(label, best.probability, sure, slots, request, order, edits, likely, nearest)
+
+    def known(self, label: str) -> Callable[[str], bool]:
+        """Whether a word belongs to how a thing of this label is said."""
+        own = self.head.own_words.get(label, frozenset())
+        return lambda word: word in own
+
+    def _request(self, best: Guess, slots: Slots, context: Context) -> Request | None:
+        runs = [run.id for run in context.runs if run.name not in ASIDE_RUNS]
+        kind, _, choice = best.label.partition(".")
+        places = [(slot.start, slot.end) for slot in slots.found if slot.kind != "pronoun"]
+        content = " ".join(word.written for word in slots.unread(places, self.known(best.label)))
+        asked = Asked(kind, choice, slots, content, context.labels)
+        if best.label == "follow":
+            return followed(context.before, asked, runs) if context.before is not None else None
+        return _carried(request_of(asked), context.before, slots) if kind in REQUESTS else None
+
+
+@cache
+def _stages() -> frozenset[str]:
+    from tunesmith.tools.pipeline import catalog
+
+    return frozenset(catalog.ENTRIES)
+
+
+def _possible(guesses: Sequence[Guess], context: Context) -> list[Guess]:
+    """The guesses that this moment allows: what is said of a plan or of a description asks for one that is open."""
+    open_ = [
+        guess
+        for guess in guesses
+        if not (guess.label.startswith("plan.") and not context.planned)
+        and not (guess.label.startswith("describe.") and not context.describing)
+        and not (guess.label == "follow" and context.before is None)
+    ]
+    total = sum(guess.probability for guess in open_) or 1.0
+    return [Guess(guess.label, guess.probability / total) for guess in open_]
+
+
+def _carried(request: Request | None, before: Request | None, slots: Slots) -> Request | None:
+    """The request about what was talked about, where a word such as `it` stands for the model or the step."""
+    if request is None or before is None or not slots.all("pronoun"):
+        return request
+    given = {}
+    for name in ("arm", "stage"):
+        had = getattr(before, name, "")
+        if had and name in type(request).model_fields and not getattr(request, name) and not _names_one(slots):
+            given[name] = had
+    return request.model_copy(update=given) if given else request
+
+
+def _names_one(slots: Slots) -> bool:
+    return any(slots.all(kind) for kind in ("arm", "stage", "step", "model", "run"))
+
+
+_LOCK = threading.Lock()
+_reader: list[Reader] = []
+
+
+def reader() -> Reader:
+    """The reader of this process. Raises NoEncoder."""
+    with _LOCK:
+        if not _reader:
+            _reader.append(Reader())
+        return _reader[0]
+
+
+def read(said: str, context: Context | None = None) -> Reading:
+    """Read a sentence in its context. Raises NoEncoder."""
+    return reader().read(said, context or Context())
