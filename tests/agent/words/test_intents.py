@@ -1,4 +1,4 @@
-"""The sentences that the reader's head is trained on: enough of each, none like another, each under a label that exists."""
+"""The sentences that the head is trained on: enough of each, none like another, each under a label that exists."""
 
 from __future__ import annotations
 
