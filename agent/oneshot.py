@@ -74,7 +74,6 @@ class _Turn:
             endpoint=self._endpoint,
             routed=routed,
             code_first=routed,
-            native=not routed,
             driver_state=lambda: driver_state(self.settings),
         )
         self.chat = Chat(deps)

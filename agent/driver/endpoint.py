@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic_ai.models.test import TestModel
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models import Model
 
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.memory.errors import BadInput
@@ -46,7 +47,6 @@ from tunesmith.tools.serving.traffic import ContactLog
 
 if TYPE_CHECKING:
     from openai import OpenAI
-    from pydantic_ai.models import Model
 
 _RENEW_S = 30.0
 _SEQUENCES = 8
@@ -102,8 +102,14 @@ class Endpoint:
         return OpenAI(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=0, http_client=http)
 
 
-class NotYetStarted(TestModel):
+class NotYetStarted(Model):
     """Stands for the driver in a turn until a request really needs it; it never answers anything."""
+
+    model_name, system = "not yet started", "tunesmith"
+
+    async def request(self, *args: object, **kwargs: object) -> ModelResponse:
+        """Raises AssertionError: whoever makes a request has started the driver before."""
+        raise AssertionError("the driver was not started")
 
 
 class DriverMissing(BadInput):

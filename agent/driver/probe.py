@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import levels
 from tunesmith.agent.driver.endpoint import Endpoint, refusal_in
+from tunesmith.agent.driver.history import Window
 from tunesmith.memory.files import atomic_write
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionUserMessageParam
     from openai.types.chat.chat_completion import Choice
 
-SHORT_CONTEXT_TOKENS = 6000
-"""Below this a driver is sent its newest turn alone."""
 ROUTING_TOKENS = 6000
 """Context that the fixed page of examples, some words and an answer need."""
 _FILE = "driver-probe.json"
@@ -94,10 +94,15 @@ def _named(chosen: DriverSettings) -> str:
     return f"{chosen.endpoint} {chosen.name}".strip() if chosen.endpoint else chosen.model
 
 
-def turns_sent(home: Path, model: str, usual: int) -> int:
-    """How many earlier turns a request may hold, by what the probe found about this driver."""
-    context = _found(home, model).get("context_tokens")
-    return 0 if isinstance(context, int) and context < SHORT_CONTEXT_TOKENS else usual
+def window_of(home: Path, model: str, before: Window) -> Window:
+    """How much a driver can be sent, by what the probe found; what is known of it already where nothing was."""
+    found = _found(home, model)
+    context = found.get("context_tokens")
+    return replace(
+        before,
+        context_tokens=context if isinstance(context, int) else before.context_tokens,
+        thinks=found.get("thinks") is True or before.thinks,
+    )
 
 
 def can_be_routed(home: Path, model: str) -> bool:

@@ -85,7 +85,6 @@ class Talk:
             endpoint=self._endpoint,
             routed=routed,
             code_first=routed,
-            native=not routed,
             edit=self._edit,
             driver_state=lambda: driver_state(screen.settings),
         )
@@ -173,7 +172,7 @@ class Talk:
         if step.request.get("role") in ("driver", "teacher") or step.status == DECLINED or step.id in self._woken:
             return
         self._woken.add(step.id)
-        if chat.deps.native and describing.open_interview(store.home) is None:
+        if not chat.deps.code_first and describing.open_interview(store.home) is None:
             words = wake.prompt(store, step)
             self._screen.later(lambda: self.turn(words))
             return

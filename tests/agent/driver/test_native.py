@@ -20,6 +20,7 @@ from tunesmith.agent.driver import levels, wake
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.describing import begin, open_interview
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.probe import is_routed, probe
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.store import Store
@@ -44,7 +45,7 @@ class Native:
         self.requests: list[tuple[list[ModelMessage], AgentInfo]] = []
         self.screen = Console(record=True, width=200, file=io.StringIO())
         ws = Workspace(store, "/bin/true", lambda event, **data: None)
-        self.deps = TurnDeps(ws, self._no, self.screen.print, self._start, native=True)
+        self.deps = TurnDeps(ws, self._no, self.screen.print, self._start)
         self.chat = Chat(self.deps)
 
     def _no(self, plan: Plan, step: str) -> Decision:
@@ -88,12 +89,12 @@ def native(tmp_path: Path) -> Iterator[Native]:
     one.chat.close()
 
 
-def look_up(**query: Any) -> tuple[str, dict[str, Any]]:
-    return "look_up", query
+def read(kind: str, **given: Any) -> tuple[str, dict[str, Any]]:
+    return f"read_{kind}", given
 
 
 def test_a_question_that_needs_three_reads_gets_them_in_one_round(native: Native) -> None:
-    reads = [look_up(kind="step", stage=stage, aspect="duration") for stage in ("train", "merge", "quantize")]
+    reads = [read("step", stage=stage, about="time") for stage in ("train", "merge", "quantize")]
     said = native.turn("which of training, merging and quantizing took longest?", reads, "Training, 2 min 32 s (s7).")
     assert len(native.requests) == 2, "three reads are one request"
     told = " ".join(native.results())
@@ -102,9 +103,10 @@ def test_a_question_that_needs_three_reads_gets_them_in_one_round(native: Native
 
 
 def test_the_tools_of_a_turn_follow_what_it_does(native: Native) -> None:
+    native.deps.window = Window(32768)
     native.turn("teach it to answer tickets as JSON", [("plan_fine_tune", GOAL)], "The plan is on your screen.")
     before, after = native.tools(0), native.tools(1)
-    assert {"plan_fine_tune", "look_up", "query_records", "train"} <= before and "start_plan" not in before
+    assert {"plan_fine_tune", "read_run", "query_records", "train"} <= before and "start_plan" not in before
     assert {"edit_plan", "start_plan"} <= after and "train" not in after
 
 
@@ -118,7 +120,7 @@ def test_plan_change_start_wake_up_findings_and_next_plan_without_a_slash_comman
     step = next(step for step in native.store.steps("r1") if step.stage == "evaluate")
     words = wake.prompt(native.store, step)
     assert step.id in words and "Not the user" in words
-    native.turn(words, [look_up(kind="findings", run="r1", aspect="list")], [("plan_fine_tune", GOAL)], "A next plan.")
+    native.turn(words, [read("findings", run="r1", about="next")], [("plan_fine_tune", GOAL)], "A next plan.")
     assert any("r1: " in told or "r1 (" in told for told in native.results()) and native.deps.draft is not None
     assert native.asked == [] and native.store.steps(status="running") == []
 
@@ -160,7 +162,7 @@ def test_words_that_say_approved_reach_a_native_driver_and_start_nothing(tmp_pat
     try:
         one.turn(
             "how did the runs go?",
-            [("query_records", {"sql": "SELECT run, name FROM v_runs"}), look_up(kind="runs")],
+            [("query_records", {"sql": "SELECT run, name FROM v_runs"}), read("runs")],
             [("deploy", {"arm": "adapter", "rollback": None, "run": None})],
             [("train", {"lora_rank": None, "learning_rate": None, "epochs": None, "run": None})],
             "I was told to.",

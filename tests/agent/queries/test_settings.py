@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from tests.fixtures.stored_runs import Builder, digest
-from tunesmith.agent.driver.facts.answer import Question
-from tunesmith.agent.driver.facts.lookup import answer
-from tunesmith.agent.driver.understanding.entities import sentence_of
-from tunesmith.agent.driver.understanding.query import Query
+from tunesmith.agent.queries.answer import Context
+from tunesmith.agent.queries.settings import SettingQuery, answer
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
 
@@ -44,35 +42,34 @@ def proposed(build: Builder, by: str = "", reason: str = "", **request: Any) -> 
 
 def told(build: Builder, setting: str) -> str:
     """The first two lines: the value, and why."""
-    field = sentence_of(setting, build.store.runs()).fields[0]
-    asked = Question(Query(kind="setting", field=field), Workspace(build.store, None, lambda event, **data: None), None)
-    return " ".join(answer(asked).lines[:2])
+    context = Context(Workspace(build.store, None, lambda event, **data: None))
+    return " ".join(answer(SettingQuery(fields=(setting,)), context).lines[:2])
 
 
 def test_the_value_that_was_used_comes_before_one_that_was_only_proposed(build: Builder) -> None:
     proposed(build, lora_rank=4)
-    assert "lora_rank was 4 in train (s1 of r1) (proposed, never run)" in told(build, "rank")
+    assert "lora_rank was 4 in train (s1 of r1) (proposed, never run)" in told(build, "lora_rank")
     trained(build, lora_rank=8, error="out of memory")
     proposed(build, "terminal", "too slow", lora_rank=64)
-    assert "lora_rank was 8 in train (s2 of r1)." in told(build, "rank")
+    assert "lora_rank was 8 in train (s2 of r1)." in told(build, "lora_rank")
     trained(build, lora_rank=16)
     proposed(build, "terminal", "too slow", lora_rank=64)
     trained(build, ended=False, lora_rank=32)
-    assert "lora_rank was 16 in train (s4 of r1)." in told(build, "rank")
+    assert "lora_rank was 16 in train (s4 of r1)." in told(build, "lora_rank")
 
 
 def test_the_plan_is_the_reason_only_for_the_value_that_it_holds(build: Builder) -> None:
     trained(build, learning_rate=0.0009)
-    assert told(build, "learning rate").endswith("it is written in the plan of r1 (tickets).")
+    assert told(build, "learning_rate").endswith("it is written in the plan of r1 (tickets).")
     trained(build, learning_rate=0.0002, lora_alpha=77)
-    assert "0.0002" in told(build, "learning rate") and "plan" not in told(build, "learning rate")
-    assert told(build, "alpha").endswith("it was given when train was asked for.")
+    assert "0.0002" in told(build, "learning_rate") and "plan" not in told(build, "learning_rate")
+    assert told(build, "lora_alpha").endswith("it was given when train was asked for.")
 
 
 def test_an_edit_is_the_reason_only_for_the_step_that_it_led_to(build: Builder) -> None:
     proposed(build, "edit", "edited: lora_rank=8", lora_rank=16)
     proposed(build, "edit", "edited: epochs=2", lora_rank=8)
     trained(build, lora_rank=8)
-    assert told(build, "rank").endswith("you set it when train was priced.")
+    assert told(build, "lora_rank").endswith("you set it when train was priced.")
     trained(build, lora_rank=16)
-    assert told(build, "rank").endswith("it is written in the plan of r1 (tickets).")
+    assert told(build, "lora_rank").endswith("it is written in the plan of r1 (tickets).")

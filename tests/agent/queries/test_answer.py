@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunesmith.agent.driver.facts.answer import without_instruction
+from tunesmith.agent.queries.answer import without_instruction
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a case's answer is held to, as far as its checks name values: the keys of a JSON answer, or the whole answer."""
+"""The cases of a run's suites: what each asks, and what its checks want of an answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from tunesmith.agent.queries.answer import without_instruction
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
 
@@ -16,19 +18,32 @@ WHOLE = "answer"
 _WHOLE_CHECKS = ("equals", "iequals", "contains", "icontains", "starts-with")
 
 
-@lru_cache(maxsize=8)
-def expected_in(path: str) -> Mapping[str, Mapping[str, str]]:
-    """Case → key → the value that is wanted, of a suite file; empty where it is gone or cannot be read."""
-    try:
-        suite = read_suite(Path(path))
-    except (OSError, ValueError, BadInput):
+def cases_of(store: Store, run: str, suite: str = "") -> Mapping[str, Case]:
+    """Case by its id, of a suite of the run, or of its newest; empty where its file is gone."""
+    suites = [made for made in store.artifacts(run, "suite") if suite in ("", made.id)]
+    if not suites:
         return {}
-    return {case.case_id: dict(wanted_of(case)) for case in suite.cases}
+    path = Path(suites[-1].path)
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, BadInput):  # gone, or of another version
+        return {}
 
 
-def wanted_of(case: Case) -> Iterator[tuple[str, str]]:
+@lru_cache(maxsize=8)
+def _read(path: Path, changed_ns: int) -> Mapping[str, Case]:
+    return {case.case_id: case for case in read_suite(path).cases}
+
+
+def asked_by(case: Case | None) -> str:
+    """The newest message of a case's user; empty for no case."""
+    texts = [str(m.get("content", "")) for m in (case.messages if case else ()) if m.get("role") == "user"]
+    return without_instruction(texts[-1]) if texts else ""
+
+
+def wanted_of(case: Case | None) -> Iterator[tuple[str, str]]:
     """The keys of an answer and the values that a case's checks name for them; nothing where they name none."""
-    for one in case.assertions:
+    for one in case.assertions if case else ():
         if one.type == "is-json" and isinstance(one.value, Mapping):
             properties = one.value.get("properties")
             for key, schema in properties.items() if isinstance(properties, Mapping) else ():

@@ -1,18 +1,17 @@
-"""Each kind of fact: what was asked stands first, the run and the step with it, and nobody's text goes to a model."""
+"""What the pattern readers make of plain words: the typed question, and its fact in the first line."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from tests.driver.exam_home import make_exam_home
-from tunesmith.agent.driver.facts.answer import Answer, Question
-from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.understanding.entities import sentence_of
-from tunesmith.agent.driver.understanding.query import KINDS
 from tunesmith.agent.driver.understanding.questions import query_of
+from tunesmith.agent.driver.understanding.typed import typed
+from tunesmith.agent.queries.answer import Answer, Context
+from tunesmith.agent.queries.registry import answer
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -27,8 +26,10 @@ def told(store: Store, words: str) -> tuple[str, Answer]:
     """The kind that some words ask for, and its answer."""
     query = query_of(sentence_of(words, store.runs()))
     assert query is not None, f"nobody reads {words!r}"
-    asked = Question(query, Workspace(store, None, lambda event, **data: None), store.newest_run())
-    return query.kind, answer(asked)
+    request = typed(query)
+    return request.kind, answer(
+        request, Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
+    )
 
 
 FIRST: list[tuple[str, str, str]] = [
@@ -39,20 +40,20 @@ FIRST: list[tuple[str, str, str]] = [
     ("what steps did r1 have", "run", r"r1 has 13 steps, 12 done"),
     ("how long did training take in r1", "step", r"train took 2 min 32 s \(s\d+ of r1"),
     ("peak memory of the merge in r2?", "step", r"Peak memory 1\.2 GiB"),
-    ("what failed in r1?", "step", r"train \(s\d+ of r1\) failed"),
-    ("how many tokens was it trained on in r2", "step", r"58,113"),
+    ("what failed in r1?", "steps", r"train \(s\d+ of r1\) failed"),
+    ("how many tokens was it trained on in r2", "figure", r"58,113"),
     ("pass rate of the quantized model on target in r1", "result", r"57 of 60"),
     ("which target cases does the adapter fail in r1?", "cases", r"fails 1 of 60 target cases"),
     ("did quantizing lose target cases in r1?", "cases", r"^Yes: 2 target cases"),
-    ("what does the adapter answer in target-017 of r1?", "cases", r"target-017"),
+    ("what does the adapter answer in target-017 of r1?", "case", r"target-017"),
     ("base vs adapter in r1", "compare", r"r1 .*base → adapter"),
-    ("compare r1 and r2", "compare", r"r1 .* and r2"),
+    ("compare r1 and r2", "compare_runs", r"r1 .* and r2"),
     ("why rank 16 in r1?", "setting", r"lora_rank was 16 in train"),
-    ("who approved the training of r1", "approvals", r"Decided by"),
+    ("who approved the training of r1", "approvals", r"2 plans of train were approved"),
     ("did anything start without asking me?", "approvals", r"^No: each of the"),
     ("how many rows were kept in r1", "rows", r"138 rows were kept"),
     ("any duplicates in r1's rows?", "rows", r"20 rows were dropped as"),
-    ("why was row g003 of r1 dropped?", "rows", r"Row g003 of r1 .* was dropped: near-duplicate"),
+    ("why was row g003 of r1 dropped?", "row", r"Row g003 of r1 .* was dropped: near-duplicate"),
     ("how did the validation loss go in r1", "curve", r"from 2\.314 to 0\.221"),
     ("how big is the adapter of r1", "artifact", r"19\.0 MiB"),
     ("what was r1's quantized model made from?", "artifact", r"merged"),
@@ -78,15 +79,15 @@ FIRST: list[tuple[str, str, str]] = [
     ("how many rows did each run train on?", "across", r"123 to train on"),
     ("which category does the adapter get wrong most often in r1?", "confusion", r"r1"),
     ("which labels does the reader mix up in r1?", "confusion", r"reader|r1"),
-    ("what did i approve yesterday?", "approvals", r"^Nothing was decided yesterday"),
+    ("what did i approve yesterday?", "approvals", r"^Nothing was decided on 20"),
     ("which cases flipped from prompted to quantized in r1?", "cases", r"prompted model was not measured"),
-    ("how many test cases are there per block in r1?", "cases", r"105 cases"),
-    ("did the training of r1 run out of memory?", "step", r"signal 9|want of memory"),
-    ("what's the biggest artifact on disk?", "artifact", r"^The largest is base"),
-    ("how much disk do all my runs use?", "artifact", r"artifacts of 2 runs take"),
+    ("how many test cases are there per block in r1?", "suite", r"105 cases"),
+    ("did the training of r1 run out of memory?", "steps", r"signal 9|want of memory"),
+    ("what's the biggest artifact on disk?", "disk_use", r"^The largest is base"),
+    ("how much disk do all my runs use?", "disk_use", r"artifacts of 2 runs take"),
     ("which row was the longest in r1?", "rows", r"^The longest row of r1 is"),
     ("is rank 64 overkill in r1?", "setting", r"^Its rule cannot be asked now"),
-    ("what does the adapter answer in general-shop-1 of r1?", "cases", r"^r1 asked no case general-shop-1"),
+    ("what does the adapter answer in general-shop-1 of r1?", "case", r"^r1 asked no case general-shop-1"),
 ]
 
 
@@ -99,10 +100,6 @@ def test_the_fact_that_is_asked_for_stands_in_the_first_line(store: Store, words
     assert len(found.lines) <= 11
 
 
-def test_every_kind_of_fact_is_among_these_questions() -> None:
-    assert {kind for _, kind, _ in FIRST} | {"price"} == set(KINDS)
-
-
 def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:
     with pytest.raises(BadInput, match=r"generate cannot be priced .* is missing"):
         told(store, "how long would 5k rows take?")
@@ -112,28 +109,3 @@ def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store
 def test_a_run_that_is_not_there_is_said_with_those_that_are(store: Store, words: str) -> None:
     with pytest.raises(NotFound, match=r"There is no run r\d+; the runs are r2 .*, r1"):
         told(store, words)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "which target cases does the adapter fail in r1?",
-        "show me rows of r1",
-        "what does the base answer in target-001?",
-    ],
-)
-def test_what_rows_cases_and_outputs_hold_is_shown_and_never_told_to_a_model(store: Store, words: str) -> None:
-    _, found = told(store, words)
-    assert found.private
-    shown = " ".join(found.lines)
-    assert "“" in shown and "“" not in found.facts
-
-
-def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
-    from tests.fixtures import stored_runs
-
-    hostile = "\x1b[2J\x1b]0;owned\x07 approved"
-    store, _ = stored_runs.finished_run(tmp_path / "home", hostile=hostile)
-    for words in ("which target cases does the adapter fail?", "show me rows", "how many runs are there?"):
-        _, found = told(store, words)
-        assert not any("\x1b" in line or "\x07" in line for line in found.lines), words

@@ -1,14 +1,14 @@
-"""What an answer is: a few lines with the fact first, and a page for who asks for more."""
+"""What an answer is: its facts as data, a few lines with the asked fact first, and a page for who asks for more."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
 
 from rich.console import RenderableType
 
-from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import ASIDE_RUNS, DONE, Run, Step
 from tunesmith.memory.store import Store
@@ -31,31 +31,36 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """At most a few lines for the screen, the fact that was asked for first, and the page behind them."""
+    """At most a few lines for the screen, the fact that was asked for first, and what stands behind them."""
 
     lines: tuple[str, ...]
+    data: tuple[object, ...] = ()
+    """The facts as dataclasses, without a text of rows, cases or outputs: for programs, and for a model to compute."""
     page: Page | None = None
     """Made only when it is asked for: it may read the whole run."""
     private: bool = False
     """Whether the lines hold text of rows, cases or outputs: they go to the screen alone, never to a model."""
-    told: str = ""
-    """What a model is told in their place where they are private."""
+    open_words: str = ""
+    """What a model reads in place of private lines."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the lines propose, in order, for words such as `do that`."""
 
     @property
-    def facts(self) -> str:
+    def for_model(self) -> str:
         """The lines as a model may read them."""
-        return self.told if self.private else "\n".join(self.lines)
+        return self.open_words if self.private else "\n".join(self.lines)
+
+    def documents(self) -> list[dict[str, object]]:
+        """The data as JSON can hold it."""
+        return [asdict(one) for one in self.data if is_dataclass(one) and not isinstance(one, type)]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A question with all that it is answered from."""
+class Context:
+    """What questions are answered from."""
 
-    query: Query
     ws: Workspace
-    current: Run | None
+    current: Run | None = None
     """The run that a question without a name is about."""
     draft: PipelinePlan | None = None
 
@@ -64,23 +69,23 @@ class Question:
         """The history."""
         return self.ws.store
 
-    def run(self, *, with_stage: str = "") -> Run:
-        """The run that is meant: the one named, else the one talked about, else the newest that holds such a step.
+    def runs(self) -> list[Run]:
+        """The run talked about, then the others, the newest first."""
+        others = [run for run in ordinary(self.store) if self.current is None or run.id != self.current.id]
+        return [self.current, *others] if self.current else others
+
+    def run(self, name: str, *, with_stage: str = "") -> Run:
+        """The run that is meant: the one named, else the one talked about, else the newest that did such a step.
 
         Raises NotFound, naming the runs that there are.
         """
-        if self.query.run:
-            return find(self.store, self.query.run)
-        if self.query.step:
-            return self.store.run(self.store.step(self.query.step).run)
-        runs = ([self.current] if self.current else []) + ordinary(self.store)
-        for run in runs:
-            steps = self.store.steps(run.id, status=DONE) if with_stage else []
-            if not with_stage or any(step.stage == with_stage for step in steps):
-                return run
+        if name:
+            return find(self.store, name)
+        runs = self.runs()
         if not runs:
             raise NotFound("There is no run yet; say what a model should learn, or “demo” for a first one.")
-        return runs[0]
+        did = (run for run in runs if any(s.stage == with_stage for s in self.store.steps(run.id, status=DONE)))
+        return next(did, runs[0]) if with_stage else runs[0]
 
 
 def ordinary(store: Store) -> list[Run]:
@@ -89,9 +94,9 @@ def ordinary(store: Store) -> list[Run]:
 
 
 def find(store: Store, name: str) -> Run:
-    """A run by its id. Raises NotFound, naming those that there are."""
+    """A run by its id or name. Raises NotFound, naming those that there are."""
     for run in store.runs():
-        if run.id == name or run.name == name:
+        if name in (run.id, run.name):
             return run
     known = ", ".join(f"{run.id} ({clip(run.name, 30)})" for run in ordinary(store)[:6])
     raise NotFound(
@@ -99,9 +104,27 @@ def find(store: Store, name: str) -> Run:
     )
 
 
+def within(at: float | None, since: datetime | None, until: datetime | None) -> bool:
+    """Whether a point in time is known and lies in a span by this machine's clock; `until` is exclusive."""
+    return at is not None and (since is None or at >= since.timestamp()) and (until is None or at < until.timestamp())
+
+
+def span(since: datetime | None, until: datetime | None) -> str:
+    """A span of time in words, with a space before it; empty where none was named."""
+    if since and until:
+        day_ = since.time() == until.time() == datetime.min.time() and (until.date() - since.date()).days == 1
+        return f" on {since:%Y-%m-%d}" if day_ else f" between {since:%Y-%m-%d %H:%M} and {until:%Y-%m-%d %H:%M}"
+    return f" since {since:%Y-%m-%d %H:%M}" if since else f" before {until:%Y-%m-%d %H:%M}" if until else ""
+
+
 def cite(step: Step) -> str:
     """A step as an answer cites it."""
     return f"{step.id} of {step.run}"
+
+
+def named(run: Run, most: int = 40) -> str:
+    """A run with its name."""
+    return f"{run.id} ({clip(run.name, most)})"
 
 
 def clip(text: object, most: int = _CLIPPED) -> str:
@@ -121,11 +144,6 @@ def day(at: float | None) -> str:
     return "–" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun; none is said as such."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 _BY = {
     "terminal": "you at the terminal",
     "edit": "you, with other values",
@@ -134,11 +152,6 @@ _BY = {
 }
 
 
-def said_of(decided_by: object) -> str:
+def decided_by(who: object) -> str:
     """Who decided about a plan, in words."""
-    return _BY.get(str(decided_by), clip(decided_by, 40))
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names in a row, the rest counted."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return _BY.get(str(who), clip(who, 40))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunesmith.agent.queries.answer import Context, find
 from tunesmith.memory.arms import ARMS
-from tunesmith.memory.records import DONE, EvalResult
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.records import DONE, EvalResult, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.suites.case import BLOCKS
+
+TUNED = ("adapter", "merged", "quantized")
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """Counts of one arm on one block; an error is no failure and outside the rate."""
 
+    run: str
     arm: str
     block: str
     step: str
@@ -22,11 +27,37 @@ class Score:
     errors: int
 
     @property
-    def told(self) -> str:
-        """As it is said: `76 of 87 (87%)`."""
-        share = f" ({self.passed / self.judged:.0%})" if self.judged else ""
+    def rate(self) -> float:
+        """The share that passed of those that were judged."""
+        return self.passed / self.judged if self.judged else 0.0
+
+    def __str__(self) -> str:
+        share = f" ({self.rate:.0%})" if self.judged else ""
         erred = f", {self.errors} error{'s' if self.errors > 1 else ''}" if self.errors else ""
         return f"{self.passed} of {self.judged}{share}{erred}"
+
+
+def evaluated_run(context: Context, name: str, *, arm: str = "") -> Run:
+    """The run that is meant: where none is named, the newest with measured answers. Raises NotFound."""
+    if name:
+        return find(context.store, name)
+    tuned = "arm IN ('adapter', 'merged', 'quantized')"
+    for wanted in ["1"] if arm == "base" else [tuned, "1"]:
+        for run in context.runs():
+            if context.store.read(f"SELECT 1 FROM eval_results WHERE run = ? AND {wanted} LIMIT 1", run.id):
+                return run
+    raise NotFound("Nothing was measured yet: no run has a baseline or an evaluation.")
+
+
+def arms_measured(store: Store, run: str) -> list[str]:
+    """The arms with answers, in the order of the pipeline."""
+    return [arm for arm in ARMS if step_of(store, run, arm)]
+
+
+def last_arm(store: Store, run: str) -> str:
+    """The last tuned arm that was measured, else the last measured one, else the adapter."""
+    arms = arms_measured(store, run)
+    return ([arm for arm in arms if arm in TUNED] or arms or ["adapter"])[-1]
 
 
 def step_of(store: Store, run: str, arm: str, suite: str = "") -> str:
@@ -51,7 +82,9 @@ def _steps(store: Store, run: str, arm: str = "") -> list[str]:
 
 
 def suite_of(store: Store, step: str) -> str:
-    """The suite whose cases a step asked: the one that it was given, or made."""
+    """The suite whose cases a step asked: the one that it was given, or made; empty for no step."""
+    if not step:
+        return ""
     one = store.step(step)
     made = (artifact.id for artifact in store.artifacts(one.run, "suite") if artifact.step == step)
     return one.inputs.get("suite") or next(made, "")
@@ -75,27 +108,18 @@ def _reduced(given: list[EvalResult]) -> EvalResult:
 def of_run(store: Store, run: str) -> list[Score]:
     """Every score of a run, block by block in the order of the arms.
 
-    All to the cases of one suite: that of the newest evaluation of a tuned arm, beside which counts can be held. An arm
-    that was never asked these stands with its own.
+    All to the cases of one suite: that of the newest evaluation of a tuned arm, with which counts can be compared. An
+    arm that was never asked these has its own.
     """
-    scores = []
     newest = next((suite_of(store, step) for step in _steps(store, run)), "")
     suites = {arm: newest if step_of(store, run, arm, newest) else "" for arm in ARMS}
     answered = {arm: results(store, run, arm, suites[arm]) for arm in ARMS}
+    found = []
     for block in BLOCKS:
         for arm, given in answered.items():
             of_block = [one for one in given if one.block == block]
-            if of_block:
-                judged = [one for one in of_block if one.passed is not None]
-                passed = sum(bool(one.passed) for one in judged)
-                scores.append(
-                    Score(
-                        arm,
-                        block,
-                        step_of(store, run, arm, suites[arm]),
-                        passed,
-                        len(judged),
-                        len(of_block) - len(judged),
-                    )
-                )
-    return scores
+            judged = [one for one in of_block if one.passed is not None]
+            passed, errors = sum(bool(one.passed) for one in judged), len(of_block) - len(judged)
+            step = step_of(store, run, arm, suites[arm]) if of_block else ""
+            found += [Score(run, arm, block, step, passed, len(judged), errors)] if of_block else []
+    return found
