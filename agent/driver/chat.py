@@ -24,7 +24,7 @@ from pydantic_ai.settings import ModelSettings
 from tunesmith.agent.driver import describing, turn_errors
 from tunesmith.agent.driver.agent import build_agent, messages_of
 from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost_results
-from tunesmith.agent.driver.by_code import decide, steps_of
+from tunesmith.agent.driver.by_code import decide, did_you_mean, steps_of
 from tunesmith.agent.driver.driver_errors import LIMITS, clear_line
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
@@ -171,7 +171,14 @@ class Chat:
                 )
                 self._finish(number, answer.told or answer.text, messages, before)
                 return Reply(answer.text)
-            return await self._answered(number, before, voice, prompt, self._history(number), None)
+            try:
+                return await self._answered(number, before, voice, prompt, self._history(number), None)
+            except (ApprovalPending, Cancelled, RunCancelled):
+                raise
+            except Exception:
+                if self.deps.nearest:  # nobody can answer: what code would have understood
+                    say(did_you_mean(self.deps))
+                raise
 
     async def _goes_on(self, waiting: Waiting, model: Callable[[], Model], say: Say) -> Reply:
         """The rest of a turn that a restart ended while its calls waited for the user."""

@@ -56,6 +56,10 @@ class Names:
             for words, _ in entries:
                 yield from words
 
+    def single_words(self) -> dict[str, str]:
+        """The names of one word, and what they name, in the order of the table."""
+        return {words[0]: thing for entries in self._exact.values() for words, thing in entries if len(words) == 1}
+
     def find(self, sentence: Sequence[Word]) -> list[Match]:
         """Every name in a sentence in order; of those that overlap the longest."""
         matches: list[Match] = []

@@ -9,7 +9,7 @@ from functools import cache
 
 from tunesmith.agent.queries.registry import REQUESTS, Request
 from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
-from tunesmith.agent.words.encoder import Encoder
+from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.intent import Guess, Head, canonical, kind_of, kinds
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, slots_of
@@ -160,3 +160,11 @@ def reader() -> Reader:
 def read(said: str, context: Context | None = None) -> Reading:
     """Read a sentence in its context. Raises NoEncoder."""
     return reader().read(said, context or Context())
+
+
+def read_or_not(said: str, context: Context) -> Reading:
+    """The same; with nothing but what the sentence names where it cannot be read."""
+    try:
+        return read(said, context)
+    except NoEncoder:
+        return Reading("", 0.0, False, slots_of(said[:LONGEST], context.runs))

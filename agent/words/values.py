@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -70,12 +70,18 @@ def _in_digits(text: str) -> Iterator[Number]:
         yield Number(value, match.start(), end, unit)
 
 
-def _in_words(text: str) -> Iterator[Number]:
+def spelt_numbers(text: str) -> Iterator[Number]:
+    """The numbers that a text has as English words, for a check of what a model writes."""
+    return _in_words(text, _english())
+
+
+def _in_words(text: str, among: Mapping[str, float] | None = None) -> Iterator[Number]:
+    known = _number_words() if among is None else among
     words = words_of(text)
     at = 0
     while at < len(words):
         after, total, last = at, 0.0, 0.0
-        while after < len(words) and (value := _word_value(words[after])) is not None and (
+        while after < len(words) and (value := known.get(words[after].text)) is not None and (
             after == at or _adjoin(text, words[after - 1], words[after])
         ):
             if value in _MULTIPLIERS:
@@ -86,7 +92,7 @@ def _in_words(text: str) -> Iterator[Number]:
                 last += value
             after += 1
             if after < len(words) and words[after].text in ("and", "und", "y", "et") and after + 1 < len(words):
-                after += _word_value(words[after + 1]) is not None and total > 0
+                after += words[after + 1].text in known and total > 0
         if after == at:
             at += 1
             continue
@@ -103,30 +109,20 @@ def _adjoin(text: str, one: Word, two: Word) -> bool:
 
 
 @cache
-def _number_words() -> dict[str, float]:
-    names = lexicon()["numbers"]
-    return {words[0]: float(name) for word in names.words() for words, name in [((word,), _named(word))] if name}
+def _number_words() -> Mapping[str, float]:
+    return {word: float(name) for word, name in lexicon()["numbers"].single_words().items()}
 
 
 @cache
-def _named(word: str) -> str:
-    found = lexicon()["numbers"].find([Word(word, 0, len(word), word)])
-    return found[0].name if found else ""
-
-
-def _word_value(word: Word) -> float | None:
-    return _number_words().get(word.text)
+def _english() -> Mapping[str, float]:
+    """The first word of each row of the table, and a dozen."""
+    first = {name: word for word, name in reversed(lexicon()["numbers"].single_words().items())}
+    return {word: float(name) for name, word in first.items()} | {"dozen": 12.0}
 
 
 @cache
-def _units() -> dict[str, str]:
-    names = lexicon()["units"]
-    units = {}
-    for word in names.words():
-        found = names.find([Word(word, 0, len(word), word)])
-        if found:
-            units[word] = found[0].name
-    return units
+def _units() -> Mapping[str, str]:
+    return lexicon()["units"].single_words()
 
 
 def _with_unit(number: Number, text: str) -> Number:
