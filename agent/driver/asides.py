@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunesmith.agent.commands.approvals import read_answer
-from tunesmith.agent.driver.by_code import facts_for
+from tunesmith.agent.driver.look_ups import facts_for
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.assignments import assigned
 from tunesmith.agent.words.encoder import NoEncoder

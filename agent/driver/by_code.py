@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from tunesmith.agent.driver import describing, ordering, plan_words, talk, turn_errors
+from tunesmith.agent.driver.interviewing import interviewed
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, why
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
 from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
@@ -22,7 +23,9 @@ from tunesmith.memory.errors import TunesmithError
 _LINES_OF_ALL = 6
 _PARTS_MOST = 3
 _FEWEST_WORDS = 2
-_JOINT = re.compile(r"\s*[?.!;]\s+|\s*[,;]?\s+(?:and|then|und|dann|y|luego|et|puis)(?:\s+(?:then|also|dann|auch))?\s+", re.IGNORECASE)
+_JOINT = re.compile(
+    r"\s*[?.!;]\s+|\s*[,;]?\s+(?:and|then|und|dann|y|luego|et|puis)(?:\s+(?:then|also|dann|auch))?\s+", re.IGNORECASE
+)
 _NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
 
 
@@ -90,8 +93,6 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if not re.search(r"\w", deps.prompt):
         return TurnAnswer(_NOTHING)
     if opened := describing.open_interview(deps.store.home):
-        from tunesmith.agent.driver.interviewing import interviewed
-
         return interviewed(deps, opened)
     reading = read(deps.prompt, said_in(deps))
     deps.nearest = reading.nearest
@@ -108,7 +109,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     if kind == "do":
         return _done(deps, reading, name)
     if kind == "talk":
-        return _said(talk.said_to(deps, name))
+        return talk.as_answer(talk.said_to(deps, name))
     match kind:
         case "page":
             return TurnAnswer(talk.page(deps), told="(the page is on the screen)")
@@ -123,31 +124,12 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "yes" | "no":
             return _nothing_waits(deps)
         case "term":
-            return _said(talk.meaning(reading.slots))
+            return talk.as_answer(talk.meaning(reading.slots))
         case "want":
             return _wanted(deps, reading)
         case "out_of_scope" | "code" | "remark":
             return TurnAnswer({"out_of_scope": talk.OUT_OF_SCOPE, "code": talk.CODE, "remark": talk.REMARK}[kind])
     return None
-
-
-def facts_for(deps: TurnDeps, words: str) -> TurnAnswer | None:
-    """The answer to a question, from the records or the glossary; nothing is changed or begun. Raises NotFound."""
-    return told(deps, read(words, said_in(deps)))
-
-
-def told(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
-    """The same of words that were read."""
-    if not reading.sure:
-        return None
-    if reading.request is not None:
-        return looked_up(deps, reading.request)
-    kind, _, name = reading.label.partition(".")
-    return _said(talk.said_to(deps, name) if kind == "talk" else talk.meaning(reading.slots) if kind == "term" else "")
-
-
-def _said(text: str) -> TurnAnswer | None:
-    return TurnAnswer(text) if text else None
 
 
 def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunesmith.agent.driver import draft_editing, interview, plan_words
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.look_ups import said_in
+from tunesmith.agent.driver.look_ups import said_in, told
 from tunesmith.agent.driver.turn_answer import TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.reading import Reading, read_or_not
@@ -17,8 +17,6 @@ def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
     reading = read_or_not(deps.prompt, said_in(deps))
 
     def aside() -> str | None:
-        from tunesmith.agent.driver.by_code import told
-
         answer = told(deps, reading)
         return answer.text if answer else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tunesmith.agent.driver import talk
+from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_answer import TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import Answer, Context, ordinary
@@ -59,11 +61,26 @@ def why(deps: TurnDeps) -> TurnAnswer:
 
 def said_in(deps: TurnDeps) -> reading.Context:
     """What the words of this turn are said in."""
-    from tunesmith.agent.driver.describing import open_interview
-
     return reading.Context(
         runs=tuple(ordinary(deps.store)),
         planned=tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps)) if deps.draft else (),
         describing=open_interview(deps.store.home) is not None,
         before=deps.last_query,
+    )
+
+
+def facts_for(deps: TurnDeps, words: str) -> TurnAnswer | None:
+    """The answer to a question, from the records or the glossary; nothing is changed or begun. Raises NotFound."""
+    return told(deps, reading.read(words, said_in(deps)))
+
+
+def told(deps: TurnDeps, found: reading.Reading) -> TurnAnswer | None:
+    """The same of words that were read."""
+    if not found.sure:
+        return None
+    if found.request is not None:
+        return looked_up(deps, found.request)
+    kind, _, name = found.label.partition(".")
+    return talk.as_answer(
+        talk.said_to(deps, name) if kind == "talk" else talk.meaning(found.slots) if kind == "term" else ""
     )

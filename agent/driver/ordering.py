@@ -16,7 +16,17 @@ from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import parse_fields
 
-_ORDINALS = {"second": 1, "zweite": 1, "zweiten": 1, "segundo": 1, "segunda": 1, "third": 2, "dritte": 2, "tercero": 2, "last": -1}
+_ORDINALS = {
+    "second": 1,
+    "zweite": 1,
+    "zweiten": 1,
+    "segundo": 1,
+    "segunda": 1,
+    "third": 2,
+    "dritte": 2,
+    "tercero": 2,
+    "last": -1,
+}
 
 
 def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
@@ -63,7 +73,7 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"“bundled” will do too. Nothing was begun."
         )
     fields = inherited(deps.ws, stage, order.fields, order.run, again=order.again, times=order.factors)
-    if order.unvalued and order.unvalued not in fields | order.fields or order.unvalued and not order.again:
+    if order.unvalued and (order.unvalued not in fields or not order.again):
         was = f"it would be {fields[order.unvalued]}" if order.unvalued in fields else "it would be the usual"
         return TurnAnswer(
             f"Which {order.unvalued}? As things are {was}. Say “{stage} with {order.unvalued}=…” with a value, and its "

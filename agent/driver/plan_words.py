@@ -89,7 +89,9 @@ def _imagined(deps: TurnDeps, edits: Edits) -> Turned | None:
     assert deps.draft is not None
     if edits.unread or not (edited := edited_plan(deps, deps.draft, edits))[1]:
         return None
-    now, then = (sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0]))
+    now, then = (
+        sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0])
+    )
     return Turned(
         f"With {', '.join(edited[1])} it would take about {duration(then)} instead of {duration(now)}. The plan is "
         f"unchanged; say it as an order to change it."

@@ -175,7 +175,9 @@ def _with_fields(deps: TurnDeps, steps: tuple[StepSpec, ...], args: EditPlan) ->
     """The steps with the field that was chosen, and with every other one that the words give a number to by name."""
     wanted: dict[str, object] = {str(args.field): args.value}
     also = {one.field: one.value for one in assigned(slots_of(deps.prompt)) if one.field in FIELDS}
-    wanted |= {name: f"{value:g}" for name, value in also.items() if name not in wanted and isinstance(value, int | float)}
+    wanted |= {
+        name: f"{value:g}" for name, value in also.items() if name not in wanted and isinstance(value, int | float)
+    }
     changed = []
     for name, value in wanted.items():
         stage = _stage_of(name, args.step if name == args.field else "")

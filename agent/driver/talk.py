@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import yaml
 
+from tunesmith.agent.driver.turn_answer import TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words.lexicon import Names
@@ -31,7 +32,9 @@ class _Page:
 def _page() -> _Page:
     page = yaml.safe_load((files("tunesmith.prompts") / "glossary.yaml").read_text())
     terms = page["terms"]
-    return _Page(page["talk"], Names({term: one[0] for term, one in terms.items()}), {t: o[1] for t, o in terms.items()})
+    return _Page(
+        page["talk"], Names({term: one[0] for term, one in terms.items()}), {t: o[1] for t, o in terms.items()}
+    )
 
 
 def said_to(deps: TurnDeps, topic: str) -> str:
@@ -45,7 +48,7 @@ def said_to(deps: TurnDeps, topic: str) -> str:
 
 
 def meaning(slots: Slots) -> str:
-    """What the terms mean that a sentence names: the first, or two where it asks for both; empty where it names none."""
+    """What the term means that a sentence names, or the two where it asks for both; empty where it names none."""
     found = list(dict.fromkeys(match.name for match in _page().terms.find(slots.words)))
     both = any(word.text in _TWO for word in slots.words)
     return "\n".join(_page().meaning[term] for term in found[: 2 if both else 1])
@@ -63,6 +66,11 @@ def again(deps: TurnDeps) -> str:
     """What was said last, once more."""
     said, deps.last_answer = deps.last_answer, ""
     return f"Once more: {said}" if said else "I have said nothing yet in this conversation."
+
+
+def as_answer(text: str) -> TurnAnswer | None:
+    """Words as what a turn comes to; None for none."""
+    return TurnAnswer(text) if text else None
 
 
 OUT_OF_SCOPE = (

@@ -115,7 +115,9 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
     """A field that is named and gets no value, with the words that want it to be another."""
     for slot in slots.all("field"):
         if slot.value in request and slot.value not in have:
-            wants = [s for s in slots.all("unspoken") if s.end <= slot.start and len(slots.between(s.end, slot.start)) < 2]
+            wants = [
+                s for s in slots.all("unspoken") if s.end <= slot.start and len(slots.between(s.end, slot.start)) < 2
+            ]
             if wants or slot.value != "rows":
                 return str(slot.value), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
     return "", []
@@ -124,13 +126,16 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
 def _unread(slots: Slots, taken: Sequence[Place], known: Callable[[str], bool]) -> tuple[str, ...]:
     """What no argument took, neighbouring words together, as it was typed: words with a content, numbers, paths."""
     loose = [(word.start, word.end) for word in slots.unread(taken, known)]
-    for one in (*slots.numbers, *(slot for slot in slots.found if slot.kind in _HARD)):
-        weak = getattr(one, "weak", False)
-        if not weak and not any(start <= one.start and one.end <= end for start, end in taken):
-            loose.append((one.start, one.end))
+    hard = [(number.start, number.end) for number in slots.numbers if not number.weak]
+    hard += [(slot.start, slot.end) for slot in slots.found if slot.kind in _HARD]
+    loose += [one for one in hard if not any(start <= one[0] and one[1] <= end for start, end in taken)]
     groups: list[Place] = []
     for start, end in sorted(set(loose)):
-        if groups and slots.said[groups[-1][1] : start].count(" ") <= 2 and len(slots.said[groups[-1][1] : start]) <= 12:
+        if (
+            groups
+            and slots.said[groups[-1][1] : start].count(" ") <= 2
+            and len(slots.said[groups[-1][1] : start]) <= 12
+        ):
             groups[-1] = (groups[-1][0], max(end, groups[-1][1]))
         else:
             groups.append((start, end))
@@ -143,7 +148,11 @@ _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", 
 def _with_article(said: str, start: int, end: int) -> str:
     """The words with the `my` or `the` before them, so that they are told as they were said."""
     before = said[:start].rstrip().rsplit(" ", 1)[-1]
-    return said[start - len(before) - 1 : end] if before.lower() in ("my", "the", "our", "meine", "mis") else said[start:end]
+    return (
+        said[start - len(before) - 1 : end]
+        if before.lower() in ("my", "the", "our", "meine", "mis")
+        else said[start:end]
+    )
 
 
 def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool) -> Edits:

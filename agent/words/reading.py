@@ -133,7 +133,7 @@ def _carried(request: Request | None, before: Request | None, slots: Slots) -> R
     """The request about what was talked about, where a word such as `it` stands for the model or the step."""
     if request is None or before is None or not slots.all("pronoun"):
         return request
-    given = {}
+    given: dict[str, str] = {}
     for name in ("arm", "stage"):
         had = getattr(before, name, "")
         if had and name in type(request).model_fields and not getattr(request, name) and not _names_one(slots):

@@ -1,5 +1,5 @@
 """A typed request from the kind that a sentence asks for and what it names: each argument by its name, one way for all
-kinds. Nothing is guessed: an argument that is not named keeps its default, and one that is required and missing is said.
+kinds. Nothing is guessed: an argument that is not named keeps its default.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ _SHAPES: tuple[tuple[str, str], ...] = (
     ("commit", r"\b[0-9a-f]{40}\b"),
     ("card", r"\b(?:\d{1,2} ?[x×] ?)?(?:(?:nvidia|geforce|rtx|gtx|rx|radeon|quadro|tesla|titan|instinct)[ -]?)+"
      r"[a-z]?\d{2,4}(?: ?(?:ti|super|xtx?|ada|pro))*s?\b|"
-     r"\b(?:\d{1,2} ?[x×] ?)?(?:[2-5]0[5-9]0(?: ?ti)?(?: ?super)?|a100|a10g?|a30|a40|a[456]000|h100|h200|gh200|b200|l40s?|l4|t4|p40|p100|"
+     r"\b(?:\d{1,2} ?[x×] ?)?(?:[2-5]0[5-9]0(?: ?ti)?(?: ?super)?|a100|a10g?|a30|a40|a[456]000|"
+        r"h100|h200|gh200|b200|l40s?|l4|t4|p40|p100|"
      r"v100|mi\d{3}x?)s?\b(?!\s*(?:rows|epochs|steps|tokens|cases))"),
     ("step", r"\bs\d+\b|\b(?:step|schritt|paso) \d+\b(?! ?%)"),
     ("artifact", r"\ba\d+\b"),
@@ -39,6 +40,7 @@ _SHAPES: tuple[tuple[str, str], ...] = (
     ("case", r"\bc\d+\b|\b(?!over-|fine-|pre-|base-|up-|re-)[a-z]{3,}(?:-[a-z0-9]+){2,}\b"),
     ("run", r"\br#?\d+\b|\b(?:run|lauf|ejecución) #?\d+\b(?!\s*(?:more|epochs?|rows?|cases?|steps?|times|%|,\d))"),
 )  # fmt: skip
+_RAM = re.compile(r"\s*(?:of )?(?:system |main )?(?:ram|memory|arbeitsspeicher|memoria)\b", re.IGNORECASE)
 _COMPILED = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _SHAPES)
 _TABLES = {
     "arms": "arm", "blocks": "block", "outcomes": "outcome", "stages": "stage", "made": "made", "works": "work",
@@ -85,10 +87,8 @@ class Slots:
 
     def negated(self, slot: Slot, most: int = 3) -> bool:
         """Whether a word such as `without` stands before a slot with at most so many words between."""
-        for no in self.all("not"):
-            if no.end <= slot.start and len(self.between(no.end, slot.start)) <= most:
-                return True
-        return False
+        before = [no for no in self.all("not") if no.end <= slot.start]
+        return any(len(self.between(no.end, slot.start)) <= most for no in before)
 
     def between(self, start: int, end: int) -> list[Word]:
         """The words from one place to another."""
@@ -205,7 +205,9 @@ def _sizes(numbers: Sequence[Number], text: str) -> list[Slot]:
         elif number.unit == "bit" and number.value in (4, 8, 16):
             slots.append(Slot("bits", int(number.value), number.start, number.end))
         elif number.unit == "gib":
-            ram = re.match(r"\s*(?:of )?(?:system |main )?(?:ram|memory|arbeitsspeicher|memoria)\b", text[number.end :], re.I)
+            ram = re.match(
+                r"\s*(?:of )?(?:system |main )?(?:ram|memory|arbeitsspeicher|memoria)\b", text[number.end :], re.I
+            )
             slots.append(Slot("ram_gib" if ram else "card_gib", f"{number.value:g}", number.start, number.end))
     return slots
 

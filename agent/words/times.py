@@ -19,7 +19,7 @@ _FIXED = {
     "this morning": ("this morning", "heute morgen", "heute früh", "esta mañana", "ce matin"),
     "last night": ("last night", "overnight", "gestern nacht", "anoche", "cette nuit"),
     "this week": ("this week", "diese woche", "esta semana", "cette semaine"),
-    "last week": ("last week", "letzte woche", "letzter woche", "la semana pasada", "semana pasada", "la semaine dernière"),
+    "last week": ("last week", "letzte woche", "letzter woche", "semana pasada", "la semaine dernière"),
     "this month": ("this month", "diesen monat", "este mes", "ce mois"),
     "last month": ("last month", "letzten monat", "el mes pasado", "le mois dernier"),
 }  # fmt: skip

@@ -28,7 +28,7 @@ from tunesmith.agent.words.intent import canonical, flags_of, kind_of, packed
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.training import fingerprint, intents, own_words, source
 
-_FROZEN = 8
+_FROZEN = 10
 """Layers that stay as they are."""
 _RANK, _BATCH, _EPOCHS = 16, 32, 6
 _RATE, _HEAD_RATE, _DROPOUT, _SMOOTHING = 1.5e-3, 3e-3, 0.1, 0.05
@@ -84,7 +84,7 @@ class _Low(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         low = functional.dropout(x, _DROPOUT, self.training) @ self.a.T @ self.b.T
-        return x @ self.weight + self.bias + low  # type: ignore[operator]
+        return x @ self.weight + self.bias + low
 
 
 class _Layer(nn.Module):
@@ -161,7 +161,8 @@ def _trained(encoder: Encoder, data: _Data, rows: NDArray[np.int64], epochs: int
             optimizer.step()
             total, step = total + loss.item() * len(batch), step + 1
         print(f"epoch {epoch + 1}: loss {total / len(rows):.3f}, {time.monotonic() - began:.0f} s", flush=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _batches(data: _Data, rows: NDArray[np.int64], order: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -184,7 +185,7 @@ def _threshold(model: _Model, data: _Data, rows: NDArray[np.int64], show: bool) 
     wanted = np.array([names.index(kinds[i]) for i in data.y[rows]])
     right, sure = by_kind.argmax(1) == wanted, by_kind.max(1)
     label_right = np.mean(likely.argmax(1) == data.y[rows].numpy())
-    print(f"of {len(rows)} unseen sentences, {len(data.labels)} labels: label right {label_right:.1%}, kind {np.mean(right):.1%}")
+    print(f"of {len(rows)} unseen sentences label right {label_right:.1%}, kind {np.mean(right):.1%}")
     threshold = 0.99
     for at in np.arange(0.98, 0.3, -0.02):
         answered = sure >= at
@@ -193,7 +194,9 @@ def _threshold(model: _Model, data: _Data, rows: NDArray[np.int64], show: bool) 
             threshold = float(at)
         print(f"  from {at:.2f}: answers {np.mean(answered):.1%}, of those wrong {wrong:.1%}")
     for i in np.flatnonzero(~right) if show else ():
-        print(f"  {data.labels[data.y[rows[i]]]:24} → {names[by_kind[i].argmax()]:24} {sure[i]:.2f}  {data.said[rows[i]]}")
+        print(
+            f"  {data.labels[data.y[rows[i]]]:24} → {names[by_kind[i].argmax()]:24} {sure[i]:.2f}  {data.said[rows[i]]}"
+        )
     return threshold
 
 
@@ -213,11 +216,11 @@ def _write(out: Path, model: _Model, data: _Data, threshold: float) -> None:
     }
     matrices = {"head": model.head.weight}
     for number, layer in enumerate(model.layers, _FROZEN):
-        for name, part in layer.parts.items():  # type: ignore[union-attr, operator]
+        for name, part in layer.parts.items():
             matrices |= {f"l{number}.{name}.a": part.a, f"l{number}.{name}.b": part.b}
     for name, matrix in matrices.items():
         stored[name], stored[f"{name}.scales"] = packed(matrix.detach().numpy())
-    np.savez_compressed(out, **stored)
+    np.savez_compressed(out, **stored)  # type: ignore[arg-type]
     print(f"{out}: {out.stat().st_size / 1024:.0f} KiB")
 
 

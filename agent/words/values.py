@@ -81,8 +81,10 @@ def _in_words(text: str, among: Mapping[str, float] | None = None) -> Iterator[N
     at = 0
     while at < len(words):
         after, total, last = at, 0.0, 0.0
-        while after < len(words) and (value := known.get(words[after].text)) is not None and (
-            after == at or _adjoin(text, words[after - 1], words[after])
+        while (
+            after < len(words)
+            and (value := known.get(words[after].text)) is not None
+            and (after == at or _adjoin(text, words[after - 1], words[after]))
         ):
             if value in _MULTIPLIERS:
                 total, last = total + (last or 1.0) * value, 0.0
@@ -146,8 +148,7 @@ def fitting(number: Number, info: FieldInfo) -> int | float:
     value = number.value
     if most == 100 and 0 < value <= 1 and number.unit != "%" and info.annotation is float:
         value *= 100
-    elif most is not None and most <= 1 < value <= 100:
-        value /= 100
-    elif number.unit == "%" and most != 100 and info.annotation is float:
-        value /= 100
+    else:
+        a_share = most is not None and most <= 1 < value <= 100
+        value /= 100 if a_share or (number.unit == "%" and most != 100 and info.annotation is float) else 1
     return int(value) if info.annotation is int and value == int(value) else value

@@ -2,9 +2,9 @@
 
     python -m tests.bench.reading FILE [--show] [--variants N]
 
-FILE is YAML or JSON: items `{say, kinds: [...], plan_open: bool, before: [...]}`. `kinds` are the labels that are right,
-`step.time` or a whole kind such as `step`, `do`, `talk`, and `READ` for any question; `before` was said first. Variants
-change no meaning: a lead-in, a letter lost, two letters swapped, upper case.
+FILE is YAML or JSON: items `{say, kinds: [...], plan_open: bool, before: [...]}`. `kinds` are the labels that are
+right, `step.time` or a whole kind such as `step`, `do`, `talk`, and `READ` for any question; `before` was said first.
+Variants change no meaning: a lead-in, a letter lost, two letters swapped, upper case.
 """
 
 from __future__ import annotations
