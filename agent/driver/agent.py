@@ -108,15 +108,24 @@ async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefiniti
     names, few = tools_of_the_moment(*moment), few_tools(*moment)
     if deps.agreed_before:  # the plan that this turn proposed is started in this turn
         names, few = names | {"start_plan"}, few | {"start_plan"}
-    few |= {*matching(deps.prompt, {name: inspect.getdoc(REQUESTS[kind]) or "" for name, kind in TOOLS.items()})}
-    return _within([tool for tool in tool_defs if tool.name in names], few, deps.window)
+    spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}
+    return _within([tool for tool in tool_defs if tool.name in names], (spoken_of, few, {"query_records"}), deps.window)
 
 
-def _within(tools: list[ToolDefinition], few: set[str], window: history.Window) -> list[ToolDefinition]:
-    """As many tools as a small context has room for: those few that are needed most before the others."""
+@cache
+def _descriptions() -> dict[str, str]:
+    return {name: inspect.getdoc(REQUESTS[kind]) or "" for name, kind in TOOLS.items()}
+
+
+def _within(tools: list[ToolDefinition], first: Sequence[set[str]], window: history.Window) -> list[ToolDefinition]:
+    """As many tools as a small context has room for: those of the `first` sets in their order, acts, other reads."""
     left = int(window.context_tokens * window.characters_per_token * _TOOLS_SHARE)
+
+    def place(tool: ToolDefinition) -> int:
+        return next((i for i, names in enumerate(first) if tool.name in names), len(first) + (tool.name in TOOLS))
+
     shown = set()
-    for tool in sorted(tools, key=lambda tool: (tool.name not in few | {"query_records"}, tool.name in TOOLS)):
+    for tool in sorted(tools, key=place):
         if (size := history.tool_characters([tool])) <= left:
             shown, left = shown | {tool.name}, left - size
     return [tool for tool in tools if tool.name in shown]
@@ -163,6 +172,8 @@ async def _by_the_driver(
     if deps.routed:
         return await routed.answer(deps, request_context, handler)
     settings: ModelSettings = {**(request_context.model_settings or {}), "max_tokens": deps.window.answer_tokens}
+    if deps.window.thinks:  # which at temperature 0 goes round in circles
+        settings.pop("temperature", None)
     return await handler(replace(request_context, model_settings=settings))
 
 

@@ -185,7 +185,8 @@ class Chat:
         _TOKEN.set(self._token)
         before, voice = self.deps.draft, self._begun(model, say)
         async with self._ended(waiting.turn, before):
-            own = with_lost_results(_valid(list(waiting.messages)), waiting.calls)
+            kept = ModelMessagesTypeAdapter.validate_python([*waiting.messages])
+            own = with_lost_results(kept, waiting.calls)
             results = await asyncio.to_thread(asked_again, self.deps, own, waiting.calls)
             if self.deps.undecided:
                 raise self.deps.undecided

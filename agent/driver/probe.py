@@ -28,6 +28,8 @@ ROUTING_TOKENS = 6000
 """Context that the fixed page of examples, some words and an answer need."""
 _FILE = "driver-probe.json"
 _TIMEOUT_S = 120.0
+_TRIED_TOKENS = 768
+"""One that thinks has thought by then."""
 _CITY = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["celsius", "kelvin"]}},
@@ -47,7 +49,8 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
     with endpoint.client(timeout_s=_TIMEOUT_S) as client:
         abilities = _tried(client, endpoint)
     if abilities["auto"] is True:
-        abilities |= levels.examine(endpoint)
+        context = abilities.get("context_tokens")
+        abilities |= levels.examine(endpoint, Window(context) if isinstance(context, int) else Window())
     else:
         abilities |= {"level": "routed", "tasks_passed": "none: it calls no tool"}
     abilities["of"] = _named(chosen)
@@ -94,6 +97,15 @@ def _named(chosen: DriverSettings) -> str:
     return f"{chosen.endpoint} {chosen.name}".strip() if chosen.endpoint else chosen.model
 
 
+def window_for(home: Path, chosen: DriverSettings) -> Window:
+    """How much the driver of these settings can be sent, before it is there to be asked."""
+    found = next((one for one in _all_found(home).values() if one.get("of") == _named(chosen)), {})
+    context = found.get("context_tokens")
+    usual = Window() if chosen.endpoint else Window(chosen.context_tokens)
+    known = context if isinstance(context, int) else usual.context_tokens
+    return Window(known, thinks=found.get("thinks") is True)
+
+
 def window_of(home: Path, model: str, before: Window) -> Window:
     """How much a driver can be sent, by what the probe found; what is known of it already where nothing was."""
     found = _found(home, model)
@@ -137,7 +149,7 @@ def _bare_tool() -> dict[str, object]:
 
 def _ask(client: OpenAI, endpoint: Endpoint, **options: Any) -> Choice:
     answer: ChatCompletion = client.chat.completions.create(
-        model=endpoint.model, messages=_ASKED, max_tokens=96, temperature=0.0, **options
+        model=endpoint.model, messages=_ASKED, max_tokens=_TRIED_TOKENS, temperature=0.0, **options
     )
     return answer.choices[0]
 

@@ -12,10 +12,9 @@ _COMMON_WORDS = """about and answer answered answers are ask asked asks can case
 give got had has have her here him how into its one onto please prompt question right run said say says show tell than
 that the them then there they this want wants was were what when which who will with would you your"""
 _COMMON = frozenset(_COMMON_WORDS.split())
-_MOST = 5
 
 
-def matching(words: str, texts: Mapping[str, str]) -> list[str]:
+def matching(words: str, texts: Mapping[str, str], most: int = 5) -> list[str]:
     """The ids of the texts that some words speak of, the likeliest first; none where nothing telling is shared."""
     if named := [one for one in texts if one.lower() in words.lower()]:
         return sorted(named, key=len, reverse=True)
@@ -27,7 +26,7 @@ def matching(words: str, texts: Mapping[str, str]) -> list[str]:
     if best < max(0.3 * sum(weight.values()), math.log(3)):
         return []
     ranked = sorted(scored, key=lambda one: (-scored[one], one))
-    return [one for one in ranked[:_MOST] if scored[one] >= 0.6 * best]
+    return [one for one in ranked[:most] if scored[one] >= 0.6 * best]
 
 
 def _stems(text: str) -> list[str]:

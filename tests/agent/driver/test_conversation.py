@@ -68,6 +68,12 @@ class Talk:
         return answer
 
     def turn(self, prompt: str, *acts: Act) -> Reply:
+        return self.chat.begin(prompt, self._model(*acts), self.said.append).result(HANG_S)
+
+    def go_on(self, *acts: Act) -> Reply:
+        return self.chat.go_on(self._model(*acts), self.said.append).result(HANG_S)
+
+    def _model(self, *acts: Act) -> Callable[[], FunctionModel]:
         left = list(acts)
 
         async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
@@ -80,8 +86,7 @@ class Talk:
                 name, arguments = act
                 yield {0: DeltaToolCall(name=name, json_args=json.dumps(arguments), tool_call_id=str(len(left)))}
 
-        model = FunctionModel(stream_function=stream)
-        return self.chat.begin(prompt, lambda: model, self.said.append).result(30)
+        return lambda: FunctionModel(stream_function=stream)
 
     def tool_results(self) -> list[str]:
         return [
