@@ -64,7 +64,8 @@ class Names:
         """Every name in a sentence in order; of those that overlap the longest."""
         matches: list[Match] = []
         for at, word in enumerate(sentence):
-            candidates = [*self._exact.get(word.text, ()), *self._stems]
+            singular = self._exact.get(word.text.removesuffix("s"), ()) if word.text.endswith("s") else ()
+            candidates = [*self._exact.get(word.text, ()), *singular, *self._stems]
             found = [
                 Match(thing, at, at + len(words))
                 for words, thing in candidates
@@ -79,7 +80,7 @@ class Names:
 
 
 def _same(name: str, word: str) -> bool:
-    return word.startswith(name[:-1]) if name.endswith("*") else word == name
+    return word.startswith(name[:-1]) if name.endswith("*") else word in (name, f"{name}s")
 
 
 @cache
@@ -112,8 +113,10 @@ def folded(text: str) -> str:
 @cache
 def repaired(word: str) -> str:
     """The word of the trade that a misspelt one is nearest to: a letter lost, doubled, swapped or mistaken."""
-    if len(word) < _SHORTEST_MISSPELT or not word.isalpha() or _is_known(word):
+    if not word.isalpha() or _is_known(word):
         return word
+    if len(word) < _SHORTEST_MISSPELT:
+        return _swapped(word)
     most = 1 if len(word) < 9 else 2
     nearest = min(
         (
@@ -124,6 +127,17 @@ def repaired(word: str) -> str:
         default=(most + 1, word),
     )
     return nearest[1] if nearest[0] <= most else word
+
+
+def _swapped(word: str) -> str:
+    """A short word with two letters the wrong way round, as fast fingers type them: `rnak`."""
+    others = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1))
+    return next((other for other in others if len(word) == 4 and other in _short_words()), word)
+
+
+@cache
+def _short_words() -> frozenset[str]:
+    return frozenset(word for names in lexicon().values() for word in names.words() if len(word) == 4)
 
 
 @cache

@@ -101,12 +101,20 @@ class Reader:
     def _request(self, label: str, slots: Slots, context: Context) -> Request | None:
         runs = [run.id for run in context.runs if run.name not in ASIDE_RUNS]
         kind, _, choice = label.partition(".")
-        places = [(slot.start, slot.end) for slot in slots.found if slot.kind != "pronoun"]
-        content = " ".join(word.written for word in slots.unread(places, self.known(label)))
+        content = content_of(slots, self.known(label))
         asked = Asked(kind, choice, slots, content, context.labels)
         if label == "follow":
             return followed(context.before, asked, runs) if context.before is not None else None
         return _carried(request_of(asked), context.before, slots) if kind in REQUESTS else None
+
+
+def content_of(slots: Slots, known: Callable[[str], bool]) -> str:
+    """The words of which a case or a row is spoken: what is left without the run, the arm and how such a thing is asked."""
+    places = [(slot.start, slot.end) for slot in slots.found if slot.kind in _AROUND]
+    return " ".join(word.written for word in slots.unread(places, known))
+
+
+_AROUND = ("run", "arm", "block", "verdict", "origin", "case", "row", "which_run")
 
 
 @cache

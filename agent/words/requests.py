@@ -14,13 +14,12 @@ from tunesmith.agent.queries.registry import REQUESTS, Request
 from tunesmith.agent.words.assignments import assigned, known_fields
 from tunesmith.agent.words.slots import Slot, Slots
 from tunesmith.agent.words.times import Span
-from tunesmith.tools.pipeline import catalog
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
 _CHOICES = ("about", "part", "figure", "metric", "decision")
 """Arguments that a label's second half may be."""
-_NOT_PRICED = ("inspect", "base", "import", "release")
+_NOT_PRICED = ("inspect",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,21 @@ def stages_of(slots: Slots) -> list[str]:
     return list(dict.fromkeys(str(slot.value) for slot in own or named))
 
 
-def _arm(asked: Asked) -> str:
+_MAKES = {"quantize": "quantized", "merge": "merged"}
+
+
+def _arms(asked: Asked) -> list[str]:
+    """The arms that are named; where none is, the one that a step makes which is named: `after quantizing`."""
     arms = arms_of(asked.slots)
+    if arms or "stage" in REQUESTS[asked.kind].model_fields:
+        return arms
+    made = [_MAKES[stage] for stage in asked.slots.values("stage") if stage in _MAKES]
+    bits = ["quantized"] if asked.slots.first("choice.scheme") or asked.slots.first("bits") else []
+    return made or bits
+
+
+def _arm(asked: Asked) -> str:
+    arms = _arms(asked)
     if asked.kind in ("compare", "cases") and len(arms) > 1 and _outcome(asked) != "failed":
         return max(arms[:2], key=CHAIN.index)
     if asked.kind == "compare" and arms == ["base"]:
@@ -90,7 +102,7 @@ def _arm(asked: Asked) -> str:
 
 
 def _other_arm(asked: Asked) -> str:
-    arms = arms_of(asked.slots)
+    arms = _arms(asked)
     if len(arms) > 1:
         return arms[1] if asked.kind == "cases" and _outcome(asked) == "failed" else min(arms[:2], key=CHAIN.index)
     return "base" if arms == ["base"] and (asked.kind == "compare" or _outcome(asked) in ("lost", "gained")) else ""
@@ -182,12 +194,14 @@ def _times(asked: Asked) -> dict[str, float]:
 def _priced(asked: Asked) -> str:
     """The stage whose price is asked for: the one that is named, else one that has the field which gets a value."""
     named = [stage for stage in stages_of(asked.slots) if stage not in _NOT_PRICED]
+    if not named and "base" in arms_of(asked.slots):
+        named = ["baseline"]
     fields = [*(one.field for one in assigned(asked.slots)), *_times(asked)]
     having = [stage for field in fields for stage in known_fields().get(field, ()) if stage not in _NOT_PRICED]
     if named and (not having or named[0] in having):
         return named[0]
     if having:
-        return "train" if "train" in having else having[0]
+        return next((stage for stage in ("train", "generate") if stage in having), having[0])
     return named[0] if named else ""
 
 
@@ -213,9 +227,36 @@ def _second(values: Sequence[str]) -> str:
     return values[1] if len(values) > 1 else ""
 
 
+def _runs(asked: Asked) -> tuple[str, str]:
+    """The run and the other one; one alone is what the run talked about is set against."""
+    runs = asked.slots.values("run")
+    if asked.kind == "compare_runs" and len(runs) < 2:
+        return "", runs[0] if runs else ""
+    failing = [slot for slot in asked.slots.all("outcome") if slot.value in ("failed", "lost")]
+    if asked.kind == "compare_runs" and asked.choice == "cases" and failing:  # the one that passes them comes first
+        worse = _failing(asked.slots, failing[-1]) or runs[1]
+        return next(run for run in runs if run != worse), worse
+    return runs[0] if runs else "", runs[1] if len(runs) > 1 else ""
+
+
+def _failing(slots: Slots, failing: Slot) -> str:
+    """The run that fails, of `fails in r3`, else of `r3 fails`; empty where both stand behind, as in `from r2 to r3`."""
+    behind = [run for run in slots.all("run") if run.start >= failing.end]
+    if failing.value == "failed" and behind and len(slots.between(failing.end, behind[0].start)) <= 1:
+        return str(behind[0].value)
+    before = [run for run in slots.all("run") if run.end <= failing.start]
+    return str(before[-1].value) if before else ""
+
+
+def _made(asked: Asked) -> str:
+    """What was made: of several arms the last in the chain; else what is named of the rest."""
+    arms = [arm for arm in _arms(asked) if arm != "prompted"]
+    return max(arms, key=CHAIN.index) if arms else asked.slots.first("made")
+
+
 _FILL: Mapping[str, Callable[[Asked], object]] = {
-    "run": lambda a: a.slots.first("run"),
-    "other_run": lambda a: _second(a.slots.values("run")),
+    "run": lambda a: _runs(a)[0],
+    "other_run": lambda a: _runs(a)[1],
     "step": lambda a: a.slots.first("step"),
     "stage": _stage,
     "other_stage": lambda a: _second(stages_of(a.slots)),
@@ -240,13 +281,13 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "values": _values,
     "times": _times,
     "decision": lambda a: a.slots.first("decision"),
-    "verdict": lambda a: a.slots.first("verdict"),
+    "verdict": lambda a: a.slots.first("verdict") or ("drop" if a.slots.first("reason") else ""),
     "origin": lambda a: a.slots.first("origin"),
     "split": lambda a: a.slots.first("split"),
     "reason": lambda a: a.slots.first("reason"),
     "order": lambda a: a.slots.first("order"),
     "artifact": lambda a: a.slots.first("artifact"),
-    "made": lambda a: a.slots.first("made"),
+    "made": _made,
     "case": _text("case"),
     "row": _text("row"),
     "label": _label,
@@ -281,5 +322,3 @@ _CARRIED = (
     "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label",
 )  # fmt: skip
 """Arguments that a few words can change in the question before."""
-
-PRICED = tuple(entry.name for entry in catalog.STAGES if entry.name not in _NOT_PRICED)

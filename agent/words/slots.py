@@ -37,7 +37,8 @@ _SHAPES: tuple[tuple[str, str], ...] = (
     ("step", r"\bs\d+\b|\b(?:step|schritt|paso) \d+\b(?! ?%)"),
     ("artifact", r"\ba\d+\b"),
     ("row", r"\b[ghi]\d{3,}\b|\brow #?\d+\b"),
-    ("case", r"\bc\d+\b|\b(?!over-|fine-|pre-|base-|up-|re-)[a-z]{3,}(?:-[a-z0-9]+){2,}\b"),
+    ("case", r"\bc\d+\b|\b(?:target|general|tools?|adversarial|over-trigger|starter|hard|case)-(?=[a-z0-9]*\d|[a-z]+-)[a-z0-9-]+\b|"
+        r"\b(?!over-|fine-|pre-|base-|up-|re-)[a-z]{3,}(?:-[a-z0-9]+){2,}\b"),
     ("run", r"\br#?\d+\b|\b(?:run|lauf|ejecución) #?\d+\b(?!\s*(?:more|epochs?|rows?|cases?|steps?|times|%|,\d))"),
 )  # fmt: skip
 _RAM = re.compile(r"\s*(?:of )?(?:system |main )?(?:ram|memory|arbeitsspeicher|memoria)\b", re.IGNORECASE)
@@ -114,7 +115,7 @@ class Slots:
 @cache
 def empty_words() -> frozenset[str]:
     """Words that say nothing about what is to be done."""
-    return frozenset(lexicon()["empty"].words())
+    return frozenset((*lexicon()["empty"].words(), *lexicon()["ordering"].words()))
 
 
 def slots_of(said: str, runs: Sequence[Run] = ()) -> Slots:
@@ -157,7 +158,11 @@ def _shapes(said: str) -> tuple[list[Slot], str, dict[str, str]]:
                 value = match["name"].replace("-", "_").lower()
             elif kind == "card" and (count := re.match(r"(\d{1,2}) ?[x×] ?", match[0])):
                 found.append(Slot("cards", count[1], match.start(), match.end()))
-                value = match[0][count.end() :]
+                value = match[0][count.end() :].rstrip("s")
+            elif kind == "card" and re.fullmatch(r"a\d+", match[0]):
+                found.append(Slot("artifact", match[0], match.start(), match.end()))  # an A10, or the tenth artifact
+            elif kind == "card":
+                value = match[0].rstrip("s")
             elif kind in ("path", "model"):
                 value = match[0].rstrip(".,;?! ")
             found.append(Slot(kind, value, match.start(), match.start() + len(match[0].rstrip())))

@@ -16,7 +16,9 @@ import yaml
 from tunesmith.agent.words.lexicon import words_of
 from tunesmith.agent.words.slots import empty_words
 
-_SHARED_BY = 2
+_SHARED_BY, _OFTEN = 2, 5
+"""Sentences of a label that hold a word which belongs to how it is said; more where any word may be what is looked for."""
+_ABOUT_TEXTS = ("case", "row")
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -51,6 +53,7 @@ def own_words(sentences: Mapping[str, Sequence[str]]) -> dict[str, str]:
     found = {}
     for label, said in sentences.items():
         count = Counter(word for s in said for word in {w.text for w in words_of(s)} - empty_words())
-        if words := sorted(word for word, n in count.items() if n >= _SHARED_BY and not word.isdigit()):
+        least = _OFTEN if label.partition(".")[0] in _ABOUT_TEXTS else _SHARED_BY
+        if words := sorted(word for word, n in count.items() if n >= least and not word.isdigit()):
             found[label] = " ".join(words)
     return found

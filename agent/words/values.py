@@ -146,9 +146,7 @@ def fitting(number: Number, info: FieldInfo) -> int | float:
     """A number in the type of its field: a whole one where it counts, a percentage as a share or of a hundred."""
     most = next((limit.le for limit in info.metadata if hasattr(limit, "le")), None)
     value = number.value
-    if most == 100 and 0 < value <= 1 and number.unit != "%" and info.annotation is float:
-        value *= 100
-    else:
-        a_share = most is not None and most <= 1 < value <= 100
-        value /= 100 if a_share or (number.unit == "%" and most != 100 and info.annotation is float) else 1
+    a_share = most is not None and most <= 1 < value <= 100
+    if a_share or (number.unit == "%" and most != 100 and info.annotation is float):
+        value /= 100
     return int(value) if info.annotation is int and value == int(value) else value
