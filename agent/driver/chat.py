@@ -22,13 +22,13 @@ from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
 from tunesmith.agent.driver import describing, turn_errors
+from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import build_agent, messages_of
 from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost_results
 from tunesmith.agent.driver.by_code import decide, did_you_mean, steps_of
 from tunesmith.agent.driver.driver_errors import LIMITS, clear_line
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
-from tunesmith.agent.driver.probe import can_be_routed, window_of
 from tunesmith.agent.driver.tools import run_stage
 from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps

@@ -87,9 +87,9 @@ class Talk:
             chat.switch(own)
 
     def _made_chat(self) -> Chat:
+        from tunesmith.agent.driver.abilities import is_routed, window_for
         from tunesmith.agent.driver.chat import Chat
         from tunesmith.agent.driver.endpoint import Driver, driver_state
-        from tunesmith.agent.driver.probe import is_routed, window_for
         from tunesmith.agent.driver.turn_deps import TurnDeps
 
         screen = self._screen

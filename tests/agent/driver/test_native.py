@@ -17,11 +17,12 @@ from tests.fixtures import stored_runs
 from tests.fixtures.stub_driver import StubDriver
 from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import levels, wake
+from tunesmith.agent.driver.abilities import is_routed
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.describing import begin, open_interview
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
-from tunesmith.agent.driver.probe import is_routed, probe
+from tunesmith.agent.driver.probe import probe
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
