@@ -7,6 +7,8 @@ to them when they are read.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import mmap
 import struct
 from collections.abc import Mapping, Sequence
@@ -63,12 +65,13 @@ class Encoder:
     """The loaded model. Thread-safe: nothing changes after it was made."""
 
     def __init__(self, low: Low | None = None, file: Path | None = None) -> None:
-        """Read the weights, about 0.3 s; `low` holds `l0.q.a` and `l0.q.b` for each matrix that was adapted.
+        """Read the weights, about 0.4 s; `low` holds `l0.q.a` and `l0.q.b` for each matrix that was adapted.
 
         Raises NoEncoder.
         """
         import numpy as np
 
+        _one_thread()
         with (file or weights_file()).open("rb") as opened:
             self._data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         if self._data[:4] != _MAGIC:
@@ -225,6 +228,16 @@ class Encoder:
         joined = (np.concatenate([w for w, _ in qkv], axis=1), np.concatenate([b for _, b in qkv]))
         norms = [(self._floats(f"{name}.{n}.w"), self._floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
         return Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
+
+
+def _one_thread() -> None:
+    """Have numpy multiply in one thread: its own wait for each other on a busy machine, and a sentence took 530 ms
+    instead of 14. Other builds of numpy are left as they are."""
+    import numpy as np
+
+    for library in (Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas*"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(str(library)).scipy_openblas_set_num_threads64_(1)
 
 
 def _plain(blocks: NDArray[np.uint8]) -> Floats:
