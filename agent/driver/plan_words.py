@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tunesmith.agent.driver import describing, planning
+from tunesmith.agent.driver import describing, planning, talk
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.hub_models import named_model
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Edits
 from tunesmith.agent.words.assignments import Assigned
 from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog, plan_file
@@ -57,6 +58,8 @@ def turn(deps: TurnDeps, reading: Reading) -> Turned | None:
             return _imagined(deps, edits)
         case "plan.set" | "plan.without" if edits is not None:
             return _changed(deps, edits)
+        case "plan.why":
+            return _reason(deps, reading.slots)
     if reading.order is not None and edits is not None:
         if edits.values or edits.model or edits.without:
             return _changed(deps, edits)
@@ -76,6 +79,18 @@ def _shown(deps: TurnDeps) -> Turned:
     )
 
 
+def _reason(deps: TurnDeps, slots: Slots) -> Turned | None:
+    """Why the plan has a value or a step: its rule, else what that setting or step is; None where neither is named."""
+    assert deps.draft is not None
+    for name in slots.values("field"):
+        for spec in deps.draft.steps:
+            if name in spec.fields:
+                why = next((one for one in deps.draft.reasons if name in one), "it stands so in the plan.")
+                return Turned(f"{spec.stage} {name} is {_plain(spec.fields[name])}: {why} “{name} …” changes it.")
+    text = talk.meaning(slots)
+    return Turned(text) if text else None
+
+
 def _confirm(deps: TurnDeps, how: str) -> Turned:
     planning.start_plan(deps, planning.StartPlan(confirm=how), None)  # type: ignore[arg-type]
     text, deps.say_next = deps.say_next, ""
@@ -93,7 +108,7 @@ def _imagined(deps: TurnDeps, edits: Edits) -> Turned | None:
         sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0])
     )
     return Turned(
-        f"With {', '.join(edited[1])} it would take about {duration(then)} instead of {duration(now)}. The plan is "
+        f"Changed so ({', '.join(edited[1])}) it would take about {duration(then)} instead of {duration(now)}. The plan is "
         f"unchanged; say it as an order to change it."
     )
 
