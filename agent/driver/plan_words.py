@@ -108,8 +108,8 @@ def _imagined(deps: TurnDeps, edits: Edits) -> Turned | None:
         sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0])
     )
     return Turned(
-        f"Changed so ({', '.join(edited[1])}) it would take about {duration(then)} instead of {duration(now)}. The plan is "
-        f"unchanged; say it as an order to change it."
+        f"Changed so ({', '.join(edited[1])}) it would take about {duration(then)} instead of {duration(now)}. The "
+        f"plan is unchanged; say it as an order to change it."
     )
 
 

@@ -55,10 +55,12 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     taken = assigned(slots, (stage,))
     fields = {one.field: one.value for one in taken}
     places = [place for one in taken for place in one.places]
+    others: list[Place] = []
     factors, factor_places = _factors(slots, stage)
     if "arm" in request and (arms := slots.all("arm")):
         fields["arm"] = str(arms[0].value)
-        places += [(slot.start, slot.end) for slot in arms[:1]]
+        places += [(slot.start, slot.end) for slot in arms if slot.value == arms[0].value]
+        others = [(slot.start, slot.end) for slot in arms if slot.value != arms[0].value]
     if "model" in request:
         named = [slot for slot in slots.found if slot.kind in ("model", "path", "commit")]
         fields |= _model_fields(named)
@@ -72,7 +74,7 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     places += [*factor_places, *_places(slots, (*_OWN_SLOTS, "stage" if _only_of(slots, stage) else ""))]
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
     unvalued, unvalued_places = _unvalued(slots, request, {*fields, *factors})
-    unread = _unread(slots, [*places, *unvalued_places], known)
+    unread = _unread(slots, [*places, *unvalued_places], known, others)
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), factors,
         (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, unread,
@@ -123,9 +125,12 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
     return "", []
 
 
-def _unread(slots: Slots, taken: Sequence[Place], known: Callable[[str], bool]) -> tuple[str, ...]:
-    """What no argument took, neighbouring words together, as it was typed: words with a content, numbers, paths."""
-    loose = [(word.start, word.end) for word in slots.unread(taken, known)]
+def _unread(
+    slots: Slots, taken: Sequence[Place], known: Callable[[str], bool], others: Sequence[Place] = ()
+) -> tuple[str, ...]:
+    """What no argument took, neighbouring words together, as it was typed: words with a content, numbers, paths, and
+    the `others` that there was no second argument for."""
+    loose = [*others, *((word.start, word.end) for word in slots.unread(taken, known))]
     hard = [(number.start, number.end) for number in slots.numbers if not number.weak]
     hard += [(slot.start, slot.end) for slot in slots.found if slot.kind in _HARD]
     loose += [one for one in hard if not any(start <= one[0] and one[1] <= end for start, end in taken)]

@@ -121,7 +121,8 @@ class Encoder:
             weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
             attended = (weights @ v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
-            x = self._normed(x + attended @ layer.ao[0] + layer.ao[1], layer.norm)
+            out: Floats = x + attended @ layer.ao[0] + layer.ao[1]
+            x = self._normed(out, layer.norm)
             inner = x @ layer.fi[0] + layer.fi[1]
             inner *= 0.5 + 0.5 * _erf(inner * np.float32(0.5**0.5))
             x = self._normed(x + inner @ layer.fo[0] + layer.fo[1], layer.last_norm)

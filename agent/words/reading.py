@@ -109,7 +109,7 @@ class Reader:
 
 
 def content_of(slots: Slots, known: Callable[[str], bool]) -> str:
-    """The words of which a case or a row is spoken: what is left without the run, the arm and how such a thing is asked."""
+    """The words that tell a case or a row: what is left without the run, the arm and how such a thing is asked."""
     places = [(slot.start, slot.end) for slot in slots.found if slot.kind in _AROUND]
     return " ".join(word.written for word in slots.unread(places, known))
 

@@ -240,7 +240,7 @@ def _runs(asked: Asked) -> tuple[str, str]:
 
 
 def _failing(slots: Slots, failing: Slot) -> str:
-    """The run that fails, of `fails in r3`, else of `r3 fails`; empty where both stand behind, as in `from r2 to r3`."""
+    """The run that fails, as in `fails in r3` and `r3 fails`; empty where both stand behind, as in `from r2 to r3`."""
     behind = [run for run in slots.all("run") if run.start >= failing.end]
     if failing.value == "failed" and behind and len(slots.between(failing.end, behind[0].start)) <= 1:
         return str(behind[0].value)

@@ -37,8 +37,8 @@ _SHAPES: tuple[tuple[str, str], ...] = (
     ("step", r"\bs\d+\b|\b(?:step|schritt|paso) \d+\b(?! ?%)"),
     ("artifact", r"\ba\d+\b"),
     ("row", r"\b[ghi]\d{3,}\b|\brow #?\d+\b"),
-    ("case", r"\bc\d+\b|\b(?:target|general|tools?|adversarial|over-trigger|starter|hard|case)-(?=[a-z0-9]*\d|[a-z]+-)[a-z0-9-]+\b|"
-        r"\b(?!over-|fine-|pre-|base-|up-|re-)[a-z]{3,}(?:-[a-z0-9]+){2,}\b"),
+    ("case", r"\bc\d+\b|\b(?:target|general|tools?|adversarial|over-trigger|starter|hard|case)-"
+        r"(?=[a-z0-9]*\d|[a-z]+-)[a-z0-9-]+\b|\b(?!over-|fine-|pre-|base-|up-|re-)[a-z]{3,}(?:-[a-z0-9]+){2,}\b"),
     ("run", r"\br#?\d+\b|\b(?:run|lauf|ejecución) #?\d+\b(?!\s*(?:more|epochs?|rows?|cases?|steps?|times|%|,\d))"),
 )  # fmt: skip
 _RAM = re.compile(r"\s*(?:of )?(?:system |main )?(?:ram|memory|arbeitsspeicher|memoria)\b", re.IGNORECASE)

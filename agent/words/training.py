@@ -17,7 +17,7 @@ from tunesmith.agent.words.lexicon import words_of
 from tunesmith.agent.words.slots import empty_words
 
 _SHARED_BY, _OFTEN = 2, 5
-"""Sentences of a label that hold a word which belongs to how it is said; more where any word may be what is looked for."""
+"""How many sentences of a label hold a word that belongs to how it is said; more where texts are looked for."""
 _ABOUT_TEXTS = ("case", "row")
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
