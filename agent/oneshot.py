@@ -16,9 +16,10 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver import turn_errors
 from tunesmith.agent.driver.abilities import is_routed, window_for
-from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
+from tunesmith.agent.driver.chat import Cancelled, Chat
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_state, model_of
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.voice import Reply
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible

@@ -7,7 +7,9 @@ written. The plan is a written plan like any other, with its prices, its approva
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -18,10 +20,13 @@ from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import as_text
 from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
 from tunesmith.tools.data.description import OWN_BLIND
+from tunesmith.tools.data.import_sources import KINDS
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.evaluation.judge import has_judge
@@ -30,6 +35,7 @@ from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.forecast import check_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.suites.grading.code import is_parsed
 
 _VALUES_SHOWN = 8
 _CHARACTERS = 400
@@ -40,15 +46,39 @@ _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answe
 
 def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
-    path = expanded(args.file)
+    path = described_in(args.file)
     spec = load_behaviour(str(path))
     said = said_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
     folder, plan = _planned(ws, spec, path, args, out)
-    shown = document(spec, said, folder, plan)
-    view = Group(
-        spec_view(spec, said), render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there")
-    )
+    return carry_out(ws, folder, plan, document(spec, said, folder, plan), spec_view(spec, said), args, settings, out)
+
+
+def described_in(name: str | None) -> Path:
+    """The file that describes a behaviour. Raises BadInput where none is named, or one of rows."""
+    if not name:
+        raise BadInput(
+            "teach needs a FILE that says when, what and examples, or rows of your own: --rows mine.jsonl; both may be "
+            "given"
+        )
+    path = expanded(name)
+    if not is_there(path):
+        raise BadInput(
+            f"there is no {name}; name the file that says what is to be learned, or the one that your rows lie in: "
+            "teach --rows FILE"
+        )
+    if path.suffix.lower() in KINDS and path.suffix.lower() != ".json":
+        raise BadInput(f"{name} is a file of rows by its name; `tunesmith teach --rows {name}` trains on them")
+    return path
+
+
+def carry_out(
+    ws: Workspace, folder: Path, plan: PipelinePlan, shown: dict[str, object], behaviour: RenderableType,
+    args: argparse.Namespace, settings: Settings, out: Output,
+) -> int:  # fmt: skip
+    """Show a behaviour and its plan, and carry it out; with --plan-only, price it."""
+    store = ws.store
+    view = Group(behaviour, render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there"))
     if not args.plan_only:
         out.console.print(view)
         return run_steps.whole(plan, args, settings, store, out, beside=shown)
@@ -119,7 +149,8 @@ def spec_view(spec: Spec, said: frozenset[str]) -> RenderableType:
     """The whole behaviour as one table: what was said, and what was proposed."""
     by = {name: "said" if name in said else "proposed" for name in _PARTS}
     rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
-    rows += [[f"attribute {a.name}", _attribute(a), by["attributes"]] for a in spec.attributes]
+    rows += [[f"attribute {name}", told, by["attributes"]] for name, told in _attributes(spec.attributes)]
+    rows += [["tool", json.dumps(tool["function"], ensure_ascii=False), "said"] for tool in spec.tools]
     rows.append(["answer", _answer(spec), by["answer"]])
     rows += [["rule", rule.says, by["rules"]] for rule in spec.rules]
     rows += [["criterion", text, by["criteria"]] for text in spec.criteria]
@@ -139,15 +170,28 @@ def _short(text: str) -> str:
     return flat if len(flat) <= _CHARACTERS else f"{flat[:_CHARACTERS]}…"
 
 
+def _attributes(attributes: Sequence[Attribute], at: str = "") -> Iterator[tuple[str, str]]:
+    """Every attribute by its path, and what is to be said of it."""
+    for one in attributes:
+        yield f"{at}{one.name}", _attribute(one)
+        yield from _attributes(one.attributes, f"{at}{one.name}.")
+
+
 def _attribute(attribute: Attribute) -> str:
     names = [f"{n} ({v.means})" if v.means else n for n, v in attribute.values.items()]
     told: list[str] = [attribute.kind]
+    if attribute.many:
+        least, most = attribute.many
+        told = [f"{'set' if attribute.kind == 'label' else 'list'} of {least} to {most}: {attribute.kind}"]
+    if attribute.formula is not None:
+        told.append(as_text(attribute.formula))
     if names:
         told.append(", ".join(names[:_VALUES_SHOWN]) + (" …" if len(names) > _VALUES_SHOWN else ""))
     elif attribute.means:
         told.append(attribute.means)
     if attribute.absent_share:
         shown = "null" if attribute.absent_as is None else repr(attribute.absent_as)
+        shown = "left out" if attribute.left_out else shown
         told.append(f"absent in {attribute.absent_share:.0%}, then {shown}")
     for name, values in attribute.absent_where.items():
         told.append(f"absent where {name} is {' or '.join(values)}")
@@ -155,8 +199,11 @@ def _attribute(attribute: Attribute) -> str:
 
 
 def _answer(spec: Spec) -> str:
-    if spec.answer.form == "written":
-        return "written by the writer, held to the rules"
-    told = f"composed by code as {spec.answer.form}"
+    form = form_of(spec)
+    if not form.composed:
+        language = spec.answer.language
+        unread = f"; {language} is not parsed here" if language and not is_parsed(language) else ""
+        return f"written by the writer, held to the rules{unread}"
+    told = f"composed by code as {form}"
     told += f": {spec.answer.template}" if spec.answer.template else ""
     return told + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")

@@ -37,7 +37,6 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
-from pydantic_ai.usage import UsageLimitUnavailableWarning
 
 from tunesmith.agent.driver import history, routed, turn_errors
 from tunesmith.agent.driver.agreement import asked
@@ -55,7 +54,7 @@ from tunesmith.agent.queries.search import matching
 from tunesmith.memory.errors import ApprovalPending
 
 pydantic_ai.BANNER_ENABLED = False  # the screen is the user's
-warnings.simplefilter("ignore", UsageLimitUnavailableWarning)  # an endpoint may not say what it counted
+warnings.filterwarnings("ignore", message="Some responses omitted usage")  # an endpoint may not say what it counted
 
 _SAME_RESULT_LIMIT = 2
 _TOOLS_SHARE = 0.4
@@ -124,7 +123,7 @@ def _within(tools: list[ToolDefinition], first: Sequence[set[str]], window: hist
     def place(tool: ToolDefinition) -> int:
         return next((i for i, names in enumerate(first) if tool.name in names), len(first) + (tool.name in TOOLS))
 
-    shown = set()
+    shown: set[str] = set()
     for tool in sorted(tools, key=place):
         if (size := history.tool_characters([tool])) <= left:
             shown, left = shown | {tool.name}, left - size
@@ -287,6 +286,6 @@ async def _told_to_the_model(
     raise failure from error
 
 
-def messages_of(prompt: str, answer: str) -> Sequence[ModelMessage]:
+def messages_of(prompt: str, answer: str) -> list[ModelMessage]:
     """A turn that code answered, as a driver reads it later."""
     return [ModelRequest([UserPromptPart(prompt)]), ModelResponse([TextPart(answer)])]

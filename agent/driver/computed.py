@@ -57,7 +57,7 @@ def quantities(text: str) -> Iterator[Quantity]:
         of_time = unit in _SECONDS
         yield Quantity(_number(match[1]) * (_SECONDS if of_time else _BYTES)[unit], "time" if of_time else "size")
     for match in _COUNTED.finditer(plain):
-        yield Quantity(_number(match[1]), f"of {_number(match[2]):g}")
+        yield from (Quantity(_number(part), f"of {_number(match[2]):g}") for part in match.groups())
 
 
 def _number(text: str) -> float:

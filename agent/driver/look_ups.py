@@ -35,11 +35,16 @@ def looked_up(deps: TurnDeps, request: Request) -> TurnAnswer:
 
 def look_up(deps: TurnDeps, request: Request) -> Answer:
     """Answer a typed question; what it was about is remembered for the next one. Raises NotFound, BadInput."""
-    found = answer(request, Context(deps.ws, deps.focused_run(), deps.draft))
+    found = answer(request, deps.records())
+    remember(deps, request, found)
+    return found
+
+
+def remember(deps: TurnDeps, request: Request, found: Answer) -> None:
+    """What was asked about, the page behind the answer and the steps that it proposes, for the words after it."""
     deps.focused_run_id = getattr(request, "run", "") or deps.focused_run_id
     deps.page, deps.proposals = found.page, found.proposals
     deps.note(found.for_model)
-    return found
 
 
 def why(deps: TurnDeps) -> TurnAnswer:

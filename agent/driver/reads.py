@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from pydantic_ai import ModelRetry, RunContext, Tool
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver.look_ups import look_up
+from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.registry import REQUESTS, TOOLS, Request
+from tunesmith.agent.queries.registry import REQUESTS, TOOLS, Request, answer
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.views import VIEWS
 
@@ -49,8 +49,9 @@ def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
 
 def answered(deps: TurnDeps, asked: Request) -> str:
     """Answer a request: its lines go to the screen, and what a model may read of them is returned."""
+    found = answer(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        found = look_up(deps, asked)
+        remember(deps, asked, found)
         for line in found.lines:
             deps.show(render.plain(line))
     if deps.routed:

@@ -15,8 +15,13 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
+<<<<<<< HEAD
 from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.registry import Request
+=======
+from tunesmith.agent.driver.understanding.query import Query
+from tunesmith.agent.queries.answer import Context, Proposed
+>>>>>>> queries
 from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
@@ -111,6 +116,10 @@ class TurnDeps:
     def focused_run(self) -> Run | None:
         """The run that a question without a name is about."""
         return self.store.run(self.focused_run_id) if self.focused_run_id else self.current_run()
+
+    def records(self) -> Context:
+        """What a question is answered from."""
+        return Context(self.ws, self.focused_run(), self.draft)
 
     def say(self, words: str) -> None:
         """Have exactly these words said next, where a small model would only say them worse."""

@@ -140,8 +140,6 @@ def _passed(given: Sequence[EvalResult]) -> int:
 
 def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
     """What flipped between an arm and the one before it, lost cases first."""
-    from tunesmith.agent.queries.comparisons import kept_of_the_gain
-
     run, arm, other, unmeasured = asked.run, asked.arm, str(query.other_arm), ""
     if not other or not scores.step_of(store, run.id, other, asked.suite):
         unmeasured = f" (the {other} model was not measured)" if other else ""
@@ -166,7 +164,7 @@ def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
     number = f"1 {asked.what.removesuffix('s')}" if len(lost) == 1 else f"{len(lost) or 'no'} {asked.what}"
     was_ = "was" if len(lost) == 1 else "were"
     first = f"{'Yes' if lost else 'No'}: {number} of {run.id} {was_} lost from {other} to {arm}: {score}."
-    kept = "" if query.block else kept_of_the_gain(store, run.id, arm)
+    kept = "" if query.block else scores.kept_of_the_gain(store, run.id, arm)
     more = f"{len(gained) or 'None'} gained. {kept}".strip()
     return _listed(first, asked, lost, query.outcome, more, other=other)
 

@@ -19,9 +19,7 @@ from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed
 from tunesmith.tools.evaluation.comparison import BlockComparison, Comparison
-from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.suites.case import BLOCKS
 
 
@@ -105,7 +103,7 @@ def compare(query: CompareQuery, context: Context) -> Answer:
         n, passed = counts.judged, counts.passed
         lines.append(f"  {block}: {a} {passed[a]} of {n}, {b} {passed[b]} of {n}: {_verdict(counts)}")
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
-    lines += [] if query.block else [kept_of_the_gain(store, run.id, b)]
+    lines += [] if query.block else [scores.kept_of_the_gain(store, run.id, b)]
     facts = tuple(
         BlockFacts(
             name, b, a, one.judged, one.passed[b], one.passed[a], one.fail_to_pass, one.pass_to_fail, one.p_value,
@@ -129,17 +127,6 @@ def _verdict(counts: BlockComparison) -> str:
     p = counts.p_value
     chance = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.2g}"
     return f"{counts.verdict} ({counts.fail_to_pass} gained, {counts.pass_to_fail} lost{chance})"
-
-
-def kept_of_the_gain(store: Store, run: str, arm: str) -> str:
-    """What a merged or quantized model kept of what the adapter won, in passed cases and in likelihood; else empty."""
-    if arm not in ("merged", "quantized"):
-        return ""
-    cases = next((one for one in gain_retained(store, run) if one.arm == arm), None)
-    likely = next((one for one in likelihood_retained(store, run) if one.arm == arm), None)
-    kept = [f"{cases.kept} of the {cases.won} target cases that the adapter won"] if cases else []
-    kept += [likely.brief] if likely else []
-    return f"{arm} keeps {listed(kept)}." if kept else ""
 
 
 def _nearest_measured(store: Store, run: Run, a: str, b: str) -> tuple[str, str]:

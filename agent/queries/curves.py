@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.agent.queries.answer import Answer, Context, cite
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip
 from tunesmith.agent.queries.base import Query, RunName
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Step
@@ -81,6 +81,8 @@ def lines_of(store: Store, step: Step) -> list[str]:
         lowest = min([after, *(value for _, value in validation)])
         fell = f"from {before:.3f} to {after:.3f}, the lowest was {lowest:.3f}"
         lines.append(f"The validation loss of train ({cite(step)}) went {fell}.")
+    if choice := result.get("choice"):
+        lines.append(f"The adapter of train ({cite(step)}): {clip(choice, 200)}.")
     mean = f", {result['train_loss']:.3f} on average" if isinstance(result.get("train_loss"), float) else ""
     fell = f"from {losses[0][1]:.3f} to {losses[-1][1]:.3f} over {len(losses)} points{mean}"
     lines.append(f"The training loss of train ({cite(step)}) went {fell}: {_spark(losses)}")

@@ -9,6 +9,9 @@ from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, EvalResult, Run
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import listed
+from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
+from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.suites.case import BLOCKS
 
 TUNED = ("adapter", "merged", "quantized")
@@ -123,3 +126,14 @@ def of_run(store: Store, run: str) -> list[Score]:
             step = step_of(store, run, arm, suites[arm]) if of_block else ""
             found += [Score(run, arm, block, step, passed, len(judged), errors)] if of_block else []
     return found
+
+
+def kept_of_the_gain(store: Store, run: str, arm: str) -> str:
+    """What a merged or quantized model kept of what the adapter won, in passed cases and in likelihood; else empty."""
+    if arm not in ("merged", "quantized"):
+        return ""
+    cases = next((one for one in gain_retained(store, run) if one.arm == arm), None)
+    likely = next((one for one in likelihood_retained(store, run) if one.arm == arm), None)
+    kept = [f"{cases.kept} of the {cases.won} target cases that the adapter won"] if cases else []
+    kept += [likely.brief] if likely else []
+    return f"{arm} keeps {listed(kept)}." if kept else ""

@@ -45,6 +45,8 @@ class Rule(Frozen):
     type: str
     """An assertion type that asks no model."""
     value: object = None
+    guessed: bool = Field(default=False, exclude_if=lambda guessed: not guessed)
+    """Whether it was concluded from examples and nobody stated it: it keeps no row of a person's out."""
 
     @property
     def assertion(self) -> Assertion:

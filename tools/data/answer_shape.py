@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from tunesmith.tools.data.answer_template import pattern_of
 from tunesmith.tools.data.enumerations import composed
 
 _DATES = {"YYYY-MM-DD": "DATE", "DD.MM.YYYY": "DATE", "MM/DD/YYYY": "DATE", "HH:MM": "TIME"}
@@ -70,25 +71,6 @@ def _names_in(what: str, answers: Sequence[str]) -> list[str]:
     frames = [word for match in re.findall(r"\b(\w+)\((\w+)\): (\w+)", what) for word in match]
     after = re.findall(r"\b[A-Z]{3,}\w*: ([a-z]\w+)\b(?= \()", what)
     return list(dict.fromkeys([*places, *re.findall(r"\b[A-Z]{3,}\b", what), *after, *frames]))
-
-
-def pattern_of(template: str) -> re.Pattern[str]:
-    """The template as a pattern with its slots as groups."""
-    parts = re.split(r"(\{\w+\})", template)
-    slots = [part for part in parts if re.fullmatch(r"\{\w+\}", part)]
-    made, seen = "", 0
-    for part in parts:
-        if re.fullmatch(r"\{\w+\}", part):
-            seen += 1
-            made += f"(?P<{part[1:-1]}>[^\\n]+{'?' if seen < len(slots) else ''})"
-        else:
-            made += re.escape(part)
-    return re.compile(made)
-
-
-def fill(template: str, values: dict[str, str]) -> str:
-    """The template with its slots filled; braces in values stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 def _json_shape(answers: Sequence[str]) -> Shape | None:

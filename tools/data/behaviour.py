@@ -18,7 +18,9 @@ from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.data.call_spec import with_call
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
+from tunesmith.tools.data.example_checks import example_problems
 from tunesmith.tools.data.propose import completed
 from tunesmith.tools.data.spec import Spec
 
@@ -80,9 +82,7 @@ def _example_of(row: TrainingRow) -> Example | None:
     if not row.prompt or not row.completion:
         return None
     try:
-        return Example(
-            prompt=str(row.prompt[-1].get("content") or ""), answer=str(row.completion[-1].get("content") or "")
-        )
+        return Example(prompt=str(row.prompt[-1].get("content") or ""), answer=row.answer)
     except ValidationError:
         return None
 
@@ -101,9 +101,12 @@ def spec_of(document: object, where: str) -> Spec:
     values = {**_unsaid(values), **{name: value for name, value in values.items() if value not in (None, "")}}
     _enough_examples(values.get("examples"), where)
     try:
-        return completed(Spec.model_validate(values), fields, labels)
+        spec = completed(with_call(Spec.model_validate(values)), fields, labels)
     except ValidationError as error:
         raise BadInput(f"{where}: {sentence(error.errors()[0], Spec)}") from None
+    if ("answer" in values or spec.tools) and (problem := next(example_problems(spec), "")):
+        raise BadInput(f"{where}: {problem}; correct the example, or the spec")
+    return spec
 
 
 def _unsaid(values: Mapping[str, object]) -> dict[str, str]:

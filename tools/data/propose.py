@@ -12,13 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import (
     NUMBER_WORDS,
     ONE_LINE,
     Rule,
     broken_rule,
     infer_rules,
-    js_escape,
     listed,
     number_of,
 )
@@ -284,54 +284,20 @@ def _answer(spec: Spec, shape: Shape, attributes: Sequence[Attribute]) -> Answer
 
 
 def _rules(spec: Spec) -> tuple[Rule, ...]:
-    answers = [example.answer for example in spec.examples]
-    rules = list(infer_rules(answers, what=spec.what, never=spec.never))
+    answers, form = [example.answer for example in spec.examples], form_of(spec)
+    rules = list(infer_rules(answers, what=spec.what, never=spec.never)) if form.is_text else []
     if all(_repeats(example) for example in spec.examples):  # as long as the message, in as many lines
         rules = [rule for rule in rules if rule.says != ONE_LINE and rule.type != "word-count"]
-    if spec.answer.form == "json":
-        properties = {a.name: {"enum": list(a.values)} for a in spec.labels if a.shown and not a.absent_share}
-        if properties:
-            says = "; ".join(f"{name} is one of {', '.join(of['enum'])}" for name, of in properties.items())
-            rules.append(Rule(says=says, type="is-json", value={"type": "object", "properties": properties}))
-        names = [a.name for a in spec.attributes if a.shown]
-        ordered = r"^\s*\{\s*" + r",\s*".join(f'"{js_escape(name)}":[^\\n]*?' for name in names) + r"\}\s*$"
-        rules.append(Rule(says=f"one line, the keys in this order: {', '.join(names)}", type="regex", value=ordered))
-    elif spec.answer.template:
-        says = f"the answer has the form {spec.answer.template!r}"
-        says += f", or is {spec.answer.otherwise!r}" if spec.answer.otherwise else ""
-        rules.append(Rule(says=says, type="regex", value=form_pattern(spec)))
-    fitting = [rule for rule in rules if rule.type != "word-count" or spec.answer.form in ("written", "text")]
-    unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in fitting}
-    return tuple(unique.values())
+    if form.says_what_it_is or form.of_records:
+        rules = [rule for rule in rules if rule.type != "word-count"]
+    unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in (*rules, *form.rules())}
+    return tuple(rule.model_copy(update={"guessed": True}) for rule in unique.values())
 
 
 def _repeats(example: Example) -> bool:
     """Whether an answer is its message with little changed."""
     message, answer = (re.findall(r"\w+", text.lower()) for text in (example.prompt, example.answer))
     return min(len(answer), sum(word in message for word in answer)) >= _REPEATED_SHARE * max(len(message), len(answer))
-
-
-def form_pattern(spec: Spec) -> str:
-    """The answers' template as a pattern that JavaScript and Python read alike."""
-    parts = re.split(r"\{(\w+)\}", spec.answer.template)
-    line = "".join(_slot_pattern(spec.attribute(p)) if n % 2 else _escaped(p) for n, p in enumerate(parts))
-    body = rf"{line}(?:\n{line})*" if spec.answer.form == "lines" else line
-    options = [body, *([_escaped(spec.answer.otherwise)] if spec.answer.otherwise else [])]
-    return rf"^\s*(?:{'|'.join(options)})\s*$"
-
-
-def _escaped(text: str) -> str:
-    return js_escape(text).replace("\n", "\\n")
-
-
-def _slot_pattern(attribute: Attribute) -> str:
-    absent = [js_escape(attribute.absent_as)] if attribute.absent_as and attribute.absent_share else []
-    if attribute.kind in ("label", "weekday"):
-        return f"(?:{'|'.join([*map(js_escape, attribute.values), *absent])})"
-    body = {"time": "[0-2][0-9]:[0-5][0-9]", "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}"}.get(attribute.kind, r"[^\n]+?")
-    if attribute.kind == "digits" and attribute.lengths:
-        body = "|".join(f"[0-9]{{{n}}}" for n in attribute.lengths)
-    return f"(?:{'|'.join([body, *absent])})"
 
 
 def _criteria(spec: Spec) -> tuple[str, ...]:

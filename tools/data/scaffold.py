@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
-from tunesmith.tools.data.pools import plain_near_misses
+from tunesmith.tools.data.near_misses import formed_near_misses
 from tunesmith.tools.data.propose import completed
 from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_file import spec_text
@@ -49,17 +49,19 @@ def write_behaviour(
     *,
     rules: Sequence[Rule] | None = None,
     prompts: Sequence[str] = (),
+    trained: Collection[str] = (),
     judged: bool = True,
 ) -> Path:
     """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
 
     It appears whole or not at all, under the description's name or the next that is free (`name-2`); nothing is ever
-    replaced. `prompts` are further target cases. `judged`: a judge reads what code cannot tell. Raises BadInput for a
-    text that a suite cannot hold, an answer that is too long, or no rule.
+    replaced. `prompts` are further target cases; messages that are `trained` on are none. `judged`: a judge reads what
+    code cannot tell. Raises BadInput for a text that a suite cannot hold, an answer that is too long, or, where rows
+    have to be written, no rule.
     """
     check_answer_lengths(description)
     behaviour = behaviour_of(description, rules)
-    if not behaviour.rules:
+    if not (behaviour.rules or trained):
         raise BadInput(
             "nothing about the answers can be checked: keep at least one rule, or say a length, a number of items, "
             "a choice or a fixed beginning"
@@ -67,8 +69,9 @@ def write_behaviour(
 
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(behaviour))
-        near = plain_near_misses(behaviour, _TEST_SEED, tests=True)[:_NEAR_MISSES]
-        write_suites(behaviour, folder / "suites", messages=prompts, near_misses=near, judged=judged)
+        near = formed_near_misses(behaviour, _TEST_SEED, tests=True)[:_NEAR_MISSES]
+        suites = folder / "suites"
+        write_suites(behaviour, suites, messages=prompts, near_misses=near, trained=trained, judged=judged)
         bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
         atomic_write(folder / REHEARSAL, bundled.read_bytes())
         if load_behaviour(str(folder)) != behaviour.model_copy(update={"blind": ()}):

@@ -129,7 +129,7 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
     if entry.serves and not ws.vllm:
         raise BadInput(no_vllm(ws.vllm_from))
     declared = entry.load()
-    request = declared.request.model_validate(record.request)
+    request = declared.request.of(record.stage, record.request)
     declared.check_before_start(request, planning_facts.inputs_of(ws.store, record.run))
     plan = shown_plan(record)
     ws.store.reopen(step, plan_hash=plan.hash)

@@ -18,10 +18,11 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.approvals import ALWAYS, TerminalApprover
 from tunesmith.agent.driver.agent import call_in_text
-from tunesmith.agent.driver.chat import Chat, Reply
+from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.history import Window, characters, tool_characters
 from tunesmith.agent.driver.tools import toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.voice import Reply
 from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.memory.errors import ApprovalPending, StepFailed
 from tunesmith.memory.records import DECLINED, RUNNING, WAITING

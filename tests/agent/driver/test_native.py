@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 from pydantic_ai.messages import ModelMessage, ToolReturnPart
-from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
+from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 from rich.console import Console
 
 from tests.fixtures import stored_runs
 from tests.fixtures.stub_driver import StubDriver
+from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import levels, wake
 from tunesmith.agent.driver.abilities import is_routed
@@ -24,6 +26,7 @@ from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.probe import probe
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.registry import answer
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
@@ -290,3 +293,58 @@ def test_the_examination_sets_the_level_that_the_conversation_goes_by(
     assert is_routed(tmp_path, chosen) is routed
     assert is_routed(tmp_path, DriverSettings(endpoint=stub.url, name="another")), "it was another that was examined"
     assert is_routed(tmp_path, chosen.model_copy(update={"routing": True})), "what is set counts before what was found"
+
+
+# Thoughts
+
+
+def thinking(*chunks: Any) -> Callable[[], FunctionModel]:
+    """A driver whose one answer comes in these pieces."""
+
+    async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
+        for chunk in chunks:
+            yield {0: chunk} if isinstance(chunk, DeltaThinkingPart) else chunk
+
+    return lambda: FunctionModel(stream_function=stream)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (DeltaThinkingPart(content="The user greets. It took 99 s."), "Hello there."),
+        ("<think>The user greets. ", "It took 99 s.</think>", "Hello there."),
+    ],
+)
+def test_thoughts_are_no_answer_and_leave_more_room_from_then_on(native: Native, chunks: tuple[Any, ...]) -> None:
+    said: list[str] = []
+    before = native.deps.window.answer_tokens
+    reply = native.chat.begin("hi", thinking(*chunks), said.append).result(HANG_S)
+    assert said == ["Hello there."] and reply.left_out == ()
+    assert native.deps.window.thinks and native.deps.window.answer_tokens > before
+
+
+def test_thoughts_whose_beginning_a_template_hides_are_no_answer(native: Native) -> None:
+    native.deps.window = Window(8192, thinks=True)  # as the examination found
+    said: list[str] = []
+    native.chat.begin("hi", thinking("The user greets. So I ", "greet.</think>", "Hello there."), said.append).result(
+        30
+    )
+    assert said == ["Hello there."]
+    assert native.chat.conversations.load(native.chat.id).turns[-1].reply == "Hello there."
+
+
+def test_reads_of_one_round_run_at_once_and_their_lines_stay_together(
+    native: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met, shown = Barrier(3, timeout=HANG_S), list[str]()
+
+    def together(*given: Any) -> Any:
+        met.wait()  # which none would pass alone
+        return answer(*given)
+
+    monkeypatch.setattr("tunesmith.agent.driver.reads.answer", together)
+    native.deps.show = lambda line: shown.append(str(line))
+    native.turn("how did it go?", [read("result", run="r1"), read("findings", run="r1"), read("runs")], "Fine.")
+    assert len(native.results()) == 3
+    first = next(i for i, line in enumerate(shown) if line.startswith("There is 1 run"))
+    assert shown[first + 1].startswith("  r1"), shown

@@ -55,9 +55,8 @@ def printed(*parts: RenderableType) -> str:
 def asked(store: Store, run: str, **query: object) -> str:
     given = ANY_REQUEST.validate_python({"kind": "cases", "run": run, **query})
     found = answer(given, Context(workspace(store), store.run(run)))
-    return "\n".join(
-        (*found.lines, found.open_words, str(found.documents()), printed(found.page()) if found.page else "")
-    )
+    page = printed(found.page()) if found.page else ""
+    return "\n".join((*found.lines, found.open_words, str(found.documents()), page))
 
 
 def workspace(store: Store) -> Workspace:
