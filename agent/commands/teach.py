@@ -1,15 +1,15 @@
 """`tunesmith teach FILE`: the whole way for a described behaviour, from its file to the served model, without a talk.
 
-What the file leaves out is proposed in code and shown beside what was said; it may be changed in the folder that is
-written. The plan is a written plan like any other, with its prices, its approvals and its record.
+What the file leaves out a model proposes, once, from its words; without one a person answers six questions. Code holds
+both to the examples and shows them beside what was said; the folder that is written keeps it, and any field may be
+changed there. The plan is a written plan like any other, with its prices, its approvals and its record.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-from collections.abc import Iterator, Sequence
+import sys
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -18,28 +18,27 @@ from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.commands.settings import Settings
-from tunesmith.memory.errors import BadInput
+from tunesmith.agent.commands.six_questions import answered
+from tunesmith.agent.commands.spec_view import PARTS, spec_view
+from tunesmith.agent.driver import reading
+from tunesmith.agent.driver.reading import Read
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.arithmetic import as_text
-from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
-from tunesmith.tools.data.description import OWN_BLIND
+from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, words_in
 from tunesmith.tools.data.import_sources import KINDS
-from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
-from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.proposal import Proposal, words_digest
+from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths, write_behaviour
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.verify import faults, verified
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.forecast import check_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
-from tunesmith.tools.suites.grading.code import is_parsed
 
-_VALUES_SHOWN = 8
-_CHARACTERS = 400
-_PARTS = ("when", "what", "never", "attributes", "answer", "rules", "criteria", "near_misses")
 _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answer",)}
 """Words of a user's file that say something of a part, where it is not the part's own name."""
 
@@ -47,11 +46,12 @@ _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answe
 def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
     path = described_in(args.file)
-    spec = load_behaviour(str(path))
     said = said_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
-    folder, plan = _planned(ws, spec, path, args, out)
-    return carry_out(ws, folder, plan, document(spec, said, folder, plan), spec_view(spec, said), args, settings, out)
+    path, read = read_spec(path, args, settings, ws, out, may_start=not args.plan_only)
+    folder, plan = _planned(ws, read.spec, path, args, out)
+    shown, view = document(read, said, folder, plan), spec_view(read.spec, said, read.left_out)
+    return carry_out(ws, folder, plan, shown, view, args, settings, out)
 
 
 def described_in(name: str | None) -> Path:
@@ -92,6 +92,63 @@ def carry_out(
     return 0
 
 
+def _read_before(words: Spec, stated: Proposal, home: Path) -> Path | None:
+    """The folder of what these very words were read into before, with all that was changed there since."""
+    digest = words_digest(words, stated)
+    for folder in sorted((home / "behaviours").glob("*")):
+        try:
+            if (folder / SPEC_FILE).is_file() and load_behaviour(str(folder)).words_sha256 == digest:
+                return folder
+        except BadInput:
+            continue  # another one, broken by hand
+    return None
+
+
+def read_spec(
+    path: Path, args: argparse.Namespace, settings: Settings, ws: Workspace, out: Output, *, may_start: bool
+) -> tuple[Path, Read]:
+    """The spec of a file, and where it lies: as it stands where it is complete, else as somebody reads its words.
+
+    What was read before is not read again. A model that answers already comes first, then one that is started after a
+    yes (`may_start`), then a person at the terminal; else what the file states and its examples show, and that is said.
+    """
+    words, stated = words_in(path)
+    check_answer_lengths(words)
+    path = path if is_complete(words) else _read_before(words, stated, settings.home) or path
+    return path, _read(path, args, settings, ws, out, may_start=may_start)
+
+
+def _read(
+    path: Path, args: argparse.Namespace, settings: Settings, ws: Workspace, out: Output, *, may_start: bool
+) -> Read:
+    words, stated = words_in(path)
+    if is_complete(words):
+        spec = load_behaviour(str(path))
+        return Read(spec, "", faults(spec))
+    marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
+    if not (words.say or {"when", "what"} & said_parts(path)):
+        return Read(verified(words, stated).spec, "", verified(words, stated).left_out)
+    why = "no model answers here, and none is started for it"
+    try:
+        if endpoint := reading.ready(settings):
+            out.say(f"{endpoint.model} reads your words")
+            return reading.read_by(ws, endpoint, marked, stated)
+        if may_start:
+            return reading.read_once_started(settings, ws, run_steps.approver_of(args, out), marked, stated)
+    except (BadInput, StepFailed) as error:
+        why = str(error)
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        out.say(f"no model reads your words ({why}); six questions instead:")
+        try:
+            made = verified(marked, answered(words, stated, run_steps.ask_person, out.say))
+        except EOFError:
+            raise BadInput("the questions about your words were not answered; nothing was started") from None
+        return Read(made.spec, "you", made.left_out)
+    made = verified(words, stated)
+    note = f"nobody has read your words ({why}): only what the file states as data and its examples show was taken"
+    return Read(made.spec, "", (note, *made.left_out))
+
+
 def _planned(ws: Workspace, spec: Spec, path: Path, args: argparse.Namespace, out: Output) -> tuple[Path, PipelinePlan]:
     """The behaviour's folder and its plan. Raises BadInput; what was written for a plan that is refused goes again."""
     parent = ws.store.home / "behaviours"
@@ -114,7 +171,7 @@ def said_parts(path: Path) -> frozenset[str]:
     """The parts of a behaviour that its file says itself; the others are proposed."""
     document = read_yaml(path / SPEC_FILE if path.is_dir() else path, "behaviour", through_link=True)
     given = {name for name, value in document.items() if value} if isinstance(document, dict) else set()
-    return frozenset(part for part in _PARTS if given & set(_NAMES_OF.get(part, (part,))))
+    return frozenset(part for part in PARTS if given & set(_NAMES_OF.get(part, (part,))))
 
 
 def _folder(spec: Spec, path: Path, parent: Path, *, judged: bool) -> Path:
@@ -134,76 +191,14 @@ def _folder(spec: Spec, path: Path, parent: Path, *, judged: bool) -> Path:
     return write_behaviour(spec, parent, judged=judged)
 
 
-def document(spec: Spec, said: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:
+def document(read: Read, said: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:
     """The behaviour and its plan, as `--json` prints them."""
     return {
-        "behaviour": spec.name,
+        "behaviour": read.spec.name,
         "folder": str(folder),
-        "spec": spec.model_dump(mode="json", exclude_defaults=True),
-        "proposed": [name for name in _PARTS if name not in said],
+        "read_by": read.by,
+        "left_out": list(read.left_out),
+        "spec": read.spec.model_dump(mode="json", exclude_defaults=True),
+        "proposed": [name for name in PARTS if name not in said],
         "plan": plan.model_dump(mode="json"),
     }
-
-
-def spec_view(spec: Spec, said: frozenset[str]) -> RenderableType:
-    """The whole behaviour as one table: what was said, and what was proposed."""
-    by = {name: "said" if name in said else "proposed" for name in _PARTS}
-    rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
-    rows += [[f"attribute {name}", told, by["attributes"]] for name, told in _attributes(spec.attributes)]
-    rows += [["tool", json.dumps(tool["function"], ensure_ascii=False), "said"] for tool in spec.tools]
-    rows.append(["answer", _answer(spec), by["answer"]])
-    rows += [["rule", rule.says, by["rules"]] for rule in spec.rules]
-    rows += [["criterion", text, by["criteria"]] for text in spec.criteria]
-    told = (
-        f"{len(spec.near_misses)} of yours; the writer adds more" if spec.near_misses else "the writer thinks them up"
-    )
-    rows.append(["near misses", told, by["near_misses"]])
-    rows += [["example", f"{e.prompt} => {e.answer}", "said"] for e in spec.examples]
-    if spec.blind_sha256:
-        rows.append(["blind cases", f"{OWN_BLIND} more of your examples, which only the test suite sees", "said"])
-    cells = [[name, _short(text), whose] for name, text, whose in rows]
-    return render.rows_table(["part", spec.name, "by"], cells, exact=True)
-
-
-def _short(text: str) -> str:
-    flat = text.replace("\n", "\\n")
-    return flat if len(flat) <= _CHARACTERS else f"{flat[:_CHARACTERS]}…"
-
-
-def _attributes(attributes: Sequence[Attribute], at: str = "") -> Iterator[tuple[str, str]]:
-    """Every attribute by its path, and what is to be said of it."""
-    for one in attributes:
-        yield f"{at}{one.name}", _attribute(one)
-        yield from _attributes(one.attributes, f"{at}{one.name}.")
-
-
-def _attribute(attribute: Attribute) -> str:
-    names = [f"{n} ({v.means})" if v.means else n for n, v in attribute.values.items()]
-    told: list[str] = [attribute.kind]
-    if attribute.many:
-        least, most = attribute.many
-        told = [f"{'set' if attribute.kind == 'label' else 'list'} of {least} to {most}: {attribute.kind}"]
-    if attribute.formula is not None:
-        told.append(as_text(attribute.formula))
-    if names:
-        told.append(", ".join(names[:_VALUES_SHOWN]) + (" …" if len(names) > _VALUES_SHOWN else ""))
-    elif attribute.means:
-        told.append(attribute.means)
-    if attribute.absent_share:
-        shown = "null" if attribute.absent_as is None else repr(attribute.absent_as)
-        shown = "left out" if attribute.left_out else shown
-        told.append(f"absent in {attribute.absent_share:.0%}, then {shown}")
-    for name, values in attribute.absent_where.items():
-        told.append(f"absent where {name} is {' or '.join(values)}")
-    return "; ".join(told) + ("" if attribute.shown else "; only makes messages differ")
-
-
-def _answer(spec: Spec) -> str:
-    form = form_of(spec)
-    if not form.composed:
-        language = spec.answer.language
-        unread = f"; {language} is not parsed here" if language and not is_parsed(language) else ""
-        return f"written by the writer, held to the rules{unread}"
-    told = f"composed by code as {form}"
-    told += f": {spec.answer.template}" if spec.answer.template else ""
-    return told + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -17,7 +18,9 @@ from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.rows import mapping_of
 from tunesmith.agent.commands.settings import Settings
-from tunesmith.agent.commands.teach import carry_out, described_in, document, said_parts, spec_view
+from tunesmith.agent.commands.spec_view import spec_view
+from tunesmith.agent.commands.teach import carry_out, described_in, document, read_spec, said_parts
+from tunesmith.agent.driver.reading import Read
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import load_behaviour, own_suites
@@ -37,7 +40,11 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     ws = run_steps.workspace_of(args, settings, store, out)
     path = described_in(args.file) if args.file else None
     brought = bring(_wanted(args), ws.ask, out.say)
-    spec = load_behaviour(str(path)) if path else spec_of_rows(brought, Path(args.rows[0]).stem)
+    read = Read(spec_of_rows(brought, Path(args.rows[0]).stem), "") if path is None else None
+    if path is not None:  # no model is started for it: the rows say the rest
+        path, read = read_spec(path, args, settings, ws, out, may_start=False)
+    assert read is not None
+    spec = read.spec
     named = own_suites(str(path)) if path else ()
     said = said_parts(path) if path else frozenset({"examples"})
     cases = load_named_suites((*BUNDLED, *named)).cases
@@ -55,8 +62,9 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
         if folder.parent == parent and folder not in before:
             shutil.rmtree(folder if parent in before else parent)
         raise
-    shown = {**document(settled.spec, said, folder, plan), "rows": _document(brought, settled)}
-    view = Group(spec_view(settled.spec, said), _view(brought, settled), *map(render.plain, settled.notes))
+    shown = {**document(replace(read, spec=settled.spec), said, folder, plan), "rows": _document(brought, settled)}
+    behaviour = spec_view(settled.spec, said, read.left_out)
+    view = Group(behaviour, _view(brought, settled), *map(render.plain, settled.notes))
     return carry_out(ws, folder, plan, shown, view, args, settings, out)
 
 

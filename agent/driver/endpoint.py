@@ -66,18 +66,20 @@ class Endpoint:
     allow_plain_http: bool = False
     home: Path | None = None
     """Where contacts with another machine are recorded."""
+    section: str = "driver"
+    """Of settings.toml, that names it."""
 
     @property
     def address(self) -> Address:
         """Read strictly. Raises BadInput for one that cannot be used, or not with a key."""
-        address = read_address(self.url, "the driver's endpoint")
-        refuse_key_in_clear(address, self.key, allowed=self.allow_plain_http, section="driver")
+        address = read_address(self.url, f"the {self.section}'s endpoint")
+        refuse_key_in_clear(address, self.key, allowed=self.allow_plain_http, section=self.section)
         return address
 
     @property
     def recorder(self) -> ContactLog | None:
         """Who records what leaves this machine for the driver."""
-        return ContactLog(self.home, self.address, "driver") if self.home else None
+        return ContactLog(self.home, self.address, self.section) if self.home else None
 
     def chat_client(self) -> ChatClient:
         """Connections for many requests at once."""
@@ -86,7 +88,7 @@ class Endpoint:
             self.key,
             listener=self.listener,
             allow_plain_http=self.allow_plain_http,
-            section="driver",
+            section=self.section,
             recorder=self.recorder,
         )
 

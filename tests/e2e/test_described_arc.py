@@ -11,7 +11,7 @@ from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
 from tests.fixtures.descriptions import COOKING
 from tests.fixtures.open_gate import Served
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.serving.servers import BENCH, list_servers, stop
 
@@ -34,7 +34,7 @@ def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(
     cases = Likeness((example.prompt, example.prompt) for example in COOKING.examples)
     assert written
     for row in written:
-        assert broken_rule(behaviour_of(COOKING).rules, row["completion"][0]["content"]) is None
+        assert broken_rule(COOKING.rules, row["completion"][0]["content"]) is None
         assert not cases.match(row["prompt"][0]["content"], 85)
 
 

@@ -148,11 +148,6 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     if rows and spec and spec.sha256 != rows.meta.get("behaviour_sha256"):
         raise BadInput(f"critique: {named} changed since its rows were made; generate or import them again")
     marks = marks_of(inputs.store, spec.name if spec else IMPORTED) if rows else []
-    if rows and not named and request.held_out:
-        raise BadInput(
-            "critique: held_out takes rows out as test cases, and these rows came without a behaviour that says what a "
-            "right answer is; import them again with --behaviour, or leave held_out out"
-        )
     undecided = NOTHING
     if "refuse" in (request.on_leak, request.contradictory):
         undecided = undecided_in(inputs, suite.cases, request.leak)

@@ -202,6 +202,15 @@ def other_language(text: str, allowed: frozenset[str]) -> str:
     return best if best not in allowed and enough else ""
 
 
+def may_be_in(text: str, language: str) -> bool:
+    """Whether a text may be in a language, by its English name; also where that cannot be told."""
+    seen = other_language(text, frozenset())
+    of_script = any(language in name for name, _, _ in _SCRIPTS)
+    if not seen:
+        return not of_script
+    return language == seen or (language not in _WORDS and (seen not in _WORDS or not of_script))
+
+
 def cut_off(answer: str, examples: Sequence[str], allowed: frozenset[str]) -> bool:
     """Whether an answer stops where no sentence does, and the user's own answers never do."""
     if "cut off" in allowed:

@@ -187,7 +187,7 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
     way, (requests, tokens) = _way(spec), _cost(spec)
     return GenerateContext(
-        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.always, spare_of(spec), requests
+        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.every_message, spare_of(spec), requests
     )
 
 
@@ -262,7 +262,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         pins={**context.pins, **bench.pins},
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),
-        replaces=_replaced(request) if before else (),
+        replaces=_replaced(request, before) if before else (),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
         notes=(
@@ -287,10 +287,12 @@ def _written_steps(request: GenerateRequest, context: GenerateContext, writer: s
     )
 
 
-def _replaced(request: GenerateRequest) -> tuple[str, ...]:
+def _replaced(request: GenerateRequest, before: Artifact) -> tuple[str, ...]:
     if request.preview:
         return ()
-    return ("the candidate rows of this run",) if request.rows else ("the ordinary rows of this run",)
+    if request.rows:
+        return ("the candidate rows of this run",)
+    return ("the ordinary rows of this run",) if before.meta.get("ordinary") else ()
 
 
 def _seconds(

@@ -37,7 +37,7 @@ def levels(threshold: float) -> tuple[Alike, ...]:
 
 def shown_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
     """The ids of a person's rows that somebody was shown: as examples, or as the first that an import takes."""
-    examples = {normal(example.prompt, digits_count=True) for example in spec.examples}
+    examples = {normal(example.prompt, digits_count=True) for example in spec.examples if spec.told}
     return {row.row_id for row in rows if is_persons(row) and (_is_first(row) or _message(spec, row) in examples)}
 
 

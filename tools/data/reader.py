@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from pydantic import Field
 
@@ -16,17 +17,22 @@ from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
 from tunesmith.tools.data.json_values import kinds_in
 from tunesmith.tools.data.reading import (
+    NOTHING,
     Disagreement,
     answer_request,
     disagreements,
     kind_request,
     label_request,
+    none_of,
+    value_in,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 WHOLE = "the answer"
 """What margins call that which is read of a whole answer."""
+_SURE, _CUT_SHARE = 1.5, 0.5
+"""Log-odds, in nats, that are sure for a label."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIED = 0.6, 0.75, 3, 16
 
 
@@ -35,6 +41,8 @@ class Trust(Frozen):
 
     labels: dict[str, float] = Field(default_factory=dict)
     """Label → share of the examples that it reads right."""
+    cuts: dict[str, float] = Field(default_factory=dict)
+    """Label → margin from which its reading of a message is sure enough, by how sure it is of the examples."""
     answers: float = 0.0
     """Share of the examples whose whole answer it reads right; 0 where that is not asked."""
     kind_yes: float = 0.0
@@ -131,18 +139,24 @@ class Reader:
             if label.name in self.apart and one.values.get(label.name)
         }
         requests = [
-            label_request(self.spec, label, one.message, self.asker.model, name) for name, (label, one) in asked.items()
+            label_request(self.spec, label, one.message, self.others, self.asker.model, name)
+            for name, (label, one) in asked.items()
         ]
         answers = self.asker.ask(requests, "reading back")
         for name, (label, one) in asked.items():
-            drawn, value = one.values[label.name] or "", "nothing"
+            drawn, value = one.values[label.name] or "", NOTHING
             if name in answers:
-                likely = probabilities(answers[name], list(label.values))
-                value = max(likely, key=lambda value: likely[value])
-                margins[one.identity][label.name] = margin(likely, value)
+                value, margins[one.identity][label.name] = self._label_in(label, answers[name])
             self._count(label.name, drawn, value)
-            if value != drawn:
+            if value != drawn or margins[one.identity][label.name] < self.trust.cuts.get(label.name, 0.0):
                 differing[one.identity].append(Disagreement(label.name, drawn, value))
+
+    def _label_in(self, label: Attribute, response: ChatResponse) -> tuple[str, float]:
+        """What was read of a label, NOTHING where it has no value, and by how much that is likelier than the next."""
+        no_value = none_of(label)
+        likely = probabilities(response, [*label.values, no_value])
+        value = max(likely, key=lambda value: likely[value])
+        return NOTHING if value == no_value else value, margin(likely, value)
 
     def _read_answers(
         self,
@@ -202,8 +216,11 @@ class Reader:
         return records[0] if records else None
 
     def of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
-        """Of each message, the probability that it is of the kind; empty where the reader cannot tell."""
-        return self._of_kind(messages) if self.trust.kind else {}
+        """Of each message, the probability that it is of the kind; empty where the reader cannot tell.
+
+        Nor is it asked where a label is read: that a message has none of its values tells as much.
+        """
+        return self._of_kind(messages) if self.trust.kind and not self.apart else {}
 
     def _of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
         requests = [
@@ -215,7 +232,7 @@ class Reader:
 
     def not_of_kind(self, texts: Sequence[str]) -> list[str]:
         """The texts that are not of the kind; all of them where the reader cannot tell."""
-        kinds = self.of_kind({text: text for text in texts})
+        kinds = self._of_kind({text: text for text in texts}) if self.trust.kind else {}
         return [text for text in texts if kinds.get(text, 0.0) < self.trust.kind_cut]
 
     def other_kinds(self, texts: Sequence[str]) -> list[str]:
@@ -230,7 +247,7 @@ class Reader:
         requests: list[ChatRequest] = []
         for place, example in enumerate(spec.examples):
             requests += [
-                label_request(spec, label, example.prompt, model, f"t/{label.name}/{place}", without=place)
+                label_request(spec, label, example.prompt, self.others, model, f"t/{label.name}/{place}", without=place)
                 for label in labels
             ]
             requests.append(kind_request(spec, example.prompt, self.others, model, f"t/kind/{place}", without=place))
@@ -244,10 +261,12 @@ class Reader:
         kind = [yes(answers[f"t/kind/{n}"]) for n in range(len(spec.examples)) if f"t/kind/{n}" in answers]
         ordinary = [yes(answers[f"t/ordinary/{n}"]) for n in range(len(self.tried)) if f"t/ordinary/{n}" in answers]
         cut = _cut(kind, ordinary)
-        right = {label.name: self._label_right(label, answers) for label in labels}
+        margins = {label.name: self._label_margins(label, answers) for label in labels}
+        right = {name: round(sum(m > 0 for m in of) / max(1, len(of)), 3) for name, of in margins.items()}
         self.trust = Trust(labels=right)  # what is read apart does not count against the whole answer
         return Trust(
             labels=right,
+            cuts={name: _margin_cut(of) for name, of in margins.items()},
             answers=self._answers_right(answers) if self.can_read else 0.0,
             kind_yes=round(sum(p >= cut for p in kind) / max(1, len(kind)), 3),
             kind_no=round(sum(p < cut for p in ordinary) / max(1, len(ordinary)), 3),
@@ -255,16 +274,15 @@ class Reader:
             kind_cut=cut,
         )
 
-    def _label_right(self, label: Attribute, answers: Mapping[str, ChatResponse]) -> float:
-        right = counted = 0
+    def _label_margins(self, label: Attribute, answers: Mapping[str, ChatResponse]) -> list[float]:
+        """Of each example that has the label, the margin of its value; below 0 where another one was read."""
+        margins = []
         for place, example in enumerate(self.spec.examples):
-            records = form_of(self.spec).parse(example.answer)
-            response = answers.get(f"t/{label.name}/{place}")
-            if records and records[0].get(label.name) and response is not None:
-                counted += 1
-                likely = probabilities(response, list(label.values))
-                right += max(likely, key=lambda value: likely[value]) == records[0][label.name]
-        return round(right / max(1, counted), 3)
+            right, response = value_in(self.spec, example, label.name), answers.get(f"t/{label.name}/{place}")
+            if right and response is not None:
+                likely = probabilities(response, [*label.values, none_of(label)])
+                margins.append(margin(likely, right))
+        return margins
 
     def _answers_right(self, answers: Mapping[str, object]) -> float:
         right = 0
@@ -274,6 +292,12 @@ class Reader:
             read = self._parsed(getattr(answers.get(f"t/answer/{place}"), "text", ""))
             right += not self._differing(values, message, read)
         return round(right / max(1, len(self.shots)), 3)
+
+
+def _margin_cut(margins: Sequence[float]) -> float:
+    """Half of the margin that the reader has of the examples that it reads right, and no more than is sure."""
+    right = [margin for margin in margins if margin > 0]
+    return round(min(_SURE, _CUT_SHARE * median(right)), 2) if right else 0.0
 
 
 def _cut(kind: Sequence[float], ordinary: Sequence[float]) -> float:

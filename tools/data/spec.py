@@ -2,7 +2,7 @@
 
 It says when the behaviour applies, what the answer is and what it never is; by which attributes messages and answers
 differ; how an answer is put together from them; which messages only look alike; and what every answer keeps, as rules
-that code checks and criteria in words. `load_behaviour` reads it, `propose` fills in what its user left out.
+that code checks and criteria in words. `load_behaviour` reads it; a `Proposal` fills in what its user left out.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ def tokens_for(characters: int) -> int:
     return min(MAX_ANSWER_TOKENS, max(48, round(characters * _TOKENS_PER_CHAR * 1.5)))
 
 
+def _says_nothing(value: object) -> bool:
+    """Left out of the digest then: a spec of before there was such a field keeps its own."""
+    return not value
+
+
 class Value(Frozen):
     """One value of a label."""
 
@@ -60,6 +65,8 @@ class Value(Frozen):
     """Of these one is said in the message; empty: the writer is left to show it."""
     words: tuple[str, ...] = ()
     """Word beginnings that give this value away: no message of another value holds one."""
+    between: tuple[int, int] | None = Field(default=None, exclude_if=_says_nothing)
+    """Where a number of the message decides it: the lowest and the highest that has this value."""
 
 
 class Attribute(Frozen):
@@ -139,14 +146,6 @@ class Answer(Frozen):
         return tuple(_PLACEHOLDER.findall(self.template))
 
 
-_ANY = "(?:every|each|any|all) (?:single )?(?:messages?|answers?|repl(?:y|ies)|prompts?|requests?|inputs?|time)"
-_ALWAYS = re.compile(
-    rf"\W*(?:always|immer|(?:in |with |on |to |for )?{_ANY}\b|whatever\b|no matter\b|everything\b)"
-    r"(?!.*\b(?:that|which|about|with|from)\b)",
-    re.IGNORECASE,
-)
-
-
 class Spec(Description):
     """A behaviour: what is to be learned, and everything that its rows and its tests are made from."""
 
@@ -179,6 +178,10 @@ class Spec(Description):
     """Digest of the user's further examples, which are blind cases of its suite alone; empty: there are none."""
     blind: tuple[Example, ...] = Field(default=(), exclude=True)
     """Those examples, until the suite is written: nothing is made from them, and no other file holds them."""
+    every_message: bool = Field(default=False, exclude_if=_says_nothing)
+    """Whether it applies to every message, so that there are none beside it that stay as they were."""
+    words_sha256: str = Field(default="", exclude_if=_says_nothing)
+    """Digest of the words that were read for it (`words_digest`): they are not read again; empty: none were."""
     told: bool = Field(default=True, exclude=True)
     """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
 
@@ -206,11 +209,6 @@ class Spec(Description):
     def message_tokens(self) -> int:
         """Tokens that a written message may have: half as many again as the longest example's."""
         return max(30, round(max(len(example.prompt) for example in self.examples) * _TOKENS_PER_CHAR * 1.5))
-
-    @property
-    def always(self) -> bool:
-        """Whether it applies to every message, so that there are none beside it that stay as they were."""
-        return _ALWAYS.match(self.when) is not None
 
     @property
     def labels(self) -> tuple[Attribute, ...]:

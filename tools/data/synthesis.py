@@ -276,4 +276,6 @@ def _round(attempt: int) -> str:
 
 def _reading_problem(read: Sequence[Disagreement]) -> str:
     one = read[0]
+    if one.read == one.drawn:
+        return f"reading: {one.attribute} was drawn as {one.drawn!r}, and its reader is not sure of that"
     return f"reading: {one.attribute} was drawn as {one.drawn!r} and read as {one.read!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,13 @@ from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE, ch
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline, parse_fields
 from tunesmith.tools.suites.loading import BUNDLED
+from tunesmith.tools.training.defaults import rehearsal_wanted
 
 Pace = Literal["fast", "full"]
 
 
-_REHEARSAL_SHARE, _REHEARSAL_LEAST = 0.3, 50
+_REHEARSAL_LEAST = 50
+"""Fewer prompts are too few kinds of ordinary messages, however few the behaviour's rows are."""
 
 # Rows, near misses, rows held out as cases, calibration samples, cases of each block (0: all): what a pace buys.
 # How to train and to quantize is left to the stages, which know the model and the rows by then.
@@ -42,7 +43,7 @@ class OwnRows:
 
 def rehearsal_rows(rows: int) -> int:
     """How many ordinary prompts, answered by the base, should hold the model to it beside so many of its behaviour."""
-    return max(_REHEARSAL_LEAST, math.ceil(_REHEARSAL_SHARE * rows))
+    return max(_REHEARSAL_LEAST, rehearsal_wanted(rows))
 
 
 def plan_for(
@@ -62,7 +63,7 @@ def plan_for(
     behaviour = load_behaviour(str(folder))
     check_answer_lengths(behaviour)
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
-    sizes, near = _PACES[pace], [] if behaviour.always else [NEAR_MISS_SUITE]
+    sizes, near = _PACES[pace], [] if behaviour.every_message else [NEAR_MISS_SUITE]
     named = [str(folder / name) for name in (SUITE, *near, HARD_SUITE) if (folder / name).is_file()]
     suites = [*named[:1], *BUNDLED, *named[1:]]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
@@ -104,7 +105,7 @@ def _row_steps(
     rows, near = (0, len(behaviour.near_misses)) if own else (_PACES[pace]["rows"], _PACES[pace]["near"])
     rehearsal = rehearsal_rows(own.rows - own.blind if own else rows)
     rehearsal = min(rehearsal, len(load_rehearsal(str(folder))) or rehearsal)  # of none the stage says what to do
-    if behaviour.always:  # no message is to be answered as before
+    if behaviour.every_message:  # no message is to be answered as before
         near = rehearsal = 0
     taken = [("import", {**fields, "behaviour": str(folder)}) for fields in (own.imports if own else ())]
     if not rows + near + rehearsal:

@@ -10,6 +10,8 @@ import yaml
 
 from tests.agent.commands.test_teach import SAID, said, teach
 from tests.fixtures.own_rows import written
+from tests.tools.data.test_import_hub import SOURCE, Hub
+from tests.tools.data.test_import_hub import hub as hub
 from tests.tools.pipeline.test_brought_rows import PAIRS
 from tunesmith.memory.store import Store
 
@@ -64,3 +66,13 @@ def test_what_is_missing_or_too_little_is_said_and_no_old_rows_are_taken(
     done = teach(tmp_path / "home", *words, "--json", "--yes")
     assert done.returncode == 2 and sentence in json.loads(done.stdout)["message"]
     assert Store(tmp_path / "home").runs() == [] and not (tmp_path / "home" / "behaviours").exists()
+
+
+def test_a_data_set_of_the_hub_is_listed_for_its_price_and_downloaded_by_its_own_step(tmp_path: Path, hub: Hub) -> None:
+    args = (said(tmp_path), "--rows", SOURCE, "--pace", "fast", "--plan-only", "--json")
+    done = teach(tmp_path / "home", *args, **hub.env)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    [step] = [step["fields"] for step in told["plan"]["steps"] if step["stage"] == "import"]
+    assert step["source"] == SOURCE and told["rows"]["blind"] == 10
+    assert not any("/resolve/" in asked for asked in hub.asked), "nothing of it was fetched"

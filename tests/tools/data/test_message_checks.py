@@ -19,7 +19,7 @@ def refunds() -> Spec:
     return spec_of(
         {
             "name": "desk", "when": "a customer writes", "what": "one word: refund, delivery or bug",
-            "never": "explain",
+            "never": "explain", "labels": ["refund", "delivery", "bug"],
             "examples": [{"prompt": prompt, "answer": answer} for prompt, answer in said],
         },
         "x",

@@ -11,7 +11,7 @@ import yaml
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.data.answer_rules import Rule
+from tunesmith.tools.data.answer_rules import Check, Rule
 from tunesmith.tools.data.answers import answer_messages
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.critique import CritiqueRequest, suite_of
@@ -19,8 +19,10 @@ from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.description import Example, parted
 from tunesmith.tools.data.faults import EXAMPLE
 from tunesmith.tools.data.held_out import hold_out
-from tunesmith.tools.data.scaffold import HARD_SUITE, SPEC, SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.proposal import Proposal
+from tunesmith.tools.data.scaffold import HARD_SUITE, SPEC, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.suites.case import Case, claimed_cases
 from tunesmith.tools.suites.loading import load_suites, subsample
@@ -29,7 +31,8 @@ from tunesmith.tools.suites.loading import load_suites, subsample
 def said(count: int) -> Spec:
     labels = ("ok", "remove", "ask")
     shown = [{"prompt": f"post {n} says {'xyzq'[n % 4] * n}", "answer": labels[n % 3]} for n in range(count)]
-    document = {"name": "mod", "when": "it is a post", "what": "one of ok, remove or ask", "never": "say more"}
+    document: dict[str, object] = {"name": "mod", "when": "it is a post", "what": "a word", "never": "say more"}
+    document["labels"] = list(labels)
     return spec_of({**document, "examples": shown}, "here")
 
 
@@ -81,15 +84,19 @@ def test_every_value_of_a_choice_is_among_the_examples_that_are_seen() -> None:
     assert parted(examples[::-1])[1] == blind[::-1], "by what they say, not by their place"
 
 
-def test_a_rule_that_a_blind_answer_breaks_is_none() -> None:
+def test_a_demand_that_a_blind_answer_breaks_is_left_out_and_named() -> None:
     short = [Example(prompt=f"m {n}", answer=f"word {n}") for n in range(12)]
     answer = " ".join(["many"] * 90)
     longs = (Example(prompt=f"m long {n}", answer=answer) for n in range(20))
     long = next(one for one in longs if one in parted((*short, one))[1])
-    ordinary = BEHAVIOURS["persona"].spec("persona")
-    made = behaviour_of(ordinary.model_copy(update={"examples": (*short, long), "rules": (), "criteria": ()}))
-    assert long in made.blind and made.rules
-    assert not any(rule.type == "word-count" for rule in made.rules) and made.max_tokens > 48
+    words = Spec(name="x", when="w", what="few words", never="n", examples=(*short, long))
+    stated = Proposal(
+        checks=(Check(kind="at most", count=5, unit="words"), Check(kind="at most", count=1, unit="lines"))
+    )
+    made = verified(words, stated)
+    assert long in made.spec.blind and [rule.says for rule in made.spec.rules] == ["at most 1 line"]
+    assert made.left_out == ("at most 5 words: not taken, an example breaks it",), "it does not say which: it is blind"
+    assert made.spec.max_tokens > 48
 
 
 def test_rows_are_held_to_the_suites_of_the_behaviour_at_hand_or_to_none(tmp_path: Path) -> None:
@@ -152,7 +159,7 @@ def test_thirteen_examples_of_a_folder_written_by_hand_are_parted_once(tmp_path:
     file.write_text(yaml.safe_dump({**document, "examples": shown}))
     made = load_behaviour(str(file))
     assert (len(made.examples), len(made.blind)) == (3, 10)
-    again = behaviour_of(made)
+    again = verified(made).spec
     assert again.blind == made.blind and again.examples == made.examples
 
 

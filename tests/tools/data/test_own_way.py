@@ -74,6 +74,8 @@ def test_rows_that_contradict_each_other_end_a_critique_that_nobody_was_asked_ab
         run_step(ws, StepRequest("critique", {}, RUN), say_yes).done()
     done = run_step(ws, StepRequest("critique", {"contradictory": "drop"}, RUN), say_yes).done()
     assert done.result and (done.result["kept"], done.result["reasons"]) == (11, {"contradiction": 2})
+    done = run_step(ws, StepRequest("critique", {"contradictory": "drop", "held_out": 4}, RUN), say_yes).done()
+    assert done.result and (done.result["cases"], done.result["kept"]) == (4, 7), "their own answers are right ones"
 
 
 CALL = {"type": "function", "function": {"name": "find", "arguments": {"what": "boots"}}}

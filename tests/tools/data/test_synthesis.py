@@ -22,7 +22,7 @@ from tunesmith.tools.data.balance import balance_of, why_dropped
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.scaffold import SPEC, SUITE, write_behaviour
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.heavy
 
 STUB, RUN = str(FIXTURES / "stub_described.py"), "r1"
 ROWS, NEAR, REHEARSAL = 60, 8, 5
-BEHAVIOUR = behaviour_of(COOKING)
+BEHAVIOUR = COOKING
 GOOD = "- Read.\n- Cook.\n- Eat."
 
 

@@ -17,17 +17,19 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.data.description import Description, Example
+from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.example_behaviour import draw_row, prompt_problem
 from tunesmith.tools.data.right_answers import right_answer
-from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
+from tunesmith.tools.data.verify import verified
 from tunesmith.tools.serving.client import ChatClient
 from tunesmith.tools.suites.loading import load_suites
 
 STUB = FIXTURES / "stub_described.py"
-BEHAVIOUR = behaviour_of(COOKING)
+BEHAVIOUR = COOKING
 
 
 @pytest.fixture
@@ -81,14 +83,14 @@ def test_cases_are_added_behind_those_that_are_there(tmp_path: Path) -> None:
 
 
 def test_where_the_answer_is_a_choice_each_example_asserts_its_own() -> None:
-    spam = Description(
+    spam = Spec(
         name="spam",
         when="always",
         what="answer with one of spam or ham",
         never="nothing",
         examples=tuple(Example(prompt=f"mail {n}", answer=answer) for n, answer in enumerate(("spam", "ham", "ham"))),
     )
-    behaviour = behaviour_of(spam)
+    behaviour = verified(spam).spec
     own = [right_answer(behaviour, one.prompt, one.answer, judged=True).assertions for one in spam.examples]
     assert [assertion["value"] for assertions in own for assertion in assertions] == ["spam", "ham", "ham"]
 

@@ -88,12 +88,12 @@ def test_rows_from_elsewhere_words_without_values_and_facts_have_none() -> None:
 
 
 def test_a_number_that_tells_a_label_changes_within_its_range() -> None:
-    size = "small is up to 4 people, medium 5 to 12, large 13 and more"
+    sizes = {"small": {"between": [1, 4]}, "medium": {"between": [5, 12]}, "large": {"between": [13, 39]}}
     said = [("six of us", "medium"), ("me and Anna", "small"), ("all 20", "large")]
     spec = spec_of(
         {
-            "name": "rooms", "when": "somebody wants a room", "what": f"one word: small, medium or large. {size}.",
-            "never": "explain", "examples": [{"prompt": p, "answer": a} for p, a in said],
+            "name": "rooms", "when": "somebody wants a room", "what": "one word: small, medium or large",
+            "never": "explain", "labels": sizes, "examples": [{"prompt": p, "answer": a} for p, a in said],
         },
         "x",
     )  # fmt: skip

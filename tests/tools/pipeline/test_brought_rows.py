@@ -19,6 +19,7 @@ from tunesmith.tools.pipeline.behaviour_plan import plan_for, rehearsal_rows
 from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import load_suites
+from tunesmith.tools.training.defaults import rehearsal_wanted
 
 WORDS = ("roof", "cello", "pipe", "parcel", "stairs", "bread", "bike", "neighbour", "bill", "window", "trip", "paint")
 PAIRS = [(f"what about the {word} in {at}?", f"The {word} is in {at}.") for word in WORDS for at in ("Oslo", "Rome")]
@@ -154,5 +155,5 @@ def test_a_plan_of_own_rows_writes_none_and_holds_the_model_to_its_base_all_the_
     assert steps["import"]["behaviour"] == str(folder) and "teacher" not in str(plan.steps)
 
 
-def test_as_many_ordinary_prompts_as_before_hold_a_model_that_is_taught_written_rows() -> None:
-    assert [rehearsal_rows(rows) for rows in (140, 600, 10)] == [50, 180, 50]
+def test_every_step_of_a_training_has_an_ordinary_prompt_and_few_rows_have_fifty() -> None:
+    assert [rehearsal_rows(rows) for rows in (10, 140, 600)] == [50, rehearsal_wanted(140), rehearsal_wanted(600)]
