@@ -15,13 +15,8 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
-<<<<<<< HEAD
-from tunesmith.agent.queries.answer import Proposed
-from tunesmith.agent.queries.registry import Request
-=======
-from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.agent.queries.answer import Context, Proposed
->>>>>>> queries
+from tunesmith.agent.queries.registry import Request
 from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
