@@ -6,7 +6,7 @@ from tunesmith.agent.driver import talk
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_answer import TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.answer import Answer, Context, ordinary
+from tunesmith.agent.queries.answer import Answer, ordinary
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.one_case import CaseQuery
 from tunesmith.agent.queries.registry import Request, answer, tool_of

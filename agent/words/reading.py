@@ -18,6 +18,8 @@ from tunesmith.memory.records import ASIDE_RUNS, Run
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
 _NEAREST, _LIKELY = 3, 12
+_BEHIND_A_YES = 0.7
+"""From which probability an order is taken: it is priced and asked about, and each of its words was taken."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if")
 
 
@@ -68,7 +70,7 @@ class Reader:
     def __init__(self) -> None:
         """Load both; about 0.2 s. Raises NoEncoder where the package with the weights is not installed."""
         self.head = Head.load()
-        self._encoder = Encoder(self.head.low)
+        self._encoder = Encoder()
 
     def read(self, said: str, context: Context, label: str = "") -> Reading:
         """Read a sentence; with a label as what that label means, which is then sure."""
@@ -79,7 +81,9 @@ class Reader:
             return self._as(Guess(label, 1.0), True, slots, context)
         guesses = _possible(self.head.guesses(self._encoder.embed([canonical(slots)])[0], slots), context)
         by_kind = kinds(guesses)
-        found = self._as(by_kind[0], by_kind[0].probability >= self.head.threshold, slots, context)
+        behind_a_yes = by_kind[0].label.startswith(("do.", "plan.", "want"))
+        least = min(self.head.threshold, _BEHIND_A_YES) if behind_a_yes else self.head.threshold
+        found = self._as(by_kind[0], by_kind[0].probability >= least, slots, context)
         nearest = tuple(self.head.examples[one.label][0] for one in by_kind[:_NEAREST])
         return replace(found, likely=tuple(one.label for one in guesses[:_LIKELY]), nearest=nearest)
 

@@ -1,20 +1,39 @@
-"""What the reader is trained from: the sentences in intents/, and what is known of each label without training.
+"""Train the head from the sentences in intents/: `make words`, some minutes on two cores, the same every time.
 
-The training itself is `training_job`, which needs torch: `make words`.
+Softmax regression with an L2 penalty by L-BFGS. One sentence in five is left out of a first training, which prints what
+it gets right of them and from which probability on; a second one learns from all.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
+from tunesmith.agent.words.encoder import WIDTH, Encoder
+from tunesmith.agent.words.intent import canonical, flags_of, kind_of
 from tunesmith.agent.words.lexicon import words_of
-from tunesmith.agent.words.slots import empty_words
+from tunesmith.agent.words.slots import empty_words, slots_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+THRESHOLD = 0.8
+"""From which probability of a kind the head answers by itself: of the project's own sentences 1.5 in 100 are wrong."""
+_PENALTY, _STEPS = 3e-6, 90
+_LEFT_OUT = 5
 
 _SHARED_BY, _OFTEN = 2, 5
 """How many sentences of a label hold a word that belongs to how it is said; more where texts are looked for."""
@@ -57,3 +76,100 @@ def own_words(sentences: Mapping[str, Sequence[str]]) -> dict[str, str]:
         if words := sorted(word for word, n in count.items() if n >= least and not word.isdigit()):
             found[label] = " ".join(words)
     return found
+
+
+def fitted(x: Floats, y: NDArray[np.int64], classes: int) -> Floats:
+    """The weights of the softmax layer and its bias: classes × (features + 1)."""
+    import numpy as np
+    from scipy.optimize import minimize
+
+    wanted = np.zeros((len(y), classes), np.float32)
+    wanted[np.arange(len(y)), y] = 1.0
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        w = flat.reshape(classes, -1).astype(np.float32)
+        likely = likelihood(x, w)
+        error = (likely - wanted) / len(y)
+        gradient = np.hstack([error.T @ x + _PENALTY * w[:, :-1], error.sum(axis=0)[:, None]])
+        surprise = -np.log(np.maximum((likely * wanted).sum(axis=1), 1e-12)).mean()
+        return float(surprise) + 0.5 * _PENALTY * float((w[:, :-1] ** 2).sum()), gradient.ravel().astype(np.float64)
+
+    start = np.zeros(classes * (x.shape[1] + 1))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS, "maxcor": 6})
+    weights: Floats = found.x.reshape(classes, -1).astype(np.float32)
+    return weights
+
+
+def likelihood(x: Floats, w: Floats) -> Floats:
+    """The probability of each class for each row."""
+    import numpy as np
+
+    scores = x @ w[:, :-1].T + w[:, -1]
+    likely: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    return likely
+
+
+def features(said: Sequence[str], cache: Path | None) -> Floats:
+    """The embedding and the flags of each sentence. A cache keeps embeddings between trainings."""
+    import numpy as np
+
+    slots = [slots_of(one) for one in said]
+    plain = [canonical(one) for one in slots]
+    known = dict(np.load(cache)) if cache and cache.exists() else {}
+    keys = [hashlib.sha256(one.encode()).hexdigest()[:24] for one in plain]
+    lacking = {key: text for key, text in zip(keys, plain, strict=True) if key not in known}
+    known |= zip(lacking, Encoder().embed(list(lacking.values())), strict=True)
+    if cache and lacking:
+        np.savez(cache, **known)  # type: ignore[arg-type]
+    embedded = np.stack([known[key] for key in keys]).astype(np.float32)
+    return np.hstack([embedded, np.stack([flags_of(one) for one in slots])])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, print what sentences that were left out say, write the head."""
+    import numpy as np
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(str(source("head.npz"))))
+    parser.add_argument("--cache", type=Path, help="where embeddings are kept between trainings")
+    args = parser.parse_args(argv)
+    sentences = intents()
+    labels = sorted(sentences)
+    said = [(label, one) for label in labels for one in sentences[label]]
+    x, y = features([one for _, one in said], args.cache), np.array([labels.index(label) for label, _ in said])
+    mean, spread = x[:, :WIDTH].mean(axis=0), x[:, :WIDTH].std(axis=0) * WIDTH**0.5
+    x[:, :WIDTH] = (x[:, :WIDTH] - mean) / spread
+    unseen = np.array([int(hashlib.sha256(one.encode()).hexdigest(), 16) % _LEFT_OUT == 0 for _, one in said])
+    _examine(likelihood(x[unseen], fitted(x[~unseen], y[~unseen], len(labels))), y[unseen], labels)
+    w = fitted(x, y, len(labels))
+    own = w[:, :WIDTH] / spread  # the spread and the mean go into the weights and the bias
+    weights, bias = np.hstack([own, w[:, WIDTH:-1]]), w[:, -1] - own @ mean
+    scales = np.maximum(np.abs(weights).max(axis=1), 1e-12) / 127
+    about = {"labels": labels, "threshold": THRESHOLD, "fingerprint": fingerprint(), "examples": sentences,
+             "own_words": own_words(sentences)}  # fmt: skip
+    raw = np.frombuffer(json.dumps(about, ensure_ascii=False, sort_keys=True).encode(), np.uint8)
+    rounded = np.round(weights / scales[:, None]).astype(np.int8)
+    np.savez_compressed(
+        args.out, about=raw, bias=bias.astype(np.float32), weights=rounded, scales=scales.astype(np.float32)
+    )
+    print(f"{args.out}: {args.out.stat().st_size / 1024:.0f} KiB")
+    return 0
+
+
+def _examine(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> None:
+    """Print how many kinds are right of sentences that were not learned from."""
+    import numpy as np
+
+    kinds = [kind_of(label) for label in labels]
+    names = sorted(set(kinds))
+    by_kind = likely @ np.array([[kind == name for name in names] for kind in kinds], np.float32)
+    right = by_kind.argmax(axis=1) == np.array([names.index(kinds[i]) for i in y])
+    print(f"of {len(y)} unseen sentences: label {np.mean(likely.argmax(1) == y):.1%}, kind {np.mean(right):.1%} right")
+    for at in (0.9, 0.8, 0.7, 0.6, 0.5):
+        answered = by_kind.max(axis=1) >= at
+        print(f"  from {at}: answers {np.mean(answered):.1%}, of those wrong {1 - np.mean(right[answered]):.1%}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

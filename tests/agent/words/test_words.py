@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic.fields import FieldInfo
 
 from tests.bench.reading import context_of, verdict
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import edits_of, order_of
+from tunesmith.agent.words.assignments import info_of, known_fields
 from tunesmith.agent.words.encoder import Encoder
 from tunesmith.agent.words.reading import Context, content_of, read, reader
 from tunesmith.agent.words.requests import Asked, request_of
 from tunesmith.agent.words.slots import slots_of
-from tunesmith.agent.words.training import fingerprint, intents, own_words
+from tunesmith.agent.words.training import fingerprint, intents, own_words, source
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.tools.pipeline import catalog
 
@@ -96,6 +98,21 @@ def test_every_word_of_an_order_counts(stage: str, said: str, unread: tuple[str,
 def test_a_statement_about_the_plan_is_no_edit(said: str) -> None:
     found = read(said, Context(planned=PLANNED))
     assert not (found.sure and found.label in ("plan.set", "plan.without")), found
+
+
+def test_the_words_name_what_there_is() -> None:
+    page = yaml.safe_load(source("lexicon.yaml").read_text(encoding="utf-8"))
+    assert set(page["stages"]) == set(catalog.BY_NAME)
+    assert set(page["fields"]) <= set(known_fields()) and set(page["choices"]) <= set(known_fields())
+    for field, options in page["choices"].items():
+        allowed = get_args(known_info(field).annotation)
+        assert not allowed or set(options) <= {str(one) for one in allowed} | {"down_proj", "o_proj", "measured"}, field
+
+
+def known_info(field: str) -> FieldInfo:
+    info = info_of(field)
+    assert info is not None
+    return info
 
 
 NUMBERS = {
