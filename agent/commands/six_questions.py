@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import Check
-from tunesmith.tools.data.answer_shape import WRITTEN, Shape, fitted, json_shape
+from tunesmith.tools.data.answer_shape import fitted
 from tunesmith.tools.data.faults import other_language
+from tunesmith.tools.data.json_examples import json_examples
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.spec import Kind, Spec, Value
-from tunesmith.tools.data.verify import pairs_of, shape_of, verified
+from tunesmith.tools.data.verify import parts_of, verified
 
 _FORMS = ("label", "template", "free")
 _KINDS: dict[str, Kind] = {"copied": "copied", "words": "text"}
@@ -54,9 +55,14 @@ def _applies(spec: Spec, proposal: Proposal) -> list[Question]:
     return [Question("Does it apply to every message, or to some? every / [some]", take)]
 
 
+def _is_open(spec: Spec, proposal: Proposal) -> bool:
+    """Whether nobody said yet what the answers are made of, and the examples do not show it by themselves."""
+    fixed = len({example.answer for example in spec.examples}) == 1
+    return not (proposal.shapes or json_examples(spec.examples) or fixed)
+
+
 def _form(spec: Spec, proposal: Proposal) -> list[Question]:
-    answers = [example.answer for example in spec.examples]
-    if proposal.shapes or json_shape(answers) is not None or len(set(answers)) == 1:
+    if not _is_open(spec, proposal):
         return []
 
     def take(before: Proposal, text: str) -> Proposal:
@@ -70,7 +76,7 @@ def _form(spec: Spec, proposal: Proposal) -> list[Question]:
 
 def _template(spec: Spec, proposal: Proposal) -> list[Question]:
     answers = [example.answer for example in spec.examples]
-    if proposal.shapes or json_shape(answers) is not None or len(set(answers)) == 1:
+    if not _is_open(spec, proposal):
         return []
 
     def take(before: Proposal, text: str) -> Proposal:
@@ -90,18 +96,11 @@ def _template(spec: Spec, proposal: Proposal) -> list[Question]:
 
 
 def _parts(spec: Spec, proposal: Proposal) -> list[Question]:
-    shape = shape_of(spec, proposal)
-    if shape == WRITTEN:
-        return []
     return [
-        _part(name, _seen(spec, shape, name), proposal)
-        for name in shape.names
+        _part(name, list(dict.fromkeys(value for _, value in pairs if value is not None)), proposal)
+        for name, pairs in parts_of(spec, proposal).items()
         if not proposal.part(name).values and proposal.part(name).kind in (None, "label")
     ]
-
-
-def _seen(spec: Spec, shape: Shape, name: str) -> list[str]:
-    return list(dict.fromkeys(value for _, value in pairs_of(spec, shape, name) if value is not None))
 
 
 def _part(name: str, seen: list[str], proposal: Proposal) -> Question:

@@ -113,7 +113,7 @@ async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefiniti
 
 @cache
 def _descriptions() -> dict[str, str]:
-    return {name: inspect.getdoc(REQUESTS[kind]) or "" for name, kind in TOOLS.items()}
+    return {name: f"{kind.replace('_', ' ')}: {inspect.getdoc(REQUESTS[kind])}" for name, kind in TOOLS.items()}
 
 
 def _within(tools: list[ToolDefinition], first: Sequence[set[str]], window: history.Window) -> list[ToolDefinition]:

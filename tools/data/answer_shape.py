@@ -1,12 +1,11 @@
 """What answers are made of, as data: their fixed text and their slots, by the examples alone and in any language.
 
-JSON objects give their keys. A template is stated, and fitted here; or it is what the answers have in common, where it
-is known how many parts differ. Not covered: what a part means, and whether what answers share is meant or chance.
+A template is stated, and fitted here; or it is what the answers have in common, where it is known how many parts
+differ. Not covered: JSON (`json_examples`), what a part means, and whether what answers share is meant or chance.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -29,11 +28,11 @@ class Shape:
     """How the answers are made, and the slots' values in each example."""
 
     form: str
-    """written, json, text or lines, as `Answer.form`."""
+    """written, text or lines, as `Answer.form`."""
     template: str
     names: tuple[str, ...]
     records: tuple[tuple[dict[str, str | None], ...], ...]
-    """Of each example its records: one for text and json, some for lines, none where it shows `otherwise`."""
+    """Of each example its records: one for text, some for lines, none where it shows `otherwise`."""
     otherwise: str = ""
 
 
@@ -43,35 +42,6 @@ WRITTEN = Shape("written", "", (), ())
 def slots_of(template: str) -> tuple[str, ...]:
     """The names of a template's slots, each once; one that comes again holds the same."""
     return tuple(dict.fromkeys(_SLOT.findall(template)))
-
-
-# JSON
-
-
-def json_shape(answers: Sequence[str]) -> Shape | None:
-    """The keys of answers that are all JSON objects, with what stands under them; None where one is none.
-
-    Objects that are nested, or whose keys differ, are WRITTEN: their values cannot be drawn.
-    """
-    try:
-        values = [json.loads(answer) for answer in answers]
-    except (ValueError, RecursionError):
-        return None
-    if not all(isinstance(value, dict) and value for value in values):
-        return None
-    names = tuple(dict.fromkeys(name for value in values for name in value))
-    flat = all(v is None or isinstance(v, str | int | float | bool) for value in values for v in value.values())
-    named = all(re.fullmatch(r"[^\W\d]\w*", name) for name in names)
-    if not flat or not named or any(tuple(value) != names for value in values):
-        return WRITTEN
-    records = tuple(
-        ({name: None if value[name] is None else _as_text(value[name]) for name in names},) for value in values
-    )
-    return Shape("json", "", names, records)
-
-
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 # A template that is stated

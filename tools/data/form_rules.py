@@ -28,7 +28,8 @@ def criteria_of(spec: Spec) -> tuple[str, ...]:
         if not attribute.shown:
             continue
         if attribute.kind == "label" and any(value.means for value in attribute.values.values()):
-            meanings = "; ".join(f"{name}: {value.means}" for name, value in attribute.values.items())
+            told = (f"{name}: {value.means}" if value.means else name for name, value in attribute.values.items())
+            meanings = "; ".join(told)
             criteria.append(f"{attribute.name} fits the message ({meanings})")
         elif attribute.kind in ("copied", "text"):
             means = f" ({attribute.means})" if attribute.means else ""

@@ -22,7 +22,8 @@ from tunesmith.tools.data.spec import Kind, Value
 class Part(Frozen):
     """A part of the answer that differs from message to message."""
 
-    name: Annotated[str, Field(pattern=r"^[^\W\d]\w*$", max_length=40)]
+    name: Annotated[str, Field(pattern=r"^[^\W\d]\w*(?:\.[^\W\d]\w*)*$", max_length=80)]
+    """Of a part within an object its path, as items.price."""
     means: str = ""
     kind: Kind | None = None
     """None: by the format of its values in the examples."""

@@ -15,14 +15,16 @@ from pydantic import ValidationError
 from rapidfuzz import fuzz
 
 from tunesmith.tools.data.answer_rules import Check
-from tunesmith.tools.data.answer_shape import WRITTEN, Shape, fitted, json_shape
+from tunesmith.tools.data.answer_shape import fitted
 from tunesmith.tools.data.candidates import yes
+from tunesmith.tools.data.json_examples import json_examples
+from tunesmith.tools.data.part_kinds import VALUES_MAX, Pairs, copied, format_of
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.ranges import numbers_in
 from tunesmith.tools.data.reading import kind_request
-from tunesmith.tools.data.spec import Spec, Value
+from tunesmith.tools.data.spec import Kind, Spec, Value
 from tunesmith.tools.data.typed_values import holds
-from tunesmith.tools.data.verify import VALUES_MAX, Pairs, copied, format_of, pairs_of, shape_of
+from tunesmith.tools.data.verify import parts_of
 from tunesmith.tools.data.word_questions import (
     NUMBER,
     TEXT,
@@ -121,20 +123,18 @@ class _Reader:
     def _formed(self, proposal: Proposal) -> Proposal:
         """The proposal with the form of the answers and their parts; free text where no form gives the examples."""
         answers = [example.answer for example in self.spec.examples]
-        if not self.stated.shapes and json_shape(answers) is None and len(set(answers)) > 1:
+        as_json = bool(json_examples(self.spec.examples))
+        if not self.stated.shapes and not as_json and len(set(answers)) > 1:
             if self._listed(answers):
                 proposal = proposal.model_copy(update={"template": "{label}", "parts": (Part(name="label"),)})
             elif template := self._template(answers):
                 proposal = proposal.model_copy(update={"template": template})
             else:
                 return proposal.model_copy(update={"form": "written"})
-        shape = shape_of(self.spec, proposal)
-        if shape == WRITTEN:
-            return proposal
-        parts = self._parts(shape, proposal)
-        if shape.form == "json" or any(part.kind != "text" for part in parts):
+        parts = self._parts(parts_of(self.spec, proposal), proposal)
+        if as_json or any(part.kind != "text" for part in parts):
             return proposal.model_copy(update={"parts": parts})
-        begins, ends = (shape.template.split(brace)[place] for brace, place in (("{", 0), ("}", -1)))
+        begins, ends = (proposal.template.split(brace)[place] for brace, place in (("{", 0), ("}", -1)))
         frame = [Check(kind="begins with", text=begins)] if begins.strip() else []
         frame += [Check(kind="ends with", text=ends)] if ends.strip() else []
         checks = dict.fromkeys((*proposal.checks, *frame))
@@ -170,24 +170,24 @@ class _Reader:
 
     # Its parts
 
-    def _parts(self, shape: Shape, proposal: Proposal) -> tuple[Part, ...]:
+    def _parts(self, pairs: Mapping[str, Pairs], proposal: Proposal) -> tuple[Part, ...]:
         """Each part with its kind, by what its values in the examples show; of a choice its values."""
-        parts, pairs = [], {name: pairs_of(self.spec, shape, name) for name in shape.names}
-        for name in shape.names:
-            part, seen = proposal.part(name), [value for _, value in pairs[name] if value is not None]
-            odd = odd_value(pairs[name])
-            if odd and not part.missing and holds(self._words, odd):
-                part = part.model_copy(update={"missing": odd})
-            rest = [(message, value) for message, value in pairs[name] if value != part.missing]
-            if not part.kind and not part.values:
-                label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
-                typed = format_of(part, list(dict.fromkeys(v for _, v in rest if v)), verbatim=copied(rest))
-                kind = "label" if label else typed or ("copied" if copied(rest) else "text")
-                part = part.model_copy(update={"kind": kind})
-            parts.append(part)
+        parts = [self._part(proposal.part(name), pairs[name], proposal) for name in pairs]
         labels = self._values([p for p in parts if p.kind == "label" and not p.values and not proposal.labels], pairs)
         parts = [part.model_copy(update={"values": labels.get(part.name, part.values)}) for part in parts]
         return tuple(self._ranged(part, pairs[part.name]) for part in parts)
+
+    def _part(self, part: Part, pairs: Pairs, proposal: Proposal) -> Part:
+        seen = [value for _, value in pairs if value is not None]
+        if (odd := odd_value(pairs)) and not part.missing and holds(self._words, odd):
+            part = part.model_copy(update={"missing": odd})
+        rest = [(message, value) for message, value in pairs if value not in (part.missing, None)]
+        if part.kind or part.values:
+            return part
+        label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
+        typed = format_of(part, list(dict.fromkeys(v for _, v in rest if v)), verbatim=copied(rest))
+        kind: Kind = "label" if label else typed or ("copied" if copied(rest) else "text")
+        return part.model_copy(update={"kind": kind})
 
     def _values(self, labels: Sequence[Part], pairs: Mapping[str, Pairs]) -> dict[str, dict[str, Value]]:
         """The values of each label: those of the examples, and those that stand in the user's words."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -18,38 +17,24 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule, rule_of
-from tunesmith.tools.data.answer_shape import WRITTEN, Shape, aligned, fitted, json_shape
+from tunesmith.tools.data.answer_shape import WRITTEN, Shape, aligned, fitted
 from tunesmith.tools.data.description import Example, parted
 from tunesmith.tools.data.example_checks import example_problems
 from tunesmith.tools.data.faults import may_be_in, other_language
 from tunesmith.tools.data.form_rules import criteria_of, form_rules
+from tunesmith.tools.data.json_examples import LACKS, Found, NotExpressed, as_text, json_examples, leaves, tree
 from tunesmith.tools.data.json_values import json_object
-from tunesmith.tools.data.proposal import Part, Proposal
+from tunesmith.tools.data.part_kinds import COPIED_FORMATS, Notes, attribute_of
+from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.similarity import normal
-from tunesmith.tools.data.spec import ATTRIBUTES_MAX, TYPED, Answer, Attribute, Kind, Spec, Value
-from tunesmith.tools.data.typed_values import WEEKDAYS, holds
+from tunesmith.tools.data.spec import ATTRIBUTES_MAX, Answer, Attribute, Spec
 
-_COPIED_SHARE = 0.75
-"""Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
-_ABSENT_SHARES = (0.15, 0.35)
-VALUES_MAX = 20
 TOPIC = "topic"
 """Of messages that no other attribute makes different."""
-_COPIED_FORMATS: Mapping[Kind, str] = {
-    "email": r"[\w.+-]+@[\w-]+\.[\w.-]+",
-    "url": r"https?://\S+|www\.\S+",
-    "amount": r"\d+\.\d\d",
-    "digits": r"\d+",
-    "phone": r"\+?\d[\d /()-]{6,}\d",
-}
-_FORMATS: Mapping[Kind, str] = {
-    **_COPIED_FORMATS, "time": r"\d\d:\d\d", "date": r"\d{4}-\d\d-\d\d", "number": r"-?\d+(?:[.,]\d+)?",
-}  # fmt: skip
-"""How a typed value is written in an answer; those before `time` as the message writes it."""
 
 
-Pairs = Sequence[tuple[str, str | None]]
-"""(message, value) of a part in each record of the examples; None where it is missing."""
+Records = Sequence[Mapping[str, str | None]]
+"""What the answers of the examples say, part by part; of a list each line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +45,13 @@ class Verified:
     left_out: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Notes:
-    """What is left out while a proposal is looked through."""
-
-    sentences: list[str] = field(default_factory=list)
-
-    def add(self, sentence: str) -> None:
-        if sentence not in self.sentences:
-            self.sentences.append(sentence)
-
-
 def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     """The spec with all that its file leaves out: as proposed where the examples bear it out; what the file says stays.
 
     From thirteen examples on ten are set aside as blind cases, and nothing is concluded from them. Raises BadInput for
     answers with more fields than are taken.
     """
-    proposal, notes = proposal or Proposal(), _Notes()
+    proposal, notes = proposal or Proposal(), Notes()
     made, blind = _without_blind(spec)
     if not made.attributes and made.answer == Answer():
         made = _formed(made, proposal, notes)
@@ -132,22 +106,23 @@ def _without_blind(spec: Spec) -> tuple[Spec, tuple[Example, ...]]:
 # Form and attributes
 
 
-def _formed(spec: Spec, proposal: Proposal, notes: _Notes) -> Spec:
+def _formed(spec: Spec, proposal: Proposal, notes: Notes) -> Spec:
     """The spec with its answer's form and attributes: written by a model where no other form gives the examples."""
-    shape = shape_of(spec, proposal, notes)
+    objects = json_examples(spec.examples) if proposal.form != "written" else []
+    answer: dict[str, object] = {"form": "json"}
+    if objects:
+        attributes = _of_json(objects, proposal, notes)
+    elif (shape := shape_of(spec, proposal, notes)) == WRITTEN:
+        attributes = []
+    else:
+        attributes = _of_shape(spec, shape, proposal, notes)
+        answer = {"form": shape.form, "template": shape.template, "otherwise": shape.otherwise}
+        answer["needs"] = _needs(shape, attributes)
     written = spec.model_copy(update={"attributes": (_topic(),)})
-    if shape.form == "written":
+    if not attributes:
         return written
-    if len(shape.names) > ATTRIBUTES_MAX:
-        many = len(shape.names)
-        raise BadInput(f"the answers have {many} fields, at most {ATTRIBUTES_MAX} are taken; leave some out")
-    attributes = _apart([_attribute(spec, shape, proposal.part(n), proposal, notes) for n in shape.names], shape, notes)
-    attributes = [_absent_by_label(shape, attribute, attributes) for attribute in attributes]
     fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in attributes)
-    if fixed and shape.form != "lines":
-        attributes.append(_topic())
-    answer: dict[str, object] = {"form": shape.form, "template": shape.template, "otherwise": shape.otherwise}
-    answer["needs"] = _needs(shape, attributes)
+    attributes += [_topic()] if fixed and answer["form"] != "lines" else []
     try:
         made = Spec.model_validate({**spec.model_dump(), "attributes": attributes, "answer": answer})
     except ValidationError as error:
@@ -159,16 +134,41 @@ def _formed(spec: Spec, proposal: Proposal, notes: _Notes) -> Spec:
     return made
 
 
-def shape_of(spec: Spec, proposal: Proposal, notes: _Notes | None = None) -> Shape:
-    """The form of the answers: of JSON by itself, else as stated where it gives the examples, else written."""
-    notes, answers = notes or _Notes(), [example.answer for example in spec.examples]
+def _of_json(objects: Found, proposal: Proposal, notes: Notes) -> list[Attribute]:
+    """The attributes of answers that are JSON objects; none where attributes cannot say them."""
+
+    def leaf(path: str, found: Found) -> Attribute:
+        number = bool(found) and all(isinstance(v, int | float) and not isinstance(v, bool) for _, v in found)
+        pairs = [(message, as_text(value)) for message, value in found]
+        return attribute_of(proposal.part(path), pairs, proposal.labels, notes, number=number)
+
+    try:
+        attributes = tree(objects, leaf)
+    except NotExpressed as why:
+        notes.add(f"{why}: the writer writes the answer, held to its keys and their types")
+        return []
+    if (many := len(list(leaves(objects)))) > ATTRIBUTES_MAX:
+        raise BadInput(f"the answers have {many} fields, at most {ATTRIBUTES_MAX} are taken; leave some out")
+    plain = [
+        {n: _text(v) for n, v in value.items() if not isinstance(v, dict | list)}
+        for _, value in objects
+        if isinstance(value, dict)
+    ]
+    return _together(attributes, plain, notes)
+
+
+def _of_shape(spec: Spec, shape: Shape, proposal: Proposal, notes: Notes) -> list[Attribute]:
+    pairs = {name: pairs_of(spec, shape, name) for name in shape.names}
+    lacking = len(spec.examples) - sum(map(bool, shape.records)) if shape.form == "text" else 0
+    made = [attribute_of(proposal.part(n), pairs[n], proposal.labels, notes, lacking=lacking) for n in shape.names]
+    return _together(made, [record for records in shape.records for record in records], notes)
+
+
+def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shape:
+    """The form of answers that are text: as stated where it gives the examples, else written."""
+    notes, answers = notes or Notes(), [example.answer for example in spec.examples]
     if proposal.form == "written":
         return WRITTEN
-    if (as_json := json_shape(answers)) is not None:
-        if as_json == WRITTEN:
-            notes.add("JSON with objects or lists inside it, or with other keys in each answer, cannot be composed: "
-                      "the writer writes it, held to its keys and their types")  # fmt: skip
-        return as_json
     if proposal.template:
         shape, why = fitted(answers, proposal.template)
         if shape is None:
@@ -185,6 +185,18 @@ def shape_of(spec: Spec, proposal: Proposal, notes: _Notes | None = None) -> Sha
     return shape or WRITTEN
 
 
+def parts_of(spec: Spec, proposal: Proposal) -> dict[str, list[tuple[str, str | None]]]:
+    """The parts that differ in the answers of a proposed form, each with its values beside their messages."""
+    if objects := json_examples(spec.examples) if proposal.form != "written" else []:
+        return {path: [(message, _text(value)) for message, value in found] for path, found in leaves(objects)}
+    shape = shape_of(spec, proposal)
+    return {name: pairs_of(spec, shape, name) for name in shape.names}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None or value is LACKS else as_text(value)
+
+
 def _topic() -> Attribute:
     return Attribute(name=TOPIC, kind="text", means="what the message is about", shown=False, words_max=6)
 
@@ -198,152 +210,50 @@ def pairs_of(spec: Spec, shape: Shape, name: str) -> list[tuple[str, str | None]
     ]
 
 
-def _attribute(spec: Spec, shape: Shape, part: Part, proposal: Proposal, notes: _Notes) -> Attribute:
-    pairs = pairs_of(spec, shape, part.name)
-    absent = _absent(part, pairs)
-    given = [(message, value) for message, value in pairs if value is not None and value not in absent]
-    kind, values = _kind(part, given, proposal, notes)
-    shown_absent = next((value for _, value in pairs if value in absent), absent[0] if absent else None)
-    if shown_absent in values:  # "none" among the values of a label is a value like the others
-        absent, shown_absent = [], None
-        given = [(message, value) for message, value in pairs if value is not None]
-    lacks = bool(shape.otherwise) and shape.form == "text" and kind in _COPIED_FORMATS
-    missing = len(pairs) - len(given) + (len(spec.examples) - len(pairs) if lacks else 0)
-    low, high = _ABSENT_SHARES
-    return Attribute(
-        name=part.name,
-        kind=kind,
-        means=part.means,
-        values=values,
-        absent_share=round(min(high, max(low, missing / max(1, len(spec.examples)))), 2) if missing or absent else 0,
-        absent_as=shown_absent,
-        lengths=tuple(sorted({len(value) for _, value in given})) if kind == "digits" else (),
-        words_max=_words_max(part, [value for _, value in given], notes) if kind in ("copied", "text") else 0,
-    )
+def _together(attributes: Sequence[Attribute], records: Records, notes: Notes) -> list[Attribute]:
+    """Attributes beside one another: no two labels share a value, and one may be missing where a label has a value."""
+    made = [_apart(one, attributes, records, notes) for one in attributes]
+    return [_absent_by_label(attribute, made, records) for attribute in made]
 
 
-def _absent(part: Part, pairs: Pairs) -> list[str | None]:
-    """What the answer shows where the message does not say it: null, what was stated, or a mark that is no word."""
-    absent: list[str | None] = [part.missing] if part.missing else []
-    for message, value in pairs:
-        mark = value is not None and not any(c.isalnum() for c in value) and value not in part.values
-        if value is None or (mark and not holds(message, value)):
-            absent.append(value)
-    return list(dict.fromkeys(absent))
+def _apart(one: Attribute, attributes: Sequence[Attribute], records: Records, notes: Notes) -> Attribute:
+    """A label without the values that another one holds and that no example shows in it."""
+    shown = {record.get(one.name) for record in records}
+    others = {v for other in attributes if other.kind == "label" and other.name != one.name for v in other.values}
+    wrong = [value for value in one.values if one.kind == "label" and value in others - shown]
+    if not wrong or set(one.values) == {"true", "false"}:
+        return one
+    left = {value: of for value, of in one.values.items() if value not in wrong}
+    notes.add(f"{', '.join(wrong)}: a value of another part, so it was taken out of {one.name}")
+    alone = Attribute(name=one.name, kind="text", means=one.means)
+    return one.model_copy(update={"values": left}) if len(left) >= 2 else alone
 
 
-def _kind(
-    part: Part, given: Sequence[tuple[str, str]], proposal: Proposal, notes: _Notes
-) -> tuple[Kind, dict[str, Value]]:
-    """What kind of part it is: as proposed where its values bear it out, else by their format."""
-    seen = list(dict.fromkeys(value for _, value in given))
-    if seen and set(seen) <= {"true", "false"}:
-        return "label", {"true": Value(), "false": Value()}
-    values = part.values or (proposal.labels if seen and set(seen) <= set(proposal.labels) else {})
-    if values and (label := _label(part.name, values, seen, notes)):
-        days = {name: Value() for name in sorted(label, key=_weekday)}
-        return ("weekday", days) if _are_weekdays([*label]) else ("label", label)
-    if seen and part.kind not in ("text", "copied") and _are_weekdays(seen):
-        short = all(len(value) == 3 for value in seen)
-        return "weekday", {day[:3] if short else day: Value() for day in WEEKDAYS}
-    verbatim = copied(given)
-    typed = format_of(part, seen, verbatim=verbatim)
-    if part.kind == "text" and not (typed and verbatim):
-        return "text", {}
-    if part.kind == "copied" and not verbatim:
-        notes.add(f"{part.name} is not copied: its values do not stand in the messages of the examples")
-    elif part.kind in TYPED and part.kind != typed:
-        notes.add(f"{part.name} is no {part.kind}: the examples show {(seen or ['none'])[0]!r}")
-    return typed or ("copied" if verbatim else "text"), {}
-
-
-def copied(pairs: Pairs) -> bool:
-    """Whether the values of a part stand in the messages letter for letter, but for one that was bent."""
-    given = [(message, value) for message, value in pairs if value is not None]
-    return bool(given) and sum(holds(message, value) for message, value in given) >= _COPIED_SHARE * len(given)
-
-
-def format_of(part: Part, seen: Sequence[str], *, verbatim: bool) -> Kind | None:
-    """The typed kind whose format every value has; that of the proposal first."""
-    order: list[Kind] = [part.kind] if part.kind is not None and part.kind in _FORMATS else []
-    order += [kind for kind in _FORMATS if kind != "number"]
-    fits = (k for k in order if seen and all(re.fullmatch(_FORMATS[k], value) for value in seen))
-    return next((kind for kind in fits if verbatim or kind not in _COPIED_FORMATS), None)
-
-
-def _label(name: str, values: Mapping[str, Value], seen: Sequence[str], notes: _Notes) -> dict[str, Value]:
-    """The values of a label, spelled as the examples do, those of the examples among them; empty where it is none."""
-    spelled = {value.casefold(): value for value in seen}
-    made = {spelled.get(value.casefold(), value): of for value, of in values.items()}
-    beside = [value for value in seen if value not in made]
-    if len(beside) > len(seen) / 2 or not 2 <= len(made) + len(beside) <= VALUES_MAX:
-        listed, shown = ", ".join(list(values)[:4]), ", ".join(seen[:4]) or "none"
-        notes.add(f"{name} is no choice of {listed}: the examples show {shown}")
-        return {}
-    if beside:
-        notes.add(f"{', '.join(beside)} was added to the values of {name}, as the examples show it")
-    return made | {value: Value() for value in beside}
-
-
-def _are_weekdays(values: Sequence[str]) -> bool:
-    return len(values) >= 2 and all(_weekday(value) < 7 for value in values)
-
-
-def _weekday(value: str) -> int:
-    known = [n for n, day in enumerate(WEEKDAYS) if value.lower() in (day.lower(), day[:3].lower(), day[:4].lower())]
-    return known[0] if known else 7
-
-
-def _apart(attributes: Sequence[Attribute], shape: Shape, notes: _Notes) -> list[Attribute]:
-    """Labels of which no two hold a value that the examples show in one of them alone, or in none."""
-    shown = {a.name: {r[a.name] for records in shape.records for r in records} for a in attributes}
-    made = []
-    for one in attributes:
-        others = [other for other in attributes if other.kind == "label" and other.name != one.name]
-        wrong = [v for v in one.values for other in others if v in other.values and v not in shown[one.name]]
-        if one.kind != "label" or not wrong:
-            made.append(one)
-            continue
-        left = {value: of for value, of in one.values.items() if value not in wrong}
-        notes.add(f"{', '.join(dict.fromkeys(wrong))}: a value of another part, so it was taken out of {one.name}")
-        alone = Attribute(name=one.name, kind="text", means=one.means)
-        made.append(one.model_copy(update={"values": left}) if len(left) >= 2 else alone)
-    return made
-
-
-def _absent_by_label(shape: Shape, attribute: Attribute, attributes: Sequence[Attribute]) -> Attribute:
+def _absent_by_label(attribute: Attribute, attributes: Sequence[Attribute], records: Records) -> Attribute:
     """Where a part is missing for one value of a label, more than once, and never for another, that is the reason."""
-    records = [record for records in shape.records for record in records]
     for label in attributes:
         if label.kind != "label" or label.name == attribute.name or attribute.kind not in ("copied", "text"):
             continue
-        missing = [r[label.name] for r in records if r[attribute.name] == attribute.absent_as]
-        present = {r[label.name] for r in records if r[attribute.name] != attribute.absent_as}
+        told = [(r.get(label.name), r.get(attribute.name) == attribute.absent_as) for r in records]
+        missing = [value for value, lacks in told if lacks]
+        present = {value for value, lacks in told if not lacks}
         if missing and len(set(missing)) < len(missing) and not set(missing) & (present | {None}):
             where = {label.name: tuple(dict.fromkeys(value for value in missing if value is not None))}
             return attribute.model_copy(update={"absent_share": 0, "absent_where": where})
     return attribute
 
 
-def _words_max(part: Part, values: Sequence[str], notes: _Notes) -> int:
-    longest = max((len(value.split()) for value in values), default=0)
-    if part.words_max and part.words_max < longest:
-        notes.add(f"{part.name} has at most {part.words_max} words: not taken, an example has {longest}")
-        return 0
-    return part.words_max
-
-
 def _needs(shape: Shape, attributes: Sequence[Attribute]) -> tuple[str, ...]:
     """The part without which an answer is the other text: the first that code can look for in a message."""
     if not shape.otherwise or shape.form != "text" or all(shape.records):
         return ()
-    return tuple(a.name for a in attributes if a.shown and (a.kind in _COPIED_FORMATS or a.kind == "copied"))[:1]
+    return tuple(a.name for a in attributes if a.shown and (a.kind in COPIED_FORMATS or a.kind == "copied"))[:1]
 
 
 # Rules, language, near misses
 
 
-def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: _Notes) -> tuple[Rule, ...]:
+def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: Notes) -> tuple[Rule, ...]:
     """The rules of the form, and the stated checks that hold for every example."""
     rules, shown = form_rules(spec), [*spec.examples, *blind]
     for check in proposal.checks if form_of(spec).is_text else ():
@@ -357,7 +267,7 @@ def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: _Not
     return tuple(rule for rule in rules if not any(broken_rule([rule], one.answer) for one in blind))
 
 
-def _language(spec: Spec, proposal: Proposal, notes: _Notes) -> str:
+def _language(spec: Spec, proposal: Proposal, notes: Notes) -> str:
     """The language of the messages: as proposed, unless their letters or commonest words are of another one."""
     messages = "\n".join(example.prompt for example in spec.examples)
     shown = other_language(messages, frozenset())
@@ -368,7 +278,7 @@ def _language(spec: Spec, proposal: Proposal, notes: _Notes) -> str:
     return shown or "English"
 
 
-def _near_misses(spec: Spec, proposal: Proposal, notes: _Notes) -> tuple[str, ...]:
+def _near_misses(spec: Spec, proposal: Proposal, notes: Notes) -> tuple[str, ...]:
     known = {normal(example.prompt) for example in spec.examples}
     kept = {normal(text): text for text in proposal.near_misses if normal(text) and normal(text) not in known}
     if len(kept) < len(proposal.near_misses):

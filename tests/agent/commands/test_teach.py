@@ -120,10 +120,13 @@ def test_a_person_answers_six_questions_where_no_vllm_is(terminal: Callable[...,
 def test_a_file_that_was_changed_into_what_its_examples_contradict_is_told_so(tmp_path: Path) -> None:
     home = tmp_path / "home"
     folder = Path(json.loads(teach(home, said(tmp_path), "--plan-only", "--json").stdout)["folder"])
-    edited = folder / "behaviour.yaml"
-    edited.write_text(edited.read_text().replace("template: '{PLANT} gets {LITRES}'", "template: '{PLANT}: {LITRES}'"))
+    edited, text = folder / "behaviour.yaml", (folder / "behaviour.yaml").read_text()
+    edited.write_text(text.replace("examples:", "near_misses: [water the palm]\nexamples:"))
     told = json.loads(teach(home, folder, "--plan-only", "--json").stdout)
-    assert "the answer of example 1 is not of the form" in told["left_out"][0]
+    assert told["left_out"] == ["the near miss 'water the palm' is an example"]
+    edited.write_text(text.replace("template: '{PLANT} gets {LITRES}'", "template: '{PLANT}: {LITRES}'"))
+    done = teach(home, folder, "--plan-only", "--json")
+    assert done.returncode == 2 and "the answer of example 1 is not of the form" in done.stderr + done.stdout
 
 
 def test_a_hub_model_is_pinned_at_its_newest_commit_before_the_price(tmp_path: Path) -> None:

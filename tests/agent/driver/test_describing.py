@@ -12,8 +12,10 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
+from tests.fixtures.scripted_reader import served
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import begin, open_interview, take
+from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Example, described
 from tunesmith.tools.suites.loading import load_suites
@@ -62,6 +64,19 @@ def test_the_folder_holds_what_was_said_letter_for_letter_and_its_examples_as_ca
     assert behaviour.examples[2].prompt == hostile.partition(" =>")[0]  # type: ignore[union-attr]
     assert len(load_suites([folders[0] / "suites" / "target.yaml"], models=("judge",)).cases) == 3
     assert talk.ran() == [] and not talk.store.read("SELECT 1 FROM approvals")
+
+
+def test_the_driver_reads_a_whole_description_once_and_its_file_keeps_what_it_read(talk: Talk) -> None:
+    demand = {"words": "exactly three bullet points", "kind": "exactly", "count": 3, "unit": "lines"}
+    script = {"applies": "kind", "language": "English", "template": {"template": ""}, "checks": {"items": [demand]}}
+    talk.turn("make it give cooking tips", GOAL)
+    with served(script) as (url, reader):
+        talk.deps.endpoint = lambda: Endpoint(url, "reader")
+        tell(talk, *SAID)
+        asked = reader.pages.count("checks")
+    folder = next((talk.store.home / "behaviours").glob("*/behaviour.yaml"))
+    assert [rule.says for rule in load_behaviour(str(folder)).rules] == ["exactly 3 lines"] and asked == 1
+    assert talk.deps.draft is not None and talk.store.read("SELECT 1 FROM events WHERE event = 'words.read'")
 
 
 def test_a_description_survives_the_end_of_the_program(talk: Talk) -> None:

@@ -98,7 +98,7 @@ def test_a_set_is_read_back_whatever_its_order_and_a_list_with_all_its_items() -
 
 def test_what_the_document_shows_is_a_behaviour() -> None:
     text = (Path(__file__).parents[3] / "docs" / "behaviours.md").read_text()
-    _, made_of, asked = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    *_, made_of, asked = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
     examples = []
     for code in ("04711", "12345", "99887"):
         examples.append(deepcopy(asked["examples"][0]))

@@ -11,7 +11,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.proposal import Part, Proposal
-from tunesmith.tools.data.spec import Attribute, Spec, Value
+from tunesmith.tools.data.spec import Spec, Value
 from tunesmith.tools.data.verify import faults, gives_back, verified
 
 
@@ -57,7 +57,7 @@ BOTH = ("TECH", "HR", *LEVELS)
          {"team": "text", "level": "text"}, "team is no choice of red, blue: the examples show TECH, HR"),
         (DESK, {"template": "{team}-{level}"}, {}, "'{team}-{level}' is not taken: it does not give 'TECH/P1'"),
         (DESK, {"template": "{team}{level}"}, {}, "side by side"),
-        (DESK, {"template": "{a}/{a}"}, {}, "{a} stands in it twice"),
+        (DESK, {"template": "{a}/{a}"}, {}, "it does not give"),
         (DESK, {"template": "TECH"}, {}, "it has no {name}"),
         (DESK, {"parts": (part("a"), part("b"), part("c"))}, {}, "have not 3 parts (a, b, c)"),
         (DESK, {"labels": {"TECH/P1": Value(), "HR/P3": Value()}}, {}, ""),
@@ -139,25 +139,56 @@ def test_no_word_of_a_description_decides_anything_in_code(said: dict[str, Any])
         assert getattr(changed, name) == getattr(spec, name)
 
 
-def test_a_fixed_answer_is_a_rule_and_a_nested_one_is_named() -> None:
+def test_a_fixed_answer_is_a_rule() -> None:
     fixed = words("always the same", {"a": "No.", "b": "No.", "c": "No."})
     assert [rule.says for rule in verified(fixed).spec.rules] == ["the answer is always 'No.'"]
-    nested = words("JSON", {"a": '{"x": {"y": 1}}', "b": '{"x": {"y": 2}}', "c": '{"x": {"y": 3}}'})
-    made = verified(nested)
-    assert made.spec.answer.form == "written" and "cannot be composed" in made.left_out[0]
-    assert "keys x" in made.spec.rules[0].says
+
+
+ORDERS = words(
+    "JSON",
+    {
+        "Ada wants 2 lamps and 1 rug, urgent": '{"who": {"name": "Ada", "vip": true}, "items": '
+        '[{"what": "lamps", "count": 2}, {"what": "rug", "count": 1}], "tags": ["urgent"]}',
+        "3 cups for Bo": '{"who": {"name": "Bo", "vip": false}, "items": [{"what": "cups", "count": 3}], "tags": []}',
+        "Cy, old and urgent: 4 chairs at 9 pm": '{"who": {"name": "Cy", "vip": false}, "items": '
+        '[{"what": "chairs", "count": 4}], "tags": ["urgent", "old"], "at": "21:00"}',
+    },
+)
+
+
+def test_objects_and_lists_within_one_another_are_taken_apart_by_the_examples() -> None:
+    tags = Part(name="tags", values={"urgent": Value(), "old": Value(), "odd": Value()})
+    spec = verified(ORDERS, Proposal(parts=(tags,))).spec
+    kinds = {a.name: (a.kind, a.many) for a in spec.parts()}
+    assert kinds == {
+        "who.name": ("copied", None), "who.vip": ("label", None), "items.what": ("copied", None),
+        "items.count": ("number", None), "tags": ("label", (0, 2)), "at": ("time", None), "topic": ("text", None),
+    }  # fmt: skip
+    assert spec.attribute("items").many == (1, 2) and spec.attribute("at").left_out
+    assert all(gives_back(spec, one) for one in spec.examples) and faults(spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        (['{"a": [[1]]}', '{"a": [[2]]}', '{"a": []}'], "a has a list or null among its items"),
+        (['{"a": []}', '{"a": []}', '{"a": [], "b": 1}'], "a is an empty list in every example"),
+        (['{"a": null}', '{"b": 1}', '{"a": 2}'], "a is null in one example and lacking in another"),
+        (['{"a": 1}', '{"a": [1]}', '{"a": 2}'], "a is a list or an object in one example and a single value"),
+        (['{"a": 1}', '{"a": "x"}', '{"a": 2}'], "put together again, the answer of example 1 is another one"),
+        (['{"due date": 1}', '{"due date": 2}', '{"due date": 3}'], "'due date' is no name"),
+    ],
+)
+def test_json_that_attributes_cannot_say_is_written_and_named(answers: list[str], why: str) -> None:
+    made = verified(words("JSON", {f"m {n} 1 2": answer for n, answer in enumerate(answers)}))
+    assert made.spec.answer.form == "written" and why in made.left_out[0] and made.spec.rules
 
 
 def test_a_file_that_was_changed_by_hand_is_told_what_its_examples_contradict() -> None:
     made = verified(DESK, Proposal(template="{team}/{level}")).spec
     assert faults(made) == ()
-    wrong = made.model_copy(
-        update={
-            "attributes": (*made.attributes[:1], Attribute(name="level", values={"P1": Value(), "P9": Value()})),
-            "answer": made.answer.model_copy(update={"template": "{team}:{level}"}),
-            "near_misses": ("my mouse broke",),
-        }
-    )
+    answer = made.answer.model_copy(update={"template": "{team}:{level}"})
+    wrong = made.model_copy(update={"answer": answer, "near_misses": ("my mouse broke",)})
     told = " · ".join(faults(wrong))
     assert "example 1 is not of the form" in told and "'my mouse broke' is an example" in told
 
