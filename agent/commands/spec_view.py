@@ -19,8 +19,13 @@ _CHARACTERS = 400
 PARTS = ("when", "what", "never", "attributes", "answer", "rules", "criteria", "near_misses")
 
 
-def spec_view(spec: Spec, said: frozenset[str], left_out: Sequence[str] = ()) -> RenderableType:
-    """The whole behaviour as one table: what was said, what was proposed, and what of that was left out."""
+def spec_view(
+    spec: Spec, said: frozenset[str], left_out: Sequence[str] = (), *, written: bool = True
+) -> RenderableType:
+    """The whole behaviour as one table: what was said, what was proposed, and what of that was left out.
+
+    `written`: a writer thinks up the rows, and near misses where the spec has none.
+    """
     by = {name: "said" if name in said else "proposed" for name in PARTS}
     rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
     rows += [[f"attribute {name}", told, by["attributes"]] for name, told in _attributes(spec.attributes)]
@@ -31,7 +36,7 @@ def spec_view(spec: Spec, said: frozenset[str], left_out: Sequence[str] = ()) ->
     rows += [["rule", rule.says, by["rules"]] for rule in spec.rules]
     rows += [["criterion", text, by["criteria"]] for text in spec.criteria]
     rows += [["near miss", text, by["near_misses"]] for text in spec.near_misses]
-    if not spec.near_misses and not spec.every_message:
+    if not spec.near_misses and not spec.every_message and written:
         rows.append(["near misses", "the writer thinks them up", by["near_misses"]])
     rows += [["example", f"{e.prompt} => {e.answer}", "said"] for e in spec.examples]
     if spec.blind_sha256:

@@ -63,7 +63,7 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
             shutil.rmtree(folder if parent in before else parent)
         raise
     shown = {**document(replace(read, spec=settled.spec), said, folder, plan), "rows": _document(brought, settled)}
-    behaviour = spec_view(settled.spec, said, read.left_out)
+    behaviour = spec_view(settled.spec, said, read.left_out, written=False)
     view = Group(behaviour, _view(brought, settled), *map(render.plain, settled.notes))
     return carry_out(ws, folder, plan, shown, view, args, settings, out)
 

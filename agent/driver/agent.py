@@ -44,6 +44,8 @@ from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
 from tunesmith.agent.driver.state_summary import (
     STATE_HEADING,
     few_tools,
+    named_stages,
+    next_stages,
     state_summary,
     tools_of_the_moment,
 )
@@ -108,7 +110,9 @@ async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefiniti
     if deps.agreed_before:  # the plan that this turn proposed is started in this turn
         names, few = names | {"start_plan"}, few | {"start_plan"}
     spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}
-    return _within([tool for tool in tool_defs if tool.name in names], (spoken_of, few, {"query_records"}), deps.window)
+    due = {"plan_fine_tune", *(named_stages(deps.prompt) or next_stages(deps.store, deps.current_run()))[:1]}
+    order = (spoken_of, due, few, {"query_records"})
+    return _within([tool for tool in tool_defs if tool.name in names], order, deps.window)
 
 
 @cache

@@ -121,9 +121,10 @@ def tools_of_the_moment(store: Store, run: Run | None, draft: PipelinePlan | Non
 def few_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
     """Names of a few of them, in the order of need: the plan's, what comes next, what was named, the usual reads."""
     names = {*[*TOOLS][:_USUAL_READS], *(("edit_plan", "start_plan") if draft else ())}
-    names |= {"plan_fine_tune", *_named(prompt)[:_NAMED], *(FREE_STAGES if run is None else ())}
+    names |= {"plan_fine_tune", *named_stages(prompt)[:_NAMED], *(FREE_STAGES if run is None else ())}
     return names if draft else names | {*next_stages(store, run)[:_NEXT]}
 
 
-def _named(prompt: str) -> list[str]:
+def named_stages(prompt: str) -> list[str]:
+    """The stages that words name."""
     return stages_of(slots_of(prompt))

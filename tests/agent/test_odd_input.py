@@ -120,7 +120,7 @@ ODD = [
     (["run", "pipe"], "is not a regular file"),
     (["compare", "r1", "--arms", ""], "two different arms"),
     (["explain", ""], "no run ''"),
-    (["teach", "none.yaml"], "no file none.yaml"),
+    (["teach", "none.yaml"], "there is no none.yaml"),
     (["teach", "kolour.yaml"], "unknown field 'kolour'"),
     (["teach", "long.yaml", "--plan-only"], "the answer of example 1 has 7,50"),
     (["teach", "b.yaml", "--plan-only", "--model", "~nosuchuser/x"], "no user of this machine is called 'nosuchuser'"),

@@ -19,7 +19,7 @@ from tunesmith.memory.store import Store
 
 pytestmark = pytest.mark.heavy
 
-LOOK = ("look_up", {"kind": "runs"})
+LOOK = ("read_runs", {"about": "all"})
 
 
 @pytest.fixture
@@ -307,7 +307,7 @@ def test_a_gate_is_told_though_the_driver_never_comes_to_an_end(
     one = driver(in_turn(*[("deploy", {"arm": "adapter", "rollback": None, "run": None})] * 20))
     (tunesmith.home / "settings.toml").write_text("[driver]\nrouting = false\n")
     done = tunesmith("-p", "deploy it", "--yes", TUNESMITH_DRIVER=one.url, TUNESMITH_VLLM="/bin/true")
-    assert done.returncode == 4 and "stopped after 8 requests" in done.stderr, done.stderr
+    assert done.returncode == 4 and "stopped after 16 requests" in done.stderr, done.stderr
 
 
 def test_a_turn_that_ends_with_bad_input_is_exit_code_2(

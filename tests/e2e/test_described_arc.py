@@ -22,13 +22,16 @@ def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(
     home, folder = served.home, write_behaviour(COOKING, tmp_path)
     run = as_json(tunesmith(home, "base", "--yes", "--json"))["run"]
     sizes = ("--rows", "24", "--near_miss_rows", "6", "--rehearsal_rows", "4", "--tries", "3", "--run", run)
-    as_json(tunesmith(home, "generate", "--behaviour", str(folder), *sizes, "--yes", "--json", timeout_s=HANG_S))
+    generate = ("generate", "--behaviour", str(folder), *sizes, "--yes", "--json")
+    rows_written = as_json(tunesmith(home, *generate, timeout_s=HANG_S))["result"]
     for server in list_servers(home, role=BENCH):  # of this run's own base, which has a name of its own
         stop(server)
     critique = ("critique", "--suites", str(folder / SUITE), "--run", run, "--yes", "--json")
     done = as_json(tunesmith(home, *critique, timeout_s=HANG_S))
     result = done["result"]
-    assert result["candidates"] == 34 and result["kept"] + result["dropped"] == 34
+    # How many the model writes of each kind is its own affair; each of them has a verdict.
+    assert result["candidates"] == sum(rows_written[f"{kind}rows"] for kind in ("", "near_miss_", "rehearsal_")) >= 24
+    assert result["kept"] + result["dropped"] == result["candidates"]
     rows = [json.loads(line) for name in ("train", "valid") for line in _lines(Path(result["path"]) / f"{name}.jsonl")]
     written = [row for row in rows if row["origin"] == "generated"]
     cases = Likeness((example.prompt, example.prompt) for example in COOKING.examples)

@@ -120,7 +120,7 @@ def test_every_turn_called_what_was_meant(talk: Terminal) -> None:
         ]
         for turn in kept
     ]
-    assert called == [[], ["plan_fine_tune"], ["start_plan"], ["look_up"], ["look_up"], ["look_up"]]
+    assert called == [[], ["plan_fine_tune"], ["start_plan"], ["read_run"], ["read_setting"], ["read_served"]]
 
 
 def test_the_three_questions_were_answered_from_the_records_with_the_run_cited(talk: Terminal) -> None:

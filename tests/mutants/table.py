@@ -886,7 +886,7 @@ MUTANTS = (
     ),
     Mutant(
         LEAVES,
-        "tools/training/train_job.py",
+        "tools/training/trainer.py",
         'report_to="none"',
         'report_to="all"',
         ("tests/tools/training/test_no_trackers.py",),
@@ -1260,7 +1260,7 @@ MUTANTS = (
     ),
     Mutant(
         BLIND,
-        "tools/data/propose.py",
+        "tools/data/verify.py",
         "    seen, blind = parted(spec.examples)\n    if not blind:",
         "    seen, blind = spec.examples, parted(spec.examples)[1]\n    if not blind:",
         ("tests/tools/data/test_own_examples.py::test_nothing_but_the_suite_sees_the_blind_examples",),

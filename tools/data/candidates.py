@@ -66,6 +66,13 @@ def margin(likely: Mapping[str, float], value: str) -> float:
     return round(math.log(max(likely.get(value, 0.0), _FLOOR)) - math.log(max(others, _FLOOR)), 2)
 
 
+def calibrated(likely: Mapping[str, float], bias: Mapping[str, float]) -> dict[str, float]:
+    """Probabilities without what a model has for or against a candidate whatever it reads: `bias`, in nats."""
+    shares = {one: share * math.exp(-bias.get(one, 0.0)) for one, share in likely.items()}
+    whole = sum(shares.values())
+    return {one: share / whole for one, share in shares.items()} if whole else shares
+
+
 def least_margin(response: ChatResponse) -> float | None:
     """Of a whole answer, the log-odds of its least certain token against the next; None where nobody said."""
     gaps = []

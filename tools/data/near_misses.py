@@ -22,7 +22,7 @@ from tunesmith.tools.data.example_values import STOP
 from tunesmith.tools.data.similarity import Likeness, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import draw_value, said
-from tunesmith.tools.data.writer_requests import distinct, in_language, kind_of, prompt_text, written_message
+from tunesmith.tools.data.writer_requests import distinct, prompt_text, written_message
 from tunesmith.tools.serving.client import ChatRequest
 
 _ALIKE = 88.0
@@ -48,7 +48,7 @@ def near_misses(
     formed = formed_near_misses(spec, seed)[: round(_FORMED_SHARE * count)]
     wanted = max(0, count - len(own) - len(formed))
     turns = [in_turn(kept, f"{seed}/edited", turn) for turn in range(round(_SPARE * wanted) if kept else 0)]
-    requests = [edit_request(spec, text, asker.model, f"near/{n}", n, seed) for n, text in enumerate(turns)]
+    requests = [edit_request(text, asker.model, f"near/{n}", n, seed) for n, text in enumerate(turns)]
     answers = asker.ask(requests, "editing messages into near misses")
     seen = Likeness((text, text) for text in (*(example.prompt for example in spec.examples), *own, *kept))
     edited = []
@@ -61,14 +61,18 @@ def near_misses(
     return distinct([*own, *other_kinds(edited)[:wanted], *formed])
 
 
-def edit_request(spec: Spec, message: str, model: str, identity: str, turn: int, seed: int) -> ChatRequest:
+def edit_request(message: str, model: str, identity: str, turn: int, seed: int) -> ChatRequest:
     """Asks for a message with as few changes as make it one of another kind."""
+    turns = [{"role": "system", "content": prompt_text("write-near-misses")}]
+    for before, change, after in _data()["shots"]:
+        turns += [{"role": "user", "content": _asked(before, change)}, {"role": "assistant", "content": after}]
     change = in_turn(_data()["changes"], f"{seed}/change", turn)
-    asked = prompt_text(
-        "write-near-misses", when=kind_of(spec), message=message, change=change, language=in_language(spec)
-    )
-    tokens = max(_TOKENS_MIN, len(message))
-    return ChatRequest(identity, model, [{"role": "user", "content": asked}], tokens, _TEMPERATURE, extra={"top_k": 40})
+    turns.append({"role": "user", "content": _asked(message, change)})
+    return ChatRequest(identity, model, turns, max(_TOKENS_MIN, len(message)), _TEMPERATURE, extra={"top_k": 40})
+
+
+def _asked(message: str, change: str) -> str:
+    return f"Message: {message}\nIt becomes: {change}"
 
 
 def _usable(answered: str) -> str:

@@ -101,7 +101,7 @@ def _requests(attribute: Attribute, shown: Sequence[str], rows: int, cases: int)
     short = bool(shown) and sum(map(word_count, shown)) / len(shown) <= _SHORT_WORDS
     wanted = rows / (_USES_OF_SHORT if short else _USES) / cases
     listed = LISTED if attribute.shown else TOPICS
-    return max(1 if cases > 1 else 2, min(_REQUESTS_MAX, round(wanted / (listed * _TAKEN))))
+    return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _TAKEN))))
 
 
 def _key(given: Values) -> str:

@@ -7,16 +7,18 @@ tell them from ordinary messages. What fails is asked for once more, with what f
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
 from rapidfuzz import fuzz
 
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted
 from tunesmith.tools.data.candidates import yes
+from tunesmith.tools.data.example_values import stems
+from tunesmith.tools.data.faults import may_be_in, other_language
 from tunesmith.tools.data.json_examples import json_examples
 from tunesmith.tools.data.part_kinds import VALUES_MAX, Pairs, copied, format_of
 from tunesmith.tools.data.proposal import Part, Proposal
@@ -43,7 +45,7 @@ _QUOTED = 85
 """Similarity, of 100, from which a text counts as a piece of the user's words."""
 _LABEL_CHARACTERS = 40
 _SHOWN, _SHOWN_CHARACTERS = 6, 400
-_PARTS_MAX, _CHECKS_MAX, _NEAR_MISSES = 8, 6, 6
+_PARTS_MAX, _PIECES_MAX, _NEAR_MISSES, _DEMAND_TOKENS = 8, 14, 6, 24
 _READINGS, _TEMPERATURE = 3, 0.7
 """Of a template: the first is greedy."""
 _OPEN_END = 3
@@ -53,15 +55,11 @@ _APART = 0.2
 _ORDINARY = ("What is the tallest mountain on earth?", "Tell me a joke about penguins.", "Why is the sky blue?")
 _VALUE = object_of(value=TEXT, means=TEXT)
 _RANGE = object_of(value=TEXT, lowest=NUMBER, highest=NUMBER)
-_COUNTED, _TEXTS = (
-    ("at most", "at least", "exactly"),
-    ("begins with", "ends with", "every line begins with", "never says"),
-)
-_CHECK = (
-    object_of(words=TEXT, kind={"enum": list(_COUNTED)}, count={"type": "integer"},
-              unit={"enum": ["words", "characters", "lines", "sentences"]}),
-    object_of(words=TEXT, kind={"enum": list(_TEXTS)}, text=TEXT),
-)  # fmt: skip
+_COUNTED = re.compile(r"(at most|at least|exactly) (\d{1,4}) (words|characters|lines|sentences)")
+_QUOTING = re.compile(r'(begins with|ends with|every line begins with|never says) "(.*)"')
+_HELD = r'"[^"\n]*"|“[^”\n]*”|「[^」\n]*」|\([^()\n]*\)|(?<!\w)\'[^\'\n]*\'(?!\w)|(?<=\d)[.,:](?=\d)'
+_PIECE = re.compile(rf"(?:{_HELD}|[^,;:.。，；：、\n])+")
+"""A piece of a description: up to a mark that ends one and that no quotation, bracket or number holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +86,32 @@ class _Reader:
     questions: int = 0
 
     def read(self) -> Reading:
-        """One round for what no other answer is needed for, then the parts of the answer, then near misses."""
-        spec, shown = self.spec, [data(e.prompt[:_SHOWN_CHARACTERS]) for e in self.spec.examples[:_SHOWN]]
+        """One round for what no other answer is needed for, then the parts of the answer, then near misses.
+
+        Demands are asked for piece by piece, so that each one has the words that say it.
+        """
+        spec = self.spec
+        pieces = [*pieces_of(spec.what), *(f"never: {piece}" for piece in pieces_of(spec.never))][:_PIECES_MAX]
+        messages = "\n".join(example.prompt for example in spec.examples)
+        shown = [data(e.prompt[:_SHOWN_CHARACTERS]) for e in spec.examples[:_SHOWN]]
         answers = self._asked(
             question("applies", [f"When: {spec.when}"], self.model),
-            question("checks", [f"The answer: {spec.what}", f"Never: {spec.never}"], self.model,
-                     list_of(*_CHECK, most=_CHECKS_MAX)),
             question("language", shown, self.model),
-        )  # fmt: skip
+            *(
+                question("demand", [piece], self.model, identity=f"demand/{n}", tokens=_DEMAND_TOKENS)
+                for n, piece in enumerate(pieces)
+            ),
+        )
         applies, language = word_in(answers, "applies").lower(), word_in(answers, "language")
         if applies not in ("all", "kind"):
             self.left_out.append("your words do not say clearly whether it applies to every message: taken as to some")
-        known = {"every_message": applies == "all", "checks": self._checks(answers), "language": language[:40]}
-        proposal = self._formed(self.stated.model_copy(update=known))
+        if not may_be_in(messages, language):
+            language = other_language(messages, frozenset())
+        demands = [(piece, self._demand(piece, word_in(answers, f"demand/{n}"))) for n, piece in enumerate(pieces)]
+        known = {"every_message": applies == "all", "language": language[:40]}
+        proposal = self._formed(
+            self.stated.model_copy(update=known), [(piece, check) for piece, check in demands if check is not None]
+        )
         if applies != "all":
             proposal = proposal.model_copy(update={"near_misses": self._near_misses(language or "English")})
         return Reading(proposal, tuple(self.left_out), self.questions)
@@ -120,8 +131,11 @@ class _Reader:
 
     # What the answers are made of
 
-    def _formed(self, proposal: Proposal) -> Proposal:
-        """The proposal with the form of the answers and their parts; free text where no form gives the examples."""
+    def _formed(self, proposal: Proposal, demands: Sequence[tuple[str, Check]]) -> Proposal:
+        """The proposal with the form of the answers and their parts; free text where no form gives the examples.
+
+        A demand whose piece names a part is one of this part alone.
+        """
         answers = [example.answer for example in self.spec.examples]
         as_json = bool(json_examples(self.spec.examples))
         if not self.stated.shapes and not as_json and len(set(answers)) > 1:
@@ -130,8 +144,13 @@ class _Reader:
             elif template := self._template(answers):
                 proposal = proposal.model_copy(update={"template": template})
             else:
-                return proposal.model_copy(update={"form": "written"})
-        parts = self._parts(parts_of(self.spec, proposal), proposal)
+                proposal = proposal.model_copy(update={"form": "written"})
+        pairs = parts_of(self.spec, proposal)
+        whole = dict.fromkeys(check for piece, check in demands if not any(holds(piece, name) for name in pairs))
+        proposal = proposal.model_copy(update={"checks": (*proposal.checks, *whole)})
+        if not pairs:
+            return proposal
+        parts = tuple(_limited(part, demands) for part in self._parts(pairs, proposal))
         if as_json or any(part.kind != "text" for part in parts):
             return proposal.model_copy(update={"parts": parts})
         begins, ends = (proposal.template.split(brace)[place] for brace, place in (("{", 0), ("}", -1)))
@@ -162,7 +181,7 @@ class _Reader:
             tried = [(template, *fitted(answers, template)) for template in templates if template]
             if fitting := [template for template, shape, _ in tried if shape and len(shape.names) <= _PARTS_MAX]:
                 return Counter(fitting).most_common(1)[0][0]
-            if not tried:
+            if not tried or 2 * templates.count("") > len(templates):
                 return ""
             lines.append(f"{data(tried[0][0])} is wrong: {tried[0][2]}. Write the right template.")
         self.left_out.append(f"the template {tried[0][0]!r}: {tried[0][2]}; the answers are taken as written freely")
@@ -237,23 +256,21 @@ class _Reader:
 
     # What every answer keeps, and what only looks alike
 
-    def _checks(self, answers: Mapping[str, ChatResponse]) -> tuple[Check, ...]:
-        """The demands that quote the user's words."""
-        checks = []
-        for item in items_in(answers, "checks"):
-            if item.get("unit") == "sentences":
-                self.left_out.append(f"{item.get('words')}: code counts no sentences, a judge reads them")
-                continue
-            try:
-                check = Check.model_validate({name: of for name, of in item.items() if name != "words"})
-            except ValidationError:
-                continue
-            said = check.text if check.kind in ("begins with", "ends with", "never says") else ""
-            if not self._quoted(str(item.get("words") or "")) or (said and not self._quoted(said)):
-                self.left_out.append(f"{check.kind} {check.count or check.text!r}: your words do not demand it")
-            else:
-                checks.append(check)
-        return tuple(dict.fromkeys(checks))
+    def _demand(self, piece: str, answered: str) -> Check | None:
+        """A demand that stands in its piece: the number of it where it has one, and the very text."""
+        if counted := _COUNTED.fullmatch(answered):
+            kind, count, unit = counted.groups()
+            digits = re.findall(r"\d+", piece)
+            if unit == "sentences":
+                self.left_out.append(f"{piece!r}: code counts no sentences, a judge reads them")
+            elif not digits or count in digits:
+                return Check.model_validate({"kind": kind, "count": int(count), "unit": unit})
+        elif (quoted := _QUOTING.fullmatch(answered)) and quoted[2].strip():
+            kind, text = quoted.groups()
+            if text in piece or not any(map(str.isalnum, text)):
+                return Check.model_validate({"kind": kind, "text": text})
+            self.left_out.append(f"{kind} {text!r}: {piece!r} does not say so")
+        return None
 
     def _near_misses(self, language: str) -> tuple[str, ...]:
         """Messages that look alike, each told from all examples by a model that tells these from ordinary messages."""
@@ -273,12 +290,26 @@ class _Reader:
         if near and max(kinds[len(examples) : len(examples) + len(_ORDINARY)]) > least - _APART:
             self.left_out.append("near misses: the model cannot tell your examples from ordinary messages")
             return ()
-        return tuple(t for t, kind in zip(texts, kinds, strict=True) if t in near and kind <= least - _APART)
+        known = stems("\n".join([spec.when, spec.say, *examples]))
+        alike = [(text, kind) for text, kind in zip(texts, kinds, strict=True) if text in near and stems(text) & known]
+        return tuple(text for text, kind in alike if kind <= least - _APART)
+
+
+def _limited(part: Part, demands: Sequence[tuple[str, Check]]) -> Part:
+    """A part with the most words that a demand on it allows."""
+    most = [check.count for piece, check in demands if holds(piece, part.name) and check.kind != "at least"
+            and check.unit == "words" and check.count]  # fmt: skip
+    return part.model_copy(update={"words_max": most[0]}) if most and not part.words_max else part
+
+
+def pieces_of(text: str) -> list[str]:
+    """A description in pieces, as its marks part it."""
+    return [piece for match in _PIECE.finditer(text) if any(map(str.isalnum, piece := match[0].strip()))]
 
 
 def _part_line(part: Part, seen: Sequence[str]) -> str:
     means = f" ({part.means})" if part.means else ""
-    return f"The part {part.name}{means}, for instance {' or '.join(map(data, seen[:_SHOWN]))}"
+    return f"The part {part.name}{means}, in the examples {', '.join(map(data, seen[:_SHOWN]))}"
 
 
 def odd_value(pairs: Pairs) -> str:

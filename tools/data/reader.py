@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -12,7 +14,7 @@ from pydantic import Field
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
-from tunesmith.tools.data.candidates import least_margin, margin, probabilities, yes
+from tunesmith.tools.data.candidates import calibrated, least_margin, margin, probabilities, yes
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
 from tunesmith.tools.data.json_values import kinds_in
@@ -33,6 +35,8 @@ WHOLE = "the answer"
 """What margins call that which is read of a whole answer."""
 _SURE, _CUT_SHARE = 1.5, 0.5
 """Log-odds, in nats, that are sure for a label."""
+_FEW, _BIAS_SHARE, _BIAS_MOST, _EPSILON = 20, 0.5, 1.5, 0.01
+"""Messages from which on a reader's bias is told."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIED = 0.6, 0.75, 3, 16
 
 
@@ -107,8 +111,12 @@ class Reader:
         self.shots = _answer_shots(spec, pieces)
         self.whole = reads_whole(spec)
         self.can_read = self.whole or _copies(spec)
+        self.bias: dict[str, dict[str, float]] = {}
+        """Label → value → what the reader has for it, in nats, whatever a message says."""
         self.counts: dict[str, dict[str, dict[str, int]]] = {}
         """Attribute → as drawn → as read → how often: labels by their values, others by whether they agree."""
+        self._labels = [a for a in spec.labels if a.shown] if not form_of(spec).of_records else []
+        self.kind_label = self._labels[0] if self._labels else None
         self.trust = self._tried_out()
 
     def _count(self, attribute: str, drawn: str, read: str) -> None:
@@ -143,6 +151,14 @@ class Reader:
             for name, (label, one) in asked.items()
         ]
         answers = self.asker.ask(requests, "reading back")
+        for label in self.spec.labels:
+            read = [
+                (one.values[label.name] or "", answers[n])
+                for n, (of, one) in asked.items()
+                if of is label and n in answers
+            ]
+            if label.name not in self.bias and len(read) >= _FEW:
+                self.bias[label.name] = _bias(label, read)
         for name, (label, one) in asked.items():
             drawn, value = one.values[label.name] or "", NOTHING
             if name in answers:
@@ -154,7 +170,7 @@ class Reader:
     def _label_in(self, label: Attribute, response: ChatResponse) -> tuple[str, float]:
         """What was read of a label, NOTHING where it has no value, and by how much that is likelier than the next."""
         no_value = none_of(label)
-        likely = probabilities(response, [*label.values, no_value])
+        likely = calibrated(probabilities(response, [*label.values, no_value]), self.bias.get(label.name, {}))
         value = max(likely, key=lambda value: likely[value])
         return NOTHING if value == no_value else value, margin(likely, value)
 
@@ -185,8 +201,7 @@ class Reader:
     @property
     def apart(self) -> set[str]:
         """The labels that are read by themselves, for a choice of a few is told better than a whole answer."""
-        asked = self.spec.labels if not form_of(self.spec).of_records else ()
-        return {label.name for label in asked if label.shown and self.trust.label(label.name)}
+        return {label.name for label in self._labels if self.trust.label(label.name)}
 
     @property
     def unverified(self) -> list[str]:
@@ -223,12 +238,21 @@ class Reader:
         return self._of_kind(messages) if self.trust.kind and not self.apart else {}
 
     def _of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
-        requests = [
-            kind_request(self.spec, text, self.others, self.asker.model, f"k/{identity}")
-            for identity, text in messages.items()
-        ]
+        requests = [self._kind_request(text, f"k/{identity}") for identity, text in messages.items()]
         answers = self.asker.ask(requests, "telling what is of the kind")
-        return {identity: yes(answers[f"k/{identity}"]) for identity in messages if f"k/{identity}" in answers}
+        return {name: self._kind_in(answers[f"k/{name}"]) for name in messages if f"k/{name}" in answers}
+
+    def _kind_request(self, text: str, identity: str, without: int = -1) -> ChatRequest:
+        """Whether a message is of the kind: whether it has some value of a label, where there is one."""
+        if self.kind_label:
+            return label_request(self.spec, self.kind_label, text, self.others, self.asker.model, identity, without)
+        return kind_request(self.spec, text, self.others, self.asker.model, identity, without=without)
+
+    def _kind_in(self, response: ChatResponse) -> float:
+        if self.kind_label is None:
+            return yes(response)
+        no_value = none_of(self.kind_label)
+        return 1 - probabilities(response, [*self.kind_label.values, no_value])[no_value]
 
     def not_of_kind(self, texts: Sequence[str]) -> list[str]:
         """The texts that are not of the kind; all of them where the reader cannot tell."""
@@ -243,23 +267,25 @@ class Reader:
 
     def _tried_out(self) -> Trust:
         spec, model = self.spec, self.asker.model
-        labels = [a for a in spec.labels if a.shown] if not form_of(spec).of_records else []
+        labels = self._labels
         requests: list[ChatRequest] = []
         for place, example in enumerate(spec.examples):
             requests += [
                 label_request(spec, label, example.prompt, self.others, model, f"t/{label.name}/{place}", without=place)
                 for label in labels
             ]
-            requests.append(kind_request(spec, example.prompt, self.others, model, f"t/kind/{place}", without=place))
+            if self.kind_label is None:
+                requests.append(self._kind_request(example.prompt, f"t/kind/{place}", place))
         for place, (message, _) in enumerate(self.shots if self.can_read else ()):
             rest = [shot for other, shot in enumerate(self.shots) if other != place]
             requests.append(answer_request(spec, message, rest, model, f"t/answer/{place}", 0))
-        requests += [
-            kind_request(spec, text, self.others, model, f"t/ordinary/{n}") for n, text in enumerate(self.tried)
-        ]
+        requests += [self._kind_request(text, f"t/ordinary/{n}") for n, text in enumerate(self.tried)]
         answers = self.asker.ask(requests, "trying the reader out")
-        kind = [yes(answers[f"t/kind/{n}"]) for n in range(len(spec.examples)) if f"t/kind/{n}" in answers]
-        ordinary = [yes(answers[f"t/ordinary/{n}"]) for n in range(len(self.tried)) if f"t/ordinary/{n}" in answers]
+        kind_name = f"t/{self.kind_label.name if self.kind_label else 'kind'}"
+        examples = [answers[name] for n in range(len(spec.examples)) if (name := f"{kind_name}/{n}") in answers]
+        kind = [self._kind_in(response) for response in examples]
+        tried = [answers[name] for n in range(len(self.tried)) if (name := f"t/ordinary/{n}") in answers]
+        ordinary = [self._kind_in(response) for response in tried]
         cut = _cut(kind, ordinary)
         margins = {label.name: self._label_margins(label, answers) for label in labels}
         right = {name: round(sum(m > 0 for m in of) / max(1, len(of)), 3) for name, of in margins.items()}
@@ -292,6 +318,24 @@ class Reader:
             read = self._parsed(getattr(answers.get(f"t/answer/{place}"), "text", ""))
             right += not self._differing(values, message, read)
         return round(right / max(1, len(self.shots)), 3)
+
+
+def _bias(label: Attribute, read: Sequence[tuple[str, ChatResponse]]) -> dict[str, float]:
+    """By how much a value is likelier to be read than it was drawn, over many messages; half of that, and no more than
+    a nat and a half, for messages miss a value too where the writer is bad at it.
+
+    Batch calibration: Zhou et al. 2023, arXiv 2309.17249.
+    """
+    names = [*label.values, none_of(label)]
+    likely = [probabilities(response, names) for _, response in read]
+    drawn = Counter(value for value, _ in read)
+    bias = {}
+    for name in label.values:
+        mean = sum(one[name] for one in likely) / len(read) + _EPSILON
+        bias[name] = max(
+            -_BIAS_MOST, min(_BIAS_MOST, _BIAS_SHARE * math.log(mean / (drawn[name] / len(read) + _EPSILON)))
+        )
+    return bias
 
 
 def _margin_cut(margins: Sequence[float]) -> float:

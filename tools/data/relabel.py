@@ -19,8 +19,8 @@ from tunesmith.tools.data.reading import NOTHING
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, found, holds, value_of
 
-SURE = 2.0
-"""Log-odds, in nats, from which the reader's word on another value counts: more than seven to one."""
+SURE = 3.0
+"""Log-odds, in nats, from which the reader's word on another value counts: twenty to one."""
 _SURELY_FOUND = ("digits", "email", "url")
 """Kinds that are said in no other way than code looks for."""
 

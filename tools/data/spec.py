@@ -316,5 +316,6 @@ class Spec(Description):
 
 
 def as_document(spec: Spec) -> dict[str, object]:
-    """The spec as its file holds it, without what has its default."""
-    return {"spec": spec.spec, **spec.model_dump(mode="json", exclude_defaults=True)}
+    """The spec as its file holds it, without what has its default. No rules are said, as unsaid ones are concluded."""
+    none: dict[str, object] = {} if spec.rules else {"rules": []}
+    return {"spec": spec.spec, **spec.model_dump(mode="json", exclude_defaults=True), **none}

@@ -56,7 +56,7 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     if not made.attributes and made.answer == Answer():
         made = _formed(made, proposal, notes)
     changes: dict[str, object] = {}
-    if not made.rules:
+    if "rules" not in spec.model_fields_set:
         changes["rules"] = _rules(made, proposal, blind, notes)
     if made.language == Spec.model_fields["language"].default:
         changes["language"] = _language(made, proposal, notes)

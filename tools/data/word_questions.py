@@ -49,13 +49,13 @@ def _page(name: str) -> tuple[dict[str, str], ...]:
 
 def question(
     page: str, lines: Sequence[str], model: str, schema: Mapping[str, object] | None = None, *, identity: str = "",
-    temperature: float = 0.0, seed: int = 0,
+    temperature: float = 0.0, seed: int = 0, tokens: int = _WORD_TOKENS,
 ) -> ChatRequest:  # fmt: skip
-    """The question of a page about these lines; without a schema a word is asked for."""
+    """The question of a page about these lines; without a schema a few words are asked for."""
     messages = [*_page(page), {"role": "user", "content": "\n".join(lines)}]
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema or {})}}
     extra: Mapping[str, object] = {"response_format": form} if schema else {}
-    tokens = _ANSWER_TOKENS if schema else _WORD_TOKENS
+    tokens = _ANSWER_TOKENS if schema else tokens
     return ChatRequest(identity or page, model, messages, tokens, temperature, seed=seed, extra=extra)
 
 
@@ -75,8 +75,8 @@ def items_in(answers: Mapping[str, ChatResponse], identity: str) -> list[dict[st
 
 
 def word_in(answers: Mapping[str, ChatResponse], identity: str) -> str:
-    """The word that was answered, without marks around it; empty where none was."""
-    return answers[identity].text.strip().strip("\"'`.*“”").split("\n")[0].strip() if identity in answers else ""
+    """The words that were answered, on their first line; empty where none were."""
+    return answers[identity].text.strip().split("\n")[0].strip(" .*`") if identity in answers else ""
 
 
 def data(text: str) -> str:

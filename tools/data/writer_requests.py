@@ -24,10 +24,11 @@ from tunesmith.tools.serving.client import ChatRequest
 
 LISTED, TOPICS = 10, 12
 """Asked for in one request."""
-_TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 14
+_TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 10
 _GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 60}
 _LIST_TEMPERATURE = 0.9
-_TOKENS_PER_CHAR = 0.4
+_TOKENS_PER_CHAR, _TOKENS_OF_STYLE = 0.4, 60
+"""A style may make a message longer than all examples are."""
 _SHOTS, _SHOT_CHARS, _TURNS = 5, 2_400, 6
 """Examples that a writer is shown, their characters, and how many ways of showing them take turns."""
 _ANGLES = (
@@ -80,13 +81,14 @@ def topics_request(
         "write-topics", when=kind_of(spec), where=_where(spec, given), count=TOPICS, angle=rng.choice(_ANGLES),
         examples="\n".join(f"- {shot[:_TOPIC_SHOT_CHARS]}" for shot in shots), language=in_language(spec),
     )  # fmt: skip
-    return ChatRequest(identity, model, [_user(asked)], TOPICS * 14, _LIST_TEMPERATURE, extra={"top_k": 60})
+    messages = [_user(asked), _assistant("1.")]
+    return ChatRequest(identity, model, messages, TOPICS * 10, _LIST_TEMPERATURE, extra=dict(_GO_ON))
 
 
 def listed_topics(answered: str) -> list[str]:
     """What an answer lists, each short and no sentence that was cut off."""
     lines = [line.rstrip(".") for line in listed_lines(answered)]
-    return [line for line in lines if 2 <= word_count(line) <= _TOPIC_WORDS and not re.search(r"[\[\]{}<>|`*]", line)]
+    return [line for line in lines if word_count(line) <= _TOPIC_WORDS and not re.search(r"[\[\]{}<>|`*]|:$", line)]
 
 
 def _where(spec: Spec, given: Values) -> str:
@@ -148,7 +150,8 @@ def message_request(
         turns += [_user(noted if turns else f"{told}\n\n{noted}"), _assistant(shot.message)]
     asked = note(spec, one.values, one.surfaces) + (f"\nHow: {one.style}" if one.style else "")
     extra = {"top_k": 40}
-    return ChatRequest(identity, model, [*turns, _user(asked)], spec.message_tokens, temperature, extra=extra)
+    tokens = spec.message_tokens + _TOKENS_OF_STYLE
+    return ChatRequest(identity, model, [*turns, _user(asked)], tokens, temperature, extra=extra)
 
 
 def in_language(spec: Spec) -> str:

@@ -160,9 +160,10 @@ def settle(brought: Brought, spec: Spec, cases: Sequence[Case], *, formed: bool 
 
 def _free(spec: Spec) -> Spec:
     """The behaviour with answers of any form."""
-    document = {name: value for name, value in as_document(spec).items() if name not in ("answer", "criteria")}
+    concluded = ("answer", "criteria", "rules")
+    document = {name: value for name, value in as_document(spec).items() if name not in concluded}
     stated = [rule.model_dump() for rule in spec.rules if not rule.guessed]
-    made = spec_of({**document, "attributes": [_TOPIC], "rules": stated}, spec.name)
+    made = spec_of({**document, "attributes": [_TOPIC], **({"rules": stated} if stated else {})}, spec.name)
     return made.model_copy(update={"blind": spec.blind})
 
 

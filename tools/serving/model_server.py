@@ -24,6 +24,10 @@ from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments, lora_of, precision_of
 from tunesmith.tools.suites.case import Suite
 
+_WRITER, _WRITER_BLOCK_TOKENS = "teacher", 32
+"""A writer's requests begin alike and end after few tokens of their own: with blocks of 128 half of each was read anew.
+What arms are measured by keeps vLLM's blocks, and its answers with them."""
+
 
 def bench_spec(
     model: Artifact,
@@ -51,6 +55,7 @@ def bench_spec(
         lora_modules=adapted_modules(config, quantized_base=quantized) if allowed and quantized else (),
         max_model_len_tokens=context_tokens,
         kv_cache_gib=cpu_cache_gib(context_tokens * kv_bytes_per_token(config)),
+        cache_block_tokens=_WRITER_BLOCK_TOKENS if model.kind == _WRITER else 0,
         **place._asdict(),
         without_thoughts=without_thoughts,
     )

@@ -39,6 +39,8 @@ class ServerSpec(Frozen):
     max_num_seqs: int = SERVED_SEQUENCES
     """Sequences that the engine works on at once."""
     kv_cache_gib: int = 1
+    cache_block_tokens: int = 0
+    """Tokens of a block of the key-value cache; whole ones alone are shared. 0: as vLLM has it, 128 on a CPU."""
     tool_parser: str = "hermes"
     device: Literal["cpu", "cuda"] = "cpu"
     gpu_bytes: int = 0
@@ -83,6 +85,7 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
         # vLLM 0.32 rewinds the random numbers of a seeded request whose prompt was cut in two, which its CPU engine
         # cannot: it ends. So no prompt is cut; one that does not fit into a step waits for the next.
         argv.append("--no-enable-chunked-prefill")
+        argv += [f"--block-size={spec.cache_block_tokens}"] if spec.cache_block_tokens else []
     if spec.max_lora_rank:
         argv += ["--enable-lora", f"--max-lora-rank={spec.max_lora_rank}", "--max-loras=1"]
         argv += ["--lora-target-modules", *spec.lora_modules] if spec.lora_modules else []

@@ -96,7 +96,7 @@ def training_defaults(
             "forms": why_forms,
             "rehearsal_weight": why_weight,
             "value_weight": f"{valued_rows} of {rows} rows say where the values of their answers stand",
-            "max_kl": "a tiny model learns nothing this near to its base: far enough not to lose all of it"
+            "max_kl": "135M models that ended at 0.02 to 0.1 lost at most 3 of 44 general cases"
             if tiny
             else "at 0.02 a 0.5B lost 3 of 40 general cases, at 0.14 it lost 11",
             "lora_rank": why_rank,
@@ -144,7 +144,7 @@ def _epochs(parameters: int, rows: int) -> tuple[float, str]:
     views = _VIEWS_SMALL if parameters < _SMALL_PARAMETERS else _VIEWS
     exact = views / max(rows, 1)
     epochs = round(min(max(exact, _EPOCHS_MIN), _EPOCHS_MAX), 2)
-    reason = f"{views} rows, some seen again, are enough for one behaviour on {parameters / 1e9:.2g} B parameters"
+    reason = f"{views} rows, repeats counted, are enough for one behaviour on {parameters / 1e9:.2g} B parameters"
     if exact > _EPOCHS_MAX:
         reason += f"; {rows} would need {exact:.1f} epochs for that, and beyond {_EPOCHS_MAX:g} rows are memorised"
     elif exact < _EPOCHS_MIN:

@@ -161,7 +161,7 @@ def test_another_model_at_the_price_does_not_keep_the_old_ones_commit(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declared = way.catalog.BY_NAME["base"].load()
-    before = {"model": "org/other", "revision": "f" * 40, "quantized": "org/q@" + "e" * 40, "role": "base"}
+    before = {"model": "org/other", "revision": "f" * 40, "role": "base"}
     assert declared.taken_along(before, {"model": MODEL}) == {"model": "org/other", "role": "base"}
     assert declared.taken_along(before, {"role": "teacher"}) == before
 

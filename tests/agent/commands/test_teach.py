@@ -14,7 +14,7 @@ import yaml
 
 from tests.fixtures import FIXTURES, warm
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
-from tests.fixtures.scripted_reader import served
+from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.terminal import Terminal
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
@@ -43,7 +43,7 @@ def said(folder: Path, **changes: object) -> Path:
 READ: dict[str, object] = {
     "applies": "kind",
     "language": "English",
-    "checks": {"items": [{"words": "one line", "kind": "exactly", "count": 1, "unit": "lines"}]},
+    "demand": by_piece(line="exactly 1 lines"),
     "template": {"template": "{PLANT} gets {LITRES}"},
     "near-misses": {"items": ["What does a fern cost?"]},
     "kind": lambda question: "no",

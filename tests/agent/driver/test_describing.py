@@ -12,7 +12,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
-from tests.fixtures.scripted_reader import served
+from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import begin, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
@@ -67,13 +67,13 @@ def test_the_folder_holds_what_was_said_letter_for_letter_and_its_examples_as_ca
 
 
 def test_the_driver_reads_a_whole_description_once_and_its_file_keeps_what_it_read(talk: Talk) -> None:
-    demand = {"words": "exactly three bullet points", "kind": "exactly", "count": 3, "unit": "lines"}
-    script = {"applies": "kind", "language": "English", "template": {"template": ""}, "checks": {"items": [demand]}}
+    demand = by_piece(three="exactly 3 lines")
+    script = {"applies": "kind", "language": "English", "template": {"template": ""}, "demand": demand}
     talk.turn("make it give cooking tips", GOAL)
     with served(script) as (url, reader):
         talk.deps.endpoint = lambda: Endpoint(url, "reader")
         tell(talk, *SAID)
-        asked = reader.pages.count("checks")
+        asked = reader.pages.count("applies")
     folder = next((talk.store.home / "behaviours").glob("*/behaviour.yaml"))
     assert [rule.says for rule in load_behaviour(str(folder)).rules] == ["exactly 3 lines"] and asked == 1
     assert talk.deps.draft is not None and talk.store.read("SELECT 1 FROM events WHERE event = 'words.read'")

@@ -197,3 +197,4 @@ def test_rows_that_say_it_are_on_the_users_screen(build: Builder, tmp_path: Path
     finally:
         one.chat.close()
     assert SAYS in " ".join(one.screen.export_text().split()) and one.asked == []
+    assert SAYS not in one.sent, "a row is for the screen"

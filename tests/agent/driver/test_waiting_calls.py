@@ -72,6 +72,19 @@ def test_a_yes_after_the_restart_starts_that_step_and_the_turn_goes_on(home: Pat
     assert "ran_with" in again.tool_results()[-1]
 
 
+def test_a_call_that_would_be_planned_otherwise_today_is_asked_about_as_it_is_today(home: Path, tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "tiny")
+    one = Talk(home, [ApprovalPending("nobody is there")])
+    with pytest.raises(ApprovalPending):
+        one.turn(f"take {folder} as the base", ("base", {"model": str(folder), "run": None}))
+    one.chat.close()
+    folder.rename(tmp_path / "before")
+    make_tiny_model(folder, weight_bytes=8192)
+    again = gone_on(home, NO)
+    assert len(again.asked) == 1 and again.asked[0].hash != one.asked[0].hash
+    assert [step.status for step in again.store.priced_steps()] == [DECLINED, DECLINED]
+
+
 def test_an_edit_at_the_question_starts_the_edited_step_alone(home: Path) -> None:
     one = Talk(home, [Edited({"role": "teacher"}), NO])
     try:
@@ -91,11 +104,16 @@ def test_a_step_that_was_decided_meanwhile_is_not_asked_about(home: Path) -> Non
     assert again.asked == [] and "declined meanwhile" in again.tool_results()[-1]
 
 
-def test_other_words_give_up_what_waited(home: Path) -> None:
+@pytest.mark.parametrize("answered", [True, False])
+def test_other_words_give_up_what_waited(home: Path, answered: bool) -> None:
+    """Even those that a killed process left without an answer."""
     one = Talk(home, [ApprovalPending("nobody is there")])
     with pytest.raises(ApprovalPending):
         one.turn("get the base model", BASE)
-    one.turn("never mind", "Fine.")
+    if answered:
+        one.turn("never mind", "Fine.")
+    else:
+        one.chat.conversations.begin(one.chat.id, "never mind")
     one.chat.close()
     assert Conversations(Store(home)).waiting() == "" and one.store.priced_steps()[0].status == PLANNED
 

@@ -97,7 +97,7 @@ def test_the_agent_has_all_its_tools_and_nothing_heavy(tunesmith: Tunesmith) -> 
     done = subprocess.run([sys.executable, "-c", READY], env=tunesmith.env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])  # the greeting comes first
-    assert {"look_up", "plan_fine_tune", "start_plan", *(entry.name for entry in catalog.STAGES)} <= {*found["tools"]}
+    assert {"read_runs", "plan_fine_tune", "start_plan", *(entry.name for entry in catalog.STAGES)} <= {*found["tools"]}
     assert not {*found["modules"]} & {*HEAVY}
 
 

@@ -88,10 +88,11 @@ ERRAND = spec_of(dict(ERRANDS), "test")
 
 def test_a_part_that_no_kept_row_lacks_raises_an_alarm() -> None:
     def errands(missing: int) -> list[TrainingRow]:
+        drawn = RowAttributes(draw=Draw("r", (), (), ()))
         who = ["anyone" if n < missing else "Lena" for n in range(40)]
         answers = [[{"role": "assistant", "content": f"{name}: feed the cat"}] for name in who]
         return [
-            TrainingRow(f"r{n}", "generated", [{"role": "user", "content": "m"}], answer, verdict=Verdict(KEEP))
+            TrainingRow(f"r{n}", "generated", [{"role": "user", "content": "m"}], answer, drawn, verdict=Verdict(KEEP))
             for n, answer in enumerate(answers)
         ]
 

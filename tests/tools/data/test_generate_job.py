@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,15 @@ pytestmark = pytest.mark.heavy
 STUB, RUN = str(FIXTURES / "stub_writer.py"), "r1"
 ROWS, NEAR, REHEARSAL = 30, 6, 10
 ORDINARY = NEAR + REHEARSAL
-TRIED = 37
-"""Requests with which the reader is tried out, at most."""
+TRIED = 26
+"""Requests with which the reader is tried out: two labels of five examples, and sixteen ordinary prompts."""
 FIELDS = {"rows": ROWS, "near_miss_rows": NEAR, "rehearsal_rows": REHEARSAL, "concurrency": 4}
+
+
+def by_origin(origins: Iterable[str]) -> bool:
+    """Whether every prompt for rehearsal was answered, and of the others there are at least as many as asked for."""
+    counts = Counter(origins)
+    return counts["near_miss"] >= NEAR and counts["rehearsal"] == REHEARSAL and counts["generated"] >= ROWS
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: 
     before = len(requests_sent(ws))
     assert resume_step(ws, step, say_yes).done().status == "done"
     rows = ws.store.rows(step)
-    assert len(rows) == ROWS + ORDINARY and kept < {row.row_id for row in rows}
+    assert by_origin(row.origin for row in rows) and kept < {row.row_id for row in rows}
     first = {json.dumps(body["messages"]) for body in requests_sent(ws)[:before]}
     assert len(first & {json.dumps(body["messages"]) for body in requests_sent(ws)[before:]}) <= FIELDS["concurrency"]
 
@@ -69,7 +76,7 @@ def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace
     verify(artifact.path, artifact.sha256)
     lines = [json.loads(line) for line in (artifact.path / "rows.jsonl").read_text().splitlines()]
     assert {line["row_id"] for line in lines} == {row.row_id for row in ws.store.rows(step.id)}
-    assert artifact.meta["rows"] == len(lines) == ROWS + ORDINARY
+    assert artifact.meta["rows"] == len(lines) and by_origin(line["origin"] for line in lines)
     assert (step.result or {})["rehearsal_rows"] == REHEARSAL
 
 
@@ -78,7 +85,7 @@ def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> Non
     run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     bodies = requests_sent(ws)
     ordinary = [body for body in bodies if body["max_tokens"] == 96]
-    assert len(ordinary) == ORDINARY and {body["temperature"] for body in ordinary} == {0.0}
+    assert len(ordinary) >= ORDINARY and {body["temperature"] for body in ordinary} == {0.0}
     assert not any("seed" in body for body in bodies)
 
 
@@ -87,7 +94,7 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
     result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result
     assert result is not None
-    assert result["kept"] + result["dropped"] == result["candidates"] == 100 + ORDINARY
+    assert result["kept"] + result["dropped"] == result["candidates"] >= 100 + ORDINARY
     assert sum(result["reasons"].values()) == result["dropped"] and result["kept"] >= 90
     dataset = ws.store.artifacts(run, "dataset")[0]
     train = read_rows(dataset.path / "train.jsonl")
@@ -110,7 +117,7 @@ def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -
         conn.execute("DELETE FROM rows WHERE row_id = (SELECT max(row_id) FROM rows)")
     tampered = {row.completion[0]["content"] for row in ws.store.rows(made.id) if row.origin == "generated"}
     result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result or {}
-    assert result["candidates"] == 100 + ORDINARY and result["kept"] >= 90
+    assert result["candidates"] >= 100 + ORDINARY and result["kept"] >= 90
     published = {row.row_id: row for row in read_rows(ws.store.artifacts(run, "rows")[0].path / "rows.jsonl")}
     train = read_rows(ws.store.artifacts(run, "dataset")[0].path / "train.jsonl")
     assert train and all(row.completion == published[row.row_id].completion for row in train)
@@ -126,16 +133,14 @@ def test_a_behaviour_without_rehearsal_prompts_is_refused_before_anything_starts
     assert price(ws, StepRequest("generate", {"behaviour": str(lonely), "rehearsal_rows": 0}, run)).refusals == ()
 
 
-def test_a_judge_that_wrote_the_rows_itself_is_told_as_such_and_drops_nothing_it_cannot_tell(ws: Workspace) -> None:
+def test_rows_whose_answers_code_composed_of_what_was_read_are_put_to_no_judge(ws: Workspace) -> None:
     run_step(ws, StepRequest("generate", {**FIELDS, "rows": 60}, RUN), say_yes).done()
     fields = {"on_leak": "drop", "suites": []}
     plain = run_step(ws, StepRequest("critique", fields, RUN), say_yes).done().result or {}
     wanted = StepRequest("critique", {**fields, "judge": "base"}, RUN)
-    assert any("it wrote these rows itself" in step for step in price(ws, wanted).steps)
+    assert any("no judge is asked" in step for step in price(ws, wanted).steps)
     judged = run_step(ws, wanted, say_yes).done().result or {}
-    told = judged["judge"]
-    assert told["wrote_the_rows"] and not told["counted"] and told["pairs"] > 0 and told["tried_on"] == "examples"
-    assert judged["kept"] == plain["kept"] and plain["judge"] is None
+    assert judged["kept"] == plain["kept"] and judged["judge"] is None is plain["judge"]
 
 
 def test_what_critique_holds_out_is_asked_by_the_baseline_and_never_trained_on(ws: Workspace) -> None:
@@ -169,6 +174,8 @@ def test_without_rows_to_write_the_runs_own_stay_and_ordinary_ones_come_beside_t
     result = step.result or {}
     assert (result["rows"], result["rehearsal_rows"]) == (0, REHEARSAL)
     asked = (ws.store.home / "runs" / RUN / step.id / "writer.jsonl").read_text().splitlines()
-    assert {json.loads(line)["id"].split("/")[0] for line in asked} <= {"t", "k"}, "only what is of the kind is read"
+    assert {json.loads(line)["id"].split("/")[0] for line in asked if line} <= {"t", "k"}, (
+        "only what is of the kind is read"
+    )
     with pytest.raises(BadInput, match="rows=0 leaves nothing to make"):
         price(ws, StepRequest("generate", {**fields, "rehearsal_rows": 0}, RUN))

@@ -34,7 +34,7 @@ class Editor:
         self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
     ) -> dict[str, ChatResponse]:
         self.asked += requests
-        messages = [re.findall(r"The message: (.+)", str(r.messages[-1]["content"]))[0] for r in requests]
+        messages = [re.findall(r"Message: (.+)", str(r.messages[-1]["content"]))[0] for r in requests]
         return {
             r.id: ChatResponse(id=r.id, text=self.edit(message), finish_reason=self.finish)
             for r, message in zip(requests, messages, strict=True)

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from tests.fixtures.descriptions import HOSTILE
-from tests.fixtures.scripted_reader import ScriptedReader, by_message
+from tests.fixtures.scripted_reader import ScriptedReader, by_message, by_piece
 from tunesmith.tools.data.behaviour import is_complete, load_behaviour, words_of
 from tunesmith.tools.data.proposal import words_digest
-from tunesmith.tools.data.read_words import Reading, read
+from tunesmith.tools.data.read_words import Reading, pieces_of, read
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import spec_text
 from tunesmith.tools.data.verify import faults, verified
@@ -33,7 +33,7 @@ DESK: dict[str, Any] = {
 PIRATE: dict[str, Any] = {
     "name": "pirate",
     "when": "whatever the user writes",
-    "what": "like a pirate, in at most 12 words and two sentences, ending with 'Arr!'",
+    "what": "like a pirate, in at most 12 words, in one or two sentences, ending with 'Arr!'",
     "never": "break character",
     "examples": [
         {"prompt": "How many legs has a spider?", "answer": "Eight legs she crawls on. Arr!"},
@@ -51,14 +51,6 @@ def value(name: str, means: str = "") -> dict[str, object]:
     return {"value": name, "means": means}
 
 
-def counted(words: str, kind: str, count: int, unit: str) -> dict[str, object]:
-    return {"words": words, "kind": kind, "count": count, "unit": unit}
-
-
-def text(words: str, kind: str, said: str) -> dict[str, object]:
-    return {"words": words, "kind": kind, "text": said}
-
-
 def values(question: str) -> dict[str, object]:
     """Of both parts, with what may be wrong: a value that nobody said, meanings that are no quote or said twice."""
     if "The part team" in question:
@@ -66,15 +58,15 @@ def values(question: str) -> dict[str, object]:
     return items(value("P1", "if it is broken"), value("P2", "for one person"), value("P3", "for one person"))
 
 
-OWN = {*(json.dumps(example["prompt"]) for example in DESK["examples"]), "a printer is on fire"}
+OWN = {*(json.dumps(example["prompt"]) for example in DESK["examples"]), "my mouse is on fire"}
 OWN |= {text.strip('"') for text in OWN}
 RIGHT: dict[str, object] = {
     "applies": "kind",
-    "checks": items(text("say 'sorry'", "never says", "sorry")),
+    "demand": by_piece(sorry='never says "sorry"'),
     "language": "English",
     "template": {"template": "{team}/{level}"},
     "values": values,
-    "near-misses": items("Who founded the firm?", "a printer is on fire", "my mouse broke"),
+    "near-misses": items("Who founded the firm?", "my mouse is on fire", "my mouse broke", "Is cycling healthy?"),
     "kind": by_message(lambda message: 0.9 if message in OWN else 0.1),
 }
 
@@ -94,30 +86,64 @@ def test_two_labels_of_one_sentence_are_read_apart_with_what_each_value_means() 
     assert list(level.values) == ["P1", "P3", "P2"] and not spec.every_message and spec.language == "English"
     assert "'LAW' as a value of team: neither your words nor an example say it" in made.left_out
     assert [of.means for of in level.values.values()] == ["if it is broken", "", ""], "one meaning is not that of two"
-    assert spec.near_misses == ("Who founded the firm?",), "what the model takes for the kind is none"
+    assert spec.near_misses == ("Who founded the firm?",), "neither one of the kind nor one about other things"
     assert "never says 'sorry'" in [rule.says for rule in spec.rules] and faults(spec) == ()
     assert reader.pages.count("values") == 2 and made.questions == len(reader.asked)
 
 
-def test_a_style_for_every_message_has_its_demands_and_no_near_misses() -> None:
-    script = {
-        "applies": "all",
-        "language": "English",
-        "template": {"template": ""},
-        "checks": items(
-            counted("in at most 12 words", "at most", 12, "words"),
-            counted("two sentences", "exactly", 2, "sentences"),
-            counted("at most 3 lines", "at most", 3, "lines"),
-            text("ending with 'Arr!'", "ends with", "Arr!"),
-            text("ending with 'Arr!'", "begins with", "Ahoy"),
-        ),
-    }
+@pytest.mark.parametrize(
+    ("demands", "rules", "left_out"),
+    [
+        ({"12 words": "at most 12 words"}, ["at most 12 words"], ""),
+        ({"12 words": "at most 20 words"}, [], ""),  # the piece says another number
+        ({"12 words": "at most 3 words"}, [], ""),
+        ({"sentences": "at most 2 sentences"}, [], "'in one or two sentences': code counts no sentences"),
+        ({"ending": 'ends with "Arr!"'}, ["the answer ends with 'Arr!'"], ""),
+        ({"ending": 'begins with "Arr!"'}, [], "begins with 'Arr!': not taken, example 1 breaks it"),
+        ({"ending": 'ends with "Aye!"'}, [], "does not say so"),
+        ({"pirate": 'ends with "!"'}, ["the answer ends with '!'"], ""),  # a mark that no letter says
+        ({"pirate": "exactly 1 lines"}, ["exactly 1 line"], ""),
+        ({"pirate": "at most two words"}, [], ""),
+        ({"pirate": "like a king"}, [], ""),
+        ({"never: break": 'never says "break"'}, ["never says 'break'"], ""),
+    ],
+)
+def test_a_demand_stands_in_its_piece_of_the_words_and_in_every_example(
+    demands: dict[str, str], rules: list[str], left_out: str
+) -> None:
+    script = {"applies": "all", "language": "English", "template": {"template": ""}, "demand": by_piece(**demands)}
     spec, made, reader = reading(PIRATE, script)
     assert spec.every_message and spec.answer.form == "written" and "near-misses" not in reader.pages
-    assert [rule.says for rule in spec.rules] == ["at most 12 words", "the answer ends with 'Arr!'"]
-    said = " · ".join(made.left_out)
-    assert "two sentences: code counts no sentences" in said, "what cannot be expressed is named"
-    assert "at most 3: your words do not demand it" in said and "begins with 'Ahoy': your words do not" in said
+    assert [rule.says for rule in spec.rules] == rules
+    assert left_out in " · ".join((*made.left_out, *verified(words_of(PIRATE, "x")[0], made.proposal).left_out))
+
+
+def test_a_demand_on_a_part_limits_that_part_alone() -> None:
+    said = {
+        "name": "loan", "when": "w", "never": "n", "what": "Loan NUMBER: TROUBLE. TROUBLE in at most three words",
+        "examples": [{"prompt": f"Loan 48120{n} is {word}", "answer": f"Loan 48120{n}: a {word} page here."}
+                     for n, word in enumerate(("torn", "wet", "lost"))],
+    }  # fmt: skip
+    script = {"template": {"template": "Loan {NUMBER}: {TROUBLE}."}, "demand": by_piece(three="at most 9 words")}
+    spec, _, _ = reading(said, {**RIGHT, **script})
+    assert spec.attribute("TROUBLE").words_max == 9 and [rule.type for rule in spec.rules] == ["regex"]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        (
+            "at most 1,200 words, ending with 'Yes, sir.'. Short",
+            ["at most 1,200 words", "ending with 'Yes, sir.'", "Short"],
+        ),
+        ("一句话，不超过三十个字。以“好，谢谢”结尾", ["一句话", "不超过三十个字", "以“好，谢谢”结尾"]),
+        ("don't greet; it's rude", ["don't greet", "it's rude"]),
+        ("JSON with a (b, or null)", ["JSON with a (b, or null)"]),
+        ("... ,, !", []),
+    ],
+)
+def test_a_description_is_parted_at_its_marks_and_never_within_a_quotation(text: str, pieces: list[str]) -> None:
+    assert pieces_of(text) == pieces
 
 
 @pytest.mark.parametrize(
@@ -197,7 +223,7 @@ def test_what_the_file_states_is_not_asked_and_stays() -> None:
     }
     spec, _, reader = reading(said, RIGHT)
     assert list(spec.labels[0].values) == ["SALES", "TECH", "HR", "LAW"] and "template" not in reader.pages
-    assert next(question for page, question in reader.asked if page == "values").endswith('"P1" or "P3" or "P2"')
+    assert next(question for page, question in reader.asked if page == "values").endswith('"P1", "P3", "P2"')
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

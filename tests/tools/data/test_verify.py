@@ -29,6 +29,7 @@ LOAN = words(
     {"Loan 481203 came torn": "Loan 481203: torn page.", "can't renew 551907": "Loan 551907: failed renewal.",
      "My fine is too high!": "Which loan?"},
 )  # fmt: skip
+TWO_ODD = words("x", {"m": "TECH/P1", "n": "HR/P3", "o": "TECH/P2", "p": "ask again", "q": "nobody"})
 REVIEW = words("好评 差评 中评", {"物流很快": "好评", "太差了": "差评", "一般般吧": "中评"})
 
 
@@ -60,6 +61,7 @@ BOTH = ("TECH", "HR", *LEVELS)
         (DESK, {"template": "{a}/{a}"}, {}, "it does not give"),
         (DESK, {"template": "TECH"}, {}, "it has no {name}"),
         (DESK, {"parts": (part("a"), part("b"), part("c"))}, {}, "have not 3 parts (a, b, c)"),
+        (TWO_ODD, {"template": "{team}/{level}"}, {}, "is not taken: it does not give 'ask again'"),
         (DESK, {"labels": {"TECH/P1": Value(), "HR/P3": Value()}}, {}, ""),
         (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}."}, {"NUMBER": "digits", "TROUBLE": "text"}, ""),
         (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}.", "parts": (part("NUMBER", kind="time"),)},

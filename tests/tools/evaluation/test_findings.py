@@ -64,6 +64,8 @@ FALLING, AT_THE_END = [2.0, 0.5, 0.3, 0.2], {"best_step": 60, "steps": 60, "vali
 class _Trained:
     """Records of a training: its validation losses and what it reported. There is no training loss to ask."""
 
+    brought = ""
+
     def __init__(self, curve: list[float], report: dict[str, Any], max_kl: float) -> None:
         self.curve, self.max_kl = curve, max_kl
         self.steps = {"train": SimpleNamespace(report=report)}

@@ -129,7 +129,7 @@ def test_compare_explain_the_report_and_the_answer_tell_it(tmp_path: Path) -> No
     summary = gather(store, run).summary()
     assert isinstance(summary["likelihood_retained"], list) and len(summary["likelihood_retained"]) == 3
     answer = kept_of_the_gain(store, run, "quantized")
-    assert answer.startswith("quantized keeps 55 of the 57 target cases that the adapter won, 90% of its gain in")
+    assert answer.startswith("quantized keeps 55 of the 57 target cases that the adapter won and 90% of its gain in")
     assert not broken_hops(store, run, "quantized")
 
 

@@ -74,8 +74,8 @@ def test_what_a_larger_base_would_cost_is_what_its_own_plan_says(here: Here, pac
     facts = here.machine(speed)
     plan = plan_here(here.ws, here.folder, pace, facts=facts)
     model, writer = models(plan)
-    assert here.seconds(facts, pace, model, writer) <= PACE_LIMIT_S[pace]
     names = [one.model for one in known_bases(on_card=False)]
+    assert here.seconds(facts, pace, model, writer) <= PACE_LIMIT_S[pace] or model == names[0]
     for larger in names[names.index(model) + 1 :][:1]:
         cost = here.seconds(facts, pace, larger, "" if larger == "bundled-1.5b" else "bundled-1.5b")
         assert cost > PACE_LIMIT_S[pace]
@@ -86,6 +86,7 @@ class Planted:
     """Prices that no machine gave."""
 
     pace: Pace = "fast"
+    own = False
 
     def __init__(self, known: Mapping[tuple[str, str], float], own_model: str = "") -> None:
         self.known, self.ws = known, SimpleNamespace(own_model=own_model)

@@ -143,9 +143,9 @@ def test_inspect_says_what_the_plans_say(card: float) -> None:
 def test_a_training_that_uses_more_than_it_needs_says_for_what() -> None:
     roomy, tight = on_card("Qwen3-8B", 24), on_card("Qwen3-8B", 9)
     qlora, lora = task(roomy, "train", "nf4"), task(roomy, "train", "bf16")
-    assert qlora.vram_bytes > lora.vram_bytes > 2 * qlora.least_bytes, "or it needs no explanation"
+    assert lora.vram_bytes > qlora.vram_bytes > 1.9 * qlora.least_bytes, "or it needs no explanation"
     assert qlora.bought == (
-        "7.7 GiB at the least; it uses 22.1 GiB of what is free, for speed: QLoRA (4 bits), 8 rows of up to 256 tokens "
+        "7.7 GiB at the least; it uses 14.8 GiB of what is free, for speed: QLoRA (4 bits), 4 rows of up to 256 tokens "
         "at once, all activations kept"
     )
     assert "activations" not in lora.bought

@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.fixtures import stored_runs
-from tunesmith.agent.driver.facts.artifacts import curve_lines
+from tunesmith.agent.queries.curves import lines_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
@@ -386,5 +385,4 @@ def test_which_checkpoint_became_the_adapter_is_told_with_its_figures(tmp_path: 
         conn.execute("UPDATE steps SET result = json_set(result, '$.choice', ?) WHERE step = ?", (choice, trained.id))
     summary, page = written(store, run, tmp_path)
     assert summary["training"][-1]["choice"] == choice and choice in page.text
-    question: Any = SimpleNamespace(store=store)
-    assert any(choice in line for line in curve_lines(question, store.step(trained.id)))
+    assert any(choice in line for line in lines_of(store, store.step(trained.id)))

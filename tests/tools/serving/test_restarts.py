@@ -181,8 +181,9 @@ def test_a_port_that_another_program_took_ends_the_restarts(
 
 def booted(server: Server) -> None:
     """As everything is after a power cut: the record of another boot, and no process."""
+    processes_ = tree(server)
     os.killpg(server.pid, signal.SIGKILL)
-    assert until(lambda: not server.process.alive())
+    assert until(lambda: gone(processes_)), "the engine's socket goes with its process"
     for path in (server.record, server.record.with_suffix(".pid")):
         path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "an-earlier-boot"}))
 

@@ -51,7 +51,7 @@ def test_every_trainers_arguments_name_no_tracker() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         and node.func.id.endswith(("SFTConfig", "TrainingArguments"))
     ]  # fmt: skip
-    assert [name for name, _ in calls] == ["train_job.py"]
+    assert [name for name, _ in calls] == ["trainer.py"]
     for name, words in calls:
         assert isinstance(words["report_to"], ast.Constant) and words["report_to"].value == "none", name
 
