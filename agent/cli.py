@@ -108,6 +108,10 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
             if args.command in _STREAMS:
                 return (run_steps.run if args.command == "run" else run_steps.demo)(args, settings, store, out)
             return run_steps.stage(args, rest, settings, store, out)
+        if args.command == "teach" and args.rows:
+            from tunesmith.agent.commands.teach_rows import teach_rows
+
+            return teach_rows(args, settings, store, out)
         if args.command == "teach":
             from tunesmith.agent.commands.teach import teach
 

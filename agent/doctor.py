@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -89,7 +90,8 @@ def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
     from tunesmith.agent.driver.endpoint import Driver, DriverMissing
 
     driver = Driver(settings)
-    known = {"model": settings.driver.name if settings.driver.endpoint else settings.driver.model}
+    model = settings.driver.name if settings.driver.endpoint else settings.driver.model
+    known = {"model": model, **_stronger(settings)}
     try:
         if not (start or settings.driver.endpoint or driver.served()):
             return {**known, "state": "not served; `tunesmith doctor --driver` starts it and tries it out"}
@@ -103,6 +105,20 @@ def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
     from tunesmith.agent.driver.probe import probe
 
     return {**known, "state": "served", **probe(endpoint, settings.home, settings.driver)}
+
+
+def _stronger(settings: Settings) -> dict[str, str]:
+    """The driver that would be proposed for this machine's card, and the sum; empty where none would."""
+    from tunesmith.agent.driver.driver_choice import proposed
+    from tunesmith.memory.store import Store
+    from tunesmith.tools.pipeline.workspace import Workspace
+
+    if settings.driver.endpoint or not (settings.home / "tunesmith.db").exists():
+        return {}
+    with contextlib.closing(Store(settings.home)) as store:
+        found = proposed(Workspace(store, settings.vllm, lambda event, **data: None))
+    how = f"`tunesmith base --model {found.driver.model} --role driver` fetches it" if found else ""
+    return {"proposed": f"{found}; {how}"} if found else {}
 
 
 def installed(name: str) -> str | None:

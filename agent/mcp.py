@@ -8,9 +8,9 @@ answer and no key reaches the model; what it may read is what the driver may.
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 from mcp.server.elicitation import AcceptedElicitation, DeclinedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
@@ -22,6 +22,8 @@ from rich.console import Console
 from tunesmith.agent.commands.places import is_known, places
 from tunesmith.agent.commands.price import price_lines
 from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.queries.answer import Context as Records
+from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.question_process import ask_in_process
@@ -31,13 +33,12 @@ from tunesmith.memory.views import VIEWS
 from tunesmith.tools.core.format import one_line
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog, launcher
-from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
+from tunesmith.tools.pipeline.run_step import propose_step, run_pending, shown_plan
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 MOST_WAIT_S = 50.0
 """Clients give a call up after about 60 s."""
 _LOOK_EVERY_S = 0.25
-_LISTED = 20
 _COLUMNS = 88
 _HASH_CHARACTERS = 12
 _OF_A_SERVER = ("server", "role", "url", "model", "healthy", "artifact", "run")
@@ -58,6 +59,10 @@ _STARTS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempoten
 _STOPS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
 Json = dict[str, Any]
+_NOT_ASKED = ("case", "row", "described", "trial", "served", "fits", "price")
+# What is for the screen alone, where a key lies, and what may look at a folder or the hub.
+_ASKED = tuple(request for kind, request in REQUESTS.items() if kind not in _NOT_ASKED)
+Question = Annotated[Union[_ASKED], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
 
 
 class Agreed(BaseModel):
@@ -89,11 +94,6 @@ class _Exactly:
         if plan.hash != self._hash:
             raise ApprovalPending(f"{plan.stage} ({step}) would now be planned as {plan.hash[:_HASH_CHARACTERS]}")
         return Decision(True, "mcp")
-
-
-def _nobody(plan: Plan, step: str) -> Decision:
-    """A price is shown, and a person is asked by `start`."""
-    raise ApprovalPending(f"{plan.stage} ({step}) waits")
 
 
 def serve(settings: Settings, store: Store) -> int:
@@ -141,18 +141,17 @@ class _Tools:
             planned."""
             return self._status()
 
-        def runs(run: str = "") -> Json:
-            """The newest runs; or one run with its steps, their times, peaks and artifacts."""
-            return self._run(run) if run else self._runs()
+        def ask(question: Question) -> Json:
+            """Any question about the runs, by its kind and arguments: what a run came to, a step's time, memory or
+            failure, what passes, counts of cases and rows, settings and who chose them, losses, files, approvals, what
+            to try next. Leave `run` out for the newest that has it. Texts of rows, cases and answers are never told."""
+            found = answer(question, Records(self.ws, self.store.newest_run()))
+            return {"says": found.for_model.splitlines(), "facts": found.documents()}
 
         def compare(run: str = "", arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None) -> Json:
             """Two arms of a run, paired case by case: counts by block, exact tests, and the claim. Arms are base,
             prompted, adapter, merged, quantized."""
             return self._compare(self._newest(run), *(arms or ("base", "adapter")))
-
-        def explain(run: str = "") -> Json:
-            """What a run's records say of it, and the next step that each finding proposes."""
-            return self._explain(self._newest(run))
 
         def query(select: str) -> Json:
             """One read-only SELECT over the views v_runs, v_steps, v_flips, v_lineage."""
@@ -171,7 +170,7 @@ class _Tools:
                 return {"answered": False, "type_this": f"tunesmith fits {model}"}
             return self._fits(model, card)
 
-        reading: tuple[Callable[..., Any], ...] = (status, runs, compare, explain, query)
+        reading: tuple[Callable[..., Any], ...] = (status, ask, compare, query)
         return (*((tool, _READS) for tool in reading), (fits, _ASKS_THE_HUB))
 
     def _doing(self) -> Sequence[tuple[Callable[..., Any], ToolAnnotations]]:
@@ -247,10 +246,6 @@ class _Tools:
             "stages": {entry.name: entry.summary for entry in catalog.STAGES if entry.expensive},
         }
 
-    def _runs(self) -> Json:
-        runs = self.store.runs()
-        return {"runs": [self._run_line(run.id) for run in runs[:_LISTED]], "all": len(runs)}
-
     def _run_line(self, run: str) -> Json:
         record = self.store.run(run)
         counts = self.store.step_counts(run)
@@ -261,10 +256,6 @@ class _Tools:
             "steps_done": counts.done,
             "steps": counts.total,
         }
-
-    def _run(self, run: str) -> Json:
-        made = [{"kind": one.kind, "artifact": one.id, "bytes": one.bytes} for one in self.store.artifacts(run)]
-        return {**self._run_line(run), "of_steps": [_step(step) for step in self.store.steps(run)], "artifacts": made}
 
     def _compare(self, run: str, first: str, second: str) -> Json:
         from tunesmith.tools.evaluation.compare import compare_with_hops
@@ -280,15 +271,6 @@ class _Tools:
             "blocks": {name: {key: block[key] for key in counted} for name, block in blocks.items()},
             "type_for_the_cases": f"tunesmith compare {run} --arms {first},{second}",
         }
-
-    def _explain(self, run: str) -> Json:
-        from tunesmith.agent.commands.explain import document
-
-        found = [
-            {"kind": one["kind"], "says": one["says"], "next": one["next"]}
-            for one in document(self.ws, run)["findings"]
-        ]
-        return {"run": run, "findings": found, "type_for_the_cases": f"tunesmith explain {run}"}
 
     def _leave_to_read(self, names: Sequence[str], ctx: Context) -> Elicit[Allowed] | Allowed:
         """A question where a name has files read or the hub asked; a model that is known here needs none."""
@@ -313,17 +295,7 @@ class _Tools:
     # Do
 
     def _plan(self, stage: str, run: str, fields: Mapping[str, Any]) -> Json:
-        shown: list[str] = []
-
-        def emit(event: str, /, **data: Any) -> None:
-            if event == "plan.shown":
-                shown.append(str(data["step"]))
-
-        try:
-            run_step(replace(self.ws, emit=emit), StepRequest(stage, dict(fields), run), _nobody)
-        except ApprovalPending:
-            return self._price(self.store.step(shown[-1]))
-        raise BadInput(f"{stage} costs nothing with these fields; type `tunesmith {stage}`")
+        return self._price(propose_step(self.ws, StepRequest(stage, dict(fields), run)))
 
     def _price(self, step: Step) -> Json:
         plan = shown_plan(step)

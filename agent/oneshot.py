@@ -15,10 +15,11 @@ from tunesmith.agent.commands.first_look import FirstLook
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.driver import turn_errors
-from tunesmith.agent.driver.chat import Cancelled, Chat, Reply
+from tunesmith.agent.driver.abilities import is_routed, window_for
+from tunesmith.agent.driver.chat import Cancelled, Chat
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_state, model_of
-from tunesmith.agent.driver.probe import is_routed
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.voice import Reply
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
@@ -74,7 +75,7 @@ class _Turn:
             endpoint=self._endpoint,
             routed=routed,
             code_first=routed,
-            native=not routed,
+            window=window_for(self.ws.store.home, self.driver.chosen),
             driver_state=lambda: driver_state(self.settings),
         )
         self.chat = Chat(deps)

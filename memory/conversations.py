@@ -13,7 +13,7 @@ from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 
 _USER, _ASSISTANT, _MESSAGES, _UNDO, _SUMMARY = "user", "assistant", "messages", "undo", "summary"
-_DRAFT, _DESCRIPTION = "draft", "description"
+_DRAFT, _DESCRIPTION, _WAITING = "draft", "description", "waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,15 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A turn whose calls wait for the user: its messages so far, and the step of each call."""
+
+    turn: int
+    messages: tuple[object, ...]
+    calls: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """The turns that count, the oldest first, and what stands for those before a compaction."""
 
@@ -38,6 +47,8 @@ class Conversation:
     """The plan that was proposed and not yet started, as the newest turn that changed it left it."""
     description: dict[str, object] | None = None
     """The new behaviour that was being described, likewise."""
+    waiting: Waiting | None = None
+    """What the newest turn was doing when it had to wait for the user; None where it has ended."""
 
 
 class Conversations:
@@ -59,6 +70,15 @@ class Conversations:
         self._write(conversation, _ASSISTANT, reply)
         self._write(conversation, _MESSAGES, json.dumps({"turn": turn, "messages": messages}, ensure_ascii=False))
 
+    def wait(self, conversation: str, turn: int, messages: list[object], calls: dict[str, str]) -> None:
+        """Write down what a turn did before its calls were put to the user, until `finish` says what came of it."""
+        entry = {"turn": turn, "messages": messages, "calls": calls}
+        self._write(conversation, _WAITING, json.dumps(entry, ensure_ascii=False))
+
+    def undecided(self, conversation: str, reply: str) -> None:
+        """Write down what was said instead of an answer; the calls of the turn go on waiting."""
+        self._write(conversation, _ASSISTANT, reply)
+
     def draft(self, conversation: str, turn: int, plan: dict[str, object] | None) -> None:
         """Write down the plan that stands proposed after a turn; None where none does any more."""
         self._write(conversation, _DRAFT, self._text({"turn": turn, "plan": plan}))
@@ -79,6 +99,13 @@ class Conversations:
         """Let a summary stand for every turn so far."""
         self._write(conversation, _SUMMARY, summary)
 
+    def waiting(self) -> str:
+        """The conversation whose calls were put to the user last and that may still wait; empty where none does."""
+        rows = self._store.read(
+            "SELECT conversation FROM conversations WHERE role = ? ORDER BY id DESC LIMIT 1", _WAITING
+        )
+        return next((row["conversation"] for row in rows if self.load(row["conversation"]).waiting), "")
+
     def list(self) -> list[tuple[str, float, str]]:
         """(id, time of the last word, first words) of every conversation, the newest first."""
         rows = self._store.read(
@@ -94,6 +121,7 @@ class Conversations:
         turns: dict[int, Turn] = {}
         drafts: dict[int, dict[str, object] | None] = {}
         descriptions: dict[int, dict[str, object] | None] = {}
+        waiting: Waiting | None = None
         summary = ""
         for row in rows:
             role, content = row["role"], row["content"]
@@ -102,8 +130,12 @@ class Conversations:
                 turns[row["id"]] = Turn(row["id"], row["at"], content)
             elif role == _ASSISTANT and newest:
                 turns[newest.number] = Turn(newest.number, newest.at, newest.prompt, content, newest.messages)
+            elif role == _WAITING:
+                entry = json.loads(content)
+                waiting = Waiting(entry["turn"], tuple(entry["messages"]), entry["calls"])
             elif role == _MESSAGES:
                 entry = json.loads(content)
+                waiting = None
                 if turn := turns.get(entry["turn"]):
                     turns[turn.number] = Turn(turn.number, turn.at, turn.prompt, turn.reply, tuple(entry["messages"]))
             elif role == _DRAFT:
@@ -119,7 +151,9 @@ class Conversations:
             elif role == _SUMMARY and not whole:
                 summary, turns = content, {}
         draft, description = (next(reversed(entries.values()), None) for entries in (drafts, descriptions))
-        return Conversation(conversation, tuple(turns.values()), summary, draft, description)
+        newest_turn = next(reversed(turns), 0)
+        waiting = waiting if waiting and waiting.turn == newest_turn else None
+        return Conversation(conversation, tuple(turns.values()), summary, draft, description, waiting)
 
     def _text(self, document: dict[str, object]) -> str:
         """In the order of its fields, which is that of the file that a person edits."""

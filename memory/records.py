@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.memory.places import Places
+from tunesmith.memory.row_attributes import RowAttributes
 
 # A step's life. `planned` waits for a yes; `approved` waits for its worker; the last five are ends.
 PLANNED, APPROVED, RUNNING = "planned", "approved", "running"
@@ -240,6 +241,9 @@ class Verdict:
         return f"{self.kind}: {self.reason}" if self.reason else self.kind
 
 
+_NOTHING_KNOWN = RowAttributes()
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
     """One candidate row: the conversation it trains on, where it came from, and whether it was kept."""
@@ -247,12 +251,20 @@ class TrainingRow:
     row_id: str
     origin: str
     """generated (written for drawn attributes) or rehearsal (the base's own answers, against forgetting)."""
-    prompt: list[dict[str, str]]
-    completion: list[dict[str, str]]
-    attributes: dict[str, Any] = field(default_factory=dict)
+    prompt: list[dict[str, Any]]
+    completion: list[dict[str, Any]]
+    attributes: RowAttributes = _NOTHING_KNOWN
     split: str = "train"
     verdict: Verdict | None = None
     """None before critique."""
+
+    @property
+    def answer(self) -> str:
+        """What it answers last; tool calls as {"name": …, "arguments": {…}}, one a line."""
+        last: Mapping[str, Any] = self.completion[-1] if self.completion else {}
+        calls = [call.get("function", call) for call in last.get("tool_calls") or ()]
+        texts = [{"name": one.get("name"), "arguments": one.get("arguments")} for one in calls]
+        return "\n".join(json.dumps(text, ensure_ascii=False) for text in texts) or str(last.get("content") or "")
 
     @property
     def kept(self) -> bool:

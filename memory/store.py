@@ -11,6 +11,7 @@ from dataclasses import asdict
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.ledger import Ledger, to_json
 from tunesmith.memory.records import KEEP, Artifact, AssertionResult, EvalResult, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import RowAttributes
 
 _DROP = "drop"
 
@@ -157,7 +158,7 @@ class Store(Ledger):
                 added = conn.execute(
                     "INSERT OR IGNORE INTO rows (run, step, row_id, origin, split, attributes, prompt, completion,"
                     " verdict, kind, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (run, step, row.row_id, row.origin, row.split, to_json(row.attributes), *talk,
+                    (run, step, row.row_id, row.origin, row.split, to_json(row.attributes.as_json()), *talk,
                      *_verdict_columns(row.verdict)),
                 )  # fmt: skip
                 if not added.rowcount:
@@ -186,7 +187,7 @@ class Store(Ledger):
                     (
                         *_verdict_columns(row.verdict),
                         row.split,
-                        to_json(row.attributes),
+                        to_json(row.attributes.as_json()),
                         to_json(row.completion),
                         step,
                         row.row_id,
@@ -206,7 +207,7 @@ class Store(Ledger):
                 origin=r["origin"],
                 prompt=json.loads(r["prompt"]),
                 completion=json.loads(r["completion"]),
-                attributes=json.loads(r["attributes"]),
+                attributes=RowAttributes.of(json.loads(r["attributes"])),
                 split=r["split"],
                 verdict=_verdict(r),
             )

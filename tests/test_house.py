@@ -48,7 +48,7 @@ AT_WORK = {
     "tools/export/rounding_recipes.py",
     "tools/evaluation/local_model.py", "tools/suites/grading/embedding_process.py",
     "tools/export/expert_updates.py", "tools/export/stored_layout.py", "tools/export/streamed_model.py",
-    "tools/export/scale_distillation.py", "tools/release/gguf_file.py", "tools/export/calibration.py",
+    "tools/release/gguf_file.py", "tools/export/calibration.py",
 }  # fmt: skip
 # Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.
 READS_ENVIRONMENT = {"agent/commands/settings.py", "tools/serving/supervisor.py", "tools/machine/gpus.py"} | INSIDE_VLLM

@@ -14,8 +14,7 @@ from rich.text import Text
 
 from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Prose
-from tunesmith.agent.driver.facts.answer import without_instruction
-from tunesmith.agent.driver.facts.expected import wanted_of
+from tunesmith.agent.queries.suite_texts import asked_by, wanted_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
@@ -68,7 +67,7 @@ class CaseTexts:
     def _told(self, case_id: str) -> Iterable[Text]:
         case, answer = self._case(case_id), self.answers.get(case_id)
         name = Text("  ") + Text(_clip(case_id, 40), style=theme.ID)
-        yield name + Text(f"  “{_clip(question, _QUESTION)}”") if (question := _asked(case)) else name
+        yield name + Text(f"  “{_clip(question, _QUESTION)}”") if (question := asked_by(case)) else name
         arrow = Text("    → ", style=theme.LABEL)
         if answer is not None:
             yield arrow + Text(f"“{_clip(_given(answer), _ANSWER)}”", style=theme.BAD)
@@ -79,11 +78,6 @@ class CaseTexts:
             yield arrow + Text("wanted ") + Text(_clip(wanted, _WANTED), style=theme.GOOD) + why
         elif reason:
             yield arrow + Text(reason, style=theme.LABEL)
-
-
-def _asked(case: Case) -> str:
-    texts = [str(message.get("content", "")) for message in case.messages if message.get("role") == "user"]
-    return without_instruction(texts[-1]) if texts else ""
 
 
 def _given(answer: EvalResult) -> str:

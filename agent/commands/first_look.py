@@ -1,4 +1,4 @@
-"""Before rows are trained on for the first time, a person sees the most suspicious of them and the balance.
+"""Before written rows are trained on for the first time, a person sees the most suspicious of them and the balance.
 
 Shown where the yes to critique is asked for, so that what is marked counts at once. Nobody has to look: that nobody
 did is recorded.
@@ -16,6 +16,7 @@ from tunesmith.agent.commands.rows_view import balance_of, document, review_of, 
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.own_rows import is_persons
 from tunesmith.tools.data.suspicion import SHOWN_FIRST
 from tunesmith.tools.pipeline.workspace import Approver, Decision, Edited
 
@@ -55,10 +56,11 @@ class FirstLook:
             review = review_of(self.store, run)
         except NotFound:
             return
-        if not review.found or self._was_shown(review.step):
+        written = [suspect for suspect in review.found if not is_persons(suspect.row)]  # some others will be blind
+        if not written or self._was_shown(review.step):
             return
-        shown = review.found[:SHOWN_FIRST]
-        self.out.say(f"the {len(shown)} most suspicious of {len(review.found)} rows, before any is trained on:")
+        shown = written[:SHOWN_FIRST]
+        self.out.say(f"the {len(shown)} most suspicious of {len(written)} rows, before any is trained on:")
         self.out.console.print(rows_view(review, shown))
         rows = [document(review, suspect) for suspect in shown]
         self.out.emit("rows.shown", run=run, step=review.step, rows=rows, balance=balance_of(review))

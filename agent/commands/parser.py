@@ -202,7 +202,10 @@ def _pipelines(commands: _Commands) -> None:
         same = _add(commands, word, f"{summary}; the same as `{' '.join(words)}`")
         same.add_argument("what", nargs="?", metavar="MODEL" if word == "pull" else "RUN")
     teach = _add(commands, "teach", "the whole way for a behaviour that you describe in a file, to the served model")
-    teach.add_argument("file", metavar="FILE", help="a behaviour.yaml, or what you would say: when, what, examples")
+    teach.add_argument(
+        "file", nargs="?", metavar="FILE", help="a behaviour.yaml, or what you would say: when, what, examples"
+    )
+    _own_rows(teach)
     teach.add_argument(
         "--model", default="", metavar="MODEL",
         help="the base: a folder, a hub id, or a bundled one; the largest that the pace leaves time for here",
@@ -228,11 +231,8 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     _shown(_add(actions, "show", "the newest rows, the most suspicious first, and their balance"))
     taken = _add(actions, "import", "the stage `import`: rows of your own, a file, a folder or a hub data set")
     taken.add_argument("file", metavar="FILE", help="or a folder, or hub:owner/name, which is downloaded")
-    taken.add_argument("--map", nargs="+", metavar="PART=COLUMN", help="such as user=question assistant=reply")
     taken.add_argument("--behaviour", metavar="FILE", help="the behaviour that they are held to")
-    taken.add_argument("--limit", type=int, metavar="N", help="records taken at most")
-    share = "share of records that may be no rows (else 0.05): these are left out"
-    taken.add_argument("--max-unusable-share", type=float, metavar="X", help=share)
+    _as_taken(taken)
     _consent(taken)
     _run(taken)
     review = _add(actions, "review", "look through rows, one key a row, and mark them")
@@ -245,6 +245,29 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     _force(export)
     _json(export)
     _run(export)
+
+
+def _own_rows(teach: argparse.ArgumentParser) -> None:
+    teach.add_argument(
+        "--rows", action="append", metavar="FILE",
+        help="rows of your own to train on, in place of written ones: a file, a folder or hub:owner/name; may be "
+        "repeated, and needs no other FILE",
+    )  # fmt: skip
+    teach.add_argument(
+        "--blind", type=int, metavar="N", help="of your rows so many become blind cases (else 15 %%, from 10 to 40)"
+    )
+    teach.add_argument(
+        "--contradictory", choices=("drop", "keep"), default="", help="rows of yours that contradict each other"
+    )
+    _as_taken(teach)
+
+
+def _as_taken(parser: argparse.ArgumentParser) -> None:
+    """How rows of one's own are read."""
+    parser.add_argument("--map", nargs="+", metavar="PART=COLUMN", help="such as user=question assistant=reply")
+    parser.add_argument("--limit", type=int, metavar="N", help="records taken at most, of each file")
+    share = "share of records that may be no rows (else 0.05): these are left out"
+    parser.add_argument("--max-unusable-share", type=float, metavar="X", help=share)
 
 
 def _shown(parser: argparse.ArgumentParser) -> None:

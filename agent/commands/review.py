@@ -16,10 +16,9 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import IMPORTED
-from tunesmith.tools.data.draw import Draw, answer_of
-from tunesmith.tools.data.example_values import parsed
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.suspicion import Suspect, suspects
 
@@ -76,14 +75,13 @@ class Review:
 
     def choices(self, suspect: Suspect) -> Mapping[str, str]:
         """Label and value → the row's answer with it; empty where the answers have no label."""
-        records = parsed(self.spec, self.answer(suspect)) if self.spec else None
-        if not self.spec or not records or self.spec.answer.form not in ("json", "text"):
+        form = form_of(self.spec) if self.spec else None
+        records = form.parse(self.answer(suspect)) if form and form.one_record else None
+        if not self.spec or not form or not records or form.computes:
             return {}
-        labels = [a for a in self.spec.attributes if a.shown and a.values and a.kind in ("label", "weekday")]
+        labels = [a for a in self.spec.attributes if a.shown and a.plain and a.kind in ("label", "weekday")]
         return {
-            f"{a.name}={value}": answer_of(self.spec, Draw("", ({**records[0], a.name: value},), ({},), 0))
-            for a in labels
-            for value in a.values
+            f"{a.name}={value}": form.compose([{**records[0], a.name: value}]) for a in labels for value in a.values
         }
 
     def search(self, words: str, after: int) -> int | None:

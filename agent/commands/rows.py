@@ -62,10 +62,7 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     """One step of the stage `import`."""
     given: dict[str, object] = {"source": args.file, "behaviour": args.behaviour, "limit": args.limit}
     given["max_unusable_share"] = args.max_unusable_share
-    mapping = [pair.partition("=") for pair in args.map or ()]
-    if odd := next((pair for pair in mapping if not pair[0] or not pair[2]), None):
-        raise BadInput(f"--map takes part=COLUMN, such as user=question, not {''.join(odd)!r}")
-    given["mapping"] = {part: column for part, _, column in mapping} if mapping else None
+    given["mapping"] = mapping_of(args) or None
     fields = {name: value for name, value in given.items() if value is not None}
     run = getattr(args, "run", None)
     request = run_steps.step_request("import", {**fields, **({"run": run} if run else {})})
@@ -78,12 +75,20 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     return 0
 
 
+def mapping_of(args: argparse.Namespace) -> dict[str, str]:
+    """Part → column, as --map names them. Raises BadInput."""
+    pairs = [pair.partition("=") for pair in args.map or ()]
+    if odd := next((pair for pair in pairs if not pair[0] or not pair[2]), None):
+        raise BadInput(f"--map takes part=COLUMN, such as user=question, not {''.join(odd)!r}")
+    return {part: column for part, _, column in pairs}
+
+
 def _export(name: str, found: Sequence[TrainingRow], out: Output, *, force: bool) -> int:
     """The rows that critique kept (before it, those without a known fault) as messages, one a line."""
     judged = any(row.verdict for row in found)
     lines = [
         {"id": row.row_id, "origin": row.origin, "messages": [*row.prompt, *row.completion],
-         **({"tools": row.attributes["tools"]} if row.attributes.get("tools") else {})}
+         **({"tools": row.attributes.tools} if row.attributes.tools else {})}
         for row in found if row.kept or not (judged or left_out(row))
     ]  # fmt: skip
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

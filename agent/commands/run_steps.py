@@ -45,7 +45,7 @@ def approver_of(args: argparse.Namespace, out: Output) -> Approver:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return nobody
     out.asks_a_person = True
-    return TerminalApprover(_ask, lambda plan, step: out.console.print(price_page(plan, step)))
+    return TerminalApprover(ask_person, lambda plan, step: out.console.print(price_page(plan, step)))
 
 
 def workspace_of(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> Workspace:
@@ -54,7 +54,7 @@ def workspace_of(args: argparse.Namespace, settings: Settings, store: Store, out
 
     def ask(question: PlanQuestion) -> bool | None:
         if isinstance(approver, TerminalApprover):
-            return yes_or_no(question.text, _ask)
+            return yes_or_no(question.text, ask_person)
         if not isinstance(approver, YesApprover) or not question.cautious:
             return None
         set_ = ", ".join(f"{name}={value}" for name, value in question.yes.items())
@@ -69,10 +69,11 @@ def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Appro
     from tunesmith.agent.commands.first_look import FirstLook
 
     approver = approver_of(args, out)
-    return FirstLook(approver, store, out, _ask if isinstance(approver, TerminalApprover) else None)
+    return FirstLook(approver, store, out, ask_person if isinstance(approver, TerminalApprover) else None)
 
 
-def _ask(question: str) -> str:
+def ask_person(question: str) -> str:
+    """A line from who sits at the terminal. Raises EOFError at the end of it."""
     # input() would put the question on stdout, where only results belong.
     remark, _, question = question.rpartition("\n")
     if remark:

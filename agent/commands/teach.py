@@ -1,13 +1,15 @@
 """`tunesmith teach FILE`: the whole way for a described behaviour, from its file to the served model, without a talk.
 
-What the file leaves out is proposed in code and shown beside what was said; it may be changed in the folder that is
-written. The plan is a written plan like any other, with its prices, its approvals and its record.
+What the file leaves out a model proposes, once, from its words; without one a person answers six questions. Code holds
+both to the examples and shows them beside what was said; the folder that is written keeps it, and any field may be
+changed there. The plan is a written plan like any other, with its prices, its approvals and its record.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -16,14 +18,20 @@ from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.commands.settings import Settings
-from tunesmith.memory.errors import BadInput
+from tunesmith.agent.commands.six_questions import answered
+from tunesmith.agent.commands.spec_view import PARTS, spec_view
+from tunesmith.agent.driver import reading
+from tunesmith.agent.driver.reading import Read
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour
-from tunesmith.tools.data.description import OWN_BLIND
-from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, write_behaviour
-from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, words_in
+from tunesmith.tools.data.import_sources import KINDS
+from tunesmith.tools.data.proposal import Proposal, words_digest
+from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths, write_behaviour
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.verify import faults, verified
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline.base_choice import plan_here
@@ -31,24 +39,46 @@ from tunesmith.tools.pipeline.forecast import check_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
 
-_VALUES_SHOWN = 8
-_CHARACTERS = 400
-_PARTS = ("when", "what", "never", "attributes", "answer", "rules", "criteria", "near_misses")
 _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answer",)}
 """Words of a user's file that say something of a part, where it is not the part's own name."""
 
 
 def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
-    path = expanded(args.file)
-    spec = load_behaviour(str(path))
+    path = described_in(args.file)
     said = said_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
-    folder, plan = _planned(ws, spec, path, args, out)
-    shown = document(spec, said, folder, plan)
-    view = Group(
-        spec_view(spec, said), render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there")
-    )
+    path, read = read_spec(path, args, settings, ws, out, may_start=not args.plan_only)
+    folder, plan = _planned(ws, read.spec, path, args, out)
+    shown, view = document(read, said, folder, plan), spec_view(read.spec, said, read.left_out)
+    return carry_out(ws, folder, plan, shown, view, args, settings, out)
+
+
+def described_in(name: str | None) -> Path:
+    """The file that describes a behaviour. Raises BadInput where none is named, or one of rows."""
+    if not name:
+        raise BadInput(
+            "teach needs a FILE that says when, what and examples, or rows of your own: --rows mine.jsonl; both may be "
+            "given"
+        )
+    path = expanded(name)
+    if not is_there(path):
+        raise BadInput(
+            f"there is no {name}; name the file that says what is to be learned, or the one that your rows lie in: "
+            "teach --rows FILE"
+        )
+    if path.suffix.lower() in KINDS and path.suffix.lower() != ".json":
+        raise BadInput(f"{name} is a file of rows by its name; `tunesmith teach --rows {name}` trains on them")
+    return path
+
+
+def carry_out(
+    ws: Workspace, folder: Path, plan: PipelinePlan, shown: dict[str, object], behaviour: RenderableType,
+    args: argparse.Namespace, settings: Settings, out: Output,
+) -> int:  # fmt: skip
+    """Show a behaviour and its plan, and carry it out; with --plan-only, price it."""
+    store = ws.store
+    view = Group(behaviour, render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there"))
     if not args.plan_only:
         out.console.print(view)
         return run_steps.whole(plan, args, settings, store, out, beside=shown)
@@ -60,6 +90,63 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
         Group(view, forecast_table(plan.name, prices, plan.reasons)),
     )
     return 0
+
+
+def _read_before(words: Spec, stated: Proposal, home: Path) -> Path | None:
+    """The folder of what these very words were read into before, with all that was changed there since."""
+    digest = words_digest(words, stated)
+    for folder in sorted((home / "behaviours").glob("*")):
+        try:
+            if (folder / SPEC_FILE).is_file() and load_behaviour(str(folder)).words_sha256 == digest:
+                return folder
+        except BadInput:
+            continue  # another one, broken by hand
+    return None
+
+
+def read_spec(
+    path: Path, args: argparse.Namespace, settings: Settings, ws: Workspace, out: Output, *, may_start: bool
+) -> tuple[Path, Read]:
+    """The spec of a file, and where it lies: as it stands where it is complete, else as somebody reads its words.
+
+    What was read before is not read again. A model that answers already comes first, then one that is started after a
+    yes (`may_start`), then a person at the terminal; else what the file states and its examples show, and that is said.
+    """
+    words, stated = words_in(path)
+    check_answer_lengths(words)
+    path = path if is_complete(words) else _read_before(words, stated, settings.home) or path
+    return path, _read(path, args, settings, ws, out, may_start=may_start)
+
+
+def _read(
+    path: Path, args: argparse.Namespace, settings: Settings, ws: Workspace, out: Output, *, may_start: bool
+) -> Read:
+    words, stated = words_in(path)
+    if is_complete(words):
+        spec = load_behaviour(str(path))
+        return Read(spec, "", faults(spec))
+    marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
+    if not (words.say or {"when", "what"} & said_parts(path)):
+        return Read(verified(words, stated).spec, "", verified(words, stated).left_out)
+    why = "no model answers here, and none is started for it"
+    try:
+        if endpoint := reading.ready(settings):
+            out.say(f"{endpoint.model} reads your words")
+            return reading.read_by(ws, endpoint, marked, stated)
+        if may_start:
+            return reading.read_once_started(settings, ws, run_steps.approver_of(args, out), marked, stated)
+    except (BadInput, StepFailed) as error:
+        why = str(error)
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        out.say(f"no model reads your words ({why}); six questions instead:")
+        try:
+            made = verified(marked, answered(words, stated, run_steps.ask_person, out.say))
+        except EOFError:
+            raise BadInput("the questions about your words were not answered; nothing was started") from None
+        return Read(made.spec, "you", made.left_out)
+    made = verified(words, stated)
+    note = f"nobody has read your words ({why}): only what the file states as data and its examples show was taken"
+    return Read(made.spec, "", (note, *made.left_out))
 
 
 def _planned(ws: Workspace, spec: Spec, path: Path, args: argparse.Namespace, out: Output) -> tuple[Path, PipelinePlan]:
@@ -84,7 +171,7 @@ def said_parts(path: Path) -> frozenset[str]:
     """The parts of a behaviour that its file says itself; the others are proposed."""
     document = read_yaml(path / SPEC_FILE if path.is_dir() else path, "behaviour", through_link=True)
     given = {name for name, value in document.items() if value} if isinstance(document, dict) else set()
-    return frozenset(part for part in _PARTS if given & set(_NAMES_OF.get(part, (part,))))
+    return frozenset(part for part in PARTS if given & set(_NAMES_OF.get(part, (part,))))
 
 
 def _folder(spec: Spec, path: Path, parent: Path, *, judged: bool) -> Path:
@@ -104,59 +191,14 @@ def _folder(spec: Spec, path: Path, parent: Path, *, judged: bool) -> Path:
     return write_behaviour(spec, parent, judged=judged)
 
 
-def document(spec: Spec, said: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:
+def document(read: Read, said: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:
     """The behaviour and its plan, as `--json` prints them."""
     return {
-        "behaviour": spec.name,
+        "behaviour": read.spec.name,
         "folder": str(folder),
-        "spec": spec.model_dump(mode="json", exclude_defaults=True),
-        "proposed": [name for name in _PARTS if name not in said],
+        "read_by": read.by,
+        "left_out": list(read.left_out),
+        "spec": read.spec.model_dump(mode="json", exclude_defaults=True),
+        "proposed": [name for name in PARTS if name not in said],
         "plan": plan.model_dump(mode="json"),
     }
-
-
-def spec_view(spec: Spec, said: frozenset[str]) -> RenderableType:
-    """The whole behaviour as one table: what was said, and what was proposed."""
-    by = {name: "said" if name in said else "proposed" for name in _PARTS}
-    rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
-    rows += [[f"attribute {a.name}", _attribute(a), by["attributes"]] for a in spec.attributes]
-    rows.append(["answer", _answer(spec), by["answer"]])
-    rows += [["rule", rule.says, by["rules"]] for rule in spec.rules]
-    rows += [["criterion", text, by["criteria"]] for text in spec.criteria]
-    told = (
-        f"{len(spec.near_misses)} of yours; the writer adds more" if spec.near_misses else "the writer thinks them up"
-    )
-    rows.append(["near misses", told, by["near_misses"]])
-    rows += [["example", f"{e.prompt} => {e.answer}", "said"] for e in spec.examples]
-    if spec.blind_sha256:
-        rows.append(["blind cases", f"{OWN_BLIND} more of your examples, which only the test suite sees", "said"])
-    cells = [[name, _short(text), whose] for name, text, whose in rows]
-    return render.rows_table(["part", spec.name, "by"], cells, exact=True)
-
-
-def _short(text: str) -> str:
-    flat = text.replace("\n", "\\n")
-    return flat if len(flat) <= _CHARACTERS else f"{flat[:_CHARACTERS]}…"
-
-
-def _attribute(attribute: Attribute) -> str:
-    names = [f"{n} ({v.means})" if v.means else n for n, v in attribute.values.items()]
-    told: list[str] = [attribute.kind]
-    if names:
-        told.append(", ".join(names[:_VALUES_SHOWN]) + (" …" if len(names) > _VALUES_SHOWN else ""))
-    elif attribute.means:
-        told.append(attribute.means)
-    if attribute.absent_share:
-        shown = "null" if attribute.absent_as is None else repr(attribute.absent_as)
-        told.append(f"absent in {attribute.absent_share:.0%}, then {shown}")
-    for name, values in attribute.absent_where.items():
-        told.append(f"absent where {name} is {' or '.join(values)}")
-    return "; ".join(told) + ("" if attribute.shown else "; only makes messages differ")
-
-
-def _answer(spec: Spec) -> str:
-    if spec.answer.form == "written":
-        return "written by the writer, held to the rules"
-    told = f"composed by code as {spec.answer.form}"
-    told += f": {spec.answer.template}" if spec.answer.template else ""
-    return told + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")

@@ -1,25 +1,28 @@
-"""The agent: instructions, tools, and what makes a small model dependable around them.
+"""The agent: a language model in pydantic-ai's tool loop over the queries and the stages.
 
-Beside pydantic-ai's own loop: the tool chosen by a schema-bound request of its own (routing), few tools per request,
-only the last turns sent, a state card behind the user's words, a call written as text taken for the call it is, the
-same call with the same result stopped, and every ordinary exception told to the model instead of ending the turn.
+Reads run at once, acts one after the other; what costs something waits for the user (`agreement`). A request holds as
+much of the conversation as the driver's context has room for (`history`), with the state card behind the newest words.
+Around a small model: the tool is chosen by a request of its own (`routed`), a call that it writes as text is taken for
+the call that it is, the same call with the same result is stopped, and every ordinary error is told to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+import warnings
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import pydantic_ai
-from pydantic_ai import Agent, RunContext
-from pydantic_ai.capabilities import Hooks
+from pydantic_ai import Agent, DeferredToolRequests, RunContext
+from pydantic_ai.capabilities import HandleDeferredToolCalls, Hooks
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import (
@@ -27,50 +30,41 @@ from pydantic_ai.messages import (
     ModelRequest,
     ModelResponse,
     TextPart,
+    ThinkingPart,
     ToolCallPart,
-    ToolReturnPart,
     UserPromptPart,
 )
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.driver import routing, turn_errors
-from tunesmith.agent.driver.describing import open_interview
+from tunesmith.agent.driver import history, routed, turn_errors
+from tunesmith.agent.driver.agreement import asked
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
 from tunesmith.agent.driver.state_summary import (
     STATE_HEADING,
-    called_outright,
-    routed_tools,
-    routing_context,
+    few_tools,
     state_summary,
-    visible_tools,
+    tools_of_the_moment,
 )
 from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.registry import REQUESTS, TOOLS
+from tunesmith.agent.queries.search import matching
 from tunesmith.memory.errors import ApprovalPending
 
 pydantic_ai.BANNER_ENABLED = False  # the screen is the user's
+warnings.filterwarnings("ignore", message="Some responses omitted usage")  # an endpoint may not say what it counted
 
-TURNS_SENT = 3
-"""Earlier turns that a request holds; what was before is in the store, not in the prompt."""
-REQUESTS_PER_TURN = 8
-REQUESTS_NATIVE = 16
-_RESULT_SENT_CHARACTERS = 700
-# Where the tool was chosen by a request of its own, what is left to say leans on this turn's result; a window that
-# slides is computed anew every turn, and the user waits for it.
-_ROUTED_TURNS_SENT = 2
-_ROUTED_RESULT_SENT_CHARACTERS = 240
-_SUMMED_UP = "(What was said before, in short: "
 _SAME_RESULT_LIMIT = 2
-_MAX_TOKENS = 400
-_ROUTED_MAX_TOKENS = 160
+_TOOLS_SHARE = 0.4
+"""Of the context that descriptions of tools may take."""
+_END_OF_THOUGHTS = "</think>"
 
 
 def instructions(ctx: RunContext[TurnDeps]) -> str:
     """The driver's instructions: the same words in every request, so that a server computes them once."""
-    deps = ctx.deps
-    return _text("voice.md" if deps.routed else "driver-native.md" if deps.native else "driver.md")
+    return _text("voice.md" if ctx.deps.routed else "driver.md")
 
 
 @cache
@@ -78,78 +72,112 @@ def _text(name: str) -> str:
     return (files("tunesmith.prompts") / name).read_text()
 
 
-def build_agent(model: Model | None) -> Agent[TurnDeps, str]:
-    """The driver on a model."""
+def build_agent(model: Model | None) -> Agent[TurnDeps, str | DeferredToolRequests]:
+    """The driver on a model; it ends with words, or with calls that nobody decided on."""
     return Agent(
         model,
         deps_type=TurnDeps,
-        output_type=str,
+        output_type=[str, DeferredToolRequests],
         instructions=instructions,
         toolsets=[toolset()],
-        model_settings=ModelSettings(temperature=0.0, max_tokens=_MAX_TOKENS),
+        model_settings=ModelSettings(temperature=0.0),
         retries=2,
-        capabilities=[_hooks()],
+        capabilities=[HandleDeferredToolCalls(asked), _hooks()],
     )
 
 
 def _hooks() -> Hooks[TurnDeps]:
     hooks: Hooks[TurnDeps] = Hooks()
-    hooks.on.prepare_tools(_few_tools)
-    hooks.on.model_request(_routed)
-    hooks.on.before_model_request(_short_request)
-    hooks.on.after_model_request(_call_in_text)
+    hooks.on.prepare_tools(_of_the_moment)
+    hooks.on.before_model_request(_fitted)
+    hooks.on.model_request(_by_the_driver)
+    hooks.on.after_model_request(_read)
     hooks.on.tool_execute(_no_loop)
     hooks.on.tool_execute_error(_told_to_the_model)
     return hooks
 
 
-async def _few_tools(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+# Before a request
+
+
+async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+    """The tools that this moment allows: a plan that was proposed, a step that ended change them within a turn."""
     deps = ctx.deps
-    if deps.native:  # a plan that was proposed, a step that ended: the next request shows what they make possible
-        names = routed_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)
-        return [tool for tool in tool_defs if tool.name in names | {"query_records"}]
-    if not deps.tools:
-        of_this_moment = routed_tools if deps.routed else visible_tools
-        deps.tools = frozenset(of_this_moment(deps.store, deps.current_run(), deps.draft, deps.prompt))
-        if open_interview(deps.store.home):
-            deps.tools = frozenset({"describe_behaviour", "look_up", "inspect", *called_outright(deps.prompt)})
-    shown = deps.tools | _followers(deps)
-    return [tool for tool in tool_defs if tool.name in shown]
+    moment = (deps.store, deps.current_run(), deps.draft, deps.prompt)
+    names, few = tools_of_the_moment(*moment), few_tools(*moment)
+    if deps.agreed_before:  # the plan that this turn proposed is started in this turn
+        names, few = names | {"start_plan"}, few | {"start_plan"}
+    spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}
+    return _within([tool for tool in tool_defs if tool.name in names], (spoken_of, few, {"query_records"}), deps.window)
 
 
-def _followers(deps: TurnDeps) -> set[str]:
-    """With a yes given beforehand the plan that this turn proposed is started in this turn."""
-    return {"start_plan"} if deps.agreed_before else set()
+@cache
+def _descriptions() -> dict[str, str]:
+    return {name: inspect.getdoc(REQUESTS[kind]) or "" for name, kind in TOOLS.items()}
 
 
-async def _routed(
+def _within(tools: list[ToolDefinition], first: Sequence[set[str]], window: history.Window) -> list[ToolDefinition]:
+    """As many tools as a small context has room for: those of the `first` sets in their order, acts, other reads."""
+    left = int(window.context_tokens * window.characters_per_token * _TOOLS_SHARE)
+
+    def place(tool: ToolDefinition) -> int:
+        return next((i for i, names in enumerate(first) if tool.name in names), len(first) + (tool.name in TOOLS))
+
+    shown: set[str] = set()
+    for tool in sorted(tools, key=place):
+        if (size := history.tool_characters([tool])) <= left:
+            shown, left = shown | {tool.name}, left - size
+    return [tool for tool in tools if tool.name in shown]
+
+
+async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:
+    """The messages that the context has room for, and the state card behind the newest words."""
+    deps = ctx.deps
+    state = state_summary(deps.store, deps.current_run(), deps.draft)
+    deps.note(state)
+    card = f"\n\n({STATE_HEADING}. {'; '.join(state.splitlines())}.)"
+    sent = history.fitted(request_context.messages, deps.window.room(_others(request_context) + len(card)))
+    newest = max((i for i, message in enumerate(sent) if history.is_prompt(message)), default=-1)
+    if newest >= 0:
+        sent[newest] = _with(sent[newest], card)
+    return replace(request_context, messages=sent)
+
+
+def _others(request_context: ModelRequestContext) -> int:
+    """Characters that are sent beside the messages."""
+    parts = request_context.messages
+    said = next((m.instructions for m in reversed(parts) if isinstance(m, ModelRequest) and m.instructions), "")
+    return len(said or "") + history.tool_characters(request_context.model_request_parameters.function_tools)
+
+
+def _with(message: ModelMessage, card: str) -> ModelMessage:
+    assert isinstance(message, ModelRequest)
+    parts = [
+        replace(part, content=f"{part.content}{card}") if isinstance(part, UserPromptPart) else part
+        for part in message.parts
+    ]
+    return replace(message, parts=parts)
+
+
+async def _by_the_driver(
     ctx: RunContext[TurnDeps], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
 ) -> ModelResponse:
-    """The first request of a turn chooses the tool; those after it, and words without a tool, are shown none."""
+    """Ask the driver, started where it was not yet or gave way to a step; what code had to say is said by code."""
     deps = ctx.deps
     if deps.say_next and (deps.routed or is_gone(request_context.model)):
         text, deps.say_next = deps.say_next, ""
         return ModelResponse([TextPart(text)], model_name=request_context.model.model_name)
-    request_context = await _brought_back(request_context, deps)
-    if not deps.routed:
-        return await handler(request_context)
-    if _is_prompt(request_context.messages[-1]):
-        tools = request_context.model_request_parameters.function_tools
-        try:
-            call = await routing.choose(request_context.model, deps.prompt, routing_context(deps), tools)
-        except routing.CannotRoute as error:
-            deps.routed = not error.lasting
-            few = {"describe_behaviour", *visible_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)}
-            return await handler(_showing(request_context, [tool for tool in tools if tool.name in few]))
-        if call is not None:
-            deps.calls = [*deps.calls, _brief_call(call)]
-            return ModelResponse([call], model_name=request_context.model.model_name)
-        request_context = _small_talk(request_context, deps)
-    return await handler(_showing(request_context, []))
+    request_context = await _with_driver(request_context, deps)
+    if deps.routed:
+        return await routed.answer(deps, request_context, handler)
+    settings: ModelSettings = {**(request_context.model_settings or {}), "max_tokens": deps.window.answer_tokens}
+    if deps.window.thinks:  # which at temperature 0 goes round in circles
+        settings.pop("temperature", None)
+    return await handler(replace(request_context, model_settings=settings))
 
 
-async def _brought_back(request_context: ModelRequestContext, deps: TurnDeps) -> ModelRequestContext:
-    """With the driver started again where a step of this turn evicted it. Raises what keeps it from starting."""
+async def _with_driver(request_context: ModelRequestContext, deps: TurnDeps) -> ModelRequestContext:
+    """With the driver started where a request needs it first, or where a step of this turn evicted it."""
     model = deps.returned or request_context.model
     if deps.start_driver and isinstance(model, NotYetStarted):
         model = deps.returned = await deps.start_driver()
@@ -158,100 +186,39 @@ async def _brought_back(request_context: ModelRequestContext, deps: TurnDeps) ->
     return replace(request_context, model=model)
 
 
-def _small_talk(request_context: ModelRequestContext, deps: TurnDeps) -> ModelRequestContext:
-    """Words about nothing in the store: the newest two turns, and where things stand in half a line instead of ten."""
-    *before, newest = last_turns(request_context.messages, 2)
-    assert isinstance(newest, ModelRequest)
-    part = UserPromptPart(f"{deps.prompt}\n\n({STATE_HEADING}: {routing_context(deps).state}.)")
-    return replace(request_context, messages=[*before, replace(newest, parts=[part])])
-
-
-def _showing(request_context: ModelRequestContext, tools: list[ToolDefinition]) -> ModelRequestContext:
-    parameters = replace(request_context.model_request_parameters, function_tools=tools)
-    settings = request_context.model_settings or ModelSettings()
-    if not tools:
-        settings = {**settings, "max_tokens": _ROUTED_MAX_TOKENS}
-    return replace(request_context, model_request_parameters=parameters, model_settings=settings)
-
-
-def _brief_call(call: ToolCallPart) -> str:
-    values = [str(value) for value in call.args_as_dict().values() if value not in (None, "") and len(str(value)) < 24]
-    return " ".join([call.tool_name, *values])
-
-
-async def _short_request(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:
-    """Only the last turns, their tool results shortened, and the state card behind the newest words."""
-    deps = ctx.deps
-    state = state_summary(deps.store, deps.current_run(), deps.draft)
-    deps.note(state)
-    turns = _ROUTED_TURNS_SENT if deps.routed else TURNS_SENT
-    characters = _ROUTED_RESULT_SENT_CHARACTERS if deps.routed else _RESULT_SENT_CHARACTERS
-    messages = last_turns(request_context.messages, turns + 1)
-    newest = max((i for i, message in enumerate(messages) if _is_prompt(message)), default=0)
-    sent = [_shortened(message, characters) if i < newest else message for i, message in enumerate(messages)]
-    if sent and _is_prompt(sent[newest]):
-        sent[newest] = _with_state(sent[newest], state)
-    return replace(request_context, messages=sent)
-
-
-def summed_up(summary: str) -> list[ModelMessage]:
-    """The messages that stand for the turns before a compaction."""
-    return [ModelRequest([UserPromptPart(f"{_SUMMED_UP}{summary})")]), ModelResponse([TextPart("Noted.")])]
-
-
-def last_turns(messages: Sequence[ModelMessage], turns: int) -> list[ModelMessage]:
-    """The messages from the last but `turns` user prompts on; a summary of those before stays, and is no turn."""
-    head = 2 if messages and _is_summary(messages[0]) else 0
-    prompts = [index for index, message in enumerate(messages) if index >= head and _is_prompt(message)]
-    first = prompts[-turns] if len(prompts) > turns else head
-    return [*messages[:head], *messages[first:]]
-
-
-def _is_summary(message: ModelMessage) -> bool:
-    return _is_prompt(message) and str(getattr(message.parts[0], "content", "")).startswith(_SUMMED_UP)
-
-
-def _is_prompt(message: ModelMessage) -> bool:
-    return isinstance(message, ModelRequest) and any(isinstance(part, UserPromptPart) for part in message.parts)
-
-
-def _shortened(message: ModelMessage, characters: int) -> ModelMessage:
-    if not isinstance(message, ModelRequest):
-        return message
-    parts = [_shortened_part(part, characters) if isinstance(part, ToolReturnPart) else part for part in message.parts]
-    return replace(message, parts=parts)
-
-
-def _shortened_part(part: ToolReturnPart[object], characters: int) -> ToolReturnPart[object]:
-    text = part.content if isinstance(part.content, str) else ""
-    return replace(part, content=text[:characters] + " …") if len(text) > characters else part
-
-
-def _with_state(message: ModelMessage, state: str) -> ModelMessage:
-    assert isinstance(message, ModelRequest)
-    parts = [
-        replace(part, content=f"{part.content}\n\n({STATE_HEADING}. {'; '.join(state.splitlines())}.)")
-        if isinstance(part, UserPromptPart)
-        else part
-        for part in message.parts
-    ]
-    return replace(message, parts=parts)
-
+# After it
 
 _WHOLE = re.compile(r"^\s*(?:<tool_call>|<tools>)?\s*(\{.*\})\s*(?:</tool_call>|</tools>)?\s*$", re.DOTALL)
 _FENCED = re.compile(r"```(?:json|tool_call|xml)?\s*(?:<tool_call>)?\s*(\{.*?\})\s*(?:</tool_call>)?\s*```", re.DOTALL)
 
 
-async def _call_in_text(
+async def _read(
     ctx: RunContext[TurnDeps], *, request_context: ModelRequestContext, response: ModelResponse
 ) -> ModelResponse:
-    """Small models write a tool call as plain JSON now and then: taken for the call that it is."""
+    """A response as it is meant: thoughts are no words, and a call that is written as plain JSON is a call."""
+    sent = history.characters(request_context.messages) + _others(request_context)
+    ctx.deps.window.learn(sent, response.usage.input_tokens)
+    thoughts = any(isinstance(p, ThinkingPart) or _END_OF_THOUGHTS in getattr(p, "content", "") for p in response.parts)
+    ctx.deps.window.thinks |= thoughts
+    response = replace(response, parts=[_without_thoughts(part) for part in response.parts])
     texts = [part for part in response.parts if isinstance(part, TextPart)]
     if len(texts) != 1 or any(isinstance(part, ToolCallPart) for part in response.parts):
         return response
     names = {tool.name for tool in request_context.model_request_parameters.function_tools}
     call = call_in_text(texts[0].content, names)
     return replace(response, parts=[call]) if call else response
+
+
+def _without_thoughts(part: Any) -> Any:
+    """A text without the thoughts before it, where a template opened them in the prompt and only their end is said."""
+    if not isinstance(part, TextPart) or _END_OF_THOUGHTS not in part.content:
+        return part
+    return replace(part, content=after_thoughts(part.content))
+
+
+def after_thoughts(text: str) -> str:
+    """What is said after the last thought."""
+    return text.rpartition(_END_OF_THOUGHTS)[2].lstrip()
 
 
 def call_in_text(text: str, names: set[str]) -> ToolCallPart | None:
@@ -268,7 +235,7 @@ def call_in_text(text: str, names: set[str]) -> ToolCallPart | None:
     return ToolCallPart(name, arguments, tool_call_id=f"text_{secrets.token_hex(6)}")
 
 
-def _object(text: str) -> dict[str, object] | None:
+def _object(text: str) -> Mapping[str, Any] | None:
     """The JSON object in a text, its braces doubled or not: a template's habit that small models have picked up."""
     for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
         try:
@@ -282,6 +249,9 @@ def _object(text: str) -> dict[str, object] | None:
 def looks_like_a_call(text: str) -> bool:
     """Whether the beginning of a text may be a call rather than words for the user."""
     return text.lstrip()[:1] in ("{", "`", "<") or "```" in text or "<tool_call>" in text
+
+
+# Around a tool
 
 
 async def _no_loop(
@@ -314,3 +284,8 @@ async def _told_to_the_model(
     turn_errors.went_wrong(ctx.deps, call.tool_name, error)
     ctx.deps.note(failure.message)
     raise failure from error
+
+
+def messages_of(prompt: str, answer: str) -> list[ModelMessage]:
+    """A turn that code answered, as a driver reads it later."""
+    return [ModelRequest([UserPromptPart(prompt)]), ModelResponse([TextPart(answer)])]

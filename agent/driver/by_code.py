@@ -28,7 +28,7 @@ def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     try:
         answer = _decide(deps, s)
     except TunesmithError as error:
-        turn_errors.went_wrong(deps, "look_up", error)
+        turn_errors.went_wrong(deps, "query_records", error)
         deps.note(str(error))
         answer = TurnAnswer(str(error))
     return _not_twice(deps, answer) if isinstance(answer, TurnAnswer) else answer

@@ -9,70 +9,41 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 from pydantic import ValidationError
-from pydantic_ai import CancellationToken, RunContext, UsageLimits
-from pydantic_ai.exceptions import (
-    RunCancelled,
-)
-from pydantic_ai.messages import (
-    FunctionToolCallEvent,
-    FunctionToolResultEvent,
-    ModelMessage,
-    ModelMessagesTypeAdapter,
-    ModelRequest,
-    ModelResponse,
-    PartDeltaEvent,
-    PartStartEvent,
-    TextPart,
-    TextPartDelta,
-    UserPromptPart,
-    repair_messages,
-)
+from pydantic_ai import CancellationToken, DeferredToolResults
+from pydantic_ai.exceptions import RunCancelled
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, repair_messages
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
 from tunesmith.agent.driver import describing, turn_errors
-from tunesmith.agent.driver.agent import (
-    REQUESTS_NATIVE,
-    REQUESTS_PER_TURN,
-    TURNS_SENT,
-    build_agent,
-    looks_like_a_call,
-    summed_up,
-)
+from tunesmith.agent.driver.abilities import can_be_routed, window_of
+from tunesmith.agent.driver.agent import build_agent, messages_of
+from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost_results
 from tunesmith.agent.driver.by_code import decide, steps_of
-from tunesmith.agent.driver.driver_errors import clear_line
+from tunesmith.agent.driver.driver_errors import LIMITS, clear_line
 from tunesmith.agent.driver.endpoint import NotYetStarted
-from tunesmith.agent.driver.number_grounding import checked, sentences
-from tunesmith.agent.driver.probe import can_be_routed, turns_sent
-from tunesmith.agent.driver.state_summary import STATE_HEADING
+from tunesmith.agent.driver.history import is_prompt, summed_up
 from tunesmith.agent.driver.tools import run_stage
 from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.memory.conversations import Conversations
-from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
+from tunesmith.agent.driver.voice import Reply, Say, Voice
+from tunesmith.memory.conversations import Conversations, Waiting
+from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError
+from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _POLL_S = 0.1
-Say = Callable[[str], None]
 
 
 class Cancelled(Exception):
     """The turn was cancelled by the user; jobs go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What was answered, and the figures that were left out of it."""
-
-    text: str
-    left_out: tuple[str, ...] = ()
 
 
 _TOKEN: ContextVar[CancellationToken] = ContextVar("token")
@@ -96,7 +67,6 @@ class Chat:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._token = CancellationToken()
-        self._turns_sent = TURNS_SENT
         self._drivers: list[Model] = []
 
     def begin(self, prompt: str, model: Callable[[], Model], say: Say) -> Future[Reply]:
@@ -110,6 +80,20 @@ class Chat:
         self._token = CancellationToken()
         self.deps.begin_turn(prompt)
         return asyncio.run_coroutine_threadsafe(self._turn(prompt, model, say), self._loop)
+
+    def waiting(self) -> list[Step]:
+        """The steps that this conversation's driver asked for and that nobody has decided on."""
+        kept = self.conversations.load(self.id).waiting
+        return still_waits(self.deps.store.step, kept.calls) if kept else []
+
+    def go_on(self, model: Callable[[], Model], say: Say) -> Future[Reply]:
+        """Take up the turn whose calls wait: each is asked about again. Raises as `begin` does, in the future."""
+        kept = self.conversations.load(self.id)
+        if kept.waiting is None:
+            raise NotFound("no call waits in this conversation")
+        self._token = CancellationToken()
+        self.deps.begin_turn(kept.turns[-1].prompt)
+        return asyncio.run_coroutine_threadsafe(self._goes_on(kept.waiting, model, say), self._loop)
 
     def cancel(self) -> None:
         """Cancel the turn that runs; a job that it started goes on."""
@@ -179,41 +163,92 @@ class Chat:
         self._keep_description()
         describing.put_back(self.deps.store.home, self.conversations.load(self.id).description)
         number, before = self.conversations.begin(self.id, prompt), self.deps.draft
-        voice = _Voice(self.deps, say)
+        voice = self._begun(model, say)
+        async with self._ended(number, before):
+            if (answer := await self._by_code(say)) is not None:
+                messages = ModelMessagesTypeAdapter.dump_python(
+                    messages_of(prompt, answer.told or answer.text), mode="json"
+                )
+                self._finish(number, answer.told or answer.text, messages, before)
+                return Reply(answer.text)
+            return await self._answered(number, before, voice, prompt, self._history(number), None)
+
+    async def _goes_on(self, waiting: Waiting, model: Callable[[], Model], say: Say) -> Reply:
+        """The rest of a turn that a restart ended while its calls waited for the user."""
+        _TOKEN.set(self._token)
+        before, voice = self.deps.draft, self._begun(model, say)
+        async with self._ended(waiting.turn, before):
+            kept = ModelMessagesTypeAdapter.validate_python([*waiting.messages])
+            own = with_lost_results(kept, waiting.calls)
+            results = await asyncio.to_thread(asked_again, self.deps, own, waiting.calls)
+            if self.deps.undecided:
+                raise self.deps.undecided
+            return await self._answered(
+                waiting.turn, before, voice, None, [*self._history(waiting.turn), *own], results
+            )
+
+    def _begun(self, model: Callable[[], Model], say: Say) -> Voice:
         self._drivers.clear()
         self.deps.start_driver = lambda: self._driver(model)
+        return Voice(self.deps, say)
+
+    @asynccontextmanager
+    async def _ended(self, turn: int, before: PipelinePlan | None) -> AsyncIterator[None]:
+        """Whatever a turn ends with is kept, and raised as one clear line."""
         try:
-            if (answer := await self._by_code(say)) is not None:
-                self._finish(number, answer.told or answer.text, _as_messages(prompt, answer), before)
-                return Reply(answer.text)
-            result = await self._agent.run(
-                prompt,
-                model=NotYetStarted(),
-                deps=self.deps,
-                message_history=self._history(number),
-                usage_limits=UsageLimits(request_limit=REQUESTS_NATIVE if self.deps.native else REQUESTS_PER_TURN),
-                model_settings=ModelSettings(parallel_tool_calls=self.deps.native),
-                cancellation_token=self._token,
-                event_stream_handler=voice.hear,
-            )
+            yield
+        except ApprovalPending as pending:
+            self.conversations.undecided(self.id, f"(no answer: {pending})")
+            raise
         except (RunCancelled, Cancelled) as cancelled:
-            self._finish(number, "(stopped by the user)", [], before)
+            self._finish(turn, "(stopped by the user)", [], before)
             raise Cancelled from cancelled
         except TunesmithError as error:
-            self._finish(number, f"(no answer: {error})", [], before)
+            self._finish(turn, f"(no answer: {error})", [], before)
             raise
         except Exception as error:
             line = clear_line(error)
-            self._finish(number, f"(no answer: {line})", [], before)
+            self._finish(turn, f"(no answer: {line})", [], before)
             raise StepFailed(line) from error
         finally:
             for driver in self._drivers:
                 await _close_client(driver)
             await _close_client(self.deps.returned)
+
+    async def _answered(
+        self,
+        turn: int,
+        before: PipelinePlan | None,
+        voice: Voice,
+        prompt: str | None,
+        history: list[ModelMessage],
+        results: DeferredToolResults | None,
+    ) -> Reply:
+        """Have the agent answer, or go on with what it waited for. Raises ApprovalPending where it waits still."""
+        own = max((i for i, m in enumerate(history) if is_prompt(m)), default=0) if results else len(history)
+
+        def keep_waiting(messages: Sequence[ModelMessage], waiting: Mapping[str, str]) -> None:
+            dumped = ModelMessagesTypeAdapter.dump_python([*messages[own:]], mode="json")
+            self.conversations.wait(self.id, turn, dumped, dict(waiting))
+
+        self.deps.keep_waiting = keep_waiting
+        result = await self._agent.run(
+            prompt,
+            model=NotYetStarted(),
+            deps=self.deps,
+            message_history=history,
+            deferred_tool_results=results,
+            usage_limits=LIMITS,
+            model_settings=ModelSettings(parallel_tool_calls=not self.deps.routed),
+            cancellation_token=self._token,
+            event_stream_handler=voice.hear,
+        )
+        if not isinstance(result.output, str):
+            raise self.deps.undecided or ApprovalPending("a call waits for a yes")
         reply = voice.conclude(result.output)
         self.deps.last_answer = reply.text
-        messages = ModelMessagesTypeAdapter.dump_python(result.new_messages(), mode="json")
-        self._finish(number, reply.text, messages, before)
+        messages = ModelMessagesTypeAdapter.dump_python(result.all_messages()[own:], mode="json")
+        self._finish(turn, reply.text, messages, before)
         return reply
 
     async def _driver(self, model: Callable[[], Model]) -> Model:
@@ -229,7 +264,7 @@ class Chat:
                 stop_if_cancelled()
         driver = await starting
         self._drivers.append(driver)
-        self._turns_sent = turns_sent(self.deps.store.home, driver.model_name, TURNS_SENT)
+        self.deps.window = window_of(self.deps.store.home, driver.model_name, self.deps.window)
         self.deps.routed &= can_be_routed(self.deps.store.home, driver.model_name)
         return driver
 
@@ -251,8 +286,7 @@ class Chat:
 
     async def _by_code(self, say: Say) -> TurnAnswer | None:
         """Answer the turn by code, where the words are plain; None: the driver has to."""
-        describes = self.deps.native and describing.open_interview(self.deps.store.home) is not None
-        if not (self.deps.code_first or describes):
+        if not (self.deps.code_first or describing.open_interview(self.deps.store.home)):
             return None
         whole = self.deps.prompt
         steps = await asyncio.to_thread(steps_of, self.deps)
@@ -281,13 +315,10 @@ class Chat:
         return found
 
     def _history(self, turn: int) -> list[ModelMessage]:
+        """Every earlier turn; what of it a request holds is for the driver's context to say."""
         conversation = self.conversations.load(self.id)
-        earlier = [other for other in conversation.turns if other.number != turn]
-        earlier = earlier[len(earlier) - min(self._turns_sent, len(earlier)) :]
-        messages = [message for other in earlier for message in other.messages]
-        if conversation.summary:
-            return [*summed_up(conversation.summary), *_valid(messages)]
-        return _valid(messages)
+        messages = [message for other in conversation.turns if other.number != turn for message in other.messages]
+        return [*(summed_up(conversation.summary) if conversation.summary else []), *_valid(messages)]
 
 
 async def _close_client(driver: Model | None) -> None:
@@ -297,84 +328,5 @@ async def _close_client(driver: Model | None) -> None:
         await client.close()
 
 
-def _as_messages(prompt: str, answer: TurnAnswer) -> list[object]:
-    """A turn that code answered, as a driver reads it later."""
-    messages: list[ModelMessage] = [
-        ModelRequest([UserPromptPart(prompt)]),
-        ModelResponse([TextPart(answer.told or answer.text)]),
-    ]
-    return list(ModelMessagesTypeAdapter.dump_python(messages, mode="json"))
-
-
 def _valid(messages: list[object]) -> list[ModelMessage]:
     return repair_messages(ModelMessagesTypeAdapter.validate_python(messages))
-
-
-class _Voice:
-    """The events of a turn on their way to the user."""
-
-    def __init__(self, deps: TurnDeps, say: Say) -> None:
-        self._deps, self._say = deps, say
-        self._text, self._spoken = "", ""
-        self._called: set[str] = set()
-        self._said: list[str] = []
-        self._left_out: list[str] = []
-
-    async def hear(self, ctx: RunContext[TurnDeps], events: AsyncIterable[object]) -> None:
-        """Take the events of one model request or one round of tool calls."""
-        async for event in events:
-            if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-                self._text, self._spoken = event.part.content, ""
-                self._speak()
-            elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-                self._text += event.delta.content_delta
-                self._speak()
-            elif isinstance(event, FunctionToolCallEvent) and event.part.tool_call_id not in self._called:
-                self._called.add(event.part.tool_call_id)  # it comes again once it was agreed to
-                self._deps.ws.emit(
-                    "tool.called", tool=event.part.tool_name, arguments=event.part.args_as_dict(), stage=""
-                )
-            elif isinstance(event, FunctionToolResultEvent):
-                part = event.part
-                self._deps.ws.emit("tool.returned", tool=part.tool_name, result=str(part.content)[:2000], stage="")
-
-    def _speak(self) -> None:
-        """Say the sentences that are whole; what may turn out to be a call, or no answer, waits for its end."""
-        if looks_like_a_call(self._text) or STATE_HEADING in self._text:
-            return
-        whole = sentences(self._text)[:-1]
-        for sentence in whole[len(sentences(self._spoken)) :]:
-            self._utter(sentence)
-        self._spoken = "\n".join(whole)
-
-    def _utter(self, sentence: str) -> None:
-        if self._deps.spoken:
-            return
-        supported, wrong = checked(sentence, self._deps.heard)
-        self._left_out += wrong
-        if supported:
-            self._said.append(supported)
-            self._say(supported)
-
-    def conclude(self, output: str) -> Reply:
-        """Say what is left of the last text, and note what was left out."""
-        output = _own_words(output)
-        rest = sentences(output)[len(sentences(self._spoken)) :] if self._text else sentences(output)
-        for sentence in rest:
-            self._utter(sentence)
-        if self._deps.spoken:
-            return Reply("\n".join(self._deps.spoken))
-        if self._left_out:
-            figures = ", ".join(dict.fromkeys(self._left_out))
-            note = f"(A sentence with a figure that no record holds was left out: {figures}.)"
-            self._said.append(note)
-            self._say(note)
-        if not self._said:
-            self._said.append("I have no answer to that; say it in other words, or “help” for what I can do.")
-            self._say(self._said[-1])
-        return Reply(" ".join(self._said), tuple(self._left_out))
-
-
-def _own_words(text: str) -> str:
-    """A reply without the state that only the model was to read: a small one says it again, at its end."""
-    return text.partition(STATE_HEADING)[0].rstrip(" (")

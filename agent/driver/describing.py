@@ -17,15 +17,19 @@ from typing import Literal
 from pydantic import ValidationError
 
 from tunesmith.agent.commands import render
+from tunesmith.agent.commands.spec_view import spec_view
+from tunesmith.agent.driver.reading import Read, read_by
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing
-from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.proposal import Proposal
+from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
+from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline.base_choice import plan_here
@@ -207,18 +211,16 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     description = described(interview.draft)
     home = deps.store.home
     judged = has_judge(home, {bundled_model(_WRITER).title})  # the plan itself fetches the writer
+    read = _read(deps, Spec.model_validate(description.model_dump()))
     try:
-        folder = write_behaviour(description, home / "behaviours", judged=judged)
+        folder = write_behaviour(read.spec, home / "behaviours", judged=judged)
     except BadInput as error:
         again = interview.draft.model_copy(update={"what": ""})
         saved = _keep(home, interview.model_copy(update={"draft": again}))
         raise BadInput(f"{error}. {saved.question}") from None
-    behaviour = behaviour_of(description)
-    for example in description.examples:
-        deps.show(render.plain(f"  {echoed(example)}"))
-    deps.show(render.plain(f"{behaviour.name} is in {folder}; what every answer is held to:"))
-    for rule in behaviour.rules:
-        deps.show(render.plain(f"  - {rule.says}"))
+    behaviour = read.spec
+    deps.show(spec_view(behaviour, frozenset({"when", "what", "never"}), read.left_out))
+    deps.show(render.plain(f"{behaviour.name} is in {folder}; change any field of behaviour.yaml there"))
     blind = f"{len(behaviour.blind)} of your examples are blind test cases now. " if behaviour.blind else ""
     cases = blind + _more_cases(deps, folder, behaviour, judged=judged)
     _file(home).unlink(missing_ok=True)
@@ -227,6 +229,20 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
         f"behaviour.yaml and its test cases. {cases}The plan is on your screen. Start it, or change something?"
     )
     return plan_here(deps.ws, folder, interview.pace, judged=judged), words
+
+
+def _read(deps: TurnDeps, spec: Spec) -> Read:
+    """The spec as the driver reads its words; without a driver only what its examples show, which is said."""
+    try:
+        if deps.endpoint is None:
+            raise BadInput("no model is here")
+        endpoint = deps.endpoint()
+        deps.show(render.plain(f"{endpoint.model} reads your words"))
+        return read_by(deps.ws, endpoint, spec, Proposal())
+    except (BadInput, StepFailed) as error:
+        return Read(
+            verified(spec).spec, "", (f"nobody has read your words ({error}): code took what the examples show",)
+        )
 
 
 def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec, *, judged: bool) -> str:

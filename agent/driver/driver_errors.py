@@ -8,9 +8,17 @@ from pydantic_ai.exceptions import (
     UnexpectedModelBehavior,
     UsageLimitExceeded,
 )
+from pydantic_ai.usage import UsageLimits
 
-from tunesmith.agent.driver.agent import REQUESTS_PER_TURN
 from tunesmith.agent.driver.endpoint import refusal_in
+
+LIMITS = UsageLimits(request_limit=16, tool_calls_limit=40, output_tokens_limit=24_000)
+"""What a turn may take: requests to the driver, tool calls that went well, and tokens that it writes."""
+_REACHED = {
+    "request_limit": (LIMITS.request_limit, "requests to the driver"),
+    "tool_calls_limit": (LIMITS.tool_calls_limit, "tool calls"),
+    "output_tokens_limit": (LIMITS.output_tokens_limit, "tokens of the driver's"),
+}
 
 
 def clear_line(error: Exception) -> str:
@@ -28,7 +36,8 @@ def clear_line(error: Exception) -> str:
         reason = " ".join(text.split())[:200]
         return f"the driver's server answered with status {error.status_code}: {reason}; its log tells more"
     if isinstance(error, UsageLimitExceeded):
-        return f"stopped after {REQUESTS_PER_TURN} requests to the driver in one turn; say it in smaller steps"
+        reached = next((f"{most:,} {what}" for name, (most, what) in _REACHED.items() if name in line), "its limit")
+        return f"stopped after {reached} in one turn; say it in smaller steps"
     if isinstance(error, UnexpectedModelBehavior):
         return f"the driver's answer could not be read ({line}); try again, or another driver"
     if isinstance(error, TimeoutError) or "timed out" in line.lower() or "Timeout" in type(error).__name__:

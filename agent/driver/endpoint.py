@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic_ai.models.test import TestModel
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models import Model
 
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.memory.errors import BadInput
@@ -25,6 +26,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.models.base import bundled_model, source_of
 from tunesmith.tools.models.folder import check_model_folder
+from tunesmith.tools.models.known_drivers import CONTEXT_TOKENS, SEQUENCES, driver_of
 from tunesmith.tools.models.memory_math import (
     GPU_MARGIN_BYTES,
     SERVER_BYTES,
@@ -46,11 +48,8 @@ from tunesmith.tools.serving.traffic import ContactLog
 
 if TYPE_CHECKING:
     from openai import OpenAI
-    from pydantic_ai.models import Model
 
 _RENEW_S = 30.0
-_SEQUENCES = 8
-"""Conversations at once: the turn's own, and what is asked beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +66,20 @@ class Endpoint:
     allow_plain_http: bool = False
     home: Path | None = None
     """Where contacts with another machine are recorded."""
+    section: str = "driver"
+    """Of settings.toml, that names it."""
 
     @property
     def address(self) -> Address:
         """Read strictly. Raises BadInput for one that cannot be used, or not with a key."""
-        address = read_address(self.url, "the driver's endpoint")
-        refuse_key_in_clear(address, self.key, allowed=self.allow_plain_http, section="driver")
+        address = read_address(self.url, f"the {self.section}'s endpoint")
+        refuse_key_in_clear(address, self.key, allowed=self.allow_plain_http, section=self.section)
         return address
 
     @property
     def recorder(self) -> ContactLog | None:
         """Who records what leaves this machine for the driver."""
-        return ContactLog(self.home, self.address, "driver") if self.home else None
+        return ContactLog(self.home, self.address, self.section) if self.home else None
 
     def chat_client(self) -> ChatClient:
         """Connections for many requests at once."""
@@ -87,7 +88,7 @@ class Endpoint:
             self.key,
             listener=self.listener,
             allow_plain_http=self.allow_plain_http,
-            section="driver",
+            section=self.section,
             recorder=self.recorder,
         )
 
@@ -102,8 +103,14 @@ class Endpoint:
         return OpenAI(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=0, http_client=http)
 
 
-class NotYetStarted(TestModel):
+class NotYetStarted(Model):
     """Stands for the driver in a turn until a request really needs it; it never answers anything."""
+
+    model_name, system = "not yet started", "tunesmith"
+
+    async def request(self, *args: object, **kwargs: object) -> ModelResponse:
+        """Raises AssertionError: whoever makes a request has started the driver before."""
+        raise AssertionError("the driver was not started")
 
 
 class DriverMissing(BadInput):
@@ -127,6 +134,8 @@ class Driver:
     def folder(self) -> Path:
         """The model folder that would be served. Raises DriverMissing, or BadInput for one that cannot be trusted."""
         model = self.chosen.model
+        if "model" not in self.chosen.model_fields_set and (fetched := self._fetched()):
+            return fetched
         if source_of(model) == "bundled":
             folder = self._settings.home / "models" / bundled_model(model).name
             if read_manifest(folder) is None:
@@ -137,6 +146,14 @@ class Driver:
         folder = (self._settings.home / Path(model).expanduser()).resolve()
         check_model_folder(folder)
         return folder
+
+    def _fetched(self) -> Path | None:
+        """The driver of the hub that was agreed to and fetched last, where settings.toml names none."""
+        if not (self._settings.home / "tunesmith.db").exists():
+            return None
+        with contextlib.closing(Store(self._settings.home)) as store:
+            made = store.newest_of_kind("driver")
+        return next((one.path for one in made if driver_of(one.path.name) and read_manifest(one.path)), None)
 
     def ensure(self, on_wait: Callable[[float], None] = lambda seconds: None) -> Endpoint:
         """The driver's endpoint, healthy; a server is adopted or started where the driver has none of its own.
@@ -202,14 +219,16 @@ class Driver:
 
     def _spec(self, folder: Path) -> ServerSpec:
         manifest = read_manifest(folder)
-        place = placed(self._settings.vllm, needed_memory(folder, self.chosen.context_tokens))
+        listed = driver_of(folder.name) if "context_tokens" not in self.chosen.model_fields_set else None
+        context = CONTEXT_TOKENS if listed else self.chosen.context_tokens
+        place = placed(self._settings.vllm, listed.served if listed else needed_memory(folder, context))
         return ServerSpec(
             model_dir=str(folder),
             served_name=folder.name,
             weights_sha256=manifest["sha256"] if manifest else "",
-            max_model_len_tokens=self.chosen.context_tokens,
-            max_num_seqs=_SEQUENCES,
-            tool_parser=self.chosen.tool_parser,
+            max_model_len_tokens=context,
+            max_num_seqs=SEQUENCES,
+            tool_parser=listed.tool_parser if listed else self.chosen.tool_parser,
             **place._asdict(),
         )
 
@@ -244,7 +263,7 @@ def needed_memory(folder: Path, context_tokens: int) -> ServerMemory:
     except ValueError:
         per_token = USUAL_KV_BYTES
     return server_memory(
-        _weight_bytes(folder), kv_bytes_per_token=per_token, context_tokens=context_tokens, sequences=_SEQUENCES
+        _weight_bytes(folder), kv_bytes_per_token=per_token, context_tokens=context_tokens, sequences=SEQUENCES
     )
 
 

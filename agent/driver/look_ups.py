@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 
 from tunesmith.agent.driver import odd_words
-from tunesmith.agent.driver.facts.answer import Answer, Question, ordinary
-from tunesmith.agent.driver.facts.lookup import answer
 from tunesmith.agent.driver.turn_answer import TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding import case_questions, machine_questions, small_talk, trial_questions
@@ -14,6 +12,10 @@ from tunesmith.agent.driver.understanding.entities import Sentence, sentence_of
 from tunesmith.agent.driver.understanding.follow_ups import follow_up
 from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.agent.driver.understanding.questions import query_of
+from tunesmith.agent.driver.understanding.typed import typed
+from tunesmith.agent.queries.answer import Answer, Context, ordinary
+from tunesmith.agent.queries.registry import Request, answer, tool_of
+from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.memory.errors import TunesmithError
 
 
@@ -32,7 +34,7 @@ def talk(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
 def _value_now(deps: TurnDeps, s: Sentence) -> str:
     """The value of a term that is a setting, where a run has it."""
     try:
-        return answer(Question(Query(kind="setting", field=s.fields[0]), deps.ws, deps.focused_run())).lines[0]
+        return answer(SettingQuery(fields=(s.fields[0],)), Context(deps.ws, deps.focused_run())).lines[0]
     except TunesmithError:
         return ""
 
@@ -66,24 +68,29 @@ def _of_what_was_named(deps: TurnDeps, s: Sentence) -> Query | None:
 
 
 def looked_up(deps: TurnDeps, query: Query) -> TurnAnswer:
-    answer = look_up(deps, query)
+    deps.last_query = query
+    request = typed(query)
+    found = look_up(deps, request)
     return TurnAnswer(
-        "\n".join(answer.lines[: deps.most_lines or None]),
-        told=answer.facts,
-        tool="look_up",
-        arguments=query.model_dump(exclude_defaults=True),
+        "\n".join(found.lines[: deps.most_lines or None]),
+        told=found.for_model,
+        tool=tool_of(request),
+        arguments=request.model_dump(mode="json", exclude_defaults=True),
     )
 
 
-def look_up(deps: TurnDeps, query: Query) -> Answer:
+def look_up(deps: TurnDeps, request: Request) -> Answer:
     """Answer a typed question; what it was about is remembered for the next one. Raises NotFound, BadInput."""
-    deps.last_query = query
-    reply = answer(Question(query, deps.ws, deps.focused_run(), deps.draft))
-    if query.run:
-        deps.focused_run_id = query.run
-    deps.page, deps.proposals = reply.page, reply.proposals
-    deps.note(reply.facts)
-    return reply
+    found = answer(request, deps.records())
+    remember(deps, request, found)
+    return found
+
+
+def remember(deps: TurnDeps, request: Request, found: Answer) -> None:
+    """What was asked about, the page behind the answer and the steps that it proposes, for the words after it."""
+    deps.focused_run_id = getattr(request, "run", "") or deps.focused_run_id
+    deps.page, deps.proposals = found.page, found.proposals
+    deps.note(found.for_model)
 
 
 _BARE_WHY = re.compile(

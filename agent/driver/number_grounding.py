@@ -1,8 +1,8 @@
 """No figure in an answer that no record holds.
 
 A language model states numbers as readily when it has none. Every figure of an answer is therefore looked for in what
-the turn was told: the tools' results, the state card, the user's own words. A sentence with one that is not there is
-left out, and that is said.
+the turn was told: the tools' results, the state card, the user's own words. One that is computed from two figures that
+were told passes too (`computed`). A sentence with any other one is left out, and that is said.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tunesmith.agent.driver.computed import is_computed, quantities, with_durations_in_seconds
 from tunesmith.agent.driver.number_words import NUMBER_WORD, value_of
 
 _NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-−+]?\d+)?"
@@ -65,8 +66,11 @@ def unsupported(text: str, heard: Iterable[str]) -> list[str]:
     Supported is one that is equal once it is rounded as the text rounds it, and where a unit stands behind it also
     the same share in percent, the same duration and the same size in that unit.
     """
-    known = set(_values("\n".join(heard)))
-    return [figure.written for figure in figures(text) if not _known(figure, known)]
+    told = "\n".join(heard)
+    known = set(_values(with_durations_in_seconds(told))) | set(_values(told))
+    unknown = [figure for figure in figures(with_durations_in_seconds(text)) if not _known(figure, known)]
+    lines = [[*quantities(line)] for line in told.splitlines()] if unknown else []
+    return [one.written for one in unknown if not is_computed(one.value, one.decimals, one.unit, lines)]
 
 
 def figures(text: str) -> Iterator[Figure]:

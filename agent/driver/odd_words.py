@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from tunesmith.agent.driver.facts.answer import clip
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.queries.answer import clip
 from tunesmith.memory.records import PLANNED
 
 # The page behind the last answer

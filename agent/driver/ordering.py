@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from tunesmith.agent.driver.facts.answer import Question, clip, find
-from tunesmith.agent.driver.inherit import inherited
 from tunesmith.agent.driver.look_ups import looked_up
 from tunesmith.agent.driver.state_summary import next_stages
 from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
@@ -13,6 +11,8 @@ from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.driver.understanding.entities import Sentence
 from tunesmith.agent.driver.understanding.orders import UNASKED, Order, order_of, unknown_arm
 from tunesmith.agent.driver.understanding.query import Query
+from tunesmith.agent.queries.answer import Context, clip, find
+from tunesmith.agent.queries.inherit import inherited
 from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.pipeline.plan_file import parse_fields
 
@@ -119,7 +119,7 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
     """The call that carries an order out, its fields checked and the run's own ways taken over. Raises BadInput."""
     if order.stage == "inspect":
         return looked_up(deps, Query(kind="machine"))
-    fields = inherited(deps.ws, order)
+    fields = inherited(deps.ws, order.stage, order.fields, order.run, again=order.again, times=order.factors)
     if order.unread:
         was = f"it would be {fields[order.unread]}" if order.unread in fields else "it would be the usual"
         return TurnAnswer(
@@ -175,7 +175,7 @@ def where_report(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
 def _report(deps: TurnDeps, s: Sentence) -> TurnAnswer:
     from tunesmith.agent.commands.summary import write_run_report
 
-    run = Question(Query(kind="run", run=s.run), deps.ws, deps.focused_run()).run()
+    run = Context(deps.ws, deps.focused_run()).run(s.run)
     written = write_run_report(deps.store, run.id)
     verdict = f" {clip(written.verdict, 300)}" if written.verdict else ""
     text = f"The report of {run.id} is written: {written.path}.{verdict}"

@@ -21,7 +21,6 @@ from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
-from tunesmith.tools.data.description import missing
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
@@ -54,14 +53,6 @@ class EditPlan(Args):
     value: Optional[str] = Field(description="Its new value; null to remove the step.")  # noqa: UP045
 
 
-class DescribeBehaviour(Args):
-    """Go on with the description of a new behaviour: what the user just said answers the question that was asked."""
-
-    act: Literal["answer", "drop"] = Field(
-        description="answer: the user's words answer it. drop: the user does not want the new behaviour any more."
-    )
-
-
 class StartPlan(Args):
     """Start the proposed plan, after the user agreed to it; each expensive step still asks the user."""
 
@@ -86,27 +77,6 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps]
     if not deps.agreed_before:
         deps.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
     return {"behaviour": behaviour, **shown}
-
-
-def describe_behaviour(deps: TurnDeps, args: DescribeBehaviour, ctx: RunContext[TurnDeps] | None) -> object:
-    """Take one more part of a new behaviour; once nothing is missing, propose its plan. Raises BadInput without one."""
-    home = deps.store.home
-    interview = describing.open_interview(home)
-    if interview is None:
-        raise BadInput("no behaviour is being described; call plan_fine_tune first")
-    if args.act == "drop":
-        aside = describing.drop(home)
-        deps.say(f"The new behaviour is dropped and nothing was started; what you said of it is kept in {aside}.")
-        return {"dropped": interview.goal, "note": "nothing was written or started"}
-    try:
-        interview = describing.take(home, interview, deps.prompt)
-        if missing(interview.draft):
-            return _ask_on(deps, interview.question)
-        plan, words = describing.plan_of(deps, interview)
-    except BadInput as error:
-        return _ask_on(deps, str(error))
-    draft(deps, plan, interview.goal, interview.quantize)
-    return {**show_draft(deps), **_ask_on(deps, words)}
 
 
 def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: bool) -> None:

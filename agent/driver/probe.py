@@ -1,7 +1,6 @@
 """What the served driver can really do, tried out: engines have promised strict tool calls and silently not kept them.
 
-What was found is kept in HOME/driver-probe.json by the endpoint's model, and the conversation goes by it: a driver
-with a short context is sent fewer turns, and one that no schema holds chooses its tools by its own tool calling.
+What was found is kept (`abilities`), and the conversation goes by it.
 """
 
 from __future__ import annotations
@@ -14,20 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import levels
+from tunesmith.agent.driver.abilities import keep
 from tunesmith.agent.driver.endpoint import Endpoint, refusal_in
-from tunesmith.memory.files import atomic_write
+from tunesmith.agent.driver.history import Window
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types.chat import ChatCompletion, ChatCompletionUserMessageParam
     from openai.types.chat.chat_completion import Choice
 
-SHORT_CONTEXT_TOKENS = 6000
-"""Below this a driver is sent its newest turn alone."""
-ROUTING_TOKENS = 6000
-"""Context that the fixed page of examples, some words and an answer need."""
-_FILE = "driver-probe.json"
 _TIMEOUT_S = 120.0
+_TRIED_TOKENS = 768
+"""One that thinks has thought by then."""
 _CITY = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["celsius", "kelvin"]}},
@@ -47,11 +44,11 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
     with endpoint.client(timeout_s=_TIMEOUT_S) as client:
         abilities = _tried(client, endpoint)
     if abilities["auto"] is True:
-        abilities |= levels.examine(endpoint)
+        context = abilities.get("context_tokens")
+        abilities |= levels.examine(endpoint, Window(context) if isinstance(context, int) else Window())
     else:
         abilities |= {"level": "routed", "tasks_passed": "none: it calls no tool"}
-    abilities["of"] = _named(chosen)
-    atomic_write(home / _FILE, json.dumps({endpoint.model: abilities}, indent=1))
+    keep(home, endpoint.model, chosen, abilities)
     return abilities
 
 
@@ -81,45 +78,6 @@ def _tried(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
     return abilities | _speed(client, endpoint) | _context(client, endpoint)
 
 
-def is_routed(home: Path, chosen: DriverSettings) -> bool:
-    """Whether a schema-bound request chooses each step: as set, else by what the driver's examination found."""
-    if chosen.routing != "auto":
-        return chosen.routing
-    return not any(
-        one.get("level") == "native" and one.get("of") == _named(chosen) for one in _all_found(home).values()
-    )
-
-
-def _named(chosen: DriverSettings) -> str:
-    return f"{chosen.endpoint} {chosen.name}".strip() if chosen.endpoint else chosen.model
-
-
-def turns_sent(home: Path, model: str, usual: int) -> int:
-    """How many earlier turns a request may hold, by what the probe found about this driver."""
-    context = _found(home, model).get("context_tokens")
-    return 0 if isinstance(context, int) and context < SHORT_CONTEXT_TOKENS else usual
-
-
-def can_be_routed(home: Path, model: str) -> bool:
-    """Whether the tool may be chosen by a schema-bound request: unless the probe saw that a schema does not hold it."""
-    abilities = _found(home, model)
-    context = abilities.get("context_tokens")
-    short = isinstance(context, int) and context < ROUTING_TOKENS
-    return abilities.get("json_schema", True) is True and not short
-
-
-def _found(home: Path, model: str) -> dict[str, object]:
-    return _all_found(home).get(model, {})
-
-
-def _all_found(home: Path) -> dict[str, dict[str, object]]:
-    try:
-        by_model: dict[str, dict[str, object]] = json.loads((home / _FILE).read_text())
-    except (OSError, ValueError):
-        return {}
-    return by_model
-
-
 def _tool(*, strict: bool = False) -> dict[str, object]:
     function = {"name": "weather", "description": "The weather now.", "parameters": _CITY}
     return {"type": "function", "function": {**function, "strict": True} if strict else function}
@@ -132,7 +90,7 @@ def _bare_tool() -> dict[str, object]:
 
 def _ask(client: OpenAI, endpoint: Endpoint, **options: Any) -> Choice:
     answer: ChatCompletion = client.chat.completions.create(
-        model=endpoint.model, messages=_ASKED, max_tokens=96, temperature=0.0, **options
+        model=endpoint.model, messages=_ASKED, max_tokens=_TRIED_TOKENS, temperature=0.0, **options
     )
     return answer.choices[0]
 

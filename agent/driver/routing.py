@@ -18,6 +18,7 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 from pydantic_ai.direct import model_request
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
@@ -29,9 +30,11 @@ from tunesmith.agent.driver.argument_grounding import grounded, named_numbers, n
 from tunesmith.agent.driver.stage_calls import stage_call
 from tunesmith.agent.driver.understanding.cards import cards_gib
 from tunesmith.agent.driver.understanding.entities import sentence_of
-from tunesmith.agent.driver.understanding.query import KINDS
+from tunesmith.agent.driver.understanding.query import KINDS, Query
+from tunesmith.agent.driver.understanding.typed import typed
 from tunesmith.agent.driver.understanding.values import values_named
 from tunesmith.agent.driver.understanding.words import readable
+from tunesmith.agent.queries.registry import TOOLS, tool_of
 from tunesmith.memory.records import Run
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import catalog
@@ -95,18 +98,18 @@ def call_of(text: str, words: str, context: RoutingContext, tools: Sequence[Tool
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CannotRoute(f"the choice could not be read: {text[:80]!r}") from error
     by_name = {tool.name: tool for tool in tools}
-    if name == CHAT and not (asked := _why_this_number(words, by_name)):
+    if name == CHAT and not (asked := _why_this_number(words)):
         return None
     if name == CHAT:
         name, chosen = LOOK_UP, asked
     if name == NEXT:
         name, chosen = context.following, {}
+    if name == LOOK_UP:
+        return _looked_up(chosen, words, context)
     name = _taker(name, by_name, words)
     if name not in by_name:
         raise CannotRoute(f"no tool {name!r} now")
     properties = by_name[name].parameters_json_schema.get("properties", {})
-    if name == LOOK_UP:
-        return _looked_up(chosen, words, context, properties)
     runs = zip(("run",), runs_named(words), strict=False)  # a step goes into a run only where its id was said
     read = values_named(readable(words), (name,), words) if name in catalog.BY_NAME else {}
     arguments = {
@@ -128,9 +131,7 @@ def call_of(text: str, words: str, context: RoutingContext, tools: Sequence[Tool
     )
 
 
-def _looked_up(
-    chosen: Mapping[str, object], words: str, context: RoutingContext, properties: Mapping[str, object]
-) -> ToolCallPart:
+def _looked_up(chosen: Mapping[str, object], words: str, context: RoutingContext) -> ToolCallPart:
     """The question of the kind that was chosen, its arguments read from the words by code."""
     s = sentence_of(words, context.runs)
     arm, other = (s.arms[1], s.arms[0]) if len(s.arms) > 1 and chosen["kind"] == "compare" else (s.arm, "")
@@ -148,13 +149,17 @@ def _looked_up(
         "model": s.model,
         "card_gib": cards_gib(s.text) or None,
     }
-    arguments = {name: read.get(name) or None for name in properties}
-    return ToolCallPart(LOOK_UP, arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")
+    try:
+        request = typed(Query.model_validate({name: value for name, value in read.items() if value}))
+    except ValidationError as error:
+        raise CannotRoute(f"the words say too little for {chosen['kind']}") from error
+    arguments = request.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True)
+    return ToolCallPart(tool_of(request), arguments, tool_call_id=f"routed_{secrets.token_hex(6)}")
 
 
-def _why_this_number(words: str, tools: Mapping[str, ToolDefinition]) -> dict[str, object]:
+def _why_this_number(words: str) -> dict[str, object]:
     """The question behind `why rank 16?`: a setting's number is never small talk. Empty for other words."""
-    named = named_outright(words) if _WHY.match(words) and LOOK_UP in tools else {}
+    named = named_outright(words) if _WHY.match(words) else {}
     return {"kind": "setting", "field": next(iter(named))} if named else {}
 
 
@@ -207,7 +212,9 @@ def _otherwise(schema: Schema) -> object:
 
 def choice_schema(tools: Sequence[ToolDefinition], context: RoutingContext, words: str) -> Schema:
     """JSON Schema of a choice: one shape per tool, the tool's name first; a number can only be one that was said."""
-    shapes = [shape for tool in tools for shape in _shapes(tool, context, words)]
+    acts = [tool for tool in tools if tool.name not in TOOLS]
+    shapes = [_object(LOOK_UP, {"kind": {"enum": [*KINDS]}}, ["kind"])]
+    shapes += [shape for tool in acts for shape in _shapes(tool, context, words)]
     shapes.append(_object(CHAT, {}, []))
     if context.following:
         shapes.append(_object(NEXT, {}, []))
@@ -216,8 +223,6 @@ def choice_schema(tools: Sequence[ToolDefinition], context: RoutingContext, word
 
 def _shapes(tool: ToolDefinition, context: RoutingContext, words: str) -> list[Schema]:
     properties = tool.parameters_json_schema.get("properties", {})
-    if tool.name == LOOK_UP:
-        return [_object(tool.name, {"kind": {"enum": [*KINDS]}}, ["kind"])]
     if {"step", "field"} <= set(properties):
         return _edits(tool.name, words)
     if tool.name in catalog.BY_NAME:  # the other fields are read from the words

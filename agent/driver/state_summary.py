@@ -1,4 +1,4 @@
-"""Where things stand, in ten lines from the store, and which tools belong to that.
+"""Where things stand, in eleven lines from the store, and which tools belong to that.
 
 The card goes behind the user's words with every request: it changes with every turn, so it stands where the part of
 the prompt that the server has cached already ends.
@@ -7,12 +7,14 @@ the prompt that the server has cached already ends.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.routing import RoutingContext
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.memory.records import ASIDE_RUNS, DONE, PLANNED, RUNNING, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
@@ -23,7 +25,7 @@ STATE_HEADING = "Where things stand"
 """How the model is told; a reply that says it again repeats what only the model was to read."""
 _NEXT = 2
 """Stages that are offered because they come next."""
-_ORDER_WORDS = 6
+_USUAL_READS = 8
 _NAMED = 2
 """Stages that are offered because they were named."""
 FREE_STAGES = tuple(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.needs)
@@ -31,8 +33,8 @@ FREE_STAGES = tuple(entry.name for entry in catalog.STAGES if not entry.expensiv
 
 
 def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> str:
-    """At most ten lines: the run, what is done, what runs, what comes next, what is served."""
-    lines = []
+    """At most eleven lines: the time, the run, what is done, what runs, what comes next, what is served."""
+    lines = [time.strftime("now: %A %Y-%m-%d %H:%M")]
     if interview := open_interview(store.home):
         lines.append(f"a new behaviour is being described, the user was asked: {interview.question}")
     if draft:
@@ -52,7 +54,7 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
     waiting = store.steps(status=PLANNED)
     if waiting:
         lines.append(f"waiting for the user's yes: {', '.join(f'{s.stage} ({s.id})' for s in waiting[-3:])}")
-    return "\n".join(lines[:10])
+    return "\n".join(lines[:11])
 
 
 def routing_context(deps: TurnDeps) -> RoutingContext:
@@ -113,32 +115,21 @@ def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Ar
     return own is None or "adapter" not in newest or own.id == newest["adapter"].id
 
 
-def routed_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
-    """Names of the tools that a choice may fall on: those that this moment allows, and every stage that was named.
-
-    More than `visible_tools`: they cost a choice no words, and what a misspelt word means is the model's to say.
-    """
+def tools_of_the_moment(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
+    """Names of the tools that this moment allows: every read, the plan's, and every stage whose inputs are there."""
     kinds = {artifact.kind for artifact in store.artifacts(run.id)} if run else set()
-    names = {"look_up", "plan_fine_tune", *FREE_STAGES, *(("edit_plan", "start_plan") if draft else ())}
+    names = {*TOOLS, "query_records", "plan_fine_tune", *FREE_STAGES, *(("edit_plan", "start_plan") if draft else ())}
     if draft:  # what is said about a step is about the plan's
         return names
     names |= {entry.name for entry in catalog.STAGES if kinds.issuperset(entry.needs)}
-    return names | visible_tools(store, run, draft, prompt)
+    return names | few_tools(store, run, draft, prompt)
 
 
-def visible_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
-    """Names of the tools that the driver is shown: few, since a small model chooses better among few."""
-    names = {"look_up", *(("edit_plan", "start_plan") if draft else ("plan_fine_tune",))}
-    names |= set(_named(prompt)[:_NAMED])
-    names |= set(FREE_STAGES) if run is None else set()
-    if not draft:
-        names |= set(next_stages(store, run)[:_NEXT])
-    return names
-
-
-def called_outright(prompt: str) -> set[str]:
-    """The stages that a short order names: they stay at hand while a behaviour is being described."""
-    return set(_named(prompt)) if len(prompt.split()) <= _ORDER_WORDS and "=>" not in prompt else set()
+def few_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:
+    """Names of a few of them, in the order of need: the plan's, what comes next, what was named, the usual reads."""
+    names = {*[*TOOLS][:_USUAL_READS], *(("edit_plan", "start_plan") if draft else ())}
+    names |= {"plan_fine_tune", *_named(prompt)[:_NAMED], *(FREE_STAGES if run is None else ())}
+    return names if draft else names | {*next_stages(store, run)[:_NEXT]}
 
 
 def _named(prompt: str) -> list[str]:

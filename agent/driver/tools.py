@@ -1,7 +1,7 @@
 """The driver's typed tools: every stage of the catalogue, the plan of a whole fine-tune, and the history.
 
 Schemas are flat and every argument is required; `null` stands for "as usual". No tool takes a path, a command or SQL.
-An expensive stage goes the way of every step (`run_step`): the tool waits for the user's answer in its own thread.
+An expensive stage is priced, and its call waits for the user (`agreement`); only then it is started.
 """
 
 from __future__ import annotations
@@ -12,64 +12,40 @@ from typing import Any, Optional, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 from pydantic_ai import FunctionToolset, RunContext, Tool
-from pydantic_ai.exceptions import ToolFailed
+from pydantic_ai.exceptions import ApprovalRequired, ToolFailed
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.driver import planning
-from tunesmith.agent.driver.look_ups import look_up
+from tunesmith.agent.driver.agreement import STEP
+from tunesmith.agent.driver.reads import read_tools
 from tunesmith.agent.driver.stage_calls import OTHER
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.driver.understanding.entities import sentence_of
-from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
-from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import RUNNING, Step
-from tunesmith.memory.views import VIEWS
 from tunesmith.tools.core.auto import default_shown
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.run_step import Outcome, propose_step, run_step, start_agreed
 from tunesmith.tools.pipeline.runs import place
 from tunesmith.tools.pipeline.workspace import StepRequest
 
 A = TypeVar("A", bound=BaseModel)
 
 _RESULT_CHARACTERS = 1500
-_SQL_ROWS = 40
-
-
-class _LookUpBase(planning.Args):
-    """Look something up: in the history of runs, on this machine, or by arithmetic (whether a model would fit)."""
-
-
-LookUp = create_model(
-    "LookUp",
-    __base__=_LookUpBase,
-    __doc__=_LookUpBase.__doc__,
-    **{
-        name: (
-            info.annotation if name == "kind" else Optional[info.annotation],  # noqa: UP045
-            Field(... if name == "kind" else None, description=info.description),
-        )  # type: ignore[call-overload]
-        for name, info in Query.model_fields.items()
-    },
-)
 
 
 def toolset() -> FunctionToolset[TurnDeps]:
     """All tools; which of them a request shows is decided per request."""
     tools = [
-        _tool("look_up", LookUp, _look_up, strict=False),
-        _tool("query_records", QueryRecords, _query_records),
+        *read_tools(),
         _tool("plan_fine_tune", planning.PlanFineTune, planning.plan_fine_tune),
-        _tool("describe_behaviour", planning.DescribeBehaviour, planning.describe_behaviour),
         _tool("edit_plan", planning.EditPlan, planning.edit_plan),
         _tool("start_plan", planning.StartPlan, planning.start_plan),
         *(_stage_tool(entry) for entry in catalog.STAGES),
     ]
-    return FunctionToolset(tools, sequential=True)
+    return FunctionToolset(tools)
 
 
 def _tool(
@@ -87,41 +63,6 @@ def _capped(deps: TurnDeps, result: object) -> str:
     text = json.dumps(result, ensure_ascii=False, default=str)
     deps.note(text)
     return text if len(text) <= _RESULT_CHARACTERS else text[:_RESULT_CHARACTERS] + " … (the rest is on the screen)"
-
-
-# History
-
-
-def _look_up(deps: TurnDeps, args: BaseModel, ctx: RunContext[TurnDeps]) -> object:
-    given = {name: value for name, value in args.model_dump().items() if value not in (None, "")}
-    runs = deps.store.runs()
-    if name := given.get("run"):
-        given["run"] = next(iter(sentence_of(str(name), runs).runs), name)
-    answer = look_up(deps, Query.model_validate(given))
-    for line in answer.lines:
-        deps.show(render.plain(line))
-    if deps.routed:
-        deps.spoken, deps.say_next = answer.lines, answer.facts or "It is on your screen."
-    return answer.facts
-
-
-class QueryRecords(planning.Args):
-    """Ask the records by one read-only SELECT over the views v_runs, v_steps, v_flips and v_lineage."""
-
-    sql: str = Field(
-        description="One SELECT. v_runs(run, name, status, created_at, finished_at, steps, steps_done, seconds), "
-        "v_steps(run, step, stage, arm, status, seconds, estimated_seconds, peak_rss_bytes, decided_by, error, "
-        "request, result, started_at, finished_at), v_flips(run, arm_a, arm_b, block, case_id, passed_a, passed_b, "
-        "flip), v_lineage."
-    )
-
-
-def _query_records(deps: TurnDeps, args: QueryRecords, ctx: RunContext[TurnDeps]) -> Any:
-    """Answer in a process with limits of its own, from the views alone; the query is shown to the user."""
-    deps.show(render.plain(f"· asks the records: {' '.join(args.sql.split())[:400]}"))
-    found = ask_in_process(deps.store.path, args.sql, max_rows=_SQL_ROWS, only=VIEWS, home=deps.store.home)
-    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-    return {"rows": rows, "note": f"only the first {len(rows)} rows"} if found.truncated else {"rows": rows}
 
 
 # Stages
@@ -145,37 +86,52 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
     )
 
     def run(deps: TurnDeps, given: BaseModel, ctx: RunContext[TurnDeps]) -> object:
+        if ctx.tool_call_approved:
+            return _started(deps, start_agreed(deps.ws, str(ctx.tool_call_metadata[STEP]), follow=deps.follow))
         asked = given.model_dump(exclude_none=True)
         further = of_words(asked.pop(OTHER, ""), entry.load().request)
-        return run_stage(deps, entry, {**further, **asked})
+        fields = {**further, **asked}
+        if not entry.asks(fields):
+            return run_stage(deps, entry, fields)
+        step = propose_step(deps.ws, _checked(deps, entry, fields))
+        raise ApprovalRequired(metadata={STEP: step.id})
 
     return _tool(entry.name, args, run)
 
 
+def _checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> StepRequest:
+    """The request of a stage that costs something. Raises BadInput for a free path, and for one that is at work."""
+    deps.check_grounded(fields)
+    request = run_steps.step_request(entry.name, fields)
+    _refuse_a_second(deps, request)
+    return request
+
+
 def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
-    """Carry out one stage: what is expensive asks the user first, whoever called, and starts nothing without a yes."""
-    asks = entry.asks(given)
-    if asks:
-        deps.check_grounded(given)
+    """Carry out one stage that code has read: what is expensive asks the user first, and starts nothing without a
+    yes."""
+    if entry.asks(given):
+        outcome = run_step(deps.ws, _checked(deps, entry, given), deps.approver, follow=deps.follow)
+        if outcome.decision and outcome.declined:
+            reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
+            raise StepFailed(f"{entry.name}: the user said no{reason}; nothing was started")
+        return _started(deps, outcome.step)
     request = run_steps.step_request(entry.name, given)
     if entry.only_looks:
         seen = run_steps.look(deps.ws, request)["result"]
         deps.show(render.result_table(seen))
         return {"stage": entry.name, **_brief(seen)}
-    if not asks:
-        ended = run_step(deps.ws, request, deps.approver).done()
-        deps.show(render.result_table(ended.report))
-        return step_facts(ended)
-    _refuse_a_second(deps, request)
-    outcome = run_step(deps.ws, request, deps.approver, follow=deps.follow)
-    if outcome.decision and outcome.declined:
-        reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
-        raise StepFailed(f"{entry.name}: the user said no{reason}; nothing was started")
+    ended = run_step(deps.ws, request, deps.approver).done()
+    deps.show(render.result_table(ended.report))
+    return step_facts(ended)
+
+
+def _started(deps: TurnDeps, step: Step) -> object:
+    """What is told of a step that was agreed to and started. Raises StepFailed where it was followed and failed."""
     deps.focused_run_id = ""
-    step = outcome.done() if deps.follow else outcome.step
     ran = {"ran_with": dict(StepRequest.of(step).fields)}
     if deps.follow:
-        return {**step_facts(step), **ran}
+        return {**step_facts(Outcome(step).done()), **ran}
     deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
     return {
         "started": step.stage,

@@ -5,16 +5,19 @@ Nothing here is the model's: every decision goes through the approver, and every
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import RLock
 
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
-from tunesmith.agent.driver.facts.answer import Proposed
+from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.understanding.query import Query
-from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.agent.queries.answer import Context, Proposed
+from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import DescriptionDraft
@@ -54,15 +57,17 @@ class TurnDeps:
     routed: bool = False
     """Whether a schema-bound request chooses the tool, as small models need it; else the model's own tool calling."""
     code_first: bool = False
-    """Whether plain words are answered by code before any model is asked; a native driver hears them all."""
-    native: bool = False
-    """Whether the driver works by its own tool loop, every tool of the moment before it, refreshed after each step."""
+    """Whether plain words are answered by code before any model is asked; a driver with a loop of its own hears all."""
+    window: Window = field(default_factory=Window)
+    """How much the driver can be sent, and may answer."""
+    keep_waiting: Callable[[Sequence[ModelMessage], Mapping[str, str]], None] = lambda messages, waiting: None
+    """Writes down the calls that wait for the user, by their steps, before they are asked about."""
+    undecided: ApprovalPending | None = None
+    """Why nobody decided on a call of this turn."""
     before: str = ""
     """What the turn before called, in a few words; what was said in it where it called nothing."""
     calls: list[str] = field(default_factory=list)
     """What this turn called."""
-    tools: frozenset[str] = frozenset()
-    """The tools of this turn: settled with its first request, for a set that changes half-way costs the cache."""
     heard: list[str] = field(default_factory=list)
     """Everything a figure of this turn's answer may come from: tool results, the state card, the user's words."""
     seen_calls: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -87,6 +92,8 @@ class TurnDeps:
     """Has the user edit a text in a program of their own; None where nobody sits at a terminal."""
     start_driver: Callable[[], Awaitable[Model]] | None = None
     """Starts the driver for this turn, once a request needs it."""
+    one_at_a_time: RLock = field(default_factory=RLock)
+    """Held while an answer is shown: reads may run at once."""
     errors: dict[str, TunesmithError] = field(default_factory=dict)
     """Tool → what went wrong in this turn; `outcome` keeps it."""
 
@@ -102,6 +109,10 @@ class TurnDeps:
     def focused_run(self) -> Run | None:
         """The run that a question without a name is about."""
         return self.store.run(self.focused_run_id) if self.focused_run_id else self.current_run()
+
+    def records(self) -> Context:
+        """What a question is answered from."""
+        return Context(self.ws, self.focused_run(), self.draft)
 
     def say(self, words: str) -> None:
         """Have exactly these words said next, where a small model would only say them worse."""
@@ -125,9 +136,8 @@ class TurnDeps:
         """Forget what belonged to the turn before."""
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
-        self.prompt, self.say_next, self.returned = prompt, "", None
+        self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
         self.spoken = ()
-        self.tools = frozenset()
         self.heard = [prompt]
         self.seen_calls.clear()
         self.errors.clear()

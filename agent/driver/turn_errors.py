@@ -7,10 +7,12 @@ counts until a later call goes well: the model is told of it and may call again 
 from __future__ import annotations
 
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.memory.errors import GateRefused, StepFailed, TunesmithError
 from tunesmith.tools.pipeline import catalog
 
-_READING = frozenset({"look_up", *(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)})
+_FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
+_READING = frozenset({*TOOLS, "query_records", *_FREE})
 """These put right only what they got wrong themselves."""
 
 

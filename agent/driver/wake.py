@@ -6,8 +6,8 @@ job wrote (an error, an output) is no part of the words that wake it, so that no
 
 from __future__ import annotations
 
-from tunesmith.agent.driver.facts.answer import cite, clip
 from tunesmith.agent.driver.state_summary import next_stages
+from tunesmith.agent.queries.answer import cite, clip
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration

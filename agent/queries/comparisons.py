@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tunesmith.agent.commands import render
+from tunesmith.agent.queries import scores, settings
+from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary
 from tunesmith.agent.queries.base import AnyArm, AnyBlock, Query, RunName, StageName
+from tunesmith.agent.queries.cases import passed_and_failed
+from tunesmith.memory.arms import ARMS
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.records import DONE, Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import count, duration, listed
+from tunesmith.tools.evaluation.comparison import BlockComparison, Comparison
+from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.suites.case import BLOCKS
 
 
 class CompareQuery(Query):
@@ -30,3 +44,170 @@ class CompareRunsQuery(Query):
     stage: Annotated[StageName, Field(description="For time: one stage alone")] = ""
     arm: Annotated[AnyArm, Field(description="For cases")] = ""
     block: Annotated[AnyBlock, Field(description="For cases")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFacts:
+    """Two arms on one block of cases."""
+
+    block: str
+    arm: str
+    other_arm: str
+    judged: int
+    passed: int
+    passed_by_other: int
+    gained: int
+    lost: int
+    p_value: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTime:
+    """How long the finished steps of a run took, of one stage or of all."""
+
+    run: str
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting in which two runs differ."""
+
+    setting: str
+    value: str
+    other_value: str
+
+
+# Two arms
+
+
+def compare(query: CompareQuery, context: Context) -> Answer:
+    """Two arms of a run. Raises NotFound where one was not measured."""
+    store = context.store
+    run = scores.evaluated_run(context, query.run)
+    later = query.arm or scores.last_arm(store, run.id)
+    a, b = sorted((query.other_arm or ("base" if later != "base" else "adapter"), later), key=ARMS.index)
+    a, unmeasured = _nearest_measured(store, run, a, b)
+    try:
+        compared = compare_run(store, run.id, a, b)
+    except NotFound:
+        arms = listed(scores.arms_measured(store, run.id), 8) or "none"
+        raise NotFound(f"{run.id} cannot compare {a} with {b}: measured arms are {arms}.") from None
+    lines = [f"{named(run)}, {a} → {b}{unmeasured}:"]
+    if not compared.comparable:
+        lines.append(f"not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 200)}")
+    of_block = {name: counts for name, counts in compared.blocks.items() if query.block in ("", name)}
+    for block, counts in of_block.items():
+        n, passed = counts.judged, counts.passed
+        lines.append(f"  {block}: {a} {passed[a]} of {n}, {b} {passed[b]} of {n}: {_verdict(counts)}")
+    lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
+    lines += [] if query.block else [scores.kept_of_the_gain(store, run.id, b)]
+    facts = tuple(
+        BlockFacts(
+            name, b, a, one.judged, one.passed[b], one.passed[a], one.fail_to_pass, one.pass_to_fail, one.p_value,
+            one.verdict,
+        )
+        for name, one in of_block.items()
+    )  # fmt: skip
+    return Answer(tuple(line for line in lines if line), facts, lambda: render.comparison_table(compared))
+
+
+def in_a_sentence(compared: Comparison, block: str = "") -> str:
+    """A comparison in a sentence: what was gained and lost, whether chance explains it."""
+    a, b = compared.arms
+    if not compared.comparable:
+        return f"{a} → {b} are not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 160)}"
+    parts = [f"{name} {_verdict(counts)}" for name, counts in compared.blocks.items() if block in ("", name)]
+    return f"{a} → {b}: {'; '.join(parts)}." if parts else ""
+
+
+def _verdict(counts: BlockComparison) -> str:
+    p = counts.p_value
+    chance = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.2g}"
+    return f"{counts.verdict} ({counts.fail_to_pass} gained, {counts.pass_to_fail} lost{chance})"
+
+
+def _nearest_measured(store: Store, run: Run, a: str, b: str) -> tuple[str, str]:
+    """The earlier arm, or where it was not measured the last one before it that was, and what to say of that."""
+    measured = scores.arms_measured(store, run.id)
+    before = [arm for arm in ARMS[: ARMS.index(a)] if arm in measured and arm != "prompted"]
+    if a in measured or b not in measured or not before:
+        return a, ""
+    return before[-1], f" (the {a} model was not measured)"
+
+
+def _lost_cases(compared: Comparison, block: str) -> str:
+    lost = [flip.case_id for flip in compared.flips_of("pass_to_fail") if block in ("", flip.block)]
+    of_block = [counts for name, counts in compared.blocks.items() if block in ("", name)]
+    gained = sum(counts.fail_to_pass for counts in of_block)
+    if blind := sum(counts.pass_to_fail for counts in of_block) - len(lost):
+        lost = [*lost[:6], count(blind, "blind case")]
+    return f"Lost: {listed([clip(one, 40) for one in lost], 7)}; {count(gained, 'case')} gained." if lost else ""
+
+
+# Two runs
+
+
+def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
+    """Two runs. Raises NotFound where there is but one."""
+    store, (one, two) = context.store, _pair(query, context)
+    if one.id == two.id:
+        raise NotFound(f"{one.id} and {two.id} are the same run; name two.")
+    if query.about == "cases":
+        return passed_and_failed(context, one, two, arm=query.arm, block=query.block)
+    if query.about == "time":
+        return _times(store, (one, two), query.stage)
+    differing = [Difference(name, a, b) for name, (a, b) in settings.differing(store, one, two).items()]
+    each = clip("; ".join(f"{one.setting} {one.value} / {one.other_value}" for one in differing), 300)
+    rows = [[one.setting, one.value, one.other_value] for one in differing]
+    lines = [f"  they differ in {len(differing)} settings: {each}"] if differing else []
+    if query.about == "settings":
+        first = lines[0].strip() if lines else "Their settings are the same."
+        lines = [f"{one.id} and {two.id}: {first}", *_results(store, one, two)]
+    else:
+        seconds = {run.id: sum(step.seconds or 0 for step in store.steps(run.id)) for run in (one, two)}
+        took = ", ".join(f"{run} {duration(seconds)}" for run, seconds in seconds.items())
+        lines = [f"{named(one, 30)} and {named(two, 30)}:", *_results(store, one, two),
+                 f"  took, with what failed, {took}", *lines]  # fmt: skip
+    data = (*differing, *scores.of_run(store, one.id), *scores.of_run(store, two.id))
+    return Answer(tuple(lines), data, lambda: render.rows_table(["setting", one.id, two.id], rows, exact=True))
+
+
+def _pair(query: CompareRunsQuery, context: Context) -> tuple[Run, Run]:
+    """The two runs that are meant; of one that is named alone the other is the run talked about, or one before it."""
+    if query.run and query.other_run:
+        return find(context.store, query.run), find(context.store, query.other_run)
+    named_one = query.run or query.other_run
+    if named_one and context.current and context.current.id != find(context.store, named_one).id:
+        return context.current, find(context.store, named_one)
+    one = context.run(named_one)
+    others = [run for run in ordinary(context.store) if run.id != one.id]
+    if not others:
+        raise NotFound(f"There is no run beside {one.id} to compare with; its arms can be: “compare base and adapter”.")
+    return others[0], one
+
+
+def _times(store: Store, runs: Sequence[Run], stage: str) -> Answer:
+    took = [
+        RunTime(run.id, stage, sum(s.seconds or 0 for s in store.steps(run.id, status=DONE) if stage in ("", s.stage)))
+        for run in runs
+    ]
+    each = ", ".join(f"{one.run} {duration(one.seconds)}" for one in took)
+    longer = max(took, key=lambda one: one.seconds)
+    return Answer((f"{longer.run} took longer: {each} {f'of {stage}' if stage else 'in all finished steps'}.",),
+                  tuple(took))  # fmt: skip
+
+
+def _results(store: Store, one: Run, two: Run) -> list[str]:
+    measured = {run.id: scores.of_run(store, run.id) for run in (one, two)}
+    lines = []
+    for block in BLOCKS:
+        sides = {
+            run: ", ".join(f"{s.arm} {s.passed} of {s.judged}" for s in of_run if s.block == block)
+            for run, of_run in measured.items()
+        }
+        if any(sides.values()):
+            lines.append(f"  {block}: " + "; ".join(f"{run} {side or 'not measured'}" for run, side in sides.items()))
+    return lines

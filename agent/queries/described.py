@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+from tunesmith.agent.queries.answer import Answer, Context, clip
 from tunesmith.agent.queries.base import Query, RunName
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.records import Run
+from tunesmith.tools.core.format import count, listed
+from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.spec import Spec
+
+_SHOWN = 6
 
 
 class DescribedQuery(Query):
@@ -13,3 +23,85 @@ class DescribedQuery(Query):
     kind: Literal["described"] = "described"
     part: Literal["whole", "examples", "criteria", "rules", "near_misses", "labels", "never", "when"] = "whole"
     run: RunName = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """How much a description holds."""
+
+    name: str
+    run: str
+    examples: int
+    rules: int
+    criteria: int
+    near_misses: int
+
+
+def answer(query: DescribedQuery, context: Context) -> Answer:
+    """The part of a behaviour that was asked for, else the whole in a few lines. Raises NotFound without one."""
+    run = context.run(query.run, with_stage="generate")
+    spec, where = _behaviour(context, run)
+    first, *rest = _lines(query.part, spec)
+    facts = Described(spec.name, run.id, len(spec.examples), len(spec.rules), len(spec.criteria), len(spec.near_misses))
+    lines = (f"{spec.name} ({run.id}): {first}", *rest, f"Its file: {where}.")
+    return Answer(lines, (facts,), private=True, open_words=f"the description of {run.id} is on the screen")
+
+
+def _behaviour(context: Context, run: Run) -> tuple[Spec, str]:
+    steps = context.store.steps(run.id)
+    written = [str(s.request.get("behaviour", "demo")) for s in steps if s.stage == "generate"]
+    planned = [s.get("fields", {}) for s in run.plan.get("steps", []) if s.get("stage") == "generate"]
+    written = written or [str(fields["behaviour"]) for fields in planned if fields.get("behaviour")]
+    written = written or [str(s.request["behaviour"]) for s in steps if s.request.get("behaviour")]
+    if not written:
+        raise NotFound(f"{run.id} names no behaviour: no rows were asked for yet.")
+    try:
+        return load_behaviour(written[-1]), written[-1]
+    except (BadInput, OSError) as error:
+        raise NotFound(f"The behaviour of {run.id} cannot be read any more: {clip(error, 200)}") from None
+
+
+def _lines(part: str, spec: Spec) -> list[str]:
+    match part:
+        case "examples":
+            shown = [f"“{clip(e.prompt, 110)}” → “{clip(e.answer, 110)}”" for e in spec.examples]
+            return _some("example", "examples", shown)
+        case "criteria":
+            return _some("criterion", "criteria", spec.criteria)
+        case "rules":
+            return _some("rule", "rules", [rule.says for rule in spec.rules])
+        case "near_misses":
+            return _some("near miss", "near misses", spec.near_misses)
+        case "labels":
+            return _labels(spec)
+        case "never":
+            return [f"Never: {clip(spec.never or 'nothing was said', 500)}"]
+        case "when":
+            return [f"When: {clip(spec.when, 500)}"]
+    return [
+        f"{clip(spec.say or spec.what, 240)}",
+        f"When: {clip(spec.when, 240)}",
+        f"What: {clip(spec.what, 400)}",
+        *([f"Never: {clip(spec.never, 240)}"] if spec.never else []),
+        f"It has {count(len(spec.examples), 'example')}, {count(len(spec.rules), 'rule')}, "
+        f"{len(spec.criteria)} criteria and {len(spec.near_misses)} near misses of your own.",
+    ]
+
+
+def _some(one: str, many: str, texts: Sequence[str]) -> list[str]:
+    if not texts:
+        return [f"no {many} of its own."]
+    more = len(texts) - _SHOWN
+    shown = [f"  {clip(text, 260)}" for text in texts[:_SHOWN]]
+    return [f"{count(len(texts), one, many)}:", *shown, *([f"  and {more} more"] if more > 0 else [])]
+
+
+def _labels(spec: Spec) -> list[str]:
+    shown = [attribute for attribute in spec.attributes if attribute.shown]
+    if not shown:
+        return ["the answer is free text."]
+    lines = [f"the answer is made of {count(len(shown), 'part')}:"]
+    for one in shown:
+        values = [name + (f" ({clip(v.means, 60)})" if v.means else "") for name, v in one.values.items()]
+        lines.append(f"  {one.name}: {listed(values, 12) or one.means or one.kind}")
+    return lines

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tunesmith.agent.commands.explain import estimated_seconds
+from tunesmith.agent.queries import scores
+from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, named
 from tunesmith.agent.queries.base import AnyArm, AnyBlock, Query, RunName
+from tunesmith.agent.queries.curves import lines_of
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.records import DONE, Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import count, duration, listed, size
+from tunesmith.tools.evaluation.findings import Finding, Proposal, findings
+from tunesmith.tools.evaluation.gate import broken_hops
+
+_VERDICTS = ("learned", "partly learned", "form only", "not learned", "no decision")
+_WEIGHT = (
+    "not measured", "not trained", "not learned", "form only", "base too weak", "over-triggers", "forgot",
+    "partly learned", "no decision", "over-trained", "lost in quantization", "rows mislabelled", "rows narrow",
+    "suite too small",
+)  # fmt: skip
+"""Kinds of findings with something to do, the weightiest first."""
 
 
 class FindingsQuery(Query):
@@ -21,3 +41,236 @@ class FindingsQuery(Query):
     run: RunName = ""
     arm: Annotated[AnyArm, Field(description="For why and deploy")] = ""
     block: Annotated[AnyBlock, Field(description="For why")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A finding, and the step that it proposes; `sentence` quotes no case."""
+
+    run: str
+    finding: str
+    sentence: str
+    next_stage: str = ""
+    next_fields: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The findings of a run, and what is asked of them."""
+
+    query: FindingsQuery
+    context: Context
+    run: Run
+    findings: Sequence[Finding]
+
+    @property
+    def store(self) -> Store:
+        return self.context.store
+
+    def of(self, *kinds: str) -> list[Finding]:
+        """The findings of some kinds."""
+        return [one for one in self.findings if one.kind in kinds]
+
+    def first(self, *kinds: str) -> Finding | None:
+        """The first one of some kinds."""
+        return next(iter(self.of(*kinds)), None)
+
+    @property
+    def weighty(self) -> list[Finding]:
+        """Those with something to do, the weightiest first."""
+        return sorted(self.of(*_WEIGHT), key=lambda one: _WEIGHT.index(one.kind))
+
+    def proposed(self, one: Finding | None) -> list[str]:
+        """The step that a finding proposes, with its price; none where it proposes none."""
+        if one is None or one.next is None:
+            return []
+        seconds = estimated_seconds(self.context.ws, self.run.id, one.next)
+        cost = f", about {duration(seconds)}" if seconds is not None else ""
+        say = "say it, or “do that”, and it is priced before anything starts"
+        return [f"{_words(one.next)}{one.next.why}{cost}); {say}."]
+
+
+def answer(query: FindingsQuery, context: Context) -> Answer:
+    """The findings of a run, as far as they were asked for. Raises NotFound without a run."""
+    try:
+        run = scores.evaluated_run(context, query.run, arm=query.arm)
+    except NotFound:
+        run = context.run(query.run)
+    found = _Found(query, context, run, findings(context.store, run.id))
+    first, *rest = _ABOUT[query.about](found)
+    lines = tuple(line for line in (first, *rest) if line)
+    shown = "\n".join(lines)
+    proposed = [one.next for one in found.findings if one.next and _words(one.next) in shown]
+    proposed.sort(key=lambda one: shown.index(_words(one)))
+    facts = tuple(
+        Advice(run.id, one.kind, one.says, *((one.next.stage, dict(one.next.fields)) if one.next else ()))
+        for one in found.findings
+    )
+    return Answer(lines[:7], facts, proposals=tuple(Proposed(run.id, one.stage, one.fields) for one in proposed))
+
+
+def _words(proposal: Proposal) -> str:
+    """A proposed step as it may be said."""
+    fields = " ".join(f"{name}={_plain(value)}" for name, value in proposal.fields.items())
+    return f"To try next: {proposal.stage}{' ' if fields else ''}{fields} ("
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _says(ones: Sequence[Finding], most: int = 220) -> list[str]:
+    return [clip(one.says, most) for one in ones]
+
+
+def _all(found: _Found) -> list[str]:
+    lines = _says(found.findings, 300) or [f"The records of {found.run.id} say nothing yet: no arm was measured."]
+    proposal = next((line for one in found.weighty if (line := found.proposed(one))), [])
+    return [f"{named(found.run, 30)}: {lines[0]}", *lines[1:5], *proposal]
+
+
+def _next(found: _Found) -> list[str]:
+    """What to try next, and why."""
+    if not found.weighty:
+        good = found.first("learned")
+        first = good.says if good else "The records show nothing that needs mending."
+        rest = [one for one in found.findings if one is not good][:3]
+        return [f"{found.run.id}: {first}", *_says(rest), _deploy_line(found)]
+    one = found.weighty[0]
+    lines = [f"{found.run.id}: {clip(one.says, 300)}"]
+    lines += [line for other in found.weighty[:2] for line in found.proposed(other)]
+    lines += [f"Cases: {listed([clip(case, 40) for case in one.cases], 6)}."] if one.cases else []
+    return [*lines, *_says([other for other in found.findings if other is not one][:2], 200)]
+
+
+def _overfitting(found: _Found) -> list[str]:
+    """Whether it overfits, by the validation loss."""
+    trained = [step for step in found.store.steps(found.run.id, status=DONE) if step.stage == "train"]
+    if not trained:
+        raise NotFound(f"{found.run.id} has no finished training, so nothing can be said about overfitting.")
+    one = found.first("over-trained", "not over-trained")
+    first = one.says if one else "Too few validation losses were kept to say whether it overfits."
+    general = "; ".join(f"{s.arm} {s}" for s in scores.of_run(found.store, found.run.id) if s.block == "general")
+    lines = [f"{found.run.id}: {first}", *lines_of(found.store, trained[-1])[:2]]
+    return [*lines, f"General block: {general}." if general else ""]
+
+
+def _longer(found: _Found) -> list[str]:
+    """Whether training on would help, by the validation losses and what passes."""
+    under, over = found.first("partly learned"), found.first("over-trained")
+    if under and under.next and under.next.stage != "train":
+        lines = [f"Rather not: {under.says}", *found.proposed(under)]
+    elif under:
+        lines = [f"Yes: {under.says}", *found.proposed(under)]
+    elif over:
+        lines = [f"No: {over.says}", *found.proposed(over)]
+    else:
+        lines = ["The records show no need for it.", *_says(found.of(*_VERDICTS, "not over-trained"))]
+    return [f"{found.run.id}: {lines[0]}", *lines[1:5]]
+
+
+def _more_rows(found: _Found) -> list[str]:
+    """Whether more or other rows would help, by the findings that speak of rows."""
+    about = found.of("form only", "rows narrow", "rows mislabelled")
+    about += [one for one in found.findings if one.next and one.next.stage == "generate" and one not in about]
+    if about:
+        lines = [f"Yes: {about[0].says}", *found.proposed(about[0])]
+    else:
+        lines = ["No record asks for more rows.", *_says(found.of(*_VERDICTS))]
+    written = [step for step in found.store.steps(found.run.id, status=DONE) if step.stage == "generate"]
+    kept = sum(row.kept for step in written for row in found.store.rows(step.id))
+    return [f"{found.run.id}: {lines[0]}", *lines[1:4], f"{count(kept, 'row')} of it were kept."]
+
+
+def _bigger_base(found: _Found) -> list[str]:
+    """Whether another base would help: by the finding that this one is too weak, else by what it came to."""
+    weak = found.first("base too weak")
+    first = f"Yes: {weak.says}" if weak else "No record says that the base is too weak."
+    rest = [*found.proposed(weak), *_says(found.of(*_VERDICTS))][:3]
+    fits = "“would Qwen2.5-0.5B train here?” says what this machine can hold."
+    return [f"{found.run.id}: {first}", *rest, fits]
+
+
+def _prompt_alone(found: _Found) -> list[str]:
+    """Whether the best prompt does as well as the fine-tune: by the prompted arm, where it was measured."""
+    target = [one for one in scores.of_run(found.store, found.run.id) if one.block == "target"]
+    prompted = next((one for one in target if one.arm == "prompted"), None)
+    others = "; ".join(f"{one.arm} {one}" for one in target if one.arm != "prompted")
+    if prompted is None:
+        how = "“evaluate the prompted base” does it, priced first"
+        measured = f"Of the target cases pass: {others}." if others else "No arm was measured yet."
+        return [f"{found.run.id}: unknown, the prompted arm was never measured; {how}.", measured]
+    would = found.first("the prompt would do")
+    first = would.says if would else "No: the prompt alone does not do as well."
+    return [f"{found.run.id}: {first} prompted {prompted}; {others}."]
+
+
+def _why(found: _Found) -> list[str]:
+    """Why a block fell, or nothing was learned: the finding about it, with its cases."""
+    query, run = found.query, found.run
+    about = [one for one in found.findings if query.block and one.evidence.get("block") == query.block]
+    about += found.of("lost in quantization", "kept in quantization") if query.arm == "quantized" else []
+    if query.block and not about:
+        own = [s for s in scores.of_run(found.store, run.id) if s.block == query.block]
+        rates = "; ".join(f"{s.arm} {s}" for s in own) or "not measured"
+        verdict = found.first(*_VERDICTS) if query.block == "target" else None
+        if verdict:
+            return [f"{run.id}: {verdict.says}", f"{query.block}: {rates}."]
+        return [f"No {query.block} case that the base passes was lost in {run.id}: {rates}."]
+    chosen = about or found.weighty or [*found.findings]
+    if not chosen:
+        return [f"{run.id}: the records hold no reason."]
+    one = chosen[0]
+    cases = f"The cases: {listed([clip(case, 40) for case in one.cases], 6)}." if one.cases else ""
+    return [f"{run.id}: {clip(one.says, 300)}", cases, *found.proposed(one), *_says(chosen[1:3], 200)]
+
+
+def _deploy(found: _Found) -> list[str]:
+    """The evaluated arms, what the gate says of each, which one to take; what was deployed or refused."""
+    store, run = found.store, found.run
+    measured = scores.of_run(store, run.id)
+    arms = [arm for arm in scores.TUNED if any(s.arm == arm for s in measured)]
+    if not arms:
+        raise NotFound(f"{run.id} has no evaluated model that could be deployed; “evaluate” measures one.")
+    open_arms = [arm for arm in arms if not broken_hops(store, run.id, arm)]
+    sizes = {a.kind: a.bytes for a in store.artifacts(run.id) if a.kind in arms}
+    lines = [_recommended(run, arms, open_arms)]
+    if (asked := found.query.arm) in arms:  # one that was asked about is spoken of first
+        allowed = "may be deployed" if asked in open_arms else "is refused by the gate"
+        lines = [f"The {asked} model of {run.id} {allowed}. {lines[0]}"]
+    if past := store.artifacts(run.id, "deployment"):
+        lines.insert(0, f"{run.id}'s {past[-1].meta.get('arm', 'own')} model was deployed ({past[-1].step}).")
+    for arm in arms:
+        passed = "; ".join(f"{s.block} {s.passed} of {s.judged}" for s in measured if s.arm == arm)
+        gate = "may be deployed" if arm in open_arms else "the gate refuses it"
+        weighs = f", {size(sizes[arm])}" if arm in sizes else ""
+        lines.append(f"  {arm}{weighs}: {passed}; {gate}")
+    refused = [arm for arm in arms if arm not in open_arms][-1:]
+    return [*lines, *(f"Why {arm} is refused: {clip(broken_hops(store, run.id, arm)[0], 240)}" for arm in refused)]
+
+
+def _recommended(run: Run, arms: Sequence[str], open_arms: Sequence[str]) -> str:
+    if not open_arms:
+        return f"None of {run.id}'s models passes the gate, neither {' nor '.join(arms)}; none should be deployed."
+    best = "quantized" if "quantized" in open_arms else open_arms[-1]
+    why = {
+        "quantized": "it is the smallest and nothing broke on the way to it",
+        "adapter": "it is what was measured on the base's own server",
+    }
+    return f"Of {run.id} rather the {best} model: {why.get(best, 'it is the last that passes the gate')}."
+
+
+def _deploy_line(found: _Found) -> str:
+    run, arms = found.run.id, {s.arm for s in scores.of_run(found.store, found.run.id)}
+    for arm in reversed(scores.TUNED):
+        if arm in arms and not broken_hops(found.store, run, arm):
+            return f"Nothing stands in the way of deploying its {arm} model: “deploy the {arm} model of {run}”."
+    return "The gate would refuse a deployment of every model that was measured."
+
+
+_ABOUT: Mapping[str, Callable[[_Found], list[str]]] = {
+    "all": _all, "next": _next, "why": _why, "overfitting": _overfitting, "deploy": _deploy,
+    "prompt_alone": _prompt_alone, "train_longer": _longer, "more_rows": _more_rows, "bigger_base": _bigger_base,
+}  # fmt: skip

@@ -1,14 +1,30 @@
-"""Would a model be trained, measured, merged, quantized or served: here, or on a card. By arithmetic alone."""
+"""Would a model be trained, measured, merged, quantized or served: here, or on other hardware. By arithmetic alone.
+
+The memory is that of the steps' own plans (`needs`); nothing is downloaded for an answer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tunesmith.agent.queries.answer import Answer, Context, clip
 from tunesmith.agent.queries.base import Query
+from tunesmith.agent.queries.needs import Need, machine_of, needs_of, needs_of_a_card
+from tunesmith.memory.errors import NotFound
+from tunesmith.tools.core.format import duration, listed, size
+from tunesmith.tools.core.machine import Machine, chosen_gpu
+from tunesmith.tools.core.stage import Facts, Plan
+from tunesmith.tools.machine.cards import card_of
+from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
+from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
+_DAY_S = 8 * 3600.0
+_VERBS = {"train": "training", "serve": "serving", "measure": "measuring", "merge": "merging", "quantize": "quantizing"}
 
 
 class FitsQuery(Query):
@@ -27,3 +43,306 @@ class FitsQuery(Query):
     )
     cards: Annotated[int, Field(ge=1, description="How many such cards")] = 1
     ram_gib: Annotated[float, Field(ge=0, description="A machine with so much RAM and no card; 0: this one")] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The memory that there is: in all, and free now."""
+
+    memory: str
+    """RAM or VRAM."""
+    name: str
+    total_bytes: int
+    free_bytes: int
+    here: bool = True
+
+    def __str__(self) -> str:
+        free = f", {size(self.free_bytes)} of it free" if self.here else ""
+        return f"{self.name} has {size(self.total_bytes)}{free}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question about one model on one machine."""
+
+    query: FitsQuery
+    model: NamedModel
+    facts: Facts
+    rooms: Mapping[str, Room]
+    needs: Sequence[Need]
+
+    def chosen(self, work: str) -> list[Need]:
+        """The needs of a kind of work, at the bits that were named where it has these."""
+        return _chosen(self.needs, work, self.query.bits)
+
+    def fits(self, need: Need) -> bool:
+        """Whether there is room for it now."""
+        return _fits(need, self.rooms)
+
+
+def answer(query: FitsQuery, context: Context) -> Answer:
+    """The verdict first, then the sum and what else would do. Raises NotFound for a model, BadInput for a card that
+    nobody knows."""
+    facts = facts_here(context.store, vllm=context.ws.vllm)
+    if query.ram_gib:
+        facts = machine_of(facts, query.ram_gib)
+    elif query.card:
+        facts = with_card(facts.machine, card_of(query.card))
+    rooms = _rooms(query, facts)
+    if query.about == "largest":
+        return _largest(query, facts, rooms)
+    try:
+        model = _model(query, context)
+    except SeveralSizes as which:
+        return Answer((f"{str(which)[0].upper()}{str(which)[1:]}.",))
+    if model is None:
+        return _largest(query, facts, rooms)
+    if query.about == "disk":
+        return Answer(tuple(_disk(model, facts.machine, query.bits)))
+    if query.about == "vram" and query.work != "merge" and "VRAM" not in rooms:
+        needs = needs_of_a_card(model, facts)
+        return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)), tuple(needs))
+    asked = _Asked(query, model, facts, rooms, needs_of(model, facts))
+    if query.about == "time" and query.work in ("", "train"):
+        lines = [_how_long(model, facts), *_lines(asked, "train")]
+    else:
+        lines = _lines(asked, query.work)
+        if query.work == "train" and not (query.card or query.ram_gib) and not lines[0].startswith("No"):
+            lines.append(_how_long(model, facts))
+        if query.work and query.bits and not any(n.bits == query.bits for n in asked.chosen(query.work)):
+            lines[0] = f"Not at {query.bits} bits, for want of memory; what else would do: {lines[0]}"
+    lines[1:1] = _several(asked) if query.cards > 1 and "VRAM" in rooms else []
+    return Answer(tuple(lines), (*asked.needs, *rooms.values()))
+
+
+def _model(query: FitsQuery, context: Context) -> NamedModel | None:
+    """The model that is named, else the base of the run; None where there is no run. Raises NotFound, SeveralSizes."""
+    if query.model:
+        model = named_model(query.model)
+    else:
+        base = context.store.artifacts(context.current.id, "base") if context.current else []
+        if not base:
+            return None
+        config: Mapping[str, object] = base[-1].meta.get("config", {})
+        model = NamedModel(str(base[-1].meta.get("name", "the base")), config) if config else None
+    if model is None:
+        known = listed([model.name for model in usual_models()], 8)
+        raise NotFound(
+            f"The shape of {clip(query.model, 60)} is not known here; say its size (such as 7b), or one of {known}."
+        )
+    return model
+
+
+def _rooms(query: FitsQuery, facts: Facts) -> dict[str, Room]:
+    machine, here = facts.machine, not (query.card or query.ram_gib)
+    where = "this machine" if here or machine.gpus else f"a machine of {query.ram_gib:g} GB"
+    ram = machine.ram_total_bytes + machine.swap_free_bytes
+    rooms = {"RAM": Room("RAM", where, ram, machine.memory_free_bytes, here)}
+    card = chosen_gpu(machine.gpus)
+    if card and (facts.trains_on_gpu or facts.serves_on_gpu):
+        name = f"the {card.name}" if here else card.name
+        rooms["VRAM"] = Room("VRAM", name, card.total_bytes, card.free_bytes, here)
+    return rooms
+
+
+def _chosen(needs: Sequence[Need], work: str, bits: int) -> list[Need]:
+    of_work = [need for need in needs if work in ("", need.work)]
+    at_bits = [need for need in of_work if bits in (0, need.bits) or work in ("merge", "quantize")]
+    return at_bits if not work else at_bits or of_work
+
+
+def _fits(need: Need, rooms: Mapping[str, Room]) -> bool:
+    room = rooms.get(need.memory)
+    return room is not None and need.bytes <= room.free_bytes and not need.lacks
+
+
+def _met(work: str, needs: Sequence[Need], rooms: Mapping[str, Room]) -> bool:
+    """Whether a kind of work would go: of quantizing every need has to be met, of the others one way is enough."""
+    met = [_fits(need, rooms) for need in needs]
+    return all(met) if work == "quantize" else any(met)
+
+
+def _a(model: NamedModel) -> str:
+    """The model as it is spoken of: by its name, or as one of its size."""
+    if not model.approximate:
+        return model.name
+    return f"an {model.name} model" if model.name.startswith(("8", "11", "18", "80")) else f"a {model.name} model"
+
+
+# One model
+
+
+def _lines(asked: _Asked, work: str) -> list[str]:
+    if not work:
+        return _all_works(asked)
+    chosen, together = asked.chosen(work), work == "quantize"
+    fitting = [need for need in chosen if asked.fits(need)]
+    good = _met(work, chosen, asked.rooms)
+    # The verdict is about the way that needs least; of quantizing every need has to be met.
+    least = (max if together else min)(chosen, key=lambda need: need.bytes)
+    shown = max(fitting, key=lambda need: (need.bits, need.bytes)) if good and not together else least
+    lines = [_verdict(asked, shown, good)]
+    for need in [] if together else [need for need in chosen if need is not shown][:3]:
+        more = "" if asked.fits(need) else ", which is more than there is"
+        lines.append(f"  {need.name}: {size(need.bytes)} of {need.memory}{more}")
+    return [*lines, _why(asked.model, work), *([] if good else [_instead(asked, work)])]
+
+
+def _verdict(asked: _Asked, need: Need, good: bool) -> str:
+    room = asked.rooms.get(need.memory)
+    by = {"train": f" by {need.name},", "serve": f" {need.name.partition(' ')[2]}"}
+    what = f"{_VERBS[need.work]} {_a(asked.model)}{by.get(need.work.replace('measure', 'serve'), '')}"
+    needs = f"{what} needs about {size(need.bytes)} of {need.memory}"
+    if need.lacks and room and need.bytes <= room.free_bytes:
+        return f"No: {what} {need.lacks}."
+    if room is None:
+        return f"No: {needs}, and there is no GPU here."
+    if good and need.bytes <= room.free_bytes:
+        return f"Yes: {needs}; {room}."
+    once = good or (room.here and need.bytes <= room.total_bytes)
+    return f"{'Only once other programs leave' if once else 'No'}: {needs}; {room}."
+
+
+def _all_works(asked: _Asked) -> list[str]:
+    name, lines = _a(asked.model), []
+    verdicts: dict[bool, list[str]] = {True: [], False: []}
+    for work, verb in sorted(_VERBS.items(), key=lambda item: list(_ORDER).index(item[0])):
+        chosen = asked.chosen(work)
+        good = _met(work, chosen, asked.rooms)
+        verdicts[good].append(verb)
+        shown = [need for need in chosen if asked.fits(need) == good] or chosen
+        if work == "quantize":
+            need = max(shown, key=lambda one: one.bytes)
+        elif good:
+            need = max(shown, key=lambda one: (one.bits, -one.bytes))
+        else:
+            need = min(shown, key=lambda one: one.bytes)
+        lines.append(f"  {verb}: {size(need.bytes)} of {need.memory} ({need.name}): {'fits' if good else 'too much'}")
+    room, good_, bad = list(asked.rooms.values())[-1], verdicts[True], verdicts[False]
+    if {_VERBS["train"], _VERBS["serve"]} & set(good_):
+        first = f"Yes, {name} fits for {listed(good_)}" + (f", not for {listed(bad)}" if bad else "")
+    else:
+        first = f"No, {name} is too large here for {listed(bad)}" + (
+            f" (only {listed(good_)} would go)" if good_ else ""
+        )
+    return [f"{first}; {room.name} has {size(room.free_bytes)} free of {size(room.total_bytes)}.", *lines]
+
+
+_ORDER = ("train", "measure", "serve", "merge", "quantize")
+
+
+def _why(model: NamedModel, work: str) -> str:
+    shape = model.shape
+    mixture = f", {shape.experts} experts of which {shape.experts_per_token} work on a token" if shape.experts else ""
+    stands = " (the usual shape of that size)" if model.approximate else ""
+    sizes = f"{model.parameters / 1e9:.2f} billion parameters{stands}, {shape.layers} layers, hidden size"
+    serving = "weights, the cache of keys and values, and vLLM itself"
+    terms = {
+        "train": "frozen weights, what backpropagation keeps of every token, and the adapter with its optimiser",
+        "serve": serving,
+        "measure": serving,
+        "merge": "three fp32 copies of the largest matrix, or one layer and the head while logits are compared",
+        "quantize": "one layer, what a batch of calibration rows leaves in it, and its Hessians",
+    }
+    return f"The sum: {terms.get(work, 'weights and what works on them')}; {sizes} {shape.hidden}{mixture}."
+
+
+def _instead(asked: _Asked, work: str) -> str:
+    """The largest usual size that would do."""
+    for model in reversed(usual_models()):
+        chosen = _chosen(needs_of(model, asked.facts), work, asked.query.bits)
+        if _met(work, chosen, asked.rooms):
+            need = (max if work == "quantize" else min)(chosen, key=lambda one: one.bytes)
+            return f"The largest usual model that would go: {model.name} ({size(need.bytes)})."
+    return "None of the usual sizes would go."
+
+
+def _several(asked: _Asked) -> list[str]:
+    """What several cards would change: nothing here, and what they could hold in other hands."""
+    query, card = asked.query, asked.rooms["VRAM"]
+    together = query.cards * card.total_bytes
+    held = [need for need in asked.chosen(query.work) if need.memory == "VRAM" and need.bytes <= together]
+    names = listed([f"{need.name} ({size(need.bytes)})" for need in sorted(held, key=lambda n: n.bytes)], 3)
+    hold = f"in a program that splits it: {names}" if held else "none of it either"
+    return [
+        f"That is one card: tunesmith works on one at a time and splits no model. The {query.cards} together have "
+        f"{size(together)}, which would hold {hold}."
+    ]
+
+
+def _disk(model: NamedModel, machine: Machine, bits: int) -> list[str]:
+    """What the files of a model take: its own, and those that a whole fine-tune makes beside them."""
+    whole, free, name = 2 * model.parameters, machine.disk_free_bytes, _a(model)
+    quantized = quantized_bytes(model, "W4A16")
+    total = 2 * whole + quantized
+    at_bits = size(quantized_bytes(model, "W4A16" if bits == 4 else "W8A8"))
+    lines = [f"At {bits} bits the files of {name} take about {at_bits}."] if bits in (4, 8) else []
+    return [
+        *lines,
+        f"The files of {name} take about {size(whole)} (16 bits, {model.parameters / 1e9:.2f} billion parameters).",
+        f"A whole fine-tune of it takes about {size(total)}: base and merged model {size(whole)} each, quantized to 4 "
+        f"bits {size(quantized)}; the adapter is small.",
+        f"Free here: {size(free)}, so the whole {'fits' if total <= free else 'does not fit'}.",
+    ]
+
+
+def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) -> list[str]:
+    """What a card would have to have, where this machine has none."""
+    chosen = _chosen(needs, work, bits)
+    first, *rest = sorted([n for n in chosen if n.memory == "VRAM"] or chosen, key=lambda need: need.bytes)
+    verb = _VERBS[work].capitalize()
+    return [
+        f"{verb} {_a(model)} needs about {size(first.bytes)} of VRAM ({first.name}); this machine has no GPU, so it "
+        f"would be computed in its RAM.",
+        *(f"  {need.name}: {size(need.bytes)}" for need in rest[:3]),
+        _why(model, work),
+    ]
+
+
+def _training_of(model: NamedModel, facts: Facts) -> Plan:
+    """The training that would be chosen: the first that fits."""
+    tasks = fits(model, facts).of("train")
+    return next((task for task in tasks if task.fits), tasks[-1]).plan
+
+
+def _how_long(model: NamedModel, facts: Facts) -> str:
+    plan = _training_of(model, facts)
+    epochs = plan.request["epochs"]
+    return (
+        f"On this machine {ROWS} rows of {ROW_TOKENS} tokens and {epochs:g} epoch{'s' if epochs != 1 else ''} would "
+        f"take about {duration(plan.estimate.seconds)}, by {plan.estimate.basis}."
+    )
+
+
+# The largest
+
+
+def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answer:
+    room = rooms.get("VRAM", rooms["RAM"])
+    name = f"{room.name[0].upper()}{room.name[1:]}"
+    lines = [f"{name} has {size(room.free_bytes)} free of {size(room.total_bytes)}; the largest usual sizes that fit:"]
+    for work in [query.work] if query.work else ["train", "serve", "quantize"]:
+        sizes: list[str] = []
+        times: list[tuple[str, float]] = []
+        for model in usual_models():
+            chosen = _chosen(needs_of(model, facts), work, query.bits)
+            if _met(work, chosen, rooms):
+                best = max((n for n in chosen if _fits(n, rooms)), key=lambda n: (n.bits, n.bytes))
+                sizes.append(f"{model.name} ({best.name}: {size(best.bytes)})")
+                if work == "train":
+                    times.append((model.name, _training_of(model, facts).estimate.seconds))
+        lines.append(f"  {_VERBS[work]}: up to {sizes[-1]}" if sizes else f"  {_VERBS[work]}: none of the usual sizes")
+        lines += _in_time(times)
+    return Answer(tuple(lines), tuple(rooms.values()))
+
+
+def _in_time(times: Sequence[tuple[str, float]]) -> list[str]:
+    """How long training takes of the largest that fits, and the largest that is trained within a working day."""
+    if not times:
+        return []
+    name, longest = times[-1]
+    line = f"    {name} would take about {duration(longest)} for {ROWS} rows"
+    if longest > _DAY_S:
+        soon = [f"up to {other} ({duration(seconds)})" for other, seconds in times if seconds <= _DAY_S]
+        line += f"; within 8 hours: {soon[-1] if soon else 'none of the usual sizes'}"
+    return [line]

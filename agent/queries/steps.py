@@ -1,12 +1,27 @@
-"""Steps: how long they took against their estimate, what memory they needed, why they failed, the end of their log."""
+"""One step: how long it took against its estimate, what memory it needed, why it failed, the end of its log."""
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tunesmith.agent.commands import render
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary
 from tunesmith.agent.queries.base import AnyArm, Query, RunName, StageName, StepName
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.questions import show_run
+from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.pipeline import catalog
+
+_LOG_LINES = 6
+_BEGUN = (DONE, RUNNING, FAILED, STOPPED)
+_NEVER_RAN = {PLANNED: "waits for a yes", DECLINED: "was declined", ABANDONED: "got no answer to its price"}
 
 
 class StepQuery(Query):
@@ -21,14 +36,219 @@ class StepQuery(Query):
     other_stage: Annotated[str, Field(description="A stage whose time or memory is set against the first one's")] = ""
 
 
-class StepsQuery(Query):
-    """The steps of a run together: what all took, which took longest or most memory, how good the estimates were, which
-    took longer than estimated; what failed, or ran out of memory, in a run or in all."""
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """One step in figures: seconds, bytes and what was estimated."""
 
-    kind: Literal["steps"] = "steps"
-    about: Literal["time", "longest", "memory", "estimates", "late", "failures", "out_of_memory"] = "time"
-    run: RunName = ""
-    stage: StageName = ""
+    step: str
+    run: str
+    stage: str
+    arm: str
+    status: str
+    seconds: float | None
+    estimated_seconds: float
+    peak_rss_bytes: int | None
+    peak_vram_bytes: int | None
+    estimated_peak_bytes: int
+    started_at: float | None
+    finished_at: float | None
+
+
+def facts_of(step: Step) -> StepFacts:
+    """A step as its record tells it."""
+    return StepFacts(
+        step.id, step.run, step.stage, step.arm or "", step.status, step.seconds, step.estimated_seconds,
+        step.peak_rss_bytes, step.peak_vram_bytes, step.estimated_peak_bytes, step.started_at, step.finished_at,
+    )  # fmt: skip
+
+
+def answer(query: StepQuery, context: Context) -> Answer:
+    """The step that is meant: by its id, else the newest of its stage. Raises NotFound for an unknown id."""
+    store = context.store
+    step = store.step(query.step) if query.step else _newest(query, context, query.stage, query.arm)
+    if step is None:
+        which = f"{query.stage} of the {query.arm} arm" if query.arm else query.stage or "such"
+        where = f" in {context.run(query.run).id}" if query.run else ""
+        return Answer((f"There is no {which} step{where} yet, so there is nothing to tell of it.",))
+    if query.other_stage:
+        other = _newest(query, context, query.other_stage, "")
+        return _two(query, step, other)
+    if query.about == "log":
+        return _log(store, step)
+    share = _share(store, step, query.about == "share") if query.about in ("time", "share") and not query.arm else ""
+    lines = _lead(query, step)
+    if step.error:
+        lines.append(f"Why: {clip(step.error, 400)}")
+    elif query.about == "failure" and step.status == DONE:
+        lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")
+    lines.insert(0 if query.about == "share" else 1, share)
+    lines += [
+        "" if query.about == "estimate" else _times(step),
+        "" if query.about == "memory" else memory_of(step),
+        _outcome(step) or _passed(store, step),
+        _settings(step),
+    ]
+    lines = [line for line in dict.fromkeys(lines) if line][:6]
+    end = log_end(store, step, 2) if query.about == "failure" and step.error else []
+    return Answer(
+        (*lines, *(["Its log ends:", *end] if end else [])),
+        (facts_of(step),),
+        lambda: render.run_table(show_run(store, step.run)),
+        private=bool(end),
+        open_words="\n".join(lines),
+    )
+
+
+def _newest(query: StepQuery, context: Context, stage: str, arm: str) -> Step | None:
+    """The newest step of a stage in the run that is meant; one that is done before one that was only begun."""
+    store = context.store
+    if query.run:
+        runs = [find(store, query.run)]
+    else:
+        runs = context.runs()
+        runs += [run for run in store.runs() if run not in runs]
+    statuses = ((FAILED, STOPPED), _BEGUN) if query.about == "failure" else ((DONE,), _BEGUN)
+    arm = arm if stage in ("", "evaluate") else ""
+    for status in (*statuses, _NEVER_RAN) if stage else (_BEGUN,):
+        for run in runs:
+            of_run = [s for s in store.priced_steps(run.id) if s.status in status]
+            matching = [s for s in of_run if stage in ("", s.stage) and arm in ("", s.arm)]
+            if matching:
+                return matching[-1]
+    return None
+
+
+def _two(query: StepQuery, one: Step, other: Step | None) -> Answer:
+    """Two steps against each other: which took more memory or time."""
+    if other is None:
+        return Answer((f"Not both of {query.stage} and {query.other_stage} ran yet, so they cannot be compared.",))
+    peak = query.about == "memory"
+    both = sorted((one, other), key=lambda s: (s.peak_rss_bytes if peak else s.seconds) or 0, reverse=True)
+    took = [size(s.peak_rss_bytes) if peak else duration(s.seconds) for s in both]
+    together = "" if peak else f", {duration(sum(s.seconds or 0.0 for s in both))} together"
+    first = f"{name_of(both[0])} took {'more memory' if peak else 'longer'} than {name_of(both[1])}: {took[0]} "
+    first += f"({cite(both[0])}) against {took[1]} ({cite(both[1])}){together}."
+    return Answer((first,), tuple(facts_of(step) for step in both))
+
+
+def _share(store: Store, step: Step, asked: bool) -> str:
+    """What all steps of a stage took of their run's work; empty for a single one, unless the share was asked for."""
+    steps = store.steps(step.run, status=DONE)
+    same = [s.seconds or 0.0 for s in steps if s.stage == step.stage]
+    whole = sum(s.seconds or 0.0 for s in steps)
+    if not whole or (len(same) < 2 and not asked):
+        return ""
+    part = f"{duration(sum(same))} of {duration(whole)} of work in {step.run} ({sum(same) / whole:.0%})"
+    return f"{step.stage} took {part}."
+
+
+def name_of(step: Step) -> str:
+    """A step by its stage, an evaluation with its arm."""
+    return f"{step.stage} of the {step.arm} arm" if step.stage == "evaluate" else step.stage
+
+
+def _lead(query: StepQuery, step: Step) -> list[str]:
+    """The line that holds what was asked."""
+    where = f"{name_of(step)} ({cite(step)})"
+    if step.status == RUNNING:
+        share = f", {step.done / step.total:.0%} done" if step.total else ""
+        return [f"{where} is running{share}; it was begun {day(step.started_at)}."]
+    if step.status in _NEVER_RAN:
+        return [f"{where} {_NEVER_RAN[step.status]} and never ran; estimated {duration(step.estimated_seconds)}."]
+    if query.about == "memory":
+        measured = memory_of(step)[:-1] or "No peak memory was measured"
+        return [f"{measured} in {where}."]
+    if query.about == "dates":
+        return [f"{where} began {day(step.started_at)} and ended {day(step.finished_at)}, {step.status}."]
+    return [estimate_of(step) if query.about == "estimate" else _times(step)]
+
+
+def _times(step: Step) -> str:
+    if step.seconds is None or step.status == RUNNING:
+        return ""
+    verb = "took" if step.status == DONE else f"{step.status} after"
+    took = f"{duration(step.seconds)} ({cite(step)}, {day(step.finished_at)})"
+    return f"{name_of(step)} {verb} {took}, estimated {duration(step.estimated_seconds)}."
+
+
+def estimate_of(step: Step) -> str:
+    """What a step took against what it was priced at."""
+    took, priced = step.seconds or 0.0, step.estimated_seconds
+    more = "longer" if took > priced else "shorter"
+    off = f", {abs(took - priced) / priced:.0%} {more} than estimated" if priced else ""
+    return f"{name_of(step)} was estimated at {duration(priced)} and took {duration(took)}{off} ({cite(step)})."
+
+
+def memory_of(step: Step) -> str:
+    """The peak of a step's memory; empty where it was not measured."""
+    if not step.peak_rss_bytes:
+        return ""
+    vram = f", {size(step.peak_vram_bytes)} VRAM" if step.peak_vram_bytes else ""
+    return f"Peak memory {size(step.peak_rss_bytes)}{vram}, estimated {size(step.estimated_peak_bytes)}."
+
+
+def _outcome(step: Step) -> str:
+    result, parts = step.report, []
+    for name in catalog.ENTRIES[step.stage].load().headline if step.stage in catalog.ENTRIES else ():
+        if result.get(name) not in (None, ""):
+            parts.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {plain(name, result[name])}")
+    if isinstance(checks := result.get("checks"), list):
+        passed = sum(bool(check.get("passed")) for check in checks)
+        parts.append(f"{passed} of {len(checks)} checks passed")
+    if isinstance(blocks := result.get("blocks"), dict):
+        parts += [f"{block} {counts['passed']} of {counts['cases']}" for block, counts in blocks.items()]
+    return f"Result: {', '.join(parts)}." if parts else ""
+
+
+def _passed(store: Store, step: Step) -> str:
+    """What passed of each block, of a step that asked cases."""
+    blocks: dict[str, list[bool]] = {}
+    for one in store.results(step.id, step.arm) if step.stage in ("evaluate", "baseline") else ():
+        blocks.setdefault(one.block, []).extend([] if one.passed is None else [one.passed])
+    each = ", ".join(f"{block} {sum(passed)} of {len(passed)}" for block, passed in blocks.items())
+    return f"Result: {each}." if each else ""
+
+
+def plain(name: str, value: object) -> str:
+    """A recorded number in words, by its name."""
+    if name.startswith("bytes") and isinstance(value, int):
+        return size(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return clip("; ".join(f"{key} {plain('', one)}" for key, one in value.items()), 300)
+    return f"{value:,}" if isinstance(value, int) else clip(value, 80)
+
+
+def _settings(step: Step) -> str:
+    asks = catalog.ENTRIES[step.stage].load().settable
+    given = [f"{name} {step.request[name]}" for name in asks if step.request.get(name) not in (None, "", False, "auto")]
+    return f"Asked for: {', '.join(given)}." if given else ""
+
+
+def log_end(store: Store, step: Step, lines: int) -> list[str]:
+    """The last lines that a step's worker wrote; none where its log is gone."""
+    try:
+        with _log_file(store, step).open(errors="replace") as file:
+            last = deque((line for line in file if line.strip()), maxlen=lines)
+    except OSError:
+        return []
+    return [f"  {clip(line, 140)}" for line in last]
+
+
+def _log_file(store: Store, step: Step) -> Path:
+    return store.home / "runs" / step.run / step.id / "worker.log"
+
+
+def _log(store: Store, step: Step) -> Answer:
+    file, end = _log_file(store, step), log_end(store, step, _LOG_LINES)
+    if not end:
+        return Answer((f"{name_of(step)} ({cite(step)}) left no log in {file}.",))
+    first = f"The end of the log of {name_of(step)} ({cite(step)}), {file}:"
+    return Answer((first, *end), (facts_of(step),), private=True, open_words=f"the log of {step.id} is on the screen")
+
+
+# Numbers by their name
 
 
 class FigureQuery(Query):
@@ -38,3 +258,30 @@ class FigureQuery(Query):
     kind: Literal["figure"] = "figure"
     figure: Annotated[str, Field(description="Name of the number")]
     run: RunName = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FigureFacts:
+    """A number that a step recorded."""
+
+    figure: str
+    value: object
+    step: str
+    run: str
+
+
+def figure(query: FigureQuery, context: Context) -> Answer:
+    """The number of the newest step that recorded it. Raises NotFound where no step did."""
+    store = context.store
+    for run in [find(store, query.run)] if query.run else context.runs():
+        for step in reversed(store.steps(run.id, status=DONE)):
+            if query.figure in step.report and isinstance(step.report[query.figure], bool | int | float | dict):
+                words = f"{query.figure.replace('_', ' ')} of {name_of(step)}"
+                value = step.report[query.figure]
+                lines = (f"{words}: {plain(query.figure, value)} ({cite(step)}).", _times(step), _outcome(step))
+                fact = FigureFacts(query.figure, value, step.id, run.id)
+                return Answer(tuple(line for line in lines if line), (fact, facts_of(step)))
+    where = find(store, query.run).id if query.run else "any run"
+    known = {name for run in ordinary(store) for s in store.steps(run.id, status=DONE) for name, value in
+             s.report.items() if isinstance(value, int | float)}  # fmt: skip
+    raise NotFound(f"No step of {where} recorded {clip(query.figure, 40)}; recorded are: {', '.join(sorted(known))}.")

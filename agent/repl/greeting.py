@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunesmith.agent.driver.facts.answer import clip, ordinary
+from tunesmith.agent.queries.answer import clip, ordinary
 from tunesmith.agent.repl.command_table import COMMANDS
 from tunesmith.memory.records import DONE, WAITING, Run, Step
 from tunesmith.memory.store import Store

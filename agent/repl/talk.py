@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from concurrent.futures import wait
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -24,8 +25,11 @@ from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, EventData
 
 if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+
     from tunesmith.agent.driver.chat import Chat
     from tunesmith.agent.driver.endpoint import Driver, Endpoint
+    from tunesmith.agent.driver.voice import Reply
     from tunesmith.agent.repl.screen import Screen
 
 _POLL_S = 0.1
@@ -66,12 +70,26 @@ class Talk:
             self._loaded.set()
         if self._chat:
             self.tell_description()
+            self._ask_again(self._chat)
         _warm()
 
+    def _ask_again(self, chat: Chat) -> None:
+        """A call of the driver's that waited for a yes when the program ended: its conversation is gone on with."""
+        own, waited = chat.id, chat.conversations.waiting()
+        if not waited or chat.open_description():
+            return
+        chat.switch(waited)
+        if steps := chat.waiting():
+            names = ", ".join(f"{step.stage} ({step.id})" for step in steps)
+            self._screen.say(f"{names} still waits for your yes, as the conversation was left:")
+            self._screen.later(self._go_on)
+        else:
+            chat.switch(own)
+
     def _made_chat(self) -> Chat:
+        from tunesmith.agent.driver.abilities import is_routed, window_for
         from tunesmith.agent.driver.chat import Chat
         from tunesmith.agent.driver.endpoint import Driver, driver_state
-        from tunesmith.agent.driver.probe import is_routed
         from tunesmith.agent.driver.turn_deps import TurnDeps
 
         screen = self._screen
@@ -85,7 +103,7 @@ class Talk:
             endpoint=self._endpoint,
             routed=routed,
             code_first=routed,
-            native=not routed,
+            window=window_for(screen.settings.home, screen.settings.driver),
             edit=self._edit,
             driver_state=lambda: driver_state(screen.settings),
         )
@@ -105,13 +123,23 @@ class Talk:
 
     def turn(self, text: str) -> None:
         """Hold one turn; Ctrl-C cancels it. Raises what was wrong with the driver, in one line."""
-        from tunesmith.agent.driver.chat import Cancelled
+        self._hold(lambda chat: chat.begin(text, self._model, self._screen.say), text)
+
+    def _go_on(self) -> None:
+        self._hold(lambda chat: chat.go_on(self._model, self._screen.say), "")
+
+    def _model(self) -> Model:
         from tunesmith.agent.driver.endpoint import model_of
+
+        return model_of(self._endpoint())
+
+    def _hold(self, begin: Callable[[Chat], Future[Reply]], text: str) -> None:
+        from tunesmith.agent.driver.chat import Cancelled
 
         chat = self.chat()
         self._stopped = False
         self._waiting = ("", "")
-        future = chat.begin(text, lambda: model_of(self._endpoint()), self._screen.say)
+        future = begin(chat)
         while True:
             try:
                 if wait([future], timeout=_POLL_S).done:
@@ -173,7 +201,7 @@ class Talk:
         if step.request.get("role") in ("driver", "teacher") or step.status == DECLINED or step.id in self._woken:
             return
         self._woken.add(step.id)
-        if chat.deps.native and describing.open_interview(store.home) is None:
+        if not chat.deps.code_first and describing.open_interview(store.home) is None:
             words = wake.prompt(store, step)
             self._screen.later(lambda: self.turn(words))
             return
@@ -214,7 +242,11 @@ class Talk:
             raise StepFailed(f"{step.stage} ({step.id}) {step.status}: {step.error}")
 
     def _agreed_fetch(self) -> str:
-        """Ask about the download and start it; its step. Raises StepFailed for a no."""
+        """Ask about the download and start it; its step. Raises StepFailed for a no.
+
+        Where a card has room for a stronger driver than the bundled one, that is proposed first.
+        """
+        from tunesmith.agent.driver.driver_choice import proposed
         from tunesmith.agent.oneshot import FETCH
         from tunesmith.tools.pipeline.run_step import run_step
 
@@ -223,7 +255,9 @@ class Talk:
                 self._screen.ws.emit(event, **data)
 
         ws = replace(self._screen.ws, emit=emit)
-        outcome = run_step(ws, FETCH, self._ask, follow=False)
+        stronger = proposed(ws)
+        chosen = {"model": stronger.driver.model} if stronger and ws.ask(stronger.question) else {}
+        outcome = run_step(ws, replace(FETCH, fields={**FETCH.fields, **chosen}), self._ask, follow=False)
         if outcome.declined:
             raise StepFailed(
                 "no driver was fetched; questions about runs are answered without one, and /help lists the commands"

@@ -28,6 +28,15 @@ from tunesmith.tools.pipeline import launcher  # noqa: E402
 
 MODES = ("legacy", "auto")
 SECRET = "SEEN-BY-PEOPLE-ONLY"
+NAMES_A_CASE = ("approvals", "cases", "findings", "runs", "run")
+"""Their facts name cases and runs, and quote the user's own reason for a no."""
+QUESTIONS: list[dict[str, Any]] = [
+    {"kind": "runs"}, {"kind": "run", "run": "r1"}, {"kind": "step", "stage": "train", "about": "time"},
+    {"kind": "steps", "about": "failures"}, {"kind": "result"}, {"kind": "cases", "outcome": "any"},
+    {"kind": "suite", "about": "cases"}, {"kind": "findings"}, {"kind": "setting", "fields": ["lora_rank"]},
+    {"kind": "settings"}, {"kind": "rows", "about": "examples"}, {"kind": "curve"}, {"kind": "artifact"},
+    {"kind": "approvals"}, {"kind": "jobs"}, {"kind": "confusion"}, {"kind": "across"}, {"kind": "machine"},
+]  # fmt: skip
 BASE = {"stage": "base", "fields": {"model": "bundled"}}
 
 
@@ -149,7 +158,7 @@ def test_no_tool_has_an_argument_for_a_yes_and_each_says_what_it_does_to_the_mac
 
     tools = {tool.name: tool for tool in talk(home, calls)}
     assert set(tools) == {
-        "status", "runs", "compare", "explain", "query", "fits", "plan", "start", "get_step", "stop"
+        "status", "ask", "compare", "query", "fits", "plan", "start", "get_step", "stop"
     }  # fmt: skip
     assert set(tools["start"].input_schema["properties"]) == {"plan_hash"}
     assert set(tools["fits"].input_schema["properties"]) == {"model", "card"}
@@ -183,20 +192,38 @@ def test_nothing_that_people_wrote_or_models_answered_reaches_the_client(home: P
         answers = [
             await called(client, "compare", run="r1", arms=["base", "adapter"]),
             await called(client, "compare", run="r1", arms=["base", "quantized"]),
-            await called(client, "explain", run="r1"),
+            *[await called(client, "ask", question=question) for question in QUESTIONS],
             await called(client, "query", select="SELECT * FROM v_runs"),
         ]
         refused = await client.call_tool("query", {"select": "SELECT output FROM eval_results"})
         return answers, refused
 
     answers, refused = talk(home, calls)
-    assert answers[0]["blocks"]["target"]["cases"] == 60 and answers[2]["findings"]
-    assert answers[3]["rows"]
+    assert answers[0]["blocks"]["target"]["cases"] == 60 and answers[-1]["rows"]
+    asked = dict(zip((question["kind"] for question in QUESTIONS), answers[2:-1], strict=True))
+    assert any(fact["seconds"] == 152.0 for fact in asked["step"]["facts"])
+    assert asked["rows"]["facts"][0]["kept"] == 138 and asked["findings"]["facts"] and asked["run"]["says"]
     assert refused.is_error and "only reading is allowed" in str(refused.content)
     said = json.dumps([*answers, refused.content[0].text])
     for private in ("I am not sure", "order #48", "Paris is the capital"):
         assert private not in said, private
-    assert SECRET not in json.dumps(answers[:3])
+    told = json.dumps([*answers[:2], *(one["facts"] for kind, one in asked.items() if kind not in NAMES_A_CASE)])
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{"kind": "case", "case": "target-001"}, {"kind": "row", "row": "g003"}, {"kind": "described"}, {"kind": "trial"},
+     {"kind": "served"}, {"kind": "price", "stage": "base", "values": {"model": "/etc"}}, {"kind": "rm"},
+     {"kind": "run", "run": "r1", "approve": True}],
+)  # fmt: skip
+def test_what_is_for_the_screen_or_looks_elsewhere_cannot_be_asked(home: Path, question: dict[str, Any]) -> None:
+    stored_runs.finished_run(home)
+
+    async def calls(client: Client) -> Any:
+        return await client.call_tool("ask", {"question": question})
+
+    assert talk(home, calls).is_error
 
 
 def test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes(
@@ -306,7 +333,7 @@ def test_a_price_looks_at_no_place_that_a_person_did_not_allow(
     def looked(*_: object, **__: object) -> Any:
         raise AssertionError("it looked")
 
-    monkeypatch.setattr("tunesmith.agent.mcp.run_step", looked)
+    monkeypatch.setattr("tunesmith.agent.mcp.propose_step", looked)
 
     async def calls(client: Client) -> Any:
         return await client.call_tool("plan", {"stage": "base", "fields": {"model": model}})

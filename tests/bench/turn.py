@@ -25,14 +25,14 @@ from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
 TURNS = 30
 GOAL_S = 0.010
-_CALL = {"kind": "jobs"}
+_CALL = {"about": "all"}
 
 
 async def _model(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
     if any(isinstance(part, ToolReturnPart) for part in messages[-1].parts):
         yield "Nothing runs."
     else:
-        yield {0: DeltaToolCall(name="look_up", json_args=json.dumps(_CALL), tool_call_id=str(time.monotonic_ns()))}
+        yield {0: DeltaToolCall(name="read_jobs", json_args=json.dumps(_CALL), tool_call_id=str(time.monotonic_ns()))}
 
 
 def main() -> int:

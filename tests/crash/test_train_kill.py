@@ -19,7 +19,10 @@ from tunesmith.memory.store import Store
 
 pytestmark = pytest.mark.lab
 STEPS, SAVE_STEPS = 12, 4
-TRAIN = ["--max_steps", str(STEPS), "--save_steps", str(SAVE_STEPS), "--batch_size", "4", "--lora_rank", "4"]
+TRAIN = [
+    "--max_steps", str(STEPS), "--save_steps", str(SAVE_STEPS), "--patience", "0", "--batch_size", "4",
+    "--lora_rank", "4",
+]  # fmt: skip
 
 
 def ready_to_train(store: Store, model: Path) -> str:
@@ -59,8 +62,8 @@ def test_a_killed_training_goes_on_by_command(tmp_path: Path) -> None:
     step = killed_after_a_checkpoint(store, starter)
     told = starter.communicate()[1]
     assert starter.returncode == 1 and "died without recording an end" in told and "--resume" in told, told
-    died_at = store.step(step).done
-    assert store.step(step).status == "failed" and died_at < STEPS and store.artifacts(run, "adapter") == []
+    done = len(store.metrics(step, "loss"))
+    assert store.step(step).status == "failed" and done < STEPS and store.artifacts(run, "adapter") == []
 
     resumed = tunesmith("run", "--resume", run, "--yes")
     assert resumed.returncode == 0, resumed.stderr
@@ -70,6 +73,10 @@ def test_a_killed_training_goes_on_by_command(tmp_path: Path) -> None:
     assert "going on from checkpoint-" in log
     points = [x for x, _ in store.metrics(step, "loss")]
     assert points == [float(x) for x in range(1, STEPS + 1)], "no step is missing, none was invented"
+    validated = dict(store.metrics(step, "validation_loss"))
+    assert list(validated) == [float(x) for x in range(0, STEPS + 1, SAVE_STEPS)]
+    assert ended.result["validation_loss"] == validated[ended.result["best_step"]]
+    assert f"kept step {ended.result['best_step']} of {STEPS}" in ended.result["choice"]
     [adapter] = store.artifacts(run, "adapter")
     assert verify(adapter.path, adapter.sha256)
     asked = store.read("SELECT decision, used_at FROM approvals WHERE step = ?", step)

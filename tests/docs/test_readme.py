@@ -13,12 +13,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
-from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
-from tunesmith.tools.data.scaffold import behaviour_of
+from tunesmith.tools.data.proposal import stated_in
+from tunesmith.tools.data.verify import faults
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.gpu_check.expected import PEAK
@@ -69,9 +70,15 @@ def test_the_behaviour_of_the_docs_is_one(tmp_path: Path) -> None:
     (tmp_path / "behaviour.yaml").write_text(told[1])
     behaviour = load_behaviour(str(tmp_path))
     assert isinstance(behaviour, ExampleBehaviour)
-    told_rules = [rule.says for rule in behaviour_of(behaviour).rules]
-    assert behaviour.rules and all(rule.says in told_rules for rule in behaviour.rules)
-    assert not any(broken_rule(behaviour.rules, example.answer) for example in behaviour.examples)
+    assert behaviour.rules and faults(behaviour) == ()
+
+
+def test_what_the_docs_say_of_a_file_is_what_a_file_may_state() -> None:
+    told = re.search(r"```yaml\n(template: .+?)```", PAGES["behaviours.md"], re.DOTALL)
+    assert told is not None
+    values = {name: value for name, value in yaml.safe_load(told[1]).items() if name != "every_message"}
+    stated = stated_in(values, "docs")
+    assert stated.template and len(stated.parts) == 3 and list(stated.labels) == ["urgent", "normal"]
 
 
 def test_the_readme_is_two_screens_and_its_links_lead_somewhere() -> None:

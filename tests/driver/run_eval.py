@@ -30,9 +30,9 @@ from pydantic_evals.evaluators import Evaluator, EvaluatorContext
 from tests.driver.states import SETS, make_state
 from tunesmith.agent.commands import settings
 from tunesmith.agent.commands.approvals import read_answer
+from tunesmith.agent.driver.abilities import is_routed
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, model_of
-from tunesmith.agent.driver.probe import is_routed
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.stage import Plan

@@ -11,8 +11,8 @@ from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
 from tests.fixtures.descriptions import COOKING
 from tests.fixtures.open_gate import Served
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
-from tunesmith.tools.data.similarity import Similarity
+from tunesmith.tools.data.scaffold import SUITE, write_behaviour
+from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.serving.servers import BENCH, list_servers, stop
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(HANG_S + 600)]
@@ -31,11 +31,11 @@ def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(
     assert result["candidates"] == 34 and result["kept"] + result["dropped"] == 34
     rows = [json.loads(line) for name in ("train", "valid") for line in _lines(Path(result["path"]) / f"{name}.jsonl")]
     written = [row for row in rows if row["origin"] == "generated"]
-    cases = Similarity([example.prompt for example in COOKING.examples])
+    cases = Likeness((example.prompt, example.prompt) for example in COOKING.examples)
     assert written
     for row in written:
-        assert broken_rule(behaviour_of(COOKING).rules, row["completion"][0]["content"]) is None
-        assert cases.nearest(row["prompt"][0]["content"])[1] < 85
+        assert broken_rule(COOKING.rules, row["completion"][0]["content"]) is None
+        assert not cases.match(row["prompt"][0]["content"], 85)
 
 
 def _lines(path: Path) -> list[str]:

@@ -1254,7 +1254,7 @@ MUTANTS = (
     Mutant(
         PEOPLE,
         "tools/data/held_out.py",
-        '        known = own or spec.answer.form != "written" or row.attributes.get("agreed") is True\n',
+        "        known = own or form_of(spec).composed or row.attributes.agreed is True\n",
         "        known = True\n",
         ("tests/tools/data/test_held_out.py::test_an_answer_that_a_model_wrote_once_is_no_gold",),
     ),
@@ -1289,7 +1289,7 @@ MUTANTS = (
     Mutant(
         BLIND,
         "tools/data/held_out.py",
-        "attributes={**row.attributes, HIDDEN: True})",
+        "attributes=replace(row.attributes, hidden=True))",
         "attributes=row.attributes)",
         ("tests/tools/data/test_held_out.py::test_no_view_shows_what_a_held_out_row_says",),
     ),

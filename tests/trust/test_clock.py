@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import FIXTURES
-from tunesmith.agent.driver.facts.answer import Question
-from tunesmith.agent.driver.facts.serving import served as told_of_serving
-from tunesmith.agent.driver.understanding.query import Query
+from tunesmith.agent.queries.answer import Context
+from tunesmith.agent.queries.serving import ServedQuery
+from tunesmith.agent.queries.serving import served as told_of_serving
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -84,8 +84,8 @@ def test_the_deployment_that_is_told_first_is_the_one_that_was_made_last(
         step = store.propose(run, "deploy", plan_hash="h")
         store.add_artifact(Artifact("", run, step, "deployment", Path(step), step, 1, meta={"serves": f"a{number}"}))
         set_back(monkeypatch)
-    asked = Question(Query(kind="served"), Workspace(store, None, lambda event, **data: None), store.newest_run())
-    lines = [line for line in told_of_serving(asked).lines if "model a" in line]
+    context = Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
+    lines = [line for line in told_of_serving(ServedQuery(), context).lines if "model a" in line]
     assert [line[-4:] for line in lines] == ["(s3)", "(s2)", "(s1)"]
 
 

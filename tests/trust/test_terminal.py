@@ -16,7 +16,7 @@ from rich.text import Text
 from tunesmith.agent import oneshot
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.terminal import SafeConsole, escaped_xml, json_text
-from tunesmith.agent.driver.chat import Reply
+from tunesmith.agent.driver.voice import Reply
 from tunesmith.tools.core.format import visible
 
 STEERS = frozenset(

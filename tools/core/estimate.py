@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.machine import Machine
@@ -36,6 +37,8 @@ def estimate(
     device = _GPU if vram_bytes else ""
     work = seconds if isinstance(seconds, Seconds) else Seconds(compute=seconds)
     past = tuple(step for step in facts.past if step.device == device)
+    if rates and not rates.measured:  # priced by the same rates: how far those are off is in what the steps took
+        past = tuple(replace(step, spread=1.0) for step in past)
     unmeasured = bool(rates and not rates.measured and not past)
     spread = rates.spread if rates and unmeasured else 1.0
     step = Past(stage, like, facts.run, tuple(work.by_kind.items()), device=device)
@@ -51,6 +54,7 @@ def estimate(
         least_seconds=round(learned.least, 1),
         most_seconds=round(learned.most, 1),
         unmeasured=unmeasured,
+        rates_spread=rates.spread if rates else 1.0,
         parts={kind: round(of_kind, 2) for kind, of_kind in learned.parts.items()},
         work={kind: round(of_kind, 2) for kind, of_kind in work.by_kind.items()},
         answers=round(work.answers, 1),

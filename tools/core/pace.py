@@ -53,6 +53,8 @@ class Past:
     """0: it has not run yet."""
     took: tuple[tuple[str, float], ...] = ()
     """The same by kind, where the step's own worker measured that."""
+    spread: float = 1.0
+    """The factor by which the rates that arithmetic used may have been off; 1: as measured as today's."""
     device: str = ""
     """What computed, beside the processor: the kind of device, empty for the processor itself."""
 
@@ -121,7 +123,10 @@ class Pace:
         moved = {
             name: sum(row[other] * weight for other, weight in weights.items()) for name, row in self._rows(weights)
         }
-        variance = sum(weights[name] * moved[name] for name in weights) + _noise(seconds)
+        # What was priced by rates that were only assumed says little of a price by those that were measured since.
+        computed = sum(of_kind for kind, of_kind in priced if kind not in _FEELS)
+        assumed = computed / sum(dict(priced).values()) * math.log(step.spread) / _INTERVAL_SD
+        variance = sum(weights[name] * moved[name] for name in weights) + _noise(seconds) + assumed**2
         surprise = math.log(seconds / expected)
         self._surprises.append(surprise**2 / variance)
         believed = _BELIEVED_SD * math.sqrt(variance)

@@ -30,6 +30,11 @@ class Rates:
     """1.0 where this was measured; else the truth may be this factor faster or slower."""
 
     @property
+    def served_flops(self) -> float:
+        """Of a server, which has its own kernels: where bf16 has no units, they are at least as fast as fp32."""
+        return max(self.bf16_flops, self.fp32_flops)
+
+    @property
     def measured(self) -> bool:
         """Whether it was measured on this very device."""
         return self.spread == 1.0

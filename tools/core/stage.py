@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -43,6 +43,23 @@ class Request(Frozen):
     """What a stage is asked to do; exactly this is stored, and reproduces the step."""
 
     run: str = Field(default="", description="Run to work in, for example r3; empty: the newest one.")
+
+    GONE: ClassVar[Mapping[str, object]] = {}
+    """Fields of earlier versions, each with the value at which it did nothing."""
+
+    @classmethod
+    def of(cls, stage: str, request: Mapping[str, object]) -> Self:
+        """The request of a recorded step that is to be carried out. Raises BadInput for what this version cannot do."""
+        now = {name: value for name, value in request.items() if name not in cls.GONE or value != cls.GONE[name]}
+        try:
+            return cls.model_validate(now)
+        except ValidationError as error:
+            told = error.errors()[0]
+            what = ".".join(str(part) for part in told["loc"])
+            raise BadInput(
+                f"an earlier version planned this {stage} with {what}={told['input']!r}, which is gone; "
+                f"plan it anew with `tunesmith {stage}`"
+            ) from None
 
 
 class Result(Frozen):
@@ -77,6 +94,8 @@ class Estimate(Frozen):
     """And at most so long."""
     unmeasured: bool = False
     """Whether it rests on usual rates of such a device: this one was neither measured nor at work before."""
+    rates_spread: float = 1.0
+    """The factor by which the rates that its arithmetic used may be off; 1: they were measured."""
     parts: dict[str, float] = {}
     """Of `seconds`, kind of work → its share, in the order in which a step does them."""
     work: dict[str, float] = {}
@@ -93,7 +112,8 @@ class Estimate(Frozen):
     """The kind of work, where a stage does several that take their time differently."""
 
 
-_NOT_AGREED_TO = {"fixed_seconds", "least_seconds", "most_seconds", "unmeasured", "parts", "work", "answers"}
+_KNOWN_HOW_WELL = {"fixed_seconds", "least_seconds", "most_seconds", "unmeasured", "rates_spread"}
+_NOT_AGREED_TO = {*_KNOWN_HOW_WELL, "parts", "work", "answers"}
 """Of an estimate, how well it is known and what it is made of: the price itself is agreed to."""
 
 

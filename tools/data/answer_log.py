@@ -18,7 +18,7 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.requests import Tally, ask
 
-_KEPT = ("id", "text", "finish_reason", "completion_tokens", "first_token")
+_KEPT = ("id", "text", "finish_reason", "prompt_tokens", "completion_tokens", "steps")
 
 
 class Asker(Protocol):
@@ -74,6 +74,6 @@ class AnswerLog:
     def _read(self) -> dict[str, ChatResponse]:
         answers = {}
         for entry in read_log(self.path):
-            response = ChatResponse(**entry)
+            response = ChatResponse(**{name: entry[name] for name in _KEPT if name in entry})
             answers[response.id] = response
         return answers

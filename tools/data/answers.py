@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.similarity import normal
@@ -16,64 +18,103 @@ from tunesmith.tools.data.synthesis import Written
 from tunesmith.tools.serving.client import ChatRequest
 from tunesmith.tools.suites.case import canonical_json
 
+Judge = Callable[[Mapping[str, tuple[str, str]]], dict[str, float]]
+"""Name → message and answer, to name → the probability that the answer is right."""
 _SHOTS, _SHOT_CHARS = 4, 3_000
 _LONG_ANSWER_CHARS = 60
-_TRIED, _AGREEING = 12, 0.25
-"""Rows that are solved twice first, and the share of them that has to agree before the others are."""
+_SAMPLES, _AT_ONCE = 4, 2
+_AGREEING, _EPSILON = 0.25, 1e-4
+"""Where fewer rows have two answers that are the same, answers are prose."""
 
 
 def write_answers(
-    spec: Spec, asker: Asker, written: Sequence[Written], temperature: float, tries: int
+    spec: Spec, asker: Asker, written: Sequence[Written], temperature: float, judge: Judge | None = None
 ) -> list[Written]:
-    """The rows with their answers; one that breaks a rule is asked for again and told which."""
-    extra = {"top_k": 60, **_held_to_json(spec)}
+    """The rows with their answers, each the best of four that keep the rules.
+
+    Two are asked for first, one of them greedy, behind other examples. Where they come to the same value that is taken;
+    else two more are, and then what most of them come to. Prose is never the same twice: of it the one that the judge
+    finds likeliest to be right is taken; without a judge it is asked for again only where no answer keeps the rules. A
+    row without one that does says which was broken.
+    """
     done = {one.drawn.row_id: one for one in written if one.problem}
     pending = {one.drawn.row_id: one for one in written if not one.problem}
-    broken: dict[str, str] = {}
-    for attempt in range(1, tries + 1):
-        requests = [
-            ChatRequest(
-                f"a{attempt}/{row_id}", asker.model, answer_messages(spec, one.message, broken.get(row_id, "")),
-                spec.max_tokens, temperature, extra=extra,
-            )
-            for row_id, one in pending.items()
-        ]  # fmt: skip
-        for identity, response in asker.ask(requests, "writing answers").items():
-            row_id = identity.partition("/")[2]
-            answer, cut = response.text.strip(), response.finish_reason == "length"
-            problem = "cut off: the answer met the token limit" if cut else answer_problem(spec, answer)
-            broken[row_id] = problem.removeprefix("rule: not kept: ")
-            if not problem or attempt == tries:
-                one = pending.pop(row_id)
-                done[row_id] = replace(
-                    one, answer=answer, problem=problem, attempt=attempt, finish_reason=response.finish_reason
-                )
+    tried: dict[str, list[_Answer]] = {row_id: [] for row_id in pending}
+    for first in range(0, _SAMPLES, _AT_ONCE):
+        for row_id, answers in _answered(spec, asker, pending, first, temperature).items():
+            tried[row_id] += answers
+        same = [row_id for row_id, answers in tried.items() if _agreed(answers, most=True)]
+        prose = judge is None and len(same) < _AGREEING * len(tried)
+        fit = {row_id for row_id, answers in tried.items() if prose and any(not answer.problem for answer in answers)}
+        pending = {row_id: one for row_id, one in pending.items() if row_id not in {*same, *fit}}
+    left = [row_id for row_id, answers in tried.items() if not _agreed(answers)]
+    pairs = {
+        f"{row_id}/{place}": (one.message, answer.text)
+        for one in written
+        if (row_id := one.drawn.row_id) in left
+        for place, answer in enumerate(tried[row_id])
+        if not answer.problem
+    }
+    likely = judge(pairs) if judge else {}
+    for one in written:
+        if not one.problem:
+            done[one.drawn.row_id] = _best(one, tried[one.drawn.row_id], likely)
     return [done[row_id] for row_id in sorted(done)]
 
 
-def solved_twice(spec: Spec, asker: Asker, written: Sequence[Written]) -> dict[str, bool]:
-    """Row → whether a second solution, asked for independently, comes to the same answer.
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str
+    problem: str
+    finish_reason: str | None
 
-    The second is greedy where the first was sampled, and shown other examples. Where the first rows show that answers
-    are prose, which never is the same twice, the others are not asked; they are no test cases with a known answer.
-    """
-    good = [one for one in written if not one.problem]
-    agreed: dict[str, bool] = {}
-    for part in (good[:_TRIED], good[_TRIED:]):
-        if agreed and sum(agreed.values()) < _AGREEING * len(agreed):
-            break
-        requests = [
-            ChatRequest(
-                f"b/{one.drawn.row_id}", asker.model, answer_messages(spec, one.message, turn=1), spec.max_tokens,
-                extra=_held_to_json(spec),
-            )
-            for one in part
-        ]  # fmt: skip
-        answers = asker.ask(requests, "solving a second time")
-        for one, request in zip(part, requests, strict=True):
-            second = answers[request.id].text if request.id in answers else ""
-            agreed[one.drawn.row_id] = same_answer(one.answer, second)
-    return agreed
+
+def _answered(
+    spec: Spec, asker: Asker, pending: Mapping[str, Written], first: int, temperature: float
+) -> dict[str, list[_Answer]]:
+    """Row → its answers to the next samples."""
+    held = {"top_k": 60, **_held_to_json(spec)}
+    requests = [
+        ChatRequest(
+            f"a{sample}/{row_id}", asker.model, answer_messages(spec, one.message, turn=one.drawn.order + sample),
+            spec.max_tokens, temperature if sample else 0.0, extra=held,
+        )
+        for row_id, one in pending.items()
+        for sample in range(first, first + _AT_ONCE)
+    ]  # fmt: skip
+    made: dict[str, list[_Answer]] = {row_id: [] for row_id in pending}
+    for identity, response in asker.ask(requests, "writing answers").items():
+        text, cut = response.text.strip(), response.finish_reason == "length"
+        problem = "cut off: the answer met the token limit" if cut else answer_problem(spec, text)
+        made[identity.partition("/")[2]].append(_Answer(text, problem, response.finish_reason))
+    return made
+
+
+def _agreed(answers: Sequence[_Answer], *, most: bool = False) -> list[_Answer]:
+    """The answers that come to the value that most do, two at least; none where no two do, or not `most` of all."""
+    groups: dict[object, list[_Answer]] = {}
+    for answer in answers:
+        if not answer.problem:
+            groups.setdefault(_value(answer.text), []).append(answer)
+    largest = max(groups.values(), key=len, default=[])
+    return largest if len(largest) > (len(answers) / 2 if most else 1) else []
+
+
+def _best(one: Written, answers: Sequence[_Answer], likely: Mapping[str, float]) -> Written:
+    """The row with the best of its answers, and whether most of them come to the same."""
+    if not answers:
+        return replace(one, problem="empty: there is no answer")
+    if alike := _agreed(answers):
+        margin = round(math.log(len(alike) / (len(answers) - len(alike) + 0.5)), 2)
+        known = bool(_agreed(answers, most=True))
+        return replace(one, answer=alike[0].text, finish_reason=alike[0].finish_reason, agreed=known, margin=margin)
+    row_id = one.drawn.row_id
+    fit = [(likely.get(f"{row_id}/{n}", 0.0), -n, answer) for n, answer in enumerate(answers) if not answer.problem]
+    if not fit:
+        return replace(one, answer=answers[0].text, problem=answers[0].problem, finish_reason=answers[0].finish_reason)
+    right, _, answer = max(fit)
+    odds = round(math.log((right + _EPSILON) / (1 - right + _EPSILON)), 2) if likely else None
+    return replace(one, answer=answer.text, finish_reason=answer.finish_reason, agreed=False, margin=odds)
 
 
 def _held_to_json(spec: Spec) -> dict[str, object]:
@@ -83,13 +124,8 @@ def _held_to_json(spec: Spec) -> dict[str, object]:
     return {"response_format": form} if schema else {}
 
 
-def same_answer(first: str, second: str) -> bool:
-    """Whether two answers are the same value: JSON whatever its layout, text whatever its case, space and last stop."""
-    one, other = map(_value, (first, second))
-    return one == other and bool(one)
-
-
 def _value(answer: str) -> object:
+    """What two answers are the same by: JSON whatever its layout, text whatever its case, space and last stop."""
     try:
         return canonical_json(json.loads(answer))
     except (ValueError, RecursionError):
@@ -99,11 +135,13 @@ def _value(answer: str) -> object:
 def answer_messages(spec: Spec, message: str, broken: str = "", turn: int = 0) -> list[dict[str, str]]:
     """Asks for the answer: description as system prompt, examples as turns; `broken` says what went wrong before.
 
-    All answers of a turn have the same beginning, so that a server's prefix cache holds it; another turn shows the
-    examples from the other end.
+    All answers of a turn have the same beginning, so that a server's prefix cache holds it; the next turn shows the
+    next examples, so that all of them are shown in turn.
     """
-    examples = spec.examples[::-1] if turn else spec.examples
-    shown = _fitting([(example.prompt, example.answer) for example in examples[:_SHOTS]])
+    count = len(spec.examples)
+    start = turn % -(-count // _SHOTS) * _SHOTS
+    examples = [spec.examples[(start + n) % count] for n in range(min(_SHOTS, count))]
+    shown = _fitting([(example.prompt, example.answer) for example in examples])
     turns = [turn for text, answer in shown for turn in (_turn("user", text), _turn("assistant", answer))]
     return [_turn("system", instructions(spec, broken)), *turns, _turn("user", message)]
 
@@ -126,9 +164,11 @@ def answer_problem(spec: Spec, answer: str) -> str:
         return "empty: there is no answer"
     if rule := broken_rule(spec.rules, answer):
         return f"rule: not kept: {rule.says}"
+    if problem := form_of(spec).problem(answer):
+        return problem
     long = len(normal(answer)) >= _LONG_ANSWER_CHARS
     copied = long and normal(answer) in {normal(example.answer) for example in spec.examples}
-    return "copy: the answer is that of an example" if copied and spec.answer.form == "written" else ""
+    return "copy: the answer is that of an example" if copied and not form_of(spec).composed else ""
 
 
 def json_schema(spec: Spec) -> dict[str, object] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow, Verdict
-from tunesmith.tools.data.example_values import parsed
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.spec import Attribute, Spec
 
@@ -22,7 +23,7 @@ _FEW_ROWS = 12
 def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:
     """Kept rows by value of each label, and with or without every other attribute.
 
-    Raises StepFailed where no row of the behaviour, or none of some value of a label, is left.
+    Raises StepFailed where no row of the behaviour is left, or, of rows that were drawn, none of some value of a label.
     """
     rows = [row for row in kept if row.origin not in ORDINARY]
     if not rows:
@@ -36,7 +37,8 @@ def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, 
             continue
         counts = counted(spec, attribute, rows)
         balance[attribute.name] = counts
-        enough = attribute.kind == "label" and len(rows) >= _FEW_ROWS * len(attribute.values)
+        drawn = sum(row.attributes.draw is not None for row in rows)
+        enough = attribute.kind == "label" and drawn >= _FEW_ROWS * len(attribute.values)
         if enough and (absent := [value for value in attribute.values if not counts.get(value)]):
             raise StepFailed(
                 f"no kept row has {attribute.name}={absent[0]}: nothing would teach it; generate more rows"
@@ -48,13 +50,13 @@ def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> di
     """Rows by the attribute's value in their answers; of one that is no label, by whether it is given."""
     counts: Counter[str] = Counter(dict.fromkeys(attribute.values, 0) if attribute.kind == "label" else {})
     for row in rows:
-        records = parsed(spec, str(row.completion[-1].get("content") or ""))
+        records = form_of(spec).parse(row.answer)
         for values in records if records else [{}]:
-            value = values.get(attribute.name)
-            if attribute.kind == "label" or (attribute.kind == "weekday" and value):
-                counts[str(value) if value is not None else "nothing"] += 1
+            given = _given(attribute, values)
+            if attribute.kind == "label" or (attribute.kind == "weekday" and given):
+                counts.update(given or ["nothing"])
             else:
-                counts["given" if value is not None else "nothing"] += 1
+                counts["given" if given else "nothing"] += 1
     return dict(counts)
 
 
@@ -65,29 +67,30 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow
     rows = [row for row in kept if row.origin not in ORDINARY]
     if not rows:
         return ()
-    commonest, count = Counter(str(row.completion[-1].get("content")) for row in rows).most_common(1)[0]
+    commonest, count = Counter(row.answer for row in rows).most_common(1)[0]
     if len(rows) >= _FEW_ROWS and count >= _CONSTANT_SHARE * len(rows):
         lines.append(f"{count} of {len(rows)} kept rows have the same answer {commonest[:60]!r}")
     for label in spec.labels:
         if not label.shown:
             continue
-        drawn, now = _drawn(spec, label, candidates), counted(spec, label, rows)
-        for value in label.values:
+        drawn, now = _drawn(label, candidates), counted(spec, label, rows)
+        for value in label.values if drawn else ():
             wanted, share = drawn[value], now.get(value, 0) / len(rows)
             if abs(share - wanted) > _SHARE_OFF * wanted and abs(share - wanted) * len(rows) >= 2:
                 lines.append(f"{label.name}={value} is {share:.0%} of the kept rows, {wanted:.0%} was drawn")
         top, most = max(now.items(), key=lambda pair: pair[1])
         if len(rows) >= _FEW_ROWS and most >= _CONSTANT_SHARE * len(rows):
             lines.append(f"{label.name} is {top!r} in {most} of {len(rows)} kept rows: one answer for nearly all")
-    return (*lines, *_never_missing(spec, rows))
+    drawn_rows = any(row.attributes.draw for row in rows)
+    return (*lines, *(_never_missing(spec, rows) if drawn_rows else ()))
 
 
 def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
     """Attributes that a message may leave out, and nearly no kept row does: nothing would teach what is shown then."""
-    records = [one for row in rows for one in parsed(spec, str(row.completion[-1].get("content") or "")) or ()]
+    records = [one for row in rows for one in form_of(spec).parse(row.answer) or ()]
     lines = []
     for attribute in spec.attributes if len(records) >= _FEW_ROWS else ():
-        missing = sum(one.get(attribute.name) is None for one in records) / len(records)
+        missing = sum(not _given(attribute, one) for one in records) / len(records)
         if attribute.shown and missing < _SHARE_OFF * attribute.absent_share:
             lines.append(
                 f"{attribute.name} is missing in {missing:.0%} of what the kept rows say, {attribute.absent_share:.0%} "
@@ -96,31 +99,46 @@ def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:
     return lines
 
 
-def _drawn(spec: Spec, label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
-    """Share of each value as it was drawn; by its weight for rows that were not drawn here."""
-    values = [row.attributes["records"][0].get(label.name) for row in rows if row.attributes.get("records")]
-    if values:
-        counts = Counter(values)
-        return {value: counts[value] / len(values) for value in label.values}
-    total = sum(value.weight for value in label.values.values())
-    return {name: value.weight / total for name, value in label.values.items()}
+def _drawn(label: Attribute, rows: Sequence[TrainingRow]) -> dict[str, float]:
+    """Share of each value as it was drawn; empty where no row was, so that no share was meant."""
+    values = [
+        dict(row.attributes.relabelled).get(label.name, drawn.values.get(label.name))
+        for row in rows
+        if (drawn := row.attributes.draw) and drawn.records
+    ]
+    counts = Counter(values)
+    return {value: counts[value] / len(values) for value in label.values} if values else {}
 
 
-def balanced(spec: Spec, judged: Sequence[TrainingRow]) -> list[TrainingRow]:
-    """The rows without the surplus of label values that are easy to write, late attempts left out first.
+def _given(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
+    """The values of an attribute in an answer, and of an object what it holds; none where it is absent."""
+    name = attribute.name
+    inner = [path for path in values if path == name or path.startswith((f"{name}.", f"{name}["))]
+    return [value for path in inner if (value := values[path]) is not None]
 
-    So many go that every value is as near to its drawn share as the rarest one allows, and at most two of five.
+
+def _value(label: Attribute, row: TrainingRow) -> str:
+    """The value of a label that a row was made for; empty for a row that was not drawn here."""
+    drawn = row.attributes.draw
+    return str(drawn.values.get(label.name)) if drawn and drawn.records else ""
+
+
+def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[TrainingRow]:
+    """The rows without those that are not wanted, as the reader is surer of the others; 0: no number is wanted.
+
+    `wanted` of each label's values in their drawn shares as far as there are so many. Then the surplus of values that
+    are easy to write goes, until every value is as near to its share as the rarest one allows: two of five at most.
     """
-    rows = list(judged)
-    for label in spec.labels if spec.answer.form != "lines" else ():
-        drawn_rows = [row for row in rows if row.origin not in ORDINARY and row.attributes.get("records")]
+    rows = _surest(spec, judged, wanted) if wanted else list(judged)
+    for label in _labels(spec):
+        drawn_rows = [row for row in rows if row.origin not in ORDINARY and _value(label, row)]
         kept = [row for row in drawn_rows if row.kept]
-        if not label.shown or len(kept) < _FEW_ROWS * len(label.values):
+        if len(kept) < _FEW_ROWS * len(label.values):
             continue
-        wanted, by_value = _drawn(spec, label, drawn_rows), dict[str, list[TrainingRow]]()
-        for row in sorted(kept, key=lambda row: (int(row.attributes.get("attempt") or 1), row.row_id)):
-            by_value.setdefault(str(row.attributes["records"][0].get(label.name)), []).append(row)
-        shares = {value: wanted[value] for value in by_value if wanted.get(value)}
+        wanted_shares, by_value = _drawn(label, drawn_rows), dict[str, list[TrainingRow]]()
+        for row in sorted(kept, key=_doubt):
+            by_value.setdefault(_value(label, row), []).append(row)
+        shares = {value: wanted_shares[value] for value in by_value if wanted_shares.get(value)}
         surplus: set[str] = set()
         while shares and len(kept) - len(surplus) > _KEPT_FOR_BALANCE * len(kept):
             total = len(kept) - len(surplus)
@@ -131,6 +149,37 @@ def balanced(spec: Spec, judged: Sequence[TrainingRow]) -> list[TrainingRow]:
         why = Verdict("balance", f"{label.name} has rows enough of this value beside those of the rarest")
         rows = [replace(row, verdict=why) if row.row_id in surplus else row for row in rows]
     return rows
+
+
+def _surest(spec: Spec, judged: Sequence[TrainingRow], wanted: int) -> list[TrainingRow]:
+    """`wanted` of the kept rows that were drawn: first of each label's value its share, then the rest by margin."""
+    drawn_rows = [row for row in judged if row.origin not in ORDINARY and row.attributes.draw]
+    left = sorted((row for row in drawn_rows if row.kept), key=_doubt)
+    most = {
+        (label.name, value): math.ceil(share * wanted)
+        for label in _labels(spec)
+        for value, share in _drawn(label, drawn_rows).items()
+    }
+    counts: Counter[tuple[str, str]] = Counter()
+    chosen: set[str] = set()
+    for row in left:
+        values = [(label.name, _value(label, row)) for label in _labels(spec)]
+        if len(chosen) < wanted and all(counts[value] < most.get(value, 0) for value in values):
+            chosen.add(row.row_id)
+            counts.update(values)
+    rest = [row.row_id for row in left if row.row_id not in chosen]
+    surplus = set(rest[max(0, wanted - len(chosen)) :])
+    why = Verdict("surplus", f"there are {wanted} rows that the reader is surer of")
+    return [replace(row, verdict=why) if row.row_id in surplus else row for row in judged]
+
+
+def _labels(spec: Spec) -> list[Attribute]:
+    return [] if form_of(spec).of_records else [label for label in spec.labels if label.shown]
+
+
+def _doubt(row: TrainingRow) -> tuple[float, int, str]:
+    """What puts rows that are surely right first."""
+    return -(row.attributes.margin or 0.0), row.attributes.attempt, row.row_id
 
 
 def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a behaviour lies, and how its file is read: a spec, or what a user would say, completed in code."""
+"""Where a behaviour lies, and how its file is read: a spec, or what a user would say and state as data."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from tunesmith.tools.core.local_paths import expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.data.call_spec import with_call
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
-from tunesmith.tools.data.propose import completed
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.example_checks import example_problems
+from tunesmith.tools.data.proposal import Proposal, stated_in
+from tunesmith.tools.data.spec import Answer, Spec
+from tunesmith.tools.data.verify import verified
 
 SPEC_FILE = "behaviour.yaml"
 IMPORTED = "imported"
@@ -52,8 +55,8 @@ def own_suites(name: str) -> tuple[str, ...]:
 def load_behaviour(name: str) -> Spec:
     """Read the spec of a behaviour: 'demo', a YAML file, or a folder with behaviour.yaml. Raises BadInput.
 
-    A file of the kind `examples`, and one that only says what a user would say (say, when, what, never, labels,
-    fields, examples), is read as well; what it leaves out is proposed in code.
+    Of a file that only says what a user would say (say, when, what, never, examples), code takes what it states as data
+    (labels, fields, template) and what its examples show; its words are read by who asks a model to (`reading`).
     """
     path = expanded(name)
     named = name != _DEMO and not is_folder(path)
@@ -80,15 +83,22 @@ def _example_of(row: TrainingRow) -> Example | None:
     if not row.prompt or not row.completion:
         return None
     try:
-        return Example(
-            prompt=str(row.prompt[-1].get("content") or ""), answer=str(row.completion[-1].get("content") or "")
-        )
+        return Example(prompt=str(row.prompt[-1].get("content") or ""), answer=row.answer)
     except ValidationError:
         return None
 
 
 def spec_of(document: object, where: str) -> Spec:
     """The completed spec of a document; `where` names it in an error."""
+    spec, stated = words_of(document, where)
+    made = verified(spec, stated).spec
+    if is_complete(spec) and (problem := next(example_problems(made), "")):
+        raise BadInput(f"{where}: {problem}; correct the example, or the spec")
+    return made
+
+
+def words_of(document: object, where: str) -> tuple[Spec, Proposal]:
+    """What a document says, and what it states as data; nothing is completed yet. Raises BadInput."""
     if not isinstance(document, dict):
         raise BadInput(f"{where} is not a behaviour: it holds no fields such as when, what and examples")
     values = dict(document)
@@ -97,13 +107,24 @@ def spec_of(document: object, where: str) -> Spec:
         raise BadInput(
             f"{where}: kind is {kind!r}; leave it out and say spec: 2, when, what, never, attributes and examples"
         )
-    labels, fields = _named(values.pop("labels", None), where), _named(values.pop("fields", None), where)
+    stated = {name: values.pop(name, None) for name in ("labels", "fields", "template")}
     values = {**_unsaid(values), **{name: value for name, value in values.items() if value not in (None, "")}}
     _enough_examples(values.get("examples"), where)
     try:
-        return completed(Spec.model_validate(values), fields, labels)
+        return with_call(Spec.model_validate(values)), stated_in(stated, where)
     except ValidationError as error:
         raise BadInput(f"{where}: {sentence(error.errors()[0], Spec)}") from None
+
+
+def words_in(path: Path) -> tuple[Spec, Proposal]:
+    """As `words_of`, of a user's file, or of the one in a folder."""
+    file = path / SPEC_FILE if is_folder(path) else path
+    return words_of(read_yaml(file, "behaviour", through_link=not is_folder(path)), str(file))
+
+
+def is_complete(spec: Spec) -> bool:
+    """Whether a spec says what its answers are made of, so that nobody has to read its words for that."""
+    return bool(spec.attributes) or spec.answer != Answer()
 
 
 def _unsaid(values: Mapping[str, object]) -> dict[str, str]:
@@ -125,17 +146,6 @@ def _enough_examples(examples: object, where: str) -> None:
             f"{where}: {count} examples, {EXAMPLES_MIN} are needed: no more than a guess can be made of what is "
             "right without them; add `examples:` with a `prompt` and the `answer` that you want, the rarest kind too"
         )
-
-
-def _named(value: object, where: str) -> dict[str, str]:
-    """Names with what they mean; a plain list has no meanings."""
-    if value is None:
-        return {}
-    if isinstance(value, list):
-        return {str(name): "" for name in value}
-    if not isinstance(value, dict):
-        raise BadInput(f"{where}: labels and fields are lists of names, or names with what they mean")
-    return {str(name): " ".join(str(means or "").split()) for name, means in value.items()}
 
 
 def load_rehearsal(name: str) -> list[str]:

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 import jsonschema
 
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
-from tunesmith.tools.data.draw import Draw, Values, answer_of, draw_of
-from tunesmith.tools.data.example_values import overlap, parsed
+from tunesmith.tools.data.draw import Draw
+from tunesmith.tools.data.example_values import overlap
 from tunesmith.tools.data.fact_messages import problems
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, languages, shown_kinds
 from tunesmith.tools.data.message_checks import prompt_problem
+from tunesmith.tools.data.own_rows import RULE
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import found, holds, ways_to_say
 from tunesmith.tools.suites.case import Case
-from tunesmith.tools.suites.grading import Assertion, Response, asks_model, grade
+from tunesmith.tools.suites.grading import Assertion, asks_model, grade
 
 _QUESTION = re.compile(
     r"^\W*(?:what|why|how|who|whom|whose|which|when|where|is|are|was|were|do|does|did|can|could|would|should|will|may"
@@ -43,7 +45,7 @@ class BehaviourChecks:
     """The checks of one behaviour; `cases` are its target cases, whose shared form answers must pass."""
 
     def __init__(self, spec: Spec, cases: list[Case]) -> None:
-        self.spec = spec
+        self.spec, self.answer = spec, form_of(spec)
         shown = [text for example in spec.examples for text in (example.prompt, example.answer)]
         self.allowed = shown_kinds(shown) if spec.told else languages()
         self.form = _shared_form(cases)
@@ -62,16 +64,16 @@ class BehaviourChecks:
             return None
         if row.origin in ORDINARY:
             return self._ordinary(row)
-        message = self.spec.text_of(str(row.prompt[-1].get("content") or ""))
-        answer = str(row.completion[-1].get("content") or "")
+        message = self.spec.text_of(row.prompt)
+        answer = row.answer
         if self._swapped(message, answer):
             return Verdict("roles", "the message is an answer of the behaviour, and the answer is none")
         for problem in (prompt_problem(self.spec, message), self._form(answer)):
             if problem:
                 return fault_of(problem)
-        if self.spec.answer.form == "written" and cut_off(answer, self.answers, self.allowed):
+        if not self.answer.composed and cut_off(answer, self.answers, self.allowed):
             return Verdict("cut off", f"the answer ends in {answer[-20:]!r}")
-        drawn = draw_of(row)
+        drawn = row.attributes.draw
         if drawn is not None and (fault := self._as_drawn(drawn, message, answer, row)):
             return fault
         if (ungrounded := self._ungrounded(message, answer)) and not self.spec.seeded:
@@ -80,19 +82,30 @@ class BehaviourChecks:
             return Verdict("kind", "the message asks for something; those of the examples only tell")
         return None
 
+    def stated_fault(self, answer: str) -> Verdict | None:
+        """The rule that an answer breaks of those that a person stated; what was concluded from examples is none."""
+        broken = next((rule for rule in self._broken(answer) if not rule.guessed), None)
+        return Verdict(RULE, f"not kept: {broken.says}") if broken else None
+
+    def broken_guesses(self, answer: str) -> list[Rule]:
+        """The rules that an answer breaks of those that were concluded from examples."""
+        return [rule for rule in self._broken(answer) if rule.guessed]
+
+    def _broken(self, answer: str) -> Iterator[Rule]:
+        return (rule for rule, check in zip(self.spec.rules, self.quick, strict=True) if not check(answer))
+
     def _form(self, answer: str) -> str:
-        for rule, check in zip(self.spec.rules, self.quick, strict=True):
-            if not check(answer):
-                return "form: the answer is not JSON" if _not_json(rule, answer) else f"rule: not kept: {rule.says}"
+        if rule := next(self._broken(answer), None):
+            return "form: the answer is not JSON" if _not_json(rule, answer) else f"rule: not kept: {rule.says}"
         if problem := answer_problem(self.spec.model_copy(update={"rules": ()}), answer):
             return problem
-        verdict = grade(self.form, Response(text=answer)) if self.form else None
+        verdict = grade(self.form, self.answer.response(answer)) if self.form else None
         return f"suite form: {verdict.reason[:120]}" if verdict and not verdict.passed else ""
 
     def _ordinary(self, row: TrainingRow) -> Verdict | None:
         """An ordinary answer in the form of the behaviour would teach it where it must not show."""
-        answer = str(row.completion[-1].get("content") or "")
-        formed = self.spec.answer.form != "written" and self._formed(answer)
+        answer = row.answer
+        formed = self.answer.composed and self._formed(answer)
         return Verdict("form", "an ordinary answer in the form of the behaviour") if formed else None
 
     def _formed(self, text: str) -> bool:
@@ -101,20 +114,20 @@ class BehaviourChecks:
         JSON with its keys could, whatever is in them; "{weekday} {time}" alone fits any line of two words, so there
         the values count.
         """
-        records = parsed(self.spec, text)
-        if records is None or self.spec.answer.form == "json":
+        records = self.answer.parse(text)
+        if records is None or self.answer.says_what_it_is:
             return records is not None
         labels = {label.name: label.values for label in self.spec.labels}
         known = all(record.get(name) in {*values, None} for record in records for name, values in labels.items())
         return known and not self._form(text)
 
     def _swapped(self, message: str, answer: str) -> bool:
-        if self.spec.answer.form == "written":
+        if not self.answer.composed:
             return False
         return self._formed(message) and not self._formed(answer)
 
     def _as_drawn(self, drawn: Draw, message: str, answer: str, row: TrainingRow) -> Verdict | None:
-        if (wanted := answer_of(self.spec, drawn)) and answer != wanted:
+        if (wanted := self.answer.compose(drawn.records)) and answer != wanted:
             return Verdict("label", "the answer is not the one that was drawn")
         if self.spec.seeded:
             problem = next(iter(problems(self.spec, drawn, message)), "")
@@ -122,30 +135,29 @@ class BehaviourChecks:
         for values, surfaces in zip(drawn.records, drawn.surfaces, strict=True):
             if missing := next((part for part in surfaces.values() if not holds(message, part)), ""):
                 return Verdict("value", f"{missing!r} was drawn and is not in the message")
-            for attribute in self.spec.attributes:
-                value = values.get(attribute.name)
-                if attribute.kind == "text" and attribute.shown and value and row.attributes.get("text") != message:
+            for path, attribute in self.spec.leaves(values):
+                value = values.get(path)
+                if attribute.kind == "text" and attribute.shown and value and row.attributes.text != message:
                     return Verdict("label", "the message is not the one that was written for what was drawn")
         return None
 
     def _ungrounded(self, message: str, answer: str) -> Verdict | None:
         """A value of the answer that the message does not hold, or one of the message that the answer leaves out."""
-        records = parsed(self.spec, answer)
-        if records is None or self.spec.answer.form == "written":
+        records = self.answer.parse(answer)
+        if records is None:
             return None
         if not records:
             lacking = [a for a in self.spec.attributes if a.name in self.spec.answer.needs]
             there = next((value for a in lacking if a.typed for value in found(a, message)), "")
             return Verdict("value", f"the answer says that there is none, the message has {there!r}") if there else None
         for values in records:
-            for attribute in self.spec.attributes:
-                if attribute.shown and (problem := _grounded(attribute, values, message)):
+            for path, attribute in self.spec.leaves(values):
+                if attribute.shown and (problem := _grounded(attribute, values.get(path), message)):
                     return Verdict("value", problem)
         return None
 
 
-def _grounded(attribute: Attribute, values: Values, message: str) -> str:
-    value = values.get(attribute.name)
+def _grounded(attribute: Attribute, value: str | None, message: str) -> str:
     if value is None:
         there = found(attribute, message) if attribute.typed and attribute.kind in ("digits", "email", "url") else []
         return f"{attribute.name} is missing, the message has {there[0]!r}" if there else ""

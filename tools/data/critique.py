@@ -16,9 +16,10 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Request, Result, Stage, expected, pinned
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
-from tunesmith.tools.data.duplicates import Diversity
-from tunesmith.tools.data.leak_count import Leaks, leaks_in
+from tunesmith.tools.data.diversity import Diversity
+from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import measured_base
@@ -36,6 +37,7 @@ _TOKENS_JUDGED = 24
 """Of an answer that would take as long to write as a row takes to be judged: what is read costs, not what is said."""
 _START_S = 3.0
 """Of a worker that loads a tokenizer to hold rows against each other, and of what it writes."""
+_NOT_JUDGED = "no judge is asked: code composed each answer of what the reader found in the message"
 _MAKERS = {"base": "base", "teacher": "base --role teacher"}
 
 
@@ -56,6 +58,11 @@ class CritiqueRequest(Request):
     on_leak: Literal["refuse", "drop"] = Field(
         default="refuse",
         description="What becomes of the step where a row gives a case away: it ends, or drops the row.",
+    )
+    contradictory: Literal["refuse", "drop", "keep"] = Field(
+        default="refuse",
+        description="What becomes of the step where a person's rows answer one message in several ways: it ends, drops "
+        "all of them, or keeps all.",
     )
     embeddings: bool = Field(
         default=True, description="Look for paraphrased cases too, where the embedding model is installed."
@@ -96,6 +103,8 @@ class CritiqueResult(Result):
     """Field of the answer, or what was drawn → its value → kept rows."""
     alarms: tuple[str, ...] = ()
     """Where the kept rows are not what was drawn."""
+    notes: tuple[str, ...] = ()
+    """What is odd about a person's rows that are trained on all the same."""
     diversity: Diversity | None = None
     leaks: int = 0
     """Rows that gave a case of a suite away."""
@@ -122,10 +131,12 @@ class CritiqueContext:
     cases: int = 0
     """Of the suites that the request names."""
     marks: int = 0
-    leaks: Leaks | None = None
+    undecided: Undecided = NOTHING
     """Of rows whose fate nobody has settled yet."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What decides about rows beside the artifacts, each by its sha256."""
+    judged: bool = True
+    """Whether there are rows for a judge, where one is named."""
 
 
 def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
@@ -137,13 +148,17 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     if rows and spec and spec.sha256 != rows.meta.get("behaviour_sha256"):
         raise BadInput(f"critique: {named} changed since its rows were made; generate or import them again")
     marks = marks_of(inputs.store, spec.name if spec else IMPORTED) if rows else []
-    if rows and not named and request.held_out:
-        raise BadInput(
-            "critique: held_out takes rows out as test cases, and these rows came without a behaviour that says what a "
-            "right answer is; import them again with --behaviour, or leave held_out out"
-        )
-    leaks = leaks_in(inputs, suite.cases, request.leak) if request.on_leak == "refuse" else None
-    return CritiqueContext(len(suite.cases), len(marks), leaks, pins_of(request, suite, marks, spec))
+    undecided = NOTHING
+    if "refuse" in (request.on_leak, request.contradictory):
+        undecided = undecided_in(inputs, suite.cases, request.leak)
+    judged = is_judged(request, spec, rows) if rows else True
+    return CritiqueContext(len(suite.cases), len(marks), undecided, pins_of(request, suite, marks, spec), judged)
+
+
+def is_judged(request: CritiqueRequest, spec: Spec | None, rows: Artifact) -> bool:
+    """Whether a judge is asked: not of answers that code composed of what a reader read, to read them once more."""
+    verified = spec is not None and form_of(spec).composed and "asked" in rows.meta and not rows.meta.get("unverified")
+    return request.judge != "none" and not verified
 
 
 def suite_of(request: CritiqueRequest, behaviour: str) -> Suite:
@@ -169,8 +184,11 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
     rows = artifacts.get("rows")
     if rows is None:
         return None
-    count = int(rows.meta["rows"] * _KEPT_SHARE) - request.held_out
-    return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=_TOKENS_PER_ROW)
+    asked = int(rows.meta.get("asked", 0))  # cases come beside these
+    candidates = rows.meta["ordinary"] if asked else rows.meta["rows"]
+    count = int(candidates * _KEPT_SHARE) + (asked or -request.held_out)
+    tokens = int(rows.meta.get("tokens_per_row", _TOKENS_PER_ROW))
+    return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=tokens)
 
 
 def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Plan:
@@ -178,8 +196,8 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
-    judge, leaks = _judging(request, facts), context.leaks
-    bench = bench_of(facts.artifacts) if request.judge == "base" else USUAL
+    judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
+    bench = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
     seconds, peaks = Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
@@ -195,7 +213,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
             "roles, leftovers, keys, language, loops; the answer's form; message and answer agree",
             f"the leakage gate over {cases} cases: same text, same words, eight words in a row, same sense",
             "near-duplicates of other rows",
-            *_about_the_judge(rows, judge),
+            *(_about_the_judge(rows, judge) if context.judged else [_NOT_JUDGED] if request.judge != "none" else []),
             *_about_cases(request, context),
             f"split {1 - request.valid_share:.0%} train, {request.valid_share:.0%} validation, by hash",
         ),
@@ -206,12 +224,20 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         notes=(
             *((not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else ()),
-            *((f"{leaks}, so that the step will end there; on_leak=drop drops them",) if leaks else ()),
+            *(f"{what}, so that the step will end there; {field}=drop drops them" for what, field in open_),
         ),
-        questions=(PlanQuestion(text=f"{leaks}: drop them?", yes={"on_leak": "drop"}, cautious=True),) if leaks else (),
+        questions=tuple(
+            PlanQuestion(text=f"{what}: drop them?", yes={field: "drop"}, cautious=True) for what, field in open_
+        ),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
         refusals=room(price, facts, remedy="fewer rows"),
     )
+
+
+def _open(request: CritiqueRequest, undecided: Undecided) -> list[tuple[str, str]]:
+    """What has to be decided before the step, each with the field that decides it."""
+    known = {"on_leak": undecided.leaking, "contradictory": undecided.contradicting}
+    return [(what, name) for name, what in known.items() if what and getattr(request, name) == "refuse"]
 
 
 def _judging(request: CritiqueRequest, facts: Facts) -> Artifact | None:

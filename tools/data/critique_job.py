@@ -17,26 +17,30 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.balance import alarms, balance_of, balanced, why_dropped
+from tunesmith.tools.data.answer_rules import Rule
+from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
     CritiqueResult,
+    is_judged,
     not_read_back,
     pins_of,
     suite_of,
     wrote_them,
 )
-from tunesmith.tools.data.duplicates import Duplicates, diversity
-from tunesmith.tools.data.faults import ORDINARY, conversation_fault, fault_of, text_fault
-from tunesmith.tools.data.held_out import answer_of_row, hidden, hold_out, text_of
+from tunesmith.tools.data.diversity import diversity
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY, conversation_fault, fault_of, secret_fault, text_fault
+from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
+from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import Likeness, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_held_out
 from tunesmith.tools.data.variants import variants
@@ -66,20 +70,25 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
     critic = Critic(spec, cases, job.request, marks)
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
-    judged, word = _by_the_judge(job, spec, judged, marks)
     unverified = rows_artifact.meta.get("unverified")
-    judged = balanced(spec, judged)
+    word = None
+    if is_judged(job.request, spec, rows_artifact):
+        judged, word = _by_the_judge(job, spec, judged, marks)
+    asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
+    judged = best(spec, judged, asked + beside if asked else 0)
     held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
+    _settled_contradictions(job, critic.repeats)
     kept = [row for row in judged if row.kept]
     dropped = why_dropped(judged, job.run)
     balance = balance_of(spec, kept, dropped)
     varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not held.like_a_case(spec, row)]
-    write_held_out(spec, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
-    artifact = _publish(job, base.path, kept, varied, dropped, held.cases)
+    write_held_out(critic.borne_out, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
+    kept, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (kept, varied))
+    artifact = _publish(job, base.path, kept, varied, dropped, {"cases": held.cases, "asked_rows": asked})
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
     told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
     seen = {
@@ -89,16 +98,15 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
         "variants": len(varied),
         "marks": len(marks),
         "looked_at": _looked_at(job, rows_artifact.step),
+        "notes": (*critic.doubts.notes(sum(map(is_persons, judged))), *([held.note] if held.note else [])),
     }
     return result.model_copy(update=seen)
 
 
 def _by_the_judge(
     job: Job[CritiqueRequest], spec: Spec, rows: list[TrainingRow], marks: Sequence[Mark]
-) -> tuple[list[TrainingRow], Judged | None]:
+) -> tuple[list[TrainingRow], Judged]:
     """The rows after a model judged them; what a person marked is not asked again."""
-    if job.request.judge == "none":
-        return rows, None
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
@@ -107,7 +115,8 @@ def _by_the_judge(
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
-        open_ = [row for row in rows if normal(text_of(spec, row), digits_count=True) not in marked]
+        written = [row for row in rows if not is_persons(row)]  # what a person says no model has to confirm
+        open_ = [row for row in written if normal(text_of(spec, row), digits_count=True) not in marked]
         by_id = {row.row_id: row for row in judge.judge(open_)}
     return [by_id.get(row.row_id, row) for row in rows], judge.worth
 
@@ -132,16 +141,29 @@ def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
         )
 
 
+def _settled_contradictions(job: Job[CritiqueRequest], repeats: Repeats) -> None:
+    """Refuse to go on with a person's rows that contradict each other, unless the request says what becomes of them."""
+    if not repeats.contradicted or job.request.contradictory != "refuse":
+        return
+    row, other = next(iter(repeats.contradicted.items()))
+    raise StepFailed(
+        f"{len(repeats.contradicted)} rows answer a message that another row answers otherwise, the first: {row} and "
+        f"{other}; correct them, leave all of them out with contradictory=drop, or train on all with contradictory=keep"
+    )
+
+
 class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
     def __init__(self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest, marks: Sequence[Mark] = ()) -> None:
-        self.spec, self.request = spec, request
+        self.spec, self.form, self.request = spec, form_of(spec), request
         self.marks = {normal(mark.message, digits_count=True): mark for mark in marks}
         self.checks = BehaviourChecks(spec, [case for case in cases if case.block == "target"])
         self.gate = LeakGate(cases, spec.slot, request.leak)
-        self.duplicates = Duplicates(request.near_duplicate)
+        self.seen = Likeness()
         self.answers: dict[str, str] = {}
+        self.doubts, self.repeats = Doubts(), Repeats({}, {})
+        self.refuted: list[Rule] = []
         self.leaks: list[Pair] = []
         self.blind_leaks: set[str] = set()
         """Rows that give a blind case away."""
@@ -152,6 +174,7 @@ class Critic:
         """The rows with their verdicts, reasons and splits, in their order."""
         faults: dict[str, Verdict] = {}
         rows = [self._as_marked(row) for row in rows]
+        self.repeats = repeats_in(rows)
         for number, row in enumerate(rows, 1):
             if fault := self._fault(row):
                 faults[row.row_id] = fault
@@ -173,17 +196,50 @@ class Critic:
     def _as_marked(self, row: TrainingRow) -> TrainingRow:
         """The row with the answer that a person gave it."""
         mark = self._mark(row)
-        if mark is None or not mark.gold or mark.answer == answer_of_row(row):
+        if mark is None or not mark.gold or mark.answer == row.answer:
             return row
-        return replace(row, completion=[*row.completion[:-1], {**row.completion[-1], "content": mark.answer}])
+        return replace(row, completion=[*row.completion[:-1], self.form.turn(mark.answer)])
 
     def _fault(self, row: TrainingRow) -> Verdict | None:
         mark = self._mark(row)
         if mark is not None and not mark.gold:
             return Verdict("marked", "a person dropped it")
-        if mark is None and (problem := row.attributes.get("problem")):
-            return fault_of(str(problem))  # told while it was written, by code or by the reader
+        if mark is None and (problem := row.attributes.problem):
+            return fault_of(problem)  # told while it was written, by code or by the reader
+        return self._own_fault(row) if is_persons(row) else self._fault_of_written(row)
+
+    def _fault_of_written(self, row: TrainingRow) -> Verdict | None:
         return self._unsound(row) or self._leak(row) or self._duplicate(row)
+
+    def _own_fault(self, row: TrainingRow) -> Verdict | None:
+        """What keeps a person's row out; what code only doubts is noted."""
+        fault = conversation_fault(row) or secret_fault(row, allowed=self.checks.allowed)
+        if row.origin != EXAMPLE:  # which all others are held to
+            fault = fault or self.checks.stated_fault(row.answer)
+        fault = fault or self._repeat(row) or self._leak(row)
+        if fault is None:
+            self._duplicate(row)  # it counts as seen: a written row that is like it goes
+            self._doubt(row)
+        return fault
+
+    @property
+    def borne_out(self) -> Spec:
+        """The spec without the rules that were concluded from examples and that a row of a person's does not keep."""
+        return self.spec.model_copy(update={"rules": tuple(r for r in self.spec.rules if r not in self.refuted)})
+
+    def _doubt(self, row: TrainingRow) -> None:
+        broken = self.checks.broken_guesses(row.answer)
+        self.refuted += [rule for rule in broken if rule not in self.refuted]
+        doubts = [Verdict(RULE, rule.says) for rule in broken]
+        odd = text_fault(row, allowed=self.checks.allowed) or (None if broken else self.checks.fault(row))
+        for doubt in (*doubts, *([odd] if odd else [])):
+            self.doubts.add(row, doubt)
+
+    def _repeat(self, row: TrainingRow) -> Verdict | None:
+        if (other := self.repeats.contradicted.get(row.row_id)) and self.request.contradictory != "keep":
+            return Verdict("contradiction", f"row {other} answers the same message otherwise")
+        same = self.repeats.same.get(row.row_id)
+        return Verdict("duplicate", f"it says what row {same} says") if same else None
 
     def _unsound(self, row: TrainingRow) -> Verdict | None:
         return conversation_fault(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
@@ -221,15 +277,18 @@ class Critic:
                 faults[pair.row_id] = Verdict("leak", str(pair))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
-        answer = answer_of_row(row)
-        written = self.spec.answer.form == "written" and row.origin not in ORDINARY
+        answer = row.answer
+        written = not self.form.composed and row.origin not in ORDINARY
         if written and len(answer) >= _LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
-        exact = row.origin in ORDINARY or self.spec.answer.form in ("text", "lines")
-        duplicate = self.duplicates.check(row.row_id, self.text_of(row), digits_count=exact)
-        return Verdict("duplicate", f"{duplicate[1]:.0f} of 100 like row {duplicate[0]}") if duplicate else None
+        exact = row.origin in ORDINARY or self.form.near_copies_differ
+        text = self.text_of(row)
+        if like := self.seen.match(text, self.request.near_duplicate, digits_count=exact, contained=False):
+            return Verdict("duplicate", f"{like.score:.0f} of 100 like row {like.name}")
+        self.seen.add(row.row_id, text)
+        return None
 
 
 def split_of(row: TrainingRow, valid_share: float) -> str:
@@ -238,13 +297,19 @@ def split_of(row: TrainingRow, valid_share: float) -> str:
     return "valid" if int.from_bytes(digest[:4]) < valid_share * 2**32 else "train"
 
 
+def _with_values_at(form: AnswerForm, row: TrainingRow) -> TrainingRow:
+    """The row with the places of its answer's values, for training; an ordinary answer or a call has none."""
+    places = () if row.origin in ORDINARY else form.values_at(str(row.completion[-1].get("content") or ""))
+    return replace(row, attributes=replace(row.attributes, values_at=places))
+
+
 def _publish(
     job: Job[CritiqueRequest],
     base: Path,
     kept: Sequence[TrainingRow],
     varied: Sequence[TrainingRow],
     dropped: str,
-    cases: int,
+    counts: Mapping[str, int],
 ) -> Artifact:
     folder = job.dir / "dataset"
     splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
@@ -255,10 +320,13 @@ def _publish(
     if varied:
         write_rows(folder / VARIANTS, varied)
     meta = {
-        "cases": cases,
+        **counts,
+        "own_rows": sum(row.origin not in ORDINARY for row in kept),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
-        "varied_rows": len({str(row.attributes["variant_of"]) for row in varied}),
+        "held_rows": sum(row.origin in ORDINARY for row in splits["train"]),
+        "valued_rows": sum(bool(row.attributes.values_at) for row in splits["train"]),
+        "varied_rows": len({row.attributes.variant_of for row in varied}),
         **_row_tokens(base, kept, varied),
     }
     return job.publish("dataset", folder, meta=meta)
@@ -272,7 +340,7 @@ def _row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Traini
 
     def rendered(row: TrainingRow) -> str:
         chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
-        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=row.attributes.get("tools") or None)
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
         return text
 
     lengths: list[int] = []

@@ -6,17 +6,19 @@ it is the user's own text: data everywhere, never a template and never a path.
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence
+from tunesmith.tools.data import conversation
 
 EXAMPLES_MIN = 3
 """Two examples may be alike by chance; what three have in common is worth asking about."""
@@ -39,10 +41,40 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
 
 
 class Example(Frozen):
-    """A message, and the answer that its user wants to it."""
+    """A message, and the answer that its user wants to it.
 
-    prompt: Annotated[str, AfterValidator(_clean), Field(max_length=8_000)]
+    Also read from `messages`, a conversation in OpenAI's form whose last message is the answer that is taught: several
+    turns become the text of a transcript, and a tool call the text {"name": …, "arguments": {…}}.
+    """
+
+    prompt: Annotated[str, AfterValidator(_clean), Field(max_length=32_000)]
     answer: Annotated[str, AfterValidator(_clean), Field(max_length=8_000)]
+    system: Annotated[str, AfterValidator(_clean), Field(max_length=8_000)] = ""
+    """The system prompt that it was seen under."""
+    conversation: bool = False
+    """Whether the prompt is a transcript of several turns."""
+    tools: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=20)
+    """That were offered with it, in OpenAI's form."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_messages(cls, data: object) -> object:
+        if not isinstance(data, dict) or "messages" not in data:
+            return data
+        rest = {name: value for name, value in data.items() if name != "messages"}
+        if taken := rest.keys() & {"prompt", "answer", "system", "conversation"}:
+            raise ValueError(f"has messages and {min(taken)}; say one of them")
+        return {**rest, **conversation.taught(data["messages"])}
+
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _as_text(cls, answer: object) -> object:
+        return json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict | list) else answer
+
+    @field_validator("tools")
+    @classmethod
+    def _offered(cls, tools: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
+        return conversation.offered(tools)
 
     @field_validator("prompt", "answer")
     @classmethod

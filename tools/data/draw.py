@@ -9,63 +9,30 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.answer_shape import fill
+from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.row_attributes import Draw as Draw
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import Unanswerable
+from tunesmith.tools.data.computed import with_computed
+from tunesmith.tools.data.json_values import Values as Values
+from tunesmith.tools.data.json_values import in_order
 from tunesmith.tools.data.ranges import drawn_number
-from tunesmith.tools.data.spec import Attribute, Situation, Spec
+from tunesmith.tools.data.situations import Situation
+from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import MONTHS, draw_value, said
 
 T = TypeVar("T")
-Values = dict[str, str | None]
 Pools = Callable[[Attribute, Values, int], str]
 """The value of an open attribute for the other values of a row and the row's number; empty: there is none."""
 LINES = (1, 1, 2, 2, 3)
 _LAP = 20
 """Draws of a label that its weights are dealt out over."""
-_INLINE_SHARE = 0.35
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """All that was decided about a row before its message was written."""
-
-    row_id: str
-    records: tuple[Values, ...]
-    """Attribute → value, or None where the message does not say it. One record, but for answers that are lists."""
-    surfaces: tuple[dict[str, str], ...]
-    """Of each record: attribute → how the message says its value, letter for letter."""
-    order: int
-    """Turns the examples that a writer is shown, so that each is the last one in turn."""
-    told: dict[str, str] = field(default_factory=dict)
-    """Of a message that begins with a fact: situation, thing, fact, joiner, opener, typing, before, after,
-    distractor; and `sentence` and `inline` of a typed value, `phrase` of a label."""
-
-    @property
-    def values(self) -> Values:
-        """The values of a row that has one record."""
-        return self.records[0] if self.records else {}
-
-    def as_dict(self) -> dict[str, object]:
-        """For the record of the row."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Draw:
-        """The draw behind a recorded row."""
-        fields = {name: values[name] for name in cls.__dataclass_fields__}
-        return cls(**{**fields, "records": tuple(fields["records"]), "surfaces": tuple(fields["surfaces"])})
-
-
-def draw_of(row: TrainingRow) -> Draw | None:
-    """What was drawn for a row; None for a row that was not made here."""
-    try:
-        return Draw.of(row.attributes)
-    except (KeyError, TypeError):
-        return None
+_INLINE_SHARE, _REDRAWS = 0.35, 20
+"""Draws of a record whose formulas have no value, as those that divide by zero."""
 
 
 def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
@@ -73,7 +40,7 @@ def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
     rng = random.Random(f"{seed}/{index}")
     if spec.seeded:
         return _seeded(spec, seed, index, rng)
-    if spec.answer.form != "lines":
+    if not form_of(spec).of_records:
         return _drawn(spec, seed, index, [_record(spec, seed, index, rng, pools)], rng)
     empty = bool(spec.answer.otherwise) and in_turn([True, *[False] * _empties(spec)], f"{seed}/empty", index)
     count = 0 if empty else in_turn(LINES, f"{seed}/lines", index)
@@ -89,9 +56,9 @@ def _empties(spec: Spec) -> int:
 def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
     surfaces = [
         {
-            a.name: surface
-            for a in spec.attributes
-            if (value := record.get(a.name)) is not None and (surface := _surface(a, value, rng))
+            path: surface
+            for path, attribute in spec.leaves(record)
+            if (value := record.get(path)) is not None and (surface := _surface(attribute, value, rng))
         }
         for record in records
     ]
@@ -106,45 +73,109 @@ def _surface(attribute: Attribute, value: str, rng: random.Random) -> str:
 
 
 def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:
+    why = ""
+    for _ in range(_REDRAWS):
+        try:
+            return with_computed(spec, _values(spec, seed, index, rng, pools))
+        except Unanswerable as error:
+            why = str(error)
+    raise StepFailed(f"{_REDRAWS} draws gave no answer: {why}; limit the `values` that it is computed from")
+
+
+def _values(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:
     values: Values = {}
     for label in spec.labels:
         values[label.name] = in_turn(_dealt(label), f"{seed}/{label.name}", index)
+    drawing = _Drawing(spec, seed, index, rng, pools, values)
     for attribute in spec.attributes:
-        if attribute.kind == "label":
+        if attribute.kind == "label" and attribute.plain:
             if attribute.absent_share and rng.random() < attribute.absent_share:
                 values[attribute.name] = None
-            continue
-        values[attribute.name] = _value(spec, attribute, values, index, rng, pools)
-    if spec.answer.form != "lines" and not any(v for n, v in values.items() if not _is_topic(spec, n)):
+        else:
+            drawing.draw(attribute, attribute.name, index)
+    if not form_of(spec).of_records and not any(v for path, v in values.items() if not _is_topic(spec, path)):
         return _at_least_one(spec, values, rng)
     return values
 
 
-def _is_topic(spec: Spec, name: str) -> bool:
-    return not spec.attribute(name).shown
+def _is_topic(spec: Spec, path: str) -> bool:
+    return not spec.attribute(path).shown
 
 
 def _at_least_one(spec: Spec, values: Values, rng: random.Random) -> Values:
     """A message that says nothing of anything is none of the kind: one typed value is drawn after all."""
-    typed = [a for a in spec.attributes if a.typed and a.shown]
+    form = form_of(spec)
+    typed = [a for a in spec.attributes if a.typed and a.shown and a.plain and form.tells(a, values)]
     if not typed:
         return values
     chosen = rng.choice(typed)
     return {**values, chosen.name: draw_value(chosen, rng)}
 
 
-def _value(
-    spec: Spec, attribute: Attribute, values: Values, index: int, rng: random.Random, pools: Pools | None
-) -> str | None:
-    if any(values.get(label) in absent for label, absent in attribute.absent_where.items()):
-        return None
-    if attribute.absent_share and rng.random() < attribute.absent_share:
-        return None
-    if not attribute.shown and any(values.get(a.name) for a in spec.attributes if a.open and a.shown):
-        return None  # the message is about something already
-    if attribute.values or attribute.typed:
-        return draw_value(attribute, rng)
-    return (pools(attribute, values, index) if pools else "") or None
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """The values of one record, as they are drawn one after another into `values`."""
+
+    spec: Spec
+    seed: int
+    index: int
+    rng: random.Random
+    pools: Pools | None
+    values: Values
+
+    def draw(self, attribute: Attribute, path: str, turn: int) -> None:
+        """Everything of one attribute: its value, those of its list, or of what it holds; `turn` deals its values."""
+        if attribute.kind == "computed":
+            return
+        if self._absent(attribute):
+            self.values[path] = None
+        elif attribute.many is None:
+            self._one(attribute, path, turn)
+        else:
+            self._several(attribute, path, attribute.many, turn)
+
+    def _absent(self, attribute: Attribute) -> bool:
+        if any(self.values.get(label) in absent for label, absent in attribute.absent_where.items()):
+            return True
+        if attribute.absent_share and self.rng.random() < attribute.absent_share:
+            return True
+        if not form_of(self.spec).tells(attribute, self.values):
+            return True
+        return not attribute.shown and any(  # the message is about something already
+            self.values.get(a.name) for a in self.spec.attributes if a.open and a.shown and a.plain
+        )
+
+    def _several(self, attribute: Attribute, path: str, many: tuple[int, int], turn: int) -> None:
+        least, most = many
+        count = in_turn(range(least, most + 1), f"{self.seed}/{path}/many", turn)
+        if not count and attribute.absent_as is not None:
+            self.values[path] = None
+        if attribute.kind == "label":
+            for number, value in enumerate(self._set(attribute, path, count, turn * most)):
+                self.values[f"{path}[{number}]"] = value
+            return
+        for number in range(count):
+            self._one(attribute, f"{path}[{number}]", turn * most + number)
+
+    def _set(self, attribute: Attribute, path: str, count: int, turn: int) -> list[str]:
+        """So many values of a label, by their weights in turn, in the order in which the label names them."""
+        chosen: dict[str, None] = {}
+        while len(chosen) < count:
+            chosen[in_turn(_dealt(attribute), f"{self.seed}/{path}", turn)] = None
+            turn += 1
+        return in_order(attribute, list(chosen))
+
+    def _one(self, attribute: Attribute, path: str, turn: int) -> None:
+        if attribute.kind == "object":
+            for inner in attribute.attributes:
+                self.draw(inner, f"{path}.{inner.name}", turn)
+        elif attribute.kind == "label":
+            self.values[path] = in_turn(_dealt(attribute), f"{self.seed}/{path}", turn)
+        elif attribute.values or attribute.typed:
+            self.values[path] = draw_value(attribute, self.rng)
+        else:
+            part = attribute.model_copy(update={"name": without_places(path)})
+            self.values[path] = (self.pools(part, self.values, turn) if self.pools else "") or None
 
 
 def _dealt(label: Attribute) -> list[str]:
@@ -165,40 +196,7 @@ def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
 
 def answer_of(spec: Spec, drawn: Draw) -> str:
     """The answer that the drawn values make; empty where a model has to write it."""
-    if spec.answer.form == "json":
-        shown = {a.name: _json_value(spec, a, drawn.values.get(a.name)) for a in spec.attributes if a.shown}
-        return json.dumps(shown, ensure_ascii=False)
-    if spec.answer.form == "lines":
-        lines = [fill(spec.answer.template, _shown(spec, record)) for record in drawn.records]
-        return "\n".join(lines) or spec.answer.otherwise
-    if spec.answer.form == "text":
-        lacking = any(drawn.values.get(name) is None for name in spec.answer.needs)
-        return spec.answer.otherwise if lacking else fill(spec.answer.template, _shown(spec, drawn.values))
-    return ""
-
-
-def _shown(spec: Spec, values: Values) -> dict[str, str]:
-    return {a.name: values.get(a.name) or a.absent_as or "" for a in spec.attributes if a.shown}
-
-
-def _json_value(spec: Spec, attribute: Attribute, value: str | None) -> object:
-    """A drawn value with the type that the examples give it."""
-    if value is None:
-        return attribute.absent_as
-    seen = json_values(spec, attribute.name)
-    if seen and all(isinstance(one, bool | int | float) for one in seen):
-        return json.loads(value)
-    return value
-
-
-def json_values(spec: Spec, name: str) -> list[object]:
-    """What the examples answer under a key, but for null."""
-    objects = []
-    for example in spec.examples:
-        value = json.loads(example.answer).get(name)
-        if value is not None:
-            objects.append(value)
-    return objects
+    return form_of(spec).compose(drawn.records)
 
 
 # Messages that begin with a fact

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tunesmith.tools.data.answers import answer_problem, instructions, json_schema
 from tunesmith.tools.data.message_checks import LIKE_AN_EXAMPLE, prompt_problem
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.writer_requests import LISTED, distinct, kind_of, listed_lines, prompt_text, written_message
+from tunesmith.tools.data.writer_requests import distinct, kind_of, listed_topics, topics_request, written_message
 from tunesmith.tools.serving.client import ChatRequest
 
 __all__ = [
@@ -18,9 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 ExampleBehaviour = Spec
-_SUBJECT_TOKENS, _SUBJECT_TEMPERATURE = 160, 0.9
 _SHOTS = 4
-_SUBJECT_WORDS = 8
 _GO_ON = {"continue_final_message": True, "add_generation_prompt": False, "top_p": 0.95}
 
 
@@ -46,14 +44,13 @@ def draw_row(behaviour: Spec, subjects: Sequence[str], seed: int, index: int) ->
 
 def subject_request(behaviour: Spec, model: str, seed: int, number: int) -> ChatRequest:
     """Asks for subjects of messages."""
-    asked = prompt_text("write-topics", when=kind_of(behaviour), count=LISTED, angle="")
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "1."}]
-    return ChatRequest(f"s{number:03d}", model, messages, _SUBJECT_TOKENS, _SUBJECT_TEMPERATURE, extra=dict(_GO_ON))
+    shown = [example.prompt for example in behaviour.examples]
+    return topics_request(behaviour, {}, shown, model, f"s{number:03d}", seed)
 
 
 def subjects_in(answered: str) -> list[str]:
     """The subjects that an answer lists."""
-    return [line for line in listed_lines(answered) if line[-1] != ":" and len(line.split()) <= _SUBJECT_WORDS]
+    return listed_topics(answered)
 
 
 def message_request(behaviour: Spec, drawn: Subject, model: str, temperature: float) -> ChatRequest:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tunesmith.tools.data.answer_shape import pattern_of
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.draw import Values
+from tunesmith.tools.data.json_values import Values
 from tunesmith.tools.data.ranges import number_in
-from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.spec import Spec, without_places
 from tunesmith.tools.data.typed_values import found, holds
 
-TOPIC = "topic"
 _PIECE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _STOP_WORDS = (
     "a an the and or but is are was were be been to of in on at by for from with as it its this that i you we they he "
@@ -33,80 +31,31 @@ class Shown:
     surfaces: dict[str, str] = field(default_factory=dict)
 
 
-def parsed(spec: Spec, answer: str) -> list[Values] | None:
-    """The records that an answer of the behaviour holds; None where it has not its form."""
-    if spec.answer.form == "json":
-        try:
-            value = json.loads(answer)
-        except ValueError:
-            return None
-        names = [a.name for a in spec.attributes if a.shown]
-        if not isinstance(value, dict) or not set(names) <= set(value):
-            return None
-        return [{n: None if value[n] is None else _text(value[n]) for n in names}]
-    if spec.answer.form not in ("text", "lines"):
-        return None
-    if spec.answer.otherwise and answer.strip() == spec.answer.otherwise.strip():
-        return []
-    pattern = pattern_of(spec.answer.template)
-    lines = answer.strip().split("\n") if spec.answer.form == "lines" else [answer.strip()]
-    matches = [pattern.fullmatch(line) for line in lines]
-    return [_values(spec, m.groupdict()) for m in matches if m] if all(matches) else None
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _values(spec: Spec, groups: dict[str, str]) -> Values:
-    return {
-        n: None if v == spec.attribute(n).absent_as and _may_lack(spec.attribute(n)) else v for n, v in groups.items()
-    }
-
-
-def _may_lack(attribute: Attribute) -> bool:
-    return bool(attribute.absent_share or attribute.absent_where or attribute.absent_as)
-
-
 def shown_examples(spec: Spec) -> list[Shown]:
     """The examples with their values, whole messages; of an answer that is a list, its first record alone."""
     made = []
     for example in spec.examples:
-        records = parsed(spec, example.answer)
+        records = form_of(spec).parse(example.answer)
         values: Values = records[0] if records else dict.fromkeys(spec.answer.needs)
         surfaces = surfaces_in(spec, values, example.prompt)
-        if any(a.name == TOPIC for a in spec.attributes) and not _says_something(spec, values):
-            values = {**values, TOPIC: _topic(example.prompt, surfaces)}
         made.append(Shown(example.prompt, values, surfaces))
     return made
-
-
-def _says_something(spec: Spec, values: Values) -> bool:
-    return any(values.get(a.name) for a in spec.attributes if a.shown and a.kind in ("copied", "text"))
-
-
-def _topic(message: str, surfaces: dict[str, str]) -> str:
-    """The first words of a message that mean something and are no value."""
-    for surface in surfaces.values():
-        message = message.replace(surface, " ")
-    words = [w for w in re.findall(r"[^\W\d_]{3,}", message) if w.lower() not in STOP]
-    return " ".join(words[:2]).lower()
 
 
 def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
     """How the message says each value that stands in it letter for letter or that code can find."""
     surfaces = {}
-    for attribute in spec.attributes:
-        value = values.get(attribute.name)
-        if value is None:
+    for path, attribute in spec.leaves(values):
+        value = values.get(path)
+        if value is None or attribute.kind == "computed":
             continue
         if number := number_in(attribute, value, message):
-            surfaces[attribute.name] = number
+            surfaces[path] = number
         elif holds(message, value):
             if attribute.typed or attribute.kind == "copied":
-                surfaces[attribute.name] = value
+                surfaces[path] = value
         elif attribute.typed and (there := found(attribute, message)):
-            surfaces[attribute.name] = there[0]
+            surfaces[path] = there[0]
     return surfaces
 
 
@@ -115,7 +64,7 @@ def shown_pieces(spec: Spec) -> tuple[list[Shown], list[str]]:
     pieces: list[Shown] = []
     fillers: list[str] = []
     for example in spec.examples:
-        records = parsed(spec, example.answer) or []
+        records = form_of(spec).parse(example.answer) or []
         sentences = _sentences(example, len(records))
         left = list(sentences)
         for record in records:
@@ -152,13 +101,19 @@ def stems(text: str) -> set[str]:
     return {re.sub(r"(?:ations?|ings?|ies|es|ed|s|y|e)$", "", w)[:6] if len(w) > 3 else w for w in words}
 
 
+def values_at(record: Values, name: str) -> list[str]:
+    """The values of an attribute: one, those of a list, or none where it is absent."""
+    return [value for path, value in record.items() if value is not None and without_places(path) == name]
+
+
 def values_of(spec: Spec, name: str, where: Values) -> list[str]:
     """What the examples say of an attribute, first where their labels are those of `where`; else all of them."""
-    records = [record for example in spec.examples for record in (parsed(spec, example.answer) or [])]
-    all_values = [value for record in records if (value := record.get(name)) is not None]
+    records = [record for example in spec.examples for record in (form_of(spec).parse(example.answer) or [])]
+    all_values = [value for record in records for value in values_at(record, name)]
     fitting = [
         value
         for record in records
-        if (value := record.get(name)) is not None and all(record.get(n) == v for n, v in where.items())
+        if all(record.get(n) == v for n, v in where.items())
+        for value in values_at(record, name)
     ]
     return list(dict.fromkeys(fitting or ([] if where else all_values)))

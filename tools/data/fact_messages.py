@@ -12,7 +12,8 @@ import re
 
 from tunesmith.tools.data.draw import Draw, capital, situation_of
 from tunesmith.tools.data.similarity import loops
-from tunesmith.tools.data.spec import Spec, mentions
+from tunesmith.tools.data.situations import mentions
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import conflict, found
 
 _SENTENCE_END = re.compile(r"(?<=[.!?]) +")

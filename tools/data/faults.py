@@ -17,6 +17,8 @@ from tunesmith.tools.data.similarity import loops, only_loops
 ROLES = ("system", "user", "assistant", "tool")
 ORDINARY = ("rehearsal", "near_miss")
 """Origins of rows that hold the base's own answers: no behaviour, and nothing to be judged by it."""
+EXAMPLE = "example"
+"""Origin of rows that are the user's own examples, where there are enough to keep others as blind cases."""
 _TOKENS = re.compile(
     r"<\|[a-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
     r"|###\s*(?:Instruction|Response|Input|Assistant|Human)\b|^\s*(?:Human|Assistant|User|Bot):\s",
@@ -113,14 +115,15 @@ def text_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
 
     `allowed` are the kinds and languages that the user's own examples hold: what they show is meant.
     """
-    answer = _content(row.completion)
-    whole = "\n".join(str(m.get("content") or "") for m in (*row.prompt, *row.completion))
-    for kind, pattern in (("leftover", _TOKENS), ("leftover", _PLACES), ("secret", _SECRETS)):
-        if kind not in allowed and (odd := pattern.search(whole)):
-            return Verdict(kind, f"it holds {_hidden(kind, odd[0])}")
+    answer, whole = _content(row.completion), _whole(row)
+    for pattern in (_TOKENS, _PLACES):
+        if "leftover" not in allowed and (odd := pattern.search(whole)):
+            return Verdict("leftover", f"it holds {odd[0].strip()[:40]!r}")
+    if secret := secret_fault(row, allowed=allowed):
+        return secret
     if "secret" not in allowed and (odd_word := _keylike(whole)):
-        return Verdict("secret", f"it holds {_hidden('secret', odd_word)}, which looks like a key")
-    if row.attributes.get("finish_reason") == "length" and row.origin != "rehearsal" and row.origin != "near_miss":
+        return Verdict("secret", f"it holds {_hidden(odd_word)}, which looks like a key")
+    if row.attributes.finish_reason == "length" and row.origin != "rehearsal" and row.origin != "near_miss":
         return Verdict("cut off", "the answer met the token limit")
     if "injection" not in allowed and row.origin not in ORDINARY and (odd := _INJECTIONS.search(whole)):
         return Verdict("injection", f"it holds an instruction to the model: {odd[0].strip()[:60]!r}")
@@ -132,13 +135,23 @@ def text_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
     return None
 
 
+def secret_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
+    """A key or a password by its form: what is trained on cannot be taken out of a model again."""
+    odd = None if "secret" in allowed else _SECRETS.search(_whole(row))
+    return Verdict("secret", f"it holds {_hidden(odd[0])}") if odd else None
+
+
+def _whole(row: TrainingRow) -> str:
+    return "\n".join(str(m.get("content") or "") for m in (*row.prompt, *row.completion))
+
+
 def _content(messages: Sequence[Mapping[str, object]]) -> str:
     return str(messages[-1].get("content") or "") if messages else ""
 
 
-def _hidden(kind: str, text: str) -> str:
-    """What was found, for the screen: of a key only its beginning."""
-    return f"{text[:6]}…" if kind == "secret" else repr(text.strip()[:40])
+def _hidden(key: str) -> str:
+    """Of a key only its beginning is shown."""
+    return f"{key[:6]}…"
 
 
 def _keylike(text: str) -> str:
@@ -187,6 +200,15 @@ def other_language(text: str, allowed: frozenset[str]) -> str:
     several = len(set(words) & _WORDS[best]) >= 2
     enough = several and hits[best] >= 0.18 * len(words) and hits[best] >= 2 * own
     return best if best not in allowed and enough else ""
+
+
+def may_be_in(text: str, language: str) -> bool:
+    """Whether a text may be in a language, by its English name; also where that cannot be told."""
+    seen = other_language(text, frozenset())
+    of_script = any(language in name for name, _, _ in _SCRIPTS)
+    if not seen:
+        return not of_script
+    return language == seen or (language not in _WORDS and (seen not in _WORDS or not of_script))
 
 
 def cut_off(answer: str, examples: Sequence[str], allowed: frozenset[str]) -> bool:

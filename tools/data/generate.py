@@ -7,6 +7,7 @@ Near misses and ordinary prompts are answered by the base as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -19,7 +20,9 @@ from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
+from tunesmith.tools.data.held_out import rows_beside
 from tunesmith.tools.data.reader import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import beside_base, measured_base
@@ -35,12 +38,19 @@ from tunesmith.tools.serving.budget import (
 )
 
 PREVIEW_ROWS = 5
-_TOKENS_PER_FACT = 20
-"""Of a message that goes on after a fact."""
+_TOKENS_PER_FACT = 28
+"""Of a message that goes on after a fact, second tries included."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
-_TRIES_PER_ROW, _REQUESTS_PER_ROW = 1.6, 2
-"""A row is written and read, and some are written again."""
+_ROUNDS, _REQUESTS_PER_ROW = 1.15, 2.0
+"""Some rows are written and read again; a row is written and read."""
+_ANSWERS_A_ROW = 3
+"""Of one that a model answers, the best of so many is taken: two where these agree, else four."""
+_REQUESTS_A_NEAR_MISS, _TOKENS_A_NEAR_MISS = 3.2, 25
+"""Edits and their readings, for each that is taken."""
+_SPARE, _SPARE_OF_WRITTEN, _SPARE_OF_COMPOSED = 1.4, 1.2, 1.05
+"""Rows that are written for each that is wanted: of messages, so that the reader's surest can be kept; of those whose
+answer is written, too; of messages that code puts together."""
 _PROMPT_TOKENS = 130
 """Of what a writer or reader is asked, those that no other prompt begins with."""
 
@@ -51,7 +61,19 @@ class GenerateRequest(Request):
     behaviour: Annotated[str, local_path("demo")] = Field(
         default="demo", min_length=1, description="'demo', a behaviour.yaml, or the folder that holds one."
     )
-    rows: int = Field(default=600, ge=1, le=100_000, description="Rows of the behaviour.")
+    rows: int = Field(
+        default=600,
+        ge=0,
+        le=100_000,
+        description="Rows of the behaviour, to be trained on; 0: the run's own stay, and only the ordinary ones beside "
+        "them are made.",
+    )
+    held_out: int = Field(
+        default=0,
+        ge=0,
+        le=5_000,
+        description="Test cases that critique will take out of the rows: so many more are made.",
+    )
     near_miss_rows: int = Field(
         default=80, ge=0, le=10_000, description="Messages that look alike, answered by the base as ever."
     )
@@ -117,42 +139,88 @@ class GenerateContext:
     rehearsal: int
     """Prompts that there are for rehearsal."""
     tokens: int
-    """That a row takes to write and to read back."""
+    """That a row takes to write and to read back, of those that are generated."""
     way: tuple[str, ...]
     """How rows come about, in words."""
     always: bool = False
     """Whether the behaviour applies to every message."""
+    spare: float = 1.0
+    """Rows that are written for each that is wanted."""
+    requests: float = _REQUESTS_PER_ROW
+    """For a row that is written."""
+
+
+def spare_of(spec: Spec) -> float:
+    """How many rows are written for each that is wanted."""
+    form = form_of(spec)
+    if spec.seeded or form.of_records:
+        return _SPARE_OF_COMPOSED
+    return _SPARE if form.composed else _SPARE_OF_WRITTEN
+
+
+def rows_wanted(request: GenerateRequest) -> int:
+    """Rows of the behaviour that are to be good: those to be trained on, and what test cases take with them."""
+    if not request.rows:
+        return 0
+    return min(PREVIEW_ROWS, request.rows) if request.preview else request.rows + rows_beside(request.held_out)
+
+
+def rows_written(request: GenerateRequest, spare: float) -> int:
+    """Rows of the behaviour that are written."""
+    return math.ceil(rows_wanted(request) * (1 if request.preview else spare))
+
+
+def near_misses_wanted(request: GenerateRequest) -> int:
+    """Near misses to be made; half as many as there are test cases become cases too."""
+    return 0 if request.preview or not request.near_miss_rows else request.near_miss_rows + request.held_out // 2
 
 
 def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     """Read the behaviour's spec and count its rehearsal prompts, so that a broken one is refused before the start."""
     spec = load_behaviour(request.behaviour)
     rehearsal = load_rehearsal(request.behaviour)
+    if not request.rows and (request.preview or not request.near_miss_rows + request.rehearsal_rows):
+        raise BadInput(
+            f"rows=0 leaves nothing to {'look at' if request.preview else 'make'}; ask for rows of some kind"
+        )
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
-    longest = max(len(example.prompt) for example in spec.examples)
-    tokens = _TOKENS_PER_FACT if spec.seeded else _TOKENS_AROUND + longest // 4
-    tokens += spec.max_tokens // 2 if spec.answer.form == "written" or reads_whole(spec) else 0
-    tokens += spec.max_tokens // 4 if spec.answer.form == "written" else 0  # half of them are solved a second time
-    return GenerateContext(spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, _way(spec), spec.always)
+    way, (requests, tokens) = _way(spec), _cost(spec)
+    return GenerateContext(
+        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.every_message, spare_of(spec), requests
+    )
+
+
+def _cost(spec: Spec) -> tuple[float, int]:
+    """Requests for a row that is written, and the tokens that are generated for it."""
+    if spec.seeded:
+        return _REQUESTS_PER_ROW, _TOKENS_PER_FACT
+    longest, labels = max(len(example.prompt) for example in spec.examples), sum(label.shown for label in spec.labels)
+    requests, tokens = 2.0 + labels + reads_whole(spec), _TOKENS_AROUND + longest // 4 + 2 * labels
+    if not form_of(spec).composed:
+        return requests + _ANSWERS_A_ROW, tokens + _ANSWERS_A_ROW * spec.max_tokens // 2
+    return requests, tokens + (spec.max_tokens // 2 if reads_whole(spec) else 0)
 
 
 def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
     """As many rows as are asked for; a preview leaves none."""
     if request.preview:
         return None
-    rows = request.rows + request.near_miss_rows + request.rehearsal_rows
-    return expected("rows", rows=rows, behaviour=request.behaviour)
+    ordinary, before = near_misses_wanted(request) + request.rehearsal_rows, artifacts.get("rows")
+    if before is not None and not rows_wanted(request):
+        return expected("rows", **{**before.meta, "rows": ordinary + int(before.meta["rows"])})
+    rows = rows_written(request, _SPARE) + ordinary
+    return expected("rows", rows=rows, asked=request.rows, ordinary=ordinary, behaviour=request.behaviour)
 
 
 def _way(spec: Spec) -> tuple[str, ...]:
     """How rows come about, in words; what stands in place of {writer} is the model's name."""
     names = ", ".join(a.name for a in spec.attributes) or "nothing"
     drawn = f"draw what each row is about ({names}) from the behaviour's spec (sha256 {spec.sha256[:12]})"
-    form = spec.answer.form
+    form = form_of(spec)
     composed = f"{{writer}} answers each message, held to {len(spec.rules)} rules"
     composed += "; a second time where answers are values: only what both agree on may become a test case"
-    if form != "written":
+    if form.composed:
         composed = f"code composes each answer ({form}) from what was drawn"
     return drawn, "{writer} writes each message, then reads it back without knowing what was drawn", composed
 
@@ -164,8 +232,8 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     measured = measured_base(facts)
     writer, bench = teacher or measured, bench_of(facts.artifacts)
     need_vllm(facts)
-    rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
-    ordinary = 0 if request.preview else request.near_miss_rows + min(request.rehearsal_rows, context.rehearsal)
+    rows = rows_written(request, context.spare)
+    ordinary = 0 if request.preview else near_misses_wanted(request) + min(request.rehearsal_rows, context.rehearsal)
     price = estimate(
         "generate",
         facts,
@@ -178,26 +246,23 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     lacks, beside = lacks_memory(price, facts.machine), measured if teacher else None
     fitting = bases_served(facts, beside, context_tokens=bench.context_tokens) if lacks else ()
     name = f"the {request.writer} ({writer.meta['name']})"
-    count = f"{rows} rows of {context.name}"
+    before = facts.artifacts.get("rows")
     return Plan(
         stage="generate",
         run=facts.run,
-        summary=f"a preview: write {count}"
-        if request.preview
-        else f"write {count}, {ordinary} ordinary ones beside them",
+        summary=_summary(request, context, rows, ordinary),
         steps=(
             *bench.steps,
-            *(step.replace("{writer}", name) for step in context.way),
-            f"in at most {request.tries} tries each; a row where reading and drawing differ is dropped with both",
+            *(_written_steps(request, context, name, rows) if rows else ()),
             f"the base answers {ordinary} near misses and ordinary prompts "
             f"(sha256 {context.pins['rehearsal prompts'][:12]}), greedy",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured)),
+        inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured), rows=None if request.rows else before),
         pins={**context.pins, **bench.pins},
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),
-        replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.preview else (),
+        replaces=_replaced(request, before) if before else (),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
         notes=(
@@ -205,6 +270,29 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
             *((_THINKS_NOTE,) if bench.thinking == "on" and not teacher else ()),
         ),
     )
+
+
+def _summary(request: GenerateRequest, context: GenerateContext, rows: int, ordinary: int) -> str:
+    if not rows:
+        return f"have the base answer {ordinary} ordinary messages, so that nothing is forgotten; no row is written"
+    count = f"{rows_wanted(request)} rows of {context.name}"
+    return f"a preview: write {count}" if request.preview else f"write {count}, {ordinary} ordinary ones beside them"
+
+
+def _written_steps(request: GenerateRequest, context: GenerateContext, writer: str, rows: int) -> tuple[str, ...]:
+    return (
+        *(step.replace("{writer}", writer) for step in context.way),
+        f"{rows} messages for {rows_wanted(request)} rows, and more for what is lacking; rows are kept by how sure "
+        "their reading is, under what they say where that is not what was drawn",
+    )
+
+
+def _replaced(request: GenerateRequest, before: Artifact) -> tuple[str, ...]:
+    if request.preview:
+        return ()
+    if request.rows:
+        return ("the candidate rows of this run",)
+    return ("the ordinary rows of this run",) if before.meta.get("ordinary") else ()
 
 
 def _seconds(
@@ -218,11 +306,13 @@ def _seconds(
     ordinary: int,
 ) -> Seconds:
     """To have so many rows written and read back, and so many ordinary answers given by the base."""
+    near = near_misses_wanted(request)
+    requests = rows * context.requests * _ROUNDS + near * _REQUESTS_A_NEAR_MISS + ordinary
     written = asking_seconds(
         facts,
         teacher or measured,
-        answers=rows * _REQUESTS_PER_ROW,
-        answer_tokens=context.tokens * _TRIES_PER_ROW / _REQUESTS_PER_ROW,
+        answers=requests,
+        answer_tokens=(rows * context.tokens * _ROUNDS + near * _TOKENS_A_NEAR_MISS) / requests,
         prompt_tokens=_PROMPT_TOKENS,
         at_once=request.concurrency,
     )
@@ -254,6 +344,6 @@ STAGE = Stage(
     expected_artifact,
     settable=("rows", "writer"),
     spends=True,
-    lasting=("behaviour", "writer", "rehearsal_rows", "temperature"),
+    lasting=("behaviour", "writer", "held_out", "rehearsal_rows", "temperature"),
     headline=("rows", "rehearsal_rows", "first_try", "tokens_per_second"),
 )

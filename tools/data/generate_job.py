@@ -10,20 +10,36 @@ import json
 import random
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.job import Job
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.answers import solved_twice, write_answers
+from tunesmith.tools.data.answers import write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.example_values import Shown, shown_pieces
-from tunesmith.tools.data.generate import PREVIEW_ROWS, GenerateRequest, GenerateResult
-from tunesmith.tools.data.pools import near_misses
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
+from tunesmith.tools.data.generate import (
+    PREVIEW_ROWS,
+    GenerateRequest,
+    GenerateResult,
+    near_misses_wanted,
+    rows_wanted,
+    rows_written,
+    spare_of,
+)
+from tunesmith.tools.data.held_out import text_of
+from tunesmith.tools.data.lists import Lists
+from tunesmith.tools.data.near_misses import near_misses
 from tunesmith.tools.data.reader import Reader
-from tunesmith.tools.data.row_file import write_rows
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.row_judge import RowJudge
+from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
@@ -33,6 +49,9 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.serving.thoughts import without_thought
+
+_PROMPTS_AT_ONCE = 16
+"""Ordinary prompts that are read together, at least."""
 
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
@@ -48,6 +67,8 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
         job.agreed(name, sha256)
     bench = bench_at_work(job)
     made = _Making(job, spec, tally, rehearsal, bench)
+    made.keep_rows()
+    made.take_examples()
     if teacher:
         with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
             made.written_by(server)
@@ -68,12 +89,21 @@ class _Making:
     ) -> None:
         self.job, self.spec, self.tally, self.bench = job, spec, tally, bench
         request = job.request
-        self.rows = min(PREVIEW_ROWS, request.rows) if request.preview else request.rows
-        self.near_count = 0 if request.preview else request.near_miss_rows
+        self.preview, self.rows = request.preview, rows_wanted(request)
+        self.near_count = near_misses_wanted(request)
         self.rehearsal_count = 0 if request.preview else request.rehearsal_rows
         self.stored = {row.row_id for row in job.store.rows(job.step.id)}
         self.ordinary = rehearsal
         self.decided = job.dir / "ordinary.json"
+
+    def keep_rows(self) -> None:
+        """Where none is written, the run's rows stay, but for its ordinary ones, which are made anew."""
+        if self.rows or "rows" not in self.job.inputs:
+            return
+        rows = read_rows(self.job.verified("rows").path / "rows.jsonl")
+        rows = [row for row in rows if row.origin not in ORDINARY and row.row_id not in self.stored]
+        self.stored |= {row.row_id for row in rows}
+        self.job.store.add_rows(self.job.run, self.job.step.id, rows)
 
     @property
     def needs_base(self) -> bool:
@@ -84,42 +114,73 @@ class _Making:
         """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
         request, spec = self.job.request, self.spec
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
-        pieces, fillers = shown_pieces(spec) if spec.answer.form == "lines" else ([], [])
+        pieces, fillers = shown_pieces(spec) if form_of(spec).of_records else ([], [])
         shots = [*pieces, *(Shown(text, {}) for text in fillers)]
-        reader = Reader(spec, log, self.ordinary, request.seed, shots)
+        # Where no row is written none is read back, and the reader has only to tell what is of the kind.
+        read = spec if self.rows else spec.model_copy(update={"attributes": (), "answer": Answer()})
+        reader = Reader(read, log, self.ordinary, request.seed, shots)
         self.job.log(f"the reader: {reader.trust}")
-        composed = spec.answer.form != "written"
-        synthesis = Synthesis(
-            spec, log, self.rows, request.seed, request.temperature, request.tries, reader,
-            keep=self._store if composed else lambda written: None,
-        )  # fmt: skip
-        written = synthesis.write()
-        if not composed:
-            answered = write_answers(spec, log, written, request.temperature, request.tries)
-            agreed = solved_twice(spec, log, answered)
-            for one in answered:
-                self._store(one, agreed.get(one.drawn.row_id))
-        if self.rows and not self.job.store.rows(self.job.step.id):
-            raise StepFailed(f"none of {self.rows} rows was written; the server's log is {server.log}")
+        if self.rows:
+            self._write(log, reader)
         atomic_write(
             self.job.dir / "reader.json",
             json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
         )
-        near = near_misses(spec, log, self.near_count, request.seed, reader.not_of_kind) if self.near_count else []
-        ordinary = reader.not_of_kind(self.ordinary) if self.rehearsal_count else []
+        near = near_misses(spec, log, self.near_count, request.seed, self._kept_messages(), reader.other_kinds)
+        ordinary = self._ordinary(reader)
         atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
+
+    def _write(self, log: AnswerLog, reader: Reader) -> None:
+        request, spec = self.job.request, self.spec
+        composed = form_of(spec).composed
+        synthesis = (Lists if form_of(spec).of_records else Synthesis)(
+            spec, log, rows_written(request, spare_of(spec)), request.seed, request.temperature, request.tries, reader,
+            wanted=self.rows, keep=self._store if composed else lambda written: None,
+        )  # fmt: skip
+        written = synthesis.write()
+        if not composed:
+            judge = RowJudge(spec, log, [], name=log.model, wrote_the_rows=True)
+            likely = judge.likely if judge.worth.counted else None
+            for one in write_answers(spec, log, written, request.temperature, likely):
+                self._store(one)
+        if not written:
+            raise StepFailed(f"none of {self.rows} rows was written; the server's log is {log.server.log}")
+
+    def _kept_messages(self) -> list[str]:
+        """The messages of rows that nothing is wrong with, as far as is known: written here, or a person's."""
+        rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
+        return [text_of(self.spec, r) for r in rows if r.origin not in ORDINARY and not r.attributes.problem]
+
+    def _ordinary(self, reader: Reader) -> list[str]:
+        """As many ordinary prompts as are wanted that are not of the behaviour's own kind."""
+        left = random.Random(self.job.request.seed).sample(self.ordinary, len(self.ordinary))
+        chosen: list[str] = []
+        while left and len(chosen) < self.rehearsal_count:
+            count = max(_PROMPTS_AT_ONCE, self.rehearsal_count - len(chosen))
+            some, left = left[:count], left[count:]
+            chosen += reader.not_of_kind(some)
+        return chosen[: self.rehearsal_count]
+
+    def take_examples(self) -> None:
+        """The user's examples as rows, where there are so many that others of them are blind cases."""
+        for number, example in enumerate(self.spec.examples if self.spec.blind_sha256 and not self.preview else ()):
+            row_id = f"e{number:04d}"
+            if row_id not in self.stored:
+                system = [{"role": "system", "content": example.system}] if example.system else []
+                prompt = [*(system or self._system(row_id, number)), *self.spec.turns(example.prompt)]
+                attributes = RowAttributes(text=example.prompt, tools=example.tools or self.spec.tools)
+                self._add(TrainingRow(row_id, EXAMPLE, prompt, [form_of(self.spec).turn(example.answer)], attributes))
 
     def answered_by(self, server: servers.Server) -> None:
         """What the base answers in its own way, greedy: near misses and rehearsal, both held by the KL term."""
         decided = json.loads(self.decided.read_text())
-        chosen = random.Random(self.job.request.seed).sample(decided["ordinary"], len(decided["ordinary"]))
-        prompts = {f"n{n:04d}": text for n, text in enumerate(decided["near"][: self.near_count])}
-        prompts |= {f"r{n:04d}": text for n, text in enumerate(chosen[: self.rehearsal_count])}
+        prompts = {f"n{n:04d}": text for n, text in enumerate(decided["near"])}
+        prompts |= {f"r{n:04d}": text for n, text in enumerate(decided["ordinary"])}
         log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
         tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens
         requests = [
-            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens)
+            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens, tools=self._tools(row_id))
             for row_id, text in prompts.items()
         ]
 
@@ -130,10 +191,15 @@ class _Making:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"
                 prompt = [*systems[response.id], _user(prompts[response.id])]
                 answer = [{"role": "assistant", "content": response.text.strip()}]
-                attributes = {"finish_reason": response.finish_reason}
+                tools = self._tools(response.id)
+                attributes = RowAttributes(finish_reason=response.finish_reason, tools=tools)
                 self._add(TrainingRow(response.id, origin, prompt, answer, attributes))
 
         log.ask(requests, "answering ordinary prompts", keep)
+
+    def _tools(self, identity: str) -> tuple[dict[str, JsonValue], ...]:
+        """What is offered with an ordinary message: with a look-alike the behaviour's tools, which it leaves alone."""
+        return self.spec.tools if identity.startswith("n") else ()
 
     def _system(self, identity: str, number: int) -> list[dict[str, str]]:
         """The system prompt that a row is seen under: none, or those of the spec in turn."""
@@ -141,24 +207,26 @@ class _Making:
             return []
         return [{"role": "system", "content": in_turn(self.spec.system_prompts, "system", number)}]
 
-    def _store(self, written: Written, agreed: bool | None = None) -> None:
+    def _store(self, written: Written) -> None:
         row_id = written.drawn.row_id
         if row_id in self.stored:
             return
-        record: dict[str, object] = {
-            "text": written.message,
-            "attempt": written.attempt,
-            "problem": written.problem,
-            "read": [[one.attribute, one.drawn, one.read] for one in written.read],
-            "finish_reason": written.finish_reason,
-        }
-        if agreed is not None:
-            record["agreed"] = agreed  # with a second solution: such an answer may become a case
-        if written.of_kind is not None:
-            record["of_kind"] = round(written.of_kind, 4)
-        prompt = [*self._system(row_id, int(row_id[1:])), _user(self.spec.render(written.message))]
-        answer = [{"role": "assistant", "content": written.answer}]
-        self._add(TrainingRow(row_id, "generated", prompt, answer, {**written.drawn.as_dict(), **record}))
+        attributes = RowAttributes(
+            draw=written.drawn,
+            text=written.message,
+            attempt=written.attempt,
+            problem=written.problem,
+            read=tuple((one.attribute, one.drawn, one.read) for one in written.read),
+            margin=written.margin,
+            relabelled=tuple((name, str(value)) for name, value in written.relabelled.items()),
+            finish_reason=written.finish_reason,
+            agreed=written.agreed,  # with other answers: such a one may become a case
+            of_kind=None if written.of_kind is None else round(written.of_kind, 4),
+            tools=self.spec.tools,
+        )
+        prompt = [*self._system(row_id, int(row_id[1:])), *self.spec.turns(written.message)]
+        answer = [form_of(self.spec).turn(written.answer)]
+        self._add(TrainingRow(row_id, "generated", prompt, answer, attributes))
 
     def _add(self, row: TrainingRow) -> None:
         self.stored.add(row.row_id)
@@ -175,15 +243,18 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     atomic_write(folder / "reader.json", (job.dir / "reader.json").read_bytes())
     writer = job.inputs[job.request.writer]  # a base by its own digest, whichever weights of it answered
     meta = {"rows": len(rows), "behaviour": job.request.behaviour, "behaviour_sha256": spec.sha256}
+    meta |= {"asked": job.request.rows, "ordinary": sum(row.origin in ORDINARY for row in rows)}
     meta |= {"writer": writer.meta["name"], "writer_sha256": writer.sha256}
     meta["unverified"] = json.loads((job.dir / "reader.json").read_text())["unverified"]
+    if not job.request.rows and "rows" in job.inputs:
+        meta |= {name: value for name, value in job.inputs["rows"].meta.items() if name != "rows"}
     return job.publish("rows-preview" if job.request.preview else "rows", folder, meta=meta)
 
 
 def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
-    texts = [row for row in rows if row.origin == "generated"]
+    texts = [row for row in rows if row.origin == "generated"] if job.request.rows else []
     reader = json.loads((job.dir / "reader.json").read_text())
-    good = [row for row in texts if not row.attributes["problem"]]
+    good = [row for row in texts if not row.attributes.problem]
     return GenerateResult(
         artifact=artifact.id,
         path=str(artifact.path),
@@ -191,11 +262,11 @@ def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Ar
         near_miss_rows=sum(row.origin == "near_miss" for row in rows),
         rehearsal_rows=sum(row.origin == "rehearsal" for row in rows),
         agreed=len(good),
-        first_try=sum(row.attributes["attempt"] == 1 for row in good),
+        first_try=sum(row.attributes.attempt == 1 for row in good),
         reader=reader["trust"],
         read=reader["read"],
         unverified=tuple(reader["unverified"]),
-        sample=tuple(f"{row.attributes['text']} => {row.completion[0]['content']}" for row in good[:PREVIEW_ROWS]),
+        sample=tuple(f"{row.attributes.text} => {row.answer}" for row in good[:PREVIEW_ROWS]),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,

@@ -9,23 +9,25 @@ with it: a cluster is held out whole. What it says is in the suite alone: no vie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.draw import draw_of
-from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.conversation import takes_turns
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
+from tunesmith.tools.data.own_cases import Alike, groups_of, levels, pool_of, shown_rows
+from tunesmith.tools.data.own_rows import is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
 
 KIND = "held out"
-HIDDEN = "hidden"
-"""Attribute of a row that is a blind case, or gives one away: what it says is shown by no view of rows."""
 _GOLD_SHARE, _GOLD_LEAST = 0.2, 10
 """Of the behaviour's kept rows, so many marks become cases where no number was asked for, ten at the least; the others
 train."""
@@ -33,6 +35,20 @@ _GROUP_MOST = 4
 """Rows that answer one value; of more, others are asked first."""
 _NEAR_SHARE = 0.34
 """Of the near misses, so many at most."""
+_LOST_SHARE = 0.25
+"""Of a person's rows, so many at most are left out for being like a case."""
+_TOO_ALIKE = (
+    "your messages are so alike that some of those trained on are nearly blind cases: what the verdict says of new "
+    "messages may be too good; messages of other kinds among your rows would tell"
+)
+
+_ROWS_A_CASE = 1.6
+"""Rows that a case costs: itself, and what is like it."""
+
+
+def rows_beside(cases: int) -> int:
+    """Rows that so many test cases take out of training."""
+    return math.ceil(_ROWS_A_CASE * cases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,8 @@ class HeldOut:
     near_misses: tuple[str, ...] = ()
     gate: LeakGate | None = None
     """Tells what is like one of the cases."""
+    note: str = ""
+    """What is to be known of them."""
 
     def like_a_case(self, spec: Spec, row: TrainingRow) -> bool:
         """Whether a row of the behaviour gives one of the cases away."""
@@ -67,71 +85,126 @@ def hold_out(
     Where the written answers are not `known` to be right, only what a person marked or brought becomes a case of the
     target.
     """
-    own = sorted((row for row in rows if row.kept and _can_be_asked(row)), key=_drawn)
+    own = sorted((row for row in rows if row.kept and can_be_asked(spec, row)), key=_drawn)
     near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
+    near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
     marked = {normal(case.prompt, digits_count=True) for case in gold}
     others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
     others = [row for row in others if known or row.origin != "generated"]
-    chosen = _whole_groups(spec, others, max(0, count - len(gold)))
-    near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
+    wanted, shown = max(0, count - len(gold)), shown_rows(spec, others)
+    candidates = _Candidates(gold, pool_of(others, shown, wanted), shown, wanted, near)
+    usual, *narrower = levels(threshold)
+    held = _held(spec, rows, candidates, usual)
+    for alike in narrower:
+        if _lost(rows, held) <= _LOST_SHARE * sum(map(is_persons, own)):
+            break
+        held = replace(_held(spec, rows, candidates, alike), note=_TOO_ALIKE)
+    return held
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """What cases are made of: marks, `count` rows of a pool but for those `shown` to somebody, and near misses."""
+
+    gold: Sequence[KnownCase]
+    pool: Sequence[TrainingRow]
+    shown: Collection[str]
+    count: int
+    near: Sequence[TrainingRow]
+
+
+def _held(spec: Spec, rows: Sequence[TrainingRow], candidates: _Candidates, alike: Alike) -> HeldOut:
+    """The cases, and the rows without them and whatever is like one of them."""
+    gold, pool, near = candidates.gold, candidates.pool, candidates.near
+    groups = _groups(spec, pool, alike)
+    shown_groups = {groups.get(identity, identity) for identity in candidates.shown}
+    unseen = [row for row in pool if groups.get(row.row_id, row.row_id) not in shown_groups]
+    chosen = _whole_groups(unseen, groups, candidates.count)
     if not (gold or chosen or near):
         return HeldOut(list(rows))
     cases = [_case(spec, f"{spec.name}-gold-{n:02d}", one.prompt) for n, one in enumerate(gold, 1)]
     cases += [_case(spec, row.row_id, text_of(spec, row)) for row in (*chosen, *near)]
-    gate, ids = LeakGate(cases, spec.slot, threshold), {row.row_id for row in (*chosen, *near)}
+    ids = {row.row_id for row in (*chosen, *near)}
+    gate = LeakGate(cases, spec.slot, alike.score)
+    same = {normal(str(case.vars[spec.slot]), digits_count=True) for case in cases}
     shown = {value: row.row_id for row in chosen for value in _answered_values(spec, row)}
+
+    def why(row: TrainingRow) -> str:
+        text = text_of(spec, row)
+        if not alike.runs_count and is_persons(row):
+            return "the same message as a blind case" if normal(text, digits_count=True) in same else ""
+        digits_count = row.origin in ORDINARY or (alike.digits_count and is_persons(row))
+        return str(gate.check(row.row_id, [text], digits_count=digits_count) or "")
+
     return HeldOut(
-        [_without_cases(spec, row, ids, gate, shown) for row in rows],
-        known=(*gold, *_as_cases(spec, chosen)),
+        [_without_cases(spec, row, ids, why, shown) for row in rows],
+        known=(*gold, *_as_cases(spec, chosen, groups)),
         near_misses=tuple(text_of(spec, row) for row in near),
         gate=gate,
     )
 
 
-def _whole_groups(spec: Spec, rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
-    """`count` rows, where they can be had as whole groups of rows that answer the same value: none of it is trained on.
+def _lost(rows: Sequence[TrainingRow], held: HeldOut) -> int:
+    """A person's rows that are neither trained on nor asked."""
+    gone = sum(is_persons(row) and row.kept and after.dropped for row, after in zip(rows, held.rows, strict=True))
+    return gone - len(held.of("own"))
+
+
+def _groups(spec: Spec, rows: Sequence[TrainingRow], alike: Alike) -> dict[str, str]:
+    """Row → what it has in common with others: the value that it answers, or of a person's row that it is like them."""
+    persons = [row for row in rows if is_persons(row)]
+    first = groups_of([text_of(spec, row) for row in persons], alike)
+    groups = {row.row_id: persons[place].row_id for row, place in zip(persons, first, strict=True)}
+    for row in rows:
+        if values := sorted(_answered_values(spec, row)):
+            groups[row.row_id] = values[0]
+    return groups
+
+
+def _whole_groups(rows: Sequence[TrainingRow], groups: Mapping[str, str], count: int) -> list[TrainingRow]:
+    """`count` rows, where they can be had as whole groups: none of a group is trained on then.
 
     Large groups come last, for they would leave too little to train on.
     """
-    groups: dict[str, list[TrainingRow]] = {}
+    together: dict[str, list[TrainingRow]] = {}
     for row in rows:
-        values = sorted(_answered_values(spec, row))
-        groups.setdefault(values[0] if values else row.row_id, []).append(row)
-    small = [group for group in groups.values() if len(group) <= _GROUP_MOST]
-    large = [group for group in groups.values() if len(group) > _GROUP_MOST]
+        together.setdefault(groups.get(row.row_id, row.row_id), []).append(row)
+    small = [group for group in together.values() if len(group) <= _GROUP_MOST]
+    large = [group for group in together.values() if len(group) > _GROUP_MOST]
     return [row for group in (*small, *large) for row in group][:count]
 
 
 def _answered_values(spec: Spec, row: TrainingRow) -> set[str]:
     """What a row's answer copies from its message or says of it: whoever saw it in training knows it by heart."""
-    drawn = draw_of(row)
+    drawn = row.attributes.draw
     if drawn is None or spec.seeded:
         return set()
-    names = [a.name for a in spec.attributes if a.shown and a.kind in ("copied", "text")]
-    return {normal(value) for record in drawn.records for name in names if (value := record.get(name))}
+    open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record) if a.shown]
+    return {normal(value) for a, value in open_ if a.kind in ("copied", "text") and value}
 
 
-def _as_cases(spec: Spec, rows: Sequence[TrainingRow]) -> list[KnownCase]:
-    """Rows as cases; those that share what they were made from are one cluster."""
-    seeds = _seed_rows(spec, rows)
+def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]) -> list[KnownCase]:
+    """Rows as cases; those that share what they were made from, or are alike, are one cluster."""
+    seeds = _seed_rows(spec, rows, groups)
     made = []
     for row in rows:
         own = row.origin != "generated"
-        known = own or spec.answer.form != "written" or row.attributes.get("agreed") is True
+        known = own or form_of(spec).composed or row.attributes.agreed is True
         by, at = (account(), now()) if own else ("", "")
-        answer = answer_of_row(row) if known else ""
-        made.append(KnownCase(text_of(spec, row), answer, "own" if own else "written", by, at, seeds[row.row_id]))
+        answer = row.answer if known else ""
+        source = "own" if own else "written"
+        made.append(KnownCase(text_of(spec, row), answer, source, by, at, _system_of(row), seeds[row.row_id]))
     return made
 
 
-def _seed_rows(spec: Spec, rows: Sequence[TrainingRow]) -> dict[str, str]:
+def _seed_rows(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]) -> dict[str, str]:
     """Row → the first row that it shares a request, a fact or a drawn open value with, directly or through others."""
     seeds: dict[str, str] = {}
     owner: dict[str, str] = {}
     for row in rows:
         seeds[row.row_id] = row.row_id
-        for source in _made_from(spec, row):
+        for source in _made_from(spec, row) or {f"group {groups.get(row.row_id, row.row_id)}"}:
             other, own = seeds[owner.setdefault(source, row.row_id)], seeds[row.row_id]
             if other != own:
                 seeds |= {name: other for name, seed in seeds.items() if seed == own}
@@ -139,32 +212,33 @@ def _seed_rows(spec: Spec, rows: Sequence[TrainingRow]) -> dict[str, str]:
 
 
 def _made_from(spec: Spec, row: TrainingRow) -> set[str]:
-    if (drawn := draw_of(row)) is None:
+    if (drawn := row.attributes.draw) is None:
         return set()
-    open_ = [a.name for a in spec.attributes if a.kind in ("copied", "text")]
+    open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record)]
     values = {
-        f"value {normal(value, digits_count=True)}"
-        for record in drawn.records
-        for n in open_
-        if (value := record.get(n))
+        f"value {normal(value, digits_count=True)}" for a, value in open_ if a.kind in ("copied", "text") and value
     }
     return values | {f"{name} {told}" for name in ("fact", "request") if (told := drawn.told.get(name))}
 
 
-def _can_be_asked(row: TrainingRow) -> bool:
-    """Whether a row of the behaviour is one message and one answer, as a case is."""
-    plain = len(row.prompt) == 1 and len(row.completion) == 1 and not row.attributes.get("tools")
-    return plain and row.origin not in ORDINARY
+def can_be_asked(spec: Spec, row: TrainingRow) -> bool:
+    """Whether a row of the behaviour is what a case of it is: its message, or conversation, and one answer."""
+    turns = row.prompt[bool(_system_of(row)) :]
+    fits = takes_turns(turns) and (spec.conversation or len(turns) == 1) and len(row.completion) == 1
+    same_tools = list(row.attributes.tools) == list(spec.tools)
+    known = not _system_of(row) or _system_of(row) in spec.system_prompts
+    return fits and same_tools and known and row.origin not in (*ORDINARY, EXAMPLE)
+
+
+def _system_of(row: TrainingRow) -> str:
+    """The system prompt that a row is seen under; empty: none."""
+    first = row.prompt[0] if row.prompt else {}
+    return str(first.get("content") or "") if first.get("role") == "system" else ""
 
 
 def text_of(spec: Spec, row: TrainingRow) -> str:
     """A row's own text: what the behaviour's prompt is around, or the whole prompt of an ordinary row."""
-    return spec.text_of(str(row.prompt[-1].get("content") or ""))
-
-
-def answer_of_row(row: TrainingRow) -> str:
-    """What the row answers last."""
-    return str(row.completion[-1].get("content") or "")
+    return spec.text_of(row.prompt)
 
 
 def _gold(spec: Spec, marks: Sequence[Mark], most: int) -> list[KnownCase]:
@@ -188,7 +262,7 @@ def _case(spec: Spec, identity: str, text: str) -> Case:
 
 
 def _without_cases(
-    spec: Spec, row: TrainingRow, ids: set[str], gate: LeakGate, shown: Mapping[str, str]
+    spec: Spec, row: TrainingRow, ids: set[str], why: Callable[[TrainingRow], str], shown: Mapping[str, str]
 ) -> TrainingRow:
     if not row.kept:
         return row
@@ -196,18 +270,18 @@ def _without_cases(
         return hidden(row, Verdict(KIND, "a case of its own"))
     if same := next((value for value in sorted(_answered_values(spec, row)) if value in shown), ""):
         return hidden(row, Verdict(KIND, f"answers the same value as case {shown[same]}"))
-    pair = gate.check(row.row_id, [text_of(spec, row)], digits_count=row.origin in ORDINARY)
-    return hidden(row, Verdict(KIND, str(pair))) if pair else row
+    like = why(row)
+    return hidden(row, Verdict(KIND, like)) if like else row
 
 
 def hidden(row: TrainingRow, verdict: Verdict) -> TrainingRow:
     """A dropped row that no view shows."""
-    return replace(row, verdict=verdict, attributes={**row.attributes, HIDDEN: True})
+    return replace(row, verdict=verdict, attributes=replace(row.attributes, hidden=True))
 
 
 def masked(row: TrainingRow) -> TrainingRow:
     """The row without its texts where they are a blind case's."""
-    if not row.attributes.get(HIDDEN):
+    if not row.attributes.hidden:
         return row
     turns = [[{**turn, "content": "(a blind case)"} for turn in turns] for turns in (row.prompt, row.completion)]
     return replace(row, prompt=turns[0], completion=turns[1])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.import_text import Unreadable, strict_json
 
 Message = dict[str, Any]
@@ -37,7 +38,8 @@ ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "ins
 """Names of columns that hold a message, the likeliest first."""
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
 _NAMED = ("system", "system_prompt")
-_SHOWN = 3
+SHOWN = 3
+"""Records that a plan shows as they would be taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None
         reason = f"no columns for a message and its answer among {', '.join(columns[:12])}"
         return Inspection("INCOMPATIBLE", "", {}, (Problem(1, reason),), len(records), columns=columns)
     rows, problems = convert(records, name or "mapping", chosen)
-    shown = tuple(_shown(row) for row in rows[:_SHOWN])
+    shown = tuple(_shown(row) for row in rows[:SHOWN])
     if not rows:
         return Inspection("INCOMPATIBLE", name, chosen, problems, len(records), columns=columns)
     status: Status = "READY" if name else "NEEDS MAPPING"
@@ -168,7 +170,7 @@ def _mean_length(records: Sequence[Mapping[str, object]], column: str) -> float:
 
 def _messages(
     record: Mapping[str, object], name: str, mapping: Mapping[str, str]
-) -> tuple[list[Message], list[object]]:
+) -> tuple[list[Message], list[dict[str, Any]]]:
     tools = _tools(record)
     if name in ("messages", "tool calls", "sharegpt"):
         column = next((c for c in _LISTS if _listed(record.get(c))), "")
@@ -249,7 +251,7 @@ def _call(call: object, place: int) -> dict[str, object]:
     return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
-def _tools(record: Mapping[str, object]) -> list[object]:
+def _tools(record: Mapping[str, object]) -> list[dict[str, Any]]:
     listed = _listed(record.get("tools", record.get("functions")))
     tools = [tool for tool in listed if isinstance(tool, dict)]
     if len(tools) < len(listed):
@@ -274,7 +276,9 @@ def _text(value: object, column: str, *, empty: bool = False) -> str:
     return text
 
 
-def _row(number: int, record: Mapping[str, object], messages: list[Message], tools: list[object]) -> TrainingRow:
+def _row(
+    number: int, record: Mapping[str, object], messages: list[Message], tools: list[dict[str, Any]]
+) -> TrainingRow:
     first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), None)
     if first is None:
         raise ValueError("there is no answer of the assistant")
@@ -283,7 +287,7 @@ def _row(number: int, record: Mapping[str, object], messages: list[Message], too
     last = max(n for n, message in enumerate(messages) if message["role"] == "assistant")
     given = record.get("id", record.get("row_id"))
     name = "".join(c for c in str(given) if c.isalnum() or c in "-_.")[:60] if isinstance(given, str | int) else ""
-    attributes = {"number": number, **({"tools": tools} if tools else {})}
+    attributes = RowAttributes(number=number, tools=tuple(tools))
     return TrainingRow(name, "imported", messages[:first], messages[first : last + 1], attributes)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from tunesmith.memory.confined import Limits, OverLimits, confined, confined_answer
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.import_columns import column_records, columns_of
 from tunesmith.tools.data.import_formats import Inspection, Problem, convert_one, inspect_records
 from tunesmith.tools.data.import_sources import COLUMNAR
@@ -90,7 +91,7 @@ def rows_of(
                 raise Stopped(values[0])
             if kind == "row":
                 name, prompt, completion, attributes = values
-                yield TrainingRow(name, "imported", prompt, completion, attributes)
+                yield TrainingRow(name, "imported", prompt, completion, RowAttributes.of(attributes))
             else:
                 yield Problem(*values) if kind == "problem" else Taken(*values)
 
@@ -150,7 +151,7 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
         else:
             lines += 1
             taken += _bytes(made)
-            yield "row", made.row_id, made.prompt, made.completion, made.attributes
+            yield "row", made.row_id, made.prompt, made.completion, made.attributes.as_json()
         for what, bytes_, most in (("", read, argument["most_bytes"]), (" of rows", taken, MAX_TAKEN_BYTES)):
             if bytes_ > most:
                 raise BadInput(
@@ -175,4 +176,4 @@ def _records(path: Path) -> Iterator[Record]:
 
 
 def _bytes(row: TrainingRow) -> int:
-    return len(json.dumps([row.prompt, row.completion, row.attributes], ensure_ascii=False))
+    return len(json.dumps([row.prompt, row.completion, row.attributes.as_json()], ensure_ascii=False))

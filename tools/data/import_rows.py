@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -33,9 +35,11 @@ from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
 from tunesmith.tools.data.import_hub import PREFIX, at_commit, digest_of, list_files, parse_source
 from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, Look, inspect_files
+from tunesmith.tools.data.import_sources import Found, find_files
 from tunesmith.tools.data.import_sources import digest_of as digest_of_files
-from tunesmith.tools.data.import_sources import find_files
 
+_TOKENS_PER_BYTE = 0.25
+"""Of a row as JSON, whose names and marks are fewer tokens in a chat."""
 _SECONDS_PER_MB, _BYTES_A_SECOND = 0.15, 2e7
 _LEAST_READ_BYTES, MAX_READ_BYTES = 64 << 20, 4 << 30
 _DECODED_MORE = 8
@@ -116,23 +120,47 @@ def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
         pins["source"] = digest_of(files)
         return ImportContext(str(source), None, pins, sum(file.bytes for file in files))
     path = expanded(request.source)
-    if not is_there(path):
-        raise BadInput(
-            f"there is no {request.source}; name a file or a folder, or a data set of the hub as "
-            f"{PREFIX}owner/name@COMMIT"
-        )
-    found = find_files(path)
+    found = files_of(request.source)
     pins["source"] = digest_of_files(found.files)
-    look = inspect_files(found.files, found.bytes, request.mapping, request.limit)
+    look = look_at(found, request.mapping, request.limit)
     left_out = f"columns that hold no text are not read: {', '.join(look.left_out[:8])}"
     links = f"{found.links_left_out} links in {path} are not followed"
     notes = (*([left_out] if look.left_out else []), *([links] if found.links_left_out else []))
     return ImportContext(path.name, look, pins, notes=notes)
 
 
+def files_of(source: str) -> Found:
+    """The files that a source of this machine names. Raises BadInput."""
+    path = expanded(source)
+    if not is_there(path):
+        raise BadInput(
+            f"there is no {source}; name a file or a folder, or a data set of the hub as {PREFIX}owner/name@COMMIT"
+        )
+    return find_files(path)
+
+
+def look_at(found: Found, mapping: Mapping[str, str], limit: int) -> Look:
+    """What the first records look like; of files that did not change since, what was seen of them. Raises BadInput."""
+    stamps = tuple((file, stat.st_size, stat.st_mtime_ns) for file in found.files for stat in (file.stat(),))
+    return _looked(stamps, found.bytes, tuple(mapping.items()), limit)
+
+
+@lru_cache(maxsize=32)
+def _looked(
+    stamps: tuple[tuple[Path, int, int], ...], bytes_: int, mapping: tuple[tuple[str, str], ...], limit: int
+) -> Look:
+    return inspect_files([file for file, _, _ in stamps], bytes_, dict(mapping), limit)
+
+
 def expected_artifact(request: ImportRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
-    """At most as many rows as are taken."""
-    return expected("rows", rows=min(request.limit, 1000), behaviour=request.behaviour)
+    """As many rows as a file seems to hold, of their length; of a data set that nobody has read, a usual number."""
+    before = artifacts.get("rows") if request.beside else None
+    rows = int(before.meta["rows"]) if before else 0
+    if is_on_hub(request.source):
+        return expected("rows", rows=rows + min(request.limit, 1000), behaviour=request.behaviour)
+    look = look_at(files_of(request.source), request.mapping, request.limit)
+    tokens = round(look.taken_bytes / max(1, look.records) * _TOKENS_PER_BYTE)
+    return expected("rows", rows=rows + look.records, behaviour=request.behaviour, tokens_per_row=tokens)
 
 
 def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
@@ -162,11 +190,11 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
         writes=(f"at most {request.limit:,} candidate rows",),
         replaces=("the candidate rows of this run",) if "rows" in facts.artifacts and not request.beside else (),
         refusals=(
-            *_refusals(inspection, request),
+            *refusals(inspection, request.max_unusable_share),
             *too_much(look),
             *room(price, facts, remedy="a smaller limit"),
         ),
-        questions=_questions(inspection),
+        questions=questions(inspection),
         notes=(*_problems(inspection), *context.notes),
     )
 
@@ -208,14 +236,15 @@ def _told(inspection: Inspection | None, context: ImportContext) -> tuple[str, .
     return (f"{inspection.status}: {kind}, by its first {inspection.checked} records", *shown)
 
 
-def _refusals(inspection: Inspection | None, request: ImportRequest) -> tuple[str, ...]:
+def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[str, ...]:
+    """Why records cannot be taken as they are; empty for what can, and for what nobody has looked at."""
     if inspection is None:
         return ()
     if inspection.status == "READY":
         problems = inspection.problems
         weight = sum(problem.weight for problem in problems)
         lines = inspection.checked - len(problems) + weight
-        wrong = too_many_unusable(weight, lines, request.max_unusable_share, told_problems(problems))
+        wrong = too_many_unusable(weight, lines, max_unusable_share, told_problems(problems))
         return (wrong,) if wrong else ()
     if inspection.status == "NEEDS MAPPING":
         pairs = " ".join(f"{part}={column}" for part, column in inspection.mapping.items())
@@ -228,7 +257,8 @@ def _refusals(inspection: Inspection | None, request: ImportRequest) -> tuple[st
     return (f"INCOMPATIBLE: {len(inspection.problems)} of {inspection.checked} records looked at are no rows; {why}",)
 
 
-def _questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
+def questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
+    """What is asked where columns have to be agreed on."""
     if inspection is None or inspection.status != "NEEDS MAPPING" or not inspection.mapping:
         return ()
     named = " and ".join(f"{column} as {part}" for part, column in inspection.mapping.items())

@@ -59,7 +59,7 @@ def run(job: Job[ImportRequest]) -> ImportResult:
         rows_before=len(before),
         turns=sum(message["role"] == "assistant" for row in rows for message in row.completion),
         with_system=sum(row.prompt[0]["role"] == "system" for row in rows),
-        with_tools=sum("tools" in row.attributes for row in rows),
+        with_tools=sum(bool(row.attributes.tools) for row in rows),
         incompatible=len(problems),
         problems=tuple(f"record {problem.number}: {problem.reason}" for problem in problems[:_PROBLEMS_TOLD]),
     )

@@ -21,6 +21,8 @@ class KnownCase:
     by: str = ""
     at: str = ""
     """When, as ISO 8601 in UTC."""
+    system: str = ""
+    """The system prompt that it is asked under."""
     seed_row: str = ""
     """The first of the rows that share what this one was made from."""
 

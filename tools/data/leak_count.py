@@ -1,6 +1,7 @@
-"""How many rows repeat a case of a suite, counted before critique is priced: a person may then say what to do.
+"""What a person has to decide about a run's rows, counted before critique is priced: rows that repeat a case of a
+suite, and rows of a person's that contradict each other.
 
-The gate itself judges every row again at work. What is counted here is what texts alone say; a paraphrase that only an
+Critique judges every row again at work. What is counted here is what texts alone say; a paraphrase that only an
 embedding model finds is not.
 """
 
@@ -18,6 +19,7 @@ from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.leakage import LeakGate, row_texts
+from tunesmith.tools.data.own_rows import repeats_in
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.spec_suites import HELD_OUT, HELD_OUT_NEAR
 from tunesmith.tools.suites.case import Case
@@ -29,14 +31,33 @@ _MOST_COMPARISONS = 1_000_000
 """Rows times cases that are counted while a person waits for a price."""
 
 
-class Leaks(NamedTuple):
-    """Rows that give a case away, of so many."""
+class Undecided(NamedTuple):
+    """Rows of a run that somebody has to decide about."""
 
-    rows: int
-    of: int
+    leaks: int = 0
+    """Give a case of a suite away."""
+    contradicted: int = 0
+    """Answer a message that another row of the person's answers otherwise."""
+    of: int = 0
 
-    def __str__(self) -> str:
-        return f"{self.rows} of {self.of} rows repeat{'s' if self.rows == 1 else ''} a test case"
+    @property
+    def leaking(self) -> str:
+        """The rows that leak in words; empty where none does."""
+        return f"{self.leaks} of {self.of} rows repeat{_s(self.leaks)} a test case" if self.leaks else ""
+
+    @property
+    def contradicting(self) -> str:
+        """The same of rows that contradict each other."""
+        if not self.contradicted:
+            return ""
+        return f"{self.contradicted} of {self.of} rows answer a message that another row answers otherwise"
+
+
+NOTHING = Undecided()
+
+
+def _s(count: int) -> str:
+    return "s" if count == 1 else ""
 
 
 def held_against(named: Iterable[Case], suite: Artifact | None) -> list[Case]:
@@ -45,14 +66,15 @@ def held_against(named: Iterable[Case], suite: Artifact | None) -> list[Case]:
     return [*named, *(case for case in own if case.suite not in _HELD_OUT_SUITES)]
 
 
-def leaks_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Leaks | None:
-    """The rows of a run that repeat a case of these or of its own suite; None where none does, or nobody counted."""
+def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Undecided:
+    """The rows of a run that repeat a case of these or of its own suite, and that contradict each other; as far as
+    they can be counted while a person waits."""
     rows = inputs.made("rows")
     if rows is None:
-        return None
+        return NOTHING
     cases = held_against(named, inputs.made("suite"))
-    if not cases or len(cases) * int(rows.meta["rows"]) > _MOST_COMPARISONS:
-        return None
+    if len(cases) * int(rows.meta["rows"]) > _MOST_COMPARISONS:
+        cases = []
     argument = {
         "rows": str(rows.path / "rows.jsonl"),
         "behaviour": str(rows.meta["behaviour"]),
@@ -60,18 +82,17 @@ def leaks_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Leaks |
         "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
     }
     try:
-        count, of = confined_answer(counted, argument, "the rows", _LIMITS)
+        return Undecided(*confined_answer(counted, argument, "the rows", _LIMITS))
     except (BadInput, OverLimits):  # critique itself says what is wrong with them
-        return None
-    return Leaks(count, of) if count else None
+        return NOTHING
 
 
-def counted(argument: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    """The child's side: how many rows the gate stops by their texts, and of how many."""
+def counted(argument: Mapping[str, Any]) -> Iterator[Undecided]:
+    """The child's side."""
     rows = read_rows(Path(argument["rows"]))
     spec = behaviour_of_rows(argument["behaviour"], rows)
     gate = LeakGate(map(Case.model_validate, argument["cases"]), spec.slot, argument["threshold"])
     stopped = (
         gate.check(row.row_id, row_texts(row, text_of(spec, row)), digits_count=row.origin in ORDINARY) for row in rows
     )
-    yield sum(pair is not None for pair in stopped), len(rows)
+    yield Undecided(sum(pair is not None for pair in stopped), len(repeats_in(rows).contradicted), len(rows))

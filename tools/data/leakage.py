@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from rapidfuzz import fuzz, process
 
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import Likeness, normal, runs, word_count
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Embedder
 
@@ -50,27 +50,24 @@ class LeakGate:
 
     def __init__(self, cases: Iterable[Case], slot: str, threshold: float) -> None:
         self.threshold = threshold
-        self.ids: list[str] = []
         self.blind: set[str] = set()
-        self.texts: list[str] = []
+        self.index = Likeness()
         for case in cases:
             self.blind |= {case.case_id} if case.is_blind else set()
             for text in _asked(case, slot):
-                self.ids.append(case.case_id)
-                self.texts.append(text)
-        self.words = [normal(text, digits_count=True) for text in self.texts]
-        self.digitless = [normal(text) for text in self.texts]
-        self.exact = {text: place for place, text in enumerate(self.words)}
+                self.index.add(case.case_id, text)
+        self.words = [normal(text, digits_count=True) for text in self.index.texts]
+        self.digitless = [normal(text) for text in self.index.texts]
         self.runs = self._runs()
 
-    def _runs(self) -> dict[tuple[str, ...], int]:
-        places: dict[tuple[str, ...], int] = {}
+    def _runs(self) -> dict[tuple[str, ...], str]:
+        names: dict[tuple[str, ...], str] = {}
         owners: Counter[tuple[str, ...]] = Counter()
-        for place, text in enumerate(self.words):
-            for run in set(_ngrams(text)):
-                places.setdefault(run, place)
+        for name, text in zip(self.index.names, self.words, strict=True):
+            for run in set(runs(text, RUN)):
+                names.setdefault(run, name)
                 owners[run] += 1
-        return {run: place for run, place in places.items() if owners[run] < _SHARED_CASES}
+        return {run: name for run, name in names.items() if owners[run] < _SHARED_CASES}
 
     def check(self, row_id: str, texts: Sequence[str], *, digits_count: bool = False) -> Pair | None:
         """The case that any of a row's texts gives away, or None."""
@@ -83,33 +80,26 @@ class LeakGate:
         words = normal(text, digits_count=True)
         if not words:
             return None
-        if words in self.exact:
-            place = self.exact[words]
-            how = "exact" if text.strip() == self.texts[place].strip() else "normalised"
-            return self._pair(row_id, place, how, 100.0)
-        for run in _ngrams(words):
-            if run in self.runs:
-                return self._pair(row_id, self.runs[run], "8-gram", 100.0)
-        wanted = words if digits_count else normal(text)
-        choices = self.words if digits_count else self.digitless
-        for place, other in enumerate(choices):
-            if len(other) >= _CONTAINED_MIN_CHARS and other in wanted:
-                return self._pair(row_id, place, "contained", 100.0)
-        best = process.extractOne(wanted, choices, scorer=fuzz.ratio, score_cutoff=self.threshold)
-        if best is None and len(wanted.split()) >= _WORDS_FOR_ORDER:
-            best = process.extractOne(wanted, choices, scorer=fuzz.token_sort_ratio, score_cutoff=self.threshold)
-        return self._pair(row_id, best[2], "alike", best[1]) if best else None
+        if match := self.index.match(text, self.threshold, digits_count=digits_count):
+            return self._pair(row_id, match.name, match.how, match.score)
+        if run := next((run for run in runs(words, RUN) if run in self.runs), None):
+            return self._pair(row_id, self.runs[run], "8-gram", 100.0)
+        if word_count(words) < _WORDS_FOR_ORDER:
+            return None
+        wanted, choices = (words, self.words) if digits_count else (normal(text), self.digitless)
+        best = process.extractOne(wanted, choices, scorer=fuzz.token_sort_ratio, score_cutoff=self.threshold)
+        return self._pair(row_id, self.index.names[best[2]], "alike", best[1]) if best else None
 
-    def _pair(self, row_id: str, place: int, how: str, score: float) -> Pair:
-        return Pair(row_id, self.ids[place], how, score, self.ids[place] in self.blind)
+    def _pair(self, row_id: str, case_id: str, how: str, score: float) -> Pair:
+        return Pair(row_id, case_id, how, score, case_id in self.blind)
 
     def embedded(self, rows: Sequence[tuple[str, str]], embedder: Embedder, cut: float = EMBEDDED) -> list[Pair]:
         """The rows that say what a case says in other words, by an embedding model."""
-        if not self.texts or not rows:
+        if not self.index.texts or not rows:
             return []
         import numpy as np
 
-        cases = np.asarray(embedder.embed(self.texts), dtype=np.float32)
+        cases = np.asarray(embedder.embed(self.index.texts), dtype=np.float32)
         pairs = []
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
@@ -118,7 +108,7 @@ class LeakGate:
             for (row_id, _), line in zip(part, scores, strict=True):
                 place = int(line.argmax())
                 if line[place] >= cut:
-                    pairs.append(self._pair(row_id, place, "embedding", float(line[place]) * 100))
+                    pairs.append(self._pair(row_id, self.index.names[place], "embedding", float(line[place]) * 100))
         return pairs
 
 
@@ -137,8 +127,3 @@ def _asked(case: Case, slot: str) -> list[str]:
         return [text]
     contents = [m.get("content") for m in case.messages if m.get("role") == "user"]
     return [content for content in contents if isinstance(content, str) and content.strip()]
-
-
-def _ngrams(words: str) -> list[tuple[str, ...]]:
-    parts = words.split()
-    return [tuple(parts[n : n + RUN]) for n in range(len(parts) - RUN + 1)]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar
 
-from tunesmith.tools.data.draw import Values
+from tunesmith.memory.row_attributes import Draw
+from tunesmith.tools.data.example_values import values_at
+from tunesmith.tools.data.json_values import Values, items_of
 from tunesmith.tools.data.ranges import number_said, numbers
-from tunesmith.tools.data.similarity import Similarity, loops, normal
-from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.similarity import Likeness, loops, normal, word_count
+from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
 
+T = TypeVar("T")
 LIKE_AN_EXAMPLE = 85.0
 """Similarity, of 100, from which a written message counts as one of the user's examples."""
 _WORDS_MAX = 120
@@ -32,8 +37,8 @@ _NOTE = re.compile(r"^\W*(?:no )?[\w ]{2,20}: [\"“]")
 
 def prompt_problem(spec: Spec, prompt: str) -> str:
     """Why a message cannot be a row's; empty: it can. The first word is the kind."""
-    words = len(prompt.split())
-    if not 1 <= words <= max(_WORDS_MAX, *(2 * len(example.prompt.split()) for example in spec.examples)):
+    words = word_count(prompt)
+    if not 1 <= words <= max(_WORDS_MAX, *(2 * word_count(example.prompt) for example in spec.examples)):
         return f"length: a message of {words} words"
     if odd := _NOT_A_MESSAGE.search(prompt):
         return f"role: the message holds {odd[0]!r}"
@@ -44,8 +49,9 @@ def prompt_problem(spec: Spec, prompt: str) -> str:
         return "leftover: the message is the note that it was to be written for"
     if loops(prompt):
         return "loop: the message repeats itself"
-    place, score = _examples(tuple(example.prompt for example in spec.examples)).nearest(prompt, digits_count=True)
-    return f"leak: the message is {score:.0f} of 100 like example {place + 1}" if score >= LIKE_AN_EXAMPLE else ""
+    examples = _examples(tuple(example.prompt for example in spec.examples))
+    like = examples.match(prompt, LIKE_AN_EXAMPLE, digits_count=True)
+    return f"leak: the message is {like.score:.0f} of 100 like example {like.name}" if like else ""
 
 
 def names_label(spec: Spec, values: Values, message: str) -> str:
@@ -79,37 +85,77 @@ def note_problem(spec: Spec, message: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _examples(prompts: tuple[str, ...]) -> Similarity:
-    return Similarity(prompts)
+def _examples(prompts: tuple[str, ...]) -> Likeness:
+    return Likeness((str(place), prompt) for place, prompt in enumerate(prompts, 1))
 
 
 def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> str:
     """Why a message does not say what was drawn, as far as code can tell; empty: it does."""
-    for attribute in spec.attributes:
-        if attribute.name not in values:
+    said = list(surfaces.values())
+    for path, attribute in spec.leaves(values):
+        if path not in values or attribute.kind == "computed":
             continue
-        surface = surfaces.get(attribute.name, "")
+        surface = surfaces.get(path, "")
         if attribute.typed:
-            if clash := conflict(attribute, surface, message):
+            if clash := conflict(attribute, surface, message, said):
                 return f"value: {clash}"
         elif surface and (attribute.kind == "copied" or numbers(attribute)) and not holds(message, surface):
-            return f"value: {attribute.name}: {surface!r} is not in the message"
+            return f"value: {path}: {surface!r} is not in the message"
+        drawn = values_at(values, without_places(path))
         for name, value in attribute.values.items():
-            if name != values[attribute.name] and value.words and _says(message, value.words):
-                return f"label: reads as {attribute.name} {name}, drawn was {values[attribute.name]}"
+            if name not in drawn and value.words and _says(message, value.words):
+                return f"label: reads as {attribute.name} {name}, drawn was {' and '.join(drawn)}"
+    within = [part for part in spec.parts() if part.typed and (part.many is not None or "." in part.name)]
+    for part in within:  # of an empty list, or an object that is absent, there is no leaf
+        if not values_at(values, part.name) and (clash := conflict(part, "", message, said)):
+            return f"value: {clash}"
     return ""
 
 
 def said_in(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> dict[str, str]:
     """The surfaces as the message has them: a writer may say a typed value in another of its ways."""
     made = dict(surfaces)
-    for attribute in spec.attributes:
-        value, surface = values.get(attribute.name), surfaces.get(attribute.name, "")
+    for path, attribute in spec.leaves(values):
+        value, surface = values.get(path), surfaces.get(path, "")
         if attribute.typed and value is not None and surface and not holds(message, surface):
             ways = sorted(ways_to_say(attribute, value), key=len, reverse=True)
-            made[attribute.name] = next((way for way in ways if holds(message, way)), surface)
+            made[path] = next((way for way in ways if holds(message, way)), surface)
         elif surface and numbers(attribute):
-            made[attribute.name] = number_said(attribute, str(value), surface, message)
+            made[path] = number_said(attribute, str(value), surface, message)
+    return made
+
+
+def in_message_order(spec: Spec, drawn: Draw, message: str) -> Draw:
+    """The draw with its lists in the order in which the message says them, which is the order of the answer.
+
+    A list with an item that does not stand in the message letter for letter stays as it was drawn.
+    """
+    values, surfaces = drawn.values, drawn.surfaces[0] if drawn.surfaces else {}
+    for attribute in spec.attributes:
+        if attribute.many is None or attribute.kind == "label":
+            continue
+        count = items_of(attribute.name, values)
+        starts = [f"{attribute.name}[{number}]" for number in range(count)]
+        said = [_first_place(message, [s for p, s in surfaces.items() if p.startswith(start)]) for start in starts]
+        if count < 2 or min(said) < 0:
+            continue
+        order = sorted(range(count), key=lambda number: said[number])
+        moved = {starts[old]: starts[new] for new, old in enumerate(order)}
+        values, surfaces = _moved(values, moved), _moved(surfaces, moved)
+    return replace(drawn, records=(values,), surfaces=(surfaces,)) if values != drawn.values else drawn
+
+
+def _first_place(message: str, parts: Sequence[str]) -> int:
+    places = [place for part in parts if (place := message.lower().find(part.lower())) >= 0]
+    return min(places, default=-1)
+
+
+def _moved(values: dict[str, T], moved: Mapping[str, str]) -> dict[str, T]:
+    """Values under their new paths, the items of a list together and in order."""
+    made: dict[str, T] = {}
+    for path, value in values.items():
+        start = next((old for old in moved if path.startswith(old)), "")
+        made[moved[start] + path[len(start) :] if start else path] = value
     return made
 
 
@@ -120,8 +166,8 @@ def _says(message: str, words: tuple[str, ...]) -> bool:
 def verbatim(spec: Spec, values: Values, message: str) -> Values:
     """The values with what is copied written as the message writes it: its case is the message's."""
     made = dict(values)
-    for attribute in spec.attributes:
-        value = values.get(attribute.name)
+    for path, attribute in spec.leaves(values):
+        value = values.get(path)
         if attribute.kind == "copied" and value and (there := re.search(re.escape(value), message, re.IGNORECASE)):
-            made[attribute.name] = there[0]
+            made[path] = there[0]
     return made

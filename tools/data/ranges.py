@@ -1,14 +1,13 @@
-"""Labels that a number decides: "small is up to 4 people, medium 5 to 12, large 13 and more".
+"""Labels that a number of the message decides: small for 1 to 4 people, medium for 5 to 12, large for 13 to 40.
 
-The number is drawn before the message is written and stands in it, as digits or as a word: a message that says none
-cannot have such a label. Only what a label's meanings say as ranges that exclude each other; English and German.
+The number is drawn before the message is written and stands in it, as digits or as an English word: a message that says
+none cannot have such a label. The ranges are stated as numbers; no words are read for them.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from functools import lru_cache
 from itertools import pairwise
 
 from tunesmith.tools.data.spec import Attribute
@@ -20,50 +19,18 @@ _SMALL = (
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 WORDS = dict(enumerate(_SMALL.split())) | {20 + 10 * n: word for n, word in enumerate(_TENS.split())}
-_OPEN_END = 3
-"""A range without an upper end is drawn up to so many times its lower one."""
 _N = r"(?<![\w.,:])(\d{1,7}|" + "|".join(word for word in WORDS.values()) + r")(?![\w:]|[.,]\d)"
-_UNIT = r"(?:\s+[^\W\d_]+){0,2}?"
-_ORDER = r"\s*(?:-|–|to|up to|and|until|through|bis|und)\s*"
-_RANGES = (  # pattern, then what its numbers are: the lowest, the highest; 1 is added to or taken from what is left out
-    (rf"(?:between |from |zwischen |von )?{_N}{_ORDER}{_N}", 0, 0),
-    (rf"(?:up to|at most|no more than|not more than|maximum|bis zu|bis|höchstens|maximal|<=|≤) {_N}", None, 0),
-    (rf"{_N}{_UNIT} (?:or|and|oder|und) (?:fewer|less|under|below|weniger)\b", None, 0),
-    (rf"(?:under|below|less than|fewer than|unter|weniger als|<) ?{_N}", None, -1),
-    (rf"(?:at least|mindestens|minimum|>=|≥) {_N}", 0, None),
-    (rf"{_N}(?:\+|{_UNIT} (?:or|and|oder|und) (?:more|up|over|above|upwards|mehr|darüber)\b)", 0, None),
-    (rf"(?:from|ab) {_N}(?:{_UNIT} (?:on|up|upwards))?", 0, None),
-    (rf"(?:over|above|more than|über|mehr als|>) ?{_N}", 1, None),
-)
 
 
 def numbers(label: Attribute) -> dict[str, tuple[int, int]]:
-    """The lowest and the highest number of each value that is told by one; empty where its meanings do not part them.
+    """The lowest and the highest number of each value that a number decides (`Value.between`).
 
-    Where no highest is said, it is three times the lowest; where no lowest is said, it is 1.
+    Empty where fewer than two values are decided so, or their ranges overlap.
     """
-    return dict(_parted(tuple((n, v.means) for n, v in label.values.items()))) if label.kind == "label" else {}
-
-
-@lru_cache(maxsize=64)
-def _parted(means: tuple[tuple[str, str], ...]) -> tuple[tuple[str, tuple[int, int]], ...]:
-    told = [(name, bounds) for name, text in means if (bounds := _bounds(text))]
-    ordered = sorted(bounds for _, bounds in told)
-    apart = all(left[1] < right[0] for left, right in pairwise(ordered))
-    return tuple(told) if len(told) >= 2 and apart else ()
-
-
-def _bounds(means: str) -> tuple[int, int] | None:
-    """The range that a meaning says, if it says just one."""
-    for pattern, low, high in _RANGES:
-        if match := re.search(pattern, means, re.IGNORECASE):
-            if re.search(_N, means[: match.start()] + " " + means[match.end() :], re.IGNORECASE):
-                return None
-            first, last = value_of(match[1]), value_of(match[match.lastindex or 1])
-            lowest = 1 if low is None else first + low
-            highest = max(lowest + 3, lowest * _OPEN_END) if high is None else last + high
-            return (lowest, highest) if lowest <= highest else None
-    return None
+    ranges = {name: value.between for name, value in label.values.items() if value.between and label.kind == "label"}
+    ordered = sorted(ranges.values())
+    apart = all(low <= high for low, high in ordered) and all(a[1] < b[0] for a, b in pairwise(ordered))
+    return ranges if len(ranges) >= 2 and apart else {}
 
 
 def value_of(number: str) -> int:
@@ -82,9 +49,17 @@ def number_in(label: Attribute, value: str, message: str) -> str:
     bounds = numbers(label).get(value)
     if not bounds:
         return ""
-    there = [match[0] for match in re.finditer(_N, message, re.IGNORECASE)]
-    fitting = [text for text in there if bounds[0] <= value_of(text) <= bounds[1]]
+    fitting = [text for text in _said_in(message) if bounds[0] <= value_of(text) <= bounds[1]]
     return fitting[0] if len(fitting) == 1 else ""
+
+
+def numbers_in(message: str) -> list[int]:
+    """The whole numbers that a message holds, as digits or as words."""
+    return [value_of(text) for text in _said_in(message)]
+
+
+def _said_in(message: str) -> list[str]:
+    return [match[0] for match in re.finditer(_N, message, re.IGNORECASE)]
 
 
 def ways_to_count(number: int) -> list[str]:

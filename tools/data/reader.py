@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 
 from pydantic import Field
 
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
+from tunesmith.tools.data.candidates import least_margin, margin, probabilities, yes
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.example_values import Shown, parsed
+from tunesmith.tools.data.example_values import Shown
+from tunesmith.tools.data.json_values import kinds_in
 from tunesmith.tools.data.reading import (
+    NOTHING,
     Disagreement,
     answer_request,
     disagreements,
     kind_request,
     label_request,
-    yes,
+    none_of,
+    value_in,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
-SAMPLES = 2
-"""Readings of each label; all of them must be the value that was drawn."""
+WHOLE = "the answer"
+"""What margins call that which is read of a whole answer."""
+_SURE, _CUT_SHARE = 1.5, 0.5
+"""Log-odds, in nats, that are sure for a label."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIED = 0.6, 0.75, 3, 16
 
 
@@ -33,12 +41,16 @@ class Trust(Frozen):
 
     labels: dict[str, float] = Field(default_factory=dict)
     """Label → share of the examples that it reads right."""
-    answers: float = 1.0
-    """Share of the examples whose whole answer it reads right; 1 where that is not asked."""
+    cuts: dict[str, float] = Field(default_factory=dict)
+    """Label → margin from which its reading of a message is sure enough, by how sure it is of the examples."""
+    answers: float = 0.0
+    """Share of the examples whose whole answer it reads right; 0 where that is not asked."""
     kind_yes: float = 0.0
     """Share of the examples that it takes for the kind."""
     kind_no: float = 0.0
     """Share of ordinary prompts that it does not take for the kind."""
+    kind_least: float = 0.0
+    """Of the examples, the lowest probability that it gives to one being of the kind."""
     kind_cut: float = 0.5
     """Probability of yes from which a message counts as of the kind."""
 
@@ -64,6 +76,23 @@ class ToRead:
     identity: str
     message: str
     values: Values
+    doubted: bool = False
+    """Whether it lacks a drawn value, so that its whole answer has to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of a message."""
+
+    differing: tuple[Disagreement, ...] = ()
+    """Where it is not what was drawn."""
+    margins: Mapping[str, float] = field(default_factory=dict)
+    """Of what was read, attribute → the log-odds, in nats, of the value that was read against the next."""
+
+    @property
+    def margin(self) -> float | None:
+        """The least of them; None where nothing was read with a likelihood."""
+        return min(self.margins.values(), default=None)
 
 
 class Reader:
@@ -77,6 +106,7 @@ class Reader:
         self.others, self.tried = shuffled[:_KIND_SHOTS], shuffled[_KIND_SHOTS : _KIND_SHOTS + _KIND_TRIED]
         self.shots = _answer_shots(spec, pieces)
         self.whole = reads_whole(spec)
+        self.can_read = self.whole or _copies(spec)
         self.counts: dict[str, dict[str, dict[str, int]]] = {}
         """Attribute → as drawn → as read → how often: labels by their values, others by whether they agree."""
         self.trust = self._tried_out()
@@ -85,37 +115,56 @@ class Reader:
         by_drawn = self.counts.setdefault(attribute, {}).setdefault(drawn, {})
         by_drawn[read] = by_drawn.get(read, 0) + 1
 
-    def disagreements(self, messages: Sequence[ToRead], turn: int = 0) -> dict[str, list[Disagreement]]:
-        """Of each message, where reading and drawing differ; `turn` orders the examples of whole answers."""
-        by_message: dict[str, list[Disagreement]] = {one.identity: [] for one in messages}
-        for label in self.spec.labels:
-            if label.name in self.apart:
-                self._read_label(label, messages, by_message)
-        if self.whole and self.trust.reads_answers:
-            self._read_answers(messages, by_message, turn)
-        return by_message
+    def read(self, messages: Sequence[ToRead], turn: int = 0) -> dict[str, Reading]:
+        """What is read of each message; `turn` orders the examples of whole answers."""
+        differing: dict[str, list[Disagreement]] = {one.identity: [] for one in messages}
+        margins: dict[str, dict[str, float]] = {one.identity: {} for one in messages}
+        self._read_labels(messages, differing, margins)
+        whole = [one for one in messages if self.whole or (one.doubted and self.can_read)]
+        if self.trust.reads_answers and whole:
+            self._read_answers(whole, turn, differing, margins)
+        return {name: Reading(tuple(found), margins[name]) for name, found in differing.items()}
 
-    def _read_label(
-        self, label: Attribute, messages: Sequence[ToRead], by_message: dict[str, list[Disagreement]]
+    def _read_labels(
+        self,
+        messages: Sequence[ToRead],
+        differing: dict[str, list[Disagreement]],
+        margins: dict[str, dict[str, float]],
     ) -> None:
-        asked = [one for one in messages if one.values.get(label.name)]
-        for turn in range(SAMPLES):
-            still = [one for one in asked if not by_message[one.identity]]
-            requests = [
-                label_request(
-                    self.spec, label, one.message, self.asker.model, f"r/{label.name}/{turn}/{one.identity}", turn
-                )
-                for one in still
-            ]
-            answers = self.asker.ask(requests, "reading back")
-            for one, request in zip(still, requests, strict=True):
-                reading = answers[request.id].text.strip() if request.id in answers else ""
-                drawn = one.values[label.name] or ""
-                self._count(label.name, drawn, reading or "nothing")
-                if reading != drawn:
-                    by_message[one.identity].append(Disagreement(label.name, drawn, reading or "nothing"))
+        """One request for each label of a message, all at once."""
+        asked = {
+            f"r/{label.name}/{one.identity}": (label, one)
+            for label in self.spec.labels
+            for one in messages
+            if label.name in self.apart and one.values.get(label.name)
+        }
+        requests = [
+            label_request(self.spec, label, one.message, self.others, self.asker.model, name)
+            for name, (label, one) in asked.items()
+        ]
+        answers = self.asker.ask(requests, "reading back")
+        for name, (label, one) in asked.items():
+            drawn, value = one.values[label.name] or "", NOTHING
+            if name in answers:
+                value, margins[one.identity][label.name] = self._label_in(label, answers[name])
+            self._count(label.name, drawn, value)
+            if value != drawn or margins[one.identity][label.name] < self.trust.cuts.get(label.name, 0.0):
+                differing[one.identity].append(Disagreement(label.name, drawn, value))
 
-    def _read_answers(self, messages: Sequence[ToRead], by_message: dict[str, list[Disagreement]], turn: int) -> None:
+    def _label_in(self, label: Attribute, response: ChatResponse) -> tuple[str, float]:
+        """What was read of a label, NOTHING where it has no value, and by how much that is likelier than the next."""
+        no_value = none_of(label)
+        likely = probabilities(response, [*label.values, no_value])
+        value = max(likely, key=lambda value: likely[value])
+        return NOTHING if value == no_value else value, margin(likely, value)
+
+    def _read_answers(
+        self,
+        messages: Sequence[ToRead],
+        turn: int,
+        differing: dict[str, list[Disagreement]],
+        margins: dict[str, dict[str, float]],
+    ) -> None:
         requests = [
             answer_request(self.spec, one.message, self.shots, self.asker.model, f"r/answer/{one.identity}", turn)
             for one in messages
@@ -123,26 +172,29 @@ class Reader:
         answers = self.asker.ask(requests, "reading back")
         for one, request in zip(messages, requests, strict=True):
             if request.id not in answers:
-                by_message[one.identity].append(Disagreement("answer", "drawn", "not answered"))
+                differing[one.identity].append(Disagreement("answer", "drawn", "not answered"))
                 continue
-            reading = self._parsed(answers[request.id].text)
-            differ = self._differing(one.values, one.message, reading)
-            by_message[one.identity] += differ
-            self._count_answer(one.values, reading or {}, {d.attribute for d in differ})
+            response = answers[request.id]
+            reading = self._parsed(response.text)
+            found = self._differing(one.values, one.message, reading)
+            differing[one.identity] += found
+            if (least := least_margin(response)) is not None:
+                margins[one.identity][WHOLE] = least
+            self._count_answer(one.values, reading or {}, {d.attribute for d in found})
 
     @property
     def apart(self) -> set[str]:
         """The labels that are read by themselves, for a choice of a few is told better than a whole answer."""
-        asked = self.spec.labels if self.spec.answer.form != "lines" else ()
+        asked = self.spec.labels if not form_of(self.spec).of_records else ()
         return {label.name for label in asked if label.shown and self.trust.label(label.name)}
 
     @property
     def unverified(self) -> list[str]:
         """What the answer shows and neither code nor this reader can find in a message: it is drawn, and only hoped."""
-        if self.spec.seeded or self.spec.answer.form == "written":
+        if self.spec.seeded or not form_of(self.spec).composed:
             return []
         whole = self.whole and self.trust.reads_answers
-        read = [a for a in self.spec.attributes if a.shown and a.kind in ("label", "text")]
+        read = [a for a in self.spec.attributes if a.shown and (a.attributes or a.kind in ("label", "text"))]
         return [a.name for a in read if a.name not in self.apart and not whole]
 
     def _differing(self, values: Values, message: str, reading: Values | None) -> list[Disagreement]:
@@ -151,7 +203,7 @@ class Reader:
 
     def _count_answer(self, drawn: Values, reading: Values, differ: set[str]) -> None:
         for attribute in self.spec.attributes:
-            if not attribute.shown or attribute.typed:
+            if not attribute.shown or attribute.typed or not attribute.plain or attribute.kind == "computed":
                 continue
             if attribute.kind == "label":
                 self._count(attribute.name, str(drawn.get(attribute.name)), str(reading.get(attribute.name)))
@@ -160,13 +212,17 @@ class Reader:
                 self._count(attribute.name, there, "other" if attribute.name in differ else there)
 
     def _parsed(self, text: str) -> Values | None:
-        records = parsed(self.spec, text)
+        records = form_of(self.spec).parse(text)
         return records[0] if records else None
 
     def of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
-        """Of each message, the probability that it is of the kind; empty where the reader cannot tell."""
-        if not self.trust.kind:
-            return {}
+        """Of each message, the probability that it is of the kind; empty where the reader cannot tell.
+
+        Nor is it asked where a label is read: that a message has none of its values tells as much.
+        """
+        return self._of_kind(messages) if self.trust.kind and not self.apart else {}
+
+    def _of_kind(self, messages: Mapping[str, str]) -> dict[str, float]:
         requests = [
             kind_request(self.spec, text, self.others, self.asker.model, f"k/{identity}")
             for identity, text in messages.items()
@@ -176,20 +232,26 @@ class Reader:
 
     def not_of_kind(self, texts: Sequence[str]) -> list[str]:
         """The texts that are not of the kind; all of them where the reader cannot tell."""
-        kinds = self.of_kind({text: text for text in texts})
+        kinds = self._of_kind({text: text for text in texts}) if self.trust.kind else {}
         return [text for text in texts if kinds.get(text, 0.0) < self.trust.kind_cut]
+
+    def other_kinds(self, texts: Sequence[str]) -> list[str]:
+        """The texts that are surely none of the kind, the surest first: less likely to be than each of the examples."""
+        kinds = self._of_kind({text: text for text in texts})
+        below = min(self.trust.kind_cut, self.trust.kind_least)
+        return sorted((text for text in kinds if kinds[text] < below), key=lambda text: kinds[text])
 
     def _tried_out(self) -> Trust:
         spec, model = self.spec, self.asker.model
-        labels = [a for a in spec.labels if a.shown] if spec.answer.form != "lines" else []
+        labels = [a for a in spec.labels if a.shown] if not form_of(spec).of_records else []
         requests: list[ChatRequest] = []
         for place, example in enumerate(spec.examples):
             requests += [
-                label_request(spec, label, example.prompt, model, f"t/{label.name}/{place}", 0, without=place)
+                label_request(spec, label, example.prompt, self.others, model, f"t/{label.name}/{place}", without=place)
                 for label in labels
             ]
             requests.append(kind_request(spec, example.prompt, self.others, model, f"t/kind/{place}", without=place))
-        for place, (message, _) in enumerate(self.shots if self.whole else ()):
+        for place, (message, _) in enumerate(self.shots if self.can_read else ()):
             rest = [shot for other, shot in enumerate(self.shots) if other != place]
             requests.append(answer_request(spec, message, rest, model, f"t/answer/{place}", 0))
         requests += [
@@ -199,34 +261,43 @@ class Reader:
         kind = [yes(answers[f"t/kind/{n}"]) for n in range(len(spec.examples)) if f"t/kind/{n}" in answers]
         ordinary = [yes(answers[f"t/ordinary/{n}"]) for n in range(len(self.tried)) if f"t/ordinary/{n}" in answers]
         cut = _cut(kind, ordinary)
-        right = {label.name: self._label_right(label, answers) for label in labels}
+        margins = {label.name: self._label_margins(label, answers) for label in labels}
+        right = {name: round(sum(m > 0 for m in of) / max(1, len(of)), 3) for name, of in margins.items()}
         self.trust = Trust(labels=right)  # what is read apart does not count against the whole answer
         return Trust(
             labels=right,
-            answers=self._answers_right(answers) if self.whole else 1.0,
+            cuts={name: _margin_cut(of) for name, of in margins.items()},
+            answers=self._answers_right(answers) if self.can_read else 0.0,
             kind_yes=round(sum(p >= cut for p in kind) / max(1, len(kind)), 3),
             kind_no=round(sum(p < cut for p in ordinary) / max(1, len(ordinary)), 3),
+            kind_least=round(min(kind, default=0.0), 4),
             kind_cut=cut,
         )
 
-    def _label_right(self, label: Attribute, answers: Mapping[str, object]) -> float:
-        right = counted = 0
+    def _label_margins(self, label: Attribute, answers: Mapping[str, ChatResponse]) -> list[float]:
+        """Of each example that has the label, the margin of its value; below 0 where another one was read."""
+        margins = []
         for place, example in enumerate(self.spec.examples):
-            records = parsed(self.spec, example.answer)
-            response = answers.get(f"t/{label.name}/{place}")
-            if records and records[0].get(label.name) and response is not None:
-                counted += 1
-                right += getattr(response, "text", "").strip() == records[0][label.name]
-        return round(right / max(1, counted), 3)
+            right, response = value_in(self.spec, example, label.name), answers.get(f"t/{label.name}/{place}")
+            if right and response is not None:
+                likely = probabilities(response, [*label.values, none_of(label)])
+                margins.append(margin(likely, right))
+        return margins
 
     def _answers_right(self, answers: Mapping[str, object]) -> float:
         right = 0
         for place, (message, answer) in enumerate(self.shots):
-            records = parsed(self.spec, answer)
+            records = form_of(self.spec).parse(answer)
             values: Values = records[0] if records else dict.fromkeys(a.name for a in self.spec.attributes if a.shown)
             read = self._parsed(getattr(answers.get(f"t/answer/{place}"), "text", ""))
             right += not self._differing(values, message, read)
         return round(right / max(1, len(self.shots)), 3)
+
+
+def _margin_cut(margins: Sequence[float]) -> float:
+    """Half of the margin that the reader has of the examples that it reads right, and no more than is sure."""
+    right = [margin for margin in margins if margin > 0]
+    return round(min(_SURE, _CUT_SHARE * median(right)), 2) if right else 0.0
 
 
 def _cut(kind: Sequence[float], ordinary: Sequence[float]) -> float:
@@ -237,22 +308,25 @@ def _cut(kind: Sequence[float], ordinary: Sequence[float]) -> float:
 
 def reads_whole(spec: Spec) -> bool:
     """Whether a label alone does not tell: an open text, or something copied that may be missing, is in the answer."""
-    if spec.answer.form == "written" or spec.seeded:
+    if not form_of(spec).composed or spec.seeded:
         return False
-    texts = [a for a in spec.attributes if a.shown and a.kind == "text"]
+    texts = [a for a in spec.attributes if a.shown and (a.kind == "text" or not a.plain)]
     lacking = [a for a in spec.attributes if a.shown and a.kind == "copied" and a.absent_share]
     return bool(texts or lacking)
 
 
+def _copies(spec: Spec) -> bool:
+    """Whether something in the answer is copied from the message: a reader can tell what, where it is not what was
+    drawn."""
+    return form_of(spec).composed and not spec.seeded and "copied" in kinds_in([a for a in spec.attributes if a.shown])
+
+
 def _answer_shots(spec: Spec, pieces: Sequence[Shown]) -> list[tuple[str, str]]:
     """(message, answer) of the examples; of an answer that is a list, sentence by sentence."""
-    if spec.answer.form != "lines":
+    if not form_of(spec).of_records:
         return [(example.prompt, example.answer) for example in spec.examples]
-    from tunesmith.tools.data.answer_shape import fill
-
     shots = []
     for piece in pieces:
-        values = {a.name: piece.values.get(a.name) or a.absent_as or "" for a in spec.attributes if a.shown}
-        answer = fill(spec.answer.template, values) if piece.values else spec.answer.otherwise
+        answer = form_of(spec).compose([piece.values] if piece.values else [])
         shots.append((piece.message, answer))
     return shots

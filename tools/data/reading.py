@@ -1,32 +1,34 @@
 """Reading a message back: by another request than the one that wrote it, its attributes are told from it alone.
 
-A row is kept only where reading and drawing agree. Typed values are found by code; labels are chosen by the model among
-their values, several times with the examples in another order; the rest is the whole answer, held to its form. Whether
-the model can read is tried out first on the user's own examples, each without itself among the shots.
+Typed values are found by code; of a label the likelihood of each of its values is read, in one request; the rest is the
+whole answer, held to its form. Whether the model can read is tried out first on the user's own examples, each without
+itself among the shots. All requests of a kind begin alike, so that a server reads that part once.
 """
 
 from __future__ import annotations
 
-import math
 import random
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunesmith.tools.data.answer_rules import js_escape
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import number_of
+from tunesmith.tools.data.candidates import YES_NO, held_to
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.example_values import overlap, parsed, stems
+from tunesmith.tools.data.example_values import overlap, stems
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
-from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatRequest
 from tunesmith.tools.suites.judge_prompt import judge_prompt
 
 _SHOTS, _JUDGE_SHOTS = 6, 2
 _TEXT_SUPPORTED = 0.67
 """Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
-_YES_NO: Mapping[str, object] = {"logprobs": True, "top_logprobs": 20}
+
+NOTHING = "nothing"
+"""What is said of a value that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +41,40 @@ class Disagreement:
 
 
 def label_request(
-    spec: Spec, label: Attribute, message: str, model: str, identity: str, turn: int, without: int = -1
+    spec: Spec, label: Attribute, message: str, others: Sequence[str], model: str, identity: str, without: int = -1
 ) -> ChatRequest:
-    """Asks which value a label has in a message; `turn` orders the values and the examples."""
-    rng = random.Random(f"{label.name}/{turn}")
-    names = rng.sample(list(label.values), len(label.values))
+    """Asks which value a label has in a message, or none of them; shown are examples, but for one, and `others`.
+
+    One example of each value comes first, and no more than fit. That there may be none makes what is read of a message
+    that says nothing plain of the label unsure, and not some value.
+    """
     values = "\n".join(
-        f"- {name}" + (f": {label.values[name].means}" if label.values[name].means else "") for name in names
+        f"- {name}" + (f": {value.means}" if value.means else "") for name, value in label.values.items()
     )
-    asked = prompt_text("read-label", name=label.name, means=label.means or label.name, values=values)
-    shots = [
-        (example.prompt, value)
-        for place, example in enumerate(spec.examples)
-        if place != without and (value := _value_in(spec, example, label.name)) is not None
-    ]
-    turns = [t for text, value in rng.sample(shots, len(shots))[:_SHOTS] for t in (_user(text), _assistant(value))]
-    extra = {"structured_outputs": {"choice": names}}
-    return ChatRequest(identity, model, [_system(asked), *turns, _user(message)], 8, extra=extra)
+    no_value = none_of(label)
+    asked = prompt_text(
+        "read-label", when=kind_of(spec), name=label.name, means=label.means or label.name, values=values, none=no_value
+    )
+    examples = [example for place, example in enumerate(spec.examples) if place != without]
+    shots = [(e.prompt, value) for e in examples if (value := value_in(spec, e, label.name)) is not None]
+    first = list({value: (text, value) for text, value in reversed(shots)}.values())
+    rest = [shot for shot in shots if shot not in first]
+    shown = [*first, *rest][: max(_SHOTS, len(first))] + [(text, no_value) for text in others]
+    random.Random(label.name).shuffle(shown)
+    turns = [t for text, value in shown for t in (_user(text), _assistant(value))]
+    extra = held_to([*label.values, no_value])
+    return ChatRequest(identity, model, [_system(asked), *turns, _user(message)], 12, extra=extra)
 
 
-def _value_in(spec: Spec, example: Example, name: str) -> str | None:
-    records = parsed(spec, example.answer)
+def none_of(label: Attribute) -> str:
+    """What is answered where a message has no value of a label."""
+    taken = {value.lower() for value in label.values}
+    return next(word for word in ("none", "neither", "no value", "(none)") if word not in taken)
+
+
+def value_in(spec: Spec, example: Example, name: str) -> str | None:
+    """The value of an attribute in an example's answer."""
+    records = form_of(spec).parse(example.answer)
     return records[0].get(name) if records else None
 
 
@@ -71,55 +86,19 @@ def answer_request(
     order = _one_of_each(spec, random.Random(f"answer/{turn}").sample(list(shots), len(shots)))[:_SHOTS]
     turns = [t for text, answer in order for t in (_user(text), _assistant(answer))]
     messages = [_system(asked), *turns, _user(message)]
-    return ChatRequest(identity, model, messages, spec.max_tokens, extra={"structured_outputs": grammar(spec)})
+    extra = {"structured_outputs": form_of(spec).grammar(), "logprobs": True, "top_logprobs": 2}
+    return ChatRequest(identity, model, messages, spec.max_tokens, extra=extra)
 
 
 def _one_of_each(spec: Spec, shots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The shots with one of each manner first, so that a reader sees what is shown where an attribute is missing."""
     manners: dict[object, tuple[str, str]] = {}
     for message, answer in shots:
-        records = parsed(spec, answer)
+        records = form_of(spec).parse(answer)
         lacking = [tuple(a.name for a in spec.attributes if one.get(a.name) is None) for one in records or ()]
         manners.setdefault(tuple(lacking), (message, answer))
     first = list(manners.values())
     return [*first, *(shot for shot in shots if shot not in first)]
-
-
-def grammar(spec: Spec) -> dict[str, object]:
-    """What a server holds a read answer to: one record, or what stands for none."""
-    if spec.answer.form == "json":
-        properties = {a.name: _json_schema(a) for a in spec.attributes if a.shown}
-        return {
-            "json": {
-                "type": "object",
-                "required": list(properties),
-                "additionalProperties": False,
-                "properties": properties,
-            }
-        }
-    parts = re.split(r"\{(\w+)\}", spec.answer.template)
-    slots = [_slot(spec.attribute(p), parts[n + 1]) if n % 2 else js_escape(p) for n, p in enumerate(parts)]
-    line = "".join(slots).replace("\n", "\\n")
-    other = js_escape(spec.answer.otherwise).replace("\n", "\\n")
-    return {"regex": f"({line})|({other})" if other else line}
-
-
-def _slot(attribute: Attribute, behind: str) -> str:
-    """What may stand in a slot; a free one ends where the fixed text `behind` it begins."""
-    absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
-    if attribute.kind in ("label", "weekday"):
-        return f"({'|'.join([*map(js_escape, attribute.values), *absent])})"
-    if attribute.kind == "digits" and attribute.lengths:
-        return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
-    end = js_escape(behind.strip()[:1])
-    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"
-
-
-def _json_schema(attribute: Attribute) -> dict[str, object]:
-    if attribute.kind in ("label", "weekday"):
-        return {"enum": [*attribute.values, *([None] if attribute.absent_share else [])]}
-    lacks = attribute.absent_share or attribute.absent_where
-    return {"type": ["string", "null"] if lacks else "string", "maxLength": 120}
 
 
 def disagreements(spec: Spec, values: Values, message: str, read: Values | None) -> list[Disagreement]:
@@ -127,12 +106,15 @@ def disagreements(spec: Spec, values: Values, message: str, read: Values | None)
     if read is None:
         read = {}
     differing = []
-    for attribute in spec.attributes:
-        if not attribute.shown or attribute.typed or attribute.kind == "weekday" or attribute.name not in values:
+    for path, attribute in spec.leaves({**values, **read}):
+        paired = "]." in path  # code finds every value in the message, and not which of them go together
+        if not attribute.shown or attribute.kind in ("computed", "object") or (attribute.typed and not paired):
             continue
-        drawn, reading = values[attribute.name], read.get(attribute.name)
+        if path == attribute.name and path not in values:
+            continue
+        drawn, reading = values.get(path), read.get(path)
         if not _same(attribute, drawn, reading, message):
-            differing.append(Disagreement(attribute.name, drawn or "nothing", reading or "nothing"))
+            differing.append(Disagreement(path, drawn or NOTHING, reading or NOTHING))
     return differing
 
 
@@ -141,6 +123,9 @@ def _same(attribute: Attribute, drawn: str | None, reading: str | None, message:
         return drawn is reading
     if attribute.kind == "label":
         return drawn == reading
+    if attribute.typed:
+        numbers = number_of(drawn), number_of(reading)
+        return drawn == reading or (None not in numbers and numbers[0] == numbers[1])
     if attribute.kind == "copied":
         same = (
             bool(stems(drawn) & stems(reading)) or drawn.lower() in reading.lower() or reading.lower() in drawn.lower()
@@ -166,7 +151,7 @@ def judge_request(
             asked = _row_question(criterion, example.prompt, given)
             turns += [_user(asked), _assistant("yes" if given == example.answer else "no")]
     asked = _row_question(criterion, message, answer)
-    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=dict(_YES_NO))
+    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=held_to(YES_NO))
 
 
 def _row_question(criterion: str, message: str, answer: str) -> str:
@@ -183,23 +168,11 @@ def kind_request(
         for text, answer in (*shown[number : number + 1], *((other, "no") for other in others[number : number + 1])):
             turns += [_user(_kind_question(spec, text)), _assistant(answer)]
     messages = [*turns, _user(_kind_question(spec, message))]
-    return ChatRequest(identity, model, messages, 1, extra=dict(_YES_NO))
+    return ChatRequest(identity, model, messages, 1, extra=held_to(YES_NO))
 
 
 def _kind_question(spec: Spec, message: str) -> str:
     return f"A kind of messages: {kind_of(spec)}.\n\nThe message: {message}\n\nIs it of that kind? Answer yes or no."
-
-
-def yes(response: ChatResponse) -> float:
-    """The probability of yes against no; by the answered word where the server gave no probabilities."""
-    sums = {"yes": 0.0, "no": 0.0}
-    for token, logprob in response.first_token.items():
-        word = token.strip().lower()
-        if word in sums:
-            sums[word] += math.exp(logprob)
-    if not any(sums.values()):
-        return 1.0 if response.text.strip().lower().startswith("yes") else 0.0
-    return sums["yes"] / (sums["yes"] + sums["no"])
 
 
 def _system(content: str) -> dict[str, str]:

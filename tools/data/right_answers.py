@@ -8,25 +8,18 @@ for people. A word that message and answer share decides nothing.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from tunesmith.tools.data.answer_rules import js_escape
-from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.example_values import parsed
-from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.answer_form import Assertion, form_of
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import holds
+from tunesmith.tools.data.value_patterns import is_number, literal
 from tunesmith.tools.suites.case import JUDGE, PEOPLE, VALUE
 from tunesmith.tools.suites.judge_prompt import as_data
 
-Assertion = dict[str, object]
-_COPIED_WORDS = 3
-"""Of a copied piece with more words, where it begins and ends is a matter of taste."""
 _LABEL_CHARACTERS = 40
-_RUN_MOST, _RUNS_MOST = 8, 32
-"""Words in a row of a long piece, and about so many of its stretches: a pattern of more is slow to read."""
 
 
 class Right(NamedTuple):
@@ -75,16 +68,12 @@ def fixed_answer(spec: Spec) -> str:
 
 def _by_value(spec: Spec, message: str, answer: str) -> tuple[list[Assertion], bool]:
     """What code can compare, and whether that is the whole meaning."""
-    records, value = parsed(spec, answer), _json_of(answer)
-    chosen = records is None and value is None and _is_choice(spec, answer)
+    expected, value = form_of(spec).expected(answer), _json_of(answer)
+    chosen = expected is None and value is None and _is_choice(spec, answer)
     if fixed_answer(spec) or chosen or _is_one_label(spec):
         return [{"type": "equals", "value": literal(answer)}], True
-    if records is not None and spec.answer.form == "json":
-        return _flat_json(spec, answer)
-    if records is not None:
-        slots = [(spec.attribute(name), values) for values in records for name in spec.answer.placeholders]
-        whole = all(_decided(attribute, values.get(attribute.name)) for attribute, values in slots)
-        return [{"type": "regex", "value": literal(answer_pattern(spec, records))}], whole
+    if expected is not None:
+        return expected
     if value is not None:
         schema, whole = _schema_of(value, message, _recurring(spec))
         return [{"type": "is-json", "value": schema}], whole
@@ -94,7 +83,12 @@ def _by_value(spec: Spec, message: str, answer: str) -> tuple[list[Assertion], b
 def _is_one_label(spec: Spec) -> bool:
     """Whether an answer is a label and nothing else."""
     slots = [attribute for attribute in spec.attributes if attribute.shown]
-    return len(slots) == 1 and slots[0].kind == "label" and spec.answer.template == "{" + slots[0].name + "}"
+    return (
+        len(slots) == 1
+        and slots[0].kind == "label"
+        and slots[0].plain
+        and spec.answer.template == "{" + slots[0].name + "}"
+    )
 
 
 def _is_choice(spec: Spec, answer: str) -> bool:
@@ -103,35 +97,7 @@ def _is_choice(spec: Spec, answer: str) -> bool:
         return False
     again = Counter(example.answer for example in spec.examples)
     known = len(again) < len(spec.examples) and max(map(len, again)) <= _LABEL_CHARACTERS
-    return known or _is_number(answer) or all(holds(e.prompt, e.answer) for e in spec.examples)
-
-
-def _is_number(text: str) -> bool:
-    return any(c.isdigit() for c in text) and not any(c.isalpha() for c in text)
-
-
-def _decided(attribute: Attribute, value: str | None) -> bool:
-    """Whether a right answer holds this very value: all but what an answer says in words of its own."""
-    return value is None or attribute.kind != "text" or _is_number(value)
-
-
-# JSON
-
-
-def _flat_json(spec: Spec, answer: str) -> tuple[list[Assertion], bool]:
-    """Each field that an attribute decides, by its value."""
-    right, properties, whole = json.loads(answer), {}, True
-    for attribute in (a for a in spec.attributes if a.shown):
-        value = right[attribute.name]
-        text = None if value is None else str(value)
-        if not _decided(attribute, text):
-            properties[attribute.name], whole = {"type": "string", "minLength": 1}, False
-        elif text is not None and _taste(attribute, text):
-            properties[attribute.name] = {"type": "string", "pattern": literal(_piece(text))}
-        else:
-            properties[attribute.name] = {"const": literal(value)}
-    schema = {"type": "object", "required": list(properties), "properties": properties}
-    return [{"type": "is-json", "value": schema}], whole
+    return known or is_number(answer) or all(holds(e.prompt, e.answer) for e in spec.examples)
 
 
 def _json_of(answer: str) -> object:
@@ -168,72 +134,6 @@ def _schema_of(value: object, message: str, known: frozenset[str]) -> tuple[dict
         listed: dict[str, object] = {"type": "array", "minItems": len(items), "maxItems": len(items)}
         each = {"items": [schema for schema, _ in items]} if items else {}
         return {**listed, **each}, all(whole for _, whole in items)
-    if not isinstance(value, str) or value in known or _is_number(value) or holds(message, value):
+    if not isinstance(value, str) or value in known or is_number(value) or holds(message, value):
         return {"const": literal(value)}, True
     return {"type": "string", "minLength": 1}, False
-
-
-# Templates
-
-
-def answer_pattern(spec: Spec, records: Sequence[Values]) -> str:
-    """A composed answer as a pattern: what is decided as it is, what is in words of its own as any text."""
-    if not records:
-        return rf"^\s*{escaped(spec.answer.otherwise)}\s*$"
-    parts = re.split(r"\{(\w+)\}", spec.answer.template)
-    lines = [
-        "".join(_slot(spec.attribute(p), values) if n % 2 else escaped(p) for n, p in enumerate(parts))
-        for values in records
-    ]
-    return r"^\s*" + r"[ \t]*\n".join(lines) + r"\s*$"
-
-
-def _slot(attribute: Attribute, values: Values) -> str:
-    value = values.get(attribute.name)
-    if value is None:
-        return escaped(attribute.absent_as or "")
-    if not _decided(attribute, value):
-        return r"[^\n]+?"
-    if _taste(attribute, value):
-        return rf"(?=[^\n]*{_piece(value)})[^\n]+?"
-    return _any_case(value) if attribute.kind == "copied" else escaped(value)
-
-
-def _taste(attribute: Attribute, value: str) -> bool:
-    return attribute.kind == "copied" and len(value.split()) > _COPIED_WORDS
-
-
-def _piece(value: str) -> str:
-    """A pattern of what holds at least half of a copied piece, its words in a row; of a long one eight of them."""
-    words = value.split()
-    run = min(_RUN_MOST, max(2, -(-len(words) // 2)))
-    starts = range(0, len(words) - run + 1, 1 + len(words) // _RUNS_MOST)
-    runs = dict.fromkeys(r"\s+".join(map(_any_case, words[n : n + run])) for n in starts)
-    return f"(?:{'|'.join(runs)})"
-
-
-def _any_case(text: str) -> str:
-    """A text whatever its case; a pattern of a suite has no flag for it."""
-    both = ((c.lower(), c.upper()) for c in text)
-    return "".join(
-        f"[{low}{up}]" if low != up and len(low) == len(up) == 1 else escaped(c)
-        for (low, up), c in zip(both, text, strict=True)
-    )
-
-
-def escaped(text: str) -> str:
-    """A text as a pattern that JavaScript and Python read alike."""
-    return js_escape(text).replace("\n", "\\n")
-
-
-def literal(value: object) -> object:
-    """A text that is read as it is: where a template or a file's name could begin, it is printed by a template."""
-    if isinstance(value, Mapping):
-        return {name: literal(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [literal(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    if re.search(r"\{[{%#]", value):
-        value = value.replace("{", '{{ "{" }}')
-    return '{{ "file:" }}' + value.removeprefix("file:") if value.startswith("file://") else value

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.wrong_values import sentence
 
 VARIANTS = "variants.jsonl"
@@ -74,7 +75,7 @@ def write_rows(path: Path, rows: Iterable[TrainingRow]) -> None:
             "origin": row.origin,
             "prompt": row.prompt,
             "completion": row.completion,
-            "attributes": row.attributes,
+            "attributes": row.attributes.as_json(),
         }
         for row in rows
     )
@@ -104,4 +105,5 @@ def _row(path: Path, number: int, text: str) -> TrainingRow:
     if not (line.prompt and line.completion):
         raise BadInput(f"{path}:{number}: prompt and completion must be non-empty lists of messages")
     conversations = line.model_dump(include={"prompt", "completion"})
-    return TrainingRow(line.row_id or f"line {number}", line.origin, **conversations, attributes=line.attributes)
+    attributes = RowAttributes.of(line.attributes)
+    return TrainingRow(line.row_id or f"line {number}", line.origin, **conversations, attributes=attributes)

@@ -7,17 +7,19 @@ that belong to another message. Shown with its agreement and Cohen's kappa, and 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answers import answer_messages, answer_problem
-from tunesmith.tools.data.faults import ORDINARY
-from tunesmith.tools.data.held_out import answer_of_row, text_of
-from tunesmith.tools.data.reading import answer_request, judge_request, yes
+from tunesmith.tools.data.candidates import yes
+from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
+from tunesmith.tools.data.held_out import text_of
+from tunesmith.tools.data.reading import answer_request, judge_request
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.serving.client import ChatRequest
 
@@ -85,9 +87,17 @@ class RowJudge:
             agreement=round(agreement, 3), kappa=round(kappa, 3), cut=cut, counted=kappa >= _COUNTS_FROM,
         )  # fmt: skip
 
+    def likely(self, pairs: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        """Of messages with answers, by their names, how likely each is right."""
+        named = [(f"b/{name}", Pair(message, answer, True)) for name, (message, answer) in pairs.items()]
+        told = self._probabilities(named, "judging written answers")
+        return {name.removeprefix("b/"): p for name, p in told.items()}
+
     def judge(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows as the judge leaves them: one of the behaviour that is not right is repaired once, or dropped."""
-        asked = [row for row in rows if row.kept and row.origin not in ORDINARY] if self.worth.counted else []
+        asked = (
+            [row for row in rows if row.kept and row.origin not in (*ORDINARY, EXAMPLE)] if self.worth.counted else []
+        )
         told = self._rows(asked, "j", "judging by the criteria")
         doubted = [row for row in asked if told.get(row.row_id, 1.0) < self.worth.cut]
         repaired = self._repaired(doubted)
@@ -97,9 +107,9 @@ class RowJudge:
         made = []
         for row in rows:
             if row.row_id in right:
-                row = replace(right[row.row_id], attributes={**row.attributes, "judged": again[row.row_id]})
+                row = replace(right[row.row_id], attributes=replace(row.attributes, judged=again[row.row_id]))
             elif row.row_id in told:
-                row = replace(row, attributes={**row.attributes, "judged": round(told[row.row_id], 4)})
+                row = replace(row, attributes=replace(row.attributes, judged=round(told[row.row_id], 4)))
             made.append(replace(row, verdict=reasons[row.row_id]) if row.row_id in reasons else row)
         self.worth = self.worth.model_copy(
             update={"asked": len(asked), "repaired": len(right), "dropped": len(reasons)}
@@ -107,7 +117,7 @@ class RowJudge:
         return made
 
     def _rows(self, rows: Sequence[TrainingRow], prefix: str, note: str) -> dict[str, float]:
-        pairs = [(f"{prefix}/{r.row_id}", Pair(text_of(self.spec, r), answer_of_row(r), True)) for r in rows]
+        pairs = [(f"{prefix}/{r.row_id}", Pair(text_of(self.spec, r), r.answer, True)) for r in rows]
         return {name.partition("/")[2]: p for name, p in self._probabilities(pairs, note).items()}
 
     def _probabilities(
@@ -127,25 +137,25 @@ class RowJudge:
         made = []
         for row, request in zip(rows, requests, strict=True):
             answer = answers[request.id].text.strip() if request.id in answers else ""
-            if answer and answer != answer_of_row(row) and not answer_problem(self.spec, answer):
-                turn = {**row.completion[-1], "content": answer}
+            if answer and answer != row.answer and not answer_problem(self.spec, answer):
+                turn = form_of(self.spec).turn(answer)
                 made.append(replace(row, completion=[*row.completion[:-1], turn]))
         return made
 
     def _repair(self, row: TrainingRow) -> ChatRequest:
         message, identity = text_of(self.spec, row), f"f/{row.row_id}"
-        if self.spec.answer.form == "written":
+        if not form_of(self.spec).composed:
             asked = answer_messages(self.spec, message, "a first answer did not fit this very message")
             return ChatRequest(identity, self.asker.model, asked, self.spec.max_tokens)
         shots = [(example.prompt, example.answer) for example in self.spec.examples]
         request = answer_request(self.spec, message, shots, self.asker.model, identity, 0)
-        return replace(request, extra={}) if self.spec.answer.form == "lines" else request  # of one record alone
+        return replace(request, extra={}) if form_of(self.spec).of_records else request  # of one record alone
 
     def _reasons(self, rows: Sequence[TrainingRow]) -> dict[str, Verdict]:
         """Of each row the criterion that it fails most."""
         criteria = self.spec.criteria or (self.criteria,)
         pairs = [
-            (f"w/{row.row_id}/{place}", Pair(text_of(self.spec, row), answer_of_row(row), True))
+            (f"w/{row.row_id}/{place}", Pair(text_of(self.spec, row), row.answer, True))
             for row in rows
             for place in range(len(criteria))
         ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write, new_folder
-from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
-from tunesmith.tools.data.pools import plain_near_misses
-from tunesmith.tools.data.propose import completed
+from tunesmith.tools.data.near_misses import formed_near_misses
 from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_file import spec_text
 from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
@@ -22,14 +20,6 @@ _NEAR_MISSES, _TEST_SEED = 30, 880_402
 """Near misses that are made in code for the suite beside the user's own, and what they are drawn with."""
 SPEC, REHEARSAL = "behaviour.yaml", "rehearsal.txt"
 SUITE, NEAR_MISS_SUITE, HARD_SUITE = (f"suites/{name}" for name in (TARGET, NEAR_MISSES, HARD))
-
-
-def behaviour_of(description: Description, rules: Sequence[Rule] | None = None) -> Spec:
-    """The spec of a description, completed in code, with these rules; None: all that can be told from it."""
-    made = completed(Spec.model_validate(description.model_dump()))
-    if isinstance(description, Spec) and description.blind:  # no document holds them
-        made = made.model_copy(update={"blind": description.blind})
-    return made if rules is None else made.model_copy(update={"rules": tuple(rules)})
 
 
 def check_answer_lengths(description: Description) -> None:
@@ -44,34 +34,23 @@ def check_answer_lengths(description: Description) -> None:
 
 
 def write_behaviour(
-    description: Description,
-    parent: Path,
-    *,
-    rules: Sequence[Rule] | None = None,
-    prompts: Sequence[str] = (),
-    judged: bool = True,
+    spec: Spec, parent: Path, *, prompts: Sequence[str] = (), trained: Collection[str] = (), judged: bool = True
 ) -> Path:
     """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
 
-    It appears whole or not at all, under the description's name or the next that is free (`name-2`); nothing is ever
-    replaced. `prompts` are further target cases. `judged`: a judge reads what code cannot tell. Raises BadInput for a
-    text that a suite cannot hold, an answer that is too long, or no rule.
+    It appears whole or not at all, under the spec's name or the next that is free (`name-2`); nothing is ever replaced.
+    `prompts` are further target cases; messages that are `trained` on are none. `judged`: a judge reads what code
+    cannot tell. Raises BadInput for a text that a suite cannot hold, and for an answer that is too long.
     """
-    check_answer_lengths(description)
-    behaviour = behaviour_of(description, rules)
-    if not behaviour.rules:
-        raise BadInput(
-            "nothing about the answers can be checked: keep at least one rule, or say a length, a number of items, "
-            "a choice or a fixed beginning"
-        )
+    check_answer_lengths(spec)
 
     def fill(folder: Path) -> None:
-        atomic_write(folder / SPEC, spec_text(behaviour))
-        near = plain_near_misses(behaviour, _TEST_SEED, tests=True)[:_NEAR_MISSES]
-        write_suites(behaviour, folder / "suites", messages=prompts, near_misses=near, judged=judged)
+        atomic_write(folder / SPEC, spec_text(spec))
+        near = [] if spec.every_message else formed_near_misses(spec, _TEST_SEED, tests=True)[:_NEAR_MISSES]
+        write_suites(spec, folder / "suites", messages=prompts, near_misses=near, trained=trained, judged=judged)
         bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
         atomic_write(folder / REHEARSAL, bundled.read_bytes())
-        if load_behaviour(str(folder)) != behaviour.model_copy(update={"blind": ()}):
+        if load_behaviour(str(folder)) != spec.model_copy(update={"blind": ()}):
             raise BadInput("the description holds a text that its file does not give back; put it in other words")
 
-    return new_folder(parent, behaviour.name, fill)
+    return new_folder(parent, spec.name, fill)

@@ -1,47 +1,131 @@
-"""How alike short texts are, as edit similarity of 100 on their letters: for duplicates, leaked cases and loops."""
+"""How alike short texts are, as edit similarity of 100 on their letters: for duplicates, leaked cases and loops.
+
+Words are told apart in every script: of one that is written without spaces each character counts.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rapidfuzz import fuzz, process
 
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Thai, Lao, Burmese, Khmer, Japanese and Chinese, written without spaces: a class of characters in a pattern."""
 _CONTAINED_MIN_CHARS = 40
+_SCANNED = 2_000
+"""Of more texts only those with as many letters in common are compared."""
+_PERMUTATIONS, _SHINGLE, _CANDIDATE = 64, 4, 0.35
+"""Of the sketches: short messages have too few words to compare; Jaccard from which letters are compared."""
+_UNITS = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+_CHARACTER = re.compile(rf"[{UNSPACED}]")
+_CHARACTERS_A_WORD = 2
 
 
-class Similarity:
-    """A growing set of texts, each asked for the one that is most like another text."""
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The text that another one is, holds or is nearly."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts: list[str] = []
-        self._digits: list[str] = []
-        for text in texts:
-            self.add(text)
+    name: str
+    how: str
+    """exact, normalised (but for case and marks), contained, or alike."""
+    score: float
 
-    def add(self, text: str) -> None:
+
+class Likeness:
+    """A growing set of named texts, asked for the one that another text gives away or repeats.
+
+    Case, punctuation and, unless they count, the value of digits make no difference. A text of the set that stands
+    whole inside a longer one is as similar as can be, from 40 characters on.
+    """
+
+    def __init__(self, texts: Iterable[tuple[str, str]] = ()) -> None:
+        self.names: list[str] = []
+        self.texts: list[str] = []
+        self._plain: dict[bool, list[str]] = {True: [], False: []}
+        self._exact: dict[str, int] = {}
+        self._sketches: _Sketches | None = None
+        for name, text in texts:
+            self.add(name, text)
+
+    def add(self, name: str, text: str) -> None:
         """Put a text into the set."""
-        self._texts.append(normal(text))
-        self._digits.append(normal(text, digits_count=True))
+        self.names.append(name)
+        self.texts.append(text)
+        for digits_count, plain in self._plain.items():
+            plain.append(normal(text, digits_count=digits_count))
+        self._exact.setdefault(self._plain[True][-1], len(self.texts) - 1)
 
-    def nearest(self, text: str, *, digits_count: bool = False) -> tuple[int, float]:
-        """Place and similarity of the most similar text; 0 in an empty set.
+    def match(self, text: str, threshold: float, *, digits_count: bool = False, contained: bool = True) -> Match | None:
+        """The most similar text where it is at least so similar, of 100; one that is `contained` where that counts."""
+        wanted, texts = normal(text, digits_count=digits_count), self._plain[digits_count]
+        if (place := self._exact.get(normal(text, digits_count=True))) is not None:
+            return Match(self.names[place], "exact" if text.strip() == self.texts[place].strip() else "normalised", 100)
+        places: Sequence[int] = range(len(texts)) if len(texts) <= _SCANNED else self._candidates(wanted)
+        for place in places if contained else ():
+            if len(texts[place]) >= _CONTAINED_MIN_CHARS and texts[place] in wanted:
+                return Match(self.names[place], "contained", 100)
+        some = texts if len(places) == len(texts) else {place: texts[place] for place in places}
+        best = process.extractOne(wanted, some, scorer=fuzz.ratio, score_cutoff=threshold)
+        return Match(self.names[best[2]], "alike", best[1]) if best else None
 
-        Case, punctuation and (unless `digits_count`) the value of digits make no difference. A text of the set that
-        stands whole inside a longer one is as similar as can be, from 40 characters on.
-        """
-        wanted, texts = normal(text, digits_count=digits_count), self._digits if digits_count else self._texts
-        for place, other in enumerate(texts):
-            if len(other) >= _CONTAINED_MIN_CHARS and other in wanted:
-                return place, 100.0
-        best = process.extractOne(wanted, texts, scorer=fuzz.ratio)
-        return (best[2], best[1]) if best else (0, 0.0)
+    def _candidates(self, wanted: str) -> Sequence[int]:
+        self._sketches = self._sketches or _Sketches()
+        self._sketches.take(self._plain[False])
+        return self._sketches.near(re.sub(r"\d+", "0", wanted))
+
+
+class _Sketches:
+    """MinHash sketches of many texts, so that one is not compared with all of them."""
+
+    def __init__(self) -> None:
+        from datasketch import MinHash, MinHashLSH
+
+        self.empty = MinHash(num_perm=_PERMUTATIONS)  # drawing its permutations takes longer than sketching a row
+        self.lsh = MinHashLSH(threshold=_CANDIDATE, num_perm=_PERMUTATIONS)
+        self.count = 0
+
+    def take(self, texts: Sequence[str]) -> None:
+        """Sketch the texts that are new since it was last asked."""
+        for place in range(self.count, len(texts)):
+            self.lsh.insert(place, self._sketch(texts[place]), check_duplication=False)
+        self.count = len(texts)
+
+    def near(self, text: str) -> list[int]:
+        """The places of texts that share letters enough."""
+        return sorted(self.lsh.query(self._sketch(text)))
+
+    def _sketch(self, words: str) -> object:
+        sketch = self.empty.copy()
+        shingles = {words[n : n + _SHINGLE] for n in range(max(1, len(words) - _SHINGLE + 1))}
+        sketch.update_batch([shingle.encode() for shingle in shingles])
+        return sketch
 
 
 def normal(text: str, *, digits_count: bool = False) -> str:
     """Lower case, words and digits only; digits become 0 unless they count."""
     text = re.sub(r"[^\w]+", " ", text.lower()).strip()
     return text if digits_count else re.sub(r"\d+", "0", text)
+
+
+def units(text: str) -> list[str]:
+    """The words of a text in small letters; of a script without spaces its characters."""
+    return _UNITS.findall(text.lower())
+
+
+def word_count(text: str) -> int:
+    """How many words a text has; two characters of a script without spaces count as one."""
+    found = units(text)
+    characters = sum(_CHARACTER.match(unit) is not None for unit in found)
+    return len(found) - characters + -(-characters // _CHARACTERS_A_WORD)
+
+
+def runs(text: str, words: int) -> list[tuple[str, ...]]:
+    """The runs of so many words in a row; of a script without spaces they are half as long again in characters."""
+    found = units(text)
+    length = words + words // 2 if _CHARACTER.search(text) else words
+    return [tuple(found[n : n + length]) for n in range(len(found) - length + 1)]
 
 
 def loops(text: str) -> bool:
@@ -56,6 +140,5 @@ def only_loops(text: str) -> bool:
 
 def _repeated(text: str) -> float:
     """Of a text's runs of five words, the share that came before."""
-    words = text.lower().split()
-    runs = [tuple(words[i : i + 5]) for i in range(len(words) - 4)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+    found = runs(text, 5)
+    return 1 - len(set(found)) / len(found) if found else 0.0

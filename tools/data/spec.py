@@ -2,37 +2,58 @@
 
 It says when the behaviour applies, what the answer is and what it never is; by which attributes messages and answers
 differ; how an answer is put together from them; which messages only look alike; and what every answer keeps, as rules
-that code checks and criteria in words. `load_behaviour` reads it, `propose` fills in what its user left out.
+that code checks and criteria in words. `load_behaviour` reads it; a `Proposal` fills in what its user left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
+from tunesmith.tools.data.conversation import Message, offered, turns_of
+from tunesmith.tools.data.conversation import transcript as as_transcript
 from tunesmith.tools.data.description import Description, Example
+from tunesmith.tools.data.situations import Situation, Writing, check_situation, check_writing
+from tunesmith.tools.data.spec_checks import check_answer, check_attribute, check_formulas, check_names
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
 TYPED = ("digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url")
 """Kinds whose values code can draw, write into a message in many ways, and find again in a message."""
 Kind = Literal[
-    "label", "copied", "text", "digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url"
-]
+    "label", "copied", "text", "digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url",
+    "object", "computed",
+]  # fmt: skip
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_NUMBERS = frozenset({"amount", "date", "count", "small", "year", "phone", "postcode", "card", "model", "code"})
-"""What a distractor may hold beside plain words; a number of each kind is drawn."""
+_INDEX = re.compile(r"\[\d+\]")
+
+
+def without_places(path: str) -> str:
+    """The path of an attribute, of the path of one of its values: items.price of items[0].price."""
+    return _INDEX.sub("", path)
+
+
 ATTRIBUTES_MAX = 30
 _TOKENS_PER_CHAR = 0.4
 ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
 """Of an example: a longer answer is more than a model is given tokens for."""
-_LISTED_LINES = 4
-"""Lines of an answer that is a list, at most as many as are drawn."""
+_LONG_MESSAGE = 1_200
+"""Characters of an example's message from which messages are documents."""
+
+
+def tokens_for(characters: int) -> int:
+    """Tokens that answers are given where the longest known one has so many characters: half as many again."""
+    return min(MAX_ANSWER_TOKENS, max(48, round(characters * _TOKENS_PER_CHAR * 1.5)))
+
+
+def _says_nothing(value: object) -> bool:
+    """Left out of the digest then: a spec of before there was such a field keeps its own."""
+    return not value
 
 
 class Value(Frozen):
@@ -44,6 +65,8 @@ class Value(Frozen):
     """Of these one is said in the message; empty: the writer is left to show it."""
     words: tuple[str, ...] = ()
     """Word beginnings that give this value away: no message of another value holds one."""
+    between: tuple[int, int] | None = Field(default=None, exclude_if=_says_nothing)
+    """Where a number of the message decides it: the lowest and the highest that has this value."""
 
 
 class Attribute(Frozen):
@@ -51,8 +74,14 @@ class Attribute(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[^\W\d]\w*$", max_length=40)]
     kind: Kind = "label"
-    """label: one of `values`. copied: stands in the message letter for letter. text: in words of its own. The others
-    are typed: code draws and finds them."""
+    """label: one of `values`. copied: stands in the message letter for letter. text: in words of its own. object: holds
+    `attributes`. computed: by `formula` from others. The others are typed: code draws and finds them."""
+    attributes: tuple[Attribute, ...] = Field(default=(), max_length=ATTRIBUTES_MAX)
+    """Of an object, what it holds."""
+    many: tuple[int, int] | None = None
+    """The fewest and the most values of a list, in the order of the message; of a label, of a set without an order."""
+    formula: JsonValue = None
+    """Of what is computed; `arithmetic` says what it may hold. A name is looked for beside it, then at the top."""
     means: str = ""
     values: dict[str, Value] = Field(default_factory=dict)
     """Of a label, all there are; of another kind, some to draw from. Empty there: the writer proposes them."""
@@ -61,6 +90,10 @@ class Attribute(Frozen):
     absent_share: float = Field(default=0, ge=0, le=1)
     absent_as: str | None = None
     """What the answer shows where the message does not say it; None: null."""
+    left_out: bool = False
+    """Whether an object lacks the key then, instead of showing `absent_as`."""
+    joined: str = ", "
+    """What stands between the values of a list or a set in an answer that is text."""
     absent_where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Label → its values for which this attribute is absent."""
     lengths: tuple[int, ...] = ()
@@ -84,15 +117,23 @@ class Attribute(Frozen):
         """Whether a model has to propose its values."""
         return self.kind in ("copied", "text") and not self.values
 
+    @property
+    def plain(self) -> bool:
+        """Whether it has one value, which is a text."""
+        return self.kind != "object" and self.many is None
+
 
 class Answer(Frozen):
     """How an answer is made. What an attribute decides is composed by code and never written by a model."""
 
-    form: Literal["written", "json", "text", "lines"] = "written"
+    form: Literal["written", "json", "text", "lines", "call"] = "written"
     """written: by the model, from message and description. json: an object of the shown attributes in their order.
-    text: the template. lines: the template once for each of several records."""
+    text: the template. lines: the template once for each of several records. call: of the tool that the template
+    names, with the shown attributes that it takes as its arguments."""
     template: str = ""
     """`{name}` stands for an attribute."""
+    language: str = ""
+    """Of an answer that is code: json, python, sql, toml and yaml are parsed, never run; another is not looked at."""
     otherwise: str = ""
     """The whole answer where one of `needs` is absent, or where a list has no record."""
     needs: tuple[str, ...] = ()
@@ -103,67 +144,6 @@ class Answer(Frozen):
     def placeholders(self) -> tuple[str, ...]:
         """The attributes that the template names."""
         return tuple(_PLACEHOLDER.findall(self.template))
-
-
-class Situation(Frozen):
-    """Something that happens to the people who write, with sentences that tell it and what the answer says then."""
-
-    id: str
-    sets: dict[str, str] = Field(default_factory=dict)
-    """Label → the value that it has here."""
-    facts: tuple[str, ...] = Field(min_length=1)
-    """What happened, in the first person; `{thing}` is drawn."""
-    answers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Attribute → wordings of it for the answer."""
-    mentions: tuple[str, ...] = ()
-    """Word beginnings; a message of this situation holds at least one of them."""
-    things: tuple[str, ...] = ()
-    """What `{thing}` is drawn from here; empty: the spec's own list."""
-    allows: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Label → the values that make sense here."""
-
-
-_ANY = "(?:every|each|any|all) (?:single )?(?:messages?|answers?|repl(?:y|ies)|prompts?|requests?|inputs?|time)"
-_ALWAYS = re.compile(
-    rf"\W*(?:always|immer|(?:in |with |on |to |for )?{_ANY}\b|whatever\b|no matter\b|everything\b)"
-    r"(?!.*\b(?:that|which|about|with|from)\b)",
-    re.IGNORECASE,
-)
-
-
-class Voice(Frozen):
-    """A way of writing."""
-
-    name: str
-    weight: float = Field(default=1, gt=0)
-    typing: tuple[str, ...] = ("as-is",)
-    """Drawn from: as-is, lower, caps, no-end (no full stop at the end)."""
-    openers: tuple[str, ...] = ("",)
-
-
-class Frame(Frozen):
-    """What stands around a message: a greeting, a signature."""
-
-    weight: float = Field(default=1, gt=0)
-    before: str = ""
-    after: str = ""
-
-
-class Writing(Frozen):
-    """How messages are written that begin with a fact of a situation: the writer goes on after it."""
-
-    go_on: str
-    """What the writer is asked for."""
-    joiners: tuple[str, ...] = Field(min_length=1)
-    max_tokens: int = Field(default=40, ge=8, le=1024)
-    never: tuple[str, ...] = ()
-    """What shows that the model answered instead of writing; in lower case."""
-    voices: tuple[Voice, ...] = (Voice(name="plain"),)
-    frames: tuple[Frame, ...] = (Frame(),)
-    things: tuple[str, ...] = ()
-    distractors: tuple[str, ...] = ()
-    """Sentences with numbers that are none of the attributes'."""
-    distractor_share: float = Field(default=0.5, ge=0, le=1)
 
 
 class Spec(Description):
@@ -179,6 +159,8 @@ class Spec(Description):
     answer: Answer = Answer()
     situations: tuple[Situation, ...] = ()
     writing: Writing | None = None
+    tools: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=20)
+    """Offered with every message, in OpenAI's form; also taken from the examples."""
     near_misses: tuple[str, ...] = Field(default=(), max_length=400)
     """Messages that look alike and get an ordinary answer."""
     rules: tuple[Rule, ...] = ()
@@ -196,6 +178,10 @@ class Spec(Description):
     """Digest of the user's further examples, which are blind cases of its suite alone; empty: there are none."""
     blind: tuple[Example, ...] = Field(default=(), exclude=True)
     """Those examples, until the suite is written: nothing is made from them, and no other file holds them."""
+    every_message: bool = Field(default=False, exclude_if=_says_nothing)
+    """Whether it applies to every message, so that there are none beside it that stay as they were."""
+    words_sha256: str = Field(default="", exclude_if=_says_nothing)
+    """Digest of the words that were read for it (`words_digest`): they are not read again; empty: none were."""
     told: bool = Field(default=True, exclude=True)
     """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
 
@@ -207,104 +193,126 @@ class Spec(Description):
     @property
     def max_tokens(self) -> int:
         """Of an answer: half as much again as the longest example may need."""
-        longest = max(len(example.answer) for example in self.examples)
-        return self.answer_tokens or min(MAX_ANSWER_TOKENS, max(48, round(longest * _TOKENS_PER_CHAR * 1.5)))
+        return self.answer_tokens or tokens_for(max(len(example.answer) for example in self.examples))
 
     @property
-    def always(self) -> bool:
-        """Whether it applies to every message, so that there are none beside it that stay as they were."""
-        return _ALWAYS.match(self.when) is not None
+    def conversation(self) -> bool:
+        """Whether messages are conversations of several turns, as transcripts."""
+        return any(example.conversation for example in self.examples)
+
+    @property
+    def long_messages(self) -> bool:
+        """Whether messages are documents, of which a writer is asked for one at a time."""
+        return max(len(example.prompt) for example in self.examples) > _LONG_MESSAGE
+
+    @property
+    def message_tokens(self) -> int:
+        """Tokens that a written message may have: half as many again as the longest example's."""
+        return max(30, round(max(len(example.prompt) for example in self.examples) * _TOKENS_PER_CHAR * 1.5))
 
     @property
     def labels(self) -> tuple[Attribute, ...]:
-        """The attributes that are one of a few values."""
-        return tuple(a for a in self.attributes if a.kind == "label")
+        """The attributes that are one of a few values; a set of them is none."""
+        return tuple(a for a in self.attributes if a.kind == "label" and a.many is None)
 
     @property
     def seeded(self) -> bool:
         """Whether messages begin with a fact that the spec itself tells."""
         return bool(self.situations and self.writing)
 
-    def attribute(self, name: str) -> Attribute:
-        """The attribute of this name. Raises KeyError."""
-        return next((a for a in self.attributes if a.name == name), None) or self._none(name)
+    def attribute(self, path: str) -> Attribute:
+        """The attribute of a name, or of a value's path such as items[0].price. Raises KeyError."""
+        attributes, found = self.attributes, None
+        for name in without_places(path).split("."):
+            found = next((a for a in attributes if a.name == name), None)
+            if found is None:
+                raise KeyError(path)
+            attributes = found.attributes
+        assert found is not None
+        return found
 
-    def _none(self, name: str) -> Attribute:
-        raise KeyError(name)
+    def parts(self) -> Iterator[Attribute]:
+        """Every attribute that has values of its own; one within an object is named by its path, as items.price."""
+        pending = list(self.attributes)
+        while pending:
+            one = pending.pop(0)
+            if one.kind == "object":
+                pending = [a.model_copy(update={"name": f"{one.name}.{a.name}"}) for a in one.attributes] + pending
+            else:
+                yield one
+
+    def leaves(self, values: Mapping[str, object]) -> Iterator[tuple[str, Attribute]]:
+        """Each value's path with its attribute: an attribute's own name, but for objects, lists and sets.
+
+        Of these as many as there are values; their own name where they are absent.
+        """
+        for attribute in self.attributes:
+            if attribute.plain:
+                yield attribute.name, attribute
+            else:
+                own = (path for path in values if re.split(r"[.[]", path, maxsplit=1)[0] == attribute.name)
+                yield from ((path, self.attribute(path)) for path in own)
 
     def render(self, text: str) -> str:
         """The user's message around a text."""
         return self.prompt.replace("{{" + self.slot + "}}", text)
 
-    def text_of(self, message: str) -> str:
-        """The text of a rendered message: what the prompt is around."""
+    def turns(self, text: str) -> list[Message]:
+        """The messages that ask a text: one of the user's, or the turns of a transcript, the last one rendered."""
+        turns: list[Message] = turns_of(text) if self.conversation else [{"role": "user", "content": text}]
+        return [*turns[:-1], {**turns[-1], "content": self.render(str(turns[-1]["content"]))}]
+
+    def text_of(self, messages: Sequence[Mapping[str, object]]) -> str:
+        """The text that some messages ask, without the prompt around it: the reverse of `turns`."""
         before, _, after = self.prompt.partition("{{" + self.slot + "}}")
-        return message.removeprefix(before).removesuffix(after)
+        last = str(messages[-1].get("content") or "").removeprefix(before).removesuffix(after)
+        earlier = [m for m in messages[:-1] if m.get("role") in ("user", "assistant")] if self.conversation else []
+        turns = [(str(m["role"]), str(m.get("content") or "")) for m in earlier]
+        return as_transcript([*turns, ("user", last)])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_examples(cls, data: object) -> object:
+        """What the examples say of the whole: the tools offered with them, and the system prompt that they share."""
+        if not isinstance(data, dict) or not isinstance(data.get("examples"), list | tuple):
+            return data
+        examples = [Example.model_validate(example) for example in data["examples"]]
+        systems = {example.system for example in examples if example.system}
+        if len(systems) > 1:
+            raise ValueError(
+                f"the examples have {len(systems)} different system prompts; a behaviour is taught under one: "
+                "give them the same, or teach one behaviour for each"
+            )
+        if systems and not data.get("system_prompts"):
+            share = sum(bool(example.system) for example in examples) / len(examples)
+            data = {**data, "system_prompts": tuple(systems), "system_share": share}
+        if not data.get("tools"):
+            every = {str(tool["function"]): tool for example in examples for tool in example.tools}
+            data = {**data, "tools": tuple(every.values())} if every else data
+        return {**data, "examples": examples}
+
+    @field_validator("tools")
+    @classmethod
+    def _offered(cls, tools: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
+        return offered(tools)
 
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
         if "{{" + self.slot + "}}" not in self.prompt:
             raise ValueError(f"prompt has no {{{{{self.slot}}}}}: there is no place for the text")
-        names = [a.name for a in self.attributes]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two attributes are called {twice}")
+        check_names(self.attributes)
         for attribute in self.attributes:
-            _check_attribute(attribute, self.attributes)
-        for name in (*self.answer.placeholders, *self.answer.needs):
-            if name not in names:
-                raise ValueError(f"answer names {name}, but the attributes are {', '.join(names) or 'none'}")
-        if self.answer.form in ("text", "lines") and not self.answer.placeholders:
-            raise ValueError(f"answer has the form {self.answer.form} and no template with an attribute in it")
+            check_attribute(attribute, attribute.name, self)
+        check_formulas(self)
+        check_answer(self)
         if self.situations and self.writing is None:
             raise ValueError("situations need writing: how the writer is asked to go on after a fact")
         for situation in self.situations:
-            _check_situation(situation, self)
+            known = {a.name: a.values for a in self.labels}
+            check_situation(situation, known, {a.name: a.words_max for a in self.attributes})
         if self.writing:
-            _check_placeholders(self.writing.distractors, _NUMBERS)
+            check_writing(self.writing)
         return self
-
-
-def _check_attribute(attribute: Attribute, others: tuple[Attribute, ...]) -> None:
-    if attribute.kind == "label" and len(attribute.values) < 2:
-        raise ValueError(
-            f"the label {attribute.name} has {len(attribute.values)} values; two and more can be told apart"
-        )
-    labels = {other.name: other.values for other in others if other.kind == "label"}
-    for name, values in attribute.absent_where.items():
-        if odd := [value for value in values if value not in labels.get(name, {})]:
-            raise ValueError(f"{attribute.name} is absent where {name} is {odd[0]}, which {name} never is")
-
-
-def _check_situation(situation: Situation, spec: Spec) -> None:
-    _check_placeholders((*situation.facts, *(t for texts in situation.answers.values() for t in texts)), {"thing"})
-    known: Mapping[str, Mapping[str, Value]] = {a.name: a.values for a in spec.labels}
-    stated = [*((n, (v,)) for n, v in situation.sets.items()), *situation.allows.items()]
-    for name, values in stated:
-        if name not in known or not set(values) <= set(known[name]):
-            raise ValueError(f"situation {situation.id}: {name} may be {list(known.get(name, ()))}, not {list(values)}")
-    for fact in situation.facts:
-        if situation.mentions and not mentions(fact, situation.mentions):
-            raise ValueError(f"situation {situation.id}: {fact!r} holds none of its own mentions")
-    for name, texts in situation.answers.items():
-        most = next((a.words_max for a in spec.attributes if a.name == name), None)
-        if most is None:
-            raise ValueError(f"situation {situation.id}: there is no attribute {name}")
-        if any("{thing}" not in f for f in situation.facts) and all("{thing}" in text for text in texts):
-            raise ValueError(f"situation {situation.id}: a fact without a thing needs a {name} without one")
-        long = next((t for t in texts if most and len(t.split()) + t.count("{thing}") * 2 > most), None)
-        if long:
-            raise ValueError(f"situation {situation.id}: {name} {long!r} can exceed {most} words")
-
-
-def _check_placeholders(texts: tuple[str, ...], known: set[str] | frozenset[str]) -> None:
-    for text in texts:
-        if odd := set(_PLACEHOLDER.findall(text)) - known:
-            raise ValueError(f"{text!r} has the placeholder {sorted(odd)[0]!r}; known are {', '.join(sorted(known))}")
-
-
-def mentions(text: str, words: tuple[str, ...]) -> bool:
-    """Whether any of `words` begins a word of `text`, whatever the case."""
-    return any(re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE) for word in words)
 
 
 def as_document(spec: Spec) -> dict[str, object]:

@@ -2,25 +2,32 @@
 
 Target cases assert the form and what `right_answers` says of the meaning. Each says in its metadata where it comes from
 (`source`, and of people's cases `by` and `at`) and who tells its meaning (`meaning`). Examples that the spec was made
-from are dev cases; the user's other examples, what a person marked and rows that were kept out of training are blind.
+from are dev cases, unless they are trained on; the user's other examples, what a person marked and rows that were kept
+out of training are blind.
 Near misses become the over-trigger block: a case passes where the answer is an ordinary one. Every text is written so
 that it is read back letter for letter.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
+from tunesmith.tools.data.answer_form import Assertion, form_of
+from tunesmith.tools.data.conversation import Message, transcript, turns_of
+from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.held_out import HeldOut
 from tunesmith.tools.data.known_case import KnownCase, account, now
-from tunesmith.tools.data.right_answers import Assertion, Right, fixed_answer, literal, open_answer, right_answer
+from tunesmith.tools.data.right_answers import Right, fixed_answer, open_answer, right_answer
+from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import dump_yaml
+from tunesmith.tools.data.value_patterns import literal
 from tunesmith.tools.suites.loading import load_suites
 
 TARGET, NEAR_MISSES, HARD = "target.yaml", "over-trigger.yaml", "adversarial.yaml"
@@ -48,6 +55,8 @@ HEADERS = {
 }
 # One user message, spelled out as a chat so that no text can pass for several messages.
 _CHAT = '[{"role": "user", "content": "{{message}}"}]'
+_MESSAGES = "{{messages}}"
+"""The prompt of a behaviour with system prompts or several turns: each case spells its own messages out as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +65,40 @@ class Test:
 
     name: str
     message: str
+    """The text, as a row's is: without the prompt around it, of several turns the transcript."""
     assertions: Sequence[Assertion] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    system: str = ""
+
+    def messages(self, spec: Spec) -> list[Message]:
+        """What it asks."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, *spec.turns(self.message)]
 
 
 def write_suites(
-    spec: Spec, folder: Path, *, messages: Sequence[str] = (), near_misses: Sequence[str] = (), judged: bool = True
+    spec: Spec,
+    folder: Path,
+    *,
+    messages: Sequence[str] = (),
+    near_misses: Sequence[str] = (),
+    trained: Collection[str] = (),
+    judged: bool = True,
 ) -> list[Path]:
     """Write the suites of a behaviour into `folder`; the files that were written, target first.
 
-    `messages` are target cases without a known answer, `near_misses` go beside the spec's own. `judged`: a judge reads
-    what code cannot tell; else that waits for people. A suite that would be empty is not written. Raises BadInput for a
-    text that a suite cannot hold.
+    `messages` are target cases without a known answer, `near_misses` go beside the spec's own. Examples are cases
+    unless they are `trained` on, as all are where others of them are blind. `judged`: a judge reads what code cannot
+    tell; else that waits for people. A suite that would be empty is not written. Raises BadInput for a text that a
+    suite cannot hold.
     """
+    known = {normal(text, digits_count=True) for text in trained}
+    left = () if spec.blind_sha256 else spec.examples
+    examples = [example for example in left if normal(example.prompt, digits_count=True) not in known]
     form = form_assertions(spec)
     near = dict.fromkeys((*spec.near_misses, *near_misses))
     suites: dict[str, tuple[str, str, Sequence[Assertion], Sequence[Test]]] = {
-        TARGET: ("target", f"Target cases of {spec.name}", form, target_tests(spec, messages, judged=judged)),
+        TARGET: ("target", f"Target cases of {spec.name}", form, target_tests(spec, examples, messages, judged=judged)),
         NEAR_MISSES: (
             "over-trigger",
             f"Messages that look like those of {spec.name} and want an ordinary answer",
@@ -83,7 +109,7 @@ def write_suites(
             "adversarial",
             f"Messages of {spec.name} that come otherwise than in training",
             form,
-            hard_tests(spec, judged=judged),
+            hard_tests(spec, examples, judged=judged),
         ),
     }
     written = []
@@ -91,7 +117,7 @@ def write_suites(
         if tests and (shared or block != "over-trigger"):
             document = _document(spec, block, description, shared, tests)
             atomic_write(folder / name, HEADERS[name] + dump_yaml(document))
-            _check_reads_back(folder / name, [test.message for test in tests])
+            _check_reads_back(folder / name, [test.messages(spec) for test in tests])
             written.append(folder / name)
     return written
 
@@ -108,13 +134,15 @@ def write_held_out(spec: Spec, folder: Path, held: HeldOut, *, judged: bool = Tr
         if cases and (shared or block == "target"):
             document = _document(spec, block, f"Messages of {spec.name}'s rows {told}", shared, cases)
             atomic_write(folder / name, dump_yaml(document))
-            _check_reads_back(folder / name, [case.message for case in cases])
+            _check_reads_back(folder / name, [case.messages(spec) for case in cases])
 
 
-def target_tests(spec: Spec, messages: Sequence[str] = (), *, judged: bool = True) -> list[Test]:
-    """The user's own cases, those that the spec was made from as dev ones, and messages without a known answer."""
-    seen = [KnownCase(e.prompt, e.answer, "example", account(), now()) for e in spec.examples]
-    blind = [KnownCase(e.prompt, e.answer, "own", account(), now()) for e in spec.blind]
+def target_tests(
+    spec: Spec, examples: Sequence[Example], messages: Sequence[str] = (), *, judged: bool = True
+) -> list[Test]:
+    """The user's own cases, `examples` that the spec was made from as dev ones, and messages without a known answer."""
+    seen = [KnownCase(e.prompt, e.answer, "example", account(), now(), e.system) for e in examples]
+    blind = [KnownCase(e.prompt, e.answer, "own", account(), now(), e.system) for e in spec.blind]
     return [
         *known_tests(spec, seen, judged=judged, split="dev"),
         *known_tests(spec, blind, judged=judged),
@@ -125,7 +153,7 @@ def target_tests(spec: Spec, messages: Sequence[str] = (), *, judged: bool = Tru
 def open_test(spec: Spec, message: str, number: int, *, judged: bool = True) -> Test:
     """A case that a model proposed, whose right answer nobody knows."""
     told = open_answer(spec, message, judged=judged)
-    return _test(spec, f"more-{number:02d}", message, told, {"split": "dev", "source": "proposed"})
+    return _test(f"more-{number:02d}", message, told, {"split": "dev", "source": "proposed"})
 
 
 def known_tests(spec: Spec, cases: Sequence[KnownCase], *, judged: bool = True, split: str = "blind") -> list[Test]:
@@ -140,58 +168,75 @@ def known_tests(spec: Spec, cases: Sequence[KnownCase], *, judged: bool = True, 
             else open_answer(spec, case.prompt, judged=judged)
         )
         name = f"{case.source}-{numbers[case.source]:02d}"
-        tests.append(_test(spec, name, case.prompt, told, {"split": split, **case.metadata}))
+        tests.append(_test(name, case.prompt, told, {"split": split, **case.metadata}, case.system))
     return tests
 
 
-def _test(spec: Spec, name: str, message: str, told: Right, metadata: Mapping[str, str]) -> Test:
-    return Test(name, spec.render(message), told.assertions, {**metadata, "meaning": told.meaning})
+def _test(name: str, message: str, told: Right, metadata: Mapping[str, str], system: str = "") -> Test:
+    return Test(name, message, told.assertions, {**metadata, "meaning": told.meaning}, system)
 
 
-def hard_tests(spec: Spec, *, judged: bool = True) -> list[Test]:
-    """The first examples as they would not come in training, with what is right of them."""
+def hard_tests(spec: Spec, examples: Sequence[Example], *, judged: bool = True) -> list[Test]:
+    """The first examples as they would not come in training, with what is right of them; else blind ones."""
+    split, shown = ({}, examples) if examples else ({"split": "blind"}, spec.blind)
     kinds: dict[str, Callable[[str], str]] = {
         "injected instruction": _with_instruction, "long context": _in_long_text, "typing": _mistyped,
     }  # fmt: skip
-    made = [(kind, make, example) for kind, make in kinds.items() for example in spec.examples[:_HARD_EXAMPLES]]
+    made = [(kind, make, example) for kind, make in kinds.items() for example in shown[:_HARD_EXAMPLES]]
     told = [right_answer(spec, example.prompt, example.answer, judged=judged) for _, _, example in made]
     return [
-        _test(spec, f"hard-{n:02d}", make(example.prompt), right, {"kind": kind})
+        _test(f"hard-{n:02d}", _last_turn(spec, example.prompt, make), right, {"kind": kind, **split}, example.system)
         for n, ((kind, make, example), right) in enumerate(zip(made, told, strict=True), 1)
     ]
+
+
+def _last_turn(spec: Spec, message: str, make: Callable[[str], str]) -> str:
+    """A message with its last turn made into another one."""
+    turns = turns_of(message) if spec.conversation else [{"role": "user", "content": message}]
+    texts = [(str(turn["role"]), str(turn["content"])) for turn in turns]
+    return transcript([*texts[:-1], ("user", make(texts[-1][1]))])
 
 
 def _document(
     spec: Spec, block: str, description: str, shared: Sequence[Assertion], tests: Sequence[Test]
 ) -> dict[str, object]:
+    offered = {"providers": [{"id": "openai:chat", "config": {"tools": list(spec.tools)}}]} if spec.tools else {}
     return {
         "description": description,
-        "prompts": [_CHAT],
+        "prompts": [_MESSAGES if _spells_out(spec) else _CHAT],
+        **offered,
         "defaultTest": {"metadata": {"block": block}, **({"assert": list(shared)} if shared else {})},
-        "tests": [as_yaml(spec.name, test) for test in tests],
+        "tests": [as_yaml(spec, test) for test in tests],
     }
 
 
-def as_yaml(behaviour: str, test: Test) -> dict[str, object]:
+def _spells_out(spec: Spec) -> bool:
+    return spec.conversation or bool(spec.system_prompts)
+
+
+def as_yaml(spec: Spec, test: Test) -> dict[str, object]:
     """A case as a suite's file holds it."""
+    messages = test.messages(spec)
+    values = {"message": test.message, "messages": json.dumps(messages, ensure_ascii=False)}
     return {
-        "metadata": {"case_id": f"{behaviour}-{test.name}", **test.metadata},
-        "vars": {"message": literal(test.message)},
+        "metadata": {"case_id": f"{spec.name}-{test.name}", **test.metadata},
+        "vars": literal(values if _spells_out(spec) else {"message": messages[0]["content"]}),
         **({"assert": list(test.assertions)} if test.assertions else {}),
     }
 
 
-def _check_reads_back(suite: Path, texts: Sequence[str]) -> None:
-    """Raise BadInput unless the suite, as the stages read it, asks the very texts that it was written from."""
+def _check_reads_back(suite: Path, texts: Sequence[list[Message]]) -> None:
+    """Raise BadInput unless the suite, as the stages read it, asks the very messages that it was written from."""
     asked = [case.messages for case in load_suites([suite], models=("judge", "embedder")).cases]
-    for messages, text in zip(asked, texts, strict=True):
-        if messages != ({"role": "user", "content": text},):
+    for messages, wanted in zip(asked, texts, strict=True):
+        if list(messages) != wanted:
+            text = str(wanted[-1]["content"])
             raise BadInput(f"a suite cannot hold the message {text[:60]!r}; put it in other words")
 
 
 def form_assertions(spec: Spec) -> list[Assertion]:
     """What every answer keeps, however it reads."""
-    return [{"type": rule.type, "value": literal(rule.value)} for rule in spec.rules]
+    return [*({"type": rule.type, "value": literal(rule.value)} for rule in spec.rules), *form_of(spec).shared()]
 
 
 def ordinary_assertions(spec: Spec) -> list[Assertion]:
@@ -199,7 +244,7 @@ def ordinary_assertions(spec: Spec) -> list[Assertion]:
     something: Assertion = {"type": "regex", "value": r"\S"}
     if fixed := fixed_answer(spec):
         return [something, {"type": "not-icontains", "value": literal(fixed)}]
-    broken = [{"type": _negated(rule.type), "value": literal(rule.value)} for rule in spec.rules]
+    broken = [{**kept, "type": _negated(str(kept["type"]))} for kept in form_assertions(spec)]
     if len(broken) <= 1:
         return [something, *broken] if broken else []
     one_of = {"type": "assert-set", "threshold": round(1 / len(broken), 4) - 1e-4, "assert": broken}

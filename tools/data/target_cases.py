@@ -22,7 +22,7 @@ from tunesmith.tools.data.example_behaviour import (
     subject_request,
     subjects_in,
 )
-from tunesmith.tools.data.similarity import Similarity
+from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec_file import dump_yaml
 from tunesmith.tools.data.spec_suites import HEADERS, TARGET, as_yaml, open_test
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
@@ -56,7 +56,7 @@ async def propose_cases(
     Fewer come back where the model repeats itself. Raises StepFailed where it does not answer at all.
     """
     prompts: list[str] = []
-    seen = Similarity([example.prompt for example in behaviour.examples])
+    seen = Likeness((example.prompt, example.prompt) for example in behaviour.examples)
     asked = 0
     async with chat as client:
         subjects = await _subjects(client, behaviour, model, count, concurrency)
@@ -70,9 +70,9 @@ async def propose_cases(
             by_id = {one.row_id: one for one in drawn}
             for response in await _answers(client, requests, concurrency):
                 prompt = message_in(by_id[response.id], response.text)
-                if prompt_problem(behaviour, prompt) or seen.nearest(prompt, digits_count=True)[1] >= _ALIKE:
+                if prompt_problem(behaviour, prompt) or seen.match(prompt, _ALIKE, digits_count=True):
                     continue
-                seen.add(prompt)
+                seen.add(prompt, prompt)
                 prompts.append(prompt)
     taken = tuple(prompts[:count])
     cases = len(behaviour.examples) + len(taken)
@@ -111,5 +111,5 @@ def add_cases(suite: Path, behaviour: ExampleBehaviour, prompts: Sequence[str], 
     numbers = [int(match[1]) for case_id in ids if (match := _MORE.search(case_id))]
     first = max(numbers, default=0) + 1
     added = (open_test(behaviour, prompt, n, judged=judged) for n, prompt in enumerate(prompts, first))
-    tests = [as_yaml(behaviour.name, one) for one in added]
+    tests = [as_yaml(behaviour, one) for one in added]
     atomic_write(suite, HEADERS[TARGET] + dump_yaml({**document, "tests": [*document["tests"], *tests]}))

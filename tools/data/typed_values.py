@@ -6,11 +6,15 @@ drawn. Messages are English; of another language the plain forms (16:30, 2026-03
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 
+from tunesmith.tools.data.similarity import UNSPACED
 from tunesmith.tools.data.spec import Attribute
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -29,8 +33,10 @@ _PART = r"(?:in the (?:morning|afternoon|evening)|at night|tonight|this (?:morni
 _MONTHS = "|".join(month[:3] for month in MONTHS)
 _LATER = rf"(?: ?[ap]\.?m\b\.?)?(?: {_PART})?"
 """What may follow a clock time and belongs to it."""
+GLUED = rf"[^\W{UNSPACED}]"
+"""A character that belongs to the word beside it."""
 _FIND: Mapping[str, str] = {
-    "number": r"(?<![\w.,])\d+(?:[.,]\d+)?(?![\w]|[.,]\d)",
+    "number": rf"(?<!{GLUED})(?<![.,])\d+(?:[.,]\d+)?(?!{GLUED}|[.,]\d)",
     "amount": r"[$€£]\s?\d(?:[\d.,]*\d)?|\d(?:[\d.,]*\d)?\s?(?:[$€£]|euros?\b|dollars?\b|pounds?\b|EUR\b|USD\b|GBP\b)"
     r"|\b\d+\.\d\d(?![\d.])",
     "time": rf"\d{{1,2}}[:.]\d\d(?!\d)|\b(?:\d{{1,2}}|{_COUNT})(?::\d\d)? ?(?:[ap]\.?m\b|o'?clock|h\b|uhr\b|{_PART})"
@@ -69,40 +75,55 @@ def found(attribute: Attribute, message: str) -> list[str]:
     """What stands in the message of the attribute's kind, as it stands there."""
     if attribute.kind == "digits":
         lengths = attribute.lengths or range(1, 20)
-        return [n for n in re.findall(r"(?<![\w.,-])\d+(?![\w-]|[.,]\d)", message) if len(n) in lengths]
+        alone = re.findall(rf"(?<!{GLUED})(?<![.,-])\d+(?!{GLUED}|-|[.,]\d)", message)
+        return [number for number in alone if len(number) in lengths]
     pattern = f"(?:{_FIND[attribute.kind]})" + (_LATER if attribute.kind == "time" else "")
     matches = (match[0] for match in re.finditer(pattern, message, re.IGNORECASE))
     return [re.sub(r"^(?:at|by|from|until|till|before|after) ", "", text, flags=re.IGNORECASE) for text in matches]
 
 
-def conflict(attribute: Attribute, surface: str, message: str) -> str:
-    """Why the message does not say just what was drawn (`surface`; empty: nothing); empty: it does."""
+def conflict(attribute: Attribute, surface: str, message: str, beside: Sequence[str] = ()) -> str:
+    """Why the message does not say just what was drawn (`surface`; empty: nothing); empty: it does.
+
+    `beside` is what the message says of all attributes: what is drawn for several stands there as often.
+    """
     if surface and not holds(message, surface):
         return f"{attribute.name}: {surface!r} is not in the message"
-    if others := found(attribute, _without(message, surface)):
+    rest = message
+    for part in sorted({*beside, surface}, key=len, reverse=True):
+        for _ in range(max(1, list(beside).count(part))):
+            if part and part == surface and not holds(rest, part):
+                return f"{attribute.name}: {part!r} was drawn more often than the message says it"
+            rest = _without(rest, part)
+    if others := found(attribute, rest):
         return f"{attribute.name}: {others[0]!r} was not drawn"
     return ""
 
 
 def holds(message: str, part: str) -> bool:
     """Whether `part` stands in the message, whatever the case, and not inside a longer word."""
+    return _place(message, part) >= 0
+
+
+def _place(message: str, part: str) -> int:
     text, wanted = message.lower(), part.lower()  # no pattern: one for each value would be compiled for each row
     at = text.find(wanted)
     while at >= 0:
         inside_left = wanted[:1].isalnum() and _in_word(text[at - 1 : at])
         inside_right = wanted[-1:].isalnum() and _in_word(text[at + len(wanted) : at + len(wanted) + 1])
         if not inside_left and not inside_right:
-            return True
+            break
         at = text.find(wanted, at + 1)
-    return False
+    return at
 
 
 def _in_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+    return re.match(GLUED, character) is not None
 
 
 def _without(message: str, part: str) -> str:
-    return re.sub(re.escape(part), " ", message, count=1, flags=re.IGNORECASE) if part else message
+    at = _place(message, part) if part else -1
+    return message if at < 0 else f"{message[:at]} {message[at + len(part) :]}"
 
 
 # Drawing
@@ -123,7 +144,8 @@ def _date(attribute: Attribute, rng: random.Random) -> str:
 
 
 def _weekday_said(attribute: Attribute, value: str) -> list[str]:
-    place = list(attribute.values).index(value) if value in attribute.values else 0
+    names = list(attribute.values) or list(WEEKDAYS)
+    place = names.index(value) if value in names else 0
     full = WEEKDAYS[place % 7]
     return [full, full, full.lower(), full.lower(), full[:3], full[:3].lower(), f"{full}s", full.upper()]
 
@@ -198,10 +220,48 @@ _SAY: Mapping[str, Callable[[str], Sequence[str]]] = {"time": _time_said, "date"
 
 def ways_to_say(attribute: Attribute, value: str) -> list[str]:
     """Every way in which a message may say a converted value; none for kinds that are said as they are."""
-    if attribute.kind == "weekday" and value in attribute.values:
+    if attribute.kind == "weekday" and value in (attribute.values or WEEKDAYS):
         day = _weekday_said(attribute, value)
         return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]
     try:
         return list(_SAY[attribute.kind](value)) if attribute.kind in _SAY else []
     except ValueError:
         return []
+
+
+def value_of(attribute: Attribute, text: str) -> str | None:
+    """The value that a message says with `text`, the other way round; None where that is not one value for sure."""
+    if attribute.kind in ("digits", "number", "email", "phone", "url"):
+        return text
+    if attribute.kind == "weekday":
+        said_so = [v for v in attribute.values if text.lower() in {way.lower() for way in ways_to_say(attribute, v)}]
+        return said_so[0] if len(said_so) == 1 else None
+    if attribute.kind == "time":
+        return _times().get(text.lower())
+    if attribute.kind == "date":
+        return _date_in(text)
+    return text if attribute.kind == "amount" and re.fullmatch(r"\d+\.\d\d", text) else None
+
+
+@lru_cache(maxsize=1)
+def _times() -> dict[str, str]:
+    """Every way to say a time of the day that says no other one."""
+    times = [f"{hour:02d}:{minute:02d}" for hour in range(24) for minute in range(60)]
+    ways = [(way.lower(), value) for value in times for way in set(_time_said(value))]
+    counts = Counter(way for way, _ in ways)
+    return {way: value for way, value in ways if counts[way] == 1}
+
+
+def _date_in(text: str) -> str | None:
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    month = next((n for n, name in enumerate(MONTHS, 1) if name[:3].lower() in text.lower()), 0)
+    year = next((number for number in numbers if number > 31), 0)
+    rest = [number for number in numbers if number <= 31]
+    orders = [(month, *rest)] if month else [tuple(rest), tuple(reversed(rest))]
+    for order in orders:
+        if len(order) == 2 and 1 <= order[0] <= 12 and 1 <= order[1] <= 31:
+            value = f"{year:04d}-{order[0]:02d}-{order[1]:02d}"
+            with contextlib.suppress(ValueError):
+                if text.lower() in (way.lower() for way in _date_said(value)):
+                    return value
+    return None

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.draw import Draw, answer_of, draw_of
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.draw import Draw, answer_of
 from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.message_checks import drawn_problem, verbatim
 from tunesmith.tools.data.ranges import drawn_number, numbers
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.typed_values import draw_value, holds, said
+from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, said
 
 EACH = 8
 """Of a row: with the row itself three for each of three epochs, which is what a small model is given."""
@@ -29,10 +30,10 @@ _TRIES = 6
 def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:
     """`each` variants of every row that has such values and was made here; fewer where they do not come out right."""
     made: list[TrainingRow] = []
-    if spec.seeded or spec.answer.form not in ("text", "json") or len(rows) > _ROWS_MOST:
+    if spec.seeded or not form_of(spec).one_record or len(rows) > _ROWS_MOST:
         return made
     for row in rows:
-        drawn = draw_of(row)
+        drawn = row.attributes.draw
         if drawn is None or len(row.prompt) > 2 or len(row.completion) > 1:
             continue
         there = {text_of(spec, row)}
@@ -60,9 +61,9 @@ def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> Training
         if text == message or drawn_problem(spec, values, surfaces, text):
             continue
         changed = replace(drawn, records=(verbatim(spec, values, text),), surfaces=(surfaces,))
-        attributes = {**row.attributes, **changed.as_dict(), "text": text, "variant_of": row.row_id}
-        prompt = [*row.prompt[:-1], {**row.prompt[-1], "content": spec.render(text)}]
-        answer = [{**row.completion[-1], "content": answer_of(spec, changed)}]
+        attributes = replace(row.attributes, draw=changed, text=text, variant_of=row.row_id)
+        prompt = [*row.prompt[: len(row.prompt) - len(spec.turns(text))], *spec.turns(text)]
+        answer = [form_of(spec).turn(answer_of(spec, changed))]
         return replace(row, row_id=f"{row.row_id}.{number}", prompt=prompt, completion=answer, attributes=attributes)
     return None
 
@@ -76,7 +77,9 @@ def _another(attribute: Attribute, value: str, rng: random.Random) -> tuple[str,
 
 
 def _spans(message: str, part: str) -> list[tuple[int, int]]:
-    return [match.span() for match in re.finditer(rf"(?<!\w){re.escape(part)}(?!\w)", message, re.IGNORECASE)]
+    """Where a part stands in a message and not inside a longer word."""
+    pattern = rf"(?<!{GLUED}){re.escape(part)}(?!{GLUED})"
+    return [match.span() for match in re.finditer(pattern, message, re.IGNORECASE)]
 
 
 def _cased(new: str, old: str, *, at_start: bool) -> str:

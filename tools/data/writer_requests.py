@@ -6,7 +6,6 @@ the user's own examples. Nothing here sends a request.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,21 +14,22 @@ from importlib.resources import files
 from itertools import accumulate
 from statistics import mean
 
-from tunesmith.tools.data.answer_shape import fill
+from tunesmith.tools.data.answer_template import fill
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
-from tunesmith.tools.data.message_checks import says_its_name
 from tunesmith.tools.data.ranges import numbers
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
 
-LISTED = 10
+LISTED, TOPICS = 10, 12
 """Asked for in one request."""
+_TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 14
 _GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 60}
 _LIST_TEMPERATURE = 0.9
 _TOKENS_PER_CHAR = 0.4
-_SHOTS, _SHOT_CHARS = 5, 2_400
+_SHOTS, _SHOT_CHARS, _TURNS = 5, 2_400, 6
+"""Examples that a writer is shown, their characters, and how many ways of showing them take turns."""
 _ANGLES = (
     "", "Take everyday ones.", "Take unusual ones.", "Take ones that a beginner brings up.", "Take small details.",
     "Take ones that an expert brings up.", "Take ones from work.", "Take ones from home.", "Take quick ones.",
@@ -58,20 +58,39 @@ def values_request(
     """Asks for values of an open attribute where the labels are `given`; `shown` are those of the examples."""
     rng = random.Random(f"{seed}/{identity}")
     shots = rng.sample(list(shown), len(shown))
-    if attribute.shown:
-        where = "".join(f" Here {_label_note(spec, name, value)}." for name, value in given.items() if value)
-        asked = prompt_text(
-            "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
-            where=where, count=LISTED + len(shots), angle=rng.choice(_ANGLES),
-        )  # fmt: skip
-    else:
-        asked = prompt_text("write-topics", when=kind_of(spec), count=LISTED + len(shots), angle=rng.choice(_ANGLES))
+    asked = prompt_text(
+        "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
+        where=_where(spec, given), count=LISTED + len(shots), angle=rng.choice(_ANGLES),
+    )  # fmt: skip
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
     long = mean(len(shot) for shot in shown) if shown else 16
     tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
     return ChatRequest(
         identity, model, [_user(asked), _assistant(begun)], tokens, _LIST_TEMPERATURE, extra=dict(_GO_ON)
     )
+
+
+def topics_request(
+    spec: Spec, given: Values, examples: Sequence[str], model: str, identity: str, seed: int
+) -> ChatRequest:
+    """Asks what different messages are about where the labels are `given`, as the examples have them."""
+    rng = random.Random(f"{seed}/{identity}")
+    shots = rng.sample(list(examples), min(_TOPIC_SHOTS, len(examples)))
+    asked = prompt_text(
+        "write-topics", when=kind_of(spec), where=_where(spec, given), count=TOPICS, angle=rng.choice(_ANGLES),
+        examples="\n".join(f"- {shot[:_TOPIC_SHOT_CHARS]}" for shot in shots), language=in_language(spec),
+    )  # fmt: skip
+    return ChatRequest(identity, model, [_user(asked)], TOPICS * 14, _LIST_TEMPERATURE, extra={"top_k": 60})
+
+
+def listed_topics(answered: str) -> list[str]:
+    """What an answer lists, each short and no sentence that was cut off."""
+    lines = [line.rstrip(".") for line in listed_lines(answered)]
+    return [line for line in lines if 2 <= word_count(line) <= _TOPIC_WORDS and not re.search(r"[\[\]{}<>|`*]", line)]
+
+
+def _where(spec: Spec, given: Values) -> str:
+    return "".join(f" Here {_label_note(spec, name, value)}." for name, value in given.items() if value)
 
 
 def _label_note(spec: Spec, name: str, value: str) -> str:
@@ -81,7 +100,7 @@ def _label_note(spec: Spec, name: str, value: str) -> str:
 
 def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> list[str]:
     """The values that an answer lists, in the manner of those of the examples, none of them an example's."""
-    longest = max((len(value.split()) for value in shown), default=4)
+    longest = max(map(word_count, shown), default=4)
     most = attribute.words_max or max(6, 2 * longest)
     small = bool(shown) and all(value[:1].islower() for value in shown)
     known = {normal(value, digits_count=True) for value in shown}
@@ -91,7 +110,7 @@ def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> 
         value = _LIST_MARK.sub("", line).strip().strip("\"'*").strip()
         value = value.rstrip(".") if not any(one.endswith(".") for one in shown) else value
         value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
-        odd = not value or value[-1] in ":?" or len(value.split()) > most or re.search(r"[\[\]{}<>|`]", value)
+        odd = not value or value[-1] in ":?" or word_count(value) > most or re.search(r"[\[\]{}<>|`]", value)
         if not odd and normal(value, digits_count=True) not in known:
             values.append(value)
     return values
@@ -102,94 +121,76 @@ def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What one message is to say."""
+    """What one message is to say, and how it is written."""
 
     row_id: str
     values: Mapping[str, str | None]
     surfaces: Mapping[str, str]
+    style: str = ""
+    order: int = 0
+    """Turns the examples that it is shown behind."""
 
 
-def messages_request(
-    spec: Spec, notes: Sequence[Note], shots: Sequence[Shown], model: str, temperature: float, identity: str, *,
+def message_request(
+    spec: Spec, one: Note, shots: Sequence[Shown], model: str, temperature: float, identity: str, *,
     page: str = "write-message", more: Sequence[Shown] = (),
 ) -> ChatRequest:  # fmt: skip
-    """Asks for the messages of some notes at once, behind the user's examples and theirs.
+    """Asks for the message of a note, behind examples with theirs, as turns.
 
-    Together, because reading a request costs a small machine as much as writing the answer. Where all have the same
-    labels it says what these mean beside the others, and shows the examples that have them last.
+    The beginning is that of every note of the same labels and turn, so that a server reads it once; so one message a
+    request costs no more than several, and a document is never cut off for the sake of another.
     """
-    shared = _shared_manner(spec, notes)
-    shots = _shown_last(shots, shared, int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16), more)
-    listed = [note(spec, shot.values, shot.surfaces) for shot in shots]
-    listed += [note(spec, one.values, one.surfaces) for one in notes]
-    numbered = "\n".join(f"{n}. [{text}]" for n, text in enumerate(listed, 1))
-    asked = prompt_text(page, when=kind_of(spec), notes=numbered, which=_which(spec, shared, len(shots) + 1))
-    begun = "\n".join([*(f"{n}. {shot.message}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
-    longest = max((len(shot.message) for shot in shots), default=120)
-    tokens = min(1200, len(notes) * max(30, round(longest * _TOKENS_PER_CHAR * 1.3)))
-    extra = {**_GO_ON, "stop": [f"\n{len(listed) + 1}."]}
-    asked += _in_language(spec)
-    return ChatRequest(identity, model, [_user(asked), _assistant(begun)], tokens, temperature, extra=extra)
+    shown = _shown_last(spec, one, shots, more)
+    told = prompt_text(page, when=kind_of(spec), language=in_language(spec), means=_meanings(spec))
+    turns: list[dict[str, str]] = []
+    for shot in shown:
+        noted = note(spec, shot.values, shot.surfaces)
+        turns += [_user(noted if turns else f"{told}\n\n{noted}"), _assistant(shot.message)]
+    asked = note(spec, one.values, one.surfaces) + (f"\nHow: {one.style}" if one.style else "")
+    extra = {"top_k": 40}
+    return ChatRequest(identity, model, [*turns, _user(asked)], spec.message_tokens, temperature, extra=extra)
 
 
-def _in_language(spec: Spec) -> str:
-    return "" if spec.language == "English" else f" All of them are in {spec.language}."
+def in_language(spec: Spec) -> str:
+    """In which language messages are, where that has to be said."""
+    return "" if spec.language == "English" else f" in {spec.language}"
 
 
 def manner_of(spec: Spec, values: Values) -> dict[str, str | None]:
     """The labels that the answer shows with their values, and what it shows and the message does not say, as None."""
-    shown = [a for a in spec.attributes if a.shown and a.name in values]
+    shown = [a for a in spec.attributes if a.shown and a.name in values and a.kind != "computed"]
     return {a.name: values[a.name] for a in shown if a.kind == "label" or values[a.name] is None}
 
 
-def _shared_manner(spec: Spec, notes: Sequence[Note]) -> dict[str, str | None]:
-    """What the manners of all notes have in common."""
-    first, *others = (manner_of(spec, dict(one.values)) for one in notes)
-    return {n: v for n, v in first.items() if all(n in other and other[n] == v for other in others)}
+def _meanings(spec: Spec) -> str:
+    """What the values of the labels mean beside one another; else what is answered, which says as much."""
+    labels = [label for label in spec.labels if label.shown]
+    told = [f"What is answered to them: {spec.what.rstrip('. ')}."] if any(map(_bare, labels)) else []
+    for label in labels:
+        values = "\n".join(f"- {name}: {value.means}" for name, value in label.values.items() if value.means)
+        told += [f"What {label.name} is:\n{values}"] if values else []
+    return "".join(f"\n\n{text}" for text in told)
 
 
-def _which(spec: Spec, shared: Mapping[str, str | None], first: int) -> str:
-    """What the shared labels mean, and what they do not ("neither" says nothing alone), and what is not said."""
-    labels = {name: value for name, value in shared.items() if value is not None}
-    bare = any(not value.means for name in labels for value in spec.attribute(name).values.values())
-    told = [f"What is answered to them: {spec.what.rstrip('. ')}."] if bare else []
-    lacking = [n for n, value in shared.items() if value is None and not spec.attribute(n).absent_where.keys() & labels]
-    told += [f"From number {first} on none says {name}." for name in lacking]
-    for name, value in labels.items():
-        others = "; ".join(_label_note(spec, name, other) for other in spec.attribute(name).values if other != value)
-        told.append(f"From number {first} on {_label_note(spec, name, value)} in every one, and never: {others}.")
-        if says_its_name(spec, spec.attribute(name), value):
-            told.append(f"None has the word “{value}” in it.")
-    return " ".join(told)
+def _bare(label: Attribute) -> bool:
+    return any(not value.means for value in label.values.values())
 
 
-def _shown_last(
-    shots: Sequence[Shown], shared: Mapping[str, str | None], turn: int, more: Sequence[Shown]
-) -> Sequence[Shown]:
-    """As many shots as fit; those of the shared manner come last, for a writer follows the last ones most.
+def _shown_last(spec: Spec, one: Note, shots: Sequence[Shown], more: Sequence[Shown]) -> Sequence[Shown]:
+    """As many shots as fit, all of them in turn; those of the note's manner last, for a writer follows these most.
 
     Where there are `more`, written and found right before, only those of the manner are shown: what was missed once is
     imitated best among its own kind.
     """
-    like = [s for s in (*shots, *more) if all(n in s.values and s.values[n] == v for n, v in shared.items())]
-    shots = like if more and shared and like else shots
-    turned = [shots[(turn + n) % len(shots)] for n in range(len(shots))]
-    liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in shared.items()))
+    manner = manner_of(spec, dict(one.values))
+    like = [s for s in (*shots, *more) if all(n in s.values and s.values[n] == v for n, v in manner.items())]
+    shots = like if more and manner and like else shots
+    turn = one.order % min(len(shots), _TURNS)
+    turned = [shots[(turn * -(-len(shots) // _TURNS) + n) % len(shots)] for n in range(len(shots))]
+    liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in manner.items()))
     sizes = accumulate(len(shot.message) for shot in reversed(liker))
     fitting = sum(size <= _SHOT_CHARS for size in sizes)
     return liker[-max(1, min(fitting, _SHOTS)) :]
-
-
-def written_messages(request: ChatRequest, notes: Sequence[Note], answered: str) -> dict[str, str]:
-    """The message of each note, by its row; one that the writer left out is not there."""
-    first = int(re.findall(r"(\d+)\.$", str(request.messages[-1]["content"]))[0])
-    parts = re.split(r"\n\s*(\d+)\.[ \t]", f"\n{first}. {answered.strip()}")
-    messages: dict[str, str] = {}
-    for number, text in zip(parts[1::2], parts[2::2], strict=True):
-        place = int(number) - first
-        if 0 <= place < len(notes) and (message := written_message(text)):
-            messages.setdefault(notes[place].row_id, message)
-    return messages
 
 
 def filler_request(spec: Spec, shown: Sequence[str], model: str, identity: str, seed: int) -> ChatRequest:
@@ -207,18 +208,20 @@ def filler_request(spec: Spec, shown: Sequence[str], model: str, identity: str, 
 def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, str]) -> str:
     """What a message is to say, as a note: what stands in it letter for letter in quotes, a label with its meaning."""
     parts = []
-    for attribute in spec.attributes:
-        if attribute.name not in values:
+    for path, attribute in spec.leaves(values):
+        if path not in values or attribute.kind == "computed":
             continue
-        value = values[attribute.name]
-        surface = f'"{surfaces[attribute.name]}"' if attribute.name in surfaces else ""
+        value, name = values[path], re.sub(r"\[(\d+)\]", lambda match: f" {int(match[1]) + 1}", path).replace(".", " ")
+        surface = f'"{surfaces[path]}"' if path in surfaces else ""
         if surface and not numbers(attribute):
-            parts.append(f"{attribute.name}: {surface}")
+            parts.append(f"{name}: {surface}")
         elif value is not None:
             meaning = attribute.values[value].means if value in attribute.values else ""
             told = ", ".join(filter(None, (meaning, surface)))
-            parts.append(f"{attribute.name}: {value}" + (f" ({told})" if told else ""))
-    return "; ".join(parts)
+            parts.append(f"{name}: {value}" + (f" ({told})" if told else ""))
+        elif attribute.shown:
+            parts.append(f"{name}: not said")
+    return "Note: " + "; ".join(parts)
 
 
 def written_message(answered: str) -> str:
@@ -229,20 +232,7 @@ def written_message(answered: str) -> str:
     return re.sub(r"^\[[^\]]*\]\s*", "", text)
 
 
-# Near misses
-
-
-def near_miss_request(spec: Spec, word: str, model: str, identity: str, seed: int) -> ChatRequest:
-    """Asks for messages that have to do with a word of the behaviour and want an ordinary answer."""
-    rng = random.Random(f"{seed}/{identity}")
-    count = LISTED // 2
-    shots = rng.sample(list(spec.near_misses), min(3, len(spec.near_misses)))
-    asked = prompt_text(
-        "write-near-misses", count=count + len(shots), word=word, when=kind_of(spec), angle=rng.choice(_ANGLES)
-    )
-    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
-    messages = [_user(asked + _in_language(spec)), _assistant(begun)]
-    return ChatRequest(identity, model, messages, count * 16, _LIST_TEMPERATURE, extra=dict(_GO_ON))
+# Lists
 
 
 def listed_lines(answered: str) -> list[str]:

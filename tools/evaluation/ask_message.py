@@ -95,7 +95,7 @@ def _of_rows(store: Store, run: str) -> Iterator[Frame]:
     steps = [step for step in store.steps(run) if step.stage == "generate"]
     for row in store.rows(steps[-1].id) if steps else ():
         if row.origin == "generated":
-            yield _frame(row.prompt, [str(row.attributes.get("text") or "")])
+            yield _frame(row.prompt, [row.attributes.text])
 
 
 def _frame(messages: object, texts: list[str]) -> Frame:

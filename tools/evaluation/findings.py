@@ -6,6 +6,7 @@ is asked of a model. A finding that the records do not bear out is not made; wha
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -111,13 +112,24 @@ def _learned(records: RunRecords) -> list[Finding]:
 def _next_step(records: RunRecords, verdict: Verdict) -> Proposal | None:
     if verdict.word == FORM_ONLY:
         return _more_rows(records, "rows whose answers depend on the message")
-    if verdict.word == NOT_LEARNED and not verdict.worse:
-        return _longer(records)
-    if verdict.word != PARTLY:
+    if verdict.word != PARTLY and (verdict.word != NOT_LEARNED or verdict.worse):
         return None
-    curve = records.validation()
-    falling = len(curve) < 2 or curve[-1] < _FALLING * curve[-2]
-    return _longer(records) if falling else _more_rows(records, "more rows of the failing kinds help more than epochs")
+    if _still_falling(records):
+        return _longer(records)
+    return _more_rows(records, "more rows of the failing kinds help more than epochs")
+
+
+def _still_falling(records: RunRecords) -> bool:
+    """Whether held-out rows say that a longer training would learn more, and forget no more than it may.
+
+    The training loss is not asked: it falls as long as rows are memorised.
+    """
+    curve, bound = records.validation(), records.number("train", "max_kl", 0.0)
+    if len(curve) < 3 or any(later >= _FALLING * earlier for earlier, later in itertools.pairwise(curve[-3:])):
+        return False
+    trained = records.steps["train"].report
+    kl = trained.get("validation_kl")
+    return trained.get("best_step") == trained.get("steps") and (not bound or kl is None or kl < bound)
 
 
 def _too_weak(records: RunRecords) -> list[Finding]:
@@ -134,10 +146,14 @@ def _too_weak(records: RunRecords) -> list[Finding]:
 def _longer(records: RunRecords) -> Proposal:
     epochs = records.number("train", "epochs", 3.0)
     rate = records.number("train", "learning_rate", 5e-4)
-    return Proposal("train", {"epochs": round(epochs * 1.5, 1), "learning_rate": rate}, "longer at the same rate")
+    return Proposal(
+        "train", {"epochs": round(epochs * 1.5, 1), "learning_rate": rate}, "the validation loss still falls"
+    )
 
 
 def _more_rows(records: RunRecords, why: str) -> Proposal:
+    if source := records.brought:
+        return Proposal("import", {"source": source}, f"{why}: add some to your own first")
     rows = int(records.number("generate", "rows", 600))
     return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why)
 
@@ -147,9 +163,10 @@ def _overfitting(records: RunRecords) -> list[Finding]:
     if len(curve) < 2:
         return []
     losses = [value for _, value in records.store.metrics(records.steps["train"].id, "loss")]
+    choice = str(records.steps["train"].report.get("choice") or "")
     last, lowest = curve[-1], min(curve)
     evidence = {"validation_loss": curve, "lowest": lowest, "last": last, "train_loss": losses[-1] if losses else None}
-    if last > _RISEN * lowest:
+    if last > _RISEN * lowest and not choice:  # a training of an earlier version, whose last step was taken
         fields = {
             "epochs": max(
                 0.5, round(records.number("train", "epochs", 3.0) * (curve.index(lowest) + 0.5) / len(curve), 1)
@@ -159,14 +176,11 @@ def _overfitting(records: RunRecords) -> list[Finding]:
         return [
             Finding("over-trained", says, evidence, Proposal("train", fields, "stop near the lowest validation loss"))
         ]
-    says = (
-        f"No overfitting: the validation loss fell from {curve[0]:.3f} to {last:.3f}, and its last value is its lowest."
-    )
-    if last > lowest:
-        says = (
-            f"No overfitting: the validation loss fell from {curve[0]:.3f} to {last:.3f}, within chance of "
-            f"its lowest, {lowest:.3f}."
-        )
+    says = f"the validation loss fell from {curve[0]:.3f} to {last:.3f}, "
+    says += "and its last value is its lowest" if last == lowest else f"within chance of its lowest, {lowest:.3f}"
+    if last > _RISEN * lowest:
+        says = f"the validation loss rose from {lowest:.3f} to {last:.3f} at the end, which was not taken"
+    says = f"No overfitting: {says}{f' ({choice})' if choice else ''}."
     return [Finding("not over-trained", says, evidence)]
 
 
@@ -200,9 +214,7 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
     serious = counts.verdict == WORSE
     if triggered and len(triggered) * 2 >= many:
         says = f"It over-triggers: {line}, {len(triggered)} of them answered in the form of the new behaviour."
-        proposal = Proposal(
-            "generate", {"rehearsal_rows": _more_rehearsal(records)}, "more ordinary prompts beside the behaviour"
-        )
+        proposal = Proposal("generate", _more_rehearsal(records), "more ordinary prompts beside the behaviour")
         return [Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)]
     weight = records.number("train", "rehearsal_weight", 3.0)
     says = f"It {'forgot' if serious else 'may have forgotten'} something: {line} ({counts.verdict}" + (
@@ -215,8 +227,10 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
     return [Finding("forgot", says, evidence, Proposal("train", fields, "hold it closer to the base"), lost)]
 
 
-def _more_rehearsal(records: RunRecords) -> int:
-    return min(2 * int(records.number("generate", "rehearsal_rows", 180)) or 180, 10_000)
+def _more_rehearsal(records: RunRecords) -> dict[str, object]:
+    rehearsal = min(2 * int(records.number("generate", "rehearsal_rows", 180)) or 180, 10_000)
+    near = int(records.number("generate", "near_miss_rows", 0))
+    return {"rehearsal_rows": rehearsal, **({"rows": 0, "near_miss_rows": near} if records.brought else {})}
 
 
 def _shape(text: str) -> str:

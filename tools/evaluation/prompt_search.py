@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,16 +11,18 @@ from pydantic import JsonValue
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
-from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.core.stage import Request
+from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.evaluation.asking import held_to
 from tunesmith.tools.evaluation.prompts import Candidate, DevRow, Tried, best, candidates, dev_rows, judge
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
-from tunesmith.tools.serving.requests import chat_client
+from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.serving.thoughts import without_thought
+
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,6 @@ class Chosen:
         return {"key": self.key, **asdict(self)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    text: str
-    prompt_tokens: int
-
-
 def given(system_prompt: str) -> Chosen:
     """The prompt that the user wrote; nothing else was tried."""
     return Chosen("the user's own", [{"role": "system", "content": system_prompt}], [], 0)
@@ -73,7 +68,7 @@ def _chosen(option: Candidate, tried: list[Tried], rows: int) -> Chosen:
     return Chosen(option.name, list(option.preamble), tried, rows, dict(option.schema) if option.schema else None)
 
 
-def _tally(behaviour: Spec, option: Candidate, dev: list[DevRow], answers: Mapping[str, _Answer]) -> Tried:
+def _tally(behaviour: Spec, option: Candidate, dev: list[DevRow], answers: Mapping[str, ChatResponse]) -> Tried:
     own = [answers[_id(option, row)] for row in dev]
     verdicts = [judge(behaviour, row, answer.text) for row, answer in zip(dev, own, strict=True)]
     right, formed = sum(right for _, right in verdicts), sum(formed for formed, _ in verdicts)
@@ -86,9 +81,7 @@ def _id(option: Candidate, row: DevRow) -> str:
 
 def _ask(
     job: Job[Request], server: servers.Server, options: list[Candidate], dev: list[DevRow], sampling: Sampling
-) -> dict[str, _Answer]:
-    path = job.dir / "dev.jsonl"
-    answers = {entry["id"]: _Answer(entry["text"], entry["prompt_tokens"]) for entry in read_log(path)}
+) -> dict[str, ChatResponse]:
     requests = [
         ChatRequest(
             id=_id(option, row),
@@ -99,23 +92,9 @@ def _ask(
         )
         for option in options
         for row in dev
-        if _id(option, row) not in answers
     ]
-    total = len(options) * len(dev)
-    with ResumableLog(path) as log:
-
-        def keep(response: ChatResponse) -> None:
-            if response.error:
-                raise StepFailed(f"no answer while the prompt was chosen: {response.error}; resume to go on")
-            text = without_thought(response).text if sampling.thinking == "on" else response.text
-            answer = answers[response.id] = _Answer(text, response.prompt_tokens)
-            log.add({"id": response.id, **asdict(answer)})
-            servers.renew(server)
-            job.progress(len(answers), total, "choosing the prompt")
-
-        async def go() -> None:
-            async with chat_client(server) as client:
-                await client.complete_many(requests, concurrency=64, on_result=keep)
-
-        asyncio.run(go())
-    return answers
+    log = AnswerLog(job, server, Tally(), "dev.jsonl", concurrency=_AT_ONCE)
+    answers = log.ask(requests, "choosing the prompt")
+    if lacking := [request.id for request in requests if request.id not in answers]:
+        raise StepFailed(f"{len(lacking)} of {len(requests)} answers are missing, {lacking[0]} first; resume to go on")
+    return {name: without_thought(a) if sampling.thinking == "on" else a for name, a in answers.items()}

@@ -6,16 +6,15 @@ split of rows drawn for that alone: never on the suite's cases, and never on row
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.answers import instructions, json_schema
+from tunesmith.tools.data.answers import instructions
 from tunesmith.tools.data.draw import Draw, answer_of, draw
-from tunesmith.tools.data.example_values import parsed
 from tunesmith.tools.data.spec import Spec
 
 _DEV_SEED, _SHOT_SEED = 880_301, 880_302
@@ -64,7 +63,7 @@ def candidates(spec: Spec) -> list[Candidate]:
     cases of the target suite.
     """
     system = instructions(spec)
-    schema = json_schema(spec) if spec.answer.form == "json" else None
+    schema = form_of(spec).schema()
     if not spec.seeded:
         return [_held(Candidate("instructions", (_system(system),)), schema)]
     every = _rows(spec, _SHOT_SEED, len(spec.labels[0].values) if spec.labels else _FEW_SHOTS)
@@ -96,14 +95,13 @@ def best(tried: Sequence[Tried]) -> Tried:
 def judge(spec: Spec, row: DevRow, answered: str) -> tuple[bool, bool]:
     """(well-formed, right): form by the rules, then the labels that a situation decides, and typed values."""
     text = answered.strip()
-    records = parsed(spec, text)
+    records, wanted = form_of(spec).parse(text), form_of(spec).parse(row.answer)
     if records is None or broken_rule(spec.rules, text) is not None:
         return False, False
     reading = records[0] if records else {}
-    wanted = json.loads(row.answer) if spec.answer.form == "json" else dict(row.drawn.values)
     decided = {name for situation in spec.situations for name in situation.sets}
     names = [a.name for a in spec.attributes if a.shown and (a.typed or a.name in decided)]
-    return True, all(reading.get(name) == wanted.get(name) for name in names)
+    return True, all(one.get(name) == reading.get(name) for one in wanted or [] for name in names)
 
 
 def _rows(spec: Spec, seed: int, count: int) -> list[DevRow]:

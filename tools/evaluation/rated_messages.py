@@ -24,6 +24,7 @@ from tunesmith.tools.data.held_out import KIND
 from tunesmith.tools.data.import_formats import ASKED
 from tunesmith.tools.data.import_text import Unreadable, text_records
 from tunesmith.tools.data.leakage import LeakGate
+from tunesmith.tools.data.own_rows import is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.evaluation.ask_message import Frame, frame_of_run, read_message
 from tunesmith.tools.suites.case import Case
@@ -87,12 +88,11 @@ def _rows_behind(store: Store, pair: Pair) -> list[TrainingRow]:
 
 
 def _by_a_model(row: TrainingRow) -> bool:
-    return row.origin != "imported"
+    return not is_persons(row)
 
 
 def _text_of(row: TrainingRow, frame: Frame) -> str:
-    own = row.attributes.get("text")
-    return own if isinstance(own, str) and own else frame.own(str(row.prompt[-1].get("content") or ""))
+    return row.attributes.text or frame.own(str(row.prompt[-1].get("content") or ""))
 
 
 def _case(row: TrainingRow, frame: Frame) -> Case:

@@ -1,11 +1,11 @@
 """Which setting of `quantize` to try next where quality was lost, the cheapest in bytes first.
 
-GPTQ, where weights were rounded to the nearest step → more calibration → scales that learn → AutoRound → groups of 32 →
-layers behind outliers kept at 16 bits → 8 bits → more of these kept. The first four add no byte. Of float formats,
-which take no rows, only the last three are left, and their 8 bits are FP8. The gain that is expected is arithmetic on
-the rounding error, whose mean square goes with the square of the step, or was measured; what it is worth in cases, only
-the next evaluation tells. Between 4 and 16 bits there is nothing for a single layer: 8-bit weights
-beside 4-bit ones are not served on CPUs. Nor are experts of two precisions, so a mixture's down_proj is never kept.
+GPTQ, where weights were rounded to the nearest step → more calibration → AutoRound → groups of 32 → layers behind
+outliers kept at 16 bits → 8 bits → more of these kept. The first three add no byte. The gain
+that is expected is arithmetic on the rounding error, whose mean square goes with the square of the step, or was
+measured; what it is worth in cases, only the next evaluation tells. Between 4 and 16 bits there is nothing for a single
+layer: 8-bit weights beside 4-bit ones are not served on CPUs. Nor are experts of two precisions, so a mixture's
+down_proj is never kept.
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tunesmith.tools.models.memory_math import group_size_for
-from tunesmith.tools.models.rounding_terms import MEASURED, SEARCHING
-from tunesmith.tools.models.schemes import E4M3, SCHEMES, FloatCodes
+from tunesmith.tools.models.rounding_terms import AUTOROUND
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 
 _TOKENS_AN_INPUT = 4
 """Calibration tokens for each input of the widest layer; with fewer than one its Hessian has gaps."""
 _FINE_GROUP = 32
-_DISTIL_STEPS = 100
 _SEARCHED = (
     "AutoRound learns for each weight whether it is rounded up or down: of the demo's merged model at 4 bits in groups "
     "of 32, 50 of its 200 steps a layer left less than half of GPTQ's divergence (0.141 → 0.064 nats a token); it adds "
     "no byte, and on a CPU all 200 take about twenty times as long as GPTQ"
 )
-_KEPT_SHARE = 0.25
-_KEPT_MEASURED = "71 % of the divergence went (0.141 → 0.040 nats a token, GPTQ in groups of 32)"
 _CORRECTED = (
     "GPTQ makes up for a weight's rounding in those after it: of the bundled model at 8 bits this took away a seventh "
     "of the divergence (0.0053 → 0.0045 nats a token), and it adds no byte"
@@ -45,7 +42,9 @@ class Setting(NamedTuple):
 
 def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> Setting | None:
     """The next setting after a resolved request of `quantize`; None where 16 bits are all that is left."""
-    scheme = SCHEMES[str(asked.get("scheme", "W4A16"))]
+    scheme = SCHEMES.get(str(asked.get("scheme", "W4A16")))
+    if scheme is None:  # of an earlier version
+        return None
     if asked.get("rounding") == "nearest" and scheme.codes is None:
         return Setting({"rounding": "gptq"}, _CORRECTED)
     shape = ModelShape.of(config)
@@ -53,22 +52,19 @@ def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> S
     keep = tuple(str(name) for name in kept) if isinstance(kept, list | tuple) else ()
     behind_outliers = ("o_proj",) if shape.experts else ("down_proj", "o_proj")
     first = behind_outliers[:1]
-    if scheme.bits == 4 and scheme.codes:
-        return _kept(keep, first, shape) or _fp8(first, scheme.codes, shape)
     if scheme.bits == 4:
         return (
             _more_rows(asked, shape)
-            or _learned(asked, shape)
             or _searched(asked, config, shape)
             or _finer(asked, config)
-            or (_kept(keep, first, shape) if shape.experts else _measured(keep, shape))
+            or _kept(keep, first, shape)
             or _eight_bits(asked, first, shape)
         )
     return _kept(keep, behind_outliers, shape)
 
 
 def _more_rows(asked: Mapping[str, object], shape: ModelShape) -> Setting | None:
-    if asked.get("rounding") in SEARCHING:
+    if asked.get("rounding") == AUTOROUND:
         return None
     samples, length = _number(asked, "calibration_samples"), _number(asked, "max_seq_len_tokens")
     wanted = math.ceil(_TOKENS_AN_INPUT * shape.widest_input / length) if length else 0
@@ -81,21 +77,11 @@ def _more_rows(asked: Mapping[str, object], shape: ModelShape) -> Setting | None
     return Setting({"calibration_samples": wanted}, why)
 
 
-def _learned(asked: Mapping[str, object], shape: ModelShape) -> Setting | None:
-    if shape.experts or _number(asked, "distil_steps") or asked.get("rounding") == "awq":
-        return None
-    why = (
-        f"in {_DISTIL_STEPS} steps the scales learn to answer as the merged model does, codes as they are: of the "
-        "bundled model this took away half of the divergence (0.113 → 0.059 nats a token), and it adds no byte"
-    )
-    return Setting({"distil_steps": _DISTIL_STEPS}, why)
-
-
 def _searched(asked: Mapping[str, object], config: Mapping[str, object], shape: ModelShape) -> Setting | None:
     stored = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
     if asked.get("rounding") != "gptq" or shape.experts or stored != "bfloat16":
         return None
-    return Setting({"rounding": "autoround"}, _SEARCHED)
+    return Setting({"rounding": AUTOROUND}, _SEARCHED)
 
 
 def _finer(asked: Mapping[str, object], config: Mapping[str, object]) -> Setting | None:
@@ -106,17 +92,6 @@ def _finer(asked: Mapping[str, object], config: Mapping[str, object]) -> Setting
     share = (_largest_of(_FINE_GROUP) / _largest_of(widest)) ** 2
     why = f"a scale for {_FINE_GROUP} weights instead of {widest} leaves about {share:.0%} of the rounding error"
     return Setting({"group_size": _FINE_GROUP}, f"{why}, for half a bit a weight or less")
-
-
-def _measured(keep: tuple[str, ...], shape: ModelShape) -> Setting | None:
-    if MEASURED in keep:
-        return None
-    more = _KEPT_SHARE * shape.linear_parameters * (16 - 4) / 8
-    why = (
-        f"the {_KEPT_SHARE:.0%} of the weights that rounding hurts most stay at 16 bits, as measured part by part, for "
-        f"{more / 1e9:.2g} GB more: of the demo's merged model {_KEPT_MEASURED}"
-    )
-    return Setting({"keep": [*keep, MEASURED]}, why)
 
 
 def _kept(keep: tuple[str, ...], candidates: tuple[str, ...], shape: ModelShape) -> Setting | None:
@@ -134,18 +109,8 @@ def _eight_bits(asked: Mapping[str, object], keep: tuple[str, ...], shape: Model
     why = (
         f"8 bits leave {share:.1%} of the weights' rounding error of 4, for {shape.linear_parameters / 2e9:.2g} GB more"
     )
-    again = {"rounding": "gptq"} if asked.get("rounding") in SEARCHING else {}  # which are for 4 bits alone
+    again = {"rounding": "gptq"} if asked.get("rounding") == AUTOROUND else {}  # which are for 4 bits alone
     return Setting({"scheme": "W8A8", "group_size": 0, "keep": list(keep), **again}, why)
-
-
-def _fp8(keep: tuple[str, ...], codes: FloatCodes, shape: ModelShape) -> Setting:
-    """A step is a power of two to the fraction bits smaller, and the error's mean square goes with its square."""
-    share = 4.0 ** (codes.fraction_bits - E4M3.fraction_bits)
-    why = (
-        f"FP8 leaves about {share:.0%} of the weights' rounding error of 4-bit floats, for "
-        f"{shape.linear_parameters / 2e9:.2g} GB more"
-    )
-    return Setting({"scheme": "FP8", "group_size": 0, "keep": list(keep)}, why)
 
 
 def _number(asked: Mapping[str, object], name: str) -> int:

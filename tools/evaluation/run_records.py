@@ -58,6 +58,12 @@ class RunRecords:
         """A field that the newest step of a stage ran with."""
         return float(self.steps[stage].request.get(name, default)) if stage in self.steps else default
 
+    @property
+    def brought(self) -> str:
+        """Where a person's rows came from, in a run for which none were written; empty in another."""
+        written = "generate" in self.steps and self.number("generate", "rows", 600)
+        return "" if written or "import" not in self.steps else str(self.steps["import"].request["source"])
+
     def rows(self) -> list[TrainingRow]:
         """The candidate rows."""
         return self.store.rows(self.steps["generate"].id) if "generate" in self.steps else []

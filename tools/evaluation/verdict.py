@@ -216,7 +216,7 @@ def decide(facts: Facts) -> Verdict:
     if worse:
         return common.verdict(NOT_LEARNED, worse, "add ordinary messages with the base's own answers to the rows")
     if not _gains(people):
-        return common.verdict(NOT_LEARNED, (common.no_gain(),), "look at the rows' answers, then train longer")
+        return common.verdict(NOT_LEARNED, (common.no_gain(),), "look at the rows' answers first")
     if suite and (form := _as_good(facts.controls)):
         return common.verdict(FORM_ONLY, form, "look whether the rows' answers fit their messages")
     if common.is_better and not common.unmet and _reaches(people.arm, people.cases, facts.opening):

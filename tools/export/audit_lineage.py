@@ -11,6 +11,7 @@ from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_merged import audit_adapter, audit_merged
 from tunesmith.tools.export.audit_quantized import audit_quantized
+from tunesmith.tools.export.quantize import QuantizeRequest
 
 _HELD_AGAINST = {"adapter": ("base",), "merged": ("base", "adapter"), "quantized": ("merged",)}
 _MAKER = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
@@ -19,14 +20,16 @@ _MAKER = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
 def audit_refusals(store: Store, made: Artifact, arm: str) -> list[str]:
     """Why the saved bytes of an `arm`, or of what it was made from, forbid to serve it; empty: they do not.
 
-    What is served is always audited anew where that from which it was made is still there. Its bytes must have been
-    verified: then an audit that its step recorded holds for them too.
+    What is served is always audited anew where that from which it was made is still there, and where its format is
+    known. Its bytes must have been verified: then an audit that its step recorded holds for them too.
     """
     models = Lineage.of(store, made, arm).models
     lines = []
     for name, artifact in models.items():
         recorded = Audit.of(store.step(artifact.step))
         if name not in _HELD_AGAINST or (name != arm and (recorded or name == "adapter")):
+            continue
+        if name == "quantized" and recorded and _is_of_the_past(store, artifact):
             continue
         if gone := [kind for kind in _HELD_AGAINST[name] if kind not in models or not models[kind].path.exists()]:
             if recorded is None:
@@ -42,6 +45,15 @@ def audit_refusals(store: Store, made: Artifact, arm: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def _is_of_the_past(store: Store, quantized: Artifact) -> bool:
+    """Whether an earlier version made it in a way or a format that is gone: its own audit is what there is."""
+    try:
+        QuantizeRequest.of("quantize", store.step(quantized.step).request)
+    except BadInput:
+        return True
+    return False
+
+
 def audit_arm(store: Store, arm: str, models: Mapping[str, Artifact]) -> Audit:
     """Audit one arm of a lineage against those that it was made from. Raises BadInput where one is not readable."""
     made = models[arm]
@@ -49,7 +61,7 @@ def audit_arm(store: Store, arm: str, models: Mapping[str, Artifact]) -> Audit:
         return audit_adapter(made.path, models["base"].path, against=models["base"].id)
     if arm == "merged":
         return audit_merged(made.path, models["base"].path, models["adapter"].path, against=models["base"].id)
-    keep = [*(store.step(made.step).request.get("keep") or ()), *made.meta.get("kept_measured", ())]
+    keep = store.step(made.step).request.get("keep") or ()
     group = made.meta.get("group_size")
     rounding = store.step(made.step).request.get("rounding", "gptq")
     merged = models["merged"]

@@ -3,7 +3,7 @@
 What had to stay (head, embeddings, routers, gates, exceptions, biases) must hold the merged model's values; norms may
 differ where activations were smoothed into them. Of the packed layers codes, scales and shapes are checked against the
 config, which is what vLLM goes by; a sample drawn by seed is decoded and held against the merged weights.
-Covers the layouts that quantize writes (`quantized_layout`): integers, 8-bit floats, and 4-bit floats.
+Covers the layouts that quantize writes (`quantized_layout`): integers and 8-bit floats.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ from tunesmith.tools.export.audit import (
     text_side_faults,
     with_faults,
 )
-from tunesmith.tools.export.quantized_layout import Layout, decoded, global_scale_faults
+from tunesmith.tools.export.quantized_layout import Layout, decoded
 from tunesmith.tools.models.full_precision import kept_layers, matches_layer
 from tunesmith.tools.models.packed_weights import quantized_name
-from tunesmith.tools.models.rounding_terms import Rounding
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import TensorPlace
 from tunesmith.tools.models.tensor_values import FLOATS, equal, floats, row_ranges, stored
@@ -66,18 +65,15 @@ class _Expected:
     names: dict[str, str] = field(default_factory=dict)
     """Every tensor → the layer that it belongs to, empty for none."""
     optional: set[str] = field(default_factory=set)
-    scales_rows: bool = False
-    """Whether outputs of an up projection were divided by what the inputs behind it were multiplied by."""
 
 
 def audit_quantized(
     folder: Path, merged: Path, keep: Collection[str] = (), *, group_size: int | None = None, against: str = "",
-    seed: int = 17, rounding: Rounding = "gptq",
+    seed: int = 17, rounding: str = "gptq",
 ) -> Audit:  # fmt: skip
     """Hold the files of a quantized model against the merged one; `keep`, `group_size`, `rounding` are as asked for.
 
-    AWQ may scale norms and the rows of up projections; AutoRound's scales may be below zero, which makes a group's
-    largest weight the eighth step of whichever sign has one.
+    AutoRound's scales may be below zero, so that a group's largest weight is the eighth step of whichever sign has one.
     """
     before, (places, faults) = reference_weights(merged), read_weights(folder)
     audit = Audit(model="quantized", against=against or str(merged), tensors=len(places))
@@ -86,7 +82,6 @@ def audit_quantized(
         config = json.loads((folder / "config.json").read_text())
         origin = json.loads((merged / "config.json").read_text())
         layout = replace(Layout.of(config), signed=rounding == "autoround")
-        layout = replace(layout, smoothed=layout.smoothed or rounding == "awq")
     except (OSError, ValueError, LookupError, TypeError) as error:
         says = f"describes no quantization that is known here ({error!r:.120})"
         return with_faults(audit, [*faults, Fault(kind="config", where="config.json", says=says)])
@@ -101,7 +96,6 @@ def audit_quantized(
         *_expert_faults(places, keep),
         *not_finite_faults(places),
     ]
-    expected.scales_rows = rounding == "awq"
     errors, far = _decoded(places, expected, layout, {fault.where for fault in faults}, seed)
     audit = audit.model_copy(
         update={
@@ -190,9 +184,6 @@ def _layer_faults(places: Places, expected: _Expected, layout: Layout) -> Iterat
             yield Fault(kind="group size", where=f"{layer}.weight_scale", says=f"{says}{layout.scales(was.spec.shape)}")
         if says := layout.scale_faults(scales):
             yield Fault(kind="scale", where=f"{layer}.weight_scale", says=says)
-        name = f"{layer}.weight_global_scale"
-        if name in places and name in expected.names and (says := global_scale_faults(places[name])):
-            yield Fault(kind="scale", where=name, says=says)
 
 
 def _expert_faults(places: Places, keep: Collection[str]) -> Iterator[Fault]:
@@ -232,32 +223,12 @@ def _relative_error(places: Places, layer: str, expected: _Expected, layout: Lay
     import numpy as np
 
     was, scaled = expected.layers[layer], _smoothing(places, layer, expected)
-    outputs = np.ones((was.spec.shape[0], 1), np.float32)
-    if expected.scales_rows and layer.endswith(".mlp.up_proj"):
-        outputs = _row_factors(places, layer, expected, layout)[:, None]
-    elif expected.scales_rows and (before := layer.removesuffix("down_proj") + "up_proj") in expected.layers:
-        factors = _row_factors(places, before, expected, layout)
-        scaled = np.divide(1, factors, out=np.ones_like(factors), where=factors != 0)
     off = size = 0.0
     for rows in row_ranges(was):
-        weight = floats(was, rows) * scaled * outputs[rows]
+        weight = floats(was, rows) * scaled
         off += float(np.square(decoded(places, layer, was.spec.shape, layout, rows) - weight, dtype=np.float64).sum())
         size += float(np.square(weight, dtype=np.float64).sum())
     return float((off / size) ** 0.5) if size else 0.0
-
-
-def _row_factors(places: Places, layer: str, expected: _Expected, layout: Layout) -> Floats:
-    """By what each output of a layer was multiplied: what takes its merged row nearest to the decoded one."""
-    import numpy as np
-
-    was, scaled = expected.layers[layer], _smoothing(places, layer, expected)
-    factors = np.ones(was.spec.shape[0], np.float32)
-    for rows in row_ranges(was):
-        weight = floats(was, rows) * scaled
-        now = decoded(places, layer, was.spec.shape, layout, rows)
-        size = np.square(weight).sum(axis=1)
-        factors[rows] = np.divide((now * weight).sum(axis=1), size, out=np.ones_like(size), where=size > 0)
-    return factors
 
 
 def _smoothing(places: Places, layer: str, expected: _Expected) -> Floats:

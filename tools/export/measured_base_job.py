@@ -1,14 +1,11 @@
-"""base at work: the pristine copy and, where the run is measured at 4 bits, the quantized base beside it: rounded here,
-or an existing checkpoint that is taken as it.
+"""base at work: the pristine copy and, where the run is measured at 4 bits, the quantized base beside it.
 
 Here rather than beside its declaration, because what is made of a model's weights is made and audited in this room.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,18 +16,15 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.round_to_nearest import round_base
-from tunesmith.tools.export.taken_base import copy_name, existing_at_work, take
 from tunesmith.tools.models.base import BaseRequest, BaseResult
 from tunesmith.tools.models.base_job import Pristine, fetch, record, set_aside_if_damaged
 from tunesmith.tools.models.full_precision import assert_full_precision, kept_layers
 from tunesmith.tools.models.measuring import FOUR, QUANTIZED_BASE, SCHEME
 from tunesmith.tools.models.memory_math import group_size_for
-from tunesmith.tools.models.packing import Packing
-from tunesmith.tools.models.quantized_base import Existing
 
 
 def run(job: Job[BaseRequest]) -> BaseResult:
-    """Fetch the model and, where it is measured at 4 bits, make or take its quantized base; record both, the quantized
+    """Fetch the model and, where it is measured at 4 bits, make its quantized base; record both, the quantized
     base as made from the base.
 
     Nothing is on the record before both are whole. Raises StepFailed where the quantized base fails its audit.
@@ -53,13 +47,12 @@ def run(job: Job[BaseRequest]) -> BaseResult:
     if beside is None:
         return result
     meta = {**artifact.meta, "scheme": SCHEME, "group_size": beside.group_size, "base_sha256": artifact.sha256}
-    quantized = job.publish(QUANTIZED_BASE, beside.path, parents=[artifact.id], meta={**meta, **beside.taken_from})
+    quantized = job.publish(QUANTIZED_BASE, beside.path, parents=[artifact.id], meta=meta)
     return result.model_copy(
         update={
             "quantized_base": quantized.id,
             "quantized_bytes": quantized.bytes,
             "quantized_audit": beside.audit,
-            "quantized_source": job.request.quantized,
         }
     )
 
@@ -71,36 +64,21 @@ class _Beside(NamedTuple):
     group_size: int
     """Weights that share a scale; 0: those of an output channel."""
     audit: str
-    taken_from: Mapping[str, str]
-    """Where a checkpoint was taken as it; empty where it was made here."""
 
 
 def _beside(job: Job[BaseRequest], made: Pristine) -> _Beside:
-    """Named by what it was made from, or taken from; one that is there and whole is used again."""
-    existing = existing_at_work(job) if job.request.quantized else None
+    """Named by what it was made from; one that is there and whole is used again."""
     group = group_size_for(made.folder.config)
     name = f"{made.path.name}-{made.sha256[:12]}-{SCHEME}-g{group}"
-    target = made.path.with_name(copy_name(made, existing.source) if existing else name)
+    target = made.path.with_name(name)
     damage, aside = set_aside_if_damaged(target, Digests(job.home))
     if aside:
-        job.log(
-            f"{damage}: it was set aside as {aside}, and the quantized base is {'taken' if existing else 'made'} again"
-        )
+        job.log(f"{damage}: it was set aside as {aside}, and the quantized base is made again")
     if read_manifest(target) is not None:
         told = "audited when it was made; its bytes are those of then"
-    elif existing:
-        told = _taken(job, made, existing, target)
     else:
         told = _rounded(job, made, target, group)
-    if existing:
-        group = Packing.of(json.loads((target / "config.json").read_text()), target.name).group
-    return _Beside(target, group, told, existing.record if existing else {})
-
-
-def _taken(job: Job[BaseRequest], made: Pristine, existing: Existing, target: Path) -> str:
-    source = existing.source
-    fill = partial(take, job, made, source)
-    return _sealed(target, fill, kind=QUANTIZED_BASE, source=source.name, revision=source.revision)
+    return _Beside(target, group, told)
 
 
 def _rounded(job: Job[BaseRequest], made: Pristine, target: Path, group: int) -> str:

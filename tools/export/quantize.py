@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -18,7 +18,6 @@ from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.float_kernels import served
 from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
-from tunesmith.tools.export.sensitivity import PASSES_A_LAYER, SENSITIVITY_ROWS, by_name
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
 from tunesmith.tools.models.full_precision import HEAD, kept_layers
@@ -28,34 +27,27 @@ from tunesmith.tools.models.memory_math import (
     quantize_vram_bytes,
     rows_in_a_batch,
 )
-from tunesmith.tools.models.rounding_terms import AWQ_FAMILIES, MEASURED, SEARCHING, Rounding
-from tunesmith.tools.models.scale_learning_math import (
-    ROWS_A_STEP,
-    learning_after_gptq_bytes,
-    learning_scales_bytes,
-    learning_scales_seconds,
-)
-from tunesmith.tools.models.schemes import SCHEMES, Scheme, SchemeName
+from tunesmith.tools.models.rounding_terms import AUTOROUND, Rounding
+from tunesmith.tools.models.schemes import SCHEMES, SchemeName
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.time_math import autoround_seconds, awq_seconds, gptq_seconds, nearest_seconds
+from tunesmith.tools.models.time_math import autoround_seconds, gptq_seconds, nearest_seconds
 
 _FOUR_BITS_FROM = 1_000_000_000
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _SAMPLES = 64
 _REMEDY = "stopping another program"
-_LEARNS = "learn the scales in {} steps, codes frozen, to answer as the merged model (KL), kept where that came nearer"
 _HOW = {
     "gptq": "with GPTQ",
     "nearest": "by rounding every weight to the nearest step",
-    "awq": "with AWQ: inputs scaled by how much they carry, then every weight to the nearest step",
     "autoround": "with AutoRound: each weight up or down as 200 steps of gradient descent on its layer say",
 }
-_MEASURES = "round every part of a layer alone and measure it; the {:.0%} of the weights that it hurts most stay"
 _SMOOTHS = "smooth outliers of the activations into the weights, where the architecture allows it"
 
 
 class QuantizeRequest(Request):
     """How to quantize. What is `auto` is chosen by the model when the plan is made, with the reason."""
+
+    GONE: ClassVar = {"distil_steps": 0, "keep_share": 0.25}
 
     scheme: Literal["auto", SchemeName] = Field(
         default="auto", description="Bits of weights and activations, integers or floats; auto: by the model's size."
@@ -65,37 +57,19 @@ class QuantizeRequest(Request):
     )
     rounding: Rounding = Field(
         default="gptq",
-        description="gptq: later weights make up for an error; nearest: several times quicker; awq: inputs are scaled "
-        "first; autoround: up or down is learned, the nearest to the merged model and by far the slowest.",
+        description="gptq: later weights make up for an error; nearest: several times quicker; autoround: up or down "
+        "is learned, the nearest to the merged model and by far the slowest.",
     )
     calibration_samples: int = Field(default=_SAMPLES, ge=1, description="Training rows used for calibration.")
-    keep: tuple[Literal["auto", "down_proj", "o_proj", "measured"], ...] = Field(
-        default=("auto",),
-        description="Layers that keep full precision too: down_proj, o_proj, both, auto, or measured: those that "
-        "rounding hurts most.",
-    )
-    keep_share: float = Field(
-        default=0.25, gt=0, le=0.9, description="With keep=measured: the share of the linear weights that stays."
+    keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = Field(
+        default=("auto",), description="Layers that keep full precision too: down_proj, o_proj, both, or auto."
     )
     max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
-    distil_steps: int = Field(
-        default=0, ge=0, description="Steps in which the scales learn to answer as the merged model does; 0: none."
-    )
     seed: int = Field(default=17, description="Of the choice of calibration rows.")
     dry_load: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Have vLLM load a tiny model quantized in the same way first. auto: where that pays; off: never.",
     )
-
-
-class LearnedScales(BaseModel):
-    """What learning the scales did: nats a token from the merged model, on rows that nothing was trained on."""
-
-    steps: int
-    kl_before: float
-    kl_after: float
-    kept: bool
-    """Whether the learned scales are in the model: they came nearer."""
 
 
 class QuantizeResult(Result):
@@ -114,10 +88,6 @@ class QuantizeResult(Result):
     """What the saved tensors say; None where an earlier version quantized."""
     update_on_grid: UpdateOnGrid | None = None
     """The adapter's update beside the scheme's rounding step; None where the merged model's adapter is not known."""
-    learned_scales: LearnedScales | None = None
-    """None where no scale was learned."""
-    kept_measured: tuple[str, ...] = ()
-    """Layers that stay at 16 bits because rounding them hurts most, with `keep=measured`."""
     fallbacks: tuple[str, ...] = ()
     """Layers that GPTQ rounded to the nearest step, because their Hessian could not be inverted."""
 
@@ -157,8 +127,6 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
     request, config = resolved(request, merged)[0], merged.meta["config"]
     scheme = SCHEMES[request.scheme]
     bytes_ = scheme.weight_bytes(config, scheme.group_of(config, request.group_size), request.keep)
-    if MEASURED in request.keep:
-        bytes_ += int(request.keep_share * ModelShape.of(config).linear_parameters * (16 - scheme.bits) / 8)
     return expected("quantized", bytes_, **merged.meta)
 
 
@@ -168,8 +136,8 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     request, reasons = resolved(request, merged)
     samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
     config, tokens = merged.meta["config"], request.max_seq_len_tokens
-    scheme, learns = SCHEMES[request.scheme], request.distil_steps > 0
-    joined = ", joined and cut to one length" if request.rounding in SEARCHING else ""
+    scheme = SCHEMES[request.scheme]
+    joined = ", joined and cut to one length" if request.rounding == AUTOROUND else ""
     price = _price(request, facts, merged, dataset)
     machine = facts.machine
     fitting = quantizing_that_fits(
@@ -181,8 +149,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         samples=samples,
     )
     warning = context.update.warning if context and context.update else ""
-    share = request.keep_share if MEASURED in request.keep else 0
-    size_bytes = merged.bytes * (scheme.bits + share * (16 - scheme.bits)) / 16
+    size_bytes = merged.bytes * scheme.bits / 16
     return Plan(
         stage="quantize",
         run=facts.run,
@@ -195,10 +162,8 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
                 else []
             ),
             *([_SMOOTHS] if scheme.smooths else []),
-            *([_MEASURES.format(share)] if share else []),
             "quantize layer by layer, from file to file; what is finished is kept where the step is cut off",
-            f"leave {', '.join((*HEAD, *by_name(request.keep)))}, routers and shared-expert gates at full precision",
-            *([_LEARNS.format(request.distil_steps)] if learns else []),
+            f"leave {', '.join((*HEAD, *request.keep))}, routers and shared-expert gates at full precision",
             "audit the saved tensors against the merged model: what had to stay, codes, scales, tokenizer, config",
         ),
         request=request.model_dump(mode="json"),
@@ -221,25 +186,7 @@ def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Ar
     seconds, way = _rounding_seconds(request, facts, config, samples, tokens_a_row), request.rounding
     ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu, rounding=way, samples=samples)
     vram = quantize_vram_bytes(config, seq_len_tokens=tokens, rounding=way, samples=samples) if on_gpu else 0
-    if MEASURED in request.keep:
-        measured = PASSES_A_LAYER * min(SENSITIVITY_ROWS, samples) * tokens_a_row
-        seconds += nearest_seconds(config, rates, tokens=measured)
-    if request.distil_steps:
-        seconds += learning_scales_seconds(
-            config,
-            rates,
-            steps=request.distil_steps,
-            rows=min(int(dataset.meta["train_rows"]), request.distil_steps * ROWS_A_STEP),
-            tokens_a_row=tokens_a_row,
-            on_card=facts.trains_on_gpu,
-        )
-        group = scheme.group_of(config, request.group_size)
-        if facts.trains_on_gpu:
-            vram = max(vram, learning_scales_bytes(config, seq_len_tokens=tokens, group_size=group))
-        else:
-            ram = learning_after_gptq_bytes(config, seq_len_tokens=tokens, group_size=group, gptq_bytes=ram)
-    # Smoothing writes a whole model in between; learning the scales takes one that has not learned them.
-    models = 2 if scheme.smooths or request.distil_steps else 1
+    models = 2 if scheme.smooths else 1  # smoothing writes a whole model in between
     cache = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens, rounding=way)
     return estimate(
         "quantize",
@@ -258,9 +205,7 @@ def _rounding_seconds(
     rates, tokens, at_once = facts.training_rates, samples * tokens_a_row, rows_in_a_batch(request.max_seq_len_tokens)
     if request.rounding == "gptq":
         return gptq_seconds(config, rates, tokens=tokens, kept=request.keep)
-    if request.rounding == "awq":
-        return awq_seconds(config, rates, tokens=tokens)
-    if request.rounding == "autoround":
+    if request.rounding == AUTOROUND:
         step = min(at_once * request.max_seq_len_tokens, tokens)
         return autoround_seconds(config, rates, tokens=tokens, tokens_a_step=step, on_card=facts.trains_on_gpu)
     smoothed = tokens if SCHEMES[request.scheme].smooths else 0
@@ -270,57 +215,34 @@ def _rounding_seconds(
 def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tuple[str, ...]:
     """What of a resolved request a format or a way of rounding cannot do, each with what to set."""
     scheme = SCHEMES[request.scheme]
-    found = [_unmeasurable(request, config)]
     if scheme.codes is None:
-        return tuple(filter(None, (*found, *_unsearchable(request, config))))
-    found.append(scheme.misfit(config, request.keep))
-    if request.group_size not in (0, scheme.columns):
-        found.append(f"{scheme.name} has a scale for {scheme.shared}, which is its format; set group_size=0")
+        return tuple(_unsearchable(request, config))
+    found = []
+    if request.group_size:
+        found.append(f"{scheme.name} has a scale for an output channel, which is its format; set group_size=0")
     if request.rounding != "nearest":
-        way = SEARCHING.get(request.rounding, "GPTQ")
+        way = "AutoRound" if request.rounding == AUTOROUND else "GPTQ"
         found.append(f"{scheme.name} rounds every weight by itself, without data, so there is no {way} for it; "
                      "set rounding=nearest")  # fmt: skip
     if request.calibration_samples != _SAMPLES:
         found.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
                      f"leave calibration_samples at {_SAMPLES}")  # fmt: skip
-    if request.distil_steps:
-        found.append(f"{scheme.name} has scales that do not learn here; set distil_steps=0")
-    return tuple(filter(None, found))
-
-
-def _unmeasurable(request: QuantizeRequest, config: Mapping[str, object]) -> str:
-    if MEASURED not in request.keep:
-        return ""
-    if request.scheme != "W4A16" or ModelShape.of(config).experts:
-        return (
-            "keep=measured is for W4A16 and for models without experts, which need one precision; name layers with keep"
-        )
-    if request.rounding == "awq":
-        return "AWQ scales layers that keep=measured would leave as they are; set rounding=gptq or rounding=autoround"
-    return ""
+    return tuple(found)
 
 
 def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Iterator[str]:
     """Why a search for a better rounding of integers cannot be made, each with what to set."""
-    way = SEARCHING.get(request.rounding)
-    if way is None:
+    if request.rounding != AUTOROUND:
         return
     if request.scheme != "W4A16":
         yield (
-            f"{way} searches for the rounding of 4 bits, where it matters, and {request.scheme} is another format; "
+            f"AutoRound searches for the rounding of 4 bits, where it matters, and {request.scheme} is another format; "
             "set scheme=W4A16, or rounding=gptq"
         )
     if ModelShape.of(config).experts:
-        yield f"{way} is done here with dense models; the experts of a mixture get GPTQ: set rounding=gptq"
-    kind, stored = str(config.get("model_type")), str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    if request.rounding == "awq" and kind not in AWQ_FAMILIES:
-        yield (
-            f"AWQ scales norms, which {', '.join(AWQ_FAMILIES)} are known to allow, and {kind} is none of them; "
-            "set rounding=gptq or rounding=autoround"
-        )
-    if request.rounding == "awq" and request.distil_steps:
-        yield "scales learn beside the merged model's own norms, and AWQ changes these; set distil_steps=0"
-    if request.rounding == "autoround" and stored != "bfloat16":
+        yield "AutoRound is done here with dense models; the experts of a mixture get GPTQ: set rounding=gptq"
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    if stored != "bfloat16":
         yield (
             f"AutoRound computes in bfloat16 and would store as much, and the merged model is {stored}; "
             "set rounding=gptq"
@@ -340,9 +262,9 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
     config, parameters = merged.meta["config"], int(merged.meta["parameters"])
     chosen: dict[str, Any] = {}
     reasons = {}
-    if request.scheme == "auto" and request.rounding in SEARCHING:
+    if request.scheme == "auto" and request.rounding == AUTOROUND:
         chosen["scheme"] = "W4A16"
-        reasons["scheme"] = f"{SEARCHING[request.rounding]} searches for the rounding of 4 bits"
+        reasons["scheme"] = "AutoRound searches for the rounding of 4 bits"
     elif request.scheme == "auto":
         small = parameters < _FOUR_BITS_FROM
         chosen["scheme"] = "W8A8" if small else "W4A16"
@@ -367,18 +289,7 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
     if scheme.codes and request.rounding == "gptq" and "rounding" not in request.model_fields_set:
         chosen["rounding"] = "nearest"
         reasons["rounding"] = f"{scheme.name} rounds every weight by itself, without data: there is no GPTQ for it"
-    if request.distil_steps and (why := _unlearnable(scheme, config)):
-        chosen["distil_steps"], reasons["distil_steps"] = 0, why
     return request.model_copy(update=chosen), reasons
-
-
-def _unlearnable(scheme: Scheme, config: Mapping[str, object]) -> str:
-    """Why no scale of integers is learned, although steps for it were asked for; empty for floats, which refuse it."""
-    if scheme.codes:
-        return ""
-    if scheme.smooths:
-        return "no scale is learned: activations are rounded too"
-    return "no scale is learned: of a mixture's experts that is not done here" if ModelShape.of(config).experts else ""
 
 
 STAGE = Stage(
@@ -390,10 +301,7 @@ STAGE = Stage(
     expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
-    lasting=(
-        "scheme", "rounding", "keep", "keep_share", "group_size", "calibration_samples", "max_seq_len_tokens",
-        "distil_steps",
-    ),
+    lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),
     follows={"rounding": "scheme"},
     headline=("scheme", "group_size", "bytes", "bytes_before", "quantized_layers"),
 )  # fmt: skip

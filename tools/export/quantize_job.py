@@ -23,10 +23,10 @@ from tunesmith.tools.core.format import size
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import CARRIED, FALLEN_BACK
 from tunesmith.tools.export.audit_quantized import audit_quantized
-from tunesmith.tools.export.calibration import Batch, calibration_batches, chosen_rows, joined_batches
+from tunesmith.tools.export.calibration import Batch, calibration_batches, joined_batches
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
-from tunesmith.tools.export.quantize import LearnedScales, QuantizeRequest, QuantizeResult, grid_of
+from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult, grid_of
 from tunesmith.tools.export.rounding_recipes import (
     QUANTIZING,
     SMOOTHING,
@@ -37,19 +37,14 @@ from tunesmith.tools.export.rounding_recipes import (
     unpinned,
     way_of,
 )
-from tunesmith.tools.export.scale_distillation import HELD_OUT_ROWS, LEARNED, LearnFrom, distil_scales
-from tunesmith.tools.export.sensitivity import FILE, SENSITIVITY_ROWS, Sensitivity, by_name
-from tunesmith.tools.export.sensitivity_job import measured_sensitivity
 from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.machine.memory_left import memory_left_bytes, stalled_percent
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
 from tunesmith.tools.models.memory_math import group_size_for, quantize_cache_bytes, quantize_memory_bytes
-from tunesmith.tools.models.rounding_terms import MEASURED, SEARCHING, Rounding
-from tunesmith.tools.models.scale_learning_math import ROWS_A_STEP
+from tunesmith.tools.models.rounding_terms import AUTOROUND, Rounding
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.tensor_file import weight_files
-from tunesmith.tools.training.rows import tokenize_row
 
 if TYPE_CHECKING:
     from llmcompressor.modifiers import Modifier
@@ -69,8 +64,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     merged, dataset, request = job.verified("merged"), job.verified("dataset"), job.request
     config = json.loads((merged.path / "config.json").read_text())
     group = chosen_group_size(config, request.scheme, request.group_size, request.keep)
-    out_dir, measured = job.dir / "quantized", job.dir / FILE
-    share = request.keep_share if MEASURED in request.keep else 0.0
+    out_dir = job.dir / "quantized"
     if read_manifest(out_dir) is None:
         refuse_unservable(job, merged.path, config, group, quantize_with)
         quantize_model(
@@ -82,15 +76,11 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
             samples=request.calibration_samples,
             max_seq_len_tokens=request.max_seq_len_tokens,
             seed=request.seed,
-            keep=by_name(request.keep),
+            keep=request.keep,
             rounding=request.rounding,
-            distil_steps=request.distil_steps,
-            keep_share=share,
-            measured=measured,
             progress=job.progress,
         )
-    exceptions = exceptions_of(measured, share)
-    keep = (*by_name(request.keep), *exceptions)
+    keep = request.keep
     proof = assert_full_precision(out_dir, kept_layers(config, keep))
     job.progress(0, 1, "auditing the saved tensors")
     audit = audit_quantized(out_dir, merged.path, keep, group_size=group, against=merged.id, rounding=request.rounding)
@@ -100,10 +90,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     if audit.refusal:
         raise StepFailed(f"{audit.refusal}; quantize again, or deploy the merged model")
     meta = {**dict(merged.meta), "scheme": request.scheme, "group_size": group, "merged": merged.id}
-    meta |= {"kept_measured": list(exceptions)} if exceptions else {}
     meta |= {FALLEN_BACK: len(fallbacks)} if fallbacks else {}
-    learned = work_folder(out_dir) / LEARNED
-    scales = LearnedScales.model_validate_json(learned.read_bytes()) if learned.is_file() else None
     artifact = job.publish("quantized", out_dir, meta=meta)
     shutil.rmtree(work_folder(out_dir), ignore_errors=True)
     return QuantizeResult(
@@ -117,30 +104,20 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
         quantized_layers=proof.quantized_layers,
         audit=audit,
         update_on_grid=grid_of(request, job.store, merged),
-        learned_scales=scales,
-        kept_measured=exceptions,
         fallbacks=fallbacks,
     )
-
-
-def exceptions_of(measured: Path, share: float) -> tuple[str, ...]:
-    """The layers that stay at 16 bits by what was measured; none without a share."""
-    return Sensitivity.model_validate_json(measured.read_bytes()).exceptions(share) if share else ()
 
 
 def chosen_group_size(config: dict[str, Any], scheme: str, asked: int, keep: Sequence[str] = ()) -> int:
     """The group size that will be used; 0: one scale per output channel, as 8-bit schemes have unless asked.
 
-    Raises StepFailed for one that does not divide the inputs of every layer, or is not the format's own, and for a
-    format whose blocks the layers do not fill.
+    Raises StepFailed for one that does not divide the inputs of every layer, or is not the format's own.
     """
     kind = SCHEMES[scheme]
-    if misfit := kind.misfit(config, keep):
-        raise StepFailed(misfit)
-    if asked in (0, kind.columns):
+    if not asked:
         return kind.group_of(config)
     if kind.smooths or kind.codes:
-        raise StepFailed(f"{scheme} has one scale for {kind.shared}; set group_size=0")
+        raise StepFailed(f"{scheme} has one scale for an output channel; set group_size=0")
     if group_size_for(config, asked) != asked:
         fitting = group_size_for(config) or "0 (per channel)"
         raise StepFailed(f"group_size={asked} does not divide every layer of this model; try group_size={fitting}")
@@ -160,16 +137,12 @@ def quantize_model(
     progress: Progress,
     keep: Sequence[str] = (),
     rounding: Rounding = "gptq",
-    distil_steps: int = 0,
-    keep_share: float = 0.0,
-    measured: Path | None = None,
 ) -> Proof:
     """Quantize `model_dir` into `out_dir` as compressed-tensors safetensors that vLLM serves.
 
     Goes on where the same work was cut off; `work_folder(out_dir)` holds what that takes, and may go once `out_dir` is
-    sealed. With `keep_share` the weights that stay besides are chosen by what the file `measured` says, which is made
-    first where it is not there. Raises StepFailed before anything is loaded when memory or disk would not do, and
-    between layers when memory runs low.
+    sealed. Raises StepFailed before anything is loaded when memory or disk would not do, and between layers when memory
+    runs low.
     """
     config = json.loads((model_dir / "config.json").read_text())
     smooths, way = SCHEMES[scheme].smooths, way_of(scheme, rounding)
@@ -178,24 +151,9 @@ def quantize_model(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    batched = joined_batches if way in SEARCHING else calibration_batches
+    batched = joined_batches if way == AUTOROUND else calibration_batches
     batches = batched(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
-    learn = None
-    if distil_steps:
-        files = {rows_path: distil_steps * ROWS_A_STEP, rows_path.with_name("valid.jsonl"): HELD_OUT_ROWS}
-        rows, held_out = (
-            [tokenize_row(tokenizer, row, max_seq_len_tokens) for row in chosen_rows(file, most, seed)]
-            if file.stat().st_size
-            else []
-            for file, most in files.items()
-        )
-        learn = LearnFrom(rows, held_out, distil_steps)
     with out_of_memory_named(max_seq_len_tokens):
-        if keep_share and measured is not None:
-            [few, *_] = calibration_batches(tokenizer, rows_path, SENSITIVITY_ROWS, max_seq_len_tokens, seed)
-            kept = kept_layers(config, keep)
-            found = measured_sensitivity(model_dir, few, group_size, kept, measured, progress)
-            keep = (*keep, *found.exceptions(keep_share))
         return quantize_with(
             batches,
             model_dir,
@@ -204,7 +162,6 @@ def quantize_model(
             group_size=group_size,
             keep=keep,
             rounding=rounding,
-            learn=learn,
             progress=progress,
         )
 
@@ -219,12 +176,8 @@ def quantize_with(
     progress: Progress,
     keep: Sequence[str] = (),
     rounding: Rounding = "gptq",
-    learn: LearnFrom | None = None,
 ) -> Proof:
-    """The same, calibrated on batches of token ids that are there already.
-
-    With `learn`, what learning the scales did is said in the file LEARNED of the work folder.
-    """
+    """The same, calibrated on batches of token ids that are there already."""
     import llmcompressor  # noqa: F401  which turns its own logging on when it is imported
     from loguru import logger
     from transformers.utils import logging
@@ -235,7 +188,7 @@ def quantize_with(
     work = work_folder(out_dir)
     settings = {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
                 "group_size": group_size, "keep": list(keep), "rounding": rounding}  # fmt: skip
-    _start_or_go_on(work, out_dir, settings | ({"learn": learn.digest()} if learn else {}))
+    _start_or_go_on(work, out_dir, settings)
     if computes_on_cpu():
         from tunesmith.tools.cpu.freed_memory import return_large_blocks
         from tunesmith.tools.cpu.gptq_blocks import use_fast_blocks
@@ -245,12 +198,10 @@ def quantize_with(
     source, length = model_dir, batches[0]["input_ids"].shape[1]
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
     for doing, recipe in recipes(scheme, group_size, config, keep, rounding, row_tokens=length):
-        target = out_dir if doing == QUANTIZING and learn is None else work / doing
+        target = out_dir if doing == QUANTIZING else work / doing
         if not (target / "config.json").exists():
             _stream(source, target, work, recipe, batches, LayerWatch(doing, progress), way)
         source = target
-    if learn is not None and not (out_dir / "config.json").exists():
-        distil_scales(source, model_dir, out_dir, learn, work / LEARNED, progress)
     progress(1, 1, "saving the quantized model")
     for name in CARRIED:
         if (model_dir / name).is_file():

@@ -13,7 +13,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.models.full_precision import kept_layers
 from tunesmith.tools.models.memory_math import matrices_at_once, rows_in_a_batch
-from tunesmith.tools.models.rounding_terms import AWQ_FAMILIES, ROUNDING_STEPS, SCALES_TRIED, Rounding
+from tunesmith.tools.models.rounding_terms import AUTOROUND, ROUNDING_STEPS, Rounding
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.shape import ModelShape
 
@@ -27,9 +27,8 @@ SMOOTHING, QUANTIZING = "smoothing", "quantizing"
 # same. A norm of (1 + weight) would not; nor may a router read smoothed activations, so of a mixture attention alone.
 _ATTENTION_NORM = (["re:.*self_attn.q_proj", "re:.*self_attn.k_proj", "re:.*self_attn.v_proj"], "re:.*input_layernorm")
 _MLP_NORM = (["re:.*mlp.gate_proj", "re:.*mlp.up_proj"], "re:.*post_attention_layernorm")
-_UP = (["re:.*mlp.down_proj"], "re:.*mlp.up_proj")
 SMOOTHED: Mapping[str, Sequence[tuple[list[str], str]]] = {
-    **dict.fromkeys(AWQ_FAMILIES, (_ATTENTION_NORM, _MLP_NORM)),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), (_ATTENTION_NORM, _MLP_NORM)),
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), (_ATTENTION_NORM,)),
 }
 # Measured on the bundled model: KL to the merged one 0.016 a token; 0.019 at 0.5, 0.034 unsmoothed.
@@ -67,16 +66,14 @@ def recipes(
         shared: dict[str, Any] = (
             {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
         )
-        if rounding == "awq":
-            shared["observer"] = "memoryless_mse"
         weights = QuantizationArgs(num_bits=kind.bits, type="int", symmetric=True, **shared)
         group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
     layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(kept_layers(config, keep))}
-    yield QUANTIZING, _rounding(layers, config, keep, way_of(scheme, rounding), row_tokens)
+    yield QUANTIZING, _rounding(layers, config, way_of(scheme, rounding), row_tokens)
 
 
 def _rounding(
-    layers: Mapping[str, Any], config: Mapping[str, Any], keep: Sequence[str], rounding: Rounding, row_tokens: int
+    layers: Mapping[str, Any], config: Mapping[str, Any], rounding: Rounding, row_tokens: int
 ) -> list[Modifier]:
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
@@ -85,19 +82,12 @@ def _rounding(
 
         # Layers of one shape and block are quantized together: the column loop is Python, its cost is per call.
         return [GPTQModifier(**layers, batched_quantization=matrices_at_once(ModelShape.of(config)))]
-    if rounding == "autoround":
+    if rounding == AUTOROUND:
         from llmcompressor.modifiers.autoround import AutoRoundModifier
 
         logging.getLogger("autoround").setLevel(logging.ERROR)  # hints about its own reader, four lines a layer
         at_once = rows_in_a_batch(row_tokens)
         return [AutoRoundModifier(**layers, iters=ROUNDING_STEPS, batch_size=at_once, enable_torch_compile=False)]
-    if rounding == "awq":
-        from llmcompressor.modifiers.transform.awq import AWQMapping, AWQModifier
-
-        # It looks up how the layers are to be rounded in the modifier beside it, which then rounds what it scaled.
-        scaled = [*SMOOTHED[str(config["model_type"])], *(() if "down_proj" in keep else (_UP,))]
-        mappings = [AWQMapping(smooth_layer=before, balance_layers=after) for after, before in scaled]
-        return [AWQModifier(mappings=mappings, n_grid=SCALES_TRIED), QuantizationModifier(**layers)]
     return [QuantizationModifier(**layers)]
 
 
@@ -133,7 +123,7 @@ def fallbacks_in(file: Path) -> tuple[str, ...]:
 
 @contextmanager
 def unpinned() -> Iterator[None]:
-    """Without pinned memory on a CPU alone, where torch refuses it: AWQ's cache asks for it."""
+    """Without pinned memory on a CPU alone, where torch refuses it: a cache of llm-compressor asks for it."""
     from compressed_tensors.utils import patch_attr
     from llmcompressor.pipelines.cache import IntermediatesCache
 

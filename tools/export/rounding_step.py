@@ -3,11 +3,10 @@
 Read from the files, some rows of every weight: the step is that of plain rounding. Integers have one for a group,
 max |w| ÷ ((2^bits - 1) ÷ 2); GPTQ moves errors about within these same steps. Floats have one for each weight, which
 grows with it: scale × 2^(⌊log2 |w ÷ scale|⌋ − fraction bits), and below the type's smallest power of two no smaller
-(arXiv 2209.05433 for E4M3, OCP Microscaling Formats v1.0 for E2M1). Their scale is max |w| ÷ the type's largest value;
-where it is a power of two, the one that compressed-tensors takes, 2^(⌊log2(8/7 · max |w|)⌋ − 2). A weight that sits
-anywhere between two grid points takes a small update over on average only, with a noise of 0.29 steps; the smaller the
-update, the more of it is noise. Not covered: that NVFP4's scales are rounded to E4M3; updates of fused experts, whose
-layout only peft knows; of DoRA its low-rank part alone is counted.
+(arXiv 2209.05433 for E4M3). Their scale is max |w| ÷ the type's largest value. A weight that sits anywhere between two
+grid points takes a small update over on average only, with a noise of 0.29 steps; the smaller the update, the more of
+it is noise. Not covered: updates of fused experts, whose layout only peft knows; of DoRA its low-rank part alone is
+counted.
 """
 
 from __future__ import annotations
@@ -37,8 +36,6 @@ gain; published 4-bit merges far below kept 0.1 to 0.4 of it."""
 _NOISE = 12**-0.5
 """Root mean square of a rounding error that falls anywhere within a step."""
 _ROWS = 16
-_LARGEST_POWER = 2
-"""Of E2M1: its largest value is 1.5 times 2 to this."""
 _DECODER_LAYER = re.compile(r".*?\.layers\.(\d+)\.")
 
 
@@ -117,9 +114,8 @@ def _sample(
 
     place: TensorPlace = places[name]
     count, width = place.spec.shape
-    several = max(_ROWS, scheme.rows)
-    first = draw.randrange(max(1, count - several + 1)) // scheme.rows * scheme.rows
-    rows = slice(first, first + several)
+    first = draw.randrange(max(1, count - _ROWS + 1))
+    rows = slice(first, first + _ROWS)
     delta = (floats(update.b, rows) @ floats(update.a)) * np.float32(update.scale)
     steps = rounding_steps(floats(place, rows), scheme, group if group and width % group == 0 else width)
     return float(np.square(delta).mean()), float(np.square(steps).mean())
@@ -128,21 +124,17 @@ def _sample(
 def rounding_steps(weight: Floats, scheme: Scheme, group: int) -> Floats:
     """The distance between neighbouring values of the grid where each weight is, (outputs, inputs) as the weights.
 
-    `group` inputs share a scale, and as many outputs as the scheme says; both divide the weight's sizes, or outputs
-    that are fewer than those of a block are one.
+    `group` inputs share a scale and divide a row.
     """
     import numpy as np
 
     outputs, inputs = weight.shape
-    rows = scheme.rows if outputs % scheme.rows == 0 else outputs
-    sizes = np.abs(weight).reshape(outputs // rows, rows, inputs // group, group)
-    largest = sizes.max((1, 3), keepdims=True)
+    sizes = np.abs(weight).reshape(outputs, inputs // group, group)
+    largest = sizes.max(2, keepdims=True)
     codes = scheme.codes
     if codes is None:
         return np.broadcast_to(largest / ((2**scheme.bits - 1) / 2), sizes.shape).reshape(weight.shape)
     scales = largest / codes.largest
-    if scheme.powers_of_two:
-        scales = np.ldexp(np.float32(1), np.frexp(largest * np.float32(8 / 7))[1] - 1 - _LARGEST_POWER)
     places = sizes / np.where(scales > 0, scales, 1)
     exponents = np.maximum(np.frexp(places)[1] - 1, codes.lowest_exponent) - codes.fraction_bits
     steps: Floats = (scales * np.ldexp(np.float32(1), exponents)).reshape(weight.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -30,22 +30,15 @@ from tunesmith.tools.models.hub import inspect_hub, is_commit, newest_commit
 from tunesmith.tools.models.known_bases import KnownBase, known_base
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
-from tunesmith.tools.models.quantized_base import (
-    FOLDER_PIN,
-    UNKNOWN,
-    Existing,
-    Making,
-    inspect_existing,
-    is_quantized_here,
-    refuse_beside,
-    taken,
-)
+from tunesmith.tools.models.quantized_base import UNKNOWN, Making, is_quantized_here
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class BaseRequest(Request):
     """Which model to start from."""
+
+    GONE: ClassVar = {"quantized": ""}
 
     model: Annotated[str, local_path(*BUNDLED, maybe=True)] = Field(
         default="bundled",
@@ -61,11 +54,6 @@ class BaseRequest(Request):
         default="auto",
         description="Bits of the weights that baseline and adapter are measured at: 16, or 4 (a quantized base is made "
         "beside it); 'stored' takes a quantized checkpoint as it is; auto: 16 where that fits.",
-    )
-    quantized: Annotated[str, local_path(maybe=True)] = Field(
-        default="",
-        description="An existing quantized checkpoint of the same model, measured in place of one made here: a local "
-        "folder, or a hub id, org/name@COMMIT or its newest; empty: one is made where 4 bits are measured.",
     )
     role: str = Field(
         default="base",
@@ -92,7 +80,6 @@ class BaseResult(Result):
     quantized_bytes: int = 0
     quantized_audit: str = ""
     """What its saved tensors say, held against the base's."""
-    quantized_source: str = ""
     """Where an existing checkpoint was taken as it: that folder, or hub id and commit."""
     damaged_copy: str = ""
     """Where an earlier copy that had changed was put, for its owner to look at or remove; empty: there was none."""
@@ -125,12 +112,6 @@ def settle(fields: Mapping[str, object]) -> Settled:
     if model and not is_commit(revision) and source_of(model) == "hub":
         found["revision"] = newest_commit(model, revision)
         said.append(f"{model} is at commit {found['revision']}, {revision or 'the newest'} on the hub")
-    quantized = str(fields.get("quantized") or "")
-    name, _, asked = quantized.partition("@")
-    if _HUB_ID.fullmatch(name) and not is_commit(asked) and not looks_like_path(quantized) and not is_there(quantized):
-        commit = newest_commit(name, asked)
-        found["quantized"] = f"{name}@{commit}"
-        said.append(f"{name} is at commit {commit}, {asked or 'the newest'} on the hub")
     return Settled(found, tuple(said))
 
 
@@ -148,8 +129,6 @@ class BaseContext:
     """What decides whether it would fit; empty where nobody could be asked."""
     quantized_here: bool = False
     """Whether its quantized base stands here too."""
-    existing: Existing | None = None
-    """The quantized checkpoint that is to be taken as that."""
     sealed: str = ""
     """Of a folder with a manifest: the digest that stands there."""
 
@@ -157,14 +136,11 @@ class BaseContext:
 def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
     """See what is here already; read a folder's headers, or the hub's list of files (never weights).
 
-    Raises BadInput for what could not be trusted, or could not be the base quantized.
+    Raises BadInput for what could not be trusted.
     """
-    if request.quantized:
-        refuse_beside(request.quantized, request.role, request.measuring)
     context = _inspected(request, inputs)
-    existing = inspect_existing(request.quantized, context.config) if request.quantized else None
-    quantized = context.here and is_quantized_here(request.model, request.revision, existing, inputs.store)
-    return replace(context, existing=existing, quantized_here=quantized)
+    quantized = context.here and is_quantized_here(request.model, request.revision, inputs.store)
+    return replace(context, quantized_here=quantized)
 
 
 def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
@@ -189,7 +165,7 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
     """A model of the role, by what the bundle or the folder says of it; of a hub's it shows only when it is here."""
-    source, measuring = source_of(request.model), FOUR if request.quantized else request.measuring
+    source, measuring = source_of(request.model), request.measuring
     if source == "bundled":
         model = bundled_model(request.model)
         known = {"name": model.title, "parameters": model.parameters, "config": dict(model.config)}
@@ -232,9 +208,7 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
     measuring = _measuring(request, facts, context)
     request = request.model_copy(update={"measuring": measuring.bits if measuring else "auto"})
     at_four_bits = measuring is not None and measuring.bits == FOUR
-    beside = (
-        Making.of(context.config, context.existing, facts, here=context.quantized_here) if at_four_bits else Making()
-    )
+    beside = Making.of(context.config, facts, here=context.quantized_here) if at_four_bits else Making()
     if here:
         cost = replace(cost, seconds=cost.bytes / 1e9, steps=("use the copy that is here already",), room=0.0)
     price = estimate(
@@ -251,7 +225,7 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
         summary=f"get {cost.name} as the {request.role}",
         steps=(*cost.steps, _VERIFIED if here else _PROTECTED, *beside.steps),
         request=request.model_dump(mode="json"),
-        pins=_pins(context),
+        pins=folder_pins("model folder", context.fingerprint, context.sealed),
         estimate=price,
         writes=(f"models/ ({cost.size or f'{cost.bytes / GIB:.2f} GiB'})", *beside.writes),
         replaces=(f"the {request.role} of run {facts.run}",) if request.role in facts.artifacts else (),
@@ -262,22 +236,12 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
 
 def _measuring(request: BaseRequest, facts: Facts, context: BaseContext) -> Measuring | None:
     """The precision that the run is measured at; None for a model that is no base. Raises BadInput."""
-    if context.existing:
-        refuse_beside(request.quantized, request.role, request.measuring)
-        return taken(context.existing.source)
     if request.role == "base":
         return choose(request.measuring, context.config, facts)
     if request.measuring not in ("auto", SIXTEEN):  # 16: an edit of a base
         what = f"measuring={request.measuring} is for a base; a {request.role} answers as it is stored"
         raise BadInput(f"{what}: set measuring=auto with it")
     return None
-
-
-def _pins(context: BaseContext) -> dict[str, str]:
-    """Folders that are read again at work, by what they hold now."""
-    existing = context.existing
-    pins = folder_pins("model folder", context.fingerprint, context.sealed)
-    return {**pins, **(folder_pins(FOLDER_PIN, existing.fingerprint, existing.sealed) if existing else {})}
 
 
 _START_S, _TEMPLATE_S, _PROVEN_S = 1.0, 3.8, 6.5
@@ -338,7 +302,7 @@ STAGE = Stage(
     expected_artifact,
     settle=settle,
     settable=("model",),
-    belongs_to={"revision": "model", "quantized": "model"},
+    belongs_to={"revision": "model"},
     identified_by=("role",),
     makes=lambda request: request.role,
     run_rule=lambda request: _RUN_RULES.get(request.role, RunRule.NEWEST),

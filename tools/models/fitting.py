@@ -102,7 +102,6 @@ def _typed(asked: Training, way: Training, fewer: Callable[[int], str]) -> str:
 
 _LESS_WORK: Mapping[Rounding, tuple[Rounding, ...]] = {
     "autoround": ("autoround", "gptq", "nearest"),
-    "awq": ("awq", "gptq", "nearest"),
     "gptq": ("gptq", "nearest"),
     "nearest": ("nearest",),
 }

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from tunesmith.tools.models.rounding_terms import Rounding, autoround_bytes, awq_bytes
+from tunesmith.tools.models.rounding_terms import Rounding, autoround_bytes
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.training_terms import (
     adapted_experts_bytes,
@@ -145,7 +145,7 @@ def quantize_memory_bytes(
 
     Runtime, and the larger of two phases. The start: the input matrix, and a copy of it on its way into the first
     shard. A layer's turn on the CPU: see `_layer_bytes`; on a GPU the host holds the layer once more than the card.
-    AWQ and AutoRound keep something of all tokens, so that they grow with `samples`, rows of `seq_len_tokens` at most.
+    AutoRound keeps something of all tokens, so that it grows with `samples`, rows of `seq_len_tokens` at most.
     """
     shape = ModelShape.of(config)
     start = 2 * _BF16 * shape.vocab * shape.hidden
@@ -202,8 +202,6 @@ def _layer_bytes(shape: ModelShape, seq_len_tokens: int, rounding: Rounding, sam
     attention = shape.heads * tokens * seq_len_tokens * (2 * _BF16 + _FP32)
     if rounding == "gptq":
         work = _gptq_bytes(shape)
-    elif rounding == "awq":
-        work = awq_bytes(shape, tokens=all_tokens, row_tokens=seq_len_tokens)
     elif rounding == "autoround":
         work = autoround_bytes(shape, tokens=all_tokens, row_tokens=seq_len_tokens, rows_at_once=rows)
     else:
@@ -311,7 +309,6 @@ def quantized_weight_bytes(
     bits: int,
     group_size: int = 0,
     kept: Collection[str] = (),
-    scale_bytes: int = _BF16,
 ) -> int:
     """Of a quantized model's tensors: its projections at so many bits with their scales, and the rest in bf16.
 
@@ -324,7 +321,7 @@ def quantized_weight_bytes(
     stays = (down if "down_proj" in kept else 0) + (out if "o_proj" in kept else 0)
     packed = shape.linear_parameters - stays
     scales = packed // (group_size or shape.hidden)
-    return packed * bits // 8 + scale_bytes * scales + _BF16 * (shape.parameters - packed)
+    return packed * bits // 8 + _BF16 * scales + _BF16 * (shape.parameters - packed)
 
 
 def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _BF16) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.tools.models.packing import Packing
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, read_places, weight_files
 
 if TYPE_CHECKING:
@@ -85,34 +85,39 @@ def as_floats(words: Words, kind: str) -> NDArray[np.float32]:
     return words.astype("<f4")
 
 
-def as_type(values: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
-    """Values as they are once a float type has held them."""
+def _stored_name(places: Mapping[str, TensorPlace], layer: str) -> str:
+    """The name that a layer is packed under; empty where it is not packed."""
+    return next((name for name in (layer, quantized_name(layer)) if name + ".weight_packed" in places), "")
+
+
+def _unpacked(places: Mapping[str, TensorPlace], layer: str, shape: tuple[int, ...], kind: str) -> Iterator[Words]:
+    """A packed layer's weights, codes × scales, as a float type's words: some rows at a time."""
     import numpy as np
 
-    with np.errstate(over="ignore"):
-        return as_floats(_as_words(values, kind), kind)
+    from tunesmith.tools.models.tensor_values import floats, stored
 
-
-def stored_name(places: Mapping[str, TensorPlace], layer: str, packing: Packing) -> str:
-    """The name that a layer is packed under; empty where it is not packed."""
-    return next((name for name in (layer, quantized_name(layer)) if name + packing.codes in places), "")
-
-
-def _unpacked(
-    places: Mapping[str, TensorPlace], layer: str, shape: tuple[int, ...], kind: str, packing: Packing
-) -> Iterator[Words]:
-    """A packed layer's weights, codes × scales, as a float type's words: some rows at a time."""
+    words, scales = stored(places[layer + ".weight_packed"]), floats(places[layer + ".weight_scale"])
     step = max(1, _WEIGHTS_AT_ONCE // shape[1])
     for first in range(0, shape[0], step):
-        yield _as_words(packing.decoded(places, layer, shape, slice(first, first + step)).weights, kind)
+        rows = slice(first, first + step)
+        octets = np.ascontiguousarray(words[rows]).view("u1")
+        codes = np.stack([octets & 15, octets >> 4], axis=-1).reshape(len(octets), -1)[:, : shape[1]]
+        grouped = (codes.astype(np.float32) + np.float32(_LOWEST)).reshape(len(octets), scales.shape[1], -1)
+        yield _as_words((grouped * scales[rows][..., None]).reshape(len(octets), -1), kind)
 
 
 def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
-    """A folder of the quantized base's weights in the base's own form, for programs that read no packed ones."""
+    """A folder of the quantized base's weights in the base's own form, for programs that read no packed ones.
+
+    Raises BadInput for a checkpoint of another kind than is made here, which an earlier version could take.
+    """
+    document = json.loads((quantized / "config.json").read_text()).get("quantization_config", {})
+    groups = document.get("config_groups", {}).values()
+    if document.get("format") != "pack-quantized" or any(group["weights"].get("actorder") for group in groups):
+        raise BadInput(f"{quantized.name} was taken from elsewhere by an earlier version; run `tunesmith base` again")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     codes = {name: place for file in weight_files(quantized) for name, place in read_places(file).items()}
-    packing = Packing.of(json.loads((quantized / "config.json").read_text()), quantized.name)
     for file in base.iterdir():
         if file.is_file() and file.suffix != ".safetensors":
             shutil.copyfile(file, target / file.name)
@@ -120,8 +125,8 @@ def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
         places = read_places(file)
         with TensorFileWriter(target / file.name, [(name, place.spec) for name, place in places.items()]) as writer:
             for name, place in places.items():
-                if layer := stored_name(codes, name.removesuffix(".weight"), packing):
-                    rows = _unpacked(codes, layer, place.spec.shape, place.spec.dtype, packing)
+                if layer := _stored_name(codes, name.removesuffix(".weight")):
+                    rows = _unpacked(codes, layer, place.spec.shape, place.spec.dtype)
                     writer.write(name, b"".join(words.tobytes() for words in rows))
                 else:
                     with place.path.open("rb") as stored_file:

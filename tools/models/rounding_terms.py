@@ -1,27 +1,18 @@
-"""The ways of rounding a model's weights, and what the two that search for a better one hold of a layer in memory.
+"""The ways of rounding a model's weights, and what the one that searches for a better one holds of a layer in memory.
 
-AWQ (Lin et al. 2023, arXiv 2306.00978) tries scales of a layer's inputs and keeps all calibration tokens for that.
 AutoRound (Cheng et al. 2023, arXiv 2309.05516) learns for every weight whether it is rounded up or down, by signed
-gradient descent, and needs for each what training it would need. Both are for dense models here.
+gradient descent, and needs for each what training it would need: 4-bit integers of dense models alone, here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.training_terms import backward_bytes, plain_kept_bytes
 
-Rounding = Literal["gptq", "nearest", "awq", "autoround"]
-SEARCHING: Mapping[str, str] = {"awq": "AWQ", "autoround": "AutoRound"}
-"""Ways that search for a better rounding: 4-bit integers of dense models alone, and rows joined to one length."""
-MEASURED = "measured"
-"""What a request says to keep, where which weights rounding hurts most is to be measured."""
-AWQ_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""By `model_type`: norms multiply by their weight alone, and no other layer than those scaled reads what they make."""
-SCALES_TRIED = 20
-"""Of each group of layers that AWQ scales: the number of llm-compressor and of the paper."""
+Rounding = Literal["gptq", "nearest", "autoround"]
+AUTOROUND: Rounding = "autoround"
 ROUNDING_STEPS = 200
 """Of signed gradient descent on each layer: what AutoRound recommends."""
 _BF16, _FP32 = 2, 4
@@ -29,17 +20,6 @@ _LEARNED_WEIGHT = 24
 """Of a weight whose rounding is learned, in bytes: its offset, the gradient of that and the best offset so far, in
 fp32; of the graph the rounded code before and after it is cut to the range, in fp32, and the weight that comes of it
 twice in bf16."""
-
-
-def awq_bytes(shape: ModelShape, *, tokens: int, row_tokens: int) -> int:
-    """AWQ on a layer, beside its weights and one batch of rows: what it keeps of all calibration tokens, and copies.
-
-    Of a token: the inputs of attention, MLP and down projection, two outputs (whole and rounded), cosine and sine, and
-    its row of the attention mask. Copies: gate and up projection as they were, and three in fp32 of the largest matrix.
-    """
-    kept = 4 * shape.hidden + shape.intermediate + 2 * shape.head_dim + row_tokens
-    copies = 2 * _BF16 * shape.hidden * shape.intermediate + 3 * _FP32 * shape.largest_matrix
-    return _BF16 * tokens * kept + copies
 
 
 def autoround_bytes(shape: ModelShape, *, tokens: int, row_tokens: int, rows_at_once: int) -> int:

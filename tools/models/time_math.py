@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping
 
 from tunesmith.tools.core.rates import Rates, Seconds
-from tunesmith.tools.models.rounding_terms import ROUNDING_STEPS, SCALES_TRIED
+from tunesmith.tools.models.rounding_terms import ROUNDING_STEPS
 from tunesmith.tools.models.shape import ModelShape
 
 WORKER_START_S = 1.5
@@ -41,11 +41,9 @@ _HANDLED_BYTES_S = 8e8
 _ROUNDED_FLOP = 8000
 """Of fp32 products in the time that scaling, rounding and packing one weight takes: 20 to 45 million weights a second
 on two cores of two kinds, whose memory differs fourfold (measured)."""
-_HELD_FLOP = 4000
-"""The same of decoding one and holding it against the base's: 40 million weights a second (measured)."""
-_TRIED_BYTES, _LEARNED_BYTES = 1000, 400
-"""Of the memory's traffic a weight: in rounding it once for AWQ's search; in a step that learns how it is rounded. By
-processor seconds on two busy cores, of 135M (`tests/tools/models/test_rounding_terms`)."""
+_LEARNED_BYTES = 400
+"""Of the memory's traffic a weight, in a step of AutoRound that learns how it is rounded. By processor
+seconds on two busy cores, of 135M (`tests/tools/models/test_rounding_terms`)."""
 _BF16 = 2
 
 
@@ -117,9 +115,9 @@ def answering_seconds(
     context = prompt_tokens + answer_tokens / 2
     cache = together * context * 2 * shape.layers * shape.kv_heads * shape.head_dim * _BF16
     read = (weight_bytes * _read_share(shape, together) + cache) / (_MEMORY_SHARE * rates.memory_bytes_s)
-    multiplied = 2 * shape.active_parameters * together / (_PREFILL_SHARE * rates.bf16_flops)
+    multiplied = 2 * shape.active_parameters * together / (_PREFILL_SHARE * rates.served_flops)
     dispatch = _CARD_DECODE_S if on_card else _DECODE_LAYER_S * shape.layers
-    prefill = 2 * shape.active_parameters * answers * prompt_tokens / (_PREFILL_SHARE * rates.bf16_flops)
+    prefill = 2 * shape.active_parameters * answers * prompt_tokens / (_PREFILL_SHARE * rates.served_flops)
     return Seconds(answer=steps * (max(read, multiplied) + dispatch) + prefill, answers=answers)
 
 
@@ -151,13 +149,6 @@ def rounding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
     return Seconds(read=stored, compute=_ROUNDED_FLOP * shape.linear_parameters / rates.fp32_flops)
 
 
-def holding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
-    """Holding a 4-bit checkpoint against its base: both read and hashed; `_HELD_FLOP` a weight."""
-    shape = ModelShape.of(config)
-    stored = passed(2 * _BF16 * shape.parameters, rates)
-    return Seconds(read=stored, compute=_HELD_FLOP * shape.linear_parameters / rates.fp32_flops)
-
-
 def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, kept: Collection[str] = ()) -> Seconds:
     """GPTQ on so many calibration tokens: load and save + two forward passes + Hessians + their inverses + rounding.
 
@@ -182,19 +173,6 @@ def nearest_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float
     shape = ModelShape.of(config)
     forward = 2 * tokens * shape.linear_parameters / (_GPTQ_SHARE * rates.bf16_flops)
     return Seconds(LAB_START_S + 3, read=3 * passed(_BF16 * shape.parameters, rates), compute=forward)
-
-
-def awq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float) -> Seconds:
-    """AWQ on so many calibration tokens: rounding to the nearest step, and for every scale that is tried the layers
-    rounded and computed once more.
-
-    What is tried for the inputs of the down projection computes that alone, else attention or the MLP.
-    """
-    shape = ModelShape.of(config)
-    tried = shape.linear_parameters + shape.layers * shape.hidden * shape.intermediate
-    computed = 2 * tokens * tried * SCALES_TRIED / (_GPTQ_SHARE * rates.bf16_flops)
-    rounded = _TRIED_BYTES * shape.linear_parameters * SCALES_TRIED / rates.memory_bytes_s
-    return nearest_seconds(config, rates, tokens=2 * tokens) + Seconds(compute=computed + rounded)
 
 
 def autoround_seconds(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tunesmith.memory.digests import Digests
-from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.errors import BadInput, Declined, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.locks import is_locked
 from tunesmith.memory.records import RUNNING
@@ -237,23 +237,34 @@ def _agreed(asking: _Asking, to_serve: ToServe, approver: Approver) -> Plan:
     ws, run = asking.ws, asking.run
     facts = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=to_serve.machine)
     priced = plan(to_serve, facts)
-    if priced.refusals:
-        raise BadInput(f"{ASK}: {'; '.join(priced.refusals)}")
     if driver_eviction.in_the_way(ws.store.home, priced.estimate):
         priced = priced.model_copy(update={"notes": (driver_eviction.EVICTED,)})
-    seconds = priced.estimate.seconds
-    ws.store.event("ask.priced", run=run, plan_hash=priced.hash, seconds=seconds, arms=list(to_serve.arms))
-    ws.emit("plan.shown", run=run, stage=ASK, plan_hash=priced.hash, plan=priced)
-    ws.emit("approval.required", run=run, stage=ASK, plan_hash=priced.hash, estimated_seconds=seconds)
+    return agreed_aside(ws, priced, approver)
+
+
+def agreed_aside(ws: Workspace, priced: Plan, approver: Approver) -> Plan:
+    """The price of something that is no step, once somebody said yes; only events record it.
+
+    Raises BadInput where it cannot be done, ApprovalPending where nobody decided, Declined for a no.
+    """
+    if priced.refusals:
+        raise BadInput(f"{priced.stage}: {'; '.join(priced.refusals)}")
+    stage, run, seconds = priced.stage, priced.run, priced.estimate.seconds
+    ws.store.event(
+        f"{stage}.priced", run=run or None, plan_hash=priced.hash, seconds=seconds,
+        arms=list(filter(None, priced.arm.split(","))),
+    )  # fmt: skip
+    ws.emit("plan.shown", run=run, stage=stage, plan_hash=priced.hash, plan=priced)
+    ws.emit("approval.required", run=run, stage=stage, plan_hash=priced.hash, estimated_seconds=seconds)
     decision = approver(priced, "")
     word = "yes" if decision.yes else "no"
     ws.store.event(
-        "approval.decided", run=run, stage=ASK, plan_hash=priced.hash, decision=word, by=decision.by,
+        "approval.decided", run=run or None, stage=stage, plan_hash=priced.hash, decision=word, by=decision.by,
         reason=decision.reason,
     )  # fmt: skip
-    ws.emit("approval.decided", stage=ASK, decision=word, by=decision.by, reason=decision.reason)
+    ws.emit("approval.decided", stage=stage, decision=word, by=decision.by, reason=decision.reason)
     if not decision.yes:
-        raise StepFailed(f"nothing was started: {decision.reason or 'the answer was no'}")
+        raise Declined(f"nothing was started: {decision.reason or 'the answer was no'}")
     return priced
 
 

@@ -14,7 +14,7 @@ from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
 from tunesmith.tools.pipeline import planning_facts
-from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
+from tunesmith.tools.pipeline.behaviour_plan import OwnRows, Pace, plan_for
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, settled
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -50,6 +50,7 @@ class _Prices:
     pace: Pace
     facts: Facts
     judged: bool = True
+    own: OwnRows | None = None
     known: dict[tuple[str, str], _Price] = field(default_factory=dict)
 
     def of(self, base: KnownBase, writer: KnownBase) -> _Price:
@@ -63,7 +64,7 @@ class _Prices:
     def plan(self, base: KnownBase, writer: KnownBase) -> PipelinePlan:
         """A model that writes its own rows is its own teacher: no model is served beside another."""
         teacher = "" if _same(base, writer) else writer.model
-        return plan_for(self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged)
+        return plan_for(self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, own=self.own)
 
 
 def plan_here(
@@ -76,17 +77,18 @@ def plan_here(
     say: Callable[[str], None] = lambda text: None,
     facts: Facts | None = None,
     judged: bool = True,
+    own: OwnRows | None = None,
 ) -> PipelinePlan:
     """The plan that teaches the behaviour in `folder` on this machine; what is not named is chosen, with a reason each.
 
     The largest base whose whole plan fits memory and PACE_LIMIT_S, and for it the strongest writer, no smaller than the
-    base. With a card models of the hub count too: after a yes they are looked up there. Raises BadInput as `plan_for`
-    does, and for a model that is named and cannot be had.
+    base; with `own` rows none. With a card models of the hub count too: after a yes they are looked up there. Raises
+    BadInput as `plan_for` does, and for a model that is named and cannot be had.
     """
     facts = facts or planning_facts.gather(
         ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine_for_a_step(ws.store.home)
     )
-    prices = _Prices(ws, folder, pace, facts, judged)
+    prices = _Prices(ws, folder, pace, facts, judged, own)
     listed = known_bases(on_card=facts.trains_on_gpu and facts.serves_on_gpu)
     choice = _choose(prices, listed, model, writer)
     proposed = [one for one in (choice.base, choice.writer) if one.on_hub and one.model not in (model, writer)]
@@ -129,7 +131,7 @@ def _choose(prices: _Prices, listed: Sequence[KnownBase], model: str, writer: st
     bases = [_named(model)] if model else list(reversed(listed))
     skipped: list[tuple[KnownBase, _Price]] = []
     for base in bases:
-        writers = [_named(writer)] if writer else _writers(base, listed, prices.ws.own_model)
+        writers = [_named(writer)] if writer else _writers(base, listed, prices)
         least = prices.of(base, writers[-1])
         if least.within(limit):
             break
@@ -138,12 +140,16 @@ def _choose(prices: _Prices, listed: Sequence[KnownBase], model: str, writer: st
     chosen, price = next((pair for pair in tried if pair[1].within(limit)), tried[-1])
     stronger = tried[: tried.index((chosen, price))]
     reasons = [] if model else [_why_base(base, price, [pair for pair in skipped if pair[0] is not base], limit)]
-    reasons += [] if writer else [_why_writer(base, chosen, price, stronger, limit)]
+    reasons += [] if writer or prices.own else [_why_writer(base, chosen, price, stronger, limit)]
     return _Choice(base, chosen, tuple(reasons))
 
 
-def _writers(base: KnownBase, listed: Sequence[KnownBase], own: str) -> list[KnownBase]:
-    """Who may write rows for a base, the strongest first; the last one is the cheapest."""
+def _writers(base: KnownBase, listed: Sequence[KnownBase], prices: _Prices) -> list[KnownBase]:
+    """Who may write rows for a base, the strongest first; the last one is the cheapest. Where a person brings rows,
+    nobody has to."""
+    if prices.own:
+        return [base]
+    own = prices.ws.own_model
     least = max(base.parameters, _LEAST_WRITER_PARAMETERS)
     pool = [*listed, *([own_model(Path(own))] if own else [])]
     able = [one for one in pool if one.parameters >= least and not _same(one, base)]

@@ -1,60 +1,83 @@
-"""The plan that teaches a described behaviour: all that lies between a description and a price."""
+"""The plan that teaches a behaviour: all that lies between its folder, perhaps with a person's rows, and a price."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE, check_answer_lengths
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline, parse_fields
 from tunesmith.tools.suites.loading import BUNDLED
+from tunesmith.tools.training.defaults import rehearsal_wanted
 
 Pace = Literal["fast", "full"]
 
 
-# Rows, near misses, rehearsal rows, rows held out as cases, calibration samples, cases of each block (0: all): what a
-# pace buys. How to train and to quantize is left to the stages, which know the model and the rows by then.
+_REHEARSAL_LEAST = 50
+"""Fewer prompts are too few kinds of ordinary messages, however few the behaviour's rows are."""
+
+# Rows, near misses, rows held out as cases, calibration samples, cases of each block (0: all): what a pace buys.
+# How to train and to quantize is left to the stages, which know the model and the rows by then.
 _PACES: dict[Pace, dict[str, int]] = {
-    "fast": {"rows": 140, "near": 60, "rehearsal": 50, "held_out": 25, "samples": 64, "cases": 40},
-    "full": {"rows": 600, "near": 120, "rehearsal": 180, "held_out": 100, "samples": 128, "cases": 0},
+    "fast": {"rows": 140, "near": 60, "held_out": 25, "samples": 64, "cases": 40},
+    "full": {"rows": 600, "near": 120, "held_out": 100, "samples": 128, "cases": 0},
 }
 
 
+@dataclass(frozen=True, slots=True)
+class OwnRows:
+    """A person's rows, in place of rows that a model writes."""
+
+    imports: tuple[Mapping[str, object], ...]
+    """Fields of one import step for each source."""
+    rows: int
+    """Different ones; of a data set that nobody has read yet, a guess."""
+    blind: int
+    """Of these so many become blind cases."""
+    contradictory: Literal["refuse", "drop", "keep"] = "refuse"
+
+
+def rehearsal_rows(rows: int) -> int:
+    """How many ordinary prompts, answered by the base, should hold the model to it beside so many of its behaviour."""
+    return max(_REHEARSAL_LEAST, rehearsal_wanted(rows))
+
+
 def plan_for(
-    folder: Path, pace: Pace, *, model: str = "bundled", teacher: str = "bundled-1.5b", judged: bool = True
+    folder: Path,
+    pace: Pace,
+    *,
+    model: str = "bundled",
+    teacher: str = "bundled-1.5b",
+    judged: bool = True,
+    own: OwnRows | None = None,
 ) -> PipelinePlan:
     """The whole pipeline for the behaviour in `folder`, held to its suites and the bundled general and tool cases.
 
     `teacher` writes the rows; empty: the model itself does. `judged`: a judge reads the held-out cases where code
-    cannot tell. Raises BadInput for a folder that is no such behaviour.
+    cannot tell. With `own` rows none is written. Raises BadInput for a folder that is no such behaviour.
     """
     behaviour = load_behaviour(str(folder))
     check_answer_lengths(behaviour)
     folder = folder.expanduser().resolve()  # a worker stands in a folder of its own
-    sizes, near = _PACES[pace], [NEAR_MISS_SUITE]
-    if behaviour.always:  # no message is to be answered as before
-        sizes, near = {**sizes, "near": 0, "rehearsal": 0}, []
-    beside = [str(folder / name) for name in (*near, HARD_SUITE) if (folder / name).is_file()]
-    suites = [str(folder / SUITE), *BUNDLED, *beside]
+    sizes, near = _PACES[pace], [] if behaviour.every_message else [NEAR_MISS_SUITE]
+    named = [str(folder / name) for name in (SUITE, *near, HARD_SUITE) if (folder / name).is_file()]
+    suites = [*named[:1], *BUNDLED, *named[1:]]
     tokens = {"max_tokens": max(96, behaviour.max_tokens)}
-    generate: dict[str, object] = {
-        "behaviour": str(folder),
-        "rows": sizes["rows"],
-        "near_miss_rows": sizes["near"],
-        "rehearsal_rows": sizes["rehearsal"],
-        "writer": "teacher" if teacher else "base",
-    }
-    if pace == "fast":
-        generate["ordinary_tokens"] = 40
     # At the fast pace the reading back has to do: a judge costs the start of its server, and a minute for 150 rows.
-    judge = "none" if pace == "fast" else "teacher" if teacher else "base"
-    critique: dict[str, object] = {"suites": suites, "on_leak": "drop", "held_out": sizes["held_out"], "judge": judge}
+    judge = "none" if pace == "fast" or own else "teacher" if teacher else "base"
+    critique: dict[str, object] = {"suites": suites, "on_leak": "drop", "judge": judge}
+    critique["held_out"] = own.blind if own else sizes["held_out"]
+    if own:
+        critique["contradictory"] = own.contradictory
     steps: list[tuple[str, dict[str, object]]] = [
         ("inspect", {}),
         ("base", {"model": model}),
         # Rows come first: some of them, and what a person marks, are the cases whose right answers are known.
-        ("generate", generate),
+        *_row_steps(folder, behaviour, pace, own, writer="teacher" if teacher else "base"),
         ("critique", {**critique, **({"rubrics": True} if judged else {})}),
         ("baseline", {"suites": suites, "held_out": True, "cases_per_block": sizes["cases"], **tokens}),
         # The honest rival comes before an hour of training; at the fast pace its server start is a tenth of the whole.
@@ -73,3 +96,26 @@ def plan_for(
     plan = PipelinePlan(name=behaviour.name, goal=f"{behaviour.when}: {behaviour.what}", steps=specs)
     check_pipeline(plan, have=())
     return plan
+
+
+def _row_steps(
+    folder: Path, behaviour: Spec, pace: Pace, own: OwnRows | None, *, writer: str
+) -> list[tuple[str, dict[str, object]]]:
+    """The rows: written, or taken from files, and then only the ordinary ones beside them are made."""
+    rows, near = (0, len(behaviour.near_misses)) if own else (_PACES[pace]["rows"], _PACES[pace]["near"])
+    rehearsal = rehearsal_rows(own.rows - own.blind if own else rows)
+    rehearsal = min(rehearsal, len(load_rehearsal(str(folder))) or rehearsal)  # of none the stage says what to do
+    if behaviour.every_message:  # no message is to be answered as before
+        near = rehearsal = 0
+    taken = [("import", {**fields, "behaviour": str(folder)}) for fields in (own.imports if own else ())]
+    if not rows + near + rehearsal:
+        return taken
+    generate: dict[str, object] = {
+        "behaviour": str(folder),
+        "rows": rows,
+        "held_out": 0 if own else _PACES[pace]["held_out"],
+        "near_miss_rows": near,
+        "rehearsal_rows": rehearsal,
+        "writer": writer,
+    }
+    return [*taken, ("generate", {**generate, "ordinary_tokens": 40} if pace == "fast" else generate)]

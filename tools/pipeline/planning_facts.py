@@ -95,5 +95,6 @@ def _past(row: Row, price: Mapping[str, Any], seen: Mapping[str, Any], machine: 
         priced=tuple((kind, seconds) for kind, seconds in (price.get("work") or usual).items() if seconds > 0),
         seconds=sum(took.values()) or row["seconds"],
         took=tuple(took.items()),
+        spread=float(price.get("rates_spread", 1.0)),
         device="GPU" if on_gpu else "",
     )

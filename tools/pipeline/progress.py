@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, Artifact, Step
@@ -89,7 +90,8 @@ def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:
 
 def _works_on_newest(stage: str, request: Mapping[str, object]) -> bool:
     declared = catalog.ENTRIES[stage].load()
-    return declared.works_on_newest(declared.request.model_validate(dict(request)))
+    known: dict[str, Any] = {name: value for name, value in request.items() if name in declared.request.model_fields}
+    return declared.works_on_newest(declared.request.model_construct(**known))  # of any version: it was valid then
 
 
 def older_line(store: Store, plan: Plan) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
-from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, RUNNING, WAITING, Step
+from tunesmith.memory.records import ABANDONED, APPROVED, DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.tools.core.auto import as_shown
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.stage import Plan
@@ -56,14 +56,51 @@ def run_step(ws: Workspace, request: StepRequest, approver: Approver, *, follow:
 
     Raises BadInput or GateRefused before anything is recorded, ApprovalPending where nobody decided: the step waits.
     """
+    with _adding(ws, request.stage, request.fields, place(ws.store, request).run):
+        return _from_decision(ws, _proposed(ws, request), approver, follow=follow)
+
+
+def propose_step(ws: Workspace, request: StepRequest) -> Step:
+    """Price one step, show it, and let it wait for its yes: `ask_about` has it asked for, `start_agreed` starts it.
+
+    Raises BadInput for one that asks nobody, and as `run_step` does before anything is recorded.
+    """
+    if not catalog.ENTRIES[request.stage].asks(request.fields):
+        raise BadInput(f"{request.stage} costs nothing with these fields; type `tunesmith {request.stage}`")
+    return ws.store.step(_proposed(ws, request))
+
+
+def _proposed(ws: Workspace, request: StepRequest) -> str:
     placement = place(ws.store, request)
     for sentence in request.said:
         ws.emit("message", stage=request.stage, text=sentence)
-    with _adding(ws, request.stage, request.fields, placement.run):
-        plan = _settled(ws, replace(request, run=placement.run))
-        if placement.new_name:  # what is refused opens no run
-            plan = plan.in_run(ws.store.run_for_a_price(placement.new_name))
-        return _from_decision(ws, propose(ws, plan), plan, approver, follow=follow)
+    plan = _settled(ws, replace(request, run=placement.run))
+    if placement.new_name:  # what is refused opens no run
+        plan = plan.in_run(ws.store.run_for_a_price(placement.new_name))
+    return propose(ws, plan)
+
+
+def ask_about(ws: Workspace, waiting: Step, approver: Approver) -> tuple[Step, Decision]:
+    """Have a step that waits decided on; the step that was decided on, which an edit makes another one.
+
+    Raises ApprovalPending where nobody decides: it goes on waiting.
+    """
+    try:
+        step, plan, decision = agree(ws, waiting.id, shown_plan(waiting), approver)
+    except ApprovalPending:
+        _nobody_works(ws, waiting.run)
+        raise
+    if not decision.yes:
+        _nobody_works(ws, plan.run)
+    return ws.store.step(step), decision
+
+
+def start_agreed(ws: Workspace, step: str, *, follow: bool) -> Step:
+    """Start a step that a yes was said to; one that was started since then is only followed. Raises StepFailed."""
+    current = ws.store.step(step)
+    if current.status == APPROVED:
+        current = start(ws, step)
+    return follow_step(ws, step) if follow and not current.ended else current
 
 
 @contextmanager
@@ -92,13 +129,13 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
     if entry.serves and not ws.vllm:
         raise BadInput(no_vllm(ws.vllm_from))
     declared = entry.load()
-    request = declared.request.model_validate(record.request)
+    request = declared.request.of(record.stage, record.request)
     declared.check_before_start(request, planning_facts.inputs_of(ws.store, record.run))
     plan = shown_plan(record)
     ws.store.reopen(step, plan_hash=plan.hash)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
     with _adding(ws, plan.stage, plan.request, plan.run):
-        return _from_decision(ws, step, plan, approver, follow=follow)
+        return _from_decision(ws, step, approver, follow=follow)
 
 
 def shown_plan(step: Step) -> Plan:
@@ -115,12 +152,20 @@ def run_pending(ws: Workspace, waiting: Step, approver: Approver, *, follow: boo
 
     Else the plan of today waits in its place, for the approver agrees to no other one: raises ApprovalPending.
     """
+    current = as_of_today(ws, waiting)
+    if current.id == waiting.id:
+        return resume_step(ws, waiting.id, approver, follow=follow)
+    return _from_decision(ws, current.id, approver, follow=follow)
+
+
+def as_of_today(ws: Workspace, waiting: Step) -> Step:
+    """A step that waits for a yes; where it would be planned otherwise today, that plan, which waits in its place."""
     now, shown = price(ws, StepRequest.of(waiting)), shown_plan(waiting)
     if now.hash == shown.hash:
-        return resume_step(ws, waiting.id, approver, follow=follow)
+        return waiting
     changed = f"it would now be planned as {now.hash[:12]}, not {shown.hash[:12]}"
     ws.store.decide(waiting.id, "no", by="--approve", reason=changed, price=shown.estimate.model_dump(mode="json"))
-    return _from_decision(ws, propose(ws, now), now, approver, follow=follow)
+    return ws.store.step(propose(ws, now))
 
 
 def continue_step(ws: Workspace, begun: Step | None, request: StepRequest, approver: Approver) -> Outcome:
@@ -151,20 +196,13 @@ def _still_pinned(ws: Workspace, begun: Step) -> bool:
         return True
 
 
-def _from_decision(ws: Workspace, step: str, plan: Plan, approver: Approver, *, follow: bool) -> Outcome:
+def _from_decision(ws: Workspace, step: str, approver: Approver, *, follow: bool) -> Outcome:
     """The way of a proposed step: ask, start, follow. Its run is left as the step is, by a price alone as it was."""
-    if not catalog.ENTRIES[plan.stage].asks(plan.request):
+    waiting = ws.store.step(step)
+    if not catalog.ENTRIES[waiting.stage].asks(waiting.request):
         return Outcome(_run_here(ws, step))
-    try:
-        step, plan, decision = agree(ws, step, plan, approver)
-    except ApprovalPending:
-        _nobody_works(ws, plan.run)
-        raise
-    if not decision.yes:
-        _nobody_works(ws, plan.run)
-        return Outcome(ws.store.step(step), decision)
-    started = start(ws, step)
-    return Outcome(follow_step(ws, step) if follow else started, decision)
+    decided, decision = ask_about(ws, waiting, approver)
+    return Outcome(start_agreed(ws, decided.id, follow=follow) if decision.yes else decided, decision)
 
 
 # Priced
@@ -329,29 +367,16 @@ def follow_step(ws: Workspace, step: str) -> Step:
     for current in launcher.follow(ws.store, step):
         if not current.ended:
             ws.emit(
-                "step.progress",
-                step=step,
-                stage=current.stage,
-                done=current.done,
-                total=current.total,
-                note=current.note,
-                started_at=current.started_at,
-                estimated_seconds=current.estimated_seconds,
-            )
+                "step.progress", step=step, stage=current.stage, done=current.done, total=current.total,
+                note=current.note, started_at=current.started_at, estimated_seconds=current.estimated_seconds,
+            )  # fmt: skip
     ws.store.announce([step])
     set_run_status(ws.store, current.run, current.status)
     ws.emit(
-        "step.finished",
-        run=current.run,
-        step=step,
-        stage=current.stage,
-        status=current.status,
-        seconds=current.seconds,
-        estimated_seconds=current.estimated_seconds,
-        peak_rss_bytes=current.peak_rss_bytes,
-        result=current.result,
-        error=current.error,
-    )
+        "step.finished", run=current.run, step=step, stage=current.stage, status=current.status,
+        seconds=current.seconds, estimated_seconds=current.estimated_seconds,
+        peak_rss_bytes=current.peak_rss_bytes, result=current.result, error=current.error,
+    )  # fmt: skip
     return current
 
 

@@ -227,7 +227,7 @@ def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[
         store=store,
         step=record,
         plan=Plan.model_validate(record.plan),
-        request=stage.request.model_validate(record.request),
+        request=stage.request.of(record.stage, record.request),
         inputs={name: store.artifact(artifact) for name, artifact in record.inputs.items()},
         dir=folder,
         vllm=vllm,

@@ -223,6 +223,7 @@ def _training(training: process.Training) -> Json:
         "last_loss": losses[-1][1] if losses else None,
         "validation_before": checks[0][1] if checks else None,
         "validation_after": checks[-1][1] if checks else None,
+        "choice": str(training.outcome.get("choice") or "") or None,
     }
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import as_shown
-from tunesmith.tools.data.held_out import HIDDEN
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.serving import servers
 from tunesmith.tools.training.train import TrainRequest
@@ -26,7 +25,7 @@ _REQUEST_SHOWN = (
     "lora_rank", "lora_alpha", "learning_rate", "epochs", "max_steps", "batch_size", "max_seq_len_tokens",
     "precision", "load_in_4bit", "seed",
 )  # fmt: skip
-_RESULT_SHOWN = ("steps", "trainable_parameters", "trained_tokens", "tokens_per_second")
+_RESULT_SHOWN = ("choice", "steps", "trainable_parameters", "trained_tokens", "tokens_per_second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +178,7 @@ def training_rows(store: Store, run: str) -> Rows | None:
     rows = store.rows(step)
     kept = [row for row in rows if row.kept]
     dropped = [row for row in rows if row.dropped]
-    seen = [row for row in dropped if not row.attributes.get(HIDDEN)]
+    seen = [row for row in dropped if not row.attributes.hidden]
     return Rows(
         total=len(rows),
         kept=len(kept),

@@ -65,8 +65,9 @@ class ChatResponse(Response):
     id: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    first_token: dict[str, float] = field(default_factory=dict)
-    """Log probability of what the first token might have been, where the request asked for `top_logprobs`."""
+    steps: Sequence[tuple[str, Mapping[str, float]]] = ()
+    """Each token of the answer, with the log probability of what it might have been, where the request asked for
+    `top_logprobs`."""
     error: str | None = None
 
 
@@ -212,7 +213,11 @@ def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
         completion_tokens=usage.get("completion_tokens", 0),
         latency_ms=latency_ms,
         logprobs=[token["logprob"] for token in tokens],
-        first_token={one["token"]: one["logprob"] for one in (tokens[0].get("top_logprobs") or () if tokens else ())},
+        steps=[
+            (str(one["token"]), {top["token"]: top["logprob"] for top in one["top_logprobs"]})
+            for one in tokens
+            if one.get("top_logprobs")
+        ],
     )
 
 

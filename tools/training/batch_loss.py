@@ -103,6 +103,8 @@ class Batch:
     """(labelled,): the labels."""
     row: Any
     """(labelled,): which of the rows each label belongs to."""
+    place: Any
+    """(labelled,): which token of its row each label is."""
 
     @classmethod
     def packed(cls, rows: Sequence[Row], device: Any, worth_sharing_tokens: int = WORTH_SHARING_TOKENS) -> Batch:
@@ -116,7 +118,7 @@ class Batch:
         sizes = CPU_SIZES if torch.device(device).type == "cpu" else 1
         made = documents(rows, prefix=prefix, device=device, sizes=sizes)
         forward = {"input_ids": made.ids, "position_ids": made.positions, "documents": made}
-        return cls(forward, (torch.zeros_like(made.predicts), made.predicts), made.targets, made.row)
+        return cls(forward, (torch.zeros_like(made.predicts), made.predicts), made.targets, made.row, made.place)
 
     @classmethod
     def padded(cls, rows: Sequence[Row], device: Any) -> Batch:
@@ -127,7 +129,7 @@ class Batch:
         ids = torch.tensor([[*own, *[0] * (longest - len(own))] for own, _ in rows], device=device)
         labels = torch.tensor([[*own, *[IGNORED] * (longest - len(own))] for _, own in rows], device=device)[:, 1:]
         row, place = (labels != IGNORED).nonzero(as_tuple=True)
-        return cls({"input_ids": ids}, (row, place), labels[row, place], row)
+        return cls({"input_ids": ids}, (row, place), labels[row, place], row, place + 1)
 
     def hidden(self, core: Any) -> Any:
         """The backbone's last hidden states of the tokens that predict a label, (labelled, hidden)."""
@@ -179,11 +181,13 @@ def batch_loss(
     rehearsal: Sequence[bool],
     loss: LossSettings,
     base_states: Mapping[int, Any] | None = None,
+    weights: Any = None,
 ) -> BatchLoss:
     """What rows cost; `rehearsal` says which of them are held to the base.
 
     `base_states` are, by the held rows' places in `rows`, the base's hidden states before their labels, (labelled,
-    hidden) each; None: the base is asked now.
+    hidden) each; None: the base is asked now. `weights`, (rows, tokens), are those of the tokens that are learned, in
+    `weighted` alone; None: all count alike.
     """
     import torch
 
@@ -191,7 +195,8 @@ def batch_loss(
     batch = _batch(core, rows, loss)
     values = _values(core, batch, loss)
     held = torch.tensor(rehearsal, device=values.device)[batch.row]  # (labelled,)
-    learned = _summed(loss, loss.learned_weight, values[~held], batch.targets[~held])
+    each = None if weights is None else weights.to(values.device)[batch.row, batch.place][~held]
+    learned = _summed(loss, loss.learned_weight, values[~held], batch.targets[~held], each=each)
     count = int(held.sum())
     if any(rehearsal):
         with torch.no_grad(), model.disable_adapter():
@@ -218,18 +223,32 @@ def _values(core: Any, batch: Batch, loss: LossSettings) -> Any:
     return batch.logits(core) if loss.head is None else batch.hidden(core)
 
 
-def _summed(loss: LossSettings, weight: float, values: Any, targets: Any, reference: Any = None) -> HeadLoss:
-    """The loss of tokens; with a reference it is the divergence from that."""
+def _summed(
+    loss: LossSettings, weight: float, values: Any, targets: Any, reference: Any = None, each: Any = None
+) -> HeadLoss:
+    """The loss of tokens, each with its weight; with a reference it is the divergence from that."""
     from torch.nn.functional import cross_entropy, kl_div
 
     if loss.head is not None:
-        return head_loss(loss.head, values, targets, reference, weight=weight)
+        return head_loss(loss.head, values, targets, reference, weight=weight, each=each)
     right = (values.detach().argmax(-1) == targets).sum()
     if reference is None:
-        total = cross_entropy(values, targets, reduction="sum")
+        costs = cross_entropy(values, targets, reduction="none")
     else:
-        total = kl_div(values.log_softmax(-1), reference.log_softmax(-1), reduction="sum", log_target=True)
-    return HeadLoss(total * weight, total.detach(), right)
+        costs = kl_div(values.log_softmax(-1), reference.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+    weighted = (costs if each is None else costs * each).sum() * weight
+    return HeadLoss(weighted, costs.detach().sum(), right)
+
+
+def token_weights(values: Any, labels: Any, value_weight: float, frame_weight: float) -> Any:
+    """(rows, tokens) of learned tokens: `value_weight` where `values` says that a token is of a value of its answer,
+    else `frame_weight`, and all of a row times what makes their mean 1.
+
+    So a row weighs what it does without, and one without a value, or of nothing else, is left as it is.
+    """
+    learned = labels != IGNORED
+    raw = (values * value_weight + ~values * frame_weight) * learned
+    return raw * (learned.sum(1, keepdim=True) / raw.sum(1, keepdim=True).clamp(min=1e-9))
 
 
 def base_states(model: Any, rows: Sequence[TokenRow], loss: LossSettings) -> dict[int, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tunesmith.memory.errors import StepFailed
@@ -12,8 +12,13 @@ from tunesmith.memory.files import read_manifest, seal, sync_folder, verify
 _ASIDE = ".writing"
 
 
-def keep_checkpoint(root: Path, step: int, fingerprint: str, write: Callable[[Path], Path], *, keep: int = 2) -> Path:
-    """Publish what `write(folder)` makes (it returns the folder it filled) as the checkpoint of `step` below `root`."""
+def keep_checkpoint(
+    root: Path, step: int, fingerprint: str, write: Callable[[Path], Path], *, keep: int = 2, best: int = 0
+) -> Path:
+    """Publish what `write(folder)` makes (it returns the folder it filled) as the checkpoint of `step` below `root`.
+
+    The `keep` newest stay, and that of step `best`.
+    """
     aside = root / _ASIDE
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -25,12 +30,18 @@ def keep_checkpoint(root: Path, step: int, fingerprint: str, write: Callable[[Pa
     sync_folder(root)
     shutil.rmtree(aside, ignore_errors=True)
     for old in _by_step(root)[:-keep]:
-        shutil.rmtree(old)
+        if old.name != f"checkpoint-{best}":
+            shutil.rmtree(old)
     return target
 
 
 def newest_checkpoint(root: Path, fingerprint: str, usable: Callable[[Path], bool] = Path.is_dir) -> Path | None:
     """The newest checkpoint below `root` that is whole, usable, and of the same settings, rows and base."""
+    return next(whole_checkpoints(root, fingerprint, usable), None)
+
+
+def whole_checkpoints(root: Path, fingerprint: str, usable: Callable[[Path], bool] = Path.is_dir) -> Iterator[Path]:
+    """Those that `newest_checkpoint` is chosen from, the newest first."""
     for folder in reversed(_by_step(root)):
         manifest = read_manifest(folder)
         if manifest is None or manifest.get("fingerprint") != fingerprint:
@@ -40,10 +51,14 @@ def newest_checkpoint(root: Path, fingerprint: str, usable: Callable[[Path], boo
         except StepFailed:
             continue
         if usable(folder):
-            return folder
-    return None
+            yield folder
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step that a checkpoint was written after."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def _by_step(root: Path) -> list[Path]:
     folders = [path for path in root.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(folders, key=step_of)

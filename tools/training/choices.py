@@ -1,17 +1,89 @@
-"""What a training request leaves open and the data set, the base and the processor decide: row length and precision."""
+"""Fields that training and preflight share, what a request leaves open that the data set, the base and the processor
+decide (row length and precision), and what of the data set is not trained on."""
 
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.stage import Facts
+from tunesmith.tools.core.auto import AutoInt
+from tunesmith.tools.core.stage import Facts, PlanQuestion
 from tunesmith.tools.serving.bench import positions_of
+from tunesmith.tools.training.defaults import rehearsal_wanted
 
 USUAL_TOKENS = 512
 """Of the longest row, where no record says."""
+VALIDATION_ROWS = 32
+"""Of each kind: enough to choose a checkpoint by; the suites are what decides."""
+_STEPS_LEAST, _CHECKPOINTS_LEAST = 10, 4
+"""Between two checkpoints, and of a training."""
 _MULTIPLE, _SLACK = 64, 16
 """What a limit is rounded up to, and what a template may add where the model is told to answer without a thought."""
+
+_ENOUGH = 0.8
+"""Of the rows that were asked for, so many are trained on without a word."""
+_ROWS_MOST = 100_000
+
+
+def few_rows(dataset: Artifact, *, accepted: bool) -> tuple[tuple[str, ...], tuple[PlanQuestion, ...]]:
+    """Where far fewer rows of the behaviour are left than were asked for: the refusal, and the question instead of it.
+
+    Both are empty where there are enough, or it was `accepted`.
+    """
+    asked, left = int(dataset.meta.get("asked_rows", 0)), int(dataset.meta.get("own_rows", 0))
+    if accepted or left >= _ENOUGH * asked:
+        return (), ()
+    more = min(_ROWS_MOST, math.ceil(asked * asked / max(1, left)))
+    told = (
+        f"{left} of the {asked} rows that were asked for are left to train on; `tunesmith generate --rows {more}` and "
+        "then `tunesmith critique` would make up for the others"
+    )
+    question = PlanQuestion(text=f"{told}: train on those that are left?", yes={"few_rows": True})
+    return (f"{told}, or train on those that are left with few_rows=true",), (question,)
+
+
+def check_micro_batch(micro_batch: int, batch_size: int) -> None:
+    """Raise BadInput where the rows in memory at once do not divide those of a step."""
+    if batch_size % (micro_batch or batch_size):
+        raise BadInput(
+            f"train: micro_batch={micro_batch} is no part of batch_size={batch_size}; try micro_batch="
+            f"{math.gcd(micro_batch, batch_size)}"
+        )
+
+
+def _a_row(value: int) -> int:
+    if 0 < value < _FEWEST_TOKENS:
+        raise ValueError(f"a row has {_FEWEST_TOKENS} tokens at least")
+    return value
+
+
+_FEWEST_TOKENS = 16
+SeqLen = Annotated[
+    AutoInt,
+    AfterValidator(_a_row),
+    Field(ge=0, description="Tokens of the longest row that is trained on whole; auto: of the data set's longest."),
+]
+Precision = Annotated[
+    Literal["auto", "bf16", "fp32"],
+    BeforeValidator(lambda value: {"bfloat16": "bf16", "float32": "fp32"}.get(str(value), value)),
+    Field(
+        description="Of the frozen base's arithmetic. auto: bf16; fp32 on a processor that multiplies it faster, where "
+        "it fits."
+    ),
+]
+Checkpointing = Annotated[
+    Literal["auto", "on", "off"],
+    BeforeValidator(lambda value: {"true": "on", "false": "off"}.get(str(value).lower(), value)),
+    Field(
+        description="Keep only each layer's input and compute the rest again in the backward pass: a third slower, a "
+        "fraction of the activations. auto: where memory asks for it."
+    ),
+]
+In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
 
 
 def row_limit(base: Artifact, dataset: Artifact) -> tuple[int, str]:
@@ -42,3 +114,42 @@ def faster_precision(facts: Facts) -> tuple[str, str]:
     known = "was measured to multiply" if rates.measured else "has no instructions for bf16: it multiplies about"
     fp32, bf16 = (f"{flops / 1e9:,.0f} GFLOP/s" for flops in (rates.fp32_flops, rates.bf16_flops))
     return "fp32", f"this processor {known} {fp32} in fp32 and {bf16} in bf16"
+
+
+def steps_of(dataset: Artifact, epochs: float, forms: int, batch_size: int) -> int:
+    """Optimiser steps of so many epochs; in each of several, a row with other forms is seen in `forms` of them."""
+    again = (max(forms, 1) - 1) * int(dataset.meta.get("varied_rows", 0)) if epochs > 1 else 0
+    return max(1, round(epochs * (int(dataset.meta["train_rows"]) + again) / batch_size))
+
+
+def _validation_rows(dataset: Artifact) -> int:
+    return min(int(dataset.meta.get("valid_rows", int(dataset.meta["train_rows"]) // 9)), 2 * VALIDATION_ROWS)
+
+
+def checkpoint_steps(dataset: Artifact, steps: int, batch_size: int) -> tuple[int, str]:
+    """Steps between two checkpoints, each of which is validated, and the reason.
+
+    A row that is validated takes a third of one that is trained on, so that validation takes a ninth of the training;
+    more where a training is so short that it would have less than four.
+    """
+    rows = _validation_rows(dataset)
+    every = max(_STEPS_LEAST, math.ceil(3 * rows / batch_size))
+    every = max(1, min(every, math.ceil(steps / _CHECKPOINTS_LEAST)))
+    return every, f"{rows} rows validate {math.ceil(steps / every)} checkpoints of {steps} steps"
+
+
+def rows_read(dataset: Artifact, checkpoints: int) -> float:
+    """Rows that are computed and not trained on: rehearsal by the base once; validation by the base, before, and at
+    every checkpoint."""
+    held = float(dataset.meta.get("held_rows", 0.3 * int(dataset.meta["train_rows"])))
+    return held + _validation_rows(dataset) * (2 + checkpoints)
+
+
+def held_rows(dataset: Artifact, batch_size: int) -> tuple[str, ...]:
+    """How much of a training holds the model to its base, and what would be enough; nothing where it is not known."""
+    if (held := dataset.meta.get("held_rows")) is None:
+        return ()
+    rows = int(dataset.meta["train_rows"])
+    wanted = rehearsal_wanted(rows - held, batch_size)
+    line = f"{held} of the {rows} rows hold it to its base, {held / rows * batch_size:.1f} in a step"
+    return (line if held >= wanted else f"{line}; {wanted} would put one into every step",)

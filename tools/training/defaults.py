@@ -1,7 +1,7 @@
 """Training settings by the model and the rows, each with its reason, so that "why rank 16?" has a true answer.
 
 A step's rows: of 130 rows in the same 2 epochs, on the same rows and seed, a 135M model learned 18 of 40 cases at 8
-rows a step, 24 at 4 and 27 at 2, for 1 : 1 : 1.2 of the time; so few rows get small steps.
+rows a step, 24 at 4 and 27 at 2, for 1 : 1 : 1.2 of the time; so few rows get small steps, and as many views of rows.
 
 Held to the base: 36 rows of an extraction behaviour on a 0.5B, 139 steps each (one run of each). At 8e-4 and a
 rehearsal weight of 1: 27 of 40 people's cases, KL to the base 0.138, general block 34 → 23 of 40. At 3e-4 and 3: 28 of
@@ -30,10 +30,15 @@ _HELD_RATE = 3e-4
 """Best of 14 of the sweep's 24 models; the other 10 did best at 1e-3."""
 _TINY_PARAMETERS, _SMALL_PARAMETERS = 300_000_000, 1_000_000_000
 _WEIGHT_TINY, _WEIGHT = 1.0, 3.0
-_STEPS_SMALL, _STEPS_LARGE = 120, 60
+_KL_TINY, _KL = 0.2, 0.05
+_VIEWS_SMALL, _VIEWS = 960, 480
+"""Rows that a training sees, those seen again included."""
 _EPOCHS_MIN, _EPOCHS_MAX = 1.0, 3.0
 _FORMS_TINY, _FORMS = 3, 1
-_BATCH, _BATCH_OF_FEW = 8, 4
+_BATCHES = ((200, 2), (1000, 4))
+"""Below so many rows, rows a step."""
+_BATCH = 8
+_VALUE_WEIGHT = 6.0
 _RANK_MIN, _RANK_MAX = 16, 64
 
 
@@ -54,42 +59,62 @@ def training_defaults(
     epochs: float = 0.0,
     max_steps: int = 0,
     load_in_4bit: bool = False,
+    valued_rows: int = 0,
 ) -> Defaults:
     """Learning rate, epochs, rows a step and rank for a base of this config and a data set of this many rows.
 
     `tokens_per_row` is a whole row's: an upper bound of what is learned from it. `batch_size`, `epochs` and `max_steps`
-    are what was asked for; 0: open. With `load_in_4bit` a mixture's adapter has attention alone.
+    are what was asked for; 0: open. With `load_in_4bit` a mixture's adapter has attention alone. Of `valued_rows` it is
+    known where their answers say values.
     """
     parameters = ModelShape.of(config).parameters
-    batch, why_batch = _batch_size(parameters, rows, epochs or _EPOCHS_MAX)
-    batch_size = batch_size or batch
-    wanted, why_epochs = _epochs(parameters, rows, batch_size)
+    batch_size = batch_size or _rows_a_step(rows)
+    wanted, why_epochs = _epochs(parameters, rows)
     epochs = epochs or wanted
     steps = max_steps or max(1, round(epochs * rows / batch_size))
     forms, why_forms = _forms(parameters)
     rate, why_rate = _learning_rate(config, steps)
     weight, why_weight = _rehearsal_weight(parameters)
     rank, why_rank = _rank(config, rows * tokens_per_row, experts=not load_in_4bit)
+    tiny = parameters < _TINY_PARAMETERS
     return Defaults(
         {
             "learning_rate": rate,
             "epochs": epochs,
             "forms": forms,
             "rehearsal_weight": weight,
+            "value_weight": _VALUE_WEIGHT if valued_rows else 1.0,
+            "max_kl": _KL_TINY if tiny else _KL,
             "batch_size": batch_size,
             "lora_rank": rank,
             "lora_alpha": 2 * rank,
         },
         {
-            "batch_size": why_batch,
+            "batch_size": f"{rows} rows: the fewer they are, the smaller the steps that learn from them",
             "learning_rate": why_rate,
             "epochs": why_epochs,
             "forms": why_forms,
             "rehearsal_weight": why_weight,
+            "value_weight": f"{valued_rows} of {rows} rows say where the values of their answers stand",
+            "max_kl": "a tiny model learns nothing this near to its base: far enough not to lose all of it"
+            if tiny
+            else "at 0.02 a 0.5B lost 3 of 40 general cases, at 0.14 it lost 11",
             "lora_rank": why_rank,
             "lora_alpha": "twice the rank: the update's scale is 2 whatever the rank",
         },
     )
+
+
+def rehearsal_wanted(own_rows: int, batch_size: int = 0) -> int:
+    """Rows to hold the model to its base beside so many of its behaviour: one in a step, on average.
+
+    Every one is then seen as often as a row of the behaviour is. `batch_size` 0: what such a data set gets; of 1, every
+    other step has one.
+    """
+    held = 0
+    while held * max(batch_size or _rows_a_step(own_rows + held), 2) < own_rows + held:
+        held += 1
+    return held
 
 
 def _learning_rate(config: Mapping[str, Any], steps: int) -> tuple[float, str]:
@@ -111,29 +136,19 @@ def _learning_rate(config: Mapping[str, Any], steps: int) -> tuple[float, str]:
     return float(f"{capped:.2g}"), basis
 
 
-def _batch_size(parameters: int, rows: int, epochs: float) -> tuple[int, str]:
-    wanted, steps = _steps(parameters), int(epochs * rows / _BATCH)
-    if steps >= wanted:
-        return _BATCH, f"{_BATCH} rows a step leave {steps} steps in {epochs:g} epochs, {wanted} are enough"
-    return _BATCH_OF_FEW, (
-        f"{rows} rows make {steps} steps of {_BATCH} in {epochs:g} epochs, where {wanted} are wanted: smaller steps "
-        "learn more from the same rows"
-    )
+def _rows_a_step(rows: int) -> int:
+    return next((batch for below, batch in _BATCHES if rows < below), _BATCH)
 
 
-def _steps(parameters: int) -> int:
-    return _STEPS_SMALL if parameters < _SMALL_PARAMETERS else _STEPS_LARGE
-
-
-def _epochs(parameters: int, rows: int, batch_size: int) -> tuple[float, str]:
-    wanted = _steps(parameters)
-    exact = wanted * batch_size / max(rows, 1)
+def _epochs(parameters: int, rows: int) -> tuple[float, str]:
+    views = _VIEWS_SMALL if parameters < _SMALL_PARAMETERS else _VIEWS
+    exact = views / max(rows, 1)
     epochs = round(min(max(exact, _EPOCHS_MIN), _EPOCHS_MAX), 2)
-    reason = f"{wanted} steps of {batch_size} rows are enough for one behaviour on {parameters / 1e9:.2g} B parameters"
+    reason = f"{views} rows, some seen again, are enough for one behaviour on {parameters / 1e9:.2g} B parameters"
     if exact > _EPOCHS_MAX:
-        reason += f"; {rows} rows would need {exact:.1f} epochs for that, and beyond {_EPOCHS_MAX:g} rows are memorised"
+        reason += f"; {rows} would need {exact:.1f} epochs for that, and beyond {_EPOCHS_MAX:g} rows are memorised"
     elif exact < _EPOCHS_MIN:
-        reason += f"; {rows} rows are seen once each all the same"
+        reason += f"; {rows} are seen once each all the same"
     return epochs, reason
 
 

@@ -89,6 +89,8 @@ class Documents:
     """(labelled,): the labels."""
     row: Any
     """(labelled,): which of the rows each label belongs to."""
+    place: Any
+    """(labelled,): which token of its row each label is."""
 
 
 def documents(
@@ -105,6 +107,7 @@ def documents(
     predicts: list[int] = []
     targets: list[int] = []
     owner: list[int] = []
+    at_row: list[int] = []
     for place in order:
         own, labels = rows[place]
         for at in range(prefix + 1, len(own)):
@@ -112,6 +115,7 @@ def documents(
                 predicts.append(len(ids) + at - 1 - prefix)
                 targets.append(labels[at])
                 owner.append(place)
+                at_row.append(at)
         ids.extend(own[prefix:])
         positions.extend(range(prefix, len(own)))
     padding = _multiple(len(ids), sizes) - len(ids)
@@ -119,9 +123,9 @@ def documents(
     positions.extend([0] * padding)
     lengths = [len(rows[place][0]) - prefix for place in order]
     groups = tuple(Group.of(group, device, sizes) for group in _similar(lengths))
-    predicts_, targets_, owner_ = (torch.tensor(one, device=device) for one in (predicts, targets, owner))
+    predicts_, targets_, owner_, at_ = (torch.tensor(one, device=device) for one in (predicts, targets, owner, at_row))
     ids_, positions_ = (torch.tensor(one, device=device)[None] for one in (ids, positions))
-    return Documents(ids_, positions_, prefix, groups, padding, predicts_, targets_, owner_)
+    return Documents(ids_, positions_, prefix, groups, padding, predicts_, targets_, owner_, at_)
 
 
 def _multiple(number: int, of: int) -> int:

@@ -79,13 +79,16 @@ class HeadLoss(NamedTuple):
     """How many tokens the model would have chosen."""
 
 
-def head_loss(head: Head, hidden: Any, targets: Any, reference: Any = None, *, weight: float = 1.0) -> HeadLoss:
+def head_loss(
+    head: Head, hidden: Any, targets: Any, reference: Any = None, *, weight: float = 1.0, each: Any = None
+) -> HeadLoss:
     """The loss of `hidden` (tokens, hidden) before the head against `targets` (tokens,).
 
     It is cross-entropy; with `reference`, the base's hidden states for the same tokens, it is KL(base ‖ model) over the
-    vocabulary, in nats. `weight` goes into the gradient before that is rounded to the model's precision.
+    vocabulary, in nats. `weight`, and `each` (tokens,) of every token beside it, go into the gradient before that is
+    rounded to the model's precision.
     """
-    return HeadLoss(*_chunked().apply(hidden, head, targets, reference, weight))
+    return HeadLoss(*_chunked().apply(hidden, head, targets, reference, weight, each))
 
 
 @cache
@@ -94,9 +97,9 @@ def _chunked() -> Any:
 
     class ChunkedLoss(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, hidden: Any, head: Head, targets: Any, reference: Any, weight: float) -> Any:
+        def forward(ctx: Any, hidden: Any, head: Head, targets: Any, reference: Any, weight: float, each: Any) -> Any:
             grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-            total = torch.zeros((), device=hidden.device)
+            total, weighted = (torch.zeros((), device=hidden.device) for _ in range(2))
             right = torch.zeros((), device=hidden.device, dtype=torch.long)
             size = chunk_tokens(len(head.weight))
             for start in range(0, len(hidden), size):
@@ -106,11 +109,14 @@ def _chunked() -> Any:
                 log_p = logits.log_softmax(-1)  # (chunk, vocab)
                 logits = logits if head.cap else None
                 if reference is None:
-                    total -= log_p.gather(1, wanted).sum()
+                    costs = -log_p.gather(1, wanted)[:, 0]
+                    total += costs.sum()
+                    weighted += (costs if each is None else costs * each[some]).sum()
                 else:
                     log_q = head.logits(reference[some].to(hidden.device)).log_softmax(-1)
                     q = log_q.exp()
                     total += torch.dot(q.flatten(), log_q.sub_(log_p).flatten())
+                    weighted = total
                 if grad is None:
                     continue
                 of_logits = log_p.exp_()  # minus the distribution that is wanted, the gradient of either loss
@@ -118,14 +124,15 @@ def _chunked() -> Any:
                     of_logits.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=of_logits.dtype))
                 else:
                     of_logits.sub_(q)
-                grad[some] = head.gradient(of_logits.mul_(weight), logits)
+                of_logits.mul_(weight if each is None else weight * each[some, None])
+                grad[some] = head.gradient(of_logits, logits)
             ctx.save_for_backward(grad)
             ctx.mark_non_differentiable(total, right)
-            return total * weight, total, right
+            return weighted * weight, total, right
 
         @staticmethod
         def backward(ctx: Any, of_weighted: Any, *others: Any) -> Any:
             (grad,) = ctx.saved_tensors
-            return grad * of_weighted, None, None, None, None
+            return grad * of_weighted, None, None, None, None, None
 
     return ChunkedLoss

@@ -10,6 +10,7 @@ from typing import Any
 
 from tunesmith.memory.files import read_manifest, sha256_file
 from tunesmith.tools.data.row_file import VARIANTS
+from tunesmith.tools.training.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,12 @@ class LoraSettings:
     rehearsal_weight: float = 1.0
     """Of the mean divergence beside the mean loss. 1 is what 3 was over one denominator on the demo's 18 k tokens that
     are learned and 6 k that are held."""
+    value_weight: float = 1.0
+    """Of a token of an answer that says a value of it, beside one of its frame; 1: all count alike."""
     save_steps: int = 20
+    max_kl: float = 0.0
+    """As in `Selection`, and `patience` too: 0 is no bound, and no early end."""
+    patience: int = 0
     seed: int = 17
     at_once: bool = False
     """Whether rows are rendered for a model that is told to answer without a thought first."""
@@ -44,6 +50,11 @@ class LoraSettings:
     def rows_at_once(self) -> int:
         """Rows that are in memory at once while it trains."""
         return self.micro_batch or self.batch_size
+
+    @property
+    def selection(self) -> Selection:
+        """How the checkpoint is chosen that becomes the adapter."""
+        return Selection(self.max_kl, self.patience)
 
 
 def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
@@ -58,6 +69,9 @@ def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
         **({"variants": sha256_file(varied)} if (varied := rows_path.parent / VARIANTS).exists() else {}),
         "base": manifest["sha256"] if manifest else "",
     }
+    del decided["max_kl"], decided["patience"]  # they choose among checkpoints, and change none
+    if settings.value_weight == 1:
+        del decided["value_weight"]
     if not settings.micro_batch:
         del decided["micro_batch"]  # checkpoints from before there was one go on
     if "variants" not in decided:

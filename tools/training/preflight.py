@@ -25,12 +25,8 @@ from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import LAB_START_S, training_seconds
 from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.serving.budget import asking_seconds, measured_with, need_vllm, rank_served, serving_memory
-from tunesmith.tools.training.choices import too_long
+from tunesmith.tools.training.choices import Checkpointing, In4Bit, Precision, SeqLen, too_long
 from tunesmith.tools.training.train import (
-    Checkpointing,
-    In4Bit,
-    Precision,
-    SeqLen,
     decide_parts,
     not_served,
     rank_of,

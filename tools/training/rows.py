@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
@@ -28,6 +29,8 @@ class TokenRow(NamedTuple):
     """An ordinary answer: not a text to learn, but a place where the model must stay as the base is."""
     row_id: str = ""
     """Which row of the store this is."""
+    values: tuple[bool, ...] = ()
+    """Of each token, whether it is of a value of the answer; empty where nothing is known of that."""
 
     @property
     def trainable(self) -> int:
@@ -59,7 +62,38 @@ def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int
         end = stops[-1] + 1 if stops else end_of_turn
         labels[start:end] = whole[start:end]
     ids = whole[:end][:max_seq_len_tokens]
-    return TokenRow(ids, labels[: len(ids)], rehearsal=row.origin in HELD_ORIGINS, row_id=row.row_id)
+    held, spans = row.origin in HELD_ORIGINS, row.attributes.values_at
+    values = _of_values(tokenizer, messages, row, options, whole)[: len(ids)] if spans and not held else ()
+    return TokenRow(ids, labels[: len(ids)], rehearsal=held, row_id=row.row_id, values=values)
+
+
+def _of_values(
+    tokenizer: Tokenizer,
+    messages: list[dict[str, str]],
+    row: TrainingRow,
+    options: Mapping[str, object],
+    whole: Sequence[int],
+) -> tuple[bool, ...]:
+    """Of each token of a conversation, whether it has a part in a value of the last answer, as the row says it.
+
+    Nothing where the tokenizer does not say where tokens stand, or the template writes the answer in another way.
+    """
+    answer = messages[-1]["content"] or ""
+    more: dict[str, Any] = {**_with_tools(row), **options}
+    ask: Any = partial(tokenizer.apply_chat_template, messages, add_generation_prompt=False, **more)
+    try:
+        placed = ask(tokenize=True, return_dict=True, tokenizer_kwargs={"return_offsets_mapping": True})
+    except (NotImplementedError, ValueError):  # of a tokenizer in Python
+        return ()
+    offsets = placed["offset_mapping"]
+    asked = _shared(_render(tokenizer, messages[:-1], row, options, add_generation_prompt=True), whole)
+    if list(placed["input_ids"]) != list(whole) or not answer.strip() or asked == len(whole):
+        return ()
+    start = ask(tokenize=False, return_dict=False).find(answer.strip(), offsets[asked][0])
+    first = start - (len(answer) - len(answer.lstrip()))
+    spans = [(first + begin, first + end) for begin, end in row.attributes.values_at] if start >= 0 else []
+    values = [at >= asked and any(a < end and begin < b for begin, end in spans) for at, (a, b) in enumerate(offsets)]
+    return tuple(values) if any(values) else ()
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:
@@ -105,7 +139,7 @@ def read_variants(
     made: dict[str, list[TokenRow]] = {}
     rendered = tokenize_rows(tokenizer, rows, max_seq_len_tokens, at_once=at_once)
     for row, tokens in zip(rows, rendered, strict=True):
-        made.setdefault(str(row.attributes["variant_of"]), []).append(tokens)
+        made.setdefault(row.attributes.variant_of, []).append(tokens)
     return made
 
 
@@ -155,8 +189,16 @@ def _render(
     add_generation_prompt: bool = False,
 ) -> list[int]:
     """Tokens of a conversation, with the tools that it was held with where there are some."""
-    tools = {"tools": row.attributes["tools"]} if row.attributes.get("tools") else {}
     rendered = tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt, **tools, **options
+        messages,
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=add_generation_prompt,
+        **_with_tools(row),
+        **options,
     )
     return list(rendered["input_ids"])
+
+
+def _with_tools(row: TrainingRow) -> dict[str, object]:
+    return {"tools": list(row.attributes.tools)} if row.attributes.tools else {}

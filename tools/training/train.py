@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Literal, Protocol
+from typing import Protocol
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
@@ -20,48 +20,26 @@ from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantiz
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import training_seconds
 from tunesmith.tools.serving.bench import bench_of
-from tunesmith.tools.training.choices import faster_precision, row_limit, too_long
+from tunesmith.tools.training.choices import (
+    Checkpointing,
+    In4Bit,
+    Precision,
+    SeqLen,
+    check_micro_batch,
+    checkpoint_steps,
+    faster_precision,
+    few_rows,
+    held_rows,
+    row_limit,
+    rows_read,
+    steps_of,
+    too_long,
+)
 from tunesmith.tools.training.defaults import training_defaults
-
-
-def _a_row(value: int) -> int:
-    if 0 < value < _FEWEST_TOKENS:
-        raise ValueError(f"a row has {_FEWEST_TOKENS} tokens at least")
-    return value
-
-
-_FEWEST_TOKENS = 16
-SeqLen = Annotated[
-    AutoInt,
-    AfterValidator(_a_row),
-    Field(ge=0, description="Tokens of the longest row that is trained on whole; auto: of the data set's longest."),
-]
-Precision = Annotated[
-    Literal["auto", "bf16", "fp32"],
-    BeforeValidator(lambda value: {"bfloat16": "bf16", "float32": "fp32"}.get(str(value), value)),
-    Field(
-        description="Of the frozen base's arithmetic. auto: bf16; fp32 on a processor that multiplies it faster, where "
-        "it fits."
-    ),
-]
-Checkpointing = Annotated[
-    Literal["auto", "on", "off"],
-    BeforeValidator(lambda value: {"true": "on", "false": "off"}.get(str(value).lower(), value)),
-    Field(
-        description="Keep only each layer's input and compute the rest again in the backward pass: a third slower, a "
-        "fraction of the activations. auto: where memory asks for it."
-    ),
-]
-In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-quantized (QLoRA).")]
-
+from tunesmith.tools.training.selection import Selection
 
 _BUSY_TOKENS = 1024
 """Fewer at once leave a device waiting; then computing activations again costs less."""
-
-
-_READ_AGAIN = 0.3 + 4 / 9
-"""Of the rows: rehearsal, which the base reads once, and validation, four times at most: base and model, before and
-after."""
 
 
 class TrainRequest(Request):
@@ -107,14 +85,31 @@ class TrainRequest(Request):
         description="Weight of staying as the base is: of the mean divergence on rehearsal beside the mean loss; "
         "auto: by the model.",
     )
+    value_weight: AutoWeight = Field(
+        default=OPEN,
+        le=100,
+        description="Weight of an answer's tokens that say its values, beside one of its frame; 1: all count alike. "
+        "auto: by the rows.",
+    )
+    max_kl: AutoWeight = Field(
+        default=OPEN,
+        description="Most KL to the base, in nats a token of held-out rehearsal, of the checkpoint that is kept; 0: no "
+        "bound. auto: by the model.",
+    )
+    patience: int = Field(
+        default=3, ge=0, description="Validations in a row without a better checkpoint that end training; 0: none do."
+    )
     warmup_ratio: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
     )
     precision: Precision = "auto"
     load_in_4bit: In4Bit = False
     activation_checkpointing: Checkpointing = "auto"
-    save_steps: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints a crash can go on from.")
+    save_steps: AutoInt = Field(
+        default=0, ge=0, description="Optimiser steps between checkpoints, which are validated; auto: by the rows."
+    )
     seed: int = Field(default=17, description="Of the order of rows and the adapter's first values.")
+    few_rows: bool = Field(default=False, description="Train although far fewer rows are left than were asked for.")
 
 
 class TrainResult(Result):
@@ -130,6 +125,10 @@ class TrainResult(Result):
     validation_loss: float | None
     validation_kl: float | None = None
     """KL to the base on rehearsal rows that were not trained on: 0 is the base itself."""
+    best_step: int = 0
+    """The step whose weights the adapter has: the last two figures are of it."""
+    choice: str = ""
+    """Why that step, in words; empty where no row was there to choose by."""
     trainable_parameters: int
     trained_tokens: int
     tokens_per_second: float
@@ -146,25 +145,20 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     request, reasons = resolved(request, base, dataset)
-    at_once = request.micro_batch or request.batch_size
-    if request.batch_size % at_once:
-        raise BadInput(
-            f"train: micro_batch={at_once} is no part of batch_size={request.batch_size}; try micro_batch="
-            f"{math.gcd(at_once, request.batch_size)}"
-        )
-    forms = max(request.forms, 1) if request.epochs > 1 else 1
-    rows, again = int(dataset.meta["train_rows"]), (forms - 1) * int(dataset.meta.get("varied_rows", 0))
-    steps = request.max_steps or max(1, round(request.epochs * (rows + again) / request.batch_size))
+    check_micro_batch(request.micro_batch, request.batch_size)
+    steps = request.max_steps or steps_of(dataset, request.epochs, request.forms, request.batch_size)
     decided, why = decide_parts(request, facts, base, dataset)
-    request = request.model_copy(update=decided)
+    if not request.save_steps:
+        decided["save_steps"], why["save_steps"] = checkpoint_steps(dataset, steps, request.batch_size)
+    request, per_row = request.model_copy(update=decided), int(dataset.meta["tokens_per_row"])
     at_once = request.micro_batch or request.batch_size
     seconds = training_seconds(
         base.meta["config"],
         facts.training_rates,
-        tokens=float(steps * request.batch_size * int(dataset.meta["tokens_per_row"])),
+        tokens=float(steps * request.batch_size * per_row),
         micro_steps=steps * request.batch_size // at_once,
         on_card=facts.trains_on_gpu,
-        read_tokens=rows * _READ_AGAIN * int(dataset.meta["tokens_per_row"]),
+        read_tokens=rows_read(dataset, math.ceil(steps / request.save_steps)) * per_row,
         checkpointing=request.activation_checkpointing == "on",
         load_in_4bit=request.load_in_4bit,
         precision=request.precision,
@@ -175,20 +169,22 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
     price = estimate(
         "train", facts, seconds=seconds, rates=facts.training_rates,
         ram_bytes=0 if on_gpu else peak, vram_bytes=peak if on_gpu else 0,
-        disk_bytes=4 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
+        disk_bytes=5 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
+    few, questions = few_rows(dataset, accepted=request.few_rows)
     return Plan(
         stage="train",
         run=facts.run,
         arm="adapter",
-        summary=f"train a rank-{request.lora_rank} LoRA adapter on {rows} rows",
+        summary=f"train a rank-{request.lora_rank} LoRA adapter on {dataset.meta['train_rows']} rows",
         steps=(
             "verify the base against its manifest",
             *bench.steps,
             f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base, learning rate "
             f"{request.learning_rate:g}",
-            f"a checkpoint every {request.save_steps} steps, a validation loss before and after",
+            *held_rows(dataset, request.batch_size),
+            Selection(request.max_kl, request.patience).rule(request.save_steps),
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, dataset=dataset),
@@ -197,7 +193,9 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={**reasons, **why},
-        refusals=too_long(request.max_seq_len_tokens, base, dataset)
+        questions=questions,
+        refusals=few
+        + too_long(request.max_seq_len_tokens, base, dataset)
         + room(price, facts, remedy="a smaller base", fitting=fitting)
         or not_served(request, facts, base),
         fitting=fitting,
@@ -214,6 +212,7 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
         epochs=request.epochs,
         max_steps=request.max_steps,
         load_in_4bit=request.load_in_4bit,
+        valued_rows=int(dataset.meta.get("valued_rows", 0)),
     )
     fields = TrainRequest.model_fields
     chosen = {name: value for name, value in defaults.values.items() if is_open(fields[name], getattr(request, name))}
@@ -221,7 +220,8 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
         chosen.pop("forms", None)  # no row has other forms
     if request.lora_rank and "lora_alpha" in chosen:
         chosen["lora_alpha"] = 2 * request.lora_rank
-    reasons = {name: why for name, why in defaults.reasons.items() if name in chosen}
+    silent = () if dataset.meta.get("valued_rows") else ("value_weight",)
+    reasons = {name: why for name, why in defaults.reasons.items() if name in chosen and name not in silent}
     return request.model_copy(update=chosen), reasons
 
 
@@ -392,6 +392,7 @@ STAGE = Stage(
         "train_loss",
         "validation_loss_before",
         "validation_loss",
+        "choice",
         "trained_tokens",
         "tokens_per_second",
         "trainable_parameters",

@@ -21,7 +21,8 @@ from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
-from tunesmith.tools.training.checkpoints import newest_checkpoint
+from tunesmith.tools.training.checkpoints import newest_checkpoint, step_of, whole_checkpoints
+from tunesmith.tools.training.choices import VALIDATION_ROWS
 from tunesmith.tools.training.documents import keeps_documents_apart
 from tunesmith.tools.training.finite import need_finite, need_result, saved_is_finite
 from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
@@ -31,13 +32,13 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.lora_settings import fingerprint as fingerprint_of
 from tunesmith.tools.training.model import load_base, lora_config
 from tunesmith.tools.training.rows import TokenRow, in_laps, read_variants, tokenize_rows
+from tunesmith.tools.training.selection import Validation, read_validations
 from tunesmith.tools.training.train import TrainRequest, TrainResult, largest_part, tokens_at_once
-from tunesmith.tools.training.trainer import StepTokens, make_trainer
+from tunesmith.tools.training.trainer import StepTokens, dataset_of, make_trainer, sft_config
 
 Progress = Callable[[float, float, str], None]
 Metric = Callable[[str, float, float], None]
 
-_VALIDATION_ROWS = 32  # of each kind: enough for a curve; the suites are what decides
 _CURVES = ("loss", "behaviour_loss", "rehearsal_kl", "learning_rate", "grad_norm", "mean_token_accuracy")
 
 
@@ -54,6 +55,8 @@ class Trained:
     trained_tokens: int
     seconds: float
     validation_kl: float | None = None
+    best_step: int = 0
+    choice: str = ""
     bytes_per_parameter: dict[str, float] = field(default_factory=dict)
 
 
@@ -148,12 +151,14 @@ class _Session:
         self.laps = math.ceil(settings.epochs) if self.variants else 1
         """Epochs of different forms of the rows that the trainer is given as one."""
         self.seen, self.places = in_laps(self.rows, self.variants, self.laps, max(settings.forms, 1))
-        fingerprint = fingerprint_of(base_dir, rows_path, settings)
-        self.checkpoint = newest_checkpoint(checkpoints_dir, fingerprint, self._usable)
-        self.first = int(self.checkpoint.name.split("-")[-1]) if self.checkpoint else 0
+        self.fingerprint = fingerprint_of(base_dir, rows_path, settings)
+        self.checkpoint = newest_checkpoint(checkpoints_dir, self.fingerprint, self._usable)
+        self.first = step_of(self.checkpoint) if self.checkpoint else 0
         """The step that an earlier attempt came to."""
-        self.before_path = checkpoints_dir / f"before-{fingerprint[:16]}.json"
-        self.trainer = self._trainer(tokenizer, fingerprint)
+        self.validations = read_validations(self.checkpoint)
+        self.validation_s = 0.0
+        self.before_path = checkpoints_dir / f"before-{self.fingerprint[:16]}.json"
+        self.trainer = self._trainer(tokenizer)
 
     def _usable(self, checkpoint: Path) -> bool:
         finite = saved_is_finite(checkpoint)
@@ -161,7 +166,7 @@ class _Session:
             self.log(f"{checkpoint.name} is left out: its weights are no finite numbers")
         return finite
 
-    def _trainer(self, tokenizer: Any, fingerprint: str) -> Any:
+    def _trainer(self, tokenizer: Any) -> Any:
         settings = self.settings
         self.progress(0, 1, "loading the base")
         model = load_base(
@@ -194,12 +199,14 @@ class _Session:
         trainer = make_trainer(
             loss=loss,
             settings=settings,
-            fingerprint=fingerprint,
+            fingerprint=self.fingerprint,
+            validate=self._validation,
+            validations=self.validations,
             on_step=self._on_step,
             on_log=self._on_log,
             model=model,
-            args=_sft_config(settings, self.checkpoints_dir, self.config, laps=self.laps, packed=loss.packed),
-            train_dataset=_dataset(self.seen, self.places),
+            args=sft_config(settings, self.checkpoints_dir, self.config, laps=self.laps, packed=loss.packed),
+            train_dataset=dataset_of(self.seen, self.places),
             processing_class=tokenizer,
             peft_config=lora,
         )
@@ -226,30 +233,57 @@ class _Session:
         return sum(len(row.input_ids) for row in self.seen) / len(self.seen)
 
     def train(self) -> Trained:
-        """Train to the end, from the checkpoint where there is one."""
+        """Train to the end, from the checkpoint where there is one, and go back to the best one of all."""
         before = self._validation_before()
-        if self.checkpoint is not None:
-            self.log(f"going on from {self.checkpoint.name}")
-        self.started = started = time.monotonic()
-        with settled_objects():
-            outcome = self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
-        seconds, taken = time.monotonic() - started, outcome.global_step - self.first
+        self.started = time.monotonic()
+        state = self._state_of_the_end()
+        over = state is not None
+        if not over:
+            if self.checkpoint is not None:
+                self.log(f"going on from {self.checkpoint.name}")
+            with settled_objects():
+                self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+            state = self.trainer.state
+        seconds, taken = time.monotonic() - self.started - self.validation_s, state.global_step - self.first
+        best = self._load_best(state.global_step, loaded=not over)
         self._need_routers_unchanged()
-        state = self.trainer.state
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        after = self._validate("after", self.valid)
+        choice = self.settings.selection.sentence(best, ended=state.global_step, planned=state.max_steps)
+        self.log(choice)
         return Trained(
-            steps=outcome.global_step,
+            steps=state.global_step,
             epochs=round(float(state.epoch or 0) * self.laps, 3),
             train_loss=sum(losses[-5:]) / max(len(losses[-5:]), 1),
             validation_loss_before=before,
-            validation_loss=after.behaviour_loss,
-            validation_kl=after.rehearsal_kl,
+            validation_loss=best.loss,
+            validation_kl=best.kl,
+            best_step=best.step,
+            choice=choice if best.loss is not None else "",
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
             trained_tokens=round(taken * self.settings.batch_size * self._tokens_per_row()),
             seconds=seconds,
             bytes_per_parameter=self.bytes_per_parameter,
         )
+
+    def _state_of_the_end(self) -> Any:
+        """The trainer's state where an earlier attempt came to the end of training; else None."""
+        from transformers.trainer_callback import TrainerState
+
+        if self.checkpoint is None:
+            return None
+        state = TrainerState.load_from_json(str(self.checkpoint / "trainer_state.json"))
+        over = state.global_step >= state.max_steps or self.settings.selection.ends(self.validations)
+        return state if over else None
+
+    def _load_best(self, ended: int, *, loaded: bool) -> Validation:
+        """Give the model the weights of the best checkpoint that is whole; `loaded`: it has those of step `ended`."""
+        whole = {step_of(one): one for one in whole_checkpoints(self.checkpoints_dir, self.fingerprint, self._usable)}
+        found = [one for one in self.validations if one.step in whole]
+        best = self.settings.selection.best(found) or Validation(ended, None, None)
+        if best.step != ended or not loaded:
+            model = self.trainer.model
+            model.load_adapter(str(whole[best.step]), model.active_adapter, is_trainable=True)
+        return best
 
     def save(self, out_dir: Path) -> None:
         """Write the adapter alone: safetensors and its config with the base it belongs to."""
@@ -277,26 +311,34 @@ class _Session:
             if known is None or math.isfinite(known):
                 return known
         # Untrained, the model is its base: what it diverges from that is nothing, and costs half of the time to find.
-        loss = self._validate("before", [row for row in self.valid if not row.rehearsal]).behaviour_loss
+        loss = self._validate(0, [row for row in self.valid if not row.rehearsal]).behaviour_loss
         atomic_write(self.before_path, json.dumps(loss))
         return loss
 
-    def _validate(self, when: str, rows: Sequence[TokenRow]) -> Measured:
+    def _validation(self, step: int) -> Validation:
+        """Of the model after `step`, on the rows that are not trained on."""
+        started = time.monotonic()
+        measured = self._validate(step, self.valid)
+        self.validation_s += time.monotonic() - started
+        return Validation(step, measured.behaviour_loss, measured.rehearsal_kl)
+
+    def _validate(self, step: int, rows: Sequence[TokenRow]) -> Measured:
         """What the behaviour and what staying as the base is cost on the first of the rows that are not trained on."""
         if not rows:
             return Measured(None, None)
-        self.progress(0 if when == "before" else 1, 1, f"validation {when} training")
-        step = self.trainer.state.global_step
-        measured: Measured = self.trainer.measure(_dataset(rows, range(len(self.rows), len(self.rows) + len(rows))))
+        steps = self.trainer.state.max_steps
+        self.progress(step, max(steps, 1), f"validation at step {step}")
+        places = range(len(self.rows), len(self.rows) + len(rows))
+        measured: Measured = self.trainer.measure(dataset_of(rows, places))
         for name, value in (("validation_loss", measured.behaviour_loss), ("validation_kl", measured.rehearsal_kl)):
             if value is not None:
                 need_finite(name.replace("_", " "), value, step, self.trainer.model, self.settings)
                 self.metric(name, value, step)
-                self.log(f"{name.replace('_', ' ')} {when}: {value:.4f}")
+                self.log(f"{name.replace('_', ' ')} at step {step}: {value:.4f}")
         return measured
 
     def _on_step(self, step: int, steps: int) -> None:
-        pace = (time.monotonic() - self.started) / max(step - self.first, 1)
+        pace = (time.monotonic() - self.started - self.validation_s) / max(step - self.first, 1)
         self.progress(step, steps, f"step {step} of {steps}, {pace:.2f} s each")
 
     def _on_log(self, logs: dict[str, float], step: int) -> None:
@@ -308,66 +350,7 @@ class _Session:
 def _of_each_kind(rows: list[TokenRow]) -> list[TokenRow]:
     """The first rows of either kind, those that are learned before those that are held: neither hides the other."""
     kinds = ([row for row in rows if row.rehearsal is held] for held in (False, True))
-    return [row for kind in kinds for row in kind[:_VALIDATION_ROWS]]
-
-
-def _sft_config(
-    settings: LoraSettings, checkpoints_dir: Path, config: dict[str, Any], *, laps: int, packed: bool
-) -> Any:
-    import torch
-    from trl import SFTConfig
-
-    on_gpu = torch.cuda.is_available()
-    mixture = {"router_aux_loss_coef": 0.0} if config.get("router_aux_loss_coef") is not None else {}
-    return SFTConfig(
-        output_dir=str(checkpoints_dir),
-        per_device_train_batch_size=settings.batch_size,  # the trainer computes it in parts
-        per_device_eval_batch_size=4 * settings.batch_size,
-        gradient_accumulation_steps=1,
-        num_train_epochs=settings.epochs / laps,
-        max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio,  # the trainer's own schedule is made of it
-        max_grad_norm=1.0,
-        max_length=None,  # rows are cut to length already
-        # Batches of rows alike in length are quicker where rows are padded, but each of them is a sample of one kind of
-        # row. In random order a 135M model moved half as far from its base on the demo's rows, at the same loss, and
-        # learned rows of very unequal length better; for two small sets of other behaviours order mattered no more than
-        # a seed does.
-        train_sampling_strategy="random" if packed else "group_by_length",
-        gradient_checkpointing=settings.activation_checkpointing == "on",
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        # It wraps the outermost forward alone, and the loss calls the backbone below it: there is no autocast on either
-        # device, every product has its operands' own type, and adapters are cast to that (`fused_lora`).
-        bf16=on_gpu and settings.precision == "bf16",
-        use_cpu=not on_gpu,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it leaves a loss that is no number out of the mean, which then looks healthy
-        save_strategy="steps",
-        save_steps=settings.save_steps,
-        report_to="none",
-        disable_tqdm=True,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        dataloader_pin_memory=on_gpu,
-        prediction_loss_only=True,
-        **mixture,
-    )
-
-
-def _dataset(rows: Sequence[TokenRow], places: Sequence[int]) -> Any:
-    """As the trainer takes them; `places` are those of the rows among all whose base was asked."""
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {
-            "input_ids": [row.input_ids for row in rows],
-            "labels": [row.labels for row in rows],
-            "length": [len(row.input_ids) for row in rows],
-            "rehearsal": [row.rehearsal for row in rows],
-            "row": list(places),
-        }
-    )
+    return [row for kind in kinds for row in kind[:VALIDATION_ROWS]]
 
 
 def _bytes(folder: Path) -> int:

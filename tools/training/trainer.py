@@ -27,13 +27,25 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.tools.training.batch_loss import BatchLoss, LossSettings, Measured, batch_loss, parts_of, rows_of
+from tunesmith.tools.training.batch_loss import (
+    BatchLoss,
+    LossSettings,
+    Measured,
+    batch_loss,
+    parts_of,
+    rows_of,
+    token_weights,
+)
 from tunesmith.tools.training.checkpoints import keep_checkpoint
 from tunesmith.tools.training.finite import GRADIENT, LOSS, need_finite, need_finite_weights
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.rows import TokenRow
+from tunesmith.tools.training.selection import Validation, write_validations
 
-_OWN_COLUMNS = ("rehearsal", "row")
+_OWN_COLUMNS = ("rehearsal", "row", "values")
+_FRAME_WEIGHT, _ALIKE_SHARE = 0.3, 0.2
+"""Of a token of an answer's frame where values weigh more, and the share of the steps in which it weighs 1 yet: a model
+has to know the form before it can fill it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +74,109 @@ def rate_factor(step: int, *, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
+def step_weights(inputs: Mapping[str, Any], settings: LoraSettings, state: Any) -> Any:
+    """Of the tokens of a batch, in the step that a trainer's state stands before; None where all count alike."""
+    if settings.value_weight == 1 or not inputs["values"].any():
+        return None
+    frame = 1.0 if state.global_step < _ALIKE_SHARE * state.max_steps else _FRAME_WEIGHT
+    return token_weights(inputs["values"], inputs["labels"], settings.value_weight, frame)
+
+
 def make_trainer(
     *,
     loss: LossSettings,
     settings: LoraSettings,
     fingerprint: str,
+    validate: Callable[[int], Validation],
+    validations: list[Validation],
     on_step: Callable[[int, int], None],
     on_log: Callable[[dict[str, float], int], None],
     **options: Any,
 ) -> Any:
-    """An SFTTrainer over tokenized rows, which have the columns `rehearsal` (bool) and `row` (int) beside the usual.
+    """An SFTTrainer over tokenized rows, which have the columns `rehearsal`, `row` and `values` beside the usual.
 
-    What `base_states` made of those rows may be put into its `base_states`; else the base runs beside every step. It
-    raises StepFailed at the first loss, gradient or weight that is no finite number, before that is kept.
+    What `base_states` made of those rows may be put into its `base_states`; else the base runs beside every step. Every
+    checkpoint is validated before it is written, `validations` is added to and stands in it, and the settings'
+    selection says when training ends. It raises StepFailed at the first loss, gradient or weight that is no finite
+    number, before that is kept.
     """
     from transformers import PrinterCallback
 
-    trainer = _trainer_class(loss, settings, fingerprint)(callbacks=[_reporter(on_step, on_log)], **options)
+    trainer = _trainer_class(loss, settings, fingerprint, validate)(callbacks=[_reporter(on_step, on_log)], **options)
+    trainer.validations = validations
     trainer.data_collator = _with_own_columns(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
     return trainer
 
 
-def _trainer_class(loss: LossSettings, settings: LoraSettings, fingerprint: str) -> Any:
+def sft_config(
+    settings: LoraSettings, checkpoints_dir: Path, config: Mapping[str, Any], *, laps: int, packed: bool
+) -> Any:
+    """The trainer's own settings; `laps`: epochs of different forms of the rows that it is given as one."""
+    import torch
+    from trl import SFTConfig
+
+    on_gpu = torch.cuda.is_available()
+    mixture = {"router_aux_loss_coef": 0.0} if config.get("router_aux_loss_coef") is not None else {}
+    return SFTConfig(
+        output_dir=str(checkpoints_dir),
+        per_device_train_batch_size=settings.batch_size,  # the trainer computes it in parts
+        per_device_eval_batch_size=4 * settings.batch_size,
+        gradient_accumulation_steps=1,
+        num_train_epochs=settings.epochs / laps,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,  # the trainer's own schedule is made of it
+        max_grad_norm=1.0,
+        max_length=None,  # rows are cut to length already
+        # Batches of rows alike in length are quicker where rows are padded, but each of them is a sample of one kind of
+        # row. In random order a 135M model moved half as far from its base on the demo's rows, at the same loss, and
+        # learned rows of very unequal length better; for two small sets of other behaviours order mattered no more than
+        # a seed does.
+        train_sampling_strategy="random" if packed else "group_by_length",
+        gradient_checkpointing=settings.activation_checkpointing == "on",
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        # It wraps the outermost forward alone, and the loss calls the backbone below it: there is no autocast on either
+        # device, every product has its operands' own type, and adapters are cast to that (`fused_lora`).
+        bf16=on_gpu and settings.precision == "bf16",
+        use_cpu=not on_gpu,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it leaves a loss that is no number out of the mean, which then looks healthy
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        report_to="none",
+        disable_tqdm=True,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_pin_memory=on_gpu,
+        prediction_loss_only=True,
+        **mixture,
+    )
+
+
+def dataset_of(rows: Sequence[TokenRow], places: Sequence[int]) -> Any:
+    """As the trainer takes them; `places` are those of the rows among all whose base was asked."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {
+            "input_ids": [row.input_ids for row in rows],
+            "labels": [row.labels for row in rows],
+            "length": [len(row.input_ids) for row in rows],
+            "rehearsal": [row.rehearsal for row in rows],
+            "row": list(places),
+            "values": [[at for at, of_value in enumerate(row.values) if of_value] for row in rows],
+        }
+    )
+
+
+def _trainer_class(
+    loss: LossSettings, settings: LoraSettings, fingerprint: str, validate: Callable[[int], Validation]
+) -> Any:
     """An SFTTrainer of this loss, a step at a time."""
     import torch
 
-    class Trainer(_careful(settings, fingerprint)):  # type: ignore[misc]
+    class Trainer(_careful(settings, fingerprint, validate)):  # type: ignore[misc]
         base_states: Mapping[int, Any] = {}
 
         def compute_loss(
@@ -96,7 +184,7 @@ def _trainer_class(loss: LossSettings, settings: LoraSettings, fingerprint: str)
         ) -> Any:
             if self.accelerator.num_processes > 1:  # the unwrapped model would never synchronise its gradients
                 raise StepFailed("training runs on one device; start it with one process")
-            losses = self._part_loss(inputs)
+            losses = self._part_loss(inputs, step_weights(inputs, settings, self.state))
             counted = losses.counted()
             need_finite(LOSS, counted.weighted, self.state.global_step + 1, self.model, settings)
             self._step_losses.append(counted)
@@ -110,14 +198,14 @@ def _trainer_class(loss: LossSettings, settings: LoraSettings, fingerprint: str)
                 self._metrics["train"][name].append(value)
             return total
 
-        def _part_loss(self, inputs: Any) -> BatchLoss:
+        def _part_loss(self, inputs: Any, weights: Any = None) -> BatchLoss:
             bare = self.accelerator.unwrap_model(self.model)
             held = inputs["rehearsal"].tolist()
             known = None
             if self.base_states:
                 rows = enumerate(inputs["row"].tolist())
                 known = {place: self.base_states[row].to(bare.device) for place, row in rows if held[place]}
-            return batch_loss(bare, rows_of(inputs), held, loss, known)
+            return batch_loss(bare, rows_of(inputs), held, loss, known, weights)
 
         def measure(self, dataset: Any) -> Measured:
             """What a data set costs, each kind of row for itself, nothing trained."""
@@ -138,24 +226,31 @@ def _trainer_class(loss: LossSettings, settings: LoraSettings, fingerprint: str)
     return Trainer
 
 
-def _careful(settings: LoraSettings, fingerprint: str) -> Any:
-    """An SFTTrainer whose checkpoints are whole and of finite weights, or not there, that stops before it uses a
-    gradient that is not, and whose warm-up begins above zero."""
+def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int], Validation]) -> Any:
+    """An SFTTrainer whose checkpoints are validated, whole and of finite weights, or not there, that stops before it
+    uses a gradient that is not, and whose warm-up begins above zero."""
     import torch
     from trl import SFTTrainer
 
     class Careful(SFTTrainer):
+        validations: list[Validation]
+
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            step, selection = self.state.global_step, settings.selection
+
             def write(aside: Path) -> Path:
                 self._aside: str = str(aside)
                 # Not SFTTrainer's own, which adds a model card to every checkpoint.
                 super(SFTTrainer, self)._save_checkpoint(model, trial)
-                return aside / f"checkpoint-{self.state.global_step}"
+                write_validations(aside / f"checkpoint-{step}", self.validations)
+                return aside / f"checkpoint-{step}"
 
-            need_finite_weights(self.state.global_step, self.model, settings)
-            root = Path(self.args.output_dir)
-            keep_checkpoint(root, self.state.global_step, fingerprint, write)
+            need_finite_weights(step, self.model, settings)
+            self.validations.append(validate(step))
+            best = selection.best(self.validations)
+            keep_checkpoint(Path(self.args.output_dir), step, fingerprint, write, best=best.step if best else 0)
             self._aside = ""
+            self.control.should_training_stop |= selection.ends(self.validations)
 
         def _get_output_dir(self, trial: Any) -> str:
             return getattr(self, "_aside", "") or str(super()._get_output_dir(trial))
@@ -194,13 +289,17 @@ def _reporter(on_step: Callable[[int, int], None], on_log: Callable[[dict[str, f
 
 
 def _with_own_columns(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A collator that keeps, beside what `collate` makes, which rows these are and which of them are rehearsal."""
+    """A collator that keeps, beside what `collate` makes, which rows these are, which of them are rehearsal, and which
+    tokens are of values."""
     import torch
 
     def collated(features: Any) -> Any:
         batch = collate([{k: v for k, v in feature.items() if k not in _OWN_COLUMNS} for feature in features])
         batch["rehearsal"] = torch.tensor([bool(feature.get("rehearsal")) for feature in features])
         batch["row"] = torch.tensor([int(feature.get("row", -1)) for feature in features])
+        batch["values"] = torch.zeros_like(batch["labels"], dtype=torch.bool)
+        for row, feature in enumerate(features):
+            batch["values"][row, list(feature.get("values") or ())] = True
         return batch
 
     return collated

@@ -38,7 +38,15 @@ _BEFORE = re.compile(
 _REJECTED = re.compile(r"\s*(?:was|is|were|seems?|looks?)\s+(?:far |much |a bit |way )*(?:too|not)\b")
 _PAIR = re.compile(r"""(?<![\w-])([a-z][\w-]*)\s*=\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,;]+)""", re.IGNORECASE)
 _EVERYDAY_LETTERS = 5
-_CAN_BE_NONE = ("warmup_ratio", "lora_dropout", "rehearsal_rows", "rehearsal_weight", "near_miss_rows")
+_CAN_BE_NONE = (
+    "warmup_ratio",
+    "lora_dropout",
+    "rehearsal_rows",
+    "rehearsal_weight",
+    "near_miss_rows",
+    "patience",
+    "max_kl",
+)
 """Fields whose 0 means without."""
 _WITHOUT = r"(?:without|no|do not use|do not do|skip|leave out|disable|turn off|zero)(?: any| the)? "
 _SWITCHES = {
@@ -54,15 +62,12 @@ _SWITCHES = {
     ),
 }
 _SCHEMES = {
-    "FP8_BLOCK": r"fp8[ _-]?block|\bfp8\b.{0,20}\bblocks?\b|\bblocks?\b.{0,8}\bfp8\b",
     "FP8": r"\bfp8\b|8[ -]?bit floats?",
-    "NVFP4A16": r"\bnv[ -]?fp4",
-    "MXFP4A16": r"\bmx[ -]?fp4",
     "W4A16": r"w4a16|\b(?:4|four)[ -]?bits?\b|\bint4\b|\bq4\b",
     "W8A16": r"w8a16|8[ -]?bit weights? only",
     "W8A8": r"w8a8|\b(?:8|eight)[ -]?bits?\b|\bint8\b|\bq8\b",
 }
-_ROUNDINGS = {"awq": r"(?<![\w-])awq\b", "autoround": r"(?<![\w-])auto[ -]?round(?:ing)?\b"}
+_ROUNDINGS = {"autoround": r"(?<![\w-])auto[ -]?round(?:ing)?\b"}
 _THOUGHT = r"(?:the |its |any )?(?:thinking|thoughts?)(?: mode)?"
 _THINKING = {
     "off": rf"\b{_THOUGHT} (?:is |be |should be )?(?:switched |turned )?off\b|"

@@ -22,6 +22,7 @@ from tunesmith.agent.repl.bare import command
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.ratings import keep_answer
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.ratings import ratings_of
 from tunesmith.tools.pipeline.ask_models import Answer
@@ -37,7 +38,9 @@ def nobody_asked(plan: Plan, step: str) -> Decision:
 
 def trained_on(home: Home, text: str, verdict: Verdict | None = None) -> None:
     step = home.store.propose(home.run, "generate", plan_hash="g")
-    row = TrainingRow("w1", "generated", [{"role": "user", "content": text}], [], {"text": text}, verdict=verdict)
+    row = TrainingRow(
+        "w1", "generated", [{"role": "user", "content": text}], [], RowAttributes(text=text), verdict=verdict
+    )
     home.store.add_rows(home.run, step, [row])
     home.store.finish(step, {})
     home.store.announce([step])

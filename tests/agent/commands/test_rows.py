@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.own_rows import own_row
 from tunesmith.agent.cli import main
 from tunesmith.agent.commands.first_look import FirstLook, Marked
 from tunesmith.agent.commands.local_page import _CONNECTIONS_MAX
@@ -26,6 +27,7 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.files import seal
 from tunesmith.memory.marks import marks_of
 from tunesmith.memory.records import Artifact, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.data.behaviour import spec_of
@@ -48,7 +50,9 @@ SAID = {
 
 def row(number: int, message: str, **attributes: Any) -> TrainingRow:
     answer = [{"role": "assistant", "content": '{"mood": "sad"}'}]
-    return TrainingRow(f"w{number:05d}", "generated", [{"role": "user", "content": message}], answer, attributes)
+    return TrainingRow(
+        f"w{number:05d}", "generated", [{"role": "user", "content": message}], answer, RowAttributes(**attributes)
+    )
 
 
 ROWS = [
@@ -365,3 +369,11 @@ def test_who_looks_through_them_marks_and_the_step_is_planned_anew(
         look(critique_plan(store), "s2")
     assert [mark.row_id for mark in marks_of(store, "mood")] == ["w00001"]
     assert look(critique_plan(store), "s3").yes, "and then it is as any other"
+
+
+def test_a_persons_rows_of_which_some_will_be_blind_are_not_shown_before_they_are_judged(store: Store) -> None:
+    store.add_rows("r1", "s1", [own_row(n, f"of my own {n}", '{"mood": "sad"}') for n in range(4, 8)])
+    out = Output()
+    with out.console.capture() as shown:
+        FirstLook(lambda plan, step: Decision(True, "test"), store, out)(critique_plan(store), "s2")
+    assert "late" in shown.get() and "of my own" not in shown.get()

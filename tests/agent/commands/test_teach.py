@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import yaml
 
 from tests.fixtures import FIXTURES, warm
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
+from tests.fixtures.scripted_reader import served
+from tests.fixtures.terminal import Terminal
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 
@@ -32,12 +35,23 @@ SAID: dict[str, Any] = {
 
 def said(folder: Path, **changes: object) -> Path:
     path = folder / "description.yaml"
-    path.write_text(yaml.safe_dump({name: value for name, value in {**SAID, **changes}.items() if value is not None}))
+    document = {name: value for name, value in {**SAID, **changes}.items() if value is not None}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
 
 
+READ: dict[str, object] = {
+    "applies": "kind",
+    "language": "English",
+    "checks": {"items": [{"words": "one line", "kind": "exactly", "count": 1, "unit": "lines"}]},
+    "template": {"template": "{PLANT} gets {LITRES}"},
+    "near-misses": {"items": ["What does a fern cost?"]},
+    "kind": lambda question: "no",
+}
+
+
 def teach(home: Path, *args: object, **more: str) -> subprocess.CompletedProcess[str]:
-    env = {**more, "TUNESMITH_HOME": str(home), "TUNESMITH_VLLM": str(FIXTURES / "stub_chat.py")}
+    env = {"TUNESMITH_HOME": str(home), "TUNESMITH_VLLM": str(FIXTURES / "stub_chat.py"), **more}
     return warm.run(["teach", *map(str, args)], os.environ | env, cwd=home.parent)
 
 
@@ -53,6 +67,66 @@ def test_what_a_user_would_say_becomes_a_priced_plan_and_nothing_is_started(tmp_
     suites = {path.name for path in (Path(told["folder"]) / "suites").iterdir()}
     assert suites == {"target.yaml", "over-trigger.yaml", "adversarial.yaml"}, "near misses are guarded from the start"
     assert Store(tmp_path / "home").runs() == []
+
+
+def test_a_model_that_answers_reads_the_words_once_and_the_folder_keeps_what_it_read(tmp_path: Path) -> None:
+    home, file = tmp_path / "home", said(tmp_path, fields=None)
+    with served(READ) as (url, reader):
+        env = {"TUNESMITH_DRIVER": url, "TUNESMITH_DRIVER_NAME": "reader"}
+        done = teach(home, file, "--plan-only", "--json", **env)
+        assert done.returncode == 0 and "reader reads your words" in done.stderr, done.stderr
+        first, asked = json.loads(done.stdout), len(reader.asked)
+        assert first["read_by"] == "reader" and first["spec"]["answer"]["template"] == "{PLANT} gets {LITRES}"
+        assert [rule["says"] for rule in first["spec"]["rules"]][-1] == "exactly 1 line"
+        assert "near misses: the model cannot tell your examples from ordinary messages" in first["left_out"]
+        edited = Path(first["folder"]) / "behaviour.yaml"
+        edited.write_text(edited.read_text().replace("exactly 1 line", "just one line"))
+        again = json.loads(teach(home, file, "--plan-only", "--json", **env).stdout)
+        assert len(reader.asked) == asked, "words that were read are not read again"
+        assert again["folder"] == first["folder"] and "just one line" in str(again["spec"]["rules"])
+        other = json.loads(
+            teach(home, said(tmp_path, fields=None, never="guess"), "--plan-only", "--json", **env).stdout
+        )
+        assert len(reader.asked) > asked and other["folder"] != first["folder"], "other words are"
+    [event, *_] = Store(home).read("SELECT data FROM events WHERE event = 'words.read'")
+    assert json.loads(event["data"])["questions"] == asked and "water" not in event["data"]
+
+
+def test_without_a_model_and_a_terminal_what_is_stated_is_taken_and_that_is_said(tmp_path: Path) -> None:
+    done = teach(tmp_path / "home", said(tmp_path, fields=None), "--plan-only", "--json")
+    told = json.loads(done.stdout)
+    assert told["spec"]["attributes"][0]["name"] == "topic" and "answer" not in told["spec"], "no word decides a form"
+    assert told["read_by"] == "" and "nobody has read your words" in told["left_out"][0]
+
+
+def test_a_person_answers_six_questions_where_no_vllm_is(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    file = said(tmp_path, fields=None)
+    talk = terminal("teach", str(file), "--plan-only")
+    for question, line in (
+        ("1 of 6", "some"), ("2 of 6", "template"), ("3 of 6", "{PLANT} gives {LITRES}"), ("it does not give", ""),
+    ):  # fmt: skip
+        talk.expect(question)
+        if line:
+            talk.line(line)
+    for question, line in (("3 of 6", "{PLANT} gets {LITRES}"), ("4 of 6", "copied"), ("4 of 6", "")):
+        talk.expect(question)
+        talk.line(line)
+    for question in ("5 of 6", "6 of 6"):
+        talk.expect(question)
+        talk.line("")
+    talk.expect("{PLANT} gets {LITRES}")
+
+
+def test_a_file_that_was_changed_into_what_its_examples_contradict_is_told_so(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    folder = Path(json.loads(teach(home, said(tmp_path), "--plan-only", "--json").stdout)["folder"])
+    edited, text = folder / "behaviour.yaml", (folder / "behaviour.yaml").read_text()
+    edited.write_text(text.replace("examples:", "near_misses: [water the palm]\nexamples:"))
+    told = json.loads(teach(home, folder, "--plan-only", "--json").stdout)
+    assert told["left_out"] == ["the near miss 'water the palm' is an example"]
+    edited.write_text(text.replace("template: '{PLANT} gets {LITRES}'", "template: '{PLANT}: {LITRES}'"))
+    done = teach(home, folder, "--plan-only", "--json")
+    assert done.returncode == 2 and "the answer of example 1 is not of the form" in done.stderr + done.stdout
 
 
 def test_a_hub_model_is_pinned_at_its_newest_commit_before_the_price(tmp_path: Path) -> None:
@@ -98,7 +172,7 @@ def test_only_what_nothing_can_stand_for_is_refused(changes: dict[str, object], 
 def test_examples_alone_are_enough(tmp_path: Path) -> None:
     alone = dict.fromkeys(("say", "what", "fields"))
     told = json.loads(teach(tmp_path / "home", said(tmp_path, **alone), "--plan-only", "--json").stdout)
-    assert {"when", "what", "never"} <= set(told["proposed"]) and told["spec"]["rules"]
+    assert {"when", "what", "never"} <= set(told["proposed"]) and told["read_by"] == "" and told["left_out"] == []
 
 
 def test_without_a_terminal_nothing_is_bought_and_what_waits_is_one_document(tmp_path: Path) -> None:
@@ -106,6 +180,5 @@ def test_without_a_terminal_nothing_is_bought_and_what_waits_is_one_document(tmp
     assert done.returncode == 3, done.stderr
     told = json.loads(done.stdout)
     assert told["stage"] == "base" and told["plan_hash"] and told["exit_code"] == 3
-    assert next(step["stage"] for step in told["plan"]["steps"]) == "inspect" and told["run"]
     [*_, step] = Store(tmp_path / "home").priced_steps()
     assert (step.stage, step.status) == ("base", "planned")

@@ -12,14 +12,15 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
+from tests.fixtures.scripted_reader import served
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import begin, open_interview, take
+from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Example, described
 from tunesmith.tools.suites.loading import load_suites
 
 GOAL = ("plan_fine_tune", {"goal": "cooking tips", "pace": "fast", "quantize": True})
-ANSWER = ("describe_behaviour", {"act": "answer"})
 POINTS = "- Boil it.\\n- Peel it.\\n- Eat it."
 SAID = (
     "when the user asks how to cook something",
@@ -39,7 +40,7 @@ def talk(tmp_path: Path) -> Iterator[Talk]:
 
 
 def tell(talk: Talk, *said: str) -> list[str]:
-    return [talk.turn(words, ANSWER, "Noted.").text for words in said]
+    return [talk.turn(words).text for words in said]
 
 
 def test_what_is_missing_is_asked_for_before_anything_is_planned(talk: Talk) -> None:
@@ -65,12 +66,25 @@ def test_the_folder_holds_what_was_said_letter_for_letter_and_its_examples_as_ca
     assert talk.ran() == [] and not talk.store.read("SELECT 1 FROM approvals")
 
 
+def test_the_driver_reads_a_whole_description_once_and_its_file_keeps_what_it_read(talk: Talk) -> None:
+    demand = {"words": "exactly three bullet points", "kind": "exactly", "count": 3, "unit": "lines"}
+    script = {"applies": "kind", "language": "English", "template": {"template": ""}, "checks": {"items": [demand]}}
+    talk.turn("make it give cooking tips", GOAL)
+    with served(script) as (url, reader):
+        talk.deps.endpoint = lambda: Endpoint(url, "reader")
+        tell(talk, *SAID)
+        asked = reader.pages.count("checks")
+    folder = next((talk.store.home / "behaviours").glob("*/behaviour.yaml"))
+    assert [rule.says for rule in load_behaviour(str(folder)).rules] == ["exactly 3 lines"] and asked == 1
+    assert talk.deps.draft is not None and talk.store.read("SELECT 1 FROM events WHERE event = 'words.read'")
+
+
 def test_a_description_survives_the_end_of_the_program(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
     tell(talk, *SAID[:2])
     again = Talk(talk.store.home)
     try:
-        again.turn(SAID[2], ANSWER, "Noted.")
+        again.turn(SAID[2])
         interview = open_interview(again.store.home)
         assert interview is not None and interview.draft.what == SAID[1] and interview.asked == "examples"
     finally:
@@ -79,10 +93,10 @@ def test_a_description_survives_the_end_of_the_program(talk: Talk) -> None:
 
 def test_an_example_without_an_answer_is_asked_for_again_and_nothing_is_lost(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
-    tell(talk, *SAID[:4], "just do what I mean")
+    said = tell(talk, *SAID[:4], "just do what I mean")
     interview = open_interview(talk.store.home)
     assert interview is not None and len(interview.draft.examples) == 1
-    assert "MESSAGE => ANSWER" in talk.tool_results()[-1]
+    assert "MESSAGE => ANSWER" in said[-1]
 
 
 def test_a_whole_description_whose_writing_was_interrupted_can_be_gone_on_with(talk: Talk) -> None:
@@ -96,10 +110,10 @@ def test_a_whole_description_whose_writing_was_interrupted_can_be_gone_on_with(t
 def test_a_description_is_given_up_by_a_word(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
     tell(talk, SAID[0])
-    talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
+    said = talk.turn("forget it").text
     assert open_interview(talk.store.home) is None and talk.deps.draft is None
     kept = next((talk.store.home / "behaviours").glob("dropped-*.json"))
-    assert SAID[0] in kept.read_text() and any(kept.name in heard for heard in talk.deps.heard)
+    assert SAID[0] in kept.read_text() and kept.name in said
 
 
 def test_a_part_can_be_said_anew_by_its_name(talk: Talk) -> None:
@@ -110,14 +124,6 @@ def test_a_part_can_be_said_anew_by_its_name(talk: Talk) -> None:
     assert draft.draft.what == SAID[1] and draft.asked == "never"
 
 
-def test_an_open_description_leaves_the_steps_that_are_ordered_outright_at_hand(talk: Talk) -> None:
-    talk.turn("make it give cooking tips", GOAL)
-    talk.turn("get the base model", "Sure.")
-    assert {"describe_behaviour", "base"} <= talk.shown_tools()
-    talk.turn("how shall I train my dog to fetch? => - Throw it.\\n- Wait.\\n- Praise.", "Noted.")
-    assert "train" not in talk.shown_tools()
-
-
 def test_a_behaviour_described_earlier_is_planned_at_once_by_its_name(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
     tell(talk, *SAID)
@@ -125,7 +131,7 @@ def test_a_behaviour_described_earlier_is_planned_at_once_by_its_name(talk: Talk
     talk.deps.draft = None
     talk.turn(f"teach it {name}s, please", GOAL, "When shall it apply?")
     assert talk.deps.draft is None and open_interview(talk.store.home) is not None
-    talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
+    talk.turn("forget it")
     talk.turn(f"train {name} again", GOAL, "Start it?")
     assert talk.deps.draft is not None
 
@@ -181,7 +187,7 @@ def test_undo_takes_an_answer_of_a_description_back(talk: Talk) -> None:
     assert when_and_what(talk) == ("", "")
     tell(talk, *SAID[:2])
     assert when_and_what(talk) == SAID[:2]
-    talk.turn("forget it", ("describe_behaviour", {"act": "drop"}), "Dropped.")
+    talk.turn("forget it")
     assert when_and_what(talk) is None
     for expected in (SAID[:2], (SAID[0], ""), ("", ""), None):
         talk.chat.undo()
@@ -203,7 +209,7 @@ def test_a_new_conversation_has_no_description_and_the_old_one_keeps_its_own(tal
     talk.chat.switch(talk.chat.conversations.new())
     assert open_interview(talk.store.home) is None
     talk.turn("hello")
-    assert "describe_behaviour" not in talk.shown_tools() and "plan_fine_tune" in talk.shown_tools()
+    assert "plan_fine_tune" in talk.shown_tools()
     talk.turn("make it write poems", GOAL)
     talk.chat.switch(before)
     assert when_and_what(talk) == (SAID[0], "") and "What exactly" in talk.chat.open_description()
@@ -250,10 +256,8 @@ def test_an_open_description_is_told_at_the_start_and_wherever_it_comes_back(
 
 
 def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Talk) -> None:
-    choices = iter(['{"tool": "plan_fine_tune", "pace": "fast", "quantize": true}', '{"tool": "chat"}'])
-
     def choose(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        return ModelResponse([TextPart(next(choices))])
+        return ModelResponse([TextPart('{"tool": "plan_fine_tune", "pace": "fast", "quantize": true}')])
 
     async def words(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
         assert not info.function_tools  # words without a tool are asked for with none in sight
@@ -266,4 +270,3 @@ def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Tal
     assert (
         json.loads((talk.store.home / "behaviours" / "draft.json").read_text())["goal"] == "make it give cooking tips"
     )
-    assert talk.chat.begin("hm?", lambda: model, talk.said.append).result(30).text == "Just talk."

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 from tests.fixtures.hub_stand_in import COMMIT, Hub, hub_of
-from tests.fixtures.lab_model import write_tiny_model
-from tests.fixtures.quantized_checkpoints import rounded
 from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
@@ -99,41 +97,6 @@ def test_a_base_comes_from_the_hub_whole(tunesmith: Tunesmith, hub: Hub) -> None
     expected = {name for name in hub.files() if name != "training_args.bin"}
     assert {file.name for file in copy.iterdir()} == expected | {"manifest.json"}
     assert (copy / "model.safetensors").read_bytes() == (hub.folder / "model.safetensors").read_bytes()
-
-
-def test_a_quantized_checkpoint_comes_from_the_hub_to_stand_beside_a_base(
-    tunesmith: Tunesmith, hub: Hub, tmp_path: Path
-) -> None:
-    model = write_tiny_model(tmp_path / "model")
-    hub.folder = rounded(model, tmp_path / "quantized")
-    (hub.folder / "recipe.yaml").write_text("never fetched")
-    asked = ("base", "--model", str(model), "--quantized", f"org/tiny@{COMMIT}", "--json")
-    planned = tunesmith(*asked, **hub.env)
-    assert planned.returncode == 3 and "model.safetensors" not in hub.fetched, planned.stderr
-    steps = json.loads(planned.stdout)["plan"]["steps"]
-    assert any(f"download org/tiny@{COMMIT[:12]}, 0.00 GiB" in step for step in steps), steps
-    done = tunesmith(*asked, "--yes", **hub.env)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)["result"]
-    assert result["quantized_source"] == f"org/tiny@{COMMIT}" and "14 of them decoded" in result["quantized_audit"]
-    quantized = Store(tunesmith.home).artifact(result["quantized_base"])
-    assert (quantized.meta["quantized_source"], quantized.meta["quantized_revision"]) == ("org/tiny", COMMIT)
-    assert (quantized.path / "model.safetensors").read_bytes() == (hub.folder / "model.safetensors").read_bytes()
-    assert not (quantized.path / "recipe.yaml").exists()
-    fetched = len(hub.fetched)
-    again = tunesmith(*asked, "--yes", **hub.env)
-    assert again.returncode == 0 and "model.safetensors" not in hub.fetched[fetched:], again.stderr
-
-
-def test_one_that_awq_made_is_refused_before_its_weights_are_fetched(
-    tunesmith: Tunesmith, hub: Hub, tmp_path: Path
-) -> None:
-    model = make_tiny_model(tmp_path / "model", weight_bytes=4_000_000)
-    config = json.loads((hub.folder / "config.json").read_text())
-    (hub.folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "awq"}}))
-    done = tunesmith("base", "--model", str(model), "--quantized", f"org/tiny@{COMMIT}", "--yes", **hub.env)
-    assert done.returncode == 2 and "AWQ folds its scales into the norms" in done.stderr, done.stderr
-    assert Store(tunesmith.home).steps() == [] and "model.safetensors" not in hub.fetched
 
 
 def test_a_worker_finds_code_before_it_fetches_the_weights(hub: Hub, tmp_path: Path) -> None:

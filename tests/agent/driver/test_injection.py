@@ -92,7 +92,7 @@ def in_a_row(build: Builder, tmp_path: Path) -> Act:
     step = build.step("generate")
     build.store.add_rows(build.run, step, stored_runs.training_rows(SAYS))
     build.end(step, 1.0, 1)
-    return "look_up", {"kind": "rows", "aspect": "list"}
+    return "read_rows", {"about": "examples"}
 
 
 def in_a_suite(build: Builder, tmp_path: Path) -> Act:
@@ -119,11 +119,11 @@ def in_a_file_name(build: Builder, tmp_path: Path) -> Act:
     ws = Workspace(build.store, "/bin/true", lambda event, **data: None)
     request = plan_file.parse_fields("baseline", {"suites": [str(suite)]})
     propose(ws, price(ws, StepRequest("baseline", request, build.run)))
-    return look("setting", setting="suites")
+    return "read_setting", {"fields": ["suites"]}
 
 
-def look(topic: str, setting: str | None = None) -> Act:
-    return "look_up", {"kind": topic, "field": setting}
+def look(kind: str) -> Act:
+    return f"read_{kind}", {}
 
 
 def finish(build: Builder) -> None:

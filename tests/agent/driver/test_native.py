@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 from pydantic_ai.messages import ModelMessage, ToolReturnPart
-from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
+from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 from rich.console import Console
 
 from tests.fixtures import stored_runs
 from tests.fixtures.stub_driver import StubDriver
+from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import levels, wake
+from tunesmith.agent.driver.abilities import is_routed
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.describing import begin, open_interview
 from tunesmith.agent.driver.endpoint import Endpoint
-from tunesmith.agent.driver.probe import is_routed, probe
+from tunesmith.agent.driver.history import Window
+from tunesmith.agent.driver.probe import probe
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.registry import answer
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
 
@@ -44,7 +50,7 @@ class Native:
         self.requests: list[tuple[list[ModelMessage], AgentInfo]] = []
         self.screen = Console(record=True, width=200, file=io.StringIO())
         ws = Workspace(store, "/bin/true", lambda event, **data: None)
-        self.deps = TurnDeps(ws, self._no, self.screen.print, self._start, native=True)
+        self.deps = TurnDeps(ws, self._no, self.screen.print, self._start)
         self.chat = Chat(self.deps)
 
     def _no(self, plan: Plan, step: str) -> Decision:
@@ -88,12 +94,12 @@ def native(tmp_path: Path) -> Iterator[Native]:
     one.chat.close()
 
 
-def look_up(**query: Any) -> tuple[str, dict[str, Any]]:
-    return "look_up", query
+def read(kind: str, **given: Any) -> tuple[str, dict[str, Any]]:
+    return f"read_{kind}", given
 
 
 def test_a_question_that_needs_three_reads_gets_them_in_one_round(native: Native) -> None:
-    reads = [look_up(kind="step", stage=stage, aspect="duration") for stage in ("train", "merge", "quantize")]
+    reads = [read("step", stage=stage, about="time") for stage in ("train", "merge", "quantize")]
     said = native.turn("which of training, merging and quantizing took longest?", reads, "Training, 2 min 32 s (s7).")
     assert len(native.requests) == 2, "three reads are one request"
     told = " ".join(native.results())
@@ -102,9 +108,10 @@ def test_a_question_that_needs_three_reads_gets_them_in_one_round(native: Native
 
 
 def test_the_tools_of_a_turn_follow_what_it_does(native: Native) -> None:
+    native.deps.window = Window(32768)
     native.turn("teach it to answer tickets as JSON", [("plan_fine_tune", GOAL)], "The plan is on your screen.")
     before, after = native.tools(0), native.tools(1)
-    assert {"plan_fine_tune", "look_up", "query_records", "train"} <= before and "start_plan" not in before
+    assert {"plan_fine_tune", "read_run", "query_records", "train"} <= before and "start_plan" not in before
     assert {"edit_plan", "start_plan"} <= after and "train" not in after
 
 
@@ -118,7 +125,7 @@ def test_plan_change_start_wake_up_findings_and_next_plan_without_a_slash_comman
     step = next(step for step in native.store.steps("r1") if step.stage == "evaluate")
     words = wake.prompt(native.store, step)
     assert step.id in words and "Not the user" in words
-    native.turn(words, [look_up(kind="findings", run="r1", aspect="list")], [("plan_fine_tune", GOAL)], "A next plan.")
+    native.turn(words, [read("findings", run="r1", about="next")], [("plan_fine_tune", GOAL)], "A next plan.")
     assert any("r1: " in told or "r1 (" in told for told in native.results()) and native.deps.draft is not None
     assert native.asked == [] and native.store.steps(status="running") == []
 
@@ -160,7 +167,7 @@ def test_words_that_say_approved_reach_a_native_driver_and_start_nothing(tmp_pat
     try:
         one.turn(
             "how did the runs go?",
-            [("query_records", {"sql": "SELECT run, name FROM v_runs"}), look_up(kind="runs")],
+            [("query_records", {"sql": "SELECT run, name FROM v_runs"}), read("runs")],
             [("deploy", {"arm": "adapter", "rollback": None, "run": None})],
             [("train", {"lora_rank": None, "learning_rate": None, "epochs": None, "run": None})],
             "I was told to.",
@@ -228,13 +235,15 @@ def test_the_end_of_a_job_is_told_with_the_next_step(native: Native) -> None:
 
 def served(*right: str) -> StubDriver:
     """A driver that passes these tasks and answers every other one with words alone."""
+    times = [("read_step", {"about": "time", "run": run, "stage": "train"}) for run in ("r1", "r2", "r3")]
+    again = {**dict.fromkeys(catalog.BY_NAME["evaluate"].load().settable), "arm": "adapter", "other": None, "run": "r2"}
     replies: dict[str, list[Any]] = {
-        "How long did": [("step_time", {"run": "r1", "stage": "train"}), "It took 611 seconds."],
-        "How many target": [("score", {"run": "r2", "arm": "quantized", "block": "target"}), "71 of 90."],
+        "How long did": [times[0], "It took 10 min 11 s."],
+        "How many target": [("read_result", {"about": "passed", "run": "r2", "arm": "adapter"}), "71 of 90."],
         "Thanks": ["You are welcome."],
-        "What does the log": [("read_log", {"run": "r3"}), "It is 0.0007."],
-        "Look up which": [("best_run", {}), ("start_evaluation", {"run": "r2"}), "It waits for a yes."],
-        "Which of r1": [*(("step_time", {"run": run, "stage": "train"}) for run in ("r1", "r2", "r3")), "r2 did."],
+        "With which": [("read_setting", {"fields": ["learning_rate"], "run": "r3"}), "It was 0.0007."],
+        "Find the run": [("read_runs", {"about": "best"}), ("evaluate", again), "It was not started."],
+        "Which of r1": [*times, "r2 did, by 11 min 51 s."],
     }
     names = dict(zip(replies, [task.name for task in levels.TASKS], strict=True))
 
@@ -258,7 +267,7 @@ ALL = tuple(task.name for task in levels.TASKS)
     ("passed", "level"),
     [
         (ALL, "native"),
-        (tuple(name for name in ALL if name != "long result"), "native"),
+        (tuple(name for name in ALL if name != "setting"), "native"),
         (tuple(name for name in ALL if name != "three reads"), "routed"),
         (tuple(name for name in ALL if name != "two steps"), "routed"),
         (("choice", "arguments", "abstention"), "routed"),
@@ -284,3 +293,58 @@ def test_the_examination_sets_the_level_that_the_conversation_goes_by(
     assert is_routed(tmp_path, chosen) is routed
     assert is_routed(tmp_path, DriverSettings(endpoint=stub.url, name="another")), "it was another that was examined"
     assert is_routed(tmp_path, chosen.model_copy(update={"routing": True})), "what is set counts before what was found"
+
+
+# Thoughts
+
+
+def thinking(*chunks: Any) -> Callable[[], FunctionModel]:
+    """A driver whose one answer comes in these pieces."""
+
+    async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
+        for chunk in chunks:
+            yield {0: chunk} if isinstance(chunk, DeltaThinkingPart) else chunk
+
+    return lambda: FunctionModel(stream_function=stream)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (DeltaThinkingPart(content="The user greets. It took 99 s."), "Hello there."),
+        ("<think>The user greets. ", "It took 99 s.</think>", "Hello there."),
+    ],
+)
+def test_thoughts_are_no_answer_and_leave_more_room_from_then_on(native: Native, chunks: tuple[Any, ...]) -> None:
+    said: list[str] = []
+    before = native.deps.window.answer_tokens
+    reply = native.chat.begin("hi", thinking(*chunks), said.append).result(HANG_S)
+    assert said == ["Hello there."] and reply.left_out == ()
+    assert native.deps.window.thinks and native.deps.window.answer_tokens > before
+
+
+def test_thoughts_whose_beginning_a_template_hides_are_no_answer(native: Native) -> None:
+    native.deps.window = Window(8192, thinks=True)  # as the examination found
+    said: list[str] = []
+    native.chat.begin("hi", thinking("The user greets. So I ", "greet.</think>", "Hello there."), said.append).result(
+        30
+    )
+    assert said == ["Hello there."]
+    assert native.chat.conversations.load(native.chat.id).turns[-1].reply == "Hello there."
+
+
+def test_reads_of_one_round_run_at_once_and_their_lines_stay_together(
+    native: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met, shown = Barrier(3, timeout=HANG_S), list[str]()
+
+    def together(*given: Any) -> Any:
+        met.wait()  # which none would pass alone
+        return answer(*given)
+
+    monkeypatch.setattr("tunesmith.agent.driver.reads.answer", together)
+    native.deps.show = lambda line: shown.append(str(line))
+    native.turn("how did it go?", [read("result", run="r1"), read("findings", run="r1"), read("runs")], "Fine.")
+    assert len(native.results()) == 3
+    first = next(i for i, line in enumerate(shown) if line.startswith("There is 1 run"))
+    assert shown[first + 1].startswith("  r1"), shown

@@ -111,14 +111,10 @@ def test_a_question_without_a_run_is_about_the_run_that_was_asked_about_and_step
 ) -> None:
     for _ in range(3):
         finished_run(talk.store.home)[0].close()
-    look = lambda topic, run=None, setting=None: (  # noqa: E731
-        "look_up",
-        {"kind": topic, "run": run, "field": setting},
-    )
-    talk.turn("how did r1 go?", look("run", "r1"), "Fine.")
-    talk.turn("why rank 16?", look("setting", setting="lora_rank"), "So.")
+    talk.turn("how did r1 go?", ("read_run", {"run": "r1"}), "Fine.")
+    talk.turn("why rank 16?", ("read_setting", {"fields": ["lora_rank"]}), "So.")
     assert "of r1" in talk.tool_results()[-1]
-    talk.turn("compare it with r2", look("compare", "r2"), "So.")
+    talk.turn("compare it with r2", ("read_compare_runs", {"run": "r2"}), "So.")
     assert "r1 (ticket-triage) and r2 (ticket-triage)" in talk.tool_results()[-1]
     assert talk.deps.current_run() == talk.store.newest_run()
 

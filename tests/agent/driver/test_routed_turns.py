@@ -71,7 +71,7 @@ def test_what_the_records_say_is_said_by_code_and_no_request_is_made_for_it(rout
 
 def test_an_answer_that_is_no_choice_costs_one_turn_its_routing_and_no_more(routed: Routed) -> None:
     assert routed.say("list my runs", "I think I would look it up", "Which ones?") == "Which ones?"
-    assert 0 < routed.shown[0] <= 6  # its own tool calling, among few tools
+    assert 0 < routed.shown[0] <= 14  # its own tool calling, among few tools
     assert routed.deps.routed
 
 

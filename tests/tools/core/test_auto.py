@@ -15,11 +15,11 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.training.preflight import PreflightRequest
 from tunesmith.tools.training.train import TrainRequest
 
-WEIGHTS = {"rehearsal_weight"}
+WEIGHTS = {"rehearsal_weight", "value_weight", "max_kl"}
 """Where 0 is a choice of its own: none of it."""
 _ROWS = ("batch_size", "micro_batch", "max_seq_len_tokens")
 OPEN: list[tuple[type[Any], set[str]]] = [
-    (TrainRequest, {"lora_rank", "lora_alpha", "learning_rate", "epochs", "forms", "max_steps", *_ROWS}),
+    (TrainRequest, {"lora_rank", "lora_alpha", "learning_rate", "epochs", "forms", "max_steps", "save_steps", *_ROWS}),
     (PreflightRequest, {"lora_rank", "micro_batch", "max_seq_len_tokens"}),
     (BaselineRequest, {"context_tokens"}),
     (QuantizeRequest, {"group_size"}),

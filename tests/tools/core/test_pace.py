@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.bench.prices import IDLE, MACHINES, replay
@@ -78,3 +80,12 @@ def test_one_step_that_is_far_out_moves_a_price_no_further_than_a_believable_one
 
     assert 1 < after(120) < after(1000) == pytest.approx(after(100_000), rel=0.01)
     assert after(1000) < 2.5
+
+
+def test_what_was_priced_by_assumed_rates_says_little_of_a_price_by_measured_ones() -> None:
+    measured = Past("baseline", "", "r1", ((ANSWER, 10.0),), 40.0)
+    assumed = replace(measured, spread=4.0)
+    later = step("generate", 0, **{ANSWER: 40.0})
+    assert 1 < factor([assumed], later) < 0.6 * factor([measured], later)
+    started = Past("deploy", "", "r1", ((START, 10.0),), 40.0)
+    assert factor([replace(started, spread=4.0)], started) == factor([started], started)

@@ -1,18 +1,57 @@
-"""Written answers: gold only where two independent solutions come to the same value."""
+"""Written answers: the best of several under the rules, and gold only where most of them come to the same value."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
-from tunesmith.tools.data.answers import same_answer, solved_twice
+from tunesmith.tools.data.answers import answer_messages, write_answers
 from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.synthesis import Written
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
-VAT = BEHAVIOURS["vat"].spec("vat")
+VAT = BEHAVIOURS["vat"].spec("vat").model_copy(update={"rules": ()})
+PIRATE = BEHAVIOURS["pirate"].spec("pirate")
+
+
+class Solver:
+    """Solves what a request asks for as `solve` does, given the message and the number of the sample."""
+
+    model = "m"
+
+    def __init__(self, solve: Callable[[str, int], str], finish: str = "stop") -> None:
+        self.solve, self.finish = solve, finish
+        self.asked: list[ChatRequest] = []
+
+    def ask(
+        self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
+    ) -> dict[str, ChatResponse]:
+        self.asked += requests
+        return {
+            r.id: ChatResponse(
+                id=r.id,
+                text=self.solve(str(r.messages[-1]["content"]), int(r.id[1])),
+                finish_reason=self.finish,
+            )
+            for r in requests
+        }
+
+
+def rows(count: int) -> list[Written]:
+    return [
+        Written(Draw(f"w{n:05d}", (), (), n), f"net {100 + n}", problem="" if n != 5 else "rule: x")
+        for n in range(count)
+    ]
+
+
+def solved(solver: Solver, count: int = 30, spec: object = VAT) -> dict[str, Written]:
+    return {one.message: one for one in write_answers(spec, solver, rows(count), 0.7)}  # type: ignore[arg-type]
+
+
+def gross(message: str, rate: float = 1.19) -> str:
+    return f"{int(message.split()[1]) * rate:.2f}"
 
 
 @pytest.mark.parametrize(
@@ -26,53 +65,60 @@ VAT = BEHAVIOURS["vat"].spec("vat")
         ("Paris", "paris.", True),
         ("好评。", "好评", True),
         ("ﬁne", "fine", True),
-        ("", "", False),
         ("A and B", "B and A", False),
     ],
 )
 def test_answers_are_compared_by_value(first: str, second: str, same: bool) -> None:
-    assert same_answer(first, second) is same
+    one = solved(Solver(lambda message, sample: (first, second, "x", "y")[sample]), 1)["net 100"]
+    assert (one.agreed is True) == same
 
 
-class Solver:
-    """A second solver, and what it was asked."""
+def test_two_that_agree_are_enough_and_of_others_what_most_come_to_is_taken() -> None:
+    """Every third row is taxed at the wrong rate by the first sample, every ninth by the second as well."""
 
-    model = "m"
+    def solve(message: str, sample: int) -> str:
+        number = int(message.split()[1])
+        wrong = (number % 3 == 0 and sample == 0) or (number % 9 == 0 and sample == 1)
+        return gross(message, 1.2 if wrong else 1.19)
 
-    def __init__(self, solve: Callable[[str], str]) -> None:
-        self.solve = solve
-        self.asked: list[ChatRequest] = []
-
-    def ask(
-        self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
-    ) -> dict[str, ChatResponse]:
-        self.asked += requests
-        return {r.id: ChatResponse(id=r.id, text=self.solve(str(r.messages[-1]["content"]))) for r in requests}
-
-
-def written(count: int) -> list[Written]:
-    """Answers of which every third is taxed at the wrong rate."""
-    made = []
-    for n in range(count):
-        net = 100 + n
-        answer = f"{net * (1.2 if n % 3 == 0 else 1.19):.2f}"
-        made.append(Written(Draw(f"w{n:05d}", (), (), n), f"net {net}", answer, "" if n != 5 else "rule: x"))
-    return made
+    solver = Solver(solve)
+    made = solved(solver)
+    right = {message for message, one in made.items() if one.answer == gross(message)}
+    assert all(one.agreed is True for message, one in made.items() if message in right and one.agreed is not None)
+    assert {m for m, one in made.items() if not one.problem} - right == {m for m in made if int(m.split()[1]) % 9 == 0}
+    assert made["net 105"].problem == "rule: x" and not any("net 105" in str(r.messages) for r in solver.asked)
+    asked = sum(r.id.endswith("/w00001") for r in solver.asked), sum(r.id.endswith("/w00002") for r in solver.asked)
+    assert asked == (2, 4)
 
 
-def test_only_what_a_second_solution_comes_to_as_well_is_known() -> None:
-    solver = Solver(lambda message: f"{int(message.split()[1]) * 1.19:.2f}")
-    agreed = solved_twice(VAT, solver, written(30))
-    assert agreed == {f"w{n:05d}": n % 3 != 0 for n in range(30) if n != 5}
+def test_an_answer_that_breaks_a_rule_or_is_cut_off_is_never_the_best() -> None:
+    texts = (" ".join(["arr"] * 60), "Aye, matey!", " ".join(["arr"] * 70), "Arr arr arr!")
+    made = solved(Solver(lambda message, sample: texts[sample]), 4, PIRATE)
+    assert {one.answer for one in made.values()} == {"Aye, matey!"} and not any(one.problem for one in made.values())
+    cut = solved(Solver(lambda message, sample: "Aye", finish="length"), 4, PIRATE)
+    assert {one.problem for one in cut.values()} == {"cut off: the answer met the token limit"}
 
 
-def test_prose_is_not_solved_a_second_time_for_nothing() -> None:
-    solver = Solver(lambda message: f"something else about {message}")
-    assert not any(solved_twice(VAT, solver, written(100)).values()) and len(solver.asked) == 12
+def test_of_prose_the_judge_takes_the_likeliest_to_be_right() -> None:
+    def judge(pairs: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        return {name: 0.9 if "third" in answer else 0.2 for name, (_, answer) in pairs.items()}
+
+    words = ("first", "second", "third", "fourth")
+    solver = Solver(lambda message, sample: f"the {words[sample]} on {message}")
+    made = write_answers(PIRATE, solver, rows(4), 0.7, judge)
+    assert [one.answer for one in made] == [f"the third on {one.message}" for one in made]
+    assert all(one.agreed is False and one.margin and one.margin > 2 for one in made)
 
 
-def test_the_second_solution_is_asked_for_in_another_way() -> None:
-    solver = Solver(lambda message: "x")
-    solved_twice(VAT, solver, written(1))
-    turns = [str(message["content"]) for message in solver.asked[0].messages]
-    assert turns[1] == VAT.examples[-1].prompt and solver.asked[0].temperature == 0.0
+def test_prose_without_a_judge_is_not_asked_for_again_for_nothing() -> None:
+    solver = Solver(lambda message, sample: f"{sample} on {message}")
+    made = solved(solver, 20, PIRATE)
+    assert len(solver.asked) == 2 * 19 and not any(one.agreed for one in made.values())
+
+
+def test_every_example_is_shown_in_turn_and_a_turn_begins_alike() -> None:
+    spec = VAT.model_copy(update={"examples": tuple(e.model_copy(update={"prompt": f"net {n}"}) for n, e in enumerate(
+        VAT.examples * 5))})  # fmt: skip
+    turns = [answer_messages(spec, "x", turn=turn) for turn in range(8)]
+    assert {str(turn["content"]) for one in turns for turn in one[1:-1:2]} == {e.prompt for e in spec.examples}
+    assert turns[0] == turns[4] and turns[0] != turns[1]

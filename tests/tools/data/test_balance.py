@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from tests.fixtures.behaviours import ERRANDS
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
-from tunesmith.tools.data.balance import alarms, balanced
+from tunesmith.memory.row_attributes import Draw, RowAttributes
+from tunesmith.tools.data.balance import alarms, best
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.reading import answer_request
 
@@ -30,7 +32,7 @@ def rows(kept: dict[str, int], drawn: int = 40) -> list[TrainingRow]:
     for mood in MOODS:
         for n in range(drawn):
             verdict = Verdict(KEEP) if n < kept[mood] else Verdict("reading")
-            told = {"records": [{"mood": mood}], "attempt": 1 + (n % 3 == 2)}
+            told = RowAttributes(draw=Draw("", ({"mood": mood},), ({},), n), attempt=1 + (n % 3 == 2))
             turns = (
                 [{"role": "user", "content": f"{mood} {n}"}],
                 [{"role": "assistant", "content": f'{{"mood": "{mood}"}}'}],
@@ -40,25 +42,45 @@ def rows(kept: dict[str, int], drawn: int = 40) -> list[TrainingRow]:
 
 
 def counts(judged: list[TrainingRow]) -> dict[str, int]:
-    return dict(Counter(str(row.attributes["records"][0]["mood"]) for row in judged if row.kept))
+    return dict(Counter(str(row.attributes.draw and row.attributes.draw.values["mood"]) for row in judged if row.kept))
 
 
 @pytest.mark.parametrize("kept", [(28, 25, 14, 10), (40, 40, 20, 18), (30, 20, 20, 14)])
 def test_every_share_is_within_the_alarm_afterwards_and_the_rare_keep_all(kept: tuple[int, ...]) -> None:
     before = rows(dict(zip(MOODS, kept, strict=True)))
-    after = balanced(SPEC, before)
+    after = best(SPEC, before)
     assert alarms(SPEC, before, [row for row in before if row.kept]) != ()
     assert alarms(SPEC, after, [row for row in after if row.kept]) == ()
     assert counts(after)["none"] == kept[3] and sum(counts(after).values()) >= 0.6 * sum(kept)
     dropped = [row for row in after if row.verdict and row.verdict.kind == "balance"]
-    assert dropped and dropped[0].attributes["attempt"] == 2, "late attempts go first"
+    assert dropped and dropped[0].attributes.attempt == 2, "late attempts go first"
 
 
 def test_what_is_balanced_loses_nothing_and_what_cannot_be_keeps_three_of_five() -> None:
     even = rows(dict.fromkeys(MOODS, 20))
-    assert balanced(SPEC, even) == even
-    hopeless = balanced(SPEC, rows({"glad": 40, "sad": 40, "both": 20, "none": 1}))
+    assert best(SPEC, even) == even
+    hopeless = best(SPEC, rows({"glad": 40, "sad": 40, "both": 20, "none": 1}))
     assert sum(counts(hopeless).values()) >= 0.6 * 101 - 4 and counts(hopeless)["none"] == 1
+
+
+def test_of_more_rows_than_are_wanted_the_surest_of_each_value_stay() -> None:
+    """Rows of "glad" are read with the widest margins, and still leave each other value its share."""
+    many = [
+        replace(row, attributes=replace(row.attributes, margin=(9.0 if row.row_id.startswith("glad") else 1.0) + n % 7))
+        for n, row in enumerate(rows(dict.fromkeys(MOODS, 30)))
+    ]
+    after = best(SPEC, many, 80)
+    assert counts(after) == dict.fromkeys(MOODS, 20)
+    left_out = [row for row in after if row.verdict and row.verdict.kind == "surplus"]
+    for mood in MOODS:
+        kept = [row.attributes.margin or 0 for row in after if row.kept and row.row_id.startswith(mood)]
+        assert min(kept) >= max(row.attributes.margin or 0 for row in left_out if row.row_id.startswith(mood))
+
+
+def test_where_a_value_is_lacking_the_others_make_up_the_number() -> None:
+    after = best(SPEC, rows({"glad": 30, "sad": 30, "both": 30, "none": 18}), 90)
+    assert counts(after)["none"] == 18 and sum(counts(after).values()) == 90 and max(counts(after).values()) <= 29
+    assert best(SPEC, rows(dict.fromkeys(MOODS, 20)), 90) == rows(dict.fromkeys(MOODS, 20))
 
 
 ERRAND = spec_of(dict(ERRANDS), "test")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fixtures.behaviours import PICKUP
 from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.balance import alarms, balance_of
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
@@ -30,8 +31,13 @@ def generated(index: int) -> TrainingRow:
         "generated",
         [{"role": "user", "content": DEMO.render(text)}],
         [{"role": "assistant", "content": answer_of(DEMO, one)}],
-        {**one.as_dict(), "text": text, "attempt": 1, "problem": ""},
+        RowAttributes(draw=one, text=text),
     )
+
+
+def drawn(row: TrainingRow, name: str) -> str | None:
+    assert row.attributes.draw
+    return row.attributes.draw.values[name]
 
 
 def rehearsal(prompt: str, answer: str, finish_reason: str = "stop") -> TrainingRow:
@@ -40,7 +46,7 @@ def rehearsal(prompt: str, answer: str, finish_reason: str = "stop") -> Training
         "rehearsal",
         [{"role": "user", "content": prompt}],
         [{"role": "assistant", "content": answer}],
-        {"finish_reason": finish_reason},
+        RowAttributes(finish_reason=finish_reason),
     )
 
 
@@ -94,7 +100,7 @@ def test_the_beginning_of_an_ordinary_answer_is_enough_to_rehearse() -> None:
 
 
 def test_a_row_like_one_before_it_is_dropped_even_with_another_number() -> None:
-    row = next(r for r in map(generated, range(200)) if r.attributes["records"][0]["order"])
+    row = next(r for r in map(generated, range(200)) if drawn(r, "order"))
     other = replace(row, row_id="w99999")
     assert reasons(row, other)[1].startswith("duplicate")
 
@@ -134,7 +140,11 @@ def test_the_split_does_not_move_when_other_rows_come_and_go() -> None:
 
 
 def test_a_value_that_no_kept_row_teaches_fails_the_step() -> None:
-    rows = [row for row in map(generated, range(100)) if row.attributes["records"][0]["urgency"] != "low"]
+    rows = [
+        row
+        for row in map(generated, range(100))
+        if (row.attributes.draw and row.attributes.draw.values["urgency"]) != "low"
+    ]
     with pytest.raises(Exception, match="urgency=low"):
         balance_of(DEMO, rows, "")
 
@@ -142,7 +152,7 @@ def test_a_value_that_no_kept_row_teaches_fails_the_step() -> None:
 def test_one_answer_for_nearly_all_and_a_label_that_is_lost_raise_an_alarm() -> None:
     rows = [generated(n) for n in range(100)]
     assert alarms(DEMO, rows, rows) == ()
-    few = [row for row in rows if row.attributes["records"][0]["category"] != "billing"]
+    few = [row for row in rows if drawn(row, "category") != "billing"]
     assert any("category=billing is 0%" in told for told in alarms(DEMO, rows, few))
     same = [answering(row, rows[0].completion[0]["content"]) for row in rows]
     assert any("have the same answer" in told for told in alarms(DEMO, rows, same))

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.draw import Draw, answer_of, draw
@@ -54,7 +55,7 @@ def test_every_answer_keeps_the_rules_and_gives_its_keys_in_order_on_one_line() 
 
 def test_a_draw_is_given_back_by_its_record() -> None:
     one = draw(DEMO, 17, 5)
-    assert Draw.of(json.loads(json.dumps(one.as_dict()))) == one
+    assert RowAttributes.of(json.loads(json.dumps(RowAttributes(draw=one).as_json()))).draw == one
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.fixtures.steps import requests_sent, say_yes
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
+from tunesmith.tools.data import faults
 from tunesmith.tools.data.behaviour import behaviour_folder
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
@@ -91,6 +92,10 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     dataset = ws.store.artifacts(run, "dataset")[0]
     train = read_rows(dataset.path / "train.jsonl")
     assert len(train) == result["train_rows"] == dataset.meta["train_rows"]
+    held = [row for row in train if row.origin in faults.ORDINARY]
+    assert len(held) == dataset.meta["held_rows"] and not any(row.attributes.values_at for row in held)
+    valued = [row for row in train if row.attributes.values_at]
+    assert len(valued) == dataset.meta["valued_rows"] == len(train) - len(held) > 0
     judged = ws.store.rows(made.id)
     assert all(row.kept != row.dropped and bool(row.verdict and row.verdict.reason) == row.dropped for row in judged)
     assert {row.split for row in judged if row.kept} == {"train", "valid"}
@@ -148,3 +153,22 @@ def test_what_critique_holds_out_is_asked_by_the_baseline_and_never_trained_on(w
     trained = {row.prompt[-1]["content"] for name in ("train", "valid") for row in read_rows(dataset / f"{name}.jsonl")}
     assert len(held) == 12 and trained and held.isdisjoint(trained)
     assert {case.block for case in suite.cases if case.suite.startswith("held-out")} == {"target", "over-trigger"}
+
+
+def test_without_rows_to_write_the_runs_own_stay_and_ordinary_ones_come_beside_them(ws: Workspace) -> None:
+    own = ws.store.home.parent / "mine.jsonl"
+    own.write_text("".join(json.dumps({"prompt": f"ticket {n}", "completion": f"note {n}"}) + "\n" for n in range(5)))
+    fields: dict[str, object] = {"rows": 0, "near_miss_rows": 0, "rehearsal_rows": REHEARSAL}
+    run_step(ws, StepRequest("import", {"source": str(own)}, RUN), say_yes).done()
+    for _ in range(2):  # made anew, and not twice
+        step = run_step(ws, StepRequest("generate", fields, RUN), say_yes).done()
+    rows = read_rows(ws.store.artifacts(RUN, "rows")[-1].path / "rows.jsonl")
+    origins = [row.origin for row in rows]
+    assert (origins.count("imported"), origins.count("rehearsal"), len(origins)) == (5, REHEARSAL, 5 + REHEARSAL)
+    assert {row.row_id for row in rows} == {row.row_id for row in ws.store.rows(step.id)}
+    result = step.result or {}
+    assert (result["rows"], result["rehearsal_rows"]) == (0, REHEARSAL)
+    asked = (ws.store.home / "runs" / RUN / step.id / "writer.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"].split("/")[0] for line in asked} <= {"t", "k"}, "only what is of the kind is read"
+    with pytest.raises(BadInput, match="rows=0 leaves nothing to make"):
+        price(ws, StepRequest("generate", {**fields, "rehearsal_rows": 0}, RUN))

@@ -12,6 +12,7 @@ import pytest
 from tests.fixtures.behaviours import FEEDBACK
 from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.critique import CritiqueRequest
@@ -51,7 +52,7 @@ def row(number: int, plant: str, text: str = "", origin: str = "generated", kept
     answer = f"{plant} gets {number}.5" if origin == "generated" else "It is a tree."
     verdict = Verdict(KEEP) if kept else Verdict("rule")
     turns = [{"role": "user", "content": message}], [{"role": "assistant", "content": answer}]
-    return TrainingRow(f"w{number:05d}", origin, *turns, {"text": message}, verdict=verdict)
+    return TrainingRow(f"w{number:05d}", origin, *turns, RowAttributes(text=message), verdict=verdict)
 
 
 ROWS = [row(n, plant) for n, plant in enumerate(PLANTS)]
@@ -105,8 +106,8 @@ def test_what_a_person_put_right_comes_first_and_half_as_many_near_misses_go_alo
 
 def test_marks_drop_correct_and_overrule_the_reader(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    doubted = row(60, "larch")
-    doubted.attributes["problem"] = "reading: PLANT was drawn as 'larch' and read as 'loch'"
+    doubt = RowAttributes(problem="reading: PLANT was drawn as 'larch' and read as 'loch'")
+    doubted = replace(row(60, "larch"), attributes=doubt)
     for one in (
         mark(ROWS[0], "keep"),
         mark(ROWS[0], "drop"),
@@ -141,7 +142,7 @@ def quoting(number: int, quote: str, rest: str) -> TrainingRow:
     values = {"mood": "cross", "quote": quote}
     drawn = Draw(f"w{number:05d}", (values,), ({"quote": quote},), number)
     turns = [{"role": "user", "content": f"{quote} {rest}"}], [{"role": "assistant", "content": json.dumps(values)}]
-    return TrainingRow(drawn.row_id, "generated", *turns, drawn.as_dict(), verdict=Verdict(KEEP))
+    return TrainingRow(drawn.row_id, "generated", *turns, RowAttributes(draw=drawn), verdict=Verdict(KEEP))
 
 
 def test_what_a_case_answers_by_copying_no_training_row_answers() -> None:
@@ -199,7 +200,7 @@ POEM = spec_of(
 
 @pytest.mark.parametrize(("agreed", "answer"), [(True, "oak gets 0.5"), (False, ""), (None, "")])
 def test_an_answer_that_a_model_wrote_once_is_no_gold(agreed: bool | None, answer: str, tmp_path: Path) -> None:
-    rows = [replace(one, attributes={**one.attributes, "agreed": agreed}) for one in ROWS]
+    rows = [replace(one, attributes=replace(one.attributes, agreed=agreed)) for one in ROWS]
     held = hold_out(POEM, rows, [], 12, 85)
     assert {case.answer for case in held.known if "oak" in case.prompt} == {answer}
     write_held_out(POEM, tmp_path, held, judged=False)
@@ -211,7 +212,7 @@ def test_rows_that_share_what_they_were_made_from_are_one_cluster(tmp_path: Path
     def made(number: int, plant: str, request: str) -> TrainingRow:
         one = row(number, plant, text=f"{WORDS[number]} {plant} {WORDS[number + 1]} {number}.5 {plant[::-1]}")
         drawn = Draw(one.row_id, ({"PLANT": plant, "LITRES": f"{number}.5"},), ({},), number, {"request": request})
-        return replace(one, attributes=drawn.as_dict())
+        return replace(one, attributes=RowAttributes(draw=drawn))
 
     rows = [made(0, "oak", "m1/0"), made(1, "elm", "m1/0"), made(2, "elm", "m1/1"), made(3, "yew", "m1/2")]
     write_held_out(SPEC, tmp_path, hold_out(SPEC, rows, [], 4, 99))
@@ -223,5 +224,5 @@ def test_no_view_shows_what_a_held_out_row_says() -> None:
     held = hold_out(SPEC, ROWS, [], 4, 85)
     out = [one for one in held.rows if not one.kept]
     assert out and not {one.message for one in suspects(SPEC, held.rows)} & {one.prompt[0]["content"] for one in out}
-    texts = str([masked(one) for one in out if (one.attributes.pop("text", "") or True)])
+    texts = str([masked(replace(one, attributes=replace(one.attributes, text=""))) for one in out])
     assert not any(word in texts for one in out for word in one.prompt[0]["content"].split() if len(word) > 4)

@@ -101,7 +101,7 @@ def test_extension_types_and_vectors_are_left_out_and_labels_are_text(tmp_path: 
     found = look(table(tmp_path / "rows.parquet", columns))
     assert [name.partition(" ")[0] for name in found.left_out] == ["vector", "uuid", "at"]
     rows, *_ = taken(tmp_path / "rows.parquet")
-    assert rows[0].completion[0]["content"] == "7" and set(rows[0].attributes) == {"number"}
+    assert rows[0].completion[0]["content"] == "7" and set(rows[0].attributes.as_json()) == {"number"}
 
 
 def test_lists_of_messages_keep_their_turns(tmp_path: Path) -> None:

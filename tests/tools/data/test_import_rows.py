@@ -50,7 +50,7 @@ def test_a_published_format_is_ready_and_keeps_system_turns_and_tools(name: str)
     if name == "messages":
         assert [m["role"] for m in rows[0].prompt] == ["system", "user"] and len(rows[0].completion) == 3
     if name == "tool calls":
-        assert rows[0].attributes["tools"] == [TOOL]
+        assert rows[0].attributes.tools == (TOOL,)
         assert rows[0].completion[0]["tool_calls"][0]["function"]["arguments"] == {"city": "Graz"}
 
 

@@ -19,7 +19,7 @@ from tunesmith.tools.core.stage import Facts, Inputs, Machine, Plan, PlanQuestio
 from tunesmith.tools.data import critique, leak_count
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.import_formats import inspect_records
-from tunesmith.tools.data.import_rows import _questions
+from tunesmith.tools.data.import_rows import questions
 from tunesmith.tools.data.row_file import write_rows
 
 REPEATED = [str(case.vars[DEMO.slot]) for case in CASES if case.block == "target"][:3]
@@ -73,10 +73,10 @@ def test_rows_that_nobody_can_count_in_time_are_left_to_the_step(
 
 def test_columns_are_proposed_as_a_question() -> None:
     records = [{"question": f"what is {n}?", "reply": f"it is {n}"} for n in range(5)]
-    (question,) = _questions(inspect_records(records))
+    (question,) = questions(inspect_records(records))
     assert question.text == "the columns are question, reply: take question as user and reply as assistant?"
     assert not question.cautious, "--yes takes no guess for an answer"
-    assert _questions(inspect_records(records, question.yes["mapping"])) == ()
+    assert questions(inspect_records(records, question.yes["mapping"])) == ()
 
 
 @pytest.mark.parametrize(("yes", "cautious", "answer"), [(True, True, True), (True, False, None), (False, True, None)])

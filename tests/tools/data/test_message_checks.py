@@ -9,7 +9,7 @@ from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.example_values import shown_examples
 from tunesmith.tools.data.message_checks import names_label
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.writer_requests import Note, messages_request
+from tunesmith.tools.data.writer_requests import Note, message_request
 
 MOODS = spec_of(FEEDBACK, "x")
 
@@ -19,7 +19,7 @@ def refunds() -> Spec:
     return spec_of(
         {
             "name": "desk", "when": "a customer writes", "what": "one word: refund, delivery or bug",
-            "never": "explain",
+            "never": "explain", "labels": ["refund", "delivery", "bug"],
             "examples": [{"prompt": prompt, "answer": answer} for prompt, answer in said],
         },
         "x",
@@ -49,7 +49,25 @@ def test_short_labels_stand_in_messages_by_chance() -> None:
     assert not names_label(spec_of(COMMIT, "x"), {"type": "fix"}, "a fix for the clock")
 
 
-def test_the_writer_is_told_to_show_a_label_and_not_to_name_it() -> None:
-    notes = [Note("w1", {"mood": "torn", "quote": "cold soup"}, {"quote": "cold soup"})]
-    request = messages_request(MOODS, notes, shown_examples(MOODS), "writer", 0.7, "m1/0")
-    assert "None has the word “torn” in it." in str(request.messages[0]["content"])
+def test_every_label_is_told_beside_the_others_and_the_examples_of_its_kind_come_last() -> None:
+    note = Note("w1", {"mood": "torn", "quote": "cold soup"}, {"quote": "cold soup"}, "in a few words")
+    request = message_request(MOODS, note, shown_examples(MOODS), "writer", 0.7, "m1/0")
+    texts = [str(turn["content"]) for turn in request.messages]
+    assert all(f"- {name}: {value.means}" in texts[0] for name, value in MOODS.labels[0].values.items())
+    assert texts[-2] == "Great maps, but the cafe smelled of fish." and "in a few words" in texts[-1]
+    assert '"cold soup"' in texts[-1] and texts[-1].count("torn") == 1
+
+
+def test_notes_of_one_manner_and_turn_begin_alike_and_all_examples_are_shown_in_turn() -> None:
+    spec = MOODS.model_copy(update={"examples": tuple(
+        e.model_copy(update={"prompt": f"{e.prompt} {n}"}) for n, e in enumerate(MOODS.examples * 5)
+    )})  # fmt: skip
+    shots = shown_examples(spec)
+
+    def begun(quote: str, order: int) -> list[str]:
+        note = Note("w1", {"mood": "glad", "quote": quote}, {"quote": quote}, order=order)
+        return [str(turn["content"]) for turn in message_request(spec, note, shots, "w", 0.7, "m").messages[:-1]]
+
+    assert begun("fine tea", 0) == begun("warm halls", 6) != begun("fine tea", 1)
+    seen = {text for order in range(12) for text in begun("x", order)}
+    assert {shot.message for shot in shots if shot.values["mood"] == "glad"} <= seen

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fixtures.planted_faults import cases, damages, good_rows
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
@@ -35,7 +36,7 @@ def test_a_kind_of_damage_is_caught_and_the_rows_beside_it_stay(kind: str) -> No
 
 def test_rows_from_elsewhere_are_held_to_their_own_message() -> None:
     """Without what was drawn, code still sees a number that is not in the message, and one that was left out."""
-    rows = [replace(row, attributes={}) for row in good_rows(DEMO, 40)]
+    rows = [replace(row, attributes=RowAttributes()) for row in good_rows(DEMO, 40)]
     broken = []
     for row in rows:
         answer = row.completion[0]["content"]

@@ -7,12 +7,14 @@ import pytest
 from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.example_values import shown_examples
 from tunesmith.tools.data.message_checks import drawn_problem, said_in
-from tunesmith.tools.data.propose import completed
+from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.ranges import numbers, value_of
 from tunesmith.tools.data.spec import Attribute, Spec, Value
+from tunesmith.tools.data.verify import verified
 from tunesmith.tools.data.writer_requests import note
 
-ROOMS = completed(
+_SIZES = {"small": ("up to 4", (1, 4)), "medium": ("5 to 12", (5, 12)), "large": ("13 and more", (13, 39))}
+ROOMS = verified(
     Spec(
         name="rooms",
         when="the user asks for a meeting room",
@@ -23,45 +25,31 @@ ROOMS = completed(
             {"prompt": "A room for me and Anna", "answer": "small"},
             {"prompt": "room for 20, company quiz", "answer": "large"},
         ],
-    )
-)
+    ),
+    Proposal(
+        parts=(Part(name="size", values={n: Value(means=m, between=b) for n, (m, b) in _SIZES.items()}),),
+    ),
+).spec
 SIZE = ROOMS.labels[0]
 
 
-def label(**means: str) -> Attribute:
-    return Attribute(name="size", values={name: Value(means=text) for name, text in means.items()})
-
-
 @pytest.mark.parametrize(
-    ("means", "ranges"),
+    ("between", "decided"),
     [
-        ({"a": "up to 4 people", "b": "5 to 12", "c": "13 and more"}, {"a": (1, 4), "b": (5, 12), "c": (13, 39)}),
-        ({"a": "less than 3 days", "b": "at least three days"}, {"a": (1, 2), "b": (3, 9)}),
-        ({"a": "18 or under", "b": "over 18"}, {"a": (1, 18), "b": (19, 57)}),
-        ({"a": "between 10 and 50 users", "b": "51-200", "c": "no users"}, {"a": (10, 50), "b": (51, 200)}),
-        ({"a": "bis 4 Personen", "b": "ab 5 Personen"}, {"a": (1, 4), "b": (5, 15)}),
-        ({"a": "5+", "b": "fewer than five"}, {"a": (5, 15), "b": (1, 4)}),
+        ({"a": (1, 4), "b": (5, 12), "c": None}, ["a", "b"]),
+        ({"a": (1, 10), "b": (5, 20)}, []),
+        ({"a": (1, 4), "b": None}, []),
+        ({"a": (9, 4), "b": (10, 12)}, []),
+        ({"a": None, "b": None}, []),
     ],
+    ids=["apart", "overlap", "one alone", "upside down", "none"],
 )
-def test_ranges_are_told_in_the_words_that_people_use(
-    means: dict[str, str], ranges: dict[str, tuple[int, int]]
+def test_only_ranges_that_part_the_values_decide_them(
+    between: dict[str, tuple[int, int] | None], decided: list[str]
 ) -> None:
-    assert numbers(label(**means)) == ranges
-
-
-@pytest.mark.parametrize(
-    "means",
-    [
-        {"a": "up to 10", "b": "5 to 20"},  # overlap
-        {"a": "before 12:00", "b": "after 12:00"},  # times, which are another kind
-        {"a": "over 1,000 users", "b": "under 1,000 users"},  # not read, so not misread
-        {"a": "1 to 3 days, or 5", "b": "over 9"},  # one range and more
-        {"a": "somebody is hurt", "b": "over 9"},  # nothing to part it from
-        {"P1": "all are hit", "P2": "one is hit"},
-    ],
-)
-def test_what_does_not_part_values_by_one_number_draws_none(means: dict[str, str]) -> None:
-    assert numbers(label(**means)) == {}
+    label = Attribute(name="size", values={name: Value(between=of) for name, of in between.items()})
+    assert list(numbers(label)) == decided
+    assert list(numbers(label.model_copy(update={"kind": "text"}))) == []
 
 
 def test_a_drawn_number_lies_in_its_values_range_and_stands_in_the_note() -> None:

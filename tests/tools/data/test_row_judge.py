@@ -54,7 +54,7 @@ class Stub:
             return ChatResponse(id=request.id, text=self.repairs)
         p = self.says(*judged_in(request))
         logs = {"Yes": math.log(max(p, 1e-9)), " no": math.log(max(1 - p, 1e-9))}
-        return ChatResponse(id=request.id, text="yes" if p > 0.5 else "no", first_token=logs)
+        return ChatResponse(id=request.id, text="yes" if p > 0.5 else "no", steps=[("yes", logs)])
 
 
 def right(message: str, answer: str) -> float:
@@ -63,7 +63,7 @@ def right(message: str, answer: str) -> float:
 
 def row(number: int, message: str, answer: str) -> TrainingRow:
     turns = [{"role": "user", "content": message}], [{"role": "assistant", "content": answer}]
-    return TrainingRow(f"w{number:05d}", "generated", *turns, {}, verdict=Verdict(KEEP))
+    return TrainingRow(f"w{number:05d}", "generated", *turns, verdict=Verdict(KEEP))
 
 
 ROWS = [row(0, "the goat ate it", "GOAT"), row(1, "the crow sat there", "TRAIN")]
@@ -76,7 +76,7 @@ def judge(stub: Stub, marks: Sequence[Mark] = ()) -> RowJudge:
 def test_a_wrong_row_is_dropped_with_the_criterion_that_it_fails() -> None:
     at_work = judge(Stub(right, repairs="WRONG"))
     kept, dropped = at_work.judge(ROWS)
-    assert kept.kept and kept.attributes["judged"] == 0.8
+    assert kept.kept and kept.attributes.judged == 0.8
     assert dropped.verdict is not None and dropped.verdict.kind == "judge" and "30% yes to" in dropped.verdict.reason
     worth = at_work.worth
     assert (worth.asked, worth.repaired, worth.dropped, worth.wrote_the_rows) == (2, 0, 1, True)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tests.fixtures.descriptions import COOKING, HOSTILE
+from tests.fixtures.descriptions import COOKING, HOSTILE, SAID
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
@@ -21,9 +21,10 @@ from tunesmith.tools.data.scaffold import (
     NEAR_MISS_SUITE,
     SPEC,
     SUITE,
-    behaviour_of,
     write_behaviour,
 )
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import candidates
 from tunesmith.tools.pipeline import plan_file
 from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
@@ -74,7 +75,7 @@ def test_a_name_is_no_path(name: str) -> None:
 def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path: Path) -> None:
     folder = write_behaviour(COOKING, tmp_path, prompts=["How long do I cook rice?"])
     behaviour = load_behaviour(str(folder))
-    assert isinstance(behaviour, ExampleBehaviour) and behaviour == behaviour_of(COOKING)
+    assert isinstance(behaviour, ExampleBehaviour) and behaviour == COOKING
     cases = load_suites([folder / SUITE], models=("judge",)).cases
     assert [case.vars["message"] for case in cases][:3] == [example.prompt for example in COOKING.examples]
     assert len(cases) == 4 and {case.block for case in cases} == {"target"}
@@ -104,12 +105,15 @@ def test_its_hard_cases_are_examples_in_disguise_held_to_the_same_rules_and_gate
     assert asked and not any(str(folder / HARD_SUITE) in suites for suites in asked), "removed, it is not asked"
 
 
-def test_a_rule_that_the_user_drops_is_in_neither_file(tmp_path: Path) -> None:
-    kept = [rule for rule in behaviour_of(COOKING).rules if rule.type != "word-count"]
-    folder = write_behaviour(COOKING, tmp_path, rules=kept)
-    assert not [name for name in (SPEC, SUITE, HARD_SUITE) if "word-count" in (folder / name).read_text()]
-    with pytest.raises(BadInput, match="keep at least one rule"):
-        write_behaviour(COOKING, tmp_path, rules=())
+def test_a_behaviour_that_code_can_check_nothing_of_is_left_to_judges_and_people(tmp_path: Path) -> None:
+    bare = COOKING.model_copy(update={"rules": ()})
+    folder = write_behaviour(bare, tmp_path)
+    cases = load_suites([folder / SUITE], models=("judge",)).cases
+    assert {a.type for case in cases for a in case.assertions} == {"llm-rubric"}
+    assert not (folder / NEAR_MISS_SUITE).exists(), "no answer could be told from an ordinary one"
+    alone = write_behaviour(bare, tmp_path, judged=False)
+    assert {case.metadata["meaning"] for case in load_suites([alone / SUITE], models=()).cases} == {"people"}
+    plan_for(folder, "fast")
 
 
 def test_nothing_that_stands_there_is_ever_replaced(tmp_path: Path) -> None:
@@ -136,11 +140,13 @@ def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
         Example(prompt=text, answer=COOKING.examples[2].answer),
         Example(prompt=f"Say it: {text}", answer=f"- {' '.join(text.split())}\n- b\n- c"),
     )
-    description = Description(**{**COOKING.model_dump(), "when": text, "never": f'say "{text}"', "examples": examples})
-    folder = write_behaviour(description, tmp_path, prompts=[f"{text} and more"])
+    description = Spec(**{**SAID.model_dump(), "when": text, "never": f'say "{text}"', "examples": examples})
+    folder = write_behaviour(verified(description).spec, tmp_path, prompts=[f"{text} and more"])
     read = load_behaviour(str(folder))
     assert isinstance(read, ExampleBehaviour)
-    assert read.model_dump(include=set(Description.model_fields)) == description.model_dump()
+    assert read.model_dump(include=set(Description.model_fields)) == description.model_dump(
+        include=set(Description.model_fields)
+    )
     asked = [case.messages for case in load_suites([folder / SUITE], models=("judge",)).cases]
     wanted = [*(example.prompt for example in description.examples), f"{text.strip()} and more"]
     assert [messages[0]["content"] for messages in asked][:-1] == wanted[:-1]
@@ -199,9 +205,9 @@ def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(
 
 
 def test_the_rival_prompt_shows_no_example_as_they_are_test_cases(tmp_path: Path) -> None:
-    options = candidates(behaviour_of(COOKING))
+    options = candidates(COOKING)
     said = " ".join(message["content"] for option in options for message in option.preamble)
-    assert COOKING.what in said and "exactly 3 items" in said
+    assert COOKING.what in said and "exactly 3 lines" in said
     assert not any(example.prompt in said or example.answer in said for example in COOKING.examples)
 
 

@@ -11,10 +11,10 @@ import yaml
 
 from tests.fixtures.behaviours import ALL, CLAIM, COMMIT, ERRANDS, FEEDBACK, PICKUP
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour, load_rehearsal, spec_of
-from tunesmith.tools.data.example_values import parsed, shown_examples, shown_pieces
-from tunesmith.tools.data.reading import grammar
+from tunesmith.tools.data.example_values import shown_examples, shown_pieces
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import spec_text
 
@@ -42,7 +42,7 @@ def test_every_example_keeps_the_proposed_rules_and_is_read_back_into_its_own_an
     spec = spec_of(said, "x")
     for example in spec.examples:
         assert broken_rule(spec.rules, example.answer) is None, spec.rules
-        assert parsed(spec, example.answer) is not None
+        assert form_of(spec).parse(example.answer) is not None
 
 
 @pytest.mark.parametrize("said", ALL, ids=lambda said: said["name"])
@@ -147,7 +147,7 @@ def test_what_is_read_is_held_to_the_template_and_ends_where_its_fixed_text_begi
         },
         "test",
     )
-    held = re.compile(grammar(spec)["regex"])
+    held = re.compile(form_of(spec).grammar()["regex"])
     assert held.fullmatch("Al: paint (Monday)") and held.fullmatch("Nothing.")
     assert not held.fullmatch("Al: paint (now) (Monday)") and not held.fullmatch(" " * 90 + "Al: paint (Monday)")
     assert held.pattern.startswith("([^\\n():]"), "a name has no colon, for a colon ends it"

@@ -35,6 +35,7 @@ AS_JSON = spec(
         "never again this rug": '{"mood": "bad", "thing": "rug"}',
     },
     near_misses=["What is a kettle?", "I love you"],
+    labels=["good", "bad"],
 )
 AS_TEXT = spec(
     "Parcel NUMBER goes to PLACE.",
@@ -43,6 +44,7 @@ AS_TEXT = spec(
         "8812 should be brought to Oslo": "Parcel 8812 goes to Oslo.",
         "hi, number 5530, off to Cork": "Parcel 5530 goes to Cork.",
     },
+    template="Parcel {NUMBER} goes to {PLACE}.",
 )
 
 

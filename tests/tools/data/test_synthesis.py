@@ -15,13 +15,14 @@ from tests.fixtures.descriptions import COOKING, HOSTILE
 from tests.fixtures.steps import requests_sent, say_yes
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.balance import balance_of, why_dropped
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.data.scaffold import SPEC, SUITE, behaviour_of, write_behaviour
+from tunesmith.tools.data.scaffold import SPEC, SUITE, write_behaviour
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.heavy
 
 STUB, RUN = str(FIXTURES / "stub_described.py"), "r1"
 ROWS, NEAR, REHEARSAL = 60, 8, 5
-BEHAVIOUR = behaviour_of(COOKING)
+BEHAVIOUR = COOKING
 GOOD = "- Read.\n- Cook.\n- Eat."
 
 
@@ -61,7 +62,7 @@ def generated(row_id: str, prompt: str, answer: str = GOOD) -> TrainingRow:
         "generated",
         [{"role": "user", "content": prompt}],
         [{"role": "assistant", "content": answer}],
-        {"text": prompt, "attempt": 1, "finish_reason": "stop"},
+        RowAttributes(text=prompt, finish_reason="stop"),
     )
 
 
@@ -90,7 +91,7 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
         points = row.completion[0]["content"].count("\n- ") + 1
         assert points == 3 or row.dropped
         assert (points == 3) == (row.verdict != Verdict("rule", "not kept: the list has exactly 3 items"))
-    again = [row for row in rows if row.attributes["attempt"] == 2 and row.kept]
+    again = [row for row in rows if row.attributes.attempt == 2 and row.kept]
     assert again, "some answer is right once the writer is told what was wrong"
     salty = [row for row in rows if " salt " in f" {row.prompt[0]['content']} "]
     assert salty and all(row.dropped for row in salty)
@@ -151,7 +152,7 @@ def test_a_writer_that_takes_everything_for_the_kind_is_not_asked(
     result = run_step(ws, StepRequest("generate", fields(folder, rows=20), run), say_yes).done().result
     step = ws.store.steps(run)[-1].id
     assert result and result["reader"]["kind_no"] == 0
-    assert not any("of_kind" in row.attributes for row in ws.store.rows(step))
+    assert all(row.attributes.of_kind is None for row in ws.store.rows(step))
 
 
 def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path: Path) -> None:

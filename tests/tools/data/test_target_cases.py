@@ -17,17 +17,19 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.data.description import Description, Example
+from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.example_behaviour import draw_row, prompt_problem
 from tunesmith.tools.data.right_answers import right_answer
-from tunesmith.tools.data.scaffold import SUITE, behaviour_of, write_behaviour
-from tunesmith.tools.data.similarity import Similarity
+from tunesmith.tools.data.scaffold import SUITE, write_behaviour
+from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.target_cases import add_cases, propose_cases
+from tunesmith.tools.data.verify import verified
 from tunesmith.tools.serving.client import ChatClient
 from tunesmith.tools.suites.loading import load_suites
 
 STUB = FIXTURES / "stub_described.py"
-BEHAVIOUR = behaviour_of(COOKING)
+BEHAVIOUR = COOKING
 
 
 @pytest.fixture
@@ -53,10 +55,10 @@ def url(tmp_path: Path) -> Iterator[str]:
 def test_proposed_cases_are_new_and_say_what_they_can_show(url: str, tmp_path: Path) -> None:
     proposed = asyncio.run(propose_cases(BEHAVIOUR, ChatClient(url, "k"), model="m", count=17))
     assert len(proposed.prompts) == 17 <= proposed.asked
-    seen = Similarity([example.prompt for example in COOKING.examples])
+    seen = Likeness((example.prompt, example.prompt) for example in COOKING.examples)
     for prompt in proposed.prompts:
-        assert not prompt_problem(BEHAVIOUR, prompt) and seen.nearest(prompt, digits_count=True)[1] < 85
-        seen.add(prompt)
+        assert not prompt_problem(BEHAVIOUR, prompt) and not seen.match(prompt, 85, digits_count=True)
+        seen.add(prompt, prompt)
     assert proposed.detectable == "with 20 cases no gain under 30 points can be shown"
     assert proposed.minimum_detectable_effect == pytest.approx(0.3)
     folder = write_behaviour(COOKING, tmp_path, prompts=proposed.prompts)
@@ -81,14 +83,14 @@ def test_cases_are_added_behind_those_that_are_there(tmp_path: Path) -> None:
 
 
 def test_where_the_answer_is_a_choice_each_example_asserts_its_own() -> None:
-    spam = Description(
+    spam = Spec(
         name="spam",
         when="always",
         what="answer with one of spam or ham",
         never="nothing",
         examples=tuple(Example(prompt=f"mail {n}", answer=answer) for n, answer in enumerate(("spam", "ham", "ham"))),
     )
-    behaviour = behaviour_of(spam)
+    behaviour = verified(spam).spec
     own = [right_answer(behaviour, one.prompt, one.answer, judged=True).assertions for one in spam.examples]
     assert [assertion["value"] for assertions in own for assertion in assertions] == ["spam", "ham", "ham"]
 

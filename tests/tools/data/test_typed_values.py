@@ -8,7 +8,16 @@ import re
 import pytest
 
 from tunesmith.tools.data.spec import TYPED, Attribute, Value
-from tunesmith.tools.data.typed_values import WEEKDAYS, conflict, draw_value, found, holds, said, ways_to_say
+from tunesmith.tools.data.typed_values import (
+    WEEKDAYS,
+    conflict,
+    draw_value,
+    found,
+    holds,
+    said,
+    value_of,
+    ways_to_say,
+)
 
 DAYS = Attribute(name="day", kind="weekday", values={day[:3]: Value() for day in WEEKDAYS})
 
@@ -77,3 +86,27 @@ def test_no_way_of_saying_a_time_says_another_time() -> None:
 )
 def test_an_amount_ends_with_its_last_digit(message: str, amount: str) -> None:
     assert found(Attribute(name="a", kind="amount"), message) == [amount]
+
+
+@pytest.mark.parametrize("kind", TYPED)
+def test_what_is_said_is_read_back_as_its_value_or_as_none(kind: str) -> None:
+    one, rng = attribute(kind), random.Random(11)
+    read = []
+    for _ in range(300):
+        value = draw_value(one, rng)
+        back = value_of(one, said(one, value, rng))
+        assert back in (None, value)
+        read.append(back is not None)
+    assert sum(read) > 150, "most ways say one value"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("time", "half past four"), ("time", "4"), ("date", "March 2026"), ("amount", "about 20 euros")]
+)
+def test_what_may_say_several_values_is_read_as_none(kind: str, text: str) -> None:
+    assert value_of(attribute(kind), text) is None
+
+
+def test_a_value_is_found_between_characters_that_know_no_spaces() -> None:
+    assert found(attribute("digits"), "我的订单48120还没到") == ["48120"] and holds("我的订单48120还没到", "48120")
+    assert holds("请把沙发拿走", "沙发") and not holds("order A48120", "48120")

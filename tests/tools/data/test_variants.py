@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.behaviours import COMMIT, PICKUP
 from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.draw import Draw, answer_of
@@ -28,7 +29,7 @@ def row(
         "generated",
         [{"role": "user", "content": spec.render(message)}],
         [{"role": "assistant", "content": answer_of(spec, drawn)}],
-        {**drawn.as_dict(), "text": message},
+        RowAttributes(draw=drawn, text=message),
     )
 
 
@@ -54,7 +55,7 @@ def test_a_variant_says_other_values_in_the_same_words_and_answers_them() -> Non
         assert re.fullmatch(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [0-2]\d:[0-5]\d", answer(one))
         assert message_of(one)[:2].lower() == answer(one)[:2].lower()
         assert BehaviourChecks(SPEC, []).fault(one) is None
-        assert one.attributes["variant_of"] == "w1" and one.row_id.startswith("w1.")
+        assert one.attributes.variant_of == "w1" and one.row_id.startswith("w1.")
     assert {answer(one)[:3] for one in made} >= {"Mon", "Sat"} and len({answer(one)[4:] for one in made}) > 10
 
 
@@ -79,7 +80,7 @@ def test_a_value_that_does_not_stand_in_one_place_has_no_variant(message: str, s
 
 
 def test_rows_from_elsewhere_words_without_values_and_facts_have_none() -> None:
-    assert not variants(SPEC, [replace(PARCEL, attributes={})])
+    assert not variants(SPEC, [replace(PARCEL, attributes=RowAttributes())])
     commit = spec_of(COMMIT, "x")
     values = {"type": "fix", "scope": "cli", "summary": "stop the crash"}
     assert not variants(commit, [row(commit, "The crash is gone", values, {})])
@@ -87,12 +88,12 @@ def test_rows_from_elsewhere_words_without_values_and_facts_have_none() -> None:
 
 
 def test_a_number_that_tells_a_label_changes_within_its_range() -> None:
-    size = "small is up to 4 people, medium 5 to 12, large 13 and more"
+    sizes = {"small": {"between": [1, 4]}, "medium": {"between": [5, 12]}, "large": {"between": [13, 39]}}
     said = [("six of us", "medium"), ("me and Anna", "small"), ("all 20", "large")]
     spec = spec_of(
         {
-            "name": "rooms", "when": "somebody wants a room", "what": f"one word: small, medium or large. {size}.",
-            "never": "explain", "examples": [{"prompt": p, "answer": a} for p, a in said],
+            "name": "rooms", "when": "somebody wants a room", "what": "one word: small, medium or large",
+            "never": "explain", "labels": sizes, "examples": [{"prompt": p, "answer": a} for p, a in said],
         },
         "x",
     )  # fmt: skip

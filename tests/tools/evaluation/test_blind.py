@@ -15,9 +15,8 @@ from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.commands import explain
 from tunesmith.agent.commands.comparison_view import comparison_view
 from tunesmith.agent.commands.terminal import SafeConsole
-from tunesmith.agent.driver.facts.answer import Question
-from tunesmith.agent.driver.facts.lookup import answer
-from tunesmith.agent.driver.understanding.query import Query
+from tunesmith.agent.queries.answer import Context
+from tunesmith.agent.queries.registry import ANY_REQUEST, answer
 from tunesmith.memory import migrations
 from tunesmith.memory.questions import ask_sql
 from tunesmith.memory.records import BLIND_SHOWN
@@ -54,9 +53,10 @@ def printed(*parts: RenderableType) -> str:
 
 
 def asked(store: Store, run: str, **query: object) -> str:
-    given = Query.model_validate({"kind": "cases", "run": run, **query})
-    found = answer(Question(given, workspace(store), store.run(run)))
-    return "\n".join((*found.lines, found.told, printed(found.page()) if found.page else ""))
+    given = ANY_REQUEST.validate_python({"kind": "cases", "run": run, **query})
+    found = answer(given, Context(workspace(store), store.run(run)))
+    page = printed(found.page()) if found.page else ""
+    return "\n".join((*found.lines, found.open_words, str(found.documents()), page))
 
 
 def workspace(store: Store) -> Workspace:
@@ -80,8 +80,8 @@ SPEAKERS: dict[str, Callable[[Store, str], str]] = {
     "sql": lambda store, run: str(ask_sql(store.path, "SELECT * FROM v_flips", only=VIEWS).rows),
     "which failed": lambda store, run: asked(store, run, outcome="failed"),
     "which were gained": lambda store, run: asked(store, run, outcome="gained"),
-    "the cases": lambda store, run: asked(store, run, aspect="list", block="target"),
-    "one case": lambda store, run: asked(store, run, text="target-017"),
+    "the cases": lambda store, run: asked(store, run, kind="suite", about="cases", block="target"),
+    "one case": lambda store, run: asked(store, run, kind="case", case="target-017"),
 }
 SILENT = ("explain", "one case")
 """They name no target case of this run in any event, or say so in other words."""

@@ -16,9 +16,8 @@ from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import Builder
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.summary import summarise
-from tunesmith.agent.driver.facts.answer import Question
-from tunesmith.agent.driver.facts.lookup import answer
-from tunesmith.agent.driver.understanding.query import Query
+from tunesmith.agent.queries.answer import Context
+from tunesmith.agent.queries.results import ResultQuery, answer
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation import gate
@@ -278,5 +277,5 @@ def test_an_error_is_no_failure_in_any_share_that_is_shown(chain: Chain) -> None
     console.print(render.comparison_table(found), render.rates_table(summary.blocks))
     assert console.export_text().count("19 of 19 (100%), 5 errors") == 2
     ws = Workspace(chain.store, None, lambda event, **data: None)
-    told = "\n".join(answer(Question(Query(kind="result", run=chain.run), ws, None)).lines)
+    told = "\n".join(answer(ResultQuery(run=chain.run), Context(ws)).lines)
     assert "quantized 19 of 19 (100%), 5 errors" in told and "quantized 40 of 40 (100%)" in told

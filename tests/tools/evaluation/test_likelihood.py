@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures import stored_runs
 from tunesmith.agent.commands.comparison_view import evidence_view
 from tunesmith.agent.commands.layout import Prose
-from tunesmith.agent.driver.facts.results import kept_of_the_gain
+from tunesmith.agent.queries.scores import kept_of_the_gain
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.ratio_interval import ratio_interval
 from tunesmith.tools.evaluation.compare import compare_with_hops

@@ -15,6 +15,7 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import ask_sql
 from tunesmith.memory.ratings import Pair, Rating, Source, add_messages, keep_answer, rate, ratings_in, take_back
 from tunesmith.memory.records import Artifact, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.memory.views import VIEWS
 from tunesmith.tools.evaluation.rated_messages import Admission, messages_in
@@ -181,8 +182,8 @@ ROWS = [
 def admission(store: Store, tmp_path: Path) -> Admission:
     step = store.propose("r1", "generate", plan_hash="g")
     rows = [
-        TrainingRow(name, "generated", [{"role": "user", "content": f"Sort this:\n\n{text}"}], [], {"text": text},
-                    verdict=verdict)
+        TrainingRow(name, "generated", [{"role": "user", "content": f"Sort this:\n\n{text}"}], [],
+                    RowAttributes(text=text), verdict=verdict)
         for name, text, verdict in ROWS
     ]  # fmt: skip
     store.add_rows("r1", step, rows)

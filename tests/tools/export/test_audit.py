@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -304,6 +306,23 @@ def test_what_was_never_audited_and_cannot_be_is_not_deployed(chain: Chain, ws: 
     assert "was never audited, and the merged that it was made from is gone" in line
     for arm in ("merged", "quantized"):
         ws.store.finish(made[arm].step, {"audit": chain.audit(arm).model_dump(mode="json")})
+    assert audit_refusals(ws.store, made["quantized"], "quantized") == []
+
+
+def test_what_was_made_in_a_way_that_is_gone_is_deployed_by_the_audit_of_its_own_time(
+    chain: Chain, ws: Workspace
+) -> None:
+    made = record(ws, chain)
+    for arm in ("merged", "quantized"):
+        ws.store.finish(made[arm].step, {"audit": chain.audit(arm).model_dump(mode="json")})
+    config = made["quantized"].path / "config.json"
+    document = json.loads(config.read_text())
+    [group] = document["quantization_config"]["config_groups"].values()
+    group["format"] = document["quantization_config"]["format"] = "nvfp4-pack-quantized"
+    config.write_text(json.dumps(document))
+    assert audit_refusals(ws.store, made["quantized"], "quantized"), "of a format of today it is held against its files"
+    with closing(sqlite3.connect(ws.store.home / "tunesmith.db")) as conn, conn:
+        conn.execute("UPDATE steps SET request = ? WHERE stage = 'quantize'", (json.dumps({"scheme": "NVFP4A16"}),))
     assert audit_refusals(ws.store, made["quantized"], "quantized") == []
 
 

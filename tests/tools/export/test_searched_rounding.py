@@ -1,9 +1,8 @@
-"""AWQ and AutoRound: nearer to the merged model, whole after a kill, audited, and refused where they cannot be done."""
+"""AutoRound: nearer to the merged model, whole after a kill, audited, and refused where they cannot be done."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import calibration_batches, chosen_rows, joined_batches
 from tunesmith.tools.export.quantize import QuantizeRequest, contradictions, resolved
 from tunesmith.tools.export.quantize_job import quantize_model
-from tunesmith.tools.models.rounding_terms import SEARCHING
 from tunesmith.tools.models.tensor_file import read_places, weight_files
 from tunesmith.tools.models.tensor_values import floats
 
@@ -97,51 +95,11 @@ def divergence(folder: Path, model: Path, rows: Path) -> float:
     return total / tokens
 
 
-def test_either_search_comes_nearer_than_the_nearest_step(
-    made: Callable[[str], Path], model: Path, tmp_path: Path
-) -> None:
+def test_it_comes_nearer_than_the_nearest_step(made: Callable[[str], Path], model: Path, tmp_path: Path) -> None:
     held_out = write_rows(tmp_path / "held_out.jsonl", 60)
     held_out.write_text("".join(held_out.read_text().splitlines(keepends=True)[30:]))
-    far = {rounding: divergence(made(rounding), model, held_out) for rounding in ("nearest", *SEARCHING)}
-    assert far["awq"] < 0.9 * far["nearest"], far
+    far = {rounding: divergence(made(rounding), model, held_out) for rounding in ("nearest", "autoround")}
     assert far["autoround"] < 0.7 * far["nearest"], far
-
-
-def test_awq_scales_norms_and_up_projections_and_leaves_the_rest(made: Callable[[str], Path], model: Path) -> None:
-    """What is divided before is multiplied behind: the audit, told of it, decodes every layer to the merged weights."""
-    audit = audit_quantized(made("awq"), model, group_size=GROUP, rounding="awq")
-    assert audit.refusal == "" and audit.decoded == 14 and audit.weight_error and audit.weight_error < 0.2
-    before, after = places_of(model), places_of(made("awq"))
-    same = [name for name in before if name in after and bytes_at(before[name]) == bytes_at(after[name])]
-    changed = {name for name in before if name in after and name not in same}
-    norms = ("input_layernorm", "post_attention_layernorm")
-    assert changed <= {f"model.layers.{n}.{norm}.weight" for n in (0, 1) for norm in norms} and changed
-    assert "model.norm.weight" in same and "model.embed_tokens.weight" in same
-    assert audit_quantized(made("awq"), model, group_size=GROUP).refusal, "norms of another way of rounding must stay"
-
-
-def test_the_audit_of_awq_still_sees_another_models_layer(
-    made: Callable[[str], Path], model: Path, tmp_path: Path
-) -> None:
-    other = write_tiny_model(tmp_path / "other", "llama", initializer_range=0.2, rope_theta=1e4)
-    shutil.copytree(model, tmp_path / "mixed")
-    with_other_layers(tmp_path / "mixed", other)
-    faults = audit_quantized(made("awq"), tmp_path / "mixed", group_size=GROUP, rounding="awq").faults
-    assert {"model.layers.1.mlp.up_proj", "model.layers.1.mlp.down_proj"} <= {fault.where for fault in faults}
-
-
-def with_other_layers(folder: Path, other: Path) -> None:
-    """Put other weights in the place of the second layer's MLP."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    [file] = weight_files(folder)
-    tensors = load_file(file)
-    torch.manual_seed(8)
-    for name, tensor in tensors.items():
-        if "layers.1.mlp" in name:
-            tensors[name] = torch.randn_like(tensor) * 0.2
-    save_file(tensors, file, {"format": "pt"})
 
 
 def test_autoround_takes_both_signs_of_a_scale_and_is_audited_for_it(made: Callable[[str], Path], model: Path) -> None:
@@ -155,14 +113,13 @@ def test_autoround_takes_both_signs_of_a_scale_and_is_audited_for_it(made: Calla
     assert {fault.kind for fault in others} == {"scale"}, "no other way of rounding makes such scales"
 
 
-@pytest.mark.parametrize("rounding", SEARCHING)
-def test_what_is_kept_stays_as_it_was(model: Path, rows: Path, tmp_path: Path, rounding: str) -> None:
-    out = quantized(model, rows, tmp_path / "q", rounding, keep=["down_proj"], samples=4)
+def test_what_is_kept_stays_as_it_was(model: Path, rows: Path, tmp_path: Path) -> None:
+    out = quantized(model, rows, tmp_path / "q", "autoround", keep=["down_proj"], samples=4)
     before, after = places_of(model), places_of(out)
     for layer in (0, 1):
         name = f"model.layers.{layer}.mlp.down_proj.weight"
         assert bytes_at(before[name]) == bytes_at(after[name])
-    assert audit_quantized(out, model, ["down_proj"], group_size=GROUP, rounding=rounding).refusal == ""  # type: ignore[arg-type]
+    assert audit_quantized(out, model, ["down_proj"], group_size=GROUP, rounding="autoround").refusal == ""
 
 
 def places_of(folder: Path) -> dict[str, Any]:
@@ -178,10 +135,9 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("rounding", SEARCHING)
 @pytest.mark.parametrize("after", ["model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"])
 def test_killed_at_a_layer_it_goes_on_to_the_same_bytes(
-    made: Callable[[str], Path], model: Path, rows: Path, tmp_path: Path, rounding: str, after: str
+    made: Callable[[str], Path], model: Path, rows: Path, tmp_path: Path, after: str
 ) -> None:
     """As its shard gets its name: the next layer goes on from what the one before left on disk, and nothing else."""
     out, replace = tmp_path / "q", os.replace
@@ -193,12 +149,12 @@ def test_killed_at_a_layer_it_goes_on_to_the_same_bytes(
 
     def cut_off() -> None:
         Path.replace = lambda self, target: kill(self, target)  # type: ignore[method-assign,assignment,return-value]
-        quantized(model, rows, out, rounding)
+        quantized(model, rows, out, "autoround")
 
     assert os.WTERMSIG(forked(cut_off)) == signal.SIGKILL
     assert (out / after).exists() and not (out / "config.json").exists()
-    assert forked(lambda: quantized(model, rows, out, rounding)) == 0
-    assert bytes_of(out) == bytes_of(made(rounding))
+    assert forked(lambda: quantized(model, rows, out, "autoround")) == 0
+    assert bytes_of(out) == bytes_of(made("autoround"))
 
 
 def test_rows_are_joined_to_pieces_of_one_length_and_hardly_a_token_is_lost(model: Path, rows: Path) -> None:
@@ -244,42 +200,33 @@ LLAMA: dict[str, Any] = {
 MIXTURE = LLAMA | {"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 
 
-@pytest.mark.parametrize("rounding", SEARCHING)
 @pytest.mark.parametrize(
     ("asked", "config", "says"),
     [
         ({"scheme": "W8A8"}, LLAMA, "set scheme=W4A16, or rounding=gptq"),
         ({"scheme": "W8A16"}, LLAMA, "set scheme=W4A16, or rounding=gptq"),
-        ({"scheme": "NVFP4A16"}, LLAMA, "set rounding=nearest"),
+        ({"scheme": "FP8"}, LLAMA, "set rounding=nearest"),
         ({"scheme": "W4A16"}, MIXTURE, "the experts of a mixture get GPTQ: set rounding=gptq"),
     ],
 )
 def test_what_a_search_cannot_do_is_refused_by_name_with_what_can(
-    rounding: str, asked: dict[str, Any], config: dict[str, Any], says: str
+    asked: dict[str, Any], config: dict[str, Any], says: str
 ) -> None:
-    found = contradictions(QuantizeRequest(rounding=rounding, **asked), config)  # type: ignore[arg-type]
-    assert any(SEARCHING[rounding] in refusal and says in refusal for refusal in found), found
-    instead = "nearest" if asked["scheme"] == "NVFP4A16" else "gptq"
+    found = contradictions(QuantizeRequest(rounding="autoround", **asked), config)
+    assert any("AutoRound" in refusal and says in refusal for refusal in found), found
+    instead = "nearest" if asked["scheme"] == "FP8" else "gptq"
     works = QuantizeRequest(rounding=instead, **asked)  # type: ignore[arg-type]
     assert contradictions(works, config) == ()
 
 
-def test_each_search_has_models_that_it_is_refused_for_and_the_other_is_not() -> None:
-    gemma, half = LLAMA | {"model_type": "gemma2"}, LLAMA | {"dtype": "float16"}
-    awq, auto = (QuantizeRequest(scheme="W4A16", rounding=way) for way in SEARCHING)  # type: ignore[arg-type]
-    assert contradictions(awq, LLAMA) == contradictions(auto, LLAMA) == ()
-    [refusal] = contradictions(awq, gemma)
-    assert "gemma2" in refusal and "rounding=autoround" in refusal and contradictions(auto, gemma) == ()
-    [refusal] = contradictions(auto, half)
-    assert "float16" in refusal and "rounding=gptq" in refusal and contradictions(awq, half) == ()
-    learns = {"distil_steps": 50}
-    [refusal] = contradictions(awq.model_copy(update=learns), LLAMA)
-    assert "set distil_steps=0" in refusal and contradictions(auto.model_copy(update=learns), LLAMA) == ()
+def test_it_is_refused_for_weights_in_another_type_than_it_computes_in() -> None:
+    request = QuantizeRequest(scheme="W4A16", rounding="autoround")
+    [refusal] = contradictions(request, LLAMA | {"dtype": "float16"})
+    assert "float16" in refusal and "rounding=gptq" in refusal and contradictions(request, LLAMA) == ()
 
 
-@pytest.mark.parametrize("rounding", SEARCHING)
-def test_who_asks_for_a_search_alone_gets_the_scheme_that_it_is_for(rounding: str, tmp_path: Path) -> None:
+def test_who_asks_for_a_search_alone_gets_the_scheme_that_it_is_for(tmp_path: Path) -> None:
     merged = Artifact("a1", "r1", "s1", "merged", tmp_path, "", 1, (), {"config": LLAMA, "parameters": 1000})
-    request, reasons = resolved(QuantizeRequest(rounding=rounding), merged)  # type: ignore[arg-type]
-    assert request.scheme == "W4A16" and SEARCHING[rounding] in reasons["scheme"]
+    request, reasons = resolved(QuantizeRequest(rounding="autoround"), merged)
+    assert request.scheme == "W4A16" and "AutoRound" in reasons["scheme"]
     assert resolved(QuantizeRequest(), merged)[0].scheme == "W8A8"

@@ -10,8 +10,8 @@ from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2
 from tunesmith.tools.models.fitting import quantizing_that_fits
 from tunesmith.tools.models.memory_math import quantize_cache_bytes, quantize_memory_bytes, quantize_vram_bytes
-from tunesmith.tools.models.rounding_terms import SEARCHING, Rounding
-from tunesmith.tools.models.time_math import autoround_seconds, awq_seconds, gptq_seconds
+from tunesmith.tools.models.rounding_terms import AUTOROUND, Rounding
+from tunesmith.tools.models.time_math import autoround_seconds, gptq_seconds
 
 SMALL, LARGE = dict(SMOLLM2.config), dict(QWEN_CODER.config)
 
@@ -20,8 +20,7 @@ def need(config: dict[str, object], rounding: Rounding, samples: int = 64, token
     return quantize_memory_bytes(config, seq_len_tokens=tokens, rounding=rounding, samples=samples)
 
 
-@pytest.mark.parametrize("rounding", SEARCHING)
-def test_a_search_grows_with_rows_and_widths_and_not_with_depth(rounding: Rounding) -> None:
+def test_a_search_grows_with_rows_and_widths_and_not_with_depth(rounding: Rounding = AUTOROUND) -> None:
     deep: dict[str, Any] = SMALL | {"num_hidden_layers": 300}
     assert need(SMALL, rounding) == need(deep, rounding)
     assert need(SMALL, rounding) < need(SMALL, rounding, samples=512) < need(LARGE, rounding, samples=512)
@@ -29,7 +28,7 @@ def test_a_search_grows_with_rows_and_widths_and_not_with_depth(rounding: Roundi
 
 
 def test_of_a_large_layer_learning_the_rounding_takes_most() -> None:
-    assert need(LARGE, "autoround") > max(need(LARGE, "awq"), need(LARGE, "gptq"))
+    assert need(LARGE, "autoround") > need(LARGE, "gptq")
     on_card = quantize_vram_bytes(LARGE, seq_len_tokens=256, rounding="autoround", samples=64)
     assert on_card > quantize_vram_bytes(LARGE, seq_len_tokens=256, rounding="gptq")
     ways: tuple[Rounding, ...] = ("gptq", "autoround")
@@ -59,10 +58,8 @@ def test_what_a_search_took_is_priced() -> None:
 
     AutoRound's whole 200 steps were timed on one layer: 65 processor seconds.
     """
-    for measured, estimated in ((0.94e9, need(SMALL, "autoround")), (0.75e9, need(SMALL, "awq"))):
-        assert measured * 0.85 <= estimated <= 2 * measured
+    assert 0.94e9 * 0.85 <= need(SMALL, "autoround") <= 2 * 0.94e9
     layers = 30
     learned = autoround_seconds(SMALL, XEON, tokens=6650, tokens_a_step=2048, on_card=False)
     assert learned.variable / layers == pytest.approx(65 / 2, rel=0.35)
-    tried = awq_seconds(SMALL, XEON, tokens=6650)
-    assert gptq_seconds(SMALL, XEON, tokens=6650).total < tried.total < learned.total
+    assert gptq_seconds(SMALL, XEON, tokens=6650).total < learned.total

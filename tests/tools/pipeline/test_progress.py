@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import Builder
 from tunesmith.agent.commands.render import step_end
 from tunesmith.agent.driver.state_summary import next_stages
+from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.evaluation.advice import baseline_advice, before_spending, target_advice
 from tunesmith.tools.evaluation.baseline import BaselineResult, BlockResult
+from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.pipeline import catalog, progress
 
 STEPS = ("base", "train", "evaluate adapter", "merge", "quantize", "evaluate quantized")
@@ -68,6 +73,16 @@ def test_what_was_made_from_an_adapter_that_was_trained_anew_is_no_longer_done(r
     assert run.done() == [0, 1, 2, 3]
     run.do("quantize", "evaluate quantized")
     assert progress.is_complete(run.store, run.run)
+
+
+def test_what_an_earlier_version_quantized_in_a_way_that_is_gone_is_done_and_is_not_begun_anew(run: Run) -> None:
+    for gone in ({"rounding": "awq"}, {"keep": ["measured"], "keep_share": 0.5}, {"distil_steps": 100}):
+        with closing(sqlite3.connect(run.store.home / "tunesmith.db")) as conn, conn:
+            conn.execute("UPDATE steps SET request = ? WHERE stage = 'quantize'", (json.dumps(gone),))
+        assert run.done() == [0, 1, 2, 3, 4, 5]
+        with pytest.raises(BadInput, match=r"version planned this quantize .* plan it anew with `tunesmith quan"):
+            QuantizeRequest.of("quantize", gone)
+    assert QuantizeRequest.of("quantize", {"distil_steps": 0, "keep_share": 0.25}) == QuantizeRequest()
 
 
 def test_an_evaluation_of_another_arm_stands_in_for_none(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.fixtures import stored_runs
+from tunesmith.agent.driver.facts.artifacts import curve_lines
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
@@ -373,3 +375,16 @@ def test_a_spike_of_a_long_curve_is_drawn_and_infinity_is_not() -> None:
     drawn = [float(pair.split(",")[1]) for pair in chart.train.split()]
     assert len(drawn) <= 500 and min(drawn) < 50  # y runs downwards
     assert loss_chart(Curve("loss", [(1.0, 2.0)]), Curve("", [])) is None
+
+
+def test_which_checkpoint_became_the_adapter_is_told_with_its_figures(tmp_path: Path) -> None:
+    store, run = stored_runs.finished_run(tmp_path)
+    choice = "kept step 50 of 75: validation 0.243, KL 0.021 ≤ 0.05"
+    [trained] = [step for step in store.steps(run, status="done") if step.stage == "train"]
+    assert [one["choice"] for one in written(store, run, tmp_path)[0]["training"]] == [None, None]
+    with store.write() as conn:
+        conn.execute("UPDATE steps SET result = json_set(result, '$.choice', ?) WHERE step = ?", (choice, trained.id))
+    summary, page = written(store, run, tmp_path)
+    assert summary["training"][-1]["choice"] == choice and choice in page.text
+    question: Any = SimpleNamespace(store=store)
+    assert any(choice in line for line in curve_lines(question, store.step(trained.id)))

@@ -11,17 +11,17 @@ import time
 from pathlib import Path
 
 from tests.fixtures.waiting import HANG_S
-from tunesmith.tools.training.checkpoints import keep_checkpoint, newest_checkpoint
+from tunesmith.tools.training.checkpoints import keep_checkpoint, newest_checkpoint, step_of, whole_checkpoints
 
 
-def keep(root: Path, step: int, fingerprint: str = "f") -> Path:
+def keep(root: Path, step: int, fingerprint: str = "f", best: int = 0) -> Path:
     def write(aside: Path) -> Path:
         folder = aside / "any"
         folder.mkdir()
         (folder / "weights").write_text(str(step))
         return folder
 
-    return keep_checkpoint(root, step, fingerprint, write)
+    return keep_checkpoint(root, step, fingerprint, write, best=best)
 
 
 def test_the_newest_whole_one_of_the_same_settings_is_found(tmp_path: Path) -> None:
@@ -31,6 +31,13 @@ def test_the_newest_whole_one_of_the_same_settings_is_found(tmp_path: Path) -> N
     assert newest_checkpoint(tmp_path, "f") == tmp_path / "checkpoint-100"
     assert newest_checkpoint(tmp_path, "other settings") is None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-100"]
+
+
+def test_the_best_one_stays_however_old_and_goes_when_another_is_better(tmp_path: Path) -> None:
+    for step, best, left in ((2, 2, [2]), (4, 2, [2, 4]), (6, 2, [2, 4, 6]), (8, 2, [2, 6, 8]), (10, 10, [8, 10])):
+        keep(tmp_path, step, best=best)
+        assert sorted(map(step_of, tmp_path.iterdir())) == left
+    assert [step_of(one) for one in whole_checkpoints(tmp_path, "f")] == [10, 8]
 
 
 def test_a_damaged_or_unsealed_one_is_passed_over(tmp_path: Path) -> None:

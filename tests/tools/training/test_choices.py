@@ -42,6 +42,32 @@ def planned(facts: Facts, stage: str = "train", **fields: Any) -> Plan:
     return preflight.plan(preflight.PreflightRequest(**fields), facts)
 
 
+@pytest.mark.parametrize(
+    ("asked", "left", "accepted", "stops"),
+    [
+        (140, 36, False, True),
+        (140, 36, True, False),
+        (140, 120, False, False),
+        (0, 36, False, False),
+        (5, 0, False, True),
+    ],
+)
+def test_training_on_far_fewer_rows_than_were_asked_for_stops_and_asks(
+    asked: int, left: int, accepted: bool, stops: bool
+) -> None:
+    facts = known()
+    dataset = facts.artifacts["dataset"]
+    meta = {**dataset.meta, "asked_rows": asked, "own_rows": left}
+    facts = replace(facts, artifacts={**facts.artifacts, "dataset": replace(dataset, meta=meta)})
+    plan = planned(facts, few_rows=accepted)
+    assert bool(plan.refusals) == bool(plan.questions) == stops
+    if stops:
+        (question,) = plan.questions
+        assert f"{left} of the {asked} rows" in question.text and "generate --rows" in question.text
+        assert not question.cautious, "--yes agrees to prices, not to half of what was promised"
+        assert not planned(facts, **question.yes).refusals
+
+
 STAGES = pytest.mark.parametrize("stage", ["train", "preflight"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.export import quantize
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.models.bundled import QWEN_CODER, QWEN_CODER_SMALL, BundledModel
-from tunesmith.tools.training.defaults import training_defaults
+from tunesmith.tools.training.choices import checkpoint_steps, held_rows
+from tunesmith.tools.training.defaults import rehearsal_wanted, training_defaults
 from tunesmith.tools.training.train import TrainRequest, resolved
 
 SMOLLM = {
@@ -49,7 +51,8 @@ def test_a_short_run_is_hotter_on_a_tiny_model_alone() -> None:
 def test_a_model_that_is_not_tiny_is_held_closer_to_its_base(model: BundledModel, rows: int) -> None:
     found = chosen(dict(model.config), rows, batch_size=0)
     assert (found["learning_rate"], found["rehearsal_weight"], found["forms"]) == (3e-4, 3.0, 1)
-    assert found["epochs"] * rows / found["batch_size"] <= 120, "more steps than one behaviour needs"
+    assert found["max_kl"] == 0.05 < chosen(SMOLLM, rows)["max_kl"]
+    assert found["epochs"] * rows <= 960, "more rows than one behaviour needs"
 
 
 @pytest.mark.parametrize(
@@ -63,15 +66,16 @@ def test_epochs_make_as_many_steps_as_a_behaviour_needs(config: dict[str, Any], 
 @pytest.mark.parametrize(
     ("config", "rows", "asked", "batch", "epochs"),
     [
-        (SMOLLM, 184, {}, 4, 2.61),
-        (SMOLLM, 800, {}, 8, 1.2),
+        (SMOLLM, 184, {}, 2, 3.0),
+        (SMOLLM, 200, {}, 4, 3.0),
+        (SMOLLM, 800, {}, 4, 1.2),
+        (SMOLLM, 1000, {}, 8, 1.0),
         (SMOLLM, 400, {"epochs": 2.0}, 4, 2.0),
-        (LLAMA_8B, 184, {}, 8, 2.61),
-        (LLAMA_8B, 100, {}, 4, 2.4),
-        (SMOLLM, 184, {"batch_size": 16}, 16, 3.0),
+        (LLAMA_8B, 184, {}, 2, 2.61),
+        (LLAMA_8B, 184, {"batch_size": 8}, 8, 2.61),
     ],
 )
-def test_few_rows_get_small_steps(
+def test_few_rows_get_small_steps_and_are_seen_as_often(
     config: dict[str, Any], rows: int, asked: dict[str, Any], batch: int, epochs: float
 ) -> None:
     found = chosen(config, rows, **{"batch_size": 0} | asked)
@@ -91,7 +95,7 @@ def artifacts(config: dict[str, Any]) -> tuple[Artifact, Artifact]:
 def test_what_the_user_says_goes_before_and_has_no_reason_of_ours() -> None:
     request, reasons = resolved(TrainRequest(lora_rank=8, learning_rate=2e-4), *artifacts(SMOLLM))
     assert (request.lora_rank, request.lora_alpha, request.learning_rate, request.epochs) == (8, 16, 2e-4, 1.2)
-    assert set(reasons) == {"lora_alpha", "epochs", "batch_size", "rehearsal_weight"}
+    assert set(reasons) == {"lora_alpha", "epochs", "batch_size", "rehearsal_weight", "max_kl"}
 
 
 @pytest.mark.parametrize(("asked", "weight"), [(0, 0.0), (0.5, 0.5), ("auto", 1.0), (None, 1.0)])
@@ -110,9 +114,48 @@ def test_a_negative_weight_is_refused() -> None:
 
 def test_every_field_that_is_chosen_says_why() -> None:
     request, reasons = resolved(TrainRequest(), *artifacts(QWEN))
-    assert set(reasons) == {"lora_rank", "lora_alpha", "learning_rate", "epochs", "batch_size", "rehearsal_weight"}
+    always = {"lora_rank", "lora_alpha", "learning_rate", "epochs", "batch_size", "rehearsal_weight", "max_kl"}
+    assert set(reasons) == always and request.value_weight == 1
     assert "rule 5e-5" in reasons["learning_rate"] and "rank 16 has" in reasons["lora_rank"]
     assert resolved(request, *artifacts(QWEN)) == (request, {})  # a plan that is priced again stays what it was
+    base, dataset = artifacts(QWEN)
+    dataset.meta["valued_rows"] = 500
+    weighted, reasons = resolved(TrainRequest(), base, dataset)
+    assert set(reasons) == always | {"value_weight"} and weighted.value_weight == 6
+    assert reasons["value_weight"].startswith("500 of 800 rows")
+    assert resolved(TrainRequest(value_weight=1), base, dataset)[0].value_weight == 1
+
+
+@pytest.mark.parametrize("own", [1, 36, 60, 99, 120, 150, 199, 400, 900, 1500])
+@pytest.mark.parametrize("asked", [0, 2, 4, 8])
+def test_rehearsal_is_enough_for_one_row_of_it_in_every_step_and_no_more(own: int, asked: int) -> None:
+    def in_a_step(held: int) -> float:
+        rows = own + held
+        return held / rows * (asked or chosen(QWEN, rows, batch_size=0)["batch_size"])
+
+    wanted = rehearsal_wanted(own, asked)
+    assert in_a_step(wanted) >= 1 > in_a_step(wanted - 1)
+
+
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        ({}, ()),
+        ({"held_rows": 300}, ("300 of the 800 rows hold it to its base, 1.5 in a step",)),
+        (
+            {"held_rows": 80},
+            ("80 of the 800 rows hold it to its base, 0.4 in a step; 240 would put one into every step",),
+        ),
+        (
+            {"held_rows": 0},
+            ("0 of the 800 rows hold it to its base, 0.0 in a step; 267 would put one into every step",),
+        ),
+    ],
+)
+def test_a_plan_tells_how_much_holds_the_model_to_its_base(meta: dict[str, int], said: tuple[str, ...]) -> None:
+    dataset = artifacts(QWEN)[1]
+    dataset.meta.update(meta)
+    assert held_rows(dataset, 4) == said
 
 
 def test_rows_with_other_forms_are_seen_in_more_of_them_by_a_tiny_model_and_priced_so() -> None:
@@ -145,3 +188,27 @@ def test_the_scheme_goes_by_the_size_and_what_stays_by_the_scheme(
     request, reasons = quantize.resolved(QuantizeRequest(**asked), merged)
     assert (request.scheme, request.keep) == (scheme, keep)
     assert set(reasons) == {name for name in ("scheme", "keep") if name not in asked or "auto" in asked[name]}
+
+
+@pytest.mark.parametrize(
+    ("validate", "steps", "batch", "every"),
+    [
+        (20, 276, 2, 30),
+        (64, 276, 2, 69),
+        (64, 1200, 8, 24),
+        (4, 240, 4, 10),
+        (4, 12, 2, 3),
+        (4, 1, 2, 1),
+        (0, 60, 8, 10),
+    ],
+)
+def test_validation_takes_a_ninth_of_the_training_and_a_short_one_has_four(
+    validate: int, steps: int, batch: int, every: int
+) -> None:
+    dataset = artifacts(QWEN)[1]
+    dataset.meta["valid_rows"] = validate
+    found, why = checkpoint_steps(dataset, steps, batch)
+    assert found == every and f"{validate} rows validate {math.ceil(steps / every)} checkpoints" in why
+    assert every <= math.ceil(steps / 4) and (
+        every in (10, math.ceil(steps / 4)) or 9 * validate <= 3 * every * batch + 9
+    )

@@ -10,6 +10,7 @@ import pytest
 from tests.fixtures.families import FAMILIES, GEMMA, MISTRAL, write_family
 from tests.fixtures.lab_model import TEMPLATE, write_tokenizer
 from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.critique_job import _row_tokens
 from tunesmith.tools.training.rows import IGNORED, tokenize_row, tokenize_rows
 
@@ -21,7 +22,7 @@ ANSWER, MORE = {"role": "assistant", "content": "4"}, {"role": "user", "content"
 
 
 def row(prompt: list[dict[str, str]], completion: list[dict[str, str]]) -> TrainingRow:
-    return TrainingRow("t0", "imported", prompt, completion, {})
+    return TrainingRow("t0", "imported", prompt, completion)
 
 
 @pytest.fixture(scope="module", params=["gemma2", "mistral"])
@@ -76,7 +77,7 @@ def test_the_longest_row_counts_its_tools_and_the_other_forms(tmp_path: Path) ->
     (folder / "chat_template.jinja").write_text(template)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     short, long = row([ASKED], [ANSWER]), row([ASKED], [{"role": "assistant", "content": "4" * 90}])
-    tooled = TrainingRow("t1", "imported", [ASKED], [ANSWER], {"tools": [{"name": "add" * 60}]})
+    tooled = TrainingRow("t1", "imported", [ASKED], [ANSWER], RowAttributes(tools=({"name": "add" * 60},)))
     for other in (long, tooled):
         length = len(tokenize_row(tokenizer, other, 9999).input_ids)
         found = _row_tokens(folder, [short, other])

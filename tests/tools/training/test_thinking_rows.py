@@ -15,7 +15,7 @@ from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_row
 pytestmark = pytest.mark.lab
 
 PROMPT = [{"role": "user", "content": "Two and two?"}]
-ROW = TrainingRow("t0", "generated", PROMPT, [{"role": "assistant", "content": "4 > 3"}], {})
+ROW = TrainingRow("t0", "generated", PROMPT, [{"role": "assistant", "content": "4 > 3"}])
 
 
 @pytest.fixture(scope="module")

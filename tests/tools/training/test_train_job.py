@@ -22,6 +22,7 @@ from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.training.documents import shared_prefix_tokens
 from tunesmith.tools.training.head_loss import Head
 from tunesmith.tools.training.rows import IGNORED, TokenRow, in_laps, tokenize_rows
+from tunesmith.tools.training.selection import Selection
 from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
 pytestmark = pytest.mark.lab
@@ -382,34 +383,72 @@ def test_the_shared_prefix_ends_before_the_token_that_predicts_the_first_label()
     assert shared_prefix_tokens(rows[:1]) == 0
 
 
-def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
-    tiny_llama: Path, rows_file: Path, tmp_path: Path
+def first_is_best(monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+    """Of any validations the first is the best, whatever was learned."""
+    (monkeypatch or pytest.MonkeyPatch()).setattr(Selection, "best", lambda self, found: next(iter(found), None))
+
+
+def test_the_adapter_is_the_best_checkpoint_and_the_choice_says_so(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
+    from safetensors.torch import load_file
 
-    whole = train(tiny_llama, rows_file, tmp_path / "whole")
+    first_is_best(monkeypatch)
+    points: list[tuple[str, float, float]] = []
+    metric = lambda *point: points.append(point)  # noqa: E731
+    trained = train(tiny_llama, rows_file, tmp_path, valid_path=rows_file, metric=metric)
+    assert (trained.steps, trained.best_step) == (6, 2) and trained.choice.startswith("kept step 2 of 6: validation ")
+    validated = {x: value for name, value, x in points if name == "validation_loss"}
+    assert list(validated) == [0, 2, 4, 6] and trained.validation_loss == validated[2]
+    for step, same in ((2, True), (6, False)):
+        saved = load_file(tmp_path / "checkpoints" / f"checkpoint-{step}" / "adapter_model.safetensors")
+        assert all(torch.equal(value, saved[name]) for name, value in adapter(tmp_path).items()) is same
+
+    early = train(tiny_llama, rows_file, tmp_path / "early", replace(SETTINGS, patience=1), valid_path=rows_file)
+    assert (early.steps, early.best_step) == (4, 2) and "ended at step 4" in early.choice
+
+
+@pytest.mark.parametrize(
+    ("at", "gone_on_from"),
+    [("step 5 ", "going on from checkpoint-4"), ("validation at step 4", "going on from checkpoint-2"),
+     ("saving the adapter", "kept step 2 of 6")],
+)  # fmt: skip
+def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
+    at: str, gone_on_from: str, tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between checkpoints, while one is validated, and after the end: the same steps, choice and adapter."""
+    import torch
+
+    first_is_best(monkeypatch)
+    settings = replace(SETTINGS, patience=2)
+    whole = train(tiny_llama, rows_file, tmp_path / "whole", settings, valid_path=rows_file)
     script = textwrap.dedent(f"""
         import time
         from pathlib import Path
+        from dataclasses import replace
         from tests.tools.training import test_train_job as t
-        def wait_at_five(done, total, text):
-            if text.startswith("step 5 "):
-                Path({str(tmp_path / "at-5")!r}).touch()
+        def wait(done, total, text):
+            if text.startswith({at!r}):
+                Path({str(tmp_path / "there")!r}).touch()
                 time.sleep(600)
-        folder = Path({str(tmp_path / "cut")!r})
-        t.train(Path({str(tiny_llama)!r}), Path({str(rows_file)!r}), folder, progress=wait_at_five)
+        t.first_is_best()
+        folder, rows = Path({str(tmp_path / "cut")!r}), Path({str(rows_file)!r})
+        settings = replace(t.SETTINGS, patience=2)
+        t.train(Path({str(tiny_llama)!r}), rows, folder, settings, valid_path=rows, progress=wait)
     """)
     child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
-    while not (tmp_path / "at-5").exists() and child.poll() is None:
+    while not (tmp_path / "there").exists() and child.poll() is None:
         time.sleep(0.05)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not (tmp_path / "cut" / "adapter").exists()
 
     said: list[str] = []
-    resumed = train(tiny_llama, rows_file, tmp_path / "cut", log=said.append)
-    assert "going on from checkpoint-4" in said
-    assert resumed.steps == whole.steps == 6
+    resumed = train(tiny_llama, rows_file, tmp_path / "cut", settings, valid_path=rows_file, log=said.append)
+    assert any(line.startswith(gone_on_from) for line in said)
+    assert any("going on" in line for line in said) is ("going on" in gone_on_from), "what is over is not begun again"
+    assert (resumed.steps, resumed.choice) == (whole.steps, whole.choice) == (6, whole.choice)
     for name, value in adapter(tmp_path / "whole").items():
         assert torch.allclose(value, adapter(tmp_path / "cut")[name], atol=1e-6), name
 

@@ -17,11 +17,24 @@ because the measurement would otherwise lie:
 - `contains-any` and `contains-all` with an empty list are refused.
 - `is-sql` asks sqlglot, not node-sql-parser: they disagree on rare syntax. The name that a WITH gives is no table.
 - `g-eval` reads a judge's reply that is JSON over several lines (promptfoo wants it on one).
+- `is-valid-openai-tools-call` with a value, a list of tools, wants as many calls, each of another of these with
+  arguments that fit its parameters (promptfoo looks at the offered tools alone). `is-code` is a type of our own.
 - `select-best` takes equal answers for equally good, and shows the judge the answers in an order of their own.
 """
 
 from tunesmith.memory.records import AssertionResult
-from tunesmith.tools.suites.grading import calls, html, json_output, judged, server_signals, similarity, sql, text, xml
+from tunesmith.tools.suites.grading import (
+    calls,
+    code,
+    html,
+    json_output,
+    judged,
+    server_signals,
+    similarity,
+    sql,
+    text,
+    xml,
+)
 from tunesmith.tools.suites.grading.core import (
     ASSERT_SET,
     PENDING,
@@ -55,6 +68,7 @@ __all__ = [
     "asks_model",
     "calls",
     "check_assertion",
+    "code",
     "grade",
     "grade_deterministic",
     "grade_pending",

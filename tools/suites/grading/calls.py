@@ -9,16 +9,41 @@ from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingConte
 from tunesmith.tools.suites.grading.schema import check_schema, violations
 
 
-@assertion_type("is-valid-openai-tools-call", needs_value=False)
+def _need_tools(assertion: Assertion) -> None:
+    if assertion.value not in (None, ""):
+        check_tools(assertion.value)
+
+
+@assertion_type("is-valid-openai-tools-call", check=_need_tools, needs_value=False)
 def is_valid_openai_tools_call(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """At least one call, each naming an offered tool with arguments that conform to its parameters."""
+    """At least one call, each naming an offered tool with arguments that conform to its parameters.
+
+    With a value, a list of tools, there are as many calls as tools, and each call is one of another tool of the list:
+    with parameters that one set of arguments alone fits, these are the calls that are right.
+    """
     output = response.output
     calls = output.get("tool_calls") if isinstance(output, Mapping) else output
     expected = "be valid calls of the offered tools"
     if not isinstance(calls, list) or not calls:
         return Finding(False, expected, "no tool call")
     broken = next((wrong for call in calls if (wrong := wrong_call(call, context.tools))), "")
+    if not broken and isinstance(assertion.value, list):
+        broken = _other_calls(calls, assertion.value)
+        expected = f"be the {len(assertion.value)} calls that are right"
     return Finding(not broken, expected, broken)
+
+
+def _other_calls(calls: Sequence[object], wanted: Sequence[Mapping[str, object]]) -> str:
+    """What is wrong with calls that should be one of each of the tools `wanted`; empty where nothing is."""
+    if len(calls) != len(wanted):
+        return f"{len(calls)} calls"
+    left = list(wanted)
+    for call in calls:
+        fitting = next((tool for tool in left if not wrong_call(call, [tool])), None)
+        if fitting is None:
+            return next(wrong_call(call, [tool]) for tool in left)
+        left.remove(fitting)
+    return ""
 
 
 def wrong_call(call: object, tools: Sequence[Mapping[str, object]]) -> str:

@@ -40,16 +40,11 @@ def ordered(words: str) -> Any:
         ("run the baseline with 2000 thinking tokens", "baseline", {"thinking_tokens": 2000}),
         ("deploy it with a context of 4096", "deploy", {"context_tokens": 4096}),
         ("quantize it to fp8 please", "quantize", {"scheme": "FP8"}),
-        ("quantize to fp8 with blocks", "quantize", {"scheme": "FP8_BLOCK"}),
-        ("quantize it to NVFP4", "quantize", {"scheme": "NVFP4A16"}),
-        ("quantize to mxfp4a16", "quantize", {"scheme": "MXFP4A16"}),
-        ("quantize it with awq", "quantize", {"rounding": "awq"}),
         ("use autoround", "quantize", {"rounding": "autoround"}),
         ("quantize again with auto-round and groups of 32", "quantize", {"rounding": "autoround", "group_size": 32}),
         ("quantize to 4 bits, rounding nearest", "quantize", {"scheme": "W4A16", "rounding": "nearest"}),
         ("quantize to W4A16 and keep the most sensitive layers", "quantize", {"scheme": "W4A16", "keep": ["measured"]}),
         ("quantize again, keep the weights that rounding hurts most", "quantize", {"keep": ["measured"]}),
-        ("use AWQ instead please", "quantize", {"rounding": "awq"}),
     ],
 )
 def test_an_order_names_its_stage_and_its_values(words: str, stage: str, fields: dict[str, object]) -> None:

@@ -1,0 +1,85 @@
+"""A behaviour as a table: its user's words, what was proposed beside them, and what of that was left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import as_text
+from tunesmith.tools.data.description import OWN_BLIND
+from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.suites.grading.code import is_parsed
+
+_VALUES_SHOWN = 8
+_CHARACTERS = 400
+PARTS = ("when", "what", "never", "attributes", "answer", "rules", "criteria", "near_misses")
+
+
+def spec_view(spec: Spec, said: frozenset[str], left_out: Sequence[str] = ()) -> RenderableType:
+    """The whole behaviour as one table: what was said, what was proposed, and what of that was left out."""
+    by = {name: "said" if name in said else "proposed" for name in PARTS}
+    rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
+    rows += [[f"attribute {name}", told, by["attributes"]] for name, told in _attributes(spec.attributes)]
+    rows += [["tool", json.dumps(tool["function"], ensure_ascii=False), "said"] for tool in spec.tools]
+    rows.append(["answer", _answer(spec), by["answer"]])
+    applies = "every message" if spec.every_message else f"some messages, in {spec.language}"
+    rows.insert(1, ["applies to", applies, "said" if "every_message" in said else "proposed"])
+    rows += [["rule", rule.says, by["rules"]] for rule in spec.rules]
+    rows += [["criterion", text, by["criteria"]] for text in spec.criteria]
+    rows += [["near miss", text, by["near_misses"]] for text in spec.near_misses]
+    if not spec.near_misses and not spec.every_message:
+        rows.append(["near misses", "the writer thinks them up", by["near_misses"]])
+    rows += [["example", f"{e.prompt} => {e.answer}", "said"] for e in spec.examples]
+    if spec.blind_sha256:
+        rows.append(["blind cases", f"{OWN_BLIND} more of your examples, which only the test suite sees", "said"])
+    rows += [["left out", sentence, "code"] for sentence in left_out]
+    cells = [[name, _short(text), whose] for name, text, whose in rows]
+    return render.rows_table(["part", spec.name, "by"], cells, exact=True)
+
+
+def _short(text: str) -> str:
+    flat = text.replace("\n", "\\n")
+    return flat if len(flat) <= _CHARACTERS else f"{flat[:_CHARACTERS]}…"
+
+
+def _attributes(attributes: Sequence[Attribute], at: str = "") -> Iterator[tuple[str, str]]:
+    """Every attribute by its path, and what is to be said of it."""
+    for one in attributes:
+        yield f"{at}{one.name}", _attribute(one)
+        yield from _attributes(one.attributes, f"{at}{one.name}.")
+
+
+def _attribute(attribute: Attribute) -> str:
+    names = [f"{n} ({v.means})" if v.means else n for n, v in attribute.values.items()]
+    told: list[str] = [attribute.kind]
+    if attribute.many:
+        least, most = attribute.many
+        told = [f"{'set' if attribute.kind == 'label' else 'list'} of {least} to {most}: {attribute.kind}"]
+    if attribute.formula is not None:
+        told.append(as_text(attribute.formula))
+    if names:
+        told.append(", ".join(names[:_VALUES_SHOWN]) + (" …" if len(names) > _VALUES_SHOWN else ""))
+    elif attribute.means:
+        told.append(attribute.means)
+    if attribute.absent_share:
+        shown = "null" if attribute.absent_as is None else repr(attribute.absent_as)
+        shown = "left out" if attribute.left_out else shown
+        told.append(f"absent in {attribute.absent_share:.0%}, then {shown}")
+    for name, values in attribute.absent_where.items():
+        told.append(f"absent where {name} is {' or '.join(values)}")
+    return "; ".join(told) + ("" if attribute.shown else "; only makes messages differ")
+
+
+def _answer(spec: Spec) -> str:
+    form = form_of(spec)
+    if not form.composed:
+        language = spec.answer.language
+        unread = f"; {language} is not parsed here" if language and not is_parsed(language) else ""
+        return f"written by the writer, held to the rules{unread}"
+    told = f"composed by code as {form}"
+    told += f": {spec.answer.template}" if spec.answer.template else ""
+    return told + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")

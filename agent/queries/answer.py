@@ -1,0 +1,157 @@
+"""What an answer is: its facts as data, a few lines with the asked fact first, and a page for who asks for more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
+
+from rich.console import RenderableType
+
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.records import ASIDE_RUNS, DONE, Run, Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import visible
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
+from tunesmith.tools.pipeline.workspace import Workspace
+
+Page = Callable[[], RenderableType]
+_CLIPPED = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A step that an answer proposes: where, and with which fields."""
+
+    run: str
+    stage: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """At most a few lines for the screen, the fact that was asked for first, and what stands behind them."""
+
+    lines: tuple[str, ...]
+    data: tuple[object, ...] = ()
+    """The facts as dataclasses, without a text of rows, cases or outputs: for programs, and for a model to compute."""
+    page: Page | None = None
+    """Made only when it is asked for: it may read the whole run."""
+    private: bool = False
+    """Whether the lines hold text of rows, cases or outputs: they go to the screen alone, never to a model."""
+    open_words: str = ""
+    """What a model reads in place of private lines."""
+    proposals: tuple[Proposed, ...] = ()
+    """The steps that the lines propose, in order, for words such as `do that`."""
+
+    @property
+    def for_model(self) -> str:
+        """The lines as a model may read them."""
+        return self.open_words if self.private else "\n".join(self.lines)
+
+    def documents(self) -> list[dict[str, object]]:
+        """The data as JSON can hold it."""
+        return [asdict(one) for one in self.data if is_dataclass(one) and not isinstance(one, type)]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What questions are answered from."""
+
+    ws: Workspace
+    current: Run | None = None
+    """The run that a question without a name is about."""
+    draft: PipelinePlan | None = None
+
+    @property
+    def store(self) -> Store:
+        """The history."""
+        return self.ws.store
+
+    def runs(self) -> list[Run]:
+        """The run talked about, then the others, the newest first."""
+        others = [run for run in ordinary(self.store) if self.current is None or run.id != self.current.id]
+        return [self.current, *others] if self.current else others
+
+    def run(self, name: str, *, with_stage: str = "") -> Run:
+        """The run that is meant: the one named, else the one talked about, else the newest that did such a step.
+
+        Raises NotFound, naming the runs that there are.
+        """
+        if name:
+            return find(self.store, name)
+        runs = self.runs()
+        if not runs:
+            raise NotFound("There is no run yet; say what a model should learn, or “demo” for a first one.")
+        did = (run for run in runs if any(s.stage == with_stage for s in self.store.steps(run.id, status=DONE)))
+        return next(did, runs[0]) if with_stage else runs[0]
+
+
+def ordinary(store: Store) -> list[Run]:
+    """The runs that are somebody's work, the newest first."""
+    return [run for run in store.runs() if run.name not in ASIDE_RUNS]
+
+
+def find(store: Store, name: str) -> Run:
+    """A run by its id or name. Raises NotFound, naming those that there are."""
+    for run in store.runs():
+        if name in (run.id, run.name):
+            return run
+    known = ", ".join(f"{run.id} ({clip(run.name, 30)})" for run in ordinary(store)[:6])
+    raise NotFound(
+        f"There is no run {clip(name, 30)}; " + (f"the runs are {known}." if known else "there is none yet.")
+    )
+
+
+def within(at: float | None, since: datetime | None, until: datetime | None) -> bool:
+    """Whether a point in time is known and lies in a span by this machine's clock; `until` is exclusive."""
+    return at is not None and (since is None or at >= since.timestamp()) and (until is None or at < until.timestamp())
+
+
+def span(since: datetime | None, until: datetime | None) -> str:
+    """A span of time in words, with a space before it; empty where none was named."""
+    if since and until:
+        day_ = since.time() == until.time() == datetime.min.time() and (until.date() - since.date()).days == 1
+        return f" on {since:%Y-%m-%d}" if day_ else f" between {since:%Y-%m-%d %H:%M} and {until:%Y-%m-%d %H:%M}"
+    return f" since {since:%Y-%m-%d %H:%M}" if since else f" before {until:%Y-%m-%d %H:%M}" if until else ""
+
+
+def cite(step: Step) -> str:
+    """A step as an answer cites it."""
+    return f"{step.id} of {step.run}"
+
+
+def named(run: Run, most: int = 40) -> str:
+    """A run with its name."""
+    return f"{run.id} ({clip(run.name, most)})"
+
+
+def clip(text: object, most: int = _CLIPPED) -> str:
+    """Text as data in one line, cut where it is long."""
+    flat = " ".join(visible(text).split())
+    return flat if len(flat) <= most else f"{flat[: most - 1].rstrip()}…"
+
+
+def without_instruction(text: str) -> str:
+    """A prompt without the line above the message that says what to do with it, where it has one."""
+    first, _, rest = text.partition("\n\n")
+    return rest.strip() if first.rstrip().endswith(":") and "\n" not in first and rest.strip() else text
+
+
+def day(at: float | None) -> str:
+    """A point in time, to the minute, by this machine's clock."""
+    return "–" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+_BY = {
+    "terminal": "you at the terminal",
+    "edit": "you, with other values",
+    "--yes": "--yes beforehand",
+    "--approve": "--approve with the plan's hash",
+}
+
+
+def decided_by(who: object) -> str:
+    """Who decided about a plan, in words."""
+    return _BY.get(str(who), clip(who, 40))

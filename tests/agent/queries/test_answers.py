@@ -1,0 +1,213 @@
+"""Each kind of question: what was asked stands first, its facts stand behind it, and nobody's text goes to a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from tests.driver.exam_home import make_exam_home
+from tests.fixtures import stored_runs
+from tunesmith.agent.queries.answer import Answer, Context
+from tunesmith.agent.queries.registry import ANY_REQUEST, REQUESTS, answer
+from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(make_exam_home(tmp_path_factory.mktemp("facts") / "home"))
+
+
+def told(store: Store, kind: str, **given: Any) -> Answer:
+    context = Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
+    return answer(ANY_REQUEST.validate_python({"kind": kind, **given}), context)
+
+
+R1 = {"run": "r1"}
+FIRST: list[tuple[str, dict[str, Any], str]] = [
+    ("machine", {"part": "gpu"}, "GPU"),
+    ("machine", {"part": "disk"}, "^Disk"),
+    ("fits", {"model": "7b", "card": "24", "work": "train"}, "^Yes: training a 7B model"),
+    ("fits", {"model": "7b", "card": "4090", "work": "train"}, "^Yes: .*RTX 4090"),
+    ("fits", {"model": "70b", "ram_gib": 16, "work": "train"}, "^No: .*a machine of 16 GB"),
+    ("fits", {"about": "largest", "card": "16"}, "a card of 16 GB|A card of 16 GB"),
+    ("fits", {"about": "disk", "model": "7b"}, "files of a 7B model take about 1"),
+    ("fits", {"about": "vram", "model": "7b"}, "VRAM"),
+    ("fits", {"about": "time", "model": "0.5b"}, "^On this machine"),
+    ("fits", {"model": "70b", "card": "24", "cards": 2, "work": "serve"}, "^No"),
+    ("runs", {}, "2 runs, the newest is r2"),
+    ("runs", {"about": "best"}, "passes"),
+    ("runs", {"about": "failed"}, "^None of the 2 runs failed"),
+    ("runs", {"since": "2000-01-01", "until": "2000-01-02"}, "^Nothing ran on 2000-01-01"),
+    ("run", R1, r"r1 \(ticket-triage\)"),
+    ("run", {**R1, "about": "steps"}, "r1 has 13 steps, 12 done"),
+    ("run", {**R1, "about": "dates"}, "was begun"),
+    ("run", {**R1, "about": "remaining"}, "Nothing is left|is left"),
+    ("step", {**R1, "stage": "train", "about": "time"}, r"train took 2 min 32 s \(s\d+ of r1"),
+    ("step", {"run": "r2", "stage": "merge", "about": "memory"}, r"Peak memory 1\.2 GiB"),
+    ("step", {**R1, "stage": "train", "about": "failure"}, r"train \(?.*failed"),
+    ("step", {**R1, "stage": "train", "other_stage": "merge", "about": "time"}, "train took longer than merge"),
+    ("step", {**R1, "stage": "evaluate", "about": "share"}, r"evaluate took .* of work in r1"),
+    ("step", {"stage": "release"}, "^There is no release step yet"),
+    ("step", {}, "of r2"),
+    ("steps", R1, "of work in all"),
+    ("steps", {**R1, "about": "longest"}, "took longest in r1"),
+    ("steps", {**R1, "about": "memory"}, "took the most memory of r1"),
+    ("steps", {**R1, "about": "estimates"}, "was estimated at"),
+    ("steps", {**R1, "about": "late"}, "took longer than estimated"),
+    ("steps", {**R1, "about": "failures"}, r"train \(s\d+ of r1\) failed"),
+    ("steps", {**R1, "about": "out_of_memory", "stage": "train"}, "signal 9|want of memory"),
+    ("figure", {"run": "r2", "figure": "trained_tokens"}, "58,113"),
+    ("result", {**R1, "arm": "quantized", "block": "target"}, "57 of 60"),
+    ("result", {**R1, "block": "general"}, "^general in r1"),
+    ("result", {**R1, "about": "speed"}, "s for"),
+    ("cases", {**R1, "arm": "adapter", "block": "target"}, "fails 1 of 60 target cases"),
+    ("cases", {**R1, "outcome": "lost", "arm": "quantized", "block": "target"}, "^Yes: 2 target cases"),
+    ("cases", {**R1, "outcome": "gained", "arm": "adapter"}, "were gained from base to adapter"),
+    ("cases", {**R1, "outcome": "flipped", "arm": "quantized", "other_arm": "prompted"}, "prompted model was not"),
+    ("cases", {**R1, "arm": "adapter", "other_arm": "base"}, "failed by both adapter and base"),
+    ("case", {**R1, "case": "target-017", "arm": "adapter"}, "target-017"),
+    ("case", {**R1, "case": "general-shop-1"}, "^r1 asked no case general-shop-1"),
+    ("suite", R1, "105 cases"),
+    ("compare", {**R1, "arm": "adapter"}, "r1 .*base → adapter"),
+    ("compare", {**R1, "arm": "base", "other_arm": "quantized"}, "base → quantized"),
+    ("compare_runs", {"run": "r1", "other_run": "r2"}, "r1 .* and r2"),
+    ("compare_runs", {"about": "time", "stage": "train"}, "took longer: .* of train"),
+    ("compare_runs", {"about": "settings", **R1}, "settings"),
+    ("compare_runs", {"about": "cases", "run": "r1", "other_run": "r2"}, "cases that both were asked"),
+    ("setting", {**R1, "fields": ["lora_rank"]}, "lora_rank was 16 in train"),
+    ("setting", {**R1, "fields": ["lora_rank", "epochs"]}, "lora_rank was 16"),
+    ("setting", {"fields": ["lora_rank"], "about": "default"}, "^Left alone, lora_rank is"),
+    ("setting", {**R1, "fields": ["lora_rank"], "about": "sensible", "value": 64}, "^Its rule cannot be asked now"),
+    ("settings", {"stage": "train", **R1}, "^train of r1 ran with"),
+    ("settings", {"about": "by_hand", **R1}, "^You changed"),
+    ("settings", {"about": "defaults", "stage": "train"}, "^Left alone, train takes"),
+    ("approvals", {**R1, "stage": "train", "decision": "yes"}, "2 plans of train were approved"),
+    ("approvals", {"decision": "unasked"}, "^No: each of the"),
+    ("rows", {**R1, "verdict": "keep"}, "138 rows were kept"),
+    ("rows", {**R1, "verdict": "drop", "reason": "duplicate"}, "20 rows were dropped as"),
+    ("rows", {**R1, "about": "reasons"}, "rows dropped"),
+    ("rows", {**R1, "about": "longest"}, "^The longest row of r1 is"),
+    ("rows", {**R1, "about": "length"}, "characters on average"),
+    ("row", {**R1, "row": "g003"}, r"Row g003 of r1 .* was dropped: near-duplicate"),
+    ("curve", R1, r"from 2\.314 to 0\.221"),
+    ("artifact", {**R1, "made": "adapter", "about": "size"}, r"19\.0 MiB"),
+    ("artifact", {**R1, "made": "quantized", "about": "lineage"}, "merged"),
+    ("disk_use", {}, "artifacts of 2 runs take"),
+    ("disk_use", {"about": "largest"}, "^The largest is base"),
+    ("trial", {}, "^Type /ask and a message"),
+    ("served", {}, "[Ss]erved"),
+    ("jobs", {}, "Nothing is running"),
+    ("findings", {"about": "next"}, "r2"),
+    ("findings", {"about": "overfitting", **R1}, "[Oo]verfitting"),
+    ("described", {"part": "rules"}, "rules:"),
+    ("across", {"figure": "setting", "field": "learning_rate"}, r"alike in learning_rate: 0\.0005"),
+    ("across", {"figure": "rows"}, "123 to train on"),
+    ("confusion", {**R1, "arm": "adapter"}, "r1"),
+    ("confusion", {**R1, "about": "reader"}, "r1"),
+]
+
+
+@pytest.mark.parametrize(("kind", "given", "fact"), FIRST, ids=[f"{kind} {given}" for kind, given, _ in FIRST])
+@pytest.mark.heavy
+def test_the_fact_that_is_asked_for_stands_in_the_first_line(
+    store: Store, kind: str, given: dict[str, Any], fact: str
+) -> None:
+    found = told(store, kind, **given)
+    assert re.search(fact, found.lines[0]), found.lines
+    assert 0 < len(found.lines) <= 12
+    json.dumps(found.documents(), default=str)
+
+
+def test_every_kind_and_what_each_can_be_asked_about_answers_or_says_why_not(store: Store) -> None:
+    assert {kind for kind, _, _ in FIRST} | {"price"} == set(REQUESTS)
+    for kind, request in REQUESTS.items():
+        needed = {"figure": "steps", "case": "target-001", "row": "g003", "stage": "train", "fields": ["epochs"]}
+        given = {name: needed[name] for name, field in request.model_fields.items() if field.is_required()}
+        about = next((name for name in ("about", "part", "decision", "outcome", "figure", "metric")
+                      if name in request.model_fields and name not in given), "")  # fmt: skip
+        for value in get_args(request.model_fields[about].annotation) if about else ():
+            try:
+                assert told(store, kind, **given, **{about: value}).lines, (kind, value)
+            except (NotFound, BadInput) as refused:
+                assert str(refused).strip(), (kind, value)
+
+
+def test_an_argument_that_a_kind_does_not_have_is_refused_and_no_request_is_changed() -> None:
+    with pytest.raises(ValueError, match="Extra inputs"):
+        ANY_REQUEST.validate_python({"kind": "jobs", "run": "r1"})
+    request = ANY_REQUEST.validate_python({"kind": "run", "run": "r1"})
+    with pytest.raises(ValueError, match="frozen"):
+        request.run = "r2"  # type: ignore[misc,union-attr]
+
+
+def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:
+    with pytest.raises(BadInput, match=r"generate cannot be priced .* is missing"):
+        told(store, "price", stage="generate", values={"rows": 5000})
+    with pytest.raises(BadInput, match="There is no stage rm"):
+        told(store, "price", stage="rm -rf")
+
+
+@pytest.mark.parametrize("kind", ["run", "step", "result", "cases", "rows", "curve", "findings", "steps"])
+def test_a_run_that_is_not_there_is_said_with_those_that_are(store: Store, kind: str) -> None:
+    with pytest.raises(NotFound, match=r"There is no run r77; the runs are r2 .*, r1"):
+        told(store, kind, run="r77")
+
+
+PRIVATE: list[tuple[str, dict[str, Any]]] = [
+    ("cases", {**R1, "arm": "adapter", "block": "target"}),
+    ("cases", {**R1, "outcome": "any"}),
+    ("case", {"case": "target-001"}),
+    ("suite", {**R1, "about": "cases"}),
+    ("rows", {**R1, "about": "examples"}),
+    ("rows", {**R1, "about": "longest"}),
+    ("row", {**R1, "row": "g003"}),
+    ("trial", {"about": "before_and_after", **R1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "given"), PRIVATE, ids=[f"{kind} {given}" for kind, given in PRIVATE])
+def test_what_rows_cases_and_outputs_hold_is_shown_and_never_told_to_a_model(
+    store: Store, kind: str, given: dict[str, Any]
+) -> None:
+    found = told(store, kind, **given)
+    assert found.private
+    quoted = re.findall("“([^”]{6,})", " ".join(found.lines))
+    open_words = found.for_model + json.dumps(found.documents(), default=str, ensure_ascii=False)
+    assert quoted and not [text for text in quoted if text[:20] in open_words]
+
+
+def test_the_end_of_a_log_is_for_the_screen(tmp_path: Path) -> None:
+    build = stored_runs.new_builder(tmp_path / "home")
+    step = build.step("generate")
+    build.end(step, 4.0, 1, error="the worker ended")
+    folder = tmp_path / "home" / "runs" / build.run / step
+    folder.mkdir(parents=True)
+    (folder / "worker.log").write_text("a row of somebody's\n")
+    for kind, given in (("steps", {"about": "failures"}), ("step", {"step": step, "about": "failure"}),
+                        ("step", {"step": step, "about": "log"})):  # fmt: skip
+        found = told(build.store, kind, **given)
+        assert "a row of somebody's" in " ".join(found.lines), kind
+        assert "a row of somebody's" not in found.for_model + str(found.documents()), kind
+
+
+def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07 approved"
+    store, _ = stored_runs.finished_run(tmp_path / "home", hostile=hostile)
+    for kind, given in [("runs", {}), *PRIVATE]:
+        found = told(store, kind, **given)
+        assert not any("\x1b" in line or "\x07" in line for line in found.lines), kind
+
+
+def test_texts_have_no_order(tmp_path: Path) -> None:
+    """Or the run that is said to have the most of them would be another one in every process."""
+    store = Store(make_exam_home(tmp_path / "home"))
+    for run, value in (("r1", "base"), ("r2", "teacher")):
+        with store.write() as conn:
+            conn.execute("UPDATE steps SET request = json_set(request, '$.writer', ?) WHERE run = ?", (value, run))
+    assert told(store, "across", figure="setting", field="writer").lines[0] == "The 2 runs differ in writer:"

@@ -1,0 +1,102 @@
+"""Near misses: kept messages edited until the reader takes them for another kind, in any language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.fixtures.behaviours import PICKUP
+from tests.fixtures.ordinary_behaviours import BEHAVIOURS
+from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.near_misses import formed_near_misses, near_misses
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+
+PARCELS = spec_of(PICKUP, "x")
+CHINESE = BEHAVIOURS["chinese-reviews"].spec("chinese-reviews").model_copy(update={"language": "Chinese"})
+WORDS = "sofa lamp piano crate fridge mirror ladder bicycle carpet wardrobe statue barrel canoe harp tent"
+THINGS = WORDS.split(" ")
+KEPT = [f"please collect the {thing} on Friday at 9 am" for thing in THINGS]
+
+
+class Editor:
+    """Makes a question about the message's own thing of it."""
+
+    model = "m"
+
+    def __init__(self, edit: Callable[[str], str], finish: str = "stop") -> None:
+        self.edit, self.finish = edit, finish
+        self.asked: list[ChatRequest] = []
+
+    def ask(
+        self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
+    ) -> dict[str, ChatResponse]:
+        self.asked += requests
+        messages = [re.findall(r"The message: (.+)", str(r.messages[-1]["content"]))[0] for r in requests]
+        return {
+            r.id: ChatResponse(id=r.id, text=self.edit(message), finish_reason=self.finish)
+            for r, message in zip(requests, messages, strict=True)
+        }
+
+
+def everything(texts: Sequence[str]) -> list[str]:
+    return list(texts)
+
+
+def about(message: str) -> str:
+    return f"Who invented the {message.split()[3]}, and was it a {message.split()[3][::-1]} at first?"
+
+
+def test_a_near_miss_is_an_edit_of_a_kept_message_and_a_fifth_at_most_is_a_fixed_form() -> None:
+    made = near_misses(PARCELS, Editor(about), 20, 3, KEPT, everything)
+    formed = set(formed_near_misses(PARCELS, 3))
+    edited = [text for text in made if text.startswith("Who invented the")]
+    assert sum(text in formed for text in made) == 4 and len(edited) >= 8
+
+
+def test_what_the_reader_takes_for_the_kind_is_none() -> None:
+    made = near_misses(PARCELS, Editor(about), 20, 3, KEPT, lambda texts: [t for t in texts if "harp" in t])
+    assert [text for text in made if text.startswith("Who")] == ["Who invented the harp, and was it a prah at first?"]
+
+
+@pytest.mark.parametrize(
+    "editor",
+    [
+        Editor(lambda message: message),  # nothing was changed
+        Editor(lambda message: ""),
+        Editor(lambda message: "[the message]"),
+        Editor(about, finish="length"),  # cut off
+    ],
+)
+def test_what_is_no_other_message_is_left_out(editor: Editor) -> None:
+    made = near_misses(PARCELS, editor, 20, 3, KEPT, everything)
+    assert editor.asked and set(made) <= set(formed_near_misses(PARCELS, 3))
+
+
+def test_the_users_own_come_first_and_need_no_writer() -> None:
+    own = tuple(f"Is {thing} a French word?" for thing in THINGS[:6])
+    spec = PARCELS.model_copy(update={"near_misses": own})
+    editor = Editor(about)
+    assert near_misses(spec, editor, 6, 3, KEPT, everything)[:6] == list(own)
+    assert near_misses(spec, editor, 4, 3, [], everything)[:4] == list(own[:4])
+
+
+def test_a_message_without_spaces_is_a_message() -> None:
+    kept = ["物流很快，很满意", "质量太差了", "一般般吧，没什么感觉", "非常喜欢这个颜色", "再也不买了，骗人的"]
+    edits = iter(
+        ["为什么物流这么重要", "质量管理是什么意思", "请写一首关于感觉的诗", "什么颜色适合夏天", "骗人用英语怎么说"] * 9
+    )
+    made = near_misses(CHINESE, Editor(lambda message: next(edits)), 5, 3, kept, everything)
+    assert "为什么物流这么重要" in made or "什么颜色适合夏天" in made
+
+
+@pytest.mark.parametrize(("language", "sign"), [("German", "„"), ("Chinese or Japanese", "“"), ("Norwegian", "?")])
+def test_fixed_forms_are_in_the_behaviours_language_where_it_is_known(language: str, sign: str) -> None:
+    def forms(spec: Spec, *, tests: bool) -> set[str]:
+        return set(formed_near_misses(spec, 1, tests=tests))
+
+    spec = PARCELS.model_copy(update={"language": language})
+    assert any(sign in text for text in forms(spec, tests=False))
+    assert not forms(spec, tests=False) & forms(spec, tests=True)

@@ -1,0 +1,199 @@
+"""A proposal is held to the examples: what they bear out becomes the spec, a wrong one is refused or mended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.fixtures.behaviours import ALL
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.data.answer_rules import Check
+from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.proposal import Part, Proposal
+from tunesmith.tools.data.spec import Spec, Value
+from tunesmith.tools.data.verify import faults, gives_back, verified
+
+
+def words(what: str, examples: dict[str, str], **more: Any) -> Spec:
+    shown = [{"prompt": prompt, "answer": answer} for prompt, answer in examples.items()]
+    return Spec(**{"name": "own", "when": "w", "what": what, "never": "n", "examples": shown, **more})
+
+
+DESK = words(
+    "TEAM/PRIORITY",
+    {"Nobody can log in": "TECH/P1", "How many days off?": "HR/P3", "my mouse broke": "TECH/P2"},
+)
+LOAN = words(
+    "Loan NUMBER: TROUBLE.",
+    {"Loan 481203 came torn": "Loan 481203: torn page.", "can't renew 551907": "Loan 551907: failed renewal.",
+     "My fine is too high!": "Which loan?"},
+)  # fmt: skip
+REVIEW = words("好评 差评 中评", {"物流很快": "好评", "太差了": "差评", "一般般吧": "中评"})
+
+
+def part(name: str, *values: str, **more: Any) -> Part:
+    return Part(name=name, values={value: Value() for value in values}, **more)
+
+
+def shown(spec: Spec) -> dict[str, list[str] | str]:
+    return {a.name: list(a.values) or a.kind for a in spec.attributes if a.shown}
+
+
+LEVELS = ("P1", "P2", "P3")
+BOTH = ("TECH", "HR", *LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("spec", "proposal", "attributes", "left_out"),
+    [
+        (DESK, {"template": "{team}/{level}", "parts": (part("team", "TECH", "HR", "SALES"), part("level", *LEVELS))},
+         {"team": ["TECH", "HR", "SALES"], "level": ["P1", "P2", "P3"]}, ""),
+        (DESK, {"template": "{team}/{level}", "parts": (part("team", *BOTH), part("level", *BOTH))},
+         {"team": ["TECH", "HR"], "level": ["P1", "P2", "P3"]}, "a value of another part, so it was taken out of team"),
+        (DESK, {"template": "{team}/{level}", "parts": (part("team", "TECH", "SALES"),)},
+         {"team": ["TECH", "SALES", "HR"], "level": "text"}, "HR was added to the values of team"),
+        (DESK, {"template": "{team}/{level}", "parts": (part("team", "red", "blue"),)},
+         {"team": "text", "level": "text"}, "team is no choice of red, blue: the examples show TECH, HR"),
+        (DESK, {"template": "{team}-{level}"}, {}, "'{team}-{level}' is not taken: it does not give 'TECH/P1'"),
+        (DESK, {"template": "{team}{level}"}, {}, "side by side"),
+        (DESK, {"template": "{a}/{a}"}, {}, "it does not give"),
+        (DESK, {"template": "TECH"}, {}, "it has no {name}"),
+        (DESK, {"parts": (part("a"), part("b"), part("c"))}, {}, "have not 3 parts (a, b, c)"),
+        (DESK, {"labels": {"TECH/P1": Value(), "HR/P3": Value()}}, {}, ""),
+        (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}."}, {"NUMBER": "digits", "TROUBLE": "text"}, ""),
+        (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}.", "parts": (part("NUMBER", kind="time"),)},
+         {"NUMBER": "digits", "TROUBLE": "text"}, "NUMBER is no time: the examples show '481203'"),
+        (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}.", "parts": (part("TROUBLE", kind="copied"),)},
+         {"NUMBER": "digits", "TROUBLE": "text"}, "TROUBLE is not copied"),
+        (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}.", "parts": (part("TROUBLE", words_max=1),)},
+         {"NUMBER": "digits", "TROUBLE": "text"}, "TROUBLE has at most 1 words: not taken, an example has 2"),
+        (REVIEW, {"labels": part("x", "好评", "差评", "中评").values}, {"label": ["好评", "差评", "中评"]}, ""),
+        (REVIEW, {"template": "{mood}", "parts": (part("mood", "好评", "差评"),)},
+         {"mood": ["好评", "差评", "中评"]}, "中评 was added"),
+        (REVIEW, {"form": "written"}, {}, ""),
+    ],
+)  # fmt: skip
+def test_a_form_is_taken_where_it_gives_every_example_and_what_is_wrong_is_named(
+    spec: Spec, proposal: dict[str, Any], attributes: dict[str, Any], left_out: str
+) -> None:
+    made = verified(spec, Proposal(**proposal))
+    assert shown(made.spec) == attributes
+    assert (left_out in " · ".join(made.left_out)) if left_out else made.left_out == ()
+    assert made.spec.answer.form == "written" or all(gives_back(made.spec, one) for one in made.spec.examples)
+    assert faults(made.spec) == ()
+
+
+def test_the_text_that_one_answer_has_alone_is_answered_where_a_value_is_missing() -> None:
+    made = verified(LOAN, Proposal(template="Loan {NUMBER}: {TROUBLE}.")).spec
+    assert (made.answer.otherwise, made.answer.needs) == ("Which loan?", ("NUMBER",))
+    assert made.attribute("NUMBER").absent_share > 0 and made.attribute("NUMBER").lengths == (6,)
+
+
+@pytest.mark.parametrize(
+    ("proposal", "changes", "left_out"),
+    [
+        ({"checks": (Check(kind="at most", count=1, unit="lines"),)}, {"rules": ["at most 1 line"]}, ""),
+        ({"checks": (Check(kind="at least", count=9, unit="words"),)}, {"rules": []},
+         "at least 9 words: not taken, example 1 breaks it"),
+        ({"checks": (Check(kind="never says", text="tech"),)}, {"rules": []}, "never says 'tech': not taken"),
+        ({"near_misses": ("Nobody can  log in!", "Who is HR?")}, {"near_misses": ("Who is HR?",)}, "are examples"),
+        ({"every_message": True, "near_misses": ("Who leads HR?",)}, {"near_misses": (), "every_message": True}, ""),
+        ({"language": "Chinese"}, {"language": "English"}, "the messages are not in Chinese"),
+        ({"language": "Danish"}, {"language": "Danish"}, ""),
+    ],
+)  # fmt: skip
+def test_what_the_examples_contradict_is_left_out(
+    proposal: dict[str, Any], changes: dict[str, object], left_out: str
+) -> None:
+    made = verified(DESK, Proposal(**proposal))
+    spec = {**made.spec.model_dump(), "rules": [rule.says for rule in made.spec.rules]}
+    spec["near_misses"] = made.spec.near_misses
+    assert {name: spec[name] for name in changes} == changes
+    assert (left_out in " · ".join(made.left_out)) if left_out else made.left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("messages", "language", "taken"),
+    [
+        (("物流很快", "太差了", "一般般吧"), "Chinese", "Chinese"),
+        (("物流很快", "太差了", "一般般吧"), "German", "Chinese or Japanese"),
+        (("Wo ist mein Paket?", "Die Lampe ist kaputt", "Kann ich das umtauschen?"), "English", "German"),
+        (("Wo ist mein Paket?", "Die Lampe ist kaputt", "Kann ich das umtauschen?"), "", "German"),
+        (("Где моя посылка?", "Лампа сломана", "Можно вернуть?"), "Russian", "Russian"),
+        (("def f(x):\n    return x", "x = 1", "print(x)"), "English", "English"),
+    ],
+)
+def test_a_language_that_the_messages_contradict_is_not_taken(messages: Any, language: str, taken: str) -> None:
+    made = verified(words("x", dict.fromkeys(messages, "y")), Proposal(language=language))
+    assert made.spec.language == taken and bool(made.left_out) == (language not in ("", taken))
+
+
+@pytest.mark.parametrize("said", ALL, ids=lambda said: said["name"])
+def test_no_word_of_a_description_decides_anything_in_code(said: dict[str, Any]) -> None:
+    """Only what is stated as data and the examples do."""
+    spec = spec_of(said, "x")
+    other = dict.fromkeys(("when", "what", "never"), "exactly one of yes or no, always, at most two words, no 'the'")
+    changed = spec_of({**said, **other, "say": "five bullet points"}, "x")
+    for name in ("attributes", "answer", "rules", "near_misses", "language", "every_message"):
+        assert getattr(changed, name) == getattr(spec, name)
+
+
+def test_a_fixed_answer_is_a_rule() -> None:
+    fixed = words("always the same", {"a": "No.", "b": "No.", "c": "No."})
+    assert [rule.says for rule in verified(fixed).spec.rules] == ["the answer is always 'No.'"]
+
+
+ORDERS = words(
+    "JSON",
+    {
+        "Ada wants 2 lamps and 1 rug, urgent": '{"who": {"name": "Ada", "vip": true}, "items": '
+        '[{"what": "lamps", "count": 2}, {"what": "rug", "count": 1}], "tags": ["urgent"]}',
+        "3 cups for Bo": '{"who": {"name": "Bo", "vip": false}, "items": [{"what": "cups", "count": 3}], "tags": []}',
+        "Cy, old and urgent: 4 chairs at 9 pm": '{"who": {"name": "Cy", "vip": false}, "items": '
+        '[{"what": "chairs", "count": 4}], "tags": ["urgent", "old"], "at": "21:00"}',
+    },
+)
+
+
+def test_objects_and_lists_within_one_another_are_taken_apart_by_the_examples() -> None:
+    tags = Part(name="tags", values={"urgent": Value(), "old": Value(), "odd": Value()})
+    spec = verified(ORDERS, Proposal(parts=(tags,))).spec
+    kinds = {a.name: (a.kind, a.many) for a in spec.parts()}
+    assert kinds == {
+        "who.name": ("copied", None), "who.vip": ("label", None), "items.what": ("copied", None),
+        "items.count": ("number", None), "tags": ("label", (0, 2)), "at": ("time", None), "topic": ("text", None),
+    }  # fmt: skip
+    assert spec.attribute("items").many == (1, 2) and spec.attribute("at").left_out
+    assert all(gives_back(spec, one) for one in spec.examples) and faults(spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        (['{"a": [[1]]}', '{"a": [[2]]}', '{"a": []}'], "a has a list or null among its items"),
+        (['{"a": []}', '{"a": []}', '{"a": [], "b": 1}'], "a is an empty list in every example"),
+        (['{"a": null}', '{"b": 1}', '{"a": 2}'], "a is null in one example and lacking in another"),
+        (['{"a": 1}', '{"a": [1]}', '{"a": 2}'], "a is a list or an object in one example and a single value"),
+        (['{"a": 1}', '{"a": "x"}', '{"a": 2}'], "put together again, the answer of example 1 is another one"),
+        (['{"due date": 1}', '{"due date": 2}', '{"due date": 3}'], "'due date' is no name"),
+    ],
+)
+def test_json_that_attributes_cannot_say_is_written_and_named(answers: list[str], why: str) -> None:
+    made = verified(words("JSON", {f"m {n} 1 2": answer for n, answer in enumerate(answers)}))
+    assert made.spec.answer.form == "written" and why in made.left_out[0] and made.spec.rules
+
+
+def test_a_file_that_was_changed_by_hand_is_told_what_its_examples_contradict() -> None:
+    made = verified(DESK, Proposal(template="{team}/{level}")).spec
+    assert faults(made) == ()
+    answer = made.answer.model_copy(update={"template": "{team}:{level}"})
+    wrong = made.model_copy(update={"answer": answer, "near_misses": ("my mouse broke",)})
+    told = " · ".join(faults(wrong))
+    assert "example 1 is not of the form" in told and "'my mouse broke' is an example" in told
+
+
+def test_more_fields_than_are_taken_are_refused() -> None:
+    answer = "{" + ", ".join(f'"k{n}": {n}' for n in range(31)) + "}"
+    with pytest.raises(BadInput, match="31 fields, at most 30"):
+        verified(words("JSON", {"a": answer, "b": answer, "c": answer}))

@@ -1,0 +1,159 @@
+"""Rows that a person brings: read once, what is wrong with them said in a sentence, and a plan without written rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.ordinary_behaviours import BEHAVIOURS
+from tests.fixtures.own_rows import written
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.stage import PlanQuestion
+from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.pipeline.behaviour_plan import plan_for, rehearsal_rows
+from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.loading import load_suites
+from tunesmith.tools.training.defaults import rehearsal_wanted
+
+WORDS = ("roof", "cello", "pipe", "parcel", "stairs", "bread", "bike", "neighbour", "bill", "window", "trip", "paint")
+PAIRS = [(f"what about the {word} in {at}?", f"The {word} is in {at}.") for word in WORDS for at in ("Oslo", "Rome")]
+
+
+def wanted(*files: Path | str, **more: object) -> Wanted:
+    return replace(Wanted(tuple(map(str, files)), {}, 100_000, 0.05), **more)  # type: ignore[arg-type]
+
+
+def nobody(question: PlanQuestion) -> None:
+    return
+
+
+def brought(path: Path, **more: object) -> Brought:
+    return bring(wanted(path, **more), nobody)
+
+
+def settled(path: Path, spec: Spec | None = None, cases: Sequence[Case] = (), **more: object) -> Settled:
+    known = brought(path, **more)
+    return settle(known, spec or spec_of_rows(known, "mine"), cases)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (PAIRS[:2], "2 rows are too few to train on; bring 10 or more"),
+        ([PAIRS[0]] * 30, "all 30 rows say the same, one message with one answer"),
+        ([*PAIRS[:4], *[PAIRS[4]] * 8], r"5 rows \(7 more say what another one says\) are too few"),
+        ([(a, b) for a, _ in PAIRS[:8] for b in ("yes", "no")], "0 rows are left without those that contradict"),
+        ([(a, b if n else "") for n, (a, b) in enumerate(PAIRS)], "record 1: completion is empty"),
+    ],
+)
+def test_what_no_training_comes_of_is_refused_with_its_number_and_what_to_do(
+    pairs: list[tuple[str, str]], said: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "mine.jsonl", pairs)
+    with pytest.raises(BadInput, match=said):
+        brought(path, max_unusable_share=0.0)
+
+
+def test_columns_of_unclear_meaning_are_asked_about_and_never_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("alpha,beta\n" + "".join(f"{a},{b}\n" for a, b in PAIRS))
+    with pytest.raises(BadInput, match=r"mine.csv: NEEDS MAPPING: the columns are alpha, beta; agree with --map"):
+        brought(path)
+    agreed = bring(wanted(path), lambda question: True)
+    assert agreed.imports[0]["mapping"] == {"user": "alpha", "assistant": "beta"}
+    assert brought(path, mapping={"user": "beta", "assistant": "alpha"}).survey
+
+
+def test_contradictions_are_asked_about_and_what_was_said_is_in_the_plan(tmp_path: Path) -> None:
+    path = written(tmp_path / "mine.jsonl", [*PAIRS, (PAIRS[0][0], "Nowhere.")])
+    asked: list[str] = []
+    known = bring(wanted(path), lambda question: asked.append(question.text) or True)  # type: ignore[func-returns-value]
+    assert "2 of 25 rows answer a message that another row answers otherwise" in asked[0]
+    assert "mine.jsonl:1 and mine.jsonl:25" in asked[0]
+    assert (known.contradictory, known.usable) == ("drop", 23) and "they are left out" in str(known.notes)
+    with pytest.raises(BadInput, match="--contradictory keep"):
+        bring(wanted(path), lambda question: False)
+    unsaid = brought(path)
+    assert unsaid.contradictory == "refuse" and any("you will be asked" in note for note in unsaid.notes)
+    assert brought(path, contradictory="keep").usable == 25
+
+
+def test_several_files_are_one_behaviour_and_a_row_that_comes_again_counts_once(tmp_path: Path) -> None:
+    one, other = written(tmp_path / "a.jsonl", PAIRS[:14]), tmp_path / "b.json"
+    other.write_text(json.dumps([{"instruction": a, "output": b} for a, b in PAIRS[12:]]))
+    known = bring(wanted(one, other), nobody)
+    assert len(known.imports) == 2 and known.survey and known.survey.different == 24
+    assert any("2 rows say what another one says" in note for note in known.notes)
+
+
+def test_a_data_set_that_nobody_has_read_needs_words_beside_it(tmp_path: Path) -> None:
+    known = bring(wanted("hub:somebody/rows"), nobody)
+    with pytest.raises(BadInput, match="describe it in a file with 3 examples: teach FILE --rows hub:somebody/rows"):
+        spec_of_rows(known, "hub:somebody/rows")
+    assert settle(known, BEHAVIOURS["polite"].spec("p"), ()).own.blind == 10
+
+
+def test_a_choice_of_answers_is_a_label_and_a_form_that_a_row_refutes_is_none(tmp_path: Path) -> None:
+    labels = written(tmp_path / "l.jsonl", [(a, ("ok", "late", "broken")[n % 3]) for n, (a, _) in enumerate(PAIRS)])
+    [label, *_] = settled(labels).spec.labels
+    assert set(label.values) == {"ok", "late", "broken"}
+    said = BEHAVIOURS["summary-json"].spec("s")
+    pairs = [(a, json.dumps({"mood": "good", "summary": b})) for a, b in PAIRS]
+    assert settled(written(tmp_path / "j.jsonl", pairs), said).spec.answer.form == "json"
+    odd = settled(written(tmp_path / "k.jsonl", [*pairs[:-1], (pairs[-1][0], "No idea.")]), said)
+    assert odd.spec.answer.form == "written" and "no form, as 1 of 24 answers do not have it: json" in odd.notes
+
+
+def test_what_the_examples_seemed_to_say_is_no_rule_where_rows_say_otherwise(tmp_path: Path) -> None:
+    spec = BEHAVIOURS["pirate"].spec("pirate")
+    longer = [(a, " ".join(["Arr!", *[b] * 12])) for a, b in PAIRS[:3]]
+    found = settled(written(tmp_path / "mine.jsonl", [*longer, *PAIRS[3:]]), spec)
+    assert "no rule, as 3 of 24 rows do not keep it: at most 40 words" in found.notes
+    assert any(rule.type == "word-count" for rule in spec.rules)
+    assert not any(rule.type == "word-count" for rule in found.spec.rules)
+    assert found.spec.max_tokens > spec.max_tokens, "the longest answer has room"
+
+
+def test_rows_that_are_test_cases_are_counted(tmp_path: Path) -> None:
+    spec = BEHAVIOURS["polite"].spec("polite")
+    folder = write_behaviour(spec, tmp_path / "behaviours", judged=False)
+    cases = load_suites([folder / "suites/target.yaml"]).cases
+    path = written(tmp_path / "mine.jsonl", [*PAIRS, *((e.prompt, e.answer) for e in spec.examples)])
+    found = settled(path, spec, cases)
+    assert "3 of 27 rows repeat a test case: they test, and are not trained on" in found.notes
+    assert set(found.shown) == {example.prompt for example in spec.examples}
+
+
+@pytest.mark.parametrize(("blind", "said"), [(22, "leaves 2 of 24"), (40, "take half of them at most")])
+def test_no_more_becomes_blind_than_leaves_something_to_train_on(blind: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=said):
+        settled(written(tmp_path / "mine.jsonl", PAIRS), blind=blind)
+
+
+def test_few_blind_cases_are_said_to_decide_nothing(tmp_path: Path) -> None:
+    found = settled(written(tmp_path / "mine.jsonl", PAIRS[:12]))
+    assert found.own.blind == 6 and any("6 blind cases decide nothing" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("pace", ["fast", "full"])
+def test_a_plan_of_own_rows_writes_none_and_holds_the_model_to_its_base_all_the_same(pace: str, tmp_path: Path) -> None:
+    found = settled(written(tmp_path / "mine.jsonl", PAIRS))
+    folder = write_behaviour(found.spec, tmp_path / "behaviours", trained=found.shown)
+    plan = plan_for(folder, pace, model="bundled", teacher="", own=found.own)  # type: ignore[arg-type]
+    steps = {spec.stage: spec.fields for spec in plan.steps if spec.stage in ("import", "generate", "critique", "base")}
+    assert [spec.stage for spec in plan.steps][:5] == ["inspect", "base", "import", "generate", "critique"]
+    generate, critique = steps["generate"], steps["critique"]
+    assert (generate["rows"], generate["near_miss_rows"]) == (0, 0)
+    assert generate["rehearsal_rows"] == rehearsal_rows(found.own.rows - found.own.blind) == 50
+    assert (critique["held_out"], critique["judge"], critique["on_leak"]) == (10, "none", "drop")
+    assert steps["import"]["behaviour"] == str(folder) and "teacher" not in str(plan.steps)
+
+
+def test_every_step_of_a_training_has_an_ordinary_prompt_and_few_rows_have_fifty() -> None:
+    assert [rehearsal_rows(rows) for rows in (10, 140, 600)] == [50, rehearsal_wanted(140), rehearsal_wanted(600)]

@@ -1,0 +1,72 @@
+"""The checkpoint that is kept is the best by held-out rows within the bound; a training without a better one ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunesmith.tools.training.selection import Selection, Validation, read_validations, write_validations
+
+BOUNDED = Selection(max_kl=0.05, patience=3)
+
+
+def found(*figures: tuple[float | None, float | None]) -> list[Validation]:
+    """A validation every 20 steps, as (loss, KL)."""
+    return [Validation(20 * number, loss, kl) for number, (loss, kl) in enumerate(figures, 1)]
+
+
+@pytest.mark.parametrize(
+    ("selection", "figures", "step"),
+    [
+        (BOUNDED, [(0.4, 0.02), (0.11, 0.02), (0.2, 0.03)], 40),
+        (BOUNDED, [(0.4, 0.02), (0.3, 0.05), (0.1, 0.051)], 40),  # the lowest loss is too far from the base
+        (BOUNDED, [(0.4, 0.09), (0.3, 0.06), (0.1, 0.07)], 40),  # none is near enough: the nearest
+        (Selection(), [(0.4, 0.02), (0.3, 0.05), (0.1, 9.0)], 60),
+        (BOUNDED, [(0.4, None), (0.1, None)], 40),  # no rehearsal, no bound
+        (BOUNDED, [(0.2, 0.01), (0.2, 0.01)], 20),
+        (BOUNDED, [(None, 0.01), (None, 0.01)], None),
+        (BOUNDED, [], None),
+    ],
+)
+def test_the_lowest_loss_within_the_bound_is_kept(
+    selection: Selection, figures: list[tuple[float | None, float | None]], step: int | None
+) -> None:
+    best = selection.best(found(*figures))
+    assert (best.step if best else None) == step
+
+
+@pytest.mark.parametrize(
+    ("selection", "losses", "ends"),
+    [
+        (BOUNDED, [0.4, 0.1, 0.2, 0.3], False),
+        (BOUNDED, [0.4, 0.1, 0.2, 0.3, 0.1], True),  # the same is not better
+        (BOUNDED, [0.1, 0.2, 0.2, 0.09], False),
+        (Selection(max_kl=0.05), [0.1, 0.2, 0.3, 0.4, 0.5], False),
+        (Selection(max_kl=0.001, patience=3), [0.1, 0.2, 0.3, 0.4, 0.5], False),  # it may still come near the base
+    ],
+)
+def test_a_training_ends_after_as_many_validations_without_a_better_one_as_it_is_given(
+    selection: Selection, losses: list[float], ends: bool
+) -> None:
+    assert selection.ends(found(*((loss, 0.02) for loss in losses))) is ends
+
+
+def test_the_choice_is_told_with_its_figures_and_the_bound() -> None:
+    best = Validation(60, 0.11, 0.02)
+    told = "kept step 60 of 120: validation 0.11, KL 0.02 ≤ 0.05"
+    assert BOUNDED.sentence(best, ended=120, planned=120) == told
+    early = f"{told}; ended at step 100, after 3 validations without a better one"
+    assert BOUNDED.sentence(best, ended=100, planned=120) == early
+    far = BOUNDED.sentence(Validation(60, 0.11, 0.0504), ended=120, planned=120)
+    assert "KL 0.0504 > 0.05; no checkpoint is within the bound" in far
+    assert (
+        Selection().sentence(Validation(60, 0.11, None), ended=60, planned=60) == "kept step 60 of 60: validation 0.11"
+    )
+
+
+def test_validations_go_with_their_checkpoint(tmp_path: Path) -> None:
+    many = found((0.4, 0.02), (0.3, None), (None, 0.1))
+    write_validations(tmp_path, many)
+    assert read_validations(tmp_path) == many
+    assert read_validations(tmp_path / "of an earlier version") == [] == read_validations(None)

@@ -1,0 +1,112 @@
+"""A person's own rows: what keeps one out of training, what is only noted of it, and how many become blind cases.
+
+Whoever brings rows says by them what is right. So nothing that was concluded from examples keeps one out: only what
+makes it no row at all, what the person stated, and the person's own word against it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.data.faults import EXAMPLE
+from tunesmith.tools.data.similarity import normal
+
+ORIGINS = ("imported", EXAMPLE)
+"""Origins of rows whose answers a person gave."""
+ROWS_LEAST = 10
+"""Different rows from which a training without written rows is worth its price."""
+BLIND_LEAST, BLIND_MOST, BLIND_SHARE = 10, 40, 0.15
+_NOTES_MOST = 6
+RULE = "rule"
+"""Kind of verdict on an answer that breaks a rule."""
+
+
+def is_persons(row: TrainingRow) -> bool:
+    """Whether a person gave the row's answer."""
+    return row.origin in ORIGINS
+
+
+def blind_count(rows: int) -> int:
+    """How many of so many rows become blind cases where nobody says: 15 %, at least 10, at most 40, and never more than
+    half: of fewer than twenty rows so few are left that their cases decide nothing."""
+    return min(BLIND_MOST, max(BLIND_LEAST, round(BLIND_SHARE * rows)), rows // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Rows that answer what another row answers: each with the other row's id."""
+
+    same: Mapping[str, str]
+    """In the same way: one of them is enough."""
+    contradicted: Mapping[str, str]
+    """In another way: one of them may be wrong, and code cannot tell which."""
+
+
+def repeats_in(rows: Iterable[TrainingRow]) -> Repeats:
+    """The repeats among a person's rows.
+
+    Conversations of several answers contradict nobody: many begin alike and go on otherwise.
+    """
+    groups: dict[str, list[TrainingRow]] = {}
+    for row in rows:
+        if is_persons(row):
+            groups.setdefault(_asked(row), []).append(row)
+    same: dict[str, str] = {}
+    contradicted: dict[str, str] = {}
+    for group in groups.values():
+        first: dict[str, str] = {}
+        for row in group:
+            answer = _answered(row)
+            if answer in first:
+                same[row.row_id] = first[answer]
+            else:
+                first[answer] = row.row_id
+        if len(first) > 1 and all(len(row.completion) == 1 for row in group):
+            ids = list(first.values())
+            contradicted |= {row.row_id: next(i for i in ids if i != first[_answered(row)]) for row in group}
+    return Repeats({name: other for name, other in same.items() if name not in contradicted}, contradicted)
+
+
+def _asked(row: TrainingRow) -> str:
+    turns = [[turn.get("role"), " ".join(str(turn.get("content") or "").split())] for turn in row.prompt]
+    return json.dumps([turns, list(row.attributes.tools)], sort_keys=True)
+
+
+def _answered(row: TrainingRow) -> str:
+    """What a row answers, whatever its case and marks."""
+    turns = [{**turn, "content": _plain(str(turn.get("content") or ""))} for turn in row.completion]
+    return json.dumps(turns, sort_keys=True)
+
+
+def _plain(text: str) -> str:
+    return normal(text, digits_count=True) or text.strip()
+
+
+@dataclass(slots=True)
+class Doubts:
+    """What code doubts of a person's rows that are trained on all the same."""
+
+    _rows: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """Kind and rule, or kind and nothing → the rows."""
+    _reasons: dict[str, str] = field(default_factory=dict)
+    """Kind → what was found in the first row."""
+
+    def add(self, row: TrainingRow, doubt: Verdict) -> None:
+        """Note a doubt; one of a broken rule is counted by the rule, others by their kind."""
+        self._rows.setdefault((doubt.kind, doubt.reason if doubt.kind == RULE else ""), []).append(row.row_id)
+        self._reasons.setdefault(doubt.kind, str(doubt))
+
+    def notes(self, rows: int) -> tuple[str, ...]:
+        """A sentence for each kind of doubt, the commonest first; `rows` of the person's there are in all."""
+        ordered = sorted(self._rows.items(), key=lambda pair: -len(pair[1]))
+        return tuple(
+            f"{len(ids)} of your {rows} rows {self._what(kind, rule)}; they are trained on as they are, the first is "
+            f"{ids[0]}"
+            for (kind, rule), ids in ordered[:_NOTES_MOST]
+        )
+
+    def _what(self, kind: str, rule: str) -> str:
+        return f"do not keep what your examples seemed to say ({rule})" if rule else f"look odd ({self._reasons[kind]})"

@@ -1,0 +1,288 @@
+"""A user's words, read by a model: small questions, each answer held to the words and the examples before it counts.
+
+The model only proposes. A template has to give every example, a value has to stand in the user's words or examples, a
+meaning and a demand have to be quoted from the words, a near miss has to be told from the examples by a model that can
+tell them from ordinary messages. What fails is asked for once more, with what failed, or left out and named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+from rapidfuzz import fuzz
+
+from tunesmith.tools.data.answer_rules import Check
+from tunesmith.tools.data.answer_shape import fitted
+from tunesmith.tools.data.candidates import yes
+from tunesmith.tools.data.json_examples import json_examples
+from tunesmith.tools.data.part_kinds import VALUES_MAX, Pairs, copied, format_of
+from tunesmith.tools.data.proposal import Part, Proposal
+from tunesmith.tools.data.ranges import numbers_in
+from tunesmith.tools.data.reading import kind_request
+from tunesmith.tools.data.spec import Kind, Spec, Value
+from tunesmith.tools.data.typed_values import holds
+from tunesmith.tools.data.verify import parts_of
+from tunesmith.tools.data.word_questions import (
+    NUMBER,
+    TEXT,
+    Ask,
+    data,
+    items_in,
+    list_of,
+    object_in,
+    object_of,
+    question,
+    word_in,
+)
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+
+_QUOTED = 85
+"""Similarity, of 100, from which a text counts as a piece of the user's words."""
+_LABEL_CHARACTERS = 40
+_SHOWN, _SHOWN_CHARACTERS = 6, 400
+_PARTS_MAX, _CHECKS_MAX, _NEAR_MISSES = 8, 6, 6
+_READINGS, _TEMPERATURE = 3, 0.7
+"""Of a template: the first is greedy."""
+_OPEN_END = 3
+"""A range without an upper end goes to so many times its lower one."""
+_APART = 0.2
+"""Of the probability that a message is of the kind: a near miss is so much below every example."""
+_ORDINARY = ("What is the tallest mountain on earth?", "Tell me a joke about penguins.", "Why is the sky blue?")
+_VALUE = object_of(value=TEXT, means=TEXT)
+_RANGE = object_of(value=TEXT, lowest=NUMBER, highest=NUMBER)
+_COUNTED, _TEXTS = (
+    ("at most", "at least", "exactly"),
+    ("begins with", "ends with", "every line begins with", "never says"),
+)
+_CHECK = (
+    object_of(words=TEXT, kind={"enum": list(_COUNTED)}, count={"type": "integer"},
+              unit={"enum": ["words", "characters", "lines", "sentences"]}),
+    object_of(words=TEXT, kind={"enum": list(_TEXTS)}, text=TEXT),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model read out of a user's words, and what of it did not hold, a sentence each."""
+
+    proposal: Proposal
+    left_out: tuple[str, ...] = ()
+    questions: int = 0
+
+
+def read(spec: Spec, stated: Proposal, ask: Ask, model: str) -> Reading:
+    """Read the words of a spec that is not complete; what its file states as data stays as it is stated."""
+    return _Reader(spec, stated, ask, model).read()
+
+
+@dataclass(slots=True)
+class _Reader:
+    spec: Spec
+    stated: Proposal
+    ask: Ask
+    model: str
+    left_out: list[str] = field(default_factory=list)
+    questions: int = 0
+
+    def read(self) -> Reading:
+        """One round for what no other answer is needed for, then the parts of the answer, then near misses."""
+        spec, shown = self.spec, [data(e.prompt[:_SHOWN_CHARACTERS]) for e in self.spec.examples[:_SHOWN]]
+        answers = self._asked(
+            question("applies", [f"When: {spec.when}"], self.model),
+            question("checks", [f"The answer: {spec.what}", f"Never: {spec.never}"], self.model,
+                     list_of(*_CHECK, most=_CHECKS_MAX)),
+            question("language", shown, self.model),
+        )  # fmt: skip
+        applies, language = word_in(answers, "applies").lower(), word_in(answers, "language")
+        if applies not in ("all", "kind"):
+            self.left_out.append("your words do not say clearly whether it applies to every message: taken as to some")
+        known = {"every_message": applies == "all", "checks": self._checks(answers), "language": language[:40]}
+        proposal = self._formed(self.stated.model_copy(update=known))
+        if applies != "all":
+            proposal = proposal.model_copy(update={"near_misses": self._near_misses(language or "English")})
+        return Reading(proposal, tuple(self.left_out), self.questions)
+
+    def _asked(self, *requests: ChatRequest) -> Mapping[str, ChatResponse]:
+        self.questions += len(requests)
+        return self.ask(requests) if requests else {}
+
+    @property
+    def _words(self) -> str:
+        said = (self.spec.say, self.spec.when, self.spec.what, self.spec.never)
+        return "\n".join([*said, *(f"{part.name}: {part.means}" for part in self.stated.parts)])
+
+    def _quoted(self, text: str) -> bool:
+        """Whether a text is a piece of the user's own words."""
+        return bool(text.strip()) and fuzz.partial_ratio(text.casefold(), self._words.casefold()) >= _QUOTED
+
+    # What the answers are made of
+
+    def _formed(self, proposal: Proposal) -> Proposal:
+        """The proposal with the form of the answers and their parts; free text where no form gives the examples."""
+        answers = [example.answer for example in self.spec.examples]
+        as_json = bool(json_examples(self.spec.examples))
+        if not self.stated.shapes and not as_json and len(set(answers)) > 1:
+            if self._listed(answers):
+                proposal = proposal.model_copy(update={"template": "{label}", "parts": (Part(name="label"),)})
+            elif template := self._template(answers):
+                proposal = proposal.model_copy(update={"template": template})
+            else:
+                return proposal.model_copy(update={"form": "written"})
+        parts = self._parts(parts_of(self.spec, proposal), proposal)
+        if as_json or any(part.kind != "text" for part in parts):
+            return proposal.model_copy(update={"parts": parts})
+        begins, ends = (proposal.template.split(brace)[place] for brace, place in (("{", 0), ("}", -1)))
+        frame = [Check(kind="begins with", text=begins)] if begins.strip() else []
+        frame += [Check(kind="ends with", text=ends)] if ends.strip() else []
+        checks = dict.fromkeys((*proposal.checks, *frame))
+        return proposal.model_copy(update={"form": "written", "template": "", "checks": tuple(checks)})
+
+    def _listed(self, values: Sequence[str]) -> bool:
+        """Whether values are such as a description lists: short, and each in the user's words, or there twice."""
+        counts = Counter(values)
+        return len(counts) > 1 and all(
+            len(value) <= _LABEL_CHARACTERS and "\n" not in value and (holds(self._words, value) or count > 1)
+            for value, count in counts.items()
+        )
+
+    def _template(self, answers: Sequence[str]) -> str:
+        """The template that gives every example and that most readings came to; empty where none does."""
+        lines = [f"The answer: {self.spec.what}", *map(data, answers[:_SHOWN])]
+        for turn in range(2):
+            requests = [
+                question("template", lines, self.model, object_of(template=TEXT), identity=f"template/{turn}/{n}",
+                         temperature=_TEMPERATURE * (n > 0), seed=n)
+                for n in range(_READINGS)
+            ]  # fmt: skip
+            read = self._asked(*requests)
+            templates = [str(object_in(read, request.id).get("template") or "").strip() for request in requests]
+            tried = [(template, *fitted(answers, template)) for template in templates if template]
+            if fitting := [template for template, shape, _ in tried if shape and len(shape.names) <= _PARTS_MAX]:
+                return Counter(fitting).most_common(1)[0][0]
+            if not tried:
+                return ""
+            lines.append(f"{data(tried[0][0])} is wrong: {tried[0][2]}. Write the right template.")
+        self.left_out.append(f"the template {tried[0][0]!r}: {tried[0][2]}; the answers are taken as written freely")
+        return ""
+
+    # Its parts
+
+    def _parts(self, pairs: Mapping[str, Pairs], proposal: Proposal) -> tuple[Part, ...]:
+        """Each part with its kind, by what its values in the examples show; of a choice its values."""
+        parts = [self._part(proposal.part(name), pairs[name], proposal) for name in pairs]
+        labels = self._values([p for p in parts if p.kind == "label" and not p.values and not proposal.labels], pairs)
+        parts = [part.model_copy(update={"values": labels.get(part.name, part.values)}) for part in parts]
+        return tuple(self._ranged(part, pairs[part.name]) for part in parts)
+
+    def _part(self, part: Part, pairs: Pairs, proposal: Proposal) -> Part:
+        seen = [value for _, value in pairs if value is not None]
+        if (odd := odd_value(pairs)) and not part.missing and holds(self._words, odd):
+            part = part.model_copy(update={"missing": odd})
+        rest = [(message, value) for message, value in pairs if value not in (part.missing, None)]
+        if part.kind or part.values:
+            return part
+        label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
+        typed = format_of(part, list(dict.fromkeys(v for _, v in rest if v)), verbatim=copied(rest))
+        kind: Kind = "label" if label else typed or ("copied" if copied(rest) else "text")
+        return part.model_copy(update={"kind": kind})
+
+    def _values(self, labels: Sequence[Part], pairs: Mapping[str, Pairs]) -> dict[str, dict[str, Value]]:
+        """The values of each label: those of the examples, and those that stand in the user's words."""
+        seen = {part.name: list(dict.fromkeys(v for _, v in pairs[part.name] if v is not None)) for part in labels}
+        answers = self._asked(*(
+            question("values", [f"The answer: {self.spec.what}", _part_line(part, seen[part.name])], self.model,
+                     list_of(_VALUE, most=VALUES_MAX), identity=f"values/{part.name}")
+            for part in labels
+        ))  # fmt: skip
+        made = {}
+        for name, shown in seen.items():
+            spelled = {value.casefold(): value for value in shown}
+            values = dict.fromkeys(shown, "")
+            for item in items_in(answers, f"values/{name}"):
+                value, means = (str(item.get(key) or "").strip() for key in ("value", "means"))
+                value = spelled.get(value.casefold(), value)
+                if value and value not in values and not holds(self._words, value):
+                    self.left_out.append(f"{value!r} as a value of {name}: neither your words nor an example say it")
+                elif value:
+                    values[value] = means if self._quoted(means) and means.casefold() != value.casefold() else ""
+            often = Counter(values.values())
+            made[name] = {value: Value(means=means if often[means] == 1 else "") for value, means in values.items()}
+        return made
+
+    def _ranged(self, part: Part, pairs: Pairs) -> Part:
+        """A label with the numbers that decide it, where every message of the examples holds one that agrees."""
+        told = [(numbers_in(message), value) for message, value in pairs]
+        if part.kind != "label" or len(part.values) < 2 or 2 * sum(bool(there) for there, _ in told) < len(told):
+            return part
+        lines = [f"The answer: {self.spec.what}", f"The values: {', '.join(map(data, part.values))}"]
+        identity = f"ranges/{part.name}"
+        asked = question("ranges", lines, self.model, list_of(_RANGE, most=VALUES_MAX), identity=identity)
+        ranges: dict[str, tuple[int, int]] = {}
+        for item in items_in(self._asked(asked), identity):
+            low, high = item.get("lowest"), item.get("highest")
+            if item.get("value") in part.values and (isinstance(low, int) or isinstance(high, int)):
+                low = low if isinstance(low, int) else 1
+                shown = [number for there, value in told for number in there if value == item["value"]]
+                ranges[str(item["value"])] = (low, high if isinstance(high, int) else max(low * _OPEN_END, *shown, 4))
+        for there, value in told:
+            low, high = ranges.get(str(value), (0, 0))
+            if there and value in ranges and not any(low <= number <= high for number in there):
+                self.left_out.append(f"that {value} is {low} to {high}: an example has {there[0]}")
+                return part
+        between = {name: of.model_copy(update={"between": ranges.get(name)}) for name, of in part.values.items()}
+        return part.model_copy(update={"values": between})
+
+    # What every answer keeps, and what only looks alike
+
+    def _checks(self, answers: Mapping[str, ChatResponse]) -> tuple[Check, ...]:
+        """The demands that quote the user's words."""
+        checks = []
+        for item in items_in(answers, "checks"):
+            if item.get("unit") == "sentences":
+                self.left_out.append(f"{item.get('words')}: code counts no sentences, a judge reads them")
+                continue
+            try:
+                check = Check.model_validate({name: of for name, of in item.items() if name != "words"})
+            except ValidationError:
+                continue
+            said = check.text if check.kind in ("begins with", "ends with", "never says") else ""
+            if not self._quoted(str(item.get("words") or "")) or (said and not self._quoted(said)):
+                self.left_out.append(f"{check.kind} {check.count or check.text!r}: your words do not demand it")
+            else:
+                checks.append(check)
+        return tuple(dict.fromkeys(checks))
+
+    def _near_misses(self, language: str) -> tuple[str, ...]:
+        """Messages that look alike, each told from all examples by a model that tells these from ordinary messages."""
+        spec = self.spec
+        lines = [f"It applies when: {spec.when}", f"For instance: {data(spec.examples[0].prompt[:_SHOWN_CHARACTERS])}"]
+        asked = question("near-misses", [*lines, f"Write them in {language}."], self.model,
+                         object_of(items={"type": "array", "items": dict(TEXT), "maxItems": _NEAR_MISSES}))  # fmt: skip
+        items = object_in(self._asked(asked), "near-misses").get("items")
+        texts = items if isinstance(items, list) else []
+        near = list(dict.fromkeys(str(text).strip() for text in texts if str(text).strip()))
+        examples = [example.prompt for example in spec.examples[:_SHOWN]]
+        texts = [*examples, *_ORDINARY, *near] if near else []
+        requests = [kind_request(spec, text, (), self.model, f"kind/{n}") for n, text in enumerate(texts)]
+        answers = self._asked(*requests)
+        kinds = [yes(answers[request.id]) if request.id in answers else 1.0 for request in requests]
+        least = min(kinds[: len(examples)], default=0.0)
+        if near and max(kinds[len(examples) : len(examples) + len(_ORDINARY)]) > least - _APART:
+            self.left_out.append("near misses: the model cannot tell your examples from ordinary messages")
+            return ()
+        return tuple(t for t, kind in zip(texts, kinds, strict=True) if t in near and kind <= least - _APART)
+
+
+def _part_line(part: Part, seen: Sequence[str]) -> str:
+    means = f" ({part.means})" if part.means else ""
+    return f"The part {part.name}{means}, for instance {' or '.join(map(data, seen[:_SHOWN]))}"
+
+
+def odd_value(pairs: Pairs) -> str:
+    """The one value that does not stand in its message where most others do; empty where it is not like that."""
+    odd = {value for message, value in pairs if value and not holds(message, value) and any(map(str.isalnum, value))}
+    rest = [(message, value) for message, value in pairs if value not in odd]
+    return odd.pop() if len(odd) == 1 and copied(rest) and 2 * len(rest) > len(pairs) else ""

@@ -1,0 +1,286 @@
+"""A proposal held to the user's examples: what they bear out becomes the spec, what they do not is named and left out.
+
+Code decides nothing about meaning here. It takes answers apart by the proposed form and puts them together again, and
+looks whether labels cover the examples, whether checks hold for them, and whether a value has the format of its kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.wrong_values import sentence
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.answer_rules import Rule, broken_rule, rule_of
+from tunesmith.tools.data.answer_shape import WRITTEN, Shape, aligned, fitted
+from tunesmith.tools.data.description import Example, parted
+from tunesmith.tools.data.example_checks import example_problems
+from tunesmith.tools.data.faults import may_be_in, other_language
+from tunesmith.tools.data.form_rules import criteria_of, form_rules
+from tunesmith.tools.data.json_examples import LACKS, Found, NotExpressed, as_text, json_examples, leaves, tree
+from tunesmith.tools.data.json_values import json_object
+from tunesmith.tools.data.part_kinds import COPIED_FORMATS, Notes, attribute_of
+from tunesmith.tools.data.proposal import Proposal
+from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.spec import ATTRIBUTES_MAX, Answer, Attribute, Spec
+
+TOPIC = "topic"
+"""Of messages that no other attribute makes different."""
+
+
+Records = Sequence[Mapping[str, str | None]]
+"""What the answers of the examples say, part by part; of a list each line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The spec of what the examples bear out, and what of the proposal was left out, a sentence each."""
+
+    spec: Spec
+    left_out: tuple[str, ...] = ()
+
+
+def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
+    """The spec with all that its file leaves out: as proposed where the examples bear it out; what the file says stays.
+
+    From thirteen examples on ten are set aside as blind cases, and nothing is concluded from them. Raises BadInput for
+    answers with more fields than are taken.
+    """
+    proposal, notes = proposal or Proposal(), Notes()
+    made, blind = _without_blind(spec)
+    if not made.attributes and made.answer == Answer():
+        made = _formed(made, proposal, notes)
+    changes: dict[str, object] = {}
+    if not made.rules:
+        changes["rules"] = _rules(made, proposal, blind, notes)
+    if made.language == Spec.model_fields["language"].default:
+        changes["language"] = _language(made, proposal, notes)
+    if not made.near_misses and not made.every_message:
+        changes["near_misses"] = _near_misses(made, proposal, notes)
+    if proposal.every_message and not made.every_message:
+        changes |= {"every_message": True, "near_misses": ()}
+    if not made.criteria:
+        changes["criteria"] = proposal.criteria[:4] + criteria_of(made)
+    made = Spec.model_validate(made.model_copy(update=changes).model_dump())
+    return Verified(made.model_copy(update={"blind": blind}), tuple(notes.sentences))
+
+
+def faults(spec: Spec) -> tuple[str, ...]:
+    """What a spec says that its own examples contradict, a sentence each: after somebody has changed its file."""
+    told = list(example_problems(spec))
+    for number, example in enumerate(spec.examples, 1):
+        if (rule := broken_rule(spec.rules, example.answer)) is not None:
+            told.append(f"the answer of example {number} breaks the rule: {rule.says}")
+    prompts = {normal(example.prompt) for example in spec.examples}
+    told += [f"the near miss {text[:60]!r} is an example" for text in spec.near_misses if normal(text) in prompts]
+    return tuple(told)
+
+
+def gives_back(spec: Spec, example: Example) -> bool:
+    """Whether an example's answer can be taken apart and put together again into the very same."""
+    form = form_of(spec)
+    if (records := form.parse(example.answer)) is None:
+        return False
+    again = form.compose(records)
+    if form.says_what_it_is:
+        return json_object(again) == json_object(example.answer)
+    return again.strip() == example.answer.strip()
+
+
+def _without_blind(spec: Spec) -> tuple[Spec, tuple[Example, ...]]:
+    if spec.blind_sha256:  # they were set aside before
+        return spec, spec.blind
+    seen, blind = parted(spec.examples)
+    if not blind:
+        return spec, ()
+    digest = hashlib.sha256(json.dumps([[e.prompt, e.answer] for e in blind]).encode()).hexdigest()
+    tokens = {"answer_tokens": spec.max_tokens}  # as long as the longest of all
+    return spec.model_copy(update={"examples": seen, "blind_sha256": digest, **tokens}), blind
+
+
+# Form and attributes
+
+
+def _formed(spec: Spec, proposal: Proposal, notes: Notes) -> Spec:
+    """The spec with its answer's form and attributes: written by a model where no other form gives the examples."""
+    objects = json_examples(spec.examples) if proposal.form != "written" else []
+    answer: dict[str, object] = {"form": "json"}
+    if objects:
+        attributes = _of_json(objects, proposal, notes)
+    elif (shape := shape_of(spec, proposal, notes)) == WRITTEN:
+        attributes = []
+    else:
+        attributes = _of_shape(spec, shape, proposal, notes)
+        answer = {"form": shape.form, "template": shape.template, "otherwise": shape.otherwise}
+        answer["needs"] = _needs(shape, attributes)
+    written = spec.model_copy(update={"attributes": (_topic(),)})
+    if not attributes:
+        return written
+    fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in attributes)
+    attributes += [_topic()] if fixed and answer["form"] != "lines" else []
+    try:
+        made = Spec.model_validate({**spec.model_dump(), "attributes": attributes, "answer": answer})
+    except ValidationError as error:
+        notes.add(f"the form is not taken: {sentence(error.errors()[0], Spec)}")
+        return written
+    if odd := next((n for n, one in enumerate(made.examples, 1) if not gives_back(made, one)), 0):
+        notes.add(f"the form is not taken: put together again, the answer of example {odd} is another one")
+        return written
+    return made
+
+
+def _of_json(objects: Found, proposal: Proposal, notes: Notes) -> list[Attribute]:
+    """The attributes of answers that are JSON objects; none where attributes cannot say them."""
+
+    def leaf(path: str, found: Found) -> Attribute:
+        number = bool(found) and all(isinstance(v, int | float) and not isinstance(v, bool) for _, v in found)
+        pairs = [(message, as_text(value)) for message, value in found]
+        return attribute_of(proposal.part(path), pairs, proposal.labels, notes, number=number)
+
+    try:
+        attributes = tree(objects, leaf)
+    except NotExpressed as why:
+        notes.add(f"{why}: the writer writes the answer, held to its keys and their types")
+        return []
+    if (many := len(list(leaves(objects)))) > ATTRIBUTES_MAX:
+        raise BadInput(f"the answers have {many} fields, at most {ATTRIBUTES_MAX} are taken; leave some out")
+    plain = [
+        {n: _text(v) for n, v in value.items() if not isinstance(v, dict | list)}
+        for _, value in objects
+        if isinstance(value, dict)
+    ]
+    return _together(attributes, plain, notes)
+
+
+def _of_shape(spec: Spec, shape: Shape, proposal: Proposal, notes: Notes) -> list[Attribute]:
+    pairs = {name: pairs_of(spec, shape, name) for name in shape.names}
+    lacking = len(spec.examples) - sum(map(bool, shape.records)) if shape.form == "text" else 0
+    made = [attribute_of(proposal.part(n), pairs[n], proposal.labels, notes, lacking=lacking) for n in shape.names]
+    return _together(made, [record for records in shape.records for record in records], notes)
+
+
+def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shape:
+    """The form of answers that are text: as stated where it gives the examples, else written."""
+    notes, answers = notes or Notes(), [example.answer for example in spec.examples]
+    if proposal.form == "written":
+        return WRITTEN
+    if proposal.template:
+        shape, why = fitted(answers, proposal.template)
+        if shape is None:
+            notes.add(f"the template {proposal.template!r} is not taken: {why}")
+        return shape or WRITTEN
+    names = [part.name for part in proposal.parts]
+    known = proposal.labels or (proposal.parts[0].values if len(names) == 1 else {})
+    if known and len(names) <= 1 and set(answers) <= set(known):
+        name = names[0] if names else "label"
+        return Shape("text", f"{{{name}}}", (name,), tuple(({name: answer},) for answer in answers))
+    shape = aligned(answers, names) if names else None
+    if names and shape is None:
+        notes.add(f"the answers have not {len(names)} parts ({', '.join(names)}) with the same text around them")
+    return shape or WRITTEN
+
+
+def parts_of(spec: Spec, proposal: Proposal) -> dict[str, list[tuple[str, str | None]]]:
+    """The parts that differ in the answers of a proposed form, each with its values beside their messages."""
+    if objects := json_examples(spec.examples) if proposal.form != "written" else []:
+        return {path: [(message, _text(value)) for message, value in found] for path, found in leaves(objects)}
+    shape = shape_of(spec, proposal)
+    return {name: pairs_of(spec, shape, name) for name in shape.names}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None or value is LACKS else as_text(value)
+
+
+def _topic() -> Attribute:
+    return Attribute(name=TOPIC, kind="text", means="what the message is about", shown=False, words_max=6)
+
+
+def pairs_of(spec: Spec, shape: Shape, name: str) -> list[tuple[str, str | None]]:
+    """The values of a part beside their messages."""
+    return [
+        (example.prompt, record[name])
+        for example, records in zip(spec.examples, shape.records, strict=True)
+        for record in records
+    ]
+
+
+def _together(attributes: Sequence[Attribute], records: Records, notes: Notes) -> list[Attribute]:
+    """Attributes beside one another: no two labels share a value, and one may be missing where a label has a value."""
+    made = [_apart(one, attributes, records, notes) for one in attributes]
+    return [_absent_by_label(attribute, made, records) for attribute in made]
+
+
+def _apart(one: Attribute, attributes: Sequence[Attribute], records: Records, notes: Notes) -> Attribute:
+    """A label without the values that another one holds and that no example shows in it."""
+    shown = {record.get(one.name) for record in records}
+    others = {v for other in attributes if other.kind == "label" and other.name != one.name for v in other.values}
+    wrong = [value for value in one.values if one.kind == "label" and value in others - shown]
+    if not wrong or set(one.values) == {"true", "false"}:
+        return one
+    left = {value: of for value, of in one.values.items() if value not in wrong}
+    notes.add(f"{', '.join(wrong)}: a value of another part, so it was taken out of {one.name}")
+    alone = Attribute(name=one.name, kind="text", means=one.means)
+    return one.model_copy(update={"values": left}) if len(left) >= 2 else alone
+
+
+def _absent_by_label(attribute: Attribute, attributes: Sequence[Attribute], records: Records) -> Attribute:
+    """Where a part is missing for one value of a label, more than once, and never for another, that is the reason."""
+    for label in attributes:
+        if label.kind != "label" or label.name == attribute.name or attribute.kind not in ("copied", "text"):
+            continue
+        told = [(r.get(label.name), r.get(attribute.name) == attribute.absent_as) for r in records]
+        missing = [value for value, lacks in told if lacks]
+        present = {value for value, lacks in told if not lacks}
+        if missing and len(set(missing)) < len(missing) and not set(missing) & (present | {None}):
+            where = {label.name: tuple(dict.fromkeys(value for value in missing if value is not None))}
+            return attribute.model_copy(update={"absent_share": 0, "absent_where": where})
+    return attribute
+
+
+def _needs(shape: Shape, attributes: Sequence[Attribute]) -> tuple[str, ...]:
+    """The part without which an answer is the other text: the first that code can look for in a message."""
+    if not shape.otherwise or shape.form != "text" or all(shape.records):
+        return ()
+    return tuple(a.name for a in attributes if a.shown and (a.kind in COPIED_FORMATS or a.kind == "copied"))[:1]
+
+
+# Rules, language, near misses
+
+
+def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: Notes) -> tuple[Rule, ...]:
+    """The rules of the form, and the stated checks that hold for every example."""
+    rules, shown = form_rules(spec), [*spec.examples, *blind]
+    for check in proposal.checks if form_of(spec).is_text else ():
+        rule = rule_of(check).model_copy(update={"guessed": True})
+        odd = next((n for n, one in enumerate(shown, 1) if broken_rule([rule], one.answer)), 0)
+        if odd:
+            which = f"example {odd} breaks it" if odd <= len(spec.examples) else "an example breaks it"
+            notes.add(f"{rule.says}: not taken, {which}")
+        else:
+            rules.append(rule)
+    return tuple(rule for rule in rules if not any(broken_rule([rule], one.answer) for one in blind))
+
+
+def _language(spec: Spec, proposal: Proposal, notes: Notes) -> str:
+    """The language of the messages: as proposed, unless their letters or commonest words are of another one."""
+    messages = "\n".join(example.prompt for example in spec.examples)
+    shown = other_language(messages, frozenset())
+    if proposal.language and may_be_in(messages, proposal.language):
+        return proposal.language
+    if proposal.language:
+        notes.add(f"the messages are not in {proposal.language}" + (f": they read as {shown}" if shown else ""))
+    return shown or "English"
+
+
+def _near_misses(spec: Spec, proposal: Proposal, notes: Notes) -> tuple[str, ...]:
+    known = {normal(example.prompt) for example in spec.examples}
+    kept = {normal(text): text for text in proposal.near_misses if normal(text) and normal(text) not in known}
+    if len(kept) < len(proposal.near_misses):
+        notes.add(f"{len(proposal.near_misses) - len(kept)} near misses are examples, or said twice")
+    return tuple(kept.values())

@@ -1,0 +1,88 @@
+"""Which checkpoint of a training is kept, and when it ends: by held-out rows, never by the training loss.
+
+The lowest validation loss of those that stayed as near to the base as they have to (`max_kl`). Of several trainings of
+one behaviour the last step is seldom the best, and a low loss alone says nothing of what was forgotten for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tunesmith.memory.files import atomic_write
+
+_FILE = "validations.json"
+"""In every checkpoint: what was measured of it and of those before it, so that a resumed training knows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the model of a step costs on rows that are not trained on; None where there is no row of a kind."""
+
+    step: int
+    loss: float | None
+    """Cross-entropy a token, in nats, on rows of the behaviour."""
+    kl: float | None
+    """KL(base ‖ model) a token, in nats, on rehearsal rows: 0 is the base itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """How checkpoints are told apart."""
+
+    max_kl: float = 0.0
+    """The most divergence of one that is kept; 0: no bound."""
+    patience: int = 0
+    """Validations in a row without a better one that end a training; 0: it goes to its last step."""
+
+    def rule(self, save_steps: int) -> str:
+        """What will be kept, in words."""
+        bound = f" whose KL to the base is at most {self.max_kl:g}" if self.max_kl else ""
+        end = f"; {self.patience} in a row without a better one end it" if self.patience else ""
+        return f"validation before, and of a checkpoint every {save_steps} steps; the lowest loss is kept{bound}{end}"
+
+    def allows(self, one: Validation) -> bool:
+        """Whether it is near enough to the base."""
+        return not self.max_kl or one.kl is None or one.kl <= self.max_kl
+
+    def best(self, found: Iterable[Validation]) -> Validation | None:
+        """The lowest loss within the bound; the one nearest to the base where none is; None where no loss is known."""
+        judged = [one for one in found if one.loss is not None]
+        allowed = [one for one in judged if self.allows(one)]
+        if not allowed:
+            return min(judged, key=lambda one: one.kl or 0.0, default=None)
+        return min(allowed, key=lambda one: one.loss or 0.0)
+
+    def ends(self, found: Sequence[Validation]) -> bool:
+        """Whether a training has gone on for `patience` validations after its best one."""
+        best = self.best(found)
+        if not self.patience or best is None or not self.allows(best):
+            return False
+        return sum(one.step > best.step for one in found) >= self.patience
+
+    def sentence(self, best: Validation, *, ended: int, planned: int) -> str:
+        """What was kept, in words: its step, its figures and the bound; and where the training ended early."""
+        parts = [f"validation {best.loss:.3g}"] if best.loss is not None else []
+        if best.kl is not None:
+            bound = f" {'≤' if self.allows(best) else '>'} {self.max_kl:g}" if self.max_kl else ""
+            parts.append(f"KL {best.kl:.3g}{bound}")
+        choice = f"kept step {best.step} of {planned}: {', '.join(parts)}"
+        if not self.allows(best):
+            choice += "; no checkpoint is within the bound, this one is nearest to the base"
+        if ended < planned:
+            choice += f"; ended at step {ended}, after {self.patience} validations without a better one"
+        return choice
+
+
+def write_validations(checkpoint: Path, found: Sequence[Validation]) -> None:
+    """Into a checkpoint that is not sealed yet."""
+    atomic_write(checkpoint / _FILE, json.dumps([asdict(one) for one in found]))
+
+
+def read_validations(checkpoint: Path | None) -> list[Validation]:
+    """Of a checkpoint; none where it is from before there were any."""
+    if checkpoint is None or not (checkpoint / _FILE).exists():
+        return []
+    return [Validation(**one) for one in json.loads((checkpoint / _FILE).read_text())]
