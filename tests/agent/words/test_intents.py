@@ -104,8 +104,10 @@ def reader_of(request: type[BaseModel], name: str) -> TypeAdapter[object]:
 
 def test_what_is_to_be_read_are_arguments_of_the_question_or_the_stage() -> None:
     requests: dict[str, type[BaseModel]] = {f"do.{entry.name}": entry.load().request for entry in catalog.STAGES}
+    fields = {name for request in requests.values() for name in request.model_fields}
     for said, label, args in arguments():
         assert said in SAID[label], said
+        assert {*args.get("fields", ()), *args.get("values", ())} <= fields, said
         kind = label.partition(".")[0]
         request = REQUESTS.get(kind) or requests.get(label)
         for name, value in args.items() if request else ():
