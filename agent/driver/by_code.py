@@ -26,6 +26,10 @@ _FEWEST_WORDS = 2
 _JOINT = re.compile(
     r"\s*[?.!;]\s+|\s*[,;]?\s+(?:and|then|und|dann|y|luego|et|puis)(?:\s+(?:then|also|dann|auch))?\s+", re.IGNORECASE
 )
+_TOO_LONG = (
+    "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come with "
+    "`/import FILE`."
+)
 _NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
 
 
@@ -94,7 +98,9 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return TurnAnswer(_NOTHING)
     if opened := describing.open_interview(deps.store.home):
         return interviewed(deps, opened)
-    reading = read(deps.prompt, said_in(deps))
+    reading = read(deps.prompt[:LONGEST], said_in(deps))
+    if len(deps.prompt) > LONGEST and not (reading.sure and reading.label == "want"):
+        return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     deps.nearest = reading.nearest
     return answered(deps, reading) if reading.sure else None
 

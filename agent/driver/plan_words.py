@@ -46,7 +46,7 @@ def turn(deps: TurnDeps, reading: Reading) -> Turned | None:
     assert deps.draft is not None
     edits = reading.edits
     match reading.label:
-        case "plan.start" | "yes" | "accept" | "go_on":
+        case "plan.start" | "yes" | "accept":
             return _confirm(deps, "start")
         case "plan.drop" | "no":
             return _confirm(deps, "drop")

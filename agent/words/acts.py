@@ -72,6 +72,8 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         fields["system_prompt"] = quote
     fields = {name: value for name, value in fields.items() if name not in factors}
     places += [*factor_places, *_places(slots, (*_OWN_SLOTS, "stage" if _only_of(slots, stage) else ""))]
+    if fields or factors:  # `longer, 5 epochs`; without a value it is an order that nothing took
+        places += _places(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
     unvalued, unvalued_places = _unvalued(slots, request, {*fields, *factors})
     unread = _unread(slots, [*places, *unvalued_places], known, others)

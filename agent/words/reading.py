@@ -21,6 +21,8 @@ _NEAREST, _LIKELY = 3, 12
 _BEHIND_A_YES = 0.7
 """From which probability an order is taken: it is priced and asked about, and each of its words was taken."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if")
+_MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
+"""What a word means while a plan is proposed, unless it names a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,13 @@ class Reader:
             return Reading("", 0.0, False, slots)
         if label:
             return self._as(Guess(label, 1.0), True, slots, context)
-        guesses = _possible(self.head.guesses(self._encoder.embed([canonical(slots)])[0], slots), context)
+        guesses = _possible(self.head.guesses(self._encoder.embed([canonical(slots)])[0], slots), slots, context)
         by_kind = kinds(guesses)
         behind_a_yes = by_kind[0].label.startswith(("do.", "plan.", "want"))
         least = min(self.head.threshold, _BEHIND_A_YES) if behind_a_yes else self.head.threshold
         found = self._as(by_kind[0], by_kind[0].probability >= least, slots, context)
         nearest = tuple(self.head.examples[one.label][0] for one in by_kind[:_NEAREST])
-        return replace(found, likely=tuple(one.label for one in guesses[:_LIKELY]), nearest=nearest)
+        return replace(found, likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY])), nearest=nearest)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
         label, act = guess.label, guess.label.removeprefix("do.")
@@ -128,8 +130,10 @@ def _stages() -> frozenset[str]:
     return frozenset(catalog.ENTRIES)
 
 
-def _possible(guesses: Sequence[Guess], context: Context) -> list[Guess]:
+def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[Guess]:
     """The guesses that this moment allows: what is said of a plan or of a description asks for one that is open."""
+    if context.planned and not context.describing and not slots.all("run"):
+        guesses = [replace(guess, label=_MEANS_OF_A_PLAN.get(guess.label, guess.label)) for guess in guesses]
     open_ = [
         guess
         for guess in guesses

@@ -1082,8 +1082,8 @@ MUTANTS = (
     Mutant(
         APPROVALS,
         "agent/commands/approvals.py",
-        "if asked_twice and not begins_with_yes(text):",
-        "if True:",
+        'said = f"{_unclear(text)}\\n"',
+        'return Decision(False, "terminal", text.strip())',
         ("tests/agent/commands/test_approvals.py",),
     ),
     # --- the verdict, people, blind cases, prices

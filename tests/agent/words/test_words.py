@@ -76,6 +76,9 @@ def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> No
         ("train", "train one on my emails with rank 8", ("my emails",)),
         ("train", "train it on /etc/passwd", ("/etc/passwd",)),
         ("train", "train, but not longer than 2 hours", ("longer than 2 hours",)),
+        ("train", "train with rank 8, not longer than 2 hours", ("2 hours",)),
+        ("train", "train longer", ("longer",)),
+        ("train", "train longer, 6 epochs", ()),
         ("train", "train another adapter with rank 24 and 7", ("7",)),
         ("train", "trainiere mit Rang 8 auf meinen Mails", ("mails",)),
         ("evaluate", "evaluate adapter and merged", ("merged",)),
@@ -106,7 +109,7 @@ def test_the_words_name_what_there_is() -> None:
     assert set(page["fields"]) <= set(known_fields()) and set(page["choices"]) <= set(known_fields())
     for field, options in page["choices"].items():
         allowed = get_args(known_info(field).annotation)
-        assert not allowed or set(options) <= {str(one) for one in allowed} | {"down_proj", "o_proj", "measured"}, field
+        assert not allowed or set(options) <= {str(one) for one in allowed} | {"down_proj", "o_proj"}, field
 
 
 def known_info(field: str) -> FieldInfo:
