@@ -27,8 +27,8 @@ _JOINT = re.compile(
     r"\s*[?.!;]\s+|\s*[,;]?\s+(?:and|then|und|dann|y|luego|et|puis)(?:\s+(?:then|also|dann|auch))?\s+", re.IGNORECASE
 )
 _TOO_LONG = (
-    "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come with "
-    "`/import FILE`."
+    "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
+    "with `/import FILE`."
 )
 _NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
 

@@ -64,6 +64,8 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"{stage} has no {name}; that is set in {has}. Say “{stage}” without it, or “{has} with {name}=…” first; "
             f"nothing was begun."
         )
+    if order.unread and stage == "import" and (source := order.fields.get("source")):
+        return TurnAnswer(f"Rows of another file come in first: `/import {source}`, then “train”; nothing was begun.")
     if order.unread:
         return TurnAnswer(f"{not_taken(order.unread, 'nothing was begun')} `/help {stage}` lists the fields.")
     model = str(order.fields.get("model", ""))

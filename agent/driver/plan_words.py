@@ -46,13 +46,17 @@ def turn(deps: TurnDeps, reading: Reading) -> Turned | None:
     assert deps.draft is not None
     edits = reading.edits
     match reading.label:
-        case "plan.start" | "yes" | "accept":
+        case "plan.start" | "yes" | "accept" if edits is not None and edits.changes:
+            return _changed(deps, edits)
+        case "plan.start" | "yes" | "accept" if edits is not None and edits.unread:
+            return Turned(not_taken(edits.unread, "nothing was started"))
+        case "plan.start" | "yes" | "accept" if not reading.slots.asks:
             return _confirm(deps, "start")
         case "plan.drop" | "no":
             return _confirm(deps, "drop")
         case "plan.show" | "plan.cost":
             return _shown(deps)
-        case "plan.wait" | "remark":
+        case "plan.wait" | "remark" | "plan.start":
             return Turned(f"The plan {deps.draft.name} waits unchanged: “start it” begins it, “drop it” gives it up.")
         case "plan.what_if" if edits is not None:
             return _imagined(deps, edits)
@@ -61,7 +65,7 @@ def turn(deps: TurnDeps, reading: Reading) -> Turned | None:
         case "plan.why":
             return _reason(deps, reading.slots)
     if reading.order is not None and edits is not None:
-        if edits.values or edits.model or edits.without:
+        if edits.changes:
             return _changed(deps, edits)
         return Turned(
             f"A plan is proposed, {reading.order.stage} among its steps or not: “start it” carries it out, “drop it” "

@@ -48,6 +48,11 @@ class Edits:
     pace: str = ""
     unread: tuple[str, ...] = ()
 
+    @property
+    def changes(self) -> bool:
+        """Whether anything is given another value, or left out."""
+        return bool(self.values or self.without or self.model or self.last)
+
 
 def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     """The step that a sentence orders; `known` tells the words by which such a step is ordered."""

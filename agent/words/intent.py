@@ -47,6 +47,12 @@ def kind_of(label: str) -> str:
     return label if label.partition(".")[0] in ("do", "plan", "talk", "describe") else label.partition(".")[0]
 
 
+def possible(label: str, *, planned: bool, describing: bool, follows: bool) -> bool:
+    """Whether words can have a label at a moment: what is said of a plan or of a description asks for an open one."""
+    needs = {"plan": planned, "describe": describing, "follow": follows}
+    return needs.get(label.partition(".")[0], True)
+
+
 class Head:
     """The trained layer. Thread-safe: nothing changes after it was made."""
 

@@ -10,7 +10,7 @@ from functools import cache
 from tunesmith.agent.queries.registry import REQUESTS, Request
 from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
-from tunesmith.agent.words.intent import Guess, Head, canonical, kind_of, kinds
+from tunesmith.agent.words.intent import Guess, Head, canonical, kind_of, kinds, possible
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.records import ASIDE_RUNS, Run
@@ -20,7 +20,9 @@ LONGEST = 600
 _NEAREST, _LIKELY = 3, 12
 _BEHIND_A_YES = 0.7
 """From which probability an order is taken: it is priced and asked about, and each of its words was taken."""
-_ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if")
+_ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start")
+_SAYS_NOTHING = ("remark", "out_of_scope", "follow", "again", "yes", "no", "accept", "page")
+"""What nobody means who was not understood."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
 
@@ -86,7 +88,8 @@ class Reader:
         behind_a_yes = by_kind[0].label.startswith(("do.", "plan.", "want"))
         least = min(self.head.threshold, _BEHIND_A_YES) if behind_a_yes else self.head.threshold
         found = self._as(by_kind[0], by_kind[0].probability >= least, slots, context)
-        nearest = tuple(self.head.examples[one.label][0] for one in by_kind[:_NEAREST])
+        offered = [one.label for one in by_kind if one.label not in _SAYS_NOTHING]
+        nearest = tuple(self.head.examples[label][0] for label in offered[:_NEAREST])
         return replace(found, likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY])), nearest=nearest)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
@@ -101,7 +104,8 @@ class Reader:
 
     def known(self, label: str) -> Callable[[str], bool]:
         """Whether a word belongs to how a thing of this label is said."""
-        own = self.head.own_words.get(label, frozenset())
+        same = [label, *(one for one, meant in _MEANS_OF_A_PLAN.items() if meant == label)]
+        own = frozenset().union(*(self.head.own_words.get(one, ()) for one in same))
         return lambda word: word in own
 
     def _request(self, label: str, slots: Slots, context: Context) -> Request | None:
@@ -131,16 +135,11 @@ def _stages() -> frozenset[str]:
 
 
 def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[Guess]:
-    """The guesses that this moment allows: what is said of a plan or of a description asks for one that is open."""
+    """The guesses that this moment allows."""
     if context.planned and not context.describing and not slots.all("run"):
         guesses = [replace(guess, label=_MEANS_OF_A_PLAN.get(guess.label, guess.label)) for guess in guesses]
-    open_ = [
-        guess
-        for guess in guesses
-        if not (guess.label.startswith("plan.") and not context.planned)
-        and not (guess.label.startswith("describe.") and not context.describing)
-        and not (guess.label == "follow" and context.before is None)
-    ]
+    moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
+    open_ = [guess for guess in guesses if possible(guess.label, **moment)]
     total = sum(guess.probability for guess in open_) or 1.0
     return [Guess(guess.label, guess.probability / total) for guess in open_]
 

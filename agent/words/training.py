@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from tunesmith.agent.words.encoder import WIDTH, Encoder
-from tunesmith.agent.words.intent import canonical, flags_of, kind_of
+from tunesmith.agent.words.intent import canonical, flags_of, kind_of, possible
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import empty_words, slots_of
 
@@ -183,6 +183,9 @@ def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> f
 
     kinds = [kind_of(label) for label in labels]
     names = sorted(set(kinds))
+    moments = np.array([_possible_beside(label, labels) for label in labels], np.float32)
+    likely = likely * moments[y]
+    likely /= likely.sum(axis=1, keepdims=True)
     by_kind = likely @ np.array([[kind == name for name in names] for kind in kinds], np.float32)
     right = by_kind.argmax(axis=1) == np.array([names.index(kinds[i]) for i in y])
     whole = likely.argmax(axis=1) == y
@@ -192,10 +195,16 @@ def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> f
     threshold = float(best[order[np.flatnonzero(share >= WANTED)[-1]]])
     for at in sorted((0.5, 0.6, 0.7, 0.8, 0.9, threshold)):
         has = best >= at
-        print(
-            f"  from {at:.2f}: answers {has.mean():.1%}; right kind {right[has].mean():.1%}, label {whole[has].mean():.1%}"
-        )
+        shares = f"right kind {right[has].mean():.1%}, label {whole[has].mean():.1%}"
+        print(f"  from {at:.2f}: answers {has.mean():.1%}; {shares}")
     return round(threshold, 3)
+
+
+def _possible_beside(label: str, labels: Sequence[str]) -> list[bool]:
+    """Which labels are possible where words with this one are said."""
+    family = label.partition(".")[0]
+    moment = {"planned": family == "plan", "describing": family == "describe", "follows": family == "follow"}
+    return [possible(other, **moment) for other in labels]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.waiting import HANG_S
+from tunesmith.agent.driver.by_code import decide
+from tunesmith.agent.driver.turn_answer import Call
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline.workspace import Decision
@@ -76,11 +78,11 @@ def test_a_plain_sentence_is_answered_by_code_and_begins_nothing(alone: Alone, s
     assert alone.asked == [] and alone.steps() == steps and alone.deps.draft is None
 
 
-def test_an_order_whose_every_word_is_an_argument_is_priced_and_asked_about(alone: Alone) -> None:
-    alone.hears("train again with rank 4 and 2 epochs")
-    assert [(plan.stage, plan.request["lora_rank"], plan.request["epochs"]) for plan in alone.asked] == [
-        ("train", 4, 2)
-    ]
+def test_an_order_whose_every_word_is_an_argument_is_a_call_with_these(alone: Alone) -> None:
+    alone.deps.begin_turn("train again with rank 4 and 2 epochs")
+    call = decide(alone.deps)
+    assert isinstance(call, Call) and call.tool == "train"
+    assert (call.arguments["lora_rank"], call.arguments["epochs"]) == (4, 2)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +114,15 @@ def test_values_are_set_in_the_plan_and_told(planned: Alone, said: str, changed:
     assert {name: fields[name] for name in changed} == changed
 
 
-@pytest.mark.parametrize("said", ["yes, start it", "yes pls", "ok go", "ja", "start it", "leg los"])
+@pytest.mark.parametrize("said", ["yes, start it", "yes pls", "ok go", "ja", "start it", "go on"])
 def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
     planned.hears(said)
     assert len(planned.started) == 1
 
 
-@pytest.mark.parametrize("said", ["yes but with rank 8 on mars", "maybe", "is that a yes?", "resume r1"])
+@pytest.mark.parametrize(
+    "said", ["yes but with rank 8 on mars", "maybe", "is that a yes?", "yes?", "resume r1", "yes with 900 on it"]
+)
 def test_what_is_no_yes_starts_no_plan(planned: Alone, said: str) -> None:
     planned.hears(said)
     assert planned.started == []
