@@ -111,9 +111,10 @@ class Encoder:
             attended = (weights @ v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
             out: Floats = x + attended @ layer.ao[0] + layer.ao[1]
             x = self._normed(out, layer.norm)
-            inner = x @ layer.fi[0] + layer.fi[1]
+            inner: Floats = x @ layer.fi[0] + layer.fi[1]
             inner *= 0.5 + 0.5 * _erf(inner * np.float32(0.5**0.5))
-            x = self._normed(x + inner @ layer.fo[0] + layer.fo[1], layer.last_norm)
+            out = x + inner @ layer.fo[0] + layer.fo[1]
+            x = self._normed(out, layer.last_norm)
         return x
 
     def _normed(self, x: Floats, norm: tuple[Floats, Floats]) -> Floats:

@@ -124,7 +124,7 @@ def features(said: Sequence[str], cache: Path | None) -> Floats:
     lacking = {key: text for key, text in zip(keys, plain, strict=True) if key not in known}
     known |= zip(lacking, Encoder().embed(list(lacking.values())), strict=True)
     if cache and lacking:
-        np.savez(cache, **known)  # type: ignore[arg-type]
+        np.savez(cache, **known)
     embedded = np.stack([known[key] for key in keys]).astype(np.float32)
     return np.hstack([embedded, np.stack([flags_of(one) for one in slots])])
 
