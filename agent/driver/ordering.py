@@ -13,7 +13,6 @@ from tunesmith.agent.queries.machine import MachineQuery
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
-from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import parse_fields
 
 _ORDINALS = {
@@ -127,6 +126,3 @@ def stop(deps: TurnDeps, slots: Slots) -> TurnAnswer:
     return TurnAnswer(
         f"{step.stage} ({step.id} of {step.run}) is running; `/stop {step.id}` ends it, after one more question."
     )
-
-
-STAGES = frozenset(catalog.BY_NAME)

@@ -13,6 +13,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.registry import TOOLS
+from tunesmith.agent.words.reading import LONGEST
 from tunesmith.agent.words.requests import stages_of
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Artifact, Run, Step
@@ -127,4 +128,4 @@ def few_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt:
 
 def named_stages(prompt: str) -> list[str]:
     """The stages that words name."""
-    return stages_of(slots_of(prompt))
+    return stages_of(slots_of(prompt[:LONGEST]))

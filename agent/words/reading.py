@@ -18,8 +18,8 @@ from tunesmith.memory.records import ASIDE_RUNS, Run
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
 _NEAREST, _LIKELY = 3, 12
-_BEHIND_A_YES = 0.7
-"""From which probability an order is taken: it is priced and asked about, and each of its words was taken."""
+_BEHIND_A_YES, _EACH_WORD_TAKEN = 0.7, 0.5
+"""From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start")
 _SAYS_NOTHING = ("remark", "out_of_scope", "follow", "again", "yes", "no", "accept", "page")
 """What nobody means who was not understood."""
@@ -85,12 +85,19 @@ class Reader:
             return self._as(Guess(label, 1.0), True, slots, context)
         guesses = _possible(self.head.guesses(self._encoder.embed([canonical(slots)])[0], slots), slots, context)
         by_kind = kinds(guesses)
-        behind_a_yes = by_kind[0].label.startswith(("do.", "plan.", "want"))
-        least = min(self.head.threshold, _BEHIND_A_YES) if behind_a_yes else self.head.threshold
-        found = self._as(by_kind[0], by_kind[0].probability >= least, slots, context)
+        found = self._as(by_kind[0], True, slots, context)
+        found = replace(found, sure=found.sure and found.probability >= self._least(found))
         offered = [one.label for one in by_kind if one.label not in _SAYS_NOTHING]
         nearest = tuple(self.head.examples[label][0] for label in offered[:_NEAREST])
         return replace(found, likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY])), nearest=nearest)
+
+    def _least(self, found: Reading) -> float:
+        """The probability from which a reading may be acted on."""
+        if not found.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
+            return self.head.threshold
+        order, edits = found.order, found.edits
+        whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
+        return min(self.head.threshold, _EACH_WORD_TAKEN if whole else _BEHIND_A_YES)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
         label, act = guess.label, guess.label.removeprefix("do.")

@@ -41,7 +41,6 @@ _SHAPES: tuple[tuple[str, str], ...] = (
         r"(?=[a-z0-9]*\d|[a-z]+-)[a-z0-9-]+\b|\b(?!over-|fine-|pre-|base-|up-|re-)[a-z]{3,}(?:-[a-z0-9]+){2,}\b"),
     ("run", r"\br#?\d+\b|\b(?:run|lauf|ejecución) #?\d+\b(?!\s*(?:more|epochs?|rows?|cases?|steps?|times|%|,\d))"),
 )  # fmt: skip
-_RAM = re.compile(r"\s*(?:of )?(?:system |main )?(?:ram|memory|arbeitsspeicher|memoria)\b", re.IGNORECASE)
 _COMPILED = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _SHAPES)
 _TABLES = {
     "arms": "arm", "blocks": "block", "outcomes": "outcome", "stages": "stage", "made": "made", "works": "work",

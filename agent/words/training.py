@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-WANTED = 0.97
+WANTED = 0.95
 """Share of what the head answers by itself that must name the right kind, in cross-validation."""
 _PENALTY, _STEPS = 3e-6, 90
 _FOLDS = 5

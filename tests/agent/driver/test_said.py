@@ -12,6 +12,7 @@ from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.waiting import HANG_S
+from tunesmith.agent.driver.asides import as_edit
 from tunesmith.agent.driver.by_code import decide
 from tunesmith.agent.driver.turn_answer import Call
 from tunesmith.memory.errors import StepFailed, TunesmithError
@@ -126,6 +127,22 @@ def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
 def test_what_is_no_yes_starts_no_plan(planned: Alone, said: str) -> None:
     planned.hears(said)
     assert planned.started == []
+
+
+EDITS = {
+    "yes but with rank 8": "lora_rank=8",
+    "rank 8 and 2 epochs please": "lora_rank=8 epochs=2.0",
+    "i am not sure about 3 epochs": "",
+    "hm, 3 epochs is a lot": "",
+    "rank 8 on my emails": "",
+    "what if i took rank 8": "",
+    "yes": "",
+}
+
+
+@pytest.mark.parametrize("said", EDITS)
+def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) -> None:
+    assert as_edit(said, "train") == EDITS[said]
 
 
 def test_two_questions_are_answered_one_after_the_other_and_a_follow_up_keeps_what_was_asked(alone: Alone) -> None:
