@@ -15,6 +15,7 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.what_leaves import Leaving, leaving_view
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.format import size
+from tunesmith.tools.core.machine import cores_text
 from tunesmith.tools.machine.gpus import left_out_gpus
 from tunesmith.tools.machine.measure import measure_machine
 
@@ -35,6 +36,7 @@ class MachineFacts(TypedDict):
 
     cpu: str
     cores: int
+    cores_allowed: float | None
     ram_total_bytes: int
     ram_free_bytes: int
     swap_free_bytes: int
@@ -70,6 +72,7 @@ def examine(settings: Settings) -> Examination:
         "machine": {
             "cpu": machine.cpu,
             "cores": machine.cores,
+            "cores_allowed": machine.cores_allowed,
             "ram_total_bytes": machine.ram_total_bytes,
             "ram_free_bytes": machine.ram_free_bytes,
             "swap_free_bytes": machine.swap_free_bytes,
@@ -163,7 +166,7 @@ def examined_view(examination: Examination) -> RenderableType:
     rows = [
         ["tunesmith", f"{examination['tunesmith']} on Python {examination['python']}"],
         ["home", examination["home"]],
-        ["processor", f"{machine['cpu']}, {machine['cores']} cores"],
+        ["processor", f"{machine['cpu']}, {cores_text(machine['cores'], machine['cores_allowed'])}"],
         ["GPU", "; ".join(gpus) or "none"],
         ["RAM", f"{ram}, swap {size(machine['swap_free_bytes'])} free"],
         ["disk", f"{size(machine['disk_free_bytes'])} free"],

@@ -94,7 +94,7 @@ def _costs(price: Estimate | None) -> tuple[str, str, str]:
 def _title(plan: Plan, step: str, *, resumed: bool = False) -> Prose:
     again = " again" if resumed else ""
     named = ", ".join(filter(None, (step, plan.run)))  # a question leaves no step
-    line = _line(f"{plan.stage} ({named}){again}: {plan.summary}")
+    line = _line(f"{plan.stage}{f' ({named})' if named else ''}{again}: {plan.summary}")
     line.stylize("bold")
     return Prose(line, hang=_TITLE_HANG, fold=True)
 

@@ -128,7 +128,9 @@ def _read(
     marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
     if not (words.say or {"when", "what"} & said_parts(path)):
         return Read(verified(words, stated).spec, "", verified(words, stated).left_out)
-    why = "no model answers here, and none is started for it"
+    why = "no model answers here" + (
+        "" if may_start else ", and --plan-only starts none: without it, one is after a yes"
+    )
     try:
         if endpoint := reading.ready(settings):
             out.say(f"{endpoint.model} reads your words")
@@ -137,6 +139,8 @@ def _read(
             return reading.read_once_started(settings, ws, run_steps.approver_of(args, out), marked, stated)
     except (BadInput, StepFailed) as error:
         why = str(error)
+    finally:
+        out.let_go()
     if sys.stdin.isatty() and sys.stderr.isatty():
         out.say(f"no model reads your words ({why}); six questions instead:")
         try:

@@ -121,11 +121,15 @@ def read_once_started(settings: Settings, ws: Workspace, approver: Approver, spe
             driver.folder()
         except DriverMissing:
             run_step(ws, StepRequest("base", {"model": settings.driver.model, "role": "driver"}), approver).done()
-        agreed_aside(ws, price(driver, settings, ws), approver)
+        plan = price(driver, settings, ws)
+        agreed_aside(ws, plan, approver)
         began = time.time()
 
         def waiting(seconds: float) -> None:
-            ws.emit("step.progress", stage=READ, step="", done=0, total=0, note="vLLM is starting", started_at=began)
+            ws.emit(
+                "step.progress", stage=READ, step="", done=0, total=0, note="vLLM is starting", started_at=began,
+                estimated_seconds=plan.estimate.seconds,
+            )  # fmt: skip
 
         return read_by(ws, driver.ensure(waiting), spec, stated)
 

@@ -8,7 +8,7 @@ from typing import Literal
 from tunesmith.agent.queries.answer import Answer, Context
 from tunesmith.agent.queries.base import Query
 from tunesmith.tools.core.format import count, size
-from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.machine import Machine, cores_text
 from tunesmith.tools.machine.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
 
@@ -40,7 +40,7 @@ def answer(query: MachineQuery, context: Context) -> Answer:
         "gpu": _gpu(machine),
         "ram": _ram(machine),
         "disk": f"Disk: {size(machine.disk_free_bytes)} free where tunesmith keeps its models and runs ({home}).",
-        "cpu": f"Processor: {machine.cpu}, {machine.cores} cores.",
+        "cpu": f"Processor: {machine.cpu}, {cores_text(machine.cores, machine.cores_allowed)}.",
     }
     lines = [text for _, text in sorted(parts.items(), key=lambda part: part[0] != query.part)]
     where = "the processor" if here.serves_on == "cpu" else "the graphics card"

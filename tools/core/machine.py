@@ -24,6 +24,12 @@ def chosen_gpu(gpus: Sequence[Gpu]) -> Gpu | None:
     return max(gpus, key=lambda gpu: gpu.free_bytes, default=None)
 
 
+def cores_text(cores: int, allowed: float | None) -> str:
+    """A processor's cores, and what a control group allows of them."""
+    limit = "" if allowed is None or allowed >= cores else f", {allowed:.3g} of them allowed by the control group"
+    return f"{cores} cores{limit}"
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What there is to compute with, measured at one moment. RAM that is free includes reclaimable cache."""
@@ -37,11 +43,20 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
     bf16_units: bool = True
     """Whether the processor has instructions for products in bf16; True too where that is not known."""
+    cores_allowed: float | None = None
+    """How many cores' worth of time this process's control group allows, as a container's limit does; None: all."""
+
+    @property
+    def share(self) -> float:
+        """Of the time of its cores, what may be used."""
+        return 1.0 if self.cores_allowed is None else min(1.0, self.cores_allowed / self.cores)
 
     @property
     def fingerprint(self) -> str:
         """What computes: what one machine took says nothing of another."""
-        return f"{self.cpu}, {self.cores} cores" + "".join(sorted(f", {gpu.name}" for gpu in self.gpus))
+        return f"{self.cpu}, {cores_text(self.cores, self.cores_allowed)}" + "".join(
+            sorted(f", {gpu.name}" for gpu in self.gpus)
+        )
 
     @property
     def memory_free_bytes(self) -> int:

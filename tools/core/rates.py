@@ -7,7 +7,7 @@ factor by which the truth may differ.
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 _CORES = 2
 _NO_UNITS = 0.2
@@ -33,6 +33,15 @@ class Rates:
     def served_flops(self) -> float:
         """Of a server, which has its own kernels: where bf16 has no units, they are at least as fast as fp32."""
         return max(self.bf16_flops, self.fp32_flops)
+
+    def shared(self, share: float) -> Rates:
+        """Of a processor of whose time only a share may be used: its threads sleep for the rest."""
+        return replace(
+            self,
+            bf16_flops=share * self.bf16_flops,
+            fp32_flops=share * self.fp32_flops,
+            memory_bytes_s=share * self.memory_bytes_s,
+        )
 
     @property
     def measured(self) -> bool:

@@ -249,7 +249,8 @@ class Facts:
     def _rates(self, *, on_gpu: bool) -> Rates:
         card = chosen_gpu(self.machine.gpus) if on_gpu else None
         usual = usual_card() if card else usual_cpu(self.machine.cores, bf16_units=self.machine.bf16_units)
-        return self.measured.get(card.name if card else CPU, usual)
+        rates = self.measured.get(card.name if card else CPU, usual)
+        return rates if card else rates.shared(self.machine.share)
 
     def need(self, kind: str, maker: str) -> Artifact:
         """The run's newest artifact of a kind. Raises BadInput, naming the stage `maker` that makes one."""

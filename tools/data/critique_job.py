@@ -33,7 +33,15 @@ from tunesmith.tools.data.critique import (
     wrote_them,
 )
 from tunesmith.tools.data.diversity import diversity
-from tunesmith.tools.data.faults import EXAMPLE, ORDINARY, conversation_fault, fault_of, secret_fault, text_fault
+from tunesmith.tools.data.faults import (
+    EXAMPLE,
+    ORDINARY,
+    conversation_fault,
+    fault_of,
+    secret_fault,
+    text_fault,
+    token_fault,
+)
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
 from tunesmith.tools.data.leak_count import held_against
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
@@ -43,8 +51,9 @@ from tunesmith.tools.data.row_judge import Judged, RowJudge
 from tunesmith.tools.data.similarity import Likeness, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_held_out
+from tunesmith.tools.data.tokens_job import row_tokens, special_tokens
 from tunesmith.tools.data.variants import variants
-from tunesmith.tools.models.chat_template import as_taken, thoughts_of
+from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
@@ -68,7 +77,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():
         job.agreed(name, sha256)
     cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
-    critic = Critic(spec, cases, job.request, marks)
+    critic = Critic(spec, cases, job.request, marks, special_tokens(base.path))
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     unverified = rows_artifact.meta.get("unverified")
     word = None
@@ -155,8 +164,17 @@ def _settled_contradictions(job: Job[CritiqueRequest], repeats: Repeats) -> None
 class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
-    def __init__(self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest, marks: Sequence[Mark] = ()) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        cases: Sequence[Case],
+        request: CritiqueRequest,
+        marks: Sequence[Mark] = (),
+        special_tokens: Sequence[str] = (),
+    ) -> None:
+        """`special_tokens` are those of the base that is trained, as they are written."""
         self.spec, self.form, self.request = spec, form_of(spec), request
+        self.special_tokens = special_tokens
         self.marks = {normal(mark.message, digits_count=True): mark for mark in marks}
         self.checks = BehaviourChecks(spec, [case for case in cases if case.block == "target"])
         self.gate = LeakGate(cases, spec.slot, request.leak)
@@ -213,7 +231,8 @@ class Critic:
 
     def _own_fault(self, row: TrainingRow) -> Verdict | None:
         """What keeps a person's row out; what code only doubts is noted."""
-        fault = conversation_fault(row) or secret_fault(row, allowed=self.checks.allowed)
+        fault = conversation_fault(row) or token_fault(row, self.special_tokens)
+        fault = fault or secret_fault(row, allowed=self.checks.allowed)
         if row.origin != EXAMPLE:  # which all others are held to
             fault = fault or self.checks.stated_fault(row.answer)
         fault = fault or self._repeat(row) or self._leak(row)
@@ -242,7 +261,8 @@ class Critic:
         return Verdict("duplicate", f"it says what row {same} says") if same else None
 
     def _unsound(self, row: TrainingRow) -> Verdict | None:
-        return conversation_fault(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
+        fault = conversation_fault(row) or token_fault(row, self.special_tokens)
+        return fault or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
 
     def sound(self, row: TrainingRow) -> bool:
         """Whether a row is right by itself and gives no case of a suite away."""
@@ -327,28 +347,9 @@ def _publish(
         "held_rows": sum(row.origin in ORDINARY for row in splits["train"]),
         "valued_rows": sum(bool(row.attributes.values_at) for row in splits["train"]),
         "varied_rows": len({row.attributes.variant_of for row in varied}),
-        **_row_tokens(base, kept, varied),
+        **row_tokens(base, kept, varied),
     }
     return job.publish("dataset", folder, meta=meta)
-
-
-def _row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[TrainingRow] = ()) -> dict[str, int]:
-    """Mean tokens of a row, and those of the longest, other forms included, as the base's own template renders it."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-
-    def rendered(row: TrainingRow) -> str:
-        chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
-        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
-        return text
-
-    lengths: list[int] = []
-    every = [*rows, *varied]
-    for start in range(0, len(every), _AT_ONCE):  # all at once would be gigabytes of 100,000 rows
-        texts = [rendered(row) for row in every[start : start + _AT_ONCE]]
-        lengths += map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
-    return {"tokens_per_row": round(sum(lengths[: len(rows)]) / len(rows)), "longest_row_tokens": max(lengths)}
 
 
 def _result(

@@ -135,6 +135,13 @@ def text_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
     return None
 
 
+def token_fault(row: TrainingRow, special: Sequence[str]) -> Verdict | None:
+    """A special token of the base in a text: as a token it would begin or end a turn, whoever wrote it and why."""
+    whole = _whole(row)
+    odd = next((token for token in special if token in whole), "")
+    return Verdict("leftover", f"it holds {odd}, which the base reads as a token of its own") if odd else None
+
+
 def secret_fault(row: TrainingRow, *, allowed: frozenset[str]) -> Verdict | None:
     """A key or a password by its form: what is trained on cannot be taken out of a model again."""
     odd = None if "secret" in allowed else _SECRETS.search(_whole(row))

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.machine.control_groups import cores_allowed
 from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
 from tunesmith.tools.machine.memory_left import group_left_bytes
 
@@ -32,6 +33,7 @@ def measure_machine(folder: Path) -> Machine:
         disk_free_bytes=shutil.disk_usage(folder).free,
         gpus=measure_gpus(),
         bf16_units=_has_bf16_units(),
+        cores_allowed=cores_allowed(),
     )
 
 

@@ -6,14 +6,14 @@ A container's limit is not in what psutil reports; the kernel ends whoever excee
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from tunesmith.tools.machine.control_groups import GROUPS, PROC, own_groups
+
 RESERVE_BYTES = 256 << 20
 """Below it the kernel's killer is near: better to stop with a reason."""
-_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 # File of the limit, of what is used, and the lines of memory.stat that can be taken back; version 2, then version 1.
 _V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
@@ -25,10 +25,11 @@ def memory_left_bytes() -> int:
     return min(free, group_left_bytes(default=free))
 
 
-def group_left_bytes(*, default: int, proc: Path = _PROC, groups: Path = _GROUPS) -> int:
+def group_left_bytes(*, default: int, proc: Path = PROC, groups: Path = GROUPS) -> int:
     """What the tightest of this process's control groups still allows; `default` where none has a limit."""
     left = [default]
-    for folder, (limit, usage, reclaimable) in _own_groups(proc, groups):
+    for folder, second in own_groups("memory", proc, groups):
+        limit, usage, reclaimable = _V2 if second else _V1
         try:
             allowed, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -39,22 +40,7 @@ def group_left_bytes(*, default: int, proc: Path = _PROC, groups: Path = _GROUPS
     return max(0, min(left))
 
 
-def _own_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, tuple[str, str, tuple[str, str]]]]:
-    """This process's memory control groups, from its own up to the root, and how their files are named."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        root, names = (groups / "memory", _V1) if controllers else (groups, _V2)
-        own = root / path.strip("/")
-        yield from ((folder, names) for folder in (own, *own.parents) if folder.is_relative_to(root))
-
-
-def stalled_percent(proc: Path = _PROC) -> float:
+def stalled_percent(proc: Path = PROC) -> float:
     """Share of the last ten seconds in which everything waited for memory; 0.0 where the kernel does not measure it.
 
     That is "full avg10" of Linux's pressure stall information: a machine that swaps more than it works has 50 and more.

@@ -7,6 +7,7 @@ which every start of tunesmith runs.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import RESULT_FILE
 from tunesmith.tools.core.machine import Gpu
 from tunesmith.tools.core.stage import Request, Stage
+from tunesmith.tools.machine.control_groups import cores_allowed
 from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.machine.torch_env import NO_REPORTS
@@ -53,8 +55,11 @@ def cores_in_use() -> float:
 
 def worker_environment(stage: Stage[Request, object], gpus: Sequence[Gpu]) -> dict[str, str]:
     """What a stage's worker is started with beside its parent's environment: nothing that reports, its own, its GPU,
-    or what suits a CPU and how busy that is."""
+    or what suits a CPU, how much of it is allowed, and how busy that is."""
     env = {**NO_REPORTS, **stage.env, **pin_environment(gpus)}
+    if stage.env and (allowed := cores_allowed()):
+        # A thread for each core of the machine would use up what the group allows and sleep, all of them at once.
+        env["OMP_NUM_THREADS"] = str(max(1, math.ceil(allowed)))
     if stage.env and (trains_on_cpu() or not gpus):
         from tunesmith.tools.cpu.settings import ASLEEP, COMPUTING
 

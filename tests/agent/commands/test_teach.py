@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,12 @@ from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.terminal import Terminal
 from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.settings import DriverSettings, Settings
+from tunesmith.agent.commands.teach import read_spec
 from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.serving import servers
 
 pytestmark = pytest.mark.heavy
 
@@ -90,6 +97,27 @@ def test_a_model_that_answers_reads_the_words_once_and_the_folder_keeps_what_it_
         assert len(reader.asked) > asked and other["folder"] != first["folder"], "other words are"
     [event, *_] = Store(home).read("SELECT data FROM events WHERE event = 'words.read'")
     assert json.loads(event["data"])["questions"] == asked and "water" not in event["data"]
+
+
+def test_a_model_that_is_started_after_a_yes_reads_the_words_and_its_start_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, slow = tmp_path / "home", tmp_path / "vllm"
+    slow.write_text(f'#!/bin/sh\nsleep 2\nexec {sys.executable} {FIXTURES / "stub_chat.py"} "$@"\n')
+    slow.chmod(0o755)
+    model = make_tiny_model(tmp_path / "driver-model")
+    settings = Settings(home=home, vllm=str(slow), driver=DriverSettings(model=str(model), routing=False))
+    out = Output(as_json=True, stream=True)
+    ws, args = Workspace(Store(home), str(slow), out.emit), argparse.Namespace(yes=True)
+    try:
+        path, read = read_spec(said(tmp_path, fields=None), args, settings, ws, out, may_start=True)
+    finally:
+        servers.stop_all(home)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    events = [one["event"] for one in told]
+    assert events.index("approval.decided") < events.index("step.progress"), "the price comes before the start"
+    assert all(one["estimated_seconds"] > 0 for one in told if one["event"] == "step.progress")
+    assert read.by == "driver-model" and path == tmp_path / "description.yaml"
 
 
 def test_without_a_model_and_a_terminal_what_is_stated_is_taken_and_that_is_said(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: Workspace) -> None:
     run = RUN
-    (ws.store.home.parent / "answers").write_text(str(TRIED + 22))
+    answered = TRIED + 22
+    (ws.store.home.parent / "answers").write_text(str(answered))
     with pytest.raises(StepFailed, match=r"no more answers.*--resume"):
         run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
     step = ws.store.steps(run)[-1].id
@@ -65,7 +66,7 @@ def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: 
     assert resume_step(ws, step, say_yes).done().status == "done"
     rows = ws.store.rows(step)
     assert by_origin(row.origin for row in rows) and kept < {row.row_id for row in rows}
-    first = {json.dumps(body["messages"]) for body in requests_sent(ws)[:before]}
+    first = {json.dumps(body["messages"]) for body in requests_sent(ws)[:answered]}  # those behind it were refused
     assert len(first & {json.dumps(body["messages"]) for body in requests_sent(ws)[before:]}) <= FIELDS["concurrency"]
 
 
