@@ -46,7 +46,7 @@ def turn(deps: TurnDeps, reading: Reading) -> Turned | None:
     assert deps.draft is not None
     edits = reading.edits
     match reading.label:
-        case "plan.start" | "yes" | "accept" if edits is not None and edits.changes:
+        case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
             return _changed(deps, edits)
         case "plan.start" | "yes" | "accept" if edits is not None and edits.unread:
             return Turned(not_taken(edits.unread, "nothing was started"))

@@ -20,7 +20,7 @@ LONGEST = 600
 _NEAREST, _LIKELY = 3, 12
 _BEHIND_A_YES, _EACH_WORD_TAKEN = 0.7, 0.5
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
-_ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start")
+_ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop")
 _SAYS_NOTHING = ("remark", "out_of_scope", "follow", "again", "yes", "no", "accept", "page")
 """What nobody means who was not understood."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
