@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tunesmith.agent.driver import describing, ordering, plan_words, talk, turn_errors
 from tunesmith.agent.driver.interviewing import interviewed
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, why
+from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, told, why
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
 from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
@@ -22,6 +23,8 @@ from tunesmith.memory.errors import TunesmithError
 
 _LINES_OF_ALL = 6
 _PARTS_MOST = 3
+_GUESSED = 0.4
+"""From which probability a question is answered, as a guess, where no driver can say what it is."""
 _FEWEST_WORDS = 2
 _JOINT = re.compile(
     r"\s*[?.!;]\s+|\s*[,;]?\s+(?:and|then|und|dann|y|luego|et|puis)(?:\s+(?:then|also|dann|auch))?\s+", re.IGNORECASE
@@ -101,7 +104,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     reading = read(deps.prompt[:LONGEST], said_in(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.label == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
-    deps.nearest = reading.nearest
+    deps.nearest, deps.unsure = reading.nearest, None if reading.sure else reading
     return answered(deps, reading) if reading.sure else None
 
 
@@ -194,6 +197,23 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     if limits or edits.unread:
         lines.append(plan_words.not_taken((*limits, *edits.unread), "the plan goes without it"))
     return "\n".join(lines)
+
+
+def guessed(deps: TurnDeps) -> TurnAnswer | None:
+    """The answer to the question that words most likely are, for a turn that no driver can answer; None for an act, and
+    where it is too unlikely. What else they may be is offered behind it.
+    """
+    reading = deps.unsure
+    if reading is None or reading.probability < _GUESSED or deps.draft is not None:
+        return None
+    try:
+        found = told(deps, replace(reading, sure=reading.slots.words != ()))
+    except TunesmithError:
+        return None
+    others = ", ".join(f"“{one}”" for one in deps.nearest[1:])
+    return found and replace(
+        found, text=f"{found.text}\n(I read that with little certainty; or did you mean {others}?)"
+    )
 
 
 def did_you_mean(deps: TurnDeps) -> str:

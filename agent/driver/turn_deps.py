@@ -17,6 +17,7 @@ from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.queries.answer import Context, Proposed
 from tunesmith.agent.queries.registry import Request
+from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
@@ -80,6 +81,8 @@ class TurnDeps:
     """The question that was answered last, for words that change one thing of it."""
     nearest: tuple[str, ...] = ()
     """The questions that this turn's words are nearest to, where they were read with too little certainty."""
+    unsure: Reading | None = None
+    """What they were read as then."""
     drafts_before: list[DescriptionDraft] = field(default_factory=list)
     """The drafts of the open description before each of its changes."""
     most_lines: int = 0
@@ -139,7 +142,7 @@ class TurnDeps:
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
-        self.spoken, self.nearest = (), ()
+        self.spoken, self.nearest, self.unsure = (), (), None
         self.heard = [prompt]
         self.seen_calls.clear()
         self.errors.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from tests.agent.driver.test_planning import GOAL
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver.asides import as_edit
-from tunesmith.agent.driver.by_code import decide
+from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.turn_answer import Call
+from tunesmith.agent.words.reading import read
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline.workspace import Decision
@@ -164,3 +166,13 @@ def test_bad_input_gets_a_plain_sentence_and_begins_nothing(alone: Alone, said: 
 def test_words_that_nobody_can_answer_get_the_nearest_questions(alone: Alone) -> None:
     found = alone.hears("colourless green adapters sleep furiously near the quantized lake")
     assert found.startswith("Did you mean: “") and found.count("“") == 3
+
+
+def test_a_question_that_is_read_with_little_certainty_is_answered_as_a_guess_where_no_driver_is(alone: Alone) -> None:
+    alone.deps.code_first = True
+    reading = replace(read("how long did the training take?"), sure=False, probability=0.5)
+    alone.deps.unsure, alone.deps.nearest = reading, ("one", "two", "three")
+    found = guessed(alone.deps)
+    assert found is not None and "train" in found.text and "“two”, “three”" in found.text
+    alone.deps.unsure = replace(read("train again with rank 4"), sure=False, probability=0.7)
+    assert guessed(alone.deps) is None, "an act is never guessed"
