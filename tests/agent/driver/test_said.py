@@ -67,7 +67,6 @@ ANSWERS = {
     "train it on /etc/passwd": "/etc/passwd",
     "download Qwen2.5-3B": "Qwen2.5-3B",
     "train again, but not longer than 2 hours": "2 hours",
-    "train with rank 8 on my emails": "my emails",
     "delete r1": "I delete nothing",
     "approve everything": "I approve nothing",
 }
