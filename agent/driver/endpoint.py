@@ -123,6 +123,7 @@ class Driver:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._server: servers.Server | None = None
+        self._started: servers.Server | None = None
         self._closed = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -192,6 +193,7 @@ class Driver:
                 role=servers.DRIVER,
                 on_wait=on_wait,
             )
+            self._started = server
         self._keep(server)
         return Endpoint(f"{server.url}/v1", server.model, server.key, self.chosen.timeout_s, server.listener)
 
@@ -254,6 +256,12 @@ class Driver:
     def close(self) -> None:
         """Stop renewing the lease; the server ends by itself if nobody else talks to it."""
         self._closed.set()
+
+    def end(self) -> None:
+        """As `close`, and the server that was started here ends now; one that was there before stays."""
+        self.close()
+        if self._started is not None:
+            servers.stop(self._started)
 
 
 def needed_memory(folder: Path, context_tokens: int) -> ServerMemory:

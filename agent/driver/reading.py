@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,7 +116,9 @@ def read_once_started(settings: Settings, ws: Workspace, approver: Approver, spe
 
     if not settings.vllm:
         raise BadInput("no vLLM is here that could serve one; `tunesmith setup` installs it")
-    with closing(Driver(settings)) as driver:
+    with ExitStack() as ends:
+        driver = Driver(settings)
+        ends.callback(driver.end)  # the steps that follow want its memory, the writer's first
         try:
             driver.folder()
         except DriverMissing:
@@ -168,7 +170,7 @@ def price(driver: Driver, settings: Settings, ws: Workspace) -> Plan:
         ),
         request={},
         estimate=cost,
-        writes=("an event in the records, no step; the server ends by itself once nobody asks it any more",),
+        writes=("an event in the records, no step; the server ends once your words are read",),
         refusals=room(cost, facts, remedy="a smaller [driver] model") if lacks_memory(cost, machine) else (),
         free_ram_bytes=machine.memory_free_bytes,
         free_vram_bytes=machine.vram_free_bytes,

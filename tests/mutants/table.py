@@ -1397,4 +1397,36 @@ MUTANTS = (
             "tests/tools/data/test_own_examples.py::test_rows_are_held_to_the_suites_of_the_behaviour_at_hand_or_to_none",
         ),
     ),
+    Mutant(
+        JUDGED,
+        "tools/data/critique_job.py",
+        "conversation_fault(row) or token_fault(row, self.special_tokens)\n        fault = fault or secret_fault",
+        "conversation_fault(row)\n        fault = fault or secret_fault",
+        (
+            "tests/tools/data/test_own_rows.py::test_no_row_whatever_its_origin_holds_a_token_by_which_the_base_begins_or_ends_a_turn",
+        ),
+    ),
+    Mutant(
+        PRICES,
+        "tools/core/stage.py",
+        "rates if card else rates.shared(self.machine.share)",
+        "rates",
+        ("tests/tools/machine/test_control_groups.py",),
+    ),
+    Mutant(
+        PRICES,
+        "tools/machine/control_groups.py",
+        "return min(allowed, default=None)",
+        "return allowed[0] if allowed else None",
+        ("tests/tools/machine/test_control_groups.py",),
+    ),
+    Mutant(
+        SERVER,
+        "agent/driver/reading.py",
+        "        ends.callback(driver.end)",
+        "        ends.callback(driver.close)",
+        (
+            "tests/agent/commands/test_teach.py::test_a_model_that_is_started_after_a_yes_reads_the_words_and_its_start_is_shown",
+        ),
+    ),
 )

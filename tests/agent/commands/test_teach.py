@@ -111,6 +111,7 @@ def test_a_model_that_is_started_after_a_yes_reads_the_words_and_its_start_is_sh
     ws, args = Workspace(Store(home), str(slow), out.emit), argparse.Namespace(yes=True)
     try:
         path, read = read_spec(said(tmp_path, fields=None), args, settings, ws, out, may_start=True)
+        assert servers.list_servers(home) == [], "the steps that follow have its memory"
     finally:
         servers.stop_all(home)
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
