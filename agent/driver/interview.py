@@ -100,9 +100,12 @@ def turn(
     return after, words
 
 
-def means(reading: Reading, *labels: str) -> bool:
-    """Whether words work on the description rather than belong to it: read with certainty, and few."""
-    return reading.sure and reading.label in labels and len(reading.slots.words) <= _FEW_WORDS
+def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
+    """Whether words work on the description rather than belong to it: read with certainty, and few.
+
+    `least`: the probability that is enough where they change nothing.
+    """
+    return (reading.sure or reading.probability >= least) and reading.label in labels and len(reading.slots.words) <= _FEW_WORDS
 
 
 def _turn(home: Path, interview: Interview, reading: Reading, aside: Aside) -> tuple[Interview | None, str]:
@@ -122,7 +125,7 @@ def _turn(home: Path, interview: Interview, reading: Reading, aside: Aside) -> t
         return interview, f"{_WHY[interview.asked]} {short_question(interview)}"
     if reading.sure and reading.slots.asks | (len(reading.slots.words) <= _FEW_WORDS) and (answered := aside()):
         return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
-    if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark"):
+    if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark", least=0.7):
         return interview, f"Take your time. {short_question(interview)}"
     if means(reading, "describe.done") and interview.asked == "examples":
         left = EXAMPLES_MIN - len(distinct(interview.draft.examples))
