@@ -105,7 +105,11 @@ def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
 
     `least`: the probability that is enough where they change nothing.
     """
-    return (reading.sure or reading.probability >= least) and reading.label in labels and len(reading.slots.words) <= _FEW_WORDS
+    return (
+        (reading.sure or reading.probability >= least)
+        and reading.label in labels
+        and len(reading.slots.words) <= _FEW_WORDS
+    )
 
 
 def _turn(home: Path, interview: Interview, reading: Reading, aside: Aside) -> tuple[Interview | None, str]:
