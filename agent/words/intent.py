@@ -7,6 +7,7 @@ intents/ by `make words` and lies in head.npz, with the fingerprint of those sen
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -67,6 +68,7 @@ class Head:
         self.own_words: dict[str, frozenset[str]] = {k: frozenset(v.split()) for k, v in about["own_words"].items()}
         self.fingerprint: str = about["fingerprint"]
         self.threshold: float = about["threshold"]
+        self._labels = {_key(one): label for label, said in self.examples.items() for one in said}
 
     @classmethod
     def load(cls) -> Head:
@@ -76,6 +78,10 @@ class Head:
         with (files("tunesmith.agent.words") / "head.npz").open("rb") as file, np.load(file) as stored:
             return cls({name: stored[name] for name in stored.files})
 
+    def label_of(self, said: str) -> str:
+        """The label of the example that these words are, whatever run they name; empty: they are none."""
+        return self._labels.get(_key(said), "")
+
     def guesses(self, embedding: Floats, slots: Slots) -> list[Guess]:
         """Every label with its probability, the likeliest first."""
         import numpy as np
@@ -84,6 +90,10 @@ class Head:
         likely = np.exp(scores - scores.max())
         likely /= likely.sum()
         return [Guess(self.labels[i], float(likely[i])) for i in np.argsort(-likely)]
+
+
+def _key(said: str) -> str:
+    return " ".join(re.sub(r"\b[ras]\d+\b", "r1", said.lower()).strip(" ?!.,¿¡").split())
 
 
 def flags_of(slots: Slots) -> Floats:

@@ -79,11 +79,16 @@ class Reader:
     def read(self, said: str, context: Context, label: str = "") -> Reading:
         """Read a sentence; with a label as what that label means, which is then sure."""
         slots = slots_of(said[:LONGEST], context.runs)
+        if slots.all("run") and not slots.words:  # nothing but a run's name
+            return self._as(Guess("run.overview", 1.0), True, slots, context)
         if not slots.words or len(said) > LONGEST:
             return Reading("", 0.0, False, slots)
         if label:
             return self._as(Guess(label, 1.0), True, slots, context)
         guesses = _possible(self.head.guesses(self._encoder.embed([canonical(slots)])[0], slots), slots, context)
+        if (known := self.head.label_of(said)) in {guess.label for guess in guesses}:
+            guesses = sorted(guesses, key=lambda guess: guess.label != known)
+            guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
         by_kind = kinds(guesses)
         found = self._as(by_kind[0], True, slots, context)
         found = replace(found, sure=found.sure and found.probability >= self._least(found))
