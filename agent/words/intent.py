@@ -68,7 +68,7 @@ class Head:
         self.own_words: dict[str, frozenset[str]] = {k: frozenset(v.split()) for k, v in about["own_words"].items()}
         self.fingerprint: str = about["fingerprint"]
         self.threshold: float = about["threshold"]
-        self._labels = {_key(one): label for label, said in self.examples.items() for one in said}
+        self._labels: dict[str, str] = {_key(one): label for label, said in self.examples.items() for one in said}
 
     @classmethod
     def load(cls) -> Head:
