@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 from tunesmith.memory.store import Store
 
 Source = Literal["typed", "pasted", "file", "generated"]
-SOURCES: tuple[Source, ...] = ("typed", "pasted", "file", "generated")
 
 
 class Pair(NamedTuple):

@@ -23,8 +23,7 @@ class Draw:
     order: int
     """Turns the examples that a writer is shown, so that each is the last one in turn."""
     told: dict[str, str] = field(default_factory=dict)
-    """Of a message that begins with a fact: situation, thing, fact, joiner, opener, typing, before, after,
-    distractor; and `sentence` and `inline` of a typed value, `phrase` of a label."""
+    """What else was decided, as the style of its message; of rows of before, the fact that the message begins with."""
 
     @property
     def values(self) -> dict[str, str | None]:

@@ -169,14 +169,6 @@ class Store(Ledger):
                             "both get ids of their own"
                         )
 
-    def judge_row(self, step: str, row_id: str, verdict: Verdict, split: str = "train") -> None:
-        """Record what critique decided about a row of the generating step."""
-        with self.write() as conn:
-            conn.execute(
-                "UPDATE rows SET verdict = ?, kind = ?, reason = ?, split = ? WHERE step = ? AND row_id = ?",
-                (*_verdict_columns(verdict), split, step, row_id),
-            )
-
     def judge_rows(self, step: str, rows: Sequence[TrainingRow]) -> None:
         """Record what critique decided about the rows of a generating step, and put right in them, all or nothing."""
         columns = "verdict = ?, kind = ?, reason = ?, split = ?, attributes = ?, completion = ?"

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures import FIXTURES
+from tests.fixtures import FIXTURES, warm
 from tests.fixtures.demo_run import Demo, tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 from tunesmith.tools.cpu.settings import ASLEEP
+from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
+
+# Where bytecode is switched off, each process would rewrite the asserts of all 400 files anew, 15 s of a core.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 MOST_LABS = 4
 """Processes that hold torch at once: one takes two GiB."""
@@ -79,8 +85,12 @@ def loads_torch(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """What is started finds no torch, but in tests that load it themselves; around the fixtures of a test too."""
+    """What is started finds no torch, but in tests that load it themselves; around the fixtures of a test too.
+
+    A worker that finds no torch is forked off a process that has done its imports.
+    """
     before = os.environ.get("PYTHONPATH")
+    launcher.subprocess = warm.Workers()  # type: ignore[assignment]
     if not loads_torch(item):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))
     try:
@@ -89,6 +99,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         os.environ.pop("PYTHONPATH", None)
         if before is not None:
             os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def cold_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started as the launcher starts them, with all their imports."""
+    monkeypatch.setattr(launcher, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.xdist_group("house")  # the tree is parsed once
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("agent", "tools", "memory", "prompts")
 ROOMS = (

@@ -11,6 +11,7 @@ from tunesmith.agent.queries.base import Query, RunName
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import Run
 from tunesmith.tools.core.format import count, listed
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.spec import Spec
 
@@ -49,7 +50,7 @@ def answer(query: DescribedQuery, context: Context) -> Answer:
 
 def _behaviour(context: Context, run: Run) -> tuple[Spec, str]:
     steps = context.store.steps(run.id)
-    written = [str(s.request.get("behaviour", "demo")) for s in steps if s.stage == "generate"]
+    written = [str(s.request.get("behaviour", BUNDLED_BEHAVIOUR)) for s in steps if s.stage == "generate"]
     planned = [s.get("fields", {}) for s in run.plan.get("steps", []) if s.get("stage") == "generate"]
     written = written or [str(fields["behaviour"]) for fields in planned if fields.get("behaviour")]
     written = written or [str(s.request["behaviour"]) for s in steps if s.request.get("behaviour")]

@@ -24,7 +24,7 @@ from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step, start
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("cold_workers")]
 
 MODEL_BYTES = 256 << 20
 

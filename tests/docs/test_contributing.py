@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def defined(path: Path) -> set[str]:
     return names
 
 
-EVERYWHERE = {path: defined(path) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+@cache
+def everywhere() -> dict[Path, set[str]]:
+    return {path: defined(path) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 
 
 @pytest.mark.parametrize("walk", walks())
@@ -43,9 +46,9 @@ def test_what_a_walk_names_is_in_the_tree(walk: str) -> None:
     path = ""
     for place, name in named:
         path = place or path
-        files = [file for file in EVERYWHERE if file.as_posix().endswith(f"/{path}")]
+        files = [file for file in everywhere() if file.as_posix().endswith(f"/{path}")]
         assert len(files) == 1, f"{path} names {len(files)} files"
-        where = EVERYWHERE[files[0]] if place else set().union(*EVERYWHERE.values())
+        where = everywhere()[files[0]] if place else set().union(*everywhere().values())
         assert name in where, f"{path}:{name}"
 
 
@@ -59,6 +62,6 @@ def test_a_walk_has_as_many_hops_as_it_says(walk: str, most: int) -> None:
 def test_every_path_in_the_text_is_there() -> None:
     for path in re.findall(r"`([\w./]+\.py)(?::\w+)?`", TEXT):
         if "NAME" not in path and "/" in path:
-            assert any(file.as_posix().endswith(f"/{path}") for file in [*EVERYWHERE, *ROOT.glob("tests/**/*.py")]), (
+            assert any(file.as_posix().endswith(f"/{path}") for file in [*everywhere(), *ROOT.glob("tests/**/*.py")]), (
                 path
             )

@@ -23,6 +23,7 @@ import yaml
 
 from tests.bench.memory_limit import control_group, has_controller, kernel_kills
 from tests.fixtures.demo_run import as_json, tunesmith
+from tunesmith.tools.data.behaviour import behaviour_folder
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.models.base_job import materialize_bundled
 from tunesmith.tools.models.bundled import QWEN_CODER
@@ -41,8 +42,9 @@ TOLD = ("stage", "arm", "status", "wall_s", "peak_ram_bytes")
 LIMIT_BYTES = 23 * GIB // 4
 STEPS: list[str | dict[str, Any]] = [
     {"stage": "baseline", "suites": ["demo"], "cases_per_block": 24, "max_tokens": 64},
+    {"stage": "import", "source": str(behaviour_folder("demo") / "rows.jsonl"), "behaviour": "demo", "limit": 96},
     {
-        "stage": "generate", "behaviour": "demo", "rows": 96, "near_miss_rows": 24, "rehearsal_rows": 8,
+        "stage": "generate", "behaviour": "demo", "rows": 0, "near_miss_rows": 24, "rehearsal_rows": 8,
         "ordinary_tokens": 48, "concurrency": 16,
     },
     {"stage": "critique", "on_leak": "drop"},

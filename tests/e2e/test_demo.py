@@ -38,7 +38,7 @@ def carried_out(demo: Demo) -> list[tuple[str, object]]:
 def test_every_stage_ran_to_its_end_and_is_recorded(demo: Demo) -> None:
     assert demo.done.returncode == 0, demo.done.stderr[-3000:]
     assert (demo.events[-1]["event"], demo.events[-1]["exit_code"]) == ("done", 0)
-    assert {stage for stage, _ in PLANNED} == stages_that_need_no_file()
+    assert {stage for stage, _ in PLANNED} == stages_that_need_no_file() | {"import"}
     steps = demo.show["steps"]
     print("\n".join(f"{s['stage']:>10} {s['arm']:>9} {s['seconds']:6.1f} s" for s in steps))
     assert [step["stage"] for step in steps] == [stage for stage, _ in carried_out(demo)]
@@ -85,7 +85,7 @@ def test_which_steps_led_to_the_last_model_is_one_query(demo: Demo) -> None:
             " WHERE kind = 'quantized') ORDER BY depth"
         ).fetchall()
     assert [line[0][0], *{run for _, run in line}] == ["quantize", demo.run]
-    assert {"quantize", "merge", "train", "critique", "generate", "base"} <= {stage for stage, _ in line}
+    assert {"quantize", "merge", "train", "critique", "generate", "import", "base"} <= {stage for stage, _ in line}
 
 
 @pytest.mark.parametrize("arm", ["adapter", "quantized"])

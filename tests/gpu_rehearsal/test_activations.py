@@ -15,6 +15,8 @@ from tunesmith.tools.models.model_names import named_model
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.training_terms import kept_bytes, plain_kept_bytes
 
+pytestmark = pytest.mark.lab
+
 TOKENS, RANK = 256, 16
 DENSE = ("qwen2.5-7b", "llama-3.1-8b", "qwen3-8b", "llama-3.2-1b")
 MIXTURES = ("qwen3-30b-a3b", "olmoe-1b-7b")

@@ -285,10 +285,10 @@ def test_rows_keep_their_verdicts_when_generation_resumes(store: Store) -> None:
     step = planned(store)
     row = TrainingRow("row1", "generated", [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}])
     store.add_rows("r1", step, [row])
-    store.judge_row(step, "row1", Verdict("duplicate", "of row0"))
+    store.judge_rows(step, [replace(row, verdict=Verdict("duplicate", "of row0"))])
     store.add_rows("r1", step, [row])
     assert [r.verdict for r in store.rows(step)] == [Verdict("duplicate", "of row0")]
-    store.judge_row(step, "row1", Verdict(KEEP))
+    store.judge_rows(step, [replace(row, verdict=Verdict(KEEP))])
     assert [(r.verdict, r.kept, r.dropped) for r in store.rows(step)] == [(Verdict(KEEP), True, False)]
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,8 +15,14 @@ import jsonschema
 import pytest
 import yaml
 
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour
+from tunesmith.tools.data.critique import CritiqueRequest
+from tunesmith.tools.data.critique_job import Critic
+from tunesmith.tools.data.import_reading import rows_of
 from tunesmith.tools.suites.grading import Response, grade
-from tunesmith.tools.suites.loading import demo_suites, load_suites
+from tunesmith.tools.suites.loading import bundled_suites, load_suites
 
 SUITES = ("target", "blind", "over-trigger", "general")
 BLOCKS = {"blind": "target"}
@@ -25,6 +32,14 @@ DECLARATIVE = {
     "regex", "is-json", "contains-json", "word-count", "levenshtein", "finish-reason", "is-valid-openai-tools-call",
     "tool-call-f1",
 }  # fmt: skip
+
+
+SPEC = load_behaviour("demo")
+ROWS = [
+    replace(row, row_id=f"i{number}")
+    for number, row in enumerate(rows_of([behaviour_folder("demo") / "rows.jsonl"], {}, 1000, 1 << 24))
+    if isinstance(row, TrainingRow)
+]
 
 
 @cache
@@ -173,22 +188,36 @@ def five_grams(text: str) -> set[tuple[str, ...]]:
 
 def texts_of(document: Any) -> Iterator[str]:
     if isinstance(document, str):
-        yield re.sub(r"\{\w+\}", " | ", document)  # what is drawn for a slot breaks a run of words
+        yield document
     elif isinstance(document, dict | list):
         for value in document.values() if isinstance(document, dict) else document:
             yield from texts_of(value)
 
 
-def test_no_blind_case_shares_five_words_in_a_row_with_what_rows_are_made_of() -> None:
+def test_the_rows_are_balanced_right_by_the_behaviours_rules_and_give_no_case_away() -> None:
+    answers = [json.loads(row.answer) for row in ROWS]
+    assert Counter(answer["category"] for answer in answers) == dict.fromkeys(CATEGORIES, 45)
+    urgencies = Counter(answer["urgency"] for answer in answers)
+    assert urgencies == {"low": 65, "normal": 95, "high": 65}
+    assert 0.55 <= sum(answer["order"] is not None for answer in answers) / len(answers) <= 0.7
+    for row, answer in zip(ROWS, answers, strict=True):
+        assert broken_rule(SPEC.rules, row.answer) is None, row.answer
+        assert answer["order"] is None or re.search(rf"(?<!\d){answer['order']}(?!\d)", SPEC.text_of(row.prompt))
+    judged = Critic(SPEC, load_suites(bundled_suites()).cases, CritiqueRequest(embeddings=False)).judge(ROWS)
+    assert [str(row.verdict) for row in judged if row.dropped] == []
+
+
+def test_no_blind_case_shares_five_words_in_a_row_with_what_is_trained_on() -> None:
     behaviour = yaml.safe_load(files("tunesmith.prompts").joinpath("demo", "behaviour.yaml").read_text("utf-8"))
-    made_of = {gram for text in texts_of(behaviour) for gram in five_grams(text)}
-    assert len(made_of) > 2000, "the behaviour's texts are read"
+    texts = [*texts_of(behaviour), *(text for row in ROWS for text in (SPEC.text_of(row.prompt), row.answer))]
+    made_of = {gram for text in texts for gram in five_grams(text)}
+    assert len(made_of) > 2000, "the texts are read"
     shared = {t["metadata"]["case_id"]: five_grams(t["vars"]["ticket"]) & made_of for t in cases_of("blind")}
     assert {case_id: grams for case_id, grams in shared.items() if grams} == {}
 
 
 def test_blind_cases_are_read_as_such_and_near_misses_refuse_the_behaviours_form() -> None:
-    cases = load_suites(demo_suites()).cases
+    cases = load_suites(bundled_suites()).cases
     assert Counter(case.is_blind for case in cases if case.block == "target") == {True: 110, False: 87}
     assert not any(case.is_blind for case in cases if case.block != "target")
     near = [case for case in cases if case.block == "over-trigger"]

@@ -50,6 +50,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.usefixtures("cold_workers")
 def test_a_step_runs_nothing_from_the_present_folder(tmp_path: Path, downloaded: Path) -> None:
     store = Store(tmp_path / "home")
     ws = Workspace(store, None, lambda event, **data: None)

@@ -1,12 +1,14 @@
 """Local paths in requests, made absolute where a request is parsed: its worker and its repetition start elsewhere.
 
-Short names ('demo', 'bundled') stay as they are. What is relative stands in the folder of the plan file that says it,
-or in the present folder where it was typed; a stored request is read without any folder, and changes in nothing.
+Short names, of what comes with tunesmith, stay as they are. What is relative stands in the folder of the plan file that
+says it, or in the present folder where it was typed; a stored request is read without any folder, and changes in
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib.resources import files
 from pathlib import Path
 
 from pydantic import AfterValidator, ValidationInfo
@@ -15,6 +17,14 @@ from tunesmith.memory.errors import BadInput
 
 FOLDER = "folder"
 """Key of the validation context that names the folder which relative paths start from."""
+
+BUNDLED_BEHAVIOUR = "demo"
+"""Short name of the behaviour that comes with tunesmith, and of its suites; it lies in a folder like any other."""
+
+
+def bundled_behaviour() -> Path:
+    """That folder."""
+    return Path(str(files("tunesmith.prompts"))) / BUNDLED_BEHAVIOUR
 
 
 def local_path(*short_names: str, maybe: bool = False) -> AfterValidator:

@@ -309,7 +309,7 @@ R = TypeVar("R", bound=Request)
 C = TypeVar("C")
 
 
-def _nothing(request: Any, inputs: Inputs) -> Any:
+def _nothing(*known: Any) -> Any:
     """For a stage whose plan needs nothing but its request and the facts: its context is None."""
     return None
 
@@ -333,6 +333,9 @@ class Stage(Generic[R, C]):
     """What the step should leave, by what the run holds or should hold then; None where that shows only afterwards."""
     check_before_start: Callable[[R, Inputs], None] = _nothing
     """What may have changed since a plan was made, asked once more before a step that waited or failed is started."""
+    usual_context: Callable[[Facts], C] = _nothing
+    """What `inspect_inputs` would find where nothing has been made yet: the plan's context for a model that nobody has
+    fetched."""
     settle: Callable[[Mapping[str, object]], Settled] = lambda fields: Settled()
     """Looks up, once and before any price, what given fields leave to the network: a hub model's newest commit. May
     raise BadInput."""

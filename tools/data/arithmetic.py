@@ -63,11 +63,6 @@ def check_formula(formula: object) -> None:
         )
 
 
-def is_date(formula: object) -> bool:
-    """Whether a formula gives a date."""
-    return isinstance(formula, Mapping) and "add_days" in formula
-
-
 _SIGNS = {"add": " + ", "subtract": " - ", "multiply": " × ", "divide": " / "}
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.core.local_paths import expanded, is_folder
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import read_yaml
@@ -28,23 +27,21 @@ from tunesmith.tools.data.verify import verified
 SPEC_FILE = "behaviour.yaml"
 IMPORTED = "imported"
 """What rows are of that came without a behaviour."""
-_DEMO = "demo"
 _SHOWN = 12
 _MAX_REHEARSAL_BYTES = 10 << 20
-_SAID = ("when", "what", "never")
 
 
 def behaviour_folder(name: str) -> Path:
-    """Where a behaviour lies: 'demo' in the package, else the folder of the file or the folder itself."""
-    if name == _DEMO:
-        return Path(str(files("tunesmith.prompts"))) / _DEMO
+    """Where a behaviour lies: the bundled one in the package, else the folder of the file or the folder itself."""
+    if name == BUNDLED_BEHAVIOUR:
+        return bundled_behaviour()
     path = expanded(name)
     return path if is_folder(path) else path.parent
 
 
 def own_suites(name: str) -> tuple[str, ...]:
-    """The suites in a behaviour's own folder, by their paths; 'demo' stands for those of the demo."""
-    if not name or name == _DEMO:
+    """The suites in a behaviour's own folder, by their paths; of the bundled one its name stands for them."""
+    if not name or name == BUNDLED_BEHAVIOUR:
         return (name,) if name else ()
     path = expanded(name)
     if not is_folder(path) and path.name != SPEC_FILE:  # a file among others has no folder of its own
@@ -53,13 +50,13 @@ def own_suites(name: str) -> tuple[str, ...]:
 
 
 def load_behaviour(name: str) -> Spec:
-    """Read the spec of a behaviour: 'demo', a YAML file, or a folder with behaviour.yaml. Raises BadInput.
+    """Read the spec of a behaviour: the bundled one, a YAML file, or a folder with behaviour.yaml. Raises BadInput.
 
     Of a file that only says what a user would say (say, when, what, never, examples), code takes what it states as data
     (labels, fields, template) and what its examples show; its words are read by who asks a model to (`reading`).
     """
     path = expanded(name)
-    named = name != _DEMO and not is_folder(path)
+    named = name != BUNDLED_BEHAVIOUR and not is_folder(path)
     path = path if named else behaviour_folder(name) / SPEC_FILE
     return spec_of(read_yaml(path, "behaviour", through_link=named), str(path))
 

@@ -19,7 +19,6 @@ from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
 from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.example_values import overlap
-from tunesmith.tools.data.fact_messages import problems
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, languages, shown_kinds
 from tunesmith.tools.data.message_checks import prompt_problem
 from tunesmith.tools.data.own_rows import RULE
@@ -37,8 +36,6 @@ _QUESTION = re.compile(
 _QUESTION_SHARE = 0.5
 """Of a message's sentences: from here on it asks, and tells nothing."""
 _ANSWERED_LIKE_US = 0.6
-_TEXT_GROUNDED = 0.2
-"""Of the words of a free text in an answer: so many stand in the message, or it speaks of something else."""
 
 
 class BehaviourChecks:
@@ -76,7 +73,7 @@ class BehaviourChecks:
         drawn = row.attributes.draw
         if drawn is not None and (fault := self._as_drawn(drawn, message, answer, row)):
             return fault
-        if (ungrounded := self._ungrounded(message, answer)) and not self.spec.seeded:
+        if ungrounded := self._ungrounded(message, answer):
             return ungrounded
         if drawn is None and not self.asks and _is_question(message):
             return Verdict("kind", "the message asks for something; those of the examples only tell")
@@ -129,9 +126,6 @@ class BehaviourChecks:
     def _as_drawn(self, drawn: Draw, message: str, answer: str, row: TrainingRow) -> Verdict | None:
         if (wanted := self.answer.compose(drawn.records)) and answer != wanted:
             return Verdict("label", "the answer is not the one that was drawn")
-        if self.spec.seeded:
-            problem = next(iter(problems(self.spec, drawn, message)), "")
-            return fault_of(problem) if problem else None
         for values, surfaces in zip(drawn.records, drawn.surfaces, strict=True):
             if missing := next((part for part in surfaces.values() if not holds(message, part)), ""):
                 return Verdict("value", f"{missing!r} was drawn and is not in the message")

@@ -7,7 +7,6 @@ filled (`Pools`); they are the only thing here that a model had a hand in.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,8 @@ from tunesmith.tools.data.computed import with_computed
 from tunesmith.tools.data.json_values import Values as Values
 from tunesmith.tools.data.json_values import in_order
 from tunesmith.tools.data.ranges import drawn_number
-from tunesmith.tools.data.situations import Situation
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
-from tunesmith.tools.data.typed_values import MONTHS, draw_value, said
+from tunesmith.tools.data.typed_values import draw_value, said
 
 T = TypeVar("T")
 Pools = Callable[[Attribute, Values, int], str]
@@ -31,15 +29,13 @@ Pools = Callable[[Attribute, Values, int], str]
 LINES = (1, 1, 2, 2, 3)
 _LAP = 20
 """Draws of a label that its weights are dealt out over."""
-_INLINE_SHARE, _REDRAWS = 0.35, 20
+_REDRAWS = 20
 """Draws of a record whose formulas have no value, as those that divide by zero."""
 
 
 def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
     """What row number `index` is about."""
     rng = random.Random(f"{seed}/{index}")
-    if spec.seeded:
-        return _seeded(spec, seed, index, rng)
     if not form_of(spec).of_records:
         return _drawn(spec, seed, index, [_record(spec, seed, index, rng, pools)], rng)
     empty = bool(spec.answer.otherwise) and in_turn([True, *[False] * _empties(spec)], f"{seed}/empty", index)
@@ -197,100 +193,3 @@ def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
 def answer_of(spec: Spec, drawn: Draw) -> str:
     """The answer that the drawn values make; empty where a model has to write it."""
     return form_of(spec).compose(drawn.records)
-
-
-# Messages that begin with a fact
-
-
-def _seeded(spec: Spec, seed: int, index: int, rng: random.Random) -> Draw:
-    assert spec.writing is not None
-    groups: dict[str, list[Situation]] = {}
-    for situation in spec.situations:
-        groups.setdefault(json.dumps(situation.sets, sort_keys=True), []).append(situation)
-    names = sorted(groups)
-    situation = in_turn(groups[names[index % len(names)]], f"{seed}/{names[index % len(names)]}", index // len(names))
-    writing = spec.writing
-    template = rng.choice(situation.facts)
-    thing = rng.choice(situation.things or writing.things) if "{thing}" in template else ""
-    fact = template.replace("{thing}", thing)
-    voice = rng.choices(writing.voices, [v.weight for v in writing.voices])[0]
-    frame = rng.choices(writing.frames, [f.weight for f in writing.frames])[0]
-    parts = {
-        "situation": situation.id, "thing": thing, "fact": fact, "joiner": rng.choice(writing.joiners),
-        "opener": rng.choice(voice.openers), "typing": rng.choice(voice.typing),
-        "before": frame.before, "after": frame.after, "distractor": "",
-    }  # fmt: skip
-    if writing.distractors and rng.random() < writing.distractor_share:
-        parts["distractor"] = distractor(rng.choice(writing.distractors), rng)
-    values: Values = {}
-    surfaces: dict[str, str] = {}
-    for attribute in spec.attributes:
-        _tell(spec, attribute, situation, rng, values, surfaces, parts)
-    return Draw(f"w{index:05d}", (values,), (surfaces,), index, parts)
-
-
-def _tell(
-    spec: Spec, attribute: Attribute, situation: Situation, rng: random.Random,
-    values: Values, surfaces: dict[str, str], parts: dict[str, str],
-) -> None:  # fmt: skip
-    """Draw one attribute of a message that begins with a fact, and what the message is to say of it."""
-    name = attribute.name
-    if attribute.kind == "label":
-        allowed = [v for v in attribute.values if v in situation.allows.get(name, tuple(attribute.values))]
-        weights = [attribute.values[value].weight for value in allowed]
-        chosen = situation.sets.get(name) or rng.choices(allowed, weights)[0]
-        values[name] = chosen
-        if phrases := attribute.values[chosen].phrases:
-            surfaces[name] = capital(rng.choice(phrases))
-    elif attribute.kind in ("text", "copied"):
-        wordings = [w for w in situation.answers.get(name, ()) if parts["thing"] or "{thing}" not in w]
-        values[name] = capital(rng.choice(wordings).replace("{thing}", parts["thing"])) if wordings else None
-    elif rng.random() < attribute.absent_share:
-        values[name] = None
-    else:
-        values[name] = draw_value(attribute, rng)
-        form = said(attribute, str(values[name]), rng)
-        surfaces[name] = str(values[name])
-        inline = parts["thing"] and attribute.inline and rng.random() < _INLINE_SHARE
-        if inline:
-            parts[f"inline {name}"] = rng.choice(attribute.inline).replace("{ref}", form)
-        parts[f"sentence {name}"] = capital(rng.choice(attribute.sentences or ("{ref}.",)).replace("{ref}", form))
-
-
-def situation_of(spec: Spec, drawn: Draw) -> Situation:
-    """The situation that a row was drawn from."""
-    return next(s for s in spec.situations if s.id == drawn.told["situation"])
-
-
-def distractor(phrase: str, rng: random.Random) -> str:
-    """A sentence with numbers that are nothing of what is asked for."""
-    day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(2015, 2026)
-    named = MONTHS[month - 1]
-    amounts = (
-        f"${rng.randint(4, 900)}", f"{rng.randint(4, 2400)}.{rng.randint(0, 99):02d} euros",
-        f"£{rng.randint(5, 300)}.99", f"{rng.randint(1000, 4000)} dollars",
-    )  # fmt: skip
-    dates = (
-        f"{day:02d}.{month:02d}.{year}",
-        f"{day} {named}",
-        f"{named} {day}, {year}",
-        f"{year}-{month:02d}-{day:02d}",
-    )
-    codes = f"E{rng.randint(1, 99)}", str(rng.randint(400, 599)), str(rng.randint(1000, 9999))
-    return phrase.format(
-        amount=rng.choice(amounts),
-        date=rng.choice(dates),
-        count=rng.randint(2, 40),
-        small=rng.randint(2, 19),
-        year=rng.randint(2009, 2026),
-        phone=f"0{rng.randint(100, 999)} {rng.randint(100, 999)} {rng.randint(1000, 9999)}",
-        postcode=rng.randint(10000, 99999),
-        card=rng.randint(1000, 9999),
-        model=f"{rng.choice('ABKTX')}{rng.choice('RSZ')}-{rng.randint(100, 9999)}",
-        code=rng.choice(codes),
-    )
-
-
-def capital(text: str) -> str:
-    """`text` with a capital first letter."""
-    return text[:1].upper() + text[1:]

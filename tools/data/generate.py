@@ -17,7 +17,7 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
-from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
@@ -38,12 +38,12 @@ from tunesmith.tools.serving.budget import (
 )
 
 PREVIEW_ROWS = 5
-_TOKENS_PER_FACT = 28
-"""Of a message that goes on after a fact, second tries included."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
-_ROUNDS, _REQUESTS_PER_ROW = 1.15, 2.0
-"""Some rows are written and read again; a row is written and read."""
+_USUAL_TOKENS = 40
+"""That a row takes to write and to read back, where no behaviour is known."""
+_ROUNDS = 1.15
+"""Some rows are written and read again."""
 _ANSWERS_A_ROW = 3
 """Of one that a model answers, the best of so many is taken: two where these agree, else four."""
 _REQUESTS_A_NEAR_MISS, _TOKENS_A_NEAR_MISS = 3.2, 25
@@ -58,8 +58,10 @@ _PROMPT_TOKENS = 130
 class GenerateRequest(Request):
     """How many rows to make, and who writes them."""
 
-    behaviour: Annotated[str, local_path("demo")] = Field(
-        default="demo", min_length=1, description="'demo', a behaviour.yaml, or the folder that holds one."
+    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(
+        default=BUNDLED_BEHAVIOUR,
+        min_length=1,
+        description=f"'{BUNDLED_BEHAVIOUR}', a behaviour.yaml, or the folder that holds one.",
     )
     rows: int = Field(
         default=600,
@@ -146,14 +148,14 @@ class GenerateContext:
     """Whether the behaviour applies to every message."""
     spare: float = 1.0
     """Rows that are written for each that is wanted."""
-    requests: float = _REQUESTS_PER_ROW
-    """For a row that is written."""
+    requests: float = 2.0
+    """For a row that is written: to write it, and to read it."""
 
 
 def spare_of(spec: Spec) -> float:
     """How many rows are written for each that is wanted."""
     form = form_of(spec)
-    if spec.seeded or form.of_records:
+    if form.of_records:
         return _SPARE_OF_COMPOSED
     return _SPARE if form.composed else _SPARE_OF_WRITTEN
 
@@ -175,6 +177,13 @@ def near_misses_wanted(request: GenerateRequest) -> int:
     return 0 if request.preview or not request.near_miss_rows else request.near_miss_rows + request.held_out // 2
 
 
+def usual_context(facts: Facts) -> GenerateContext:
+    """A behaviour of short answers, with as many rehearsal prompts as are asked for."""
+    return GenerateContext(
+        "a behaviour", {"rehearsal prompts": ""}, GenerateRequest().rehearsal_rows, _USUAL_TOKENS, ()
+    )
+
+
 def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     """Read the behaviour's spec and count its rehearsal prompts, so that a broken one is refused before the start."""
     spec = load_behaviour(request.behaviour)
@@ -182,6 +191,12 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     if not request.rows and (request.preview or not request.near_miss_rows + request.rehearsal_rows):
         raise BadInput(
             f"rows=0 leaves nothing to {'look at' if request.preview else 'make'}; ask for rows of some kind"
+        )
+    if request.rows and spec.situations:
+        raise BadInput(
+            f"behaviour {request.behaviour} is of an earlier version: its {len(spec.situations)} situations began the "
+            "messages, and none is written so any more; take `situations` and `writing` out of its file, and messages "
+            "are written whole, or bring rows (`tunesmith teach FILE --rows MINE`)"
         )
     if request.rehearsal_rows and not rehearsal:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
@@ -193,8 +208,6 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
 
 def _cost(spec: Spec) -> tuple[float, int]:
     """Requests for a row that is written, and the tokens that are generated for it."""
-    if spec.seeded:
-        return _REQUESTS_PER_ROW, _TOKENS_PER_FACT
     longest, labels = max(len(example.prompt) for example in spec.examples), sum(label.shown for label in spec.labels)
     requests, tokens = 2.0 + labels + reads_whole(spec), _TOKENS_AROUND + longest // 4 + 2 * labels
     if not form_of(spec).composed:
@@ -342,6 +355,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    usual_context=usual_context,
     settable=("rows", "writer"),
     spends=True,
     lasting=("behaviour", "writer", "held_out", "rehearsal_rows", "temperature"),

@@ -178,7 +178,7 @@ def _whole_groups(rows: Sequence[TrainingRow], groups: Mapping[str, str], count:
 def _answered_values(spec: Spec, row: TrainingRow) -> set[str]:
     """What a row's answer copies from its message or says of it: whoever saw it in training knows it by heart."""
     drawn = row.attributes.draw
-    if drawn is None or spec.seeded:
+    if drawn is None:
         return set()
     open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record) if a.shown]
     return {normal(value) for a, value in open_ if a.kind in ("copied", "text") and value}
@@ -199,7 +199,7 @@ def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]
 
 
 def _seed_rows(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]) -> dict[str, str]:
-    """Row → the first row that it shares a request, a fact or a drawn open value with, directly or through others."""
+    """Row → the first row that it shares a request or a drawn open value with, directly or through others."""
     seeds: dict[str, str] = {}
     owner: dict[str, str] = {}
     for row in rows:
@@ -218,7 +218,7 @@ def _made_from(spec: Spec, row: TrainingRow) -> set[str]:
     values = {
         f"value {normal(value, digits_count=True)}" for a, value in open_ if a.kind in ("copied", "text") and value
     }
-    return values | {f"{name} {told}" for name in ("fact", "request") if (told := drawn.told.get(name))}
+    return values | ({f"request {told}"} if (told := drawn.told.get("request")) else set())
 
 
 def can_be_asked(spec: Spec, row: TrainingRow) -> bool:

@@ -18,7 +18,7 @@ from pydantic import Field
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.estimate import estimate, room
-from tunesmith.tools.core.local_paths import expanded, is_there, local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, expanded, is_there, local_path
 from tunesmith.tools.core.stage import (
     Facts,
     Inputs,
@@ -60,7 +60,7 @@ class ImportRequest(Request):
         description="Column of the message (user), of the answer (assistant) and of the system prompt (system), for a "
         "format of its own.",
     )
-    behaviour: Annotated[str, local_path("demo")] = Field(
+    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(
         default="", description="The behaviour whose rules and tests the rows are held to; empty: none."
     )
     split: str = Field(default="train", pattern=r"^[\w-]+$", max_length=60, description="Of a hub data set.")

@@ -13,7 +13,7 @@ from tunesmith.tools.data.example_values import values_at
 from tunesmith.tools.data.json_values import Values, items_of
 from tunesmith.tools.data.ranges import number_said, numbers
 from tunesmith.tools.data.similarity import Likeness, loops, normal, word_count
-from tunesmith.tools.data.spec import Attribute, Spec, without_places
+from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
 
 T = TypeVar("T")
@@ -101,10 +101,6 @@ def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], messa
                 return f"value: {clash}"
         elif surface and (attribute.kind == "copied" or numbers(attribute)) and not holds(message, surface):
             return f"value: {path}: {surface!r} is not in the message"
-        drawn = values_at(values, without_places(path))
-        for name, value in attribute.values.items():
-            if name not in drawn and value.words and _says(message, value.words):
-                return f"label: reads as {attribute.name} {name}, drawn was {' and '.join(drawn)}"
     within = [part for part in spec.parts() if part.typed and (part.many is not None or "." in part.name)]
     for part in within:  # of an empty list, or an object that is absent, there is no leaf
         if not values_at(values, part.name) and (clash := conflict(part, "", message, said)):
@@ -157,10 +153,6 @@ def _moved(values: dict[str, T], moved: Mapping[str, str]) -> dict[str, T]:
         start = next((old for old in moved if path.startswith(old)), "")
         made[moved[start] + path[len(start) :] if start else path] = value
     return made
-
-
-def _says(message: str, words: tuple[str, ...]) -> bool:
-    return any(re.search(rf"(?<!\w){re.escape(word)}", message, re.IGNORECASE) for word in words)
 
 
 def verbatim(spec: Spec, values: Values, message: str) -> Values:

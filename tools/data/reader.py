@@ -206,7 +206,7 @@ class Reader:
     @property
     def unverified(self) -> list[str]:
         """What the answer shows and neither code nor this reader can find in a message: it is drawn, and only hoped."""
-        if self.spec.seeded or not form_of(self.spec).composed:
+        if not form_of(self.spec).composed:
             return []
         whole = self.whole and self.trust.reads_answers
         read = [a for a in self.spec.attributes if a.shown and (a.attributes or a.kind in ("label", "text"))]
@@ -352,7 +352,7 @@ def _cut(kind: Sequence[float], ordinary: Sequence[float]) -> float:
 
 def reads_whole(spec: Spec) -> bool:
     """Whether a label alone does not tell: an open text, or something copied that may be missing, is in the answer."""
-    if not form_of(spec).composed or spec.seeded:
+    if not form_of(spec).composed:
         return False
     texts = [a for a in spec.attributes if a.shown and (a.kind == "text" or not a.plain)]
     lacking = [a for a in spec.attributes if a.shown and a.kind == "copied" and a.absent_share]
@@ -362,7 +362,7 @@ def reads_whole(spec: Spec) -> bool:
 def _copies(spec: Spec) -> bool:
     """Whether something in the answer is copied from the message: a reader can tell what, where it is not what was
     drawn."""
-    return form_of(spec).composed and not spec.seeded and "copied" in kinds_in([a for a in spec.attributes if a.shown])
+    return form_of(spec).composed and "copied" in kinds_in([a for a in spec.attributes if a.shown])
 
 
 def _answer_shots(spec: Spec, pieces: Sequence[Shown]) -> list[tuple[str, str]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write, new_folder
+from tunesmith.tools.core.local_paths import bundled_behaviour
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
 from tunesmith.tools.data.near_misses import formed_near_misses
@@ -48,8 +48,7 @@ def write_behaviour(
         atomic_write(folder / SPEC, spec_text(spec))
         near = [] if spec.every_message else formed_near_misses(spec, _TEST_SEED, tests=True)[:_NEAR_MISSES]
         write_suites(spec, folder / "suites", messages=prompts, near_misses=near, trained=trained, judged=judged)
-        bundled = Path(str(files("tunesmith.prompts"))) / "demo" / REHEARSAL
-        atomic_write(folder / REHEARSAL, bundled.read_bytes())
+        atomic_write(folder / REHEARSAL, (bundled_behaviour() / REHEARSAL).read_bytes())
         if load_behaviour(str(folder)) != spec.model_copy(update={"blind": ()}):
             raise BadInput("the description holds a text that its file does not give back; put it in other words")
 

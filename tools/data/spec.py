@@ -1,4 +1,4 @@
-"""The spec of a behaviour: one kind for everything, the bundled demo included.
+"""The spec of a behaviour: one kind for everything.
 
 It says when the behaviour applies, what the answer is and what it never is; by which attributes messages and answers
 differ; how an answer is put together from them; which messages only look alike; and what every answer keeps, as rules
@@ -19,7 +19,6 @@ from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.conversation import Message, offered, turns_of
 from tunesmith.tools.data.conversation import transcript as as_transcript
 from tunesmith.tools.data.description import Description, Example
-from tunesmith.tools.data.situations import Situation, Writing, check_situation, check_writing
 from tunesmith.tools.data.spec_checks import check_answer, check_attribute, check_formulas, check_names
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
@@ -42,8 +41,6 @@ ATTRIBUTES_MAX = 30
 _TOKENS_PER_CHAR = 0.4
 ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
 """Of an example: a longer answer is more than a model is given tokens for."""
-_LONG_MESSAGE = 1_200
-"""Characters of an example's message from which messages are documents."""
 
 
 def tokens_for(characters: int) -> int:
@@ -61,10 +58,8 @@ class Value(Frozen):
 
     means: str = ""
     weight: float = Field(default=1, gt=0)
-    phrases: tuple[str, ...] = ()
-    """Of these one is said in the message; empty: the writer is left to show it."""
+    phrases: tuple[str, ...] = ()  # as `Spec.situations`
     words: tuple[str, ...] = ()
-    """Word beginnings that give this value away: no message of another value holds one."""
     between: tuple[int, int] | None = Field(default=None, exclude_if=_says_nothing)
     """Where a number of the message decides it: the lowest and the highest that has this value."""
 
@@ -102,10 +97,8 @@ class Attribute(Frozen):
     """0: not limited."""
     forms: tuple[str, ...] = ()
     """Ways to write a typed value; `{n}` stands for it. Empty: the ways of its kind."""
-    sentences: tuple[str, ...] = ()
-    """A sentence that holds a form (`{ref}`), for a message that says nothing of it by itself."""
+    sentences: tuple[str, ...] = ()  # as `Spec.situations`
     inline: tuple[str, ...] = ()
-    """The same, set behind the thing that the message is about."""
 
     @property
     def typed(self) -> bool:
@@ -157,8 +150,10 @@ class Spec(Description):
     slot: str = "message"
     attributes: tuple[Attribute, ...] = Field(default=(), max_length=ATTRIBUTES_MAX)
     answer: Answer = Answer()
-    situations: tuple[Situation, ...] = ()
-    writing: Writing | None = None
+    situations: tuple[JsonValue, ...] = ()
+    writing: JsonValue = None
+    """Both of earlier versions, whose messages could begin with facts of a file. Nothing is written from such a one any
+    more (`generate`); it is still read, and the digest of every other spec is what it was."""
     tools: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=20)
     """Offered with every message, in OpenAI's form; also taken from the examples."""
     near_misses: tuple[str, ...] = Field(default=(), max_length=400)
@@ -201,11 +196,6 @@ class Spec(Description):
         return any(example.conversation for example in self.examples)
 
     @property
-    def long_messages(self) -> bool:
-        """Whether messages are documents, of which a writer is asked for one at a time."""
-        return max(len(example.prompt) for example in self.examples) > _LONG_MESSAGE
-
-    @property
     def message_tokens(self) -> int:
         """Tokens that a written message may have: half as many again as the longest example's."""
         return max(30, round(max(len(example.prompt) for example in self.examples) * _TOKENS_PER_CHAR * 1.5))
@@ -214,11 +204,6 @@ class Spec(Description):
     def labels(self) -> tuple[Attribute, ...]:
         """The attributes that are one of a few values; a set of them is none."""
         return tuple(a for a in self.attributes if a.kind == "label" and a.many is None)
-
-    @property
-    def seeded(self) -> bool:
-        """Whether messages begin with a fact that the spec itself tells."""
-        return bool(self.situations and self.writing)
 
     def attribute(self, path: str) -> Attribute:
         """The attribute of a name, or of a value's path such as items[0].price. Raises KeyError."""
@@ -305,13 +290,6 @@ class Spec(Description):
             check_attribute(attribute, attribute.name, self)
         check_formulas(self)
         check_answer(self)
-        if self.situations and self.writing is None:
-            raise ValueError("situations need writing: how the writer is asked to go on after a fact")
-        for situation in self.situations:
-            known = {a.name: a.values for a in self.labels}
-            check_situation(situation, known, {a.name: a.words_max for a in self.attributes})
-        if self.writing:
-            check_writing(self.writing)
         return self
 
 

@@ -1,8 +1,8 @@
 """Rows from drawn attributes: a message is written for them, checked by code, read back by the model, and then kept.
 
-Messages begin with a fact (`seeded`), or are written whole; `lists` puts them together. The answer is composed by code
-from what was drawn, or from what the message says instead for sure; where nothing decides it a model writes it
-(`answers`). More are written than are wanted: each has the margin of its reading, and critique keeps the surest.
+Messages are written whole; `lists` puts them together from sentences. The answer is composed by code from what was
+drawn, or from what the message says instead for sure; where nothing decides it a model writes it (`answers`). More are
+written than are wanted: each has the margin of its reading, and critique keeps the surest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import Draw, Pools, Values, answer_of, draw, in_turn
 from tunesmith.tools.data.example_values import Shown, shown_examples
-from tunesmith.tools.data.fact_messages import compose, go_on_messages, problems, taken, typed
 from tunesmith.tools.data.message_checks import (
     drawn_problem,
     in_message_order,
@@ -33,13 +32,12 @@ from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.styles import style
 from tunesmith.tools.data.writer_requests import Note, manner_of, message_request, written_message
-from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatResponse
 
 ALIKE = 90.0
 """Similarity, of 100, from which a message is written anew for being like another row's."""
 STYLE = "style"
 """How a message was to be written, among what was decided of its row."""
-_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 40}
 _NAMING = 3
 """One row of so many may say its label by its own name."""
 _RARE, _ROUNDS_MORE, _AGAIN, _REDRAWS = 0.8, 3, 1.4, 20
@@ -97,45 +95,10 @@ class Synthesis:
     seen: Likeness = field(default_factory=Likeness)
 
     def write(self) -> list[Written]:
-        """Every row, in the order of their numbers."""
-        return self._from_facts() if self.spec.seeded else self._messages()
+        """Every row, in the order of their numbers.
 
-    # Messages that begin with a fact
-
-    def _from_facts(self) -> list[Written]:
-        pending = {one.row_id: one for one in (draw(self.spec, self.seed, n) for n in range(self.rows))}
-        done: dict[str, Written] = {}
-        assert self.spec.writing is not None
-        for attempt in range(1, self.tries + 1):
-
-            def take(response: ChatResponse, attempt: int = attempt) -> None:
-                row_id = response.id.partition("/")[2]
-                if row_id not in pending:
-                    return
-                drawn = pending[row_id]
-                sentences = taken(self.spec, drawn, response.text)
-                message = compose(self.spec, drawn, sentences)
-                problem = next(iter(problems(self.spec, drawn, message)), "")
-                if attempt == self.tries or (sentences and not problem):
-                    del pending[row_id]
-                    answer = answer_of(self.spec, drawn)
-                    done[row_id] = Written(drawn, message, answer, problem, attempt=attempt)
-                    self.keep(done[row_id])
-
-            requests = [
-                ChatRequest(
-                    f"f{attempt}/{row_id}", self.asker.model, go_on_messages(self.spec, drawn),
-                    self.spec.writing.max_tokens, self.temperature, extra={**_CONTINUE, "stop": ["\n"]},
-                )
-                for row_id, drawn in pending.items()
-            ]  # fmt: skip
-            self.asker.ask(requests, "writing" if attempt == 1 else f"attempt {attempt}", take)
-        return [done[row_id] for row_id in sorted(done)]
-
-    # Messages that are written whole
-
-    def _messages(self) -> list[Written]:
-        """In rounds: the first writes all, the others what is lacking of some label's value, or of the whole."""
+        In rounds: the first writes all, the others what is lacking of some label's value, or of the whole.
+        """
         pools = fill_pools(self.spec, self.asker, self.rows, self.seed)
         shots = shown_examples(self.spec)
         good: list[Written] = []
@@ -239,8 +202,8 @@ class Synthesis:
         prompts = [example.prompt for example in self.spec.examples]
         typing = prompts[in_turn(range(len(prompts)), f"{self.seed}/typing", drawn.order)]
         if typing == typing.lower() and any(c.isalpha() for c in typing):
-            return typed(message, "lower")
-        return message if typing[-1:] in ".!?" else typed(message, "no-end")
+            return message.lower()
+        return message if typing[-1:] in ".!?" else message.rstrip(".")
 
     def _read_back(self, written: Mapping[int, Written]) -> dict[int, Written]:
         """The messages with what the reader told of them; one that it is sure says another thing is kept as that."""

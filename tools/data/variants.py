@@ -30,7 +30,7 @@ _TRIES = 6
 def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:
     """`each` variants of every row that has such values and was made here; fewer where they do not come out right."""
     made: list[TrainingRow] = []
-    if spec.seeded or not form_of(spec).one_record or len(rows) > _ROWS_MOST:
+    if not form_of(spec).one_record or len(rows) > _ROWS_MOST:
         return made
     for row in rows:
         drawn = row.attributes.draw

@@ -14,7 +14,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
-from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import (
     Estimate,
@@ -57,16 +57,17 @@ from tunesmith.tools.serving.budget import (
 )
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Case, Suite
-from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites
+from tunesmith.tools.suites.loading import BUNDLED, SuiteName, load_named_suites, usual_suite
 
 
 class BaselineRequest(Request):
     """Which suites to run on the base."""
 
     suites: tuple[SuiteName, ...] = Field(
-        default=("demo",),
+        default=(BUNDLED_BEHAVIOUR,),
         min_length=1,
-        description=f"promptfoo-format files, 'demo' for the bundled behaviour's own, or {' and '.join(BUNDLED)}.",
+        description=f"promptfoo-format files, '{BUNDLED_BEHAVIOUR}' for the bundled behaviour's own, or "
+        f"{' and '.join(BUNDLED)}.",
     )
     held_out: bool = Field(
         default=False, description="Ask too what critique held out of the run's rows: cases whose answers are known."
@@ -305,6 +306,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    usual_context=lambda facts: BaselineContext(usual_suite()),
     settable=("cases_per_block",),
     lasting=(
         "suites",

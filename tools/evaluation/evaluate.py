@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -17,7 +17,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
-from tunesmith.tools.core.local_paths import local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.data.behaviour import load_behaviour
@@ -28,7 +28,7 @@ from tunesmith.tools.evaluation.likelihood import ArmLikelihood, likelihood_seco
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.liveness import PeftCheck, priced_proof
 from tunesmith.tools.evaluation.pairing import Evaluations
-from tunesmith.tools.evaluation.prompts import candidates
+from tunesmith.tools.evaluation.prompts import given, made_from
 from tunesmith.tools.evaluation.protocol import THINKING, Key, Sampling
 from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
@@ -44,7 +44,7 @@ from tunesmith.tools.serving.budget import (
 )
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Case, Suite
-from tunesmith.tools.suites.loading import load_named_suites, read_suite
+from tunesmith.tools.suites.loading import load_named_suites, read_suite, usual_suite
 
 # Arm → the stage that makes what it serves.
 _MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
@@ -53,16 +53,17 @@ _MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
 class EvaluateRequest(Request):
     """Which arm to hold against the base."""
 
+    GONE: ClassVar = {"dev_rows": 20}
+
     arm: Literal["prompted", "adapter", "merged", "quantized"] = Field(
         default="adapter", description="What to evaluate; base answers again beside adapter and prompted."
     )
     system_prompt: str = Field(
-        default="", description="For the arm `prompted`: your own; empty: the best of a few made from the behaviour."
+        default="", description="For the arm `prompted`: your own; empty: one made from the behaviour."
     )
-    behaviour: Annotated[str, local_path("demo")] = Field(
+    behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(
         default="", description="What `prompted` is made from; empty: the behaviour that the run's rows are of."
     )
-    dev_rows: int = Field(default=20, ge=5, le=500, description="Drawn rows on which the prompt is chosen.")
     goal_rate: float = Field(
         default=LEARNED_RATE,
         gt=0,
@@ -111,7 +112,7 @@ class EvaluateResult(Result):
     advice: str = ""
     """Of the arm `prompted`: whether a fine-tune is needed at all."""
     prompt: dict[str, JsonValue] = Field(default_factory=dict)
-    """Of the arm `prompted`: what stood before every conversation, and how it was chosen."""
+    """Of the arm `prompted`: what stood before every conversation."""
     proof: dict[str, JsonValue] = Field(default_factory=dict)
     """What makes the arms comparable: hashes before and after, engine, arguments, template, sampling, refusals."""
     taken_over: int = 0
@@ -127,7 +128,6 @@ class Prompted:
     """What the arm `prompted` is made from, where the request brings no prompt of its own."""
 
     behaviour: str = ""
-    candidates: int = 0
     sha256: str = ""
     steps: tuple[str, ...] = ()
     """What a plan says of how the base takes a prompt."""
@@ -159,26 +159,23 @@ def inspect_inputs(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
     context = _of_baseline(request, inputs)
     if request.arm in _MAKERS and inputs.made(request.arm):
         context = replace(context, base=own_base(inputs.store, inputs.run, request.arm))
-    if request.arm == "prompted" and not request.system_prompt:
-        name = request.behaviour or _behaviour_of(inputs)
-        behaviour = load_behaviour(name)
-        tried = candidates(behaviour)
-        context = replace(context, prompted=Prompted(name, len(tried), behaviour.sha256))
-        preambles = [one.preamble for one in tried]
-    else:
-        preambles = [({"role": "system", "content": request.system_prompt},)] if request.arm == "prompted" else []
-    if preambles:
+    if request.arm == "prompted":
+        prompt = given(request.system_prompt)
+        if not request.system_prompt:
+            name = request.behaviour or _behaviour_of(inputs)
+            behaviour = load_behaviour(name)
+            context, prompt = replace(context, prompted=Prompted(name, behaviour.sha256)), made_from(behaviour)
         base = inputs.made("base")
         if base and not takes_system(base.path):
             context = replace(context, prompted=replace(context.prompted, steps=(NO_SYSTEM,)))
-        _refuse_longer(request, inputs, context, min(preambles, key=lambda before: len(str(before))))
+        _refuse_longer(request, inputs, context, prompt.preamble)
     return context
 
 
 def _refuse_longer(
     request: EvaluateRequest, inputs: Inputs, context: EvaluateContext, before: Sequence[Mapping[str, object]]
 ) -> None:
-    """Raises BadInput where a case and the shortest prompt that may stand before it do not fit the run's context."""
+    """Raises BadInput where a case and the prompt before it do not fit the run's context."""
     bench, base = bench_of(inputs.artifacts), inputs.made("base")
     cases = asked_cases(context.suite, ("base", "prompted"))["prompted"] if context.suite else []
     asked = {"max_tokens": request.max_tokens} if "max_tokens" in request.model_fields_set else context.sampling
@@ -224,7 +221,7 @@ def _base_asked(store: Store, run: str, suite_sha256: str) -> list[Key]:
 
 
 def _behaviour_of(inputs: Inputs) -> str:
-    """The behaviour that the run's rows are of, else the demo's where its suites are asked. Raises BadInput."""
+    """The behaviour that the run's rows are of, else the bundled one where its suites are asked. Raises BadInput."""
     rows, suite = inputs.artifacts.get("rows"), inputs.artifacts.get("suite")
     if rows is not None and is_expected(rows):
         return str(rows.meta["behaviour"])
@@ -232,9 +229,9 @@ def _behaviour_of(inputs: Inputs) -> str:
     made = [str(step.request["behaviour"]) for step in steps if step.stage == "generate"]
     asked = [suite for step in steps if step.stage == "baseline" for suite in step.request.get("suites", ())]
     asked += suite.meta["request"]["suites"] if suite is not None and is_expected(suite) else []
-    if not made and "demo" not in asked:
+    if not made and BUNDLED_BEHAVIOUR not in asked:
         raise BadInput("evaluate: nothing says which behaviour to prompt for; set behaviour, or write a system_prompt")
-    return made[-1] if made else "demo"
+    return made[-1] if made else BUNDLED_BEHAVIOUR
 
 
 def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Plan:
@@ -250,8 +247,6 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     models = context.models
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
-    candidates_ = context.prompted.candidates
-    tries = candidates_ * request.dev_rows if candidates_ > 1 else 0  # one alone is not chosen
     made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
     served = measured if request.arm in ("adapter", "prompted") or made is None else made
     both = served is measured
@@ -264,7 +259,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     peaks = models.peaks(server, on_gpu=facts.serves_on_gpu)
     proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
     request = request.model_copy(update=dict(proof.decided))
-    seconds = _answering_seconds(request, facts, served, every, bench, judged, read, proof.seconds, tries=tries)
+    seconds = _answering_seconds(request, facts, served, every, bench, judged, read, proof.seconds)
     price = estimate(
         "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **proof.peaks,
         disk_bytes=8192 * len(every) * request.repeats, like=request.arm,
@@ -277,7 +272,6 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         arm=request.arm,
         summary=f"evaluate {request.arm} on the {len(asked[request.arm])} cases of the baseline",
         steps=(
-            *((_choosing(request, candidates_),) if tries else ()),
             _served_by(request.arm, beside=both),
             *(measured_with(measured) if both else ()),
             *bench.steps,
@@ -306,11 +300,10 @@ def _answering_seconds(
     cases: Sequence[Case],
     bench: Bench,
     *besides: Seconds,
-    tries: int,
 ) -> Seconds:
-    """To start a server and have every case answered, and every try of a prompt; and what is read `besides`, which
-    counts as so many answers as would take as long, since nothing reports on it."""
-    answers = len(cases) * request.repeats + tries
+    """To start a server and have every case answered; and what is read `besides`, which counts as so many answers as
+    would take as long, since nothing reports on it."""
+    answers = len(cases) * request.repeats
     asked = evaluation_seconds(
         facts, served, answers, request.max_tokens, bench=bench, prompt_tokens=prompt_tokens(cases)
     )
@@ -360,19 +353,13 @@ def _sampled_as_the_base(
     )
 
 
-def _choosing(request: EvaluateRequest, count: int) -> str:
-    return (
-        f"try {count} prompts made from the behaviour {request.behaviour} on {request.dev_rows} rows drawn for that; "
-        "the best becomes the arm"
-    )
-
-
 STAGE = Stage(
     "evaluate",
     EvaluateRequest,
     EvaluateResult,
     plan,
     inspect_inputs,
+    usual_context=lambda facts: EvaluateContext(usual_suite()),
     settable=("arm",),
     identified_by=("arm",),
     works_on=lambda request: request.arm if request.arm in _MAKERS else "",

@@ -34,7 +34,7 @@ from tunesmith.tools.evaluation.likelihood import ArmLikelihood
 from tunesmith.tools.evaluation.likelihood_job import held_out_rows, load_tokenizers, measure_arm
 from tunesmith.tools.evaluation.liveness_job import prove_adapter
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.evaluation.prompt_search import Chosen, choose, given
+from tunesmith.tools.evaluation.prompts import Prompt, given, made_from
 from tunesmith.tools.evaluation.protocol import Keys, Sampling
 from tunesmith.tools.evaluation.verdict import RULE
 from tunesmith.tools.models.measuring import answering_base
@@ -54,7 +54,7 @@ class _Bench:
 
     arms: Sequence[Arm]
     answer: Answerer
-    prompt: Chosen | None = None
+    prompt: Prompt | None = None
     proof: Mapping[str, JsonValue] = field(default_factory=dict)
     server: servers.Server | None = None
     """None where a transformers process answers."""
@@ -158,16 +158,14 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
         return _Bench(arms, answer, None, proof, server)
     if request.arm != "prompted":
         return _Bench([Arm(request.arm, server.model, key)], answer, None, proof, server)
-    if request.system_prompt:
-        prompt = given(request.system_prompt)
-    else:
-        prompt = choose(job, server, _agreed_behaviour(job), request.dev_rows, sampling)
-    prompted = Arm("prompted", server.model, {**key, "system_prompt": prompt.key}, prompt.preamble, prompt.schema)
+    prompt = given(request.system_prompt) if request.system_prompt else made_from(_agreed_behaviour(job))
+    told = {**key, "system_prompt": prompt.key}
+    prompted = Arm("prompted", server.model, told, list(prompt.preamble), prompt.schema)
     return _Bench([base, prompted], answer, prompt, proof)
 
 
 def _agreed_behaviour(job: Job[EvaluateRequest]) -> Spec:
-    """The behaviour that prompts are made from, as the plan shows it."""
+    """The behaviour that the prompt is made from, as the plan shows it."""
     behaviour = load_behaviour(job.request.behaviour)
     job.agreed("behaviour", behaviour.sha256)
     return behaviour

@@ -274,6 +274,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     check_before_start=check_gate,
+    usual_context=lambda facts: DeployContext(facts.machine),
     settable=("arm", "rollback"),
     identified_by=("arm", "rollback"),
     works_on=lambda request: "" if request.rollback else request.arm,

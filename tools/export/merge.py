@@ -123,6 +123,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    usual_context=lambda facts: MergeContext(),
     env=TORCH_ENV,
     headline=("bytes", "max_logit_difference", "argmax_agreement"),
 )

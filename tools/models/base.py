@@ -143,6 +143,12 @@ def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
     return replace(context, quantized_here=quantized)
 
 
+def usual_context(facts: Facts) -> BaseContext:
+    """A model that has to be fetched, of which the config is known."""
+    base = facts.artifacts["base"]
+    return BaseContext(False, base.bytes, config=base.meta["config"])
+
+
 def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
     """The model itself."""
     source, here = source_of(request.model), _is_here(request, inputs.store)
@@ -300,6 +306,7 @@ STAGE = Stage(
     plan,
     inspect_inputs,
     expected_artifact,
+    usual_context=usual_context,
     settle=settle,
     settable=("model",),
     belongs_to={"revision": "model"},

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -20,9 +19,8 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
 from tunesmith.tools.core.machine import Gpu, Machine
 from tunesmith.tools.core.stage import GIB, Facts, Plan, expected
-from tunesmith.tools.data import generate
-from tunesmith.tools.evaluation import baseline, evaluate
-from tunesmith.tools.export import deploy, merge, quantize
+from tunesmith.tools.evaluation import baseline
+from tunesmith.tools.export import quantize
 from tunesmith.tools.machine.cards import Card
 from tunesmith.tools.models.base import BaseContext
 from tunesmith.tools.models.known_bases import KnownBase, known_bases
@@ -31,16 +29,13 @@ from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.serving.eviction import machine_for_a_step
-from tunesmith.tools.suites.case import Suite
-from tunesmith.tools.suites.loading import load_named_suites
+from tunesmith.tools.suites.loading import usual_suite
 from tunesmith.tools.training.train import TrainRequest
 
 ROWS, ROW_TOKENS = 600, 128
 """Of the data set that training, merging and quantizing are planned for."""
 _MORE = 1.05
 """A training that uses this much more than it needs says for what."""
-_TOKENS_WRITTEN = 40
-"""That a row takes to write and to read back."""
 _ANY_VLLM = "vllm"
 _NOWHERE = Machine("", 1, 0, 0, 0, 0)
 _NEWEST_CAPABILITY = "9.0"
@@ -258,33 +253,12 @@ def _plan(step: str, facts: Facts, fields: Mapping[str, object]) -> Plan:
         facts = replace(facts, artifacts={**facts.artifacts, made.kind: made})
     declared = BY_NAME[usual.stage].load()
     request = declared.request.model_validate({**usual.fields, **fields})
-    return declared.plan(request, facts, _context(usual.stage, facts))
-
-
-def _context(stage: str, facts: Facts) -> object:
-    """What the stage's `inspect_inputs` would find where nothing has been made yet."""
-    asked = generate.GenerateRequest()
-    rehearsal = {"rehearsal prompts": ""}
-    made = facts.artifacts["base"]
-    contexts: dict[str, object] = {
-        "base": BaseContext(False, made.bytes, config=made.meta["config"]),
-        "baseline": baseline.BaselineContext(_suite()),
-        "generate": generate.GenerateContext("a behaviour", rehearsal, asked.rehearsal_rows, _TOKENS_WRITTEN, ()),
-        "evaluate": evaluate.EvaluateContext(_suite()),
-        "merge": merge.MergeContext(),
-        "deploy": deploy.DeployContext(facts.machine),
-    }
-    return contexts.get(stage)
+    return declared.plan(request, facts, declared.usual_context(facts))
 
 
 def times_are_for() -> str:
     """What the times of all tasks are for, in words."""
-    return f"{ROWS} rows of {ROW_TOKENS} tokens, and {len(_suite().cases)} cases to be measured"
-
-
-@cache
-def _suite() -> Suite:
-    return load_named_suites(("demo",))
+    return f"{ROWS} rows of {ROW_TOKENS} tokens, and {len(usual_suite().cases)} cases to be measured"
 
 
 def to_json(found: Fits, card: Card | None = None) -> dict[str, object]:

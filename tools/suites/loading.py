@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.local_paths import expanded, local_path
+from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, local_path
 from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite, claimed_cases
 from tunesmith.tools.suites.grading import asks_model
 from tunesmith.tools.suites.metrics import DerivedMetric
@@ -55,6 +55,12 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
             own.append(case)
         metrics.update(parsed.metrics(metric_names(own), metrics))
     return Suite(cases=tuple(case for case, _ in cases.values()), derived_metrics=tuple(metrics.values()))
+
+
+@cache
+def usual_suite() -> Suite:
+    """The cases of a run that names none."""
+    return load_named_suites((BUNDLED_BEHAVIOUR,))
 
 
 @cache
@@ -148,29 +154,27 @@ def _splits(cases: Sequence[Case]) -> dict[str, int]:
     return dict(Counter("blind" if case.is_blind else "dev" for case in cases))
 
 
-_DEMO = "demo"
-_DEMO_FILES = ("target", "blind", "over-trigger", "general", "tools", "adversarial")
+_BLOCK_FILES = ("target", "blind", "over-trigger", "general", "tools", "adversarial")
 _BLIND_SHARE = 0.75
 """Of a subsampled block: the claim rests on its blind cases."""
 
 
-SuiteName = Annotated[str, local_path(_DEMO, *BUNDLED)]
+SuiteName = Annotated[str, local_path(BUNDLED_BEHAVIOUR, *BUNDLED)]
 """A suite in a request: a file, or a short name."""
 
 
-def demo_suites() -> list[Path]:
-    """The bundled suites: target (dev and blind), over-trigger, general, tools, adversarial; those that are there."""
-    folder = Path(str(files("tunesmith.prompts"))) / "demo" / "suites"
-    paths = [folder / f"{block}.yaml" for block in _DEMO_FILES]
+def bundled_suites() -> list[Path]:
+    """The bundled behaviour's own: target (dev and blind), over-trigger, general, adversarial; those that are there."""
+    paths = [bundled_behaviour() / "suites" / f"{block}.yaml" for block in _BLOCK_FILES]
     return [path for path in paths if path.is_file()]
 
 
 def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
-    """Parse suites by file name, 'demo' standing for the bundled ones; at most so many cases of each block.
+    """Parse suites by file name, or by the bundled behaviour's; at most so many cases of each block.
 
     Assertions that ask a model are read: whether somebody answers for it, `judging.find_models` says.
     """
-    paths = [path for name in names for path in (demo_suites() if name == _DEMO else [expanded(name)])]
+    paths = [path for name in names for path in (bundled_suites() if name == BUNDLED_BEHAVIOUR else [expanded(name)])]
     return subsample(load_suites(paths, models=("judge", "embedder")), cases_per_block)
 
 

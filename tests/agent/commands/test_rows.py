@@ -145,7 +145,8 @@ def test_show_and_export_are_documents(
     assert "w00003" not in target.read_text() and target.read_text().count("\n") == 4, "before critique: no known fault"
     capsys.readouterr()
     assert target.stat().st_mode & 0o777 == 0o600, "rows are private, whatever the umask"
-    store.judge_row("s1", "w00000", Verdict("keep"))
+    [first] = [row for row in store.rows("s1") if row.row_id == "w00000"]
+    store.judge_rows("s1", [replace(first, verdict=Verdict("keep"))])
     assert main(["rows", "export", str(target), "--json"]) == 2 and target.read_text().count("\n") == 4
     capsys.readouterr()
     assert main(["rows", "export", str(target), "--force", "--json"]) == 0

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fixtures.behaviours import PICKUP
+from tests.fixtures.planted_faults import good_rows
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.balance import alarms, balance_of
@@ -14,25 +15,15 @@ from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic, split_of
-from tunesmith.tools.data.draw import answer_of, draw
-from tunesmith.tools.data.fact_messages import compose, taken
 from tunesmith.tools.suites.loading import load_named_suites
 
 DEMO = load_behaviour("demo")
 CASES = load_named_suites(("demo",)).cases
-WORDS = (" I hope that somebody has an eye on it.", " Nobody told me a thing about it.", " It makes no sense at all.")
+ROWS = good_rows(DEMO, 200)
 
 
 def generated(index: int) -> TrainingRow:
-    one = draw(DEMO, 17, index)
-    text = compose(DEMO, one, taken(DEMO, one, WORDS[index % len(WORDS)]))
-    return TrainingRow(
-        one.row_id,
-        "generated",
-        [{"role": "user", "content": DEMO.render(text)}],
-        [{"role": "assistant", "content": answer_of(DEMO, one)}],
-        RowAttributes(draw=one, text=text),
-    )
+    return ROWS[index]
 
 
 def drawn(row: TrainingRow, name: str) -> str | None:
@@ -67,14 +58,13 @@ def answering(row: TrainingRow, answer: str) -> TrainingRow:
 
 
 def test_rows_as_they_are_made_are_kept() -> None:
-    kept = [not reason for reason in reasons(*(generated(i) for i in range(300)))]
-    assert sum(kept) >= 285
+    assert [reason for reason in reasons(*ROWS) if reason] == []
 
 
 def test_a_rows_text_may_not_be_that_of_any_case_of_any_block() -> None:
     target = [case for case in CASES if case.block == "target"]
     ticket = str(target[0].vars[DEMO.slot])
-    assert reasons(asking(generated(0), ticket.upper() + " "))[0].startswith(("leak", "label", "off-topic", "value"))
+    assert reasons(asking(generated(0), ticket.upper() + " "))[0].startswith(("leak", "label", "value"))
     general = next(case for case in CASES if case.block == "general")
     assert reasons(rehearsal(str(general.messages[-1]["content"]), "Well."))[0].startswith("leak")
 
@@ -100,7 +90,7 @@ def test_the_beginning_of_an_ordinary_answer_is_enough_to_rehearse() -> None:
 
 
 def test_a_row_like_one_before_it_is_dropped_even_with_another_number() -> None:
-    row = next(r for r in map(generated, range(200)) if drawn(r, "order"))
+    row = next(r for r in ROWS if drawn(r, "order"))
     other = replace(row, row_id="w99999")
     assert reasons(row, other)[1].startswith("duplicate")
 
@@ -133,24 +123,20 @@ def test_a_template_of_open_places_does_not_make_every_line_an_answer_of_the_beh
 
 
 def test_the_split_does_not_move_when_other_rows_come_and_go() -> None:
-    rows = [generated(i) for i in range(400)]
+    rows = ROWS
     first = {row.row_id: split_of(row, 0.1) for row in rows}
     assert first == {row.row_id: split_of(row, 0.1) for row in reversed(rows)}
     assert 0.05 < sum(split == "valid" for split in first.values()) / len(rows) < 0.16
 
 
 def test_a_value_that_no_kept_row_teaches_fails_the_step() -> None:
-    rows = [
-        row
-        for row in map(generated, range(100))
-        if (row.attributes.draw and row.attributes.draw.values["urgency"]) != "low"
-    ]
+    rows = [row for row in ROWS if drawn(row, "urgency") != "low"]
     with pytest.raises(Exception, match="urgency=low"):
         balance_of(DEMO, rows, "")
 
 
 def test_one_answer_for_nearly_all_and_a_label_that_is_lost_raise_an_alarm() -> None:
-    rows = [generated(n) for n in range(100)]
+    rows = ROWS[:100]
     assert alarms(DEMO, rows, rows) == ()
     few = [row for row in rows if drawn(row, "category") != "billing"]
     assert any("category=billing is 0%" in told for told in alarms(DEMO, rows, few))

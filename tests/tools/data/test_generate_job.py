@@ -1,4 +1,4 @@
-"""generate: every answer is stored as it comes, a broken-off step asks only for the rest, and the rows are whole."""
+"""generate and what comes of its rows: they are whole, judged as they were hashed, and ordinary ones are greedy."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.scripted_writer import SPEC
 from tests.fixtures.steps import requests_sent, say_yes
-from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
 from tunesmith.tools.data import faults
-from tunesmith.tools.data.behaviour import behaviour_folder
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
+from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.spec_file import spec_text
+from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import read_suite
 
 pytestmark = pytest.mark.heavy
 
-STUB, RUN = str(FIXTURES / "stub_writer.py"), "r1"
+STUB, RUN = str(FIXTURES / "stub_gym.py"), "r1"
 ROWS, NEAR, REHEARSAL = 30, 6, 10
 ORDINARY = NEAR + REHEARSAL
-TRIED = 26
-"""Requests with which the reader is tried out: two labels of five examples, and sixteen ordinary prompts."""
 FIELDS = {"rows": ROWS, "near_miss_rows": NEAR, "rehearsal_rows": REHEARSAL, "concurrency": 4}
 
 
@@ -50,29 +50,14 @@ def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     servers.stop_all(tmp_path / "home")
 
 
-def test_a_step_that_broke_off_keeps_its_answers_and_asks_only_for_the_rest(ws: Workspace) -> None:
+@pytest.fixture
+def fields(tmp_path: Path) -> dict[str, object]:
+    return {**FIELDS, "behaviour": str(write_behaviour(SPEC, tmp_path / "behaviours"))}
+
+
+def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace, fields: dict[str, object]) -> None:
     run = RUN
-    answered = TRIED + 22
-    (ws.store.home.parent / "answers").write_text(str(answered))
-    with pytest.raises(StepFailed, match=r"no more answers.*--resume"):
-        run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
-    step = ws.store.steps(run)[-1].id
-    kept = {row.row_id for row in ws.store.rows(step)}
-    assert 5 <= len(kept) <= ROWS and ws.store.artifacts(run, "rows") == []
-
-    servers.stop_all(ws.store.home)
-    (ws.store.home.parent / "answers").write_text("1000")
-    before = len(requests_sent(ws))
-    assert resume_step(ws, step, say_yes).done().status == "done"
-    rows = ws.store.rows(step)
-    assert by_origin(row.origin for row in rows) and kept < {row.row_id for row in rows}
-    first = {json.dumps(body["messages"]) for body in requests_sent(ws)[:answered]}  # those behind it were refused
-    assert len(first & {json.dumps(body["messages"]) for body in requests_sent(ws)[before:]}) <= FIELDS["concurrency"]
-
-
-def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace) -> None:
-    run = RUN
-    step = run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
+    step = run_step(ws, StepRequest("generate", fields, run), say_yes).done()
     artifact = ws.store.artifacts(run, "rows")[0]
     verify(artifact.path, artifact.sha256)
     lines = [json.loads(line) for line in (artifact.path / "rows.jsonl").read_text().splitlines()]
@@ -81,18 +66,20 @@ def test_the_published_rows_are_whole_and_equal_those_of_the_store(ws: Workspace
     assert (step.result or {})["rehearsal_rows"] == REHEARSAL
 
 
-def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace) -> None:
+def test_rehearsal_is_greedy_and_no_request_carries_a_seed(ws: Workspace, fields: dict[str, object]) -> None:
     run = RUN
-    run_step(ws, StepRequest("generate", FIELDS, run), say_yes).done()
+    run_step(ws, StepRequest("generate", {**fields, "ordinary_tokens": 61}, run), say_yes).done()
     bodies = requests_sent(ws)
-    ordinary = [body for body in bodies if body["max_tokens"] == 96]
+    ordinary = [body for body in bodies if body["max_tokens"] == 61]
     assert len(ordinary) >= ORDINARY and {body["temperature"] for body in ordinary} == {0.0}
     assert not any("seed" in body for body in bodies)
 
 
-def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_reads(ws: Workspace) -> None:
+def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_reads(
+    ws: Workspace, fields: dict[str, object]
+) -> None:
     run = RUN
-    made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
+    made = run_step(ws, StepRequest("generate", {**fields, "rows": 100}, run), say_yes).done()
     result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result
     assert result is not None
     assert result["kept"] + result["dropped"] == result["candidates"] >= 100 + ORDINARY
@@ -110,11 +97,11 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     assert [row.row_id for row in train] == sorted(row.row_id for row in judged if row.kept and row.split == "train")
 
 
-def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -> None:
+def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace, fields: dict[str, object]) -> None:
     run = RUN
-    made = run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
+    made = run_step(ws, StepRequest("generate", {**fields, "rows": 100}, run), say_yes).done()
     with ws.store.write() as conn:
-        conn.execute("UPDATE rows SET completion = replace(completion, 'a', 'b')")
+        conn.execute("UPDATE rows SET completion = replace(completion, 'content\": \"', 'content\": \"x')")
         conn.execute("DELETE FROM rows WHERE row_id = (SELECT max(row_id) FROM rows)")
     tampered = {row.completion[0]["content"] for row in ws.store.rows(made.id) if row.origin == "generated"}
     result = run_step(ws, StepRequest("critique", {"on_leak": "drop"}, run), say_yes).done().result or {}
@@ -128,25 +115,29 @@ def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace) -
 def test_a_behaviour_without_rehearsal_prompts_is_refused_before_anything_starts(ws: Workspace) -> None:
     run = RUN
     lonely = ws.store.home.parent / "behaviour.yaml"
-    lonely.write_text((behaviour_folder("demo") / "behaviour.yaml").read_text())
+    lonely.write_text(spec_text(SPEC))
     with pytest.raises(BadInput, match=r"no rehearsal.txt; write one, or set rehearsal_rows=0"):
         price(ws, StepRequest("generate", {"behaviour": str(lonely)}, run))
     assert price(ws, StepRequest("generate", {"behaviour": str(lonely), "rehearsal_rows": 0}, run)).refusals == ()
 
 
-def test_rows_whose_answers_code_composed_of_what_was_read_are_put_to_no_judge(ws: Workspace) -> None:
-    run_step(ws, StepRequest("generate", {**FIELDS, "rows": 60}, RUN), say_yes).done()
-    fields = {"on_leak": "drop", "suites": []}
-    plain = run_step(ws, StepRequest("critique", fields, RUN), say_yes).done().result or {}
-    wanted = StepRequest("critique", {**fields, "judge": "base"}, RUN)
+def test_rows_whose_answers_code_composed_of_what_was_read_are_put_to_no_judge(
+    ws: Workspace, fields: dict[str, object]
+) -> None:
+    run_step(ws, StepRequest("generate", {**fields, "rows": 60}, RUN), say_yes).done()
+    strict: dict[str, object] = {"on_leak": "drop", "suites": []}
+    plain = run_step(ws, StepRequest("critique", strict, RUN), say_yes).done().result or {}
+    wanted = StepRequest("critique", {**strict, "judge": "base"}, RUN)
     assert any("no judge is asked" in step for step in price(ws, wanted).steps)
     judged = run_step(ws, wanted, say_yes).done().result or {}
     assert judged["kept"] == plain["kept"] and judged["judge"] is None is plain["judge"]
 
 
-def test_what_critique_holds_out_is_asked_by_the_baseline_and_never_trained_on(ws: Workspace) -> None:
+def test_what_critique_holds_out_is_asked_by_the_baseline_and_never_trained_on(
+    ws: Workspace, fields: dict[str, object]
+) -> None:
     run = RUN
-    run_step(ws, StepRequest("generate", {**FIELDS, "rows": 100}, run), say_yes).done()
+    run_step(ws, StepRequest("generate", {**fields, "rows": 100}, run), say_yes).done()
     for _ in range(2):  # the second time its own cases are in the run's suite, and are no leak
         wanted = StepRequest("critique", {"on_leak": "refuse", "suites": [], "held_out": 12}, run)
         result = run_step(ws, wanted, say_yes).done().result or {}

@@ -135,6 +135,7 @@ def test_what_cannot_be_taken_is_refused_before_anything_starts(ws: Workspace, t
         price(ws, StepRequest("import", {"source": str(tmp_path / "nothing.jsonl")}, run))
 
 
+@pytest.mark.lab
 def test_every_turn_of_the_assistant_is_trained_and_no_other(tiny_llama: Path) -> None:
     from transformers import AutoTokenizer
 

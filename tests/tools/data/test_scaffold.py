@@ -25,13 +25,13 @@ from tunesmith.tools.data.scaffold import (
 )
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import verified
-from tunesmith.tools.evaluation.prompts import candidates
+from tunesmith.tools.evaluation.prompts import made_from
 from tunesmith.tools.pipeline import plan_file
 from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
 from tunesmith.tools.pipeline.forecast import forecast
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.suites.case import LISTED_BLOCKS
-from tunesmith.tools.suites.loading import demo_suites, load_suites
+from tunesmith.tools.suites.loading import bundled_suites, load_suites
 
 EXAMPLES = tuple(Example(prompt=f"question {n}", answer=f"- a {n}\n- b") for n in range(3))
 
@@ -180,7 +180,7 @@ def test_without_a_teacher_the_model_writes_its_own_rows(tmp_path: Path) -> None
 
 
 def test_the_demo_is_planned_as_any_other_behaviour() -> None:
-    plan = plan_for(demo_suites()[0].parent.parent, "fast")
+    plan = plan_for(bundled_suites()[0].parent.parent, "fast")
     assert [step.stage for step in plan.steps][-1] == "deploy" and plan.name == "ticket-triage"
 
 
@@ -205,8 +205,7 @@ def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(
 
 
 def test_the_rival_prompt_shows_no_example_as_they_are_test_cases(tmp_path: Path) -> None:
-    options = candidates(COOKING)
-    said = " ".join(message["content"] for option in options for message in option.preamble)
+    said = " ".join(message["content"] for message in made_from(COOKING).preamble)
     assert COOKING.what in said and "exactly 3 lines" in said
     assert not any(example.prompt in said or example.answer in said for example in COOKING.examples)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import yaml
 
 from tests.fixtures.behaviours import ALL, CLAIM, COMMIT, ERRANDS, FEEDBACK, PICKUP
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.stage import Inputs
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour, load_rehearsal, spec_of
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of
 from tunesmith.tools.data.example_values import shown_examples, shown_pieces
+from tunesmith.tools.data.generate import GenerateRequest, inspect_inputs
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_file import spec_text
 
@@ -98,7 +102,6 @@ def test_what_the_user_says_of_a_field_stays() -> None:
         ({"attributes": [{"name": "a", "kind": "text"}, {"name": "a", "kind": "text"}]}, "called a"),
         ({"answer": {"form": "text", "template": "{nothing}"}}, "names nothing"),
         ({"answer": {"form": "lines"}}, "no template"),
-        ({"situations": [{"id": "x", "facts": ["it broke"]}]}, "need writing"),
         ({"labels": 3}, "lists of names"),
     ],
 )
@@ -107,15 +110,30 @@ def test_a_broken_spec_is_refused_with_the_place(changes: dict[str, Any], told: 
         spec_of({**PICKUP, **changes}, "x")
 
 
-def test_a_broken_situation_of_the_demo_is_refused(tmp_path: Path) -> None:
-    document = yaml.safe_load((behaviour_folder("demo") / "behaviour.yaml").read_text())
-    document["situations"][0]["sets"] = {"category": "sales"}
-    with pytest.raises(BadInput, match=r"category may be .*sales"):
-        spec_of(document, "x")
-    document["situations"][0]["sets"] = {"category": "billing"}
-    document["writing"]["distractors"] = ["it is {weight}"]
-    with pytest.raises(BadInput, match="'weight'"):
-        spec_of(document, "x")
+KNOTS: dict[str, Any] = {
+    "name": "knots", "when": "somebody asks for a knot", "what": "its name", "never": "explain",
+    "attributes": [
+        {"name": "knot", "values": {"bowline": {"means": "a loop"}, "clove": {"means": "a hitch", "weight": 2}}},
+        {"name": "size", "kind": "number", "forms": ["{n} mm"]},
+    ],
+    "examples": [{"prompt": f"knot {n}", "answer": "bowline"} for n in range(3)],
+}  # fmt: skip
+
+
+def test_a_file_of_facts_from_an_earlier_version_is_read_and_nothing_is_written_from_it(tmp_path: Path) -> None:
+    """And the digest of every other spec is what it was when there were such files: rows stay bound to theirs."""
+    assert Spec.model_validate(KNOTS).sha256 == "9b9a29cb7d03cc8664c7e2ac65878a07ad1ec31c462971a26aaedb2596bea518"
+    document = copy.deepcopy(KNOTS)
+    document["attributes"][0]["values"]["clove"] |= {"phrases": ["to a pole"], "words": ["pole"]}
+    document["attributes"][1] |= {"sentences": ["It is {ref}."], "inline": [" ({ref})"]}
+    document |= {"situations": [{"id": "x", "facts": ["it slips"]}], "writing": {"go_on": "Write.", "joiners": [" so"]}}
+    (tmp_path / "behaviour.yaml").write_text(yaml.safe_dump(document))
+    (tmp_path / "rehearsal.txt").write_text("How are you?\n")
+    spec, inputs = load_behaviour(str(tmp_path)), Inputs(Store(tmp_path / "home"), "", {})
+    assert list(spec.labels[0].values) == ["bowline", "clove"] and spec_of(yaml.safe_load(spec_text(spec)), "x") == spec
+    with pytest.raises(BadInput, match=r"earlier version: its 1 situations.*messages are written whole, or bring rows"):
+        inspect_inputs(GenerateRequest(behaviour=str(tmp_path)), inputs)
+    assert inspect_inputs(GenerateRequest(behaviour=str(tmp_path), rows=0), inputs).name == "knots"
 
 
 def test_a_file_that_is_no_behaviour_is_bad_input(tmp_path: Path) -> None:

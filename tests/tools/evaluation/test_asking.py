@@ -27,7 +27,7 @@ from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.asking import Arm, Keep, Question, run_arms, server_answers
 from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.evaluation.local_model import refuse_unanswerable
-from tunesmith.tools.evaluation.prompts import best, candidates, dev_rows, judge
+from tunesmith.tools.evaluation.prompts import made_from
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, resume_step, run_step, start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
@@ -240,7 +240,7 @@ def test_a_preamble_and_a_case_with_its_own_system_prompt_make_one_system_prompt
     assert arm.messages(case) == arm.messages(case), "asking twice asks the same"
 
 
-def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training_when_it_is_good_enough(
+def test_the_prompted_arm_is_told_what_the_behaviour_is_and_speaks_against_training_when_it_is_good_enough(
     ws: Workspace,
 ) -> None:
     file = suite(ws, [f"q{n}" for n in range(16)])
@@ -248,19 +248,10 @@ def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training
     with pytest.raises(BadInput, match="set behaviour, or write a system_prompt"):
         price(ws, StepRequest("evaluate", {"arm": "prompted"}, RUN))
     before = len(requests_sent(ws))
-    fields = {"arm": "prompted", "behaviour": "demo", "dev_rows": 5}
-    plan = price(ws, StepRequest("evaluate", fields, RUN))
-    assert "try 6 prompts made from the behaviour demo on 5 rows" in plan.steps[0]
+    fields = {"arm": "prompted", "behaviour": "demo"}
     step = run_step(ws, StepRequest("evaluate", fields, RUN), say_yes).done()
     result, bodies = step.result or {}, requests_sent(ws)[before:]
-    assert len(bodies) == 6 * 5 + 2 * 16
-    assert [one["rows"] for one in result["prompt"]["tried"]] == [5] * 6
-    dev = [b for b in bodies if "Triage" in b["messages"][-1]["content"]]
-    assert (
-        len(dev) == 30
-        and sum("response_format" in b for b in dev) == 10
-        and not {b["messages"][-1]["content"] for b in dev} & {f"q{n}" for n in range(16)}
-    )
+    assert len(bodies) == 2 * 16 and result["prompt"]["name"] == "instructions, held to the JSON schema"
     said = [b["messages"] for b in bodies if b["messages"][-1]["content"] == "q0"]
     assert [len(messages) for messages in said] == [1, 2] and "strict JSON" in said[1][0]["content"]
     assert "short of the goal of 80%" in result["advice"]
@@ -270,25 +261,9 @@ def test_the_prompted_arm_is_chosen_on_rows_of_its_own_and_told_against_training
     assert "advised against training" in good["advice"] and good["taken_over"] == 32
 
 
-def test_the_dev_split_and_the_examples_share_nothing_and_right_means_group_and_reference() -> None:
-    behaviour = load_behaviour("demo")
-    rows = dev_rows(behaviour, 60)
-    shown = json.dumps([option.preamble for option in candidates(behaviour)])
-    assert not [row for row in rows if json.dumps(row.message)[1:-1] in shown]
-    suites = {case.messages[-1]["content"] for case in load_named_suites(("demo",)).cases}
-    assert not {row.message for row in rows} & suites
-    categories = behaviour.attribute("category").values
-    assert Counter(row.drawn.values["category"] for row in rows) == dict.fromkeys(categories, 12)
-    assert all(judge(behaviour, row, row.answer) == (True, True) for row in rows)
-    wrong = {**json.loads(rows[0].answer), "order": "1234567"}
-    assert judge(behaviour, rows[0], json.dumps(wrong)) == (True, False)
-    assert judge(behaviour, rows[0], f"Sure! {rows[0].answer}") == (False, False)
-
-
 def test_a_prompt_with_a_schema_is_held_to_it_on_the_behaviours_own_messages_alone() -> None:
-    held = [option for option in candidates(load_behaviour("demo")) if option.schema]
-    assert [option.name.endswith("held to the JSON schema") for option in held] == [True, True]
-    arm = Arm("prompted", "m", {}, held[0].preamble, held[0].schema)
+    prompt = made_from(load_behaviour("demo"))
+    arm = Arm("prompted", "m", {}, list(prompt.preamble), prompt.schema)
     cases = {case.block: case for case in load_named_suites(("demo",)).cases}
     forms = {
         block: Question(arm, case).request(Sampling(8)).extra.get("response_format") for block, case in cases.items()
@@ -411,14 +386,6 @@ def alone(model_dir: Path, question: str) -> str:
     with torch.inference_mode():
         out = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
     return str(tokenizer.decode(out, skip_special_tokens=True))
-
-
-def test_of_equal_candidates_the_shorter_one_is_taken() -> None:
-    from tunesmith.tools.evaluation.prompts import Tried
-
-    tried = [Tried("a", 10, 3, 5, 100), Tried("b", 10, 3, 5, 300), Tried("c", 10, 2, 9, 300)]
-    assert best(tried).name == "a"
-    assert best([*tried, Tried("d", 10, 4, 4, 900)]).name == "d"
 
 
 def test_a_suite_named_from_where_the_user_stands_is_found_by_the_worker_too(

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,8 +188,7 @@ def admission(store: Store, tmp_path: Path) -> Admission:
         for name, text, verdict in ROWS
     ]  # fmt: skip
     store.add_rows("r1", step, rows)
-    for row in rows:
-        store.judge_row(step, row.row_id, row.verdict or Verdict("keep"))
+    store.judge_rows(step, [replace(row, verdict=row.verdict or Verdict("keep")) for row in rows])
     case = Case(case_id="c1", suite="s", messages=({"role": "user", "content": "Sort this:\n\nCase!"},),
                 vars={"note": "Case!"})  # fmt: skip
     (tmp_path / "suite.json").write_text(Suite(cases=(case,)).to_json())

@@ -149,6 +149,7 @@ def test_one_gpu_is_pinned_by_a_name_that_means_the_same_card_to_every_program(
     assert pinning(usable(CARDS, named)) == pin
 
 
+@pytest.mark.usefixtures("cold_workers")
 def test_a_worker_sees_the_chosen_gpu_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plant(monkeypatch, *CARDS)
     started: list[list[str]] = []

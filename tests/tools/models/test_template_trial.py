@@ -162,7 +162,7 @@ def test_blocks_whites_and_filters_are_those_of_transformers() -> None:
         ChatTemplate("{{ 'a' * 200001 }}", {}).render(messages, True)
 
 
-@pytest.mark.heavy
+@pytest.mark.lab
 @pytest.mark.parametrize("kind", [*FAMILIES, "rich"])
 def test_a_template_means_what_it_means_to_transformers(kind: str) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template

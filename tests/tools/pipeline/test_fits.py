@@ -191,7 +191,7 @@ def test_a_server_under_adapters_of_a_higher_rank_is_priced_with_them() -> None:
     for rank in (16, 64):
         artifacts = {**known.artifacts, "adapter": expected("adapter", lora_rank=rank)}
         now = replace(known, artifacts=artifacts)
-        planned = evaluate.plan(evaluate.request(), now, fits_module._context("evaluate", now))
+        planned = evaluate.plan(evaluate.request(), now, evaluate.usual_context(now))
         peaks.append(planned.estimate.peak_vram_bytes)
     more = expert_slot_bytes(model.shape, 64) - expert_slot_bytes(model.shape, 16)
     assert peaks[1] - peaks[0] > more > 4 * GIB

@@ -12,6 +12,8 @@ from tunesmith.tools.models import training_terms
 from tunesmith.tools.models.training_terms import head_bytes
 from tunesmith.tools.training.head_loss import Head, head_loss
 
+pytestmark = pytest.mark.lab
+
 TOKENS, HIDDEN, VOCAB = 100, 32, 1500
 HEADS = {"plain": (1.0, 0.0), "scaled": (0.25, 0.0), "capped": (1.0, 2.0), "both": (0.5, 3.0)}
 

@@ -11,7 +11,7 @@ from tests.fixtures.families import FAMILIES, GEMMA, MISTRAL, write_family
 from tests.fixtures.lab_model import TEMPLATE, write_tokenizer
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.data.critique_job import _row_tokens
+from tunesmith.tools.data.tokens_job import row_tokens
 from tunesmith.tools.training.rows import IGNORED, tokenize_row, tokenize_rows
 
 pytestmark = pytest.mark.lab
@@ -64,7 +64,7 @@ def test_a_row_with_a_system_message_is_the_row_of_the_folded_conversation(
 def test_the_lengths_of_rows_are_counted_in_the_same_form(refusing: Any) -> None:
     folder = Path(refusing.name_or_path)
     rows = [row([SYSTEM, ASKED], [ANSWER]), row([FOLDED], [ANSWER])]
-    assert _row_tokens(folder, rows[:1]) == _row_tokens(folder, rows[1:])
+    assert row_tokens(folder, rows[:1]) == row_tokens(folder, rows[1:])
 
 
 def test_the_longest_row_counts_its_tools_and_the_other_forms(tmp_path: Path) -> None:
@@ -80,11 +80,11 @@ def test_the_longest_row_counts_its_tools_and_the_other_forms(tmp_path: Path) ->
     tooled = TrainingRow("t1", "imported", [ASKED], [ANSWER], RowAttributes(tools=({"name": "add" * 60},)))
     for other in (long, tooled):
         length = len(tokenize_row(tokenizer, other, 9999).input_ids)
-        found = _row_tokens(folder, [short, other])
+        found = row_tokens(folder, [short, other])
         assert length <= found["longest_row_tokens"] <= length + 2, "the template ends with more than the stop token"
-        varied = _row_tokens(folder, [short], [other])
+        varied = row_tokens(folder, [short], [other])
         assert varied["longest_row_tokens"] == found["longest_row_tokens"]
-        assert varied["tokens_per_row"] == _row_tokens(folder, [short])["longest_row_tokens"]
+        assert varied["tokens_per_row"] == row_tokens(folder, [short])["longest_row_tokens"]
 
 
 def test_where_the_template_takes_a_system_message_it_gets_it(tmp_path: Path) -> None:
