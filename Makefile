@@ -6,7 +6,7 @@ DEVICE ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-gpu chat lint mutants bench crosscheck locks tables picture audit eval-driver clean distclean
+.PHONY: help setup demo check-demo test test-fast test-talk test-trust test-big test-gpu chat lint mutants bench crosscheck locks words tables picture audit eval-driver clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,9 @@ crosscheck: setup ## compare our grading with the real promptfoo (npm), live; RE
 
 locks: ## make the lock files of both environments anew (needs uv); UV_FLAGS says where torch's CPU builds are
 	@$(BIN)/python -m tunesmith.tools.machine.locks $(UV_FLAGS)
+
+words: setup ## train what reads sentences (agent/words/head.npz) from agent/words/intents; five minutes, the same every time
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tunesmith.agent.words.training
 
 tables: setup ## write what fits on which card anew: the tables of README and docs/models.md, and the golden plans
 	@$(BIN)/python -m tests.gpu_rehearsal.tables

@@ -170,7 +170,7 @@ class TerminalApprover:
         if granted and covered(plan, granted):
             return Decision(True, "terminal", f"{ALWAYS} ({granted.estimate.seconds:.0f} s)")
         time.sleep(GRACE_S)
-        said, asked_twice = "", False
+        said = ""
         while True:
             drop_typed_ahead()
             try:
@@ -190,9 +190,7 @@ class TerminalApprover:
                 raise Edited(edit)
             answer = read_answer(text, by="terminal", stage=plan.stage)
             if answer is None and text.strip():
-                if asked_twice and not begins_with_yes(text):
-                    return Decision(False, "terminal", text.strip())
-                said, asked_twice = f"{_unclear(text)}\n", asked_twice or not begins_with_yes(text)
+                said = f"{_unclear(text)}\n"
             if answer and answer.reason == ALWAYS:
                 self.granted[plan.stage] = plan
             if answer:
@@ -204,7 +202,7 @@ def _unclear(text: str) -> str:
     words = text.strip()
     if begins_with_yes(words):
         return f"“{words}” says more than yes, and nothing was started: yes alone starts this step as it is shown"
-    return f"“{words}” is neither a yes nor a no: once more, and it is a no with that reason"
+    return f"“{words}” is neither a yes nor a no, and nothing was started: yes starts this step, no leaves it"
 
 
 @dataclass(slots=True)

@@ -1,32 +1,49 @@
-"""What a sentence comes to where code can tell: words for the user at once, or the step that was ordered. No model.
+"""What a sentence comes to where it is read with certainty: words for the user, or the step that was ordered. No model.
 
 Everything here reads the store or changes the proposed plan; a step that costs something is only named, so that it goes
-the one way of all steps: price, approval, worker, record.
+the one way of all steps: price, approval, worker, record. What is read with less certainty is the driver's to say.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
-from tunesmith.agent.driver import describing, draft_editing, interview, odd_words, plan_words, turn_errors
-from tunesmith.agent.driver.look_ups import asks, facts_for, fits, follows, talk
-from tunesmith.agent.driver.ordering import GO_ON, accepted, ordered, where_report
+from tunesmith.agent.driver import describing, ordering, plan_words, talk, turn_errors
+from tunesmith.agent.driver.interviewing import interviewed
+from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, told, why
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
 from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.driver.understanding.entities import Sentence, sentence_of
-from tunesmith.agent.driver.understanding.orders import order_of, pace_of, quantizes, wants_a_behaviour
-from tunesmith.agent.driver.understanding.parts import parts_of
-from tunesmith.agent.driver.understanding.questions import query_of
-from tunesmith.memory.errors import BadInput, TunesmithError
-from tunesmith.tools.data.description import missing
+from tunesmith.agent.words.acts import edits_of
+from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.reading import LONGEST, Reading, read
+from tunesmith.memory.errors import TunesmithError
+
+_LINES_OF_ALL = 6
+_PARTS_MOST = 3
+_GUESSED = 0.4
+"""From which probability a question is answered, as a guess, where no driver can say what it is."""
+_FEWEST_WORDS = 2
+_JOINT = re.compile(
+    r"\s*[?.!;]\s+|\s*[,;]?\s+(?:and|then|und|dann|y|luego|et|puis)(?:\s+(?:then|also|dann|auch))?\s+", re.IGNORECASE
+)
+_TOO_LONG = (
+    "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
+    "with `/import FILE`."
+)
+_NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
 
 
 def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     """What the user's words come to; None: the driver has to say. Errors are told in words."""
-    s = sentence_of(deps.prompt, deps.store.runs())
     try:
-        answer = _decide(deps, s)
+        answer = _decide(deps)
+    except NoEncoder as error:
+        if describing.open_interview(deps.store.home) is None:
+            deps.show(f"(your words go to the driver unread: {error})")
+        return None
     except TunesmithError as error:
         turn_errors.went_wrong(deps, "query_records", error)
         deps.note(str(error))
@@ -34,46 +51,35 @@ def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     return _not_twice(deps, answer) if isinstance(answer, TurnAnswer) else answer
 
 
-_IT = re.compile(r"\bit\b", re.IGNORECASE)
-_OF_THE_FIRST = re.compile(r"\b(?:it|its|they|them|their|those|these|that|this|he|one|ones)\b")
-
-
-_LINES_OF_ALL = 6
-
-
 def steps_of(deps: TurnDeps) -> list[str]:
-    """The user's words, cut into the things that they ask for one after the other, where code can carry out each."""
-    deps.most_lines = 0
-    parts = parts_of(deps.prompt)
-    if len(parts) == 1 or deps.draft is not None or describing.open_interview(deps.store.home):
-        return [deps.prompt]
-    parts = _with_names(parts, [sentence_of(part, deps.store.runs()) for part in parts])
-    read = [sentence_of(part, deps.store.runs()) for part in parts]
-    plain = all(query_of(s) or order_of(s) or GO_ON.match(s.text) for s in read)
-    orders = [order_of(s) is not None for s in read]
-    if any(not order and _OF_THE_FIRST.search(s.text) for s, order in zip(read[1:], orders[1:], strict=True)):
-        return [deps.prompt]  # “…, and what did it answer?” asks more of the same
-    # An order changes what a later part would be about, so that only the last one may be one.
-    if not plain or any(orders[:-1]):
-        return [deps.prompt]
-    deps.most_lines = _LINES_OF_ALL // len(parts)
-    return parts
+    """The user's words, cut into the things that they ask for one after the other, where each is read with certainty.
 
-
-def _with_names(parts: list[str], read: list[Sentence]) -> list[str]:
-    """The parts with `it` as the model or the step that the first one names, where they ask for other kinds of facts.
-
-    Of the same kind, as in `which cases failed and what did it answer`, the first answer holds the second.
+    An order changes what a later part would be about, so that only the last one may be one.
     """
-    first = query_of(read[0])
-    name = f"the {read[0].arm} model" if read[0].arm else read[0].stage
-    if not (first and name):
-        return parts
-    later = [(part, query_of(s)) for part, s in zip(parts[1:], read[1:], strict=True)]
-    return [
-        parts[0],
-        *(_IT.sub(name, part) if asked and asked.kind != first.kind else part for part, asked in later),
-    ]
+    deps.most_lines = 0
+    whole = [deps.prompt]
+    cuts = list(_JOINT.finditer(deps.prompt))[:_PARTS_MOST]
+    if not cuts or deps.draft is not None or describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
+        return whole
+    try:
+        for cut in cuts:
+            parts = [deps.prompt[: cut.end()].rstrip(" ,;"), deps.prompt[cut.end() :]]
+            parts[0] = re.sub(r"\s+\w+$", "", parts[0]) if cut[0].strip(" ,;").isalpha() else parts[0]
+            if _asks_for_each(deps, parts):
+                deps.most_lines = _LINES_OF_ALL // len(parts)
+                return parts
+    except NoEncoder:
+        pass
+    return whole
+
+
+def _asks_for_each(deps: TurnDeps, parts: Sequence[str]) -> bool:
+    """Whether each part is read with certainty, and as something of its own."""
+    if any(len(part.split()) < _FEWEST_WORDS for part in parts):
+        return False
+    found = [read(part, said_in(deps)) for part in parts]
+    known = all(one.sure and (one.request is not None or one.order is not None) for one in found)
+    return known and found[0].request is not None and found[0].kind != found[1].kind
 
 
 def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
@@ -90,82 +96,128 @@ def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
     return answer
 
 
-def _decide(deps: TurnDeps, s: Sentence) -> TurnAnswer | Call | None:
-    if not re.search(r"\w", s.text):
-        return TurnAnswer("I did not catch that. Ask about a run, or say what a model should learn.")
+def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
+    if not re.search(r"\w", deps.prompt):
+        return TurnAnswer(_NOTHING)
     if opened := describing.open_interview(deps.store.home):
-        return _interview(deps, opened, s)
-    for reads in (_around, _draft, accepted, _wants, follows, fits, talk, ordered, asks, _odd):
-        if (answer := reads(deps, s)) is not None:
-            return answer
+        return interviewed(deps, opened)
+    reading = read(deps.prompt[:LONGEST], said_in(deps))
+    if len(deps.prompt) > LONGEST and not (reading.sure and reading.label == "want"):
+        return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
+    deps.nearest, deps.unsure = reading.nearest, None if reading.sure else reading
+    return answered(deps, reading) if reading.sure else None
+
+
+def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
+    """What a reading comes to; None where code cannot carry it out. Raises NotFound, BadInput."""
+    if deps.draft is not None and (turned := plan_words.turn(deps, reading)) is not None:
+        return TurnAnswer(turned.text, tool=turned.tool, arguments=turned.arguments)
+    if reading.request is not None:
+        return looked_up(deps, reading.request)
+    kind, _, name = reading.label.partition(".")
+    if kind == "do":
+        return _done(deps, reading, name)
+    if kind == "talk":
+        return talk.as_answer(talk.said_to(deps, name))
+    match kind:
+        case "page":
+            return TurnAnswer(talk.page(deps), told="(the page is on the screen)")
+        case "again":
+            return TurnAnswer(talk.again(deps))
+        case "why":
+            return why(deps)
+        case "accept":
+            return ordering.accepted(deps, reading.slots)
+        case "go_on":
+            return ordering.next_step(deps, reading.slots.first("run"))
+        case "yes" | "no":
+            return _nothing_waits(deps)
+        case "term":
+            return talk.as_answer(talk.meaning(reading.slots))
+        case "want":
+            return _wanted(deps, reading)
+        case "out_of_scope" | "code" | "remark":
+            return TurnAnswer({"out_of_scope": talk.OUT_OF_SCOPE, "code": talk.CODE, "remark": talk.REMARK}[kind])
     return None
 
 
-# A description that is open
+def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | None:
+    """An order: carried out as a call, done at once, or refused."""
+    if text := ordering.refused(deps, act):
+        return TurnAnswer(text)
+    if act == "stop":
+        return ordering.stop(deps, reading.slots)
+    if act == "report":
+        return ordering.report(deps, reading.slots.first("run"))
+    return ordering.call_of(deps, reading.order) if reading.order is not None else None
 
 
-def _interview(deps: TurnDeps, opened: describing.Interview, s: Sentence) -> TurnAnswer:
-    def aside(words: str) -> str | None:
-        answer = facts_for(deps, s) or where_report(deps, s)
-        return answer.text if answer else None
+def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
+    """A yes or a no to nothing."""
+    from tunesmith.memory.records import PLANNED
 
-    try:
-        if draft_editing.ASKS_FOR_IT.match(s.text):
-            after, words = _edited(deps, opened)
-        else:
-            after, words = interview.turn(deps.store.home, opened, s, aside, deps.drafts_before)
-    except BadInput as error:
-        return TurnAnswer(str(error), tool="describe_behaviour")
-    if after is None or missing(after.draft) or words:
-        return TurnAnswer(
-            words,
-            told="(the description goes on)",
-            tool="describe_behaviour",
-            arguments={"act": "answer" if after else "drop"},
-        )
-    deps.show(interview.draft_table(after))
-    result = plan_words.finish_description(deps, after)
-    return TurnAnswer(result, tool="describe_behaviour", arguments={"act": "answer"})
+    waits = deps.store.steps(status=PLANNED)[-1:]
+    open_ = (
+        f"{waits[0].stage} ({waits[0].id}) waits for a yes: say “{waits[0].stage}” and its price is shown again."
+        if waits
+        else "No question of mine is open, so nothing was started."
+    )
+    return TurnAnswer(f"{open_} Say what to do, or “go on” for the next step.")
 
 
-def _edited(deps: TurnDeps, opened: describing.Interview) -> tuple[describing.Interview | None, str]:
-    """The draft after the user's editor, and what is asked next. Raises BadInput."""
-    if deps.edit is None:
-        raise BadInput(f"there is no terminal to open an editor on. {opened.question}")
-    after = draft_editing.taken_from(deps.edit(draft_editing.as_text(opened)), deps.store.home, opened)
-    deps.show(interview.draft_table(after))
-    return after, after.question if missing(after.draft) else ""
-
-
-def _around(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
-    """The page behind the last answer, or that answer once more."""
-    if (words := odd_words.page(deps, s)) is not None:
-        return TurnAnswer(words, told="(the page is on the screen)")
-    return TurnAnswer(words) if (words := odd_words.again(deps, s)) is not None else None
-
-
-def _odd(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
-    return TurnAnswer(words) if (words := odd_words.odd(deps, s)) is not None else None
-
-
-# The plan that is proposed
-
-
-def _draft(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
-    if deps.draft is None:
-        return None
-    turned = plan_words.turn(deps, s)
-    return TurnAnswer(turned.text, tool=turned.tool, arguments=turned.arguments) if turned else None
-
-
-# Something new
-
-
-def _wants(deps: TurnDeps, s: Sentence) -> TurnAnswer | None:
-    if not wants_a_behaviour(s):
-        return None
-    args = PlanFineTune(goal=deps.prompt, pace=pace_of(s.text), quantize=quantizes(s.text))  # type: ignore[arg-type]
+def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
+    """A new behaviour: its plan, with every value that the words give to a setting, or the first question about it."""
+    slots = reading.slots
+    pace = "fast" if slots.first("pace") == "fast" else "full"
+    no_quantizing = any(slots.negated(slot) for slot in slots.all("stage") if slot.value == "quantize")
+    args = PlanFineTune(goal=deps.prompt, pace=pace, quantize=not no_quantizing)  # type: ignore[arg-type]
     plan_fine_tune(deps, args, None)
     text, deps.say_next = deps.say_next, ""
     text = text or "The plan is on your screen, with every step's price."
+    if deps.draft is not None:
+        text = _with_values(deps, reading) or text
     return TurnAnswer(text, tool="plan_fine_tune", arguments=args.model_dump())
+
+
+def _with_values(deps: TurnDeps, reading: Reading) -> str:
+    """The plan with the values that the wish named; what is said of it. Empty: it named none."""
+    assert deps.draft is not None
+    planned = tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps))
+    edits = edits_of(reading.slots, planned, lambda word: True, leaves_out=False)
+    limits = tuple(reading.slots.said[n.start : n.end] for n in reading.slots.numbers if n.unit in ("min", "h", "day"))
+    plan, changes = plan_words.edited_plan(deps, deps.draft, edits)
+    lines = []
+    if changes and plan != deps.draft:
+        deps.draft = plan
+        from tunesmith.agent.driver import planning
+
+        shown = planning.show_draft(deps)
+        lines.append(f"The plan has what you said: {', '.join(changes)}; about {shown['estimated_in_all']} in all. "
+                     f"Start it, or change something?")  # fmt: skip
+    if limits or edits.unread:
+        lines.append(plan_words.not_taken((*limits, *edits.unread), "the plan goes without it"))
+    return "\n".join(lines)
+
+
+def guessed(deps: TurnDeps) -> TurnAnswer | None:
+    """The answer to the question that words most likely are, for a turn that no driver can answer; None for an act, and
+    where it is too unlikely. What else they may be is offered behind it.
+    """
+    reading = deps.unsure
+    if reading is None or reading.probability < _GUESSED or deps.draft is not None:
+        return None
+    try:
+        found = told(deps, replace(reading, sure=reading.slots.words != ()))
+    except TunesmithError:
+        return None
+    others = ", ".join(f"“{one}”" for one in deps.nearest[1:])
+    return found and replace(
+        found, text=f"{found.text}\n(I read that with little certainty; or did you mean {others}?)"
+    )
+
+
+def did_you_mean(deps: TurnDeps) -> str:
+    """The questions that the words are nearest to, for a turn that nobody can answer."""
+    if not deps.nearest:
+        return CAN_ANSWER
+    return f"Did you mean: {', '.join(f'“{one}”' for one in deps.nearest)}? Say it so, or in other words."

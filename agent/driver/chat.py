@@ -25,7 +25,7 @@ from tunesmith.agent.driver import describing, turn_errors
 from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import build_agent, messages_of
 from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost_results
-from tunesmith.agent.driver.by_code import decide, steps_of
+from tunesmith.agent.driver.by_code import decide, did_you_mean, guessed, steps_of
 from tunesmith.agent.driver.driver_errors import LIMITS, clear_line
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
@@ -166,12 +166,26 @@ class Chat:
         voice = self._begun(model, say)
         async with self._ended(number, before):
             if (answer := await self._by_code(say)) is not None:
-                messages = ModelMessagesTypeAdapter.dump_python(
-                    messages_of(prompt, answer.told or answer.text), mode="json"
-                )
-                self._finish(number, answer.told or answer.text, messages, before)
-                return Reply(answer.text)
-            return await self._answered(number, before, voice, prompt, self._history(number), None)
+                return self._said_by_code(number, before, answer)
+            try:
+                return await self._answered(number, before, voice, prompt, self._history(number), None)
+            except (ApprovalPending, Cancelled, RunCancelled):
+                raise
+            except Exception:  # nobody can answer: what code would have understood
+                if (answer := await asyncio.to_thread(guessed, self.deps)) is not None:
+                    for line in answer.text.split("\n"):
+                        say(line)
+                    return self._said_by_code(number, before, answer)
+                if self.deps.nearest:
+                    say(did_you_mean(self.deps))
+                raise
+
+    def _said_by_code(self, turn: int, before: PipelinePlan | None, answer: TurnAnswer) -> Reply:
+        """Keep an answer of code's, without what no model may read."""
+        told = answer.told or answer.text
+        messages = ModelMessagesTypeAdapter.dump_python(messages_of(self.deps.prompt, told), mode="json")
+        self._finish(turn, told, messages, before)
+        return Reply(answer.text)
 
     async def _goes_on(self, waiting: Waiting, model: Callable[[], Model], say: Say) -> Reply:
         """The rest of a turn that a restart ended while its calls waited for the user."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -18,11 +17,6 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentences
 from tunesmith.tools.data.description import DescriptionDraft, Example
 
-ASKS_FOR_IT = re.compile(
-    r"^(?:please )?(?:edit|open|change|use)?(?: (?:it|this|the (?:draft|description|whole thing)|everything))?"
-    r"(?: (?:in|with))?(?: (?:my|the|an|\$))* ?\$?editor[.! ]*$|^(?:please )?edit(?: (?:it|"
-    r"all|the draft|everything))?[.! ]*$"
-)
 _HEAD = """\
 # The new behaviour, in your words. Save and close to keep it; an empty part is asked for again.
 # Each example is a message and the answer to it; a text of several lines stands behind a |.

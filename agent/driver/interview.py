@@ -16,35 +16,16 @@ from rich.console import RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.describing import Interview, echoed
-from tunesmith.agent.driver.understanding.entities import Sentence
+from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, distinct, missing
 
-_DROP = re.compile(
-    r"^(?:no,? )?(?:please )?(?:drop|forget|cancel|abandon|scrap|discard|stop|abort|quit|delete|start over|"
-    r"reset)(?: (?:it|"
-    r"this|that|all|everything|of|the|whole|new|behaviour|description|about|now|idea|thing))*(?:,? "
-    r"(?:please|too much work|never ?mind))*[.!]*$"
-    r"|^(?:oh |actually |ah )?(?:never ?mind|forget (?:it|about it)|i (?:do not|no longer) want "
-    r"(?:it|this|that)(?: any ?more)?|i changed my mind)[\w ,.!]*$"
-)
-_BACK = re.compile(
-    r"^(?:please )?(?:go |one step |step )?(?:back|undo|zurück)(?: one)?(?: (?:please|step|a step|"
-    r"that))*[.!]*$|^undo (?:that|the last.*)$|^take (?:that|it|the last \w+) back$"
-)
-_SO_FAR = re.compile(
-    r"(?:what|which) (?:did|have|do) (?:i|we|you) (?:so far )?(?:say|said|have|tell|told|give|given|got|"
-    r"written|note|noted|keep|kept)\b.*|so far\??$|^show (?:me )?(?:the |my |it |what |all "
-    r")*(?:draft|description|i said|so far|we have|examples|behaviour|answers)|"
-    r"^(?:the )?(?:draft|summary|description|status)\??$|what is (?:missing|still missing|left|"
-    r"open)|where (?:were|are) we|read (?:it|that) back"
-)
 _AGAIN = re.compile(
     r"^(?:(?:please|can you|could you) )*(?:change|edit|correct|fix|redo|replace|rephrase|rewrite|set|update|"
     r"add)(?: (?:the|"
     r"my|that|part|answer|to|for|about|of))* [\"'“]?(when|what|never|condition|form|rule)\b[\"'”]?(?: part| "
     r"answer)?(?: (?:to|into|as|that|:))?\s*:?\s*(.*)$",
-    re.DOTALL,
+    re.DOTALL | re.IGNORECASE,
 )
 _ADDS = re.compile(r"(?:also|additionally|include|allow|add|and)\b", re.IGNORECASE)
 _EXAMPLE = re.compile(
@@ -73,34 +54,6 @@ _NUMBERS = {
     "sixth": 6,
     "last": -1,
 }
-_HELP = re.compile(
-    r"^(?:sorry,? |hm+,? |ok,? |wait,? |well,? )*(?:what (?:would|do|can) you (?:recommend|suggest|propose|advise)|"
-    r"any (?:ideas?|suggestions?|hints?)\b|give me (?:an idea|a hint|ideas)|what do you mean|what (?:does|is) (?:that|"
-    r"this)(?: mean)?\??$|what should i (?:say|write|type|answer)|how (?:do|should|shall|can) i "
-    r"(?:say|write|answer|give|do|format)|i do not (?:understand|get it|know what)|"
-    r"can you (?:explain|give me an example|show me an example)|like what|for example\??$|such "
-    r"as\??$|what (?:for|kind of)|explain\b|huh\??$|help\b|why do you (?:ask|need|want)|(?:what|"
-    r"how) do you mean)"
-)
-_DONE = re.compile(
-    r"^(?:that is (?:all|it)|done|finished|no more|enough|ready|that should do)[ .!]*$|"
-    r"^(?:is|are) (?:that|this|it|these|those|two|one) (?:all |already )?enough\b|"
-    r"^how many (?:more|examples|do you need)|^do (?:you|i) need (?:more|another)"
-)
-_GO_ON = re.compile(r"^(?:please )?(?:go on|continue|next|keep going|carry on|proceed)[ .!]*$")
-_ASKS_STRICTLY = re.compile(
-    r"^(?:(?:hm+|ok(?:ay)?|wait|sorry|btw|by the way|and|but|so|hey|hi|oh|quick question|one "
-    r"question|before (?:that|i go on)|first)[,:. -]+)*"
-    r"(?:what|which|how|why|who|where|did|does|do (?:i|we|you)|is|are|was|were|has|have|can|could|"
-    r"would|should|show|list|tell me|compare|any)\b"
-)
-_ASIDE = re.compile(
-    r"^(?:(?:hm+|uh+m?|er+m?|well|let me (?:think|see)|one (?:moment|sec)|wait|moment|just a (?:sec|second|"
-    r"moment)|give me a (?:sec|second|minute|moment)|hold on|brb|be right back|ok(?:ay)?|thanks?|thank you|hello|hi|"
-    r"hey|no|please)[ .!,…]*)+$"
-)
-_YES_OR_NO = re.compile(r"^(?:(?:yes|yeah|yep|sure|ok(?:ay)?|no|nope|why not|go ahead|please)[ .!,?]*)+$")
-"""Words that agree to something, or to nothing: no part of a behaviour."""
 _REOPENS = re.compile(
     r"(?:(?:oh|ah|hm+|um+|ok(?:ay)?|well|hey|btw|by the way|ach|also)[,!. ]+)*(?:actually|no,? wait|"
     r"wait,? no|wait|sorry|correction|i meant?|i forgot|one more thing|(?:oh |and )?also|oh,? and|additionally|"
@@ -116,7 +69,7 @@ _FORBIDS = re.compile(
 )
 _ALIKE, _LONG = 65, 30
 """Similarity, of 100, from which words of so many characters say a part anew."""
-_FEW_WORDS = 4
+_FEW_WORDS = 9
 _WHY = {
     "when": "I ask when it applies so that everything else stays as it is. One sentence about the kind of "
     "message is enough.",
@@ -128,46 +81,57 @@ _WHY = {
 }
 
 
-Aside = Callable[[str], str | None]
+Aside = Callable[[], str | None]
 """Answers a side question on the screen; what was said, or None where the words ask nothing that it knows."""
 
 
 def turn(
-    home: Path, interview: Interview, s: Sentence, aside: Aside, earlier: list[DescriptionDraft]
+    home: Path, interview: Interview, reading: Reading, aside: Aside, earlier: list[DescriptionDraft]
 ) -> tuple[Interview | None, str]:
     """What becomes of the description, and what is said; None: it was dropped. Raises BadInput as `take` does.
 
     `earlier` are the drafts before each change of this conversation, for `back`; this turn's change is added.
     """
-    if _BACK.match(s.text):
+    if means(reading, "describe.back"):
         return _back(home, interview, earlier)
-    after, words = _turn(home, interview, s, aside)
+    after, words = _turn(home, interview, reading, aside)
     if after is not None and after.draft != interview.draft:
         earlier.append(interview.draft)
     return after, words
 
 
-def _turn(home: Path, interview: Interview, s: Sentence, aside: Aside) -> tuple[Interview | None, str]:
-    words = s.said.strip()
-    if "\n" not in words and _EXAMPLE.match(words) and (answer := _example(home, interview, s)) is not None:
+def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
+    """Whether words work on the description rather than belong to it: read with certainty, and few.
+
+    `least`: the probability that is enough where they change nothing.
+    """
+    return (
+        (reading.sure or reading.probability >= least)
+        and reading.label in labels
+        and len(reading.slots.words) <= _FEW_WORDS
+    )
+
+
+def _turn(home: Path, interview: Interview, reading: Reading, aside: Aside) -> tuple[Interview | None, str]:
+    words = reading.slots.said.strip()
+    if "\n" not in words and _EXAMPLE.match(words) and (answer := _example(home, interview, words)) is not None:
         return answer
     if describing.names_a_part(words) or "=>" in words or "\n" in words:
         return _taken(home, interview, words)
-    if _DROP.match(s.text):
+    if means(reading, "describe.drop", "plan.drop"):
         saved = describing.drop(home)
         return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {saved}."
-    for reads in (_so_far, _example, _part_again):
-        if (answer := reads(home, interview, s)) is not None:
-            return answer
-    if _HELP.match(s.text) and len(s.text.split()) <= 12:
-        return interview, f"{_WHY[interview.asked]} {interview.question}"
-    if (answered := _answer_aside(s, aside)) is not None:
-        return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
-    if _YES_OR_NO.match(s.text):
+    if means(reading, "describe.so_far", "plan.show"):
+        return interview, f"{so_far(interview)}\nOpen now: {short_question(interview)}"
+    if (answer := _part_again(home, interview, words)) is not None:
+        return answer
+    if means(reading, "describe.help", "why", "talk.lost", "yes", "no", "accept"):
         return interview, f"{_WHY[interview.asked]} {short_question(interview)}"
-    if _ASIDE.match(s.text) or _GO_ON.match(s.text):
+    if reading.sure and reading.slots.asks | (len(reading.slots.words) <= _FEW_WORDS) and (answered := aside()):
+        return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
+    if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark", least=0.7):
         return interview, f"Take your time. {short_question(interview)}"
-    if _DONE.match(s.text) and interview.asked == "examples":
+    if means(reading, "describe.done") and interview.asked == "examples":
         left = EXAMPLES_MIN - len(distinct(interview.draft.examples))
         return (
             interview,
@@ -200,18 +164,6 @@ def _corrected(home: Path, interview: Interview, words: str) -> _Found:
 def _alike(words: str, said: str) -> bool:
     """Whether words say anew what was said."""
     return max(fuzz.ratio(words, said), fuzz.ratio(words, said.split("\n")[0])) >= _ALIKE
-
-
-def _answer_aside(s: Sentence, aside: Aside) -> str | None:
-    """The answer to a question on the side; None where the words are the answer to ours."""
-    if not (
-        (s.text.endswith("?") and len(s.text.split()) <= 30)
-        or (_ASKS_STRICTLY.match(s.text) and len(s.text.split()) <= 16)
-    ):
-        return None
-    if not _ASKS_STRICTLY.match(s.text) and not s.runs and len(s.text.split()) > _FEW_WORDS:
-        return None
-    return aside(s.said)
 
 
 def _taken(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
@@ -270,12 +222,6 @@ def _difference(before: DescriptionDraft, after: DescriptionDraft) -> str:
     return ""
 
 
-def _so_far(home: Path, interview: Interview, s: Sentence) -> _Found:
-    if not _SO_FAR.search(s.text) or len(s.text.split()) > 12:
-        return None
-    return interview, f"{so_far(interview)}\nOpen now: {short_question(interview)}"
-
-
 def so_far(interview: Interview) -> str:
     """The draft in lines: every part as it was said."""
     draft = interview.draft
@@ -295,9 +241,9 @@ def draft_table(interview: Interview) -> RenderableType:
     return render.rows_table(["part", "as you said it"], rows, exact=True)
 
 
-def _example(home: Path, interview: Interview, s: Sentence) -> _Found:
+def _example(home: Path, interview: Interview, words: str) -> _Found:
     """Change, replace or remove an example by its number."""
-    match = _EXAMPLE.match(s.said.strip())
+    match = _EXAMPLE.match(words)
     if match is None or not (match[1] or match[4]):
         return None
     examples = list(interview.draft.examples)
@@ -336,9 +282,9 @@ def _with(draft: DescriptionDraft, examples: tuple[Example, ...]) -> Description
     return draft.model_copy(update={"examples": examples})
 
 
-def _part_again(home: Path, interview: Interview, s: Sentence) -> _Found:
+def _part_again(home: Path, interview: Interview, words: str) -> _Found:
     """`change the never part to …`, or ask for it anew."""
-    match = _AGAIN.match(s.said.strip()) or _AGAIN.match(s.text)
+    match = _AGAIN.match(words)
     if match is None:
         return None
     part = {"condition": "when", "form": "what", "rule": "what"}.get(match[1].lower(), match[1].lower())

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tunesmith.agent.driver.computed import is_computed, quantities, with_durations_in_seconds
-from tunesmith.agent.driver.number_words import NUMBER_WORD, value_of
+from tunesmith.agent.words.values import spelt_numbers
 
 _NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-−+]?\d+)?"
 _FIGURE = re.compile(rf"(?<![\w.])(?P<number>{_NUMBER})\s*(?P<unit>%|[a-z]+\b)?", re.IGNORECASE)
@@ -82,12 +82,13 @@ def figures(text: str) -> Iterator[Figure]:
         written = match.group().strip() if unit in _FACTORS else match["number"]
         decimals = len(number.partition(".")[2].partition("e")[0])
         yield Figure(written, float(number), decimals, unit)
-    for match in NUMBER_WORD.finditer(bare):
-        if match.group().lower() in _PROSE:
+    for number in spelt_numbers(bare):
+        written = bare[number.start : number.end]
+        if written.lower() in _PROSE:
             continue
-        after = bare[match.end() :].split(maxsplit=1)[:1]
+        after = bare[number.end :].split(maxsplit=1)[:1]
         unit = after[0].strip(".,;:!?").lower() if after else ""
-        yield Figure(match.group(), value_of(match), 1 if match["half"] else 0, unit)
+        yield Figure(written, number.value, 0 if number.value.is_integer() else 1, unit)
 
 
 def _values(text: str) -> Iterator[float]:
@@ -95,8 +96,7 @@ def _values(text: str) -> Iterator[float]:
     text = _ID.sub(" ", text)
     for match in re.finditer(_NUMBER, text, re.IGNORECASE):
         yield float(match.group().rstrip(",").replace(",", "").replace("−", "-"))
-    for match in NUMBER_WORD.finditer(text):
-        yield value_of(match)
+    yield from (number.value for number in spelt_numbers(text))
 
 
 def _known(figure: Figure, known: set[float]) -> bool:

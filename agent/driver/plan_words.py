@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tunesmith.agent.driver import describing, planning
+from tunesmith.agent.driver import describing, planning, talk
 from tunesmith.agent.driver.describing import Interview
+from tunesmith.agent.driver.hub_models import named_model
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.driver.understanding.entities import STAGE_WORDS, Sentence
-from tunesmith.agent.driver.understanding.orders import quantizes
-from tunesmith.agent.driver.understanding.values import values_named
+from tunesmith.agent.words.acts import Edits
+from tunesmith.agent.words.assignments import Assigned
+from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
-_START = re.compile(
-    r"^(?:(?:yes|yep|yeah|ok(?:ay)?|sure|good|great|fine|perfect|alright|all right|looks (?:good|"
-    r"fine|great)(?: to me)?|sounds (?:good|fine|great)|nice|cool|then|now|please|so|well|that is "
-    r"(?:fine|good|ok)|i agree|agreed|let'?s|lets|just)[,.! ]*)*"
-    r"(?:yes|y|go|start|begin|run|launch|execute|proceed|do|carry (?:it )?out|make it so|go ahead|"
-    r"go for it|let'?s (?:go|do|start|begin)|kick (?:it )?off|fire away|you may (?:start|begin)|"
-    r"ok(?:ay)?|agreed|looks good|sounds good|approved)?"
-    r"(?: (?:it|this|that|the plan|plan|now|please|then|on|off|so|with it|ahead|do it|start|for it|"
-    r"begin|the whole thing|everything|away))*[.! ]*$"
-)
-_STARTS_WITH = re.compile(
-    r"\b(?:yes|yep|yeah|go|start|begin|run|launch|execute|proceed|do it|make it so|ok(?:ay)?|sure|"
-    r"approved|agreed|looks good|sounds good|fine|let'?s)\b"
-)
-_DROP = re.compile(
-    r"^(?:(?:no|nah|nope|actually|oh|hm+|on second thought|wait|sorry)[,. ]*)*(?:please "
-    r")?(?:(?:drop|forget|cancel|scrap|discard|delete|abandon|throw away|dismiss|remove|stop|abort|"
-    r"kill|never ?mind)(?: (?:it|this|that|the|whole|plan|all|of|thing|about|away|everything|"
-    r"again))*|throw (?:it|that|the plan|this) away|i (?:do not|no longer) want (?:it|this|that|"
-    r"the plan)(?: any ?more)?|i (?:have )?changed my mind|no(?: thanks?| thank you)?)[.! ]*$"
-)
-_DONE = re.compile(r"^(?:(?:ok(?:ay)?|and|so)[, ]+)?(?:that is (?:all|it)|done|finished|ready)[.! ]*$")
-_SHOW = re.compile(
-    r"^(?:please )?(?:show|print|list|display|see|repeat|give)(?: me)? (?:the |my |this |that |"
-    r"whole )*plan(?: again)?\b|what is (?:in )?the plan|^(?:the )?plan\??$|what (?:is|was|are) "
-    r"(?:proposed|in it|the steps)|which steps|what (?:will|would) (?:it|you|happen|be done)"
-)
-_COST = re.compile(
-    r"how (?:long|much)\b.{0,30}(?:take|cost|plan|all|whole|it|need)|what (?:will|does|would|is) "
-    r"(?:it|this|that|the (?:plan|price|cost)|the whole).{0,14}(?:cost|price|take)?\??$|price|"
-    r"estimate"
-)
-_LEAVE_OUT = (
-    r"(?:skip|leave out|leave|without|omit|drop|remove|strike|cut|no|not?|do not need|do without|"
-    r"don'?t (?:do|need|run|want)|never mind|forget|exclude|minus)"
-)
 _SHARED: Mapping[str, tuple[str, ...]] = {
     "rows": ("generate",),
     "temperature": ("generate", "baseline"),
@@ -62,6 +28,8 @@ _SHARED: Mapping[str, tuple[str, ...]] = {
     "load_in_4bit": ("train",),
 }
 """Field of several stages → the stages that mean it where none was named; others take it in all of them."""
+_NOT_HERE = ("arm", "role", "rollback", "fresh")
+_OF_A_MODEL = ("revision", "quantized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +41,58 @@ class Turned:
     arguments: Mapping[str, object] = field(default_factory=dict)
 
 
-def turn(deps: TurnDeps, s: Sentence) -> Turned | None:
+def turn(deps: TurnDeps, reading: Reading) -> Turned | None:
     """What a sentence does to the proposed plan; None where it is about something else. Raises BadInput."""
     assert deps.draft is not None
-    if _DROP.match(s.text):
-        return _confirm(deps, "drop")
-    if _SHOW.search(s.text) and len(s.text.split()) <= 8:
-        shown = planning.show_draft(deps)
+    edits = reading.edits
+    match reading.label:
+        case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
+            return _changed(deps, edits)
+        case "plan.start" | "yes" | "accept" if edits is not None and edits.unread:
+            return Turned(not_taken(edits.unread, "nothing was started"))
+        case "plan.start" | "yes" | "accept" if not reading.slots.asks:
+            return _confirm(deps, "start")
+        case "plan.drop" | "no":
+            return _confirm(deps, "drop")
+        case "plan.show" | "plan.cost":
+            return _shown(deps)
+        case "plan.wait" | "remark" | "plan.start":
+            return Turned(f"The plan {deps.draft.name} waits unchanged: “start it” begins it, “drop it” gives it up.")
+        case "plan.what_if" if edits is not None:
+            return _imagined(deps, edits)
+        case "plan.set" | "plan.without" if edits is not None:
+            return _changed(deps, edits)
+        case "plan.why":
+            return _reason(deps, reading.slots)
+    if reading.order is not None and edits is not None:
+        if edits.changes:
+            return _changed(deps, edits)
         return Turned(
-            f"The plan {deps.draft.name}, {len(deps.draft.steps)} steps, {shown['estimated_in_all']} in "
-            f"all, is on your screen. Start it, or change something?"
+            f"A plan is proposed, {reading.order.stage} among its steps or not: “start it” carries it out, “drop it” "
+            f"gives it up; a single step is ordered after that."
         )
-    if _COST.search(s.text) and not s.runs and not re.search(r"\b(?:did|took|was|last)\b", s.text):
-        shown = planning.show_draft(deps)
-        return Turned(
-            f"About {shown['estimated_in_all']} in all; each step's price is in the table, and asked about "
-            f"again when its turn comes."
-        )
-    if _DONE.match(s.text):
-        return Turned(f"The plan {deps.draft.name} waits: “start it” begins it, “drop it” gives it up.")
-    if s.text.endswith("?") and not re.match(r"(?:can|could|would|will) (?:you|we)|may (?:i|we)|shall we", s.text):
-        return None
-    if (changed := _changed(deps, s)) is not None:
-        return changed
-    if _START.match(s.text) and _STARTS_WITH.search(s.text):
-        return _confirm(deps, "start")
     return None
+
+
+def _shown(deps: TurnDeps) -> Turned:
+    assert deps.draft is not None
+    shown = planning.show_draft(deps)
+    return Turned(
+        f"The plan {deps.draft.name}, {len(deps.draft.steps)} steps, takes about {shown['estimated_in_all']} in all; "
+        f"each step's price is in the table, and asked about again when its turn comes. Start it, or change something?"
+    )
+
+
+def _reason(deps: TurnDeps, slots: Slots) -> Turned | None:
+    """Why the plan has a value or a step: its rule, else what that setting or step is; None where neither is named."""
+    assert deps.draft is not None
+    for name in slots.values("field"):
+        for spec in deps.draft.steps:
+            if name in spec.fields:
+                why = next((one for one in deps.draft.reasons if name in one), "it stands so in the plan.")
+                return Turned(f"{spec.stage} {name} is {_plain(spec.fields[name])}: {why} “{name} …” changes it.")
+    text = talk.meaning(slots)
+    return Turned(text) if text else None
 
 
 def _confirm(deps: TurnDeps, how: str) -> Turned:
@@ -107,33 +101,32 @@ def _confirm(deps: TurnDeps, how: str) -> Turned:
     return Turned(text or "The plan is carried out.", "start_plan", {"confirm": how})
 
 
-def _changed(deps: TurnDeps, s: Sentence) -> Turned | None:
-    """Every step that a sentence leaves out and every value that it sets, in one go; None where it does neither."""
-    plan = deps.draft
-    assert plan is not None
-    steps, changes = plan.steps, []
-    for stage in _left_out(plan, s):
-        after = planning.without(steps, stage, s.text)
-        changes += [f"without {stage}"] if after != steps else []
-        steps = after
-    if not quantizes(s.text) and "quantize" not in [t.removeprefix("without ") for t in changes]:
-        after = planning.without(steps, "quantize", s.text)
-        changes += ["without quantize"] if after != steps else []
-        steps = after
-    stages = list(dict.fromkeys(spec.stage for spec in steps))
-    for name, value in values_named(s.text, stages, s.said).items():
-        if name in ("arm", "role", "rollback", "fresh") or (name == "scheme" and "without quantize" in changes):
-            continue
-        steps, changed = _set(deps, steps, name, value, s)
-        changes += changed
-    if (model := _model(deps, s)) is not None:
-        steps, changed = model(steps)
-        changes += changed
-    if not changes:
+def _imagined(deps: TurnDeps, edits: Edits) -> Turned | None:
+    """What the plan would take with a change that nobody ordered."""
+    from tunesmith.tools.pipeline.forecast import forecast
+
+    assert deps.draft is not None
+    if edits.unread or not (edited := edited_plan(deps, deps.draft, edits))[1]:
         return None
-    edited = plan.with_steps(steps)
-    plan_file.check_pipeline(edited, have=())
-    deps.draft = edited
+    now, then = (
+        sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0])
+    )
+    return Turned(
+        f"Changed so ({', '.join(edited[1])}) it would take about {duration(then)} instead of {duration(now)}. The "
+        f"plan is unchanged; say it as an order to change it."
+    )
+
+
+def _changed(deps: TurnDeps, edits: Edits) -> Turned:
+    """Every step that a sentence leaves out and every value that it sets, in one go, or nothing of it."""
+    assert deps.draft is not None
+    if edits.unread or edits.pace:
+        return Turned(not_taken((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged"))
+    plan, changes = edited_plan(deps, deps.draft, edits)
+    if not changes:
+        return Turned("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
+                      "“without quantizing”.")  # fmt: skip
+    deps.draft = plan
     shown = planning.show_draft(deps)
     text = (
         f"The plan is changed: {', '.join(changes)}. It takes about {shown['estimated_in_all']} now. "
@@ -142,39 +135,45 @@ def _changed(deps: TurnDeps, s: Sentence) -> Turned | None:
     return Turned(text, "edit_plan", {"changes": changes})
 
 
-def _left_out(plan: PipelinePlan, s: Sentence) -> list[str]:
-    planned = {spec.stage for spec in plan.steps}
-    stages = []
-    for stage, words in STAGE_WORDS.items():
-        words = words.replace(r"(?! (?:rows|data|examples|set|loss))", "")
-        if stage in planned and re.search(
-            rf"\b{_LEAVE_OUT}\b(?: (?:the|a|any|that|do|doing|to|step|run|for|it|serving|me))*[ -](?:\w+ "
-            rf")?(?:{words})",
-            s.text,
-        ):
-            stages.append(stage)
-    if re.search(rf"\b{_LEAVE_OUT}\b.{{0,12}}\b(?:serv(?:e|ing))\b", s.text) and "deploy" in planned:
-        stages.append("deploy")
-    if re.search(r"\b(?:stop|only|just|end) (?:after|until|up to|to|at|with) (?:the )?train", s.text):
-        stages += [stage for stage in ("evaluate", "merge", "quantize", "deploy") if stage in planned]
-    return list(dict.fromkeys(stage for stage in stages if not (stage == "baseline" and stage not in s.stages)))
+def not_taken(unread: tuple[str, ...], so: str) -> str:
+    """What is said where a part of an order is no argument of it."""
+    said = " and ".join(f"“{one}”" for one in unread)
+    return f"You said {said}: I know no argument for it, so {so}. Say it without that, or with a setting's name."
 
 
-def _set(
-    deps: TurnDeps, steps: tuple[StepSpec, ...], name: str, value: object, s: Sentence
-) -> tuple[tuple[StepSpec, ...], list[str]]:
+def edited_plan(deps: TurnDeps, plan: PipelinePlan, edits: Edits) -> tuple[PipelinePlan, list[str]]:
+    """The plan with the edits, and what they change, in words. Raises BadInput for one that its gate would refuse."""
+    steps, changes = plan.steps, []
+    planned = list(dict.fromkeys(spec.stage for spec in steps))
+    after_last = planned[planned.index(edits.last) + 1 :] if edits.last in planned else []
+    for stage in (*edits.without, *after_last):
+        after = planning.without(steps, stage, deps.prompt)
+        changes += [f"without {stage}"] if after != steps else []
+        steps = after
+    for one in edits.values:
+        if one.field not in _NOT_HERE:
+            steps, changed = _set(steps, one, edits.stages)
+            changes += changed
+    if edits.model:
+        steps, told = _with_model(steps, edits.model, deps.prompt)
+        changes.append(told)
+    if not changes:
+        return plan, []
+    edited = plan.with_steps(steps)
+    plan_file.check_pipeline(edited, have=())
+    return edited, changes
+
+
+def _set(steps: tuple[StepSpec, ...], one: Assigned, named: tuple[str, ...]) -> tuple[tuple[StepSpec, ...], list[str]]:
     """A field set wherever the sentence means it: in the stages it names, else in those that are meant by itself."""
-    having = [
-        stage
-        for stage in dict.fromkeys(spec.stage for spec in steps)
-        if name in catalog.BY_NAME[stage].load().request.model_fields
-    ]
-    named = [stage for stage in s.stages if stage in having]
-    usual = [stage for stage in _SHARED.get(name, ()) if stage in having][:1]
-    meant = named or usual or having
+    name = one.field
+    planned = dict.fromkeys(spec.stage for spec in steps)
+    having = [stage for stage in planned if name in catalog.BY_NAME[stage].load().request.model_fields]
+    meant = [stage for stage in named if stage in having]
+    meant = meant or [stage for stage in _SHARED.get(name, ()) if stage in having][:1] or having
     changed = []
     for stage in meant:
-        typed = plan_file.parse_fields(stage, {name: value})
+        typed = plan_file.parse_fields(stage, {name: one.value})
         changed.append(f"{stage} {name} {_plain(typed[name])}")
         steps = tuple(
             spec.model_copy(update={"fields": {**spec.fields, **typed}})
@@ -186,41 +185,26 @@ def _set(
 
 
 def _plain(value: object) -> str:
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, list | tuple)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _model(
-    deps: TurnDeps, s: Sentence
-) -> Callable[[tuple[StepSpec, ...]], tuple[tuple[StepSpec, ...], list[str]]] | None:
-    """A change of the base: a hub model at its commit, a folder, a bundled one; None where no model was named."""
-    from tunesmith.agent.driver.hub_models import named_model
-
-    if not re.search(r"\b(?:use|take|with|base|model|switch|instead|on)\b", s.text):
-        return None
-    named = named_model(s.said)
+def _with_model(steps: tuple[StepSpec, ...], model: str, said: str) -> tuple[tuple[StepSpec, ...], str]:
+    """The steps on another base: a hub model at its commit, a folder, a bundled one. Raises BadInput."""
+    named = named_model(said)
     if named is None:
-        return None
-
-    of_before = ("revision", "quantized")
-
-    def change(steps: tuple[StepSpec, ...]) -> tuple[tuple[StepSpec, ...], list[str]]:
-        changed = tuple(
-            spec.model_copy(
-                update={"fields": {**{k: v for k, v in spec.fields.items() if k not in of_before}, **named.fields}}
-            )
-            if spec.stage == "base" and "role" not in spec.fields
-            else spec
-            for spec in steps
+        raise BadInput(f"“{model}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
+                       f"“bundled”; the plan is unchanged")  # fmt: skip
+    changed = tuple(
+        spec.model_copy(
+            update={"fields": {**{k: v for k, v in spec.fields.items() if k not in _OF_A_MODEL}, **named.fields}}
         )
-        return changed, [f"base {named.told}"]
-
-    return change
+        if spec.stage == "base" and "role" not in spec.fields
+        else spec
+        for spec in steps
+    )
+    return changed, f"base {named.told}"
 
 
 def finish_description(deps: TurnDeps, opened: Interview) -> str:

@@ -16,9 +16,10 @@ from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
-from tunesmith.agent.driver.argument_grounding import named_outright
 from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.words.assignments import assigned
+from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog, plan_file
@@ -173,7 +174,10 @@ def _task(spec: StepSpec) -> str:
 def _with_fields(deps: TurnDeps, steps: tuple[StepSpec, ...], args: EditPlan) -> tuple[tuple[StepSpec, ...], list[str]]:
     """The steps with the field that was chosen, and with every other one that the words give a number to by name."""
     wanted: dict[str, object] = {str(args.field): args.value}
-    wanted |= {name: f"{value:g}" for name, value in named_outright(deps.prompt).items() if name not in wanted}
+    also = {one.field: one.value for one in assigned(slots_of(deps.prompt)) if one.field in FIELDS}
+    wanted |= {
+        name: f"{value:g}" for name, value in also.items() if name not in wanted and isinstance(value, int | float)
+    }
     changed = []
     for name, value in wanted.items():
         stage = _stage_of(name, args.step if name == args.field else "")

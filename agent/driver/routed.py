@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
-from pydantic_ai.messages import ModelRequest, ModelResponse, ToolCallPart, UserPromptPart
+from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from tunesmith.agent.driver import routing
 from tunesmith.agent.driver.history import is_prompt, last_turns, shortened
-from tunesmith.agent.driver.state_summary import STATE_HEADING, few_tools, routing_context
+from tunesmith.agent.driver.state_summary import STATE_HEADING, few_tools, in_half_a_line
 from tunesmith.agent.driver.turn_deps import TurnDeps
 
 _MAX_TOKENS = 160
@@ -30,14 +30,17 @@ async def answer(deps: TurnDeps, request: ModelRequestContext, handler: WrapMode
         return await handler(_showing(_few_turns(request), []))
     tools = request.model_request_parameters.function_tools
     try:
-        call = await routing.choose(request.model, deps.prompt, routing_context(deps), tools)
+        found = await routing.choose(request.model, deps, in_half_a_line(deps))
     except routing.CannotRoute as error:
         deps.routed = not error.lasting
         few = few_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)
         return await handler(_showing(_few_turns(request), [tool for tool in tools if tool.name in few]))
-    if call is not None:
-        deps.calls = [*deps.calls, _brief(call)]
-        return ModelResponse([call], model_name=request.model.model_name)
+    if isinstance(found, ToolCallPart):
+        deps.calls = [*deps.calls, _brief(found)]
+        return ModelResponse([found], model_name=request.model.model_name)
+    if found is not None:
+        deps.note(found)
+        return ModelResponse([TextPart(found)], model_name=request.model.model_name)
     return await handler(_showing(_small_talk(request, deps), []))
 
 
@@ -54,7 +57,7 @@ def _small_talk(request: ModelRequestContext, deps: TurnDeps) -> ModelRequestCon
     """Words about nothing in the store: the newest two turns, and where things stand in half a line instead of ten."""
     *before, newest = last_turns(request.messages, 2)
     assert isinstance(newest, ModelRequest)
-    part = UserPromptPart(f"{deps.prompt}\n\n({STATE_HEADING}: {routing_context(deps).state}.)")
+    part = UserPromptPart(f"{deps.prompt}\n\n({STATE_HEADING}: {in_half_a_line(deps)}.)")
     return replace(request, messages=[*before, replace(newest, parts=[part])])
 
 

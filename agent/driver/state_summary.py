@@ -6,16 +6,17 @@ the prompt that the server has cached already ends.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.routing import RoutingContext
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.registry import TOOLS
-from tunesmith.memory.records import ASIDE_RUNS, DONE, PLANNED, RUNNING, Artifact, Run, Step
+from tunesmith.agent.words.reading import LONGEST
+from tunesmith.agent.words.requests import stages_of
+from tunesmith.agent.words.slots import slots_of
+from tunesmith.memory.records import DONE, PLANNED, RUNNING, Artifact, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -57,26 +58,19 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
     return "\n".join(lines[:11])
 
 
-def routing_context(deps: TurnDeps) -> RoutingContext:
-    """What a choice of tool depends on now; the state in the form that prompts/routing.yaml has."""
+def in_half_a_line(deps: TurnDeps) -> str:
+    """Where things stand, in a few words, for a request that has room for few."""
     run = deps.current_run()
     following = next_stages(deps.store, run)
     if interview := open_interview(deps.store.home):
         state = f"describing a behaviour, asked for {interview.asked}"
     elif deps.draft:
-        state = "plan proposed"
+        state = f"a plan is proposed: {', '.join(spec.stage for spec in deps.draft.steps)}"
     elif run is None:
         state = "no run yet"
     else:
-        state = f"next is {following[0]}" if following else "all done"
-    if deps.before:
-        state += f"; before {deps.before}"
-    return RoutingContext(
-        state=state,
-        following="" if interview else "start_plan" if deps.draft else next(iter(following), ""),
-        verbatim={"goal": deps.prompt},
-        runs=tuple(entry for entry in deps.store.runs() if entry.name not in ASIDE_RUNS),
-    )
+        state = f"newest run {run.id}, " + (f"next is {following[0]}" if following else "all done")
+    return f"{state}; before: {deps.before}" if deps.before else state
 
 
 def _done_words(step: Step) -> str:
@@ -134,4 +128,4 @@ def few_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt:
 
 def named_stages(prompt: str) -> list[str]:
     """The stages that words name."""
-    return [entry.name for entry in catalog.STAGES if entry.words and re.search(entry.words, prompt, re.IGNORECASE)]
+    return stages_of(slots_of(prompt[:LONGEST]))

@@ -15,8 +15,9 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
-from tunesmith.agent.driver.understanding.query import Query
 from tunesmith.agent.queries.answer import Context, Proposed
+from tunesmith.agent.queries.registry import Request
+from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
@@ -76,8 +77,12 @@ class TurnDeps:
     """The lines of an answer that are on the screen already: the reply of the turn, not to be said again."""
     page: Callable[[], RenderableType] | None = None
     """The page behind the last answer, for who asks for more."""
-    last_query: Query | None = None
+    last_query: Request | None = None
     """The question that was answered last, for words that change one thing of it."""
+    nearest: tuple[str, ...] = ()
+    """The questions that this turn's words are nearest to, where they were read with too little certainty."""
+    unsure: Reading | None = None
+    """What they were read as then."""
     drafts_before: list[DescriptionDraft] = field(default_factory=list)
     """The drafts of the open description before each of its changes."""
     most_lines: int = 0
@@ -137,7 +142,7 @@ class TurnDeps:
         spoken = f'"{self.prompt[:_BEFORE_CHARACTERS]}"' if self.prompt else ""
         self.before, self.calls = next(iter(self.calls), spoken), []
         self.prompt, self.say_next, self.returned, self.undecided = prompt, "", None, None
-        self.spoken = ()
+        self.spoken, self.nearest, self.unsure = (), (), None
         self.heard = [prompt]
         self.seen_calls.clear()
         self.errors.clear()

@@ -21,9 +21,7 @@ def words(store: Store, step: Step) -> list[str]:
     """What is said about a step that ended: what it means, where that is known, and the next step."""
     if step.status != DONE:
         why = "its reason is above" if step.error else "no reason is recorded"
-        return [
-            f"{step.stage} ({cite(step)}) {step.status}; {why}. “why did it fail?” tells more, “go on” tries again."
-        ]
+        return [f"{step.stage} ({cite(step)}) {step.status}; {why}. “what failed?” tells more, “go on” tries again."]
     lines = []
     if catalog.ENTRIES[step.stage].load().measures:
         lines = [clip(one.says, 240) for one in findings(store, step.run)[:_FINDINGS]]

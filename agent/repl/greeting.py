@@ -60,6 +60,6 @@ def _to_type(run: Run | None) -> list[str]:
     if run is None:
         return ["`/demo`", "“I want a model that answers in haiku”", "`/help`"]
     if run.status != DONE:
-        return ["“go on”" if run.status == WAITING else "“why did it fail?”", f"`/run {run.id}`", "`/help`"]
+        return ["“go on”" if run.status == WAITING else "“what failed?”", f"`/run {run.id}`", "`/help`"]
     ask = ["`/ask …`"] if "ask" in COMMANDS else []
     return [*ask, f"`/report {run.id}`", f"`/explain {run.id}`", "`/help`"][:3]

@@ -351,7 +351,12 @@ class Talk:
 
 
 def _warm() -> None:
-    """Import what the first words would wait for."""
+    """Import what the first words would wait for, and load what reads them."""
+    from tunesmith.agent.words.encoder import NoEncoder
+    from tunesmith.agent.words.reading import reader
+
+    with contextlib.suppress(NoEncoder):
+        reader()
     with contextlib.suppress(ImportError):
         import pydantic_ai.models.openai
         import pydantic_ai.providers.vllm  # noqa: F401

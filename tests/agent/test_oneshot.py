@@ -204,7 +204,7 @@ def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
 
     repl = terminal()
     repl.expect("tunesmith ❯")
-    place = repl.line("my dog is called Rex")
+    place = repl.line("let us think about Rex and this together")
     repl.expect("I see.", after=place)
     place = repl.line("/new")
     repl.expect("a new conversation: c", after=place)
@@ -221,7 +221,7 @@ def test_a_conversation_is_left_gone_back_to_compacted_and_exported(
     target = tunesmith.home / "talk.md"
     place = repl.line(f"/export {target}")
     repl.expect("written", after=place)
-    assert "my dog is called Rex" in target.read_text() and "and my cat" in target.read_text()
+    assert "let us think about Rex and this together" in target.read_text() and "and my cat" in target.read_text()
 
 
 def test_a_whole_conversation_on_a_terminal(

@@ -1140,9 +1140,30 @@ MUTANTS = (
     Mutant(
         APPROVALS,
         "agent/commands/approvals.py",
-        "if asked_twice and not begins_with_yes(text):",
-        "if True:",
+        'said = f"{_unclear(text)}\\n"',
+        'return Decision(False, "terminal", text.strip())',
         ("tests/agent/commands/test_approvals.py",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/words/acts.py",
+        "    unread = _unread(slots, [*places, *unvalued_places], known, others)\n",
+        "    unread = ()\n",
+        ("tests/agent/words/test_words.py::test_every_word_of_an_order_counts",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/driver/plan_words.py",
+        'case "plan.start" | "yes" | "accept" if not reading.slots.asks:',
+        'case "plan.start" | "yes" | "accept":',
+        ("tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan",),
+    ),
+    Mutant(
+        APPROVALS,
+        "agent/driver/asides.py",
+        "if edits.unread or edits.without",
+        "if edits.without",
+        ("tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it",),
     ),
     # --- the verdict, people, blind cases, prices
     Mutant(

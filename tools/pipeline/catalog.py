@@ -41,8 +41,6 @@ class Entry(NamedTuple):
     """Modules that its work loads whatever it is asked, and that take seconds."""
     without: tuple[str, ...] = ()
     """Packages that these would load too, and that its work never needs."""
-    words: str = ""
-    """A regular expression for how people name it; what they name is put before the driver."""
 
     def load(self) -> Stage[Request, object]:
         """The stage's declaration."""
@@ -73,7 +71,6 @@ STAGES: tuple[Entry, ...] = (
         "tunesmith.tools.pipeline.inspect_job",
         "measure GPU, VRAM, RAM, swap and disk, and say what fits",
         expensive=False,
-        words=r"gpu|vram|ram\b|memory|disk|hardware|machine|inspect|\bfits?\b",
     ),
     Entry(
         "base",
@@ -81,7 +78,6 @@ STAGES: tuple[Entry, ...] = (
         "tunesmith.tools.export.measured_base_job",
         "fetch or copy a base model and keep it pristine, with a hash manifest",
         makes="base",
-        words=r"download|fetch|base model|\bget\b.*model|load.*model",
     ),
     Entry(
         "baseline",
@@ -91,7 +87,6 @@ STAGES: tuple[Entry, ...] = (
         ("base",),
         "suite",
         serves=True,
-        words=r"base ?line|before (we )?train",
     ),
     Entry(
         "import",
@@ -101,7 +96,6 @@ STAGES: tuple[Entry, ...] = (
         ("base",),
         "rows",
         expensive=False,
-        words=r"\bimport\b|my own (rows|data)|bring.*(rows|data)",
     ),
     Entry(
         "generate",
@@ -111,7 +105,6 @@ STAGES: tuple[Entry, ...] = (
         ("base",),
         "rows",
         serves=True,
-        words=r"generat|synthe|training (data|rows|examples)|make.*(rows|data|examples)|write.*(rows|examples)",
     ),
     Entry(
         "critique",
@@ -122,7 +115,6 @@ STAGES: tuple[Entry, ...] = (
         "dataset",
         loads=TOKENIZERS,
         without=(TORCH,),
-        words=r"critique|duplicat|\bclean|filter|leak|judge.*rows|check.*(rows|data)",
     ),
     Entry(
         "preflight",
@@ -134,7 +126,6 @@ STAGES: tuple[Entry, ...] = (
         serves=True,
         loads=_TRAINING,
         without=UNUSED,
-        words=r"pre-?flight|smoke",
     ),
     Entry(
         "train",
@@ -145,7 +136,6 @@ STAGES: tuple[Entry, ...] = (
         "adapter",
         loads=_TRAINING,
         without=UNUSED,
-        words=r"\btrain|lora|epoch",
     ),
     Entry(
         "evaluate",
@@ -155,7 +145,6 @@ STAGES: tuple[Entry, ...] = (
         ("base", "suite"),
         "results",
         serves=True,
-        words=r"evaluat|\btest|measure the|benchmark|re-?run the suites?",
     ),
     Entry(
         "merge",
@@ -166,7 +155,6 @@ STAGES: tuple[Entry, ...] = (
         "merged",
         loads=(*MODELS, "peft"),
         without=UNUSED,
-        words=r"\bmerg",
     ),
     Entry(
         "quantize",
@@ -177,7 +165,6 @@ STAGES: tuple[Entry, ...] = (
         "quantized",
         loads=(*MODELS, "llmcompressor.modifiers.gptq"),
         without=UNUSED,
-        words=r"quanti[sz]|\bcompress|4.?bit|8.?bit|w4a16|w8a8",
     ),
     Entry(
         "deploy",
@@ -187,7 +174,6 @@ STAGES: tuple[Entry, ...] = (
         ("base",),
         "deployment",
         serves=True,
-        words=r"deploy|\bserve (it|the|this|that)|put.*(live|online)|roll.?back|ship it|go live",
     ),
     Entry(
         "release",
@@ -195,7 +181,6 @@ STAGES: tuple[Entry, ...] = (
         "tunesmith.tools.release.release_job",
         "write the model for other programs: a GGUF for Ollama, or a folder for a hub; never uploaded",
         ("base", "adapter"),
-        words=r"\bexport|gguf|ollama|model card",
     ),
 )
 

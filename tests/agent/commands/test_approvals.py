@@ -70,8 +70,14 @@ NOS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("text", BEGIN_WITH_YES)
-def test_what_begins_with_a_yes_and_says_more_is_asked_about_and_never_a_no(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        *((text, "says more than yes") for text in BEGIN_WITH_YES),
+        *((text, "neither a yes nor a no") for text in NEITHER),
+    ],
+)
+def test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said(text: str, remark: str) -> None:
     said: list[str] = []
     lines = iter([text, text, text, "no"])
 
@@ -81,20 +87,7 @@ def test_what_begins_with_a_yes_and_says_more_is_asked_about_and_never_a_no(text
 
     answer = TerminalApprover(ask)(plan(), "s1")
     assert (answer.yes, answer.reason, len(said)) == (False, "", 4), "the plain no at the end is the one that counts"
-    assert all("says more than yes" in question and "[yes / no" in question for question in said[1:])
-
-
-@pytest.mark.parametrize("text", NEITHER)
-def test_other_words_are_asked_about_once_and_count_as_a_no_with_that_reason_when_said_again(text: str) -> None:
-    said: list[str] = []
-
-    def ask(question: str) -> str:
-        said.append(question)
-        return text
-
-    answer = TerminalApprover(ask)(plan(), "s1")
-    assert not answer.yes and answer.reason == text and len(said) == 2
-    assert "neither a yes nor a no" in said[1]
+    assert all(remark in question and "[yes / no" in question for question in said[1:])
 
 
 @pytest.mark.parametrize("text", NOS)

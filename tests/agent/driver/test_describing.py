@@ -257,7 +257,7 @@ def test_an_open_description_is_told_at_the_start_and_wherever_it_comes_back(
 
 def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Talk) -> None:
     def choose(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        return ModelResponse([TextPart('{"tool": "plan_fine_tune", "pace": "fast", "quantize": true}')])
+        return ModelResponse([TextPart('{"label": "want"}')])
 
     async def words(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
         assert not info.function_tools  # words without a tool are asked for with none in sight

@@ -12,6 +12,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
+from tunesmith.agent.words.reading import reader
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Decision
 
@@ -51,22 +52,26 @@ def routed(tmp_path: Path) -> Iterator[Routed]:
 
 def test_whatever_is_chosen_nothing_expensive_starts_without_its_price_and_a_yes(routed: Routed) -> None:
     for entry in catalog.STAGES:
-        routed.say(f"{entry.name}, {APPROVE_NOW}", json.dumps({"tool": entry.name}))
+        routed.say(f"{entry.name}, {APPROVE_NOW}", json.dumps({"label": f"do.{entry.name}"}))
+    routed.say("get the base", '{"label": "do.base"}')
     assert routed.ran() == [] and not routed.store.read("SELECT 1 FROM approvals WHERE decision = 'yes'")
-    assert all(plan.estimate.seconds > 0 for plan in routed.asked)
+    assert routed.asked and all(plan.estimate.seconds > 0 for plan in routed.asked)
 
 
-def test_words_are_asked_for_without_a_tool_in_sight_before_and_after_a_call(routed: Routed) -> None:
-    assert routed.say("hello", '{"tool": "chat"}', "Hello!") == "Hello!" and routed.shown == [0]
-    routed.say("get the base", '{"tool": "base"}')  # answered with a no, which is the model's to put into words
-    assert routed.shown == [0]
+def test_words_that_fit_no_label_are_answered_without_a_tool_in_sight(routed: Routed) -> None:
+    assert routed.say("hello", '{"label": "none"}', "Hello!") == "Hello!" and routed.shown == [0]
 
 
 def test_what_the_records_say_is_said_by_code_and_no_request_is_made_for_it(routed: Routed) -> None:
-    assert routed.say("list my runs", '{"tool": "look_up", "kind": "runs"}').startswith("There is no run yet;")
+    assert routed.say("list my runs", '{"label": "runs.all"}').startswith("There is no run yet;")
     run = routed.store.new_run("tickets", plan={"steps": [{"stage": "base"}]})
-    said = routed.say("how did it go?", '{"tool": "look_up", "kind": "run"}')
+    said = routed.say("how did it go?", '{"label": "run.overview"}')
     assert run in said and "tickets" in said and routed.shown == []
+
+
+def test_a_word_that_no_argument_took_stops_an_order_that_the_driver_chose(routed: Routed) -> None:
+    said = routed.say("train it on my emails", '{"label": "do.train"}')
+    assert "“my emails”" in said and routed.asked == [] and routed.ran() == []
 
 
 def test_an_answer_that_is_no_choice_costs_one_turn_its_routing_and_no_more(routed: Routed) -> None:
@@ -75,14 +80,21 @@ def test_an_answer_that_is_no_choice_costs_one_turn_its_routing_and_no_more(rout
     assert routed.deps.routed
 
 
-def test_the_page_of_examples_is_the_same_in_every_choice_and_the_state_stands_behind_it(routed: Routed) -> None:
-    routed.say("hello", '{"tool": "chat"}')
-    routed.store.new_run("tickets")
-    routed.say("hello again", '{"tool": "chat"}')
-    first, second = routed.choices[-2:]
-    assert first[:-1] == second[:-1] and str(first[-1].parts) != str(second[-1].parts)
+def test_the_nearest_examples_of_each_label_are_its_shots_and_the_state_stands_before_the_words(routed: Routed) -> None:
+    routed.say("how long did the training take", '{"label": "none"}')
+    *shots, asked = routed.choices[-1]
+    examples = reader().head.examples
+    pairs = [(turn.parts[0].content, json.loads(label.parts[0].content)["label"]) for turn, label in pairwise_of(shots)]
+    assert len(pairs) >= 10 and all(said in examples[label] for said, label in pairs)
+    assert "step.time" in {label for _, label in pairs}
+    assert str(asked.parts[0].content).startswith("(Where things stand: no run yet")
+
+
+def pairwise_of(messages: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Each turn with its answer."""
+    yield from zip(messages[::2], messages[1::2], strict=True)
 
 
 def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> None:
-    said = routed.say("how many runs are there?", '{"tool": "chat"}', "You have 37 runs.")
+    said = routed.say("how many runs are there?", '{"label": "none"}', "You have 37 runs.")
     assert "37 runs" not in said and "left out" in said

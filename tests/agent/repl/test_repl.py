@@ -126,7 +126,7 @@ def test_a_step_gives_the_prompt_back_and_tells_its_end(
     assert Store(tunesmith.home).run("r1").status == "done"
 
 
-def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
+def test_enter_and_other_words_are_no_answer_and_what_follows_a_no_is_its_reason(
     terminal: Open, model_folder: Path, tunesmith: Tunesmith
 ) -> None:
     repl = ready(terminal())
@@ -137,10 +137,10 @@ def test_enter_is_no_yes_and_other_words_are_the_reason_of_a_no(
     repl.expect("planned", after=place)
     place = repl.answer("rather the bundled one")
     repl.expect("neither a yes nor a no", after=place)
-    place = repl.line("rather the bundled one")
+    place = repl.line("no, rather the bundled one")
     repl.expect("declined", after=place)
     row = Store(tunesmith.home).read("SELECT decision, reason FROM approvals")[0]
-    assert tuple(row) == ("no", "rather the bundled one")
+    assert tuple(row) == ("no", "no, rather the bundled one")
     assert Store(tunesmith.home).step("s1").pid is None
     assert Store(tunesmith.home).runs() == [], "a price that was declined leaves no run"
 

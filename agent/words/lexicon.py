@@ -1,0 +1,163 @@
+"""The words of lexicon.yaml: what names a thing of this trade, found in a sentence also where it is misspelt."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import yaml
+from rapidfuzz.distance import OSA
+
+_WORD = re.compile(r"\d+(?=[^\W\d_]{2,}(?![^\W_]))|[^\W_]+")  # `4bit` is two words, `fp8` and `7b` are one
+_SHORTEST_MISSPELT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a sentence: folded, put right where it is misspelt, and where it stands in what was typed."""
+
+    text: str
+    start: int
+    end: int
+    written: str
+    """Folded as it was typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A name at a place: from its first word to behind its last one."""
+
+    name: str
+    first: int
+    after: int
+
+
+class Names:
+    """Names of several things, by the word that they begin with."""
+
+    def __init__(self, things: Mapping[str, str]) -> None:
+        self._exact: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        self._stems: list[tuple[tuple[str, ...], str]] = []
+        for thing, names in things.items():
+            for name in names.split(","):
+                words = tuple(name.split())
+                if words and words[0].endswith("*"):
+                    self._stems.append((words, thing))
+                elif words:
+                    self._exact.setdefault(words[0], []).append((words, thing))
+
+    def words(self) -> Iterator[str]:
+        """Every word in the names, stems with their star."""
+        for entries in (*self._exact.values(), self._stems):
+            for words, _ in entries:
+                yield from words
+
+    def single_words(self) -> dict[str, str]:
+        """The names of one word, and what they name, in the order of the table."""
+        return {words[0]: thing for entries in self._exact.values() for words, thing in entries if len(words) == 1}
+
+    def find(self, sentence: Sequence[Word]) -> list[Match]:
+        """Every name in a sentence in order; of those that overlap the longest."""
+        matches: list[Match] = []
+        for at, word in enumerate(sentence):
+            singular = self._exact.get(word.text.removesuffix("s"), ()) if word.text.endswith("s") else ()
+            candidates = [*self._exact.get(word.text, ()), *singular, *self._stems]
+            found = [
+                Match(thing, at, at + len(words))
+                for words, thing in candidates
+                if at + len(words) <= len(sentence)
+                and all(_same(name, sentence[at + i].text) for i, name in enumerate(words))
+            ]
+            if found and (not matches or at >= matches[-1].after):
+                matches.append(max(found, key=lambda match: match.after))
+            elif found and max(m.after for m in found) - at > matches[-1].after - matches[-1].first:
+                matches[-1] = max(found, key=lambda match: match.after)
+        return matches
+
+
+def _same(name: str, word: str) -> bool:
+    return word.startswith(name[:-1]) if name.endswith("*") else word in (name, f"{name}s")
+
+
+@cache
+def lexicon() -> Mapping[str, Names]:
+    """Each table of the lexicon as names; a plain list of words is a table of one thing, a choice one per field."""
+    page = yaml.load((files("tunesmith.agent.words") / "lexicon.yaml").read_text(), _LOADER)
+    tables = {f"choices.{field}": options for field, options in page.pop("choices").items()}
+    tables |= {name: value if isinstance(value, dict) else {name: value} for name, value in page.items()}
+    return {name: Names({str(k): str(v) for k, v in table.items()}) for name, table in tables.items()}
+
+
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def words_of(text: str) -> list[Word]:
+    """The words of a text; those that are no words but one slip of the finger from a known one are put right."""
+    found = []
+    for match in _WORD.finditer(text):
+        written = folded(match[0])
+        found.append(Word(repaired(written), match.start(), match.end(), written))
+    return found
+
+
+def folded(text: str) -> str:
+    """Small letters without accents."""
+    plain = unicodedata.normalize("NFD", text.casefold())
+    return "".join(letter for letter in plain if unicodedata.category(letter) != "Mn")
+
+
+@cache
+def repaired(word: str) -> str:
+    """The word of the trade that a misspelt one is nearest to: a letter lost, doubled, swapped or mistaken."""
+    if not word.isalpha() or _is_known(word):
+        return word
+    if len(word) < _SHORTEST_MISSPELT:
+        return _swapped(word)
+    most = 1 if len(word) < 9 else 2
+    nearest = min(
+        (
+            (OSA.distance(word, known, score_cutoff=most), known)
+            for known in _trade_words()
+            if abs(len(known) - len(word)) <= most
+        ),
+        default=(most + 1, word),
+    )
+    return nearest[1] if nearest[0] <= most else word
+
+
+def _swapped(word: str) -> str:
+    """A short word with two letters the wrong way round, as fast fingers type them: `rnak`."""
+    others = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1))
+    return next((other for other in others if len(word) == 4 and other in _short_words()), word)
+
+
+@cache
+def _short_words() -> frozenset[str]:
+    return frozenset(word for names in lexicon().values() for word in names.words() if len(word) == 4)
+
+
+@cache
+def _trade_words() -> tuple[str, ...]:
+    words = {word for names in lexicon().values() for word in names.words()}
+    return tuple(sorted(word for word in words if len(word) >= _SHORTEST_MISSPELT and "*" not in word))
+
+
+@cache
+def _stems() -> tuple[str, ...]:
+    words = {word for names in lexicon().values() for word in names.words()}
+    return tuple(sorted(word[:-1] for word in words if word.endswith("*")))
+
+
+def _is_known(word: str) -> bool:
+    return word in _ordinary() or word in _trade_words() or word.startswith(_stems())
+
+
+@cache
+def _ordinary() -> frozenset[str]:
+    """Whole words of the encoder's vocabulary: ordinary English."""
+    lines = (files("tunesmith.agent.words") / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    return frozenset(line for line in lines if line.isalpha())

@@ -1,0 +1,324 @@
+"""A typed request from the kind that a sentence asks for and what it names: each argument by its name, one way for all
+kinds. Nothing is guessed: an argument that is not named keeps its default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal, get_args, get_origin
+
+from tunesmith.agent.queries.registry import REQUESTS, Request
+from tunesmith.agent.words.assignments import assigned, known_fields
+from tunesmith.agent.words.slots import Slot, Slots
+from tunesmith.agent.words.times import Span
+
+CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
+"""The arms in the order in which they are made."""
+_CHOICES = ("about", "part", "figure", "metric", "decision")
+"""Arguments that a label's second half may be."""
+_NOT_PRICED = ("inspect",)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request is made from."""
+
+    kind: str
+    choice: str
+    """The label's second half; empty: none."""
+    slots: Slots
+    content: str
+    """The words of the sentence that neither name anything nor belong to how such a question is asked."""
+    labels: tuple[str, ...] = ()
+    """The labels of the behaviour."""
+
+
+def request_of(asked: Asked) -> Request | None:
+    """The request; None where a required argument is not named."""
+    model = REQUESTS[asked.kind]
+    given: dict[str, object] = {}
+    for name, info in model.model_fields.items():
+        if name == "kind":
+            continue
+        value = _FILL[name](asked) if name in _FILL else None
+        if asked.choice and name in _CHOICES and asked.choice in _options(info.annotation):
+            value = asked.choice
+        if value not in (None, "", (), 0, {}) and _allowed(value, info.annotation):
+            given[name] = value
+        elif info.is_required():
+            return None
+    request: Request = model.model_validate(given)  # type: ignore[assignment]
+    return request
+
+
+def _options(annotation: object) -> tuple[object, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _allowed(value: object, annotation: object) -> bool:
+    """Whether a choice is among those of its argument; anything else is checked by the request itself."""
+    options = [option for part in (annotation, *get_args(annotation)) for option in _options(part)]
+    return not options or not isinstance(value, str) or value in options
+
+
+def arms_of(slots: Slots) -> list[str]:
+    """The arms that are named, in the order of the words."""
+    return slots.values("arm")
+
+
+def stages_of(slots: Slots) -> list[str]:
+    """The stages that are named; those whose word names an arm count only where no other does."""
+    arms = slots.all("arm")
+    named = slots.all("stage")
+    own = [s for s in named if not any(arm.start <= s.start and s.end <= arm.end for arm in arms)]
+    return list(dict.fromkeys(str(slot.value) for slot in own or named))
+
+
+_MAKES = {"quantize": "quantized", "merge": "merged"}
+
+
+def _arms(asked: Asked) -> list[str]:
+    """The arms that are named; where none is, the one that a step makes which is named: `after quantizing`."""
+    arms = arms_of(asked.slots)
+    if arms or "stage" in REQUESTS[asked.kind].model_fields:
+        return arms
+    made = [_MAKES[stage] for stage in asked.slots.values("stage") if stage in _MAKES]
+    bits = ["quantized"] if asked.slots.first("choice.scheme") or asked.slots.first("bits") else []
+    return made or bits
+
+
+def _arm(asked: Asked) -> str:
+    arms = _arms(asked)
+    if asked.kind in ("compare", "cases") and len(arms) > 1 and _outcome(asked) != "failed":
+        return max(arms[:2], key=CHAIN.index)
+    if asked.kind == "compare" and arms == ["base"]:
+        return ""
+    if asked.kind == "cases" and arms == ["base"] and _outcome(asked) in ("lost", "gained", "flipped"):
+        return ""
+    return next(iter(arms), "")
+
+
+def _other_arm(asked: Asked) -> str:
+    arms = _arms(asked)
+    if len(arms) > 1:
+        return arms[1] if asked.kind == "cases" and _outcome(asked) == "failed" else min(arms[:2], key=CHAIN.index)
+    return "base" if arms == ["base"] and (asked.kind == "compare" or _outcome(asked) in ("lost", "gained")) else ""
+
+
+def _outcome(asked: Asked) -> str:
+    """What became of the cases; of two arms of which one passes and the other fails, who gained or lost."""
+    found = asked.slots.values("outcome")
+    arms = asked.slots.all("arm")
+    if {"passed", "failed"} <= set(found) and len(arms) > 1:
+        failing = _nearest(arms, next(s for s in asked.slots.all("outcome") if s.value == "failed"))
+        first, second = arms_of(asked.slots)[:2]
+        return "lost" if failing == max((first, second), key=CHAIN.index) else "gained"
+    for outcome in ("lost", "gained", "flipped", "error", "any", "failed", "passed"):
+        if outcome in found:
+            return outcome
+    return ""
+
+
+def _nearest(slots: Sequence[Slot], to: Slot) -> str:
+    return str(min(slots, key=lambda slot: abs(slot.start - to.start)).value)
+
+
+def _window(asked: Asked) -> tuple[datetime | None, datetime | None]:
+    spans = [slot.value for slot in asked.slots.all("span") if isinstance(slot.value, Span)]
+    window = spans[0].window() if spans else None
+    return window or (None, None)
+
+
+def _fields(asked: Asked) -> tuple[str, ...]:
+    """The settings that are named; a word that everybody says, such as rows, counts only where no other does."""
+    named = [*asked.slots.values("field"), *asked.slots.values("pair")]
+    named = [name for name in named if name in known_fields()]
+    named += [slot.kind.removeprefix("choice.") for slot in asked.slots.found if slot.kind.startswith("choice.")]
+    own = [name for name in named if name not in ("rows", "cases_per_block", "model")]
+    return tuple(dict.fromkeys(own or named))
+
+
+def _model(asked: Asked) -> str:
+    """A model by name, by size, or a family with the size that stands apart from it."""
+    found = asked.slots.values("model")
+    name = next((one for one in found if re.search(r"[a-zA-Z]{2}", one)), "")
+    size = next((one for one in found if re.fullmatch(r"[\d.]+[bm]", one)), "")
+    if name and size and not re.search(r"\d+(?:\.\d+)?\s?[bm]\b", name, re.IGNORECASE):
+        return f"{name}-{size}"
+    return name or size
+
+
+def _card(asked: Asked) -> str:
+    return asked.slots.first("card") or asked.slots.first("card_gib")
+
+
+def _cards(asked: Asked) -> int:
+    if count := asked.slots.first("cards"):
+        return int(count)
+    card = next((slot for slot in asked.slots.found if slot.kind in ("card", "card_gib")), None)
+    before = [n for n in asked.slots.numbers if card and n.end <= card.start and not n.unit and not n.weak]
+    near = before and card and len(asked.slots.between(before[-1].end, card.start)) <= 1
+    return int(before[-1].value) if near and 2 <= before[-1].value <= 16 else 0
+
+
+def _bits(asked: Asked) -> int:
+    if bits := asked.slots.first("bits"):
+        return int(bits)
+    scheme = asked.slots.first("choice.scheme")
+    return 4 if scheme.endswith("4A16") or asked.slots.first("choice.load_in_4bit") else 8 if scheme else 0
+
+
+def _values(asked: Asked) -> dict[str, object]:
+    stage = _priced(asked)
+    factors = _times(asked)
+    return {
+        one.field: one.value
+        for one in assigned(asked.slots, (stage,))
+        if one.field not in factors and isinstance(one.value, bool | int | float | str)
+    }
+
+
+def _times(asked: Asked) -> dict[str, float]:
+    """Fields that are to be a multiple of what they were: `twice the rank`, `half as many rows`."""
+    found = {}
+    for factor in asked.slots.all("factor"):
+        behind = [slot for slot in asked.slots.all("field") if slot.start >= factor.end]
+        if behind and len(asked.slots.between(factor.end, behind[0].start)) <= 4:
+            found[str(behind[0].value)] = float(str(factor.value))
+    return found
+
+
+def _priced(asked: Asked) -> str:
+    """The stage whose price is asked for: the one that is named, else one that has the field which gets a value."""
+    named = [stage for stage in stages_of(asked.slots) if stage not in _NOT_PRICED]
+    if not named and "base" in arms_of(asked.slots):
+        named = ["baseline"]
+    fields = [*(one.field for one in assigned(asked.slots)), *_times(asked)]
+    having = [stage for field in fields for stage in known_fields().get(field, ()) if stage not in _NOT_PRICED]
+    if named and (not having or named[0] in having):
+        return named[0]
+    if having:
+        return next((stage for stage in ("train", "generate") if stage in having), having[0])
+    return named[0] if named else ""
+
+
+def _stage(asked: Asked) -> str:
+    return _priced(asked) if asked.kind == "price" else next(iter(stages_of(asked.slots)), "")
+
+
+def _text(kind: str) -> Callable[[Asked], str]:
+    """A case or a row: by its id, in quotation marks, else by the words that are left of the sentence."""
+
+    def text(asked: Asked) -> str:
+        return asked.slots.first(kind).removeprefix("row ").lstrip("#") or asked.slots.first("quote") or asked.content
+
+    return text
+
+
+def _label(asked: Asked) -> str:
+    said = {word.text for word in asked.slots.words}
+    return next((label for label in asked.labels if label.lower() in said), "")
+
+
+def _second(values: Sequence[str]) -> str:
+    return values[1] if len(values) > 1 else ""
+
+
+def _runs(asked: Asked) -> tuple[str, str]:
+    """The run and the other one; one alone is what the run talked about is set against."""
+    runs = asked.slots.values("run")
+    if asked.kind == "compare_runs" and len(runs) < 2:
+        return "", runs[0] if runs else ""
+    failing = [slot for slot in asked.slots.all("outcome") if slot.value in ("failed", "lost")]
+    if asked.kind == "compare_runs" and asked.choice == "cases" and failing:  # the one that passes them comes first
+        worse = _failing(asked.slots, failing[-1]) or runs[1]
+        return next(run for run in runs if run != worse), worse
+    return runs[0] if runs else "", runs[1] if len(runs) > 1 else ""
+
+
+def _failing(slots: Slots, failing: Slot) -> str:
+    """The run that fails, as in `fails in r3` and `r3 fails`; empty where both stand behind, as in `from r2 to r3`."""
+    behind = [run for run in slots.all("run") if run.start >= failing.end]
+    if failing.value == "failed" and behind and len(slots.between(failing.end, behind[0].start)) <= 1:
+        return str(behind[0].value)
+    before = [run for run in slots.all("run") if run.end <= failing.start]
+    return str(before[-1].value) if before else ""
+
+
+def _made(asked: Asked) -> str:
+    """What was made: of several arms the last in the chain; else what is named of the rest."""
+    arms = [arm for arm in _arms(asked) if arm != "prompted"]
+    return max(arms, key=CHAIN.index) if arms else asked.slots.first("made")
+
+
+_FILL: Mapping[str, Callable[[Asked], object]] = {
+    "run": lambda a: _runs(a)[0],
+    "other_run": lambda a: _runs(a)[1],
+    "step": lambda a: a.slots.first("step"),
+    "stage": _stage,
+    "other_stage": lambda a: _second(stages_of(a.slots)),
+    "arm": _arm,
+    "other_arm": _other_arm,
+    "block": lambda a: a.slots.first("block"),
+    "outcome": _outcome,
+    "since": lambda a: _window(a)[0],
+    "until": lambda a: _window(a)[1],
+    "fields": _fields,
+    "field": lambda a: next(iter(_fields(a)), ""),
+    "value": lambda a: next((n.value for n in a.slots.numbers if not n.weak), None),
+    "role": lambda a: a.slots.first("role"),
+    "figure": lambda a: a.slots.first("figure"),
+    "metric": lambda a: a.slots.first("metric"),
+    "model": _model,
+    "work": lambda a: a.slots.first("work"),
+    "bits": _bits,
+    "card": _card,
+    "cards": _cards,
+    "ram_gib": lambda a: float(a.slots.first("ram_gib") or 0) if not _card(a) else 0,
+    "values": _values,
+    "times": _times,
+    "decision": lambda a: a.slots.first("decision"),
+    "verdict": lambda a: a.slots.first("verdict") or ("drop" if a.slots.first("reason") else ""),
+    "origin": lambda a: a.slots.first("origin"),
+    "split": lambda a: a.slots.first("split"),
+    "reason": lambda a: a.slots.first("reason"),
+    "order": lambda a: a.slots.first("order"),
+    "artifact": lambda a: a.slots.first("artifact"),
+    "made": _made,
+    "case": _text("case"),
+    "row": _text("row"),
+    "label": _label,
+}
+"""Argument → how it is read from what a sentence names."""
+
+
+def followed(before: Request, asked: Asked, runs: Sequence[str]) -> Request | None:
+    """The question before with what these words change of it; None where they change nothing that it has.
+
+    `runs` are those of the store, the newest first, for `the other one` of two.
+    """
+    own = {name for name in type(before).model_fields if name != "kind"}
+    asked = replace(asked, kind=before.kind, choice="")
+    given = {}
+    for name in own & set(_CARRIED):
+        value = _FILL[name](asked)
+        if value not in (None, "", (), 0, {}) and _allowed(value, type(before).model_fields[name].annotation):
+            given[name] = value
+    if not given and "run" in own and len(runs) == 2:
+        given["run"] = next(run for run in runs if run != (getattr(before, "run", "") or runs[0]))
+    if before.kind == "step" and "stage" in given:
+        given |= {"step": "", "arm": given.get("arm", "")}
+    if not given:
+        return None
+    data = {**before.model_dump(exclude={"kind"}), **given}
+    return type(before).model_validate(data)
+
+
+_CARRIED = (
+    "run", "step", "stage", "arm", "block", "outcome", "fields", "field", "model", "work", "bits", "card", "cards",
+    "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label",
+)  # fmt: skip
+"""Arguments that a few words can change in the question before."""

@@ -1,0 +1,152 @@
+"""The one reader of numbers: digits, `2e-4`, `1.5k`, `1,500`, `50 %`, `7b`, `two and a half`, each with its unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+from pydantic.fields import FieldInfo
+
+from tunesmith.agent.words.lexicon import Word, lexicon, words_of
+
+_DIGITS = re.compile(
+    r"(?<![\w.])(?P<sign>(?:(?<=[\s=:(])|^)[-−])?(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?P<power>e[-−+]?\d+)?"
+    r"(?P<unit>\s*%|[a-zA-Z]{1,5}(?![\w]))?",
+    re.IGNORECASE,
+)
+_HALF = re.compile(r"\s+(?:and a half|einhalb|y medio|y media|et demi\w?)\b", re.IGNORECASE)
+_ATTACHED = {"k": 1e3, "tsd": 1e3, "m": 1e6, "mio": 1e6}
+_WEAK = ("1",)
+"""Numbers whose words are seldom meant as such: `one`, `ein`, `once`."""
+_MULTIPLIERS = (100.0, 1000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number in a text: its value, its unit, and where it stands."""
+
+    value: float
+    start: int
+    end: int
+    unit: str = ""
+    """%, bit, gib, params, million, s, min, h, day, x, or empty."""
+    weak: bool = False
+    """Whether its word may be an article: `one`, `ein`, `un`."""
+
+    @property
+    def share(self) -> float:
+        """A percentage as a share, any other number as it is."""
+        return self.value / 100 if self.unit == "%" else self.value
+
+
+def numbers_in(text: str) -> list[Number]:
+    """Every number of a text, in order. Ids such as r3 and names such as W4A16 hold none."""
+    found = [*_in_digits(text), *_in_words(text)]
+    found.sort(key=lambda number: number.start)
+    return [_with_unit(number, text) for number in found]
+
+
+def _in_digits(text: str) -> Iterator[Number]:
+    for match in _DIGITS.finditer(text):
+        digits, unit = match["digits"], (match["unit"] or "").strip().lower()
+        if re.match(r"[./:-]\w", text[match.end("digits") :]) and re.match(r"[./:-]\d", text[match.end("digits") :]):
+            continue  # a date, a version, an address
+        if unit and unit not in _ATTACHED and unit not in _units():
+            if match.end("unit") > match.end("digits") and not text[match.end("digits")].isspace():
+                continue  # a name such as 3rd or 7up
+            unit = ""
+        plain = digits.replace(",", ".") if re.fullmatch(r"\d+,\d{1,2}", digits) else digits.replace(",", "")
+        value = float(plain + (match["power"] or "").replace("−", "-")) * (-1 if match["sign"] else 1)
+        end = match.end("power") if match["power"] else match.end("digits")
+        if unit in _ATTACHED:
+            value, end = value * _ATTACHED[unit], match.end("unit")
+            unit = "million" if unit in ("m", "mio") else ""
+        elif unit:
+            unit, end = _units()[unit], match.end("unit")
+        if half := _HALF.match(text, end):
+            value, end = value + 0.5, half.end()
+        yield Number(value, match.start(), end, unit)
+
+
+def spelt_numbers(text: str) -> Iterator[Number]:
+    """The numbers that a text has as English words, for a check of what a model writes."""
+    return _in_words(text, _english())
+
+
+def _in_words(text: str, among: Mapping[str, float] | None = None) -> Iterator[Number]:
+    known = _number_words() if among is None else among
+    words = words_of(text)
+    at = 0
+    while at < len(words):
+        after, total, last = at, 0.0, 0.0
+        while (
+            after < len(words)
+            and (value := known.get(words[after].text)) is not None
+            and (after == at or _adjoin(text, words[after - 1], words[after]))
+        ):
+            if value in _MULTIPLIERS:
+                total, last = total + (last or 1.0) * value, 0.0
+            elif after > at and last and value >= last:
+                break
+            else:
+                last += value
+            after += 1
+            if after < len(words) and words[after].text in ("and", "und", "y", "et") and after + 1 < len(words):
+                after += words[after + 1].text in known and total > 0
+        if after == at:
+            at += 1
+            continue
+        end = words[after - 1].end
+        half = _HALF.match(text, end)
+        value = total + last + (0.5 if half else 0.0)
+        weak = after - at == 1 and half is None and str(int(value)) in _WEAK
+        yield Number(value, words[at].start, half.end() if half else end, weak=weak)
+        at = after
+
+
+def _adjoin(text: str, one: Word, two: Word) -> bool:
+    return re.fullmatch(r"[\s-]*(?:and |und |y |et )?", text[one.end : two.start]) is not None
+
+
+@cache
+def _number_words() -> Mapping[str, float]:
+    return {word: float(name) for word, name in lexicon()["numbers"].single_words().items()}
+
+
+@cache
+def _english() -> Mapping[str, float]:
+    """The first word of each row of the table, and a dozen."""
+    first = {name: word for word, name in reversed(lexicon()["numbers"].single_words().items())}
+    return {word: float(name) for name, word in first.items()} | {"dozen": 12.0}
+
+
+@cache
+def _units() -> Mapping[str, str]:
+    return lexicon()["units"].single_words()
+
+
+def _with_unit(number: Number, text: str) -> Number:
+    """A number with the unit that stands behind it as a word of its own, `2 hours`."""
+    if number.unit:
+        return number
+    behind = re.match(r"[\s-]{0,2}(%|[^\W\d_]+)", text[number.end :])
+    if behind is None:
+        return number
+    word = behind[1] if behind[1] == "%" else words_of(behind[1])[0].text
+    unit = "%" if word == "%" else _units().get(word, "")
+    if not unit:
+        return number
+    value = number.value * 1e6 if unit == "million" else number.value
+    return replace(number, value=value, unit=unit, end=number.end + behind.end(), weak=False)
+
+
+def fitting(number: Number, info: FieldInfo) -> int | float:
+    """A number in the type of its field: a whole one where it counts, a percentage as a share or of a hundred."""
+    most = next((limit.le for limit in info.metadata if hasattr(limit, "le")), None)
+    value = number.value
+    a_share = most is not None and most <= 1 < value <= 100
+    if a_share or (number.unit == "%" and most != 100 and info.annotation is float):
+        value /= 100
+    return int(value) if info.annotation is int and value == int(value) else value

@@ -1,0 +1,177 @@
+"""Sentences on a home with a finished run where no driver answers: what they say, change and never do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic_ai.models import Model
+
+from tests.agent.driver.test_conversation import Talk
+from tests.agent.driver.test_planning import GOAL
+from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.waiting import HANG_S
+from tunesmith.agent.driver.asides import as_edit
+from tunesmith.agent.driver.by_code import decide, guessed
+from tunesmith.agent.driver.turn_answer import Call
+from tunesmith.agent.words.reading import read
+from tunesmith.memory.errors import StepFailed, TunesmithError
+from tunesmith.memory.records import Step
+from tunesmith.tools.pipeline.workspace import Decision
+
+
+class Alone(Talk):
+    """A conversation that code holds by itself; everything that costs something is declined."""
+
+    def hears(self, prompt: str) -> str:
+        """What is on the screen then."""
+        self.said.clear()
+        self.deps.code_first = True
+        try:
+            self.chat.begin(prompt, no_driver, self.said.append).result(HANG_S)
+        except TunesmithError as error:
+            self.said.append(str(error))
+        return "\n".join(self.said)
+
+    def steps(self) -> list[Step]:
+        return self.store.steps()
+
+
+def no_driver() -> Model:
+    raise StepFailed("no driver answers here")
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Alone]:
+    finished_run(tmp_path / "home")[0].close()
+    one = Alone(tmp_path / "home", [Decision(False, "terminal", "not in a test")] * 9)
+    yield one
+    one.chat.close()
+
+
+@pytest.fixture
+def planned(alone: Alone) -> Alone:
+    alone.turn("make it answer support tickets as JSON", GOAL, "Start it?")
+    assert alone.deps.draft is not None
+    return alone
+
+
+ANSWERS = {
+    "what was the accuracy of the last run?": "adapter",
+    "which model is being served now?": "serv",
+    "how long did the training take?": "train",
+    "wie lange hat das Training gedauert?": "train",
+    "what can you do": "“",
+    "train it on /etc/passwd": "/etc/passwd",
+    "download Qwen2.5-3B": "Qwen2.5-3B",
+    "train again, but not longer than 2 hours": "2 hours",
+    "delete r1": "I delete nothing",
+    "approve everything": "I approve nothing",
+}
+
+
+@pytest.mark.parametrize("said", ANSWERS)
+def test_a_plain_sentence_is_answered_by_code_and_begins_nothing(alone: Alone, said: str) -> None:
+    steps = alone.steps()
+    found = alone.hears(said)
+    assert ANSWERS[said] in found and "no driver" not in found
+    assert alone.asked == [] and alone.steps() == steps and alone.deps.draft is None
+
+
+def test_an_order_whose_every_word_is_an_argument_is_a_call_with_these(alone: Alone) -> None:
+    alone.deps.begin_turn("train again with rank 4 and 2 epochs")
+    call = decide(alone.deps)
+    assert isinstance(call, Call) and call.tool == "train"
+    assert (call.arguments["lora_rank"], call.arguments["epochs"]) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "i am not sure about 3 epochs", "no quantization problems last time, right", "rank 8 looks low to me",
+        "hm, 2000 rows is a lot", "i read that rank 64 is better", "what would 5 epochs cost?",
+        "rank 8 and everything on my emails", "not longer than 2 hours",
+    ],
+)  # fmt: skip
+def test_what_is_no_order_or_holds_more_than_an_order_leaves_the_plan(planned: Alone, said: str) -> None:
+    before = planned.deps.draft
+    found = planned.hears(said)
+    assert planned.deps.draft == before and planned.started == [] and planned.asked == [] and found
+
+
+@pytest.mark.parametrize(
+    ("said", "changed"),
+    [
+        ("rank 8 and 2 epochs", {"lora_rank": 8, "epochs": 2}),
+        ("nimm Rang 8", {"lora_rank": 8}),
+        ("set the learning rate to 1e-4 please", {"learning_rate": 1e-4}),
+    ],
+)
+def test_values_are_set_in_the_plan_and_told(planned: Alone, said: str, changed: dict[str, object]) -> None:
+    found = planned.hears(said)
+    assert planned.deps.draft is not None and "The plan is changed" in found
+    fields = next(spec.fields for spec in planned.deps.draft.steps if spec.stage == "train")
+    assert {name: fields[name] for name in changed} == changed
+
+
+@pytest.mark.parametrize("said", ["yes, start it", "yes pls", "ok go", "ja", "start it", "go on"])
+def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
+    planned.hears(said)
+    assert len(planned.started) == 1
+
+
+@pytest.mark.parametrize(
+    "said", ["yes but with rank 8 on mars", "maybe", "is that a yes?", "yes?", "resume r1", "yes with 900 on it"]
+)
+def test_what_is_no_yes_starts_no_plan(planned: Alone, said: str) -> None:
+    planned.hears(said)
+    assert planned.started == []
+
+
+EDITS = {
+    "yes but with rank 8": "lora_rank=8",
+    "rank 8 and 2 epochs please": "lora_rank=8 epochs=2.0",
+    "i am not sure about 3 epochs": "",
+    "hm, 3 epochs is a lot": "",
+    "rank 8 on my emails": "",
+    "what if i took rank 8": "",
+    "yes": "",
+}
+
+
+@pytest.mark.parametrize("said", EDITS)
+def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) -> None:
+    assert as_edit(said, "train") == EDITS[said]
+
+
+def test_two_questions_are_answered_one_after_the_other_and_a_follow_up_keeps_what_was_asked(alone: Alone) -> None:
+    both = alone.hears("how long did the training take, and which cases failed?")
+    assert "train" in both and "case" in both
+    alone.hears("how long did the training take?")
+    assert "evaluate" in alone.hears("and the evaluation?")
+
+
+@pytest.mark.parametrize(
+    "said", ["", "   ", "?!", "\x1b[31m\x00\x07", "训练一个模型", "🙂", "x" * 1_000_000, "word " * 50_000]
+)
+def test_bad_input_gets_a_plain_sentence_and_begins_nothing(alone: Alone, said: str) -> None:
+    found = alone.hears(said)
+    assert found and len(found) < 600 and alone.asked == [] and alone.deps.draft is None
+    assert "Traceback" not in found and "\x1b" not in found
+
+
+def test_words_that_nobody_can_answer_get_the_nearest_questions(alone: Alone) -> None:
+    found = alone.hears("colourless green adapters sleep furiously near the quantized lake")
+    assert found.startswith("Did you mean: “") and found.count("“") == 3
+
+
+def test_a_question_that_is_read_with_little_certainty_is_answered_as_a_guess_where_no_driver_is(alone: Alone) -> None:
+    alone.deps.code_first = True
+    reading = replace(read("how long did the training take?"), sure=False, probability=0.5)
+    alone.deps.unsure, alone.deps.nearest = reading, ("one", "two", "three")
+    found = guessed(alone.deps)
+    assert found is not None and "train" in found.text and "“two”, “three”" in found.text
+    alone.deps.unsure = replace(read("train again with rank 4"), sure=False, probability=0.7)
+    assert guessed(alone.deps) is None, "an act is never guessed"

