@@ -24,6 +24,7 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, expec
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.held_out import rows_beside
+from tunesmith.tools.data.near_misses import FORMED_SHARE
 from tunesmith.tools.data.reader import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import beside_base, measured_base
@@ -153,6 +154,8 @@ class GenerateContext:
     """Rows that are written for each that is wanted."""
     requests: float = 2.0
     """For a row that is written: to write it, and to read it."""
+    near_misses: int = 0
+    """Those that the behaviour's file has: they need no writing."""
 
 
 def spare_of(spec: Spec) -> float:
@@ -205,8 +208,9 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
         raise BadInput(f"behaviour {request.behaviour} has no rehearsal.txt; write one, or set rehearsal_rows=0")
     way, (requests, tokens) = _way(spec), _cost(spec)
     return GenerateContext(
-        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.every_message, spare_of(spec), requests
-    )
+        spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.every_message, spare_of(spec), requests,
+        len(spec.near_misses),
+    )  # fmt: skip
 
 
 def _cost(spec: Spec) -> tuple[float, int]:
@@ -328,12 +332,13 @@ def _seconds(
 ) -> Seconds:
     """To have so many rows written and read back, and so many ordinary answers given by the base."""
     near = near_misses_wanted(request)
-    requests = rows * context.requests * _ROUNDS + near * _REQUESTS_A_NEAR_MISS + ordinary
+    edited = max(0.0, (1 - FORMED_SHARE) * near - context.near_misses)
+    requests = rows * context.requests * _ROUNDS + edited * _REQUESTS_A_NEAR_MISS + max(1, ordinary - near)
     written = asking_seconds(
         facts,
         teacher or measured,
         answers=requests,
-        answer_tokens=(rows * context.tokens * _ROUNDS + near * _TOKENS_A_NEAR_MISS) / requests,
+        answer_tokens=(rows * context.tokens * _ROUNDS + edited * _TOKENS_A_NEAR_MISS) / requests,
         prompt_tokens=_PROMPT_TOKENS,
         at_once=request.concurrency,
     )

@@ -40,7 +40,7 @@ from tunesmith.tools.data.import_sources import digest_of as digest_of_files
 
 _TOKENS_PER_BYTE = 0.25
 """Of a row as JSON, whose names and marks are fewer tokens in a chat."""
-_SECONDS_PER_MB, _BYTES_A_SECOND = 0.15, 2e7
+_STARTS_S, _SECONDS_PER_MB, _BYTES_A_SECOND = 0.5, 0.15, 2e7
 _LEAST_READ_BYTES, MAX_READ_BYTES = 64 << 20, 4 << 30
 _DECODED_MORE = 8
 """So many times its size a file of the hub may come to once it is decoded: nobody has looked into it yet."""
@@ -171,7 +171,9 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
     price = estimate(
         "import",
         facts,
-        seconds=2 + min(read_bytes, MAX_READ_BYTES) / 1e6 * _SECONDS_PER_MB + context.download_bytes / _BYTES_A_SECOND,
+        seconds=_STARTS_S
+        + min(read_bytes, MAX_READ_BYTES) / 1e6 * _SECONDS_PER_MB
+        + context.download_bytes / _BYTES_A_SECOND,
         ram_bytes=(200 << 20) + min(CHILD_BYTES, (100 << 20) + read_bytes * 4) + taken_bytes * 4,
         disk_bytes=context.download_bytes + taken_bytes * 3,
         like="" if look else "hub",

@@ -28,7 +28,8 @@ from tunesmith.tools.serving.client import ChatRequest
 _ALIKE = 88.0
 _SPARE = 1.6
 """Edits that are asked for, for each that is wanted: the reader takes some for the kind still."""
-_FORMED_SHARE = 0.2
+FORMED_SHARE = 0.2
+"""Of the near misses, those that templates give, at most."""
 _WORDS_MAX, _TOKENS_MIN = 60, 60
 _TEMPERATURE = 0.8
 _LAPS, _OF_VALUES_SHARE = 4, 3
@@ -45,7 +46,7 @@ def near_misses(
 ) -> list[str]:
     """`count` near misses, fewer where the writer finds none; `other_kinds` says which texts are none of the kind."""
     own = list(spec.near_misses)[:count]
-    formed = formed_near_misses(spec, seed)[: round(_FORMED_SHARE * count)]
+    formed = formed_near_misses(spec, seed)[: round(FORMED_SHARE * count)]
     wanted = max(0, count - len(own) - len(formed))
     turns = [in_turn(kept, f"{seed}/edited", turn) for turn in range(round(_SPARE * wanted) if kept else 0)]
     requests = [edit_request(text, asker.model, f"near/{n}", n, seed) for n, text in enumerate(turns)]
