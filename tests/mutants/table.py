@@ -27,9 +27,10 @@ JUDGED = "What a model judges is data."
 LEAVES = "Nothing leaves this machine unseen."
 MOVED = "A home can be moved."
 NAMED_FILES = "A file that you name is not replaced unasked."
+ELSEWHERE = "A step goes to another machine only where `[ray]` names it and the step says `on: ray`."
 PROMISES = (
     PRESENT_FOLDER, YES, STRANGERS_DATA, BASE, OTHER_USERS, TERMINAL, WORKER, STORE, SERVER, LOCKED, SQL, BOUNDS, ROWS,
-    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES, AGENT,
+    TEMPLATE, JUDGED, LEAVES, MOVED, NAMED_FILES, AGENT, ELSEWHERE,
 )  # fmt: skip
 """As SECURITY.md words them."""
 CLAIM, APPROVALS, LEDGER = "claim", "approvals", "ledger"
@@ -126,56 +127,56 @@ MUTANTS = (
     ),
     # --- a step on another machine
     Mutant(
-        LEAVES,
+        ELSEWHERE,
         "tools/pipeline/ray_settings.py",
         "        if not self.token_file:\n",
         "        if False:\n",
         (f"{_ELSEWHERE}test_settings_that_cannot_be_used_are_refused_before_anything_is_asked",),
     ),
     Mutant(
-        LEAVES,
+        ELSEWHERE,
         "tools/pipeline/ray_settings.py",
         "        if self.overridden_by:\n",
         "        if False:\n",
         (f"{_ELSEWHERE}test_settings_that_cannot_be_used_are_refused_before_anything_is_asked",),
     ),
     Mutant(
-        WHOLE,
+        ELSEWHERE,
         "tools/pipeline/storage.py",
         "        if found == expected:\n",
         "        if True:\n",
         (f"{_ELSEWHERE}test_a_file_on_the_storage_is_what_was_sent_or_nothing",),
     ),
     Mutant(
-        LEDGER,
+        ELSEWHERE,
         "memory/bundles.py",
         '    if table in ("runs", "steps", "artifacts"):\n',
         '    if table in ("runs", "steps", "artifacts", "approvals"):\n',
         (f"{_ELSEWHERE}test_the_yes_goes_along_once_and_the_records_come_back_once",),
     ),
     Mutant(
-        LEDGER,
+        ELSEWHERE,
         "memory/bundles.py",
         "        if told is None:\n",
         "        if True:\n",
         (f"{_ELSEWHERE}test_the_yes_goes_along_once_and_the_records_come_back_once",),
     ),
     Mutant(
-        LEDGER,
+        ELSEWHERE,
         "memory/bundles.py",
         "    if set(records) != expected or foreign or",
         "    if",
         (f"{_ELSEWHERE}test_records_of_anything_else_are_refused",),
     ),
     Mutant(
-        WHOLE,
+        ELSEWHERE,
         "tools/pipeline/guest.py",
         '    if not path.is_relative_to(home) or ".." in path.parts:\n',
         "    if False:\n",
         (f"{_ELSEWHERE}test_a_path_from_elsewhere_that_leads_out_of_the_home_is_refused",),
     ),
     Mutant(
-        APPROVALS,
+        ELSEWHERE,
         "tools/pipeline/there.py",
         "    if plan.on and not plan.on.startswith(",
         "    if False and not plan.on.startswith(",
@@ -1485,6 +1486,81 @@ MUTANTS = (
         "        ends.callback(driver.close)",
         (
             "tests/agent/commands/test_teach.py::test_a_model_that_is_started_after_a_yes_reads_the_words_and_its_start_is_shown",
+        ),
+    ),
+    Mutant(
+        PRICES,
+        "tools/models/memory_math.py",
+        "return shape.heads % cards == 0 and shared_heads and",
+        "return shared_heads and",
+        (
+            "tests/tools/serving/test_several_cards.py::test_vllm_splits_whole_heads_whole_groups_and_copies_of_key_value_heads",
+        ),
+    ),
+    Mutant(
+        PRICES,
+        "tools/core/machine.py",
+        "return chosen[-1].free_bytes if len(chosen) == cards else 0",
+        "return chosen[0].free_bytes if len(chosen) == cards else 0",
+        (
+            "tests/tools/serving/test_several_cards.py::test_a_server_sees_its_cards_alone_and_the_fullest_of_them_says_what_it_may_take",
+        ),
+    ),
+    Mutant(
+        PRICES,
+        "tools/serving/budget.py",
+        "return asked or measured_on or fewest_cards",
+        "return asked or fewest_cards",
+        (
+            "tests/tools/serving/test_several_cards.py::test_all_arms_of_a_run_are_served_on_as_many_cards_as_its_baseline",
+        ),
+    ),
+    Mutant(
+        PRICES,
+        "tools/core/stage.py",
+        "        if self.estimate.cards == 1:\n",
+        "        if not self.estimate.cards:\n",
+        (
+            "tests/tools/serving/test_several_cards.py::test_a_plan_of_one_card_keeps_the_hash_that_it_had_before_there_were_several",
+        ),
+    ),
+    Mutant(
+        PRICES,
+        "tools/pipeline/tenancy.py",
+        "sorted(chosen_gpus(gpus, cards), key",
+        "sorted(chosen_gpus(gpus, 1), key",
+        ("tests/tools/serving/test_several_cards.py::test_a_step_holds_all_of_its_cards",),
+    ),
+    Mutant(
+        PRICES,
+        "tools/training/batch_loss.py",
+        "turns = [*range(ranks), *reversed(range(ranks))]",
+        "turns = [*range(ranks), *range(ranks)]",
+        ("tests/tools/training/test_cards_of_training.py::test_ranks_get_about_as_many_tokens",),
+    ),
+    Mutant(
+        PRICES,
+        "tools/training/choices.py",
+        "        if alike and batch_size % cards == 0 and",
+        "        if batch_size % cards == 0 and",
+        (
+            "tests/tools/training/test_cards_of_training.py::test_as_many_equal_cards_share_the_rows_evenly_as_have_room_and_are_kept_busy",
+        ),
+    ),
+    Mutant(
+        PRICES,
+        "tools/training/apart_job.py",
+        "key=lambda one: (one[1] >= 0, one[1] == -signal.SIGTERM))",
+        "key=lambda one: one[1] == -signal.SIGTERM)",
+        ("tests/tools/training/test_apart_job.py::test_however_the_child_ends_that_is_what_breaks",),
+    ),
+    Mutant(
+        PRICES,
+        "tools/data/generate.py",
+        "    if request.rows and spec.situations:",
+        "    if False and request.rows and spec.situations:",
+        (
+            "tests/tools/data/test_spec.py::test_a_file_of_facts_from_an_earlier_version_is_read_and_nothing_is_written_from_it",
         ),
     ),
 )
