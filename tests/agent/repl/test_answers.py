@@ -8,6 +8,7 @@ import pytest
 
 from tests.driver.exam_home import make_exam_home
 from tests.driver.run_answers import Exam, figures, load
+from tests.fixtures.waiting import HANG_S
 
 pytestmark = pytest.mark.heavy
 
@@ -21,7 +22,7 @@ def test_what_people_ask_is_answered_by_the_records(tmp_path: Path, part: int) -
     """Half of a quarter: the fact within six lines, nothing false, nothing begun, no dead end."""
     items = load(no_model=True)[part * 2 :: EVERY * 2]
     items = [item for item in items if len(item.get("turns", [])) < 8]
-    exam = Exam(make_exam_home(tmp_path / "home"), NO_DRIVER, 60.0)
+    exam = Exam(make_exam_home(tmp_path / "home"), NO_DRIVER, HANG_S)
     try:
         verdicts = [exam.item(item) for item in items]
     finally:
@@ -36,7 +37,7 @@ def test_what_people_ask_is_answered_by_the_records(tmp_path: Path, part: int) -
 @pytest.mark.parametrize("name", ["describe-commit", "describe-units-corrected"])
 def test_a_description_is_kept_letter_for_letter_through_corrections_and_questions(tmp_path: Path, name: str) -> None:
     item = next(item for item in load(no_model=True) if item["id"] == name)
-    exam = Exam(make_exam_home(tmp_path / "home"), NO_DRIVER, 60.0)
+    exam = Exam(make_exam_home(tmp_path / "home"), NO_DRIVER, HANG_S)
     try:
         verdict = exam.item(item)
     finally:
