@@ -288,8 +288,8 @@ MUTANTS = (
     Mutant(
         YES,
         "tools/core/stage.py",
-        '        if not self.pins:\n            del decided["pins"]',
-        '        if True:\n            del decided["pins"]',
+        "decided = decided if decided[later] else",
+        "decided = decided if False else",
         (f"{_PINS}test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_changed",),
     ),
     Mutant(

@@ -31,10 +31,8 @@ SERVING, TRAINING = "serving", "training"
 
 
 class Frozen(BaseModel):
-    """Base of everything declared: frozen, and an unknown field is an error.
-
-    What checks the fields is made when it is first asked for, as most of what is declared a process never reads.
-    """
+    """Base of everything declared: frozen, and an unknown field is an error. What checks the fields is made when it is
+    first asked for, as most of what is declared a process never reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -189,12 +187,11 @@ class Plan(Frozen):
         """What an approval is bound to: everything but how much happens to be free right now, and why."""
         beside = ("notes", "questions", "reasons", "fitting", "free_ram_bytes", "free_vram_bytes", "free_disk_bytes")
         decided = self.model_dump(exclude={**dict.fromkeys(beside, True), "estimate": _NOT_AGREED_TO})
-        if not self.pins:
-            del decided["pins"]  # a plan of before there were any keeps its hash
+        for later in ("pins", "on"):  # a plan of before there were any keeps its hash
+            decided = decided if decided[later] else {n: v for n, v in decided.items() if n != later}
         if self.estimate.cards == 1:
             del decided["estimate"]["cards"]
         if not self.on:
-            del decided["on"]
             decided["request"].pop("on", None)
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
