@@ -174,7 +174,11 @@ def _bits(asked: Asked) -> int:
 def _values(asked: Asked) -> dict[str, object]:
     stage = _priced(asked)
     factors = _times(asked)
-    return {
+    arms = [
+        arm for arm in arms_of(asked.slots) if stage in known_fields()["arm"]
+    ]  # a price of another arm is no answer
+    named: dict[str, object] = {"arm": arms[0]} if arms else {}
+    return named | {
         one.field: one.value
         for one in assigned(asked.slots, (stage,))
         if one.field not in factors and isinstance(one.value, bool | int | float | str)

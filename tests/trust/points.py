@@ -30,6 +30,7 @@ from tunesmith.tools.core import job
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import catalog, launcher, run_step, worker
+from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 KILL, TEAR, ONCE, ALWAYS, SLOW = 1, 2, 3, 4, 5
@@ -49,7 +50,7 @@ def work(store: Store, step: str, note: Note) -> None:
     """As the worker's process does it."""
     with worker.claimed(store, step, needs_approval=catalog.BY_NAME[store.step(step).stage].expensive):
         note("claimed")
-        if worker._work(store, step, None) == 0:
+        if worker._work(store, step, None, RaySettings()) == 0:
             note("done")
 
 

@@ -80,7 +80,7 @@ def launch(store: Store, step: str, *, vllm: str | None, ray: RaySettings | None
     log.parent.mkdir(parents=True, exist_ok=True)
     stage = catalog.ENTRIES[record.stage].load()
     # `env` adds to the environment without this module having to read it.
-    cards = Plan.model_validate(record.plan).estimate.cards
+    cards = Plan.model_validate(record.plan).estimate.cards if record.plan else 1
     here = worker_environment(stage, machine_for_a_step(store.home).gpus, cards)
     env = dict(NO_REPORTS) if ray else here
     worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))

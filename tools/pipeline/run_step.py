@@ -126,13 +126,13 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
     """
     record = ws.store.step(step)
     entry = catalog.ENTRIES[record.stage]
-    there.check_place(shown_plan(record), ws.ray)
     if entry.serves and not ws.vllm and not there.is_there(record.request):
         raise BadInput(no_vllm(ws.vllm_from))
     declared = entry.load()
     request = declared.request.of(record.stage, record.request)
     declared.check_before_start(request, planning_facts.inputs_of(ws.store, record.run))
     plan = shown_plan(record)
+    there.check_place(plan, ws.ray)
     ws.store.reopen(step, plan_hash=plan.hash)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
     with _adding(ws, plan.stage, plan.request, plan.run):

@@ -177,7 +177,7 @@ def test_a_plan_that_was_shown_is_not_shown_again_when_it_starts_unchanged(
         repl = terminal()
         repl.expect("tunesmith ❯")
         repl.line("make it answer support tickets as JSON, just a quick try")
-        repl.expect("Start it, or change something?")
+        repl.expect("Start it, or change")
         place = repl.line("go ahead")
         repl.expect("Start? [yes", after=place)
         assert repl.text.count(total) == 1
