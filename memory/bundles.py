@@ -107,6 +107,7 @@ def bring_back(store: Store, step: Step, records: Records, *, submission: str, l
     `later_s` is how far the clock here is ahead of the one there. Raises StepFailed for records of anything else.
     """
     _refuse_others(step, records)
+    _refuse_other_columns(store, records)
     ids: dict[str, str] = {}
     with store.write() as conn:
         done = conn.execute("SELECT data FROM events WHERE step = ? AND event = ?", (step.id, RETURNED)).fetchall()
@@ -148,6 +149,14 @@ def _refuse_others(step: Step, records: Records) -> None:
     foreign += [row for row in (*records.get("rows", ()), *own) if row.get("run", step.run) != step.run]
     if set(records) != expected or foreign or [row["status"] for row in records["steps"]] != [DONE]:
         raise StepFailed(f"what came back for {step.id} holds records of something else; nothing of it was recorded")
+
+
+def _refuse_other_columns(store: Store, records: Records) -> None:
+    """The names in a document become part of a statement, so each has to be a column's. Raises StepFailed."""
+    for table, rows in records.items():
+        columns = {row["name"] for row in store.read("SELECT name FROM pragma_table_info(?)", table)}
+        if odd := next((name for row in rows for name in row if name not in columns), None):
+            raise StepFailed(f"what came back has {odd[:40]!r}, which {table} do not have; nothing of it was recorded")
 
 
 def _renamed_json(text: str, ids: Mapping[str, str]) -> str:

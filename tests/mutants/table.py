@@ -1563,4 +1563,13 @@ MUTANTS = (
             "tests/tools/data/test_spec.py::test_a_file_of_facts_from_an_earlier_version_is_read_and_nothing_is_written_from_it",
         ),
     ),
+    Mutant(
+        ELSEWHERE,
+        "memory/bundles.py",
+        "for row in rows for name in row if name not in columns",
+        "for row in rows for name in row if False",
+        (
+            "tests/tools/pipeline/test_another_machine.py::test_no_name_in_a_document_that_came_back_becomes_a_part_of_a_statement",
+        ),
+    ),
 )

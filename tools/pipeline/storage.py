@@ -19,6 +19,8 @@ from tunesmith.memory.files import sha256_file
 from tunesmith.tools.core.disk import is_full
 
 _BLOBS = "blobs"
+_DOCUMENT_BYTES = 512 << 20
+"""A document, which is read whole, is no longer."""
 
 
 class Storage:
@@ -70,6 +72,8 @@ class Storage:
     def get_bytes(self, sha256: str) -> bytes:
         """A document. Raises StepFailed where it is not there, or not what was sent."""
         with self._reached():
+            if (there := self._files.size(self._place(sha256)) or 0) > _DOCUMENT_BYTES:
+                raise StepFailed(f"{sha256[:12]}… on the storage {self.url} has {there:,} bytes; a document has fewer")
             data: bytes = self._files.cat_file(self._place(sha256))
         self._hold(sha256, hashlib.sha256(data).hexdigest())
         return data

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.heavy
 NO_DRIVER = {"TUNESMITH_DRIVER": "http://127.0.0.1:9/v1", "TUNESMITH_DRIVER_NAME": "none"}
 GUESSED = "with little certainty; or did you mean"
 EVERY = 4
-"""`make eval-driver` asks them all."""
+"""`make eval-driver` asks them all, and counts a guess that is wrong as wrong."""
 
 
 @pytest.mark.parametrize("part", range(2))

@@ -146,3 +146,16 @@ def test_records_of_anything_else_are_refused(sent: tuple[Store, Store, str], fo
     with pytest.raises(StepFailed, match="holds records of something else; nothing of it was recorded"):
         bring_back(here, here.step(step), records, submission="n", later_s=0.0)
     assert here.metrics(step, "loss") == []
+
+
+@pytest.mark.parametrize("name", ["at, note) SELECT 'r1', 's1', 0, '' --", "sql", 'value"'])
+@pytest.mark.parametrize("table", ["events", "metrics", "artifacts"])
+def test_no_name_in_a_document_that_came_back_becomes_a_part_of_a_statement(
+    sent: tuple[Store, Store, str], table: str, name: str
+) -> None:
+    here, there, step = sent
+    records = worked(here, there, step)
+    records[table] = [{**row, name: 1} for row in records[table] or [{"run": "r1", "step": step}]]
+    with pytest.raises(StepFailed, match=f"which {table} do not have; nothing of it was recorded"):
+        bring_back(here, here.step(step), records, submission="n", later_s=0.0)
+    assert here.metrics(step, "loss") == [] and not here.read("SELECT 1 FROM events WHERE event = 'told'")
