@@ -184,6 +184,13 @@ class Ledger(RunLedger):
                 " pid_namespace = ?, started_at = ?, finished_at = NULL, error = NULL, announced = 0 WHERE step = ?",
                 (RUNNING, pid, pid_started, boot_id, pid_ticks, host, pid_namespace, time.time(), step),
             )
+        self.let_go(step)
+
+    def close(self) -> None:
+        """As `StoreFile`; what this process agreed to and has not started, whoever comes may decide about."""
+        for step in [*self._starting]:
+            self.let_go(step)
+        super().close()
 
     def reopen(self, step: str, *, plan_hash: str | None = None) -> None:
         """Put a step that failed or was stopped back to `planned`, so that it can be approved again.
