@@ -327,6 +327,7 @@ def _copy_sources(target: Path) -> None:
 
 def test_the_demo_is_data() -> None:
     """What the bundled behaviour is about stands in `prompts/demo`; no line of Python knows it."""
-    noun = yaml.safe_load((ROOT / "prompts" / "demo" / "wishes.yaml").read_text())["noun"]
-    knowing = [name_of(path) for path in sources() if re.search(rf"\b{noun}|triag", path.read_text(), re.IGNORECASE)]
+    noun, act = yaml.safe_load((ROOT / "prompts" / "demo" / "behaviour.yaml").read_text())["name"].split("-")
+    known = rf"\b{noun}|{act[:-1]}"
+    knowing = [name_of(path) for path in sources() if re.search(known, path.read_text(), re.IGNORECASE)]
     assert knowing == []

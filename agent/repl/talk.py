@@ -280,7 +280,7 @@ class Talk:
         """The answer of the records to a question that comes instead of a yes or a no; empty where it is none."""
         if not self._loaded.is_set() or self._chat is None:
             return ""
-        from tunesmith.agent.driver.asides import aside
+        from tunesmith.agent.driver.look_ups import aside
 
         return aside(self._chat.deps, words)
 
@@ -288,7 +288,7 @@ class Talk:
         """Words that give fields of a stage other values, as `field=value …`; empty where they do not."""
         if not stage or not self._loaded.is_set() or self._chat is None:
             return ""
-        from tunesmith.agent.driver.asides import as_edit
+        from tunesmith.agent.driver.look_ups import as_edit
 
         return as_edit(words, stage)
 

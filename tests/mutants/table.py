@@ -1161,7 +1161,7 @@ MUTANTS = (
     ),
     Mutant(
         APPROVALS,
-        "agent/driver/asides.py",
+        "agent/driver/look_ups.py",
         "if edits.unread or edits.without",
         "if edits.without",
         ("tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it",),

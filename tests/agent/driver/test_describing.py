@@ -146,6 +146,27 @@ def test_an_example_said_again_for_the_same_message_replaces_the_one_before(talk
     assert talk.deps.draft is not None and open_interview(talk.store.home) is None
 
 
+@pytest.mark.parametrize(
+    ("said", "prompts", "never"),
+    [
+        ("change the second example to Rice? => - wash it", ["Egg?", "Rice?"], SAID[2]),
+        ("remove the first example", ["bread?"], SAID[2]),
+        ("replace the never with no jokes at all", ["Egg?", "bread?"], "no jokes at all"),
+        ("add to never: no emojis", ["Egg?", "bread?"], f"{SAID[2]}\nno emojis"),
+        ("egg? => - fry the first example", ["bread?", "egg?"], SAID[2]),
+    ],
+)
+def test_a_part_or_an_example_is_changed_where_it_is_pointed_at_and_else_taken_as_it_is_said(
+    talk: Talk, said: str, prompts: list[str], never: str
+) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID[:3], "Egg? => - boil it", "bread? => - bake it")
+    tell(talk, said)
+    interview = open_interview(talk.store.home)
+    assert interview is not None
+    assert [one.prompt for one in interview.draft.examples] == prompts and interview.draft.never == never
+
+
 def test_a_draft_with_one_message_twice_is_no_dead_end(talk: Talk) -> None:
     interview = begin(talk.store.home, "cooking tips", "fast", True)
     for words in SAID[:3]:
