@@ -213,8 +213,9 @@ def _base_fields(model: str, commit: str) -> tuple[dict[str, object], str]:
             raise BadInput(f"{folder} is no model folder: it has no config.json; name the folder that holds it")
         return {"model": str(folder)}, str(folder)
     if "/" in model:
-        commit = commit or newest_commit(model)
-        return {"model": model, "revision": commit}, f"{model} at commit {commit[:12]}"
+        name, _, at = model.removeprefix("hub:").partition("@")
+        revision = commit or at or newest_commit(name)
+        return {"model": name, "revision": revision}, f"{name} at commit {revision[:12]}"
     said = "-".join(model.lower().removesuffix("instruct").split()).rstrip("-")
     for name, one in BUNDLED.items():
         if said in (name, one.name.removesuffix("-instruct"), one.name.partition("-")[0]):

@@ -158,5 +158,5 @@ def _is_known(word: str) -> bool:
 
 @cache
 def _ordinary() -> frozenset[str]:
-    """Ordinary English: the words of four letters and more in the vocabulary of BERT (Devlin et al. 2018; Apache-2.0)."""
+    """Ordinary English: the words of four letters and more of BERT's vocabulary (Devlin et al. 2018; Apache-2.0)."""
     return frozenset((files("tunesmith.agent.words") / "vocab.txt").read_text(encoding="utf-8").split())
