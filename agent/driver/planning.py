@@ -159,6 +159,7 @@ def without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSp
     if len(tasks) < 2:
         return _without_stage(steps, stage)
     said = {str(slot.value) for slot in slots_of(words).found}
+    said |= {str(catalog.BY_NAME[name].makes) for name in said & {*catalog.BY_NAME}}
     named = [task for task in tasks if said & {*task.split()}]
     if len(named) != 1:
         raise Unclear(f"Which step {stage} shall I leave out: that of {' or '.join(tasks)}?")
