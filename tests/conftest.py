@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +24,27 @@ from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 # Where bytecode is switched off, each process would rewrite the asserts of all 400 files anew, 15 s of a core.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+gc.disable()  # until all tests are collected
 
 MOST_LABS = 4
 """Processes that hold torch at once: one takes two GiB."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Programs that stand in for others are started by this Python, not by whatever `python3` is elsewhere."""
+    """Programs that stand in for others are started by this Python, not by whatever `python3` is elsewhere.
+
+    The workers of xdist fork what they start off the same two processes.
+    """
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    warm.SHARED.update(getattr(config, "workerinput", {}).get("warm", {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """The two processes belong to who starts the workers, and so outlive them all."""
+    if not warm.SHARED:
+        warm.SHARED.update({shielded: warm.start_parent(shielded) for shielded in (True, False)})
+    node.workerinput["warm"] = warm.SHARED
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -64,6 +79,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             call = getattr(item, "callspec", None)
             shared = call.params.get("lab", "") if call else ""
             item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {shared}"))
+
+
+def pytest_collection_finish() -> None:
+    """Six thousand tests and the modules they import are no garbage: no collection looks through them again."""
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
