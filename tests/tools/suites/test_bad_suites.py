@@ -150,7 +150,7 @@ for path in sys.stdin.read().splitlines():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """Name → [exit code, peak KB, characters said, what was said]."""
-    paths = {name: _write(tmp_path_factory.mktemp("bad"), *BAD[name][::2]) for name in BAD}
+    paths = {name: written(tmp_path_factory.mktemp("bad"), *BAD[name][::2]) for name in BAD}
     told = "".join(f"{path}\n" for path in paths.values())
     done = subprocess.run([sys.executable, "-c", _RUNNER], input=told, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -158,7 +158,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     return {name: by_path[str(path)] for name, path in paths.items()}
 
 
-def _write(folder: Path, text: Any, beside: dict[str, Any]) -> Path:
+def written(folder: Path, text: Any, beside: dict[str, Any]) -> Path:
     for name, content in {"suite.yaml": text, **beside}.items():
         path = folder / name
         if callable(content):
