@@ -296,7 +296,7 @@ print(*sorted(set({(*HEAVY, "scipy")!r}) & {{name.partition('.')[0] for name in 
     assert done.stdout.split() == []
 
 
-@pytest.mark.alone
+@pytest.mark.heavy
 def test_a_wheel_holds_only_the_package(tmp_path: Path) -> None:
     copy = tmp_path / "source"
     _copy_sources(copy)

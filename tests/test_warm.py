@@ -1,4 +1,4 @@
-"""What a light test starts is forked off a process that has done its imports: workers too, wherever they are started."""
+"""What a light test starts is forked off a process that has done its imports, workers too, wherever they start."""
 
 from __future__ import annotations
 
