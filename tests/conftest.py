@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """The two processes belong to who starts the workers, and so outlive them all."""
+    gc.enable()  # nothing is collected here
     if not warm.SHARED:
         warm.SHARED.update({shielded: warm.start_parent(shielded) for shielded in (True, False)})
     node.workerinput["warm"] = warm.SHARED
