@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Optional, TypeVar
 
 from pydantic import BaseModel, Field, create_model
@@ -36,8 +37,10 @@ A = TypeVar("A", bound=BaseModel)
 _RESULT_CHARACTERS = 1500
 
 
+@cache
 def toolset() -> FunctionToolset[TurnDeps]:
-    """All tools; which of them a request shows is decided per request."""
+    """All tools; which of them a request shows is decided per request. The same for every conversation: a third of a
+    second of schemas."""
     tools = [
         *read_tools(),
         _tool("plan_fine_tune", planning.PlanFineTune, planning.plan_fine_tune),
