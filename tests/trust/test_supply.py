@@ -31,7 +31,7 @@ def test_both_environments_have_a_lock_for_what_they_require_now() -> None:
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
 def test_a_lock_names_every_package_once_by_version_and_hash(path: Path) -> None:
-    text = path.read_text().split("\n", 1)[1].replace("\\\n", " ")
+    text = path.read_text().split("\n", 1)[1].replace("\\\n", " ").replace(locks._DEV, "", 1)
     lines = [line for line in text.splitlines() if line.strip()]
     for line in lines:
         assert re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.!+]+ +(--hash=sha256:[0-9a-f]{64} *)+", line), line[:200]
@@ -43,6 +43,19 @@ def test_a_lock_names_every_package_once_by_version_and_hash(path: Path) -> None
         )
     else:
         assert {"torch", "nvidia-cublas"} <= set(names), "with CUDA torch comes from PyPI, by its hash too"
+
+
+@pytest.mark.parametrize("path", [path for path in LOCKS if path.stem.startswith("lab")], ids=lambda path: path.stem)
+def test_a_wheels_set_up_takes_nothing_that_development_alone_needs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_of_this_machine", lambda name: path)
+    whole, released = path.read_text(), locks.lock_of_release(path.stem)
+    names = {
+        name: set(re.findall(r"^[\w.-]+", text, re.MULTILINE)) for name, text in [("all", whole), ("to", released)]
+    }
+    assert {"ray", "grpcio", "pytest", "iniconfig", "mcp", "mypy"} <= names["all"] - names["to"]
+    assert {"peft", "transformers", "setuptools", "pip", "pydantic-ai-slim"} <= names["to"]
 
 
 def test_what_trains_and_what_serves_are_of_one_torch_vllm_and_transformers_with_and_without_cuda() -> None:

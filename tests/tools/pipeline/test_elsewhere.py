@@ -133,9 +133,9 @@ def test_what_is_there_already_is_not_sent_again(ws: Workspace) -> None:
 def test_a_worker_that_was_killed_here_starts_nothing_twice(ws: Workspace, head: StubHead) -> None:
     """Its attempt goes on there: the next worker takes it up, at work or ended, and records it once."""
     job = opened(ws)
-    launcher = RayLauncher(head, "127.0.0.1:8265", step=f"{job.step.stage} {job.step.created_at}")
+    launcher = RayLauncher(head, "127.0.0.1:8265", step=there.step_name(job.step))
     order = elsewhere._send(job, elsewhere.Storage(ws.ray.storage), there.seen(job.home, ws.ray), elsewhere.Traffic())
-    launcher.start(elsewhere._name(job, 1), there.guest_command(ws.ray, "work", order))
+    launcher.start(there.attempt_name(job.home, job.step, 1), there.guest_command(ws.ray, "work", order))
     at_work = [name for name in head.submitted if "inspect" not in name]
     done = finished(ws, reopened(ws, job.step.id, "killed"))
     assert done.status == DONE and [name for name in head.submitted if "inspect" not in name] == at_work
@@ -239,7 +239,7 @@ def test_a_head_that_takes_nothing_is_told_before_any_price(ws: Workspace, head:
 def test_a_head_that_falls_silent_keeps_its_step_and_is_asked_again(ws: Workspace, head: StubHead) -> None:
     job = opened(ws)
     machine = there.seen(job.home, ws.ray)
-    launcher = RayLauncher(head, machine.place, step=f"{job.step.stage} {job.step.created_at}")
+    launcher = RayLauncher(head, machine.place, step=there.step_name(job.step))
 
     def silent() -> None:
         if any("inspect" not in name for name in head.submitted):
