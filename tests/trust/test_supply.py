@@ -46,16 +46,11 @@ def test_a_lock_names_every_package_once_by_version_and_hash(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", [path for path in LOCKS if path.stem.startswith("lab")], ids=lambda path: path.stem)
-def test_a_wheels_set_up_takes_nothing_that_development_alone_needs(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wheels_set_up_takes_nothing_of_development(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_of_this_machine", lambda name: path)
-    whole, released = path.read_text(), locks.lock_of_release(path.stem)
-    names = {
-        name: set(re.findall(r"^[\w.-]+", text, re.MULTILINE)) for name, text in [("all", whole), ("to", released)]
-    }
-    assert {"ray", "grpcio", "pytest", "iniconfig", "mcp", "mypy"} <= names["all"] - names["to"]
-    assert {"peft", "transformers", "setuptools", "pip", "pydantic-ai-slim"} <= names["to"]
+    whole, released = (set(locks._NAME.findall(text)) for text in (path.read_text(), locks.lock_of_release(path.stem)))
+    assert {"ray", "grpcio", "pytest", "iniconfig", "mcp", "mypy"} <= whole - released
+    assert {"peft", "transformers", "setuptools", "pip", "pydantic-ai-slim"} <= released
 
 
 def test_what_trains_and_what_serves_are_of_one_torch_vllm_and_transformers_with_and_without_cuda() -> None:
