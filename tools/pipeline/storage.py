@@ -119,7 +119,10 @@ class Storage:
         try:
             yield
         except FileNotFoundError as error:
-            raise StepFailed(f"the storage {self.url} no longer holds {Path(str(error)).name[:12]}…: {error}") from None
+            raise StepFailed(
+                f"the storage {self.url} does not hold {Path(str(error)).name[:12]}…: both machines have to see the same "
+                "one, and it may be emptied only while no step is on its way"
+            ) from None
         except OSError as error:
             if is_full(error):
                 raise

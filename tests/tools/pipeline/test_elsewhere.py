@@ -360,6 +360,15 @@ def test_what_no_node_can_hold_is_refused_and_not_waited_for(head: StubHead, nee
     assert head.submitted == []
 
 
+def test_what_ray_itself_writes_into_a_log_is_no_word_of_the_step(head: StubHead) -> None:
+    launcher = RayLauncher(head, "h:1")
+    ray = "2026-11-29 12:29:05,587\tINFO job_manager.py:581 -- Runtime env is setting up."
+    lines = [ray, "env: no such program", "Running entrypoint for job n: exec /usr/bin/env no-such-program"]
+    handle = launcher.start("n", ["printf", "%s\\n", *lines])
+    head.wait("n")
+    assert launcher.log(handle) == "env: no such program\n"
+
+
 def test_a_name_that_was_used_starts_nothing(head: StubHead) -> None:
     launcher = RayLauncher(head, "h:1")
     for _ in range(2):
