@@ -26,7 +26,7 @@ _STOP_S = 60
 _AT_WORK = ("PENDING", "RUNNING")
 _STEP = "tunesmith-step"
 _OF_RAY = re.compile(
-    r"^(\S+ \S+\tINFO job_manager\.py:|Running entrypoint for job |Job has not started yet\.).*\n?", re.M
+    r"^(?:\S+ \S+\tINFO job_manager\.py:|Running entrypoint for job |Job has not started yet\.).*\n?", re.M
 )
 """Lines that Ray writes into a program's output, some of them after the program's own last words."""
 

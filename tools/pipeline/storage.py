@@ -120,8 +120,8 @@ class Storage:
             yield
         except FileNotFoundError as error:
             raise StepFailed(
-                f"the storage {self.url} does not hold {Path(str(error)).name[:12]}…: both machines have to see the same "
-                "one, and it may be emptied only while no step is on its way"
+                f"the storage {self.url} does not hold {Path(str(error)).name[:12]}…: both machines have to see the "
+                "same one, and it may be emptied only while no step is on its way"
             ) from None
         except OSError as error:
             if is_full(error):
