@@ -10,6 +10,7 @@ import shlex
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -301,6 +302,20 @@ def test_a_home_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = Tunesmith(tmp_path / "file")("runs")
     assert done.returncode == 2 and "TUNESMITH_HOME" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("", "no [ray] in settings.toml"),
+        ('address = "127.0.0.1:1"', "has no token_file" if find_spec("ray") else "not installed"),
+        ('address = "127.0.0.1:1"\nstorage = "s"\ntoken_file = "gone"', "gone: No such file" if find_spec("ray") else "not installed"),
+    ],
+)
+def test_the_doctor_says_where_ray_stands(tunesmith: Tunesmith, settings: str, told: str) -> None:
+    (tunesmith.home / "settings.toml").write_text(f"[ray]\n{settings}\n" if settings else "")
+    found = json.loads(tunesmith("doctor", "--json", TUNESMITH_VLLM="/nowhere/vllm").stdout)
+    assert told in found["ray"]["state"]
 
 
 def test_the_doctor_names_the_machine_and_what_is_missing(tunesmith: Tunesmith) -> None:
