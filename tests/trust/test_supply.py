@@ -90,7 +90,6 @@ def test_what_is_left_out_of_a_lock_is_left_out_with_its_hashes(
     )
     kept = "a==1 \\\n    --hash=sha256:1\nd==4\n"
     assert locks.lock_for("one", ["a"], left_out=("b",)).partition("\n")[2] == kept
-    assert locks.lock_of_release("one", left_out=["B[c]>=1,<3"]).partition("\n")[2] == kept
 
 
 def test_pip_is_told_to_ask_for_hashes_and_to_add_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
