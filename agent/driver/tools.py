@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Optional, TypeVar
 
 from pydantic import BaseModel, Field, create_model
@@ -39,8 +40,10 @@ OTHER = "other"
 """The argument of a stage's tool that holds every field which has none of its own."""
 
 
+@cache
 def toolset() -> FunctionToolset[TurnDeps]:
-    """All tools; which of them a request shows is decided per request."""
+    """All tools; which of them a request shows is decided per request. The same for every conversation: a third of a
+    second of schemas."""
     tools = [
         *read_tools(),
         _tool("plan_fine_tune", planning.PlanFineTune, planning.plan_fine_tune),
