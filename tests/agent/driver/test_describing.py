@@ -16,6 +16,7 @@ from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import begin, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Example, described
 from tunesmith.tools.suites.loading import load_suites
@@ -77,6 +78,17 @@ def test_the_driver_reads_a_whole_description_once_and_its_file_keeps_what_it_re
     folder = next((talk.store.home / "behaviours").glob("*/behaviour.yaml"))
     assert [rule.says for rule in load_behaviour(str(folder)).rules] == ["exactly 3 lines"] and asked == 1
     assert talk.deps.draft is not None and talk.store.read("SELECT 1 FROM events WHERE event = 'words.read'")
+
+
+def test_a_whole_description_is_planned_where_the_driver_is_declined(talk: Talk) -> None:
+    def declined() -> Endpoint:
+        raise StepFailed("no driver was fetched")
+
+    talk.turn("make it give cooking tips", GOAL)
+    talk.deps.endpoint = declined
+    said = tell(talk, *SAID)[-1]
+    assert open_interview(talk.store.home) is None and talk.deps.draft is not None
+    assert "More test cases were not to be had (no driver was fetched)" in said
 
 
 def test_a_description_survives_the_end_of_the_program(talk: Talk) -> None:
