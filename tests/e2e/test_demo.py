@@ -82,7 +82,8 @@ def test_which_steps_led_to_the_last_model_is_one_query(demo: Demo) -> None:
     with sqlite3.connect(demo.home / "tunesmith.db") as db:
         line = db.execute(
             "SELECT made_by_stage, made_by_run FROM v_lineage WHERE artifact = (SELECT max(artifact) FROM artifacts"
-            " WHERE kind = 'quantized') ORDER BY depth"
+            " WHERE kind = 'quantized' AND run = ?) ORDER BY depth",
+            (demo.run,),
         ).fetchall()
     assert [line[0][0], *{run for _, run in line}] == ["quantize", demo.run]
     assert {"quantize", "merge", "train", "critique", "generate", "import", "base"} <= {stage for stage, _ in line}
