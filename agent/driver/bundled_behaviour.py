@@ -23,11 +23,6 @@ class Wishes(BaseModel):
     does: str
     other: str
 
-    @property
-    def act(self) -> str:
-        """What it does, as its name ends."""
-        return self.name.rpartition("-")[2]
-
     def hold(self, words: str) -> bool:
         """Whether what is to be learned is the bundled behaviour: its subject, and no other thing done with it."""
         nearly = any(get_close_matches(word, [f"{self.noun}s"], 1, 0.8) for word in words.split())
