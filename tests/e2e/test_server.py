@@ -18,7 +18,6 @@ import pytest
 
 from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
 from tests.fixtures.open_gate import PYTHONS, Served
-from tunesmith.tools.evaluation.liveness import AGREES_NATS
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.scoring import score_prompts
 
@@ -72,7 +71,7 @@ def test_base_requests_beside_adapter_requests_stay_the_base(served: Served) -> 
         return statistics.fmean(abs(a - b) for a, b in zip(one, other, strict=True))
 
     print(f"nats a token: base beside {off(beside, alone):.4f}, adapter {off(adapted, alone):.2f}")
-    assert off(beside, alone) <= AGREES_NATS < 4 * AGREES_NATS < off(adapted, alone)
+    assert off(beside, alone) <= 0.25 < 1.0 < off(adapted, alone)
 
 
 def test_an_adapter_cannot_be_loaded_without_the_key(served: Served) -> None:

@@ -193,9 +193,7 @@ def _proven(
 ) -> tuple[dict[str, JsonValue], _Refusal | None]:
     """What the proof of the adapter measured, and why the server must not be used for it, if anything says so."""
     try:
-        proof = prove_adapter(
-            job, server, adapter, served_name(adapter), suite, with_peft=job.request.peft_check == "on"
-        )
+        proof = prove_adapter(job, server, adapter, served_name(adapter), suite)
     except (BadInput, StepFailed) as error:
         return {}, _Refusal("the adapter could not be proven on the server", str(error))
     job.log(f"{'FAILED: ' + proof.fault + '; ' if proof.fault else ''}{proof.summary}")

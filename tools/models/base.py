@@ -38,7 +38,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class BaseRequest(Request):
     """Which model to start from."""
 
-    GONE: ClassVar = {"quantized": ""}
+    GONE: ClassVar = {"quantized": ("",)}
 
     model: Annotated[str, local_path(*BUNDLED, maybe=True)] = Field(
         default="bundled",
