@@ -41,7 +41,7 @@ def write_large(adapter: Path, target: Path, kind: str) -> Path:
     with TensorFileWriter(target / WEIGHTS, [(name, place.spec) for name, place in places.items()]) as writer:
         for name, place in places.items():
             if not _SECOND.search(name):
-                writer.write(name, _stored(place))
+                writer.write(name, place.read())
             else:
                 writer.write(name, _drawn(name, place) if _kind(name) == kind else bytes(place.end - place.start))
     return target
@@ -57,12 +57,6 @@ def _places(adapter: Path) -> dict[str, TensorPlace]:
     if not path.is_file():
         raise BadInput(f"{adapter} has no {WEIGHTS}; train again")
     return read_places(path)
-
-
-def _stored(place: TensorPlace) -> bytes:
-    with place.path.open("rb") as file:
-        file.seek(place.start)
-        return file.read(place.end - place.start)
 
 
 def _drawn(name: str, place: TensorPlace) -> bytes:
