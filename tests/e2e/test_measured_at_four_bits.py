@@ -20,7 +20,7 @@ from tunesmith.tools.serving import servers
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.slow]
 
 CASES = 3
-"""Of each block: what is learned shows in the likelihood of held-out rows."""
+"""Of each block."""
 
 
 @pytest.fixture
@@ -49,8 +49,6 @@ def test_base_and_adapter_are_compared_at_4_bits_once_the_adapter_is_proven(ws: 
     assert min(proof["kinds"].values()) > 10 * max(proof["base_afterwards"], 0.005)
     [compared] = result["comparisons"]
     assert compared["comparable"] and compared["blocks"]["target"]["passed"]["base"] == 0
-    nats = {arm: sum(found["behaviour_nll"]) for arm, found in result["likelihood"].items()}
-    assert nats["adapter"] < nats["base"] / 2, "it has learned the behaviour at 4 bits too"
     steps = [
         step.result or {} for step in ws.store.steps(demo.run) if step.arm == "adapter" and step.stage == "evaluate"
     ]

@@ -259,13 +259,6 @@ MUTANTS = (
     ),
     Mutant(
         YES,
-        "tools/evaluation/likelihood_job.py",
-        "job.unchanged(dataset).path",
-        "dataset.path",
-        (f"{_PINS}test_rows_that_were_held_out_are_read_only_as_they_were_recorded",),
-    ),
-    Mutant(
-        YES,
         "tools/models/base_job.py",
         'job.agreed_folder("model folder", folder, fingerprint(folder))',
         "pass",
@@ -808,6 +801,16 @@ MUTANTS = (
         "    if name in GUARDED_BLOCKS and lost > whole.margin:\n",
         "    if False:\n",
         ("tests/tools/evaluation/test_gate.py::test_one_case_more_than_the_margin_is_too_much",),
+    ),
+    Mutant(
+        STATISTICS,
+        "tools/evaluation/gate.py",
+        '    if "adapter" in way[:-2]:\n',
+        "    if False:\n",
+        (
+            "tests/tools/evaluation/test_gate.py::"
+            "test_less_than_half_of_ten_won_cases_is_never_served_lost_at_once_or_hop_by_hop[7-4-True]",
+        ),
     ),
     Mutant(
         STATISTICS,

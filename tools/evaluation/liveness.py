@@ -3,7 +3,7 @@
 vLLM has had adapters that changed the base's own answers, and adapters of experts that were dropped without a word.
 Either makes a comparison worthless, and neither shows in a single answer. So one text is scored, log probability by log
 probability: by the base before and after, and with an adapter for each kind of module that is large there alone. Not
-covered: a wrong scale. The likelihood of held-out rows, as served, shows that beside the training's own.
+covered: a wrong scale, which is measured as it is served; the merged model then answers otherwise.
 """
 
 from __future__ import annotations
