@@ -52,8 +52,8 @@ def printed(*parts: RenderableType) -> str:
     return file.getvalue()
 
 
-def asked(store: Store, run: str, **query: object) -> str:
-    found = answer(REQUESTS["cases"].model_validate({"run": run, **query}), Context(workspace(store), store.run(run)))
+def asked(store: Store, run: str, kind: str = "cases", **query: object) -> str:
+    found = answer(REQUESTS[kind].model_validate({"run": run, **query}), Context(workspace(store), store.run(run)))
     page = printed(found.page()) if found.page else ""
     return "\n".join((*found.lines, found.open_words, str(found.documents()), page))
 
