@@ -10,7 +10,7 @@ Five things are all there is to it:
     StepRequest   a stage, the fields of its request, and the run that it belongs to
     run_step      prices a request, has it agreed to, starts a worker, follows it, and records what came of it
     Plan          what a step will do and cost; who decides gets it and returns a Decision
-    Step          what is recorded of it in the end; its `result` holds the fields of the stage's result model
+    Step          what is recorded of it in the end; its `report` holds the fields of the stage's result model
 
 There is no other way to start anything: without a yes to its price no worker begins. A step that was killed goes on
 with `tunesmith run --resume RUN`; `tunesmith show RUN`, `tunesmith compare RUN` and `tunesmith report RUN` show what
@@ -50,6 +50,9 @@ def main() -> int:
     except TunesmithError as error:  # one sentence: what happened, the number, what to try
         print(f"{error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("let go: a step that was started goes on; `tunesmith jobs list` shows it", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -84,7 +87,7 @@ def arc(ws: Workspace, args: argparse.Namespace, approver: Approver) -> None:
         step("generate", behaviour=str(folder), rows=24 if args.short else 300, writer=writer, **ordinary)
 
     # Critique: each row is kept or dropped with a reason; one that gives a case of the suite away is dropped.
-    kept = step("critique", on_leak="drop").result or {}
+    kept = step("critique", on_leak="drop").report
     print(f"  {kept['kept']} of {kept['candidates']} rows kept; dropped for: {kept['reasons'] or 'nothing'}")
 
     # Train: what is left out is chosen by the model and the rows, and the plan says why. Preflight tries every link of
@@ -105,7 +108,7 @@ def arc(ws: Workspace, args: argparse.Namespace, approver: Approver) -> None:
 
     # Serve: the gate refuses what got worse or learned nothing, and raises GateRefused with its reason.
     try:
-        served = step("deploy", arm="quantized").result or {}
+        served = step("deploy", arm="quantized").report
     except GateRefused as refused:
         raise GateRefused(f"the arc is done, and the gate refused to serve what came of it: {refused}") from None
     print(f"  {served['model']} answers at {served['url']}/v1; its key is in {served['key_file']}")
@@ -139,9 +142,12 @@ def show_price(plan: Plan) -> None:
 def ask_here(plan: Plan, step: str) -> Decision:
     """Who decides: a person at this terminal. A no carries its reason into the records."""
     show_price(plan)
-    if not sys.stdin.isatty():
-        raise ApprovalPending(f"{plan.stage} ({step}) waits for a yes; start this at a terminal, or with --yes")
-    answer = input("go on? [y/N] ").strip()
+    try:
+        answer = input("go on? [y/N] ").strip()
+    except EOFError:  # nobody is there
+        raise ApprovalPending(
+            f"{plan.stage} ({step}) waits for a yes; start this at a terminal, or with --yes"
+        ) from None
     return Decision(answer.lower() in ("y", "yes"), "a person", answer)
 
 

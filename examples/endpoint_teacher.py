@@ -46,13 +46,15 @@ def main() -> int:
     """Say what will be sent, ask, and write what comes back and keeps the behaviour's rules."""
     args = arguments()
     try:
-        spec = load_behaviour(str(args.behaviour))
+        spec, key = load_behaviour(str(args.behaviour)), key_in(args.key_file)
+        if not args.file.absolute().parent.is_dir() or args.rows < 1:
+            raise BadInput(f"{args.rows} rows cannot be written to {args.file}; name a folder that is there, and rows")
         wishes = list(itertools.islice(wishes_of(spec), args.rows))
         tokens = args.rows * ROW_TOKENS
         print(f"{args.rows} requests to {args.endpoint}, up to {tokens:,} tokens of answers; the first:\n{wishes[0]}")
         if not args.yes and input("send them? [y/N] ").strip().lower() not in ("y", "yes"):
             return 3
-        rows, dropped = asyncio.run(written(spec, wishes, args))
+        rows, dropped = asyncio.run(written(spec, wishes, args, key))
         if not rows:
             raise BadInput(f"none of {args.rows} answers was a row; the last reason: {dropped[-1]}")
     except TunesmithError as error:
@@ -74,10 +76,11 @@ def wishes_of(spec: Spec) -> Iterator[str]:
         yield WISH.format(about=about or "anything of that kind", examples=examples, **said)
 
 
-async def written(spec: Spec, wishes: list[str], args: argparse.Namespace) -> tuple[list[dict[str, str]], list[str]]:
+async def written(
+    spec: Spec, wishes: list[str], args: argparse.Namespace, key: str
+) -> tuple[list[dict[str, str]], list[str]]:
     """The rows that the teacher wrote, and why its other answers are none."""
     url = str(args.endpoint).rstrip("/").removesuffix("/v1")
-    key = args.key_file.read_text().strip() if args.key_file else ""
     rows, dropped = list[dict[str, str]](), list[str]()
 
     def take(response: ChatResponse) -> None:
@@ -96,6 +99,14 @@ async def written(spec: Spec, wishes: list[str], args: argparse.Namespace) -> tu
     async with ChatClient(url, key, recorder=log) as client:
         await client.complete_many(requests, concurrency=8, on_result=take)
     return rows, dropped
+
+
+def key_in(file: Path | None) -> str:
+    """The endpoint's key; empty where it needs none. Raises BadInput."""
+    try:
+        return file.read_text().strip() if file else ""
+    except OSError as error:
+        raise BadInput(f"cannot read the key in {file}: {error.strerror}") from None
 
 
 def row_of(response: ChatResponse, spec: Spec) -> dict[str, str]:

@@ -3,6 +3,7 @@ start nothing before a yes, and write what they promise."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -77,8 +78,7 @@ def test_the_arc_shows_a_price_and_starts_nothing_without_a_yes(
 ) -> None:
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("sys.argv", ["arc.py", "--short"])
-    monkeypatch.setattr("sys.stdin.isatty", lambda: typed is not None)
-    monkeypatch.setattr("builtins.input", lambda question: typed)
+    monkeypatch.setattr("sys.stdin", io.StringIO("" if typed is None else f"{typed}\n"))
     assert arc.main() == code
     assert "base: " in (shown := capsys.readouterr().out) and "RAM " in shown
     [step] = Store(tmp_path / "home").priced_steps("r1")
