@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from examples import arc, endpoint_teacher
-from tests.fixtures import FIXTURES
+from tests.fixtures import FIXTURES, stored_runs
 from tests.fixtures.stub_driver import StubDriver
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.answer_rules import broken_rule
@@ -32,10 +31,11 @@ def rows_in(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def ws(based: Path, tmp_path: Path) -> Iterator[Workspace]:
-    """A run that has its base, in a home of its own."""
-    shutil.copytree(based / "home", tmp_path / "home", symlinks=True)
-    store = Store(tmp_path / "home")
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    """A home with a finished run, whose base has its name."""
+    store, _ = stored_runs.finished_run(tmp_path)
+    with store.write() as conn:
+        conn.execute("UPDATE artifacts SET meta = json_set(meta, '$.name', 'small') WHERE kind = 'base'")
     yield Workspace(store, str(FIXTURES / "stub_chat.py"), lambda event, **data: None)
     store.close()
 
