@@ -87,7 +87,7 @@ def arc(ws: Workspace, args: argparse.Namespace, approver: Approver) -> None:
         step("generate", behaviour=str(folder), rows=24 if args.short else 300, writer=writer, **ordinary)
 
     # Critique: each row is kept or dropped with a reason; one that gives a case of the suite away is dropped.
-    kept = step("critique", on_leak="drop").report
+    kept = step("critique", suites=suites, on_leak="drop").report
     print(f"  {kept['kept']} of {kept['candidates']} rows kept; dropped for: {kept['reasons'] or 'nothing'}")
 
     # Train: what is left out is chosen by the model and the rows, and the plan says why. Preflight tries every link of

@@ -17,6 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import is_complete, load_behaviour
 from tunesmith.tools.data.similarity import Likeness
+from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving.traffic import contacts
@@ -83,6 +84,19 @@ def test_the_arc_shows_a_price_and_starts_nothing_without_a_yes(
     assert "base: " in (shown := capsys.readouterr().out) and "RAM " in shown
     [step] = Store(tmp_path / "home").priced_steps("r1")
     assert (step.stage, step.pid, step.started_at) == ("base", None, None)
+
+
+def test_the_arc_shows_each_block_with_its_test_and_the_claim(
+    ws: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compared = compare_with_hops(ws.store, "r1", "base", "quantized")
+    arc.show_comparison(ws, "r1", "quantized")
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.strip().partition(":")[0] for line in shown] == [*compared.whole.blocks, "claim"]
+    target = compared.whole.blocks["target"]
+    counts = f"base {target.passed['base']}, quantized {target.passed['quantized']} of {target.judged}"
+    assert f"  target: {counts}: {target.verdict} (" in "\n".join(shown) and compared.evidence
+    assert shown[-1] == f"  claim: {compared.evidence.verdict.sentence}"
 
 
 def answered(body: dict[str, object]) -> str:
