@@ -45,7 +45,7 @@ _QUOTED = 85
 """Similarity, of 100, from which a text counts as a piece of the user's words."""
 _LABEL_CHARACTERS = 40
 _SHOWN, _SHOWN_CHARACTERS = 6, 400
-_PARTS_MAX, _PIECES_MAX, _NEAR_MISSES, _DEMAND_TOKENS = 8, 14, 6, 24
+_PARTS_MAX, _PIECES_MAX, _NEAR_MISSES, _DEMAND_TOKENS, _MEANING_TOKENS = 8, 14, 6, 24, 60
 _READINGS, _TEMPERATURE = 3, 0.7
 """Of a template: the first is greedy."""
 _OPEN_END = 3
@@ -216,20 +216,39 @@ class _Reader:
                      list_of(_VALUE, most=VALUES_MAX), identity=f"values/{part.name}")
             for part in labels
         ))  # fmt: skip
-        made = {}
+        read: dict[str, dict[str, str]] = {}
         for name, shown in seen.items():
             spelled = {value.casefold(): value for value in shown}
-            values = dict.fromkeys(shown, "")
+            read[name] = dict.fromkeys(shown, "")
             for item in items_in(answers, f"values/{name}"):
                 value, means = (str(item.get(key) or "").strip() for key in ("value", "means"))
                 value = spelled.get(value.casefold(), value)
-                if value and value not in values and not holds(self._words, value):
+                if value and value not in read[name] and not holds(self._words, value):
                     self.left_out.append(f"{value!r} as a value of {name}: neither your words nor an example say it")
                 elif value:
-                    values[value] = means if self._quoted(means) and means.casefold() != value.casefold() else ""
-            often = Counter(values.values())
-            made[name] = {value: Value(means=means if often[means] == 1 else "") for value, means in values.items()}
-        return made
+                    read[name][value] = self._meaning(value, means)
+        return {
+            name: {value: Value(means=means) for value, means in self._asked_apart(values).items()}
+            for name, values in read.items()
+        }
+
+    def _asked_apart(self, values: Mapping[str, str]) -> dict[str, str]:
+        """The same, each value without a meaning asked about by itself: a small model copies one clause better than a
+        list of them."""
+        values = _meaning_one(values)
+        asked = {f"meaning/{value}": value for value, means in values.items() if not means}
+        answers = self._asked(*(
+            question("meaning", [f"The answer: {self.spec.what}", f"The value: {value}"], self.model,
+                     identity=identity, tokens=_MEANING_TOKENS)
+            for identity, value in asked.items()
+        ))  # fmt: skip
+        return _meaning_one(
+            values | {value: self._meaning(value, word_in(answers, identity)) for identity, value in asked.items()}
+        )
+
+    def _meaning(self, value: str, means: str) -> str:
+        """What a model copied as the meaning of a value, where it stands in the user's words and says more than it."""
+        return means if self._quoted(means) and means.casefold() != value.casefold() else ""
 
     def _ranged(self, part: Part, pairs: Pairs) -> Part:
         """A label with the numbers that decide it, where every message of the examples holds one that agrees."""
@@ -305,6 +324,12 @@ def _limited(part: Part, demands: Sequence[tuple[str, Check]]) -> Part:
 def pieces_of(text: str) -> list[str]:
     """A description in pieces, as its marks part it."""
     return [piece for match in _PIECE.finditer(text) if any(map(str.isalnum, piece := match[0].strip()))]
+
+
+def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
+    """Values with their meanings, but for those that two have: they tell nothing apart."""
+    often = Counter(values.values())
+    return {value: means if often[means] == 1 else "" for value, means in values.items()}
 
 
 def _part_line(part: Part, seen: Sequence[str]) -> str:

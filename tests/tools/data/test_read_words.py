@@ -92,6 +92,22 @@ def test_two_labels_of_one_sentence_are_read_apart_with_what_each_value_means() 
 
 
 @pytest.mark.parametrize(
+    ("copied", "means"),
+    [
+        ("if it can wait", {"P1": "if it is broken", "P3": "if it can wait", "P2": ""}),
+        ("if the moon is full", {"P1": "if it is broken", "P3": "", "P2": ""}),  # nobody said so
+        ("if it is broken", {"P1": "", "P3": "", "P2": ""}),  # the meaning of two
+        ("not said", {"P1": "if it is broken", "P3": "", "P2": ""}),
+    ],
+)
+def test_a_value_without_a_meaning_is_asked_about_by_itself(copied: str, means: dict[str, str]) -> None:
+    said = {**DESK, "what": f"{DESK['what']}, P3 if it can wait"}
+    answer = {"meaning": lambda asked: copied if asked.endswith("P3") else "not said"}
+    spec, _, _ = reading(said, {**RIGHT, **answer})
+    assert {name: of.means for name, of in spec.attribute("level").values.items()} == means
+
+
+@pytest.mark.parametrize(
     ("demands", "rules", "left_out"),
     [
         ({"12 words": "at most 12 words"}, ["at most 12 words"], ""),
