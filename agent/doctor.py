@@ -47,6 +47,15 @@ class MachineFacts(TypedDict):
 VllmFacts = TypedDict("VllmFacts", {"program": str | None, "from": str, "version": str | None})
 
 
+class RayFacts(TypedDict):
+    """The other machine, as far as this one knows it: nothing is asked."""
+
+    address: str
+    version: str | None
+    """Of the package `ray` here."""
+    state: str
+
+
 class Examination(TypedDict):
     """What `tunesmith doctor --json` prints."""
 
@@ -56,6 +65,7 @@ class Examination(TypedDict):
     machine: MachineFacts
     lab: dict[str, str | None]
     vllm: VllmFacts
+    ray: RayFacts
     missing: list[str]
     driver: NotRequired[dict[str, object]]
     leaving: NotRequired[Leaving]
@@ -84,6 +94,7 @@ def examine(settings: Settings) -> Examination:
         },
         "lab": lab,
         "vllm": {"program": settings.vllm, "from": settings.vllm_from, "version": vllm_version(settings.vllm)},
+        "ray": _ray(settings),
         "missing": _missing(lab, settings),
     }
 
@@ -121,6 +132,21 @@ def _stronger(settings: Settings) -> dict[str, str]:
         found = proposed(settings.workspace(store, lambda event, **data: None))
     how = f"`tunesmith base --model {found.driver.model} --role driver` fetches it" if found else ""
     return {"proposed": f"{found}; {how}"} if found else {}
+
+
+def _ray(settings: Settings) -> RayFacts:
+    """Whether steps can be sent to another machine, by the settings alone."""
+    ray, number = settings.ray, installed("ray")
+    state = "no [ray] in settings.toml: every step is carried out here"
+    if ray.address:
+        try:
+            place = ray.head().place
+            ray.token(settings.home)
+            state = f"`--on ray` carries steps out on {place}; `tunesmith inspect --on ray` asks it"
+        except TunesmithError as error:
+            state = str(error)
+        state = state if number else "ray is not installed here: pip install 'tunesmith[ray]'"
+    return {"address": ray.address, "version": number, "state": state}
 
 
 def installed(name: str) -> str | None:
@@ -174,6 +200,7 @@ def examined_view(examination: Examination) -> RenderableType:
             ", ".join(f"{name} {number}" for name, number in examination["lab"].items() if number) or "not installed",
         ],
         ["vLLM", _vllm_words(examination["vllm"])],
+        ["Ray", examination["ray"]["state"]],
     ]
     if "driver" in examination:
         rows.append(["driver", _driver_words(examination["driver"])])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,21 +17,35 @@ from tests.fixtures.demo_run import Demo, tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 from tunesmith.tools.cpu.settings import ASLEEP
-from tunesmith.tools.pipeline import launcher
+from tunesmith.tools.pipeline import launchers
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 # Where bytecode is switched off, each process would rewrite the asserts of all 400 files anew, 15 s of a core.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+gc.disable()  # until all tests are collected
 
 MOST_LABS = 4
 """Processes that hold torch at once: one takes two GiB."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Programs that stand in for others are started by this Python, not by whatever `python3` is elsewhere."""
+    """Programs that stand in for others are started by this Python, not by whatever `python3` is elsewhere.
+
+    The workers of xdist fork what they start off the same two processes.
+    """
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    warm.SHARED.update(getattr(config, "workerinput", {}).get("warm", {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """The two processes belong to who starts the workers, and so outlive them all."""
+    gc.enable()  # nothing is collected here
+    if not warm.SHARED:
+        warm.SHARED.update({shielded: warm.start_parent(shielded) for shielded in (True, False)})
+    node.workerinput["warm"] = warm.SHARED
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -66,6 +82,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {shared}"))
 
 
+def pytest_collection_finish() -> None:
+    """Six thousand tests and the modules they import are no garbage: no collection looks through them again."""
+    gc.enable()
+    gc.freeze()
+
+
 @pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
 def pytest_put_groups_into_ids(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Have tests of one `xdist_group` go to one worker: xdist 3.8 names the group in an attribute that pytest 9.2 does
@@ -90,7 +112,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     A worker that finds no torch is forked off a process that has done its imports.
     """
     before = os.environ.get("PYTHONPATH")
-    launcher.subprocess = warm.Workers()  # type: ignore[assignment]
+    launchers.subprocess = warm.Workers()  # type: ignore[assignment]
     if not loads_torch(item):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))
     try:
@@ -104,7 +126,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def cold_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started as the launcher starts them, with all their imports."""
-    monkeypatch.setattr(launcher, "subprocess", subprocess)
+    monkeypatch.setattr(launchers, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -187,20 +187,19 @@ def _stages(commands: _Commands, chosen: str | None) -> None:
 def _pipelines(commands: _Commands) -> None:
     demo = _add(commands, "demo", "every stage on the bundled model and behaviour")
     demo.add_argument("--fast", action="store_true", help="fewer rows and cases; still every stage")
+    _placed(demo)
     _consent(demo)
     run = _add(commands, "run", "carry out a written plan, or go on with a run")
     run.add_argument("plan", nargs="?", metavar="PLAN.yaml", help="relative paths in it start from its own folder")
-    run.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        metavar="RUN",
-        help="go on with a run where it stopped: its plan, or its step",
-    )
+    resume = "go on with a run where it stopped: its plan, or its step"
+    run.add_argument("--resume", nargs="?", const=True, metavar="RUN", help=resume)
+    _placed(run)
     _consent(run)
     for word, (words, summary) in SAME_AS.items():
         same = _add(commands, word, f"{summary}; the same as `{' '.join(words)}`")
         same.add_argument("what", nargs="?", metavar="MODEL" if word == "pull" else "RUN")
+        if word == "resume":
+            _placed(same)
     teach = _add(commands, "teach", "the whole way for a behaviour that you describe in a file, to the served model")
     teach.add_argument(
         "file", nargs="?", metavar="FILE", help="a behaviour.yaml, or what you would say: when, what, examples"
@@ -210,13 +209,18 @@ def _pipelines(commands: _Commands) -> None:
         "--model", default="", metavar="MODEL",
         help="the base: a folder, a hub id, or a bundled one; the largest that the pace leaves time for here",
     )  # fmt: skip
-    teach.add_argument(
-        "--writer", default="", metavar="MODEL", help="the model that writes rows; the strongest that fits beside it"
-    )
+    writer = "the model that writes rows; the strongest that fits beside it"
+    teach.add_argument("--writer", default="", metavar="MODEL", help=writer)
     teach.add_argument("--pace", choices=("fast", "full"), default="full", help="fast: half an hour; full: two hours")
     teach.add_argument("--plan-only", action="store_true", help="show the behaviour and its price, and start nothing")
+    _placed(teach)
     _consent(teach)
     _rows(_add(commands, "rows", "training rows: show them, take your own, look through them, write them to a file"))
+
+
+def _placed(parser: argparse.ArgumentParser) -> None:
+    where = "carry its steps out here; or there, as far as they can go, as [ray] in settings.toml says; over the plan"
+    parser.add_argument("--on", choices=("here", "ray"), default="", help=where)
 
 
 def _set_up(commands: _Commands) -> None:
@@ -310,9 +314,8 @@ def _history(commands: _Commands) -> None:
     compare = _add(commands, "compare", "paired statistics and the flip table of two arms, from stored results")
     _newest_run(compare)
     compare.add_argument("--arms", metavar="A,B", default="base,adapter")
-    compare.add_argument(
-        "--open-blind", action="store_true", help="show the blind cases of the run from now on; it is recorded"
-    )
+    opened = "show the blind cases of the run from now on; it is recorded"
+    compare.add_argument("--open-blind", action="store_true", help=opened)
     _all(compare)
     _json(compare)
     runs = _add(commands, "runs", "list runs, show one, or ask in SQL")
@@ -347,12 +350,10 @@ def _history(commands: _Commands) -> None:
     _json(fits)
     doctor = _add(commands, "doctor", "what this machine, what is installed, and the served driver can really do")
     doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")
-    doctor.add_argument(
-        "--gpu", action="store_true", help="measure on the GPU what only a card can say, against what is predicted"
-    )
-    doctor.add_argument(
-        "--minutes", type=int, choices=(10, 30), help="with --gpu: the wall time of it all; 10 where it is left out"
-    )
+    measures = "measure on the GPU what only a card can say, against what is predicted"
+    doctor.add_argument("--gpu", action="store_true", help=measures)
+    minutes = "with --gpu: the wall time of it all; 10 where it is left out"
+    doctor.add_argument("--minutes", type=int, choices=(10, 30), help=minutes)
     doctor.add_argument("--approve", metavar="HASH", help="carry out the pending --gpu whose plan was shown so")
     _consent(doctor)
 

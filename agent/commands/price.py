@@ -86,9 +86,19 @@ def forecast_table(name: str, steps: Sequence[Forecast], reasons: Sequence[str] 
         Prose(Text("plan ") + _line(name), hang=_TITLE_HANG, fold=True),
         Rows(["step", "what", "time", "memory", "disk"], rows, ("disk", "memory"), frozenset({2, 3, 4})),
         *([Prose(Text(f"Times by {'; '.join(bases)}.", style=theme.LABEL))] if bases else []),
+        *(Prose(_line(where), hang=_TITLE_HANG, fold=True) for where in _places(steps)),
         *(Prose(_line(reason), hang=_TITLE_HANG, fold=True) for reason in reasons),
         Prose(Text("Each step is priced again, and asked about, when its turn comes.", style=theme.LABEL)),
     )
+
+
+def _places(steps: Sequence[Forecast]) -> list[str]:
+    """Which steps of a plan are carried out on another machine, and which stay; none where all do."""
+    places = dict.fromkeys(step.on for step in steps)
+    if not any(places):
+        return []
+    stages = {place: ", ".join(dict.fromkeys(s.stage for s in steps if s.on == place)) for place in places}
+    return [f"{f'on {place}' if place else 'here'}: {stages[place]}" for place in sorted(places, reverse=True)]
 
 
 def _costs(price: Estimate | None) -> tuple[str, str, str]:

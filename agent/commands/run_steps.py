@@ -253,13 +253,14 @@ def stored_plan(store: Store, run: str) -> PipelinePlan | None:
 
 
 def plan_or_rest(
-    ws: Workspace, plan: PipelinePlan | None, run: str | None, approver: Approver, show_prices: executor.ShowPrices
-) -> str:
+    ws: Workspace, plan: PipelinePlan | None, run: str | None, approver: Approver, show_prices: executor.ShowPrices,
+    on: str = "",
+) -> str:  # fmt: skip
     """Carry out a plan, or what is left of a run: of its plan, else its half-done step. The run's id."""
     if plan is not None:
-        return executor.run_pipeline(ws, plan, approver, resume_run=run, show_prices=show_prices)
+        return executor.run_pipeline(ws, plan, approver, resume_run=run, show_prices=show_prices, on=on)
     assert run is not None
-    executor.go_on(ws, run, approver).done()
+    executor.go_on(ws, run, approver, on=on).done()
     return run
 
 
@@ -278,7 +279,8 @@ def whole(
     exit_code = 1
     told: dict[str, object] = dict(beside or {})
     try:
-        known = plan_or_rest(ws, plan, known, _looking_first(args, store, out), partial(_show_prices, out))
+        approver, on = _looking_first(args, store, out), getattr(args, "on", "")
+        known = plan_or_rest(ws, plan, known, approver, partial(_show_prices, out), on)
         exit_code = 0
     except TunesmithError as error:
         exit_code = 0 if may_be_refused and isinstance(error, GateRefused) else error.exit_code

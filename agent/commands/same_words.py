@@ -22,7 +22,7 @@ SAME_AS: Mapping[str, SameAs] = {
     "show": SameAs(("runs", "show"), "the steps of a run; else of the newest"),
     "pull": SameAs(("base", "--model"), "get a base model: a hub id, a folder, or a bundled one"),
 }
-_WITH_VALUE = ("-p", "--max-hours", "--run", "--port", "--context-tokens", "--context_tokens")
+_WITH_VALUE = ("-p", "--max-hours", "--run", "--on", "--port", "--context-tokens", "--context_tokens")
 
 
 def in_full(argv: Sequence[str]) -> list[str]:

@@ -34,6 +34,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import faults, verified
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
+from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.forecast import check_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -48,6 +49,7 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     path = described_in(args.file)
     said = said_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
+    there.check_reached(ws, [{"on": args.on}])
     path, read = read_spec(path, args, settings, ws, out, may_start=not args.plan_only)
     folder, plan = _planned(ws, read.spec, path, args, out)
     shown, view = document(read, said, folder, plan), spec_view(read.spec, said, read.left_out)
@@ -163,7 +165,7 @@ def _planned(ws: Workspace, spec: Spec, path: Path, args: argparse.Namespace, ou
     folder = _folder(spec, path, parent, judged=judged)
     try:
         return folder, plan_here(
-            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged
+            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, on=args.on
         )
     except BadInput:
         if folder.parent == parent and folder not in before:

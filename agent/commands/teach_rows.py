@@ -30,6 +30,7 @@ from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
+from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
 from tunesmith.tools.suites.loading import BUNDLED, load_named_suites
@@ -38,6 +39,7 @@ from tunesmith.tools.suites.loading import BUNDLED, load_named_suites
 def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Read the rows, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
     ws = run_steps.workspace_of(args, settings, store, out)
+    there.check_reached(ws, [{"on": args.on}])
     path = described_in(args.file) if args.file else None
     brought = bring(_wanted(args), ws.ask, out.say)
     read = Read(spec_of_rows(brought, Path(args.rows[0]).stem), "") if path is None else None
@@ -56,8 +58,9 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     folder = _folder(settled.spec, path, parent, trained=settled.shown, judged=judged)
     try:
         plan = plan_here(
-            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, own=settled.own
-        )
+            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, own=settled.own,
+            on=args.on,
+        )  # fmt: skip
     except BadInput:
         if folder.parent == parent and folder not in before:
             shutil.rmtree(folder if parent in before else parent)

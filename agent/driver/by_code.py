@@ -6,18 +6,18 @@ the one way of all steps: price, approval, worker, record. What is read with les
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from tunesmith.agent.driver import describing, ordering, plan_words, talk, turn_errors
-from tunesmith.agent.driver.interviewing import interviewed
+from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, told, why
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
-from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.words.acts import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read
 from tunesmith.memory.errors import TunesmithError
 
@@ -26,9 +26,7 @@ _PARTS_MOST = 3
 _GUESSED = 0.4
 """From which probability a question is answered, as a guess, where no driver can say what it is."""
 _FEWEST_WORDS = 2
-_JOINT = re.compile(
-    r"\s*[?.!;]\s+|\s*[,;]?\s+(?:and|then|und|dann|y|luego|et|puis)(?:\s+(?:then|also|dann|auch))?\s+", re.IGNORECASE
-)
+_SENTENCE_ENDS = "?.!;"
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
@@ -58,19 +56,31 @@ def steps_of(deps: TurnDeps) -> list[str]:
     """
     deps.most_lines = 0
     whole = [deps.prompt]
-    cuts = list(_JOINT.finditer(deps.prompt))[:_PARTS_MOST]
-    if not cuts or deps.draft is not None or describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
+    if deps.draft is not None or describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
         return whole
     try:
-        for cut in cuts:
-            parts = [deps.prompt[: cut.end()].rstrip(" ,;"), deps.prompt[cut.end() :]]
-            parts[0] = re.sub(r"\s+\w+$", "", parts[0]) if cut[0].strip(" ,;").isalpha() else parts[0]
+        for parts in [*_cut(deps.prompt)][:_PARTS_MOST]:
             if _asks_for_each(deps, parts):
                 deps.most_lines = _LINES_OF_ALL // len(parts)
                 return parts
     except NoEncoder:
         pass
     return whole
+
+
+def _cut(said: str) -> Iterator[list[str]]:
+    """A sentence in two, at each place where one ends or a word such as `and` joins two things."""
+    words = words_of(said)
+    joints = {match.first for match in lexicon()["joints"].find(words)}
+    for at, (one, two) in enumerate(pairwise(words)):
+        between = said[one.end : two.start]
+        ended = one.end + next((i + 1 for i, mark in enumerate(between) if mark in _SENTENCE_ENDS), 0)
+        if ended > one.end and said[ended : ended + 1].isspace():
+            yield [said[:ended], said[two.start :]]
+        elif at + 1 in joints and at not in joints:
+            behind = next((word for i, word in enumerate(words) if i > at and i not in joints), None)
+            if behind is not None:
+                yield [said[: one.end], said[behind.start :]]
 
 
 def _asks_for_each(deps: TurnDeps, parts: Sequence[str]) -> bool:
@@ -97,12 +107,12 @@ def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
 
 
 def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
-    if not re.search(r"\w", deps.prompt):
+    if not any(letter.isalnum() for letter in deps.prompt):
         return TurnAnswer(_NOTHING)
     if opened := describing.open_interview(deps.store.home):
         return interviewed(deps, opened)
     reading = read(deps.prompt[:LONGEST], said_in(deps))
-    if len(deps.prompt) > LONGEST and not (reading.sure and reading.label == "want"):
+    if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     deps.nearest, deps.unsure = reading.nearest, None if reading.sure else reading
     return answered(deps, reading) if reading.sure else None
@@ -201,19 +211,34 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
 
 def guessed(deps: TurnDeps) -> TurnAnswer | None:
     """The answer to the question that words most likely are, for a turn that no driver can answer; None for an act, and
-    where it is too unlikely. What else they may be is offered behind it.
+    where it is too unlikely. What else they may be is offered behind it, and what of two things was not read is named.
     """
     reading = deps.unsure
-    if reading is None or reading.probability < _GUESSED or deps.draft is not None:
+    if reading is None or deps.draft is not None:
         return None
     try:
-        found = told(deps, replace(reading, sure=reading.slots.words != ()))
+        if (half := _half(deps)) is not None:
+            return half
+        found = (
+            told(deps, replace(reading, sure=reading.slots.words != ())) if reading.probability >= _GUESSED else None
+        )
     except TunesmithError:
         return None
     others = ", ".join(f"“{one}”" for one in deps.nearest[1:])
     return found and replace(
         found, text=f"{found.text}\n(I read that with little certainty; or did you mean {others}?)"
     )
+
+
+def _half(deps: TurnDeps) -> TurnAnswer | None:
+    """The answer to that one of two questions which is read with certainty; the other is named."""
+    for parts in _cut(deps.prompt):
+        found = [(read(part, said_in(deps)), part) for part in parts]
+        sure = [one for one, part in found if one.sure and one.request and len(part.split()) >= _FEWEST_WORDS]
+        if len(sure) == 1 and (answer := told(deps, sure[0])) is not None:
+            rest = next(part for one, part in found if one is not sure[0])
+            return replace(answer, text=f"{answer.text}\n(What “{rest}” asks I am not sure of; ask it by itself.)")
+    return None
 
 
 def did_you_mean(deps: TurnDeps) -> str:

@@ -30,8 +30,7 @@ from tunesmith.agent.driver.driver_errors import LIMITS, clear_line
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
 from tunesmith.agent.driver.tools import run_stage
-from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.voice import Reply, Say, Voice
 from tunesmith.memory.conversations import Conversations, Waiting
 from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError

@@ -250,9 +250,9 @@ def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec, *, judged: bool) 
     wanted = CASES_WANTED - len(behaviour.examples) - len(behaviour.blind)
     if deps.endpoint is None or wanted <= 0:
         return ""
-    endpoint = deps.endpoint()
-    deps.show(render.plain(f"asking the driver for {wanted} more test cases"))
     try:
+        endpoint = deps.endpoint()
+        deps.show(render.plain(f"asking the driver for {wanted} more test cases"))
         proposed = asyncio.run(
             propose_cases(
                 behaviour,
@@ -262,7 +262,7 @@ def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec, *, judged: bool) 
                 concurrency=8,
             )
         )
-    except StepFailed as error:
+    except (BadInput, StepFailed) as error:
         return f"More test cases were not to be had ({error}). "
     add_cases(folder / SUITE, behaviour, proposed.prompts, judged=judged)
     for prompt in proposed.prompts:

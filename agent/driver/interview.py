@@ -1,75 +1,36 @@
 """One turn of a description that is being given: what the user types is the answer, unless it plainly is not.
 
-No model reads these words. A side question is answered and the same part stays open; `back`, `what did I say so far?`,
-`change the second example`, `when: …` and `drop it` work on the draft.
+A side question is answered and the same part stays open; `back`, `what did I say so far?`, `change the second example`,
+`when: …` and `drop it` work on the draft. The reader says which of these words are; what is kept is letter for letter.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rapidfuzz import fuzz
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver import describing
+from tunesmith.agent.driver import describing, draft_editing, plan_words
 from tunesmith.agent.driver.describing import Interview, echoed
-from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.driver.look_ups import said_in, told
+from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
+from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.reading import Reading, read_or_not
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, distinct, missing
 
-_AGAIN = re.compile(
-    r"^(?:(?:please|can you|could you) )*(?:change|edit|correct|fix|redo|replace|rephrase|rewrite|set|update|"
-    r"add)(?: (?:the|"
-    r"my|that|part|answer|to|for|about|of))* [\"'“]?(when|what|never|condition|form|rule)\b[\"'”]?(?: part| "
-    r"answer)?(?: (?:to|into|as|that|:))?\s*:?\s*(.*)$",
-    re.DOTALL | re.IGNORECASE,
-)
-_ADDS = re.compile(r"(?:also|additionally|include|allow|add|and)\b", re.IGNORECASE)
-_EXAMPLE = re.compile(
-    r"^(?:please )?(?:no,? )?(change|replace|correct|fix|edit|remove|delete|drop|redo|update|"
-    r"set)?\s*(?:the |my )?(?:(first|second|third|fourth|fifth|sixth|last|1st|2nd|3rd|4th|5th|"
-    r"\d+)\.? example|example (?:number |no\.? |#)?(\d+|one|two|three|four|five))\s*(?:to|into|"
-    r"with|as|is|should be|:|,|-)?\s*:?\s*(.*)$",
-    re.IGNORECASE | re.DOTALL,
-)
-_NUMBERS = {
-    "first": 1,
-    "1st": 1,
-    "one": 1,
-    "second": 2,
-    "2nd": 2,
-    "two": 2,
-    "third": 3,
-    "3rd": 3,
-    "three": 3,
-    "fourth": 4,
-    "4th": 4,
-    "four": 4,
-    "fifth": 5,
-    "5th": 5,
-    "five": 5,
-    "sixth": 6,
-    "last": -1,
-}
-_REOPENS = re.compile(
-    r"(?:(?:oh|ah|hm+|um+|ok(?:ay)?|well|hey|btw|by the way|ach|also)[,!. ]+)*(?:actually|no,? wait|"
-    r"wait,? no|wait|sorry|correction|i meant?|i forgot|one more thing|(?:oh |and )?also|oh,? and|additionally|"
-    r"on second thoughts?|scratch that|make that|moment|nein|korrektur|ich meinte?|ach ja|außerdem|übrigens|pardon|"
-    r"en fait|perdón|mejor dicho)\b[,:;. ]*",
-    re.IGNORECASE,
-)
-"""How people come back to what they said before."""
-_FORBIDS = re.compile(
-    r"(?:and |it |the answer |please )*(?:never|nothing|not\b|no (?!wait)\w|don'?t|do not|must not|mustn'?t|should not|"
-    r"shouldn'?t|may not|avoid|without|niemals|nie\b|nicht|kein\w*|jamais|nunca)",
-    re.IGNORECASE,
-)
 _ALIKE, _LONG = 65, 30
 """Similarity, of 100, from which words of so many characters say a part anew."""
 _FEW_WORDS = 9
+_POINTING_WORDS, _POINTING_CHARACTERS = 7, 300
+"""Among so many first words of a sentence stands what it points at, such as `the second example`."""
+_ADDS = 0.6
+"""From which probability words are added to what was said; it is told, and `back` takes it out."""
+_ADDED_TO = {"describe.more": "what", "describe.forbid": "never"}
 _WHY = {
     "when": "I ask when it applies so that everything else stays as it is. One sentence about the kind of "
     "message is enough.",
@@ -83,10 +44,46 @@ _WHY = {
 
 Aside = Callable[[], str | None]
 """Answers a side question on the screen; what was said, or None where the words ask nothing that it knows."""
+Read = Callable[[str], Reading]
+"""Reads other words in the same moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pointing:
+    """Words that begin by pointing at a part of the draft, and what they say of it, letter for letter."""
+
+    part: str
+    """when, what, never or example."""
+    number: int
+    """Of the example; -1 is the last one, 0 none."""
+    head: str
+    """The words up to what they say."""
+    text: str
+
+
+def _pointing(said: str) -> _Pointing | None:
+    """What a sentence points at in its first words; None where it names no part, or begins with one."""
+    words = words_of(said[:_POINTING_CHARACTERS])
+    numbers = {
+        match.first: int(match.name) for name in ("numbers", "ordinals") for match in lexicon()[name].find(words)
+    }
+    numbers |= {at: int(word.text) for at, word in enumerate(words) if word.text.isdecimal()}
+    for match in lexicon()["draft_parts"].find(words[:_POINTING_WORDS]):
+        place = next((at for at in (match.first - 1, match.after) if at in numbers), None)
+        if (place is None) if match.name == "example" else match.first == 0:
+            continue
+        after = max(match.after, (place or 0) + 1) if match.name == "example" else match.after
+        end, behind = words[after - 1].end, words[after:]
+        joint = next((one for one in lexicon()["draft_joins"].find(behind[:2]) if one.first == 0), None)
+        if joint and ":" not in said[end : behind[0].start]:
+            end = behind[joint.after - 1].end
+        text = said[end:].lstrip(" :\"'“,.").rstrip() if said[end:].strip(" :\"'“,.?!") else ""
+        return _Pointing(match.name, numbers[place] if place is not None else 0, said[: len(said) - len(text)], text)
+    return None
 
 
 def turn(
-    home: Path, interview: Interview, reading: Reading, aside: Aside, earlier: list[DescriptionDraft]
+    home: Path, interview: Interview, reading: Reading, read: Read, aside: Aside, earlier: list[DescriptionDraft]
 ) -> tuple[Interview | None, str]:
     """What becomes of the description, and what is said; None: it was dropped. Raises BadInput as `take` does.
 
@@ -94,7 +91,7 @@ def turn(
     """
     if means(reading, "describe.back"):
         return _back(home, interview, earlier)
-    after, words = _turn(home, interview, reading, aside)
+    after, words = _turn(home, interview, reading, read, aside)
     if after is not None and after.draft != interview.draft:
         earlier.append(interview.draft)
     return after, words
@@ -112,9 +109,9 @@ def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
     )
 
 
-def _turn(home: Path, interview: Interview, reading: Reading, aside: Aside) -> tuple[Interview | None, str]:
+def _turn(home: Path, interview: Interview, reading: Reading, read: Read, aside: Aside) -> tuple[Interview | None, str]:
     words = reading.slots.said.strip()
-    if "\n" not in words and _EXAMPLE.match(words) and (answer := _example(home, interview, words)) is not None:
+    if (answer := _pointed(home, interview, reading, read)) is not None:
         return answer
     if describing.names_a_part(words) or "=>" in words or "\n" in words:
         return _taken(home, interview, words)
@@ -123,8 +120,6 @@ def _turn(home: Path, interview: Interview, reading: Reading, aside: Aside) -> t
         return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {saved}."
     if means(reading, "describe.so_far", "plan.show"):
         return interview, f"{so_far(interview)}\nOpen now: {short_question(interview)}"
-    if (answer := _part_again(home, interview, words)) is not None:
-        return answer
     if means(reading, "describe.help", "why", "talk.lost", "yes", "no", "accept"):
         return interview, f"{_WHY[interview.asked]} {short_question(interview)}"
     if reading.sure and reading.slots.asks | (len(reading.slots.words) <= _FEW_WORDS) and (answered := aside()):
@@ -137,26 +132,24 @@ def _turn(home: Path, interview: Interview, reading: Reading, aside: Aside) -> t
             interview,
             f"{left} more example{'s' if left > 1 else ''} needed before it can be tested: MESSAGE => ANSWER.",
         )
-    return _corrected(home, interview, words) or _taken(home, interview, words)
+    return _corrected(home, interview, reading, words) or _taken(home, interview, words)
 
 
-def _corrected(home: Path, interview: Interview, words: str) -> _Found:
+def _corrected(home: Path, interview: Interview, reading: Reading, words: str) -> _Found:
     """Words that come back to a part that was said already, added below it or in its place; None for other words.
 
-    An example has an arrow: what has none while one is asked for is about another part, where it says which.
+    What must not be is no correction where a rule of another part is asked for: there it is the answer.
     """
-    draft, opened = interview.draft, _REOPENS.match(words)
+    draft = interview.draft
     said = [part for part in ("when", "what", "never") if getattr(draft, part)]
-    asks_example = interview.asked == "examples"
-    forbids = _FORBIDS.match(words[opened.end() :] if opened else words) is not None
     if len(words) >= _LONG and (again := [part for part in said if _alike(words, getattr(draft, part))]):
         after = describing.take(home, interview, f"{again[0]}: {words}")
         return after, f"{again[0]} is now: “{words}”. {short_question(after)}"
-    if not said or not (opened or asks_example) or (opened and forbids and interview.asked == "never"):
+    if not said or reading.probability < _ADDS or reading.label not in _ADDED_TO:
         return None
-    part = "never" if forbids else "what" if opened and "what" in said else said[-1] if opened else ""
-    if not part:
+    if reading.label == "describe.forbid" and interview.asked != "examples":
         return None
+    part = _ADDED_TO[reading.label] if _ADDED_TO[reading.label] in (*said, "never") else said[-1]
     after = describing.add(home, interview, part, words)
     return after, f"Added to {part}: “{words}”; “{part}: …” says it anew, “back” takes it out. {short_question(after)}"
 
@@ -241,31 +234,49 @@ def draft_table(interview: Interview) -> RenderableType:
     return render.rows_table(["part", "as you said it"], rows, exact=True)
 
 
-def _example(home: Path, interview: Interview, words: str) -> _Found:
-    """Change, replace or remove an example by its number."""
-    match = _EXAMPLE.match(words)
-    if match is None or not (match[1] or match[4]):
+def _pointed(home: Path, interview: Interview, reading: Reading, read: Read) -> _Found:
+    """`change the second example to …`, `remove the last example`, `replace the never with …`; None for other words."""
+    words = reading.slots.said.strip()
+    pointing = _pointing(words) if "\n" not in words and not describing.names_a_part(words) else None
+    if pointing is None or "=>" in pointing.head:
         return None
+    act = reading if means(reading, "describe.remove") else read(pointing.head)
+    if not act.sure:
+        return None
+    if pointing.part == "example" and act.label in ("describe.change", "describe.remove"):
+        return _example(home, interview, pointing, removes=act.label == "describe.remove")
+    if act.label not in ("describe.change", "describe.more") or pointing.part == "example":
+        return None
+    if pointing.text and act.label == "describe.more":
+        after = describing.add(home, interview, pointing.part, pointing.text)
+        return after, f"Added to {pointing.part}: “{pointing.text}”. {short_question(after)}"
+    if not pointing.text:
+        after = describing.keep(home, interview, interview.draft.model_copy(update={pointing.part: ""}))
+        return after, after.question
+    after = describing.take(home, interview, f"{pointing.part}: {pointing.text}")
+    asked = after.question if missing(after.draft) else ""
+    return after, f"{pointing.part} is now: “{getattr(after.draft, pointing.part)}”. {asked}".strip()
+
+
+def _example(home: Path, interview: Interview, pointing: _Pointing, *, removes: bool) -> _Found:
+    """Change, replace or remove an example by its number."""
     examples = list(interview.draft.examples)
-    word = (match[2] or match[3]).lower()
-    number = _NUMBERS.get(word) or int(word) if word in _NUMBERS or word.isdigit() else 0
-    number = len(examples) if number == -1 else number
+    number = len(examples) if pointing.number == -1 else pointing.number
     if not 1 <= number <= len(examples):
         return (
             interview,
             f"There are {len(examples)} examples so far, so none has the number {number}. {short_question(interview)}",
         )
-    if (match[1] or "").lower() in ("remove", "delete", "drop"):
-        gone = examples.pop(number - 1)
-        line = f"Example {number} is removed: {echoed(gone)}."
-    elif not match[4]:
+    if removes:
+        line = f"Example {number} is removed: {echoed(examples.pop(number - 1))}."
+    elif not pointing.text:
         return interview, (
             f"Example {number} is {echoed(examples[number - 1])}. Say it anew as: example {number}: MESSAGE => ANSWER"
         )
     else:
-        examples[number - 1] = _rewritten(match[4], examples[number - 1])
+        examples[number - 1] = _rewritten(pointing.text, examples[number - 1])
         line = f"Example {number} is now {echoed(examples[number - 1])}."
-    after = describing.keep(home, interview, _with(interview.draft, tuple(examples)))
+    after = describing.keep(home, interview, interview.draft.model_copy(update={"examples": tuple(examples)}))
     return after, f"{line} {after.question if missing(after.draft) else ''}".strip()
 
 
@@ -274,28 +285,48 @@ def _rewritten(text: str, before: Example) -> Example:
     try:
         return describing.examples_of(text)[0]
     except BadInput:
-        answer = re.sub(r"^(?:the )?answer(?: should be| is|:)?\s*:?\s*", "", text, flags=re.IGNORECASE)
-        return Example(prompt=before.prompt, answer=answer.replace("\\n", "\n"))
+        return Example(prompt=before.prompt, answer=text.replace("\\n", "\n"))
 
 
-def _with(draft: DescriptionDraft, examples: tuple[Example, ...]) -> DescriptionDraft:
-    return draft.model_copy(update={"examples": examples})
+def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
+    """What the user's words come to while a description is open; it also works where no sentence can be read."""
+    reading = read_or_not(deps.prompt, said_in(deps))
 
+    def read_again(words: str) -> Reading:
+        return read_or_not(words, said_in(deps))
 
-def _part_again(home: Path, interview: Interview, words: str) -> _Found:
-    """`change the never part to …`, or ask for it anew."""
-    match = _AGAIN.match(words)
-    if match is None:
-        return None
-    part = {"condition": "when", "form": "what", "rule": "what"}.get(match[1].lower(), match[1].lower())
-    if (text := match[2].strip()) and _ADDS.match(text):
-        after = describing.add(home, interview, part, text)
-        return after, f"Added to {part}: “{text}”. {short_question(after)}"
-    if text:
-        after = describing.take(home, interview, f"{part}: {text}")
-        return (
-            after,
-            f"{part} is now: “{getattr(after.draft, part)}”. {after.question if missing(after.draft) else ''}".strip(),
+    def aside() -> str | None:
+        answer = told(deps, reading)
+        return answer.text if answer else None
+
+    try:
+        if _asks_for_an_editor(reading):
+            after, words = _edited(deps, opened)
+        else:
+            after, words = turn(deps.store.home, opened, reading, read_again, aside, deps.drafts_before)
+    except BadInput as error:
+        return TurnAnswer(str(error), tool="describe_behaviour")
+    if after is None or missing(after.draft) or words:
+        return TurnAnswer(
+            words,
+            told="(the description goes on)",
+            tool="describe_behaviour",
+            arguments={"act": "answer" if after else "drop"},
         )
-    after = describing.keep(home, interview, interview.draft.model_copy(update={part: ""}))
-    return after, after.question
+    deps.show(draft_table(after))
+    result = plan_words.finish_description(deps, after)
+    return TurnAnswer(result, tool="describe_behaviour", arguments={"act": "answer"})
+
+
+def _asks_for_an_editor(reading: Reading) -> bool:
+    bare = reading.slots.said.strip(" .!").lower()
+    return bare in ("edit", "editor") or means(reading, "describe.edit")
+
+
+def _edited(deps: TurnDeps, opened: Interview) -> tuple[Interview | None, str]:
+    """The draft after the user's editor, and what is asked next. Raises BadInput."""
+    if deps.edit is None:
+        raise BadInput(f"there is no terminal to open an editor on. {opened.question}")
+    after = draft_editing.taken_from(deps.edit(draft_editing.as_text(opened)), deps.store.home, opened)
+    deps.show(draft_table(after))
+    return after, after.question if missing(after.draft) else ""

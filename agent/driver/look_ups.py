@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver import talk
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.turn_answer import TurnAnswer
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, ordinary
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.one_case import CaseQuery
@@ -14,6 +14,8 @@ from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words import reading
+from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.memory.errors import TunesmithError
 
 CAN_ANSWER = (
     "I can answer how long a step took, what passed, which cases failed, why a setting has its value, what would fit "
@@ -89,3 +91,38 @@ def told(deps: TurnDeps, found: reading.Reading) -> TurnAnswer | None:
     return talk.as_answer(
         talk.said_to(deps, name) if kind == "talk" else talk.meaning(found.slots) if kind == "term" else ""
     )
+
+
+# At a question about a price: a question back, or other values
+
+
+def aside(deps: TurnDeps, words: str) -> str:
+    """What the records say to a question that is asked while another one waits for its answer; empty for other words.
+
+    Nothing is ordered here: only facts, terms and what would fit are told.
+    """
+    if "=" in words or read_answer(words, by="terminal") is not None:
+        return ""
+    try:
+        answer = facts_for(deps, words)
+    except NoEncoder:
+        return ""
+    except TunesmithError as error:
+        return str(error)
+    return answer.text if answer else ""
+
+
+def as_edit(words: str, stage: str) -> str:
+    """Words that set fields of a step to values, such as `yes but with rank 8 and two epochs`, as `field=value …`.
+
+    Empty for every other answer, for one that only speaks of a value, and for one with a word that no field took.
+    """
+    if "=" in words or "?" in words or len(words) > reading.LONGEST or read_answer(words, by="terminal") is not None:
+        return ""
+    found = reading.read_or_not(words, reading.Context(planned=(stage,)))
+    edits = found.edits
+    if not found.sure or found.label == "plan.what_if" or edits is None:
+        return ""
+    if edits.unread or edits.without or edits.model or edits.last or edits.pace:
+        return ""
+    return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))

@@ -5,34 +5,23 @@ from __future__ import annotations
 from tunesmith.agent.driver.look_ups import looked_up
 from tunesmith.agent.driver.plan_words import not_taken
 from tunesmith.agent.driver.state_summary import next_stages
-from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Context, find
 from tunesmith.agent.queries.inherit import inherited
 from tunesmith.agent.queries.machine import MachineQuery
 from tunesmith.agent.words.acts import Order
+from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.pipeline.plan_file import parse_fields
-
-_ORDINALS = {
-    "second": 1,
-    "zweite": 1,
-    "zweiten": 1,
-    "segundo": 1,
-    "segunda": 1,
-    "third": 2,
-    "dritte": 2,
-    "tercero": 2,
-    "last": -1,
-}
 
 
 def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
     """`do that`, after an answer that proposed steps: the one that is meant, to be priced and asked about."""
     if not deps.proposals:
         return TurnAnswer("Nothing is proposed that I could do; ask “what should I try next?”, or name the step.")
-    at = next((_ORDINALS[word.text] for word in slots.words if word.text in _ORDINALS), 0)
+    number = next((int(match.name) for match in lexicon()["ordinals"].find(slots.words)), 1)
+    at = number - 1 if number > 0 else number
     if at >= len(deps.proposals):
         return TurnAnswer(f"Only {len(deps.proposals)} was proposed; say “do that” for it.")
     one, deps.proposals = deps.proposals[at], ()
@@ -74,7 +63,7 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"“bundled” will do too. Nothing was begun."
         )
     fields = inherited(deps.ws, stage, order.fields, order.run, again=order.again, times=order.factors)
-    if order.unvalued and (order.unvalued not in fields or not order.again):
+    if order.unvalued and (order.another or order.unvalued not in fields or not order.again):
         was = f"it would be {fields[order.unvalued]}" if order.unvalued in fields else "it would be the usual"
         return TurnAnswer(
             f"Which {order.unvalued}? As things are {was}. Say “{stage} with {order.unvalued}=…” with a value, and its "

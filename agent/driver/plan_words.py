@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tunesmith.agent.driver import describing, planning, talk
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.hub_models import named_model
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Edits
 from tunesmith.agent.words.assignments import Assigned
 from tunesmith.agent.words.reading import Reading
-from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
+from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.hub import newest_commit
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
@@ -191,20 +193,35 @@ def _plain(value: object) -> str:
 
 
 def _with_model(steps: tuple[StepSpec, ...], model: str, said: str) -> tuple[tuple[StepSpec, ...], str]:
-    """The steps on another base: a hub model at its commit, a folder, a bundled one. Raises BadInput."""
-    named = named_model(said)
-    if named is None:
-        raise BadInput(f"“{model}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
-                       f"“bundled”; the plan is unchanged")  # fmt: skip
+    """The steps on another base: a hub model at its commit, a folder, a bundled one. Raises BadInput, StepFailed."""
+    named, told = _base_fields(model, slots_of(said).first("commit"))
     changed = tuple(
-        spec.model_copy(
-            update={"fields": {**{k: v for k, v in spec.fields.items() if k not in _OF_A_MODEL}, **named.fields}}
-        )
+        spec.model_copy(update={"fields": {**{k: v for k, v in spec.fields.items() if k not in _OF_A_MODEL}, **named}})
         if spec.stage == "base" and "role" not in spec.fields
         else spec
         for spec in steps
     )
-    return changed, f"base {named.told}"
+    return changed, f"base model {told}"
+
+
+def _base_fields(model: str, commit: str) -> tuple[dict[str, object], str]:
+    """The fields that a model stands for in a `base` step, and how it is told: of the hub the commit that was said,
+    else the newest. Raises BadInput, StepFailed."""
+    if model.startswith(("/", "~", ".")):
+        folder = Path(model).expanduser()
+        if not (folder / "config.json").is_file():
+            raise BadInput(f"{folder} is no model folder: it has no config.json; name the folder that holds it")
+        return {"model": str(folder)}, str(folder)
+    if "/" in model:
+        name, _, at = model.removeprefix("hub:").partition("@")
+        revision = commit or at or newest_commit(name)
+        return {"model": name, "revision": revision}, f"{name} at commit {revision[:12]}"
+    said = "-".join(model.lower().removesuffix("instruct").split()).rstrip("-")
+    for name, one in BUNDLED.items():
+        if said in (name, one.name.removesuffix("-instruct"), one.name.partition("-")[0]):
+            return {"model": name}, f"{name} ({one.title})"
+    raise BadInput(f"“{model}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
+                   f"“bundled”; the plan is unchanged")  # fmt: skip
 
 
 def finish_description(deps: TurnDeps, opened: Interview) -> str:

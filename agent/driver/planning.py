@@ -6,7 +6,6 @@ plan; where a change could mean two things it is asked back, and a plan that its
 
 from __future__ import annotations
 
-import re
 from typing import Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,9 +15,9 @@ from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
-from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.assignments import assigned
+from tunesmith.agent.words.reading import Context, read_or_not
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
@@ -27,6 +26,8 @@ from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
 STAGES = tuple(entry.name for entry in catalog.STAGES)
+_BUNDLED = "want.bundled"
+"""The label of a wish for the behaviour that comes with tunesmith."""
 FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.load().settable))
 
 
@@ -65,11 +66,11 @@ class StartPlan(Args):
 
 def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps] | None) -> object:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
-    words = f"{args.goal} {deps.prompt}"
-    if folder := describing.described_before(deps.store.home, words):
+    if folder := describing.described_before(deps.store.home, f"{args.goal} {deps.prompt}"):
         plan, behaviour = plan_here(deps.ws, folder, args.pace), f"{folder.name}, described earlier"
-    elif wishes().hold(words):
-        plan, behaviour = run_steps.demo_plan(fast=args.pace == "fast"), wishes().title
+    elif _BUNDLED in (read_or_not(words, Context()).label for words in (args.goal, deps.prompt)):
+        plan = run_steps.demo_plan(fast=args.pace == "fast")
+        behaviour = f"the bundled behaviour {plan.name}"
     else:
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize)
         return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
@@ -157,7 +158,9 @@ def without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSp
     tasks = {_task(spec): spec for spec in steps if spec.stage == stage}
     if len(tasks) < 2:
         return _without_stage(steps, stage)
-    named = [task for task in tasks if re.search(rf"\b{task[:5]}", words, re.IGNORECASE)]
+    said = {str(slot.value) for slot in slots_of(words).found}
+    said |= {str(catalog.BY_NAME[name].makes) for name in said & {*catalog.BY_NAME}}
+    named = [task for task in tasks if said & {*task.split()}]
     if len(named) != 1:
         raise Unclear(f"Which step {stage} shall I leave out: that of {' or '.join(tasks)}?")
     return tuple(spec for spec in steps if spec is not tasks[named[0]])

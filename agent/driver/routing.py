@@ -21,9 +21,8 @@ from rapidfuzz import fuzz, process
 
 from tunesmith.agent.driver.by_code import answered
 from tunesmith.agent.driver.look_ups import said_in
-from tunesmith.agent.driver.stage_calls import stage_call
-from tunesmith.agent.driver.turn_answer import Call
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.tools import stage_call
+from tunesmith.agent.driver.turn_deps import Call, TurnDeps
 from tunesmith.agent.queries.registry import tool_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.reading import Reading, read, reader

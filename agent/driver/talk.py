@@ -10,8 +10,7 @@ from importlib.resources import files
 
 import yaml
 
-from tunesmith.agent.driver.turn_answer import TurnAnswer
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words.lexicon import Names
 from tunesmith.agent.words.slots import Slots

@@ -7,19 +7,21 @@ An expensive stage is priced, and its call waits for the user (`agreement`); onl
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Optional, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 from pydantic_ai import FunctionToolset, RunContext, Tool
 from pydantic_ai.exceptions import ApprovalRequired, ToolFailed
+from pydantic_ai.messages import ToolCallPart
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.reads import read_tools
-from tunesmith.agent.driver.stage_calls import OTHER
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
@@ -34,10 +36,14 @@ from tunesmith.tools.pipeline.workspace import StepRequest
 A = TypeVar("A", bound=BaseModel)
 
 _RESULT_CHARACTERS = 1500
+OTHER = "other"
+"""The argument of a stage's tool that holds every field which has none of its own."""
 
 
+@cache
 def toolset() -> FunctionToolset[TurnDeps]:
-    """All tools; which of them a request shows is decided per request."""
+    """All tools; which of them a request shows is decided per request. The same for every conversation: a third of a
+    second of schemas."""
     tools = [
         *read_tools(),
         _tool("plan_fine_tune", planning.PlanFineTune, planning.plan_fine_tune),
@@ -195,3 +201,20 @@ def failed(error: Exception) -> ToolFailed:
     """An error as the driver is told it: what happened and what to try, without a traceback."""
     text = str(error) if isinstance(error, TunesmithError) else f"unexpected {type(error).__name__}: {error}"
     return ToolFailed(" ".join(text.split())[:600])
+
+
+def stage_call(stage: str, fields: Mapping[str, object], run: str, call_id: str) -> ToolCallPart:
+    """The call that carries out a stage with these fields."""
+    asks = catalog.BY_NAME[stage].load().settable
+    further = {name: value for name, value in fields.items() if name not in (*asks, "run")}
+    arguments: dict[str, object] = {name: fields.get(name) for name in asks} | {"run": run or None}
+    if len(catalog.BY_NAME[stage].load().request.model_fields) > len(asks) + 1:
+        arguments[OTHER] = " ".join(f"{name}={_word(value)}" for name, value in further.items()) or None
+    return ToolCallPart(stage, arguments, tool_call_id=call_id)
+
+
+def _word(value: object) -> str:
+    """A value as one word of a command line, as `of_words` reads it."""
+    if isinstance(value, list | tuple):
+        return shlex.quote(json.dumps(list(value)))
+    return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))

@@ -29,6 +29,25 @@ from tunesmith.tools.pipeline.workspace import Approver, Workspace
 _BEFORE_CHARACTERS = 60
 
 
+@dataclass(frozen=True, slots=True)
+class TurnAnswer:
+    """Words that answer the turn; `told` is what a model may read of them later."""
+
+    text: str
+    told: str = ""
+    tool: str = ""
+    """The tool that did it, for the events of a script; empty: none."""
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A step that was ordered, with its fields."""
+
+    tool: str
+    arguments: Mapping[str, object]
+
+
 @dataclass(slots=True)
 class TurnDeps:
     """The deps of a turn."""

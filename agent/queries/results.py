@@ -66,7 +66,7 @@ def answer(query: ResultQuery, context: Context) -> Answer:
         lines += [_against_base(store, run.id, query.arm)] if query.arm != "base" else []
     else:
         lines = [] if query.block else verdict_lines(store, run)[:2]
-        for block in dict.fromkeys(s.block for s in chosen):
+        for block in dict.fromkeys(s.block for s in chosen if not lines or s.block != "target"):  # the verdict has it
             lines.append(f"{block} in {run.id}: " + "; ".join(f"{s.arm} {s}" for s in chosen if s.block == block))
         tuned = [s.arm for s in chosen if s.arm != "base"]
         lines += [_against_base(store, run.id, tuned[-1], query.block)] if query.block and tuned else []

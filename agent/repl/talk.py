@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 _SUMMARY_CHARACTERS = 1500
 _SAID_EVERY_S = 15.0
+_NOT_FETCHED = "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
 
 
 class Talk:
@@ -47,6 +48,8 @@ class Talk:
         self._driver: Driver | None = None
         self._error: Exception | None = None
         self._stopped = False
+        self._declined = False
+        """Whether the driver's download was declined in this turn: it is not asked about twice."""
         self._fetching = ""
         """The step that fetches the driver for the present turn and whose bar is not shown yet."""
         self._lock = threading.Lock()
@@ -137,7 +140,7 @@ class Talk:
         from tunesmith.agent.driver.chat import Cancelled
 
         chat = self.chat()
-        self._stopped = False
+        self._stopped = self._declined = False
         self._waiting = ("", "")
         future = begin(chat)
         while True:
@@ -225,6 +228,8 @@ class Talk:
         try:
             return self._driver.ensure(waiting)
         except DriverMissing as missing:
+            if self._declined:
+                raise StepFailed(_NOT_FETCHED) from None
             self._screen.say(f"{missing}; this fetches it:")
             self._fetch()
             return self._driver.ensure(waiting)
@@ -259,9 +264,8 @@ class Talk:
         chosen = {"model": stronger.driver.model} if stronger and ws.ask(stronger.question) else {}
         outcome = run_step(ws, replace(FETCH, fields={**FETCH.fields, **chosen}), self._ask, follow=False)
         if outcome.declined:
-            raise StepFailed(
-                "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
-            )
+            self._declined = True
+            raise StepFailed(_NOT_FETCHED)
         self._screen.say("Ctrl-C lets it go on in the background")
         return outcome.step.id
 
@@ -280,7 +284,7 @@ class Talk:
         """The answer of the records to a question that comes instead of a yes or a no; empty where it is none."""
         if not self._loaded.is_set() or self._chat is None:
             return ""
-        from tunesmith.agent.driver.asides import aside
+        from tunesmith.agent.driver.look_ups import aside
 
         return aside(self._chat.deps, words)
 
@@ -288,7 +292,7 @@ class Talk:
         """Words that give fields of a stage other values, as `field=value …`; empty where they do not."""
         if not stage or not self._loaded.is_set() or self._chat is None:
             return ""
-        from tunesmith.agent.driver.asides import as_edit
+        from tunesmith.agent.driver.look_ups import as_edit
 
         return as_edit(words, stage)
 

@@ -30,7 +30,9 @@ class Order:
     foreign: tuple[str, str] = ("", "")
     """A field that was given a value and that this stage has not, and the stage that has it."""
     unvalued: str = ""
-    """A field that is to be another, by words that say no value: `a higher rank`."""
+    """A field that is named without a value."""
+    another: bool = False
+    """Whether that field is to be another than before: `a higher rank`."""
     unread: tuple[str, ...] = ()
     """What no argument took, as it was typed."""
 
@@ -80,11 +82,11 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     if fields or factors:  # `longer, 5 epochs`; without a value it is an order that nothing took
         places += _places(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
-    unvalued, unvalued_places = _unvalued(slots, request, {*fields, *factors})
+    unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *factors})
     unread = _unread(slots, [*places, *unvalued_places], known, others)
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), factors,
-        (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, unread,
+        (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
     )  # fmt: skip
 
 
@@ -120,16 +122,16 @@ def _factors(slots: Slots, stage: str) -> tuple[dict[str, float], list[Place]]:
     return found, places
 
 
-def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tuple[str, list[Place]]:
-    """A field that is named and gets no value, with the words that want it to be another."""
+def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tuple[str, bool, list[Place]]:
+    """A field that is named and gets no value, whether words want it to be another, and where all of them stand."""
     for slot in slots.all("field"):
         if slot.value in request and slot.value not in have:
             wants = [
                 s for s in slots.all("unspoken") if s.end <= slot.start and len(slots.between(s.end, slot.start)) < 2
             ]
             if wants or slot.value != "rows":
-                return str(slot.value), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
-    return "", []
+                return str(slot.value), bool(wants), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
+    return "", False, []
 
 
 def _unread(

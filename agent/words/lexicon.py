@@ -158,6 +158,5 @@ def _is_known(word: str) -> bool:
 
 @cache
 def _ordinary() -> frozenset[str]:
-    """Whole words of the vocabulary of BERT (Devlin et al. 2018; Apache-2.0): ordinary English."""
-    lines = (files("tunesmith.agent.words") / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    return frozenset(line for line in lines if line.isalpha())
+    """Ordinary English: the words of four letters and more of BERT's vocabulary (Devlin et al. 2018; Apache-2.0)."""
+    return frozenset((files("tunesmith.agent.words") / "vocab.txt").read_text(encoding="utf-8").split())

@@ -20,8 +20,10 @@ LONGEST = 600
 _NEAREST, _LIKELY = 3, 12
 _BEHIND_A_YES, _EACH_WORD_TAKEN = 0.7, 0.5
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
+_STOP, _MAY_STOP = "do.stop", 0.2
+"""What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop")
-_SAYS_NOTHING = ("remark", "out_of_scope", "follow", "again", "yes", "no", "accept", "page")
+_SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page")
 """What nobody means who was not understood."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
@@ -90,8 +92,13 @@ class Reader:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)
             guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
         by_kind = kinds(guesses)
+        stop = next((one for one in by_kind if one.label == _STOP), None)
         found = self._as(by_kind[0], True, slots, context)
-        found = replace(found, sure=found.sure and found.probability >= self._least(found))
+        asks_or_orders = found.request or found.order or found.label == _STOP
+        if stop is not None and stop.probability >= _MAY_STOP and asks_or_orders:
+            found = self._as(stop, True, slots, context)
+        else:
+            found = replace(found, sure=found.sure and found.probability >= self._least(found))
         offered = [one.label for one in by_kind if one.label not in _SAYS_NOTHING]
         nearest = tuple(self.head.examples[label][0] for label in offered[:_NEAREST])
         return replace(found, likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY])), nearest=nearest)

@@ -303,6 +303,23 @@ def test_a_home_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert done.returncode == 2 and "TUNESMITH_HOME" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+NAMED = 'address = "127.0.0.1:1"\nstorage = "s"\n'
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("", "no [ray] in settings.toml"),
+        (NAMED, "has no token_file"),
+        (f'{NAMED}token_file = "gone"', "gone: No such file"),
+    ],
+)
+def test_the_doctor_says_where_ray_stands(tunesmith: Tunesmith, settings: str, told: str) -> None:
+    (tunesmith.home / "settings.toml").write_text(f"[ray]\n{settings}\n" if settings else "")
+    found = json.loads(tunesmith("doctor", "--json", TUNESMITH_VLLM="/nowhere/vllm").stdout)
+    assert (told if found["ray"]["version"] or not settings else "not installed") in found["ray"]["state"]
+
+
 def test_the_doctor_names_the_machine_and_what_is_missing(tunesmith: Tunesmith) -> None:
     found = json.loads(tunesmith("doctor", "--json", TUNESMITH_VLLM="/nowhere/vllm").stdout)
     assert found["machine"]["cores"] >= 1 and found["vllm"]["program"] is None

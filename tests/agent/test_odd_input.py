@@ -40,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (made / "dangling").symlink_to(made / "nowhere")
     (made / "link").symlink_to(made / "keep.txt")
     os.mkfifo(made / "pipe")
+    tunesmith(made, "runs", "list")  # what ended in the stored run is said once
     yield made
 
 
@@ -136,7 +137,6 @@ PYDANTIC = ("Input should", "validation", "Field required", "Value error", "shou
 
 @pytest.mark.parametrize(("argv", "said"), ODD, ids=[" ".join(argv)[:40] for argv, _ in ODD])
 def test_odd_input_is_one_sentence_and_leaves_nothing_behind(folder: Path, argv: list[str], said: str) -> None:
-    tunesmith(folder, "runs", "list")  # what ended in the stored run is said once
     before = seen(folder)
     done = tunesmith(folder, *argv)
     lines = done.stderr.strip().splitlines()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.fixtures.tiny_model import make_tiny_model
-from tests.tools.suites.test_parse import BOMBS
+from tests.tools.suites.test_bad_suites import BAD, written
 from tests.trust import test_behaviours, test_bounds, test_path_attacks
 from tests.trust.test_sql_attacks import ATTACKS
 from tunesmith.memory.errors import BadInput
@@ -55,10 +55,9 @@ def cost(work: Callable[[], object]) -> float:
 
 def suites(folder: Path) -> Costs:
     """Each in a process of its own, whose start is part of it."""
-    for name, text in BOMBS.items():
-        path = folder / ("bomb.json" if name.startswith("json") else "bomb.yaml")
-        path.write_text(text)
-        command = [sys.executable, "-c", _LOAD, str(path)]
+    for number, (name, (text, _, beside)) in enumerate(BAD.items()):
+        (own := folder / f"suite{number}").mkdir()
+        command = [sys.executable, "-c", _LOAD, str(written(own, text, beside))]
         yield name, cost(partial(subprocess.run, command, check=True))
 
 

@@ -25,7 +25,7 @@ from tunesmith.tools.serving import servers
 pytestmark = pytest.mark.heavy
 
 STUB = str(FIXTURES / "stub_chat.py")
-CASES, KILLS, CONCURRENCY = 80, 10, 6
+CASES, KILLS, CONCURRENCY = 80, 4, 6
 
 
 @pytest.fixture

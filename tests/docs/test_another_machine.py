@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunesmith.agent.commands.settings import SettingsFile
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import load_pipeline
+from tunesmith.tools.pipeline.plan_file import load_pipeline, placed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "another-machine.md").read_text()
 
@@ -19,6 +19,9 @@ def test_its_settings_and_its_plan_are_read(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(plan)
     steps = {spec.stage: spec.fields.get("on") for spec in load_pipeline(tmp_path / "plan.yaml").steps}
     assert steps == {"base": None, "baseline": "ray", "generate": "ray", "critique": "here", "train": "ray"}
+    for on in ("ray", "here"):
+        moved = {s.stage: s.fields.get("on") for s in placed(load_pipeline(tmp_path / "plan.yaml"), on).steps}
+        assert moved == {"base": None, **dict.fromkeys(("baseline", "generate", "critique", "train"), on)}
 
 
 def test_the_stages_that_it_names_are_those_that_can_go() -> None:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.fixtures import families
 from tunesmith.tools.core.machine import Machine
-from tunesmith.tools.core.stage import GIB, Facts
+from tunesmith.tools.core.stage import GIB, Facts, Plan
 from tunesmith.tools.machine.cards import card_of_size
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.model_names import NamedModel, named_model
@@ -49,6 +50,12 @@ def on_card(card_gb: int) -> Facts:
     return with_card(machine(), card_of_size(card_gb))
 
 
+@cache
+def plans(name: str, card_gb: int) -> dict[str, Plan]:
+    """Of every step for a model on such a machine."""
+    return plans_of(model_of(name), on_card(card_gb))
+
+
 def golden() -> str:
     """Model, card, step: the verdict, the peaks in GiB of VRAM and RAM, and what would fit where that does not."""
     return "".join(f"{line}\n" for line in _golden_lines())
@@ -58,7 +65,7 @@ def _golden_lines() -> Iterator[str]:
     for name in GOLDEN_MODELS:
         for card in GOLDEN_CARDS:
             yield f"{model_of(name).name} on a card of {card} GB, {RAM_GIB} GiB of RAM"
-            for step, plan in plans_of(model_of(name), on_card(card)).items():
+            for step, plan in plans(name, card).items():
                 price = plan.estimate
                 peaks = f"{price.peak_vram_bytes / GIB:6.1f} {price.peak_ram_bytes / GIB:6.1f}"
                 ways = ", or ".join(map(str, plan.fitting))
@@ -71,8 +78,7 @@ def fits_table(models: Sequence[str]) -> str:
     head = ["model", *(f"{card} GB" for card in CARDS)]
     rows = [head, ["---"] * len(head)]
     for name in models:
-        model = model_of(name)
-        rows.append([f"{model.name}", *(str(ways(model, card)) for card in CARDS)])
+        rows.append([model_of(name).name, *(str(ways(name, card)) for card in CARDS)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -96,17 +102,17 @@ class Ways(NamedTuple):
         return ("base", "baseline", "generate", preflight, train, "evaluate", "merge", "quantize", served)
 
 
-def ways(model: NamedModel, card_gb: int) -> Ways:
+def ways(name: str, card_gb: int) -> Ways:
     """What the table says of a model on a card, by the plans of its steps as they would come."""
-    plans = plans_of(model, on_card(card_gb))
+    known = plans(name, card_gb)
 
     def best(**steps: str) -> str:
-        return next((bits.strip("_") for bits, step in steps.items() if not plans[step].refusals), "–")
+        return next((bits.strip("_") for bits, step in steps.items() if not known[step].refusals), "–")
 
-    measured = "4" if QUANTIZED_BASE in plans["baseline"].inputs else "16"
+    measured = "4" if QUANTIZED_BASE in known["baseline"].inputs else "16"
     return Ways(
         best(_16="train", _4="train at 4 bits"),
-        "–" if plans["baseline"].refusals or plans["base"].refusals else measured,
+        "–" if known["baseline"].refusals or known["base"].refusals else measured,
         best(_16="deploy merged", _8="deploy W8A8", _4="deploy W4A16"),
     )
 

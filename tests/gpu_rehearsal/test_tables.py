@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.gpu_rehearsal.tables import CARDS, GOLDEN, MODELS, golden, machine, model_of, on_card, pages, ways
+from tests.gpu_rehearsal.tables import CARDS, GOLDEN, MODELS, golden, machine, model_of, on_card, pages, plans, ways
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
-from tunesmith.tools.pipeline.fits import fits, plans_of, with_card
+from tunesmith.tools.pipeline.fits import fits, plan_of, plans_of, with_card
 
 
 def test_the_plans_of_published_models_are_the_golden_ones() -> None:
@@ -14,7 +14,8 @@ def test_the_plans_of_published_models_are_the_golden_ones() -> None:
 
 
 def test_the_tables_of_the_pages_are_current() -> None:
-    assert {page: page.read_text() for page in pages()} == pages()
+    now = pages()
+    assert {page: page.read_text() for page in now} == now
 
 
 def test_what_a_cell_says_fits_is_refused_by_none_of_its_plans() -> None:
@@ -22,21 +23,21 @@ def test_what_a_cell_says_fits_is_refused_by_none_of_its_plans() -> None:
     bold = 0
     for name in MODELS:
         for card in CARDS:
-            said, plans = ways(model_of(name), card), plans_of(model_of(name), on_card(card))
+            said, known = ways(name, card), plans(name, card)
             whole = "–" not in said
             bold += whole
             for step in said.steps if whole else ():
-                assert not plans[step].refusals, (name, card, str(said), step)
-                assert plans[step].estimate.peak_vram_bytes <= on_card(card).machine.vram_free_bytes < card * GIB
+                assert not known[step].refusals, (name, card, str(said), step)
+                assert known[step].estimate.peak_vram_bytes <= on_card(card).machine.vram_free_bytes < card * GIB
     assert bold >= 60
 
 
 def test_a_base_is_fetched_for_a_precision_that_its_baseline_accepts_where_any_is() -> None:
     for name in MODELS:
         for gib in (8, 11, 14, 17, 20, 23.4, 45, 70, 75):
-            known = with_card(machine(), gib)
-            possible = [task for task in fits(model_of(name), known).of("measure") if task.fits]
-            assert bool(plans_of(model_of(name), known)["baseline"].refusals) == (not possible), (name, gib)
+            facts = with_card(machine(), gib)
+            possible = [task for task in fits(model_of(name), facts).of("measure") if task.fits]
+            assert bool(plan_of("baseline", model_of(name), facts).refusals) == (not possible), (name, gib)
 
 
 THE_WAY = ("base", "baseline", "generate", "preflight at 4 bits", "train at 4 bits", "evaluate", "merge", "quantize",
@@ -45,16 +46,16 @@ THE_WAY = ("base", "baseline", "generate", "preflight at 4 bits", "train at 4 bi
 
 def test_on_24_gb_large_models_fit_from_the_base_to_the_served_model_and_are_measured_at_4_bits() -> None:
     for name in ("qwen2.5-14b", "qwen2.5-32b", "qwen3-30b-a3b"):
-        plans = plans_of(model_of(name), on_card(24))
-        fitting = {step for step, plan in plans.items() if not plan.refusals}
+        known = plans(name, 24)
+        fitting = {step for step, plan in known.items() if not plan.refusals}
         assert set(THE_WAY) <= fitting, name
         for step in ("baseline", "generate", "preflight at 4 bits", "evaluate"):
-            assert QUANTIZED_BASE in plans[step].inputs, "all are served from the quantized base"
-        assert QUANTIZED_BASE not in plans["train at 4 bits"].inputs, "training has the base's own weights"
-        assert plans["base"].request["measuring"] == "4" and "at 4 bits" in plans["base"].reasons["measuring"]
-        assert max(plans[step].estimate.peak_ram_bytes for step in fitting) < 16 * GIB
+            assert QUANTIZED_BASE in known[step].inputs, "all are served from the quantized base"
+        assert QUANTIZED_BASE not in known["train at 4 bits"].inputs, "training has the base's own weights"
+        assert known["base"].request["measuring"] == "4" and "at 4 bits" in known["base"].reasons["measuring"]
+        assert max(known[step].estimate.peak_ram_bytes for step in fitting) < 16 * GIB
 
 
 def test_the_smallest_models_stay_at_16_bits() -> None:
-    plans = plans_of(model_of("llama-3.2-3b"), with_card(machine(), 24))
-    assert plans["base"].request["measuring"] == "16" and not any(QUANTIZED_BASE in p.inputs for p in plans.values())
+    known = plans_of(model_of("llama-3.2-3b"), with_card(machine(), 24))
+    assert known["base"].request["measuring"] == "16" and not any(QUANTIZED_BASE in p.inputs for p in known.values())

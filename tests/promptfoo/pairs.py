@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tests.fixtures import yaml_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Grade, Response, grade
@@ -55,12 +55,19 @@ def digest() -> str:
 
 def derived_names() -> list[str]:
     """The names of the corpus's derived metrics."""
-    return [metric["name"] for metric in yaml.safe_load(CORPUS.read_text())["derived"]]
+    return [metric["name"] for metric in _corpus()["derived"]]
 
 
+@cache
+def _corpus() -> dict[str, Any]:
+    corpus: dict[str, Any] = yaml_of(CORPUS.read_text())
+    return corpus
+
+
+@cache
 def read_pairs() -> list[Pair]:
     """Every pair of the corpus, in order."""
-    groups = yaml.safe_load(CORPUS.read_text())["groups"]
+    groups = _corpus()["groups"]
     return [
         Pair(f"p{number}", **parts)
         for number, parts in enumerate(part for group in groups for part in _pairs_of(group))
@@ -103,7 +110,7 @@ def config(pairs: Sequence[Pair], provider: dict[str, Any], grader: dict[str, An
     for pair, test in zip(pairs, tests, strict=True):
         test["metadata"] = {"case_id": pair.id}
     default = {"defaultTest": {"options": {"provider": grader}}} if grader else {}
-    derived = yaml.safe_load(CORPUS.read_text())["derived"] if len(pairs) > 1 else []
+    derived = _corpus()["derived"] if len(pairs) > 1 else []
     return {"prompts": ["{{id}}"], "providers": [provider], **default, "tests": tests, "derivedMetrics": derived}
 
 

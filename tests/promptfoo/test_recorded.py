@@ -13,21 +13,19 @@ from tunesmith.tools.suites.grading import supported_types
 
 pytestmark = pytest.mark.heavy
 
-PAIRS = read_pairs()
-
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     recorded = json.loads(RECORDED.read_text())
     assert recorded["corpus"] == digest(), "the corpus changed: record it again with `make crosscheck RECORD=1`"
-    return our_verdicts(PAIRS, tmp_path_factory.mktemp("pairs")), recorded["verdicts"]
+    return our_verdicts(read_pairs(), tmp_path_factory.mktemp("pairs")), recorded["verdicts"]
 
 
 def test_every_pair_is_decided_and_scored_as_promptfoo_decides_and_scores_it(
     verdicts: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
     ours, theirs = verdicts
-    compared = [pair for pair in PAIRS if not pair.differs and not pair.refused]
+    compared = [pair for pair in read_pairs() if not pair.differs and not pair.refused]
     wrong = [(p.what, theirs[p.id], ours[p.id]) for p in compared if not same(ours[p.id], theirs[p.id])]
     assert not wrong, f"{len(wrong)} of {len(compared)} pairs differ, first: {wrong[:5]}"
     assert len(compared) > 300
@@ -41,7 +39,7 @@ def test_derived_metrics_come_out_as_promptfoo_computes_them(verdicts: tuple[dic
 
 def test_every_documented_difference_is_still_one(verdicts: tuple[dict[str, Any], dict[str, Any]]) -> None:
     ours, theirs = verdicts
-    documented = [pair for pair in PAIRS if pair.differs or pair.refused]
+    documented = [pair for pair in read_pairs() if pair.differs or pair.refused]
     assert documented
     assert [pair.what for pair in documented if same(ours[pair.id], theirs[pair.id])] == []
 
@@ -50,7 +48,7 @@ def test_the_corpus_covers_every_type_in_both_forms(tmp_path: Path) -> None:
     def types(assertions: list[dict[str, Any]]) -> set[str]:
         return {a["type"] for a in assertions} | {t for a in assertions for t in types(a.get("assert", []))}
 
-    covered = set().union(*(types(pair.test.get("assert", [])) for pair in PAIRS))
+    covered = set().union(*(types(pair.test.get("assert", [])) for pair in read_pairs()))
     # assert-set has no not- form; select-best compares arms, which promptfoo runs only over several providers; is-code
     # is a type of our own.
     wanted = {form for kind in supported_types() for form in (kind, f"not-{kind}")}

@@ -13,8 +13,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
+from tests.fixtures import yaml_of
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour
@@ -35,17 +35,19 @@ DECLARATIVE = {
 
 
 SPEC = load_behaviour("demo")
-ROWS = [
-    replace(row, row_id=f"i{number}")
-    for number, row in enumerate(rows_of([behaviour_folder("demo") / "rows.jsonl"], {}, 1000, 1 << 24))
-    if isinstance(row, TrainingRow)
-]
+
+
+@cache
+def rows() -> list[TrainingRow]:
+    """Of the bundled behaviour."""
+    found = rows_of([behaviour_folder("demo") / "rows.jsonl"], {}, 1000, 1 << 24)
+    return [replace(row, row_id=f"i{number}") for number, row in enumerate(found) if isinstance(row, TrainingRow)]
 
 
 @cache
 def suite(name: str) -> dict[str, Any]:
     text = files("tunesmith.prompts").joinpath("demo", "suites", f"{name}.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
+    loaded: dict[str, Any] = yaml_of(text)
     return loaded
 
 
@@ -195,21 +197,21 @@ def texts_of(document: Any) -> Iterator[str]:
 
 
 def test_the_rows_are_balanced_right_by_the_behaviours_rules_and_give_no_case_away() -> None:
-    answers = [json.loads(row.answer) for row in ROWS]
+    answers = [json.loads(row.answer) for row in rows()]
     assert Counter(answer["category"] for answer in answers) == dict.fromkeys(CATEGORIES, 45)
     urgencies = Counter(answer["urgency"] for answer in answers)
     assert urgencies == {"low": 65, "normal": 95, "high": 65}
     assert 0.55 <= sum(answer["order"] is not None for answer in answers) / len(answers) <= 0.7
-    for row, answer in zip(ROWS, answers, strict=True):
+    for row, answer in zip(rows(), answers, strict=True):
         assert broken_rule(SPEC.rules, row.answer) is None, row.answer
         assert answer["order"] is None or re.search(rf"(?<!\d){answer['order']}(?!\d)", SPEC.text_of(row.prompt))
-    judged = Critic(SPEC, load_suites(bundled_suites()).cases, CritiqueRequest(embeddings=False)).judge(ROWS)
+    judged = Critic(SPEC, load_suites(bundled_suites()).cases, CritiqueRequest(embeddings=False)).judge(rows())
     assert [str(row.verdict) for row in judged if row.dropped] == []
 
 
 def test_no_blind_case_shares_five_words_in_a_row_with_what_is_trained_on() -> None:
-    behaviour = yaml.safe_load(files("tunesmith.prompts").joinpath("demo", "behaviour.yaml").read_text("utf-8"))
-    texts = [*texts_of(behaviour), *(text for row in ROWS for text in (SPEC.text_of(row.prompt), row.answer))]
+    behaviour = yaml_of(files("tunesmith.prompts").joinpath("demo", "behaviour.yaml").read_text("utf-8"))
+    texts = [*texts_of(behaviour), *(text for row in rows() for text in (SPEC.text_of(row.prompt), row.answer))]
     made_of = {gram for text in texts for gram in five_grams(text)}
     assert len(made_of) > 2000, "the texts are read"
     shared = {t["metadata"]["case_id"]: five_grams(t["vars"]["ticket"]) & made_of for t in cases_of("blind")}

@@ -8,12 +8,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.disks import Mount, disk, fill, mounted
 from tests.fixtures.old_homes import make_old_home
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.terminal import Tunesmith
@@ -28,6 +28,8 @@ from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
+__all__ = ["disk"]  # a fixture
+
 READING = [
     ("runs", "list"),
     ("runs", "show", "r1"),
@@ -36,40 +38,10 @@ READING = [
     ("explain", "r1"),
     ("jobs", "list"),
 ]
-Mount = Callable[..., Path]
-
-
-def _mounted(place: Path, *options: str) -> bool:
-    return subprocess.run(["mount", *options, str(place)], capture_output=True).returncode == 0
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Mount]:
-    """Mounts a disk of so many bytes, in memory."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(bytes_: int) -> Path:
-        if not _mounted(place, "-t", "tmpfs", "-o", f"size={bytes_}", "none"):
-            pytest.skip("no disk may be mounted here, so that none can be filled: run this as root")
-        return place
-
-    yield mount
-    subprocess.run(["umount", "-l", place], capture_output=True)
-
-
-def fill(place: Path, *, leave: int = 0) -> Path:
-    """Fill a disk to the last byte but `leave`; what fills it."""
-    filling = place / "filling"
-    with filling.open("wb", buffering=0) as file:
-        file.truncate(0)
-        if (most := shutil.disk_usage(place).free - leave) > 0:
-            os.posix_fallocate(file.fileno(), 0, most)
-    return filling
 
 
 def read_only(place: Path) -> None:
-    assert _mounted(place, "-o", "remount,ro"), "somebody writes on it"
+    assert mounted(place, "-o", "remount,ro"), "somebody writes on it"
 
 
 def read_all(home: Path, out: Path) -> dict[str, str]:

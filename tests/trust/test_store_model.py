@@ -169,6 +169,7 @@ class StoreModel(RuleBasedStateMachine):
     def claimed(self, who: int, step: str) -> None:
         known = self.known[step]
         known.status, known.agreed, known.worker = RUNNING, False, (who, self.lives[who])
+        known.starter = None if known.starter == who else known.starter  # who claims it has started it
         known.claims += 1
         self.at_work[step] = {who}
 

@@ -19,6 +19,8 @@ _NO_SPACE = ("No space left on device", "Disk quota exceeded")
 _MAY_BE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _OF_A_DISK = (*_MAY_BE_FULL, sqlite3.SQLITE_READONLY)
 _ELSEWHERE = "the whole home to a disk that {has}, and set TUNESMITH_HOME to its new place"
+MOVE_HOME = f"move {_ELSEWHERE.format(has='has some')}"
+"""What is advised where a disk is full; of a step on another machine something else has to be."""
 
 
 def trouble(folder: Path, error: BaseException | None = None, *, needed_bytes: int = 0) -> str:
@@ -36,8 +38,7 @@ def trouble(folder: Path, error: BaseException | None = None, *, needed_bytes: i
         if disk.f_files and not disk.f_favail:
             return f"the disk of {folder} takes no more files (0 inodes free); remove some below {mount}"
         needed = f", about {size(needed_bytes)} needed in all" if needed_bytes else ""
-        moved = f"move {_ELSEWHERE.format(has='has some')}"
-        return f"the disk of {folder} is full ({size(free)} free{needed}); make room below {mount}, or {moved}"
+        return f"the disk of {folder} is full ({size(free)} free{needed}); make room below {mount}, or {MOVE_HOME}"
     if any(getattr(one, "errno", None) == errno.EFBIG for one in _chain(error)):
         return f"a file in {folder} would be larger than this shell allows; `ulimit -f unlimited` lifts that"
     if disk.f_flag & os.ST_RDONLY:

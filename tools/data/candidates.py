@@ -73,13 +73,6 @@ def calibrated(likely: Mapping[str, float], bias: Mapping[str, float]) -> dict[s
     return {one: share / whole for one, share in shares.items()} if whole else shares
 
 
-def with_yeses(likely: Mapping[str, float], yeses: Mapping[str, float]) -> dict[str, float]:
-    """Probabilities with what falls to the candidates in `yeses` shared out anew, by the odds of a yes to each."""
-    odds = {one: max(share, _FLOOR) / max(1 - share, _FLOOR) for one, share in yeses.items()}
-    whole = sum(likely[one] for one in odds)
-    return {**likely, **{one: whole * of / sum(odds.values()) for one, of in odds.items()}}
-
-
 def least_margin(response: ChatResponse) -> float | None:
     """Of a whole answer, the log-odds of its least certain token against the next; None where nobody said."""
     gaps = []

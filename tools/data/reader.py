@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -16,20 +18,14 @@ from tunesmith.tools.data.candidates import calibrated, least_margin, margin, pr
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
 from tunesmith.tools.data.json_values import kinds_in
-from tunesmith.tools.data.label_reading import (
-    bias_of,
-    label_request,
-    likely_values,
-    none_of,
-    statement_requests,
-    tells_meanings,
-)
 from tunesmith.tools.data.reading import (
     NOTHING,
     Disagreement,
     answer_request,
     disagreements,
     kind_request,
+    label_request,
+    none_of,
     value_in,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
@@ -39,7 +35,7 @@ WHOLE = "the answer"
 """What margins call that which is read of a whole answer."""
 _SURE, _CUT_SHARE = 1.5, 0.5
 """Log-odds, in nats, that are sure for a label."""
-_FEW = 20
+_FEW, _BIAS_SHARE, _BIAS_MOST, _EPSILON = 20, 0.5, 1.5, 0.01
 """Messages from which on a reader's bias is told."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIED = 0.6, 0.75, 3, 16
 
@@ -49,8 +45,6 @@ class Trust(Frozen):
 
     labels: dict[str, float] = Field(default_factory=dict)
     """Label → share of the examples that it reads right."""
-    stated: tuple[str, ...] = ()
-    """Labels of which it reads more examples right where it is asked about what each value means by itself."""
     cuts: dict[str, float] = Field(default_factory=dict)
     """Label → margin from which its reading of a message is sure enough, by how sure it is of the examples."""
     answers: float = 0.0
@@ -153,47 +147,32 @@ class Reader:
             if label.name in self.apart and one.values.get(label.name)
         }
         requests = [
-            request
+            label_request(self.spec, label, one.message, self.others, self.asker.model, name)
             for name, (label, one) in asked.items()
-            for request in self._label_requests(label, one.message, name, self.trust.stated)
         ]
         answers = self.asker.ask(requests, "reading back")
-        likely = {
-            name: found
-            for name, (label, _) in asked.items()
-            if (found := likely_values(label, answers, name, label.name in self.trust.stated))
-        }
         for label in self.spec.labels:
             read = [
-                (one.values[label.name] or "", likely[n])
+                (one.values[label.name] or "", answers[n])
                 for n, (of, one) in asked.items()
-                if of is label and n in likely
+                if of is label and n in answers
             ]
             if label.name not in self.bias and len(read) >= _FEW:
-                self.bias[label.name] = bias_of(label, read)
+                self.bias[label.name] = _bias(label, read)
         for name, (label, one) in asked.items():
             drawn, value = one.values[label.name] or "", NOTHING
-            if name in likely:
-                value, margins[one.identity][label.name] = self._label_in(label, likely[name])
+            if name in answers:
+                value, margins[one.identity][label.name] = self._label_in(label, answers[name])
             self._count(label.name, drawn, value)
             if value != drawn or margins[one.identity][label.name] < self.trust.cuts.get(label.name, 0.0):
                 differing[one.identity].append(Disagreement(label.name, drawn, value))
 
-    def _label_requests(
-        self, label: Attribute, message: str, identity: str, stated: Collection[str], without: int = -1
-    ) -> list[ChatRequest]:
-        """One request for which value it is, or none; where values are read by what they mean, one for each beside."""
-        spec, model = self.spec, self.asker.model
-        choice = label_request(spec, label, message, self.others, model, identity, without)
-        if label.name not in stated:
-            return [choice]
-        return [choice, *statement_requests(spec, label, message, model, identity, without)]
-
-    def _label_in(self, label: Attribute, likely: Mapping[str, float]) -> tuple[str, float]:
+    def _label_in(self, label: Attribute, response: ChatResponse) -> tuple[str, float]:
         """What was read of a label, NOTHING where it has no value, and by how much that is likelier than the next."""
-        likely = calibrated(likely, self.bias.get(label.name, {}))
+        no_value = none_of(label)
+        likely = calibrated(probabilities(response, [*label.values, no_value]), self.bias.get(label.name, {}))
         value = max(likely, key=lambda value: likely[value])
-        return NOTHING if value == none_of(label) else value, margin(likely, value)
+        return NOTHING if value == no_value else value, margin(likely, value)
 
     def _read_answers(
         self,
@@ -289,13 +268,12 @@ class Reader:
     def _tried_out(self) -> Trust:
         spec, model = self.spec, self.asker.model
         labels = self._labels
-        by_meaning = [label.name for label in labels if tells_meanings(label)]
         requests: list[ChatRequest] = []
         for place, example in enumerate(spec.examples):
-            for label in labels:
-                requests += self._label_requests(
-                    label, example.prompt, f"t/{label.name}/{place}", by_meaning, without=place
-                )
+            requests += [
+                label_request(spec, label, example.prompt, self.others, model, f"t/{label.name}/{place}", without=place)
+                for label in labels
+            ]
             if self.kind_label is None:
                 requests.append(self._kind_request(example.prompt, f"t/kind/{place}", place))
         for place, (message, _) in enumerate(self.shots if self.can_read else ()):
@@ -309,18 +287,11 @@ class Reader:
         tried = [answers[name] for n in range(len(self.tried)) if (name := f"t/ordinary/{n}") in answers]
         ordinary = [self._kind_in(response) for response in tried]
         cut = _cut(kind, ordinary)
-        margins, stated = {}, []
-        for label in labels:
-            ways = [self._label_margins(label, answers, way) for way in (False, label.name in by_meaning)]
-            margins[label.name] = max(
-                ways, key=lambda of: sum(m > 0 for m in of)
-            )  # of two as good the one that asks less
-            stated += [label.name] if margins[label.name] is not ways[0] else []
+        margins = {label.name: self._label_margins(label, answers) for label in labels}
         right = {name: round(sum(m > 0 for m in of) / max(1, len(of)), 3) for name, of in margins.items()}
         self.trust = Trust(labels=right)  # what is read apart does not count against the whole answer
         return Trust(
             labels=right,
-            stated=tuple(stated),
             cuts={name: _margin_cut(of) for name, of in margins.items()},
             answers=self._answers_right(answers) if self.can_read else 0.0,
             kind_yes=round(sum(p >= cut for p in kind) / max(1, len(kind)), 3),
@@ -329,15 +300,13 @@ class Reader:
             kind_cut=cut,
         )
 
-    def _label_margins(self, label: Attribute, answers: Mapping[str, ChatResponse], stated: bool) -> list[float]:
+    def _label_margins(self, label: Attribute, answers: Mapping[str, ChatResponse]) -> list[float]:
         """Of each example that has the label, the margin of its value; below 0 where another one was read."""
         margins = []
         for place, example in enumerate(self.spec.examples):
-            right, likely = (
-                value_in(self.spec, example, label.name),
-                likely_values(label, answers, f"t/{label.name}/{place}", stated),
-            )
-            if right and likely:
+            right, response = value_in(self.spec, example, label.name), answers.get(f"t/{label.name}/{place}")
+            if right and response is not None:
+                likely = probabilities(response, [*label.values, none_of(label)])
                 margins.append(margin(likely, right))
         return margins
 
@@ -349,6 +318,24 @@ class Reader:
             read = self._parsed(getattr(answers.get(f"t/answer/{place}"), "text", ""))
             right += not self._differing(values, message, read)
         return round(right / max(1, len(self.shots)), 3)
+
+
+def _bias(label: Attribute, read: Sequence[tuple[str, ChatResponse]]) -> dict[str, float]:
+    """By how much a value is likelier to be read than it was drawn, over many messages; half of that, and no more than
+    a nat and a half, for messages miss a value too where the writer is bad at it.
+
+    Batch calibration: Zhou et al. 2023, arXiv 2309.17249.
+    """
+    names = [*label.values, none_of(label)]
+    likely = [probabilities(response, names) for _, response in read]
+    drawn = Counter(value for value, _ in read)
+    bias = {}
+    for name in label.values:
+        mean = sum(one[name] for one in likely) / len(read) + _EPSILON
+        bias[name] = max(
+            -_BIAS_MOST, min(_BIAS_MOST, _BIAS_SHARE * math.log(mean / (drawn[name] / len(read) + _EPSILON)))
+        )
+    return bias
 
 
 def _margin_cut(margins: Sequence[float]) -> float:

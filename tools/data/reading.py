@@ -40,6 +40,38 @@ class Disagreement:
     read: str
 
 
+def label_request(
+    spec: Spec, label: Attribute, message: str, others: Sequence[str], model: str, identity: str, without: int = -1
+) -> ChatRequest:
+    """Asks which value a label has in a message, or none of them; shown are examples, but for one, and `others`.
+
+    One example of each value comes first, and no more than fit. That there may be none makes what is read of a message
+    that says nothing plain of the label unsure, and not some value.
+    """
+    values = "\n".join(
+        f"- {name}" + (f": {value.means}" if value.means else "") for name, value in label.values.items()
+    )
+    no_value = none_of(label)
+    asked = prompt_text(
+        "read-label", when=kind_of(spec), name=label.name, means=label.means or label.name, values=values, none=no_value
+    )
+    examples = [example for place, example in enumerate(spec.examples) if place != without]
+    shots = [(e.prompt, value) for e in examples if (value := value_in(spec, e, label.name)) is not None]
+    first = list({value: (text, value) for text, value in reversed(shots)}.values())
+    rest = [shot for shot in shots if shot not in first]
+    shown = [*first, *rest][: max(_SHOTS, len(first))] + [(text, no_value) for text in others]
+    random.Random(label.name).shuffle(shown)
+    turns = [t for text, value in shown for t in (_user(text), _assistant(value))]
+    extra = held_to([*label.values, no_value])
+    return ChatRequest(identity, model, [_system(asked), *turns, _user(message)], 12, extra=extra)
+
+
+def none_of(label: Attribute) -> str:
+    """What is answered where a message has no value of a label."""
+    taken = {value.lower() for value in label.values}
+    return next(word for word in ("none", "neither", "no value", "(none)") if word not in taken)
+
+
 def value_in(spec: Spec, example: Example, name: str) -> str | None:
     """The value of an attribute in an example's answer."""
     records = form_of(spec).parse(example.answer)

@@ -389,8 +389,10 @@ def form_alone(cases: Iterable[Case]) -> str:
     Any answer of the form then passes any case, and a run can at best end in "form only": said before more is bought.
     """
     target = [case for case in cases if case.block == PRIMARY_BLOCK]
-    alike = {canonical_json([a.model_dump(mode="json") for a in case.assertions]) for case in target}
-    if len(target) < 2 or len(alike) > 1 or asks_model(target[0].assertions):  # a judge reads the question as well
+    asserted = (canonical_json([a.model_dump(mode="json") for a in case.assertions]) for case in target)
+    first = next(asserted, "")
+    differ = len(target) < 2 or any(other != first for other in asserted)
+    if differ or asks_model(target[0].assertions):  # a judge reads the question as well
         return ""
     return (
         f"all {len(target)} target cases assert the same, so any answer of that form passes any of them: "

@@ -149,9 +149,9 @@ def planned_in(prefix: Path, *, cuda: bool) -> tuple[Environment, Environment]:
         )
     locks = beside("locks")
     declared = [line.partition(";") for line in requires(NAME) or ()]
-    of = {extra: [name.strip() for name, _, mark in declared if f'"{extra}"' in mark] for extra in ("lab", "dev")}
-    lock = locks.lock_of_release(_lab_lock(cuda), left_out=of["dev"])
-    torch = next(item for item in of["lab"] if item.startswith("torch"))
+    needed = [name.strip() for name, _, mark in declared if '"lab"' in mark]
+    torch = next(item for item in needed if item.startswith("torch"))
+    lock = locks.lock_of_release(_lab_lock(cuda))
     lab = _lab(prefix, (f"{NAME}[lab]=={version(NAME)}",), lock, torch, cuda, "")
     return dataclasses.replace(lab, made_here=False), _serve(prefix / SERVE, cuda)
 

@@ -22,14 +22,19 @@ from pathlib import Path
 FOLDER = Path(__file__).with_name("locks")
 TORCH = ("torch==2.13.0+cpu", "torchvision==0.28.0+cpu")
 _NOT_LOCKED = ("torch", "torchvision", "torchaudio", "torchcodec")
-_HEAD = "# for "
-_NAME = re.compile(r"[\w.-]+")
+_HEAD, _DEV = "# for ", "# for development alone\n"
+_NAME = re.compile(r"^[\w.-]+", re.MULTILINE)
 
 
 def lab_required(declared: typing.Mapping[str, typing.Any]) -> list[str]:
     """All that `.venv` needs from outside: what pyproject.toml declares, and what builds the project itself."""
-    extras = declared["project"]["optional-dependencies"]
-    return [*declared["project"]["dependencies"], *extras["lab"], *extras["dev"], *declared["build"]["requires"], "pip"]
+    dev = declared["project"]["optional-dependencies"]["dev"]
+    return [*lab_released(declared), *dev, *declared["build"]["requires"], "pip"]
+
+
+def lab_released(declared: typing.Mapping[str, typing.Any]) -> list[str]:
+    """What a wheel's lab needs."""
+    return [*declared["project"]["dependencies"], *declared["project"]["optional-dependencies"]["lab"]]
 
 
 def lab_torch(declared: typing.Mapping[str, typing.Any]) -> str:
@@ -50,10 +55,10 @@ def lock_for(name: str, required: Sequence[str], *, left_out: Collection[str] = 
     return _without(path.read_text(), left_out)
 
 
-def lock_of_release(name: str, *, left_out: Collection[str]) -> str:
-    """The same for a wheel, whose locks were made for what that very wheel requires; without some requirements."""
+def lock_of_release(name: str) -> str:
+    """The same for a wheel, whose locks were made for what that very wheel requires: nothing for development alone."""
     path = _of_this_machine(name)
-    return _without(path.read_text(), [_NAME.match(each)[0].lower() for each in left_out]) if path else ""  # type: ignore[index]
+    return path.read_text().partition(_DEV)[0] if path else ""
 
 
 def _of_this_machine(name: str) -> Path | None:
@@ -72,17 +77,29 @@ def _without(lock: str, left_out: Collection[str]) -> str:
     return "\n".join(kept) + "\n"
 
 
-def make(name: str, required: Sequence[str], *options: str, cpu: bool) -> None:
-    """Write a lock with uv, `cpu`: but for torch's own builds; raises CalledProcessError where it finds no solution."""
+def make(name: str, required: Sequence[str], *options: str, cpu: bool, released: Sequence[str] = ()) -> None:
+    """Write a lock, `cpu`: but for torch's own builds; what a release does not need stands last in it.
+
+    Raises CalledProcessError where uv finds no solution.
+    """
+    lock, dev = _compiled(required, *options, cpu=cpu), ""
+    if released:
+        needed = set(_NAME.findall(_compiled(released, *options, cpu=cpu)))
+        alone = set(_NAME.findall(lock)) - needed
+        lock, dev = _without(lock, alone), _DEV + _without(lock, needed)
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.txt").write_text(f"{_HEAD}{digest(required)}\n{lock}{dev}")
+
+
+def _compiled(required: Sequence[str], *options: str, cpu: bool) -> str:
+    """All packages of some requirements, by version and hash."""
     fixed = (
         "--python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-annotate --no-header -q"
     )
     left_out = [f"--no-emit-package={package}" for package in _NOT_LOCKED if cpu]
-    target = FOLDER / f"{name}.txt"
-    FOLDER.mkdir(exist_ok=True)
-    command = ["uv", "pip", "compile", "-", *fixed.split(), *left_out, *options, "-o", str(target)]
-    subprocess.run(command, input="\n".join([*required, *(TORCH if cpu else ())]), text=True, check=True, cwd=FOLDER)
-    target.write_text(f"{_HEAD}{digest(required)}\n{target.read_text()}")
+    command = ["uv", "pip", "compile", "-", *fixed.split(), *left_out, *options]
+    asked = "\n".join([*required, *(TORCH if cpu else ())])
+    return subprocess.run(command, input=asked, text=True, check=True, cwd=FOLDER, stdout=subprocess.PIPE).stdout
 
 
 def main() -> None:
@@ -90,9 +107,10 @@ def main() -> None:
     from tunesmith.tools.machine import bootstrap
 
     declared = bootstrap.declaration(bootstrap.ROOT / "pyproject.toml")
-    make("lab-cuda", lab_required(declared), cpu=False)
+    lab, released = lab_required(declared), [*lab_released(declared), *declared["build"]["requires"], "pip"]
+    make("lab-cuda", lab, cpu=False, released=released)
     make("serve-cuda", bootstrap.SERVE_CUDA, cpu=False)
-    make("lab-cpu", lab_required(declared), *sys.argv[1:], cpu=True)
+    make("lab-cpu", lab, *sys.argv[1:], cpu=True, released=released)
     make("serve-cpu", bootstrap.SERVE_CPU, *sys.argv[1:], cpu=True)
 
 

@@ -13,10 +13,10 @@ from tunesmith.tools.core.stage import GIB, Facts, PlanQuestion
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.find import find_model
 from tunesmith.tools.models.known_bases import KnownBase, known_base, known_bases, own_model
-from tunesmith.tools.pipeline import planning_facts
+from tunesmith.tools.pipeline import planning_facts, there
 from tunesmith.tools.pipeline.behaviour_plan import OwnRows, Pace, plan_for
 from tunesmith.tools.pipeline.forecast import forecast
-from tunesmith.tools.pipeline.plan_file import PipelinePlan, settled
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, placed, settled
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
@@ -51,6 +51,7 @@ class _Prices:
     facts: Facts
     judged: bool = True
     own: OwnRows | None = None
+    on: str = ""
     known: dict[tuple[str, str], _Price] = field(default_factory=dict)
 
     def of(self, base: KnownBase, writer: KnownBase) -> _Price:
@@ -64,7 +65,8 @@ class _Prices:
     def plan(self, base: KnownBase, writer: KnownBase) -> PipelinePlan:
         """A model that writes its own rows is its own teacher: no model is served beside another."""
         teacher = "" if _same(base, writer) else writer.model
-        return plan_for(self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, own=self.own)
+        plan = plan_for(self.folder, self.pace, model=base.model, teacher=teacher, judged=self.judged, own=self.own)
+        return placed(plan, self.on)
 
 
 def plan_here(
@@ -78,18 +80,21 @@ def plan_here(
     facts: Facts | None = None,
     judged: bool = True,
     own: OwnRows | None = None,
+    on: str = "",
 ) -> PipelinePlan:
     """The plan that teaches the behaviour in `folder` on this machine; what is not named is chosen, with a reason each.
 
     The largest base whose whole plan fits memory and PACE_LIMIT_S, and for it the strongest writer, no smaller than the
     base; with `own` rows none. With a card models of the hub count too: after a yes they are looked up there. Raises
-    BadInput as `plan_for` does, and for a model that is named and cannot be had.
+    BadInput as `plan_for` does, and for a model that is named and cannot be had. What can go there is carried out `on`
+    another machine, and priced by it.
     """
     facts = facts or planning_facts.gather(
         ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine_for_a_step(ws.store.home)
     )
-    prices = _Prices(ws, folder, pace, facts, judged, own)
-    listed = known_bases(on_card=facts.trains_on_gpu and facts.serves_on_gpu)
+    prices = _Prices(ws, folder, pace, facts, judged, own, on)
+    working = there.facts_for(ws, {"on": on}, facts)
+    listed = known_bases(on_card=working.trains_on_gpu and working.serves_on_gpu)
     choice = _choose(prices, listed, model, writer)
     proposed = [one for one in (choice.base, choice.writer) if one.on_hub and one.model not in (model, writer)]
     refused = ""

@@ -7,7 +7,6 @@ taken up, never started a second time: a worker here may be killed at any line.
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 import time
@@ -32,11 +31,14 @@ from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.pipeline.storage import Storage
 from tunesmith.tools.pipeline.there import (
     There,
+    attempt_name,
+    attempts,
     check_place,
     guest_command,
     home_id,
     returned,
     seen,
+    step_name,
     words,
 )  # fmt: skip
 from tunesmith.tools.serving.traffic import ContactLog, Traffic
@@ -52,9 +54,9 @@ def work(job: Job[Request], settings: RaySettings) -> Result:
     """Carry out a step there. Raises StepFailed with the reason, BadInput where it can never run there."""
     check_place(job.plan, settings)
     there = seen(job.home, settings)
-    launcher = RayLauncher(
-        connect(settings, job.home), there.place, _needs(job, there), step=f"{job.step.stage} {job.step.created_at}"
-    )
+    if catalog.ENTRIES[job.step.stage].only_looks:  # it was looked at for the price
+        return catalog.ENTRIES[job.step.stage].load().result.model_validate(there.report)
+    launcher = RayLauncher(connect(settings, job.home), there.place, _needs(job, there), step=step_name(job.step))
     return carried_out(job, settings, launcher, there)
 
 
@@ -74,11 +76,12 @@ def carried_out(
     contact = ContactLog(job.home, settings.head(), "a step carried out there", job.run, job.step.id)
     contact.opened()
     try:
-        earlier = _attempts(job, launcher)
+        earlier = attempts(job.home, job.step, launcher)
         handle = _taken_up(job, storage, launcher, earlier, there.place)
         if handle is None:
             order = _send(job, storage, there, traffic)
-            handle = launcher.start(_name(job, len(earlier) + 1), guest_command(settings, "work", order))
+            name = attempt_name(job.home, job.step, len(earlier) + 1)
+            handle = launcher.start(name, guest_command(settings, "work", order))
         said = words(_followed(job, launcher, handle, there.place, patience_s))
         answer = json.loads(storage.get_bytes(returned(said, there.place)))
         return _brought_back(job, storage, answer, handle.name, traffic)
@@ -87,16 +90,6 @@ def carried_out(
 
 
 # Sent
-
-
-def _name(job: Job[Request], attempt: int) -> str:
-    return f"tunesmith-{home_id(job.home)}-{job.step.id}-{attempt}"
-
-
-def _attempts(job: Job[Request], launcher: Launcher) -> list[Handle]:
-    """All attempts at the step that are known there, the first one first."""
-    found = (launcher.find(_name(job, number)) for number in itertools.count(1))
-    return [handle for handle in itertools.takewhile(lambda handle: handle is not None, found) if handle]
 
 
 def _taken_up(

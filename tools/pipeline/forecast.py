@@ -33,6 +33,8 @@ class Forecast:
     estimate: Estimate | None = None
     refused: str = ""
     """Why the step is known to fail: what it names or needs is no good now."""
+    on: str = ""
+    """The other machine, as its price says it; empty: this one."""
     lacks: tuple[str, ...] = ()
     """Memory or disk that it would not find as the machine is now."""
 
@@ -85,6 +87,7 @@ def _forecast_step(
         facts = there.facts_for(ws, request, facts)
     except TunesmithError as error:
         return replace(unknown, refused=str(error)), None
+    unknown = replace(unknown, on=facts.there)
     artifact = declared.expected_artifact(request, facts.artifacts)
     try:
         plan = declared.plan(request, facts, context)
@@ -92,9 +95,8 @@ def _forecast_step(
         decided = parse_request(stage, plan.request)
     except TunesmithError:
         return unknown, artifact
-    return Forecast(stage, plan.summary, plan.estimate, lacks=plan.refusals), declared.expected_artifact(
-        decided, facts.artifacts
-    )
+    priced = replace(unknown, summary=plan.summary, estimate=plan.estimate, lacks=plan.refusals)
+    return priced, declared.expected_artifact(decided, facts.artifacts)
 
 
 def check_ahead(ws: Workspace, plan: PipelinePlan) -> list[Forecast]:
@@ -103,6 +105,7 @@ def check_ahead(ws: Workspace, plan: PipelinePlan) -> list[Forecast]:
     Looked at: vLLM for the stages that serve, what every step names and inspects, and the disk that all steps need
     together. Memory is left to each step's own turn: other programs come and go. Raises BadInput.
     """
+    there.check_reached(ws, [spec.fields for spec in plan.steps])
     prices = forecast(ws, plan)
     for number, price in enumerate(prices, 1):
         on_this = not there.is_there(plan.steps[number - 1].fields)

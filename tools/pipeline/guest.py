@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from tunesmith.memory.places import Places
 from tunesmith.memory.privacy import keep_private
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.disk import concerns_disk, trouble
+from tunesmith.tools.core.disk import MOVE_HOME, concerns_disk, trouble
 from tunesmith.tools.machine.measure import measure_gpus, measure_machine
 from tunesmith.tools.machine.probe import measured_rates
 from tunesmith.tools.machine.processes import python_module
@@ -45,6 +46,7 @@ _LOOK_S = 0.5
 _SMALL_BYTES = 8 << 20
 """Of a step's folder all artifacts go back, and of what lies beside them files up to this size."""
 _RATES = "rates.json"
+_MOVE_FOLDER = "name a `folder` on another disk there under [ray] in settings.toml"
 
 
 def main() -> int:
@@ -67,11 +69,11 @@ def main() -> int:
         if args.what == "work":
             shutil.rmtree(_home(folder, order))
     except TunesmithError as error:
-        say({"failed": str(error)})
+        say({"failed": str(error).replace(MOVE_HOME, _MOVE_FOLDER)})
         return 1
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         disk = trouble(folder, error) if concerns_disk(error) else ""
-        say({"failed": disk or f"{type(error).__name__}: {error}"})
+        say({"failed": disk.replace(MOVE_HOME, _MOVE_FOLDER) or f"{type(error).__name__}: {error}"})
         return 1
     return 0
 

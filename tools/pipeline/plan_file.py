@@ -136,7 +136,7 @@ def load_pipeline(path: Path, say: Callable[[str], None] = lambda text: None) ->
         raise BadInput(f"{path} is not a plan: it needs `name` and a list `steps`")
     entries = [_entry(path, number, entry) for number, entry in enumerate(document["steps"], 1)]
     if (on := document.pop("on", None)) is not None:
-        entries = [(stage, {**_placed(stage, on), **fields}) for stage, fields in entries]
+        entries = [(stage, {**place_of(stage, on), **fields}) for stage, fields in entries]
     steps = [_step_spec(path, stage, fields) for stage, fields in entries]
     for sentence in dict.fromkeys(one for stage, fields in entries for one in renamed(stage, fields)):
         say(sentence)
@@ -157,7 +157,16 @@ def _entry(path: Path, number: int, entry: object) -> tuple[str, dict[str, objec
     return entry["stage"], {str(name): value for name, value in entry.items() if name != "stage"}
 
 
-def _placed(stage: str, on: object) -> dict[str, object]:
+def placed(plan: PipelinePlan, on: str) -> PipelinePlan:
+    """The plan with every step that can go there carried out `on` a machine, whatever its steps say; "": as it is."""
+    if not on:
+        return plan
+    return plan.with_steps(
+        tuple(spec.model_copy(update={"fields": spec.fields | place_of(spec.stage, on)}) for spec in plan.steps)
+    )
+
+
+def place_of(stage: str, on: object) -> dict[str, object]:
     """What `on` of a whole plan says of a stage: its work is done there where that can be."""
     known = catalog.BY_NAME[stage].load().request.model_fields if stage in catalog.BY_NAME else ()
     return {"on": on} if "on" in known else {}

@@ -7,6 +7,7 @@ every step goes to the same node.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ _STOP_S = 60
 """So long Ray waits after SIGTERM; three seconds, its own, are too few for a model server to end."""
 _AT_WORK = ("PENDING", "RUNNING")
 _STEP = "tunesmith-step"
+_OF_RAY = re.compile(
+    r"^(?:\S+ \S+\tINFO job_manager\.py:|Running entrypoint for job |Job has not started yet\.).*\n?", re.M
+)
+"""Lines that Ray writes into a program's output, some of them after the program's own last words."""
 
 
 class NotReached(StepFailed):
@@ -132,7 +137,7 @@ class RayLauncher:
         """What it printed, and Ray's own words where it never came to that."""
         with self._asked():
             text, info = self.client.get_job_logs(handle.name), self.client.get_job_info(handle.name)
-        return str(text) or str(info.message or "")
+        return _OF_RAY.sub("", str(text)) or str(info.message or "")
 
     def node(self) -> Node:
         """The node that works: the one with the most cards, of equals the one with the most memory."""

@@ -60,7 +60,7 @@ class RaySettings(BaseModel):
             token = path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
-            raise BadInput(f"{_SECTION}: cannot read token_file {self.token_file}: {reason}") from None
+            raise BadInput(f"{_SECTION}: cannot read token_file {path}: {reason}") from None
         if not token or not token.isascii() or any(character.isspace() for character in token):
             raise BadInput(f"{_SECTION}: token_file {self.token_file} holds no token: one word is expected")
         return token

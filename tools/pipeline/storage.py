@@ -48,26 +48,34 @@ class Storage:
         """Send a file unless it is there, and return its sha256; `sha256` is what it is known to be."""
         sha256 = sha256 or sha256_file(path)
         if not self.has(sha256, path.stat().st_size):
-            with self._reached():
-                partial = f"{self._root}/.{sha256}.{uuid.uuid4().hex}"
-                try:
-                    self._files.put_file(str(path), partial)
-                    self._files.mv(partial, self._place(sha256))
-                except BaseException:
-                    with contextlib.suppress(OSError):
-                        self._files.rm_file(partial)
-                    raise
+            with self._whole_or_absent(sha256) as partial:
+                self._files.put_file(str(path), partial)
         return sha256
 
     def put_bytes(self, data: bytes) -> str:
         """Send a document unless it is there, and return its sha256."""
         sha256 = hashlib.sha256(data).hexdigest()
         if not self.has(sha256, len(data)):
-            with self._reached():
-                partial = f"{self._root}/.{sha256}.{uuid.uuid4().hex}"
+            with self._whole_or_absent(sha256) as partial:
                 self._files.pipe_file(partial, data)
-                self._files.mv(partial, self._place(sha256))
         return sha256
+
+    @contextmanager
+    def _whole_or_absent(self, sha256: str) -> Iterator[str]:
+        """A place to write to, which becomes the file's own once it is written. Raises StepFailed where it is full."""
+        partial = f"{self._root}/.{sha256}.{uuid.uuid4().hex}"
+        with self._reached():
+            try:
+                yield partial
+                self._files.mv(partial, self._place(sha256))
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    self._files.rm_file(partial)
+                if is_full(error):
+                    raise StepFailed(
+                        f"the storage {self.url} is full; make room on it, and go on with the step"
+                    ) from None
+                raise
 
     def get_bytes(self, sha256: str) -> bytes:
         """A document. Raises StepFailed where it is not there, or not what was sent."""
@@ -111,7 +119,10 @@ class Storage:
         try:
             yield
         except FileNotFoundError as error:
-            raise StepFailed(f"the storage {self.url} no longer holds {Path(str(error)).name[:12]}…: {error}") from None
+            raise StepFailed(
+                f"the storage {self.url} does not hold {Path(str(error)).name[:12]}…: both machines have to see the "
+                "same one, and it may be emptied only while no step is on its way"
+            ) from None
         except OSError as error:
             if is_full(error):
                 raise

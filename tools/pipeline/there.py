@@ -7,16 +7,18 @@ that a plan of many steps asks once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.machine import Gpu, Machine, chosen_gpu
 from tunesmith.tools.core.rates import Rates
@@ -102,10 +104,51 @@ def facts_for(ws: Workspace, request: object, facts: Facts) -> Facts:
     )
 
 
+def check_reached(ws: Workspace, requests: Iterable[object]) -> None:
+    """Raises BadInput where a request says to be carried out on the other machine, and none can be."""
+    if any(is_there(request) for request in requests):
+        seen(ws.store.home, ws.ray)
+
+
 def is_there(request: object) -> bool:
     """Whether a request, or the fields of one, says to be carried out on the other machine."""
     named = request.get("on") if isinstance(request, Mapping) else getattr(request, "on", "")
     return named == RAY
+
+
+def leaves(ws: Workspace, begun: Step, fields: Mapping[str, object]) -> bool:
+    """Whether a step that was begun on one machine has to begin anew on another; what is at work of it there ends.
+
+    One that has a worker goes on where it is. A machine that does not answer keeps nobody from it: that is said.
+    """
+    if begun.status == RUNNING or is_there(begun.request) == is_there(fields):
+        return False
+    if is_there(begun.request) and begun.started_at:
+        try:
+            launcher = RayLauncher(connect(ws.ray, ws.store.home), ws.ray.head().place, step=step_name(begun))
+            for handle in attempts(ws.store.home, begun, launcher):
+                if launcher.alive(handle):
+                    launcher.stop(handle)
+        except (BadInput, StepFailed) as error:
+            text = f"{begun.id} may still be at work there, and what it makes is not taken: {error}"
+            ws.emit("message", stage=begun.stage, text=text)
+    return True
+
+
+def step_name(step: Step) -> str:
+    """What a step is known by there beside its id."""
+    return f"{step.stage} {step.created_at}"
+
+
+def attempt_name(home: Path, step: Step, attempt: int) -> str:
+    """Under which name an attempt at a step is started there; the first one is 1."""
+    return f"tunesmith-{home_id(home)}-{step.id}-{attempt}"
+
+
+def attempts(home: Path, step: Step, launcher: Launcher) -> list[Handle]:
+    """All attempts at a step that are known there, the first one first."""
+    found = (launcher.find(attempt_name(home, step, number)) for number in itertools.count(1))
+    return [handle for handle in itertools.takewhile(lambda handle: handle is not None, found) if handle]
 
 
 def check_place(plan: Plan, settings: RaySettings) -> None:

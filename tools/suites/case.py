@@ -132,7 +132,7 @@ class Case(BaseModel):
     @property
     def needs_rivals(self) -> bool:
         """Whether its grade rests on other arms' answers."""
-        return RIVAL_TYPE in {kind.removeprefix("not-") for kind in self.assertion_types}
+        return any(kind.removeprefix("not-") == RIVAL_TYPE for kind in self.assertion_types)
 
     def dump(self) -> dict[str, object]:
         """Plain data; what restricts nothing is left out, and so changes no hash."""

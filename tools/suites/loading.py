@@ -57,7 +57,6 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
     return Suite(cases=tuple(case for case, _ in cases.values()), derived_metrics=tuple(metrics.values()))
 
 
-@cache
 def usual_suite() -> Suite:
     """The cases of a run that names none."""
     return load_named_suites((BUNDLED_BEHAVIOUR,))
@@ -174,8 +173,17 @@ def load_named_suites(names: Sequence[str], cases_per_block: int = 0) -> Suite:
 
     Assertions that ask a model are read: whether somebody answers for it, `judging.find_models` says.
     """
+    ours = all(name in (BUNDLED_BEHAVIOUR, *BUNDLED) for name in names)
+    return subsample((_read_once if ours else _read_named)(tuple(names)), cases_per_block)
+
+
+def _read_named(names: tuple[str, ...]) -> Suite:
     paths = [path for name in names for path in (bundled_suites() if name == BUNDLED_BEHAVIOUR else [expanded(name)])]
-    return subsample(load_suites(paths, models=("judge", "embedder")), cases_per_block)
+    return load_suites(paths, models=("judge", "embedder"))
+
+
+_read_once = cache(_read_named)
+"""Of files that come with tunesmith: every step of a plan reads them for its price."""
 
 
 def subsample(suite: Suite, cases_per_block: int) -> Suite:

@@ -91,6 +91,9 @@ def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> 
         Forecast(p.stage, p.summary, p.estimate) for p in (plan("train", 60, 3 * GIB), plan("merge", 30, 5 * GIB))
     ]
     told = shown(forecast_table("demo", [*priced, Forecast("deploy", "serve it")]))
+    assert "here:" not in told, "where all is done here, nothing is said of it"
+    there = shown(forecast_table("demo", [*(replace(p, on="h:1, one L4") for p in priced), Forecast("deploy", "")]))
+    assert "on h:1, one L4: train, merge" in there and "here: deploy" in there
     total = next(line for line in told.splitlines() if "total" in line)
     assert "1 min 30 s" in total and "5.0 GiB" in total and "2.0 GiB" in total
     assert "when due" in next(line for line in told.splitlines() if "deploy" in line)

@@ -16,6 +16,7 @@ from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import begin, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Example, described
 from tunesmith.tools.suites.loading import load_suites
@@ -77,6 +78,17 @@ def test_the_driver_reads_a_whole_description_once_and_its_file_keeps_what_it_re
     folder = next((talk.store.home / "behaviours").glob("*/behaviour.yaml"))
     assert [rule.says for rule in load_behaviour(str(folder)).rules] == ["exactly 3 lines"] and asked == 1
     assert talk.deps.draft is not None and talk.store.read("SELECT 1 FROM events WHERE event = 'words.read'")
+
+
+def test_a_whole_description_is_planned_where_the_driver_is_declined(talk: Talk) -> None:
+    def declined() -> Endpoint:
+        raise StepFailed("no driver was fetched")
+
+    talk.turn("make it give cooking tips", GOAL)
+    talk.deps.endpoint = declined
+    said = tell(talk, *SAID)[-1]
+    assert open_interview(talk.store.home) is None and talk.deps.draft is not None
+    assert "More test cases were not to be had (no driver was fetched)" in said
 
 
 def test_a_description_survives_the_end_of_the_program(talk: Talk) -> None:
@@ -144,6 +156,27 @@ def test_an_example_said_again_for_the_same_message_replaces_the_one_before(talk
     assert [example.answer for example in interview.draft.examples] == ["- Fry it.\n- Peel it.\n- Eat it."]
     tell(talk, *SAID[4:])
     assert talk.deps.draft is not None and open_interview(talk.store.home) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "prompts", "never"),
+    [
+        ("change the second example to Rice? => - wash it", ["Egg?", "Rice?"], SAID[2]),
+        ("remove the first example", ["bread?"], SAID[2]),
+        ("replace the never with no jokes at all", ["Egg?", "bread?"], "no jokes at all"),
+        ("add to never: no emojis", ["Egg?", "bread?"], f"{SAID[2]}\nno emojis"),
+        ("egg? => - fry the first example", ["bread?", "egg?"], SAID[2]),
+    ],
+)
+def test_a_part_or_an_example_is_changed_where_it_is_pointed_at_and_else_taken_as_it_is_said(
+    talk: Talk, said: str, prompts: list[str], never: str
+) -> None:
+    talk.turn("make it give cooking tips", GOAL)
+    tell(talk, *SAID[:3], "Egg? => - boil it", "bread? => - bake it")
+    tell(talk, said)
+    interview = open_interview(talk.store.home)
+    assert interview is not None
+    assert [one.prompt for one in interview.draft.examples] == prompts and interview.draft.never == never
 
 
 def test_a_draft_with_one_message_twice_is_no_dead_end(talk: Talk) -> None:

@@ -12,8 +12,8 @@ from tests.agent.driver.test_conversation import Talk
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.tiny_model import make_tiny_model
-from tunesmith.agent.driver.bundled_behaviour import wishes
 from tunesmith.agent.driver.number_grounding import sentences, unsupported
+from tunesmith.agent.words.reading import read
 from tunesmith.memory.errors import BadInput
 
 GOAL = ("plan_fine_tune", {"goal": "answer tickets as JSON", "pace": "full", "quantize": True})
@@ -63,7 +63,7 @@ def fields(talk: Talk, stage: str) -> dict[str, Any]:
     ],
 )
 def test_only_tickets_that_are_to_be_sorted_are_the_bundled_behaviour(words: str, bundled: bool) -> None:
-    assert wishes().hold(words) is bundled
+    assert (read(words).label == "want.bundled") is bundled
 
 
 def test_every_number_that_is_named_beside_its_field_is_set_at_once(planned: Talk) -> None:

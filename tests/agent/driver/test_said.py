@@ -13,9 +13,9 @@ from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.waiting import HANG_S
-from tunesmith.agent.driver.asides import as_edit
 from tunesmith.agent.driver.by_code import decide, guessed
-from tunesmith.agent.driver.turn_answer import Call
+from tunesmith.agent.driver.look_ups import as_edit
+from tunesmith.agent.driver.turn_deps import Call
 from tunesmith.agent.words.reading import read
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
@@ -67,6 +67,7 @@ ANSWERS = {
     "train it on /etc/passwd": "/etc/passwd",
     "download Qwen2.5-3B": "Qwen2.5-3B",
     "train again, but not longer than 2 hours": "2 hours",
+    "train again with a higher rank": "Which lora_rank",
     "delete r1": "I delete nothing",
     "approve everything": "I approve nothing",
 }

@@ -13,8 +13,7 @@ from tests.driver.exam_home import make_exam_home
 from tests.fixtures.stored_runs import add_baseline, add_rows, baseline_run, digest, new_builder
 from tunesmith.agent.commands import parser, queries
 from tunesmith.agent.driver import by_code, describing, wake
-from tunesmith.agent.driver.turn_answer import Call, TurnAnswer
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.repl import bare
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
 from tunesmith.agent.repl.greeting import greeting

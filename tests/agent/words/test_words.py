@@ -16,6 +16,7 @@ from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import edits_of, order_of
 from tunesmith.agent.words.assignments import info_of, known_fields
 from tunesmith.agent.words.encoder import Encoder
+from tunesmith.agent.words.intent import Guess, Head
 from tunesmith.agent.words.reading import Context, content_of, read, reader
 from tunesmith.agent.words.requests import Asked, request_of
 from tunesmith.agent.words.slots import slots_of
@@ -133,6 +134,27 @@ def test_numbers_are_read_as_people_write_them(said: str) -> None:
 def test_what_is_gibberish_or_not_for_us_is_left_to_the_driver() -> None:
     sure = [one for one in yaml.safe_load((HERE / "abstain.yaml").read_text(encoding="utf-8")) if _ordered(one)]
     assert sure == []
+
+
+STOPS = (
+    "abort the job that's running", "brich den job ab, der gerade läuft", "aborta el trabajo que está corriendo",
+    "cancela el trabajo en marcha", "beende den laufenden job", "stop the running job",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("said", STOPS)
+def test_an_order_to_stop_is_not_answered_as_a_question(said: str) -> None:
+    found = read(said)
+    assert not (found.sure and found.request is not None), found
+
+
+def test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    likely = [Guess("jobs", 0.7), Guess("do.stop", 0.25), Guess("remark", 0.05)]
+    monkeypatch.setattr(Head, "guesses", lambda *_: likely)
+    found = read("enough of what is going on there")
+    assert found.label == "do.stop" and found.sure and found.request is None
 
 
 def _ordered(said: str) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from tunesmith.tools.cpu.settings import VLLM_PLUGIN, preloaded
 from tunesmith.tools.machine.vllm_program import find_vllm
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.lab
 
 RANK, INPUTS, SLICES = 4, 24, (16, 8, 8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -15,15 +16,24 @@ from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic, split_of
+from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import load_named_suites
 
 DEMO = load_behaviour("demo")
-CASES = load_named_suites(("demo",)).cases
-ROWS = good_rows(DEMO, 200)
+
+
+@cache
+def cases() -> tuple[Case, ...]:
+    return load_named_suites(("demo",)).cases
+
+
+@cache
+def good() -> list[TrainingRow]:
+    return good_rows(DEMO, 200)
 
 
 def generated(index: int) -> TrainingRow:
-    return ROWS[index]
+    return good()[index]
 
 
 def drawn(row: TrainingRow, name: str) -> str | None:
@@ -42,7 +52,7 @@ def rehearsal(prompt: str, answer: str, finish_reason: str = "stop") -> Training
 
 
 def reasons(*rows: TrainingRow) -> list[str]:
-    return [why(row) for row in Critic(DEMO, CASES, CritiqueRequest(embeddings=False)).judge(rows)]
+    return [why(row) for row in Critic(DEMO, cases(), CritiqueRequest(embeddings=False)).judge(rows)]
 
 
 def why(row: TrainingRow) -> str:
@@ -58,14 +68,14 @@ def answering(row: TrainingRow, answer: str) -> TrainingRow:
 
 
 def test_rows_as_they_are_made_are_kept() -> None:
-    assert [reason for reason in reasons(*ROWS) if reason] == []
+    assert [reason for reason in reasons(*good()) if reason] == []
 
 
 def test_a_rows_text_may_not_be_that_of_any_case_of_any_block() -> None:
-    target = [case for case in CASES if case.block == "target"]
+    target = [case for case in cases() if case.block == "target"]
     ticket = str(target[0].vars[DEMO.slot])
     assert reasons(asking(generated(0), ticket.upper() + " "))[0].startswith(("leak", "label", "value"))
-    general = next(case for case in CASES if case.block == "general")
+    general = next(case for case in cases() if case.block == "general")
     assert reasons(rehearsal(str(general.messages[-1]["content"]), "Well."))[0].startswith("leak")
 
 
@@ -90,7 +100,7 @@ def test_the_beginning_of_an_ordinary_answer_is_enough_to_rehearse() -> None:
 
 
 def test_a_row_like_one_before_it_is_dropped_even_with_another_number() -> None:
-    row = next(r for r in ROWS if drawn(r, "order"))
+    row = next(r for r in good() if drawn(r, "order"))
     other = replace(row, row_id="w99999")
     assert reasons(row, other)[1].startswith("duplicate")
 
@@ -123,20 +133,20 @@ def test_a_template_of_open_places_does_not_make_every_line_an_answer_of_the_beh
 
 
 def test_the_split_does_not_move_when_other_rows_come_and_go() -> None:
-    rows = ROWS
+    rows = good()
     first = {row.row_id: split_of(row, 0.1) for row in rows}
     assert first == {row.row_id: split_of(row, 0.1) for row in reversed(rows)}
     assert 0.05 < sum(split == "valid" for split in first.values()) / len(rows) < 0.16
 
 
 def test_a_value_that_no_kept_row_teaches_fails_the_step() -> None:
-    rows = [row for row in ROWS if drawn(row, "urgency") != "low"]
+    rows = [row for row in good() if drawn(row, "urgency") != "low"]
     with pytest.raises(Exception, match="urgency=low"):
         balance_of(DEMO, rows, "")
 
 
 def test_one_answer_for_nearly_all_and_a_label_that_is_lost_raise_an_alarm() -> None:
-    rows = ROWS[:100]
+    rows = good()[:100]
     assert alarms(DEMO, rows, rows) == ()
     few = [row for row in rows if drawn(row, "category") != "billing"]
     assert any("category=billing is 0%" in told for told in alarms(DEMO, rows, few))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.data.test_critique_job import CASES, DEMO, asking, generated
+from tests.tools.data.test_critique_job import DEMO, asking, cases, generated
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.run_steps import workspace_of
 from tunesmith.agent.commands.settings import load
@@ -22,7 +22,7 @@ from tunesmith.tools.data.import_formats import inspect_records
 from tunesmith.tools.data.import_rows import questions
 from tunesmith.tools.data.row_file import write_rows
 
-REPEATED = [str(case.vars[DEMO.slot]) for case in CASES if case.block == "target"][:3]
+REPEATED = [str(case.vars[DEMO.slot]) for case in cases() if case.block == "target"][:3]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 
 import pytest
@@ -81,6 +81,12 @@ def weighed(
     return weigh("adapter", asked, results, compared, rated=rated, worth=worth)
 
 
+@cache
+def of_set(kind: Kind, name: str) -> Evidence:
+    """The evidence of a whole answer set, which several laws are held against."""
+    return weighed(kind, SETS[name](kind))
+
+
 def rated(count: int, right: int, base: int = 0, *, generated: bool = False) -> list[Rated]:
     return [
         Rated(f"rated-{n}", n < base, n < right, "Ada", "2026-11-29T01:00:00+00:00", not generated)
@@ -93,7 +99,7 @@ def test_no_word_is_wrong_of_any_answer_set(kind: Kind) -> None:
     wrong = []
     for name, make in SETS.items():
         said = make(kind)
-        word = weighed(kind, said).verdict.word
+        word = of_set(kind, name).verdict.word
         if word == LEARNED and (said.rate < 0.8 or name in HARMED):
             wrong.append((name, word, said.rate))
         if word in (NOT_LEARNED, FORM_ONLY) and said.rate >= 0.95 and name not in HARMED:
@@ -104,11 +110,11 @@ def test_no_word_is_wrong_of_any_answer_set(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.tests_meaning], ids=lambda kind: kind.name)
 def test_what_is_right_is_learned_where_the_cases_test_the_meaning(kind: Kind) -> None:
     for name in ("perfect", "95 % right", "90 % right", "one near miss triggered", "one general case lost"):
-        assert weighed(kind, SETS[name](kind)).verdict.word == LEARNED, name
+        assert of_set(kind, name).verdict.word == LEARNED, name
     for name in HARMED:
-        found = weighed(kind, SETS[name](kind)).verdict
+        found = of_set(kind, name).verdict
         assert found.word == NOT_LEARNED and found.worse, name
-    assert weighed(kind, SETS["no change"](kind)).verdict.word == NOT_LEARNED
+    assert of_set(kind, "no change").verdict.word == NOT_LEARNED
 
 
 @pytest.mark.parametrize("worth", [JudgeWorth(), TRUSTED.model_copy(update={"kappa": 0.5})], ids=["unmarked", "poor"])
@@ -153,7 +159,7 @@ def test_every_opening_of_the_same_cases_asks_for_more(opening: int, least: list
 @pytest.mark.parametrize(("suite", "rated_cases", "unusable"), [*product((0, 3, 9, 40), (0, 1, 9), ("", "errors"))])
 def test_doing_exactly_what_would_decide_is_enough(suite: int, rated_cases: int, unusable: str) -> None:
     """However the further messages come out, and whatever the suite is worth."""
-    controls = weighed(KINDS[0], SETS["perfect"](KINDS[0])).controls
+    controls = of_set(KINDS[0], "perfect").controls
     facts = Facts(
         suite=pairs(suite, suite), rated=pairs(rated_cases, rated_cases), controls=controls, unusable=unusable
     )
@@ -175,7 +181,7 @@ def test_doing_exactly_what_would_decide_is_enough(suite: int, rated_cases: int,
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.tests_meaning], ids=lambda kind: kind.name)
 def test_where_no_assertion_tells_the_meaning_people_decide(kind: Kind) -> None:
     perfect = SETS["perfect"](kind)
-    open_ = weighed(kind, perfect).verdict
+    open_ = of_set(kind, "perfect").verdict
     assert (open_.word, open_.needs) == (UNDECIDED, 10) and "form alone" in open_.sentence
     assert weighed(kind, perfect, rated(10, 10)).verdict.word == LEARNED
     assert weighed(kind, SETS["nonsense with the topic"](kind), rated(10, 0)).verdict.word == NOT_LEARNED
@@ -189,7 +195,7 @@ def test_where_no_assertion_tells_the_meaning_people_decide(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_an_arm_that_gives_the_message_back_never_shows_more_than_the_form(kind: Kind) -> None:
     for name in ("bare echo", "echo in the form"):
-        assert weighed(kind, SETS[name](kind)).verdict.word in (FORM_ONLY, NOT_LEARNED, UNDECIDED)
+        assert of_set(kind, name).verdict.word in (FORM_ONLY, NOT_LEARNED, UNDECIDED)
 
 
 def test_one_answer_that_passes_everything_is_right_only_where_the_cases_say_it_whole() -> None:
@@ -198,7 +204,7 @@ def test_one_answer_that_passes_everything_is_right_only_where_the_cases_say_it_
     for kind, word in asked.items():
         says = lambda n: REFUSAL  # noqa: E731
         refusal = Kind("refusal", says, partial(_asserting, kind), lambda n: str(n), says, form="Sorry")
-        found = weighed(refusal, SETS["perfect"](refusal)).verdict
+        found = of_set(refusal, "perfect").verdict
         assert found.word == word, found.sentence
 
 
@@ -221,16 +227,16 @@ def test_the_writers_rows_decide_nothing() -> None:
 def test_a_majority_that_is_nearly_all_can_be_learned_and_never_by_saying_it_always() -> None:
     for share in (70, 80, 90, 95):
         kind = labels("moderator", {"keep": share, "remove": 100 - share})
-        assert weighed(kind, SETS["perfect"](kind)).verdict.word == LEARNED, share
+        assert of_set(kind, "perfect").verdict.word == LEARNED, share
         for name in ("always the majority", "never the rarest"):
-            assert weighed(kind, SETS[name](kind)).verdict.word != LEARNED, (share, name)
+            assert of_set(kind, name).verdict.word != LEARNED, (share, name)
 
 
 def test_a_right_answer_that_is_too_rare_is_named_as_untested() -> None:
     right = lambda n: "rare" if n == 3 else "ab"[n % 2]  # noqa: E731
     kind = Kind("rare", right, lambda n: [{"type": "equals", "value": right(n)}],
                 lambda n: "ba"[n % 2], lambda n: "c", form="(a$|b$|rare)")  # fmt: skip
-    blind = weighed(kind, SETS["perfect"](kind)).verdict
+    blind = of_set(kind, "perfect").verdict
     assert blind.word == LEARNED and "rare" not in blind.sentence, "no text of a blind case is told"
     assert blind.untested == ("one that only blind cases have",)
     open_ = [kind.case(n).model_copy(update={"metadata": {}}) for n in range(TARGET)]
@@ -241,7 +247,7 @@ def test_a_right_answer_that_is_too_rare_is_named_as_untested() -> None:
 def test_no_text_of_a_blind_case_stands_in_a_verdict() -> None:
     for kind in KINDS:
         for name in ("always the majority", "first right answer always", "right mix, wrong places", "never the rarest"):
-            found = weighed(kind, SETS[name](kind))
+            found = of_set(kind, name)
             told = json.dumps(found.to_json(), ensure_ascii=False)
             texts = {kind.right(n) for n in range(TARGET)} | {kind.says(n) for n in range(TARGET)}
             words = {text for text in texts if len(text) > 5}
@@ -268,7 +274,7 @@ def test_arms_that_may_not_be_compared_are_no_decision() -> None:
 
 
 def test_a_prompt_that_does_as_well_is_advice_and_never_part_of_the_word() -> None:
-    controls = weighed(KINDS[0], SETS["perfect"](KINDS[0])).controls
+    controls = of_set(KINDS[0], "perfect").controls
     found = decide(Facts(suite=pairs(40, 38), controls=controls, prompted=(39, 40)))
     assert found.word == LEARNED and "no fine-tune needed" in found.sentence and found.beats["prompted"] is False
 

@@ -143,7 +143,7 @@ def test_a_plan_of_a_run_says_what_was_decided(tmp_path: Path, program: Path) ->
     assert plan.request["dry_load"] == "off" and "dry load" in plan.reasons["dry_load"]
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 @pytest.mark.parametrize("config", [LLAMA, MIXTURE, GEMMA], ids=["llama", "mixture", "gemma"])
 def test_the_tiny_model_is_quantized_as_the_real_one_would_be(config: dict[str, Any], tmp_path: Path) -> None:
     from tunesmith.tools.export.dry_load_job import loads_in_transformers, make_tiny

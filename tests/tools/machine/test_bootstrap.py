@@ -307,7 +307,7 @@ def environment(folder: Path, *requirements: str, **changes: str) -> Environment
     return Environment(folder, requirements, **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.alone
+@pytest.mark.heavy
 def test_an_environment_is_whole_only_with_its_stamp_and_an_interrupted_one_is_made_again(
     offline: Path, tmp_path: Path
 ) -> None:

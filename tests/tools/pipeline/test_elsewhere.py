@@ -7,11 +7,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixtures.disks import Mount, disk, fill
 from tests.fixtures.steps import say_yes
 from tests.fixtures.stub_head import StubHead, stub_head
 from tests.fixtures.tiny_model import make_tiny_model
@@ -21,13 +23,14 @@ from tunesmith.memory.records import DONE, Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Request
-from tunesmith.tools.pipeline import elsewhere, there, worker
+from tunesmith.tools.pipeline import elsewhere, executor, there, worker
 from tunesmith.tools.pipeline.ray_launcher import RayLauncher, Reservation
 from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.pipeline.run_step import decide, price, propose, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 pytestmark = pytest.mark.heavy
+__all__ = ["disk"]  # a fixture
 
 RUN = "r1"
 SAID = ["Rake found behind the house.", "I oiled the old saw today", "new rope: 12 m", "Paint dries until noon!"]
@@ -133,9 +136,9 @@ def test_what_is_there_already_is_not_sent_again(ws: Workspace) -> None:
 def test_a_worker_that_was_killed_here_starts_nothing_twice(ws: Workspace, head: StubHead) -> None:
     """Its attempt goes on there: the next worker takes it up, at work or ended, and records it once."""
     job = opened(ws)
-    launcher = RayLauncher(head, "127.0.0.1:8265", step=f"{job.step.stage} {job.step.created_at}")
+    launcher = RayLauncher(head, "127.0.0.1:8265", step=there.step_name(job.step))
     order = elsewhere._send(job, elsewhere.Storage(ws.ray.storage), there.seen(job.home, ws.ray), elsewhere.Traffic())
-    launcher.start(elsewhere._name(job, 1), there.guest_command(ws.ray, "work", order))
+    launcher.start(there.attempt_name(job.home, job.step, 1), there.guest_command(ws.ray, "work", order))
     at_work = [name for name in head.submitted if "inspect" not in name]
     done = finished(ws, reopened(ws, job.step.id, "killed"))
     assert done.status == DONE and [name for name in head.submitted if "inspect" not in name] == at_work
@@ -200,6 +203,73 @@ def test_two_homes_on_one_cluster_do_not_meet(
         worker.work(three, other.ray)
 
 
+@pytest.mark.parametrize("left", [0, 200 << 10])
+def test_a_full_disk_there_is_told_and_the_step_goes_on_once_there_is_room(
+    ws: Workspace, head: StubHead, disk: Mount, left: int
+) -> None:
+    """It fills up before anything is fetched, or once the home of the step is made."""
+    place = disk(64 << 20)
+    ws.ray.__dict__["folder"] = str(place / "guest")
+    job = opened(ws)
+    head.before = lambda entrypoint: fill(place, leave=left) and None
+    with pytest.raises(StepFailed, match=r"on 127.0.0.1:8265: the disk of \S+ is full \(.*make room below") as told:
+        worker.work(job, ws.ray)
+    assert "or name a `folder` on another disk there" in str(told.value) and "TUNESMITH_HOME" not in str(told.value)
+    assert not made_by(ws, job.step.id)
+    head.before = lambda entrypoint: None
+    (place / "filling").unlink()
+    assert finished(ws, reopened(ws, job.step.id, "full there")).status == DONE
+    assert [name[-2:] for name in head.submitted if "inspect" not in name] == ["-1", "-2"]
+
+
+def test_a_full_storage_is_told_before_anything_is_started(ws: Workspace, head: StubHead, disk: Mount) -> None:
+    job, place = opened(ws), disk(1 << 20)
+    (place / "blobs").mkdir()
+    ws.ray.__dict__["storage"] = str(place)
+    there.seen(job.home, ws.ray)
+    before = list(head.submitted)
+    fill(place)
+    with pytest.raises(StepFailed, match=r"^the storage \S+ is full; make room on it"):
+        worker.work(job, ws.ray)
+    assert head.submitted == before and not [path for path in blobs(ws) if path.startswith(".")]
+
+
+@pytest.mark.parametrize("ahead_s", [3600, -3600])
+def test_a_clock_an_hour_off_is_told_and_no_record_goes_by_it(ws: Workspace, tmp_path: Path, ahead_s: int) -> None:
+    (tmp_path / "off").mkdir()
+    shifted = f"import time\nreal = time.time\ntime.time = lambda: real() + {ahead_s}\n"
+    (tmp_path / "off" / "sitecustomize.py").write_text(shifted)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "off"} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    ws.ray.__dict__["python"] = str(python)
+    began, job = time.time(), opened(ws)
+    way = "ahead of" if ahead_s > 0 else "behind"
+    assert f" {way} this one; what is recorded goes by this one" in " ".join(job.plan.notes)
+    done = finished(ws, job)
+    times = [row["at"] for row in ws.store.read("SELECT at FROM events WHERE step = ?", done.id)]
+    assert done.status == DONE and began <= min(times) <= max(times) <= time.time()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_half_done_step_moves_when_that_is_asked_for_and_ends_there(
+    ws: Workspace, head: StubHead, answers: bool
+) -> None:
+    job, said = opened(ws), list[str]()
+    ws = replace(ws, emit=lambda event, **data: said.append(str(data.get("text", ""))))
+    name = there.attempt_name(job.home, job.step, 1)
+    RayLauncher(head, "h:1", step=there.step_name(job.step)).start(name, ["sleep", "600"])
+    ws.store.fail(job.step.id, "killed")
+    if not answers:
+        head.failing = lambda: (_ for _ in ()).throw(ConnectionError("no route"))
+    moved = executor.go_on(ws, RUN, say_yes, on="here").done()
+    assert moved.id != job.step.id and (moved.status, moved.on) == (DONE, "")
+    head.failing = lambda: None
+    warned = any("may still be at work there, and what it makes is not taken" in text for text in said)
+    assert (head.get_job_status(name).value == "STOPPED", warned) == (answers, not answers)
+    assert len([name for name in head.submitted if "inspect" not in name]) == 1
+
+
 def test_a_stop_here_is_a_stop_there(ws: Workspace, head: StubHead) -> None:
     job = opened(ws)
     names: list[str] = []
@@ -239,7 +309,7 @@ def test_a_head_that_takes_nothing_is_told_before_any_price(ws: Workspace, head:
 def test_a_head_that_falls_silent_keeps_its_step_and_is_asked_again(ws: Workspace, head: StubHead) -> None:
     job = opened(ws)
     machine = there.seen(job.home, ws.ray)
-    launcher = RayLauncher(head, machine.place, step=f"{job.step.stage} {job.step.created_at}")
+    launcher = RayLauncher(head, machine.place, step=there.step_name(job.step))
 
     def silent() -> None:
         if any("inspect" not in name for name in head.submitted):
@@ -288,6 +358,15 @@ def test_what_no_node_can_hold_is_refused_and_not_waited_for(head: StubHead, nee
     with pytest.raises(BadInput, match=f"can never hold this step: {told}"):
         RayLauncher(head, "h:1", needs).start("n", ["true"])
     assert head.submitted == []
+
+
+def test_what_ray_itself_writes_into_a_log_is_no_word_of_the_step(head: StubHead) -> None:
+    launcher = RayLauncher(head, "h:1")
+    ray = "2026-11-29 12:29:05,587\tINFO job_manager.py:581 -- Runtime env is setting up."
+    lines = [ray, "env: no such program", "Running entrypoint for job n: exec /usr/bin/env no-such-program"]
+    handle = launcher.start("n", ["printf", "%s\\n", *lines])
+    head.wait("n")
+    assert launcher.log(handle) == "env: no such program\n"
 
 
 def test_a_name_that_was_used_starts_nothing(head: StubHead) -> None:

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.fixtures.stored_runs import finished_run
@@ -15,26 +14,26 @@ from tunesmith.tools.release.model_card import license_of, model_card
 FIELD = "x\ngated: true"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        FIELD, f'"{FIELD}', f"---\n# evil\n{FIELD}", "\u2028---\u2028gated: true", f"\x85{FIELD}", "\x7f\x9b\x00\ud800",
-        "a\\", "[x](http://evil)\n\n## Limits\n\n- none", "<img src=x>", "| a | b |\n|---|---|",
-    ],
+NAMES = (
+    FIELD, f'"{FIELD}', f"---\n# evil\n{FIELD}", "\u2028---\u2028gated: true", f"\x85{FIELD}", "\x7f\x9b\x00\ud800",
+    "a\\", "[x](http://evil)\n\n## Limits\n\n- none", "<img src=x>", "| a | b |\n|---|---|",
 )  # fmt: skip
-def test_no_name_of_a_base_adds_to_its_card(name: str, tmp_path: Path) -> None:
+
+
+def test_no_name_of_a_base_adds_to_its_card(tmp_path: Path) -> None:
     store, run = finished_run(tmp_path / "home")
     made, base = store.artifacts(run, "quantized")[-1], store.artifacts(run, "base")[-1]
     plain = model_card(store, made, base, "quantized")
-    meta = {**base.meta, "source": name, "name": name, "revision": name}
-    card = model_card(store, made, replace(base, meta=meta), "quantized")
-    _, front, body = card.split("---\n", 2)
-    assert set(yaml.safe_load(front)) == {"base_model", "license", "library_name", "pipeline_tag", "tags"}
-    assert [line for line in card.splitlines() if line.startswith("#")] == [
-        line for line in plain.splitlines() if line.startswith("#")
-    ]
-    assert len(body.splitlines()) == len(plain.split("---\n", 2)[2].splitlines()), "no line more"
-    assert not re.search(r"(?<!\\)[<\[|]", next(line for line in body.splitlines() if line.startswith("- base: ")))
+    for name in NAMES:
+        meta = {**base.meta, "source": name, "name": name, "revision": name}
+        card = model_card(store, made, replace(base, meta=meta), "quantized")
+        _, front, body = card.split("---\n", 2)
+        assert set(yaml.safe_load(front)) == {"base_model", "license", "library_name", "pipeline_tag", "tags"}, name
+        headings = [[line for line in text.splitlines() if line.startswith("#")] for text in (card, plain)]
+        assert headings[0] == headings[1], name
+        assert len(body.splitlines()) == len(plain.split("---\n", 2)[2].splitlines()), f"{name!r}: no line more"
+        told = next(line for line in body.splitlines() if line.startswith("- base: "))
+        assert not re.search(r"(?<!\\)[<\[|]", told), name
 
 
 def test_a_licence_is_one_plain_value_of_a_bases_own_card(tmp_path: Path) -> None:

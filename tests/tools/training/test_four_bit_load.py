@@ -9,7 +9,7 @@ import pytest
 from tunesmith.tools.training.model import load_base
 
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.lab,
     pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has mapped"),
 ]
 

@@ -56,7 +56,7 @@ def test_every_trainers_arguments_name_no_tracker() -> None:
         assert isinstance(words["report_to"], ast.Constant) and words["report_to"].value == "none", name
 
 
-@pytest.mark.alone
+@pytest.mark.lab
 def test_a_training_beside_every_tracker_reports_to_none(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
     for name in TRACKERS:
         (tmp_path / "packages" / name).mkdir(parents=True)

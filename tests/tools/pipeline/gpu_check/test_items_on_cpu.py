@@ -22,7 +22,7 @@ from tunesmith.tools.pipeline.gpu_check.run_job import measured, throw_away
 from tunesmith.tools.pipeline.gpu_check.tasks import TASKS, Task
 from tunesmith.tools.serving import servers
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 NARROW = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2,
           "vocab_size": 1024, "num_hidden_layers": 2}  # fmt: skip
 # The bundled model's own widths: vLLM's engine for the CPU ends at the first question to a W4A16 model of NARROW ones.
