@@ -125,12 +125,11 @@ def _stronger(settings: Settings) -> dict[str, str]:
     """The driver that would be proposed for this machine's card, and the sum; empty where none would."""
     from tunesmith.agent.driver.driver_choice import proposed
     from tunesmith.memory.store import Store
-    from tunesmith.tools.pipeline.workspace import Workspace
 
     if settings.driver.endpoint or not (settings.home / "tunesmith.db").exists():
         return {}
     with contextlib.closing(Store(settings.home)) as store:
-        found = proposed(Workspace(store, settings.vllm, lambda event, **data: None))
+        found = proposed(settings.workspace(store, lambda event, **data: None))
     how = f"`tunesmith base --model {found.driver.model} --role driver` fetches it" if found else ""
     return {"proposed": f"{found}; {how}"} if found else {}
 

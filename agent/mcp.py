@@ -104,9 +104,7 @@ def serve(settings: Settings, store: Store) -> int:
 
 def server(settings: Settings, store: Store) -> MCPServer[Any]:
     """The server with all of its tools, over this store."""
-    tools = _Tools(
-        store, Workspace(store, settings.vllm, lambda event, **data: None, settings.vllm_from, ray=settings.ray)
-    )
+    tools = _Tools(store, settings.workspace(store, lambda event, **data: None))
     made: MCPServer[Any] = MCPServer("tunesmith", version=VERSION, instructions=_ABOUT, log_level="ERROR")
     for tool, annotations in tools.all():
         made.tool(annotations=annotations)(_plain_errors(tool))

@@ -14,7 +14,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.ask import STAYS_MINUTES, named_arms
 from tunesmith.tools.evaluation.ask_message import MESSAGE_BYTES_MAX, read_message
 from tunesmith.tools.pipeline.ask_models import Answered, Question, ask_models
-from tunesmith.tools.pipeline.workspace import Approver, Workspace
+from tunesmith.tools.pipeline.workspace import Approver
 
 if TYPE_CHECKING:
     import argparse
@@ -55,7 +55,7 @@ def _stdin() -> bytes:
 
 def _tell(question: Question, settings: Settings, store: Store, out: Output, approver: Approver) -> int:
     out.asked.add("")  # shown from the first answer on, also where nobody had to be asked
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from, own_model=settings.own_model)
+    ws = settings.workspace(store, out.emit)
     try:
         answered = ask_models(ws, question, approver)
     finally:

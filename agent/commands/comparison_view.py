@@ -33,7 +33,7 @@ def comparison_view(
         yield prose(compared.advice)
     if not whole:
         more = f"/compare {compared.whole.run} --all" if in_repl else f"tunesmith compare {compared.whole.run} --all"
-        yield prose(f"`{more}` shows every case, the controls and the likelihoods")
+        yield prose(f"`{more}` shows every case and the controls")
     yield next_line(findings(store, compared.whole.run), compared.whole.run, in_repl=in_repl)
 
 
@@ -88,7 +88,6 @@ def evidence_view(compared: ComparedWithHops) -> Iterator[RenderableType]:
     if compared.evidence and compared.evidence.compared:
         yield render.controls_table(compared.evidence)
     yield from (prose(f"gain retained: {one.sentence}") for one in compared.retained)
-    yield from (prose(f"likelihood: {one.sentence}") for one in compared.likelihood)
 
 
 def next_line(found: Sequence[Finding], run: str, *, in_repl: bool) -> RenderableType:

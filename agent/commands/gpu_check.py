@@ -39,13 +39,13 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
     from tunesmith.agent.commands.approvals import HashApprover
     from tunesmith.agent.commands.run_steps import LET_GO, approver_of, waiting_step
     from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
-    from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
+    from tunesmith.tools.pipeline.workspace import StepRequest
 
     if out.page is not None:
         raise BadInput("the GPU is measured from a shell, where nothing else waits: `tunesmith doctor --gpu`")
     if args.driver:
         raise BadInput("--driver and --gpu want the same card; give one of them")
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from, ray=settings.ray)
+    ws = settings.workspace(store, out.emit)
     try:
         if args.approve is not None:
             if args.minutes:

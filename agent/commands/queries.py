@@ -226,7 +226,7 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     """`explain [RUN]`: findings from the records, each with its evidence and the next priced step; asks no model."""
     from tunesmith.agent.commands.explain import document, view
 
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from, ray=settings.ray)
+    ws = settings.workspace(store, out.emit)
     run = _run_of(args, store, out)
     out.document(document(ws, run), view(ws, run, whole=args.all, in_repl=out.page is not None))
     return 0

@@ -17,7 +17,7 @@ from tunesmith.tools.core.format import clip
 from tunesmith.tools.evaluation.ask import STAYS_MINUTES, named_arms
 from tunesmith.tools.evaluation.rated_messages import MOST, messages_in
 from tunesmith.tools.pipeline.rate_answers import Sitting
-from tunesmith.tools.pipeline.workspace import Approver, Workspace
+from tunesmith.tools.pipeline.workspace import Approver
 
 _CHARACTERS = 60
 
@@ -37,7 +37,7 @@ def rate(
     if args.generated is not None and not 1 <= args.generated <= MOST:
         raise BadInput(f"--generated takes a number of messages from 1 to {MOST}, not {args.generated}")
     out.asked.add("")  # how far the asking is, shown from the first answer on
-    ws = Workspace(store, settings.vllm, out.emit, settings.vllm_from)
+    ws = settings.workspace(store, out.emit)
     sitting = Sitting.of(ws, args.run or "", named_arms(args.arms))
     if args.take_back is not None:
         number = sitting.take_back(args.take_back)

@@ -61,7 +61,7 @@ def workspace_of(args: argparse.Namespace, settings: Settings, store: Store, out
         out.say(f"{question.text} --yes says yes: {set_}")
         return True
 
-    return Workspace(store, settings.vllm, out.emit, settings.vllm_from, ask, settings.own_model, settings.ray)
+    return settings.workspace(store, out.emit, ask)
 
 
 def _looking_first(args: argparse.Namespace, store: Store, out: Output) -> Approver:

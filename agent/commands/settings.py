@@ -11,7 +11,7 @@ import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +23,10 @@ from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline.ray_settings import RaySettings
+
+if TYPE_CHECKING:
+    from tunesmith.memory.store import Store
+    from tunesmith.tools.pipeline.workspace import Ask, Emit, Workspace
 
 _FILE = "settings.toml"
 TRACKERS = (
@@ -107,6 +111,12 @@ class Settings(BaseModel):
         """The folder that `[driver] model` names, if it is one that is served here; else empty."""
         chosen, folder = self.driver, self.home / expanded(self.driver.model)
         return str(folder) if not chosen.endpoint and chosen.model not in BUNDLED and folder.is_dir() else ""
+
+    def workspace(self, store: Store, emit: Emit, ask: Ask | None = None) -> Workspace:
+        """Where steps are carried out with these settings; `emit` is told of them, `ask` answers what a plan asks."""
+        from tunesmith.tools.pipeline.workspace import Workspace, ask_nobody
+
+        return Workspace(store, self.vllm, emit, self.vllm_from, ask or ask_nobody, self.own_model, self.ray)
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from tunesmith.agent.queries import (
     across,
@@ -62,9 +62,6 @@ Request = Annotated[
     Field(discriminator="kind"),
 ]  # fmt: skip
 """Any of them, told apart by its `kind`; what is asked most comes first, for a driver that has room for few."""
-
-ANY_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
-"""Reads a request from plain data."""
 
 REQUESTS: Mapping[str, type[Query]] = {
     request.model_fields["kind"].default: request for request in get_args(get_args(Request)[0])

@@ -9,8 +9,6 @@ from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, EvalResult, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import listed
-from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.suites.case import BLOCKS
 
@@ -129,11 +127,8 @@ def of_run(store: Store, run: str) -> list[Score]:
 
 
 def kept_of_the_gain(store: Store, run: str, arm: str) -> str:
-    """What a merged or quantized model kept of what the adapter won, in passed cases and in likelihood; else empty."""
+    """What a merged or quantized model kept of what the adapter won, in passed cases; else empty."""
     if arm not in ("merged", "quantized"):
         return ""
-    cases = next((one for one in gain_retained(store, run) if one.arm == arm), None)
-    likely = next((one for one in likelihood_retained(store, run) if one.arm == arm), None)
-    kept = [f"{cases.kept} of the {cases.won} target cases that the adapter won"] if cases else []
-    kept += [likely.brief] if likely else []
-    return f"{arm} keeps {listed(kept)}." if kept else ""
+    kept = next((one for one in gain_retained(store, run) if one.arm == arm), None)
+    return f"{arm} keeps {kept.kept} of the {kept.won} target cases that the adapter won." if kept else ""

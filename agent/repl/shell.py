@@ -42,7 +42,7 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.runs import set_run_status
-from tunesmith.tools.pipeline.workspace import Decision, EventData, Workspace
+from tunesmith.tools.pipeline.workspace import Decision, EventData
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Shell:
         self.settings = chosen
         self.store = store
         self.wake = wake
-        self.ws = Workspace(store, chosen.vllm, self.emit, chosen.vllm_from, self.answer, chosen.own_model, chosen.ray)
+        self.ws = chosen.workspace(store, self.emit, self.answer)
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None

@@ -101,7 +101,7 @@ def measured(base: Path, adapter: Path, folder: Path, rows: list[Any]) -> dict[s
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from tunesmith.tools.core.ratio_interval import ratio_interval
+    from tests.bench._ratio_interval import ratio_interval
     from tunesmith.tools.export.merge_job import merge_adapter
     from tunesmith.tools.training.model import load_base
 

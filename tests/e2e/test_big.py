@@ -50,7 +50,7 @@ STEPS: list[str | dict[str, Any]] = [
     {"stage": "critique", "on_leak": "drop"},
     {"stage": "preflight", "rows": 2},
     {"stage": "train", "load_in_4bit": True, "epochs": 1, "batch_size": 4, "learning_rate": 0.0005},
-    {"stage": "evaluate", "arm": "adapter", "max_tokens": 64, "peft_check": "off"},
+    {"stage": "evaluate", "arm": "adapter", "max_tokens": 64},
     "merge",
     {"stage": "quantize", "scheme": "W4A16", "calibration_samples": 16, "max_seq_len_tokens": 160},
     {"stage": "evaluate", "arm": "quantized", "max_tokens": 64},

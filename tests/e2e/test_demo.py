@@ -8,7 +8,6 @@ time, is `make check-demo`'s.
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import urllib.error
 import urllib.request
@@ -82,7 +81,8 @@ def test_which_steps_led_to_the_last_model_is_one_query(demo: Demo) -> None:
     with sqlite3.connect(demo.home / "tunesmith.db") as db:
         line = db.execute(
             "SELECT made_by_stage, made_by_run FROM v_lineage WHERE artifact = (SELECT max(artifact) FROM artifacts"
-            " WHERE kind = 'quantized') ORDER BY depth"
+            " WHERE kind = 'quantized' AND run = ?) ORDER BY depth",
+            (demo.run,),
         ).fetchall()
     assert [line[0][0], *{run for _, run in line}] == ["quantize", demo.run]
     assert {"quantize", "merge", "train", "critique", "generate", "import", "base"} <= {stage for stage, _ in line}
@@ -107,15 +107,6 @@ def test_the_claim_rests_on_blind_cases_and_was_held_against_its_controls(demo: 
     assert compared["people"]["opening"] == 1
     controls = ("shuffle", "constant", "echo", "repeat", "triggers")
     assert all(compared["controls"][name] is not None for name in controls)
-
-
-def test_the_likelihood_that_is_measured_as_served_is_the_trainings_own(demo: Demo) -> None:
-    """The same rows, read by the server and by the trainer, whatever there is to read."""
-    adapter, quantized = demo.compare("base", "quantized")["likelihood_retained"]
-    trained = demo.result("train")
-    assert adapter["nll_per_token"]["base"] == pytest.approx(trained["validation_loss_before"], rel=0.05)
-    assert adapter["nll_per_token"]["adapter"] == pytest.approx(trained["validation_loss"], rel=0.05)
-    assert all(math.isfinite(kl) and kl >= 0 for kl in quantized["kl_per_token"].values())
 
 
 def test_it_ends_with_a_model_that_answers_or_with_the_gates_sentence(demo: Demo) -> None:

@@ -18,7 +18,6 @@ import pytest
 
 from tests.fixtures.demo_run import HANG_S, as_json, tunesmith
 from tests.fixtures.open_gate import PYTHONS, Served
-from tunesmith.tools.evaluation.liveness import AGREES_NATS
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.scoring import score_prompts
 
@@ -47,8 +46,8 @@ def test_the_first_server_of_a_machine_starts_no_other_python_and_compiles_nothi
     assert all(
         own in line for own, line in zip(("pipeline.worker", "serving.supervisor", "vllm serve"), started, strict=True)
     )
-    [[_, *told]] = asyncio.run(score_prompts(served.server, served.base, [([5, 6, 7, 8], 3)], concurrency=1))
-    assert all(one and len(one.likeliest) in (3, 4) for one in told)
+    [told] = asyncio.run(score_prompts(served.server, served.base, [[5, 6, 7, 8]], concurrency=1))
+    assert len(told) == 3 and all(one < 0 for one in told)
     assert not [file for file in (folder / "compiled").rglob("*") if file.is_file()]
 
 
@@ -56,10 +55,8 @@ def nats(served: Served, *models: str) -> list[list[float]]:
     """What each of `models` finds of every token of every text, all in flight at once."""
 
     async def go() -> list[list[float]]:
-        asked = [score_prompts(served.server, model, [(text, 0) for text in TEXTS], concurrency=8) for model in models]
-        return [
-            [token.logprob for text in scored for token in text if token] for scored in await asyncio.gather(*asked)
-        ]
+        asked = [score_prompts(served.server, model, TEXTS, concurrency=8) for model in models]
+        return [[nat for text in scored for nat in text] for scored in await asyncio.gather(*asked)]
 
     return asyncio.run(go())
 
@@ -72,7 +69,7 @@ def test_base_requests_beside_adapter_requests_stay_the_base(served: Served) -> 
         return statistics.fmean(abs(a - b) for a, b in zip(one, other, strict=True))
 
     print(f"nats a token: base beside {off(beside, alone):.4f}, adapter {off(adapted, alone):.2f}")
-    assert off(beside, alone) <= AGREES_NATS < 4 * AGREES_NATS < off(adapted, alone)
+    assert off(beside, alone) <= 0.25 < 1.0 < off(adapted, alone)
 
 
 def test_an_adapter_cannot_be_loaded_without_the_key(served: Served) -> None:

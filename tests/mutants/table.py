@@ -165,10 +165,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(YES, "tools/evaluation/evaluate_job.py", (
         ('    job.agreed("behaviour", behaviour.sha256)\n', "", f"{_CHANGED}[evaluate a prompt-behaviour]"),
     )),
-    *rows(YES, "tools/evaluation/likelihood_job.py", (
-        ("job.unchanged(dataset).path", "dataset.path",
-         f"{_PINS}test_rows_that_were_held_out_are_read_only_as_they_were_recorded"),
-    )),
     *rows(YES, "tools/models/base_job.py", (
         ('job.agreed_folder("model folder", folder, fingerprint(folder))', "pass", f"{_CHANGED}[base-model folder]"),
     )),
@@ -415,6 +411,9 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/evaluation/test_gate.py::test_one_case_more_than_the_margin_is_too_much"),
         ("    unmeasured = _unmeasured(whole)\n", "    unmeasured: dict[str, str] = {}\n",
          "tests/tools/evaluation/test_gate.py::test_a_guarded_block_that_was_asked_of_one_arm_alone_did_not_hold"),
+        ('    if "adapter" in way[:-2]:\n', "    if False:\n",
+         "tests/tools/evaluation/test_gate.py::"
+         "test_less_than_half_of_ten_won_cases_is_never_served_lost_at_once_or_hop_by_hop[7-4-True]"),
     )),
     # --- what a stranger's file can do, and what is moved
     *rows(TEMPLATE, "tools/release/go_template.py", (

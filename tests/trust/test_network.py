@@ -251,7 +251,7 @@ def test_every_client_of_a_server_on_the_books_knows_whose_it_must_be(tmp_path: 
         with thief_of(ours) as thief:
             assert asyncio.run(ask(server)).error
             for work in (
-                lambda: asyncio.run(score_prompts(server, "m", [([1, 2], 0)], concurrency=1)),
+                lambda: asyncio.run(score_prompts(server, "m", [[1, 2]], concurrency=1)),
                 lambda: servers.load_adapter(server, "a", tmp_path),
                 lambda: servers.template_tokens(server, [{"role": "user", "content": WORDS}]),
             ):

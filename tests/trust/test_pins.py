@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -373,16 +373,3 @@ def test_a_suite_that_a_step_kept_is_the_one_that_was_agreed_to(world: World) ->
     kept.write_text(other.to_json())
     with pytest.raises(StepFailed, match="the suite was changed"):
         carried_out(world, step)
-
-
-def test_rows_that_were_held_out_are_read_only_as_they_were_recorded(world: World) -> None:
-    from tunesmith.tools.evaluation.likelihood_job import held_out_rows
-
-    step = agreed(world, "evaluate")
-    [dataset], [adapter] = (world.store.artifacts("r1", kind) for kind in ("dataset", "adapter"))
-    with world.store.write() as conn:
-        conn.execute("UPDATE artifacts SET parents = ? WHERE artifact = ?", (json.dumps([dataset.id]), adapter.id))
-    job = replace(worker.open_job(world.store, step, None))
-    write_rows(dataset.path / "valid.jsonl", ROWS[:3])
-    with pytest.raises(StepFailed, match=r"valid\.jsonl"):
-        held_out_rows(job, "adapter")

@@ -80,11 +80,6 @@ def ours(name: str, known: Collection[str]) -> str:
     return plain if plain in known else found if (found := _OURS.get(plain, "")) in known else name
 
 
-def names_of(field: str) -> tuple[str, ...]:
-    """What other programs call a field."""
-    return _ALSO_CALLED.get(field, ())
-
-
 def others(known: Collection[str]) -> dict[str, str]:
     """Every other name that a request with the `known` fields takes → its field."""
     return {other: name for other, name in _OURS.items() if name in known and other not in known}

@@ -42,13 +42,13 @@ class Request(Frozen):
 
     run: str = Field(default="", description="Run to work in, for example r3; empty: the newest one.")
 
-    GONE: ClassVar[Mapping[str, object]] = {}
-    """Fields of earlier versions, each with the value at which it did nothing."""
+    GONE: ClassVar[Mapping[str, tuple[object, ...]]] = {}
+    """Fields of earlier versions, each with the values that ask for nothing which this version cannot do."""
 
     @classmethod
     def of(cls, stage: str, request: Mapping[str, object]) -> Self:
         """The request of a recorded step that is to be carried out. Raises BadInput for what this version cannot do."""
-        now = {name: value for name, value in request.items() if name not in cls.GONE or value != cls.GONE[name]}
+        now = {name: value for name, value in request.items() if value not in cls.GONE.get(name, ())}
         try:
             return cls.model_validate(now)
         except ValidationError as error:

@@ -23,7 +23,6 @@ from tunesmith.tools.suites.grading import Embedder
 RUN = 8
 _SHARED_CASES = 3
 """A run of words in this many cases is a frame, not a case."""
-_CONTAINED_MIN_CHARS = 40
 EMBEDDED = 0.92
 """Cosine from which two texts say the same."""
 

@@ -26,7 +26,6 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
-from tunesmith.tools.evaluation.likelihood import ArmLikelihood
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS, Key, Sampling, measured
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
@@ -172,7 +171,7 @@ def run_arms(
 class AskRecord(BaseModel):
     """What is left to know of a step once every question was put: the answers themselves are in the store."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)  # an earlier version kept more
 
     keys: dict[str, dict[str, JsonValue]]
     """Arm → the comparability key that it answered under."""
@@ -180,8 +179,6 @@ class AskRecord(BaseModel):
     """Answers that earlier steps already had."""
     prompt: dict[str, JsonValue] = {}
     proof: dict[str, JsonValue] = {}
-    likelihood: dict[str, ArmLikelihood] = {}
-    likelihood_left_out: str = ""
 
 
 def note_blind_opening(job: Job[Request], suite: Suite, questions: Sequence[Question]) -> None:

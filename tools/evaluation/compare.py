@@ -15,7 +15,6 @@ from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.evaluation.comparison import WORSE, Comparison, Json
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
-from tunesmith.tools.evaluation.likelihood_retained import LikelihoodRetained, likelihood_retained
 from tunesmith.tools.evaluation.pairing import Evaluations, chain_pairs, compare_run
 from tunesmith.tools.evaluation.retained import GainRetained, gain_retained
 from tunesmith.tools.evaluation.statistics import case_outcomes
@@ -51,8 +50,6 @@ class ComparedWithHops:
     retained: tuple[GainRetained, ...] = ()
     """What each arm between the adapter and the second, itself included, kept of the adapter's gain."""
     blind_limits: int = 0
-    likelihood: tuple[LikelihoodRetained, ...] = ()
-    """The same in nats a token on held-out rows, from the adapter on."""
 
     @property
     def broken_gates(self) -> list[str]:
@@ -75,7 +72,6 @@ class ComparedWithHops:
             "known_limits_blind": self.blind_limits,
             "advice": self.advice,
             "gain_retained": [one.to_json() for one in self.retained],
-            "likelihood_retained": [one.to_json() for one in self.likelihood],
             **(self.evidence.to_json() if self.evidence else {}),
         }
 
@@ -92,7 +88,6 @@ def compare_with_hops(store: Store, run: str, a: str, b: str) -> ComparedWithHop
         advice=prompt_advice(whole, goal_rate(store, whole)),
         evidence=evidence_of(store, run, max((a, b), key=ARMS.index)),
         retained=tuple(one for one in gain_retained(store, run) if ARMS.index(one.arm) <= ARMS.index(b)),
-        likelihood=tuple(one for one in likelihood_retained(store, run) if ARMS.index(one.arm) <= ARMS.index(b)),
     )
 
 

@@ -25,9 +25,8 @@ from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.comparison import StoredComparison
 from tunesmith.tools.evaluation.context import longest, prompt_tokens, refuse_longer
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, coming_models, find_models
-from tunesmith.tools.evaluation.likelihood import ArmLikelihood, likelihood_seconds
 from tunesmith.tools.evaluation.lineage import own_base
-from tunesmith.tools.evaluation.liveness import PeftCheck, priced_proof
+from tunesmith.tools.evaluation.liveness import PROOF, proof_seconds
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import given, made_from
 from tunesmith.tools.evaluation.protocol import THINKING, Key, Sampling
@@ -55,7 +54,7 @@ _MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
 class EvaluateRequest(PlacedRequest):
     """Which arm to hold against the base."""
 
-    GONE: ClassVar = {"dev_rows": 20}
+    GONE: ClassVar = {"dev_rows": (20,), "peft_check": ("auto", "on", "off")}
 
     arm: Literal["prompted", "adapter", "merged", "quantized"] = Field(
         default="adapter", description="What to evaluate; base answers again beside adapter and prompted."
@@ -91,10 +90,6 @@ class EvaluateRequest(PlacedRequest):
     fresh: bool = Field(
         default=False, description="Ask again what an earlier step of the run was answered to the same question."
     )
-    peft_check: PeftCheck = Field(
-        default="auto",
-        description="Hold the served adapter against peft's figures; auto: where that fits and is quick.",
-    )
 
 
 class EvaluateResult(Result):
@@ -119,10 +114,6 @@ class EvaluateResult(Result):
     """What makes the arms comparable: hashes before and after, engine, arguments, template, sampling, refusals."""
     taken_over: int = 0
     """Answers to unchanged questions that an earlier evaluation of the arm already had."""
-    likelihood: dict[str, ArmLikelihood] = Field(default_factory=dict)
-    """Arm → how likely it found rows that were not trained on; empty where an earlier version evaluated."""
-    likelihood_left_out: str = ""
-    """Why no likelihood was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,14 +246,13 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     request = _sampled_as_the_base(request, context, bench, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
-    judged, read = Seconds(answer=models.seconds(every, request.repeats)), likelihood_seconds(facts, served, made, both)
+    judged = Seconds(answer=models.seconds(every, request.repeats))
     server = server_of(facts, served, bench.context_tokens, rank=lora_rank_served(made) if both else 0)
     peaks = models.peaks(server, on_gpu=facts.serves_on_gpu)
-    proof = priced_proof(request.peft_check, facts, served, request.arm, peaks)
-    request = request.model_copy(update=dict(proof.decided))
-    seconds = _answering_seconds(request, facts, served, every, bench, judged, read, proof.seconds)
+    proven = proof_seconds(facts, served) if request.arm == "adapter" else Seconds()
+    seconds = _answering_seconds(request, facts, served, every, bench, judged, proven)
     price = estimate(
-        "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **proof.peaks,
+        "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **peaks,
         disk_bytes=8192 * len(every) * request.repeats, like=request.arm, cards=server.cards,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
@@ -278,9 +268,8 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
             *bench.steps,
             *split_steps(server.cards),
             *context.prompted.steps,
-            *proof.steps,
+            *((PROOF,) if request.arm == "adapter" else ()),
             *models.steps(every, served.path),
-            *(("read rows that were held out of training: the likelihood of each, arm by arm",) if made else ()),
             "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
         ),
         request=request.model_dump(mode="json"),
@@ -291,7 +280,6 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
         fitting=fitting,
         notes=models.notes,
-        reasons=dict(proof.reasons),
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from tunesmith.memory.arms import ARMS, CHAIN
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
@@ -30,8 +31,6 @@ from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.evaluate import EvaluateRequest, EvaluateResult
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.judge_job import agreed_models, judge_waiting
-from tunesmith.tools.evaluation.likelihood import ArmLikelihood
-from tunesmith.tools.evaluation.likelihood_job import held_out_rows, load_tokenizers, measure_arm
 from tunesmith.tools.evaluation.liveness_job import prove_adapter
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.prompts import Prompt, given, made_from
@@ -56,8 +55,6 @@ class _Bench:
     answer: Answerer
     prompt: Prompt | None = None
     proof: Mapping[str, JsonValue] = field(default_factory=dict)
-    server: servers.Server | None = None
-    """None where a transformers process answers."""
 
 
 def run(job: Job[EvaluateRequest]) -> EvaluateResult:
@@ -90,8 +87,6 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
         prompt=asked.prompt,
         proof={"sha256_before": before, "sha256_after": after, "sampling": sampling.key, **asked.proof, **judge},
         taken_over=asked.taken_over,
-        likelihood=asked.likelihood,
-        likelihood_left_out=asked.likelihood_left_out,
     )
     written = job.write_json("results.json", result.model_dump(mode="json", exclude={"artifact"}))
     return result.model_copy(update={"artifact": job.publish("results", written, meta={"arm": request.arm}).id})
@@ -102,29 +97,12 @@ def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> AskReco
     with ExitStack() as stack:
         bench = _bench(job, stack, suite, sampling)
         taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
-        likelihood, left_out = _likelihood(job, bench)
     return AskRecord(
         keys={arm.name: dict(arm.key) for arm in bench.arms},
         prompt=bench.prompt.as_dict() if bench.prompt else {},
         proof=dict(bench.proof),
         taken_over=taken_over,
-        likelihood=likelihood,
-        likelihood_left_out=left_out,
     )
-
-
-def _likelihood(job: Job[EvaluateRequest], bench: _Bench) -> tuple[dict[str, ArmLikelihood], str]:
-    """How likely every arm finds rows that were not trained on; or why nobody was asked."""
-    if job.request.arm not in CHAIN:
-        return {}, "a prompt is not made from rows"
-    if bench.server is None:
-        return {}, "the adapter is not served by vLLM, and answers of a transformers process come without likelihoods"
-    try:
-        rows = held_out_rows(job, job.request.arm)
-        return {arm.name: measure_arm(job, bench.server, arm, rows) for arm in bench.arms}, ""
-    except (BadInput, StepFailed) as error:  # the answers are there all the same
-        job.log(f"likelihood was not measured: {error}")
-        return {}, str(error)
 
 
 def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Bench:
@@ -137,7 +115,7 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
             bench_server(
                 job, served, adapters_allowed=request.arm in _BESIDE_BASE, rank=lora_rank_served(adapter),
                 adapters={served_name(adapter): adapter.path} if adapter else {},
-                meanwhile=(lambda: _load_for_later(job)) if request.arm in CHAIN else None,
+                meanwhile=partial(load_modules, ("scipy.special",)),
             )
         )  # fmt: skip
     except StepFailed as error:
@@ -155,9 +133,9 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
             return _local_bench(job, suite, sampling, adapter, refusal)
         proof["liveness"] = proven
         arms = [base, Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256})]
-        return _Bench(arms, answer, None, proof, server)
+        return _Bench(arms, answer, None, proof)
     if request.arm != "prompted":
-        return _Bench([Arm(request.arm, server.model, key)], answer, None, proof, server)
+        return _Bench([Arm(request.arm, server.model, key)], answer, None, proof)
     prompt = given(request.system_prompt) if request.system_prompt else made_from(_agreed_behaviour(job))
     told = {**key, "system_prompt": prompt.key}
     prompted = Arm("prompted", server.model, told, list(prompt.preamble), prompt.schema)
@@ -169,14 +147,6 @@ def _agreed_behaviour(job: Job[EvaluateRequest]) -> Spec:
     behaviour = load_behaviour(job.request.behaviour)
     job.agreed("behaviour", behaviour.sha256)
     return behaviour
-
-
-def _load_for_later(job: Job[EvaluateRequest]) -> None:
-    """Import what comparisons and likelihoods take, but nothing that keeps this process from loading a model as long as
-    vLLM may refuse the adapter."""
-    load_modules(("scipy.special",))
-    if job.request.arm != "adapter":
-        load_tokenizers(job)
 
 
 class _Refusal(NamedTuple):
@@ -193,9 +163,7 @@ def _proven(
 ) -> tuple[dict[str, JsonValue], _Refusal | None]:
     """What the proof of the adapter measured, and why the server must not be used for it, if anything says so."""
     try:
-        proof = prove_adapter(
-            job, server, adapter, served_name(adapter), suite, with_peft=job.request.peft_check == "on"
-        )
+        proof = prove_adapter(job, server, adapter, served_name(adapter), suite)
     except (BadInput, StepFailed) as error:
         return {}, _Refusal("the adapter could not be proven on the server", str(error))
     job.log(f"{'FAILED: ' + proof.fault + '; ' if proof.fault else ''}{proof.summary}")

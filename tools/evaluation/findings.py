@@ -18,7 +18,6 @@ from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
 from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.judge_worth import judge_worth
-from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
@@ -270,10 +269,7 @@ def _quantized(records: RunRecords) -> list[Finding]:
     kept = next((one for one in gain_retained(records.store, records.run) if one.arm == "quantized"), None)
     retained = f" Gain retained: {kept.sentence}." if kept else ""
     evidence |= {"gain_retained": kept.to_json()} if kept else {}
-    likely = next((one for one in likelihood_retained(records.store, records.run) if one.arm == "quantized"), None)
-    retained += f" Likelihood: {likely.sentence}." if likely else ""
-    evidence |= {"likelihood_retained": likely.to_json()} if likely else {}
-    if (lost <= gained or lost < 2) and not (likely and likely.lost_most):
+    if lost <= gained or lost < 2:
         return [
             Finding(
                 "kept in quantization",
@@ -282,8 +278,7 @@ def _quantized(records: RunRecords) -> list[Finding]:
                 cases=named,
             )
         ]
-    what = "cases" if lost > gained else "most of what was won"
-    says = f"Quantizing lost {what}: {line} ({lost} lost, {gained} gained).{retained}"
+    says = f"Quantizing lost cases: {line} ({lost} lost, {gained} gained).{retained}"
     return [Finding("lost in quantization", says, evidence, _other_quantization(records), named)]
 
 

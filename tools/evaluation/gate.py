@@ -1,9 +1,10 @@
 """The gate before a deployment: the very artifact that is to be served, against the base and over every hop between.
 
 It refuses what was not measured, what the verdict calls *form only*, and what got worse: a guarded block against the
-base (by the test, or by more cases than the margin allows), any block over a hop (adapter, merge, quantization), and a
-model that has for certain lost most of what the adapter won in likelihood. At every other verdict than *learned* it
-warns. Of what it refuses a person may accept all that was measured, with a reason (`deploy --accept`).
+base (by the test, or by more cases than the margin allows), and any block over a hop (adapter, merge, quantization).
+Over a hop, and from the adapter on over all of them, the exact test refuses from six lost cases on where none is
+gained, so whatever keeps less than half of the ten cases that a claim needs at least. At every other verdict than
+*learned* it warns. Of what it refuses a person may accept all that was measured, with a reason (`deploy --accept`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.comparison import WORSE, BlockComparison, Comparison
 from tunesmith.tools.evaluation.evidence import evidence_of
-from tunesmith.tools.evaluation.likelihood_retained import likelihood_refusal
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED
@@ -67,17 +67,17 @@ def gate_of(store: Store, run: str, arm: str, *, made_as: Artifact | None = None
     for hop in _hops(store, run, lineage) if lineage else ():
         lost = {name: f"{' → '.join(hop.arms)}, {why}" for name in hop.blocks if (why := _over_hop(hop, name))}
         broken |= {name: why for name, why in lost.items() if name not in broken}
-    unlikely = likelihood_refusal(store, run, arm, lineage)
     warned = found.word not in (LEARNED, FORM_ONLY)
     return Gate(
         unmeasured=tuple(unmeasured.values()),
-        refused=(*broken.values(), *([unlikely] if unlikely else [])),
+        refused=tuple(broken.values()),
         warnings=(found.sentence,) if warned else (),
     )
 
 
 def _hops(store: Store, run: str, lineage: Lineage) -> list[Comparison]:
-    """Each evaluated artifact of a lineage against the nearest before it that it may be compared with.
+    """Each evaluated artifact of a lineage against the nearest before it that it may be compared with, and the last one
+    against the adapter: two hops may each lose too little to show.
 
     The last against the base is left out: that is no hop but the whole way.
     """
@@ -92,6 +92,9 @@ def _hops(store: Store, run: str, lineage: Lineage) -> list[Comparison]:
                 way.append(arm)
                 hops.append(hop)
                 break
+    if "adapter" in way[:-2]:
+        since = compare_run(store, run, "adapter", way[-1], lineage=lineage)
+        hops += [since] if since.comparable else []
     return [hop for hop in hops if hop.arms != ("base", way[-1])]
 
 

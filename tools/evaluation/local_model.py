@@ -43,9 +43,7 @@ _TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 class LocalModel:
     """A base with an adapter on it, loaded once."""
 
-    def __init__(
-        self, inputs: Mapping[str, Artifact], adapter_dir: Path, scratch: Path, *, on_cpu: bool = False
-    ) -> None:
+    def __init__(self, inputs: Mapping[str, Artifact], adapter_dir: Path, scratch: Path) -> None:
         """Load both; seconds for a small model. A step's `inputs` say which base, and whether it is measured at 4 bits;
         in `scratch` there is room for it unpacked, for as long as it is read.
         """
@@ -53,7 +51,7 @@ class LocalModel:
         from peft import PeftModel
         from transformers import AutoTokenizer
 
-        self.device = "cuda" if torch.cuda.is_available() and not on_cpu else "cpu"
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = inputs["base"].path
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
         base, self.precision = _loaded(inputs, self.device, scratch)
@@ -80,30 +78,6 @@ class LocalModel:
             "suite": suite.sha256,
             **sampling.key,
         }
-
-    def scores(self, texts: Sequence[Sequence[int]], *, with_adapter: bool) -> list[float]:
-        """Log probabilities of every token of every text but its first, one after the other."""
-        import torch
-
-        found: list[float] = []
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # a server beside this keeps the cores: several threads would wait for each other
-        try:
-            with torch.inference_mode(), contextlib.nullcontext() if with_adapter else self.model.disable_adapter():
-                for text in texts:
-                    ids = torch.tensor([text], device=self.device)
-                    logprobs = self.model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
-                    found += logprobs.gather(-1, ids[0, 1:, None])[:, 0].tolist()
-        finally:
-            torch.set_num_threads(threads)
-        return found
-
-    def close(self) -> None:
-        """Let go of the model's memory."""
-        import gc
-
-        del self.model
-        gc.collect()
 
     def answers(self, sampling: Sampling) -> Answerer:
         """Questions of the arm `adapter` are answered with the adapter, those of any other without."""

@@ -1,4 +1,4 @@
-"""Adapters made from a trained one to try a server with: one that changes nothing, and one for each kind of module.
+"""Adapters made from a trained one to try a server with: one for each kind of module, large there and nowhere else.
 
 Files are read and written as bytes, without torch. A kind is where in a layer an adapter sits (`self_attn.q_proj`,
 `mlp.experts`), the layers and the experts taken together.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
@@ -31,18 +30,21 @@ def adapted_kinds(adapter: Path) -> tuple[str, ...]:
     return tuple(sorted(kinds))
 
 
-def write_zero(adapter: Path, target: Path) -> Path:
-    """A copy whose update is exactly zero."""
-    return _write(adapter, target, lambda name, place: bytes(place.end - place.start))
-
-
 def write_large(adapter: Path, target: Path, kind: str) -> Path:
     """A copy whose update is large in modules of one kind, and exactly zero in all others."""
-    return _write(
-        adapter,
-        target,
-        lambda name, place: _drawn(name, place) if _kind(name) == kind else bytes(place.end - place.start),
-    )
+    places = _places(adapter)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in adapter.iterdir():
+        if file.is_file() and file.suffix == ".json":
+            shutil.copyfile(file, target / file.name)
+    with TensorFileWriter(target / WEIGHTS, [(name, place.spec) for name, place in places.items()]) as writer:
+        for name, place in places.items():
+            if not _SECOND.search(name):
+                writer.write(name, place.read())
+            else:
+                writer.write(name, _drawn(name, place) if _kind(name) == kind else bytes(place.end - place.start))
+    return target
 
 
 def _kind(name: str) -> str:
@@ -55,26 +57,6 @@ def _places(adapter: Path) -> dict[str, TensorPlace]:
     if not path.is_file():
         raise BadInput(f"{adapter} has no {WEIGHTS}; train again")
     return read_places(path)
-
-
-def _write(adapter: Path, target: Path, second: Callable[[str, TensorPlace], bytes]) -> Path:
-    """A copy with other values in every `lora_B`."""
-    places = _places(adapter)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for file in adapter.iterdir():
-        if file.is_file() and file.suffix == ".json":
-            shutil.copyfile(file, target / file.name)
-    with TensorFileWriter(target / WEIGHTS, [(name, place.spec) for name, place in places.items()]) as writer:
-        for name, place in places.items():
-            writer.write(name, second(name, place) if _SECOND.search(name) else _stored(place))
-    return target
-
-
-def _stored(place: TensorPlace) -> bytes:
-    with place.path.open("rb") as file:
-        file.seek(place.start)
-        return file.read(place.end - place.start)
 
 
 def _drawn(name: str, place: TensorPlace) -> bytes:

@@ -27,9 +27,9 @@ from tunesmith.tools.export.audit import (
     text_side_faults,
     with_faults,
 )
-from tunesmith.tools.export.quantized_layout import Layout, decoded
 from tunesmith.tools.models.full_precision import kept_layers, matches_layer
-from tunesmith.tools.models.packed_weights import quantized_name
+from tunesmith.tools.models.packed_weights import IN_EXPERT, quantized_name
+from tunesmith.tools.models.quantized_layout import Layout, decoded
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import TensorPlace
 from tunesmith.tools.models.tensor_values import FLOATS, equal, floats, row_ranges, stored
@@ -44,7 +44,6 @@ _EMBEDDINGS = r"re:.*embed_tokens$"
 _SMOOTHED_NORM = re.compile(r"\.(input|post_attention)_layernorm\.weight$")
 _READS_NORM = ((re.compile(r"\.self_attn\.[qkv]_proj$"), ".input_layernorm.weight"),
                (re.compile(r"\.mlp\.(gate|up)_proj$"), ".post_attention_layernorm.weight"))  # fmt: skip
-_IN_EXPERT = re.compile(r"(.*\.experts)\.\d+\.(\w+)$")
 # Of a config, what the weights must fit; a new transformers release writes the rest in its own way.
 _OF_THE_MODEL = (
     "model_type", "architectures", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers",
@@ -191,7 +190,7 @@ def _expert_faults(places: Places, keep: Collection[str]) -> Iterator[Fault]:
     kinds: dict[str, dict[str, str]] = {}
     for name, place in places.items():
         layer, _, end = name.rpartition(".")
-        match = _IN_EXPERT.match(layer)
+        match = IN_EXPERT.match(layer)
         if match and end in ("weight", "weight_packed") and match[2] not in keep:
             kinds.setdefault(match[1], {}).setdefault(place.spec.dtype, name)
     for layer, found in kinds.items():

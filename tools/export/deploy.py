@@ -18,7 +18,6 @@ from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Request, Result, Stage, is_expected, pinned
 from tunesmith.tools.evaluation.gate import Gate, gate_of
-from tunesmith.tools.evaluation.likelihood_retained import likelihood_retained
 from tunesmith.tools.evaluation.lineage import as_measured, own_base
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.export.audit import FALLEN_BACK, fallbacks_sentence
@@ -132,9 +131,8 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
 
 
 def _kept(inputs: Inputs, request: DeployRequest) -> tuple[str, ...]:
-    """Of the adapter's gain, in passed cases and in likelihood."""
-    of_cases, likely = (of(inputs.store, inputs.run) for of in (gain_retained, likelihood_retained))
-    return tuple(one.sentence for one in (*of_cases, *likely) if one.arm == request.arm)
+    """Of the adapter's gain, in passed cases."""
+    return tuple(one.sentence for one in gain_retained(inputs.store, inputs.run) if one.arm == request.arm)
 
 
 def check_gate(request: DeployRequest, inputs: Inputs) -> None:

@@ -23,7 +23,7 @@ from tunesmith.tools.core.stage import Facts, Frozen, Plan
 from tunesmith.tools.machine.vllm_program import engine_beside
 from tunesmith.tools.models.memory_math import server_memory, serving_peaks
 from tunesmith.tools.models.schemes import SCHEMES
-from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.shape import EXPERT_COUNTS, ModelShape
 from tunesmith.tools.models.time_math import CARD_SERVER_START_S, SERVER_START_S
 
 _FOLDER = "dry-loads"
@@ -33,7 +33,6 @@ WORTH_TIMES = 5
 """Where quantizing takes no more than so many dry loads, failing late costs less than asking first each time."""
 _TINY_BYTES = 200 << 20
 _WIDTH = 512
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 class DryLoadKey(Frozen):
@@ -200,7 +199,10 @@ def tiny_config(config: Mapping[str, object], group: int) -> dict[str, object]:
         "num_key_value_heads": kv_heads,
         **_layers(config),
     }
-    small = dict.fromkeys(_EXPERTS, 4) | {"moe_intermediate_size": _WIDTH, "shared_expert_intermediate_size": _WIDTH}
+    small = dict.fromkeys(EXPERT_COUNTS, 4) | {
+        "moe_intermediate_size": _WIDTH,
+        "shared_expert_intermediate_size": _WIDTH,
+    }
     small |= {"num_experts_per_tok": min(2, shape.experts_per_token)} if shape.experts else {}
     return tiny | {name: value for name, value in small.items() if config.get(name)}
 

@@ -158,8 +158,8 @@ def _load(job: Job[QuantizeRequest], made: Path) -> None:
     )  # fmt: skip
     server = serve(job, spec, vllm=job.vllm, log="dry-load.log", note="dry load: vLLM is starting")
     try:
-        [scored] = run_async(score_prompts(server, _NAME, [([5, 6, 7, 8, 9, 10], 0)], concurrency=1))
-        if not all(math.isfinite(token.logprob) for token in scored if token):
+        [scored] = run_async(score_prompts(server, _NAME, [[5, 6, 7, 8, 9, 10]], concurrency=1))
+        if not all(map(math.isfinite, scored)):
             raise StepFailed("vLLM loads it and computes no finite number")
     finally:
         servers.stop(server)

@@ -48,7 +48,7 @@ _SMOOTHS = "smooth outliers of the activations into the weights, where the archi
 class QuantizeRequest(PlacedRequest):
     """How to quantize. What is `auto` is chosen by the model when the plan is made, with the reason."""
 
-    GONE: ClassVar = {"distil_steps": 0, "keep_share": 0.25}
+    GONE: ClassVar = {"distil_steps": (0,), "keep_share": (0.25,)}
 
     scheme: Literal["auto", SchemeName] = Field(
         default="auto", description="Bits of weights and activations, integers or floats; auto: by the model's size."

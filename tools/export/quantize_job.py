@@ -39,7 +39,7 @@ from tunesmith.tools.export.rounding_recipes import (
 )
 from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
-from tunesmith.tools.machine.memory_left import memory_left_bytes, stalled_percent
+from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes, stalled_percent
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
 from tunesmith.tools.models.memory_math import group_size_for, quantize_cache_bytes, quantize_memory_bytes
 from tunesmith.tools.models.rounding_terms import AUTOROUND, Rounding
@@ -54,7 +54,6 @@ Progress = Callable[[float, float, str], None]
 
 _GIB = 1 << 30
 FALLBACKS = "fallbacks.json"
-_RESERVE_BYTES = 256 << 20  # below this the kernel's killer is near: better to stop with a reason
 _MOST_STALLED_PERCENT = 50.0
 
 
@@ -306,7 +305,7 @@ class LayerWatch:
             self._told = layer
             self._progress(layer - 1, layers, f"{self.doing} layer {layer} of {layers}")
         left, stalled = memory_left_bytes(), stalled_percent()
-        if left >= _RESERVE_BYTES and stalled < _MOST_STALLED_PERCENT:
+        if left >= RESERVE_BYTES and stalled < _MOST_STALLED_PERCENT:
             return
         why = f"{left >> 20} MiB of memory are left"
         if stalled >= _MOST_STALLED_PERCENT:

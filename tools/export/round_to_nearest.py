@@ -21,7 +21,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.export.audit import CARRIED, Places
 from tunesmith.tools.models.full_precision import kept_layers, matches_layer
 from tunesmith.tools.models.memory_math import group_size_for
-from tunesmith.tools.models.packed_weights import BITS, WORDS, as_floats, packed, quantized_name
+from tunesmith.tools.models.packed_weights import BITS, WORDS, packed, quantized_name
 from tunesmith.tools.models.tensor_file import (
     INDEX_NAME,
     TensorFileWriter,
@@ -30,6 +30,7 @@ from tunesmith.tools.models.tensor_file import (
     read_places,
     weight_files,
 )
+from tunesmith.tools.models.tensor_values import floats_of
 
 if TYPE_CHECKING:
     from tunesmith.tools.models.packed_weights import Words
@@ -116,7 +117,7 @@ def _write(path: Path, found: Places, kept: Sequence[str], group: int, pool: Thr
     with TensorFileWriter(path, specs.items()) as writer:
         for name, place in found.items():
             if name not in rounded:
-                writer.write(name, _read(place, 0, place.end - place.start))
+                writer.write(name, place.read())
                 yield name
                 continue
             made = _rounded(place, group, pool)
@@ -135,13 +136,6 @@ def _codes(name: str, spec: TensorSpec, group: int) -> dict[str, TensorSpec]:
     }
 
 
-def _read(place: TensorPlace, start: int, size: int) -> bytes:
-    """Read, not mapped: a mapped file's pages count as this process's memory."""
-    with place.path.open("rb") as file:
-        file.seek(place.start + start)
-        return file.read(size)
-
-
 def _rounded(place: TensorPlace, group: int, pool: ThreadPoolExecutor) -> tuple[Words, Words, Words]:
     """A layer's codes, scales and shape, in the order of `_codes`."""
     import numpy as np
@@ -151,8 +145,9 @@ def _rounded(place: TensorPlace, group: int, pool: ThreadPoolExecutor) -> tuple[
     step = max(1, _WEIGHTS_AT_ONCE // max(inputs, 1))
 
     def some(first: int) -> tuple[Words, Words]:
-        words = np.frombuffer(_read(place, first * row_bytes, min(step, outputs - first) * row_bytes), WORDS[kind])
-        return packed(as_floats(words, kind).reshape(-1, inputs), group, kind)
+        words = np.frombuffer(place.read(first * row_bytes, min(step, outputs - first) * row_bytes), WORDS[kind])
+        weights = np.require(floats_of(words, kind), requirements="W")  # of fp32 it is the file's own bytes
+        return packed(weights.reshape(-1, inputs), group, kind)
 
     parts = list(pool.map(some, range(0, outputs, step)))
     return (

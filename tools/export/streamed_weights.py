@@ -176,9 +176,7 @@ def copy_shard(path: Path, places: Mapping[str, TensorPlace]) -> None:
     """Copy stored tensors into a file of their own, one at a time, byte for byte."""
     with TensorFileWriter(path, [(name, place.spec) for name, place in places.items()]) as writer:
         for name, place in places.items():
-            with place.path.open("rb") as file:
-                file.seek(place.start)
-                writer.write(name, file.read(place.end - place.start))
+            writer.write(name, place.read())
     sync_folder(path.parent)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
@@ -26,19 +25,17 @@ from tunesmith.tools.models.folder import (
     read_config,
     sealed_as,
 )
-from tunesmith.tools.models.hub import inspect_hub, is_commit, newest_commit
+from tunesmith.tools.models.hub import HUB_ID, inspect_hub, is_commit, newest_commit
 from tunesmith.tools.models.known_bases import KnownBase, known_base
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
 from tunesmith.tools.models.quantized_base import UNKNOWN, Making, is_quantized_here
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
 
 class BaseRequest(Request):
     """Which model to start from."""
 
-    GONE: ClassVar = {"quantized": ""}
+    GONE: ClassVar = {"quantized": ("",)}
 
     model: Annotated[str, local_path(*BUNDLED, maybe=True)] = Field(
         default="bundled",
@@ -96,7 +93,7 @@ def source_of(model: str) -> str:
         return "bundled"
     if looks_like_path(model) or is_there(model):
         return "folder"
-    if _HUB_ID.fullmatch(model):
+    if HUB_ID.fullmatch(model):
         return "hub"
     raise BadInput(f"{model[:100]!r} is neither a folder, nor a hub id (org/name), nor one of {bundled_names()}")
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.tools.core.local_paths import expanded, looks_like_path
 from tunesmith.tools.models.bundled import BUNDLED, bundled_names
 from tunesmith.tools.models.folder import read_config
-from tunesmith.tools.models.hub import hub_config, newest_commit
+from tunesmith.tools.models.hub import HUB_ID, hub_config, newest_commit
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
@@ -35,12 +31,12 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
     try:
         known = named_model(name)
     except SeveralSizes as error:
-        if not _HUB_ID.fullmatch(name):
+        if not HUB_ID.fullmatch(name):
             raise
         known, several = None, error
-    if known is not None and not (known.approximate and _HUB_ID.fullmatch(name)):
+    if known is not None and not (known.approximate and HUB_ID.fullmatch(name)):
         return known, ""
-    if _HUB_ID.fullmatch(name):
+    if HUB_ID.fullmatch(name):
         try:
             commit = revision or newest_commit(name)
             return NamedModel(name, hub_config(name, commit)), commit

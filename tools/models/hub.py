@@ -32,6 +32,8 @@ _INSPECTED_S = 30.0
 _LISTING_BYTES = 4 << 20
 """Some ten thousand files; parsed here, it takes a second and 200 MB at the very worst."""
 _MOST_BYTES = 1 << 50
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""owner/name"""
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 

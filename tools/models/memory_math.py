@@ -384,8 +384,3 @@ def rounding_memory_bytes(config: Mapping[str, object]) -> int:
     """
     shape = ModelShape.of(config)
     return RUNTIME_BYTES + _BF16 * shape.hidden * max(shape.vocab, shape.intermediate, shape.heads * shape.head_dim)
-
-
-def local_scoring_bytes(parameters: int) -> int:
-    """RAM of a copy of a model in bf16 in a process of the lab, that reads a few hundred tokens; read 1.1 times."""
-    return RUNTIME_BYTES + int(1.1 * _BF16 * parameters)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.models.quantized_layout import Layout, decoded
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, read_places, weight_files
+from tunesmith.tools.models.tensor_values import floats_of, row_ranges
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,15 +31,14 @@ WORDS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 """Float type of a file → numpy's type for what is stored."""
 _NO_SCALE = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": 2.0**-23}
 """Of a group of zeros, by the type that scales are stored in: that type's epsilon, as the library has it."""
-_WEIGHTS_AT_ONCE = 1 << 21
-_IN_EXPERT = re.compile(r"(.*\.experts)\.\d+\.(\w+)$")
+IN_EXPERT = re.compile(r"(.*\.experts)\.\d+\.(\w+)$")
 # Mixtral's experts, by the names that quantizing gives them; vLLM takes both.
 _EXPERT_NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 
 
 def quantized_name(layer: str) -> str:
     """The name that quantizing gives a layer: the experts of Mixtral are called as everybody else's."""
-    match = _IN_EXPERT.match(layer)
+    match = IN_EXPERT.match(layer)
     if match is None or match[2] not in _EXPERT_NAMES:
         return layer
     return layer.removesuffix(match[2]) + _EXPERT_NAMES[match[2]]
@@ -54,10 +55,10 @@ def packed(weights: NDArray[np.float32], group: int, kind: str) -> tuple[Words, 
     grouped = weights.reshape(rows, -1, group or inputs)
     largest = np.maximum(grouped.max(-1), -grouped.min(-1))
     stored = _as_words(largest / np.float32(_STEPS), kind)
-    scales = as_floats(stored, kind)
+    scales = floats_of(stored, kind)
     if not scales.all():
         stored = np.where(scales == 0, _as_words(np.full_like(scales, _NO_SCALE[kind]), kind), stored)
-        scales = as_floats(stored, kind)
+        scales = floats_of(stored, kind)
     np.divide(grouped, scales[..., None], out=grouped)
     np.rint(grouped, out=grouped)
     np.clip(grouped, _LOWEST, _HIGHEST, out=grouped)
@@ -78,32 +79,9 @@ def _as_words(values: NDArray[np.float32], kind: str) -> Words:
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("<u2")
 
 
-def as_floats(words: Words, kind: str) -> NDArray[np.float32]:
-    """A float type's words as float32, for a fresh array."""
-    if kind == "BF16":
-        return (words.astype("<u4") << 16).view("<f4")
-    return words.astype("<f4")
-
-
 def _stored_name(places: Mapping[str, TensorPlace], layer: str) -> str:
     """The name that a layer is packed under; empty where it is not packed."""
     return next((name for name in (layer, quantized_name(layer)) if name + ".weight_packed" in places), "")
-
-
-def _unpacked(places: Mapping[str, TensorPlace], layer: str, shape: tuple[int, ...], kind: str) -> Iterator[Words]:
-    """A packed layer's weights, codes × scales, as a float type's words: some rows at a time."""
-    import numpy as np
-
-    from tunesmith.tools.models.tensor_values import floats, stored
-
-    words, scales = stored(places[layer + ".weight_packed"]), floats(places[layer + ".weight_scale"])
-    step = max(1, _WEIGHTS_AT_ONCE // shape[1])
-    for first in range(0, shape[0], step):
-        rows = slice(first, first + step)
-        octets = np.ascontiguousarray(words[rows]).view("u1")
-        codes = np.stack([octets & 15, octets >> 4], axis=-1).reshape(len(octets), -1)[:, : shape[1]]
-        grouped = (codes.astype(np.float32) + np.float32(_LOWEST)).reshape(len(octets), scales.shape[1], -1)
-        yield _as_words((grouped * scales[rows][..., None]).reshape(len(octets), -1), kind)
 
 
 def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
@@ -111,10 +89,12 @@ def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
 
     Raises BadInput for a checkpoint of another kind than is made here, which an earlier version could take.
     """
-    document = json.loads((quantized / "config.json").read_text()).get("quantization_config", {})
+    config = json.loads((quantized / "config.json").read_text())
+    document = config.get("quantization_config", {})
     groups = document.get("config_groups", {}).values()
     if document.get("format") != "pack-quantized" or any(group["weights"].get("actorder") for group in groups):
         raise BadInput(f"{quantized.name} was taken from elsewhere by an earlier version; run `tunesmith base` again")
+    layout = Layout.of(config)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     codes = {name: place for file in weight_files(quantized) for name, place in read_places(file).items()}
@@ -126,10 +106,8 @@ def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
         with TensorFileWriter(target / file.name, [(name, place.spec) for name, place in places.items()]) as writer:
             for name, place in places.items():
                 if layer := _stored_name(codes, name.removesuffix(".weight")):
-                    rows = _unpacked(codes, layer, place.spec.shape, place.spec.dtype)
-                    writer.write(name, b"".join(words.tobytes() for words in rows))
+                    parts = (decoded(codes, layer, place.spec.shape, layout, rows) for rows in row_ranges(place))
+                    writer.write(name, b"".join(_as_words(part, place.spec.dtype).tobytes() for part in parts))
                 else:
-                    with place.path.open("rb") as stored_file:
-                        stored_file.seek(place.start)
-                        writer.write(name, stored_file.read(place.end - place.start))
+                    writer.write(name, place.read())
     return target

@@ -15,7 +15,7 @@ from tunesmith.memory.errors import BadInput
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 """Names of the projections of attention: all that an adapter of a mixture at 4 bits has."""
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _QKV_BIAS = ("qwen2", "qwen2_moe")
 _HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
 """Query and key are normed with one weight a head's dimension."""
@@ -62,7 +62,7 @@ class ModelShape:
         hidden, heads = _size(c, "hidden_size"), _size(c, "num_attention_heads")
         kv_heads = _size(c, "num_key_value_heads", heads)
         head_dim = _size(c, "head_dim", hidden // heads)
-        experts = next((_size(c, key) for key in _EXPERTS if c.get(key)), 0)
+        experts = next((_size(c, key) for key in EXPERT_COUNTS if c.get(key)), 0)
         queries, keys = heads * head_dim, kv_heads * head_dim
         biases = queries + 2 * keys if family in _QKV_BIAS else 0
         if c.get("attention_bias"):

@@ -50,6 +50,12 @@ class TensorPlace(NamedTuple):
     start: int
     end: int
 
+    def read(self, start: int = 0, size: int | None = None) -> bytes:
+        """Its bytes, `size` of them from `start` on: not mapped, for a mapped file counts as this process's memory."""
+        with self.path.open("rb") as file:
+            file.seek(self.start + start)
+            return file.read(self.end - self.start - start if size is None else size)
+
 
 def read_header(path: Path) -> dict[str, TensorSpec]:
     """The names, dtypes and shapes in one safetensors file. Raises BadInput for any other file, or one cut short."""

@@ -116,7 +116,7 @@ def _evaluation_lines(measured: Evaluation) -> Iterator[str]:
     yield ""
     for evidence in measured.evidence.values():
         yield f"- {_words(evidence.verdict.sentence)}"
-    for said in [one.sentence for one in measured.retained] + [one.sentence for one in measured.likelihood]:
+    for said in [one.sentence for one in measured.retained]:
         yield f"- {_words(said)}"
 
 

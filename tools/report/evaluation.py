@@ -18,7 +18,6 @@ from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.evaluation.comparison import GAINED, LOST, BlockComparison, Comparison, Flip
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
-from tunesmith.tools.evaluation.likelihood_retained import LikelihoodRetained, likelihood_retained
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
 from tunesmith.tools.evaluation.protocol import Key, Keys
 from tunesmith.tools.evaluation.retained import GainRetained, gain_retained
@@ -139,8 +138,6 @@ class Evaluation:
     """What merge and quantize left of the adapter's gain."""
     hidden: frozenset[str] = frozenset()
     """Blind cases that nobody opened: no text names them."""
-    likelihood: Sequence[LikelihoodRetained] = ()
-    """The same in nats a token on held-out rows, and what it cost on ordinary answers."""
 
     def score(self, block: str, arm: str) -> Score | None:
         """The score of an arm on a block, where it was run."""
@@ -186,7 +183,6 @@ def evaluation(store: Store, run: str) -> Evaluation:
         advice=prompt_advice(rival, goal_rate(store, rival)) if (rival := net.get("prompted")) else "",
         retained=gain_retained(store, run),
         hidden=hidden_cases(store, run),
-        likelihood=likelihood_retained(store, run),
     )
 
 

@@ -76,7 +76,6 @@ class Page:
             "claims": {arm: _claim(evidence) for arm, evidence in self.evaluation.evidence.items()},
             "hops": [_hop(hop) for hop in self.evaluation.hops],
             "gain_retained": [one.to_json() for one in self.evaluation.retained],
-            "likelihood_retained": [one.to_json() for one in self.evaluation.likelihood],
             "training": [_training(t) for t, _ in self.trainings],
             "rows": _rows(self.rows),
             "steps": [_step(step, self.costs) for step in self.steps],

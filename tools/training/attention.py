@@ -10,15 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.autograd.function import FunctionCtx
 
 BLOCK_TOKENS = 128
 """Queries that are computed at once: 64 to 256 take the same time, fewer hold less."""
 
 
 def causal_attention(
-    query: Any, key: Any, value: Any, scale: float, dropout: float = 0.0, window: int | None = None
-) -> Any:
+    query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float = 0.0, window: int | None = None
+) -> Tensor:
     """(rows, heads, queries, width), with keys of fewer heads and maybe more places, which come before the queries."""
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -35,7 +40,7 @@ def causal_attention(
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
 
 
-def causal_mask(queries: int, before: int, window: int | None, device: Any) -> Any:
+def causal_mask(queries: int, before: int, window: int | None, device: torch.device) -> Tensor:
     """(queries, before + queries) bool: which keys a query sees, of those before it and its own, the window back."""
     import torch
 
@@ -49,7 +54,7 @@ class _Block(NamedTuple):
 
     queries: slice
     keys: slice
-    unseen: Any
+    unseen: Tensor
     """(queries, last keys) bool: which of the last keys a query does not see; it sees all before them."""
 
     @classmethod
@@ -62,12 +67,12 @@ class _Block(NamedTuple):
             unseen = ~causal_mask(end - start, earlier, window, "cpu")
             yield cls(slice(start, end), slice(first, before + end), unseen)
 
-    def rows_of(self, states: Any, key_heads: int) -> Any:
+    def rows_of(self, states: Tensor, key_heads: int) -> Tensor:
         """(rows, heads, tokens, width) → (rows, key heads, query heads of each · queries, width)."""
         rows, _heads, _tokens, width = states.shape
         return states[:, :, self.queries].reshape(rows, key_heads, -1, width)
 
-    def weights(self, query: Any, key: Any, scale: float) -> Any:
+    def weights(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
         """(rows, key heads, query heads of each · queries, keys): what each query sees of each key."""
         rows, heads = query.shape[:2]
         scores = (self.rows_of(query, key.shape[1]) * scale) @ key[:, :, self.keys].transpose(-1, -2)
@@ -82,7 +87,9 @@ def _in_blocks() -> Any:
 
     class InBlocks(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, query: Any, key: Any, value: Any, scale: float, window: int | None) -> Any:
+        def forward(
+            ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
+        ) -> Any:
             out = torch.empty_like(query, memory_format=torch.contiguous_format)
             for block in _Block.of(query.shape[2], key.shape[2] - query.shape[2], window):
                 seen = block.weights(query, key, scale) @ value[:, :, block.keys]
@@ -92,7 +99,7 @@ def _in_blocks() -> Any:
             return out
 
         @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
+        def backward(ctx: FunctionCtx, grad: Tensor) -> Any:
             query, key, value = ctx.saved_tensors
             of_query = torch.empty_like(query, memory_format=torch.contiguous_format)
             of_key, of_value = (torch.zeros(key.shape, dtype=torch.float32) for _ in range(2))  # sums over blocks

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.training.documents import CPU_SIZES, best_fit, documents, shared_prefix_tokens
 from tunesmith.tools.training.head_loss import Head, HeadLoss, head_loss
 from tunesmith.tools.training.rows import IGNORED, TokenRow
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tunesmith.tools.training.library import Inputs, Model
 
 MOST_STATES_BYTES = 128 << 20
 """Room for the base's states of the held rows, in the CPU's memory: little enough to need no line in the price."""
@@ -51,11 +57,11 @@ class Measured:
 class BatchLoss:
     """The loss, its sums over labelled tokens, and how many of these there are of each kind."""
 
-    weighted: Any
+    weighted: Tensor
     """Both kinds' sums, each with its weight: what has a gradient."""
-    cross_entropy: Any
+    cross_entropy: Tensor
     """Of the rows that are learned."""
-    divergence: Any
+    divergence: Tensor
     """From the base, of the rows that are held to it."""
     learned: int
     held: int
@@ -97,17 +103,19 @@ class Batch:
 
     forward: Mapping[str, Any]
     """For the model: `input_ids` (sequences, tokens) and what belongs to them."""
-    predicts: tuple[Any, Any]
+    predicts: tuple[Tensor, Tensor]
     """Sequence and place of each token that predicts a label, (labelled,) each."""
-    targets: Any
+    targets: Tensor
     """(labelled,): the labels."""
-    row: Any
+    row: Tensor
     """(labelled,): which of the rows each label belongs to."""
-    place: Any
+    place: Tensor
     """(labelled,): which token of its row each label is."""
 
     @classmethod
-    def packed(cls, rows: Sequence[Row], device: Any, worth_sharing_tokens: int = WORTH_SHARING_TOKENS) -> Batch:
+    def packed(
+        cls, rows: Sequence[Row], device: torch.device, worth_sharing_tokens: int = WORTH_SHARING_TOKENS
+    ) -> Batch:
         """One sequence, padded for a CPU's kernels alone; a prefix that all rows share stands in it once where that is
         worth it."""
         import torch
@@ -121,7 +129,7 @@ class Batch:
         return cls(forward, (torch.zeros_like(made.predicts), made.predicts), made.targets, made.row, made.place)
 
     @classmethod
-    def padded(cls, rows: Sequence[Row], device: Any) -> Batch:
+    def padded(cls, rows: Sequence[Row], device: torch.device) -> Batch:
         """A sequence for each row. No mask: attention is causal, so that nothing real sees the padding behind it."""
         import torch
 
@@ -131,11 +139,11 @@ class Batch:
         row, place = (labels != IGNORED).nonzero(as_tuple=True)
         return cls({"input_ids": ids}, (row, place), labels[row, place], row, place + 1)
 
-    def hidden(self, core: Any) -> Any:
+    def hidden(self, core: Model) -> Tensor:
         """The backbone's last hidden states of the tokens that predict a label, (labelled, hidden)."""
         return core.base_model(**self.forward, use_cache=False).last_hidden_state[self.predicts]
 
-    def logits(self, core: Any) -> Any:
+    def logits(self, core: Model) -> Tensor:
         """Their logits by the model's own forward in fp32, (labelled, vocab)."""
         sequence, place = self.predicts
         places, which = place.unique(return_inverse=True)
@@ -143,10 +151,11 @@ class Batch:
         return made[sequence, which].float()
 
 
-def core_of(model: Any) -> Any:
+def core_of(model: Any) -> Model:
     """The causal language model inside peft's wrapper; its adapted layers stay in place."""
     model = getattr(model, "module", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    core: Model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return core
 
 
 def rows_of_rank(lengths: Sequence[int], rank: int, ranks: int) -> list[int]:
@@ -159,7 +168,7 @@ def rows_of_rank(lengths: Sequence[int], rank: int, ranks: int) -> list[int]:
     return [place for turn, place in enumerate(longest_first) if turns[turn % len(turns)] == rank]
 
 
-def parts_of(inputs: Mapping[str, Any], loss: LossSettings) -> list[dict[str, Any]]:
+def parts_of(inputs: Inputs, loss: LossSettings) -> list[dict[str, Tensor]]:
     """A trainer's batch in the parts that are computed one after the other."""
     parts = in_parts(inputs["attention_mask"].sum(1).tolist(), loss)
     return [{name: value[part] for name, value in inputs.items()} for part in parts]
@@ -178,7 +187,7 @@ def in_parts(lengths: Sequence[int], loss: LossSettings) -> list[list[int]]:
     return parts
 
 
-def rows_of(inputs: Mapping[str, Any]) -> list[Row]:
+def rows_of(inputs: Inputs) -> list[Row]:
     """Ids and labels of a trainer's batch without its padding."""
     lengths = inputs["attention_mask"].sum(1).tolist()
     ids, labels = inputs["input_ids"].tolist(), inputs["labels"].tolist()
@@ -186,12 +195,12 @@ def rows_of(inputs: Mapping[str, Any]) -> list[Row]:
 
 
 def batch_loss(
-    model: Any,
+    model: Model,
     rows: Sequence[Row],
     rehearsal: Sequence[bool],
     loss: LossSettings,
-    base_states: Mapping[int, Any] | None = None,
-    weights: Any = None,
+    base_states: Mapping[int, Tensor] | None = None,
+    weights: Tensor | None = None,
 ) -> BatchLoss:
     """What rows cost; `rehearsal` says which of them are held to the base.
 
@@ -222,19 +231,24 @@ def batch_loss(
     return BatchLoss(total, learned.sum, divergence, len(held) - count, count, int(right))
 
 
-def _batch(core: Any, rows: Sequence[Row], loss: LossSettings) -> Batch:
+def _batch(core: Model, rows: Sequence[Row], loss: LossSettings) -> Batch:
     if loss.packed:
         return Batch.packed(rows, core.device, loss.worth_sharing_tokens)
     return Batch.padded(rows, core.device)
 
 
-def _values(core: Any, batch: Batch, loss: LossSettings) -> Any:
+def _values(core: Model, batch: Batch, loss: LossSettings) -> Tensor:
     """What the loss is made of: hidden states before the head, or logits where its kind is unknown."""
     return batch.logits(core) if loss.head is None else batch.hidden(core)
 
 
 def _summed(
-    loss: LossSettings, weight: float, values: Any, targets: Any, reference: Any = None, each: Any = None
+    loss: LossSettings,
+    weight: float,
+    values: Tensor,
+    targets: Tensor,
+    reference: Tensor | None = None,
+    each: Tensor | None = None,
 ) -> HeadLoss:
     """The loss of tokens, each with its weight; with a reference it is the divergence from that."""
     from torch.nn.functional import cross_entropy, kl_div
@@ -250,7 +264,7 @@ def _summed(
     return HeadLoss(weighted, costs.detach().sum(), right)
 
 
-def token_weights(values: Any, labels: Any, value_weight: float, frame_weight: float) -> Any:
+def token_weights(values: Tensor, labels: Tensor, value_weight: float, frame_weight: float) -> Tensor:
     """(rows, tokens) of learned tokens: `value_weight` where `values` says that a token is of a value of its answer,
     else `frame_weight`, and all of a row times what makes their mean 1.
 
@@ -261,7 +275,7 @@ def token_weights(values: Any, labels: Any, value_weight: float, frame_weight: f
     return raw * (learned.sum(1, keepdim=True) / raw.sum(1, keepdim=True).clamp(min=1e-9))
 
 
-def base_states(model: Any, rows: Sequence[TokenRow], loss: LossSettings) -> dict[int, Any]:
+def base_states(model: Model, rows: Sequence[TokenRow], loss: LossSettings) -> dict[int, Tensor]:
     """The base's last hidden states before each label of a held row, by the row's place in `rows`: (labelled, hidden).
 
     In the CPU's memory, computed with the adapter switched off. Empty where they would take more than
@@ -275,7 +289,7 @@ def base_states(model: Any, rows: Sequence[TokenRow], loss: LossSettings) -> dic
     width = loss.head.weight.shape[-1]
     if sum(rows[place].trainable for place in held) * width * core.dtype.itemsize > MOST_STATES_BYTES:
         return {}
-    states: dict[int, Any] = {}
+    states: dict[int, Tensor] = {}
     was_training = model.training
     model.eval()
     with torch.no_grad(), model.disable_adapter():

@@ -16,10 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.tools.training.attention import causal_attention, causal_mask
 from tunesmith.tools.training.rows import IGNORED
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.autograd.function import FunctionCtx
+    from torch.nn import Module
+
+    from tunesmith.tools.training.library import Model
 
 ATTENTION = "tunesmith_documents"
 """Name of the attention below among those of transformers."""
@@ -38,15 +46,15 @@ class Group(NamedTuple):
     rows: int
     longest: int
     tokens: int
-    places: Any
+    places: Tensor
     """(rows · longest,): where each padded place is among the group's tokens; padding repeats a row's last token."""
-    real: Any
+    real: Tensor
     """(tokens,): the padded place of each of the group's tokens."""
-    padding: Any
+    padding: Tensor
     """(rows · longest, 1) bool."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: Any, sizes: int = 1) -> Group:
+    def of(cls, lengths: Sequence[int], device: torch.device, sizes: int = 1) -> Group:
         """Of rows of these lengths, the longest first, padded to a multiple of `sizes`."""
         import torch
 
@@ -74,27 +82,27 @@ class Group(NamedTuple):
 class Documents:
     """Rows in one sequence, as model and loss need them."""
 
-    ids: Any
+    ids: Tensor
     """(1, tokens): the shared prefix, what each row has beyond it, longest first, and padding."""
-    positions: Any
+    positions: Tensor
     """(1, tokens): of each token in its own row."""
     prefix: int
     """Tokens that are shared by all rows; 0: none."""
     groups: tuple[Group, ...]
     padding: int
     """Tokens at the end that belong to no row."""
-    predicts: Any
+    predicts: Tensor
     """(labelled,): places of the tokens that predict a label."""
-    targets: Any
+    targets: Tensor
     """(labelled,): the labels."""
-    row: Any
+    row: Tensor
     """(labelled,): which of the rows each label belongs to."""
-    place: Any
+    place: Tensor
     """(labelled,): which token of its row each label is."""
 
 
 def documents(
-    rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, prefix: int, device: Any, sizes: int = 1
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, prefix: int, device: torch.device, sizes: int = 1
 ) -> Documents:
     """`rows` are pairs of ids and labels; the first `prefix` tokens are the same in all and predict no label.
 
@@ -180,14 +188,14 @@ def _while_alike(rows: Sequence[Sequence[int]]) -> Iterator[int]:
         yield tokens[0]
 
 
-def hidden_states(core: Any, batch: Documents) -> Any:
+def hidden_states(core: Model, batch: Documents) -> Tensor:
     """The backbone's last hidden states, (tokens, hidden)."""
     return core.base_model(
         input_ids=batch.ids, position_ids=batch.positions, use_cache=False, documents=batch
     ).last_hidden_state[0]
 
 
-def use_document_attention(model: Any) -> None:
+def use_document_attention(model: Model) -> None:
     """Have a model's attention keep documents apart; without `documents=` it is the usual causal one."""
     from transformers import AttentionInterface
 
@@ -195,7 +203,7 @@ def use_document_attention(model: Any) -> None:
     model.set_attn_implementation(ATTENTION)
 
 
-def keeps_documents_apart(model: Any, config: Mapping[str, Any]) -> bool:
+def keeps_documents_apart(model: Model, config: Mapping[str, Any]) -> bool:
     """Whether a model took the attention above and computes two documents in one sequence as it did each alone.
 
     If not, it has its own attention back.
@@ -209,14 +217,14 @@ def keeps_documents_apart(model: Any, config: Mapping[str, Any]) -> bool:
     return False
 
 
-def most_rounding(model: Any) -> float:
+def most_rounding(model: Model) -> float:
     """The distance of hidden states up to which it is rounding, and not another document."""
     import torch
 
     return _ROUNDING if model.dtype != torch.float32 else _ROUNDING / 10
 
 
-def document_distance(model: Any, config: Mapping[str, Any], lengths: tuple[int, int] = (24, 17)) -> float | None:
+def document_distance(model: Model, config: Mapping[str, Any], lengths: tuple[int, int] = (24, 17)) -> float | None:
     """How far the second of two documents in one sequence is from itself alone; the model has the attention then.
 
     Relative, the median of its tokens: on a model of 30 layers in bf16 rounding makes 1.6 %, in fp32 none, and seeing
@@ -250,17 +258,17 @@ def document_distance(model: Any, config: Mapping[str, Any], lengths: tuple[int,
 
 
 def _attention(
-    module: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attention_mask: Any = None,
+    module: Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     documents: Documents | None = None,
     sliding_window: int | None = None,
     **more: Any,
-) -> tuple[Any, None]:
+) -> tuple[Tensor, None]:
     """(1, heads, tokens, width) → (1, tokens, heads, width). Raises NotImplementedError for what it does not cover."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -270,8 +278,8 @@ def _attention(
     if documents is None:
         if sliding_window is not None and key.shape[-2] > sliding_window:
             attention_mask = causal_mask(query.shape[-2], key.shape[-2] - query.shape[-2], sliding_window, query.device)
-        out: Any = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **more)
-        return out[0], None
+        out: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **more)[0]
+        return out, None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts = [documents.prefix, *(group.tokens for group in documents.groups), documents.padding]
     queries, keys, values = (states[0].split(parts, dim=1) for states in (query, key, value))  # (heads, tokens, width)
@@ -292,7 +300,7 @@ def _attention(
     return torch.cat(outs, dim=1).transpose(0, 1)[None], None
 
 
-def _padded(states: Any, group: Group) -> Any:
+def _padded(states: Tensor, group: Group) -> Tensor:
     """(heads, tokens, width) → (rows, heads, longest, width)."""
     heads, _, width = states.shape
     if group.padded:
@@ -300,7 +308,7 @@ def _padded(states: Any, group: Group) -> Any:
     return states.reshape(heads, group.rows, group.longest, width).transpose(0, 1)
 
 
-def _unpadded(states: Any, group: Group) -> Any:
+def _unpadded(states: Tensor, group: Group) -> Tensor:
     """(rows, heads, longest, width) → (heads, tokens, width)."""
     heads, width = states.shape[1], states.shape[3]
     states = states.transpose(0, 1).reshape(heads, -1, width)
@@ -314,12 +322,12 @@ def _moved() -> Any:
 
     class Moved(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, states: Any, places: Any, back: Any, padding: Any) -> Any:
+        def forward(ctx: FunctionCtx, states: Tensor, places: Tensor, back: Tensor, padding: Tensor | None) -> Any:
             ctx.save_for_backward(back, padding)
             return states.index_select(1, places)
 
         @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
+        def backward(ctx: FunctionCtx, grad: Tensor) -> Any:
             back, padding = ctx.saved_tensors
             grad = grad.index_select(1, back)
             return grad if padding is None else grad.masked_fill(padding, 0), None, None, None

@@ -11,19 +11,24 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.models.tensor_file import read_places
 from tunesmith.tools.models.tensor_values import not_finite
 from tunesmith.tools.training.lora_settings import LoraSettings
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tunesmith.tools.training.library import Model
+
 GRADIENT, LOSS = "gradient's norm", "loss"
 _LOWER = 4
 """What the learning rate is divided by in a proposal: a rate that overflows is far too high, not a little."""
 
 
-def need_finite(what: str, value: float, step: int, model: Any, settings: LoraSettings) -> None:
+def need_finite(what: str, value: float, step: int, model: Model, settings: LoraSettings) -> None:
     """Raise StepFailed where `value` is no finite number: of the loss or the gradient of `step`, counted from 1.
 
     The cause is looked for in the weights, which only an overflow or a damaged file makes anything but finite.
@@ -66,7 +71,7 @@ def cause(what: str, step: int, settings: LoraSettings, *, overflowed: bool) -> 
     )
 
 
-def need_finite_weights(step: int, model: Any, settings: LoraSettings) -> None:
+def need_finite_weights(step: int, model: Model, settings: LoraSettings) -> None:
     """Raise StepFailed where a weight that is trained is no finite number after `step`: nothing of it may be kept."""
     trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
     if _odd(trained):
@@ -91,6 +96,6 @@ def need_result(adapter: Path, measured: Path, figures: Mapping[str, object]) ->
     raise StepFailed(f"this training came to no result: {what}; train again with a lower learning_rate")
 
 
-def _odd(tensors: Iterable[tuple[str, Any]]) -> list[str]:
+def _odd(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Names of those that hold an infinity or a NaN; packed ones, which have none, are passed over."""
     return [name for name, one in tensors if one.is_floating_point() and not one.isfinite().all()]

@@ -12,10 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.machine.device import computes_on_cpu
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tunesmith.tools.training.library import Model
 
 _METHOD = "tunesmith_nf4"
 _MOST_BYTES = 1.0
@@ -34,14 +40,14 @@ class Weights(NamedTuple):
         return self.bytes / max(self.parameters, 1)
 
 
-def four_bit_config(dtype: Any) -> Any:
+def four_bit_config(dtype: torch.dtype) -> Any:
     """NF4 with double quantization for `from_pretrained`, of linear layers and of fused experts."""
     return _registered()(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
 
 
-def is_expert_stack(name: str, parameter: Any) -> bool:
+def is_expert_stack(name: str, parameter: Tensor) -> bool:
     """Whether a parameter is a stack of experts' matrices; their biases are no matrices."""
     return parameter.dim() == 3 and ".experts." in f".{name}"
 
@@ -82,18 +88,18 @@ def _registered() -> Any:
             super().__init__(*args, **more)
             self.states: dict[str, Any] = {}
 
-        def get_modules_to_not_convert(self, model: Any, *args: Any, **more: Any) -> list[str]:
+        def get_modules_to_not_convert(self, model: Model, *args: Any, **more: Any) -> list[str]:
             routers = [name for name, _ in model.named_modules() if is_router(name)]
             return [*super().get_modules_to_not_convert(model, *args, **more), *routers]
 
-        def param_needs_quantization(self, model: Any, param_name: str, **more: Any) -> bool:
+        def param_needs_quantization(self, model: Model, param_name: str, **more: Any) -> bool:
             whole: bool = super().param_needs_quantization(model, param_name, **more)
             return whole or is_expert_stack(param_name, model.get_parameter_or_buffer(param_name))
 
         def get_quantize_ops(self) -> Any:
             return Quantize(self)
 
-        def _process_model_after_weight_loading(self, model: Any, **more: Any) -> Any:
+        def _process_model_after_weight_loading(self, model: Model, **more: Any) -> Any:
             for name, state in self.states.items():
                 path, _, last = name.rpartition(".")
                 module = model.get_submodule(path)
@@ -118,7 +124,7 @@ def _leave_whole(values: Iterable[Any]) -> None:
     return_freed_memory()
 
 
-def weights_by_kind(model: Any) -> dict[str, Weights]:
+def weights_by_kind(model: Model) -> dict[str, Weights]:
     """Parameters and the bytes that they take as loaded: dense, experts, router, embeddings, head; none that is empty.
 
     A head that is tied to the embeddings is counted with these.
@@ -130,7 +136,7 @@ def weights_by_kind(model: Any) -> dict[str, Weights]:
     return kinds
 
 
-def _counted(model: Any) -> Iterator[tuple[str, int, int]]:
+def _counted(model: Model) -> Iterator[tuple[str, int, int]]:
     """Kind, parameters and bytes of each parameter of the base."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     own, seen = {id(embeddings.weight): "embeddings"}, set[int]()
@@ -147,7 +153,7 @@ def _counted(model: Any) -> Iterator[tuple[str, int, int]]:
             yield own.get(id(parameter)) or _kind(f"{path}.{name}"), count, size
 
 
-def _stack_state(model: Any, path: str, name: str) -> Any:
+def _stack_state(model: Model, path: str, name: str) -> Any:
     """How a quantized stack was packed: bitsandbytes keeps that beside it."""
     if name != "original" or ".parametrizations." not in path:
         return None
@@ -188,7 +194,7 @@ def need_four_bits(kinds: Mapping[str, Weights]) -> None:
             )
 
 
-def router_bytes(model: Any) -> dict[str, bytes]:
+def router_bytes(model: Model) -> dict[str, bytes]:
     """The raw bytes of every router, by name."""
     import torch
 

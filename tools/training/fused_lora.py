@@ -14,12 +14,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.core.settled import FOUR_BITS
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.autograd.function import FunctionCtx
 
-def use_fused_lora(model: Any) -> int:
+    from tunesmith.tools.training.library import Model
+
+
+def use_fused_lora(model: Model) -> int:
     """Give every plain LoRA layer of a peft model the fused path and return how many took it."""
     from peft.tuners.lora.layer import LoraLayer
 
@@ -58,7 +65,7 @@ def _four_bit_kinds() -> list[tuple[type, type]]:
     return [(Linear4bit, Base)]
 
 
-def unpacked(weight: Any, state: Any, dtype: Any) -> Any:
+def unpacked(weight: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
     """A weight as a matrix of (out, in): itself, or what an NF4 one stands for."""
     if state is None:
         return weight
@@ -72,7 +79,16 @@ def _fused_forward() -> Callable[..., Any]:
 
     class FusedLora(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, state: Any, bias: Any, a: Any, b: Any, scale: float) -> Any:
+        def forward(
+            ctx: FunctionCtx,
+            x: Tensor,
+            weight: Tensor,
+            state: Any,
+            bias: Tensor | None,
+            a: Tensor,
+            b: Tensor,
+            scale: float,
+        ) -> Any:
             rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
             a_cast, b_cast = a.to(x.dtype), (b * scale).to(x.dtype)  # (rank, in), (out, rank)
             low = rows @ a_cast.t()  # (tokens, rank)
@@ -84,7 +100,7 @@ def _fused_forward() -> Callable[..., Any]:
             return out.view(*x.shape[:-1], b.shape[0])
 
         @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
+        def backward(ctx: FunctionCtx, grad: Tensor) -> Any:
             rows, weight, a_cast, b_cast, low = ctx.saved_tensors
             grad = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
             grad_low = grad @ b_cast  # (tokens, rank)
@@ -96,7 +112,7 @@ def _fused_forward() -> Callable[..., Any]:
                 grad_x = (grad @ matrix).addmm_(grad_low, a_cast).view(ctx.shape)
             return grad_x, None, None, None, grad_a, grad_b, None
 
-    def forward(layer: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if layer.disable_adapters or layer.merged:
             return type(layer).forward(layer, x, *args, **kwargs)
         name = layer.active_adapters[0]

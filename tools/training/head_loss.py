@@ -12,23 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith.tools.models.training_terms import chunk_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.autograd.function import FunctionCtx
+
+    from tunesmith.tools.training.library import Model
 
 
 class Head(NamedTuple):
     """A frozen output head: logits = cap · tanh(scale · (hidden · weightᵀ + bias) / cap); without a cap, no tanh."""
 
-    weight: Any
+    weight: Tensor
     """(vocab, hidden)."""
-    bias: Any = None
+    bias: Tensor | None = None
     """(vocab,), or None."""
     scale: float = 1.0
     cap: float = 0.0
     """0: none."""
 
-    def logits(self, hidden: Any) -> Any:
+    def logits(self, hidden: Tensor) -> Tensor:
         """(tokens, hidden) → (tokens, vocab) in fp32."""
         import torch
 
@@ -37,19 +43,19 @@ class Head(NamedTuple):
             raw = raw.mul_(self.scale) if not raw.requires_grad else raw * self.scale
         return self.cap * torch.tanh(raw / self.cap) if self.cap else raw
 
-    def gradient(self, of_logits: Any, logits: Any) -> Any:
+    def gradient(self, of_logits: Tensor, logits: Tensor) -> Tensor:
         """Gradient of the hidden states (tokens, hidden) from that of the logits, both (tokens, vocab)."""
         if self.cap:
             of_logits = of_logits * (1 - (logits / self.cap) ** 2)
         return (of_logits.to(self.weight.dtype) @ self.weight) * self.scale
 
 
-def find_head(model: Any, config: Mapping[str, Any]) -> Head | None:
+def find_head(model: Model, config: Mapping[str, Any]) -> Head | None:
     """The head of a model, tried on 8 tokens against its own logits; None where they are made in another way."""
     import torch
 
     module = model.get_output_embeddings()
-    if type(module) is not torch.nn.Linear:
+    if module is None or type(module) is not torch.nn.Linear:
         return None
     text = {**config, **config.get("text_config", {})}
     cap = float(text.get("final_logit_softcapping") or 0.0)
@@ -71,16 +77,22 @@ def find_head(model: Any, config: Mapping[str, Any]) -> Head | None:
 class HeadLoss(NamedTuple):
     """The loss of some tokens."""
 
-    weighted: Any
+    weighted: Tensor
     """weight · sum, with its gradient."""
-    sum: Any
+    sum: Tensor
     """Over tokens, without a gradient."""
-    right: Any
+    right: Tensor
     """How many tokens the model would have chosen."""
 
 
 def head_loss(
-    head: Head, hidden: Any, targets: Any, reference: Any = None, *, weight: float = 1.0, each: Any = None
+    head: Head,
+    hidden: Tensor,
+    targets: Tensor,
+    reference: Tensor | None = None,
+    *,
+    weight: float = 1.0,
+    each: Tensor | None = None,
 ) -> HeadLoss:
     """The loss of `hidden` (tokens, hidden) before the head against `targets` (tokens,).
 
@@ -97,7 +109,15 @@ def _chunked() -> Any:
 
     class ChunkedLoss(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, hidden: Any, head: Head, targets: Any, reference: Any, weight: float, each: Any) -> Any:
+        def forward(
+            ctx: FunctionCtx,
+            hidden: Tensor,
+            head: Head,
+            targets: Tensor,
+            reference: Tensor | None,
+            weight: float,
+            each: Tensor | None,
+        ) -> Any:
             grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
             total, weighted = (torch.zeros((), device=hidden.device) for _ in range(2))
             right = torch.zeros((), device=hidden.device, dtype=torch.long)
@@ -131,7 +151,7 @@ def _chunked() -> Any:
             return weighted * weight, total, right
 
         @staticmethod
-        def backward(ctx: Any, of_weighted: Any, *others: Any) -> Any:
+        def backward(ctx: FunctionCtx, of_weighted: Tensor, *others: object) -> tuple[Tensor | None, ...]:
             (grad,) = ctx.saved_tensors
             return grad * of_weighted, None, None, None, None, None
 

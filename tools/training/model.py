@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.machine.device import computes_on_cpu, this_rank
 from tunesmith.tools.models.shape import ATTENTION, ModelShape
 from tunesmith.tools.training.four_bit import four_bit_config
+
+if TYPE_CHECKING:
+    from tunesmith.tools.training.library import Model
 
 _FUSED_EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
@@ -36,7 +39,7 @@ def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool) -> Any:
     return model
 
 
-def _leave_the_file(model: Any) -> None:
+def _leave_the_file(model: Model) -> None:
     """Copy what is not quantized out of the mapped file, which counts as this process's memory as long as one tensor
     lies in it: the 16-bit weights of the whole model."""
     from tunesmith.tools.cpu.freed_memory import return_freed_memory
@@ -48,7 +51,7 @@ def _leave_the_file(model: Any) -> None:
 
 
 def lora_config(
-    model: Any, config: dict[str, Any], *, rank: int, alpha: int, dropout: float, load_in_4bit: bool
+    model: Model, config: dict[str, Any], *, rank: int, alpha: int, dropout: float, load_in_4bit: bool
 ) -> Any:
     """A peft LoraConfig: every projection of a dense model; attention and experts, never a router, of a mixture.
 
@@ -66,7 +69,7 @@ def lora_config(
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", task_type="CAUSAL_LM", **options)
 
 
-def projection_names(model: Any) -> list[str]:
+def projection_names(model: Model) -> list[str]:
     """The last names of a model's linear layers, without its output head: what vLLM knows adapters by."""
     import torch
 

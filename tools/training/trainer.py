@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.training.batch_loss import (
     BatchLoss,
@@ -45,6 +45,11 @@ from tunesmith.tools.training.finite import GRADIENT, LOSS, need_finite, need_fi
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.rows import TokenRow
 from tunesmith.tools.training.selection import Validation, write_validations
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tunesmith.tools.training.library import Inputs, Model
 
 _OWN_COLUMNS = ("rehearsal", "row", "values")
 _FRAME_WEIGHT, _ALIKE_SHARE = 0.3, 0.2
@@ -78,7 +83,7 @@ def rate_factor(step: int, *, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
-def step_weights(inputs: Mapping[str, Any], settings: LoraSettings, state: Any) -> Any:
+def step_weights(inputs: Inputs, settings: LoraSettings, state: Any) -> Tensor | None:
     """Of the tokens of a batch, in the step that a trainer's state stands before; None where all count alike."""
     if settings.value_weight == 1 or not inputs["values"].any():
         return None
@@ -185,8 +190,12 @@ def _trainer_class(
 
     class Trainer(_sharing(_careful(settings, fingerprint, validate), loss)):  # type: ignore[misc]
         def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
+            self,
+            model: Callable[[Inputs, Tensor | None], BatchLoss],
+            inputs: Inputs,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Tensor:
             losses = model(inputs, step_weights(inputs, settings, self.state))
             counted = losses.counted()
             need_finite(LOSS, counted.weighted, self.state.global_step + 1, self.model, settings)
@@ -195,7 +204,7 @@ def _trainer_class(
             ranks = self.accelerator.num_processes
             return losses.weighted * (ranks * self._has_rows) if ranks > 1 else losses.weighted
 
-        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        def training_step(self, model: object, inputs: Inputs, num_items_in_batch: Any = None) -> Tensor:
             """A whole optimiser step: the losses and gradients of its parts, on all cards, add up."""
             self._step_losses: list[BatchLoss] = []
             own = self._own_rows(inputs)
@@ -226,9 +235,9 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
     class Sharing(careful):
-        base_states: Mapping[int, Any] = {}
+        base_states: Mapping[int, Tensor] = {}
 
-        def _own_rows(self, inputs: Any) -> list[int]:
+        def _own_rows(self, inputs: Inputs) -> list[int]:
             """Places of the rows of a batch that this rank computes."""
             lengths = inputs["attention_mask"].sum(1).tolist()
             return rows_of_rank(lengths, self.accelerator.process_index, self.accelerator.num_processes)
@@ -247,7 +256,7 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
         def get_train_dataloader(self) -> Any:
             return _whole_batches(super().get_train_dataloader())
 
-        def own_loss(self, inputs: Any, weights: Any = None) -> BatchLoss:
+        def own_loss(self, inputs: Inputs, weights: Tensor | None = None) -> BatchLoss:
             bare = self.accelerator.unwrap_model(self.model)
             held = inputs["rehearsal"].tolist()
             known = None
@@ -289,7 +298,7 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
     class Careful(SFTTrainer):
         validations: list[Validation]
 
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        def _save_checkpoint(self, model: Model, trial: Any) -> None:
             step, selection = self.state.global_step, settings.selection
 
             def write(aside: Path) -> Path:
@@ -314,7 +323,7 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
         def _get_output_dir(self, trial: Any) -> str:
             return getattr(self, "_aside", "") or str(super()._get_output_dir(trial))
 
-        def _clip_grad_norm(self, model: Any) -> Any:
+        def _clip_grad_norm(self, model: Model) -> Any:
             norm = super()._clip_grad_norm(model)
             need_finite(GRADIENT, float(norm), self.state.global_step + 1, model, settings)
             return norm

@@ -144,11 +144,11 @@ def test_an_evaluation_ends_in_its_counts_and_its_claim_and_not_in_records_for_p
     store, run = stored_runs.finished_run(tmp_path)
     hop = compare_run(store, run, "base", "adapter")
     step = next(step for step in store.steps(run) if step.stage == "evaluate" and step.arm == "adapter")
-    more = {"comparisons": [hop.to_json()], "claim_sentence": "learned: 9 of 10", "likelihood": {"base": {"nll": [1]}}}
+    more = {"comparisons": [hop.to_json()], "claim_sentence": "learned: 9 of 10", "proof": {"engine": {"vllm": [1]}}}
     told = shown(render.result_table({**step.report, **more}))
     assert not set("{}[]") & set(told)
     target = hop.blocks["target"]
     line = next(line for line in told.splitlines() if "target" in line and "→" in line)
     for arm in hop.arms:
         assert f"{target.passed[arm]} of {target.judged}" in line
-    assert "learned: 9 of 10" in told and "likelihood" in told.split("with --json")[1]
+    assert "learned: 9 of 10" in told and "proof" in told.split("with --json")[1]

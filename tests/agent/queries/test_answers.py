@@ -12,7 +12,8 @@ import pytest
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures import stored_runs
 from tunesmith.agent.queries.answer import Answer, Context
-from tunesmith.agent.queries.registry import ANY_REQUEST, REQUESTS, answer
+from tunesmith.agent.queries.registry import REQUESTS, answer
+from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -25,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def told(store: Store, kind: str, **given: Any) -> Answer:
     context = Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
-    return answer(ANY_REQUEST.validate_python({"kind": kind, **given}), context)
+    return answer(REQUESTS[kind].model_validate(given), context)
 
 
 R1 = {"run": "r1"}
@@ -140,10 +141,10 @@ def test_every_kind_and_what_each_can_be_asked_about_answers_or_says_why_not(sto
 
 def test_an_argument_that_a_kind_does_not_have_is_refused_and_no_request_is_changed() -> None:
     with pytest.raises(ValueError, match="Extra inputs"):
-        ANY_REQUEST.validate_python({"kind": "jobs", "run": "r1"})
-    request = ANY_REQUEST.validate_python({"kind": "run", "run": "r1"})
+        REQUESTS["jobs"].model_validate({"run": "r1"})
+    request = RunQuery(run="r1")
     with pytest.raises(ValueError, match="frozen"):
-        request.run = "r2"  # type: ignore[misc,union-attr]
+        request.run = "r2"  # type: ignore[misc]
 
 
 def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:

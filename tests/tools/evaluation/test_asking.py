@@ -344,7 +344,7 @@ def test_what_the_proof_finds_decides_who_answers(
     run_step(ws, StepRequest("base", asked, run), say_yes).done()
     step = baseline(ws, run, suite(ws, ["a", "b", "c"]))
     add_adapter(ws, run, step.id, tiny_llama)
-    fields = {"arm": "adapter", "max_tokens": 8, "peft_check": "off"}
+    fields = {"arm": "adapter", "max_tokens": 8}
     result = run_step(ws, StepRequest("evaluate", fields, run), say_yes).done().result or {}
     proof = result["proof"]["liveness"]
     assert set(proof["kinds"]) == {"self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj"}

@@ -16,7 +16,7 @@ from tunesmith.agent.commands import explain
 from tunesmith.agent.commands.comparison_view import comparison_view
 from tunesmith.agent.commands.terminal import SafeConsole
 from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.registry import ANY_REQUEST, answer
+from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.memory import migrations
 from tunesmith.memory.questions import ask_sql
 from tunesmith.memory.records import BLIND_SHOWN
@@ -52,9 +52,8 @@ def printed(*parts: RenderableType) -> str:
     return file.getvalue()
 
 
-def asked(store: Store, run: str, **query: object) -> str:
-    given = ANY_REQUEST.validate_python({"kind": "cases", "run": run, **query})
-    found = answer(given, Context(workspace(store), store.run(run)))
+def asked(store: Store, run: str, kind: str = "cases", **query: object) -> str:
+    found = answer(REQUESTS[kind].model_validate({"run": run, **query}), Context(workspace(store), store.run(run)))
     page = printed(found.page()) if found.page else ""
     return "\n".join((*found.lines, found.open_words, str(found.documents()), page))
 

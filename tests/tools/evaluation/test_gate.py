@@ -135,6 +135,20 @@ def test_a_hop_that_lost_what_was_learned_is_refused_though_the_base_is_beaten(c
     assert [gate for gate in found.broken_gates if "merged → quantized, target got worse" in gate]
 
 
+@pytest.mark.parametrize(
+    ("merged", "quantized", "refused"), [(10, 5, False), (10, 4, True), (7, 5, False), (7, 4, True)]
+)
+def test_less_than_half_of_ten_won_cases_is_never_served_lost_at_once_or_hop_by_hop(
+    chain: Chain, merged: int, quantized: int, refused: bool
+) -> None:
+    """Ten cases are the fewest with which anything is claimed."""
+    for arm, kept in {"base": 0, "adapter": 10, "merged": merged, "quantized": quantized}.items():
+        chain.evaluate(arm, {"target": "p" * kept + "f" * (10 - kept)})
+    assert ["target: worse" in told for told in chain.broken()] == [True] * refused
+    assert not refused or merged == 10 or chain.broken()[0].startswith("adapter → quantized, target")
+    assert chain.broken("merged") == []
+
+
 @pytest.mark.parametrize("target", [(87, 84), (20, 17)])
 def test_a_hops_loss_that_may_be_chance_is_let_through(chain: Chain, target: tuple[int, int]) -> None:
     cases, kept = target

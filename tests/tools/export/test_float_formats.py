@@ -20,9 +20,9 @@ from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.float_kernels import served
 from tunesmith.tools.export.quantize import STAGE, QuantizeRequest, expected_artifact, plan
 from tunesmith.tools.export.quantize_job import quantize_model
-from tunesmith.tools.export.quantized_layout import Layout, decoded
 from tunesmith.tools.export.rounding_step import rounding_steps
 from tunesmith.tools.models.full_precision import Proof
+from tunesmith.tools.models.quantized_layout import Layout, decoded
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.tensor_file import TensorPlace, read_headers, read_places, weight_files
 from tunesmith.tools.models.tensor_values import floats

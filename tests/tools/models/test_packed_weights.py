@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tunesmith.tools.export.audit import reference_weights
-from tunesmith.tools.export.quantized_layout import Layout, decoded
 from tunesmith.tools.export.round_to_nearest import quantization, round_base
 from tunesmith.tools.models.packed_weights import packed, unpack_base
+from tunesmith.tools.models.quantized_layout import Layout, decoded
 
 
 def test_a_group_of_zeros_has_a_scale_above_zero_and_codes_of_zero() -> None:
