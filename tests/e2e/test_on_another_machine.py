@@ -31,7 +31,7 @@ steps:
   - {stage: generate, behaviour: demo, rows: 0, near_miss_rows: 4, rehearsal_rows: 8, ordinary_tokens: 24}
   - {stage: critique, on_leak: drop}
   - {stage: train, epochs: 1, batch_size: 3, learning_rate: 0.0015}
-  - {stage: evaluate, arm: adapter, max_tokens: 52, peft_check: "off"}
+  - {stage: evaluate, arm: adapter, max_tokens: 52}
 """
 THERE, HERE = ("baseline", "generate", "critique", "train", "evaluate"), ("base", "import")
 
