@@ -315,6 +315,7 @@ NAMED = 'address = "127.0.0.1:1"\nstorage = "s"\n'
     ],
 )
 def test_the_doctor_says_where_ray_stands(tunesmith: Tunesmith, settings: str, told: str) -> None:
+    tunesmith.home.mkdir(exist_ok=True)
     (tunesmith.home / "settings.toml").write_text(f"[ray]\n{settings}\n" if settings else "")
     found = json.loads(tunesmith("doctor", "--json", TUNESMITH_VLLM="/nowhere/vllm").stdout)
     assert (told if found["ray"]["version"] or not settings else "not installed") in found["ray"]["state"]
