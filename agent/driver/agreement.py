@@ -49,7 +49,7 @@ def _put(deps: TurnDeps, call: ToolCallPart, step: str, results: DeferredToolRes
     reason = f": {decision.reason}" if decision.reason else ""
     error = StepFailed(f"{call.tool_name}: the user said no{reason}; nothing was started")
     turn_errors.went_wrong(deps, call.tool_name, error)
-    deps.say(str(error))
+    deps.note(str(error))
     results.approvals[call.tool_call_id] = ToolDenied(str(error))
 
 

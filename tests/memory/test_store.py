@@ -345,7 +345,7 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt), store.write() as conn:
         conn.execute("INSERT INTO runs (run, name, status, created_at) VALUES ('r1', 'half', 'running', 0)")
         raise KeyboardInterrupt
-    assert store.runs() == []
+    assert store.runs() == [] and store.read("SELECT * FROM runs") == []
 
 
 def test_a_new_store_waits_for_who_writes_to_the_file_before_it_is_wal(tmp_path: Path) -> None:

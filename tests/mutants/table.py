@@ -117,6 +117,30 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        if found == expected:\n", "        if True:\n",
          f"{_ELSEWHERE}test_a_file_on_the_storage_is_what_was_sent_or_nothing"),
     )),
+    *rows(SUITES, "tools/suites/loading.py", (
+        ("    ours = all(name in (BUNDLED_BEHAVIOUR, *BUNDLED) for name in names)", "    ours = True",
+         "tests/trust/test_pins.py::test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"),
+    )),
+    *rows(CLAIM, "tools/evaluation/controls.py", (
+        ("any(other != first for other in asserted)", "False",
+         "tests/tools/evaluation/test_evidence.py::test_a_suite_that_asserts_the_same_of_every_case_is_told_of_before_anything_is_bought"),
+    )),
+    *rows(APPROVALS, "agent/words/reading.py", (
+        ("stop.probability >= _MAY_STOP and asks_or_orders", "stop.probability > 1",
+         "tests/agent/words/test_words.py::test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question"),
+    )),
+    *rows(APPROVALS, "agent/driver/ordering.py", (
+        ("(order.another or order.unvalued not in fields", "(order.unvalued not in fields",
+         "tests/agent/driver/test_said.py::test_a_plain_sentence_is_answered_by_code_and_begins_nothing"),
+    )),
+    *rows(PEOPLE, "agent/driver/interview.py", (
+        ("    if not act.sure:", "    if act.sure:",
+         "tests/agent/driver/test_describing.py::test_a_part_or_an_example_is_changed_where_it_is_pointed_at_and_else_taken_as_it_is_said"),
+    )),
+    *rows(APPROVALS, "memory/ledger.py", (
+        ("        for step in [*self._starting]:\n", "        for step in ():\n",
+         "tests/trust/test_workers.py::test_a_yes_that_is_being_started_elsewhere_is_not_withdrawn"),
+    )),
     *rows(ELSEWHERE, "memory/bundles.py", (
         ('    if table in ("runs", "steps", "artifacts"):\n',
          '    if table in ("runs", "steps", "artifacts", "approvals"):\n',

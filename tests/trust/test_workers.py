@@ -237,13 +237,17 @@ def test_a_full_store_ends_no_work(store: Store, monkeypatch: pytest.MonkeyPatch
 # --- two at once
 
 
-def test_a_yes_that_is_being_started_elsewhere_is_not_withdrawn(store: Store) -> None:
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_yes_that_is_being_started_elsewhere_is_not_withdrawn(store: Store, closed: bool) -> None:
     step = planned(store)
-    store.decide(step, "yes", by="test", reason="", price={})
-    other = Store(store.home)
+    agreed, other = Store(store.home), Store(store.home)
+    agreed.decide(step, "yes", by="test", reason="", price={})
     with pytest.raises(BadInput, match="another terminal, which is starting it"):
         other.reopen(step)
-    store.let_go(step)
+    if closed:
+        agreed.close()
+    else:
+        agreed.let_go(step)
     other.reopen(step)
     assert other.step(step).status == "planned"
 

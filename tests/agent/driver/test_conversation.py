@@ -129,13 +129,6 @@ def test_a_no_starts_nothing_and_its_reason_reaches_the_model(talk: Callable[...
     assert one.store.runs() == [], "a price that was declined leaves no run"
 
 
-def test_after_a_no_a_small_driver_says_codes_words(talk: Callable[..., Talk]) -> None:
-    one = talk(NO)
-    one.deps.routed = True
-    one.turn("I would not mind if the base thing was sorted", BASE, "The base is here.")
-    assert "nothing was started" in one.said[-1] and not any("is here" in said for said in one.said)
-
-
 def test_the_reason_of_a_no_is_the_one_that_was_given_to_this_step(talk: Callable[..., Talk]) -> None:
     """At another terminal somebody says no to a step of the same stage, a moment later."""
     one = talk(NO)

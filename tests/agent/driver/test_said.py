@@ -137,6 +137,8 @@ EDITS = {
     "i am not sure about 3 epochs": "",
     "hm, 3 epochs is a lot": "",
     "rank 8 on my emails": "",
+    "change the rank to 8 for uncle Bob": "",
+    "make it rank 8 on tuesdays": "",
     "what if i took rank 8": "",
     "yes": "",
 }
