@@ -29,7 +29,18 @@ from tests.mutants.table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("agent", "memory", "prompts", "tools")
-COPIED = (*PACKAGES, "tests", "pyproject.toml", "Makefile", "README.md", "SECURITY.md", "CHANGELOG.md")
+COPIED = (
+    *PACKAGES,
+    "tests",
+    "docs",
+    "examples",
+    ".ci",
+    "pyproject.toml",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+)
 LIMIT_S = 300.0
 FAILED, PASSED = 1, 0
 """Exit codes of pytest; any other one is no verdict."""
