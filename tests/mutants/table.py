@@ -375,10 +375,6 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_SERVERS}test_health_answers_everybody_and_the_key_opens_the_rest"),
         ("            return 403\n", "            return 0\n", f"{_SERVERS}test_the_key_of_users_loads_no_adapter"),
     )),
-    *rows(SERVER, "tools/serving/servers.py", (
-        ("    if not server.listener.is_ours():\n", "    if False:\n",
-         f"{_SERVERS}test_the_key_is_not_sent_to_a_stranger_on_the_port"),
-    )),
     *rows(SERVER, "tools/serving/listeners.py", (
         ("(bool(self.listening) and self.listening <= self.own)",
          "(bool(self.listening) or self.listening <= self.own)",

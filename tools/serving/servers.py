@@ -216,9 +216,8 @@ def _wait_ready(
 
 
 def healthy(server: Server) -> bool:
-    """Whether the server answers, under our key and with our model: another program on the port is not even asked."""
-    if not server.listener.is_ours():
-        return False
+    """Whether the server answers, under our key and with our model: another program on the port is not even asked:
+    the guard of every connection sees to that."""
     try:
         names = _model_names(server)
     except (OSError, ValueError, KeyError, TypeError, SendRefused):
