@@ -217,9 +217,11 @@ def _base_fields(model: str, commit: str) -> tuple[dict[str, object], str]:
         revision = commit or at or newest_commit(name)
         return {"model": name, "revision": revision}, f"{name} at commit {revision[:12]}"
     said = "-".join(model.lower().removesuffix("instruct").split()).rstrip("-")
-    for name, one in BUNDLED.items():
-        if said in (name, one.name.removesuffix("-instruct"), one.name.partition("-")[0]):
-            return {"model": name}, f"{name} ({one.title})"
+    exact = [name for name, one in BUNDLED.items() if said in (name, one.name.removesuffix("-instruct"))]
+    family = [name for name, one in BUNDLED.items() if said == one.name.partition("-")[0]]
+    if exact or len({BUNDLED[name].name for name in family}) == 1:  # a family of several is no choice of one
+        name = (exact or family)[0]
+        return {"model": name}, f"{name} ({BUNDLED[name].title})"
     raise BadInput(f"“{model}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
                    f"“bundled”; the plan is unchanged")  # fmt: skip
 

@@ -13,6 +13,7 @@ from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.driver.number_grounding import sentences, unsupported
+from tunesmith.agent.driver.plan_words import _base_fields
 from tunesmith.agent.words.reading import read
 from tunesmith.memory.errors import BadInput
 
@@ -84,6 +85,18 @@ def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_n
         assert fields(planned, "base") == {"model": MODEL, "revision": COMMIT}
         planned.turn("no, bundled after all", edit("base", "model", "bundled"), "Changed.")
     assert fields(planned, "base") == {"model": "bundled"}
+
+
+@pytest.mark.parametrize(
+    ("said", "model"),
+    [("SmolLM2", "bundled"), ("Qwen2.5 Coder 0.5B", "bundled-0.5b"), ("qwen2.5", ""), ("Qwen2.5-3B", "")],
+)
+def test_a_bundled_base_is_taken_by_a_name_that_is_its_alone(said: str, model: str) -> None:
+    if model:
+        assert _base_fields(said, "")[0] == {"model": model}
+    else:
+        with pytest.raises(BadInput, match="no model that can be had"):
+            _base_fields(said, "")
 
 
 def test_leaving_an_evaluation_out_asks_which_and_never_takes_the_one_that_deploy_needs(planned: Talk) -> None:
