@@ -37,6 +37,21 @@ _FACTORS = {
     **dict.fromkeys(("m", "b", "k", "million", "billion", "thousand"), _COUNTS),
 }
 """Unit behind a figure → what a stored number may be multiplied with to give it."""
+_COUNTED = (
+    "run",
+    "step",
+    "row",
+    "case",
+    "suite",
+    "model",
+    "base",
+    "adapter",
+    "artifact",
+    "server",
+    "approval",
+    "answer",
+)
+"""What tunesmith counts: so many GiB, minutes or percent are no support for so many of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +82,14 @@ def unsupported(text: str, heard: Iterable[str]) -> list[str]:
     the same share in percent, the same duration and the same size in that unit.
     """
     told = "\n".join(heard)
-    known = set(_values(with_durations_in_seconds(told))) | set(_values(told))
-    unknown = [figure for figure in figures(with_durations_in_seconds(text)) if not _known(figure, known)]
+    in_seconds = with_durations_in_seconds(told)
+    counts = set(_counts(in_seconds))
+    known = set(_values(in_seconds)) | set(_values(told))
+    unknown = [
+        figure
+        for figure in figures(with_durations_in_seconds(text))
+        if not _known(figure, counts if figure.unit.removesuffix("s") in _COUNTED else known)
+    ]
     lines = [[*quantities(line)] for line in told.splitlines()] if unknown else []
     return [one.written for one in unknown if not is_computed(one.value, one.decimals, one.unit, lines)]
 
@@ -95,8 +116,21 @@ def _values(text: str) -> Iterator[float]:
     """Every number in what was heard; the ids of runs, steps, artifacts and approvals count nothing."""
     text = _ID.sub(" ", text)
     for match in re.finditer(_NUMBER, text, re.IGNORECASE):
-        yield float(match.group().rstrip(",").replace(",", "").replace("−", "-"))
+        yield _number(match.group())
     yield from (number.value for number in spelt_numbers(text))
+
+
+def _counts(text: str) -> Iterator[float]:
+    """Those of its numbers that no size, time or share stands behind."""
+    text = _ID.sub(" ", text)
+    for match in _FIGURE.finditer(text):
+        if (match["unit"] or "").lower() not in _FACTORS:
+            yield _number(match["number"])
+    yield from (number.value for number in spelt_numbers(text))
+
+
+def _number(written: str) -> float:
+    return float(written.rstrip(",").replace(",", "").replace("−", "-"))
 
 
 def _known(figure: Figure, known: set[float]) -> bool:

@@ -67,3 +67,9 @@ def test_where_much_was_told_a_made_up_figure_seldom_passes_for_a_computed_one()
     passed = sum(not unsupported(text, lines) for text in made_up)
     known = sum(not unsupported(text, [line.replace("s", "") for line in lines]) for text in made_up)
     assert passed - known < 0.2 * len(made_up), (passed, known)
+
+
+@pytest.mark.parametrize("heard", ["disk: 37 GiB free", "merge took 37 s", "37 % of memory is used", "step s37"])
+def test_a_size_a_time_and_a_share_are_no_count(heard: str) -> None:
+    assert unsupported("You have 37 runs.", [heard]) == ["37"]
+    assert unsupported("You have 37 runs.", [heard, "runs: 37"]) == []
