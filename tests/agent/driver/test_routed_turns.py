@@ -97,4 +97,4 @@ def pairwise_of(messages: list[Any]) -> Iterator[tuple[Any, Any]]:
 
 def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> None:
     said = routed.say("how many runs are there?", '{"label": "none"}', "You have 98317 runs.")  # no machine tells that
-    assert "98317" not in said and "left out" in said
+    assert "98317 runs" not in said and "left out" in said
