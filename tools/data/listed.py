@@ -7,8 +7,10 @@ meaning, begun with the user's own, it goes on with. The end of one request is t
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.draw import Draw, Pools
@@ -25,6 +27,11 @@ LINES, _AT_ONCE = 5, 16
 where there would not be so many requests at once."""
 _LONGEST, _OWN, _MORE = 240, 4, 2
 """Characters of an example that is a line of a list; the lines that a list begins with: examples, and good rows."""
+_WAVES = 3
+"""Each of the first round but the first is written without the words that gave labels away in those before."""
+_GIVES_AWAY, _TIMES = 0.12, 3
+"""A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
+_WORD = re.compile(r"[^\W\d_]{3,}")
 _BLOCK, _STYLED = 30, 3
 """Rows that are written in one style; of so many blocks one has a style, for it leads a small writer astray."""
 
@@ -41,6 +48,9 @@ def told_by_labels(spec: Spec) -> bool:
 class Listed(Synthesis):
     """The rows of a behaviour that labels alone decide."""
 
+    _lines: dict[str, list[str]] = field(default_factory=dict)
+    """Manner → what was written for it."""
+
     def _pools(self) -> Pools:
         return lambda attribute, values, turn: ""  # a list is about different things by itself
 
@@ -53,39 +63,68 @@ class Listed(Synthesis):
         more: Sequence[Shown] = (),
     ) -> dict[int, ChatResponse]:  # fmt: skip
         """One request for a few rows of the same labels and style; a row that the list is too short for has none."""
-        parts = {f"{prefix}/{part[0]}": part for part in self._parts(drawn)}
+        written: dict[int, ChatResponse] = {}
+        parts = list(self._parts(drawn))
+        waves = _WAVES if not self._lines else 1
+        for wave in range(waves):
+            without = self._giveaways() if wave else {}
+            made = self._asked(parts[wave::waves], drawn, shots, prefix, told, more, without)
+            for number, response in made.items():
+                self._lines.setdefault(self._manner(drawn[number]), []).append(response.text)
+            written |= made
+        return written
+
+    def _asked(
+        self, parts: Sequence[list[int]], drawn: Mapping[int, Draw], shots: Sequence[Shown], prefix: str, told: str,
+        more: Sequence[Shown], without: Mapping[str, Sequence[str]],
+    ) -> dict[int, ChatResponse]:  # fmt: skip
         requests = []
-        for identity, part in parts.items():
-            manner, rng = manner_of(self.spec, drawn[part[0]].values), random.Random(f"{self.seed}/{identity}")
+        for part in parts:
+            first, identity = drawn[part[0]], f"{prefix}/{part[0]}"
+            manner, rng = manner_of(self.spec, first.values), random.Random(f"{self.seed}/{identity}")
             own, before = ([one.message for one in of if _has(one, manner)] for of in (shots, more))
             begun = rng.sample(own, min(_OWN, len(own))) + rng.sample(before, min(_MORE, len(before)))
-            requests.append(
-                list_request(
-                    self.spec, manner, begun, len(part), drawn[part[0]].told.get(STYLE, ""), self.asker.model,
-                    self.temperature, identity,
-                )
-            )  # fmt: skip
+            style_told, banned = first.told.get(STYLE, ""), without.get(self._manner(first), ())
+            request = list_request(
+                self.spec, manner, begun, len(part), style_told, self.asker.model, self.temperature, identity
+            )
+            requests.append(replace(request, extra={**request.extra, "bad_words": list(banned)}) if banned else request)
         answers = self.asker.ask(requests, told)
         written: dict[int, ChatResponse] = {}
-        for identity, part in parts.items():
-            if identity in answers:
-                lines = listed_lines(answers[identity].text)
-                made = zip(part, lines, strict=False)
-                written |= {
-                    n: replace(answers[identity], id=f"{prefix}/{n}", text=s, finish_reason="stop") for n, s in made
-                }
+        for part, request in zip(parts, requests, strict=True):
+            if request.id in answers:
+                whole = replace(answers[request.id], finish_reason="stop")  # the line that was cut off is not taken
+                lines = zip(part, listed_lines(whole.text), strict=False)
+                written |= {number: replace(whole, id=f"{prefix}/{number}", text=line) for number, line in lines}
         return written
+
+    def _giveaways(self) -> dict[str, list[str]]:
+        """Manner → the words that tell it from the others, as they are written at the start of a line and within."""
+        counts = {manner: _shares(lines) for manner, lines in self._lines.items()}
+        found: dict[str, list[str]] = {}
+        for manner, shares in counts.items():
+            others = [other for name, other in counts.items() if name != manner]
+            elsewhere = {word: max((other.get(word, 0.0) for other in others), default=1.0) for word in shares}
+            telling = [w for w, share in shares.items() if share >= max(_GIVES_AWAY, _TIMES * elsewhere[w])]
+            found[manner] = [form for word in sorted(telling) for form in (word, word.capitalize())]
+        return found
+
+    def _manner(self, one: Draw) -> str:
+        return str(sorted(manner_of(self.spec, one.values).items()))
 
     def _parts(self, drawn: Mapping[int, Draw]) -> Iterator[list[int]]:
         """The rows in lists of a few, each of one manner and one style."""
         alike: dict[str, list[int]] = {}
         for number, one in drawn.items():
-            alike.setdefault(f"{sorted(manner_of(self.spec, one.values).items())}/{one.told.get(STYLE)}", []).append(
-                number
-            )
+            alike.setdefault(f"{self._manner(one)}/{one.told.get(STYLE)}", []).append(number)
         most = max(2, min(LINES, len(drawn) // _AT_ONCE))
         for rows in alike.values():
             yield from (rows[start : start + most] for start in range(0, len(rows), most))
+
+
+def _shares(lines: Sequence[str]) -> dict[str, float]:
+    counts = Counter(word for line in lines for word in set(_WORD.findall(line.lower())))
+    return {word: count / len(lines) for word, count in counts.items()}
 
 
 def _has(one: Shown, manner: Mapping[str, str | None]) -> bool:
