@@ -751,7 +751,19 @@ MUTANTS: tuple[Mutant, ...] = (
         ("turns = [*range(ranks), *reversed(range(ranks))]", "turns = [*range(ranks), *range(ranks)]",
          "tests/tools/training/test_cards_of_training.py::test_ranks_get_about_as_many_tokens"),
     )),
+    *rows(PEOPLE, "tools/data/unverified.py", (
+        ("        if self.marked < MARKS_LEAST:", "        if self.marked < 1:",
+         "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
+        ("every or lower_bound(self.marked_right, self.marked, _CONFIDENCE)", "every or self.marked_right / self.marked",
+         "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
+    )),
+    *rows(PRICES, "tools/pipeline/workspace.py", (
+        ("        if answer is None and question.needs_person:", "        if answer is None and False:",
+         "tests/tools/data/test_unverified.py::test_nobody_there_is_an_exit_of_three_and_a_request_may_say_it"),
+    )),
     *rows(PRICES, "tools/training/choices.py", (
+        ("(unverified.stop(accepted=unchecked), few_rows(", "(unverified.stop(accepted=True), few_rows(",
+         "tests/tools/data/test_unverified.py::test_nobody_there_is_an_exit_of_three_and_a_request_may_say_it"),
         ("        if alike and batch_size % cards == 0 and", "        if batch_size % cards == 0 and",
          "tests/tools/training/test_cards_of_training.py::test_as_many_equal_cards_share_the_rows_evenly_as_have_room_and_are_kept_busy"),
     )),
