@@ -754,7 +754,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PEOPLE, "tools/data/unverified.py", (
         ("        if self.marked < MARKS_LEAST:", "        if self.marked < 1:",
          "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
-        ("every or lower_bound(self.marked_right, self.marked, _CONFIDENCE)", "every or self.marked_right / self.marked",
+        ("lower_bound(self.marked_right, self.marked, _CONFIDENCE) >", "self.marked_right / self.marked >",
          "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
     )),
     *rows(PRICES, "tools/pipeline/workspace.py", (

@@ -21,6 +21,7 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.diversity import Diversity
 from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
+from tunesmith.tools.data.leakage import LEAK
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.unverified import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
@@ -55,7 +56,7 @@ class CritiqueRequest(PlacedRequest):
         default=90.0, gt=0, le=100, description="Similarity of two texts, of 100, from which the later one is dropped."
     )
     leak: float = Field(
-        default=85.0, gt=0, le=100, description="Similarity to a case's text, of 100, from which a row is dropped."
+        default=LEAK, gt=0, le=100, description="Similarity to a case's text, of 100, from which a row is dropped."
     )
     on_leak: Literal["refuse", "drop"] = Field(
         default="refuse",

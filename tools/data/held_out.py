@@ -80,14 +80,14 @@ class HeldOut:
 def hold_out(
     spec: Spec, rows: Sequence[TrainingRow], marks: Sequence[Mark], count: int, threshold: float, *, known: bool = True
 ) -> HeldOut:
-    """Take `count` cases of the target out of judged rows, marks among them, and half as many near misses.
+    """Take `count` cases of the target out of judged rows, marks among them, and as many near misses at most.
 
     Where the written answers are not `known` to be right, only what a person marked or brought becomes a case of the
     target.
     """
     own = sorted((row for row in rows if row.kept and can_be_asked(spec, row)), key=_drawn)
     near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
-    near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
+    near = near[: min(count, round(_NEAR_SHARE * len(near)))]
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
     marked = {normal(case.prompt, digits_count=True) for case in gold}
     others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]

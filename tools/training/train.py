@@ -152,8 +152,9 @@ def expected_artifact(request: TrainRequest, artifacts: Mapping[str, Artifact]) 
     return expected("adapter", lora_rank=request.lora_rank)
 
 
-def plan(request: TrainRequest, facts: Facts, context: Unverified = ALL_CHECKED) -> Plan:
+def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
+    unverified = context or ALL_CHECKED
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     request, reasons = resolved(request, base, dataset)
     check_micro_batch(request.micro_batch, request.batch_size)
@@ -176,7 +177,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified = ALL_CHECKED)
         disk_bytes=5 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
-    doubts, questions = doubtful_rows(dataset, context, few=request.few_rows, unchecked=request.unverified_rows)
+    doubts, questions = doubtful_rows(dataset, unverified, few=request.few_rows, unchecked=request.unverified_rows)
     return Plan(
         stage="train",
         run=facts.run,
@@ -199,7 +200,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified = ALL_CHECKED)
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={name: reason for name, reason in {**reasons, **why}.items() if reason},
         questions=questions,
-        notes=context.notes(accepted=request.unverified_rows),
+        notes=unverified.notes(accepted=request.unverified_rows),
         refusals=doubts
         + too_long(request.max_seq_len_tokens, base, dataset)
         + room(price, facts, remedy="a smaller base", fitting=fitting)
@@ -384,7 +385,6 @@ STAGE = Stage(
     plan,
     lambda request, inputs: unverified_of(inputs.store, inputs.made("dataset")),
     expected_artifact,
-    usual_context=lambda facts: ALL_CHECKED,
     settable=("lora_rank", "learning_rate", "epochs"),
     env=TORCH_ENV,
     spends=True,
