@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.spec_view import spec_view
-from tunesmith.agent.driver.reading import Read, read_by
+from tunesmith.agent.driver.reading import Read, ask_of, named, read_by
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
@@ -211,7 +211,7 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     description = described(interview.draft)
     home = deps.store.home
     judged = has_judge(home, {bundled_model(_WRITER).title})  # the plan itself fetches the writer
-    read = _read(deps, Spec.model_validate(description.model_dump()))
+    read = _read(deps, Spec.model_validate(description.model_dump()), name=interview.draft.name)
     try:
         folder = write_behaviour(read.spec, home / "behaviours", judged=judged)
     except BadInput as error:
@@ -231,13 +231,15 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     return plan_here(deps.ws, folder, interview.pace, judged=judged), words
 
 
-def _read(deps: TurnDeps, spec: Spec) -> Read:
-    """The spec as the driver reads its words; without a driver only what its examples show, which is said."""
+def _read(deps: TurnDeps, spec: Spec, *, name: str) -> Read:
+    """The spec as the driver reads its words, which gives it a `name` where the user gave none; without a driver only
+    what its examples show, which is said."""
     try:
         if deps.endpoint is None:
             raise BadInput("no model is here")
         endpoint = deps.endpoint()
         deps.show(render.plain(f"{endpoint.model} reads your words"))
+        spec = spec if name else named(spec, ask_of(endpoint), endpoint.model)
         return read_by(deps.ws, endpoint, spec, Proposal())
     except (BadInput, StepFailed) as error:
         return Read(

@@ -48,8 +48,8 @@ class Unverified:
     marked_right: int = 0
     """Of the `marked` rows, so many were kept as they are by a person."""
     marked: int = 0
-    judged: bool = False
-    """Whether the rows were judged by these marks already, so that later ones take another critique."""
+    judged: str = ""
+    """The command that judges the rows anew by later marks, where they were judged already."""
     accepted: bool = False
     """Whether a person said already that they are trained on all the same."""
 
@@ -102,7 +102,7 @@ class Unverified:
     @property
     def _remedies(self) -> str:
         run, more = self.run, max(_MARKS_ASKED, MARKS_LEAST)
-        judged = f"`tunesmith critique --run {run}`, " if self.judged else ""
+        judged = f"`{self.judged}`, " if self.judged else ""
         right = next(n for n in range(more + 1) if n == more or lower_bound(n, more, _CONFIDENCE) > SHARE_LEAST)
         return (
             f"what helps: mark {more} of them, one key each (`tunesmith rows review --run {run}`, {judged}"
@@ -135,9 +135,15 @@ def unverified_of(store: Store, made: Artifact | None) -> Unverified:
         rows=len(trained),
         marked_right=sum(mark.gold and mark.answer == mark.was for mark in marks),
         marked=len(marks),
-        judged=dataset is not None,
+        judged=_critique_of(store, dataset) if dataset else "",
         accepted=bool(dataset and dataset.meta.get(ACCEPTED)),
     )
+
+
+def _critique_of(store: Store, dataset: Artifact) -> str:
+    """As it was asked for, so that as many rows become cases again."""
+    held_out = int(str(store.step(dataset.step).request.get("held_out", 0)))
+    return f"tunesmith critique --run {dataset.run}" + (f" --held-out {held_out}" if held_out else "")
 
 
 def _reading_of(rows: Artifact, names: tuple[str, ...]) -> tuple[int, int]:
