@@ -22,7 +22,7 @@ from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.own_cases import Alike, groups_of, levels, pool_of, shown_rows
-from tunesmith.tools.data.own_rows import is_persons
+from tunesmith.tools.data.own_rows import BLIND_LEAST, is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
@@ -96,8 +96,11 @@ def hold_out(
     candidates = _Candidates(gold, pool_of(others, shown, wanted), shown, wanted, near)
     usual, *narrower = levels(threshold)
     held = _held(spec, rows, candidates, usual)
+    persons = sum(is_persons(row) and row.row_id not in shown for row in candidates.pool)
+    least = min(wanted, persons, BLIND_LEAST)  # else rows that are like the shown ones leave none to decide by
     for alike in narrower:
-        if _lost(rows, held) <= _LOST_SHARE * sum(map(is_persons, own)):
+        enough = len(held.known) - len(gold) >= least
+        if enough and _lost(rows, held) <= _LOST_SHARE * sum(map(is_persons, own)):
             break
         held = replace(_held(spec, rows, candidates, alike), note=_TOO_ALIKE)
     return held
