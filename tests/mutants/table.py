@@ -751,6 +751,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ("turns = [*range(ranks), *reversed(range(ranks))]", "turns = [*range(ranks), *range(ranks)]",
          "tests/tools/training/test_cards_of_training.py::test_ranks_get_about_as_many_tokens"),
     )),
+    *rows(BLIND, "tools/data/held_out.py", (
+        ("        enough = len(held.known) - len(gold) >= least", "        enough = True",
+         "tests/tools/data/test_own_rows.py::test_rows_that_are_all_alike_are_still_trained_on_and_that_is_said"),
+    )),
+    *rows(PEOPLE, "tools/data/near_misses.py", (
+        ("if gate.check(\"\", [text], digits_count=True) is None)", "if text)",
+         "tests/tools/data/test_near_misses.py::test_what_a_suite_of_its_own_asks_is_not_trained_on"),
+    )),
     *rows(PEOPLE, "tools/data/unverified.py", (
         ("        if self.marked < MARKS_LEAST:", "        if self.marked < 1:",
          "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
