@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 READ = "read"
 """What the price is of that starts a server for reading."""
 _AT_ONCE = 8
-_NAME_WORDS, _NAME_TOKENS, _STEM, _SHOWN = 4, 16, 4, 300
+NAME_WORDS, _NAME_TOKENS, _STEM, _SHOWN = 4, 16, 4, 300
 """Of a name for a behaviour; so many letters that one of its words shares with the user's, and shown of an example."""
 _QUESTIONS, _ANSWER_TOKENS, _PROMPT_TOKENS = 24, 60, 120
 """Of a reading: what each prompt has that no other begins with."""
@@ -75,7 +75,7 @@ def named(spec: Spec, ask: Ask, model: str) -> Spec:
     Raises StepFailed for no answer.
     """
     example = spec.examples[0]
-    said = " ".join((spec.say, spec.when, spec.what, *(one.prompt for one in spec.examples))).lower()
+    said = " ".join((spec.say, spec.when, spec.what, *(f"{one.prompt} {one.answer}" for one in spec.examples))).lower()
     page = prompt_text(
         "name-behaviour", when=spec.when, what=spec.what, prompt=example.prompt[:_SHOWN], answer=example.answer[:_SHOWN]
     )
@@ -83,7 +83,7 @@ def named(spec: Spec, ask: Ask, model: str) -> Spec:
     first = answers["name"].text.strip().split("\n")[0] if "name" in answers else ""
     name, words = slug(first), first.split()
     known = any(part[:_STEM] in said for part in name.split("-") if len(part) >= _STEM)
-    return spec.model_copy(update={"name": name}) if known and len(words) <= _NAME_WORDS else spec
+    return spec.model_copy(update={"name": name}) if known and len(words) <= NAME_WORDS else spec
 
 
 def ask_of(endpoint: Endpoint) -> Ask:
