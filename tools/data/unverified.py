@@ -80,8 +80,8 @@ class Unverified:
     def __str__(self) -> str:
         told = f"; {self.marks}" if self.marked else ""
         return (
-            f"{', '.join(self.names)}: {self._reading}, so that nothing has checked what the rows of {self.run} say of "
-            f"it{told}. A model learns what its rows say, the wrong ones too"
+            f"{', '.join(self.names)}: {self._reading}, so that nothing reliable has checked what the rows of "
+            f"{self.run} say of it{told}. A model learns what its rows say, the wrong ones too"
         )
 
     @property
