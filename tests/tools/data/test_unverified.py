@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 from tunesmith.agent.cli import main
+from tunesmith.memory.errors import ApprovalPending, Declined
 from tunesmith.memory.files import seal
 from tunesmith.memory.marks import Mark, add_mark
-from tunesmith.memory.records import Artifact, TrainingRow
+from tunesmith.memory.records import WAITING, Artifact, TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import PlanQuestion
+from tunesmith.tools.core.stage import Plan, PlanQuestion
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.scaffold import write_behaviour
 from tunesmith.tools.data.unverified import Unverified, unverified_of
+from tunesmith.tools.pipeline import executor
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Decision, Edited, StepRequest, Workspace
 
@@ -156,3 +159,21 @@ def test_rows_that_were_marked_instead_of_an_answer_are_counted_before_it_is_ask
     ws = Workspace(store, None, lambda event, **data: None, "", ask)
     assert run_step(ws, StepRequest("critique", {}, "r1"), lambda plan, step: BAD).declined
     assert ["found" in text for text in asked] == [False, True] and "found 2 right" in asked[1]
+
+
+def test_a_plan_stops_before_training_loses_nothing_and_goes_on_once_rows_are_marked(store: Store) -> None:
+    ws = Workspace(store, None, lambda event, **data: None)
+    plan = PipelinePlan(name="gate", steps=(StepSpec(stage="critique"), StepSpec(stage="train")))
+    asked: list[str] = []
+
+    def agrees(plan: Plan, step: str) -> Decision:
+        asked.append(plan.stage)
+        return BAD
+
+    with pytest.raises(ApprovalPending, match=r"critique waits for a person: .*tunesmith resume r1"):
+        executor.run_pipeline(ws, plan, agrees, resume_run="r1")
+    assert store.run("r1").status == WAITING and asked == [] and store.artifacts("r1", "rows")
+    mark(store, 20, 0)
+    with pytest.raises(Declined):
+        executor.run_pipeline(ws, plan, agrees, resume_run="r1")
+    assert asked == ["critique"], "its price is asked about now, as any other"
