@@ -60,9 +60,18 @@ def add_mark(store: Store, mark: Mark) -> None:
 
 def marks_of(store: Store, behaviour: str) -> list[Mark]:
     """The marks of a behaviour, the last one of each message, in the order in which they were made."""
+    return _marks(store, "behaviour", behaviour)
+
+
+def marks_in(store: Store, step: str) -> list[Mark]:
+    """The same of the rows of a step."""
+    return _marks(store, "step", step)
+
+
+def _marks(store: Store, column: str, value: str) -> list[Mark]:
     origin = "SELECT origin FROM rows r WHERE r.step = m.step AND r.row_id = m.row_id"
     rows = store.read(
-        f"SELECT m.*, coalesce(({origin}), '') AS origin FROM marks m WHERE behaviour = ? ORDER BY m.id", behaviour
+        f"SELECT m.*, coalesce(({origin}), '') AS origin FROM marks m WHERE m.{column} = ? ORDER BY m.id", value
     )
     found: dict[str, Mark] = {}
     for row in rows:

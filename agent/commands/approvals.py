@@ -96,15 +96,22 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     return Decision(True, by) if set(more.split()) <= _AROUND_A_YES | named else None
 
 
-def yes_or_no(text: str, ask: Callable[[str], str]) -> bool | None:
-    """The answer to a question that is no price, asked until it is a yes or a no; None once the terminal is closed."""
+def yes_or_no(text: str, ask: Callable[[str], str], look: Callable[[], None] | None = None) -> bool | None:
+    """The answer to a question that is no price, asked until it is a yes or a no; None once the terminal is closed.
+
+    `look` shows what it is about to who answers `look` first.
+    """
     time.sleep(GRACE_S)
     while True:
         drop_typed_ahead()
         try:
-            answer = read_answer(ask(f"{text} [yes / no] "), by="terminal")
+            words = ask(f"{text} [yes / no{' / look' if look else ''}] ")
         except EOFError:
             return None
+        if look and words.strip().lower() in ("l", "look"):
+            look()
+            continue
+        answer = read_answer(words, by="terminal")
         if answer:
             return answer.yes
 

@@ -60,7 +60,7 @@ class FirstLook:
         if not written or self._was_shown(review.step):
             return
         shown = written[:SHOWN_FIRST]
-        self.out.say(f"the {len(shown)} most suspicious of {len(written)} rows, before any is trained on:")
+        self.out.say(f"{len(shown)} of {len(written)} rows, {review.order}, before any is trained on:")
         self.out.console.print(rows_view(review, shown))
         rows = [document(review, suspect) for suspect in shown]
         self.out.emit("rows.shown", run=run, step=review.step, rows=rows, balance=balance_of(review))
@@ -81,7 +81,16 @@ class FirstLook:
             self.store.event("rows.review_skipped", run=review.run, step=review.step, reason=by)
             self.out.say(f"`tunesmith rows review --run {review.run}` looks through them at any time")
             return
-        in_terminal(review, self.out, most)
-        self.out.console.print(render.plain(review.ended()))
-        if review.made:
-            raise Marked(review.made.total())
+        _look(review, self.out, most)
+
+
+def look_through(store: Store, out: Output, run: str) -> None:
+    """Have a person at the terminal mark rows of a run. Raises Marked where they did."""
+    _look(review_of(store, run), out, SHOWN_FIRST)
+
+
+def _look(review: Review, out: Output, most: int) -> None:
+    in_terminal(review, out, most)
+    out.console.print(render.plain(review.ended()))
+    if review.made:
+        raise Marked(review.made.total())

@@ -45,6 +45,7 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     from tunesmith.tools.data.known_case import account
     from tunesmith.tools.evaluation.blind import open_blind
     from tunesmith.tools.evaluation.compare import compare_with_hops
+    from tunesmith.tools.evaluation.pairing import each_pair_once
 
     arms = [arm.strip() for arm in args.arms.split(",")]
     if len(arms) != 2 or arms[0] == arms[1]:
@@ -53,8 +54,9 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     if args.open_blind:
         opened = open_blind(store, run, account())
         out.say(f"{run}: {count(opened, 'blind case')} opened; what is changed after they were read needs new ones")
-    compared = compare_with_hops(store, run, *arms)
-    view = comparison_view(store, compared, whole=args.all, in_repl=out.page is not None)
+    with each_pair_once():
+        compared = compare_with_hops(store, run, *arms)
+        view = list(comparison_view(store, compared, whole=args.all, in_repl=out.page is not None))
     out.document(compared.to_json(), Group(*view))
     return 4 if compared.broken_gates else 0
 

@@ -14,15 +14,18 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.commands.output import Output
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import IMPORTED
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.suspicion import Suspect, suspects
+from tunesmith.tools.data.unverified import unverified_of
 
 _HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"
+_KEYS = 9
+"""Values that have a key each; of more `r` shows the list."""
 _LEAVE = ("q", "\x03", "\x04", "")
 
 
@@ -35,18 +38,27 @@ class Review:
     step: str
     spec: Spec | None
     found: list[Suspect]
+    unverified: Artifact | None = None
+    """The rows, where the share of right ones decides whether they are trained on: they come by chance then."""
     marks: dict[str, Mark] = field(default_factory=dict)
     """Row id → its mark."""
     made: Counter[str] = field(default_factory=Counter)
     """Decision → marks that were made in this review."""
 
     @classmethod
-    def of(cls, store: Store, run: str, step: str, spec: Spec | None, rows: list[TrainingRow]) -> Review:
-        """A review of these rows of a step, with the marks that there are."""
-        review = cls(store, run, step, spec, suspects(spec, rows))
+    def of(cls, store: Store, made: Artifact, spec: Spec | None) -> Review:
+        """A review of the rows that a step made, with the marks that there are."""
+        by_chance = bool(made.meta.get("unverified"))
+        found = suspects(spec, store.rows(made.step), by_chance=by_chance)
+        review = cls(store, made.run, made.step, spec, found, made if by_chance else None)
         known = {mark.message: mark for mark in marks_of(store, review.behaviour)}
         review.marks = {s.row.row_id: known[s.message] for s in review.found if s.message in known}
         return review
+
+    @property
+    def order(self) -> str:
+        """In which the rows come, in words."""
+        return "drawn by chance" if self.unverified else "the most suspicious first"
 
     @property
     def behaviour(self) -> str:
@@ -94,7 +106,11 @@ class Review:
         """Record that the rows were looked at; what was marked, in a line."""
         told = ", ".join(f"{count} {decision}" for decision, count in sorted(self.made.items())) or "none"
         self.store.event("rows.reviewed", run=self.run, step=self.step, behaviour=self.behaviour, marks=self.made)
-        return f"marks of {self.behaviour}: {told}" + ("; critique reads them when it runs next" if self.made else "")
+        then = "; critique reads them when it runs next" if self.made else ""
+        lines = [f"marks of {self.behaviour}: {told}{then}"]
+        if (known := unverified_of(self.store, self.unverified)).marked:
+            lines.append(known.marks + ("" if known.borne_out else "; that is not enough to train on them unasked"))
+        return "\n".join(lines)
 
 
 def _told(suspect: Suspect, review: Review) -> str:
@@ -134,10 +150,23 @@ class TerminalReview:
         self.say(f"\n{at} {suspect.row.row_id}: {suspect.why}{marked}")
         self.say(f"  > {suspect.message}")
         self.say(f"  < {self.review.answer(suspect)}")
+        if keys := self._keys(suspect):
+            self.say(f"  right is: {' · '.join(f'{key} {choice}' for key, (choice, _) in keys.items())}")
         self.say(f"  {_HELP}")
 
+    def _keys(self, suspect: Suspect) -> dict[str, tuple[str, str]]:
+        """Key → a label's value, or several labels' each with its name, and the answer with it; empty for too many."""
+        choices = self.review.choices(suspect)
+        one = len({choice.partition("=")[0] for choice in choices}) == 1
+        named = [(choice.partition("=")[2] if one else choice, answer) for choice, answer in choices.items()]
+        return {str(key): choice for key, choice in enumerate(named, 1)} if len(named) <= _KEYS else {}
+
     def _press(self, pressed: str, suspect: Suspect) -> None:
-        if pressed in ("k", "d"):
+        if choice := self._keys(suspect).get(pressed):
+            same = choice[1] == self.review.answer(suspect)
+            self.review.mark(suspect, "keep" if same else "relabel", choice[1])
+            self.place += 1
+        elif pressed in ("k", "d"):
             self.review.mark(suspect, "keep" if pressed == "k" else "drop")
             self.place += 1
         elif pressed == "e":
@@ -175,10 +204,15 @@ class TerminalReview:
 
 
 def in_terminal(review: Review, out: Output, most: int = 0) -> None:
-    """Hold a review in the terminal; where there is none, each line of stdin is a key or what was asked for."""
-    said = f"{len(review.found)} rows of {review.run}, the most suspicious first; every mark is kept as it is made"
+    """Hold a review in the terminal, from the first row without a mark on; `most` rows, or all of them.
+
+    Where there is no terminal, each line of stdin is a key or what was asked for.
+    """
+    said = f"{len(review.found)} rows of {review.run}, {review.order}; every mark is kept as it is made"
     out.say(said)
-    TerminalReview(review, _key, _line, lambda text: out.console.print(render.plain(text)), most).go()
+    unmarked = next((n for n, suspect in enumerate(review.found) if suspect.row.row_id not in review.marks), 0)
+    most = min(unmarked + most, len(review.found)) if most else 0
+    TerminalReview(review, _key, _line, lambda text: out.console.print(render.plain(text)), most, unmarked).go()
 
 
 def _key() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -27,17 +26,14 @@ def review_of(store: Store, run: str | None = None) -> Review:
     if run is not None:
         run = store.run(run).id
     where, values = ("AND run = ?", [run]) if run else ("", [])
-    found = store.read(
-        f"SELECT run, step, meta FROM artifacts WHERE kind = 'rows' {where} ORDER BY rowid DESC", *values
-    )
+    found = store.read(f"SELECT artifact FROM artifacts WHERE kind = 'rows' {where} ORDER BY rowid DESC", *values)
     if not found:
         whose = f"run {run} has" if run else "no run has"
         raise NotFound(
             f"{whose} no rows yet; `tunesmith generate` makes some, `tunesmith rows import FILE` takes yours"
         )
-    newest = found[0]
-    named = json.loads(newest["meta"]).get("behaviour")
-    return Review.of(store, newest["run"], newest["step"], _spec(named), store.rows(newest["step"]))
+    newest = store.artifact(found[0]["artifact"])
+    return Review.of(store, newest, _spec(newest.meta.get("behaviour")))
 
 
 def _spec(behaviour: str | None) -> Spec | None:

@@ -50,11 +50,14 @@ def approver_of(args: argparse.Namespace, out: Output) -> Approver:
 
 def workspace_of(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> Workspace:
     """Where a command's steps are carried out; what a plan asks is answered by whoever its price is answered by."""
+    from tunesmith.agent.commands.first_look import look_through
+
     approver = approver_of(args, out)
 
     def ask(question: PlanQuestion) -> bool | None:
         if isinstance(approver, TerminalApprover):
-            return yes_or_no(question.text, ask_person)
+            look = partial(look_through, store, out, question.rows_of) if question.rows_of else None
+            return yes_or_no(question.text, ask_person, look)
         if not isinstance(approver, YesApprover) or not question.cautious:
             return None
         set_ = ", ".join(f"{name}={value}" for name, value in question.yes.items())

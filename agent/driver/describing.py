@@ -18,13 +18,13 @@ from pydantic import ValidationError
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.spec_view import spec_view
-from tunesmith.agent.driver.reading import Read, read_by
+from tunesmith.agent.driver.reading import NAME_WORDS, Read, ask_of, named, read_by
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence
-from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing
+from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing, slug
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.spec import Spec
@@ -208,10 +208,12 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
 
     Raises BadInput where nothing about the answers can be checked; the description is then asked on from `what`.
     """
-    description = described(interview.draft)
+    goal = interview.goal if 0 < len(interview.goal.split()) <= NAME_WORDS else ""
+    name = interview.draft.name or (slug(goal) if goal else None)
+    description = described(interview.draft.model_copy(update={"name": name}))
     home = deps.store.home
     judged = has_judge(home, {bundled_model(_WRITER).title})  # the plan itself fetches the writer
-    read = _read(deps, Spec.model_validate(description.model_dump()))
+    read = _read(deps, Spec.model_validate(description.model_dump()), name=interview.draft.name or "")
     try:
         folder = write_behaviour(read.spec, home / "behaviours", judged=judged)
     except BadInput as error:
@@ -231,13 +233,15 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     return plan_here(deps.ws, folder, interview.pace, judged=judged), words
 
 
-def _read(deps: TurnDeps, spec: Spec) -> Read:
-    """The spec as the driver reads its words; without a driver only what its examples show, which is said."""
+def _read(deps: TurnDeps, spec: Spec, *, name: str) -> Read:
+    """The spec as the driver reads its words, which gives it a `name` where the user gave none; without a driver only
+    what its examples show, which is said."""
     try:
         if deps.endpoint is None:
             raise BadInput("no model is here")
         endpoint = deps.endpoint()
         deps.show(render.plain(f"{endpoint.model} reads your words"))
+        spec = spec if name else named(spec, ask_of(endpoint), endpoint.model)
         return read_by(deps.ws, endpoint, spec, Proposal())
     except (BadInput, StepFailed) as error:
         return Read(

@@ -18,11 +18,13 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.description import slug
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.read_words import Reading, read
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import Verified, verified
 from tunesmith.tools.data.word_questions import Ask
+from tunesmith.tools.data.writer_requests import prompt_text
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import answering_seconds, server_start
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 READ = "read"
 """What the price is of that starts a server for reading."""
 _AT_ONCE = 8
+NAME_WORDS, _NAME_TOKENS, _STEM, _SHOWN = 4, 16, 4, 300
+"""Of a name for a behaviour; so many letters that one of its words shares with the user's, and shown of an example."""
 _QUESTIONS, _ANSWER_TOKENS, _PROMPT_TOKENS = 24, 60, 120
 """Of a reading: what each prompt has that no other begins with."""
 
@@ -63,6 +67,23 @@ def read_by(ws: Workspace, endpoint: Endpoint, spec: Spec, stated: Proposal) -> 
 def _read(spec: Spec, reading: Reading, by: str) -> Read:
     made: Verified = verified(spec, reading.proposal)
     return Read(made.spec, by, tuple(dict.fromkeys((*reading.left_out, *made.left_out))))
+
+
+def named(spec: Spec, ask: Ask, model: str) -> Spec:
+    """The spec under a short name that a model gives it; under its own where that is none, or not of the user's words.
+
+    Raises StepFailed for no answer.
+    """
+    example = spec.examples[0]
+    said = " ".join((spec.say, spec.when, spec.what, *(f"{one.prompt} {one.answer}" for one in spec.examples))).lower()
+    page = prompt_text(
+        "name-behaviour", when=spec.when, what=spec.what, prompt=example.prompt[:_SHOWN], answer=example.answer[:_SHOWN]
+    )
+    answers = ask([ChatRequest("name", model, [{"role": "user", "content": page}], _NAME_TOKENS, 0.0)])
+    first = answers["name"].text.strip().split("\n")[0] if "name" in answers else ""
+    name, words = slug(first), first.split()
+    known = any(part[:_STEM] in said for part in name.split("-") if len(part) >= _STEM)
+    return spec.model_copy(update={"name": name}) if known and len(words) <= NAME_WORDS else spec
 
 
 def ask_of(endpoint: Endpoint) -> Ask:

@@ -223,9 +223,13 @@ class Shell:
 
     def answer(self, question: PlanQuestion) -> bool | None:
         """The person's answer to what a plan asks before its price, from any thread; None for Ctrl-C."""
+        from tunesmith.agent.commands.first_look import look_through
+
+        def look() -> None:
+            look_through(self.store, Output(console=self.main_console()), question.rows_of)
 
         def asked() -> bool | None:
-            return yes_or_no(question.text, self.ask)
+            return yes_or_no(question.text, self.ask, look if question.rows_of else None)
 
         in_main_thread = threading.current_thread() is threading.main_thread()
         return asked() if in_main_thread else self.from_thread(asked)

@@ -21,7 +21,7 @@ from tunesmith.agent.commands.suites import suite
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import RUNNING
-from tunesmith.tools.pipeline import catalog, launcher
+from tunesmith.tools.pipeline import catalog, launcher, plan_file
 from tunesmith.tools.pipeline.run_step import run_step
 
 if TYPE_CHECKING:
@@ -112,10 +112,11 @@ def serve(screen: Screen, words: str) -> None:
 
 
 def demo(screen: Screen, words: str) -> None:
-    """`/demo [--fast]`."""
-    if words not in ("", "--fast"):
-        raise BadInput(f"/demo takes --fast or nothing, not {words!r}")
-    screen.start_plan(run_steps.demo_plan(fast=bool(words)))
+    """`/demo [--fast] [--on ray]`."""
+    bare, there, on = words.partition("--on ")
+    if bare.strip() not in ("", "--fast") or (there and on.strip() not in ("here", "ray")):
+        raise BadInput(f"/demo takes --fast, --on ray, both, or nothing, not {words!r}")
+    screen.start_plan(plan_file.placed(run_steps.demo_plan(fast=bool(bare.strip())), on.strip()))
 
 
 def attach(screen: Screen, words: str) -> None:

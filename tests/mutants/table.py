@@ -751,7 +751,27 @@ MUTANTS: tuple[Mutant, ...] = (
         ("turns = [*range(ranks), *reversed(range(ranks))]", "turns = [*range(ranks), *range(ranks)]",
          "tests/tools/training/test_cards_of_training.py::test_ranks_get_about_as_many_tokens"),
     )),
+    *rows(BLIND, "tools/data/held_out.py", (
+        ("        enough = len(held.known) - len(gold) >= least", "        enough = True",
+         "tests/tools/data/test_own_rows.py::test_rows_that_are_all_alike_are_still_trained_on_and_that_is_said"),
+    )),
+    *rows(PEOPLE, "tools/data/near_misses.py", (
+        ("if gate.check(\"\", [text], digits_count=True) is None)", "if text)",
+         "tests/tools/data/test_near_misses.py::test_what_a_suite_of_its_own_asks_is_not_trained_on"),
+    )),
+    *rows(PEOPLE, "tools/data/unverified.py", (
+        ("        if self.marked < MARKS_LEAST:", "        if self.marked < 1:",
+         "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
+        ("lower_bound(self.marked_right, self.marked, _CONFIDENCE) >", "self.marked_right / self.marked >",
+         "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
+    )),
+    *rows(PRICES, "tools/pipeline/workspace.py", (
+        ("        if answer is None and question.needs_person:", "        if answer is None and False:",
+         "tests/tools/data/test_unverified.py::test_nobody_there_is_an_exit_of_three_and_a_request_may_say_it"),
+    )),
     *rows(PRICES, "tools/training/choices.py", (
+        ("(unverified.stop(accepted=unchecked), few_rows(", "(unverified.stop(accepted=True), few_rows(",
+         "tests/tools/data/test_unverified.py::test_nobody_there_is_an_exit_of_three_and_a_request_may_say_it"),
         ("        if alike and batch_size % cards == 0 and", "        if batch_size % cards == 0 and",
          "tests/tools/training/test_cards_of_training.py::test_as_many_equal_cards_share_the_rows_evenly_as_have_room_and_are_kept_busy"),
     )),

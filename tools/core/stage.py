@@ -31,8 +31,7 @@ SERVING, TRAINING = "serving", "training"
 
 
 class Frozen(BaseModel):
-    """Base of everything declared: frozen, and an unknown field is an error. What checks the fields is made when it is
-    first asked for, as most of what is declared a process never reads."""
+    """Base of everything declared: frozen, no unknown field; what checks it is made late, as most is never read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -145,6 +144,9 @@ class PlanQuestion(Frozen):
     """Field → its value after a yes."""
     cautious: bool = False
     """Whether a yes can spoil nothing, so that `--yes` gives it too."""
+    needs_person: bool = False
+    rows_of: str = ""
+    """Where nobody is there, the step waits for a person; who may mark rows of a run first, and is asked anew then."""
 
 
 class Plan(Frozen):
@@ -219,8 +221,7 @@ class Facts:
     notes: tuple[str, ...] = ()
     """What should be known of it beside a price."""
     served: frozenset[str] = frozenset()
-    """Models that a measuring server has loaded, so that the next step need not: by their sha256, or their kind where
-    they are not made yet."""
+    """Models that a measuring server has loaded already: by sha256, or by kind where they are not made yet."""
 
     @property
     def serves_on_gpu(self) -> bool:
@@ -345,8 +346,7 @@ class Stage(Generic[R, C]):
     check_before_start: Callable[[R, Inputs], None] = _nothing
     """What may have changed since a plan was made, asked once more before a step that waited or failed is started."""
     usual_context: Callable[[Facts], C] = _nothing
-    """What `inspect_inputs` would find where nothing has been made yet: the plan's context for a model that nobody has
-    fetched."""
+    """What `inspect_inputs` would find where nothing was made yet: the context for a model that nobody has fetched."""
     settle: Callable[[Mapping[str, object]], Settled] = lambda fields: Settled()
     """Looks up, once and before any price, what given fields leave to the network: a hub model's newest commit. May
     raise BadInput."""

@@ -21,8 +21,10 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.diversity import Diversity
 from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
+from tunesmith.tools.data.leakage import LEAK
 from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.unverified import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.bench import USUAL, bench_of
@@ -54,7 +56,7 @@ class CritiqueRequest(PlacedRequest):
         default=90.0, gt=0, le=100, description="Similarity of two texts, of 100, from which the later one is dropped."
     )
     leak: float = Field(
-        default=85.0, gt=0, le=100, description="Similarity to a case's text, of 100, from which a row is dropped."
+        default=LEAK, gt=0, le=100, description="Similarity to a case's text, of 100, from which a row is dropped."
     )
     on_leak: Literal["refuse", "drop"] = Field(
         default="refuse",
@@ -84,6 +86,7 @@ class CritiqueRequest(PlacedRequest):
         description="Which model of the run judges rows by the behaviour's criteria, as far as it can be trusted.",
     )
     valid_share: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the kept rows for the validation loss.")
+    unverified_rows: UnverifiedRows = False
 
 
 class CritiqueResult(Result):
@@ -138,6 +141,8 @@ class CritiqueContext:
     """What decides about rows beside the artifacts, each by its sha256."""
     judged: bool = True
     """Whether there are rows for a judge, where one is named."""
+    unverified: Unverified = ALL_CHECKED
+    """What is known of rows that no reader could check."""
 
 
 def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
@@ -153,7 +158,8 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     if "refuse" in (request.on_leak, request.contradictory):
         undecided = undecided_in(inputs, suite.cases, request.leak)
     judged = is_judged(request, spec, rows) if rows else True
-    return CritiqueContext(len(suite.cases), len(marks), undecided, pins_of(request, suite, marks, spec), judged)
+    pins = pins_of(request, suite, marks, spec)
+    return CritiqueContext(len(suite.cases), len(marks), undecided, pins, judged, unverified_of(inputs.store, rows))
 
 
 def is_judged(request: CritiqueRequest, spec: Spec | None, rows: Artifact) -> bool:
@@ -206,6 +212,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         server = server_of(facts, judge, bench.context_tokens)
         cards, peaks = server.cards, serving_peaks(server, on_gpu=facts.serves_on_gpu)
     kind = "judged" if judge else ""
+    unchecked, doubts = context.unverified.stop(accepted=request.unverified_rows)
     price = estimate(
         "critique", facts, seconds=seconds, rates=None, like=kind, disk_bytes=4096 * count, cards=cards, **peaks
     )
@@ -227,14 +234,15 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         notes=(
-            *((not_read_back(rows.meta["unverified"]),) if rows.meta.get("unverified") else ()),
+            *context.unverified.notes(accepted=request.unverified_rows),
             *(f"{what}, so that the step will end there; {field}=drop drops them" for what, field in open_),
         ),
-        questions=tuple(
-            PlanQuestion(text=f"{what}: drop them?", yes={field: "drop"}, cautious=True) for what, field in open_
+        questions=(
+            *(PlanQuestion(text=f"{what}: drop them?", yes={field: "drop"}, cautious=True) for what, field in open_),
+            *doubts,
         ),
         replaces=("the dataset of this run",) if "dataset" in facts.artifacts else (),
-        refusals=room(price, facts, remedy="fewer rows"),
+        refusals=unchecked + room(price, facts, remedy="fewer rows"),
     )
 
 
@@ -267,15 +275,6 @@ def _about_the_judge(rows: Artifact, judge: Artifact | None) -> list[str]:
         else "it did not write them"
     )
     return [told, f"{own}; its word counts only where it can tell your marks, or else your examples, from wrong ones"]
-
-
-def not_read_back(names: Sequence[str]) -> str:
-    """What it means that attributes were drawn and could not be read back, and what helps."""
-    return (
-        f"{', '.join(names)}: drawn for each row, and the reader cannot tell this even in your examples, so that rows "
-        "may say anything of it and none becomes a test case of the target; give every value a meaning and an example, "
-        "mark rows with `tunesmith rows review`, or let a larger model write (writer=teacher)"
-    )
 
 
 def _about_cases(request: CritiqueRequest, context: CritiqueContext) -> list[str]:

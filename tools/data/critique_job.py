@@ -27,7 +27,6 @@ from tunesmith.tools.data.critique import (
     CritiqueRequest,
     CritiqueResult,
     is_judged,
-    not_read_back,
     pins_of,
     suite_of,
     wrote_them,
@@ -52,6 +51,7 @@ from tunesmith.tools.data.similarity import Likeness, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_held_out
 from tunesmith.tools.data.tokens_job import row_tokens, special_tokens
+from tunesmith.tools.data.unverified import ACCEPTED, unverified_of
 from tunesmith.tools.data.variants import variants
 from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
@@ -79,13 +79,13 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
     critic = Critic(spec, cases, job.request, marks, special_tokens(base.path))
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
-    unverified = rows_artifact.meta.get("unverified")
+    unverified = unverified_of(job.store, rows_artifact)
     word = None
     if is_judged(job.request, spec, rows_artifact):
         judged, word = _by_the_judge(job, spec, judged, marks)
     asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
-    held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified)
+    held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
     judged = held.rows
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
@@ -97,9 +97,10 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     varied = [row for row in varied if not held.like_a_case(spec, row)]
     write_held_out(critic.borne_out, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
     kept, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (kept, varied))
-    artifact = _publish(job, base.path, kept, varied, dropped, {"cases": held.cases, "asked_rows": asked})
+    counts = {"cases": held.cases, "asked_rows": asked, ACCEPTED: int(job.request.unverified_rows)}
+    artifact = _publish(job, base.path, kept, varied, dropped, counts)
     result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
-    told = (*([not_read_back(unverified)] if unverified else []), *result.alarms)
+    told = (*unverified.notes(accepted=job.request.unverified_rows), *result.alarms)
     seen = {
         "alarms": told,
         "judge": word,

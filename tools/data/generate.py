@@ -25,7 +25,7 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.held_out import rows_beside
 from tunesmith.tools.data.listed import LINES, told_by_labels
-from tunesmith.tools.data.near_misses import FORMED_SHARE
+from tunesmith.tools.data.near_misses import FORMED_SHARE, untested
 from tunesmith.tools.data.reading import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import beside_base, measured_base
@@ -210,7 +210,7 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     way, (requests, tokens) = _way(spec), _cost(spec)
     return GenerateContext(
         spec.name, pins_of(spec, rehearsal), len(rehearsal), tokens, way, spec.every_message, spare_of(spec), requests,
-        len(spec.near_misses),
+        len(untested(spec, request.behaviour).near_misses),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from tunesmith.tools.data.generate import (
 from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.listed import Listed, told_by_labels
 from tunesmith.tools.data.lists import Lists
-from tunesmith.tools.data.near_misses import near_misses
+from tunesmith.tools.data.near_misses import near_misses, untested
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.data.row_judge import RowJudge
@@ -127,7 +127,8 @@ class _Making:
             self.job.dir / "reader.json",
             json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
         )
-        near = near_misses(spec, log, self.near_count, request.seed, self._kept_messages(), reader.other_kinds)
+        taught = untested(spec, request.behaviour)
+        near = near_misses(taught, log, self.near_count, request.seed, self._kept_messages(), reader.other_kinds)
         ordinary = self._ordinary(reader)
         atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
 

@@ -22,7 +22,7 @@ from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.known_case import KnownCase, account, now
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.own_cases import Alike, groups_of, levels, pool_of, shown_rows
-from tunesmith.tools.data.own_rows import is_persons
+from tunesmith.tools.data.own_rows import BLIND_LEAST, is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
@@ -80,14 +80,14 @@ class HeldOut:
 def hold_out(
     spec: Spec, rows: Sequence[TrainingRow], marks: Sequence[Mark], count: int, threshold: float, *, known: bool = True
 ) -> HeldOut:
-    """Take `count` cases of the target out of judged rows, marks among them, and half as many near misses.
+    """Take `count` cases of the target out of judged rows, marks among them, and as many near misses at most.
 
     Where the written answers are not `known` to be right, only what a person marked or brought becomes a case of the
     target.
     """
     own = sorted((row for row in rows if row.kept and can_be_asked(spec, row)), key=_drawn)
     near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
-    near = near[: min(count // 2, round(_NEAR_SHARE * len(near)))]
+    near = near[: min(count, round(_NEAR_SHARE * len(near)))]
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
     marked = {normal(case.prompt, digits_count=True) for case in gold}
     others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
@@ -96,8 +96,11 @@ def hold_out(
     candidates = _Candidates(gold, pool_of(others, shown, wanted), shown, wanted, near)
     usual, *narrower = levels(threshold)
     held = _held(spec, rows, candidates, usual)
+    persons = sum(is_persons(row) and row.row_id not in shown for row in candidates.pool)
+    least = min(wanted, persons, BLIND_LEAST)  # else rows that are like the shown ones leave none to decide by
     for alike in narrower:
-        if _lost(rows, held) <= _LOST_SHARE * sum(map(is_persons, own)):
+        enough = len(held.known) - len(gold) >= least
+        if enough and _lost(rows, held) <= _LOST_SHARE * sum(map(is_persons, own)):
             break
         held = replace(_held(spec, rows, candidates, alike), note=_TOO_ALIKE)
     return held

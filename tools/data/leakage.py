@@ -44,6 +44,10 @@ class Pair:
         return f"{self.how} {self.score:.0f} of 100 with {case}"
 
 
+LEAK = 85.0
+"""Similarity to a case's text, of 100, from which a row gives it away, where a request says no other."""
+
+
 class LeakGate:
     """The cases, asked about one row after another."""
 

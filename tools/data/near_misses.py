@@ -1,29 +1,32 @@
 """Messages that look like a behaviour's and want an ordinary answer: the user's own, and edits of kept messages.
 
 An edit changes as little as it can; it is taken where the reader is surer of it being another kind than of any of the
-user's examples. Questions in fixed forms about the behaviour's own words need no model: they are a fifth at most.
+user's examples. Ordinary requests in fixed forms about a whole message, or about values that the behaviour reads or
+answers, need no model: they are a fifth at most. No word is picked out of a message: code cannot tell which are things.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from itertools import zip_longest
 from typing import Any
 
 import yaml
 
 from tunesmith.tools.data.answer_log import Asker
+from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.example_values import STOP
+from tunesmith.tools.data.leakage import LEAK, LeakGate
 from tunesmith.tools.data.similarity import Likeness, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import draw_value, said
 from tunesmith.tools.data.writer_requests import distinct, prompt_text, written_message
 from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.suites.loading import load_named_suites
 
 _ALIKE = 88.0
 _SPARE = 1.6
@@ -32,7 +35,7 @@ FORMED_SHARE = 0.2
 """Of the near misses, those that templates give, at most."""
 _WORDS_MAX, _TOKENS_MIN = 60, 60
 _TEMPERATURE = 0.8
-_LAPS, _OF_VALUES_SHARE = 4, 3
+_LAPS = 4
 _ODD = re.compile(r"[\[\]{}<>|`]|^\(")
 
 
@@ -46,7 +49,7 @@ def near_misses(
 ) -> list[str]:
     """`count` near misses, fewer where the writer finds none; `other_kinds` says which texts are none of the kind."""
     own = list(spec.near_misses)[:count]
-    formed = formed_near_misses(spec, seed)[: round(FORMED_SHARE * count)]
+    formed = formed_near_misses(spec, seed, kept)[: round(FORMED_SHARE * count)]
     wanted = max(0, count - len(own) - len(formed))
     turns = [in_turn(kept, f"{seed}/edited", turn) for turn in range(round(_SPARE * wanted) if kept else 0)]
     requests = [edit_request(text, asker.model, f"near/{n}", n, seed) for n, text in enumerate(turns)]
@@ -60,6 +63,16 @@ def near_misses(
             seen.add(text, text)
             edited.append(text)
     return distinct([*own, *other_kinds(edited)[:wanted], *formed])
+
+
+def untested(spec: Spec, behaviour: str) -> Spec:
+    """The spec without the near misses that a suite of its own asks, or nearly: what tests is not trained on."""
+    if not spec.near_misses:
+        return spec
+    named = own_suites(behaviour)
+    gate = LeakGate(load_named_suites(named).cases if named else (), spec.slot, LEAK)
+    left = tuple(text for text in spec.near_misses if gate.check("", [text], digits_count=True) is None)
+    return spec.model_copy(update={"near_misses": left})
 
 
 def edit_request(message: str, model: str, identity: str, turn: int, seed: int) -> ChatRequest:
@@ -97,46 +110,24 @@ def _forms(spec: Spec) -> Mapping[str, Mapping[str, list[str]]]:
     return known[next((name for name in known if name in spec.language), "English")]  # type: ignore[no-any-return]
 
 
-def formed_near_misses(spec: Spec, seed: int, *, tests: bool = False) -> list[str]:
-    """Near misses in fixed forms: about the behaviour's own words, and about values such as it reads.
+def formed_near_misses(spec: Spec, seed: int, messages: Sequence[str], *, tests: bool = False) -> list[str]:
+    """Near misses in fixed forms, in turn: about whole `messages` of the kind, about the values that its labels have,
+    and about values such as it reads.
 
     Those of `tests` have other forms than those that rows are made of.
     """
-    of_words, of_values = (_forms(spec)[of]["tests" if tests else "rows"] for of in ("words", "values"))
-    words = domain_words(spec)
-    if len(words) < 2:
-        return []
-    made = [
-        form.format(word, words[(place + 1) % len(words)])
-        for lap in range(_LAPS)
-        for place, word in enumerate(words)
-        for form in (of_words[(place * 5 + lap * 3 + place // len(of_words)) % len(of_words)],)
-    ]
     rng = random.Random(seed)
+    messages = [text for text in messages if word_count(text) <= _WORDS_MAX]
+    labels = distinct([value for label in spec.labels if label.shown for value in label.values if value.isalpha()])
     typed = [attribute for attribute in spec.attributes if attribute.shown and attribute.typed]
-    for number in range((len(made) // _OF_VALUES_SHARE if tests else len(made)) if typed else 0):
-        attribute = typed[number % len(typed)]
-        value = said(attribute, draw_value(attribute, rng), rng)
-        made.append(of_values[number % len(of_values)].format(value))
-    rng.shuffle(made)
-    return distinct(made)
-
-
-_WORDS = 48
-_COMMON = (
-    "message messages user users sends send sent says said writes write wrote asks ask what which when where while "
-    "about something somebody someone anything again after before until every past first also just only other more "
-    "most into over under them were your ours like want wants need needs"
-)
-_PLAIN_WORDS = STOP | frozenset(_COMMON.split())
-
-
-def domain_words(spec: Spec) -> list[str]:
-    """The words that give a behaviour away: of its labels, its fields and the user's messages; the commonest first."""
-    text = " ".join([spec.when, *(e.prompt for e in spec.examples), *(e.prompt for e in spec.examples)])
-    named = [name for a in spec.attributes if a.shown for name in (a.name, *(a.values if a.kind == "label" else ()))]
-    words = (word.lower() for word in re.findall(r"[^\W\d_]{4,}", text))
-    counts = Counter(word for word in words if word not in _PLAIN_WORDS)
-    counted = [word for word, _ in counts.most_common()]
-    named = [name.lower() for name in named if re.fullmatch(r"[^\W\d_]{2,}", name) and word_count(name) == 1]
-    return distinct([*named, *counted])[:_WORDS]
+    drawn = [said(one, draw_value(one, rng), rng) for one in typed for _ in range(_LAPS)]
+    made = []
+    for of, texts in (("messages", messages), ("words", labels if len(labels) > 1 else ()), ("values", drawn)):
+        forms = rng.sample(forms := _forms(spec)[of]["tests" if tests else "rows"], len(forms))
+        near = [
+            forms[(place + lap) % len(forms)].format(text, texts[(place + 1) % len(texts)])
+            for lap in range(_LAPS)
+            for place, text in enumerate(rng.sample(list(texts), len(texts)))
+        ]
+        made.append(near)
+    return distinct([text for turn in zip_longest(*made) for text in turn if text])

@@ -16,8 +16,9 @@ from tunesmith.tools.data.spec_file import spec_text
 from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
-_NEAR_MISSES, _TEST_SEED = 30, 880_402
-"""Near misses that are made in code for the suite beside the user's own, and what they are drawn with."""
+_NEAR_MISSES, _TEST_SEED = 12, 880_402
+"""Near misses that are made in code for the suite, and what they are drawn with: enough to notice an answer that comes
+always. Critique puts those beside them that a writer made and a reader checked."""
 SPEC, REHEARSAL = "behaviour.yaml", "rehearsal.txt"
 SUITE, NEAR_MISS_SUITE, HARD_SUITE = (f"suites/{name}" for name in (TARGET, NEAR_MISSES, HARD))
 
@@ -46,7 +47,9 @@ def write_behaviour(
 
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(spec))
-        near = [] if spec.every_message else formed_near_misses(spec, _TEST_SEED, tests=True)[:_NEAR_MISSES]
+        shown = [] if spec.blind_sha256 else [example.prompt for example in spec.examples]  # else they are trained on
+        asked = [text for text in shown if text not in trained]
+        near = [] if spec.every_message else formed_near_misses(spec, _TEST_SEED, asked, tests=True)[:_NEAR_MISSES]
         write_suites(spec, folder / "suites", messages=prompts, near_misses=near, trained=trained, judged=judged)
         atomic_write(folder / REHEARSAL, (bundled_behaviour() / REHEARSAL).read_bytes())
         if load_behaviour(str(folder)) != spec.model_copy(update={"blind": ()}):

@@ -87,16 +87,16 @@ def write_suites(
 ) -> list[Path]:
     """Write the suites of a behaviour into `folder`; the files that were written, target first.
 
-    `messages` are target cases without a known answer, `near_misses` go beside the spec's own. Examples are cases
-    unless they are `trained` on, as all are where others of them are blind. `judged`: a judge reads what code cannot
-    tell; else that waits for people. A suite that would be empty is not written. Raises BadInput for a text that a
-    suite cannot hold.
+    `messages` are target cases without a known answer, `near_misses` go beside every other one of the spec's own: the
+    rest is trained on. Examples are cases unless they are `trained` on, as all are where others of them are blind.
+    `judged`: a judge reads what code cannot tell; else that waits for people. A suite that would be empty is not
+    written. Raises BadInput for a text that a suite cannot hold.
     """
     known = {normal(text, digits_count=True) for text in trained}
     left = () if spec.blind_sha256 else spec.examples
     examples = [example for example in left if normal(example.prompt, digits_count=True) not in known]
     form = form_assertions(spec)
-    near = dict.fromkeys((*spec.near_misses, *near_misses))
+    near = dict.fromkeys((*spec.near_misses[::2], *near_misses))
     suites: dict[str, tuple[str, str, Sequence[Assertion], Sequence[Test]]] = {
         TARGET: ("target", f"Target cases of {spec.name}", form, target_tests(spec, examples, messages, judged=judged)),
         NEAR_MISSES: (

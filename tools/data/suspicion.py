@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +31,11 @@ class Suspect:
     why: str
 
 
-def suspects(spec: Spec | None, rows: Sequence[TrainingRow]) -> list[Suspect]:
+def suspects(spec: Spec | None, rows: Sequence[TrainingRow], *, by_chance: bool = False) -> list[Suspect]:
     """The rows that are no ordinary ones, those that would be trained on first, and of them the most suspicious.
 
-    Those that are blind cases, or give one away, are not looked at.
+    `by_chance` they come as their ids' hash has it, so that the first ones stand for all. Those that are blind cases,
+    or give one away, are not looked at.
     """
     own = [row for row in rows if row.origin not in ORDINARY and not row.attributes.hidden]
     lengths = sorted(len(row.answer) for row in own)
@@ -43,7 +45,14 @@ def suspects(spec: Spec | None, rows: Sequence[TrainingRow]) -> list[Suspect]:
         message = text_of(spec, row) if spec else str(row.prompt[-1].get("content") or "")
         score, why = _suspicion(spec, row, usual)
         found.append(Suspect(row, message, row.answer, score, why))
-    return sorted(found, key=lambda suspect: (left_out(suspect.row), -suspect.score, suspect.row.row_id))
+
+    def place(suspect: Suspect) -> tuple[bool, float, str]:
+        identity = suspect.row.row_id
+        if by_chance:
+            return left_out(suspect.row), 0.0, hashlib.sha256(f"look/{identity}".encode()).hexdigest()
+        return left_out(suspect.row), -suspect.score, identity
+
+    return sorted(found, key=place)
 
 
 def left_out(row: TrainingRow) -> bool:

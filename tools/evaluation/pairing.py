@@ -8,7 +8,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.arms import ARMS, CHAIN, EVALUATIONS, GIVEN, pairs_sql, under_test
@@ -82,6 +84,19 @@ def chain_pairs(arms: Collection[str]) -> list[tuple[str, str]]:
     return list(itertools.pairwise(arm for arm in CHAIN if arm in arms))
 
 
+_seen: ContextVar[dict[tuple[str, str, str, bool], Comparison] | None] = ContextVar("seen", default=None)
+
+
+@contextmanager
+def each_pair_once() -> Iterator[None]:
+    """Within it a pair of arms is compared once, however many ask: of records that nothing changes meanwhile."""
+    token = _seen.set({})
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
 def compare_run(
     store: Store,
     run: str,
@@ -104,6 +119,17 @@ def compare_run(
     for arm in (a, b):
         if arm not in ARMS:
             raise BadInput(f"no arm {arm!r}; the arms are {', '.join(ARMS)}")
+    seen = _seen.get() if at_work is None and lineage is None else None
+    if seen is None:
+        return _compared(store, run, a, b, at_work, lineage, claimed=claimed)
+    if (pair := (run, a, b, claimed)) not in seen:
+        seen[pair] = _compared(store, run, a, b, at_work, lineage, claimed=claimed)
+    return seen[pair]
+
+
+def _compared(
+    store: Store, run: str, a: str, b: str, at_work: tuple[str, Keys] | None, lineage: Lineage | None, *, claimed: bool
+) -> Comparison:
     evaluations = Evaluations.of(store, run, at_work=at_work)
     steps = evaluations.pair(store, {arm: evaluations.need(arm, lineage) for arm in sorted((a, b), key=ARMS.index)})
     _, last = steps

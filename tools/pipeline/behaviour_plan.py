@@ -102,7 +102,7 @@ def _row_steps(
     folder: Path, behaviour: Spec, pace: Pace, own: OwnRows | None, *, writer: str
 ) -> list[tuple[str, dict[str, object]]]:
     """The rows: written, or taken from files, and then only the ordinary ones beside them are made."""
-    rows, near = (0, len(behaviour.near_misses)) if own else (_PACES[pace]["rows"], _PACES[pace]["near"])
+    rows, near = (0, len(behaviour.near_misses[1::2])) if own else (_PACES[pace]["rows"], _PACES[pace]["near"])
     rehearsal = rehearsal_rows(own.rows - own.blind if own else rows)
     rehearsal = min(rehearsal, len(load_rehearsal(str(folder))) or rehearsal)  # of none the stage says what to do
     if behaviour.every_message:  # no message is to be answered as before

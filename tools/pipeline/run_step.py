@@ -212,18 +212,16 @@ def _from_decision(ws: Workspace, step: str, approver: Approver, *, follow: bool
 def _settled(ws: Workspace, request: StepRequest) -> Plan:
     """The priced plan of a step once the person has answered what it asks; a no starts nothing.
 
-    Raises BadInput where it cannot be done, Declined after a no.
+    Raises BadInput where it cannot be done, Declined after a no, ApprovalPending where a person has to be there.
     """
     plan = quote(ws, request)
     for question in plan.questions:
-        answer = ws.ask(question)
-        if answer is None:
-            continue
-        word = "yes" if answer else "no"
-        ws.store.event("question.answered", run=request.run or None, stage=plan.stage, text=question.text, answer=word)
-        if not answer:
-            raise Declined(f"{plan.stage}: nothing was started, as the answer was no to: {question.text}")
-        request = replace(request, fields={**request.fields, **question.yes})
+        try:
+            agreed = ws.agreed(plan, question)
+        except Edited:
+            return _settled(ws, request)
+        if agreed:
+            request = replace(request, fields={**request.fields, **question.yes})
     return price(ws, request) if plan.questions else _possible(plan)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict, Unpack
 
+from tunesmith.memory.errors import ApprovalPending, Declined
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
@@ -37,6 +38,7 @@ class EventData(TypedDict, total=False):
     by: str
     reason: str
     text: str
+    question: str
     left_out: list[str]
     tool: str
     arguments: Mapping[str, object]
@@ -94,7 +96,8 @@ class Approver(Protocol):
 
 
 Ask = Callable[[PlanQuestion], bool | None]
-"""Has a question answered by yes or no; None where nobody is there to answer."""
+"""Has a question answered by yes or no; None where nobody is there to answer. Raises Edited where what it rests on was
+changed instead, so that the step is planned anew."""
 
 
 def ask_nobody(question: PlanQuestion) -> None:
@@ -117,3 +120,24 @@ class Workspace:
     """The folder of the model that the user serves for the conversation, where it is not a bundled one."""
     ray: RaySettings = field(default_factory=RaySettings)
     """The other machine, for steps that are carried out on it."""
+
+    def agreed(self, plan: Plan, question: PlanQuestion) -> bool:
+        """Whether a person agreed to what a plan asks; False where nobody was there, and the plan stands as it is.
+
+        Raises Declined after a no, ApprovalPending where it takes a person and nobody is there, Edited as `ask` does.
+        """
+        answer = self.ask(question)
+        if answer is None and question.needs_person:
+            self.emit(
+                "approval.required", run=plan.run, step="", stage=plan.stage, plan_hash="", question=question.text,
+                estimated_seconds=plan.estimate.seconds,
+            )  # fmt: skip
+            raise ApprovalPending(f"{plan.stage} waits for a person: {'; '.join(plan.refusals) or question.text}")
+        if answer is None:
+            return False
+        word = "yes" if answer else "no"
+        self.store.event("question.answered", run=plan.run or None, stage=plan.stage, text=question.text, answer=word)
+        if not answer:
+            text = " ".join(question.text.split())
+            raise Declined(f"{plan.stage}: nothing was started, as the answer was no to: {text}")
+        return True

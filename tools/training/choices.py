@@ -15,6 +15,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.machine import chosen_gpus
 from tunesmith.tools.core.stage import Facts, PlanQuestion
+from tunesmith.tools.data.unverified import Unverified
 from tunesmith.tools.models.fitting import CPU_TOKENS
 from tunesmith.tools.serving.bench import positions_of
 from tunesmith.tools.training.defaults import rehearsal_wanted
@@ -35,11 +36,19 @@ _ENOUGH = 0.8
 _ROWS_MOST = 100_000
 
 
-def few_rows(dataset: Artifact, *, accepted: bool) -> tuple[tuple[str, ...], tuple[PlanQuestion, ...]]:
-    """Where far fewer rows of the behaviour are left than were asked for: the refusal, and the question instead of it.
+Stops = tuple[tuple[str, ...], tuple[PlanQuestion, ...]]
+"""Refusals, and the questions instead of them; both are empty where nothing stands against a training."""
 
-    Both are empty where there are enough, or it was `accepted`.
-    """
+
+def doubtful_rows(dataset: Artifact, unverified: Unverified, *, few: bool, unchecked: bool) -> Stops:
+    """What of the rows a person has to agree to before they are trained on, unless that was done (`few`, `unchecked`):
+    that nothing has checked them, or that far fewer are left than were asked for."""
+    doubts = (unverified.stop(accepted=unchecked), few_rows(dataset, accepted=few))
+    return sum((refusals for refusals, _ in doubts), ()), sum((questions for _, questions in doubts), ())
+
+
+def few_rows(dataset: Artifact, *, accepted: bool) -> Stops:
+    """Where far fewer rows of the behaviour are left than were asked for."""
     asked, left = int(dataset.meta.get("asked_rows", 0)), int(dataset.meta.get("own_rows", 0))
     if accepted or left >= _ENOUGH * asked:
         return (), ()
@@ -48,7 +57,7 @@ def few_rows(dataset: Artifact, *, accepted: bool) -> tuple[tuple[str, ...], tup
         f"{left} of the {asked} rows that were asked for are left to train on; `tunesmith generate --rows {more}` and "
         "then `tunesmith critique` would make up for the others"
     )
-    question = PlanQuestion(text=f"{told}: train on those that are left?", yes={"few_rows": True})
+    question = PlanQuestion(text=f"{told}: train on those that are left?", yes={"few_rows": True}, needs_person=True)
     return (f"{told}, or train on those that are left with few_rows=true",), (question,)
 
 

@@ -161,15 +161,16 @@ def _settings_that_fit(
     request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact
 ) -> tuple[Fitting, ...]:
     """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
-    rows = request.rows_at_once
-    served = sum(_serving(request, facts).values()) + beside_serving_bytes(facts)
+    rows, serving = request.rows_at_once, _with_its_server(request, facts)
+    served = sum(serving.values())
     named: tuple[Fitting, ...] = ()
     if served <= facts.serving_free_bytes:
         named = settings_that_fit(
             request, facts, base, dataset, batch_size=rows, fewer=lambda few: f"rows={2 * few}", fewest=2
         )
         if not named or not named[0].settings.startswith(ANOTHER_BASE):
-            return named
+            least = serving["vram_bytes" if facts.trains_on_gpu else "ram_bytes"]  # the other half, whatever is set
+            return tuple(one.model_copy(update={"peak_bytes": max(one.peak_bytes, least)}) for one in named)
     asked = tried(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
     asked = replace(asked, checkpointing=True)
     context = bench_of(facts.artifacts).context_tokens
@@ -181,9 +182,10 @@ def _settings_that_fit(
     return largest_that_fits(needs, min(facts.training_free_bytes, facts.serving_free_bytes))
 
 
-def _serving(request: PreflightRequest, facts: Facts) -> dict[str, int]:
-    """Peaks of the server that the run is measured on."""
-    return serving_peaks(_server(request, facts), on_gpu=facts.serves_on_gpu)
+def _with_its_server(request: PreflightRequest, facts: Facts) -> dict[str, int]:
+    """Peaks of the server that the run is measured on, and of what is there while it answers."""
+    peaks = serving_peaks(_server(request, facts), on_gpu=facts.serves_on_gpu)
+    return {**peaks, "ram_bytes": peaks["ram_bytes"] + beside_serving_bytes(facts)}
 
 
 def _server(request: PreflightRequest, facts: Facts) -> ServerMemory:
@@ -195,8 +197,7 @@ def _server(request: PreflightRequest, facts: Facts) -> ServerMemory:
 def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact) -> dict[str, int]:
     """The larger of its two halves: training, in a process that ends with it, then a server."""
     training = training_bytes(request, base, dataset, batch_size=request.rows_at_once, on_cpu=not facts.trains_on_gpu)
-    serving = _serving(request, facts)
-    serving["ram_bytes"] += beside_serving_bytes(facts)
+    serving = _with_its_server(request, facts)
     own = "vram_bytes" if facts.trains_on_gpu else "ram_bytes"
     return {**serving, own: max(training, serving[own])}
 

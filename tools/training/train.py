@@ -15,6 +15,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Result, Stage, expected, pinned
+from tunesmith.tools.data.unverified import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import Training, training_that_fits
 from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantized
@@ -31,8 +32,8 @@ from tunesmith.tools.training.choices import (
     check_micro_batch,
     checkpoint_steps,
     choose_cards,
+    doubtful_rows,
     faster_precision,
-    few_rows,
     held_rows,
     of_each,
     row_limit,
@@ -119,6 +120,7 @@ class TrainRequest(PlacedRequest):
     )
     seed: int = Field(default=17, description="Of the order of rows and the adapter's first values.")
     few_rows: bool = Field(default=False, description="Train although far fewer rows are left than were asked for.")
+    unverified_rows: UnverifiedRows = False
 
 
 class TrainResult(Result):
@@ -150,8 +152,9 @@ def expected_artifact(request: TrainRequest, artifacts: Mapping[str, Artifact]) 
     return expected("adapter", lora_rank=request.lora_rank)
 
 
-def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
+def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None) -> Plan:
     """Price the optimiser steps from the number of rows and their tokens."""
+    unverified = context or ALL_CHECKED
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
     request, reasons = resolved(request, base, dataset)
     check_micro_batch(request.micro_batch, request.batch_size)
@@ -174,7 +177,7 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         disk_bytes=5 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
-    few, questions = few_rows(dataset, accepted=request.few_rows)
+    doubts, questions = doubtful_rows(dataset, unverified, few=request.few_rows, unchecked=request.unverified_rows)
     return Plan(
         stage="train",
         run=facts.run,
@@ -197,7 +200,8 @@ def plan(request: TrainRequest, facts: Facts, context: None = None) -> Plan:
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
         reasons={name: reason for name, reason in {**reasons, **why}.items() if reason},
         questions=questions,
-        refusals=few
+        notes=unverified.notes(accepted=request.unverified_rows),
+        refusals=doubts
         + too_long(request.max_seq_len_tokens, base, dataset)
         + room(price, facts, remedy="a smaller base", fitting=fitting)
         or not_served(request, facts, base),
@@ -379,19 +383,14 @@ STAGE = Stage(
     TrainRequest,
     TrainResult,
     plan,
-    expected_artifact=expected_artifact,
+    lambda request, inputs: unverified_of(inputs.store, inputs.made("dataset")),
+    expected_artifact,
     settable=("lora_rank", "learning_rate", "epochs"),
     env=TORCH_ENV,
     spends=True,
     lasting=("precision", "load_in_4bit", "max_seq_len_tokens", "micro_batch", "learning_rate", "epochs", "lora_rank"),
     headline=(
-        "steps",
-        "train_loss",
-        "validation_loss_before",
-        "validation_loss",
-        "choice",
-        "trained_tokens",
-        "tokens_per_second",
-        "trainable_parameters",
+        "steps", "train_loss", "validation_loss_before", "validation_loss", "choice", "trained_tokens",
+        "tokens_per_second", "trainable_parameters",
     ),
-)
+)  # fmt: skip

@@ -67,7 +67,7 @@ ROWS = [
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     made = Store(tmp_path / "home")
-    folder = write_behaviour(spec_of(SAID, "test"), tmp_path)
+    folder = write_behaviour(spec_of(SAID, "test"), made.home / "behaviours")  # in the home, as `teach` does
     run = made.new_run("test")
     step = made.propose(run, "generate", plan_hash="h")
     made.add_rows(run, step, ROWS)
@@ -103,6 +103,13 @@ def test_each_key_does_what_it_says_and_is_kept_at_once(store: Store) -> None:
     assert any("'x' is no key here" in line for line in said)
     again = review_of(store)
     assert again.answer(again.found[1]) == happy and again.marks["w00001"].decision == "drop", "it is taken up again"
+
+
+def test_one_key_says_which_label_is_right(store: Store) -> None:
+    said = pressed(review_of(store), "21bb2q", [])
+    assert any("right is: 1 happy · 2 sad" in line for line in said)
+    marks = {mark.row_id: (mark.decision, mark.answer) for mark in marks_of(store, "mood")}
+    assert marks == {"w00001": ("keep", '{"mood": "sad"}'), "w00002": ("relabel", '{"mood": "happy"}')}
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import begin, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
+from tunesmith.agent.driver.reading import named
 from tunesmith.memory.errors import StepFailed
-from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.description import Example, described
+from tunesmith.tools.serving.client import ChatResponse
 from tunesmith.tools.suites.loading import load_suites
 
 GOAL = ("plan_fine_tune", {"goal": "cooking tips", "pace": "fast", "quantize": True})
@@ -78,6 +80,25 @@ def test_the_driver_reads_a_whole_description_once_and_its_file_keeps_what_it_re
     folder = next((talk.store.home / "behaviours").glob("*/behaviour.yaml"))
     assert [rule.says for rule in load_behaviour(str(folder)).rules] == ["exactly 3 lines"] and asked == 1
     assert talk.deps.draft is not None and talk.store.read("SELECT 1 FROM events WHERE event = 'words.read'")
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        ("Cooking steps", "cooking-steps"),
+        ("“Egg Boiler”\nbecause eggs are boiled", "egg-boiler"),
+        ("A fine name for all of this is cooking", "own"),
+        ("travel", "own"),
+        ("", "own"),
+        ("烹饪", "own"),
+    ],
+)
+def test_a_name_is_short_and_of_the_users_words_or_it_is_none(answer: str, name: str) -> None:
+    parts = dict(zip(("when", "what", "never"), SAID, strict=False))
+    examples = [{"prompt": f"How do I cook {what}?", "answer": "- Boil it."} for what in ("an egg", "rice", "peas")]
+    spec = spec_of({**parts, "name": "own", "examples": examples}, "test")
+    said = named(spec, lambda asked: {one.id: ChatResponse(id=one.id, text=answer) for one in asked}, "m")
+    assert said.name == name and said.what == spec.what
 
 
 def test_a_whole_description_is_planned_where_the_driver_is_declined(talk: Talk) -> None:

@@ -209,7 +209,8 @@ def test_an_error_is_one_line_and_the_repl_lives_on(terminal: Open) -> None:
         ("/sql DROP TABLE runs", "only reading is allowed"),
         ("/attach", "no step is at work"),
         ("/base model='open", "quotation"),
-        ("/demo --slow", "--fast or nothing"),
+        ("/demo --slow", "takes --fast, --on ray"),
+        ("/demo --on mars", "takes --fast, --on ray"),
         ("/resume c1", "no conversation 'c1'"),
         ("/undo", "no turn to take back"),
     ):

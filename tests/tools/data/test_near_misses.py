@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures.behaviours import PICKUP
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.near_misses import formed_near_misses, near_misses
+from tunesmith.tools.data.near_misses import formed_near_misses, near_misses, untested
+from tunesmith.tools.data.scaffold import write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
@@ -51,7 +53,7 @@ def about(message: str) -> str:
 
 def test_a_near_miss_is_an_edit_of_a_kept_message_and_a_fifth_at_most_is_a_fixed_form() -> None:
     made = near_misses(PARCELS, Editor(about), 20, 3, KEPT, everything)
-    formed = set(formed_near_misses(PARCELS, 3))
+    formed = set(formed_near_misses(PARCELS, 3, KEPT))
     edited = [text for text in made if text.startswith("Who invented the")]
     assert sum(text in formed for text in made) == 4 and len(edited) >= 8
 
@@ -72,7 +74,7 @@ def test_what_the_reader_takes_for_the_kind_is_none() -> None:
 )
 def test_what_is_no_other_message_is_left_out(editor: Editor) -> None:
     made = near_misses(PARCELS, editor, 20, 3, KEPT, everything)
-    assert editor.asked and set(made) <= set(formed_near_misses(PARCELS, 3))
+    assert editor.asked and set(made) <= set(formed_near_misses(PARCELS, 3, KEPT))
 
 
 def test_the_users_own_come_first_and_need_no_writer() -> None:
@@ -95,8 +97,42 @@ def test_a_message_without_spaces_is_a_message() -> None:
 @pytest.mark.parametrize(("language", "sign"), [("German", "„"), ("Chinese or Japanese", "“"), ("Norwegian", "?")])
 def test_fixed_forms_are_in_the_behaviours_language_where_it_is_known(language: str, sign: str) -> None:
     def forms(spec: Spec, *, tests: bool) -> set[str]:
-        return set(formed_near_misses(spec, 1, tests=tests))
+        return set(formed_near_misses(spec, 1, KEPT, tests=tests))
 
     spec = PARCELS.model_copy(update={"language": language})
     assert any(sign in text for text in forms(spec, tests=False))
     assert not forms(spec, tests=False) & forms(spec, tests=True)
+
+
+MOOD = spec_of(
+    {
+        "name": "mood", "when": "somebody hands a note in", "what": "one word",
+        "attributes": [{"name": "label", "values": {"GLAD": {"means": "a good day"}, "LOW": {"means": "a bad one"}}}],
+        "answer": {"form": "text", "template": "{label}"},
+        "examples": [
+            {"prompt": "the collar was handed back to anybody who asked", "answer": "GLAD"},
+            {"prompt": "it rained on our garden wall all Sunday", "answer": "LOW"},
+            {"prompt": "she sang in the kitchen before eight", "answer": "GLAD"},
+        ],
+        "near_misses": ["Who wrote the song of the wall?", "What is a good note?", "How long is a garden hose?"],
+    },
+    "x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("tests", [False, True])
+def test_no_word_is_picked_out_of_a_message_and_an_attributes_name_stands_in_none(tests: bool) -> None:
+    messages = [example.prompt for example in MOOD.examples]
+    made = formed_near_misses(MOOD, 5, messages, tests=tests)
+    rests = [text.replace(message, "") for text in made for message in messages if message in text]
+    assert len(rests) > 2 and any("GLAD" in text for text in made)
+    said = " ".join([*rests, *(text for text in made if not any(message in text for message in messages))])
+    words = {*re.findall(r"\w+", " ".join(messages)), "label", "somebody", "hands"}
+    assert not {word for word in words if len(word) > 4} & set(re.findall(r"\w+", said))
+
+
+def test_what_a_suite_of_its_own_asks_is_not_trained_on(tmp_path: Path) -> None:
+    folder = write_behaviour(MOOD, tmp_path)
+    assert untested(MOOD, str(folder)).near_misses == MOOD.near_misses[1::2]
+    asked = (folder / "suites" / "over-trigger.yaml").read_text()
+    assert [text in asked for text in MOOD.near_misses] == [True, False, True]

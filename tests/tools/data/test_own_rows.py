@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
-from tests.fixtures.own_rows import own_row, own_rows
+from tests.fixtures.own_rows import FIRST, own_row, own_rows
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.critique import CritiqueRequest
@@ -162,10 +162,10 @@ def test_rows_that_are_alike_are_all_blind_or_all_trained_on_and_none_is_lost() 
     assert len(gone) >= 10 and all(row.attributes.hidden for row in gone), "no view shows them"
 
 
-def test_rows_that_are_all_alike_are_still_trained_on_and_that_is_said() -> None:
-    rows = [
-        kept(row) for row in own_rows((f"Ticket number {n}: please say where it is now", f"at {n}") for n in range(30))
-    ]
+@pytest.mark.parametrize("first", [FIRST, 1], ids=["shown to nobody", "like those that were shown"])
+def test_rows_that_are_all_alike_are_still_trained_on_and_that_is_said(first: int) -> None:
+    texts = [(n, f"Ticket number {100 + n}: please say where it is now") for n in range(first, first + 30)]
+    rows = [kept(own_row(n, text, f"at {n}")) for n, text in texts]
     out = held(rows, 10)
     assert len(out.of("own")) == 10 and sum(row.kept for row in out.rows) == 20
     assert "so alike" in out.note

@@ -147,7 +147,7 @@ def test_a_copied_piece_may_begin_and_end_elsewhere_and_not_be_another(
 
 def test_a_near_miss_passes_where_the_answer_is_an_ordinary_one(tmp_path: Path) -> None:
     near = cases(AS_JSON, tmp_path, NEAR_MISSES)
-    assert [case.vars["message"] for case in near] == ["What is a kettle?", "I love you"]
+    assert [case.vars["message"] for case in near] == ["What is a kettle?"], "the other one is trained on"
     assert {case.block for case in near} == {"over-trigger"}
     for case in near:
         assert grade(case, Response("A kettle boils water.")).passed

@@ -19,7 +19,7 @@ from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.compare import ComparedWithHops, compare_with_hops
 from tunesmith.tools.evaluation.comparison import BlockComparison, CaseOutcome, Comparison
 from tunesmith.tools.evaluation.gate import broken_hops
-from tunesmith.tools.evaluation.pairing import compare_run
+from tunesmith.tools.evaluation.pairing import compare_run, each_pair_once
 from tunesmith.tools.evaluation.protocol import Key, differences
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
 from tunesmith.tools.suites.case import Case, Suite
@@ -67,6 +67,10 @@ def test_the_shape_is_the_contracts() -> None:
 def test_a_comparison_that_a_step_reports_reads_back_as_it_was(tmp_path: Path) -> None:
     store, run = stored_runs.finished_run(tmp_path)
     whole = compare_run(store, run, "base", "quantized")
+    with each_pair_once():
+        once = compare_run(store, run, "base", "quantized")
+        assert once == whole and once is compare_run(store, run, "base", "quantized")
+    assert compare_run(store, run, "base", "quantized") is not once, "the next command looks again"
     kinder = {"kind": 0.5}
     graded = [replace(outcome, score=0.3, metrics=kinder) for outcome in outcomes("fpe")]
     for compared in (whole, held(graded, outcomes("pp")), held(graded, graded)):

@@ -171,3 +171,23 @@ def test_bf16_units_are_read_from_what_the_kernel_lists(
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path: text)
     assert measure._has_bf16_units() is units
+
+
+BIG = CONFIG | {
+    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "vocab_size": 150_000, "max_position_embeddings": 4096,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("free", [5, 6, 9])
+def test_what_preflights_advice_says_of_memory_is_what_its_own_price_says_with_it(free: int) -> None:
+    facts = known(longest=3000, free=free)
+    base = replace(facts.artifacts["base"], meta={"parameters": 1_600_000_000, "config": BIG})
+    facts = replace(facts, artifacts={**facts.artifacts, "base": base})
+    asked = {"activation_checkpointing": "off", "micro_batch": 4}
+    plan = planned(facts, "preflight", **asked)
+    assert plan.fitting
+    for way in plan.fitting:
+        told = dict(setting.split("=") for setting in way.settings.split(", "))
+        if "rows" not in told:  # which the rows at once, as they were asked for, overrule
+            assert planned(facts, "preflight", **{**asked, **told}).estimate.peak_ram_bytes == way.peak_bytes, way
