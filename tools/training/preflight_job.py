@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
@@ -32,6 +32,9 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
 from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
+
+if TYPE_CHECKING:
+    from tunesmith.tools.training.library import Tokenizer
 
 _ZERO = "preflight-zero"
 _ANSWER_TOKENS = 24
@@ -81,7 +84,7 @@ class _Links:
         """Every row has trainable tokens, and its stop token is one of them."""
         from transformers import AutoTokenizer
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.base)
+        self.tokenizer: Tokenizer = AutoTokenizer.from_pretrained(self.base)
         longest = self.job.request.max_seq_len_tokens
         tokens = tokenize_rows(self.tokenizer, self.rows, longest, at_once=self.at_once)
         fewest = min(row.trainable for row in tokens)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
@@ -38,6 +38,11 @@ from tunesmith.tools.training.selection import Validation, read_validations
 from tunesmith.tools.training.train import TrainRequest, TrainResult
 from tunesmith.tools.training.trained import Metric, Progress, Trained
 from tunesmith.tools.training.trainer import StepTokens, dataset_of, make_trainer, sft_config
+
+if TYPE_CHECKING:
+    from transformers import TrainerState
+
+    from tunesmith.tools.training.library import Tokenizer, Trainer
 
 _CURVES = ("loss", "behaviour_loss", "rehearsal_kl", "learning_rate", "grad_norm", "mean_token_accuracy")
 
@@ -132,7 +137,7 @@ class _Session:
         """Whether this process writes what all ranks came to."""
         self.progress, self.metric, self.log = progress, metric, log
         self.config: dict[str, Any] = json.loads((base_dir / "config.json").read_text())
-        tokenizer = AutoTokenizer.from_pretrained(base_dir)
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(base_dir)
         longest, at_once = settings.max_seq_len_tokens, settings.at_once
         self.rows = tokenize_rows(tokenizer, read_rows(rows_path), longest, at_once=at_once)
         self.valid: list[TokenRow] = []
@@ -158,7 +163,7 @@ class _Session:
             self.log(f"{checkpoint.name} is left out: its weights are no finite numbers")
         return finite
 
-    def _trainer(self, tokenizer: Any) -> Any:
+    def _trainer(self, tokenizer: Tokenizer) -> Trainer:
         settings = self.settings
         self.progress(0, 1, "loading the base")
         model = load_base(
@@ -230,7 +235,7 @@ class _Session:
         self.started = time.monotonic()
         state = self._state_of_the_end()
         over = state is not None
-        if not over:
+        if state is None:
             if self.checkpoint is not None:
                 self.log(f"going on from {self.checkpoint.name}")
             with settled_objects():
@@ -257,9 +262,9 @@ class _Session:
             bytes_per_parameter=self.bytes_per_parameter,
         )
 
-    def _state_of_the_end(self) -> Any:
+    def _state_of_the_end(self) -> TrainerState | None:
         """The trainer's state where an earlier attempt came to the end of training; else None."""
-        from transformers.trainer_callback import TrainerState
+        from transformers import TrainerState
 
         if self.checkpoint is None:
             return None
