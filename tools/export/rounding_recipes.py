@@ -35,7 +35,7 @@ SMOOTHED: Mapping[str, Sequence[tuple[list[str], str]]] = {
 _SMOOTHING_STRENGTH = 0.8
 
 
-def way_of(scheme: str, rounding: Rounding) -> Rounding:
+def rounding_of(scheme: str, rounding: Rounding) -> Rounding:
     """How the weights of a scheme are rounded: floats to the nearest step, whatever was asked for integers."""
     return rounding if SCHEMES[scheme].codes is None else "nearest"
 
@@ -69,7 +69,7 @@ def recipes(
         weights = QuantizationArgs(num_bits=kind.bits, type="int", symmetric=True, **shared)
         group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
     layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(kept_layers(config, keep))}
-    yield QUANTIZING, _rounding(layers, config, way_of(scheme, rounding), row_tokens)
+    yield QUANTIZING, _rounding(layers, config, rounding_of(scheme, rounding), row_tokens)
 
 
 def _rounding(

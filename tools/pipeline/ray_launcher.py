@@ -158,14 +158,14 @@ class RayLauncher:
         try:
             yield
         except Exception as error:  # Ray's own have no common root but this
-            raise _told(self.place, error) from error
+            raise _in_words(self.place, error) from error
 
 
 class _Unknown(StepFailed):
     """The head knows no such submission."""
 
 
-def _told(place: str, error: Exception) -> StepFailed | BadInput:
+def _in_words(place: str, error: Exception) -> StepFailed | BadInput:
     text, name = " ".join(str(error).split()), type(error).__name__
     if isinstance(error, StepFailed | BadInput):
         return error
@@ -205,4 +205,4 @@ def connect(settings: RaySettings, home: Path) -> JobSubmissionClient:
     try:
         return Client(address.url, headers={"Authorization": f"Bearer {token}"})
     except Exception as error:
-        raise _told(address.place, error) from error
+        raise _in_words(address.place, error) from error

@@ -120,14 +120,14 @@ class _Links:
         )
         if not learned or min(learned) <= 0:
             raise StepFailed(
-                f"the behaviour's own rows cost nothing (losses {learned} of {_told(self.few)}): there is nothing to "
-                "learn in them; show the rows and generate others"
+                f"the behaviour's own rows cost nothing (losses {learned} of {_in_words(self.few)}): there is nothing "
+                "to learn in them; show the rows and generate others"
             )
         if not (moved := _update_norm(self.scratch / "adapter")) > 0:
             raise StepFailed("two optimiser steps left every lora_B at zero: no gradient reaches the adapter")
         losses_text = ", ".join(f"{loss:.2f}" for loss in losses)
         return (
-            f"losses {losses_text} on {_told(self.few)}, {learned[0]:.2f} of the behaviour at first; "
+            f"losses {losses_text} on {_in_words(self.few)}, {learned[0]:.2f} of the behaviour at first; "
             f"{trained.trainable_parameters:,} parameters train, lora_B moved by {moved:.2g}"
         )
 
@@ -222,7 +222,7 @@ class _Links:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def _told(rows: Sequence[TrainingRow]) -> str:
+def _in_words(rows: Sequence[TrainingRow]) -> str:
     counts = Counter(row.origin or "given" for row in rows)
     return ", ".join(f"{count} {origin}" for origin, count in counts.items())
 

@@ -25,7 +25,6 @@ from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint, step_of, whole_checkpoints
 from tunesmith.tools.training.choices import VALIDATION_ROWS, largest_part, tokens_at_once
-from tunesmith.tools.training.documents import keeps_documents_apart
 from tunesmith.tools.training.finite import need_finite, need_result, saved_is_finite
 from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
 from tunesmith.tools.training.fused_lora import use_fused_lora
@@ -33,7 +32,8 @@ from tunesmith.tools.training.head_loss import find_head
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.lora_settings import fingerprint as fingerprint_of
 from tunesmith.tools.training.model import load_base, lora_config
-from tunesmith.tools.training.rows import TokenRow, in_laps, read_variants, tokenize_rows
+from tunesmith.tools.training.packing import keeps_sequences_apart
+from tunesmith.tools.training.rows import TokenRow, read_variants, tokenize_rows, with_variants
 from tunesmith.tools.training.selection import Validation, read_validations
 from tunesmith.tools.training.train import TrainRequest, TrainResult
 from tunesmith.tools.training.trained import Metric, Progress, Trained
@@ -145,9 +145,9 @@ class _Session:
             self.valid = _of_each_kind(tokenize_rows(tokenizer, read_rows(valid_path), longest, at_once=at_once))
         several = settings.epochs > 1
         self.variants = read_variants(tokenizer, rows_path, longest, at_once=at_once) if several else {}
-        self.laps = math.ceil(settings.epochs) if self.variants else 1
+        self.joined_epochs = math.ceil(settings.epochs) if self.variants else 1
         """Epochs of different forms of the rows that the trainer is given as one."""
-        self.seen, self.places = in_laps(self.rows, self.variants, self.laps, max(settings.forms, 1))
+        self.seen, self.places = with_variants(self.rows, self.variants, self.joined_epochs, max(settings.forms, 1))
         self.fingerprint = fingerprint_of(base_dir, rows_path, settings)
         self.checkpoint = newest_checkpoint(checkpoints_dir, self.fingerprint, self._usable)
         self.first = step_of(self.checkpoint) if self.checkpoint else 0
@@ -190,8 +190,8 @@ class _Session:
             learned_weight=1 / step.learned,
             held_weight=settings.rehearsal_weight / step.held,
             head=find_head(model, self.config),
-            packed=keeps_documents_apart(model, self.config),
-            part_tokens=self._part_tokens(),
+            packed=keeps_sequences_apart(model, self.config),
+            micro_batch_tokens=self._micro_batch_tokens(),
         )
         trainer = make_trainer(
             loss=loss,
@@ -202,7 +202,9 @@ class _Session:
             on_step=self._on_step,
             on_log=self._on_log,
             model=model,
-            args=sft_config(settings, self.checkpoints_dir, self.config, laps=self.laps, packed=loss.packed),
+            args=sft_config(
+                settings, self.checkpoints_dir, self.config, joined_epochs=self.joined_epochs, packed=loss.packed
+            ),
             train_dataset=dataset_of(self.seen, self.places),
             processing_class=tokenizer,
             peft_config=lora,
@@ -214,13 +216,13 @@ class _Session:
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.log(
             f"{len(self.rows)} rows, {trainable:,} trainable parameters, {fused} fused layers, up to "
-            f"{loss.part_tokens} tokens at once {'without' if loss.packed else 'with'} padding"
+            f"{loss.micro_batch_tokens} tokens at once {'without' if loss.packed else 'with'} padding"
         )
         self.progress(0, 1, "asking the base about the rows that are held to it")
         trainer.base_states = base_states(trainer.model, [*self.rows, *self.valid], loss)
         return trainer
 
-    def _part_tokens(self) -> int:
+    def _micro_batch_tokens(self) -> int:
         """What the plan's price counts on; no row may be longer."""
         longest = max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values())))
         rows, allowed = self.settings.rows_at_once, self.settings.max_seq_len_tokens
@@ -249,7 +251,7 @@ class _Session:
         self.log(choice)
         return Trained(
             steps=state.global_step,
-            epochs=round(float(state.epoch or 0) * self.laps, 3),
+            epochs=round(float(state.epoch or 0) * self.joined_epochs, 3),
             train_loss=sum(losses[-5:]) / max(len(losses[-5:]), 1),
             validation_loss_before=before,
             validation_loss=best.loss,

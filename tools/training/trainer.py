@@ -11,7 +11,7 @@ step.
 The savings change no gradient:
 1. A batch is computed in parts of a bounded number of tokens, chosen by best fit.
 2. A part's rows stand behind each other without padding, each kept to itself, and what they have in common at their
-   start is computed once (`documents`). Models that do not keep documents apart get padded rows.
+   start is computed once (`packing`). Models that do not keep sequences apart get padded rows.
 3. The output head and the loss are computed for labelled tokens alone, a few at a time (`head_loss`). Where the head is
    of an unknown kind, the model's own forward makes all their logits at once.
 4. What the base says of held rows is asked once and kept, where that is little.
@@ -35,7 +35,7 @@ from tunesmith.tools.training.batch_loss import (
     LossSettings,
     Measured,
     batch_loss,
-    parts_of,
+    micro_batches,
     rows_of,
     rows_of_rank,
     token_weights,
@@ -132,9 +132,9 @@ def make_trainer(
 
 
 def sft_config(
-    settings: LoraSettings, checkpoints_dir: Path, config: Mapping[str, Any], *, laps: int, packed: bool
+    settings: LoraSettings, checkpoints_dir: Path, config: Mapping[str, Any], *, joined_epochs: int, packed: bool
 ) -> SFTConfig:
-    """The trainer's own settings; `laps`: epochs of different forms of the rows that it is given as one."""
+    """The trainer's own settings; `joined_epochs`: epochs of different forms of the rows that it is given as one."""
     import torch
     from trl import SFTConfig
 
@@ -145,7 +145,7 @@ def sft_config(
         per_device_train_batch_size=settings.batch_size,  # the trainer computes it in parts
         per_device_eval_batch_size=4 * settings.batch_size,
         gradient_accumulation_steps=1,
-        num_train_epochs=settings.epochs / laps,
+        num_train_epochs=settings.epochs / joined_epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,  # the trainer's own schedule is made of it
@@ -221,7 +221,7 @@ def _trainer_class(
             own = self._own_rows(inputs)
             self._has_rows = bool(own)
             # One without a row computes the first for nothing: all ranks exchange gradients in every step.
-            *before, last = parts_of({name: value[own or [0]] for name, value in inputs.items()}, loss)
+            *before, last = micro_batches({name: value[own or [0]] for name, value in inputs.items()}, loss)
             total = 0.0
             for part in before:
                 with self.accelerator.no_sync(model):
@@ -284,7 +284,7 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
             with torch.no_grad():
                 batches = [self._prepare_inputs(batch) for batch in _whole_batches(self.get_eval_dataloader(dataset))]
                 own = ({name: value[self._own_rows(batch)] for name, value in batch.items()} for batch in batches)
-                parts = (part for rows in own if len(rows["row"]) for part in parts_of(rows, loss))
+                parts = (part for rows in own if len(rows["row"]) for part in micro_batches(rows, loss))
                 losses = self._together([self.own_loss(part).counted() for part in parts]).means()
             self.model.train(was_training)
             return losses
