@@ -1,4 +1,4 @@
-"""A sentence becomes an answer or a price, a case a verdict, in few hops: `fixtures/hops.py` says what they are."""
+"""A question becomes an answer, an order a record, a case a verdict in few hops; `fixtures/hops.py` says what one is."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_question_becomes_an_answer(tmp_path: Path, monkeypatch: pytest.Monkey
     assert way.hops <= 8, way.modules
 
 
-def test_an_order_becomes_a_price(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_order_becomes_a_record(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(based / "home", tmp_path / "home")
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TUNESMITH_VLLM", sys.executable)
