@@ -1,4 +1,4 @@
-"""A question becomes an answer, an order a record, a case a verdict in few hops; `fixtures/hops.py` says what one is."""
+"""A question becomes an answer, an order a record, a case a verdict in few hops, as `fixtures/hops.py` counts them."""
 
 from __future__ import annotations
 
