@@ -44,7 +44,7 @@ INSIDE_VLLM = {
 AT_WORK = {
     "tools/machine/device.py", "tools/models/gguf.py", "tools/models/tensor_file.py", "tools/training/model.py",
     "tools/training/trainer.py", "tools/training/rows.py", "tools/training/fused_lora.py", "tools/cpu/gptq_blocks.py",
-    "tools/training/documents.py", "tools/training/four_bit.py", "tools/training/head_loss.py",
+    "tools/training/packing.py", "tools/training/four_bit.py", "tools/training/head_loss.py",
     "tools/training/batch_loss.py", "tools/training/attention.py",
     "tools/export/activation_cache.py", "tools/export/layer_stream.py", "tools/export/streamed_weights.py",
     "tools/export/rounding_recipes.py",

@@ -54,7 +54,7 @@ class CaseTexts:
         open_ = [case_id for case_id in case_ids if case_id not in self.hidden]
         shown = open_ if all_of_them else open_[:SHOWN]
         for case_id in shown:
-            yield from (Prose(line, hang=6) for line in self._told(case_id))
+            yield from (Prose(line, hang=6) for line in self._in_words(case_id))
         blind += len(case_ids) - len(open_)
         rest = [count(len(open_) - len(shown), "more case")] if len(open_) > len(shown) else []
         rest += [f"{count(blind, 'blind case')}, not shown before --open-blind"] if blind else []
@@ -64,7 +64,7 @@ class CaseTexts:
     def _case(self, case_id: str) -> Case:
         return self.cases.get(case_id, _NO_CASE)
 
-    def _told(self, case_id: str) -> Iterable[Text]:
+    def _in_words(self, case_id: str) -> Iterable[Text]:
         case, answer = self._case(case_id), self.answers.get(case_id)
         name = Text("  ") + Text(_clip(case_id, 40), style=theme.ID)
         yield name + Text(f"  “{_clip(question, _QUESTION)}”") if (question := asked_by(case)) else name

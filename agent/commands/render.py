@@ -298,12 +298,12 @@ def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
     ]
 
 
-def passed_text(score: BlockScore, *, of: bool = False) -> str:
-    """What an arm passed of a block, such as `19 of 19 (100%), 5 errors`; `of`: tell of how many in any case.
+def passed_text(score: BlockScore) -> str:
+    """What an arm passed of a block, such as `19 of 19 (100%), 5 errors`.
 
     Errors are no failures: they are outside the number that it passed some of, and told beside it.
     """
-    text = f"{score.passed} of {score.judged}" if of or score.judged < score.cases else f"{score.passed}"
+    text = f"{score.passed} of {score.judged}" if score.judged < score.cases else f"{score.passed}"
     share = "" if score.rate is None else f" ({score.rate:.0%})"
     return text + share + (f", {score.errors} error{'s' if score.errors > 1 else ''}" if score.errors else "")
 

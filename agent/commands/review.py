@@ -100,7 +100,7 @@ class Review:
         """The place of the next row behind `after` that holds the words, whatever their case; from the first again."""
         wanted, count = words.lower(), len(self.found)
         order = [(after + 1 + n) % count for n in range(count)] if count else []
-        return next((n for n in order if wanted in _told(self.found[n], self)), None)
+        return next((n for n in order if wanted in _in_words(self.found[n], self)), None)
 
     def ended(self) -> str:
         """Record that the rows were looked at; what was marked, in a line."""
@@ -113,7 +113,7 @@ class Review:
         return "\n".join(lines)
 
 
-def _told(suspect: Suspect, review: Review) -> str:
+def _in_words(suspect: Suspect, review: Review) -> str:
     return f"{suspect.row.row_id}\n{suspect.message}\n{review.answer(suspect)}\n{suspect.why}".lower()
 
 

@@ -17,6 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.data.suspicion import left_out
 from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.workspace import StepRequest
 
 
 def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
@@ -65,7 +66,7 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     given["mapping"] = mapping_of(args) or None
     fields = {name: value for name, value in given.items() if value is not None}
     run = getattr(args, "run", None)
-    request = run_steps.step_request("import", {**fields, **({"run": run} if run else {})})
+    request = StepRequest.given("import", {**fields, **({"run": run} if run else {})})
     ws = run_steps.workspace_of(args, settings, store, out)
     try:
         ended = run_step(ws, request, run_steps.approver_of(args, out)).done()

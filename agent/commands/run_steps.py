@@ -166,17 +166,8 @@ def stage_request(args: argparse.Namespace, rest: list[str], store: Store) -> St
     written = our_names(given, model.model_fields)
     typed = request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
     flags = our_names(typed, model.model_fields, request_fields.spelled(args))
-    request = step_request(args.command, written.fields | flags.fields, written.typed | flags.typed)
+    request = StepRequest.given(args.command, written.fields | flags.fields, written.typed | flags.typed)
     return replace(request, said=tuple(dict.fromkeys([*written.said, *flags.said, *request.said])))
-
-
-def step_request(stage: str, given: Mapping[str, object], spelled: Mapping[str, str] | None = None) -> StepRequest:
-    """A request of fields that a user gave, `run` among them. Raises BadInput, naming a field as it was `spelled`."""
-    fields = plan_file.parse_fields(stage, given, spelled=spelled)
-    run = str(fields.pop("run", ""))
-    found = catalog.BY_NAME[stage].load().settle(fields)
-    said = (*plan_file.renamed(stage, given, spelled), *found.said)
-    return StepRequest(stage, {**fields, **found.fields}, run, said)
 
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:

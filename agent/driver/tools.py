@@ -108,7 +108,7 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
 def _checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> StepRequest:
     """The request of a stage that costs something. Raises BadInput for a free path, and for one that is at work."""
     deps.check_grounded(fields)
-    request = run_steps.step_request(entry.name, fields)
+    request = StepRequest.given(entry.name, fields)
     _refuse_a_second(deps, request)
     return request
 
@@ -122,7 +122,7 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
             reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
             raise StepFailed(f"{entry.name}: the user said no{reason}; nothing was started")
         return _started(deps, outcome.step)
-    request = run_steps.step_request(entry.name, given)
+    request = StepRequest.given(entry.name, given)
     if entry.only_looks:
         seen = run_steps.look(deps.ws, request)["result"]
         deps.show(render.result_table(seen))

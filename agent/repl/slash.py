@@ -23,6 +23,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.pipeline import catalog, launcher, plan_file
 from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.workspace import StepRequest
 
 if TYPE_CHECKING:
     from tunesmith.agent.repl.screen import Screen
@@ -56,7 +57,7 @@ def stage(screen: Screen, name: str, words: str) -> None:
     if words in ("--help", "-h"):
         return help_(screen, name)
     entry = catalog.BY_NAME[name]
-    request = run_steps.step_request(name, fields.of_words(words, entry.load().request))
+    request = StepRequest.given(name, fields.of_words(words, entry.load().request))
     if entry.only_looks:
         screen.show(render.result_table(run_steps.look(screen.ws, request)["result"]))
         return None

@@ -16,7 +16,7 @@ _NAMED = re.compile(r"`(?:([\w./]+\.py):)?([A-Za-z_]\w*(?:\.\w+)?)(?:\(job\))?`"
 
 
 def walks() -> dict[str, str]:
-    section = TEXT.partition("## Three walks")[2].partition("\n## ")[0]
+    section = TEXT.partition("## Four walks")[2].partition("\n## ")[0]
     paragraphs = [" ".join(part.split()) for part in section.split("\n\n") if part.strip()]
     return {re.match(r"\*\*(.+?)\*\*", part)[1]: part for part in paragraphs}  # type: ignore[index]
 
@@ -52,11 +52,12 @@ def test_what_a_walk_names_is_in_the_tree(walk: str) -> None:
         assert name in where, f"{path}:{name}"
 
 
-@pytest.mark.parametrize(("walk", "most"), [("A sentence becomes a record", 15), ("A case becomes a verdict", 12)])
-def test_a_walk_has_as_many_hops_as_it_says(walk: str, most: int) -> None:
-    text = walks()[walk]
-    told = int(re.search(r"\((\d+) hops\)", text)[1])  # type: ignore[index]
-    assert told == text.count("→") + text.count("whose `") <= most
+def test_a_walk_has_as_many_hops_as_it_says_and_as_a_trace_counts() -> None:
+    traced = re.findall(r"way\.hops <= (\d+)", (ROOT / "tests/test_hops.py").read_text())
+    told = {walk: re.search(r"\((\d+) hops\)", text) for walk, text in walks().items()}
+    counted = {walk: hops[1] for walk, hops in told.items() if hops}
+    assert [*counted.values()] == traced
+    assert all(int(hops) == walks()[walk].count("→") for walk, hops in counted.items())
 
 
 def test_every_path_in_the_text_is_there() -> None:

@@ -28,9 +28,9 @@ def kept(config: dict[str, Any], layers: int, *, fused: bool = True, checkpointi
     from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tunesmith.tools.training.documents import documents, hidden_states, use_document_attention
     from tunesmith.tools.training.fused_lora import use_fused_lora
     from tunesmith.tools.training.model import lora_config
+    from tunesmith.tools.training.packing import documents, hidden_states, use_document_attention
 
     with torch.device("meta"):
         made = AutoConfig.for_model(**{**config, "num_hidden_layers": layers, "vocab_size": 512})

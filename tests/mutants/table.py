@@ -620,11 +620,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("form_alone = all_pass and not any(", "form_alone = not all_pass and not any(",
          "tests/tools/evaluation/test_verdict.py::test_one_answer_that_passes_everything_is_right_only_where_the_cases_say_it_whole"),
     )),
-    *rows(CLAIM, "tools/evaluation/judge_worth.py", (
+    *rows(CLAIM, "tools/evaluation/judge_agreement.py", (
         ("and self.kappa >= KAPPA_MIN", "and self.kappa > 0",
-         "tests/tools/evaluation/test_judge_worth.py::test_what_a_judge_may_grade_alone"),
+         "tests/tools/evaluation/test_judge_agreement.py::test_what_a_judge_may_grade_alone"),
         ("self.marks >= MARKS_MIN and ", "",
-         "tests/tools/evaluation/test_judge_worth.py::test_what_a_judge_may_grade_alone"),
+         "tests/tools/evaluation/test_judge_agreement.py::test_what_a_judge_may_grade_alone"),
     )),
     *rows(PEOPLE, "memory/ratings.py", (
         ("right = (one, two) if rating.shown_first == rating.pair.first_arm else (two, one)", "right = (one, two)",

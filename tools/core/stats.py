@@ -68,13 +68,7 @@ def mcnemar_clustered(net_flips: Iterable[int]) -> float:
     return float(Fraction(extreme, 2 ** len(sizes)))
 
 
-def sign_flip_test(
-    differences: Sequence[float],
-    *,
-    clusters: Sequence[Hashable] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> float:
+def sign_flip_test(differences: Sequence[float], *, clusters: Sequence[Hashable] | None = None) -> float:
     """Two-sided p-value of a mean paired difference of graded scores: the clusters' sums against random signs.
 
     Fisher 1935, "The Design of Experiments", 21. Exact up to 13 clusters that differ, else seeded Monte Carlo with
@@ -86,9 +80,9 @@ def sign_flip_test(
     if len(sums) < 2:  # both signs are as far
         return 1.0
     least = abs(float(sums.sum())) * (1 - 1e-12)  # sums in another order, which are as far, differ in their last digits
-    if exact := 2 ** len(sums) <= resamples:
-        resamples = 2 ** len(sums)
-    random, as_far = np.random.default_rng(seed), 0
+    exact = 2 ** len(sums) <= RESAMPLES
+    resamples = 2 ** len(sums) if exact else RESAMPLES
+    random, as_far = np.random.default_rng(0), 0
     batch = max(1, _BOOTSTRAP_CELLS // len(sums))
     for first in range(0, resamples, batch):
         drawn = min(batch, resamples - first)
@@ -138,14 +132,12 @@ def pass_rate_interval(passed: float, cases: float, confidence: float = 0.95) ->
     return method(passed, cases, confidence)
 
 
-def clustered_pass_rate_interval(
-    passed: int, clusters: Sequence[Hashable], confidence: float = 0.95
-) -> tuple[float, float]:
+def clustered_pass_rate_interval(passed: int, clusters: Sequence[Hashable]) -> tuple[float, float]:
     """The interval that is shown for cases with these cluster labels, one a case, of which so many passed."""
     if len(set(clusters)) == len(clusters):
-        return pass_rate_interval(passed, len(clusters), confidence)
+        return pass_rate_interval(passed, len(clusters))
     worth = effective_cases(clusters)
-    return pass_rate_interval(passed / len(clusters) * worth, worth, confidence)
+    return pass_rate_interval(passed / len(clusters) * worth, worth)
 
 
 def effective_cases(clusters: Iterable[Hashable]) -> float:
@@ -321,13 +313,13 @@ def minimum_detectable_effect(cases: int, alpha: float = ALPHA, *, rows: int | N
     return flips / cases if flips <= (cases if rows is None else rows) else math.inf
 
 
-def detectable_text(cases: int, alpha: float = ALPHA, *, clusters: Collection[Hashable] = ()) -> str:
+def detectable_text(cases: int, *, clusters: Collection[Hashable] = ()) -> str:
     """One sentence for the plan, before anything is bought: what this many cases can show.
 
     `clusters` are the cases' seed rows, one label a case; left out, every case stands alone.
     """
     rows = len(set(clusters)) or cases
-    gain = minimum_detectable_effect(cases, alpha, rows=rows)
+    gain = minimum_detectable_effect(cases, rows=rows)
     if math.isinf(gain):
         return f"with {_counted(cases, rows)} no gain can be shown; write at least 6{' rows' if rows < cases else ''}"
     return f"with {_counted(cases, rows)} no gain under {_points(gain)} points can be shown"
@@ -337,9 +329,9 @@ def _counted(cases: int, rows: int) -> str:
     return f"{cases} cases" if rows == cases else f"{cases} cases from {rows} seed rows"
 
 
-def guard_text(cases: int, margin: float, alpha: float = ALPHA, *, clusters: Collection[Hashable] = ()) -> str:
+def guard_text(cases: int, margin: float, *, clusters: Collection[Hashable] = ()) -> str:
     """The same for cases that must not get worse: the loss that they leave open even when not one of them is lost."""
-    open_loss = -non_inferiority(effective_cases(clusters) or cases, 0, 0, margin, alpha).lower_bound
+    open_loss = -non_inferiority(effective_cases(clusters) or cases, 0, 0, margin).lower_bound
     counted = _counted(cases, len(set(clusters)) or cases)
     text = f"{counted} leave a loss of up to {open_loss * 100:.1f} points open when none is lost"
     return text if open_loss >= margin else f"{text}, inside the margin of {_points(margin)}"

@@ -16,7 +16,7 @@ FLIPS_TO_SHOW = flips_to_show()
 """Cases that must flip, all one way, before the exact test shows a gain: 6 at .05."""
 
 
-def target_advice(passed: int, judged: int, goal: float = LEARNED_RATE) -> str:
+def target_advice(passed: int, judged: int) -> str:
     """What speaks against training by the base's own pass rate on the target; empty where nothing does."""
     failed = judged - passed
     if not judged:
@@ -24,8 +24,9 @@ def target_advice(passed: int, judged: int, goal: float = LEARNED_RATE) -> str:
     line = f"the untouched base passes {passed} of {judged} target cases"
     if failed < FLIPS_TO_SHOW:
         return f"{line}: the {failed} left cannot show a gain, which takes {FLIPS_TO_SHOW}; write harder cases first"
-    if passed >= goal * judged:
-        return f"{line}, which reaches {goal:.0%} untrained: advised against training; use it as it is, or ask for more"
+    if passed >= LEARNED_RATE * judged:
+        reached = f"{line}, which reaches {LEARNED_RATE:.0%} untrained"
+        return f"{reached}: advised against training; use it as it is, or ask for more"
     return ""
 
 

@@ -155,12 +155,12 @@ def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
     base = inputs.made("base")
     models = find_models(suite.cases, request.judge, inputs.store.home, coming_models(inputs))
-    bench, need = _bench(request, suite.cases, inputs.artifacts.get("base"))
+    bench, need = _engine(request, suite.cases, inputs.artifacts.get("base"))
     shown, system = (base is None or takes(base.path) for takes in (takes_tools, takes_system))
     return BaselineContext(suite, models, shown, system, bench, need)
 
 
-def _bench(request: BaselineRequest, cases: Sequence[Case], base: Artifact | None) -> tuple[Bench, Need]:
+def _engine(request: BaselineRequest, cases: Sequence[Case], base: Artifact | None) -> tuple[Bench, Need]:
     """How the base, and every later arm, is asked its cases. Raises BadInput where it cannot be done."""
     folder = None if base is None or is_expected(base) else base.path
     bench = choose_bench(_thoughts(base), request.thinking, tokens=request.thinking_tokens)

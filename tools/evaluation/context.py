@@ -103,14 +103,14 @@ def choose_context(need: Need, asked: int, most: int) -> int:
         if most and asked > most:
             raise BadInput(f"context_tokens={asked} is more than this model takes; give at most {most}")
         if need.least > asked:
-            raise BadInput(f"{_told(need)}: context_tokens={asked} does not hold it; {_instead(need, most)}")
+            raise BadInput(f"{_in_words(need)}: context_tokens={asked} does not hold it; {_instead(need, most)}")
         return asked
     context = CONTEXT_TOKENS
     while context < need.tokens:
         context *= 2
     if most and context > max(most, CONTEXT_TOKENS):
         if need.least > most:
-            raise BadInput(f"{_told(need)}: this model takes {most} in all; {_instead(need, most)}")
+            raise BadInput(f"{_in_words(need)}: this model takes {most} in all; {_instead(need, most)}")
         context = max(most, CONTEXT_TOKENS)
     return context
 
@@ -119,12 +119,12 @@ def refuse_longer(need: Need, context_tokens: int) -> None:
     """Raises BadInput where a case with what stands before it does not fit the context that a run has."""
     if need.least > context_tokens:
         raise BadInput(
-            f"{_told(need)}, with the prompt before it: this run's conversations have {context_tokens}; run the "
+            f"{_in_words(need)}, with the prompt before it: this run's conversations have {context_tokens}; run the "
             "baseline again with a larger context_tokens, or shorten the prompt"
         )
 
 
-def _told(need: Need) -> str:
+def _in_words(need: Need) -> str:
     return (
         f"the prompt of case {need.case_id} has {need.prompt_tokens} tokens and its answer may have "
         f"{need.answer_tokens}"

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -44,9 +44,6 @@ MOST_CONSTANTS = 25
 ECHO_SHARE = 0.8
 """An arm that gives the message back in so large a share of its answers is an echo itself."""
 _SEED = 17
-
-Grader = Callable[[Case, Response], bool | None]
-"""Whether an answer passes a case; None where only a model could tell."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +147,13 @@ class AnswerControls:
 def answer_controls(
     target: Sequence[Answered],
     near_misses: Sequence[Answered] = (),
-    grade: Grader | None = None,
     public: Collection[str] | None = None,
 ) -> AnswerControls:
     """The controls of an arm's answers to the target, near misses among them; right answers are named if `public`."""
     chosen, others = _part(target), _part(near_misses)
     if not chosen:
         return AnswerControls()
-    table = _Table([*chosen, *others], grade or grade_without_models)
+    table = _Table([*chosen, *others])
     whole, alone = range(len(chosen) + len(others)), range(len(chosen))
     shuffle, constant = _shuffle(table, whole), _constant(table, whole)
     if others:
@@ -224,7 +220,7 @@ def derangement(clusters: Sequence[Hashable], rng: random.Random) -> list[int] |
 class _Table:
     """Which answer passes which case, graded once for each pair that is asked for."""
 
-    def __init__(self, answered: Sequence[Answered], grade: Grader) -> None:
+    def __init__(self, answered: Sequence[Answered]) -> None:
         self.cases = [one.case for one in answered]
         self.own = [one.passed for one in answered]
         self.clusters = [one.case.cluster for one in answered]
@@ -236,7 +232,6 @@ class _Table:
             self.answer_of.append(name)
         self._own = {(place, name): self.own[place] for place, name in enumerate(self.answer_of)}
         self._asserts = [_what_it_asserts(case) for case in self.cases]
-        self.grade = grade
         self._known: dict[tuple[str, str], bool | None] = {}
 
     def verdict(self, place: int, answer: str) -> bool | None:
@@ -244,7 +239,7 @@ class _Table:
         if (place, answer) in self._own:
             return self._own[place, answer]
         if (key := (self._asserts[place], answer)) not in self._known:
-            self._known[key] = self.grade(self.cases[place], self.answers[answer])
+            self._known[key] = grade_without_models(self.cases[place], self.answers[answer])
         return self._known[key]
 
 
@@ -341,7 +336,7 @@ def _echo(target: Sequence[Answered], table: _Table) -> tuple[Control | None, bo
         return None, False
     cases, answers = [one.case for one in asked], [one.response for one in asked]
     ways = {
-        name: [table.grade(case, response) for case, response in zip(cases, said, strict=True)]
+        name: [grade_without_models(case, response) for case, response in zip(cases, said, strict=True)]
         for name, said in echoes(cases, answers).items()
     }
     best = max(ways, key=lambda name: sum(verdict is True for verdict in ways[name]))

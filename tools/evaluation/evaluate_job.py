@@ -48,7 +48,7 @@ _BESIDE_BASE = ("adapter", "prompted")
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _Engine:
     """Arms on one engine, and the one way to ask any of them."""
 
     arms: Sequence[Arm]
@@ -95,7 +95,7 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
 def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> AskRecord:
     """Every answer of every arm, stored; their keys, and what else must be known of how they came about."""
     with ExitStack() as stack:
-        bench = _bench(job, stack, suite, sampling)
+        bench = _engine(job, stack, suite, sampling)
         taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
     return AskRecord(
         keys={arm.name: dict(arm.key) for arm in bench.arms},
@@ -105,7 +105,7 @@ def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> AskReco
     )
 
 
-def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Bench:
+def _engine(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: Sampling) -> _Engine:
     """The arms of this request on a vLLM server; an adapter that it refuses, on transformers."""
     request = job.request
     served = answering_base(job.inputs) if request.arm in _BESIDE_BASE else job.inputs[request.arm]
@@ -121,7 +121,7 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
     except StepFailed as error:
         if adapter is None or not refuses_adapters(error):
             raise
-        return _local_bench(job, suite, sampling, adapter, _Refusal("vLLM refused the adapter", str(error)))
+        return _local_engine(job, suite, sampling, adapter, _Refusal("vLLM refused the adapter", str(error)))
     key = {**key_of(server, served, suite, max_tokens=request.max_tokens), **sampling.key}
     answer = server_answers(server, sampling, request.concurrency)
     proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
@@ -130,16 +130,16 @@ def _bench(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling: 
     if adapter:
         proven, refusal = _proven(job, server, adapter, suite)
         if refusal:
-            return _local_bench(job, suite, sampling, adapter, refusal)
+            return _local_engine(job, suite, sampling, adapter, refusal)
         proof["liveness"] = proven
         arms = [base, Arm("adapter", served_name(adapter), {**key, "adapter": adapter.sha256})]
-        return _Bench(arms, answer, None, proof)
+        return _Engine(arms, answer, None, proof)
     if request.arm != "prompted":
-        return _Bench([Arm(request.arm, server.model, key)], answer, None, proof)
+        return _Engine([Arm(request.arm, server.model, key)], answer, None, proof)
     prompt = given(request.system_prompt) if request.system_prompt else made_from(_agreed_behaviour(job))
     told = {**key, "system_prompt": prompt.key}
     prompted = Arm("prompted", server.model, told, list(prompt.preamble), prompt.schema)
-    return _Bench([base, prompted], answer, prompt, proof)
+    return _Engine([base, prompted], answer, prompt, proof)
 
 
 def _agreed_behaviour(job: Job[EvaluateRequest]) -> Spec:
@@ -171,9 +171,9 @@ def _proven(
     return measured, _Refusal("the adapter's proof failed", proof.fault, measured) if proof.fault else None
 
 
-def _local_bench(
+def _local_engine(
     job: Job[EvaluateRequest], suite: Suite, sampling: Sampling, adapter: Artifact, refusal: _Refusal
-) -> _Bench:
+) -> _Engine:
     """Both arms in one transformers process, the adapter switched off and on; the refusal is kept."""
     from tunesmith.tools.evaluation.local_model import LocalModel, refuse_unanswerable
 
@@ -190,7 +190,7 @@ def _local_bench(
         "vllm_refused": refusal.reason,
         **({"liveness": refusal.liveness} if refusal.liveness else {}),
     }
-    return _Bench(arms, model.answers(sampling), None, {**proof, **told})
+    return _Engine(arms, model.answers(sampling), None, {**proof, **told})
 
 
 def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[Comparison]:

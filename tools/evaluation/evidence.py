@@ -26,7 +26,7 @@ from tunesmith.tools.evaluation.controls import (
     shared_form,
     triggers,
 )
-from tunesmith.tools.evaluation.judge_worth import JudgeWorth, judge_worth
+from tunesmith.tools.evaluation.judge_agreement import JudgeAgreement, judge_agreement
 from tunesmith.tools.evaluation.lineage import Lineage
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS, Keys, differences, measured
@@ -49,7 +49,7 @@ _ANSWER_CHARACTERS = 400
 _OF_A_BLIND_CASE = "that of a blind case"
 _ROOM_FOR_ADAPTERS = ("lora",)
 """What makes room for adapters answers no request that names none."""
-_NO_JUDGE = JudgeWorth()
+_NO_JUDGE = JudgeAgreement()
 """Cases that a judge grades decide nothing then."""
 _KEPT = 16
 _KNOWN: dict[str, AnswerControls] = {}
@@ -130,7 +130,7 @@ def evidence_of(
         rated=rated,
         opening=opening_of(store, run, arm, cases.values(), suite, at_work=at_work, lineage=lineage),
         prompted=_prompted(store, run, arm, lineage, at_work),
-        worth=judge_worth(store, run),
+        worth=judge_agreement(store, run),
         rate=_rate(run, arm),
     )
     verdict = found.verdict if rated else _as_it_was_said(store, compared.steps[arm], found.verdict)
@@ -146,7 +146,7 @@ def weigh(
     rated: Sequence[Rated] = (),
     opening: int = 1,
     prompted: tuple[int, int] | None = None,
-    worth: JudgeWorth = _NO_JUDGE,
+    worth: JudgeAgreement = _NO_JUDGE,
     rate: str = "tunesmith rate",
 ) -> Evidence:
     """The evidence from cases, both arms' answers to them, and people's ratings; `worth` is their judge's, `rate` the
@@ -187,7 +187,7 @@ def _rate(run: str, arm: str) -> str:
 
 
 def _unusable(
-    compared: Comparison, claimed: Sequence[Case], counted: Sequence[Case], worth: JudgeWorth, recorded: bool
+    compared: Comparison, claimed: Sequence[Case], counted: Sequence[Case], worth: JudgeAgreement, recorded: bool
 ) -> str:
     """Why the suite's own cases say nothing, whatever came out; empty where they may."""
     if not recorded:

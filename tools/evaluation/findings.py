@@ -17,7 +17,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
 from tunesmith.tools.evaluation.baseline import BaselineResult
 from tunesmith.tools.evaluation.comparison import WORSE, BlockComparison, Comparison
-from tunesmith.tools.evaluation.judge_worth import judge_worth
+from tunesmith.tools.evaluation.judge_agreement import judge_agreement
 from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.evaluation.retained import gain_retained
 from tunesmith.tools.evaluation.run_records import RunRecords
@@ -296,7 +296,7 @@ def _other_quantization(records: RunRecords) -> Proposal | None:
 
 def _judge(records: RunRecords) -> list[Finding]:
     """That a judge's word is advice, as long as no marks say what it is worth."""
-    worth, answers = judge_worth(records.store, records.run), records.results(_last_tuned(records) or "base")
+    worth, answers = judge_agreement(records.store, records.run), records.results(_last_tuned(records) or "base")
     judged = sum(any(one.type == "llm-rubric" for one in answer.assertions) for answer in answers)
     if not judged or worth.grades_alone:
         return []

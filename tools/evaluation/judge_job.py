@@ -30,7 +30,7 @@ from tunesmith.tools.data.right_answers import criteria
 from tunesmith.tools.data.row_judge import marked_pairs
 from tunesmith.tools.evaluation.asking import refuse_errors
 from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
-from tunesmith.tools.evaluation.judge_worth import MARKS_MIN, record_worth, worth_of
+from tunesmith.tools.evaluation.judge_agreement import MARKS_MIN, agreement_of, record_agreement
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256
 from tunesmith.tools.models.template_trial import probe_template
@@ -125,8 +125,8 @@ def _calibrate(job: Job[Request], judge: _Judge) -> None:
             break
         judge.ask_missing()
     known = [(pair.right, one.passed) for pair, one in zip(pairs, grades, strict=True) if not one.error]
-    worth = worth_of(judge.model.name, [right for right, _ in known], [passed for _, passed in known])
-    record_worth(job.store, job.run, job.step.id, worth)
+    worth = agreement_of(judge.model.name, [right for right, _ in known], [passed for _, passed in known])
+    record_agreement(job.store, job.run, job.step.id, worth)
     job.log(worth.sentence)
 
 

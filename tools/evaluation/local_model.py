@@ -15,12 +15,12 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.evaluation.asking import NEEDS_LOGPROBS, Answerer, Keep, Question
-from tunesmith.tools.evaluation.protocol import Sampling
+from tunesmith.tools.evaluation.protocol import Key, Sampling
 from tunesmith.tools.models.chat_template import answering_at_once, as_taken, template_sha256
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.packed_weights import unpack_base
@@ -31,9 +31,12 @@ from tunesmith.tools.serving.spec import precision_of
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.training.model import load_base
 
+if TYPE_CHECKING:
+    from tunesmith.tools.training.library import Model, Tokenizer
+
 _BATCH = 16
 # What also changes a greedy answer → its value that changes nothing.
-_STEERS: dict[str, Any] = {
+_STEERS: Mapping[str, object] = {
     "stop": [], "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0,
     "repetition_penalty": 1,
 }  # fmt: skip
@@ -53,13 +56,13 @@ class LocalModel:
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = inputs["base"].path
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+        self.tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
         base, self.precision = _loaded(inputs, self.device, scratch)
-        self.model: Any = PeftModel.from_pretrained(base, adapter_dir, torch_device=self.device).eval()
+        self.model: Model = PeftModel.from_pretrained(base, adapter_dir, torch_device=self.device).eval()
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = self.tokenizer.eos_token_id
 
-    def key(self, base: Artifact, suite: Suite, sampling: Sampling) -> dict[str, Any]:
+    def key(self, base: Artifact, suite: Suite, sampling: Sampling) -> Key:
         """The comparability key of its answers, the adapter left open."""
         import peft
         import torch
@@ -145,7 +148,7 @@ def _limit(question: Question, sampling: Sampling) -> int:
     return int(question.case.sampled("max_tokens", sampling.max_tokens)) + sampling.thinking_tokens
 
 
-def _loaded(inputs: Mapping[str, Artifact], device: str, scratch: Path) -> tuple[Any, str]:
+def _loaded(inputs: Mapping[str, Artifact], device: str, scratch: Path) -> tuple[Model, str]:
     """The base as it is measured, and its precision in the words of a comparability key."""
     from transformers import AutoModelForCausalLM
 
@@ -169,8 +172,8 @@ def _loaded(inputs: Mapping[str, Artifact], device: str, scratch: Path) -> tuple
     return model, precision
 
 
-def _tool_calls(text: str) -> list[dict[str, Any]]:
-    calls = []
+def _tool_calls(text: str) -> list[dict[str, object]]:
+    calls: list[dict[str, object]] = []
     for number, written in enumerate(_TOOL_CALL.findall(text)):
         try:
             call = json.loads(written)

@@ -223,11 +223,11 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
         refusals=room(price, alone, remedy=_smaller(request), fitting=fitting),
         fitting=fitting,
-        notes=(*_told(context.gate), *context.kept, *_fallbacks(made)),
+        notes=(*_in_words(context.gate), *context.kept, *_fallbacks(made)),
     )
 
 
-def _told(gate: Gate) -> tuple[str, ...]:
+def _in_words(gate: Gate) -> tuple[str, ...]:
     """What the plan says of the verdict: what is accepted in spite of the gate, and what it warns of."""
     accepted = [f"accepted although the gate refuses it: {line}" for line in gate.refused]
     return (*accepted, *(f"warning: {line}" for line in gate.warnings))

@@ -122,7 +122,7 @@ def _serve(
         adapters_allowed=base is not None,
         rank=rank,
         context_tokens=job.request.context_tokens,
-        without_thoughts=_bench(job, made).thinking == "off",
+        without_thoughts=_engine(job, made).thinking == "off",
         cards=job.plan.estimate.cards,
     )
     running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
@@ -161,7 +161,7 @@ def _pass_gate(job: Job[DeployRequest], made: Artifact) -> None:
         )
 
 
-def _bench(job: Job[DeployRequest], made: Artifact) -> Bench:
+def _engine(job: Job[DeployRequest], made: Artifact) -> Bench:
     """How the model's run asked it. Raises StepFailed where a baseline has changed that since the yes."""
     bench = bench_of_run(job.store, made.run)
     bound_to(job, bench.thoughts)

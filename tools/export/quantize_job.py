@@ -34,8 +34,8 @@ from tunesmith.tools.export.rounding_recipes import (
     fallbacks_in,
     note_fallbacks,
     recipes,
+    rounding_of,
     unpinned,
-    way_of,
 )
 from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
@@ -144,7 +144,7 @@ def quantize_model(
     runs low.
     """
     config = json.loads((model_dir / "config.json").read_text())
-    smooths, way = SCHEMES[scheme].smooths, way_of(scheme, rounding)
+    smooths, way = SCHEMES[scheme].smooths, rounding_of(scheme, rounding)
     _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=smooths, rounding=way)
     progress(0, 1, "reading the calibration rows")
     from transformers import AutoTokenizer
@@ -183,7 +183,7 @@ def quantize_with(
 
     logging.disable_progress_bar()
     logger.disable("llmcompressor")  # four lines per layer and matrix
-    config, way = json.loads((model_dir / "config.json").read_text()), way_of(scheme, rounding)
+    config, way = json.loads((model_dir / "config.json").read_text()), rounding_of(scheme, rounding)
     work = work_folder(out_dir)
     settings = {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
                 "group_size": group_size, "keep": list(keep), "rounding": rounding}  # fmt: skip

@@ -35,7 +35,7 @@ SMOOTHED: Mapping[str, Sequence[tuple[list[str], str]]] = {
 _SMOOTHING_STRENGTH = 0.8
 
 
-def way_of(scheme: str, rounding: Rounding) -> Rounding:
+def rounding_of(scheme: str, rounding: Rounding) -> Rounding:
     """How the weights of a scheme are rounded: floats to the nearest step, whatever was asked for integers."""
     return rounding if SCHEMES[scheme].codes is None else "nearest"
 
@@ -47,7 +47,7 @@ def recipes(
     keep: Sequence[str] = (),
     rounding: Rounding = "gptq",
     row_tokens: int = 256,
-) -> Iterator[tuple[str, list[Any]]]:
+) -> Iterator[tuple[str, list[Modifier]]]:
     """What is done to the model, in order: a word for the progress, and the modifiers.
 
     `row_tokens` is the length of a calibration row: AutoRound takes as many of them at once as a batch has.
@@ -69,7 +69,7 @@ def recipes(
         weights = QuantizationArgs(num_bits=kind.bits, type="int", symmetric=True, **shared)
         group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
     layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(kept_layers(config, keep))}
-    yield QUANTIZING, _rounding(layers, config, way_of(scheme, rounding), row_tokens)
+    yield QUANTIZING, _rounding(layers, config, rounding_of(scheme, rounding), row_tokens)
 
 
 def _rounding(
@@ -91,7 +91,7 @@ def _rounding(
     return [QuantizationModifier(**layers)]
 
 
-def carried_by(recipe: Sequence[Any]) -> Carried | None:
+def carried_by(recipe: Sequence[Modifier]) -> Carried | None:
     """What AutoRound remembers of a layer for the next one: what the rounded layers make of the rows; else None."""
     from tunesmith.tools.export.layer_stream import Carried
 
@@ -105,7 +105,7 @@ def carried_by(recipe: Sequence[Any]) -> Carried | None:
     return Carried(lambda: modifier._q_input, put)
 
 
-def note_fallbacks(recipe: Sequence[Any], file: Path) -> None:
+def note_fallbacks(recipe: Sequence[Modifier], file: Path) -> None:
     """Add to `file` the matrices that GPTQ has rounded to the nearest step because it could not invert their Hessian.
 
     llm-compressor says so in its log alone, and forgets the names at its end.

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import psutil
 
@@ -100,7 +100,7 @@ def _visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
     return usable(gpus, named), tuple(reasons)
 
 
-def _whole_or_slices(nvml: Any, index: int) -> list[Gpu]:
+def _whole_or_slices(nvml: ModuleType, index: int) -> list[Gpu]:
     """A GPU; where it is cut up (MIG), its parts in its place: CUDA gives no process the whole of such a card.
 
     The first part has the card's number, as it is the one that CUDA takes for it.
@@ -112,7 +112,7 @@ def _whole_or_slices(nvml: Any, index: int) -> list[Gpu]:
     return [_described(nvml, part, handle, -1 if number else index) for number, part in enumerate(parts)]
 
 
-def _mig_handles(nvml: Any, handle: Any) -> Iterator[Any]:
+def _mig_handles(nvml: ModuleType, handle: object) -> Iterator[object]:
     try:
         current, _ = nvml.nvmlDeviceGetMigMode(handle)
         most = nvml.nvmlDeviceGetMaxMigDeviceCount(handle) if current else 0
@@ -123,13 +123,13 @@ def _mig_handles(nvml: Any, handle: Any) -> Iterator[Any]:
             yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
 
 
-def _slice(nvml: Any, uuid: str) -> list[Gpu]:
+def _slice(nvml: ModuleType, uuid: str) -> list[Gpu]:
     """A part of a GPU that is used as one (MIG); it has no index of its own."""
     handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
     return [_described(nvml, handle, nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), -1)]
 
 
-def _described(nvml: Any, handle: Any, whole: Any, index: int) -> Gpu:
+def _described(nvml: ModuleType, handle: object, whole: object, index: int) -> Gpu:
     total_bytes, free_bytes = _memory(nvml, handle)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(whole)
     return Gpu(
@@ -143,7 +143,7 @@ def _described(nvml: Any, handle: Any, whole: Any, index: int) -> Gpu:
     )
 
 
-def _memory(nvml: Any, handle: Any) -> tuple[int, int]:
+def _memory(nvml: ModuleType, handle: object) -> tuple[int, int]:
     """Total and free bytes. Boards that share the host's memory (GB10, Jetson) report none of their own: the host's."""
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -238,7 +238,7 @@ def held_by(pids: Collection[int]) -> dict[int, int]:
             pynvml.nvmlShutdown()
 
 
-def _held_on(nvml: Any, index: int, pids: Collection[int]) -> int:
+def _held_on(nvml: ModuleType, index: int, pids: Collection[int]) -> int:
     """Bytes that these processes hold of one GPU; 0 where the driver cannot tell, as of a lost one or under WSL."""
     try:
         processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(index))

@@ -232,29 +232,25 @@ def materialize_bundled(model: BundledModel, out_dir: Path, wheels_dir: Path, pr
     check_model_folder(out_dir)
 
 
-def materialize_folder(
-    source: Path, out_dir: Path, progress: Progress, *, digest: str = "", need_chat_template: bool = True
-) -> None:
+def materialize_folder(source: Path, out_dir: Path, progress: Progress, *, digest: str = "") -> None:
     """Copy a local model folder's loadable files into `out_dir`.
 
     Raises BadInput for what must not be loaded, and for links that leave the folder; StepFailed where the copy is not
     what its name says, `digest`, because the folder was changed since that was read.
     """
-    check_model_folder(source, need_chat_template=need_chat_template)
+    check_model_folder(source)
     out_dir.mkdir(parents=True, exist_ok=True)
     names, hashes = list(wanted_files(source)), {}
     for done, name in enumerate(names):
         progress(done, len(names), f"copying {name}")
         hashes[name] = copy_inside(source, name, out_dir / name)
-    check_model_folder(out_dir, need_chat_template=need_chat_template)
+    check_model_folder(out_dir)
     if digest and digest != digest_of(hashes):
         raise StepFailed(f"{source} was changed while it was copied; start again")
     progress(len(names), len(names), "model folder copied")
 
 
-def materialize_hub(
-    model_id: str, revision: str, out_dir: Path, progress: Progress, *, need_chat_template: bool = True
-) -> None:
+def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progress) -> None:
     """Download a hub model at one commit into `out_dir`: weights as safetensors, JSON and tokenizer files only."""
     check_hub_revision(revision, model_id)
     listing = inspect_hub(model_id, revision)  # first of all: what must not be loaded is not downloaded either
@@ -265,7 +261,7 @@ def materialize_hub(
         )
     out_dir.mkdir(parents=True, exist_ok=True)
     download(model_id, revision, listing.files, out_dir, progress)
-    check_model_folder(out_dir, need_chat_template=need_chat_template)
+    check_model_folder(out_dir)
     progress(1, 1, "model downloaded")
 
 

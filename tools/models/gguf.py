@@ -21,7 +21,10 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.models.tensor_file import SINGLE_NAME, TensorFileWriter, TensorSpec
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader
+    import numpy as np
+    from gguf import GGUFReader, ReaderTensor
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
 
 Progress = Callable[[float, float, str], None]
 
@@ -71,8 +74,8 @@ def gguf_reader(path: Path) -> GGUFReader:
     from gguf import GGUFReader
 
     class Reader(GGUFReader):
-        def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
-            kind = np.dtype(dtype).newbyteorder(self.byte_order if override_order is None else override_order)
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: str | None = None) -> NDArray[Any]:
+            kind: Any = np.dtype(dtype).newbyteorder(self.byte_order if override_order is None else override_order)
             return np.frombuffer(self.data, kind, int(count), int(offset))
 
     return Reader(path)
@@ -136,7 +139,9 @@ def _generation_config(fields: dict[str, Any], config: dict[str, Any]) -> dict[s
     return {"bos_token_id": config["bos_token_id"], "eos_token_id": stops, "pad_token_id": pad}
 
 
-def _write_weights(reader: Any, config: dict[str, Any], path: Path, progress: Progress, *, drop_input: bool) -> None:
+def _write_weights(
+    reader: GGUFReader, config: dict[str, Any], path: Path, progress: Progress, *, drop_input: bool
+) -> None:
     stored = {tensor.name: tensor for tensor in reader.tensors}
     names = hf_names(config["model_type"], config["num_hidden_layers"], stored)
     tensors = {name: stored[gguf_name] for gguf_name, name in names.items()}
@@ -161,7 +166,7 @@ def _rope_heads(name: str, config: dict[str, Any]) -> int:
     return int(config["num_key_value_heads"]) if ".k_proj." in name else 0
 
 
-def _bf16_chunks(tensor: Any, shape: tuple[int, ...], rope_heads: int) -> Iterator[bytes]:
+def _bf16_chunks(tensor: ReaderTensor, shape: tuple[int, ...], rope_heads: int) -> Iterator[bytes]:
     """The tensor's bf16 bytes, dequantized in blocks of rows so that fp32 copies stay small."""
     from gguf.quants import dequantize
 
@@ -176,7 +181,7 @@ def _bf16_chunks(tensor: Any, shape: tuple[int, ...], rope_heads: int) -> Iterat
         yield to_bf16_bytes(values)
 
 
-def to_bf16_bytes(values: Any) -> bytes:
+def to_bf16_bytes(values: NDArray[np.float32]) -> bytes:
     """A finite fp32 numpy array as bf16 bytes, rounded to nearest even as torch does."""
     import numpy as np
 
@@ -210,7 +215,7 @@ def _write_tokenizer(fields: dict[str, Any], out_dir: Path) -> None:
     atomic_write(out_dir / "chat_template.jinja", fields["tokenizer.chat_template"])
 
 
-def build_tokenizer(tokens: list[str], types: list[int], merges: list[str], pre: str) -> Any:
+def build_tokenizer(tokens: list[str], types: list[int], merges: list[str], pre: str) -> Tokenizer:
     """The byte-level BPE tokenizer of a GGUF's vocabulary; raises BadInput for an unknown pre-tokenizer name."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import BPE

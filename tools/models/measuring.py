@@ -85,15 +85,13 @@ def choose(asked: Asked, config: Mapping[str, object], facts: Facts) -> Measurin
     return Measuring(SIXTEEN, f"{told}; at 4 bits {four / GIB:.1f}, which does not fit either")
 
 
-def measuring_cards(
-    config: Mapping[str, object], facts: Facts, bits: Bits, context_tokens: int = CONTEXT_TOKENS
-) -> int:
+def measuring_cards(config: Mapping[str, object], facts: Facts, bits: Bits) -> int:
     """The fewest cards of this machine that a measuring server of a model fits on, split; 0: it fits on none, and on
     the processor 1 at most."""
     group = group_size_for(config) if bits == FOUR else 0
 
     def needs(cards: int) -> int:
-        return measuring_bytes(config, facts, bits, context_tokens, cards=cards)
+        return measuring_bytes(config, facts, bits, CONTEXT_TOKENS, cards=cards)
 
     return fewest_cards(needs, config, facts, group_size=group)
 

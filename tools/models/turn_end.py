@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, overload
 
 _QUESTION = [{"role": "user", "content": "Q"}]
 _ANSWER = {"role": "assistant", "content": "A"}
@@ -28,11 +28,23 @@ class Tokenizer(Protocol):
     def __hash__(self) -> int:
         """Of this very tokenizer, for what is found out about it once."""
 
+    @overload
+    def apply_chat_template(  # type: ignore[overload-overlap]
+        self,
+        conversation: Sequence[Mapping[str, object]],
+        *,
+        tokenize: Literal[False],
+        add_generation_prompt: bool,
+        **options: object,
+    ) -> str:
+        """A conversation as text."""
+
+    @overload
     def apply_chat_template(
         self,
-        conversation: list[dict[str, str]],
+        conversation: Sequence[Mapping[str, object]],
         *,
-        tokenize: bool,
+        tokenize: bool = True,
         return_dict: bool,
         add_generation_prompt: bool,
         **options: object,

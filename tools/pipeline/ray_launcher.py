@@ -13,12 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.format import size
 from tunesmith.tools.pipeline.launchers import Handle
 from tunesmith.tools.pipeline.ray_settings import RaySettings
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 _ANSWER_S = 60.0
 _STOP_S = 60
@@ -74,8 +77,8 @@ class Reservation:
 class RayLauncher:
     """A `Launcher` on one node of a cluster."""
 
-    client: Any
-    """A JobSubmissionClient, or what answers like one."""
+    client: JobSubmissionClient
+    """Or what answers like one."""
     place: str
     needs: Reservation = field(default_factory=Reservation)
     step: str = ""
@@ -155,14 +158,14 @@ class RayLauncher:
         try:
             yield
         except Exception as error:  # Ray's own have no common root but this
-            raise _told(self.place, error) from error
+            raise _in_words(self.place, error) from error
 
 
 class _Unknown(StepFailed):
     """The head knows no such submission."""
 
 
-def _told(place: str, error: Exception) -> StepFailed | BadInput:
+def _in_words(place: str, error: Exception) -> StepFailed | BadInput:
     text, name = " ".join(str(error).split()), type(error).__name__
     if isinstance(error, StepFailed | BadInput):
         return error
@@ -181,7 +184,7 @@ def _amount(name: str, number: float) -> str:
     return f"{size(int(number))} of memory" if name == "memory" else f"{number:g} {name}"
 
 
-def connect(settings: RaySettings, home: Path) -> Any:
+def connect(settings: RaySettings, home: Path) -> JobSubmissionClient:
     """A client of the head, its token sent with every request. Raises BadInput, NotReached."""
     address, token = settings.head(), settings.token(home)
     try:
@@ -194,7 +197,7 @@ def connect(settings: RaySettings, home: Path) -> Any:
     class Client(JobSubmissionClient):
         """It waits for no answer for ever, follows nobody elsewhere, and asks this machine without a proxy."""
 
-        def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
+        def _do_request(self, method: str, endpoint: str, **more: object) -> object:
             if address.is_loopback:
                 more["proxies"] = {"http": None, "https": None, "all": None}
             return super()._do_request(method, endpoint, timeout=_ANSWER_S, allow_redirects=False, **more)
@@ -202,4 +205,4 @@ def connect(settings: RaySettings, home: Path) -> Any:
     try:
         return Client(address.url, headers={"Authorization": f"Bearer {token}"})
     except Exception as error:
-        raise _told(address.place, error) from error
+        raise _in_words(address.place, error) from error

@@ -10,6 +10,7 @@ from tunesmith.memory.errors import ApprovalPending, Declined
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
+from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.ray_settings import RaySettings
 
 
@@ -70,6 +71,15 @@ class StepRequest:
         """What a recorded step was asked for with."""
         fields = {name: value for name, value in step.request.items() if name != "run"}
         return cls(step.stage, fields, step.run)
+
+    @classmethod
+    def given(cls, stage: str, given: Mapping[str, object], spelled: Mapping[str, str] | None = None) -> StepRequest:
+        """Of fields that a user gave, `run` among them. Raises BadInput, naming a field as it was `spelled`."""
+        fields = plan_file.parse_fields(stage, given, spelled=spelled)
+        run = str(fields.pop("run", ""))
+        found = catalog.BY_NAME[stage].load().settle(fields)
+        said = (*plan_file.renamed(stage, given, spelled), *found.said)
+        return cls(stage, {**fields, **found.fields}, run, said)
 
 
 @dataclass(frozen=True, slots=True)

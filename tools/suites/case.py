@@ -84,6 +84,17 @@ class Case(BaseModel):
     arms: tuple[str, ...] = ()
     """The arms that it is asked of, where the suite's providers name arms; empty: every one."""
 
+    @classmethod
+    def stored(cls, data: Mapping[str, object], shared: dict[str, Assertion]) -> Case:
+        """What `dump` wrote; an assertion that many cases have is held once, in `shared`. Raises TypeError."""
+        if not isinstance(listed := data["assertions"], list):
+            raise TypeError("assertions is a list")
+        texts = [canonical_json(raw) for raw in listed]
+        for text, raw in zip(texts, listed, strict=True):
+            if text not in shared:
+                shared[text] = Assertion.model_validate(raw)
+        return cls.model_validate({**data, "assertions": tuple(shared[text] for text in texts)})
+
     def sampled(self, name: str, default: float) -> float:
         """A number of its own sampling; the default where the suite's provider says nothing of it."""
         value = self.sampling.get(name, default)
@@ -184,7 +195,7 @@ class Suite(BaseModel):
             sha256, cases = data.pop("sha256"), data.pop("cases")
             shared: dict[str, Assertion] = {}
             cases.reverse()
-            read = [_case_of(cases.pop(), shared) for _ in range(len(cases))]  # each is let go of once it is read
+            read = [Case.stored(cases.pop(), shared) for _ in range(len(cases))]  # each is let go of once it is read
             suite = cls.model_validate({**data, "cases": read})
         except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
             raise BadInput(f"not a stored suite: {str(error)[:200]}; run the baseline again") from None
@@ -203,14 +214,3 @@ def claimed_cases(cases: Iterable[Case]) -> list[Case]:
     split = {case.suite for case in known if "split" in case.metadata}
     blind = [case for case in known if case.is_blind or (case.of_people and case.suite not in split)]
     return blind if any(case.is_blind for case in blind) else known
-
-
-def _case_of(data: Mapping[str, object], shared: dict[str, Assertion]) -> Case:
-    """A stored case; an assertion that many cases have is held once."""
-    if not isinstance(listed := data["assertions"], list):
-        raise TypeError("assertions is a list")
-    texts = [canonical_json(raw) for raw in listed]
-    for text, raw in zip(texts, listed, strict=True):
-        if text not in shared:
-            shared[text] = Assertion.model_validate(raw)
-    return Case.model_validate({**data, "assertions": tuple(shared[text] for text in texts)})

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.tools.training.documents import CPU_SIZES, best_fit, documents, shared_prefix_tokens
 from tunesmith.tools.training.head_loss import Head, HeadLoss, head_loss
+from tunesmith.tools.training.packing import CPU_SIZES, best_fit, packed_sequences, shared_prefix_tokens
 from tunesmith.tools.training.rows import IGNORED, TokenRow
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST_STATES_BYTES = 128 << 20
 """Room for the base's states of the held rows, in the CPU's memory: little enough to need no line in the price."""
-WORTH_SHARING_TOKENS = 64
+MIN_SHARED_TOKENS = 64
 """What sharing a prefix has to save: its rows need a mask of their own in attention."""
 _NO_LIMIT = 1 << 30
 Row = tuple[Sequence[int], Sequence[int]]
@@ -37,9 +37,9 @@ class LossSettings:
     """None: the model's own forward makes the logits, all at once."""
     packed: bool
     """Whether rows stand behind each other in one sequence; else they are padded."""
-    part_tokens: int = _NO_LIMIT
+    micro_batch_tokens: int = _NO_LIMIT
     """Tokens that are computed at once; a row that is longer is computed alone."""
-    worth_sharing_tokens: int = WORTH_SHARING_TOKENS
+    min_shared_tokens: int = MIN_SHARED_TOKENS
     """What has to be saved before a prefix that rows have in common is computed once."""
 
 
@@ -113,18 +113,16 @@ class Batch:
     """(labelled,): which token of its row each label is."""
 
     @classmethod
-    def packed(
-        cls, rows: Sequence[Row], device: torch.device, worth_sharing_tokens: int = WORTH_SHARING_TOKENS
-    ) -> Batch:
+    def packed(cls, rows: Sequence[Row], device: torch.device, min_shared_tokens: int = MIN_SHARED_TOKENS) -> Batch:
         """One sequence, padded for a CPU's kernels alone; a prefix that all rows share stands in it once where that is
         worth it."""
         import torch
 
         prefix = shared_prefix_tokens(rows)
-        if (len(rows) - 1) * prefix < worth_sharing_tokens:
+        if (len(rows) - 1) * prefix < min_shared_tokens:
             prefix = 0
         sizes = CPU_SIZES if torch.device(device).type == "cpu" else 1
-        made = documents(rows, prefix=prefix, device=device, sizes=sizes)
+        made = packed_sequences(rows, prefix=prefix, device=device, sizes=sizes)
         forward = {"input_ids": made.ids, "position_ids": made.positions, "documents": made}
         return cls(forward, (torch.zeros_like(made.predicts), made.predicts), made.targets, made.row, made.place)
 
@@ -168,19 +166,19 @@ def rows_of_rank(lengths: Sequence[int], rank: int, ranks: int) -> list[int]:
     return [place for turn, place in enumerate(longest_first) if turns[turn % len(turns)] == rank]
 
 
-def parts_of(inputs: Inputs, loss: LossSettings) -> list[dict[str, Tensor]]:
+def micro_batches(inputs: Inputs, loss: LossSettings) -> list[dict[str, Tensor]]:
     """A trainer's batch in the parts that are computed one after the other."""
-    parts = in_parts(inputs["attention_mask"].sum(1).tolist(), loss)
+    parts = in_micro_batches(inputs["attention_mask"].sum(1).tolist(), loss)
     return [{name: value[part] for name, value in inputs.items()} for part in parts]
 
 
-def in_parts(lengths: Sequence[int], loss: LossSettings) -> list[list[int]]:
-    """Places of rows of these lengths in parts of no more than `part_tokens`, padding included."""
+def in_micro_batches(lengths: Sequence[int], loss: LossSettings) -> list[list[int]]:
+    """Places of rows of these lengths in parts of no more than `micro_batch_tokens`, padding included."""
     if loss.packed:
-        return best_fit(lengths, loss.part_tokens)
+        return best_fit(lengths, loss.micro_batch_tokens)
     parts: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
-        if parts and (len(parts[-1]) + 1) * lengths[place] <= loss.part_tokens:
+        if parts and (len(parts[-1]) + 1) * lengths[place] <= loss.micro_batch_tokens:
             parts[-1].append(place)
         else:
             parts.append([place])
@@ -233,7 +231,7 @@ def batch_loss(
 
 def _batch(core: Model, rows: Sequence[Row], loss: LossSettings) -> Batch:
     if loss.packed:
-        return Batch.packed(rows, core.device, loss.worth_sharing_tokens)
+        return Batch.packed(rows, core.device, loss.min_shared_tokens)
     return Batch.padded(rows, core.device)
 
 
@@ -293,7 +291,7 @@ def base_states(model: Model, rows: Sequence[TokenRow], loss: LossSettings) -> d
     was_training = model.training
     model.eval()
     with torch.no_grad(), model.disable_adapter():
-        for part in in_parts([len(rows[place].input_ids) for place in held], loss):
+        for part in in_micro_batches([len(rows[place].input_ids) for place in held], loss):
             group = [held[at] for at in part]
             pairs = [(rows[place].input_ids, rows[place].labels) for place in group]
             batch = _batch(core, pairs, loss)

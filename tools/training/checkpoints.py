@@ -9,15 +9,14 @@ from pathlib import Path
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest, seal, sync_folder, verify
 
+_NEWEST = 2
 _ASIDE = ".writing"
 
 
-def keep_checkpoint(
-    root: Path, step: int, fingerprint: str, write: Callable[[Path], Path], *, keep: int = 2, best: int = 0
-) -> Path:
+def keep_checkpoint(root: Path, step: int, fingerprint: str, write: Callable[[Path], Path], *, best: int = 0) -> Path:
     """Publish what `write(folder)` makes (it returns the folder it filled) as the checkpoint of `step` below `root`.
 
-    The `keep` newest stay, and that of step `best`.
+    The two newest stay, and that of step `best`.
     """
     aside = root / _ASIDE
     shutil.rmtree(aside, ignore_errors=True)
@@ -29,7 +28,7 @@ def keep_checkpoint(
     filled.rename(target)
     sync_folder(root)
     shutil.rmtree(aside, ignore_errors=True)
-    for old in _by_step(root)[:-keep]:
+    for old in _by_step(root)[:-_NEWEST]:
         if old.name != f"checkpoint-{best}":
             shutil.rmtree(old)
     return target

@@ -226,7 +226,7 @@ def largest_part(rows: int) -> int:
     return max(part for part in range(1, rows) if rows % part == 0)
 
 
-class Tried(Protocol):
+class Attempt(Protocol):
     """What of a request the memory of training depends on."""
 
     @property

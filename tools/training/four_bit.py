@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.machine.device import computes_on_cpu
@@ -20,8 +20,11 @@ from tunesmith.tools.machine.device import computes_on_cpu
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import BitsAndBytesConfig
 
-    from tunesmith.tools.training.library import Model
+    from tunesmith.tools.training.library import Model, QuantState
+
+    Stack: TypeAlias = Tensor | list[Tensor]
 
 _METHOD = "tunesmith_nf4"
 _MOST_BYTES = 1.0
@@ -40,7 +43,7 @@ class Weights(NamedTuple):
         return self.bytes / max(self.parameters, 1)
 
 
-def four_bit_config(dtype: torch.dtype) -> Any:
+def four_bit_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     """NF4 with double quantization for `from_pretrained`, of linear layers and of fused experts."""
     return _registered()(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
@@ -53,7 +56,7 @@ def is_expert_stack(name: str, parameter: Tensor) -> bool:
 
 
 @cache
-def _registered() -> Any:
+def _registered() -> type[BitsAndBytesConfig]:
     """The config class of the quantizer below, which transformers finds by it."""
     from bitsandbytes.functional import quantize_4bit
     from bitsandbytes.nn.parametrize import replace_parameter_4bit_prequantized
@@ -65,12 +68,12 @@ def _registered() -> Any:
 
     @register_quantization_config(_METHOD)
     class Config(BitsAndBytesConfig):
-        def __init__(self, **options: Any) -> None:
+        def __init__(self, **options: object) -> None:
             super().__init__(**options)
             self.quant_method = _METHOD
 
     class Quantize(Bnb4bitQuantize):
-        def convert(self, input_dict: dict[str, Any], model: Any = None, **more: Any) -> dict[str, Any]:
+        def convert(self, input_dict: dict[str, Stack], model: Any = None, **more: object) -> dict[str, Tensor]:
             stacks = {name for name in input_dict if is_expert_stack(name, model.get_parameter(name))}
             rest = {name: value for name, value in input_dict.items() if name not in stacks}
             made = super().convert(rest, model=model, **more) if rest else {}
@@ -84,34 +87,35 @@ def _registered() -> Any:
 
     @register_quantizer(_METHOD)
     class Quantizer(Bnb4BitHfQuantizer):
-        def __init__(self, *args: Any, **more: Any) -> None:
+        def __init__(self, *args: object, **more: object) -> None:
             super().__init__(*args, **more)
-            self.states: dict[str, Any] = {}
+            self.states: dict[str, QuantState] = {}
 
-        def get_modules_to_not_convert(self, model: Model, *args: Any, **more: Any) -> list[str]:
+        def get_modules_to_not_convert(self, model: Model, *args: object, **more: object) -> list[str]:
             routers = [name for name, _ in model.named_modules() if is_router(name)]
             return [*super().get_modules_to_not_convert(model, *args, **more), *routers]
 
-        def param_needs_quantization(self, model: Model, param_name: str, **more: Any) -> bool:
+        def param_needs_quantization(self, model: Model, param_name: str, **more: object) -> bool:
             whole: bool = super().param_needs_quantization(model, param_name, **more)
             return whole or is_expert_stack(param_name, model.get_parameter_or_buffer(param_name))
 
-        def get_quantize_ops(self) -> Any:
+        def get_quantize_ops(self) -> Quantize:
             return Quantize(self)
 
-        def _process_model_after_weight_loading(self, model: Model, **more: Any) -> Any:
+        def _process_model_after_weight_loading(self, model: Model, **more: object) -> Model:
             for name, state in self.states.items():
                 path, _, last = name.rpartition(".")
                 module = model.get_submodule(path)
                 device = getattr(module, last).device
                 replace_parameter_4bit_prequantized(module, last, state.as_dict(packed=True), device)
             self.states.clear()
-            return super()._process_model_after_weight_loading(model, **more)
+            loaded: Model = super()._process_model_after_weight_loading(model, **more)
+            return loaded
 
     return Config
 
 
-def _leave_whole(values: Iterable[Any]) -> None:
+def _leave_whole(values: Iterable[Stack]) -> None:
     """Let go of what 16-bit weights took that were quantized: on a CPU they are pages of a mapped file, and the heap of
     a worker would keep what their quantization needed."""
     if not computes_on_cpu():
@@ -153,20 +157,20 @@ def _counted(model: Model) -> Iterator[tuple[str, int, int]]:
             yield own.get(id(parameter)) or _kind(f"{path}.{name}"), count, size
 
 
-def _stack_state(model: Model, path: str, name: str) -> Any:
+def _stack_state(model: Model, path: str, name: str) -> QuantState | None:
     """How a quantized stack was packed: bitsandbytes keeps that beside it."""
     if name != "original" or ".parametrizations." not in path:
         return None
     return next((state for one in model.get_submodule(path) if (state := getattr(one, "quant_state", None))), None)
 
 
-def _state_bytes(state: Any) -> int:
+def _state_bytes(state: QuantState) -> int:
     import torch
 
     return sum(v.numel() * v.element_size() for v in state.as_dict().values() if isinstance(v, torch.Tensor))
 
 
-def _product(sizes: Any) -> int:
+def _product(sizes: Iterable[int]) -> int:
     return math.prod(sizes)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.tools.core.settled import FOUR_BITS
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.autograd.function import FunctionCtx
 
-    from tunesmith.tools.training.library import Model
+    from tunesmith.tools.training.library import LoraLayer, Model, QuantState
 
 
 def use_fused_lora(model: Model) -> int:
@@ -37,7 +37,7 @@ def use_fused_lora(model: Model) -> int:
     return len(layers)
 
 
-def _is_plain(layer: Any) -> bool:
+def _is_plain(layer: LoraLayer) -> bool:
     import torch
     from peft.tuners.lora.layer import Linear
 
@@ -65,7 +65,7 @@ def _four_bit_kinds() -> list[tuple[type, type]]:
     return [(Linear4bit, Base)]
 
 
-def unpacked(weight: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
+def unpacked(weight: Tensor, state: QuantState | None, dtype: torch.dtype) -> Tensor:
     """A weight as a matrix of (out, in): itself, or what an NF4 one stands for."""
     if state is None:
         return weight
@@ -74,7 +74,7 @@ def unpacked(weight: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
     return dequantize_4bit(weight, state).to(dtype)
 
 
-def _fused_forward() -> Callable[..., Any]:
+def _fused_forward() -> Callable[..., Tensor]:
     import torch
 
     class FusedLora(torch.autograd.Function):
@@ -83,12 +83,12 @@ def _fused_forward() -> Callable[..., Any]:
             ctx: FunctionCtx,
             x: Tensor,
             weight: Tensor,
-            state: Any,
+            state: QuantState | None,
             bias: Tensor | None,
             a: Tensor,
             b: Tensor,
             scale: float,
-        ) -> Any:
+        ) -> Tensor:
             rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
             a_cast, b_cast = a.to(x.dtype), (b * scale).to(x.dtype)  # (rank, in), (out, rank)
             low = rows @ a_cast.t()  # (tokens, rank)
@@ -100,7 +100,7 @@ def _fused_forward() -> Callable[..., Any]:
             return out.view(*x.shape[:-1], b.shape[0])
 
         @staticmethod
-        def backward(ctx: FunctionCtx, grad: Tensor) -> Any:
+        def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
             rows, weight, a_cast, b_cast, low = ctx.saved_tensors
             grad = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
             grad_low = grad @ b_cast  # (tokens, rank)
@@ -112,7 +112,7 @@ def _fused_forward() -> Callable[..., Any]:
                 grad_x = (grad @ matrix).addmm_(grad_low, a_cast).view(ctx.shape)
             return grad_x, None, None, None, grad_a, grad_b, None
 
-    def forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if layer.disable_adapters or layer.merged:
             return type(layer).forward(layer, x, *args, **kwargs)
         name = layer.active_adapters[0]

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.tools.machine.device import computes_on_cpu, this_rank
 from tunesmith.tools.models.shape import ATTENTION, ModelShape
 from tunesmith.tools.training.four_bit import four_bit_config
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from tunesmith.tools.training.library import Model
 
 _FUSED_EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 
-def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool) -> Any:
+def load_base(base_dir: Path, *, precision: str, load_in_4bit: bool) -> Model:
     """The base, frozen by whoever wraps it: bf16, fp32, or NF4 with double quantization."""
     import torch
     from transformers import AutoModelForCausalLM
 
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
     options |= ModelShape.of(json.loads((base_dir / "config.json").read_text())).attention_options
     if not computes_on_cpu():
         options["device_map"] = {"": this_rank().local_process_index}
     if load_in_4bit:
         options["quantization_config"] = four_bit_config(dtype)
-    model = AutoModelForCausalLM.from_pretrained(base_dir, **options)
+    model: Model = AutoModelForCausalLM.from_pretrained(base_dir, **options)
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             # bitsandbytes would repack such a layer when it is first asked without a gradient, and the repacked one
@@ -51,8 +54,8 @@ def _leave_the_file(model: Model) -> None:
 
 
 def lora_config(
-    model: Model, config: dict[str, Any], *, rank: int, alpha: int, dropout: float, load_in_4bit: bool
-) -> Any:
+    model: Model, config: Mapping[str, object], *, rank: int, alpha: int, dropout: float, load_in_4bit: bool
+) -> LoraConfig:
     """A peft LoraConfig: every projection of a dense model; attention and experts, never a router, of a mixture.
 
     peft's `all-linear` would adapt the router of a mixture, and experts at 4 bits cannot be targeted at all. peft also
@@ -60,7 +63,7 @@ def lora_config(
     """
     from peft import LoraConfig
 
-    options: dict[str, Any] = {"target_modules": projection_names(model) or "all-linear"}
+    options: dict[str, object] = {"target_modules": projection_names(model) or "all-linear"}
     if ModelShape.of(config).experts:
         options = {"target_modules": list(ATTENTION)}
         if not load_in_4bit:

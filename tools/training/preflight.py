@@ -34,10 +34,10 @@ from tunesmith.tools.serving.budget import (
 )
 from tunesmith.tools.training.choices import Checkpointing, In4Bit, Precision, SeqLen, too_long
 from tunesmith.tools.training.train import (
-    decide_parts,
+    decide_micro_batches,
+    fitting_settings,
     not_served,
     rank_of,
-    settings_that_fit,
     training_bytes,
     tried,
 )
@@ -97,7 +97,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     need_vllm(facts)
     if not request.lora_rank:
         request = request.model_copy(update={"lora_rank": rank_of(request, base, dataset)})
-    decided, why = decide_parts(request, facts, base, dataset)
+    decided, why = decide_micro_batches(request, facts, base, dataset)
     request = request.model_copy(update=decided)
     price = estimate(
         "preflight",
@@ -109,7 +109,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         cards=_server(request, facts).cards,
         disk_bytes=50_000_000,
     )
-    fitting = _settings_that_fit(request, facts, base, dataset)
+    fitting = _fitting_settings(request, facts, base, dataset)
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
     return Plan(
         stage="preflight",
@@ -157,7 +157,7 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
     return Seconds(_LINKED_S + LAB_START_S + trained.total) + asked
 
 
-def _settings_that_fit(
+def _fitting_settings(
     request: PreflightRequest, facts: Facts, base: Artifact, dataset: Artifact
 ) -> tuple[Fitting, ...]:
     """Settings with which the training half would fit; a smaller base where none does, or the serving half does not."""
@@ -165,7 +165,7 @@ def _settings_that_fit(
     served = sum(serving.values())
     named: tuple[Fitting, ...] = ()
     if served <= facts.serving_free_bytes:
-        named = settings_that_fit(
+        named = fitting_settings(
             request, facts, base, dataset, batch_size=rows, fewer=lambda few: f"rows={2 * few}", fewest=2
         )
         if not named or not named[0].settings.startswith(ANOTHER_BASE):

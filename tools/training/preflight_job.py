@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
@@ -32,6 +32,9 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
 from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
+
+if TYPE_CHECKING:
+    from tunesmith.tools.training.library import Tokenizer
 
 _ZERO = "preflight-zero"
 _ANSWER_TOKENS = 24
@@ -81,7 +84,7 @@ class _Links:
         """Every row has trainable tokens, and its stop token is one of them."""
         from transformers import AutoTokenizer
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.base)
+        self.tokenizer: Tokenizer = AutoTokenizer.from_pretrained(self.base)
         longest = self.job.request.max_seq_len_tokens
         tokens = tokenize_rows(self.tokenizer, self.rows, longest, at_once=self.at_once)
         fewest = min(row.trainable for row in tokens)
@@ -117,14 +120,14 @@ class _Links:
         )
         if not learned or min(learned) <= 0:
             raise StepFailed(
-                f"the behaviour's own rows cost nothing (losses {learned} of {_told(self.few)}): there is nothing to "
-                "learn in them; show the rows and generate others"
+                f"the behaviour's own rows cost nothing (losses {learned} of {_in_words(self.few)}): there is nothing "
+                "to learn in them; show the rows and generate others"
             )
         if not (moved := _update_norm(self.scratch / "adapter")) > 0:
             raise StepFailed("two optimiser steps left every lora_B at zero: no gradient reaches the adapter")
         losses_text = ", ".join(f"{loss:.2f}" for loss in losses)
         return (
-            f"losses {losses_text} on {_told(self.few)}, {learned[0]:.2f} of the behaviour at first; "
+            f"losses {losses_text} on {_in_words(self.few)}, {learned[0]:.2f} of the behaviour at first; "
             f"{trained.trainable_parameters:,} parameters train, lora_B moved by {moved:.2g}"
         )
 
@@ -219,7 +222,7 @@ class _Links:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def _told(rows: Sequence[TrainingRow]) -> str:
+def _in_words(rows: Sequence[TrainingRow]) -> str:
     counts = Counter(row.origin or "given" for row in rows)
     return ", ".join(f"{count} {origin}" for origin, count in counts.items())
 

@@ -143,16 +143,16 @@ def read_variants(
     return made
 
 
-def in_laps(
-    rows: Sequence[TokenRow], variants: Mapping[str, Sequence[TokenRow]], laps: int, forms: int = 1
+def with_variants(
+    rows: Sequence[TokenRow], variants: Mapping[str, Sequence[TokenRow]], joined_epochs: int, forms: int = 1
 ) -> tuple[list[TokenRow], list[int]]:
     """Every row once a lap, or `forms` times if it has other forms: each time in its next one.
 
     Also the place in `rows` of each.
     """
     placed = [
-        (own[(lap * forms + turn) % len(own)], place)
-        for lap in range(laps)
+        (own[(epoch * forms + turn) % len(own)], place)
+        for epoch in range(joined_epochs)
         for place, row in enumerate(rows)
         for own in ((row, *variants.get(row.row_id, ())),)
         for turn in range(min(forms, len(own)))

@@ -24,11 +24,11 @@ from tunesmith.tools.models.time_math import LAB_START_S, training_seconds
 from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.training.choices import (
     BUSY_TOKENS,
+    Attempt,
     Checkpointing,
     In4Bit,
     Precision,
     SeqLen,
-    Tried,
     check_micro_batch,
     checkpoint_steps,
     choose_cards,
@@ -162,14 +162,14 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     rows, each = request.batch_size // cards, of_each(facts, cards)
     check_micro_batch(request.micro_batch, rows)
     steps = request.max_steps or steps_of(dataset, request.epochs, request.forms, request.batch_size)
-    decided, why = decide_parts(request.model_copy(update={"batch_size": rows}), each, base, dataset)
+    decided, why = decide_micro_batches(request.model_copy(update={"batch_size": rows}), each, base, dataset)
     decided["cards"], why["cards"] = cards, why_cards
     if not request.save_steps:
         decided["save_steps"], why["save_steps"] = checkpoint_steps(dataset, steps, request.batch_size)
     request = request.model_copy(update=decided)
     at_once = request.micro_batch or rows
     peak = training_bytes(request, base, dataset, batch_size=at_once, on_cpu=not facts.trains_on_gpu)
-    fitting = settings_that_fit(request, each, base, dataset, batch_size=at_once)
+    fitting = fitting_settings(request, each, base, dataset, batch_size=at_once)
     bench, on_gpu = bench_of(facts.artifacts).thoughts, facts.trains_on_gpu
     price = estimate(
         "train", facts, seconds=_seconds(request, facts, base, dataset, steps), rates=facts.training_rates,
@@ -231,7 +231,7 @@ def _cards(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifac
     as keep it busy, or as it could compute at once anyway."""
     way = replace(tried(request, base, dataset, batch_size=1), checkpointing=True)
     needed = way.peak_bytes(base.meta["config"])
-    alone, _ = decide_parts(request, of_each(facts, 1), base, dataset)
+    alone, _ = decide_micro_batches(request, of_each(facts, 1), base, dataset)
     at_once = int(str(alone.get("micro_batch", request.micro_batch or request.batch_size)))
     busy = min(at_once, math.ceil(BUSY_TOKENS / way.longest_row_tokens))
     fits = facts.machine.vram_free_on
@@ -261,13 +261,13 @@ def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[
     return request.model_copy(update=chosen), reasons
 
 
-def rank_of(request: Tried, base: Artifact, dataset: Artifact) -> int:
+def rank_of(request: Attempt, base: Artifact, dataset: Artifact) -> int:
     """The rank that a training would choose for this data set."""
     return resolved(TrainRequest(load_in_4bit=request.load_in_4bit), base, dataset)[0].lora_rank
 
 
-def decide_parts(
-    request: Tried, facts: Facts, base: Artifact, dataset: Artifact
+def decide_micro_batches(
+    request: Attempt, facts: Facts, base: Artifact, dataset: Artifact
 ) -> tuple[dict[str, object], dict[str, str]]:
     """What a request leaves open of its memory: row length, precision, rows at once, activations computed again or not.
 
@@ -320,8 +320,8 @@ def decide_parts(
     return decided, why
 
 
-def settings_that_fit(
-    request: Tried,
+def fitting_settings(
+    request: Attempt,
     facts: Facts,
     base: Artifact,
     dataset: Artifact,
@@ -341,7 +341,7 @@ def settings_that_fit(
     return training_that_fits(asked, config, facts.training_free_bytes, fewer=fewer, fewest=fewest)
 
 
-def not_served(request: Tried, facts: Facts, base: Artifact) -> tuple[str, ...]:
+def not_served(request: Attempt, facts: Facts, base: Artifact) -> tuple[str, ...]:
     """Why an adapter that is trained so would not be taken by the server that the run is measured on; else nothing."""
     adapts_experts = ModelShape.of(base.meta["config"]).experts > 0 and not request.load_in_4bit
     if not adapts_experts or not is_measured_at_four(base, facts):
@@ -352,13 +352,15 @@ def not_served(request: Tried, facts: Facts, base: Artifact) -> tuple[str, ...]:
     )
 
 
-def training_bytes(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> int:
+def training_bytes(
+    request: Attempt, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False
+) -> int:
     """Peak memory of training so, on a GPU or a processor."""
     asked = tried(request, base, dataset, batch_size=batch_size, on_cpu=on_cpu)
     return asked.peak_bytes(base.meta["config"])
 
 
-def tried(request: Tried, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> Training:
+def tried(request: Attempt, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> Training:
     """What the memory depends on; a row counts at twice the usual length, or at the longest that is allowed.
 
     So many tokens are computed at once at most (`tokens_at_once`), but for a row that alone is longer.

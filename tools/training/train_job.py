@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
@@ -25,7 +25,6 @@ from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint, step_of, whole_checkpoints
 from tunesmith.tools.training.choices import VALIDATION_ROWS, largest_part, tokens_at_once
-from tunesmith.tools.training.documents import keeps_documents_apart
 from tunesmith.tools.training.finite import need_finite, need_result, saved_is_finite
 from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
 from tunesmith.tools.training.fused_lora import use_fused_lora
@@ -33,11 +32,17 @@ from tunesmith.tools.training.head_loss import find_head
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.lora_settings import fingerprint as fingerprint_of
 from tunesmith.tools.training.model import load_base, lora_config
-from tunesmith.tools.training.rows import TokenRow, in_laps, read_variants, tokenize_rows
+from tunesmith.tools.training.packing import keeps_sequences_apart
+from tunesmith.tools.training.rows import TokenRow, read_variants, tokenize_rows, with_variants
 from tunesmith.tools.training.selection import Validation, read_validations
 from tunesmith.tools.training.train import TrainRequest, TrainResult
 from tunesmith.tools.training.trained import Metric, Progress, Trained
 from tunesmith.tools.training.trainer import StepTokens, dataset_of, make_trainer, sft_config
+
+if TYPE_CHECKING:
+    from transformers import TrainerState
+
+    from tunesmith.tools.training.library import Tokenizer, Trainer
 
 _CURVES = ("loss", "behaviour_loss", "rehearsal_kl", "learning_rate", "grad_norm", "mean_token_accuracy")
 
@@ -132,7 +137,7 @@ class _Session:
         """Whether this process writes what all ranks came to."""
         self.progress, self.metric, self.log = progress, metric, log
         self.config: dict[str, Any] = json.loads((base_dir / "config.json").read_text())
-        tokenizer = AutoTokenizer.from_pretrained(base_dir)
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(base_dir)
         longest, at_once = settings.max_seq_len_tokens, settings.at_once
         self.rows = tokenize_rows(tokenizer, read_rows(rows_path), longest, at_once=at_once)
         self.valid: list[TokenRow] = []
@@ -140,9 +145,9 @@ class _Session:
             self.valid = _of_each_kind(tokenize_rows(tokenizer, read_rows(valid_path), longest, at_once=at_once))
         several = settings.epochs > 1
         self.variants = read_variants(tokenizer, rows_path, longest, at_once=at_once) if several else {}
-        self.laps = math.ceil(settings.epochs) if self.variants else 1
+        self.joined_epochs = math.ceil(settings.epochs) if self.variants else 1
         """Epochs of different forms of the rows that the trainer is given as one."""
-        self.seen, self.places = in_laps(self.rows, self.variants, self.laps, max(settings.forms, 1))
+        self.seen, self.places = with_variants(self.rows, self.variants, self.joined_epochs, max(settings.forms, 1))
         self.fingerprint = fingerprint_of(base_dir, rows_path, settings)
         self.checkpoint = newest_checkpoint(checkpoints_dir, self.fingerprint, self._usable)
         self.first = step_of(self.checkpoint) if self.checkpoint else 0
@@ -158,7 +163,7 @@ class _Session:
             self.log(f"{checkpoint.name} is left out: its weights are no finite numbers")
         return finite
 
-    def _trainer(self, tokenizer: Any) -> Any:
+    def _trainer(self, tokenizer: Tokenizer) -> Trainer:
         settings = self.settings
         self.progress(0, 1, "loading the base")
         model = load_base(
@@ -185,8 +190,8 @@ class _Session:
             learned_weight=1 / step.learned,
             held_weight=settings.rehearsal_weight / step.held,
             head=find_head(model, self.config),
-            packed=keeps_documents_apart(model, self.config),
-            part_tokens=self._part_tokens(),
+            packed=keeps_sequences_apart(model, self.config),
+            micro_batch_tokens=self._micro_batch_tokens(),
         )
         trainer = make_trainer(
             loss=loss,
@@ -197,7 +202,9 @@ class _Session:
             on_step=self._on_step,
             on_log=self._on_log,
             model=model,
-            args=sft_config(settings, self.checkpoints_dir, self.config, laps=self.laps, packed=loss.packed),
+            args=sft_config(
+                settings, self.checkpoints_dir, self.config, joined_epochs=self.joined_epochs, packed=loss.packed
+            ),
             train_dataset=dataset_of(self.seen, self.places),
             processing_class=tokenizer,
             peft_config=lora,
@@ -209,13 +216,13 @@ class _Session:
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         self.log(
             f"{len(self.rows)} rows, {trainable:,} trainable parameters, {fused} fused layers, up to "
-            f"{loss.part_tokens} tokens at once {'without' if loss.packed else 'with'} padding"
+            f"{loss.micro_batch_tokens} tokens at once {'without' if loss.packed else 'with'} padding"
         )
         self.progress(0, 1, "asking the base about the rows that are held to it")
         trainer.base_states = base_states(trainer.model, [*self.rows, *self.valid], loss)
         return trainer
 
-    def _part_tokens(self) -> int:
+    def _micro_batch_tokens(self) -> int:
         """What the plan's price counts on; no row may be longer."""
         longest = max(len(row.input_ids) for row in (*self.rows, *chain(*self.variants.values())))
         rows, allowed = self.settings.rows_at_once, self.settings.max_seq_len_tokens
@@ -230,7 +237,7 @@ class _Session:
         self.started = time.monotonic()
         state = self._state_of_the_end()
         over = state is not None
-        if not over:
+        if state is None:
             if self.checkpoint is not None:
                 self.log(f"going on from {self.checkpoint.name}")
             with settled_objects():
@@ -244,7 +251,7 @@ class _Session:
         self.log(choice)
         return Trained(
             steps=state.global_step,
-            epochs=round(float(state.epoch or 0) * self.laps, 3),
+            epochs=round(float(state.epoch or 0) * self.joined_epochs, 3),
             train_loss=sum(losses[-5:]) / max(len(losses[-5:]), 1),
             validation_loss_before=before,
             validation_loss=best.loss,
@@ -257,9 +264,9 @@ class _Session:
             bytes_per_parameter=self.bytes_per_parameter,
         )
 
-    def _state_of_the_end(self) -> Any:
+    def _state_of_the_end(self) -> TrainerState | None:
         """The trainer's state where an earlier attempt came to the end of training; else None."""
-        from transformers.trainer_callback import TrainerState
+        from transformers import TrainerState
 
         if self.checkpoint is None:
             return None

@@ -11,7 +11,7 @@ step.
 The savings change no gradient:
 1. A batch is computed in parts of a bounded number of tokens, chosen by best fit.
 2. A part's rows stand behind each other without padding, each kept to itself, and what they have in common at their
-   start is computed once (`documents`). Models that do not keep documents apart get padded rows.
+   start is computed once (`packing`). Models that do not keep sequences apart get padded rows.
 3. The output head and the loss are computed for labelled tokens alone, a few at a time (`head_loss`). Where the head is
    of an unknown kind, the model's own forward makes all their logits at once.
 4. What the base says of held rows is asked once and kept, where that is little.
@@ -28,14 +28,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunesmith.tools.training.batch_loss import (
     BatchLoss,
     LossSettings,
     Measured,
     batch_loss,
-    parts_of,
+    micro_batches,
     rows_of,
     rows_of_rank,
     token_weights,
@@ -47,9 +47,18 @@ from tunesmith.tools.training.rows import TokenRow
 from tunesmith.tools.training.selection import Validation, write_validations
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import Tensor
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from torch.utils.data import DataLoader, Sampler
+    from transformers import TrainerCallback, TrainerState
+    from trl import SFTConfig
 
-    from tunesmith.tools.training.library import Inputs, Model
+    from tunesmith.tools.training.library import Inputs, Model, Trainer
+
+    Logs: TypeAlias = dict[str, float] | None
+    Collate: TypeAlias = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
 
 _OWN_COLUMNS = ("rehearsal", "row", "values")
 _FRAME_WEIGHT, _ALIKE_SHARE = 0.3, 0.2
@@ -83,7 +92,7 @@ def rate_factor(step: int, *, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
-def step_weights(inputs: Inputs, settings: LoraSettings, state: Any) -> Tensor | None:
+def step_weights(inputs: Inputs, settings: LoraSettings, state: TrainerState) -> Tensor | None:
     """Of the tokens of a batch, in the step that a trainer's state stands before; None where all count alike."""
     if settings.value_weight == 1 or not inputs["values"].any():
         return None
@@ -100,8 +109,8 @@ def make_trainer(
     validations: list[Validation],
     on_step: Callable[[int, int], None],
     on_log: Callable[[dict[str, float], int], None],
-    **options: Any,
-) -> Any:
+    **options: object,
+) -> Trainer:
     """An SFTTrainer over tokenized rows, which have the columns `rehearsal`, `row` and `values` beside the usual.
 
     What `base_states` made of those rows may be put into its `base_states`; else the base runs beside every step. Every
@@ -111,19 +120,21 @@ def make_trainer(
     """
     from transformers import PrinterCallback
 
-    trainer = _trainer_class(loss, settings, fingerprint, validate)(callbacks=[_reporter(on_step, on_log)], **options)
+    made = _trainer_class(loss, settings, fingerprint, validate)
+    trainer: Any = made(callbacks=[_reporter(on_step, on_log)], **options)
     trainer.validations = validations
     trainer.data_collator = _with_own_columns(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
     # A function, not a method: accelerate binds a method that it wraps to the model.
     trainer.model.forward = lambda inputs, weights: trainer.own_loss(inputs, weights)
-    return trainer
+    ours: Trainer = trainer
+    return ours
 
 
 def sft_config(
-    settings: LoraSettings, checkpoints_dir: Path, config: Mapping[str, Any], *, laps: int, packed: bool
-) -> Any:
-    """The trainer's own settings; `laps`: epochs of different forms of the rows that it is given as one."""
+    settings: LoraSettings, checkpoints_dir: Path, config: Mapping[str, Any], *, joined_epochs: int, packed: bool
+) -> SFTConfig:
+    """The trainer's own settings; `joined_epochs`: epochs of different forms of the rows that it is given as one."""
     import torch
     from trl import SFTConfig
 
@@ -134,7 +145,7 @@ def sft_config(
         per_device_train_batch_size=settings.batch_size,  # the trainer computes it in parts
         per_device_eval_batch_size=4 * settings.batch_size,
         gradient_accumulation_steps=1,
-        num_train_epochs=settings.epochs / laps,
+        num_train_epochs=settings.epochs / joined_epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,  # the trainer's own schedule is made of it
@@ -167,7 +178,7 @@ def sft_config(
     )
 
 
-def dataset_of(rows: Sequence[TokenRow], places: Sequence[int]) -> Any:
+def dataset_of(rows: Sequence[TokenRow], places: Sequence[int]) -> Dataset:
     """As the trainer takes them; `places` are those of the rows among all whose base was asked."""
     from datasets import Dataset
 
@@ -194,7 +205,7 @@ def _trainer_class(
             model: Callable[[Inputs, Tensor | None], BatchLoss],
             inputs: Inputs,
             return_outputs: bool = False,
-            num_items_in_batch: Any = None,
+            num_items_in_batch: object = None,
         ) -> Tensor:
             losses = model(inputs, step_weights(inputs, settings, self.state))
             counted = losses.counted()
@@ -204,13 +215,13 @@ def _trainer_class(
             ranks = self.accelerator.num_processes
             return losses.weighted * (ranks * self._has_rows) if ranks > 1 else losses.weighted
 
-        def training_step(self, model: object, inputs: Inputs, num_items_in_batch: Any = None) -> Tensor:
+        def training_step(self, model: object, inputs: Inputs, num_items_in_batch: object = None) -> Tensor:
             """A whole optimiser step: the losses and gradients of its parts, on all cards, add up."""
             self._step_losses: list[BatchLoss] = []
             own = self._own_rows(inputs)
             self._has_rows = bool(own)
             # One without a row computes the first for nothing: all ranks exchange gradients in every step.
-            *before, last = parts_of({name: value[own or [0]] for name, value in inputs.items()}, loss)
+            *before, last = micro_batches({name: value[own or [0]] for name, value in inputs.items()}, loss)
             total = 0.0
             for part in before:
                 with self.accelerator.no_sync(model):
@@ -246,14 +257,14 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
             """The sums over all ranks, the same in each."""
             return BatchLoss.together(gather_object([BatchLoss.together(losses)]))
 
-        def _get_train_sampler(self, *args: Any) -> Any:
+        def _get_train_sampler(self, *args: object) -> Sampler:
             """One that groups by length draws from what each process drew before: ranks would part company."""
             sampler = super()._get_train_sampler(*args)
             if self.accelerator.num_processes > 1 and isinstance(sampler, LengthGroupedSampler):
                 sampler.generator = torch.Generator().manual_seed(self.args.data_seed)
             return sampler
 
-        def get_train_dataloader(self) -> Any:
+        def get_train_dataloader(self) -> DataLoader:
             return _whole_batches(super().get_train_dataloader())
 
         def own_loss(self, inputs: Inputs, weights: Tensor | None = None) -> BatchLoss:
@@ -266,14 +277,14 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
             with torch.autocast(bare.device.type, enabled=False):
                 return batch_loss(bare, rows_of(inputs), held, loss, known, weights)
 
-        def measure(self, dataset: Any) -> Measured:
+        def measure(self, dataset: Dataset) -> Measured:
             """What a data set costs, each kind of row for itself, nothing trained."""
             was_training = self.model.training
             self.model.eval()
             with torch.no_grad():
                 batches = [self._prepare_inputs(batch) for batch in _whole_batches(self.get_eval_dataloader(dataset))]
                 own = ({name: value[self._own_rows(batch)] for name, value in batch.items()} for batch in batches)
-                parts = (part for rows in own if len(rows["row"]) for part in parts_of(rows, loss))
+                parts = (part for rows in own if len(rows["row"]) for part in micro_batches(rows, loss))
                 losses = self._together([self.own_loss(part).counted() for part in parts]).means()
             self.model.train(was_training)
             return losses
@@ -281,7 +292,7 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
     return Sharing
 
 
-def _whole_batches(loader: Any) -> Any:
+def _whole_batches(loader: DataLoader) -> DataLoader:
     """A loader that gives every rank the same batches, whose rows they share: the steps are those of one process."""
     shard = loader.batch_sampler
     if hasattr(shard, "process_index"):  # as transformers does it for its BatchRebalanceSampler
@@ -298,7 +309,7 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
     class Careful(SFTTrainer):
         validations: list[Validation]
 
-        def _save_checkpoint(self, model: Model, trial: Any) -> None:
+        def _save_checkpoint(self, model: Model, trial: object) -> None:
             step, selection = self.state.global_step, settings.selection
 
             def write(aside: Path) -> Path:
@@ -320,17 +331,17 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
         def store_flos(self) -> None:
             """Nothing: all ranks would have to be asked, and rank 0 alone writes checkpoints."""
 
-        def _get_output_dir(self, trial: Any) -> str:
+        def _get_output_dir(self, trial: object) -> str:
             return getattr(self, "_aside", "") or str(super()._get_output_dir(trial))
 
-        def _clip_grad_norm(self, model: Model) -> Any:
+        def _clip_grad_norm(self, model: Model) -> Tensor:
             norm = super()._clip_grad_norm(model)
             need_finite(GRADIENT, float(norm), self.state.global_step + 1, model, settings)
             return norm
 
-        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
             """A cosine whose warm-up begins above zero: every row is learned from, the first step's too."""
-            schedule: Any = self.__dict__.get("lr_scheduler")
+            schedule: LRScheduler | None = self.__dict__.get("lr_scheduler")
             if schedule is None:
                 warmup = self.args.get_warmup_steps(num_training_steps)
                 factor = partial(rate_factor, steps=num_training_steps, warmup=warmup)
@@ -341,27 +352,25 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
     return Careful
 
 
-def _reporter(on_step: Callable[[int, int], None], on_log: Callable[[dict[str, float], int], None]) -> Any:
+def _reporter(on_step: Callable[[int, int], None], on_log: Callable[[dict[str, float], int], None]) -> TrainerCallback:
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def on_step_end(self, args: object, state: TrainerState, control: object, **kwargs: object) -> None:
             on_step(state.global_step, state.max_steps)
 
-        def on_log(
-            self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
-        ) -> None:
+        def on_log(self, args: object, state: TrainerState, control: object, logs: Logs = None, **_: object) -> None:
             on_log(logs or {}, state.global_step)
 
     return Report()
 
 
-def _with_own_columns(collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _with_own_columns(collate: Collate) -> Collate:
     """A collator that keeps, beside what `collate` makes, which rows these are, which of them are rehearsal, and which
     tokens are of values."""
     import torch
 
-    def collated(features: Any) -> Any:
+    def collated(features: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = collate([{k: v for k, v in feature.items() if k not in _OWN_COLUMNS} for feature in features])
         batch["rehearsal"] = torch.tensor([bool(feature.get("rehearsal")) for feature in features])
         batch["row"] = torch.tensor([int(feature.get("row", -1)) for feature in features])

@@ -14,7 +14,7 @@ from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.terminal import Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.parser import parse
-from tunesmith.agent.commands.run_steps import stage_request, step_request
+from tunesmith.agent.commands.run_steps import stage_request
 from tunesmith.agent.commands.same_words import SAME_AS
 from tunesmith.agent.repl.command_table import COMMANDS
 from tunesmith.memory.errors import ApprovalPending, BadInput
@@ -211,4 +211,4 @@ def test_serve_alone_says_what_could_be_served(tunesmith: Tunesmith, finished: S
 
 def test_a_wrong_model_opens_no_run(tunesmith: Tunesmith) -> None:
     with pytest.raises(BadInput, match="neither a folder"):
-        step_request("base", {"model_name": "no such"})
+        StepRequest.given("base", {"model_name": "no such"})

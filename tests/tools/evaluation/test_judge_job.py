@@ -21,7 +21,7 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.marks import Mark, add_mark
 from tunesmith.memory.records import Artifact, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.evaluation.judge_worth import judge_worth
+from tunesmith.tools.evaluation.judge_agreement import judge_agreement
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step
@@ -88,7 +88,7 @@ def test_a_judge_is_held_against_what_a_person_marked(ws: Workspace, marks: int,
         answer = "yes, gladly" if n % 2 else "no"
         add_mark(ws.store, Mark("polite", RUN, step, f"w{n}", "keep" if n % 2 else "drop", f"m {n}", answer, answer))
     baseline(ws, fields(ws, 2, RUBRIC))
-    worth = judge_worth(ws.store, RUN)
+    worth = judge_agreement(ws.store, RUN)
     assert (worth.kappa, worth.grades_alone, worth.marks) == (kappa, kappa == 1, marks if kappa else 0)
     asked = [text for text in judged(ws) if "a kind answer" in text]
     assert len(asked) == (marks if kappa else 0), "in the very words that the cases are graded by"

@@ -29,7 +29,7 @@ from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.stats import lower_bound
 from tunesmith.tools.evaluation.controls import grade_without_models
 from tunesmith.tools.evaluation.evidence import Evidence, weigh
-from tunesmith.tools.evaluation.judge_worth import JudgeWorth
+from tunesmith.tools.evaluation.judge_agreement import JudgeAgreement
 from tunesmith.tools.evaluation.ratings import Rated
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
 from tunesmith.tools.evaluation.verdict import (
@@ -47,7 +47,7 @@ from tunesmith.tools.evaluation.verdict import (
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Response
 
-TRUSTED = JudgeWorth(judge="j", marks=20, wrong=10, kappa=0.9)
+TRUSTED = JudgeAgreement(judge="j", marks=20, wrong=10, kappa=0.9)
 
 
 def weighed(
@@ -55,7 +55,7 @@ def weighed(
     said: Answers,
     rated: Sequence[Rated] = (),
     cases: Sequence[Case] | None = None,
-    worth: JudgeWorth = TRUSTED,
+    worth: JudgeAgreement = TRUSTED,
 ) -> Evidence:
     """The evidence where the base answers plainly and the adapter says this; a judge's word is the truth."""
     target = [kind.case(n) for n in range(len(said.target))] if cases is None else list(cases)
@@ -117,8 +117,10 @@ def test_what_is_right_is_learned_where_the_cases_test_the_meaning(kind: Kind) -
     assert of_set(kind, "no change").verdict.word == NOT_LEARNED
 
 
-@pytest.mark.parametrize("worth", [JudgeWorth(), TRUSTED.model_copy(update={"kappa": 0.5})], ids=["unmarked", "poor"])
-def test_a_judge_whose_word_is_worth_little_decides_nothing(worth: JudgeWorth) -> None:
+@pytest.mark.parametrize(
+    "worth", [JudgeAgreement(), TRUSTED.model_copy(update={"kappa": 0.5})], ids=["unmarked", "poor"]
+)
+def test_a_judge_whose_word_is_worth_little_decides_nothing(worth: JudgeAgreement) -> None:
     [kind] = [kind for kind in KINDS if kind.tests_meaning and kind.case(0).asks_judge]
     perfect = SETS["perfect"](kind)
     found = weighed(kind, perfect, worth=worth).verdict

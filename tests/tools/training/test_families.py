@@ -171,10 +171,10 @@ def test_what_training_computes_has_the_loss_and_the_gradients_of_the_plain_mode
     from transformers import AutoTokenizer
 
     from tunesmith.tools.training.batch_loss import LossSettings, batch_loss
-    from tunesmith.tools.training.documents import keeps_documents_apart
     from tunesmith.tools.training.fused_lora import use_fused_lora
     from tunesmith.tools.training.head_loss import find_head
     from tunesmith.tools.training.model import load_base, lora_config
+    from tunesmith.tools.training.packing import keeps_sequences_apart
 
     rows = tokenize_rows(AutoTokenizer.from_pretrained(lab.base), read_rows(lab.rows), TOKENS)[:4]
 
@@ -197,7 +197,7 @@ def test_what_training_computes_has_the_loss_and_the_gradients_of_the_plain_mode
     loss, expected = gradients(plain, sum(losses))
 
     base = load_base(lab.base, precision="fp32", load_in_4bit=False)
-    head, packed = find_head(base, lab.config), keeps_documents_apart(base, lab.config)
+    head, packed = find_head(base, lab.config), keeps_sequences_apart(base, lab.config)
     assert head is not None and packed is lab.family.packed
     fast = adapted(base)
     assert use_fused_lora(fast) == LAYERS * lab.family.projections

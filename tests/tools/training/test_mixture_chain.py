@@ -13,9 +13,9 @@ import pytest
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.export.quantize_job import quantize_model
-from tunesmith.tools.training.documents import documents, hidden_states, use_document_attention
 from tunesmith.tools.training.four_bit import is_router
 from tunesmith.tools.training.lora_settings import LoraSettings
+from tunesmith.tools.training.packing import hidden_states, packed_sequences, use_document_attention
 from tunesmith.tools.training.rows import IGNORED
 from tunesmith.tools.training.train_job import train_lora
 
@@ -63,7 +63,7 @@ def teach(folder: Path) -> None:
             ]
             ids = start + tokenizer(one["completion"][0]["content"] + "<|im_end|>")["input_ids"]
             rows.append((ids, [IGNORED] * len(start) + ids[len(start) :]))
-        batch = documents(rows, prefix=0, device=model.device)
+        batch = packed_sequences(rows, prefix=0, device=model.device)
         logits = model.get_output_embeddings()(hidden_states(model, batch)[batch.predicts])
         loss = torch.nn.functional.cross_entropy(logits, batch.targets)
         loss.backward()

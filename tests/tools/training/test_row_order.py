@@ -23,14 +23,14 @@ def test_a_step_is_a_sample_of_all_rows_unless_rows_are_padded(
 ) -> None:
     """Rows alike in length, step after step, would be one kind of row after another; padding alone is worth that."""
     batches: list[list[int]] = []
-    usual = trainer.parts_of
+    usual = trainer.micro_batches
 
     def seen(inputs: Any, loss: Any) -> list[dict[str, Any]]:
         assert loss.packed is packed
         batches.append(inputs["attention_mask"].sum(1).tolist())
         return usual(inputs, loss)
 
-    monkeypatch.setattr(trainer, "parts_of", seen)
+    monkeypatch.setattr(trainer, "micro_batches", seen)
     rows = [
         {"prompt": [{"role": "user", "content": "one " * n}], "completion": [{"role": "assistant", "content": "1"}]}
         for n in range(1, ROWS + 1)

@@ -19,9 +19,9 @@ import pytest
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.training.documents import shared_prefix_tokens
 from tunesmith.tools.training.head_loss import Head
-from tunesmith.tools.training.rows import IGNORED, TokenRow, in_laps, tokenize_rows
+from tunesmith.tools.training.packing import shared_prefix_tokens
+from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_rows, with_variants
 from tunesmith.tools.training.selection import Selection
 from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
 
@@ -194,8 +194,8 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tunesmith.tools.training.batch_loss import Batch
-    from tunesmith.tools.training.documents import use_document_attention
     from tunesmith.tools.training.fused_lora import use_fused_lora
+    from tunesmith.tools.training.packing import use_document_attention
 
     rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:6]
     ids, labels = padded(rows)
@@ -233,8 +233,8 @@ def test_rehearsal_costs_nothing_until_something_is_forgotten(tiny_llama: Path, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tunesmith.tools.training.batch_loss import LossSettings, batch_loss
-    from tunesmith.tools.training.documents import use_document_attention
     from tunesmith.tools.training.head_loss import find_head
+    from tunesmith.tools.training.packing import use_document_attention
 
     rows = pairs(tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:4])
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
@@ -272,8 +272,8 @@ def test_what_the_base_says_of_held_rows_is_asked_once_and_costs_the_same(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tunesmith.tools.training import batch_loss
-    from tunesmith.tools.training.documents import use_document_attention
     from tunesmith.tools.training.head_loss import find_head
+    from tunesmith.tools.training.packing import use_document_attention
 
     rows = tokenize_rows(AutoTokenizer.from_pretrained(tiny_llama), read_rows(rows_file), 512)[:5]
     rows = [row._replace(rehearsal=place in (0, 2, 3)) for place, row in enumerate(rows)]
@@ -283,7 +283,7 @@ def test_what_the_base_says_of_held_rows_is_asked_once_and_costs_the_same(
     rehearsal = [row.rehearsal for row in rows]
     longest = max(len(row.input_ids) for row in rows)
     settings = batch_loss.LossSettings(
-        1.0, 1.0, find_head(base, base.config.to_dict()), packed=True, part_tokens=longest
+        1.0, 1.0, find_head(base, base.config.to_dict()), packed=True, micro_batch_tokens=longest
     )
 
     states = batch_loss.base_states(model, rows, settings)
@@ -315,8 +315,8 @@ def test_the_loss_is_of_the_models_own_logits_whatever_its_head_does_to_them(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tunesmith.tools.training.batch_loss import LossSettings, batch_loss
-    from tunesmith.tools.training.documents import keeps_documents_apart
     from tunesmith.tools.training.head_loss import find_head
+    from tunesmith.tools.training.packing import keeps_sequences_apart
 
     folder = write_tiny_model(tmp_path / kind, kind, **CAPPED.get(kind, {}))
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
@@ -324,7 +324,7 @@ def test_the_loss_is_of_the_models_own_logits_whatever_its_head_does_to_them(
     head = find_head(base, base.config.to_dict())
     assert head is not None and ((head.scale, head.cap) == (1.0, 0.0)) == (kind == "llama")
     rows = tokenize_rows(AutoTokenizer.from_pretrained(folder), read_rows(rows_file), 512)[:4]
-    packed = keeps_documents_apart(base, base.config.to_dict())
+    packed = keeps_sequences_apart(base, base.config.to_dict())
     assert packed == (kind != "gemma2"), "its attention has a soft cap of its own"
     torch.manual_seed(1)
     model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
@@ -496,11 +496,11 @@ def test_other_forms_of_a_row_are_seen_in_other_epochs_at_the_same_number_of_ste
         return TokenRow([1], [1], row_id=identity)
 
     rows, forms = [token_row("a"), token_row("b")], {"a": [token_row("a.1")], "none": [token_row("none.1")]}
-    seen, places = in_laps(rows, forms, 3)
+    seen, places = with_variants(rows, forms, 3)
     assert [row.row_id for row in seen] == ["a", "b", "a.1", "b", "a", "b"] and places == [0, 1, 0, 1, 0, 1]
 
     more = {"a": [token_row(f"a.{n}") for n in range(1, 5)]}
-    seen, places = in_laps(rows, more, 2, 3)
+    seen, places = with_variants(rows, more, 2, 3)
     assert [row.row_id for row in seen] == ["a", "a.1", "a.2", "b", "a.3", "a.4", "a", "b"]
     assert places == [0, 0, 0, 1, 0, 0, 0, 1]
 

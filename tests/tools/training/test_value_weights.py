@@ -112,8 +112,8 @@ def test_the_weighted_loss_is_that_of_every_token_by_hand(packed: bool, own_head
     from transformers import AutoModelForCausalLM
 
     from tunesmith.tools.training.batch_loss import LossSettings, batch_loss
-    from tunesmith.tools.training.documents import use_document_attention
     from tunesmith.tools.training.head_loss import find_head
+    from tunesmith.tools.training.packing import use_document_attention
     from tunesmith.tools.training.trainer import step_weights
 
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
@@ -138,7 +138,7 @@ def test_the_weighted_loss_is_that_of_every_token_by_hand(packed: bool, own_head
 
     def loss(weights: Any) -> Any:
         model.zero_grad()
-        settings = LossSettings(0.25, 0.0, head, packed, worth_sharing_tokens=1)
+        settings = LossSettings(0.25, 0.0, head, packed, min_shared_tokens=1)
         made = batch_loss(model, pairs, held, settings, None, weights)
         made.weighted.backward()
         return made, [p.grad.clone() for p in model.parameters() if p.requires_grad]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.export.calibration import calibration_batches
 from tunesmith.tools.export.logit_proof_job import compare_logits
@@ -18,6 +18,12 @@ from tunesmith.tools.pipeline.gpu_check.expected import SECONDS, UPPER, quantizi
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, skipped, stated
 from tunesmith.tools.pipeline.gpu_check.measures_job import make_model, make_rows, peak, rates_of
 from tunesmith.tools.pipeline.gpu_check.training_job import trained_adapter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tunesmith.tools.training.library import Tokenizer
 
 _LEAST_AGREEMENT = 0.95
 """Of a merge's choices; 0.97 and more was measured on processors."""
@@ -73,7 +79,7 @@ def _timed(check: Check, name: str, out: Path) -> Finding:
     config = _config(check)
     model = make_model(check, "layer", config)
     rows = make_rows(check, model, check.sizes.calibration_rows, check.sizes.tokens)
-    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model)
     batches = calibration_batches(tokenizer, rows, check.sizes.calibration_rows, check.sizes.tokens, 17)
     group = chosen_group_size(config, "W4A16", 0)
     began = time.monotonic()
@@ -114,7 +120,7 @@ def _alike(one: Path, other: Path) -> float:
     return same / max(total, 1)
 
 
-def _codes(path: Path, start: int, end: int) -> Any:
+def _codes(path: Path, start: int, end: int) -> NDArray[np.uint8]:
     """The 4-bit codes between two places of a file, one a value."""
     import numpy as np
 

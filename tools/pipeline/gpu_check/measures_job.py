@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -25,6 +25,9 @@ from tunesmith.tools.machine.probe import keep_rates, measured_rates
 from tunesmith.tools.machine.probe_job import measure_rates
 from tunesmith.tools.pipeline.gpu_check.check import MODELS, Check
 from tunesmith.tools.training.rows import tokenize_row
+
+if TYPE_CHECKING:
+    from tunesmith.tools.training.library import Tokenizer
 
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 _TEMPLATE = (
@@ -166,7 +169,7 @@ def make_rows(check: Check, model: Path, count: int, tokens: int) -> Path:
     from transformers import AutoTokenizer
 
     path = check.dir / MODELS / f"rows-{count}-{tokens}.jsonl"
-    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model)
     around = len(tokenize_row(tokenizer, _row(0, 1), _NO_END).input_ids) - 1
     write_rows(path, [_row(number, tokens - around) for number in range(count)])
     return path

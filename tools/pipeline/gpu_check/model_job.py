@@ -10,9 +10,9 @@ from tunesmith.tools.pipeline.gpu_check.check import Check
 from tunesmith.tools.pipeline.gpu_check.expected import ALLOCATED, BYTES, four_bit_bytes
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, at_most, compared, failed, skipped
 from tunesmith.tools.pipeline.gpu_check.measures_job import make_model
-from tunesmith.tools.training.documents import document_distance, most_rounding
 from tunesmith.tools.training.four_bit import weights_by_kind
 from tunesmith.tools.training.model import load_base
+from tunesmith.tools.training.packing import most_rounding, sequence_distance
 
 _LENGTHS = (300, 210)
 """Of two documents, in tokens: beyond the size of a block of a fused attention kernel."""
@@ -25,7 +25,7 @@ def attention(check: Check) -> Iterator[Finding]:
     for precision in ("bf16", "fp32"):
         model = load_base(folder, precision=precision, load_in_4bit=False)
         name = f"packed documents, {precision}"
-        distance = document_distance(model, config, _LENGTHS)
+        distance = sequence_distance(model, config, _LENGTHS)
         if distance is None:
             yield failed(name, "the model does not take the attention that keeps documents apart")
             continue

@@ -98,11 +98,11 @@ def in_a_process(folder: Path, task: Task, most_s: float) -> Ended:
     found = [Finding.model_validate_json(line) for line in lines]
     why = ""
     if child.returncode and not killed:
-        why = error.read_text() if error.is_file() else f"its process ended with {_told(child.returncode)}"
+        why = error.read_text() if error.is_file() else f"its process ended with {_in_words(child.returncode)}"
     return Ended(found, why, killed)
 
 
-def _told(code: int) -> str:
+def _in_words(code: int) -> str:
     return f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
 
 

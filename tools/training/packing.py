@@ -5,7 +5,7 @@ Everything but attention works on single tokens, so rows can stand behind each o
 similar length together. What all rows of a batch begin with (system prompt, template, instruction) stands once at the
 front: every row's queries see its keys and values, and its gradients add up.
 
-A model is tried before it is trusted (`keeps_documents_apart`): two documents in one sequence must give the hidden
+A model is tried before it is trusted (`keeps_sequences_apart`): two documents in one sequence must give the hidden
 states of each alone, by the model's own attention. Not covered: attention that is more than softmax over scaled
 products, causal or in a window (soft caps, sinks, chunks), and layers with a state that runs on.
 """
@@ -79,7 +79,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
+class PackedSequences:
     """Rows in one sequence, as model and loss need them."""
 
     ids: Tensor
@@ -101,9 +101,9 @@ class Documents:
     """(labelled,): which token of its row each label is."""
 
 
-def documents(
+def packed_sequences(
     rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, prefix: int, device: torch.device, sizes: int = 1
-) -> Documents:
+) -> PackedSequences:
     """`rows` are pairs of ids and labels; the first `prefix` tokens are the same in all and predict no label.
 
     All tokens together, and those of a group's rows in attention, become a multiple of `sizes`.
@@ -133,7 +133,7 @@ def documents(
     groups = tuple(Group.of(group, device, sizes) for group in _similar(lengths))
     predicts_, targets_, owner_, at_ = (torch.tensor(one, device=device) for one in (predicts, targets, owner, at_row))
     ids_, positions_ = (torch.tensor(one, device=device)[None] for one in (ids, positions))
-    return Documents(ids_, positions_, prefix, groups, padding, predicts_, targets_, owner_, at_)
+    return PackedSequences(ids_, positions_, prefix, groups, padding, predicts_, targets_, owner_, at_)
 
 
 def _multiple(number: int, of: int) -> int:
@@ -188,7 +188,7 @@ def _while_alike(rows: Sequence[Sequence[int]]) -> Iterator[int]:
         yield tokens[0]
 
 
-def hidden_states(core: Model, batch: Documents) -> Tensor:
+def hidden_states(core: Model, batch: PackedSequences) -> Tensor:
     """The backbone's last hidden states, (tokens, hidden)."""
     return core.base_model(
         input_ids=batch.ids, position_ids=batch.positions, use_cache=False, documents=batch
@@ -203,13 +203,13 @@ def use_document_attention(model: Model) -> None:
     model.set_attn_implementation(ATTENTION)
 
 
-def keeps_documents_apart(model: Model, config: Mapping[str, Any]) -> bool:
+def keeps_sequences_apart(model: Model, config: Mapping[str, Any]) -> bool:
     """Whether a model took the attention above and computes two documents in one sequence as it did each alone.
 
     If not, it has its own attention back.
     """
     own = model.config._attn_implementation
-    distance = document_distance(model, config)
+    distance = sequence_distance(model, config)
     if distance is not None and distance <= most_rounding(model):
         return True
     if model.config._attn_implementation != own:
@@ -224,7 +224,7 @@ def most_rounding(model: Model) -> float:
     return _ROUNDING if model.dtype != torch.float32 else _ROUNDING / 10
 
 
-def document_distance(model: Model, config: Mapping[str, Any], lengths: tuple[int, int] = (24, 17)) -> float | None:
+def sequence_distance(model: Model, config: Mapping[str, Any], lengths: tuple[int, int] = (24, 17)) -> float | None:
     """How far the second of two documents in one sequence is from itself alone; the model has the attention then.
 
     Relative, the median of its tokens: on a model of 30 layers in bf16 rounding makes 1.6 %, in fp32 none, and seeing
@@ -246,7 +246,7 @@ def document_distance(model: Model, config: Mapping[str, Any], lengths: tuple[in
             ids = [torch.tensor([row], device=model.device) for row in rows]
             alone = [model.base_model(input_ids=one, use_cache=False).last_hidden_state[0] for one in ids]
             use_document_attention(model)
-            batch = documents([(row, [IGNORED] * len(row)) for row in rows], prefix=0, device=model.device)
+            batch = packed_sequences([(row, [IGNORED] * len(row)) for row in rows], prefix=0, device=model.device)
             together = hidden_states(model, batch).float()
     except (NotImplementedError, TypeError, ValueError):
         return None
@@ -265,7 +265,7 @@ def _attention(
     attention_mask: Tensor | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    documents: Documents | None = None,
+    documents: PackedSequences | None = None,
     sliding_window: int | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:

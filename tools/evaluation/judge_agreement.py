@@ -18,7 +18,7 @@ MARKS_MIN, KAPPA_MIN = 20, 0.6
 _CALIBRATED = "judge.calibrated"
 
 
-class JudgeWorth(Frozen):
+class JudgeAgreement(Frozen):
     """How a judge read answers that a person marked."""
 
     judge: str = ""
@@ -48,18 +48,18 @@ class JudgeWorth(Frozen):
         return case.tests_meaning and (self.grades_alone or not case.asks_judge)
 
 
-def worth_of(judge: str, known: Sequence[bool], told: Sequence[bool]) -> JudgeWorth:
+def agreement_of(judge: str, known: Sequence[bool], told: Sequence[bool]) -> JudgeAgreement:
     """A judge's worth by what people found right, and what it said of the same answers."""
     kappa = round(cohen_kappa(told, known), 3)
-    return JudgeWorth(judge=judge, marks=len(known), wrong=sum(not right for right in known), kappa=kappa)
+    return JudgeAgreement(judge=judge, marks=len(known), wrong=sum(not right for right in known), kappa=kappa)
 
 
-def record_worth(store: Store, run: str, step: str, worth: JudgeWorth) -> None:
+def record_agreement(store: Store, run: str, step: str, worth: JudgeAgreement) -> None:
     """Keep it as an event of the run."""
     store.event(_CALIBRATED, run=run, step=step, **worth.model_dump())
 
 
-def judge_worth(store: Store, run: str) -> JudgeWorth:
+def judge_agreement(store: Store, run: str) -> JudgeAgreement:
     """What the judge of a run is worth by its newest calibration; nothing where it was never calibrated."""
     rows = store.read("SELECT data FROM events WHERE run = ? AND event = ? ORDER BY id DESC LIMIT 1", run, _CALIBRATED)
-    return JudgeWorth.model_validate(json.loads(rows[0]["data"])) if rows else JudgeWorth()
+    return JudgeAgreement.model_validate(json.loads(rows[0]["data"])) if rows else JudgeAgreement()

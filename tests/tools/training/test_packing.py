@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from tests.fixtures.lab_model import write_tiny_model
-from tunesmith.tools.training.documents import (
+from tunesmith.tools.training.packing import (
     ATTENTION,
     best_fit,
-    documents,
     hidden_states,
-    keeps_documents_apart,
+    keeps_sequences_apart,
+    packed_sequences,
     use_document_attention,
 )
 from tunesmith.tools.training.rows import IGNORED
@@ -78,7 +78,7 @@ def test_hidden_states_and_gradients_are_those_of_each_row_alone(
     expected = gradients()
 
     use_document_attention(model)
-    batch = documents(some, prefix=prefix, device=model.device, sizes=sizes)
+    batch = packed_sequences(some, prefix=prefix, device=model.device, sizes=sizes)
     tokens = prefix + sum(len(ids) - prefix for ids, _ in some)
     assert batch.ids.shape == (1, -(-tokens // sizes) * sizes), "no padding but to the next size"
     together = hidden_states(model, batch)[batch.predicts]
@@ -96,7 +96,7 @@ def test_without_its_documents_a_sequence_of_rows_is_one_row(tmp_path: Path) -> 
     model = model_of("llama", tmp_path)
     some = rows(0, (60, 50))
     use_document_attention(model)
-    batch = documents(some, prefix=0, device=model.device)
+    batch = packed_sequences(some, prefix=0, device=model.device)
     apart = hidden_states(model, batch)
     mixed = model.base_model(input_ids=batch.ids, position_ids=batch.positions, use_cache=False).last_hidden_state[0]
     assert torch.allclose(apart[:60], mixed[:60], atol=1e-5)
@@ -124,10 +124,10 @@ def test_a_model_is_tried_and_has_its_own_attention_where_it_mixes_documents(
     model = model_of("llama", tmp_path)
     config = model.config.to_dict()
     with deaf(monkeypatch):
-        assert not keeps_documents_apart(model, config)
+        assert not keeps_sequences_apart(model, config)
     assert model.config._attn_implementation == "sdpa"
-    assert not keeps_documents_apart(model, config | {"layer_types": ["chunked_attention"] * 2})
-    assert keeps_documents_apart(model, config)
+    assert not keeps_sequences_apart(model, config | {"layer_types": ["chunked_attention"] * 2})
+    assert keeps_sequences_apart(model, config)
     assert model.config._attn_implementation == ATTENTION
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.memory.store import Store
-from tunesmith.tools.evaluation.judge_worth import JudgeWorth, judge_worth, record_worth, worth_of
+from tunesmith.tools.evaluation.judge_agreement import JudgeAgreement, agreement_of, judge_agreement, record_agreement
 from tunesmith.tools.suites.case import PEOPLE, VALUE, Case
 from tunesmith.tools.suites.grading import Assertion
 
@@ -36,7 +36,7 @@ def verdicts(right: int, wrong: int, missed: int) -> tuple[list[bool], list[bool
     ],
 )
 def test_what_a_judge_may_grade_alone(right: int, wrong: int, missed: int, alone: bool) -> None:
-    worth = worth_of("j", *verdicts(right, wrong, missed))
+    worth = agreement_of("j", *verdicts(right, wrong, missed))
     assert worth.grades_alone is alone and (f"kappa of {worth.kappa:.2f}" in worth.sentence)
 
 
@@ -44,7 +44,7 @@ def test_a_judge_that_nobody_marked_for_decides_no_case_and_values_decide_themse
     by_value = Case(case_id="v", suite="s", messages=(), metadata={"meaning": VALUE})
     by_judge = by_value.model_copy(update={"assertions": (RUBRIC,)})
     by_people = by_value.model_copy(update={"metadata": {"meaning": PEOPLE}})
-    none, good = JudgeWorth(), worth_of("j", *verdicts(10, 10, 0))
+    none, good = JudgeAgreement(), agreement_of("j", *verdicts(10, 10, 0))
     assert [none.decides(one) for one in (by_value, by_judge, by_people)] == [True, False, False]
     assert [good.decides(one) for one in (by_value, by_judge, by_people)] == [True, True, False]
 
@@ -52,8 +52,8 @@ def test_a_judge_that_nobody_marked_for_decides_no_case_and_values_decide_themse
 def test_the_newest_calibration_of_a_run_counts(tmp_path: Path) -> None:
     store = Store(tmp_path)
     run = store.new_run("r")
-    assert judge_worth(store, run) == JudgeWorth()
+    assert judge_agreement(store, run) == JudgeAgreement()
     step = store.propose(run, "evaluate", plan={}, plan_hash="h", estimated_seconds=1.0)
     for missed in (5, 0):
-        record_worth(store, run, step, worth_of("j", *verdicts(10, 10, missed)))
-    assert judge_worth(store, run).kappa == 1 and judge_worth(store, "r9") == JudgeWorth()
+        record_agreement(store, run, step, agreement_of("j", *verdicts(10, 10, missed)))
+    assert judge_agreement(store, run).kappa == 1 and judge_agreement(store, "r9") == JudgeAgreement()
