@@ -15,6 +15,7 @@ from tunesmith.memory.files import atomic_write
 
 _FILE = "validations.json"
 """In every checkpoint: what was measured of it and of those before it, so that a resumed training knows them."""
+_HALVINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,15 @@ class Selection:
     def allows(self, one: Validation) -> bool:
         """Whether it is near enough to the base."""
         return not self.max_kl or one.kl is None or one.kl <= self.max_kl
+
+    def rate_share(self, found: Sequence[Validation]) -> float:
+        """Share of the learning rate that is gone on with: half for every checkpoint that strayed too far, an eighth at
+        least.
+
+        The divergence of a training grows as the square of its rate, and what pulls a model back to its base is slow
+        beside large steps.
+        """
+        return 0.5 ** min(_HALVINGS, sum(not self.allows(one) for one in found))
 
     def best(self, found: Iterable[Validation]) -> Validation | None:
         """The lowest loss within the bound; the one nearest to the base where none is; None where no loss is known."""

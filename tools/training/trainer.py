@@ -340,12 +340,16 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
             return norm
 
         def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-            """A cosine whose warm-up begins above zero: every row is learned from, the first step's too."""
+            """A cosine whose warm-up begins above zero: every row is learned from, the first step's too. It slows down
+            where a checkpoint strayed from the base."""
             schedule: LRScheduler | None = self.__dict__.get("lr_scheduler")
             if schedule is None:
                 warmup = self.args.get_warmup_steps(num_training_steps)
-                factor = partial(rate_factor, steps=num_training_steps, warmup=warmup)
-                schedule = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+                planned = partial(rate_factor, steps=num_training_steps, warmup=warmup)
+                schedule = torch.optim.lr_scheduler.LambdaLR(
+                    optimizer or self.optimizer,
+                    lambda step: planned(step) * settings.selection.rate_share(self.validations),
+                )
                 self.lr_scheduler, self._created_lr_scheduler = schedule, True
             return schedule
 

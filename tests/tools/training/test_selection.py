@@ -70,3 +70,10 @@ def test_validations_go_with_their_checkpoint(tmp_path: Path) -> None:
     write_validations(tmp_path, many)
     assert read_validations(tmp_path) == many
     assert read_validations(tmp_path / "of an earlier version") == [] == read_validations(None)
+
+
+def test_a_training_that_strays_goes_on_at_half_the_rate_for_each_time_it_did() -> None:
+    kl = [0.09, 0.08, 0.04, 0.06, 0.07, 0.09]
+    shares = [BOUNDED.rate_share(found(*((0.3, one) for one in kl[:count]))) for count in range(len(kl) + 1)]
+    assert shares == [1, 0.5, 0.25, 0.25, 0.125, 0.125, 0.125]  # an eighth is the least
+    assert Selection().rate_share(found((0.3, 9.0))) == BOUNDED.rate_share(found((0.3, None))) == 1
