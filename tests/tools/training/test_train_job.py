@@ -409,6 +409,22 @@ def test_the_adapter_is_the_best_checkpoint_and_the_choice_says_so(
     assert (early.steps, early.best_step) == (4, 2) and "ended at step 4" in early.choice
 
 
+def test_a_checkpoint_that_strayed_halves_the_rate_of_the_steps_behind_it(
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Selection, "allows", lambda self, one: not self.max_kl)
+    rates: dict[float, list[float]] = {}
+    for bound in (0.0, 1e-12):
+        points: list[tuple[str, float, float]] = []
+        train(
+            tiny_llama, rows_file, tmp_path / str(bound), replace(SETTINGS, max_kl=bound), valid_path=rows_file,
+            metric=lambda *point, points=points: points.append(point),
+        )  # fmt: skip
+        rates[bound] = [value for name, value, _ in points if name == "learning_rate"]
+    shares = [strayed / planned for strayed, planned in zip(rates[1e-12], rates[0.0], strict=True)]
+    assert shares == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25]) or shares == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.25])
+
+
 @pytest.mark.parametrize(
     ("at", "gone_on_from"),
     [("step 5 ", "going on from checkpoint-4"), ("validation at step 4", "going on from checkpoint-2"),
