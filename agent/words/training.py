@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from tunesmith.agent.words.encoder import WIDTH, Encoder
-from tunesmith.agent.words.intent import canonical, flags_of, kind_of, possible
+from tunesmith.agent.words.intent import canonical, flags_of, kind_of, possible, vocabulary_of
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import empty_words, slots_of
 
@@ -37,6 +37,8 @@ _PENALTY, _STEPS = 3e-6, 90
 _FOLDS = 5
 _NEAR_COPY = 0.75
 """Cosine between two centred embeddings from which sentences of a label are near copies."""
+
+_DOUBT, _SURE_LEAST, _SURE_MOST = 10, 0.6, 0.95
 
 _SHARED_BY, _OFTEN = 2, 5
 """How many sentences of a label hold a word that belongs to how it is said; more where texts are looked for."""
@@ -113,12 +115,13 @@ def likelihood(x: Floats, w: Floats) -> Floats:
     return likely
 
 
-def features(said: Sequence[str], cache: Path | None) -> Floats:
+def features(said: Sequence[str], vocabulary: Sequence[str], cache: Path | None) -> Floats:
     """The embedding and the flags of each sentence. A cache keeps embeddings between trainings."""
     import numpy as np
 
     slots = [slots_of(one) for one in said]
-    plain = [canonical(one) for one in slots]
+    places = {word: place for place, word in enumerate(vocabulary)}
+    plain = [canonical(one, places) for one in slots]
     known = dict(np.load(cache)) if cache and cache.exists() else {}
     keys = [hashlib.sha256(one.encode()).hexdigest()[:24] for one in plain]
     lacking = {key: text for key, text in zip(keys, plain, strict=True) if key not in known}
@@ -140,19 +143,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     sentences = intents()
     labels = sorted(sentences)
     said = [(label, one) for label in labels for one in sentences[label]]
-    x, y = features([one for _, one in said], args.cache), np.array([labels.index(label) for label, _ in said])
+    vocabulary = vocabulary_of(one for _, one in said)
+    x, y = (
+        features([one for _, one in said], vocabulary, args.cache),
+        np.array([labels.index(label) for label, _ in said]),
+    )
     mean, spread = x[:, :WIDTH].mean(axis=0), x[:, :WIDTH].std(axis=0) * WIDTH**0.5
     x[:, :WIDTH] = (x[:, :WIDTH] - mean) / spread
     likely, fold = np.zeros((len(y), len(labels)), np.float32), folds(x[:, :WIDTH], y)
     for one in range(_FOLDS):
         likely[fold == one] = likelihood(x[fold == one], fitted(x[fold != one], y[fold != one], len(labels)))
-    threshold = calibrated(likely, y, labels)
+    threshold, thresholds = calibrated(likely, y, labels)
     w = fitted(x, y, len(labels))
     own = w[:, :WIDTH] / spread  # the spread and the mean go into the weights and the bias
     weights, bias = np.hstack([own, w[:, WIDTH:-1]]), w[:, -1] - own @ mean
     scales = np.maximum(np.abs(weights).max(axis=1), 1e-12) / 127
-    about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(), "examples": sentences,
-             "own_words": own_words(sentences)}  # fmt: skip
+    about = {"labels": labels, "threshold": threshold, "thresholds": thresholds, "fingerprint": fingerprint(),
+             "examples": sentences, "own_words": own_words(sentences), "vocabulary": " ".join(vocabulary)}  # fmt: skip
     raw = np.frombuffer(json.dumps(about, ensure_ascii=False, sort_keys=True).encode(), np.uint8)
     rounded = np.round(weights / scales[:, None]).astype(np.int8)
     np.savez_compressed(
@@ -177,8 +184,12 @@ def folds(embedded: Floats, y: NDArray[np.int64]) -> NDArray[np.int64]:
     return fold
 
 
-def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> float:
-    """The least probability from which the share that names the right kind is WANTED; prints what the head can do."""
+def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> tuple[float, dict[str, float]]:
+    """The least probability from which the share that names the right kind is WANTED, of all and of each kind that is
+    named; prints what the head can do.
+
+    A kind's share is counted with _DOUBT more sentences of which WANTED less one is right, so that few prove little.
+    """
     import numpy as np
 
     kinds = [kind_of(label) for label in labels]
@@ -193,11 +204,20 @@ def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> f
     best, order = by_kind.max(axis=1), np.argsort(-by_kind.max(axis=1), kind="stable")
     share = np.cumsum(right[order]) / np.arange(1, len(y) + 1)
     threshold = float(best[order[np.flatnonzero(share >= WANTED)[-1]]])
+    thresholds, named = {}, by_kind.argmax(axis=1)
+    for number, name in enumerate(names):
+        own = order[named[order] == number]
+        share = (np.cumsum(right[own]) + _DOUBT * WANTED - 1) / (np.arange(1, len(own) + 1) + _DOUBT)
+        enough = np.flatnonzero(share >= WANTED)
+        found = float(best[own[enough[-1]]]) if len(enough) else _SURE_MOST
+        thresholds[name] = round(min(max(found, _SURE_LEAST), _SURE_MOST), 3)
+    has = best >= np.array([thresholds[names[one]] for one in named])
+    print(f"  by each kind's own threshold: answers {has.mean():.1%}; right kind {right[has].mean():.1%}")
     for at in sorted((0.5, 0.6, 0.7, 0.8, 0.9, threshold)):
         has = best >= at
         shares = f"right kind {right[has].mean():.1%}, label {whole[has].mean():.1%}"
         print(f"  from {at:.2f}: answers {has.mean():.1%}; {shares}")
-    return round(threshold, 3)
+    return round(threshold, 3), thresholds
 
 
 def _possible_beside(label: str, labels: Sequence[str]) -> list[bool]:
