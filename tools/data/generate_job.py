@@ -34,6 +34,7 @@ from tunesmith.tools.data.generate import (
     spare_of,
 )
 from tunesmith.tools.data.held_out import text_of
+from tunesmith.tools.data.listed import Listed, told_by_labels
 from tunesmith.tools.data.lists import Lists
 from tunesmith.tools.data.near_misses import near_misses
 from tunesmith.tools.data.reader import Reader
@@ -133,7 +134,8 @@ class _Making:
     def _write(self, log: AnswerLog, reader: Reader) -> None:
         request, spec = self.job.request, self.spec
         composed = form_of(spec).composed
-        synthesis = (Lists if form_of(spec).of_records else Synthesis)(
+        way = Lists if form_of(spec).of_records else Listed if told_by_labels(spec) else Synthesis
+        synthesis = way(
             spec, log, rows_written(request, spare_of(spec)), request.seed, request.temperature, request.tries, reader,
             wanted=self.rows, keep=self._store if composed else lambda written: None,
         )  # fmt: skip

@@ -92,6 +92,8 @@ class Reading:
     """Where it is not what was drawn."""
     margins: Mapping[str, float] = field(default_factory=dict)
     """Of what was read, attribute → the log-odds, in nats, of the value that was read against the next."""
+    untried: frozenset[str] = frozenset()
+    """Labels that it got wrong too often in the examples: that it agrees says something, its own word nothing."""
 
     @property
     def margin(self) -> float | None:
@@ -131,7 +133,8 @@ class Reader:
         whole = [one for one in messages if self.whole or (one.doubted and self.can_read)]
         if self.trust.reads_answers and whole:
             self._read_answers(whole, turn, differing, margins)
-        return {name: Reading(tuple(found), margins[name]) for name, found in differing.items()}
+        untried = frozenset(self.apart - self.verified)
+        return {name: Reading(tuple(found), margins[name], untried) for name, found in differing.items()}
 
     def _read_labels(
         self,
@@ -164,7 +167,8 @@ class Reader:
             if name in answers:
                 value, margins[one.identity][label.name] = self._label_in(label, answers[name])
             self._count(label.name, drawn, value)
-            if value != drawn or margins[one.identity][label.name] < self.trust.cuts.get(label.name, 0.0):
+            cut = self.trust.cuts.get(label.name, 0.0) if label.name in self.verified else 0.0
+            if value != drawn or margins[one.identity][label.name] < cut:
                 differing[one.identity].append(Disagreement(label.name, drawn, value))
 
     def _label_in(self, label: Attribute, response: ChatResponse) -> tuple[str, float]:
@@ -199,9 +203,19 @@ class Reader:
             self._count_answer(one.values, reading or {}, {d.attribute for d in found})
 
     @property
-    def apart(self) -> set[str]:
-        """The labels that are read by themselves, for a choice of a few is told better than a whole answer."""
+    def verified(self) -> set[str]:
+        """The labels whose reading counts by itself."""
         return {label.name for label in self._labels if self.trust.label(label.name)}
+
+    @property
+    def apart(self) -> set[str]:
+        """The labels that are read by themselves, for a choice of a few is told better than a whole answer.
+
+        Those also that the reader cannot be trusted with, where nothing else reads them: a row is likelier to be right
+        where two requests agree on it, the one that wrote it and the one that reads it, than where the two differ.
+        """
+        whole = self.whole and self.trust.reads_answers
+        return self.verified if whole else {label.name for label in self._labels if self.trust.labels.get(label.name)}
 
     @property
     def unverified(self) -> list[str]:
@@ -210,7 +224,7 @@ class Reader:
             return []
         whole = self.whole and self.trust.reads_answers
         read = [a for a in self.spec.attributes if a.shown and (a.attributes or a.kind in ("label", "text"))]
-        return [a.name for a in read if a.name not in self.apart and not whole]
+        return [a.name for a in read if a.name not in self.verified and not whole]
 
     def _differing(self, values: Values, message: str, reading: Values | None) -> list[Disagreement]:
         found = disagreements(self.spec, values, message, reading)

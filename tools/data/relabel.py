@@ -48,7 +48,7 @@ def as_read(spec: Spec, drawn: Draw, message: str, reading: Reading) -> Draw | N
     for one in reading.differing:
         attribute = _attribute(spec, one.attribute)
         sure = reading.margins.get(one.attribute, reading.margins.get(WHOLE, 0.0)) >= SURE
-        if attribute is None or not sure:
+        if attribute is None or not sure or one.attribute in reading.untried:
             return None
         if one.read in attribute.values and attribute.kind == "label":
             values[one.attribute] = one.read

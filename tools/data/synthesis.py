@@ -29,7 +29,7 @@ from tunesmith.tools.data.reader import Reader, Reading, ToRead
 from tunesmith.tools.data.reading import Disagreement
 from tunesmith.tools.data.relabel import as_read, as_said
 from tunesmith.tools.data.similarity import Likeness
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.styles import style
 from tunesmith.tools.data.writer_requests import Note, manner_of, message_request, written_message
 from tunesmith.tools.serving.client import ChatResponse
@@ -38,8 +38,8 @@ ALIKE = 90.0
 """Similarity, of 100, from which a message is written anew for being like another row's."""
 STYLE = "style"
 """How a message was to be written, among what was decided of its row."""
-_NAMING = 3
-"""One row of so many may say its label by its own name."""
+_NAMING = 0.5
+"""Of the rows of a label's value, the share that may say it by its own name."""
 _RARE, _ROUNDS_MORE, _AGAIN, _REDRAWS = 0.8, 3, 1.4, 20
 """A label's value is rare below this part of what is wanted of it; so many rounds follow the tries, of so many rows for
 each that is lacking."""
@@ -93,13 +93,15 @@ class Synthesis:
     keep: Callable[[Written], None] = lambda written: None
     """Gets each row as soon as it is done."""
     seen: Likeness = field(default_factory=Likeness)
+    naming: Counter[str] = field(default_factory=Counter)
+    """Value of a label → good rows that say it by its own name."""
 
     def write(self) -> list[Written]:
         """Every row, in the order of their numbers.
 
         In rounds: the first writes all, the others what is lacking of some label's value, or of the whole.
         """
-        pools = fill_pools(self.spec, self.asker, self.rows, self.seed)
+        pools = self._pools()
         shots = shown_examples(self.spec)
         good: list[Written] = []
         failed: dict[int, Written] = {}
@@ -122,6 +124,13 @@ class Synthesis:
             self.keep(one)
         return sorted([*good, *failed.values()], key=lambda one: one.drawn.row_id)
 
+    def _pools(self) -> Pools:
+        return fill_pools(self.spec, self.asker, self.rows, self.seed)
+
+    def _style(self, number: int, attempt: int) -> str:
+        """How a row is to be written; empty: in no way in particular."""
+        return style(self.seed, number + (attempt - 1) * self.rows)
+
     def _lacking(self, good: Sequence[Written], failed: Mapping[int, Written]) -> list[int]:
         """Of the rows that failed those to be written again, so that there are enough of all and of each value."""
         wanted = self.wanted or self.rows
@@ -129,9 +138,8 @@ class Synthesis:
         rare: Counter[tuple[str, str | None]] = Counter()
         for label in self.spec.labels:
             counts = Counter(one.drawn.values.get(label.name) for one in good)
-            total = sum(value.weight for value in label.values.values())
-            for name, value in label.values.items():
-                share = value.weight / total * wanted
+            for name in label.values:
+                share = self._share(label, name)
                 rare[label.name, name] = round(share) - counts[name] if counts[name] < _RARE * share else 0
         chosen = [n for n, one in failed.items() if any(rare[item] > 0 for item in one.was.items())]
         chosen += [n for n in failed if n not in chosen] if missing > 0 else []
@@ -164,8 +172,7 @@ class Synthesis:
             if manner_of(spec, first.values) == manner_of(spec, again.values):
                 made = replace(again, row_id=first.row_id)
                 break
-        styled = {STYLE: style(self.seed, number + (attempt - 1) * count)}
-        return replace(made, told=made.told | styled)
+        return replace(made, told=made.told | {STYLE: self._style(number, attempt)})
 
     def _checked(self, drawn: Draw, response: ChatResponse | None, attempt: int) -> Written:
         """The message held to what code can tell: it is one, and it says what was drawn, or another thing for sure."""
@@ -182,8 +189,6 @@ class Synthesis:
     def _composed(self, drawn: Draw, message: str, problem: str, attempt: int, was: Values) -> Written:
         """The row of a message, with its answer and what is wrong with it."""
         problem = problem or drawn_problem(self.spec, drawn.values, drawn.surfaces[0], message)
-        if not problem and drawn.order % _NAMING and (named := names_label(self.spec, drawn.values, message)):
-            problem = f"leftover: the message names its label, {named!r}, as none of the examples does"
         return Written(drawn, message, answer_of(self.spec, drawn), problem, attempt=attempt, was=was)
 
     def _copy(self, message: str) -> str:
@@ -193,9 +198,22 @@ class Synthesis:
     def _first_of_its_kind(self, one: Written) -> Written:
         """The row, a copy where one like it was found good before; what was read as wrong stands in nobody's way."""
         problem = one.problem or self._copy(one.message)
+        if not problem and (named := names_label(self.spec, one.drawn.values, one.message)):
+            self.naming[named] += 1
+            if self.naming[named] > self._naming_most(named):
+                problem = f"leftover: the message names its label, {named!r}, as enough rows do"
         if not problem:
             self.seen.add(one.drawn.row_id, one.message)
         return replace(one, problem=problem)
+
+    def _naming_most(self, named: str) -> int:
+        """Rows of a label's value that may say it by its own name: else the name would be all that is learned of it."""
+        label = next(label for label in self.spec.labels if named in label.values)
+        return math.ceil(_NAMING * self._share(label, named))
+
+    def _share(self, label: Attribute, value: str) -> float:
+        """Rows that are wanted of a label's value."""
+        return label.values[value].weight / sum(v.weight for v in label.values.values()) * (self.wanted or self.rows)
 
     def _in_manner(self, message: str, drawn: Draw) -> str:
         """Typed as the user's examples are: as many in small letters, as many without a mark at the end."""

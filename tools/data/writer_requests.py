@@ -154,6 +154,27 @@ def message_request(
     return ChatRequest(identity, model, [*turns, _user(asked)], tokens, temperature, extra=extra)
 
 
+def list_request(
+    spec: Spec, manner: Values, begun: Sequence[str], count: int, style: str, model: str, temperature: float,
+    identity: str,
+) -> ChatRequest:  # fmt: skip
+    """Asks for `count` messages of a manner, and one that may be cut off, as a list that goes on behind `begun`."""
+    told = "; ".join(_meaning(spec, name, value) for name, value in manner.items() if value)
+    asked = prompt_text(
+        "write-list", when=kind_of(spec), count=len(begun) + count + 1, language=in_language(spec),
+        means=f", and in each: {told}" if told else "",
+        style=f" From number {len(begun) + 1} on they are written so: {style}." if style else "",
+    )  # fmt: skip
+    lines = "\n".join([*(f"{n}. {text}" for n, text in enumerate(begun, 1)), f"{len(begun) + 1}."])
+    most = (count + 1) * (spec.message_tokens + (_TOKENS_OF_STYLE if style else 0))
+    extra = {**_GO_ON, "stop": [f"\n{len(begun) + count + 2}."]}
+    return ChatRequest(identity, model, [_user(asked), _assistant(lines)], most, temperature, extra=extra)
+
+
+def _meaning(spec: Spec, name: str, value: str) -> str:
+    return spec.attribute(name).values[value].means.rstrip(". ") or f"{name} is {value}"
+
+
 def in_language(spec: Spec) -> str:
     """In which language messages are, where that has to be said."""
     return "" if spec.language == "English" else f" in {spec.language}"

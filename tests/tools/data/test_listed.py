@@ -1,0 +1,146 @@
+"""Rows that labels alone decide: messages in lists of one meaning, and what a reader that cannot tell is good for."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, says
+from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.listed import LINES, Listed, told_by_labels
+from tunesmith.tools.data.reader import Reader
+from tunesmith.tools.data.synthesis import Written
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+
+WANTED, WRITTEN = 40, 60
+ORDINARY = [f"What is the {n}th largest town of {place}?" for n in range(10) for place in ("Spain", "Peru")]
+TOPIC = {"name": "topic", "kind": "text", "shown": False}
+EXAMPLES = [(f"Hello, I {signs[0]}, {name}", label) for (label, signs), name in zip(SIGNS.items(), NAMES, strict=False)]
+
+
+def labelled(**changes: Any) -> dict[str, Any]:
+    matter = {**GYM["attributes"][0], **changes.pop("matter", {})}
+    examples = [{"prompt": prompt, "answer": answer} for prompt, answer in EXAMPLES]
+    return {
+        **GYM,
+        "attributes": [matter],
+        "answer": {"form": "text", "template": "{matter}"},
+        "examples": examples,
+        **changes,
+    }
+
+
+SPEC = spec_of(labelled(), "test")
+
+
+@dataclass
+class ListWriter(ScriptedWriter):
+    """Goes on with a list; every so many-th line is of another matter ("matter"), or the list ends early ("short")."""
+
+    blind: bool = False
+    """Reads one matter in every example that has one."""
+    ended: dict[int, bool] = field(default_factory=dict)
+    """Number of a line → whether it was written to its end."""
+
+    def _message(self, request: ChatRequest, asked: str) -> ChatResponse:
+        told = str(request.messages[0]["content"])
+        matter = next(name for name, signs in SIGNS.items() if f"the member {signs[0]}" in told)
+        place = len(re.findall(r"(?m)^\d+\.", asked))
+        lines = []
+        for number in range(2 if self._turn("short") else LINES + 1):
+            self.written += 1
+            other = [name for name in SIGNS if name != matter][self.written % 3] if self._turn("matter") else matter
+            sign = SIGNS[other][self.written % 4]
+            self.ended[self.written] = True
+            lines.append(f"{place + number}. {NAMES[self.written % 15]} here {self.written}, I {sign} {self._detail()}")
+        self.ended[self.written] = False
+        text = "\n".join(lines).removeprefix(f"{place}.")
+        return ChatResponse(id=request.id, text=text[: -len(lines[-1]) // 2], finish_reason="length")
+
+    def _chosen(self, request: ChatRequest, asked: str, names: list[str]) -> ChatResponse:
+        if self.blind and request.id.startswith("t/") and says(asked)[0] not in ("pause", ""):
+            asked = f"I {SIGNS['pause'][0]}"
+        return super()._chosen(request, asked, names)
+
+
+def made(writer: ListWriter, spec: Any = SPEC) -> tuple[list[Written], Reader]:
+    reader = Reader(spec, writer, ORDINARY, 5)
+    return Listed(spec, writer, WRITTEN, 5, 0.7, 2, reader, wanted=WANTED).write(), reader
+
+
+def good(rows: list[Written]) -> list[Written]:
+    return [one for one in rows if not one.problem]
+
+
+@pytest.mark.parametrize(
+    ("changes", "listed"),
+    [
+        ({}, True),
+        ({"attributes": [GYM["attributes"][0], TOPIC]}, True),
+        (GYM, False),  # a number and a name stand in the message letter for letter
+        ({"matter": {"absent_share": 0.2}}, False),
+        ({"answer": {}, "attributes": []}, False),  # a model writes the answers
+    ],
+)
+def test_what_labels_alone_decide_is_listed_and_nothing_else(changes: dict[str, Any], listed: bool) -> None:
+    assert told_by_labels(spec_of(labelled(**changes), "test")) is listed
+
+
+def test_a_message_of_several_lines_is_no_line_of_a_list() -> None:
+    examples = [{"prompt": f"{prompt}\nBye", "answer": answer} for prompt, answer in EXAMPLES]
+    assert not told_by_labels(spec_of(labelled(examples=examples), "test"))
+
+
+@pytest.mark.parametrize("faults", [{}, {"matter": 3}, {"short": 2}])
+def test_enough_rows_of_every_label_are_kept_and_each_says_its_answer(faults: dict[str, int]) -> None:
+    kept = good(made(ListWriter(faults))[0])
+    assert len(kept) >= WANTED and [one.answer for one in kept] == [says(one.message)[0] for one in kept]
+    assert min(Counter(one.answer for one in kept).values()) >= 0.8 * WANTED / 4
+
+
+def test_a_list_begins_with_what_is_of_its_label_alone_and_costs_a_part_of_a_request_a_row() -> None:
+    writer = ListWriter()
+    rows, _ = made(writer)
+    asked = [request for request in writer.asked if request.id.startswith("m1/")]
+    assert len(asked) <= WRITTEN / 2
+    for request in asked:
+        told, begun = (str(turn["content"]) for turn in request.messages)
+        matter = next(name for name, signs in SIGNS.items() if f"the member {signs[0]}" in told)
+        assert {says(line)[0] for line in begun.splitlines()[:-1]} == {matter}
+    assert len(good(rows)) >= WANTED
+
+
+def test_the_line_that_was_cut_off_is_no_row() -> None:
+    whole = re.compile(
+        r"here \d+, I .+ (?:since|on|near|with|before|again|after|to|for|in|by|as|this)\b", re.IGNORECASE
+    )
+    assert all(whole.search(one.message) for one in good(made(ListWriter())[0]))
+
+
+def test_half_of_the_rows_of_a_label_may_say_its_name() -> None:
+    """A label may be the word that people use: were none to, only messages that miss it would be left."""
+    signs = {"quit": "I quit", "pause": SIGNS["pause"][0], "booking": SIGNS["booking"][0], "lost": SIGNS["lost"][0]}
+
+    class Naming(ListWriter):
+        def _message(self, request: ChatRequest, asked: str) -> ChatResponse:
+            answer = super()._message(request, asked)
+            text = answer.text
+            for sign in SIGNS["quit"]:
+                text = text.replace(f"I {sign}", f"{signs['quit']}, for I {sign}")
+            return ChatResponse(id=answer.id, text=text, finish_reason=answer.finish_reason)
+
+    rows = [one for one in made(Naming())[0] if one.drawn.values["matter"] == "quit"]
+    assert sum("quit" in one.message for one in good(rows)) == WANTED / 4 / 2
+    assert {one.problem.split(":")[0] for one in rows if one.problem} == {"leftover"}
+
+
+def test_a_reader_that_cannot_tell_the_examples_drops_what_it_reads_otherwise_and_relabels_nothing() -> None:
+    rows, reader = made(ListWriter({"matter": 3}, blind=True))
+    assert reader.trust.labels["matter"] < 0.6 and reader.unverified == ["matter"]
+    kept = good(rows)
+    assert kept and not any(one.relabelled for one in rows)
+    assert [one.answer for one in kept] == [says(one.message)[0] for one in kept]
