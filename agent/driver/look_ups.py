@@ -64,16 +64,14 @@ def why(deps: TurnDeps) -> TurnAnswer:
     before = deps.last_query
     if before is None:
         return TurnAnswer(f"Of what? {CAN_ANSWER}")
-    if isinstance(before, StepQuery):
-        return looked_up(deps, before.model_copy(update={"about": "failure"}))
-    if isinstance(before, RowsQuery):
-        return looked_up(deps, before.model_copy(update={"about": "reasons"}))
-    if isinstance(before, CaseQuery):
-        return looked_up(deps, before.model_copy(update={"about": "wanted"}))
-    if isinstance(before, SettingQuery):
-        return looked_up(deps, before.model_copy(update={"about": "value"}))
-    about = {name: getattr(before, name, "") for name in ("run", "arm", "block")}
-    return looked_up(deps, FindingsQuery.model_validate({**about, "about": "why" if about["block"] else "all"}))
+    if about := _WHY.get(type(before)):
+        return looked_up(deps, before.model_copy(update={"about": about}))
+    of = {name: getattr(before, name, "") for name in ("run", "arm", "block")}
+    return looked_up(deps, FindingsQuery.model_validate({**of, "about": "why" if of["block"] else "all"}))
+
+
+_WHY: Mapping[type, str] = {StepQuery: "failure", RowsQuery: "reasons", CaseQuery: "wanted", SettingQuery: "value"}
+"""Question → what of the same thing holds its reason."""
 
 
 def said_in(deps: TurnDeps) -> reading.Context:
@@ -98,13 +96,8 @@ def told(deps: TurnDeps, found: reading.Reading) -> TurnAnswer | None:
     if found.request is not None:
         return looked_up(deps, found.request)
     kind, _, name = found.label.partition(".")
-    return as_answer(
-        said_to(deps, name)
-        if kind == "talk"
-        else meaning(found.slots, both=name == "difference")
-        if kind == "term"
-        else ""
-    )
+    text = said_to(deps, name) if kind == "talk" else ""
+    return as_answer(meaning(found.slots, both=name == "difference") if kind == "term" else text)
 
 
 # At a question about a price: a question back, or other values

@@ -75,8 +75,6 @@ class Head:
         self.own_words: dict[str, frozenset[str]] = {k: frozenset(v.split()) for k, v in about["own_words"].items()}
         self.fingerprint: str = about["fingerprint"]
         self.threshold: float = about["threshold"]
-        self.thresholds: dict[str, float] = about["thresholds"]
-        """Of each kind: from which probability it may be answered."""
         self.vocabulary = {word: place for place, word in enumerate(about["vocabulary"].split())}
         self._labels: dict[str, str] = {_key(one): label for label, said in self.examples.items() for one in said}
 

@@ -110,7 +110,7 @@ class Reader:
     def _least(self, found: Reading) -> float:
         """The probability from which a reading may be acted on."""
         if not found.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
-            return self.head.thresholds.get(found.kind, self.head.threshold)
+            return self.head.threshold
         order, edits = found.order, found.edits
         whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
         return min(self.head.threshold, _EACH_WORD_TAKEN if whole else _BEHIND_A_YES)

@@ -38,8 +38,6 @@ _FOLDS = 5
 _NEAR_COPY = 0.75
 """Cosine between two centred embeddings from which sentences of a label are near copies."""
 
-_DOUBT, _SURE_LEAST, _SURE_MOST = 10, 0.6, 0.95
-
 _SHARED_BY, _OFTEN = 2, 5
 """How many sentences of a label hold a word that belongs to how it is said; more where texts are looked for."""
 _ABOUT_TEXTS = ("case", "row")
@@ -153,12 +151,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     likely, fold = np.zeros((len(y), len(labels)), np.float32), folds(x[:, :WIDTH], y)
     for one in range(_FOLDS):
         likely[fold == one] = likelihood(x[fold == one], fitted(x[fold != one], y[fold != one], len(labels)))
-    threshold, thresholds = calibrated(likely, y, labels)
+    threshold = calibrated(likely, y, labels)
     w = fitted(x, y, len(labels))
     own = w[:, :WIDTH] / spread  # the spread and the mean go into the weights and the bias
     weights, bias = np.hstack([own, w[:, WIDTH:-1]]), w[:, -1] - own @ mean
     scales = np.maximum(np.abs(weights).max(axis=1), 1e-12) / 127
-    about = {"labels": labels, "threshold": threshold, "thresholds": thresholds, "fingerprint": fingerprint(),
+    about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(),
              "examples": sentences, "own_words": own_words(sentences), "vocabulary": " ".join(vocabulary)}  # fmt: skip
     raw = np.frombuffer(json.dumps(about, ensure_ascii=False, sort_keys=True).encode(), np.uint8)
     rounded = np.round(weights / scales[:, None]).astype(np.int8)
@@ -184,12 +182,8 @@ def folds(embedded: Floats, y: NDArray[np.int64]) -> NDArray[np.int64]:
     return fold
 
 
-def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """The least probability from which the share that names the right kind is WANTED, of all and of each kind that is
-    named; prints what the head can do.
-
-    A kind's share is counted with _DOUBT more sentences of which WANTED less one is right, so that few prove little.
-    """
+def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> float:
+    """The least probability from which the share that names the right kind is WANTED; prints what the head can do."""
     import numpy as np
 
     kinds = [kind_of(label) for label in labels]
@@ -204,20 +198,11 @@ def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> t
     best, order = by_kind.max(axis=1), np.argsort(-by_kind.max(axis=1), kind="stable")
     share = np.cumsum(right[order]) / np.arange(1, len(y) + 1)
     threshold = float(best[order[np.flatnonzero(share >= WANTED)[-1]]])
-    thresholds, named = {}, by_kind.argmax(axis=1)
-    for number, name in enumerate(names):
-        own = order[named[order] == number]
-        share = (np.cumsum(right[own]) + _DOUBT * WANTED - 1) / (np.arange(1, len(own) + 1) + _DOUBT)
-        enough = np.flatnonzero(share >= WANTED)
-        found = float(best[own[enough[-1]]]) if len(enough) else _SURE_MOST
-        thresholds[name] = round(min(max(found, _SURE_LEAST), _SURE_MOST), 3)
-    has = best >= np.array([thresholds[names[one]] for one in named])
-    print(f"  by each kind's own threshold: answers {has.mean():.1%}; right kind {right[has].mean():.1%}")
     for at in sorted((0.5, 0.6, 0.7, 0.8, 0.9, threshold)):
         has = best >= at
         shares = f"right kind {right[has].mean():.1%}, label {whole[has].mean():.1%}"
         print(f"  from {at:.2f}: answers {has.mean():.1%}; {shares}")
-    return round(threshold, 3), thresholds
+    return round(threshold, 3)
 
 
 def _possible_beside(label: str, labels: Sequence[str]) -> list[bool]:
