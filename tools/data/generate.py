@@ -26,7 +26,7 @@ from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_
 from tunesmith.tools.data.held_out import rows_beside
 from tunesmith.tools.data.listed import LINES, told_by_labels
 from tunesmith.tools.data.near_misses import FORMED_SHARE
-from tunesmith.tools.data.reader import reads_whole
+from tunesmith.tools.data.reading import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks

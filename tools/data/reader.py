@@ -14,18 +14,27 @@ from pydantic import Field
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
-from tunesmith.tools.data.candidates import calibrated, least_margin, margin, probabilities, yes
+from tunesmith.tools.data.candidates import (
+    calibrated,
+    least_margin,
+    margin,
+    probabilities,
+    right_where_two_agree,
+    yes,
+)
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.example_values import Shown
-from tunesmith.tools.data.json_values import kinds_in
 from tunesmith.tools.data.reading import (
     NOTHING,
     Disagreement,
     answer_request,
+    answer_shots,
+    copies,
     disagreements,
     kind_request,
     label_request,
     none_of,
+    reads_whole,
     value_in,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
@@ -37,6 +46,8 @@ _SURE, _CUT_SHARE = 1.5, 0.5
 """Log-odds, in nats, that are sure for a label."""
 _FEW, _BIAS_SHARE, _BIAS_MOST, _EPSILON = 20, 0.5, 1.5, 0.01
 """Messages from which on a reader's bias is told."""
+_ENOUGH, _BORNE_OUT = 60, 0.9
+"""Messages from which on writer and reader can bear each other out, and the share that is right where they agree."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIED = 0.6, 0.75, 3, 16
 
 
@@ -110,9 +121,9 @@ class Reader:
         self.spec, self.asker = spec, asker
         shuffled = random.Random(f"{seed}/ordinary").sample(list(ordinary), len(ordinary))
         self.others, self.tried = shuffled[:_KIND_SHOTS], shuffled[_KIND_SHOTS : _KIND_SHOTS + _KIND_TRIED]
-        self.shots = _answer_shots(spec, pieces)
+        self.shots = answer_shots(spec, pieces)
         self.whole = reads_whole(spec)
-        self.can_read = self.whole or _copies(spec)
+        self.can_read = self.whole or copies(spec)
         self.bias: dict[str, dict[str, float]] = {}
         """Label → value → what the reader has for it, in nats, whatever a message says."""
         self.counts: dict[str, dict[str, dict[str, int]]] = {}
@@ -214,17 +225,28 @@ class Reader:
         Those also that the reader cannot be trusted with, where nothing else reads them: a row is likelier to be right
         where two requests agree on it, the one that wrote it and the one that reads it, than where the two differ.
         """
-        whole = self.whole and self.trust.reads_answers
-        return self.verified if whole else {label.name for label in self._labels if self.trust.labels.get(label.name)}
+        if self._reads_whole:
+            return self.verified
+        return {label.name for label in self._labels if self.trust.labels.get(label.name)}
+
+    @property
+    def _reads_whole(self) -> bool:
+        return self.whole and self.trust.reads_answers
 
     @property
     def unverified(self) -> list[str]:
         """What the answer shows and neither code nor this reader can find in a message: it is drawn, and only hoped."""
-        if not form_of(self.spec).composed:
+        if not form_of(self.spec).composed or self._reads_whole:
             return []
-        whole = self.whole and self.trust.reads_answers
         read = [a for a in self.spec.attributes if a.shown and (a.attributes or a.kind in ("label", "text"))]
-        return [a.name for a in read if a.name not in self.verified and not whole]
+        return [a.name for a in read if a.name not in self.verified and not self._borne_out(a)]
+
+    def _borne_out(self, label: Attribute) -> bool:
+        """Whether the writer's labels and this reader's agree so often that rows on which they do are right."""
+        counts = self.counts.get(label.name, {}) if label.name in self.apart else {}
+        agreed = sum(read.get(drawn, 0) for drawn, read in counts.items())
+        messages = sum(sum(read.values()) for read in counts.values())
+        return messages >= _ENOUGH and right_where_two_agree(agreed, messages) >= _BORNE_OUT
 
     def _differing(self, values: Values, message: str, reading: Values | None) -> list[Disagreement]:
         found = disagreements(self.spec, values, message, reading)
@@ -362,29 +384,3 @@ def _cut(kind: Sequence[float], ordinary: Sequence[float]) -> float:
     """Where the probabilities of examples and ordinary prompts are parted best; the middle where that is as good."""
     cuts = [0.5, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9, 0.05, 0.95]
     return max(cuts, key=lambda cut: sum(p >= cut for p in kind) * len(ordinary) + sum(p < cut for p in ordinary))
-
-
-def reads_whole(spec: Spec) -> bool:
-    """Whether a label alone does not tell: an open text, or something copied that may be missing, is in the answer."""
-    if not form_of(spec).composed:
-        return False
-    texts = [a for a in spec.attributes if a.shown and (a.kind == "text" or not a.plain)]
-    lacking = [a for a in spec.attributes if a.shown and a.kind == "copied" and a.absent_share]
-    return bool(texts or lacking)
-
-
-def _copies(spec: Spec) -> bool:
-    """Whether something in the answer is copied from the message: a reader can tell what, where it is not what was
-    drawn."""
-    return form_of(spec).composed and "copied" in kinds_in([a for a in spec.attributes if a.shown])
-
-
-def _answer_shots(spec: Spec, pieces: Sequence[Shown]) -> list[tuple[str, str]]:
-    """(message, answer) of the examples; of an answer that is a list, sentence by sentence."""
-    if not form_of(spec).of_records:
-        return [(example.prompt, example.answer) for example in spec.examples]
-    shots = []
-    for piece in pieces:
-        answer = form_of(spec).compose([piece.values] if piece.values else [])
-        shots.append((piece.message, answer))
-    return shots

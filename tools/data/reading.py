@@ -16,7 +16,8 @@ from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.candidates import YES_NO, held_to
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.example_values import overlap, stems
+from tunesmith.tools.data.example_values import Shown, overlap, stems
+from tunesmith.tools.data.json_values import kinds_in
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
@@ -185,3 +186,29 @@ def _user(content: str) -> dict[str, str]:
 
 def _assistant(content: str) -> dict[str, str]:
     return {"role": "assistant", "content": content}
+
+
+def reads_whole(spec: Spec) -> bool:
+    """Whether a label alone does not tell: an open text, or something copied that may be missing, is in the answer."""
+    if not form_of(spec).composed:
+        return False
+    texts = [a for a in spec.attributes if a.shown and (a.kind == "text" or not a.plain)]
+    lacking = [a for a in spec.attributes if a.shown and a.kind == "copied" and a.absent_share]
+    return bool(texts or lacking)
+
+
+def copies(spec: Spec) -> bool:
+    """Whether something in the answer is copied from the message: a reader can tell what, where it is not what was
+    drawn."""
+    return form_of(spec).composed and "copied" in kinds_in([a for a in spec.attributes if a.shown])
+
+
+def answer_shots(spec: Spec, pieces: Sequence[Shown]) -> list[tuple[str, str]]:
+    """(message, answer) of the examples; of an answer that is a list, sentence by sentence."""
+    if not form_of(spec).of_records:
+        return [(example.prompt, example.answer) for example in spec.examples]
+    shots = []
+    for piece in pieces:
+        answer = form_of(spec).compose([piece.values] if piece.values else [])
+        shots.append((piece.message, answer))
+    return shots

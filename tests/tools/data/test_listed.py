@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import pytest
 
 from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, says
 from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.candidates import right_where_two_agree
 from tunesmith.tools.data.listed import LINES, Listed, told_by_labels
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.synthesis import Written
@@ -139,8 +141,30 @@ def test_half_of_the_rows_of_a_label_may_say_its_name() -> None:
 
 
 def test_a_reader_that_cannot_tell_the_examples_drops_what_it_reads_otherwise_and_relabels_nothing() -> None:
-    rows, reader = made(ListWriter({"matter": 3}, blind=True))
+    rows, reader = made(ListWriter({"matter": 2}, blind=True))
     assert reader.trust.labels["matter"] < 0.6 and reader.unverified == ["matter"]
     kept = good(rows)
     assert kept and not any(one.relabelled for one in rows)
     assert [one.answer for one in kept] == [says(one.message)[0] for one in kept]
+
+
+def test_writer_and_reader_bear_each_other_out_where_they_agree_on_many_messages() -> None:
+    assert made(ListWriter({"matter": 9}, blind=True))[1].unverified == []
+
+
+@pytest.mark.parametrize(
+    ("agreed", "judged", "right"),
+    [(0, 10, 0.0), (30, 60, 0.0), (130, 231, 0.0), (46, 60, 0.918), (179, 231, 0.959), (60, 60, 0.999)],
+)
+def test_what_two_agree_on_is_right_as_often_as_they_would_agree_by_being_right(
+    agreed: int, judged: int, right: float
+) -> None:
+    assert right_where_two_agree(agreed, judged) == pytest.approx(right, abs=0.001)
+
+
+def test_the_share_that_is_right_is_that_of_two_raters_who_err_alike_and_apart() -> None:
+    """Simulated: 80 % right each, errors independent, one other value."""
+    rng = random.Random(4)
+    pairs = [(rng.random() < 0.8, rng.random() < 0.8) for _ in range(20_000)]
+    agreed = [first for first, second in pairs if first == second]
+    assert right_where_two_agree(len(agreed), len(pairs)) == pytest.approx(sum(agreed) / len(agreed), abs=0.02)
