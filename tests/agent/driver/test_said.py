@@ -13,7 +13,7 @@ from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.waiting import HANG_S
-from tunesmith.agent.driver import by_code
+from tunesmith.agent.driver import by_code, planning
 from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.look_ups import as_edit
 from tunesmith.agent.driver.turn_deps import Call
@@ -82,7 +82,13 @@ def test_a_plain_sentence_is_answered_by_code_and_begins_nothing(alone: Alone, s
     assert alone.asked == [] and alone.steps() == steps and alone.deps.draft is None
 
 
-def test_a_wish_with_details_of_its_own_is_asked_about_and_is_not_the_example(alone: Alone) -> None:
+def test_a_wish_with_details_of_its_own_is_asked_about_and_is_not_the_example(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def like_the_example(said: str, context: Context) -> Reading:
+        return replace(read(said, context), label="want.bundled", probability=0.99)
+
+    monkeypatch.setattr(planning, "read_or_not", like_the_example)
     found = alone.hears("our support tickets as json, with the fields team, product and mood")
     assert "new behaviour" in found and alone.deps.draft is None
 
@@ -94,8 +100,9 @@ def test_two_terms_that_are_set_against_each_other_are_both_explained(alone: Alo
 
 def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsure_of_sizes(said: str, context: Context) -> Reading:
-        found = read(said, context)
-        return replace(found, probability=0.3, sure=False) if said.startswith("how big") else found
+        if said.startswith("how long"):  # the whole is what its first half is
+            return read("how long did the merge take", context)
+        return replace(read(said, context), probability=0.3, sure=False)
 
     monkeypatch.setattr(by_code, "read", unsure_of_sizes)
     said = alone.hears("how long did the merge take and how big is the merged model")
