@@ -123,7 +123,7 @@ def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
 
 def _stronger(settings: Settings) -> dict[str, str]:
     """The driver that would be proposed for this machine's card, and the sum; empty where none would."""
-    from tunesmith.agent.driver.driver_choice import proposed
+    from tunesmith.agent.driver.abilities import proposed
     from tunesmith.memory.store import Store
 
     if settings.driver.endpoint or not (settings.home / "tunesmith.db").exists():

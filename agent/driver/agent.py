@@ -38,7 +38,7 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tunesmith.agent.driver import history, routed, turn_errors
+from tunesmith.agent.driver import driver_errors, history, routed
 from tunesmith.agent.driver.agreement import asked
 from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
 from tunesmith.agent.driver.state_summary import (
@@ -51,12 +51,13 @@ from tunesmith.agent.driver.state_summary import (
 )
 from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.answer import matching
 from tunesmith.agent.queries.registry import REQUESTS, TOOLS
-from tunesmith.agent.queries.search import matching
 from tunesmith.memory.errors import ApprovalPending
 
 pydantic_ai.BANNER_ENABLED = False  # the screen is the user's
-warnings.filterwarnings("ignore", message="Some responses omitted usage")  # an endpoint may not say what it counted
+# An endpoint that counts no tokens, though each request asks it to: its turn ends by its requests and their max_tokens.
+warnings.filterwarnings("ignore", message="Some responses omitted usage")
 
 _SAME_RESULT_LIMIT = 2
 _TOOLS_SHARE = 0.4
@@ -273,7 +274,7 @@ async def _no_loop(
     if times >= _SAME_RESULT_LIMIT:
         raise ToolFailed(f"{call.tool_name} was called {times} times with the same result; answer the user now")
     result = await handler(args)
-    turn_errors.went_well(deps, call.tool_name)
+    driver_errors.went_well(deps, call.tool_name)
     deps.seen_calls[key] = (str(result), times + 1 if str(result) == last or not times else 1)
     return result
 
@@ -285,7 +286,7 @@ async def _told_to_the_model(
         raise error
     failure = failed(error)
     ctx.deps.say_next = ""
-    turn_errors.went_wrong(ctx.deps, call.tool_name, error)
+    driver_errors.went_wrong(ctx.deps, call.tool_name, error)
     ctx.deps.note(failure.message)
     raise failure from error
 

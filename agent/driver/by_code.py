@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from tunesmith.agent.driver import describing, ordering, plan_words, talk, turn_errors
+from tunesmith.agent.driver import describing, driver_errors, look_ups, ordering, plan_words
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, told, why
 from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
@@ -25,7 +25,10 @@ _LINES_OF_ALL = 6
 _PARTS_MOST = 3
 _GUESSED = 0.4
 """From which probability a question is answered, as a guess, where no driver can say what it is."""
+_SECOND, _CLAUSE = 0.6, 3
+"""From which probability and how many words a part behind a question that is read with certainty is one too."""
 _FEWEST_WORDS = 2
+_CHANGES_NOTHING = ("plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait")
 _SENTENCE_ENDS = "?.!;"
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
@@ -43,7 +46,7 @@ def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
             deps.show(f"(your words go to the driver unread: {error})")
         return None
     except TunesmithError as error:
-        turn_errors.went_wrong(deps, "query_records", error)
+        driver_errors.went_wrong(deps, "query_records", error)
         deps.note(str(error))
         answer = TurnAnswer(str(error))
     return _not_twice(deps, answer) if isinstance(answer, TurnAnswer) else answer
@@ -54,7 +57,7 @@ def steps_of(deps: TurnDeps) -> list[str]:
 
     An order changes what a later part would be about, so that only the last one may be one.
     """
-    deps.most_lines = 0
+    deps.most_lines, deps.rest = 0, ""
     whole = [deps.prompt]
     if deps.draft is not None or describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
         return whole
@@ -84,12 +87,26 @@ def _cut(said: str) -> Iterator[list[str]]:
 
 
 def _asks_for_each(deps: TurnDeps, parts: Sequence[str]) -> bool:
-    """Whether each part is read with certainty, and as something of its own."""
+    """Whether each of two parts asks for something of its own, the first one with certainty.
+
+    Where the second is too uncertain, and the whole is what the first is, it is kept as the rest that nobody answered.
+    """
     if any(len(part.split()) < _FEWEST_WORDS for part in parts):
         return False
-    found = [read(part, said_in(deps)) for part in parts]
-    known = all(one.sure and (one.request is not None or one.order is not None) for one in found)
-    return known and found[0].request is not None and found[0].kind != found[1].kind
+    one, two = (read(part, said_in(deps)) for part in parts)
+    if not one.sure or one.request is None or one.kind == two.kind:
+        return False
+    if (two.sure and (two.request or two.order)) or _is_second(two):
+        return True
+    if not two.sure and two.request and len(two.slots.words) >= _CLAUSE:
+        deps.rest = parts[1] if read(deps.prompt, said_in(deps)).label == one.label else ""
+    return False
+
+
+def _is_second(reading: Reading) -> bool:
+    """Whether words behind a question that is read with certainty ask a question too: they are short of words, and so
+    of certainty."""
+    return bool(reading.request) and reading.probability >= _SECOND and len(reading.slots.words) >= _CLAUSE
 
 
 def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
@@ -114,8 +131,18 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     reading = read(deps.prompt[:LONGEST], said_in(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
+    if deps.most_lines and not reading.sure and _is_second(reading):
+        reading = replace(reading, sure=True)
     deps.nearest, deps.unsure = reading.nearest, None if reading.sure else reading
-    return answered(deps, reading) if reading.sure else None
+    found = answered(deps, reading) if reading.sure else None
+    if deps.rest and isinstance(found, TurnAnswer):
+        found, deps.rest = _naming(found, deps.rest), ""
+    return found
+
+
+def _naming(answer: TurnAnswer, rest: str) -> TurnAnswer:
+    """An answer that names what of two things it leaves open."""
+    return replace(answer, text=f"{answer.text}\n(What “{rest}” asks I am not sure of; ask it by itself.)")
 
 
 def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
@@ -128,12 +155,12 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     if kind == "do":
         return _done(deps, reading, name)
     if kind == "talk":
-        return talk.as_answer(talk.said_to(deps, name))
+        return look_ups.as_answer(look_ups.said_to(deps, name))
     match kind:
         case "page":
-            return TurnAnswer(talk.page(deps), told="(the page is on the screen)")
+            return TurnAnswer(look_ups.page(deps), told="(the page is on the screen)")
         case "again":
-            return TurnAnswer(talk.again(deps))
+            return TurnAnswer(look_ups.again(deps))
         case "why":
             return why(deps)
         case "accept":
@@ -143,11 +170,13 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "yes" | "no":
             return _nothing_waits(deps)
         case "term":
-            return talk.as_answer(talk.meaning(reading.slots))
+            return look_ups.as_answer(look_ups.meaning(reading.slots, both=name == "difference"))
         case "want":
             return _wanted(deps, reading)
-        case "out_of_scope" | "code" | "remark":
-            return TurnAnswer({"out_of_scope": talk.OUT_OF_SCOPE, "code": talk.CODE, "remark": talk.REMARK}[kind])
+        case "out_of_scope" | "code":
+            return TurnAnswer(look_ups.PLAIN[kind])
+        case "remark":
+            return TurnAnswer(" ".join([look_ups.PLAIN[kind], *([did_you_mean(deps)] if reading.nearest else [])]))
     return None
 
 
@@ -214,20 +243,26 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
     where it is too unlikely. What else they may be is offered behind it, and what of two things was not read is named.
     """
     reading = deps.unsure
-    if reading is None or deps.draft is not None:
+    if reading is None:
         return None
     try:
         if (half := _half(deps)) is not None:
             return half
-        found = (
-            told(deps, replace(reading, sure=reading.slots.words != ())) if reading.probability >= _GUESSED else None
-        )
+        found = _told_unsure(deps, reading) if reading.probability >= _GUESSED else None
     except TunesmithError:
         return None
     others = ", ".join(f"“{one}”" for one in deps.nearest[1:])
     return found and replace(
         found, text=f"{found.text}\n(I read that with little certainty; or did you mean {others}?)"
     )
+
+
+def _told_unsure(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
+    """The answer to what words most likely ask, of the open plan too; None where they may change something."""
+    if deps.draft is not None and reading.label in _CHANGES_NOTHING:
+        turned = plan_words.turn(deps, reading)
+        return TurnAnswer(turned.text) if turned else None
+    return told(deps, replace(reading, sure=reading.slots.words != ()))
 
 
 def _half(deps: TurnDeps) -> TurnAnswer | None:
@@ -237,7 +272,7 @@ def _half(deps: TurnDeps) -> TurnAnswer | None:
         sure = [one for one, part in found if one.sure and one.request and len(part.split()) >= _FEWEST_WORDS]
         if len(sure) == 1 and (answer := told(deps, sure[0])) is not None:
             rest = next(part for one, part in found if one is not sure[0])
-            return replace(answer, text=f"{answer.text}\n(What “{rest}” asks I am not sure of; ask it by itself.)")
+            return _naming(answer, rest)
     return None
 
 

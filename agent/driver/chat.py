@@ -21,7 +21,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, repair_
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
-from tunesmith.agent.driver import describing, turn_errors
+from tunesmith.agent.driver import describing, driver_errors
 from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import build_agent, messages_of
 from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost_results
@@ -290,7 +290,7 @@ class Chat:
         except ApprovalPending:
             raise
         except TunesmithError as error:
-            turn_errors.went_wrong(deps, call.tool, error)
+            driver_errors.went_wrong(deps, call.tool, error)
             return TurnAnswer(" ".join(str(error).split()))
         text, deps.say_next = deps.say_next, ""
         result = json.dumps(facts, ensure_ascii=False, default=str)

@@ -1,19 +1,19 @@
-"""A new behaviour in its user's own words: what is missing is asked for, one question at a time, before any plan.
-
-The questions are code's and the answers are the user's, letter for letter; the driver only tells an answer from other
-talk. What was said so far lies in HOME/behaviours/draft.json, so that neither a crash nor a pause loses it; it belongs
-to one conversation, which keeps it turn by turn beside its proposed plan.
-"""
+"""A new behaviour in its user's own words: what is missing is asked for, one question at a time, before any plan."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import shlex
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from pydantic import ValidationError
 
 from tunesmith.agent.commands import render
@@ -23,7 +23,7 @@ from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
-from tunesmith.tools.core.wrong_values import sentence
+from tunesmith.tools.core.wrong_values import sentence, sentences
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing, slug
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.scaffold import SUITE, write_behaviour
@@ -280,3 +280,49 @@ def described_before(home: Path, words: str) -> Path | None:
     folders = [path.parent for path in sorted((home / "behaviours").glob("*/behaviour.yaml"))]
     named = [f for f in folders if re.search(rf"(?<![\w-]){re.escape(f.name)}(?![\w-])", words, re.IGNORECASE)]
     return max(named, key=lambda folder: len(folder.name), default=None)
+
+
+_HEAD = """\
+# The new behaviour, in your words. Save and close to keep it; an empty part is asked for again.
+# Each example is a message and the answer to it; a text of several lines stands behind a |.
+"""
+
+
+def as_text(interview: Interview) -> str:
+    """The draft as YAML."""
+    draft = interview.draft
+    parts = {"when": draft.when, "what": draft.what, "never": draft.never}
+    examples = [{"message": one.prompt, "answer": one.answer} for one in draft.examples]
+    return _HEAD + yaml.safe_dump({**parts, "examples": examples}, allow_unicode=True, sort_keys=False, width=10_000)
+
+
+def taken_from(text: str, home: Path, interview: Interview) -> Interview:
+    """The draft as it was edited, kept. Raises BadInput where the text is no draft; the one before stays."""
+    try:
+        parts = yaml.safe_load(text) or {}
+        examples = [
+            Example(prompt=str(one["message"]), answer=str(one["answer"])) for one in parts.pop("examples", None) or ()
+        ]
+        said = {name: str(value or "") for name, value in parts.items()}
+        draft = DescriptionDraft.model_validate({**said, "examples": examples})
+    except (yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError) as error:
+        told = sentences(error, DescriptionDraft) if isinstance(error, ValidationError) else str(error)
+        why = " ".join(told.split())[:160]
+        raise BadInput(
+            f"the edited draft cannot be read ({why}); it stays as it was. Say “edit” to try again"
+        ) from None
+    return keep(home, interview, draft)
+
+
+def in_editor(text: str, program: str) -> str:
+    """The text as the user leaves it in an editor, which has the terminal meanwhile. Raises BadInput."""
+    with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
+        file = Path(folder) / "behaviour.yaml"
+        file.write_text(text)
+        try:
+            ended = subprocess.run([*shlex.split(program), os.fspath(file)], check=False, cwd=folder)
+        except OSError as error:
+            raise BadInput(f"the editor {program!r} cannot be run ({error.strerror}); set $EDITOR") from None
+        if ended.returncode:
+            raise BadInput(f"the editor {program!r} ended with {ended.returncode}; the draft stays as it was")
+        return file.read_text()

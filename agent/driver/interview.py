@@ -14,7 +14,7 @@ from rapidfuzz import fuzz
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver import describing, draft_editing, plan_words
+from tunesmith.agent.driver import describing, plan_words
 from tunesmith.agent.driver.describing import Interview, echoed
 from tunesmith.agent.driver.look_ups import said_in, told
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -327,6 +327,6 @@ def _edited(deps: TurnDeps, opened: Interview) -> tuple[Interview | None, str]:
     """The draft after the user's editor, and what is asked next. Raises BadInput."""
     if deps.edit is None:
         raise BadInput(f"there is no terminal to open an editor on. {opened.question}")
-    after = draft_editing.taken_from(deps.edit(draft_editing.as_text(opened)), deps.store.home, opened)
+    after = describing.taken_from(deps.edit(describing.as_text(opened)), deps.store.home, opened)
     deps.show(draft_table(after))
     return after, after.question if missing(after.draft) else ""

@@ -1,9 +1,16 @@
-"""Questions on their way to the facts: answered from the records, remembered for what follows them."""
+"""What is answered without changing anything: questions from the records, terms, talk, the last answer again."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
 from tunesmith.agent.commands.approvals import read_answer
-from tunesmith.agent.driver import talk
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, ordinary
@@ -13,8 +20,11 @@ from tunesmith.agent.queries.registry import Request, answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
+from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.lexicon import Names
+from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 
 CAN_ANSWER = (
@@ -54,16 +64,14 @@ def why(deps: TurnDeps) -> TurnAnswer:
     before = deps.last_query
     if before is None:
         return TurnAnswer(f"Of what? {CAN_ANSWER}")
-    if isinstance(before, StepQuery):
-        return looked_up(deps, before.model_copy(update={"about": "failure"}))
-    if isinstance(before, RowsQuery):
-        return looked_up(deps, before.model_copy(update={"about": "reasons"}))
-    if isinstance(before, CaseQuery):
-        return looked_up(deps, before.model_copy(update={"about": "wanted"}))
-    if isinstance(before, SettingQuery):
-        return looked_up(deps, before.model_copy(update={"about": "value"}))
-    about = {name: getattr(before, name, "") for name in ("run", "arm", "block")}
-    return looked_up(deps, FindingsQuery.model_validate({**about, "about": "why" if about["block"] else "all"}))
+    if about := _WHY.get(type(before)):
+        return looked_up(deps, before.model_copy(update={"about": about}))
+    of = {name: getattr(before, name, "") for name in ("run", "arm", "block")}
+    return looked_up(deps, FindingsQuery.model_validate({**of, "about": "why" if of["block"] else "all"}))
+
+
+_WHY: Mapping[type, str] = {StepQuery: "failure", RowsQuery: "reasons", CaseQuery: "wanted", SettingQuery: "value"}
+"""Question → what of the same thing holds its reason."""
 
 
 def said_in(deps: TurnDeps) -> reading.Context:
@@ -88,9 +96,8 @@ def told(deps: TurnDeps, found: reading.Reading) -> TurnAnswer | None:
     if found.request is not None:
         return looked_up(deps, found.request)
     kind, _, name = found.label.partition(".")
-    return talk.as_answer(
-        talk.said_to(deps, name) if kind == "talk" else talk.meaning(found.slots) if kind == "term" else ""
-    )
+    text = said_to(deps, name) if kind == "talk" else ""
+    return as_answer(meaning(found.slots, both=name == "difference") if kind == "term" else text)
 
 
 # At a question about a price: a question back, or other values
@@ -126,3 +133,65 @@ def as_edit(words: str, stage: str) -> str:
     if edits.unread or edits.without or edits.model or edits.last or edits.pace:
         return ""
     return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The page of what is said, by label, and of terms."""
+
+    talk: Mapping[str, str]
+    terms: Names
+    meaning: Mapping[str, str]
+
+
+@cache
+def _page() -> _Page:
+    page = yaml.safe_load((files("tunesmith.prompts") / "glossary.yaml").read_text())
+    terms = page["terms"]
+    return _Page(
+        page["talk"], Names({term: one[0] for term, one in terms.items()}), {t: o[1] for t, o in terms.items()}
+    )
+
+
+def said_to(deps: TurnDeps, topic: str) -> str:
+    """What is said to a piece of talk; empty for one that is not on the page."""
+    text = _page().talk.get(topic, "")
+    driver = deps.driver_state() if "{driver}" in text else ""
+    values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", str(value))
+    return text
+
+
+def meaning(slots: Slots, *, both: bool = False) -> str:
+    """What the term means that a sentence names, or the two that it sets against each other; empty: it names none."""
+    found = list(dict.fromkeys(match.name for match in _page().terms.find(slots.words)))
+    return "\n".join(_page().meaning[term] for term in found[: 2 if both else 1])
+
+
+def page(deps: TurnDeps) -> str:
+    """Show the page behind the last answer."""
+    if deps.page is None:
+        return "There is no longer version of the last answer; ask about a run, its cases, rows or settings."
+    deps.show(deps.page())
+    return "That is the whole page."
+
+
+def again(deps: TurnDeps) -> str:
+    """What was said last, once more."""
+    said, deps.last_answer = deps.last_answer, ""
+    return f"Once more: {said}" if said else "I have said nothing yet in this conversation."
+
+
+def as_answer(text: str) -> TurnAnswer | None:
+    """Words as what a turn comes to; None for none."""
+    return TurnAnswer(text) if text else None
+
+
+PLAIN = {
+    "out_of_scope": "That is not what I am for: I fine-tune models and know this computer and its runs. Ask me about "
+    "those, or say what a model should learn.",
+    "code": "That looks like code; I carry out none and did nothing. `/sql SELECT …` reads the records.",
+    "remark": "Noted; nothing was changed or begun.",
+}
+"""What is said to words of a kind that asks and orders nothing."""

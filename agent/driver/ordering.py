@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tunesmith.agent.driver.look_ups import looked_up
 from tunesmith.agent.driver.plan_words import not_taken
 from tunesmith.agent.driver.state_summary import next_stages
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Context, find
-from tunesmith.agent.queries.inherit import inherited
 from tunesmith.agent.queries.machine import MachineQuery
-from tunesmith.agent.words.acts import Order
+from tunesmith.agent.queries.prices import inherited
+from tunesmith.agent.words.acts import Assigned, Order, settled
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
@@ -54,6 +56,11 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         )
     if order.unread and stage == "import" and (source := order.fields.get("source")):
         return TurnAnswer(f"Rows of another file come in first: `/import {source}`, then “train”; nothing was begun.")
+    found = [Assigned(name, value, ()) for name, value in order.fields.items()]
+    if order.unread and found:
+        now = inherited(deps.ws, stage, {}, order.run, again=True)
+        values, unread = settled(found, order.unread, now)
+        order = replace(order, unread=unread, fields={one.field: one.value for one in values})
     if order.unread:
         return TurnAnswer(f"{not_taken(order.unread, 'nothing was begun')} `/help {stage}` lists the fields.")
     model = str(order.fields.get("model", ""))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tunesmith.agent.driver import describing, planning, talk
+from tunesmith.agent.driver import describing, look_ups, planning
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.words.acts import Edits
-from tunesmith.agent.words.assignments import Assigned
+from tunesmith.agent.words.acts import Assigned, Edits, settled
 from tunesmith.agent.words.reading import Reading
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import BadInput
@@ -46,7 +45,7 @@ class Turned:
 def turn(deps: TurnDeps, reading: Reading) -> Turned | None:
     """What a sentence does to the proposed plan; None where it is about something else. Raises BadInput."""
     assert deps.draft is not None
-    edits = reading.edits
+    edits = reading.edits and settled_in(deps.draft, reading.edits)
     match reading.label:
         case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
             return _changed(deps, edits)
@@ -76,6 +75,12 @@ def turn(deps: TurnDeps, reading: Reading) -> Turned | None:
     return None
 
 
+def settled_in(plan: PipelinePlan, edits: Edits) -> Edits:
+    """The edits, a number that only names what the plan has already taken as that."""
+    values, unread = settled(edits.values, edits.unread, {k: v for spec in plan.steps for k, v in spec.fields.items()})
+    return replace(edits, values=values, unread=unread)
+
+
 def _shown(deps: TurnDeps) -> Turned:
     assert deps.draft is not None
     shown = planning.show_draft(deps)
@@ -91,9 +96,11 @@ def _reason(deps: TurnDeps, slots: Slots) -> Turned | None:
     for name in slots.values("field"):
         for spec in deps.draft.steps:
             if name in spec.fields:
-                why = next((one for one in deps.draft.reasons if name in one), "it stands so in the plan.")
+                meant = catalog.BY_NAME[spec.stage].load().request.model_fields[name].description
+                stands = f"it stands so in the plan. ({meant or name})"
+                why = next((one for one in deps.draft.reasons if name in one), stands)
                 return Turned(f"{spec.stage} {name} is {_plain(spec.fields[name])}: {why} “{name} …” changes it.")
-    text = talk.meaning(slots)
+    text = look_ups.meaning(slots)
     return Turned(text) if text else None
 
 

@@ -16,8 +16,8 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.words.assignments import assigned
-from tunesmith.agent.words.reading import Context, read_or_not
+from tunesmith.agent.words.acts import assigned, edits_of
+from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
@@ -68,9 +68,9 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps]
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     if folder := describing.described_before(deps.store.home, f"{args.goal} {deps.prompt}"):
         plan, behaviour = plan_here(deps.ws, folder, args.pace), f"{folder.name}, described earlier"
-    elif _BUNDLED in (read_or_not(words, Context()).label for words in (args.goal, deps.prompt)):
+    elif any(_means_the_bundled(words) for words in (args.goal, deps.prompt)):
         plan = run_steps.demo_plan(fast=args.pace == "fast")
-        behaviour = f"the bundled behaviour {plan.name}"
+        behaviour = f"the bundled behaviour {plan.name}, by its own rows; where yours is another, drop it and say yours"
     else:
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize)
         return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
@@ -79,6 +79,16 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps]
     if not deps.agreed_before:
         deps.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
     return {"behaviour": behaviour, **shown}
+
+
+def _means_the_bundled(words: str) -> bool:
+    """Whether words want the bundled behaviour and say nothing more of theirs than values: with `fields a, b and c` it
+    is a behaviour of their own."""
+    found = read_or_not(words, Context())
+    if found.label != _BUNDLED:
+        return False
+    edits = edits_of(found.slots, STAGES, reader().known(_BUNDLED), leaves_out=False)
+    return found.probability == 1.0 or not edits.unread
 
 
 def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: bool) -> None:

@@ -1,8 +1,4 @@
-"""Where things stand, in eleven lines from the store, and which tools belong to that.
-
-The card goes behind the user's words with every request: it changes with every turn, so it stands where the part of
-the prompt that the server has cached already ends.
-"""
+"""Where things stand, in a few lines from the store: for a request, for half a line, and when a job has ended."""
 
 from __future__ import annotations
 
@@ -12,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.answer import cite, clip
 from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.agent.words.reading import LONGEST
-from tunesmith.agent.words.requests import stages_of
-from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.slots import slots_of, stages_of
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Artifact, Run, Step
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration
+from tunesmith.tools.evaluation.findings import findings
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.progress import is_current
@@ -129,3 +127,33 @@ def few_tools(store: Store, run: Run | None, draft: PipelinePlan | None, prompt:
 def named_stages(prompt: str) -> list[str]:
     """The stages that words name."""
     return stages_of(slots_of(prompt[:LONGEST]))
+
+
+_FINDINGS = 2
+
+
+def words(store: Store, step: Step) -> list[str]:
+    """What is said about a step that ended: what it means, where that is known, and the next step."""
+    if step.status != DONE:
+        why = "its reason is above" if step.error else "no reason is recorded"
+        return [f"{step.stage} ({cite(step)}) {step.status}; {why}. “what failed?” tells more, “go on” tries again."]
+    lines = []
+    if catalog.ENTRIES[step.stage].load().measures:
+        lines = [clip(one.says, 240) for one in findings(store, step.run)[:_FINDINGS]]
+    following = next_stages(store, store.run(step.run))
+    lines.append(
+        f"Next in {step.run} is {following[0]}; say “go on” and its price is shown."
+        if following
+        else f"Every step of {step.run} is done; ask “what should I try next?”."
+    )
+    return lines
+
+
+def prompt(store: Store, step: Step) -> str:
+    """What a native driver is woken with: names, numbers and a status, none of the job's own text."""
+    following = next_stages(store, store.run(step.run))
+    took = duration(step.seconds or 0.0)
+    return (
+        f"(Not the user: a job has ended. {step.stage} {step.id} of {step.run}: {step.status} after {took}. "
+        f"Next stage: {following[0] if following else 'none'}. Say what it means, from the records, and what is next.)"
+    )

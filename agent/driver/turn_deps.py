@@ -106,6 +106,8 @@ class TurnDeps:
     """The drafts of the open description before each of its changes."""
     most_lines: int = 0
     """At most so many lines of each answer, in a turn that asks for several things; 0: all."""
+    rest: str = ""
+    """A part of this turn's words that was read with too little certainty to be answered with the other one."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the last answer proposed."""
     last_answer: str = ""

@@ -1,12 +1,17 @@
-"""What an answer is: its facts as data, a few lines with the asked fact first, and a page for who asks for more."""
+"""What a question's arguments and its answer are: facts as data, a few lines with the asked fact first, a page."""
 
 from __future__ import annotations
 
+import math
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
+from typing import Annotated, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import RenderableType
 
 from tunesmith.memory.errors import NotFound
@@ -155,3 +160,54 @@ _BY = {
 def decided_by(who: object) -> str:
     """Who decided about a plan, in words."""
     return _BY.get(str(who), clip(who, 40))
+
+
+Arm = Literal["base", "prompted", "adapter", "merged", "quantized"]
+Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
+
+RunName = Annotated[str, Field(description="Run, such as r3; empty: the one talked about, else the newest that has it")]
+StepName = Annotated[str, Field(description="Step, such as s12")]
+StageName = Annotated[str, Field(description="Stage, such as train")]
+AnyArm = Annotated[Arm | Literal[""], Field(description="Arm; empty: the last one, or all")]
+AnyBlock = Annotated[Block | Literal[""], Field(description="Block of test cases; empty: all")]
+Since = Annotated[datetime | None, Field(description="From when, local time, such as 2026-11-20 or 2026-11-20T14:00")]
+Until = Annotated[datetime | None, Field(description="Up to when, exclusive")]
+
+
+class Query(BaseModel):
+    """A typed question. Arguments that are left out mean what their description says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_ENDINGS = ("ingly", "ings", "ing", "ied", "ies", "ed", "es", "s")
+_COMMON_WORDS = """about and answer answered answers are ask asked asks can case cases could did does for from gave get
+give got had has have her here him how into its one onto please prompt question right run said say says show tell than
+that the them then there they this want wants was were what when which who will with would you your"""
+_COMMON = frozenset(_COMMON_WORDS.split())
+
+
+def matching(words: str, texts: Mapping[str, str], most: int = 5) -> list[str]:
+    """The ids of the texts that some words speak of, the likeliest first; none where nothing telling is shared."""
+    if named := [one for one in texts if one.lower() in words.lower()]:
+        return sorted(named, key=len, reverse=True)
+    stems = {one: {*_stems(text), *_stems(one.replace("-", " "))} for one, text in texts.items()}
+    holding = Counter(stem for of_one in stems.values() for stem in of_one)
+    weight = {stem: math.log(1 + len(texts) / holding[stem]) for stem in _stems(words) if holding[stem]}
+    scored = {one: sum(weight[stem] for stem in weight.keys() & of_one) for one, of_one in stems.items()}
+    best = max(scored.values(), default=0.0)
+    if best < max(0.3 * sum(weight.values()), math.log(3)):
+        return []
+    ranked = sorted(scored, key=lambda one: (-scored[one], one))
+    return [one for one in ranked[:most] if scored[one] >= 0.6 * best]
+
+
+def _stems(text: str) -> list[str]:
+    return [_stem(word) for word in re.findall(r"[^\W_]{3,}", text.lower()) if word not in _COMMON]
+
+
+def _stem(word: str) -> str:
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)].rstrip("e")
+    return word.rstrip("e")

@@ -11,8 +11,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, clip, day, decided_by, find, span, within
-from tunesmith.agent.queries.base import Query, RunName, Since, StageName, StepName, Until
+from tunesmith.agent.queries.answer import (
+    Answer,
+    Context,
+    Query,
+    RunName,
+    Since,
+    StageName,
+    StepName,
+    Until,
+    clip,
+    day,
+    decided_by,
+    find,
+    span,
+    within,
+)
 from tunesmith.tools.core.format import count, duration, listed
 from tunesmith.tools.pipeline import catalog
 

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named
-from tunesmith.agent.queries.base import Query, RunName
+from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, cite, clip, day, find, named
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import what_made
 from tunesmith.memory.records import Artifact

@@ -13,9 +13,8 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, clip
-from tunesmith.agent.queries.base import AnyArm, AnyBlock, Query, RunName
-from tunesmith.agent.queries.suite_texts import asked_by, cases_of, wanted_of
+from tunesmith.agent.queries.answer import Answer, AnyArm, AnyBlock, Context, Query, RunName, clip
+from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import EvalResult, Run

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip
-from tunesmith.agent.queries.base import Query, RunName
+from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, cite, clip
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store

@@ -10,11 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, clip
-from tunesmith.agent.queries.base import AnyArm, Query, RunName
+from tunesmith.agent.queries.answer import Answer, AnyArm, Context, Query, RunName, clip, matching
 from tunesmith.agent.queries.cases import Cases, given_by, page_of, quoted, reason_of, verdict_of
-from tunesmith.agent.queries.search import matching
-from tunesmith.agent.queries.suite_texts import asked_by, cases_of, wanted_of
+from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.records import EvalResult, Run
 from tunesmith.memory.store import Store

@@ -8,7 +8,6 @@ from typing import Annotated, Any, get_args
 from pydantic import Field
 
 from tunesmith.agent.queries import (
-    across,
     approvals,
     artifacts,
     cases,
@@ -23,20 +22,17 @@ from tunesmith.agent.queries import (
     prices,
     results,
     rows,
-    run_steps,
     runs,
     serving,
     settings,
     steps,
     trial,
 )
-from tunesmith.agent.queries.across import AcrossQuery
-from tunesmith.agent.queries.answer import Answer, Context
+from tunesmith.agent.queries.answer import Answer, Context, Query
 from tunesmith.agent.queries.approvals import ApprovalsQuery
 from tunesmith.agent.queries.artifacts import ArtifactQuery, DiskUseQuery
-from tunesmith.agent.queries.base import Query
 from tunesmith.agent.queries.cases import CasesQuery, SuiteQuery
-from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
+from tunesmith.agent.queries.comparisons import AcrossQuery, CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.confusion import ConfusionQuery
 from tunesmith.agent.queries.curves import CurveQuery
 from tunesmith.agent.queries.described import DescribedQuery
@@ -47,8 +43,7 @@ from tunesmith.agent.queries.one_case import CaseQuery
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.results import ResultQuery
 from tunesmith.agent.queries.rows import RowQuery, RowsQuery
-from tunesmith.agent.queries.run_steps import StepsQuery
-from tunesmith.agent.queries.runs import RunQuery, RunsQuery
+from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
 from tunesmith.agent.queries.serving import JobsQuery, ServedQuery
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import FigureQuery, StepQuery
@@ -74,12 +69,12 @@ TOOLS: Mapping[str, str] = {f"read_{kind}": kind for kind in REQUESTS}
 _ANSWERED: Mapping[str, Callable[[Any, Context], Answer]] = {
     "machine": machine.answer, "fits": fits.answer, "price": prices.answer, "jobs": serving.jobs,
     "served": serving.served, "runs": runs.all_runs, "run": runs.one_run, "step": steps.answer,
-    "steps": run_steps.answer, "figure": steps.figure, "result": results.answer, "compare": comparisons.compare,
+    "steps": runs.answer, "figure": steps.figure, "result": results.answer, "compare": comparisons.compare,
     "compare_runs": comparisons.compare_runs, "cases": cases.answer, "case": one_case.answer, "suite": cases.suite,
     "confusion": confusion.answer, "findings": findings.answer, "curve": curves.answer, "setting": settings.answer,
     "settings": settings.all_settings, "approvals": approvals.answer, "rows": rows.answer, "row": rows.find_rows,
     "described": described.answer, "artifact": artifacts.answer, "disk_use": artifacts.disk_use,
-    "across": across.answer, "trial": trial.answer,
+    "across": comparisons.answer, "trial": trial.answer,
 }  # fmt: skip
 
 

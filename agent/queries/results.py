@@ -10,8 +10,7 @@ from typing import Literal
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, clip, named
-from tunesmith.agent.queries.base import AnyArm, AnyBlock, Query, RunName
+from tunesmith.agent.queries.answer import Answer, AnyArm, AnyBlock, Context, Query, RunName, clip, named
 from tunesmith.agent.queries.comparisons import in_a_sentence
 from tunesmith.agent.queries.scores import Score
 from tunesmith.memory.arms import ARMS

@@ -11,9 +11,7 @@ from pydantic import Field
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, clip, without_instruction
-from tunesmith.agent.queries.base import Query, RunName
-from tunesmith.agent.queries.search import matching
+from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, clip, matching, without_instruction
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run, TrainingRow
 from tunesmith.tools.core.format import count

@@ -8,8 +8,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, span, within
-from tunesmith.agent.queries.base import Query, RunName, Since, Until
+from tunesmith.agent.queries.answer import (
+    Answer,
+    Context,
+    Query,
+    RunName,
+    Since,
+    Until,
+    cite,
+    clip,
+    day,
+    decided_by,
+    span,
+    within,
+)
 from tunesmith.agent.queries.steps import facts_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import what_made

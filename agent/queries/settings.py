@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, find, named, ordinary
-from tunesmith.agent.queries.base import Query, RunName, StageName
+from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, StageName, cite, clip, find, named, ordinary
 from tunesmith.agent.queries.prices import priced
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step

@@ -6,9 +6,8 @@ from typing import Literal, NamedTuple
 
 from tunesmith.agent.commands import served_models
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, clip, find, named
-from tunesmith.agent.queries.base import AnyArm, Query, RunName
-from tunesmith.agent.queries.suite_texts import asked_by, cases_of, wanted_of
+from tunesmith.agent.queries.answer import Answer, AnyArm, Context, Query, RunName, clip, find, named
+from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import EvalResult, Run
 from tunesmith.memory.store import Store

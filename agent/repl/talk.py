@@ -137,9 +137,9 @@ class Talk:
         return model_of(self._endpoint())
 
     def _hold(self, begin: Callable[[Chat], Future[Reply]], text: str) -> None:
+        chat = self.chat()  # first: two threads that import the same packages at once can wait for each other
         from tunesmith.agent.driver.chat import Cancelled
 
-        chat = self.chat()
         self._stopped = self._declined = False
         self._waiting = ("", "")
         future = begin(chat)
@@ -198,17 +198,17 @@ class Talk:
 
     def _wake(self, chat: Chat, step: Step) -> None:
         """The turn that the conversation takes by itself once a job has ended, one for each."""
-        from tunesmith.agent.driver import describing, wake
+        from tunesmith.agent.driver import describing, state_summary
 
         store = self._screen.store
         if step.request.get("role") in ("driver", "teacher") or step.status == DECLINED or step.id in self._woken:
             return
         self._woken.add(step.id)
         if not chat.deps.code_first and describing.open_interview(store.home) is None:
-            words = wake.prompt(store, step)
+            words = state_summary.prompt(store, step)
             self._screen.later(lambda: self.turn(words))
             return
-        for line in wake.words(store, step):
+        for line in state_summary.words(store, step):
             self._screen.say(line)
 
     def _endpoint(self) -> Endpoint:
@@ -251,7 +251,7 @@ class Talk:
 
         Where a card has room for a stronger driver than the bundled one, that is proposed first.
         """
-        from tunesmith.agent.driver.driver_choice import proposed
+        from tunesmith.agent.driver.abilities import proposed
         from tunesmith.agent.oneshot import FETCH
         from tunesmith.tools.pipeline.run_step import run_step
 
@@ -271,7 +271,7 @@ class Talk:
 
     def _edit(self, text: str) -> str:
         """Have the user edit a text: the terminal is the editor's until it is closed."""
-        from tunesmith.agent.driver.draft_editing import in_editor
+        from tunesmith.agent.driver.describing import in_editor
 
         edited: str = self._screen.from_thread(lambda: in_editor(text, self._screen.settings.editor))
         return edited

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from tunesmith.agent.words.lexicon import Word, is_known, words_of
 from tunesmith.agent.words.slots import Slots
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ _FLAGS = (
     "ram_gib", "span", "quote", "path", "pair", "case", "row", "artifact", "verdict", "origin", "decision", "order",
     "again", "factor", "not", "only", "until", "choice.scheme", "pronoun", "number", "asks",
 )  # fmt: skip
+_SHORTEST_MISSPELT, _OFTEN = 4, 3
+"""Letters of a word that may be put right, and how many sentences hold one that it is put right to."""
 _FLAG = 0.35
 """How much a named slot counts beside the embedding's numbers."""
 
@@ -68,6 +75,7 @@ class Head:
         self.own_words: dict[str, frozenset[str]] = {k: frozenset(v.split()) for k, v in about["own_words"].items()}
         self.fingerprint: str = about["fingerprint"]
         self.threshold: float = about["threshold"]
+        self.vocabulary = {word: place for place, word in enumerate(about["vocabulary"].split())}
         self._labels: dict[str, str] = {_key(one): label for label, said in self.examples.items() for one in said}
 
     @classmethod
@@ -116,16 +124,39 @@ _PLAIN = {
 }  # fmt: skip
 
 
-def canonical(slots: Slots) -> str:
-    """The sentence in small letters, its misspelt words put right, ids and names of models as any of their kind."""
+def vocabulary_of(said: Iterable[str]) -> list[str]:
+    """The words that several of these sentences hold, the most frequent first: what a misspelt one may be meant for."""
+    count = Counter(word.written for one in said for word in words_of(one) if len(word.written) >= _SHORTEST_MISSPELT)
+    return [word for word, n in count.most_common() if n >= _OFTEN and word.isalpha()]
+
+
+def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
+    """The sentence in small letters, its misspelt words put right, ids and names of models as any of their kind.
+
+    `vocabulary`: word → its place by frequency.
+    """
     parts, at = [], 0
     shapes = [(slot.start, slot.end, _PLAIN[slot.kind]) for slot in slots.found if slot.kind in _PLAIN]
-    words = [(word.start, word.end, word.text) for word in slots.words if word.text != word.written]
+    put_right = ((word, _nearest(word, vocabulary)) for word in slots.words)
+    words = [(word.start, word.end, text) for word, text in put_right if text != word.written]
     for start, end, text in sorted([*shapes, *words]):
         if start >= at:
             parts += [slots.said[at:start], text]
             at = end
     return " ".join("".join([*parts, slots.said[at:]]).lower().split())[:400]
+
+
+def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:
+    """A word as it is, or as the frequent one that is a slip of the finger away."""
+    written = word.written
+    if written in vocabulary:
+        return written
+    put_right = word.text != written and word.text[0] == written[0]
+    if put_right or len(written) < _SHORTEST_MISSPELT or is_known(written):
+        return word.text
+    near = process.extract(written, vocabulary.keys(), scorer=OSA.distance, score_cutoff=1, limit=None)
+    likely = ((found[0] != written[0], vocabulary[found], found) for found, _, _ in near)
+    return min(likely, default=(False, 0, word.text))[2]
 
 
 def kinds(guesses: Sequence[Guess]) -> list[Guess]:

@@ -113,7 +113,7 @@ def folded(text: str) -> str:
 @cache
 def repaired(word: str) -> str:
     """The word of the trade that a misspelt one is nearest to: a letter lost, doubled, swapped or mistaken."""
-    if not word.isalpha() or _is_known(word):
+    if not word.isalpha() or is_known(word):
         return word
     if len(word) < _SHORTEST_MISSPELT:
         return _swapped(word)
@@ -152,7 +152,8 @@ def _stems() -> tuple[str, ...]:
     return tuple(sorted(word[:-1] for word in words if word.endswith("*")))
 
 
-def _is_known(word: str) -> bool:
+def is_known(word: str) -> bool:
+    """Whether it is an ordinary English word, or one of the lexicon."""
     return word in _ordinary() or word in _trade_words() or word.startswith(_stems())
 
 

@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Literal, get_args, get_origin
 
 from tunesmith.agent.queries.registry import REQUESTS, Request
-from tunesmith.agent.words.assignments import assigned, known_fields
-from tunesmith.agent.words.slots import Slot, Slots
-from tunesmith.agent.words.times import Span
+from tunesmith.agent.words.acts import assigned, known_fields
+from tunesmith.agent.words.slots import Slot, Slots, arms_of, stages_of
+from tunesmith.agent.words.values import Span
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
 """The arms in the order in which they are made."""
@@ -62,19 +62,6 @@ def _allowed(value: object, annotation: object) -> bool:
     """Whether a choice is among those of its argument; anything else is checked by the request itself."""
     options = [option for part in (annotation, *get_args(annotation)) for option in _options(part)]
     return not options or not isinstance(value, str) or value in options
-
-
-def arms_of(slots: Slots) -> list[str]:
-    """The arms that are named, in the order of the words."""
-    return slots.values("arm")
-
-
-def stages_of(slots: Slots) -> list[str]:
-    """The stages that are named; those whose word names an arm count only where no other does."""
-    arms = slots.all("arm")
-    named = slots.all("stage")
-    own = [s for s in named if not any(arm.start <= s.start and s.end <= arm.end for arm in arms)]
-    return list(dict.fromkeys(str(slot.value) for slot in own or named))
 
 
 _MAKES = {"quantize": "quantized", "merge": "merged"}

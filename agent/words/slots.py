@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 from tunesmith.agent.words.lexicon import Match, Word, lexicon, words_of
-from tunesmith.agent.words.times import SPANS, Span
-from tunesmith.agent.words.values import Number, numbers_in
+from tunesmith.agent.words.values import SPANS, Number, Span, numbers_in
 from tunesmith.memory.records import ASIDE_RUNS, Run
 
 _FAMILIES = (
@@ -47,7 +46,7 @@ _TABLES = {
     "metrics": "metric", "figures": "figure", "fields": "field", "verdicts": "verdict", "origins": "origin",
     "splits": "split", "reasons": "reason", "decisions": "decision", "orders": "order", "roles": "role",
     "parts_of_run": "which_run", "paces": "pace", "again": "again", "times": "factor", "unspoken": "unspoken",
-    "negation": "not", "until": "until", "only": "only", "pronouns": "pronoun", "too_much": "too_much",
+    "negation": "not", "until": "until", "only": "only", "pronouns": "pronoun",
 }  # fmt: skip
 """Table of the lexicon → the kind of slot that its words are."""
 
@@ -85,7 +84,7 @@ class Slots:
         """The first value of a kind; empty: none is named."""
         return next((str(slot.value) for slot in self.found if slot.kind == kind), "")
 
-    def negated(self, slot: Slot, most: int = 3) -> bool:
+    def negated(self, slot: Slot | Number, most: int = 3) -> bool:
         """Whether a word such as `without` stands before a slot with at most so many words between."""
         before = [no for no in self.all("not") if no.end <= slot.start]
         return any(len(self.between(no.end, slot.start)) <= most for no in before)
@@ -109,6 +108,19 @@ class Slots:
     def asks(self) -> bool:
         """Whether a question mark ends it."""
         return self.said.rstrip().endswith("?")
+
+
+def arms_of(slots: Slots) -> list[str]:
+    """The arms that are named, in the order of the words."""
+    return slots.values("arm")
+
+
+def stages_of(slots: Slots) -> list[str]:
+    """The stages that are named; those whose word names an arm count only where no other does."""
+    arms = slots.all("arm")
+    named = slots.all("stage")
+    own = [s for s in named if not any(arm.start <= s.start and s.end <= arm.end for arm in arms)]
+    return list(dict.fromkeys(str(slot.value) for slot in own or named))
 
 
 @cache

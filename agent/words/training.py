@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from tunesmith.agent.words.encoder import WIDTH, Encoder
-from tunesmith.agent.words.intent import canonical, flags_of, kind_of, possible
+from tunesmith.agent.words.intent import canonical, flags_of, kind_of, possible, vocabulary_of
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import empty_words, slots_of
 
@@ -113,12 +113,13 @@ def likelihood(x: Floats, w: Floats) -> Floats:
     return likely
 
 
-def features(said: Sequence[str], cache: Path | None) -> Floats:
+def features(said: Sequence[str], vocabulary: Sequence[str], cache: Path | None) -> Floats:
     """The embedding and the flags of each sentence. A cache keeps embeddings between trainings."""
     import numpy as np
 
     slots = [slots_of(one) for one in said]
-    plain = [canonical(one) for one in slots]
+    places = {word: place for place, word in enumerate(vocabulary)}
+    plain = [canonical(one, places) for one in slots]
     known = dict(np.load(cache)) if cache and cache.exists() else {}
     keys = [hashlib.sha256(one.encode()).hexdigest()[:24] for one in plain]
     lacking = {key: text for key, text in zip(keys, plain, strict=True) if key not in known}
@@ -140,7 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     sentences = intents()
     labels = sorted(sentences)
     said = [(label, one) for label in labels for one in sentences[label]]
-    x, y = features([one for _, one in said], args.cache), np.array([labels.index(label) for label, _ in said])
+    vocabulary = vocabulary_of(one for _, one in said)
+    x, y = (
+        features([one for _, one in said], vocabulary, args.cache),
+        np.array([labels.index(label) for label, _ in said]),
+    )
     mean, spread = x[:, :WIDTH].mean(axis=0), x[:, :WIDTH].std(axis=0) * WIDTH**0.5
     x[:, :WIDTH] = (x[:, :WIDTH] - mean) / spread
     likely, fold = np.zeros((len(y), len(labels)), np.float32), folds(x[:, :WIDTH], y)
@@ -151,8 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = w[:, :WIDTH] / spread  # the spread and the mean go into the weights and the bias
     weights, bias = np.hstack([own, w[:, WIDTH:-1]]), w[:, -1] - own @ mean
     scales = np.maximum(np.abs(weights).max(axis=1), 1e-12) / 127
-    about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(), "examples": sentences,
-             "own_words": own_words(sentences)}  # fmt: skip
+    about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(),
+             "examples": sentences, "own_words": own_words(sentences), "vocabulary": " ".join(vocabulary)}  # fmt: skip
     raw = np.frombuffer(json.dumps(about, ensure_ascii=False, sort_keys=True).encode(), np.uint8)
     rounded = np.round(weights / scales[:, None]).astype(np.int8)
     np.savez_compressed(

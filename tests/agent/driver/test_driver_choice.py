@@ -8,7 +8,7 @@ import pytest
 
 from tests.fixtures.planted_gpus import gpu, plant
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.driver.driver_choice import proposed
+from tunesmith.agent.driver.abilities import proposed
 from tunesmith.agent.driver.endpoint import Driver
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact

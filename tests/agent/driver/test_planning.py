@@ -54,7 +54,7 @@ def fields(talk: Talk, stage: str) -> dict[str, Any]:
     ("words", "bundled"),
     [
         ("make this model answer support tickets as strict JSON", True),
-        ("triage our helpdesk mail", True),
+        ("triage our helpdesk mail", False),  # their own, which is asked about
         ("another one for tickets, all of it", True),
         ("my custmers' tikets in json pls", True),
         ("teach it to write polite replies to customer emails in French", False),

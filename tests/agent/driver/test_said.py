@@ -13,10 +13,11 @@ from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.waiting import HANG_S
+from tunesmith.agent.driver import by_code, planning
 from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.look_ups import as_edit
 from tunesmith.agent.driver.turn_deps import Call
-from tunesmith.agent.words.reading import read
+from tunesmith.agent.words.reading import Context, Reading, read
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline.workspace import Decision
@@ -79,6 +80,33 @@ def test_a_plain_sentence_is_answered_by_code_and_begins_nothing(alone: Alone, s
     found = alone.hears(said)
     assert ANSWERS[said] in found and "no driver" not in found
     assert alone.asked == [] and alone.steps() == steps and alone.deps.draft is None
+
+
+def test_a_wish_with_details_of_its_own_is_asked_about_and_is_not_the_example(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def like_the_example(said: str, context: Context) -> Reading:
+        return replace(read(said, context), label="want.bundled", probability=0.99)
+
+    monkeypatch.setattr(planning, "read_or_not", like_the_example)
+    found = alone.hears("our support tickets as json, with the fields team, product and mood")
+    assert "new behaviour" in found and alone.deps.draft is None
+
+
+def test_two_terms_that_are_set_against_each_other_are_both_explained(alone: Alone) -> None:
+    both = alone.hears("what is the difference between rank and alpha").split("\n")
+    assert len(both) == 2 and len(alone.hears("what is rank").split("\n")) == 1
+
+
+def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsure_of_sizes(said: str, context: Context) -> Reading:
+        if said.startswith("how long"):  # the whole is what its first half is
+            return read("how long did the merge take", context)
+        return replace(read(said, context), probability=0.3, sure=False)
+
+    monkeypatch.setattr(by_code, "read", unsure_of_sizes)
+    said = alone.hears("how long did the merge take and how big is the merged model")
+    assert "merge took" in said and "What “how big is the merged model” asks" in said
 
 
 def test_an_order_whose_every_word_is_an_argument_is_a_call_with_these(alone: Alone) -> None:

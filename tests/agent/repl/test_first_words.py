@@ -115,6 +115,16 @@ def test_words_said_again_while_it_is_fetched_show_the_bar_again(fetching: Termi
     assert [step.id for step in Store(tunesmith.home).steps()] == ["s1"]
 
 
+def test_words_that_are_typed_while_the_agent_loads_do_not_load_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that import packages which import each other wait for each other (_DeadlockError)."""
+    talk = Talk(SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setattr(talk, "chat", lambda: pytest.fail("waits", pytrace=False))
+    monkeypatch.delitem(sys.modules, "tunesmith.agent.driver.chat")
+    with pytest.raises(pytest.fail.Exception):
+        talk.turn("hello")
+    assert "tunesmith.agent.driver.chat" not in sys.modules
+
+
 def test_ctrl_c_before_there_is_a_bar_shows_none_and_keeps_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was pressed while the download was being asked for: nobody waits for a bar any more."""
     answer: Future[None] = Future()

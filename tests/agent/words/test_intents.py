@@ -24,8 +24,8 @@ CONVERSATION = {"page", "again", "follow", "why", "accept", "go_on", "yes", "no"
 ACTS = {"report", "stop", "delete", "approve", "repeat_run"} | {entry.name for entry in catalog.STAGES}
 PLAN = {"start", "drop", "show", "cost", "set", "without", "what_if", "why", "wait"}
 DESCRIBE = {"back", "so_far", "drop", "help", "edit", "done", "nothing", "change", "remove", "more", "forbid", "answer"}
-WANTS = {"", "bundled"}
-OTHER = CONVERSATION | {"term", "out_of_scope"}
+CHOICES = {"do": ACTS, "plan": PLAN, "describe": DESCRIBE, "want": {"", "bundled"}, "term": {"", "difference"}}
+OTHER = CONVERSATION | {"out_of_scope"}
 FEWEST = {"result": 80, "run": 80, "cases": 80, "findings": 80, "step": 80, "setting": 80}
 
 
@@ -60,8 +60,8 @@ def test_every_label_is_a_question_an_order_or_talk_that_exists() -> None:
         kind, _, choice = label.partition(".")
         if kind in REQUESTS:
             assert not choice or choice in choices(kind), label
-        elif kind in ("do", "plan", "describe", "want"):
-            assert choice in {"do": ACTS, "plan": PLAN, "describe": DESCRIBE, "want": WANTS}[kind], label
+        elif kind in CHOICES:
+            assert choice in CHOICES[kind], label
         else:
             assert kind == "talk" and choice if choice else kind in OTHER, label
 

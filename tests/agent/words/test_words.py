@@ -13,8 +13,7 @@ from pydantic.fields import FieldInfo
 
 from tests.bench.reading import context_of, verdict
 from tunesmith.agent.queries.registry import REQUESTS
-from tunesmith.agent.words.acts import edits_of, order_of
-from tunesmith.agent.words.assignments import info_of, known_fields
+from tunesmith.agent.words.acts import edits_of, info_of, known_fields, order_of, settled
 from tunesmith.agent.words.encoder import Encoder
 from tunesmith.agent.words.intent import Guess, Head
 from tunesmith.agent.words.reading import Context, content_of, read, reader
@@ -92,6 +91,23 @@ def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> No
 def test_every_word_of_an_order_counts(stage: str, said: str, unread: tuple[str, ...]) -> None:
     found = order_of(stage, slots_of(said), lambda word: word in ways()[f"do.{stage}"].split()).unread
     assert tuple(one.lower() for one in found) == unread or (unread == ("low",) and not {"16", "rank"} & set(found))
+
+
+SET = {
+    "rank 16": ({"lora_rank": 16}, ()),
+    "not rank 8": ({}, ("8",)),
+    "batch size 16 instead of 8": ({"batch_size": 16}, ()),
+    "make the batch size 16 where it was 4": ({"batch_size": 16}, ("4",)),
+    "from batch size 8 to 16": ({"batch_size": 16}, ()),
+}  # fmt: skip
+"""What is said of a plan whose batch size is 8 → what is set, and what is asked about."""
+
+
+@pytest.mark.parametrize("said", SET)
+def test_of_two_numbers_for_a_setting_the_one_that_it_has_is_the_old_one(said: str) -> None:
+    edits = edits_of(slots_of(said), PLANNED, lambda word: not word.isdigit(), leaves_out=False)
+    found, unread = settled(edits.values, edits.unread, {"batch_size": 8})
+    assert ({one.field: one.value for one in found}, unread) == SET[said]
 
 
 @pytest.mark.parametrize(
