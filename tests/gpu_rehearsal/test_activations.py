@@ -30,7 +30,7 @@ def kept(config: dict[str, Any], layers: int, *, fused: bool = True, checkpointi
 
     from tunesmith.tools.training.fused_lora import use_fused_lora
     from tunesmith.tools.training.model import lora_config
-    from tunesmith.tools.training.packing import documents, hidden_states, use_document_attention
+    from tunesmith.tools.training.packing import hidden_states, packed_sequences, use_document_attention
 
     with torch.device("meta"):
         made = AutoConfig.for_model(**{**config, "num_hidden_layers": layers, "vocab_size": 512})
@@ -45,7 +45,7 @@ def kept(config: dict[str, Any], layers: int, *, fused: bool = True, checkpointi
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    batch = documents([(list(range(TOKENS)), [-100] * TOKENS)], prefix=0, device="meta")
+    batch = packed_sequences([(list(range(TOKENS)), [-100] * TOKENS)], prefix=0, device="meta")
     return held_bytes(model, lambda: hidden_states(model.get_base_model(), batch))
 
 
