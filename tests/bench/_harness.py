@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -75,15 +76,21 @@ def bare_client(port: int, cases: int, concurrency: int) -> float:
     return time.perf_counter() - started
 
 
+_STUB_PID = "BENCH_STUB_PID"
+
+
 @contextmanager
 def stub(delay_s: float) -> Iterator[int]:
     """A stub server in a process of its own; its port."""
     command = [sys.executable, "-m", "tests.bench._harness", "serve", str(delay_s)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
+    port = int(process.stdout.readline())
+    os.environ[_STUB_PID] = str(process.pid)  # what is measured may be a child of this process
     try:
-        yield int(process.stdout.readline())
+        yield port
     finally:
+        del os.environ[_STUB_PID]
         process.terminate()
         process.wait()
 
@@ -141,7 +148,7 @@ def new_job(home: Path) -> Any:
 def run(home: Path, suite_file: Path, port: int, concurrency: int, record: Path | None = None) -> dict[str, Any]:
     """What the baseline's worker does, but for starting vLLM."""
     from tunesmith.memory.files import atomic_write
-    from tunesmith.tools.evaluation.asking import Arm, block_counts, run_arms, server_answers
+    from tunesmith.tools.evaluation.asking import Arm, run_arms, server_answers
     from tunesmith.tools.evaluation.protocol import Sampling
     from tunesmith.tools.suites.loading import load_named_suites, read_suite
 
@@ -153,11 +160,13 @@ def run(home: Path, suite_file: Path, port: int, concurrency: int, record: Path 
     started = time.perf_counter()
     run_arms(job, suite, [Arm("base", server.model, {"engine": "bench"})], sampling, answer)
     seconds = time.perf_counter() - started
-    counts = block_counts(job.store, job.step.id, "base")["target"]
+    results = [one for one in job.store.results(job.step.id, "base") if one.block == "target"]
     return {
         "seconds": seconds,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
-        **counts,
+        "cases": len(results),
+        "passed": sum(one.passed is True for one in results),
+        "errors": sum(one.passed is None for one in results),
     }
 
 
@@ -172,7 +181,18 @@ def server_at(home: Path, port: int, record: Path | None = None) -> Any:
         record = home / "server.json"
         record.with_suffix(".key").write_text(KEY)
     spec = ServerSpec(model_dir="", served_name=name)
-    return Server("bench", spec, port, "bench", ProcessId(0, 0.0, ""), record, home / "log", name)
+    pid = os.environ.get(_STUB_PID)
+    process = ProcessId.of(int(pid)) if pid else ProcessId(0, 0.0, "")
+    return Server(
+        "bench",
+        spec,
+        port,
+        "bench",
+        process,
+        record,
+        home / "log",
+        name,
+    )
 
 
 if __name__ == "__main__":
