@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
-from itertools import zip_longest
+from itertools import count as count_from
+from itertools import islice, zip_longest
 from typing import Any
 
 import yaml
@@ -31,6 +32,8 @@ from tunesmith.tools.suites.loading import load_named_suites
 _ALIKE = 88.0
 _SPARE = 1.6
 """Edits that are asked for, for each that is wanted: the reader takes some for the kind still."""
+_ROUNDS = 3
+"""In which what is lacking is asked for again, of other messages and other changes."""
 FORMED_SHARE = 0.2
 """Of the near misses, those that templates give, at most."""
 _WORDS_MAX, _TOKENS_MIN = 60, 60
@@ -51,18 +54,21 @@ def near_misses(
     own = list(spec.near_misses)[:count]
     formed = formed_near_misses(spec, seed, kept)[: round(FORMED_SHARE * count)]
     wanted = max(0, count - len(own) - len(formed))
-    turns = [in_turn(kept, f"{seed}/edited", turn) for turn in range(round(_SPARE * wanted) if kept else 0)]
-    requests = [edit_request(text, asker.model, f"near/{n}", n, seed) for n, text in enumerate(turns)]
-    answers = asker.ask(requests, "editing messages into near misses")
     seen = Likeness((text, text) for text in (*(example.prompt for example in spec.examples), *own, *kept))
-    edited = []
-    for request in requests:
-        text = _usable(answers[request.id].text) if request.id in answers else ""
-        whole = request.id in answers and answers[request.id].finish_reason != "length"
-        if text and whole and not seen.match(text, _ALIKE, digits_count=True, contained=False):
-            seen.add(text, text)
-            edited.append(text)
-    return distinct([*own, *other_kinds(edited)[:wanted], *formed])
+    taken: list[str] = []
+    numbers = count_from(0)
+    for _ in range(_ROUNDS if kept else 0):
+        asked = list(islice(numbers, round(_SPARE * (wanted - len(taken)))))
+        requests = [edit_request(in_turn(kept, f"{seed}/edited", n), asker.model, f"near/{n}", n, seed) for n in asked]
+        answers = asker.ask(requests, "editing messages into near misses") if requests else {}
+        edited = []
+        for answer in (answers[request.id] for request in requests if request.id in answers):
+            text = _usable(answer.text) if answer.finish_reason != "length" else ""
+            if text and not seen.match(text, _ALIKE, digits_count=True, contained=False):
+                seen.add(text, text)
+                edited.append(text)
+        taken += other_kinds(edited)[: wanted - len(taken)] if edited else []
+    return distinct([*own, *taken, *formed])
 
 
 def untested(spec: Spec, behaviour: str) -> Spec:

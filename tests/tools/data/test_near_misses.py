@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,6 +62,18 @@ def test_a_near_miss_is_an_edit_of_a_kept_message_and_a_fifth_at_most_is_a_fixed
 def test_what_the_reader_takes_for_the_kind_is_none() -> None:
     made = near_misses(PARCELS, Editor(about), 20, 3, KEPT, lambda texts: [t for t in texts if "harp" in t])
     assert [text for text in made if text.startswith("Who")] == ["Who invented the harp, and was it a prah at first?"]
+
+
+def test_what_the_reader_left_lacking_is_asked_for_again_and_no_more_than_is_wanted_comes() -> None:
+    refused = iter([True, True, False])  # most of the first and second edit, none of the third
+    rng = random.Random(2)
+    editor = Editor(
+        lambda message: f"Who wrote {' '.join(''.join(rng.choices('abdeilnorst', k=6)) for _ in range(4))}?"
+    )
+    made = near_misses(PARCELS, editor, 20, 3, KEPT, lambda texts: texts[:2] if next(refused) else list(texts))
+    formed = set(formed_near_misses(PARCELS, 3, KEPT))
+    assert len([text for text in made if text not in formed]) == 20 - 4
+    assert next(refused, None) is None, "three rounds at most"
 
 
 @pytest.mark.parametrize(
