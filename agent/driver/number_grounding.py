@@ -1,4 +1,10 @@
-"""No figure in an answer that no record holds, and none computed from others but where these were told."""
+"""No figure in an answer that no record holds.
+
+A language model states numbers as readily when it has none. Every figure of an answer is therefore looked for in what
+the turn was told: the tools' results, the state card, the user's own words. A count needs a count: a size, a time or a
+share of that number is none. A sum, a difference, a ratio or a percentage of two that were told passes too, where a
+made-up figure would seldom have passed for it. A sentence with any other one is left out, and that is said.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +39,8 @@ _FACTORS = {
 }
 """Unit behind a figure → what a stored number may be multiplied with to give it."""
 _COUNTED = (
-    "run",
-    "step",
-    "row",
-    "case",
-    "suite",
-    "model",
-    "base",
-    "adapter",
-    "artifact",
-    "server",
-    "approval",
-    "answer",
-)
+    "run", "step", "row", "case", "suite", "model", "base", "adapter", "artifact", "server", "approval", "answer",
+)  # fmt: skip
 """What tunesmith counts: so many GiB, minutes or percent are no support for so many of these."""
 
 

@@ -145,8 +145,8 @@ class PlanQuestion(Frozen):
     cautious: bool = False
     """Whether a yes can spoil nothing, so that `--yes` gives it too."""
     needs_person: bool = False
-    rows_of: str = ""
-    """Where nobody is there, the step waits for a person; who may mark rows of a run first, and is asked anew then."""
+    """Whether the step waits for a person where nobody is there."""
+    rows_of: str = ""  # the run whose rows may be marked first; then it is asked anew
 
 
 class Plan(Frozen):

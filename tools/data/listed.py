@@ -93,9 +93,12 @@ class Listed(Synthesis):
         written: dict[int, ChatResponse] = {}
         for part, request in zip(parts, requests, strict=True):
             if request.id in answers:
-                whole = replace(answers[request.id], finish_reason="stop")  # the line that was cut off is not taken
-                lines = zip(part, listed_lines(whole.text), strict=False)
-                written |= {number: replace(whole, id=f"{prefix}/{number}", text=line) for number, line in lines}
+                answer = answers[request.id]
+                cut = answer.finish_reason == "length"  # then its last line is no whole one
+                lines = listed_lines((answer.text.rpartition("\n")[0] if cut else answer.text) + "\n")
+                whole = replace(answer, finish_reason="stop")
+                made = zip(part, lines, strict=False)
+                written |= {number: replace(whole, id=f"{prefix}/{number}", text=line) for number, line in made}
         return written
 
     def _giveaways(self) -> dict[str, list[str]]:

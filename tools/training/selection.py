@@ -42,7 +42,9 @@ class Selection:
         """What will be kept, in words."""
         bound = f" whose KL to the base is at most {self.max_kl:g}" if self.max_kl else ""
         end = f"; {self.patience} in a row without a better one end it" if self.patience else ""
-        return f"validation before, and of a checkpoint every {save_steps} steps; the lowest loss is kept{bound}{end}"
+        slower = "; one beyond that halves the rate from there on, down to an eighth" if self.max_kl else ""
+        every = f"validation before, and of a checkpoint every {save_steps} steps"
+        return f"{every}; the lowest loss is kept{bound}{slower}{end}"
 
     def allows(self, one: Validation) -> bool:
         """Whether it is near enough to the base."""
