@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.commands.settings import Settings
     from tunesmith.memory.records import Step
     from tunesmith.memory.store import Store
-    from tunesmith.tools.pipeline.gpu_check.findings import Finding
+    from tunesmith.tools.pipeline.gpu_check.check import Finding
     from tunesmith.tools.pipeline.gpu_check.stage import GpuCheckResult
 
 STAGE = "doctor"
@@ -48,13 +48,10 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
     ws = settings.workspace(store, out.emit)
     try:
         if args.approve is not None:
-            if args.minutes:
-                raise BadInput("--approve starts the plan as it was shown; leave --minutes out")
             waiting = waiting_step(store, STAGE, args.approve)
             ended = run_pending(ws, waiting, HashApprover(shown_plan(waiting).hash)).done()
         else:
-            fields = {"minutes": args.minutes} if args.minutes else {}
-            ended = run_step(ws, StepRequest(STAGE, fields, ""), approver_of(args, out)).done()
+            ended = run_step(ws, StepRequest(STAGE, {}, ""), approver_of(args, out)).done()
     except KeyboardInterrupt:
         out.let_go()
         out.say(f"let go of {out.step}; it goes on, and `tunesmith jobs attach {out.step}` follows it" if out.step else

@@ -352,8 +352,6 @@ def _history(commands: _Commands) -> None:
     doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")
     measures = "measure on the GPU what only a card can say, against what is predicted"
     doctor.add_argument("--gpu", action="store_true", help=measures)
-    minutes = "with --gpu: the wall time of it all; 10 where it is left out"
-    doctor.add_argument("--minutes", type=int, choices=(10, 30), help=minutes)
     doctor.add_argument("--approve", metavar="HASH", help="carry out the pending --gpu whose plan was shown so")
     _consent(doctor)
 

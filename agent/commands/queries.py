@@ -265,8 +265,6 @@ def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
         from tunesmith.agent.commands.gpu_check import gpu_check
 
         return gpu_check(args, settings, store, out)
-    if args.minutes:
-        raise BadInput(f"--minutes {args.minutes} says how long --gpu may take; give --gpu too, or leave it out")
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
     from tunesmith.agent.what_leaves import leaving
 

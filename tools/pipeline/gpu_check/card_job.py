@@ -11,9 +11,7 @@ from tunesmith.tools.machine.gpus import capability, measure_gpus
 from tunesmith.tools.machine.probe import keep_rates
 from tunesmith.tools.machine.probe_job import measure_rates
 from tunesmith.tools.models.memory_math import CUDA_BYTES
-from tunesmith.tools.pipeline.gpu_check.check import Check
-from tunesmith.tools.pipeline.gpu_check.expected import BYTES, CONTEXT, rates_within
-from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, skipped, stated
+from tunesmith.tools.pipeline.gpu_check.check import Check, Finding, compared, skipped, stated
 from tunesmith.tools.pipeline.gpu_check.measures_job import (
     context_bytes,
     device_name,
@@ -22,14 +20,16 @@ from tunesmith.tools.pipeline.gpu_check.measures_job import (
     usual_rates,
 )
 
-ONLY_A_CARD = "only a card has one"
+_BYTES = (0.97, 1.03)
+_CONTEXT = (0.2, 1.0)
+"""Of what a process is priced at beside its tensors."""
 
 
 def card(check: Check) -> Iterator[Finding]:
     """What the driver says, against what torch sees: the price is made by the one, the work done by the other."""
     if not check.on_card:
         names = ("driver", "compute capability", "total memory", "CUDA context", "free memory")
-        yield from (skipped(name, ONLY_A_CARD) for name in names)
+        yield from (skipped(name, "only a card has one") for name in names)
         return
     import torch
 
@@ -53,10 +53,10 @@ def card(check: Check) -> Iterator[Finding]:
         holds=seen == capability(gpu) and seen >= OLDEST_CAPABILITY,
     )
     total = torch.cuda.get_device_properties(0).total_memory
-    yield compared("total memory", expected=gpu.total_bytes, measured=total, within=BYTES, unit="bytes")
-    yield compared("CUDA context", expected=CUDA_BYTES, measured=taken, within=CONTEXT, unit="bytes")
+    yield compared("total memory", expected=gpu.total_bytes, measured=total, within=_BYTES, unit="bytes")
+    yield compared("CUDA context", expected=CUDA_BYTES, measured=taken, within=_CONTEXT, unit="bytes")
     free, _ = torch.cuda.mem_get_info()
-    yield compared("free memory", expected=free_bytes(), measured=free, within=BYTES, unit="bytes")
+    yield compared("free memory", expected=free_bytes(), measured=free, within=_BYTES, unit="bytes")
 
 
 def rates(check: Check) -> Iterator[Finding]:
@@ -70,7 +70,7 @@ def rates(check: Check) -> Iterator[Finding]:
             f"{name.partition('_')[0]} rate",
             expected=getattr(usual, name),
             measured=getattr(found, name),
-            within=rates_within(usual),
+            within=(1 / usual.spread, usual.spread),
             unit=unit,
             why="prices are by what was measured from now on",
         )

@@ -5,10 +5,6 @@ It is asked about as every expensive step is: it takes the card for minutes. No 
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field
-
 from tunesmith.tools.core.estimate import estimate
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.rates import Seconds
@@ -18,9 +14,7 @@ from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.measuring import USUAL_RANK, measuring_server
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.pipeline.gpu_check.check import Sizes
-from tunesmith.tools.pipeline.gpu_check.findings import Finding
-from tunesmith.tools.pipeline.gpu_check.tasks import chosen
+from tunesmith.tools.pipeline.gpu_check.check import MINUTES, TASKS, Finding, Sizes
 
 ENDING_S = 30.0
 """Of the minutes, what is kept for the start of the worker, for what is stopped, and for the record."""
@@ -29,11 +23,7 @@ _SCRATCH_BYTES = 6 << 30
 
 
 class GpuCheckRequest(Request):
-    """How long the check may take."""
-
-    minutes: Literal[10, 30] = Field(
-        default=10, description="Wall time of it all; 30 adds larger models, a mixture and a server at W4A16."
-    )
+    """There is nothing to set."""
 
 
 class GpuCheckResult(Result):
@@ -51,8 +41,8 @@ class GpuCheckResult(Result):
 
 def plan(request: GpuCheckRequest, facts: Facts, context: None = None) -> Plan:
     """Say what will be measured and within which time."""
-    tasks = [task for task in chosen(request.minutes) if facts.vllm or not task.needs_vllm]
-    usual, bound = sum(task.seconds for task in tasks), 60.0 * request.minutes
+    tasks = [task for task in TASKS if facts.vllm or not task.needs_vllm]
+    usual, bound = sum(task.seconds for task in tasks), 60.0 * MINUTES
     price = estimate(
         "doctor",
         facts,
@@ -65,7 +55,7 @@ def plan(request: GpuCheckRequest, facts: Facts, context: None = None) -> Plan:
     return Plan(
         stage="doctor",
         run=facts.run,
-        summary=f"measure on the GPU what only a card can say, in {request.minutes} minutes at most",
+        summary=f"measure on the GPU what only a card can say, in {MINUTES} minutes at most",
         steps=(
             *(task.doing for task in tasks),
             f"whatever is not done after {duration(bound)} is left out; what fails does not end the rest",

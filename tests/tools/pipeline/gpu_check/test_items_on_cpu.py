@@ -11,15 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.gpu.table import ALL, MIXTURE
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.probe import measured_rates
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.pipeline.gpu_check.check import DENSE, MIXTURE, MODELS, Check, Sizes
-from tunesmith.tools.pipeline.gpu_check.child_job import work_of
-from tunesmith.tools.pipeline.gpu_check.findings import Finding
-from tunesmith.tools.pipeline.gpu_check.run_job import measured, throw_away
-from tunesmith.tools.pipeline.gpu_check.tasks import TASKS, Task
+from tunesmith.tools.pipeline.gpu_check.check import DENSE, MODELS, TASKS, Check, Finding, Sizes, Task
+from tunesmith.tools.pipeline.gpu_check.run_job import measured, throw_away, work_of
 from tunesmith.tools.serving import servers
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
@@ -55,9 +53,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Check]:
         store = Store(folder / "home")
         step = store.propose(store.new_run("checks"), "doctor", plan_hash="h", estimated_seconds=1)
         (folder / "step").mkdir()
-        made = Check(
-            home=store.home, dir=folder / "step", step=step, device="cpu", vllm=find_vllm(None), minutes=30, sizes=TINY
-        )
+        made = Check(home=store.home, dir=folder / "step", step=step, device="cpu", vllm=find_vllm(None), sizes=TINY)
         yield made
         throw_away(made)
         store.close()
@@ -67,7 +63,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Check]:
 def _each() -> list[object]:
     """Tasks; those that start a server are slow, and `make test` has the like of them with real weights."""
     marks = {True: [pytest.mark.slow], False: []}
-    return [pytest.param(task, id=task.doing, marks=marks[task.needs_vllm]) for task in TASKS]
+    return [pytest.param(task, id=task.doing, marks=marks[task.needs_vllm]) for task in ALL]
 
 
 @pytest.mark.parametrize("task", _each())

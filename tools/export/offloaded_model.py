@@ -1,0 +1,66 @@
+"""A whole model's forward pass in the memory of its largest module, by accelerate's disk offload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.tools.models.shape import ModelShape
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def offloaded_model(folder: Path, dtype: torch.dtype, scratch: Path) -> Iterator[PreTrainedModel]:
+    """The model in `folder`, computing in `dtype`; a module's weights are in memory only while it computes.
+
+    They are read from the checkpoint itself; what transformers converts first, such as a mixture's experts that are
+    stored one by one, is written below `scratch` for as long as the model is in use. Raises BadInput where the
+    checkpoint lacks a weight.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    options = ModelShape.of(config.to_dict()).attention_options
+    with TemporaryDirectory(prefix=".offloaded-", dir=scratch) as converted:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, device_map={"": "disk"}, offload_folder=converted,
+            output_loading_info=True, local_files_only=True, **options,
+        )  # fmt: skip
+        if missing := info["missing_keys"]:
+            raise BadInput(f"{folder} holds no {min(missing)}, which a {type(model).__name__} has")
+        del model.hf_device_map  # with it, peft takes accelerate's hooks off and loads the model
+        yield model
+
+
+def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:
+    """Leave out all decoder layers but these, by their numbers."""
+    from torch import nn
+
+    decoder = model.get_decoder()
+    decoder.layers = nn.ModuleList([decoder.layers[number] for number in layers])
+
+
+def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
+    """An offloaded model with an adapter, which stays in memory."""
+    from accelerate.hooks import remove_hook_from_module
+    from peft import PeftModel
+    from peft.tuners.lora.layer import ParamWrapper
+
+    adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu", low_cpu_mem_usage=True)
+    for module in adapted.modules():
+        # What is added to a parameter of experts is added before they are called, by a wrapper around them (or by one
+        # around that, for a second parameter): the outermost has to bring the weights.
+        if isinstance(module, ParamWrapper) and (hook := getattr(module.get_base_layer(), "_hf_hook", None)):
+            experts = module.get_base_layer()
+            remove_hook_from_module(experts)
+            module.register_forward_pre_hook(lambda *_, hook=hook, experts=experts: hook.pre_forward(experts) and None)
+            module.register_forward_hook(lambda *_, hook=hook, experts=experts: hook.post_forward(experts, None))
+    return adapted
