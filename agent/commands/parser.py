@@ -306,7 +306,6 @@ def _suites(commands: _Commands) -> None:
     grade = _add(actions, "grade", "grade stored outputs without calling a model")
     grade.add_argument("file", metavar="FILE")
     grade.add_argument("--outputs", metavar="OUT.jsonl", help='{"case_id", "output"} a line; else `providerOutput`')
-    grade.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
     _json(grade)
 
 
@@ -338,7 +337,6 @@ def _history(commands: _Commands) -> None:
     _newest_run(report)
     report.add_argument("-o", "--output", metavar="FILE.html")
     _force(report)
-    report.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
     _json(report)
     fits = _add(commands, "fits", "would a model be trained, measured, quantized and served: here, or on another card")
     fits.add_argument(

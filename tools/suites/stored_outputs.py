@@ -72,9 +72,9 @@ def grade_outputs(
     listed under `missing`. Raises BadInput for a broken file, an id that the suite lacks, no output at all, or an
     assertion that asks a model which is not given.
     """
-    suite, outputs = read_graded(path, outputs_path, judge=judge, embedder=embedder)
+    suite, outputs = _suite_and_outputs(path, outputs_path, judge=judge, embedder=embedder)
     by_id = {case.case_id: case for case in suite.cases}
-    grades = grade_all(suite, outputs, judge=judge, embedder=embedder)
+    grades = _grade_all(suite, outputs, judge=judge, embedder=embedder)
     graded = [GradedCase(by_id[case_id], result) for (case_id, _), result in zip(outputs, grades, strict=True)]
     return GradedSuite(
         cases=graded,
@@ -84,7 +84,7 @@ def grade_outputs(
     )
 
 
-def read_graded(
+def _suite_and_outputs(
     path: Path, outputs_path: Path | None, *, judge: Judge | None = None, embedder: Embedder | None = None
 ) -> tuple[Suite, list[tuple[str, Response]]]:
     """A suite and the stored outputs for it, as (case id, response). Raises BadInput as `grade_outputs` does."""
@@ -99,7 +99,7 @@ def read_graded(
     return suite, outputs
 
 
-def grade_all(
+def _grade_all(
     suite: Suite,
     outputs: Sequence[tuple[str, Response]],
     *,
