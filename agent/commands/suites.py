@@ -73,10 +73,7 @@ def _clustered(checked: CheckedSuite) -> list[str]:
 def _restricted(cases: Sequence[CheckedCase]) -> list[str]:
     """Which arms are asked what, where the suite's providers name arms."""
     counts = Counter(", ".join(case.arms) for case in cases if set(case.arms) < set(ARMS))
-    lines = [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
-    rivals = sum("select-best" in kind for case in cases for kind in case.assertions)
-    line = f"{rivals} select-best: such a case is asked only where two arms answer beside each other"
-    return [*lines, *([line] if rivals else [])]
+    return [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
 
 
 _ROLES = {

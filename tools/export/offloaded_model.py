@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.export.stored_layout import for_an_adapter
 from tunesmith.tools.models.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     from peft import PeftModel
     from peft.tuners.lora.layer import ParamWrapper
 
+    for_an_adapter(model)
     adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu", low_cpu_mem_usage=True)
     for module in adapted.modules():
         # What is added to a parameter of experts is added before they are called, by a wrapper around them (or by one
