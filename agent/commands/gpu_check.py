@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.commands.settings import Settings
     from tunesmith.memory.records import Step
     from tunesmith.memory.store import Store
-    from tunesmith.tools.pipeline.gpu_check.check import Finding
+    from tunesmith.tools.pipeline.gpu_check.findings import Finding
     from tunesmith.tools.pipeline.gpu_check.stage import GpuCheckResult
 
 STAGE = "doctor"

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
-from tests.gpu.table import ALL
+from tests.gpu.table import TASKS
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.data.proposal import stated_in
@@ -157,7 +157,7 @@ def test_every_item_of_the_check_of_a_card_is_in_the_docs() -> None:
     section = PAGES["gpu-check.md"]
     rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")]
     told = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
-    items = {name for task in ALL for name in task.gives}
+    items = {name for task in TASKS for name in task.gives}
     kinds = {name.removesuffix(" …") for name in told if name.endswith("…")}
     assert {name for name in told if not name.endswith("…")} <= items
     assert {name for name in items - told if not name.startswith(tuple(kinds))} == {

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.gpu.measures import make_model, make_rows, peak, rates_of
+from tests.gpu.table import MODELS, SECONDS, UPPER, Check, skipped
+from tests.gpu.trainings import trained_adapter
 from tunesmith.tools.export.calibration import calibration_batches
 from tunesmith.tools.export.logit_proof_job import compare_logits
 from tunesmith.tools.export.merge_job import merge_adapter
@@ -14,9 +17,7 @@ from tunesmith.tools.export.quantize_job import chosen_group_size, quantize_with
 from tunesmith.tools.models.memory_math import CUDA_BYTES, quantize_vram_bytes
 from tunesmith.tools.models.tensor_file import read_places, weight_files
 from tunesmith.tools.models.time_math import gptq_seconds
-from tunesmith.tools.pipeline.gpu_check.check import MODELS, SECONDS, UPPER, Check, Finding, compared, skipped, stated
-from tunesmith.tools.pipeline.gpu_check.measures_job import make_model, make_rows, peak, rates_of
-from tunesmith.tools.pipeline.gpu_check.training_job import trained_adapter
+from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,10 +6,11 @@ import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tests.gpu.measures import make_model
+from tests.gpu.table import Check, skipped
 from tunesmith.tools.models.memory_math import loaded_bytes, nf4_bytes
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.pipeline.gpu_check.check import Check, Finding, compared, failed, skipped
-from tunesmith.tools.pipeline.gpu_check.measures_job import make_model
+from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, failed
 from tunesmith.tools.training.four_bit import weights_by_kind
 from tunesmith.tools.training.model import load_base
 from tunesmith.tools.training.packing import most_rounding, sequence_distance

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from tests.gpu.table import ALL, SIZES
+from tests.gpu.runner import measured, throw_away
+from tests.gpu.table import TASKS, Check
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu, why_no_gpu
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.pipeline import catalog, launcher
-from tunesmith.tools.pipeline.gpu_check.check import Check, Finding
-from tunesmith.tools.pipeline.gpu_check.run_job import measured, throw_away
+from tunesmith.tools.pipeline.gpu_check.findings import Finding
 
 MINUTES = int(os.environ.get("GPU_MINUTES", "10"))
 WHY_NOT = why_no_gpu(measure_gpus(), on_cpu=trains_on_cpu())
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.timeout(60 * MINUTES + 120),
     pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "a card is here"),
 ]
-NAMES = [name for task in ALL for name in task.gives]
+NAMES = [name for task in TASKS for name in task.gives]
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def findings(
     (folder / "step").mkdir()
     for name, value in launcher.worker_environment(catalog.ENTRIES["doctor"].load(), measure_gpus()).items():
         module_patch.setenv(name, value)
-    check = Check(home=store.home, dir=folder / "step", step=step, vllm=find_vllm(None), sizes=SIZES)
+    check = Check(home=store.home, dir=folder / "step", step=step, vllm=find_vllm(None))
     try:
         deadline = time.monotonic() + 60 * MINUTES
-        yield {item.name: item for item in measured(check, ALL, deadline=deadline)}
+        yield {item.name: item for item in measured(check, TASKS, deadline=deadline)}
     finally:
         throw_away(check)
         store.close()

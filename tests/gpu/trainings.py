@@ -1,17 +1,58 @@
-"""More ways to train than `doctor --gpu` tries, and training in exactly the priced memory."""
+"""Training on the device: its peak and the seconds of a step against their prices, and in exactly the priced memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from tests.gpu.measures import let_go, make_model, make_rows, peak, rates_of
+from tests.gpu.table import MODELS, SECONDS, Check
 from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.models.fitting import Training
-from tunesmith.tools.pipeline.gpu_check.check import MODELS, Check, Finding, stated
-from tunesmith.tools.pipeline.gpu_check.measures_job import context_bytes, let_go, make_model
-from tunesmith.tools.pipeline.gpu_check.training_job import LEAST_STEPS, RANK, train, trained, usual_way
+from tunesmith.tools.models.memory_math import CUDA_BYTES
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.time_math import loading_seconds, training_seconds
+from tunesmith.tools.pipeline.gpu_check.card_job import context_bytes
+from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
+from tunesmith.tools.training.lora_settings import LoraSettings
+from tunesmith.tools.training.train_job import train_lora
+
+RANK = 16
+PEAK = (0.85, 1.15)
+"""Above it a plan would say that something fits which does not."""
+LEAST_STEPS = 4
+_WARM_UP_STEPS = 2
+
+
+def plain(check: Check) -> Iterator[Finding]:
+    """The bundled model's sizes at 16 bits, all activations kept."""
+    return trained(check, "bf16", "dense", check.sizes.dense, usual_way(check))
+
+
+def four_bit(check: Check) -> Iterator[Finding]:
+    """The same over an NF4 base."""
+    return trained(check, "NF4", "dense", check.sizes.dense, replace(usual_way(check), load_in_4bit=True))
+
+
+def usual_way(check: Check) -> Training:
+    """Of the usual rows, at 16 bits."""
+    return Training(check.sizes.rows, check.sizes.tokens, RANK)
+
+
+def trained_adapter(check: Check) -> Path:
+    """An adapter of the dense model: what the plain training left, trained now where no task before has."""
+    adapter = check.dir / MODELS / "adapter-bf16"
+    if not (adapter / "adapter_config.json").is_file():
+        train(check, make_model(check, "dense", check.sizes.dense), "bf16", usual_way(check), LEAST_STEPS)
+        let_go(check)
+    return adapter
 
 
 def checkpointing(check: Check) -> Iterator[Finding]:
@@ -81,3 +122,81 @@ def trained_mixture(check: Check) -> Path:
 def _large(check: Check, name: str, **options: Any) -> Iterator[Finding]:
     way = replace(Training(check.sizes.large_rows, check.sizes.large_tokens, RANK), **options)
     return trained(check, name, "large", check.sizes.large, way)
+
+
+def trained(check: Check, name: str, model: str, config: Mapping[str, Any], way: Training) -> Iterator[Finding]:
+    """The peak and the step of a few steps, as `train` takes them."""
+    folder = make_model(check, model, config)
+    if check.on_card:
+        context_bytes()  # so that what multiplying takes is no part of the peak
+    with peak(check) as most:
+        steps = train(check, folder, name, way, check.sizes.steps)
+    yield compared(
+        f"training peak, {name}",
+        expected=way.peak_bytes(config) - CUDA_BYTES,  # the context was there before
+        measured=most.bytes,
+        within=PEAK,
+        unit="bytes",
+        why=f"{way.rows_at_once} rows of {way.longest_row_tokens} tokens, rank {way.lora_rank}",
+    )
+    yield compared(
+        f"training step, {name}",
+        expected=step_seconds(config, rates_of(check), way, on_card=check.on_card),
+        measured=median(steps),
+        within=SECONDS,
+        unit="seconds",
+        why=f"the median of {len(steps)} steps",
+    )
+
+
+def step_seconds(config: Mapping[str, Any], rates: Rates, way: Training, *, on_card: bool) -> float:
+    """One optimiser step of `way.rows_at_once` rows, each of the longest: training's price without its start."""
+    price = training_seconds(
+        config,
+        rates,
+        tokens=float(way.rows_at_once * way.longest_row_tokens),
+        micro_steps=1,
+        on_card=on_card,
+        checkpointing=way.checkpointing,
+        load_in_4bit=way.load_in_4bit,
+    )
+    shape = ModelShape.of(config)
+    return price.train - loading_seconds(shape, rates, load_in_4bit=way.load_in_4bit, on_card=on_card).train
+
+
+def train(check: Check, folder: Path, name: str, way: Training, steps: int) -> list[float]:
+    """Train so many steps and leave an adapter; the seconds of each step after the first ones."""
+    rows = make_rows(check, folder, 2 * way.rows_at_once, way.longest_row_tokens)
+    marks: list[float] = []
+
+    def metric(kind: str, value: float, x: float) -> None:
+        if kind == "loss":  # read off the device, so the step is over
+            marks.append(time.perf_counter())
+
+    settings = LoraSettings(
+        lora_rank=way.lora_rank,
+        lora_alpha=2 * way.lora_rank,
+        epochs=1.0,
+        max_steps=max(steps, LEAST_STEPS),
+        batch_size=way.rows_at_once,
+        max_seq_len_tokens=way.longest_row_tokens,
+        precision=way.precision,
+        load_in_4bit=way.load_in_4bit,
+        activation_checkpointing="on" if way.checkpointing else "off",
+        save_steps=1_000_000,
+    )
+    slug = name.replace(" ", "-").replace(",", "")
+    checkpoints = check.dir / MODELS / f"checkpoints-{slug}"
+    shutil.rmtree(checkpoints, ignore_errors=True)  # of an attempt that was cut off: it would go on from there
+    train_lora(
+        folder,
+        rows,
+        check.dir / MODELS / f"adapter-{slug}",
+        settings,
+        checkpoints_dir=checkpoints,
+        progress=lambda done, total, note: None,
+        metric=metric,
+        log=print,
+    )
+    times = [after - before for before, after in pairwise(marks)]
+    return times[_WARM_UP_STEPS - 1 :]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.gpu.table import ALL, SIZES
+from tests.fixtures import planted_checks
+from tests.gpu import runner
+from tests.gpu.runner import LEAST_S, MOST_TIMES, OUT_OF_TIME, Ended
+from tests.gpu.table import TASKS, Check, Sizes, Task
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.fitting import Training
-from tunesmith.tools.pipeline.gpu_check import run_job
-from tunesmith.tools.pipeline.gpu_check.check import MINUTES, TASKS, Check, Finding, Task, compared, stated
-from tunesmith.tools.pipeline.gpu_check.run_job import LEAST_S, MOST_TIMES, OUT_OF_TIME, Ended
+from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
 
 Carry = Callable[[Task, float], Ended]
 Carried = Callable[[Sequence[Task], float, Carry], list[Finding]]
@@ -38,10 +40,10 @@ def carried(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     """The findings of tasks within so many seconds, carried out by what is given."""
 
     def findings(tasks: Sequence[Task], seconds: float, carry: Carry) -> list[Finding]:
-        monkeypatch.setattr(run_job, "time", SimpleNamespace(monotonic=clock))
-        monkeypatch.setattr(run_job, "in_a_process", lambda folder, task, most_s: carry(task, most_s))
+        monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=clock))
+        monkeypatch.setattr(runner, "in_a_process", lambda folder, task, most_s: carry(task, most_s))
         check = Check(home=tmp_path, dir=tmp_path, step="s1")
-        return list(run_job.measured(check, tasks, deadline=clock.now + seconds))
+        return list(runner.measured(check, tasks, deadline=clock.now + seconds))
 
     return findings
 
@@ -119,16 +121,30 @@ def test_a_finding_says_how_far_off_it_is_and_what_was_allowed() -> None:
 
 
 def test_items_have_one_name_each_and_the_usual_tasks_fit_into_their_minutes() -> None:
-    names = [name for task in ALL for name in task.gives]
+    names = [name for task in TASKS for name in task.gives]
     assert len(names) == len(set(names)) >= 40
-    assert sum(task.seconds for task in TASKS) <= 60 * MINUTES and sum(task.seconds for task in ALL) <= 30 * 60
+    assert sum(task.seconds for task in TASKS) <= 30 * 60
 
 
 def test_the_usual_sizes_are_for_a_card_of_8_gb() -> None:
+    sizes = Sizes()
     ways = [
-        (SIZES.dense, Training(SIZES.rows, SIZES.tokens, 16)),
-        (SIZES.mixture, Training(SIZES.rows, SIZES.tokens, 16)),
-        (SIZES.large, Training(SIZES.large_rows, SIZES.large_tokens, 16)),
+        (sizes.dense, Training(sizes.rows, sizes.tokens, 16)),
+        (sizes.mixture, Training(sizes.rows, sizes.tokens, 16)),
+        (sizes.large, Training(sizes.large_rows, sizes.large_tokens, 16)),
     ]
     for config, way in ways:
         assert 0.5 * GIB < way.peak_bytes(config) < 7 * GIB, "worth measuring, and small enough"
+
+
+@pytest.mark.heavy
+def test_a_task_that_raises_dies_hangs_or_sees_no_card_ends_alone(tmp_path: Path) -> None:
+    check = Check(home=tmp_path / "home", dir=tmp_path, step="s1")
+    items = runner.measured(check, planted_checks.TASKS, deadline=time.monotonic() + 600)
+    found = {item.name: (item.state, item.why) for item in items}
+    assert list(found) == [name for task in planted_checks.TASKS for name in task.gives]
+    assert found["bytes"] == ("ok", "") and found["before"][0] == "ok" and found["card"][0] == "ok"
+    assert found["after"] == ("failed", "RuntimeError: CUDA error: an illegal memory access was encountered")
+    assert found["never"] == ("failed", "its process ended with signal 9 (Killed)")
+    assert found["served"][0] == "skipped" and "no vLLM was found" in found["served"][1]
+    assert found["late"][0] == "failed" and "not done after 4 s" in found["late"][1]
