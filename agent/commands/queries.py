@@ -210,7 +210,7 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
     run = _run_of(args, store, out)
     written = write_run_report(store, run, args.output, force=args.force)
     summary = replace(summarise(store, run), report=written.path, verdict=written.verdict)
-    out.document({**summary.to_json(), "summary": written.to_json()}, summary_view(summary))
+    out.document(summary.to_json(), summary_view(summary))
     return 0
 
 
