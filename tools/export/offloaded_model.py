@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ def offloaded_model(folder: Path, dtype: torch.dtype, scratch: Path) -> Iterator
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # that weights lie on the disk is the purpose
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     options = ModelShape.of(config.to_dict()).attention_options
     with TemporaryDirectory(prefix=".offloaded-", dir=scratch) as converted:
