@@ -37,7 +37,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
     ApprovalPending where nobody is there to say yes.
     """
     from tunesmith.agent.commands.approvals import HashApprover
-    from tunesmith.agent.commands.run_steps import LET_GO, approver_of, waiting_step
+    from tunesmith.agent.commands.run_steps import approver_of, interrupted, waiting_step
     from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
     from tunesmith.tools.pipeline.workspace import StepRequest
 
@@ -53,10 +53,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
         else:
             ended = run_step(ws, StepRequest(STAGE, {}, ""), approver_of(args, out)).done()
     except KeyboardInterrupt:
-        out.let_go()
-        out.say(f"let go of {out.step}; it goes on, and `tunesmith jobs attach {out.step}` follows it" if out.step else
-                "interrupted; nothing is at work")  # fmt: skip
-        return LET_GO
+        return interrupted(store, out)
     return tell(ended, out)
 
 
