@@ -258,8 +258,7 @@ def _update(server: Server, **changes: object) -> Server:
 
 
 def promote(server: Server, facts: ServerFacts | None = None, adapter: Path | None = None) -> Server:
-    """Make a bench server the deployed one: its lease no longer ends, and it comes back after a crash, and after a boot with the next
-    command.
+    """Make a bench server the deployed one: its lease no longer ends, and it comes back after a crash or a boot.
 
     `adapter`: the folder of what is loaded under the model's name; it is loaded again whenever the engine starts.
     """
