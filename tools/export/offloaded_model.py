@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.export.stored_layout import for_an_adapter
@@ -16,6 +16,7 @@ from tunesmith.tools.models.shape import ModelShape
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -32,7 +33,9 @@ def offloaded_model(folder: Path, dtype: torch.dtype, scratch: Path) -> Iterator
     logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # that weights lie on the disk is the purpose
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     options = ModelShape.of(config.to_dict()).attention_options
-    with TemporaryDirectory(prefix=".offloaded-", dir=scratch) as converted:
+    converted = scratch / ".offloaded"
+    shutil.rmtree(converted, ignore_errors=True)  # of a step that was killed
+    try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, device_map={"": "disk"}, offload_folder=converted,
             output_loading_info=True, local_files_only=True, **options,
@@ -41,6 +44,8 @@ def offloaded_model(folder: Path, dtype: torch.dtype, scratch: Path) -> Iterator
             raise BadInput(f"{folder} holds no {min(missing)}, which a {type(model).__name__} has")
         del model.hf_device_map  # with it, peft takes accelerate's hooks off and loads the model
         yield model
+    finally:
+        shutil.rmtree(converted, ignore_errors=True)
 
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:
@@ -53,18 +58,30 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> None:
 
 def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """An offloaded model with an adapter, which stays in memory."""
-    from accelerate.hooks import remove_hook_from_module
     from peft import PeftModel
     from peft.tuners.lora.layer import ParamWrapper
 
     for_an_adapter(model)
     adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu", low_cpu_mem_usage=True)
     for module in adapted.modules():
-        # What is added to a parameter of experts is added before they are called, by a wrapper around them (or by one
-        # around that, for a second parameter): the outermost has to bring the weights.
-        if isinstance(module, ParamWrapper) and (hook := getattr(module.get_base_layer(), "_hf_hook", None)):
-            experts = module.get_base_layer()
-            remove_hook_from_module(experts)
-            module.register_forward_pre_hook(lambda *_, hook=hook, experts=experts: hook.pre_forward(experts) and None)
-            module.register_forward_hook(lambda *_, hook=hook, experts=experts: hook.post_forward(experts, None))
+        # Outermost first: of a module with several adapted parameters, one wrapper is around the other.
+        if isinstance(module, ParamWrapper) and hasattr(module.get_base_layer(), "_hf_hook"):
+            _bring_earlier(module, module.get_base_layer())
     return adapted
+
+
+def _bring_earlier(wrapper: nn.Module, experts: nn.Module) -> None:
+    """Have the weights of experts read as their wrapper is called: it adds the update before it calls them."""
+    from accelerate.hooks import remove_hook_from_module
+
+    hook: Any = experts._hf_hook
+    remove_hook_from_module(experts)
+
+    def bring(*_: object) -> None:
+        hook.pre_forward(experts)
+
+    def drop(*_: object) -> None:
+        hook.post_forward(experts, None)
+
+    wrapper.register_forward_pre_hook(bring)
+    wrapper.register_forward_hook(drop)
