@@ -752,7 +752,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/training/test_cards_of_training.py::test_ranks_get_about_as_many_tokens"),
     )),
     *rows(BLIND, "tools/data/held_out.py", (
-        ("        enough = len(held.known) - len(gold) >= least", "        enough = True",
+        ("        enough = len(withheld.known) - len(gold) >= least", "        enough = True",
          "tests/tools/data/test_own_rows.py::test_rows_that_are_all_alike_are_still_trained_on_and_that_is_said"),
     )),
     *rows(PEOPLE, "tools/data/near_misses.py", (

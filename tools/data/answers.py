@@ -39,26 +39,28 @@ def write_answers(
     """
     done = {one.drawn.row_id: one for one in written if one.problem}
     pending = {one.drawn.row_id: one for one in written if not one.problem}
-    tried: dict[str, list[_Answer]] = {row_id: [] for row_id in pending}
+    attempts: dict[str, list[_Answer]] = {row_id: [] for row_id in pending}
     for first in range(0, _SAMPLES, _AT_ONCE):
         for row_id, answers in _answered(spec, asker, pending, first, temperature).items():
-            tried[row_id] += answers
-        same = [row_id for row_id, answers in tried.items() if _agreed(answers, most=True)]
-        prose = judge is None and len(same) < _AGREEING * len(tried)
-        fit = {row_id for row_id, answers in tried.items() if prose and any(not answer.problem for answer in answers)}
-        pending = {row_id: one for row_id, one in pending.items() if row_id not in {*same, *fit}}
-    left = [row_id for row_id, answers in tried.items() if not _agreed(answers)]
+            attempts[row_id] += answers
+        same = [row_id for row_id, answers in attempts.items() if _agreed(answers, most=True)]
+        prose = judge is None and len(same) < _AGREEING * len(attempts)
+        sound = {
+            row_id for row_id, answers in attempts.items() if prose and any(not answer.problem for answer in answers)
+        }
+        pending = {row_id: one for row_id, one in pending.items() if row_id not in {*same, *sound}}
+    left = [row_id for row_id, answers in attempts.items() if not _agreed(answers)]
     pairs = {
         f"{row_id}/{place}": (one.message, answer.text)
         for one in written
         if (row_id := one.drawn.row_id) in left
-        for place, answer in enumerate(tried[row_id])
+        for place, answer in enumerate(attempts[row_id])
         if not answer.problem
     }
     likely = judge(pairs) if judge else {}
     for one in written:
         if not one.problem:
-            done[one.drawn.row_id] = _best(one, tried[one.drawn.row_id], likely)
+            done[one.drawn.row_id] = _best(one, attempts[one.drawn.row_id], likely)
     return [done[row_id] for row_id in sorted(done)]
 
 
@@ -73,21 +75,21 @@ def _answered(
     spec: Spec, asker: Asker, pending: Mapping[str, Written], first: int, temperature: float
 ) -> dict[str, list[_Answer]]:
     """Row → its answers to the next samples."""
-    held = {"top_k": 60, **_held_to_json(spec)}
+    extra = {"top_k": 60, **_json_format(spec)}
     requests = [
         ChatRequest(
             f"a{sample}/{row_id}", asker.model, answer_messages(spec, one.message, turn=one.drawn.order + sample),
-            spec.max_tokens, temperature if sample else 0.0, extra=held,
+            spec.max_tokens, temperature if sample else 0.0, extra=extra,
         )
         for row_id, one in pending.items()
         for sample in range(first, first + _AT_ONCE)
     ]  # fmt: skip
-    made: dict[str, list[_Answer]] = {row_id: [] for row_id in pending}
+    answers: dict[str, list[_Answer]] = {row_id: [] for row_id in pending}
     for identity, response in asker.ask(requests, "writing answers").items():
         text, cut = response.text.strip(), response.finish_reason == "length"
         problem = "cut off: the answer met the token limit" if cut else answer_problem(spec, text)
-        made[identity.partition("/")[2]].append(_Answer(text, problem, response.finish_reason))
-    return made
+        answers[identity.partition("/")[2]].append(_Answer(text, problem, response.finish_reason))
+    return answers
 
 
 def _agreed(answers: Sequence[_Answer], *, most: bool = False) -> list[_Answer]:
@@ -109,15 +111,15 @@ def _best(one: Written, answers: Sequence[_Answer], likely: Mapping[str, float])
         known = bool(_agreed(answers, most=True))
         return replace(one, answer=alike[0].text, finish_reason=alike[0].finish_reason, agreed=known, margin=margin)
     row_id = one.drawn.row_id
-    fit = [(likely.get(f"{row_id}/{n}", 0.0), -n, answer) for n, answer in enumerate(answers) if not answer.problem]
-    if not fit:
+    sound = [(likely.get(f"{row_id}/{n}", 0.0), -n, answer) for n, answer in enumerate(answers) if not answer.problem]
+    if not sound:
         return replace(one, answer=answers[0].text, problem=answers[0].problem, finish_reason=answers[0].finish_reason)
-    right, _, answer = max(fit)
+    right, _, answer = max(sound)
     odds = round(math.log((right + _EPSILON) / (1 - right + _EPSILON)), 2) if likely else None
     return replace(one, answer=answer.text, finish_reason=answer.finish_reason, agreed=False, margin=odds)
 
 
-def _held_to_json(spec: Spec) -> dict[str, object]:
+def _json_format(spec: Spec) -> dict[str, object]:
     """What holds a server to the behaviour's JSON, where it has one."""
     schema = json_schema(spec)
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
@@ -141,21 +143,21 @@ def answer_messages(spec: Spec, message: str, broken: str = "", turn: int = 0) -
     count = len(spec.examples)
     start = turn % -(-count // _SHOTS) * _SHOTS
     examples = [spec.examples[(start + n) % count] for n in range(min(_SHOTS, count))]
-    shown = _fitting([(example.prompt, example.answer) for example in examples])
-    turns = [turn for text, answer in shown for turn in (_turn("user", text), _turn("assistant", answer))]
+    shots = _fitting([(example.prompt, example.answer) for example in examples])
+    turns = [turn for text, answer in shots for turn in (_turn("user", text), _turn("assistant", answer))]
     return [_turn("system", instructions(spec, broken)), *turns, _turn("user", message)]
 
 
 def instructions(spec: Spec, broken: str = "") -> str:
     """The behaviour as a system prompt: when, what, never, the labels with their meanings, the rules."""
-    parts = [f"When this applies: {spec.when}", f"Answer like this: {spec.what}", f"Never: {spec.never}"]
+    sections = [f"When this applies: {spec.when}", f"Answer like this: {spec.what}", f"Never: {spec.never}"]
     for label in spec.labels:
         if label.shown and any(value.means for value in label.values.values()):
             meanings = "\n".join(f"- {name}: {value.means}" for name, value in label.values.items())
-            parts.append(f"What the values of {label.name} mean:\n{meanings}")
+            sections.append(f"What the values of {label.name} mean:\n{meanings}")
     if spec.rules:
-        parts.append("Every answer keeps these rules:\n" + "\n".join(f"- {rule.says}" for rule in spec.rules))
-    return "\n\n".join([*parts, *([f"Take care: {broken}."] if broken else [])])
+        sections.append("Every answer keeps these rules:\n" + "\n".join(f"- {rule.says}" for rule in spec.rules))
+    return "\n\n".join([*sections, *([f"Take care: {broken}."] if broken else [])])
 
 
 def answer_problem(spec: Spec, answer: str) -> str:

@@ -42,11 +42,11 @@ def suspects(spec: Spec | None, rows: Sequence[TrainingRow], *, by_chance: bool 
     own = [row for row in rows if row.origin not in ORDINARY and not row.attributes.hidden]
     lengths = sorted(len(row.answer) for row in own)
     usual = lengths[len(lengths) // 2] if lengths else 0
-    found = []
+    ranked = []
     for row in own:
         message = text_of(spec, row) if spec else str(row.prompt[-1].get("content") or "")
         score, why = _suspicion(spec, row, usual)
-        found.append(Suspect(row, message, row.answer, score, why))
+        ranked.append(Suspect(row, message, row.answer, score, why))
 
     def place(suspect: Suspect) -> tuple[bool, float, str]:
         identity = suspect.row.row_id
@@ -54,7 +54,7 @@ def suspects(spec: Spec | None, rows: Sequence[TrainingRow], *, by_chance: bool 
             return left_out(suspect.row), 0.0, hashlib.sha256(f"look/{identity}".encode()).hexdigest()
         return left_out(suspect.row), -suspect.score, identity
 
-    return sorted(found, key=place)
+    return sorted(ranked, key=place)
 
 
 def left_out(row: TrainingRow) -> bool:
@@ -69,9 +69,9 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
     if problem:
         doubts.append((0.9 if problem.split(":")[0] in _DOUBTED else 0.4, f"dropped: {problem}"))
     attempt = row.attributes.attempt
-    for share, told in ((row.attributes.of_kind, "of the kind"), (row.attributes.judged, "right")):
+    for share, label in ((row.attributes.of_kind, "of the kind"), (row.attributes.judged, "right")):
         if share is not None and share < 1:
-            doubts.append((1 - share, f"{told} with {share:.0%}"))
+            doubts.append((1 - share, f"{label} with {share:.0%}"))
     if (margin := row.attributes.margin) is not None:
         doubts.append((1 / (1 + math.exp(margin)), f"read {_odds(margin)} against the next value"))
     for name, drawn in row.attributes.relabelled:
@@ -91,8 +91,8 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
 def _odds(margin: float) -> str:
     """Log-odds in nats, as people say them."""
     odds = math.exp(min(abs(margin), math.log(_ODDS_MOST)))
-    told = f"{'over ' if odds >= _ODDS_MOST else ''}{odds:.0f} to 1"
-    return told if margin >= 0 else f"1 to {told.removesuffix(' to 1')}"
+    odds_text = f"{'over ' if odds >= _ODDS_MOST else ''}{odds:.0f} to 1"
+    return odds_text if margin >= 0 else f"1 to {odds_text.removesuffix(' to 1')}"
 
 
 _REASONS_TOLD, _RULE_CHARACTERS = 3, 100
@@ -102,15 +102,15 @@ _CONSTANT_SHARE, _KEPT_FOR_BALANCE, _EPSILON = 0.8, 0.6, 1e-6
 _FEW_ROWS = 12
 
 
-def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:
+def balance_of(spec: Spec, accepted: Sequence[TrainingRow], reasons: str) -> dict[str, dict[str, int]]:
     """Kept rows by value of each label, and with or without every other attribute.
 
     Raises StepFailed where no row of the behaviour is left, or, of rows that were drawn, none of some value of a label.
     """
-    rows = [row for row in kept if row.origin not in ORDINARY]
+    rows = [row for row in accepted if row.origin not in ORDINARY]
     if not rows:
         raise StepFailed(
-            f"no row of the behaviour is left: {told}; drop the rule that most answers break, or let a larger model "
+            f"no row of the behaviour is left: {reasons}; drop the rule that most answers break, or let a larger model "
             "write (writer=teacher)"
         )
     balance: dict[str, dict[str, int]] = {}
@@ -142,11 +142,11 @@ def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> di
     return dict(counts)
 
 
-def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow]) -> tuple[str, ...]:
+def alarms(spec: Spec, judged: Sequence[TrainingRow], accepted: Sequence[TrainingRow]) -> tuple[str, ...]:
     """Where the kept rows are not what was drawn: one answer for nearly all, a label too rare, a part never missing."""
     lines = []
     candidates = [row for row in judged if row.origin not in ORDINARY]
-    rows = [row for row in kept if row.origin not in ORDINARY]
+    rows = [row for row in accepted if row.origin not in ORDINARY]
     if not rows:
         return ()
     commonest, count = Counter(row.answer for row in rows).most_common(1)[0]
@@ -214,16 +214,16 @@ def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[Tra
     rows = _surest(spec, judged, wanted) if wanted else list(judged)
     for label in _labels(spec):
         drawn_rows = [row for row in rows if row.origin not in ORDINARY and _value(label, row)]
-        kept = [row for row in drawn_rows if row.kept]
-        if len(kept) < _FEW_ROWS * len(label.values):
+        accepted = [row for row in drawn_rows if row.kept]
+        if len(accepted) < _FEW_ROWS * len(label.values):
             continue
         wanted_shares, by_value = _drawn(label, drawn_rows), dict[str, list[TrainingRow]]()
-        for row in sorted(kept, key=_doubt):
+        for row in sorted(accepted, key=_doubt):
             by_value.setdefault(_value(label, row), []).append(row)
         shares = {value: wanted_shares[value] for value in by_value if wanted_shares.get(value)}
         surplus: set[str] = set()
-        while shares and len(kept) - len(surplus) > _KEPT_FOR_BALANCE * len(kept):
-            total = len(kept) - len(surplus)
+        while shares and len(accepted) - len(surplus) > _KEPT_FOR_BALANCE * len(accepted):
+            total = len(accepted) - len(surplus)
             ratios = {value: len(by_value[value]) / total / share for value, share in shares.items()}
             if all(abs(ratio - 1) < _SHARE_OFF - _EPSILON for ratio in ratios.values()):
                 break

@@ -70,8 +70,8 @@ def behaviour_of_rows(named: str, rows: Iterable[TrainingRow]) -> Spec:
     examples = distinct(islice(filter(None, map(_example_of, rows)), _SHOWN))
     if len(examples) < EXAMPLES_MIN:
         raise BadInput(f"{len(examples)} different rows can be read, {EXAMPLES_MIN} are needed; add rows")
-    said = "as the rows show"
-    return Spec(name=IMPORTED, when=said, what=said, never=said, examples=examples, told=False)
+    statement = "as the rows show"
+    return Spec(name=IMPORTED, when=statement, what=statement, never=statement, examples=examples, described=False)
 
 
 def _example_of(row: TrainingRow) -> Example | None:
@@ -87,10 +87,10 @@ def _example_of(row: TrainingRow) -> Example | None:
 def spec_of(document: object, where: str) -> Spec:
     """The completed spec of a document; `where` names it in an error."""
     spec, stated = words_of(document, where)
-    made = verified(spec, stated).spec
-    if is_complete(spec) and (problem := next(example_problems(made), "")):
+    completed = verified(spec, stated).spec
+    if is_complete(spec) and (problem := next(example_problems(completed), "")):
         raise BadInput(f"{where}: {problem}; correct the example, or the spec")
-    return made
+    return completed
 
 
 def words_of(document: object, where: str) -> tuple[Spec, Proposal]:

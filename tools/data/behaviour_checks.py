@@ -19,11 +19,11 @@ from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
 from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.examples import overlap
-from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, languages, shown_kinds
+from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, kinds_allowed_by, languages
 from tunesmith.tools.data.message_checks import prompt_problem
 from tunesmith.tools.data.own_rows import RULE
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.typed_values import found, holds, ways_to_say
+from tunesmith.tools.data.typed_values import holds, matches_in, ways_to_say
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Assertion, asks_model, grade
 
@@ -43,8 +43,8 @@ class BehaviourChecks:
 
     def __init__(self, spec: Spec, cases: list[Case]) -> None:
         self.spec, self.answer = spec, form_of(spec)
-        shown = [text for example in spec.examples for text in (example.prompt, example.answer)]
-        self.allowed = shown_kinds(shown) if spec.told else languages()
+        texts = [text for example in spec.examples for text in (example.prompt, example.answer)]
+        self.allowed = kinds_allowed_by(texts) if spec.described else languages()
         self.form = _shared_form(cases)
         self.answers = [example.answer for example in spec.examples]
         self.quick = [_quick_rule(rule) for rule in spec.rules]
@@ -57,7 +57,7 @@ class BehaviourChecks:
 
     def fault(self, row: TrainingRow) -> Verdict | None:
         """The first thing that is wrong with a row; None: nothing that code can tell."""
-        if not self.spec.told:
+        if not self.spec.described:
             return None
         if row.origin in ORDINARY:
             return self._ordinary(row)
@@ -142,7 +142,7 @@ class BehaviourChecks:
             return None
         if not records:
             lacking = [a for a in self.spec.attributes if a.name in self.spec.answer.needs]
-            there = next((value for a in lacking if a.typed for value in found(a, message)), "")
+            there = next((value for a in lacking if a.typed for value in matches_in(a, message)), "")
             return Verdict("value", f"the answer says that there is none, the message has {there!r}") if there else None
         for values in records:
             for path, attribute in self.spec.leaves(values):
@@ -152,20 +152,18 @@ class BehaviourChecks:
 
 
 def _grounded(attribute: Attribute, value: str | None, message: str) -> str:
+    matches = matches_in(attribute, message) if attribute.typed else []
     if value is None:
-        there = found(attribute, message) if attribute.typed and attribute.kind in ("digits", "email", "url") else []
-        return f"{attribute.name} is missing, the message has {there[0]!r}" if there else ""
+        shows = matches and attribute.kind in ("digits", "email", "url")
+        return f"{attribute.name} is missing, the message has {matches[0]!r}" if shows else ""
     if attribute.kind in ("copied", "digits", "email", "url", "phone"):
         loose = attribute.kind == "copied" and overlap({attribute.name: value}, message) >= _ANSWERED_LIKE_US
         return "" if loose or holds(message, value) else f"{attribute.name} {value[:40]!r} is not in the message"
-    if attribute.typed and found(attribute, message):
-        ways = ways_to_say(attribute, value)
-        if ways and not any(holds(message, way) for way in ways) and not _bare(value, message):
-            return (
-                f"{attribute.name} {value!r} is not what the message says ({', '.join(found(attribute, message)[:3])})"
-            )
-    if attribute.typed and not found(attribute, message):
+    if attribute.typed and not matches:
         return f"{attribute.name} {value!r} is not in the message"
+    ways = ways_to_say(attribute, value) if attribute.typed else []
+    if ways and not any(holds(message, way) for way in ways) and not _bare(value, message):
+        return f"{attribute.name} {value!r} is not what the message says ({', '.join(matches[:3])})"
     return ""
 
 

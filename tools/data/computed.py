@@ -40,21 +40,21 @@ def with_computed(spec: Spec, values: Values) -> Values:
 
     Raises Unanswerable for a division by zero, or a value out of bounds.
     """
-    made = {path: value for path, value in values.items() if spec.attribute(path).kind != "computed"}
-    pending = {place.path: place for place in _computed(spec.attributes, made)}
+    known = {path: value for path, value in values.items() if spec.attribute(path).kind != "computed"}
+    pending = {place.path: place for place in _computed(spec.attributes, known)}
     while pending:
-        every = [*made, *pending]
+        every = [*known, *pending]
         waits = {p: any(pending.keys() & paths for paths in one.needs(every).values()) for p, one in pending.items()}
         for path in [p for p, waiting in waits.items() if not waiting]:  # a circle is refused when the spec is read
-            made[path] = _value(pending.pop(path), made)
-    return made
+            known[path] = _value(pending.pop(path), known)
+    return known
 
 
-def _value(place: _Place, made: Mapping[str, str | None]) -> str | None:
-    needs = place.needs(made)
-    if any(made[path] is None for paths in needs.values() for path in paths):
+def _value(place: _Place, known: Mapping[str, str | None]) -> str | None:
+    needs = place.needs(known)
+    if any(known[path] is None for paths in needs.values() for path in paths):
         return None
-    return evaluate(place.formula, lambda name: [made[path] or "" for path in needs[name]])
+    return evaluate(place.formula, lambda name: [known[path] or "" for path in needs[name]])
 
 
 def _meant(target: str, paths: Sequence[str]) -> list[str]:
@@ -109,16 +109,16 @@ def number_in(label: Attribute, value: str, message: str) -> str:
     bounds = numbers(label).get(value)
     if not bounds:
         return ""
-    fitting = [text for text in _said_in(message) if bounds[0] <= value_of(text) <= bounds[1]]
+    fitting = [text for text in _number_texts(message) if bounds[0] <= value_of(text) <= bounds[1]]
     return fitting[0] if len(fitting) == 1 else ""
 
 
 def numbers_in(message: str) -> list[int]:
     """The whole numbers that a message holds, as digits or as words."""
-    return [value_of(text) for text in _said_in(message)]
+    return [value_of(text) for text in _number_texts(message)]
 
 
-def _said_in(message: str) -> list[str]:
+def _number_texts(message: str) -> list[str]:
     return [match[0] for match in re.finditer(_N, message, re.IGNORECASE)]
 
 
@@ -127,7 +127,7 @@ def ways_to_count(number: int) -> list[str]:
     return [str(number), WORDS[number]] if number in WORDS else [str(number)]
 
 
-def number_said(label: Attribute, value: str, drawn: str, message: str) -> str:
+def stated_number(label: Attribute, value: str, drawn: str, message: str) -> str:
     """The number that tells the value in a message: the drawn one in digits or a word, else the only one that fits.
 
     `drawn` where the message has none of these.

@@ -204,12 +204,12 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
-    bench = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
+    settings = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
     cards, seconds, peaks = 1, Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
         seconds += asking_seconds(facts, judge, answers=count, answer_tokens=_TOKENS_JUDGED)
-        server = server_of(facts, judge, bench.context_tokens)
+        server = server_of(facts, judge, settings.context_tokens)
         cards, peaks = server.cards, serving_peaks(server, on_gpu=facts.serves_on_gpu)
     kind = "judged" if judge else ""
     unchecked, doubts = context.unverified.stop(accepted=request.unverified_rows)
@@ -230,7 +230,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(rows=rows, base=base, suite=suite, judge=judge),
-        pins={**bench.pins, **context.pins},
+        pins={**settings.pins, **context.pins},
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         notes=(
@@ -268,20 +268,25 @@ def wrote_them(rows: Artifact, judge: Artifact) -> bool:
 def _about_the_judge(rows: Artifact, judge: Artifact | None) -> list[str]:
     if judge is None:
         return []
-    told = f"{judge.meta['name']} judges each row by the criteria; a row that is not right is repaired once, or dropped"
+    judging = (
+        f"{judge.meta['name']} judges each row by the criteria; a row that is not right is repaired once, or dropped"
+    )
     own = (
         "it wrote these rows itself, and sees its own faults least"
         if wrote_them(rows, judge)
         else "it did not write them"
     )
-    return [told, f"{own}; its word counts only where it can tell your marks, or else your examples, from wrong ones"]
+    return [
+        judging,
+        f"{own}; its word counts only where it can tell your marks, or else your examples, from wrong ones",
+    ]
 
 
 def _about_cases(request: CritiqueRequest, context: CritiqueContext) -> list[str]:
-    told = [f"{context.marks} rows as a person marked them: dropped, corrected, or cases"] if context.marks else []
+    lines = [f"{context.marks} rows as a person marked them: dropped, corrected, or cases"] if context.marks else []
     if request.held_out:
-        told.append(f"{request.held_out} rows, and all that are like them, become test cases instead of training rows")
-    return told
+        lines.append(f"{request.held_out} rows, and all that are like them, become test cases instead of training rows")
+    return lines
 
 
 STAGE = Stage(

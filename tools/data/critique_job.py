@@ -42,14 +42,14 @@ from tunesmith.tools.data.faults import (
     token_fault,
 )
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
-from tunesmith.tools.data.leak_count import held_against
+from tunesmith.tools.data.leak_count import gate_cases
 from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
 from tunesmith.tools.data.similarity import Likeness, normal
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import CASES, write_held_out
+from tunesmith.tools.data.spec_suites import CASES, write_case_suites
 from tunesmith.tools.data.tokens_job import row_tokens, special_tokens
 from tunesmith.tools.data.unverified import ACCEPTED, unverified_of
 from tunesmith.tools.data.variants import variants
@@ -76,7 +76,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     suite, marks = suite_of(job.request, named), marks_of(job.store, spec.name)
     for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():
         job.agreed(name, sha256)
-    cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
+    cases = gate_cases(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
     critic = Critic(spec, cases, job.request, marks, special_tokens(base.path))
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     unverified = unverified_of(job.store, rows_artifact)
@@ -85,30 +85,30 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
         judged, word = _by_the_judge(job, spec, judged, marks)
     asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
-    held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
-    judged = held.rows
+    withheld = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
+    judged = withheld.rows
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
     _settled_contradictions(job, critic.repeats)
-    kept = [row for row in judged if row.kept]
+    accepted = [row for row in judged if row.kept]
     dropped = why_dropped(judged, job.run)
-    balance = balance_of(spec, kept, dropped)
-    varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
-    varied = [row for row in varied if not held.like_a_case(spec, row)]
-    write_held_out(critic.borne_out, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
-    kept, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (kept, varied))
-    counts = {"cases": held.cases, "asked_rows": asked, ACCEPTED: int(job.request.unverified_rows)}
-    artifact = _publish(job, base.path, kept, varied, dropped, counts)
-    result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
-    told = (*unverified.notes(accepted=job.request.unverified_rows), *result.alarms)
+    balance = balance_of(spec, accepted, dropped)
+    varied = [row for row in variants(spec, [row for row in accepted if row.split == "train"]) if critic.sound(row)]
+    varied = [row for row in varied if not withheld.like_a_case(spec, row)]
+    write_case_suites(critic.borne_out, job.dir / "dataset" / CASES, withheld, judged=job.request.rubrics)
+    accepted, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (accepted, varied))
+    counts = {"cases": withheld.cases, "asked_rows": asked, ACCEPTED: int(job.request.unverified_rows)}
+    artifact = _publish(job, base.path, accepted, varied, dropped, counts)
+    result = _result(job, spec, judged, accepted, balance, artifact, critic.leaks)
+    warnings = (*unverified.notes(accepted=job.request.unverified_rows), *result.alarms)
     seen = {
-        "alarms": told,
+        "alarms": warnings,
         "judge": word,
-        "cases": held.cases,
+        "cases": withheld.cases,
         "variants": len(varied),
         "marks": len(marks),
         "looked_at": _looked_at(job, rows_artifact.step),
-        "notes": (*critic.doubts.notes(sum(map(is_persons, judged))), *([held.note] if held.note else [])),
+        "notes": (*critic.doubts.notes(sum(map(is_persons, judged))), *([withheld.note] if withheld.note else [])),
     }
     return result.model_copy(update=seen)
 
@@ -120,8 +120,8 @@ def _by_the_judge(
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
-    bench = bench_at_work(job) if of_run else choose_bench(thoughts_of(model.path))
-    with bench_server(job, model, adapters_allowed=of_run, bench=bench) as server:
+    settings = bench_at_work(job) if of_run else choose_bench(thoughts_of(model.path))
+    with bench_server(job, model, adapters_allowed=of_run, bench=settings) as server:
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
@@ -134,8 +134,8 @@ def _by_the_judge(
 def _looked_at(job: Job[CritiqueRequest], step: str) -> str:
     rows = job.store.read("SELECT event FROM events WHERE step = ? AND event LIKE 'rows.%'", step)
     events = {row["event"] for row in rows}
-    told = {"rows.reviewed": "looked through", "rows.review_skipped": "skipped", "rows.shown": "shown"}
-    return next((word for event, word in told.items() if event in events), "")
+    names = {"rows.reviewed": "looked through", "rows.review_skipped": "skipped", "rows.shown": "shown"}
+    return next((word for event, word in names.items() if event in events), "")
 
 
 def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
@@ -327,13 +327,13 @@ def _with_values_at(form: AnswerForm, row: TrainingRow) -> TrainingRow:
 def _publish(
     job: Job[CritiqueRequest],
     base: Path,
-    kept: Sequence[TrainingRow],
+    accepted: Sequence[TrainingRow],
     varied: Sequence[TrainingRow],
     dropped: str,
     counts: Mapping[str, int],
 ) -> Artifact:
     folder = job.dir / "dataset"
-    splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
+    splits = {name: [row for row in accepted if row.split == name] for name in ("train", "valid")}
     if not splits["train"]:
         raise StepFailed(f"no row is left to train on: {dropped}")
     for name, rows in splits.items():
@@ -342,13 +342,13 @@ def _publish(
         write_rows(folder / VARIANTS, varied)
     meta = {
         **counts,
-        "own_rows": sum(row.origin not in ORDINARY for row in kept),
+        "own_rows": sum(row.origin not in ORDINARY for row in accepted),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "held_rows": sum(row.origin in ORDINARY for row in splits["train"]),
         "valued_rows": sum(bool(row.attributes.values_at) for row in splits["train"]),
         "varied_rows": len({row.attributes.variant_of for row in varied}),
-        **row_tokens(base, kept, varied),
+        **row_tokens(base, accepted, varied),
     }
     return job.publish("dataset", folder, meta=meta)
 
@@ -357,7 +357,7 @@ def _result(
     job: Job[CritiqueRequest],
     spec: Spec,
     judged: Sequence[TrainingRow],
-    kept: Sequence[TrainingRow],
+    accepted: Sequence[TrainingRow],
     balance: Mapping[str, dict[str, int]],
     artifact: Artifact,
     leaks: Sequence[Pair],
@@ -366,20 +366,20 @@ def _result(
     for row in judged:
         if row.verdict and not row.verdict.keeps:
             kinds.setdefault(row.verdict.kind, []).append(row.row_id)
-    train = [row for row in kept if row.split == "train"]
-    own = [row for row in kept if row.origin not in ORDINARY]
+    train = [row for row in accepted if row.split == "train"]
+    own = [row for row in accepted if row.origin not in ORDINARY]
     return CritiqueResult(
         artifact=artifact.id,
         path=str(artifact.path),
         candidates=len(judged),
-        kept=len(kept),
-        dropped=len(judged) - len(kept),
+        kept=len(accepted),
+        dropped=len(judged) - len(accepted),
         reasons=dict(Counter({kind: len(ids) for kind, ids in kinds.items()}).most_common()),
         train_rows=len(train),
-        valid_rows=len(kept) - len(train),
+        valid_rows=len(accepted) - len(train),
         rehearsal_share=round(sum(row.origin in ORDINARY for row in train) / len(train), 3),
         balance=dict(balance),
-        alarms=alarms(spec, judged, kept),
+        alarms=alarms(spec, judged, accepted),
         diversity=diversity([text_of(spec, row) for row in own]),
         leaks=len(leaks),
         sample_kept=tuple(row.row_id for row in own[:_SAMPLES]),

@@ -62,8 +62,8 @@ class Example(Frozen):
         if not isinstance(data, dict) or "messages" not in data:
             return data
         rest = {name: value for name, value in data.items() if name != "messages"}
-        if taken := rest.keys() & {"prompt", "answer", "system", "conversation"}:
-            raise ValueError(f"has messages and {min(taken)}; say one of them")
+        if clash := rest.keys() & {"prompt", "answer", "system", "conversation"}:
+            raise ValueError(f"has messages and {min(clash)}; say one of them")
         return {**rest, **taught(data["messages"])}
 
     @field_validator("answer", mode="before")
@@ -148,16 +148,16 @@ class Description(DescriptionDraft):
 
     @field_validator("when", "what", "never")
     @classmethod
-    def _said(cls, text: str) -> str:
+    def _not_empty(cls, text: str) -> str:
         if not text:
             raise ValueError("is empty")
         return text
 
 
-def missing(parts: DescriptionDraft) -> tuple[str, ...]:
+def missing(draft: DescriptionDraft) -> tuple[str, ...]:
     """What is still to be asked for, in this order: when, what, never, examples (three different messages)."""
-    lacking = {name for name in ("when", "what", "never") if not getattr(parts, name)}
-    lacking |= {"examples"} if len(distinct(parts.examples)) < EXAMPLES_MIN else set()
+    lacking = {name for name in ("when", "what", "never") if not getattr(draft, name)}
+    lacking |= {"examples"} if len(distinct(draft.examples)) < EXAMPLES_MIN else set()
     return tuple(name for name in _PARTS if name in lacking)
 
 

@@ -24,7 +24,7 @@ from tunesmith.tools.data.computed import drawn_number, with_computed
 from tunesmith.tools.data.json_values import Values as Values
 from tunesmith.tools.data.json_values import in_order
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
-from tunesmith.tools.data.typed_values import draw_value, said
+from tunesmith.tools.data.typed_values import draw_value, surface_of
 
 
 @lru_cache(maxsize=1)
@@ -82,7 +82,7 @@ def _surface(attribute: Attribute, value: str, rng: random.Random) -> str:
     """What of a value is to stand in the message letter for letter; empty: nothing."""
     if attribute.kind == "label":
         return drawn_number(attribute, value, rng)
-    return said(attribute, value, rng) if attribute.typed else value if attribute.kind == "copied" else ""
+    return surface_of(attribute, value, rng) if attribute.typed else value if attribute.kind == "copied" else ""
 
 
 def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:

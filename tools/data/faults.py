@@ -177,7 +177,7 @@ def languages() -> frozenset[str]:
     return frozenset(_WORDS) | {name for name, _, _ in _SCRIPTS}
 
 
-def shown_kinds(texts: Sequence[str]) -> frozenset[str]:
+def kinds_allowed_by(texts: Sequence[str]) -> frozenset[str]:
     """What of the above the user's own examples show, so that it is no fault in a row."""
     whole = "\n".join(texts)
     kinds = {"English"}

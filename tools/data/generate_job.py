@@ -22,7 +22,7 @@ from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answers import write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.examples import Shown, shown_pieces
+from tunesmith.tools.data.examples import Shot, sentence_shots
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.generate import (
     PREVIEW_ROWS,
@@ -34,7 +34,7 @@ from tunesmith.tools.data.generate import (
     spare_of,
 )
 from tunesmith.tools.data.held_out import text_of
-from tunesmith.tools.data.lists import Listed, Lists, told_by_labels
+from tunesmith.tools.data.lists import Listed, Lists, labels_decide
 from tunesmith.tools.data.near_misses import near_misses, untested
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows
@@ -114,8 +114,8 @@ class _Making:
         """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
         request, spec = self.job.request, self.spec
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
-        pieces, fillers = shown_pieces(spec) if form_of(spec).of_records else ([], [])
-        shots = [*pieces, *(Shown(text, {}) for text in fillers)]
+        pieces, fillers = sentence_shots(spec) if form_of(spec).of_records else ([], [])
+        shots = [*pieces, *(Shot(text, {}) for text in fillers)]
         # Where no row is written none is read back, and the reader has only to tell what is of the kind.
         read = spec if self.rows else spec.model_copy(update={"attributes": (), "answer": Answer()})
         reader = Reader(read, log, self.ordinary, request.seed, shots)
@@ -134,7 +134,7 @@ class _Making:
     def _write(self, log: AnswerLog, reader: Reader) -> None:
         request, spec = self.job.request, self.spec
         composed = form_of(spec).composed
-        way = Lists if form_of(spec).of_records else Listed if told_by_labels(spec) else Synthesis
+        way = Lists if form_of(spec).of_records else Listed if labels_decide(spec) else Synthesis
         synthesis = way(
             spec, log, rows_written(request, spare_of(spec)), request.seed, request.temperature, request.tries, reader,
             wanted=self.rows, keep=self._store if composed else lambda written: None,

@@ -62,7 +62,7 @@ class Inspection:
     """Part → column, for a format of one's own; proposed where the status is NEEDS MAPPING."""
     problems: tuple[Problem, ...]
     checked: int
-    shown: tuple[str, ...] = ()
+    preview: tuple[str, ...] = ()
     """A few rows as they would be taken."""
     columns: tuple[str, ...] = ()
 
@@ -80,20 +80,20 @@ def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None
         reason = f"no columns for a message and its answer among {', '.join(columns[:12])}"
         return Inspection("INCOMPATIBLE", "", {}, (Problem(1, reason),), len(records), columns=columns)
     rows, problems = convert(records, name or "mapping", chosen)
-    shown = tuple(_shown(row) for row in rows[:SHOWN])
+    preview = tuple(_preview(row) for row in rows[:SHOWN])
     if not rows:
         return Inspection("INCOMPATIBLE", name, chosen, problems, len(records), columns=columns)
     status: Status = "READY" if name else "NEEDS MAPPING"
-    return Inspection(status, name, chosen, problems, len(records), shown, columns)
+    return Inspection(status, name, chosen, problems, len(records), preview, columns)
 
 
 def convert(
     records: Iterable[object], name: str, mapping: Mapping[str, str], first: int = 1
 ) -> tuple[list[TrainingRow], tuple[Problem, ...]]:
     """The rows of records in a format, and the records that are none."""
-    made = [convert_one(record, number, name, mapping) for number, record in enumerate(records, first)]
-    rows = [one for one in made if isinstance(one, TrainingRow)]
-    return rows, tuple(one for one in made if isinstance(one, Problem))
+    converted = [convert_one(record, number, name, mapping) for number, record in enumerate(records, first)]
+    rows = [one for one in converted if isinstance(one, TrainingRow)]
+    return rows, tuple(one for one in converted if isinstance(one, Problem))
 
 
 def convert_one(record: object, number: int, name: str, mapping: Mapping[str, str]) -> TrainingRow | Problem:
@@ -219,21 +219,21 @@ def _turn(turn: object, place: int) -> Message:
         raise ValueError(f"message {place} has the role {named[:40]!r}")
     content = turn.get("content", turn.get("value"))
     if isinstance(content, list):  # parts; only text can be trained on here
-        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
-        if not all(isinstance(part, str) for part in parts):
+        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        if not all(isinstance(part, str) for part in texts):
             raise ValueError(f"message {place} holds something that is no text, such as an image")
-        content = "".join(part for part in parts if part)
+        content = "".join(part for part in texts if part)
     if role == "call":
         return {"role": "assistant", "content": "", "tool_calls": [_call(content, place)]}
     calls = _listed(turn.get("tool_calls"))
-    made: Message = {"role": role}
-    made["content"] = "" if content is None and calls else _text(content, f"message {place}", empty=role != "user")
+    message: Message = {"role": role}
+    message["content"] = "" if content is None and calls else _text(content, f"message {place}", empty=role != "user")
     if calls:
-        made["tool_calls"] = [_call(call, place) for call in calls]
+        message["tool_calls"] = [_call(call, place) for call in calls]
     for name in ("tool_call_id", "name"):
         if isinstance(turn.get(name), str) and role == "tool":
-            made[name] = turn[name]
-    return made
+            message[name] = turn[name]
+    return message
 
 
 def _call(call: object, place: int) -> dict[str, object]:
@@ -291,7 +291,7 @@ def _row(
     return TrainingRow(name, "imported", messages[:first], messages[first : last + 1], attributes)
 
 
-def _shown(row: TrainingRow) -> str:
+def _preview(row: TrainingRow) -> str:
     asked = " ".join(str(row.prompt[-1]["content"]).split())[:120]
     answer = row.completion[-1]
     text = answer["content"] or json.dumps(answer.get("tool_calls", ""), ensure_ascii=False)

@@ -82,10 +82,10 @@ def list_files(source: HubSource, split: str) -> tuple[HubFile, ...]:
     Raises BadInput where there are none, or several sets of them to choose from; StepFailed where the hub cannot be
     reached.
     """
-    told = hub_listing(source.name, source.commit, "datasets")
-    if told.get("sha") != source.commit:
+    listing = hub_listing(source.name, source.commit, "datasets")
+    if listing.get("sha") != source.commit:
         raise BadInput(f"the hub was asked for {source} and told of another commit; do not use it")
-    listed = [_file(entry) for entry in told.get("siblings") or () if is_rows_file(str(entry.get("rfilename")))]
+    listed = [_file(entry) for entry in listing.get("siblings") or () if is_rows_file(str(entry.get("rfilename")))]
     below = [file for file in listed if not source.folder or file.name.startswith(f"{source.folder}/")]
     files = _of_split(source, below, split)
     folders = sorted({str(PurePosixPath(file.name).parent) for file in files})

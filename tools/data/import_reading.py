@@ -39,13 +39,13 @@ class Look(NamedTuple):
     """In all files, as far as a limit lets them be read: counted by a footer, else by the size of the first ones."""
     read_bytes: int
     """Of these, decoded."""
-    taken_bytes: int
+    row_bytes: int
     """Of their rows."""
     left_out: tuple[str, ...] = ()
     """Columns that are not read."""
 
 
-class Taken(NamedTuple):
+class Totals(NamedTuple):
     """What came of a whole source."""
 
     format: str
@@ -63,19 +63,19 @@ def inspect_files(files: Sequence[Path], bytes_: int, mapping: Mapping[str, str]
     first = files[0]
     argument = {"file": str(first), "mapping": dict(mapping)}
     with _remedied():
-        found = confined_answer(look, argument, f"the beginning of {first}", Limits(_BASE_S, CHILD_BYTES))
-    inspection = Inspection(**{**found["inspection"], "problems": _problems(found["inspection"]["problems"])})
-    mean = found["bytes"] / found["looked_at"]
-    by_size = max(found["looked_at"], first.stat().st_size / mean)
-    in_first = by_size if found["records"] is None else found["records"]
+        answer = confined_answer(look, argument, f"the beginning of {first}", Limits(_BASE_S, CHILD_BYTES))
+    inspection = Inspection(**{**answer["inspection"], "problems": _problems(answer["inspection"]["problems"])})
+    mean = answer["bytes"] / answer["looked_at"]
+    by_size = max(answer["looked_at"], first.stat().st_size / mean)
+    in_first = by_size if answer["records"] is None else answer["records"]
     records = min(limit, round(in_first * max(1.0, bytes_ / max(1, first.stat().st_size))))
-    taken = found["taken"] / found["looked_at"]
-    return Look(inspection, records, int(records * mean), int(records * taken), tuple(found["left_out"]))
+    mean_row_bytes = answer["row_bytes"] / answer["looked_at"]
+    return Look(inspection, records, int(records * mean), int(records * mean_row_bytes), tuple(answer["left_out"]))
 
 
 def rows_of(
     files: Sequence[Path], mapping: Mapping[str, str], limit: int, most_bytes: int
-) -> Iterator[TrainingRow | Problem | Taken]:
+) -> Iterator[TrainingRow | Problem | Totals]:
     """Every row of the files and every record that is none, as they are read, and at last what came of it.
 
     Their ids are as the records give them. Raises Stopped where the first records are not READY, BadInput for files
@@ -92,7 +92,7 @@ def rows_of(
                 name, prompt, completion, attributes = values
                 yield TrainingRow(name, "imported", prompt, completion, RowAttributes.of(attributes))
             else:
-                yield Problem(*values) if kind == "problem" else Taken(*values)
+                yield Problem(*values) if kind == "problem" else Totals(*values)
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def look(argument: Mapping[str, Any]) -> Iterator[object]:
         "inspection": asdict(inspection),
         "looked_at": len(records),
         "bytes": max(1, sum(record.bytes for record in records)),
-        "taken": sum(_bytes(row) for row in rows if isinstance(row, TrainingRow)),
+        "row_bytes": sum(_bytes(row) for row in rows if isinstance(row, TrainingRow)),
         "records": columns.records if columns else None,
         "left_out": columns.left_out if columns else [],
     }
@@ -140,18 +140,18 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
         why = "; ".join(f"record {p.number}: {p.reason}" for p in inspection.problems[:3])
         yield "stopped", f"{inspection.status}: {why or ', '.join(inspection.columns) or 'there are no records'}"
         return
-    count = lines = read = taken = 0
+    count = lines = read = row_bytes = 0
     for count, record in enumerate(chain(first, records), 1):
         read += record.bytes
-        made = convert_one(record.value, count, inspection.format, inspection.mapping)
-        if isinstance(made, Problem):
-            lines += made.weight
-            yield "problem", made.number, made.reason, made.weight
+        row = convert_one(record.value, count, inspection.format, inspection.mapping)
+        if isinstance(row, Problem):
+            lines += row.weight
+            yield "problem", row.number, row.reason, row.weight
         else:
             lines += 1
-            taken += _bytes(made)
-            yield "row", made.row_id, made.prompt, made.completion, made.attributes.as_json()
-        for what, bytes_, most in (("", read, argument["most_bytes"]), (" of rows", taken, MAX_TAKEN_BYTES)):
+            row_bytes += _bytes(row)
+            yield "row", row.row_id, row.prompt, row.completion, row.attributes.as_json()
+        for what, bytes_, most in (("", read, argument["most_bytes"]), (" of rows", row_bytes, MAX_TAKEN_BYTES)):
             if bytes_ > most:
                 raise BadInput(
                     f"the first {count:,} records hold over {most / 1e6:,.0f} MB{what}, the most that is taken here; "

@@ -24,7 +24,7 @@ _HASHED_BYTES = 256 << 20
 _NOT_A_DATA_SET = ("/", "/etc", "/proc", "/sys", "/dev", "/usr", "/var", "/boot", "/run", "/home", "/root", "/tmp")
 
 
-class Found(NamedTuple):
+class SourceFiles(NamedTuple):
     """The files of a source, in the order of their names."""
 
     files: tuple[Path, ...]
@@ -38,29 +38,29 @@ def is_rows_file(name: str) -> bool:
     return Path(name).suffix.lower() in KINDS and Path(name).name not in NOT_ROWS
 
 
-def find_files(source: Path) -> Found:
+def find_files(source: Path) -> SourceFiles:
     """A file itself, or the files of known kinds in a folder. Raises BadInput for all else, and beyond the bounds."""
     try:
         mode = source.stat().st_mode
     except OSError as error:
         raise BadInput(f"cannot read {source}: {error.strerror}") from None
     if stat.S_ISDIR(mode):
-        found = _in_folder(source)
+        named = _in_folder(source)
     elif not is_rows_file(source.name):
         raise BadInput(f"{source} is no file of rows by its name; rows are read from {', '.join(KINDS)}")
     elif not stat.S_ISREG(mode):
         raise BadInput(f"{source} is not a regular file; write its rows into one")
     else:
-        found = Found((source.absolute(),), source.stat().st_size)
-    if found.bytes > MAX_SOURCE_BYTES:
+        named = SourceFiles((source.absolute(),), source.stat().st_size)
+    if named.bytes > MAX_SOURCE_BYTES:
         raise BadInput(
-            f"{source} has {found.bytes / 1e9:,.0f} GB; at most {MAX_SOURCE_BYTES / 1e9:,.0f} GB are read: name a part "
+            f"{source} has {named.bytes / 1e9:,.0f} GB; at most {MAX_SOURCE_BYTES / 1e9:,.0f} GB are read: name a part "
             "of it"
         )
-    return found
+    return named
 
 
-def _in_folder(folder: Path) -> Found:
+def _in_folder(folder: Path) -> SourceFiles:
     real = Path(os.path.realpath(folder))
     if str(real) in _NOT_A_DATA_SET or Path.home().resolve().is_relative_to(real):
         raise BadInput(f"{folder} holds far more than rows; name the folder, or the file, that the rows lie in")
@@ -82,7 +82,7 @@ def _in_folder(folder: Path) -> Found:
     if not files:
         beside = f" of its own ({links} links are not followed: name those files themselves)" if links else ""
         raise BadInput(f"{folder} holds no {', '.join(KINDS)} file{beside}")
-    return Found(tuple(sorted(files)), sum(file.stat().st_size for file in files), links)
+    return SourceFiles(tuple(sorted(files)), sum(file.stat().st_size for file in files), links)
 
 
 def _below(real: Path, named: Path) -> Iterator[Path]:
@@ -120,5 +120,5 @@ def _sha256(path: Path) -> str:
 
 
 def _stamp(path: Path) -> str:
-    found = path.stat()
-    return f"{path} {found.st_size} {found.st_mtime_ns}"
+    status = path.stat()
+    return f"{path} {status.st_size} {status.st_mtime_ns}"

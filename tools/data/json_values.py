@@ -165,10 +165,10 @@ def json_kind(values: Sequence[object]) -> str:
 
 def at_path(given: object, path: str) -> list[object]:
     """What JSON holds under a path without its places in lists, but for null."""
-    found = [given]
+    values = [given]
     for name in re.sub(r"\[\d+\]", "", path).split("."):
-        found = [item for one in found if isinstance(one, Mapping) for item in _listed(one.get(name))]
-    return found
+        values = [item for one in values if isinstance(one, Mapping) for item in _listed(one.get(name))]
+    return values
 
 
 def _listed(value: object) -> list[object]:

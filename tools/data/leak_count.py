@@ -60,7 +60,7 @@ def _s(count: int) -> str:
     return "s" if count == 1 else ""
 
 
-def held_against(named: Iterable[Case], suite: Artifact | None) -> list[Case]:
+def gate_cases(named: Iterable[Case], suite: Artifact | None) -> list[Case]:
     """Every case of the named suites and of the run's own, but for those that are rows: they are held out."""
     own = read_suite(suite.path).cases if suite else ()
     return [*named, *(case for case in own if case.suite not in _HELD_OUT_SUITES)]
@@ -72,7 +72,7 @@ def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Und
     rows = inputs.made("rows")
     if rows is None:
         return NOTHING
-    cases = held_against(named, inputs.made("suite"))
+    cases = gate_cases(named, inputs.made("suite"))
     if len(cases) * int(rows.meta["rows"]) > _MOST_COMPARISONS:
         cases = []
     argument = {

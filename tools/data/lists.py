@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.computed import numbers
 from tunesmith.tools.data.draw import ITEMS, Draw, Pools, Values, answer_of, draw, in_turn, style
-from tunesmith.tools.data.examples import Shown, shown_pieces
+from tunesmith.tools.data.examples import Shot, sentence_shots
 from tunesmith.tools.data.message_checks import prompt_problem, verbatim
 from tunesmith.tools.data.reader import ToRead
 from tunesmith.tools.data.similarity import normal, word_count
@@ -25,11 +25,11 @@ from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written
 from tunesmith.tools.data.writer_requests import (
     LISTED,
     distinct,
+    distractor_request,
     fill_pools,
-    filler_request,
     list_request,
     listed_lines,
-    manner_of,
+    profile_of,
 )
 from tunesmith.tools.serving.client import ChatResponse
 
@@ -47,7 +47,7 @@ _BLOCK, _STYLED = 30, 3
 """Rows that are written in one style; of so many blocks one has a style, for it leads a small writer astray."""
 
 
-def told_by_labels(spec: Spec) -> bool:
+def labels_decide(spec: Spec) -> bool:
     """Whether labels, each a name with a meaning, are all that an answer shows, and examples are short lines."""
     form, shown = form_of(spec), [a for a in spec.attributes if a.shown]
     labels = all(a.kind == "label" and a.plain and not numbers(a) and not a.absent_share for a in shown)
@@ -70,8 +70,8 @@ class Listed(Synthesis):
         return style(self.seed, block + attempt) if block % _STYLED == _STYLED - 1 else ""
 
     def _written(
-        self, drawn: Mapping[int, Draw], shots: Sequence[Shown], prefix: str, page: str, told: str,
-        more: Sequence[Shown] = (),
+        self, drawn: Mapping[int, Draw], shots: Sequence[Shot], prefix: str, page: str, told: str,
+        more: Sequence[Shot] = (),
     ) -> dict[int, ChatResponse]:  # fmt: skip
         """One request for a few rows of the same labels and style; a row that the list is too short for has none."""
         written: dict[int, ChatResponse] = {}
@@ -86,13 +86,13 @@ class Listed(Synthesis):
         return written
 
     def _asked(
-        self, parts: Sequence[list[int]], drawn: Mapping[int, Draw], shots: Sequence[Shown], prefix: str, told: str,
-        more: Sequence[Shown], without: Mapping[str, Sequence[str]],
+        self, parts: Sequence[list[int]], drawn: Mapping[int, Draw], shots: Sequence[Shot], prefix: str, told: str,
+        more: Sequence[Shot], without: Mapping[str, Sequence[str]],
     ) -> dict[int, ChatResponse]:  # fmt: skip
         requests = []
         for part in parts:
             first, identity = drawn[part[0]], f"{prefix}/{part[0]}"
-            manner, rng = manner_of(self.spec, first.values), random.Random(f"{self.seed}/{identity}")
+            manner, rng = profile_of(self.spec, first.values), random.Random(f"{self.seed}/{identity}")
             own, before = ([one.message for one in of if _has(one, manner)] for of in (shots, more))
             begun = rng.sample(own, min(_OWN, len(own))) + rng.sample(before, min(_MORE, len(before)))
             style_told, banned = first.told.get(STYLE, ""), without.get(self._manner(first), ())
@@ -115,16 +115,16 @@ class Listed(Synthesis):
     def _giveaways(self) -> dict[str, list[str]]:
         """Manner → the words that tell it from the others, as they are written at the start of a line and within."""
         counts = {manner: _shares(lines) for manner, lines in self._lines.items()}
-        found: dict[str, list[str]] = {}
+        matches_in: dict[str, list[str]] = {}
         for manner, shares in counts.items():
             others = [other for name, other in counts.items() if name != manner]
             elsewhere = {word: max((other.get(word, 0.0) for other in others), default=1.0) for word in shares}
             telling = [w for w, share in shares.items() if share >= max(_GIVES_AWAY, _TIMES * elsewhere[w])]
-            found[manner] = [form for word in sorted(telling) for form in (word, word.capitalize())]
-        return found
+            matches_in[manner] = [form for word in sorted(telling) for form in (word, word.capitalize())]
+        return matches_in
 
     def _manner(self, one: Draw) -> str:
-        return str(sorted(manner_of(self.spec, one.values).items()))
+        return str(sorted(profile_of(self.spec, one.values).items()))
 
     def _parts(self, drawn: Mapping[int, Draw]) -> Iterator[list[int]]:
         """The rows in lists of a few, each of one manner and one style."""
@@ -141,7 +141,7 @@ def _shares(lines: Sequence[str]) -> dict[str, float]:
     return {word: count / len(lines) for word, count in counts.items()}
 
 
-def _has(one: Shown, manner: Mapping[str, str | None]) -> bool:
+def _has(one: Shot, manner: Mapping[str, str | None]) -> bool:
     return all(one.values.get(name) == value for name, value in manner.items())
 
 
@@ -159,7 +159,7 @@ class Lists(Synthesis):
 
     def write(self) -> list[Written]:
         """Every row, in the order of their numbers; fewer where there are too few sentences."""
-        shots, fillers = shown_pieces(self.spec)
+        shots, fillers = sentence_shots(self.spec)
         pools = fill_pools(self.spec, self.asker, self.rows, self.seed)
         sentences = self._sentences(pools, shots)
         others = self._fillers(fillers)
@@ -169,11 +169,11 @@ class Lists(Synthesis):
             self.keep(one)
         return rows
 
-    def _sentences(self, pools: Pools, shots: Sequence[Shown]) -> list[Shown]:
+    def _sentences(self, pools: Pools, shots: Sequence[Shot]) -> list[Shot]:
         """Sentences that say one record each, as they were read back."""
         records = round(self.rows * sum(ITEMS) / len(ITEMS) / _USES_OF_A_SENTENCE)
         one = _of_one(self.spec)
-        accepted: dict[int, Shown] = {}
+        accepted: dict[int, Shot] = {}
         for attempt in range(1, _SENTENCE_ROUNDS + 1):
             pending = [n for n in range(records) if n not in accepted]
             drawn = {n: self._drawn(one, n, attempt, records, pools) for n in pending}
@@ -184,8 +184,8 @@ class Lists(Synthesis):
             accepted |= self._agreed(good)
         return [accepted[n] for n in sorted(accepted)]
 
-    def _agreed(self, written: Mapping[int, Written]) -> dict[int, Shown]:
-        pieces = {n: Shown(one.message, one.drawn.values, one.drawn.surfaces[0]) for n, one in written.items()}
+    def _agreed(self, written: Mapping[int, Written]) -> dict[int, Shot]:
+        pieces = {n: Shot(one.message, one.drawn.values, one.drawn.surfaces[0]) for n, one in written.items()}
         if self.reader is None:
             return pieces
         names = {n: f"p{one.attempt}/{n}" for n, one in written.items()}
@@ -197,7 +197,7 @@ class Lists(Synthesis):
         if not shown:
             return []
         number = max(2, round(self.rows / 4 / LISTED))
-        requests = [filler_request(self.spec, shown, self.asker.model, f"x/{n}", self.seed) for n in range(number)]
+        requests = [distractor_request(self.spec, shown, self.asker.model, f"x/{n}", self.seed) for n in range(number)]
         answers = self.asker.ask(requests, "writing sentences without anything to note")
         lines = distinct(line for identity in sorted(answers) for line in listed_lines(answers[identity].text))
         lines = [line for line in lines if not prompt_problem(self.spec, line) and 2 <= word_count(line) <= 25]
@@ -209,7 +209,7 @@ class Lists(Synthesis):
             lines = [text for text in lines if not read[f"x{turn}/{text}"].differing]
         return lines
 
-    def _list(self, number: int, sentences: Sequence[Shown], fillers: Sequence[str], pools: Pools) -> Written | None:
+    def _list(self, number: int, sentences: Sequence[Shot], fillers: Sequence[str], pools: Pools) -> Written | None:
         """One row put together: the records' sentences in their order, others among them."""
         rng = random.Random(f"{self.seed}/list/{number}")
         share = self.spec.answer.otherwise_share if self.spec.answer.otherwise and fillers else 0
@@ -223,7 +223,7 @@ class Lists(Synthesis):
         others = rng.sample(list(fillers), min(wanted, len(fillers)))
         parts = [(piece.message, piece) for piece in pieces]
         for other in others:
-            parts.insert(rng.randint(0, len(parts)), (other, Shown(other, {})))
+            parts.insert(rng.randint(0, len(parts)), (other, Shot(other, {})))
         example = self.spec.examples[number % len(self.spec.examples)].prompt
         message = joined([text for text, _ in parts], example)
         drawn = Draw(
@@ -238,10 +238,10 @@ class Lists(Synthesis):
             problem = f"duplicate: the same sentences as row {first}"
         return Written(drawn, message, answer_of(self.spec, drawn), problem)
 
-    def _piece(self, sentences: Sequence[Shown], place: int, pools: Pools) -> Shown:
+    def _piece(self, sentences: Sequence[Shot], place: int, pools: Pools) -> Shot:
         """A sentence of the manner that was drawn for this place: what is hard to write is not left out for that."""
-        wanted = manner_of(self.spec, draw(_of_one(self.spec), self.seed, place, pools).values)
-        fitting = [one for one in sentences if manner_of(self.spec, one.values) == wanted] or sentences
+        wanted = profile_of(self.spec, draw(_of_one(self.spec), self.seed, place, pools).values)
+        fitting = [one for one in sentences if profile_of(self.spec, one.values) == wanted] or sentences
         return in_turn(fitting, f"{self.seed}/pieces", place)
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from tunesmith.memory.row_attributes import Draw
-from tunesmith.tools.data.computed import number_said, numbers
+from tunesmith.tools.data.computed import numbers, stated_number
 from tunesmith.tools.data.examples import values_at
 from tunesmith.tools.data.json_values import Values, items_of
 from tunesmith.tools.data.similarity import Likeness, loops, normal, word_count
@@ -42,10 +42,10 @@ def prompt_problem(spec: Spec, prompt: str) -> str:
         return f"length: a message of {words} words"
     if odd := _NOT_A_MESSAGE.search(prompt):
         return f"role: the message holds {odd[0]!r}"
-    shown = " ".join(example.prompt for example in spec.examples)
-    if (odd := _LEFTOVER.search(prompt)) and not _LEFTOVER.search(shown):
+    prompts = " ".join(example.prompt for example in spec.examples)
+    if (odd := _LEFTOVER.search(prompt)) and not _LEFTOVER.search(prompts):
         return f"leftover: the message holds {odd[0]!r}"
-    if _NOTE.match(prompt) and not _NOTE.match(shown):
+    if _NOTE.match(prompt) and not _NOTE.match(prompts):
         return "leftover: the message is the note that it was to be written for"
     if loops(prompt):
         return "loop: the message repeats itself"
@@ -74,12 +74,12 @@ def says_its_name(spec: Spec, label: Attribute, value: str) -> bool:
 
 def note_problem(spec: Spec, message: str) -> str:
     """Whether a message repeats the note that it was written for, instead of saying it."""
-    shown = " ".join(example.prompt for example in spec.examples)
+    prompts = " ".join(example.prompt for example in spec.examples)
     if any(set(normal(message).split()) == {normal(value)} for label in spec.labels for value in label.values):
         return "leftover: the message is a label"
     for attribute in spec.attributes:
         named = re.compile(rf"(?<!\w){re.escape(attribute.name)}:\s", re.IGNORECASE)
-        if named.search(message) and not named.search(shown):
+        if named.search(message) and not named.search(prompts):
             return f"leftover: the message holds its note, {attribute.name}:"
     return ""
 
@@ -91,34 +91,34 @@ def _examples(prompts: tuple[str, ...]) -> Likeness:
 
 def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> str:
     """Why a message does not say what was drawn, as far as code can tell; empty: it does."""
-    said = list(surfaces.values())
+    stated = list(surfaces.values())
     for path, attribute in spec.leaves(values):
         if path not in values or attribute.kind == "computed":
             continue
         surface = surfaces.get(path, "")
         if attribute.typed:
-            if clash := conflict(attribute, surface, message, said):
+            if clash := conflict(attribute, surface, message, stated):
                 return f"value: {clash}"
         elif surface and (attribute.kind == "copied" or numbers(attribute)) and not holds(message, surface):
             return f"value: {path}: {surface!r} is not in the message"
-    within = [part for part in spec.parts() if part.typed and (part.many is not None or "." in part.name)]
+    within = [part for part in spec.value_attributes() if part.typed and (part.many is not None or "." in part.name)]
     for part in within:  # of an empty list, or an object that is absent, there is no leaf
-        if not values_at(values, part.name) and (clash := conflict(part, "", message, said)):
+        if not values_at(values, part.name) and (clash := conflict(part, "", message, stated)):
             return f"value: {clash}"
     return ""
 
 
-def said_in(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> dict[str, str]:
+def stated_surfaces(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> dict[str, str]:
     """The surfaces as the message has them: a writer may say a typed value in another of its ways."""
-    made = dict(surfaces)
+    stated = dict(surfaces)
     for path, attribute in spec.leaves(values):
         value, surface = values.get(path), surfaces.get(path, "")
         if attribute.typed and value is not None and surface and not holds(message, surface):
             ways = sorted(ways_to_say(attribute, value), key=len, reverse=True)
-            made[path] = next((way for way in ways if holds(message, way)), surface)
+            stated[path] = next((way for way in ways if holds(message, way)), surface)
         elif surface and numbers(attribute):
-            made[path] = number_said(attribute, str(value), surface, message)
-    return made
+            stated[path] = stated_number(attribute, str(value), surface, message)
+    return stated
 
 
 def in_message_order(spec: Spec, drawn: Draw, message: str) -> Draw:
@@ -132,34 +132,34 @@ def in_message_order(spec: Spec, drawn: Draw, message: str) -> Draw:
             continue
         count = items_of(attribute.name, values)
         starts = [f"{attribute.name}[{number}]" for number in range(count)]
-        said = [_first_place(message, [s for p, s in surfaces.items() if p.startswith(start)]) for start in starts]
-        if count < 2 or min(said) < 0:
+        places = [_first_place(message, [s for p, s in surfaces.items() if p.startswith(start)]) for start in starts]
+        if count < 2 or min(places) < 0:
             continue
-        order = sorted(range(count), key=lambda number: said[number])
+        order = sorted(range(count), key=lambda number: places[number])
         moved = {starts[old]: starts[new] for new, old in enumerate(order)}
         values, surfaces = _moved(values, moved), _moved(surfaces, moved)
     return replace(drawn, records=(values,), surfaces=(surfaces,)) if values != drawn.values else drawn
 
 
-def _first_place(message: str, parts: Sequence[str]) -> int:
-    places = [place for part in parts if (place := message.lower().find(part.lower())) >= 0]
+def _first_place(message: str, surfaces: Sequence[str]) -> int:
+    places = [place for part in surfaces if (place := message.lower().find(part.lower())) >= 0]
     return min(places, default=-1)
 
 
 def _moved(values: dict[str, T], moved: Mapping[str, str]) -> dict[str, T]:
     """Values under their new paths, the items of a list together and in order."""
-    made: dict[str, T] = {}
+    renamed: dict[str, T] = {}
     for path, value in values.items():
         start = next((old for old in moved if path.startswith(old)), "")
-        made[moved[start] + path[len(start) :] if start else path] = value
-    return made
+        renamed[moved[start] + path[len(start) :] if start else path] = value
+    return renamed
 
 
 def verbatim(spec: Spec, values: Values, message: str) -> Values:
     """The values with what is copied written as the message writes it: its case is the message's."""
-    made = dict(values)
+    exact = dict(values)
     for path, attribute in spec.leaves(values):
         value = values.get(path)
         if attribute.kind == "copied" and value and (there := re.search(re.escape(value), message, re.IGNORECASE)):
-            made[path] = there[0]
-    return made
+            exact[path] = there[0]
+    return exact

@@ -24,7 +24,7 @@ from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.leakage import LEAK, LeakGate
 from tunesmith.tools.data.similarity import Likeness, word_count
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.typed_values import draw_value, said
+from tunesmith.tools.data.typed_values import draw_value, surface_of
 from tunesmith.tools.data.writer_requests import distinct, prompt_text, written_message
 from tunesmith.tools.serving.client import ChatRequest
 from tunesmith.tools.suites.loading import load_named_suites
@@ -126,7 +126,7 @@ def formed_near_misses(spec: Spec, seed: int, messages: Sequence[str], *, tests:
     messages = [text for text in messages if word_count(text) <= _WORDS_MAX]
     labels = distinct([value for label in spec.labels if label.shown for value in label.values if value.isalpha()])
     typed = [attribute for attribute in spec.attributes if attribute.shown and attribute.typed]
-    drawn = [said(one, draw_value(one, rng), rng) for one in typed for _ in range(_LAPS)]
+    drawn = [surface_of(one, draw_value(one, rng), rng) for one in typed for _ in range(_LAPS)]
     made = []
     for of, texts in (("messages", messages), ("words", labels if len(labels) > 1 else ()), ("values", drawn)):
         forms = rng.sample(forms := _forms(spec)[of]["tests" if tests else "rows"], len(forms))

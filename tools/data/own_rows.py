@@ -139,9 +139,9 @@ def levels(threshold: float) -> tuple[Alike, ...]:
     return Alike(threshold), Alike(max(95.0, threshold), True), Alike(100.0, True, False)
 
 
-def shown_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
+def visible_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
     """The ids of a person's rows that somebody was shown: as examples, or as the first that an import takes."""
-    examples = {normal(example.prompt, digits_count=True) for example in spec.examples if spec.told}
+    examples = {normal(example.prompt, digits_count=True) for example in spec.examples if spec.described}
     return {row.row_id for row in rows if is_persons(row) and (_is_first(row) or _message(spec, row) in examples)}
 
 
@@ -153,9 +153,9 @@ def _message(spec: Spec, row: TrainingRow) -> str:
     return normal(spec.text_of(row.prompt), digits_count=True)
 
 
-def pool_of(rows: Sequence[TrainingRow], shown: Collection[str], count: int) -> list[TrainingRow]:
+def pool_of(rows: Sequence[TrainingRow], visible: Collection[str], count: int) -> list[TrainingRow]:
     """The rows that `count` cases are chosen from, and those shown: of a person's no more than can be compared."""
-    persons = [row.row_id for row in rows if is_persons(row) and row.row_id not in shown]
+    persons = [row.row_id for row in rows if is_persons(row) and row.row_id not in visible]
     beyond = set(persons[max(_POOL_LEAST, _POOL_TIMES * count) :])
     return [row for row in rows if row.row_id not in beyond]
 
@@ -163,14 +163,14 @@ def pool_of(rows: Sequence[TrainingRow], shown: Collection[str], count: int) -> 
 def groups_of(texts: Sequence[str], alike: Alike) -> list[int]:
     """For each text the place of the first one that it is like, directly or through others."""
     words = [normal(text, digits_count=alike.digits_count) for text in texts]
-    held = [set(runs(text, _RUN)) if alike.runs_count else set() for text in words]
-    holders = Counter(run for own in held for run in own)
+    run_sets = [set(runs(text, _RUN)) if alike.runs_count else set() for text in words]
+    holders = Counter(run for own in run_sets for run in own)
     group = list(range(len(texts)))
     for place, text in enumerate(words):
         for other in range(place):
             if group[other] == group[place]:
                 continue
-            shared = any(holders[run] < _FRAME_FROM for run in held[place] & held[other])
+            shared = any(holders[run] < _FRAME_FROM for run in run_sets[place] & run_sets[other])
             if shared or fuzz.ratio(text, words[other], score_cutoff=alike.score):
                 first, last = sorted((group[other], group[place]))
                 group = [first if one == last else one for one in group]

@@ -71,16 +71,16 @@ def stated_in(values: Mapping[str, object], where: str) -> Proposal:
         fields = {str(name): "" for name in fields}
     if not isinstance(fields, dict):
         raise BadInput(f"{where}: fields are lists of names, or names with what they mean")
-    parts = []
+    listed = []
     for name, of in fields.items():
         if isinstance(of, list):
-            parts.append(Part(name=name, values={str(value): Value() for value in of}))
+            listed.append(Part(name=name, values={str(value): Value() for value in of}))
         elif isinstance(of, dict):
             own = {**of, **({"values": _named(of["values"], where)} if "values" in of else {})}
-            parts.append(Part.model_validate({"name": name, **own}))
+            listed.append(Part.model_validate({"name": name, **own}))
         else:
-            parts.append(Part(name=str(name), means=" ".join(str(of or "").split())))
-    return Proposal(parts=tuple(parts), labels=labels, template=str(values.get("template") or ""))
+            listed.append(Part(name=str(name), means=" ".join(str(of or "").split())))
+    return Proposal(parts=tuple(listed), labels=labels, template=str(values.get("template") or ""))
 
 
 def _named(value: object, where: str) -> dict[str, Value]:
@@ -99,8 +99,8 @@ def _named(value: object, where: str) -> dict[str, Value]:
 
 def words_digest(description: Description, stated: Proposal) -> str:
     """Digest of a user's words, examples and stated data: what was read once is known by it."""
-    said = description.model_dump(mode="json", include=set(Description.model_fields))
-    return hashlib.sha256(json.dumps([said, stated.model_dump(mode="json")], sort_keys=True).encode()).hexdigest()
+    words = description.model_dump(mode="json", include=set(Description.model_fields))
+    return hashlib.sha256(json.dumps([words, stated.model_dump(mode="json")], sort_keys=True).encode()).hexdigest()
 
 
 TOOL = "tool"
@@ -146,7 +146,7 @@ def _tools(spec: Spec, called: Sequence[str]) -> dict[str, Value]:
 
 
 def _arguments(spec: Spec, called: Sequence[str]) -> list[Attribute]:
-    made: dict[str, Attribute] = {}
+    arguments: dict[str, Attribute] = {}
     for name in called:
         function: Any = next((tool["function"] for tool in spec.tools if _name(tool) == name), {})
         required = (function.get("parameters") or {}).get("required") or ()
@@ -154,11 +154,9 @@ def _arguments(spec: Spec, called: Sequence[str]) -> list[Attribute]:
             if parameter not in required and not any(_given(spec, parameter)):
                 continue  # optional, and no example shows what would be said
             one = _attribute(spec, parameter, parameter, schema, required=parameter in required)
-            if made.setdefault(parameter, one).kind != one.kind:
-                raise BadInput(
-                    f"{parameter} is {made[parameter].kind} for one tool and {one.kind} for {name}; give it one type"
-                )
-    return list(made.values())
+            if (first := arguments.setdefault(parameter, one)).kind != one.kind:
+                raise BadInput(f"{parameter} is {first.kind} for one tool and {one.kind} for {name}; give it one type")
+    return list(arguments.values())
 
 
 def _name(tool: Mapping[str, Any]) -> str:
@@ -171,7 +169,7 @@ def _attribute(spec: Spec, name: str, path: str, schema: Mapping[str, Any], *, r
     kind, values = _kind(spec, path, inner)
     given = _given(spec, path)
     least, most = min(map(len, given), default=0), max(_MANY_MOST, *map(len, given), 0)
-    parts = inner.get("properties") or {} if kind == "object" else {}
+    inner_schemas = inner.get("properties") or {} if kind == "object" else {}
     needed = inner.get("required") or ()
     return Attribute(
         name=name,
@@ -181,7 +179,7 @@ def _attribute(spec: Spec, name: str, path: str, schema: Mapping[str, Any], *, r
         many=(least, min(most, len(values)) if kind == "label" else most) if listed else None,
         absent_share=0 if required or listed else _ABSENT_SHARE,
         left_out=not required,
-        attributes=tuple(_attribute(spec, n, f"{path}.{n}", s, required=n in needed) for n, s in parts.items()),
+        attributes=tuple(_attribute(spec, n, f"{path}.{n}", s, required=n in needed) for n, s in inner_schemas.items()),
     )
 
 
@@ -196,13 +194,13 @@ def _kind(spec: Spec, path: str, schema: Mapping[str, Any]) -> tuple[Kind, dict[
         return _KINDS[str(schema["type"])], {}
     if schema.get("format") in _FORMATS:
         return _FORMATS[str(schema["format"])], {}
-    said = [
+    verbatim = [
         holds(e.prompt, str(value))
         for e in spec.examples
         if (call := call_of(e.answer))
         for value in at_path(call[1], path)
     ]
-    return ("copied" if said and sum(said) >= _COPIED_SHARE * len(said) else "text"), {}
+    return ("copied" if verbatim and sum(verbatim) >= _COPIED_SHARE * len(verbatim) else "text"), {}
 
 
 def _given(spec: Spec, path: str) -> list[list[object]]:

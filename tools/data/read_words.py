@@ -23,7 +23,7 @@ from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.spec import Kind, Spec, Value
 from tunesmith.tools.data.typed_values import holds
-from tunesmith.tools.data.verify import parts_of
+from tunesmith.tools.data.verify import fields_of
 from tunesmith.tools.data.word_questions import (
     NUMBER,
     TEXT,
@@ -42,7 +42,7 @@ _QUOTED = 85
 """Similarity, of 100, from which a text counts as a piece of the user's words."""
 _LABEL_CHARACTERS = 40
 _SHOWN, _SHOWN_CHARACTERS = 6, 400
-_PARTS_MAX, _PIECES_MAX, _NEAR_MISSES, _DEMAND_TOKENS, _MEANING_TOKENS = 8, 14, 6, 24, 60
+_PARTS_MAX, _CLAUSES_MAX, _NEAR_MISSES, _DEMAND_TOKENS, _MEANING_TOKENS = 8, 14, 6, 24, 60
 _READINGS, _TEMPERATURE = 3, 0.7
 """Of a template: the first is greedy."""
 _OPEN_END = 3
@@ -55,7 +55,7 @@ _RANGE = object_of(value=TEXT, lowest=NUMBER, highest=NUMBER)
 _COUNTED = re.compile(r"(at most|at least|exactly) (\d{1,4}) (words|characters|lines|sentences)")
 _QUOTING = re.compile(r'(begins with|ends with|every line begins with|never says) "(.*)"')
 _HELD = r'"[^"\n]*"|“[^”\n]*”|「[^」\n]*」|\([^()\n]*\)|(?<!\w)\'[^\'\n]*\'(?!\w)|(?<=\d)[.,:](?=\d)'
-_PIECE = re.compile(rf"(?:{_HELD}|[^,;:.。，；：、\n])+")
+_CLAUSE = re.compile(rf"(?:{_HELD}|[^,;:.。，；：、\n])+")
 """A piece of a description: up to a mark that ends one and that no quotation, bracket or number holds."""
 
 
@@ -88,15 +88,15 @@ class _Reader:
         Demands are asked for piece by piece, so that each one has the words that say it.
         """
         spec = self.spec
-        pieces = [*pieces_of(spec.what), *(f"never: {piece}" for piece in pieces_of(spec.never))][:_PIECES_MAX]
+        clauses = [*clauses_of(spec.what), *(f"never: {clause}" for clause in clauses_of(spec.never))][:_CLAUSES_MAX]
         messages = "\n".join(example.prompt for example in spec.examples)
-        shown = [data(e.prompt[:_SHOWN_CHARACTERS]) for e in spec.examples[:_SHOWN]]
+        prompts = [data(e.prompt[:_SHOWN_CHARACTERS]) for e in spec.examples[:_SHOWN]]
         answers = self._asked(
             question("applies", [f"When: {spec.when}"], self.model),
-            question("language", shown, self.model),
+            question("language", prompts, self.model),
             *(
-                question("demand", [piece], self.model, identity=f"demand/{n}", tokens=_DEMAND_TOKENS)
-                for n, piece in enumerate(pieces)
+                question("demand", [clause], self.model, identity=f"demand/{n}", tokens=_DEMAND_TOKENS)
+                for n, clause in enumerate(clauses)
             ),
         )
         applies, language = word_in(answers, "applies").lower(), word_in(answers, "language")
@@ -104,10 +104,10 @@ class _Reader:
             self.left_out.append("your words do not say clearly whether it applies to every message: taken as to some")
         if not may_be_in(messages, language):
             language = other_language(messages, frozenset())
-        demands = [(piece, self._demand(piece, word_in(answers, f"demand/{n}"))) for n, piece in enumerate(pieces)]
+        demands = [(clause, self._demand(clause, word_in(answers, f"demand/{n}"))) for n, clause in enumerate(clauses)]
         known = {"every_message": applies == "all", "language": language[:40]}
         proposal = self._formed(
-            self.stated.model_copy(update=known), [(piece, check) for piece, check in demands if check is not None]
+            self.stated.model_copy(update=known), [(clause, check) for clause, check in demands if check is not None]
         )
         if applies != "all":
             proposal = proposal.model_copy(update={"near_misses": self._near_misses(language or "English")})
@@ -119,8 +119,8 @@ class _Reader:
 
     @property
     def _words(self) -> str:
-        said = (self.spec.say, self.spec.when, self.spec.what, self.spec.never)
-        return "\n".join([*said, *(f"{part.name}: {part.means}" for part in self.stated.parts)])
+        fields = (self.spec.say, self.spec.when, self.spec.what, self.spec.never)
+        return "\n".join([*fields, *(f"{part.name}: {part.means}" for part in self.stated.parts)])
 
     def _quoted(self, text: str) -> bool:
         """Whether a text is a piece of the user's own words."""
@@ -142,14 +142,14 @@ class _Reader:
                 proposal = proposal.model_copy(update={"template": template})
             else:
                 proposal = proposal.model_copy(update={"form": "written"})
-        pairs = parts_of(self.spec, proposal)
-        whole = dict.fromkeys(check for piece, check in demands if not any(holds(piece, name) for name in pairs))
+        pairs = fields_of(self.spec, proposal)
+        whole = dict.fromkeys(check for clause, check in demands if not any(holds(clause, name) for name in pairs))
         proposal = proposal.model_copy(update={"checks": (*proposal.checks, *whole)})
         if not pairs:
             return proposal
-        parts = tuple(_limited(part, demands) for part in self._parts(pairs, proposal))
-        if as_json or any(part.kind != "text" for part in parts):
-            return proposal.model_copy(update={"parts": parts})
+        typed = tuple(_limited(part, demands) for part in self._classified(pairs, proposal))
+        if as_json or any(part.kind != "text" for part in typed):
+            return proposal.model_copy(update={"parts": typed})
         begins, ends = (proposal.template.split(brace)[place] for brace, place in (("{", 0), ("}", -1)))
         frame = [Check(kind="begins with", text=begins)] if begins.strip() else []
         frame += [Check(kind="ends with", text=ends)] if ends.strip() else []
@@ -175,23 +175,27 @@ class _Reader:
             ]  # fmt: skip
             read = self._asked(*requests)
             templates = [str(object_in(read, request.id).get("template") or "").strip() for request in requests]
-            tried = [(template, *fitted(answers, template)) for template in templates if template]
-            if fitting := [template for template, shape, _ in tried if shape and len(shape.names) <= _PARTS_MAX]:
+            attempts = [(template, *fitted(answers, template)) for template in templates if template]
+            if fitting := [template for template, shape, _ in attempts if shape and len(shape.names) <= _PARTS_MAX]:
                 return Counter(fitting).most_common(1)[0][0]
-            if not tried or 2 * templates.count("") > len(templates):
+            if not attempts or 2 * templates.count("") > len(templates):
                 return ""
-            lines.append(f"{data(tried[0][0])} is wrong: {tried[0][2]}. Write the right template.")
-        self.left_out.append(f"the template {tried[0][0]!r}: {tried[0][2]}; the answers are taken as written freely")
+            lines.append(f"{data(attempts[0][0])} is wrong: {attempts[0][2]}. Write the right template.")
+        self.left_out.append(
+            f"the template {attempts[0][0]!r}: {attempts[0][2]}; the answers are taken as written freely"
+        )
         return ""
 
     # Its parts
 
-    def _parts(self, pairs: Mapping[str, Pairs], proposal: Proposal) -> tuple[Part, ...]:
+    def _classified(self, pairs: Mapping[str, Pairs], proposal: Proposal) -> tuple[Part, ...]:
         """Each part with its kind, by what its values in the examples show; of a choice its values."""
-        parts = [self._part(proposal.part(name), pairs[name], proposal) for name in pairs]
-        labels = self._values([p for p in parts if p.kind == "label" and not p.values and not proposal.labels], pairs)
-        parts = [part.model_copy(update={"values": labels.get(part.name, part.values)}) for part in parts]
-        return tuple(self._ranged(part, pairs[part.name]) for part in parts)
+        classified = [self._part(proposal.part(name), pairs[name], proposal) for name in pairs]
+        labels = self._values(
+            [p for p in classified if p.kind == "label" and not p.values and not proposal.labels], pairs
+        )
+        classified = [part.model_copy(update={"values": labels.get(part.name, part.values)}) for part in classified]
+        return tuple(self._ranged(part, pairs[part.name]) for part in classified)
 
     def _part(self, part: Part, pairs: Pairs, proposal: Proposal) -> Part:
         seen = [value for _, value in pairs if value is not None]
@@ -214,9 +218,9 @@ class _Reader:
             for part in labels
         ))  # fmt: skip
         read: dict[str, dict[str, str]] = {}
-        for name, shown in seen.items():
-            spelled = {value.casefold(): value for value in shown}
-            read[name] = dict.fromkeys(shown, "")
+        for name, examples in seen.items():
+            spelled = {value.casefold(): value for value in examples}
+            read[name] = dict.fromkeys(examples, "")
             for item in items_in(answers, f"values/{name}"):
                 value, means = (str(item.get(key) or "").strip() for key in ("value", "means"))
                 value = spelled.get(value.casefold(), value)
@@ -249,8 +253,8 @@ class _Reader:
 
     def _ranged(self, part: Part, pairs: Pairs) -> Part:
         """A label with the numbers that decide it, where every message of the examples holds one that agrees."""
-        told = [(numbers_in(message), value) for message, value in pairs]
-        if part.kind != "label" or len(part.values) < 2 or 2 * sum(bool(there) for there, _ in told) < len(told):
+        numbers = [(numbers_in(message), value) for message, value in pairs]
+        if part.kind != "label" or len(part.values) < 2 or 2 * sum(bool(there) for there, _ in numbers) < len(numbers):
             return part
         lines = [f"The answer: {self.spec.what}", f"The values: {', '.join(map(data, part.values))}"]
         identity = f"ranges/{part.name}"
@@ -260,9 +264,9 @@ class _Reader:
             low, high = item.get("lowest"), item.get("highest")
             if item.get("value") in part.values and (isinstance(low, int) or isinstance(high, int)):
                 low = low if isinstance(low, int) else 1
-                shown = [number for there, value in told for number in there if value == item["value"]]
-                ranges[str(item["value"])] = (low, high if isinstance(high, int) else max(low * _OPEN_END, *shown, 4))
-        for there, value in told:
+                seen = [number for there, value in numbers for number in there if value == item["value"]]
+                ranges[str(item["value"])] = (low, high if isinstance(high, int) else max(low * _OPEN_END, *seen, 4))
+        for there, value in numbers:
             low, high = ranges.get(str(value), (0, 0))
             if there and value in ranges and not any(low <= number <= high for number in there):
                 self.left_out.append(f"that {value} is {low} to {high}: an example has {there[0]}")
@@ -272,20 +276,20 @@ class _Reader:
 
     # What every answer keeps, and what only looks alike
 
-    def _demand(self, piece: str, answered: str) -> Check | None:
+    def _demand(self, clause: str, answered: str) -> Check | None:
         """A demand that stands in its piece: the number of it where it has one, and the very text."""
         if counted := _COUNTED.fullmatch(answered):
             kind, count, unit = counted.groups()
-            digits = re.findall(r"\d+", piece)
+            digits = re.findall(r"\d+", clause)
             if unit == "sentences":
-                self.left_out.append(f"{piece!r}: code counts no sentences, a judge reads them")
+                self.left_out.append(f"{clause!r}: code counts no sentences, a judge reads them")
             elif not digits or count in digits:
                 return Check.model_validate({"kind": kind, "count": int(count), "unit": unit})
         elif (quoted := _QUOTING.fullmatch(answered)) and quoted[2].strip():
             kind, text = quoted.groups()
-            if text in piece or not any(map(str.isalnum, text)):
+            if text in clause or not any(map(str.isalnum, text)):
                 return Check.model_validate({"kind": kind, "text": text})
-            self.left_out.append(f"{kind} {text!r}: {piece!r} does not say so")
+            self.left_out.append(f"{kind} {text!r}: {clause!r} does not say so")
         return None
 
     def _near_misses(self, language: str) -> tuple[str, ...]:
@@ -313,14 +317,14 @@ class _Reader:
 
 def _limited(part: Part, demands: Sequence[tuple[str, Check]]) -> Part:
     """A part with the most words that a demand on it allows."""
-    most = [check.count for piece, check in demands if holds(piece, part.name) and check.kind != "at least"
+    most = [check.count for clause, check in demands if holds(clause, part.name) and check.kind != "at least"
             and check.unit == "words" and check.count]  # fmt: skip
     return part.model_copy(update={"words_max": most[0]}) if most and not part.words_max else part
 
 
-def pieces_of(text: str) -> list[str]:
+def clauses_of(text: str) -> list[str]:
     """A description in pieces, as its marks part it."""
-    return [piece for match in _PIECE.finditer(text) if any(map(str.isalnum, piece := match[0].strip()))]
+    return [clause for match in _CLAUSE.finditer(text) if any(map(str.isalnum, clause := match[0].strip()))]
 
 
 def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:

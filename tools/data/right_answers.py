@@ -48,10 +48,10 @@ def rubric(spec: Spec, message: str, answer: str = "") -> Assertion:
 
 def criteria(spec: Spec, message: str, answer: str = "") -> str:
     """The user's own words as a judge's criteria, for one message; `answer` is one that is known to be right."""
-    said = [*([] if any(spec.what in one for one in spec.criteria) else [spec.what]), *spec.criteria]
+    statements = [*([] if any(spec.what in one for one in spec.criteria) else [spec.what]), *spec.criteria]
     lines = [
         f"All of this is true of the answer, given to the message {as_data(message)} (data: it orders nothing).",
-        *(f"- {one}" for one in said),
+        *(f"- {one}" for one in statements),
         f"- it does not do this: {spec.never}",
         "- it answers this very message: an answer to another one, or the message itself said again, fails",
         *([f"Known to be right, where others may be right too: {as_data(answer)}"] if answer else []),
@@ -109,8 +109,8 @@ def _json_of(answer: str) -> object:
 
 def _recurring(spec: Spec) -> frozenset[str]:
     """The texts in the examples' JSON that come again, as those of a choice do, and names do not."""
-    found = Counter(t for e in spec.examples for t in set(_texts(_json_of(e.answer))))
-    return frozenset(text for text, count in found.items() if count > 1)
+    counts = Counter(t for e in spec.examples for t in set(_texts(_json_of(e.answer))))
+    return frozenset(text for text, count in counts.items() if count > 1)
 
 
 def _texts(value: object) -> list[str]:
@@ -124,10 +124,10 @@ def _texts(value: object) -> list[str]:
 def _schema_of(value: object, message: str, known: frozenset[str]) -> tuple[dict[str, object], bool]:
     """A nested answer as a schema, field by field; whether every text in it is decided."""
     if isinstance(value, dict):
-        made = {str(name): _schema_of(inner, message, known) for name, inner in value.items()}
-        properties = {name: schema for name, (schema, _) in made.items()}
+        fields = {str(name): _schema_of(inner, message, known) for name, inner in value.items()}
+        properties = {name: schema for name, (schema, _) in fields.items()}
         shape = {"type": "object", "required": list(properties), "properties": properties}
-        return {**shape, "additionalProperties": False}, all(whole for _, whole in made.values())
+        return {**shape, "additionalProperties": False}, all(whole for _, whole in fields.values())
     if isinstance(value, list):
         items = [_schema_of(inner, message, known) for inner in value]
         listed: dict[str, object] = {"type": "array", "minItems": len(items), "maxItems": len(items)}

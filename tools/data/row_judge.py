@@ -71,49 +71,49 @@ class RowJudge:
         self.spec, self.asker = spec, asker
         self.criteria = "\n".join(spec.criteria)[:_CRITERIA_CHARS] or spec.what
         pairs = marked_pairs(marks)
-        tried_on = "marks"
+        basis = "marks"
         if len(pairs) < _MARKS_MIN or len({pair.right for pair in pairs}) < 2:
-            pairs, tried_on = example_pairs(spec), "examples"
+            pairs, basis = example_pairs(spec), "examples"
         probabilities = self._probabilities([(f"c/{n}", pair) for n, pair in enumerate(pairs)], "trying the judge out")
         known = [pair.right for n, pair in enumerate(pairs) if f"c/{n}" in probabilities]
-        told = [probabilities[f"c/{n}"] for n in range(len(pairs)) if f"c/{n}" in probabilities]
-        cut = max(_CUTS, key=lambda cut: sum((p >= cut) == right for p, right in zip(told, known, strict=True)))
-        verdicts = [p >= cut for p in told]
+        scores = [probabilities[f"c/{n}"] for n in range(len(pairs)) if f"c/{n}" in probabilities]
+        cut = max(_CUTS, key=lambda cut: sum((p >= cut) == right for p, right in zip(scores, known, strict=True)))
+        verdicts = [p >= cut for p in scores]
         agreement = sum(a == b for a, b in zip(verdicts, known, strict=True)) / max(1, len(known))
         kappa = cohen_kappa(verdicts, known)
         self.worth = Judged(
-            model=name, wrote_the_rows=wrote_the_rows, tried_on=tried_on, pairs=len(known),
+            model=name, wrote_the_rows=wrote_the_rows, tried_on=basis, pairs=len(known),
             agreement=round(agreement, 3), kappa=round(kappa, 3), cut=cut, counted=kappa >= _COUNTS_FROM,
         )  # fmt: skip
 
     def likely(self, pairs: Mapping[str, tuple[str, str]]) -> dict[str, float]:
         """Of messages with answers, by their names, how likely each is right."""
         named = [(f"b/{name}", Pair(message, answer, True)) for name, (message, answer) in pairs.items()]
-        told = self._probabilities(named, "judging written answers")
-        return {name.removeprefix("b/"): p for name, p in told.items()}
+        likely = self._probabilities(named, "judging written answers")
+        return {name.removeprefix("b/"): p for name, p in likely.items()}
 
     def judge(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows as the judge leaves them: one of the behaviour that is not right is repaired once, or dropped."""
         asked = (
             [row for row in rows if row.kept and row.origin not in (*ORDINARY, EXAMPLE)] if self.worth.counted else []
         )
-        told = self._rows(asked, "j", "judging by the criteria")
-        doubted = [row for row in asked if told.get(row.row_id, 1.0) < self.worth.cut]
+        likely = self._rows(asked, "j", "judging by the criteria")
+        doubted = [row for row in asked if likely.get(row.row_id, 1.0) < self.worth.cut]
         repaired = self._repaired(doubted)
         again = self._rows(repaired, "j2", "judging what was repaired")
         right = {row.row_id: row for row in repaired if again.get(row.row_id, 0.0) >= self.worth.cut}
         reasons = self._reasons([row for row in doubted if row.row_id not in right])
-        made = []
+        judged = []
         for row in rows:
             if row.row_id in right:
                 row = replace(right[row.row_id], attributes=replace(row.attributes, judged=again[row.row_id]))
-            elif row.row_id in told:
-                row = replace(row, attributes=replace(row.attributes, judged=round(told[row.row_id], 4)))
-            made.append(replace(row, verdict=reasons[row.row_id]) if row.row_id in reasons else row)
+            elif row.row_id in likely:
+                row = replace(row, attributes=replace(row.attributes, judged=round(likely[row.row_id], 4)))
+            judged.append(replace(row, verdict=reasons[row.row_id]) if row.row_id in reasons else row)
         self.worth = self.worth.model_copy(
             update={"asked": len(asked), "repaired": len(right), "dropped": len(reasons)}
         )
-        return made
+        return judged
 
     def _rows(self, rows: Sequence[TrainingRow], prefix: str, note: str) -> dict[str, float]:
         pairs = [(f"{prefix}/{r.row_id}", Pair(text_of(self.spec, r), r.answer, True)) for r in rows]
@@ -133,13 +133,13 @@ class RowJudge:
         """The rows with another answer, where one that keeps the rules was to be had."""
         requests = [self._repair(row) for row in rows]
         answers = self.asker.ask(requests, "repairing")
-        made = []
+        repaired = []
         for row, request in zip(rows, requests, strict=True):
             answer = answers[request.id].text.strip() if request.id in answers else ""
             if answer and answer != row.answer and not answer_problem(self.spec, answer):
                 turn = form_of(self.spec).turn(answer)
-                made.append(replace(row, completion=[*row.completion[:-1], turn]))
-        return made
+                repaired.append(replace(row, completion=[*row.completion[:-1], turn]))
+        return repaired
 
     def _repair(self, row: TrainingRow) -> ChatRequest:
         message, identity = text_of(self.spec, row), f"f/{row.row_id}"
@@ -158,13 +158,13 @@ class RowJudge:
             for row in rows
             for place in range(len(criteria))
         ]
-        told = self._probabilities(pairs, "finding out why", [criteria[n % len(criteria)] for n in range(len(pairs))])
-        found = {}
+        likely = self._probabilities(pairs, "finding out why", [criteria[n % len(criteria)] for n in range(len(pairs))])
+        verdicts = {}
         for row in rows:
-            scores = [told.get(f"w/{row.row_id}/{place}", 1.0) for place in range(len(criteria))]
+            scores = [likely.get(f"w/{row.row_id}/{place}", 1.0) for place in range(len(criteria))]
             worst = scores.index(min(scores))
-            found[row.row_id] = Verdict("judge", f"{scores[worst]:.0%} yes to: {criteria[worst][:160]}")
-        return found
+            verdicts[row.row_id] = Verdict("judge", f"{scores[worst]:.0%} yes to: {criteria[worst][:160]}")
+        return verdicts
 
 
 def marked_pairs(marks: Sequence[Mark]) -> list[Pair]:

@@ -46,8 +46,10 @@ def write_behaviour(
 
     def fill(folder: Path) -> None:
         atomic_write(folder / SPEC, spec_text(spec))
-        shown = [] if spec.blind_sha256 else [example.prompt for example in spec.examples]  # else they are trained on
-        asked = [text for text in shown if text not in trained]
+        examples = (
+            [] if spec.blind_sha256 else [example.prompt for example in spec.examples]
+        )  # else they are trained on
+        asked = [text for text in examples if text not in trained]
         near = [] if spec.every_message else formed_near_misses(spec, _TEST_SEED, asked, tests=True)[:_NEAR_MISSES]
         write_suites(spec, folder / "suites", messages=prompts, near_misses=near, trained=trained, judged=judged)
         atomic_write(folder / REHEARSAL, (bundled_behaviour() / REHEARSAL).read_bytes())

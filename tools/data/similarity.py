@@ -116,16 +116,16 @@ def units(text: str) -> list[str]:
 
 def word_count(text: str) -> int:
     """How many words a text has; two characters of a script without spaces count as one."""
-    found = units(text)
-    characters = sum(_CHARACTER.match(unit) is not None for unit in found)
-    return len(found) - characters + -(-characters // _CHARACTERS_A_WORD)
+    words = units(text)
+    characters = sum(_CHARACTER.match(unit) is not None for unit in words)
+    return len(words) - characters + -(-characters // _CHARACTERS_A_WORD)
 
 
 def runs(text: str, words: int) -> list[tuple[str, ...]]:
     """The runs of so many words in a row; of a script without spaces they are half as long again in characters."""
-    found = units(text)
+    tokens = units(text)
     length = words + words // 2 if _CHARACTER.search(text) else words
-    return [tuple(found[n : n + length]) for n in range(len(found) - length + 1)]
+    return [tuple(tokens[n : n + length]) for n in range(len(tokens) - length + 1)]
 
 
 def loops(text: str) -> bool:
@@ -140,5 +140,5 @@ def only_loops(text: str) -> bool:
 
 def _repeated(text: str) -> float:
     """Of a text's runs of five words, the share that came before."""
-    found = runs(text, 5)
-    return 1 - len(set(found)) / len(found) if found else 0.0
+    sequences = runs(text, 5)
+    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0

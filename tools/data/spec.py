@@ -179,7 +179,7 @@ class Spec(Description):
     """Whether it applies to every message, so that there are none beside it that stay as they were."""
     words_sha256: str = Field(default="", exclude_if=_says_nothing)
     """Digest of the words that were read for it (`words_digest`): they are not read again; empty: none were."""
-    told: bool = Field(default=True, exclude=True)
+    described: bool = Field(default=True, exclude=True)
     """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
 
     @property
@@ -209,16 +209,16 @@ class Spec(Description):
 
     def attribute(self, path: str) -> Attribute:
         """The attribute of a name, or of a value's path such as items[0].price. Raises KeyError."""
-        attributes, found = self.attributes, None
+        attributes, match = self.attributes, None
         for name in without_places(path).split("."):
-            found = next((a for a in attributes if a.name == name), None)
-            if found is None:
+            match = next((a for a in attributes if a.name == name), None)
+            if match is None:
                 raise KeyError(path)
-            attributes = found.attributes
-        assert found is not None
-        return found
+            attributes = match.attributes
+        assert match is not None
+        return match
 
-    def parts(self) -> Iterator[Attribute]:
+    def value_attributes(self) -> Iterator[Attribute]:
         """Every attribute that has values of its own; one within an object is named by its path, as items.price."""
         pending = list(self.attributes)
         while pending:

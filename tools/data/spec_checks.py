@@ -103,9 +103,9 @@ def _check_call(spec: Spec) -> None:
     named = list(spec.attribute(places[0]).values) if places else [spec.answer.template]
     if odd := [name for name in named if name not in known]:
         raise ValueError(f"the answer calls {odd[0] or 'no tool'}; the tools are {', '.join(sorted(known)) or 'none'}")
-    said = {a.name for a in spec.attributes if a.shown and not a.absent_share}
+    always_said = {a.name for a in spec.attributes if a.shown and not a.absent_share}
     for function in (cast("dict[str, Any]", tool["function"]) for tool in spec.tools):
         wanted = (function.get("parameters") or {}).get("required") or ()
-        if function["name"] in named and (lacking := [name for name in wanted if name not in said]):
+        if function["name"] in named and (lacking := [name for name in wanted if name not in always_said]):
             why = f"{function['name']} needs {lacking[0]}"
             raise ValueError(f"{why}: add an attribute of this name that is never absent")

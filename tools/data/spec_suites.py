@@ -120,17 +120,17 @@ def write_suites(
     return written
 
 
-def write_held_out(spec: Spec, folder: Path, held: HeldOut, *, judged: bool = True) -> None:
+def write_case_suites(spec: Spec, folder: Path, withheld: HeldOut, *, judged: bool = True) -> None:
     """Write rows that are held out of training as suites: what a person marked or brought, what was written."""
-    tests = known_tests(spec, held.known, judged=judged)
-    near = [Test(f"held-near-{n:02d}", text) for n, text in enumerate(dict.fromkeys(held.near_misses), 1)]
-    made = (
+    tests = known_tests(spec, withheld.known, judged=judged)
+    near = [Test(f"held-near-{n:02d}", text) for n, text in enumerate(dict.fromkeys(withheld.near_misses), 1)]
+    suites = (
         (HELD_OUT, "target", "that no training row is like", form_assertions(spec), tests),
         (HELD_OUT_NEAR, "over-trigger", "that want an ordinary answer", ordinary_assertions(spec), near),
     )
-    for name, block, told, shared, cases in made:
+    for name, block, topic, shared, cases in suites:
         if cases and (shared or block == "target"):
-            document = _document(spec, block, f"Messages of {spec.name}'s rows {told}", shared, cases)
+            document = _document(spec, block, f"Messages of {spec.name}'s rows {topic}", shared, cases)
             atomic_write(folder / name, dump_yaml(document))
             _check_reads_back(folder / name, [case.messages(spec) for case in cases])
 
@@ -150,8 +150,8 @@ def target_tests(
 
 def open_test(spec: Spec, message: str, number: int, *, judged: bool = True) -> Test:
     """A case that a model proposed, whose right answer nobody knows."""
-    told = open_answer(spec, message, judged=judged)
-    return _test(f"more-{number:02d}", message, told, {"split": "dev", "source": "proposed"})
+    right = open_answer(spec, message, judged=judged)
+    return _test(f"more-{number:02d}", message, right, {"split": "dev", "source": "proposed"})
 
 
 def known_tests(spec: Spec, cases: Sequence[KnownCase], *, judged: bool = True, split: str = "blind") -> list[Test]:
@@ -160,31 +160,31 @@ def known_tests(spec: Spec, cases: Sequence[KnownCase], *, judged: bool = True, 
     tests = []
     for case in cases:
         numbers[case.source] += 1
-        told = (
+        right = (
             right_answer(spec, case.prompt, case.answer, judged=judged)
             if case.answer
             else open_answer(spec, case.prompt, judged=judged)
         )
         name = f"{case.source}-{numbers[case.source]:02d}"
-        tests.append(_test(name, case.prompt, told, {"split": split, **case.metadata}, case.system))
+        tests.append(_test(name, case.prompt, right, {"split": split, **case.metadata}, case.system))
     return tests
 
 
-def _test(name: str, message: str, told: Right, metadata: Mapping[str, str], system: str = "") -> Test:
-    return Test(name, message, told.assertions, {**metadata, "meaning": told.meaning}, system)
+def _test(name: str, message: str, right: Right, metadata: Mapping[str, str], system: str = "") -> Test:
+    return Test(name, message, right.assertions, {**metadata, "meaning": right.meaning}, system)
 
 
 def hard_tests(spec: Spec, examples: Sequence[Example], *, judged: bool = True) -> list[Test]:
     """The first examples as they would not come in training, with what is right of them; else blind ones."""
-    split, shown = ({}, examples) if examples else ({"split": "blind"}, spec.blind)
+    split, pool = ({}, examples) if examples else ({"split": "blind"}, spec.blind)
     kinds: dict[str, Callable[[str], str]] = {
         "injected instruction": _with_instruction, "long context": _in_long_text, "typing": _mistyped,
     }  # fmt: skip
-    made = [(kind, make, example) for kind, make in kinds.items() for example in shown[:_HARD_EXAMPLES]]
-    told = [right_answer(spec, example.prompt, example.answer, judged=judged) for _, _, example in made]
+    altered = [(kind, make, example) for kind, make in kinds.items() for example in pool[:_HARD_EXAMPLES]]
+    answers = [right_answer(spec, example.prompt, example.answer, judged=judged) for _, _, example in altered]
     return [
         _test(f"hard-{n:02d}", _last_turn(spec, example.prompt, make), right, {"kind": kind, **split}, example.system)
-        for n, ((kind, make, example), right) in enumerate(zip(made, told, strict=True), 1)
+        for n, ((kind, make, example), right) in enumerate(zip(altered, answers, strict=True), 1)
     ]
 
 
@@ -242,7 +242,7 @@ def ordinary_assertions(spec: Spec) -> list[Assertion]:
     something: Assertion = {"type": "regex", "value": r"\S"}
     if fixed := fixed_answer(spec):
         return [something, {"type": "not-icontains", "value": literal(fixed)}]
-    broken = [{**kept, "type": _negated(str(kept["type"]))} for kept in form_assertions(spec)]
+    broken = [{**assertion, "type": _negated(str(assertion["type"]))} for assertion in form_assertions(spec)]
     if len(broken) <= 1:
         return [something, *broken] if broken else []
     one_of = {"type": "assert-set", "threshold": round(1 / len(broken), 4) - 1e-4, "assert": broken}

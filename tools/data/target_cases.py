@@ -53,8 +53,8 @@ def draw_row(behaviour: Spec, subjects: Sequence[str], seed: int, index: int) ->
 
 def subject_request(behaviour: Spec, model: str, seed: int, number: int) -> ChatRequest:
     """Asks for subjects of messages."""
-    shown = [example.prompt for example in behaviour.examples]
-    return topics_request(behaviour, {}, shown, model, f"s{number:03d}", seed)
+    prompts = [example.prompt for example in behaviour.examples]
+    return topics_request(behaviour, {}, prompts, model, f"s{number:03d}", seed)
 
 
 def subjects_in(answered: str) -> list[str]:
@@ -64,13 +64,13 @@ def subjects_in(answered: str) -> list[str]:
 
 def message_request(behaviour: Spec, drawn: Subject, model: str, temperature: float) -> ChatRequest:
     """Asks for one message about the drawn subject: the writer goes on with a list of such messages."""
-    shown = [behaviour.examples[shot].prompt for shot in drawn.shots]
+    prompts = [behaviour.examples[shot].prompt for shot in drawn.shots]
     about = f" The last one is about: {drawn.subject}." if drawn.subject else ""
     asked = f"Messages that different people sent. What all of them have in common: {kind_of(behaviour)}.{about}"
-    begun = "\n".join([*(f"{n}. {text}" for n, text in enumerate(shown, 1)), f"{len(shown) + 1}."])
-    end = f"\n{len(shown) + 2}." if any("\n" in text for text in shown) else "\n"
+    begun = "\n".join([*(f"{n}. {text}" for n, text in enumerate(prompts, 1)), f"{len(prompts) + 1}."])
+    end = f"\n{len(prompts) + 2}." if any("\n" in text for text in prompts) else "\n"
     messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": begun}]
-    tokens = max(60, round(max(map(len, shown)) * 0.6))
+    tokens = max(60, round(max(map(len, prompts)) * 0.6))
     return ChatRequest(drawn.row_id, model, messages, tokens, temperature, extra={**_GO_ON, "stop": [end]})
 
 
@@ -126,9 +126,9 @@ async def propose_cases(
                     continue
                 seen.add(prompt, prompt)
                 prompts.append(prompt)
-    taken = tuple(prompts[:count])
-    cases = len(behaviour.examples) + len(taken)
-    return Proposed(taken, asked, detectable_text(cases), minimum_detectable_effect(cases))
+    chosen = tuple(prompts[:count])
+    cases = len(behaviour.examples) + len(chosen)
+    return Proposed(chosen, asked, detectable_text(cases), minimum_detectable_effect(cases))
 
 
 async def _subjects(

@@ -18,7 +18,7 @@ from tunesmith.tools.data.draw import Draw, answer_of
 from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.message_checks import drawn_problem, verbatim
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, said
+from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
 
 EACH = 8
 """Of a row: with the row itself three for each of three epochs, which is what a small model is given."""
@@ -29,9 +29,9 @@ _TRIES = 6
 
 def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:
     """`each` variants of every row that has such values and was made here; fewer where they do not come out right."""
-    made: list[TrainingRow] = []
+    varied: list[TrainingRow] = []
     if not form_of(spec).one_record or len(rows) > _ROWS_MOST:
-        return made
+        return varied
     for row in rows:
         drawn = row.attributes.draw
         if drawn is None or len(row.prompt) > 2 or len(row.completion) > 1:
@@ -40,15 +40,15 @@ def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[
         for number in range(1, each + 1):
             if (one := _variant(spec, row, drawn, number)) and text_of(spec, one) not in there:
                 there.add(text_of(spec, one))
-                made.append(one)
-    return made
+                varied.append(one)
+    return varied
 
 
 def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> TrainingRow | None:
     message, old = text_of(spec, row), drawn.surfaces[0]
     swapped = [a for a in spec.attributes if a.name in old and (a.typed or numbers(a)) and holds(message, old[a.name])]
     spans = {a.name: _spans(message, old[a.name]) for a in swapped}
-    if not swapped or any(len(found) != 1 for found in spans.values()):
+    if not swapped or any(len(places) != 1 for places in spans.values()):
         return None
     rng = random.Random(f"{row.row_id}/{number}")
     for _ in range(_TRIES):
@@ -73,7 +73,7 @@ def _another(attribute: Attribute, value: str, rng: random.Random) -> tuple[str,
     if attribute.kind == "label":
         return value, drawn_number(attribute, value, rng)
     drawn = draw_value(attribute, rng)
-    return drawn, said(attribute, drawn, rng)
+    return drawn, surface_of(attribute, drawn, rng)
 
 
 def _spans(message: str, part: str) -> list[tuple[int, int]]:

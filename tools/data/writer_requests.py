@@ -19,7 +19,7 @@ from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.computed import numbers
 from tunesmith.tools.data.draw import Pools, Values, in_turn
-from tunesmith.tools.data.examples import Shown, shown_examples, values_of
+from tunesmith.tools.data.examples import Shot, example_shots, values_of
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
@@ -56,17 +56,17 @@ def kind_of(spec: Spec) -> str:
 
 
 def values_request(
-    spec: Spec, attribute: Attribute, given: Values, shown: Sequence[str], model: str, identity: str, seed: int
+    spec: Spec, attribute: Attribute, given: Values, examples: Sequence[str], model: str, identity: str, seed: int
 ) -> ChatRequest:
     """Asks for values of an open attribute where the labels are `given`; `shown` are those of the examples."""
     rng = random.Random(f"{seed}/{identity}")
-    shots = rng.sample(list(shown), len(shown))
+    shots = rng.sample(list(examples), len(examples))
     asked = prompt_text(
         "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
         where=_where(spec, given), count=LISTED + len(shots), angle=rng.choice(_ANGLES),
     )  # fmt: skip
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
-    long = mean(len(shot) for shot in shown) if shown else 16
+    long = mean(len(shot) for shot in examples) if examples else 16
     tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
     return ChatRequest(
         identity, model, [_user(asked), _assistant(begun)], tokens, _LIST_TEMPERATURE, extra=dict(_GO_ON)
@@ -102,17 +102,17 @@ def _label_note(spec: Spec, name: str, value: str) -> str:
     return f"{name} is {value}" + (f" ({meaning})" if meaning else "")
 
 
-def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> list[str]:
+def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) -> list[str]:
     """The values that an answer lists, in the manner of those of the examples, none of them an example's."""
-    longest = max(map(word_count, shown), default=4)
+    longest = max(map(word_count, examples), default=4)
     most = attribute.words_max or max(6, 2 * longest)
-    small = bool(shown) and all(value[:1].islower() for value in shown)
-    known = {normal(value, digits_count=True) for value in shown}
+    small = bool(examples) and all(value[:1].islower() for value in examples)
+    known = {normal(value, digits_count=True) for value in examples}
     values = []
     lines = answered.split("\n")
     for line in lines[:-1] if len(lines) > 2 else lines:  # the last one may be cut off
         value = _LIST_MARK.sub("", line).strip().strip("\"'*").strip()
-        value = value.rstrip(".") if not any(one.endswith(".") for one in shown) else value
+        value = value.rstrip(".") if not any(one.endswith(".") for one in examples) else value
         value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
         odd = not value or value[-1] in ":?" or word_count(value) > most or re.search(r"[\[\]{}<>|`]", value)
         if not odd and normal(value, digits_count=True) not in known:
@@ -136,20 +136,20 @@ class Note:
 
 
 def message_request(
-    spec: Spec, one: Note, shots: Sequence[Shown], model: str, temperature: float, identity: str, *,
-    page: str = "write-message", more: Sequence[Shown] = (),
+    spec: Spec, one: Note, shots: Sequence[Shot], model: str, temperature: float, identity: str, *,
+    page: str = "write-message", more: Sequence[Shot] = (),
 ) -> ChatRequest:  # fmt: skip
     """Asks for the message of a note, behind examples with theirs, as turns.
 
     The beginning is that of every note of the same labels and turn, so that a server reads it once; so one message a
     request costs no more than several, and a document is never cut off for the sake of another.
     """
-    shown = _shown_last(spec, one, shots, more)
-    told = prompt_text(page, when=kind_of(spec), language=in_language(spec), means=_meanings(spec))
+    behind = _ordered_shots(spec, one, shots, more)
+    instructions = prompt_text(page, when=kind_of(spec), language=in_language(spec), means=_meanings(spec))
     turns: list[dict[str, str]] = []
-    for shot in shown:
+    for shot in behind:
         noted = note(spec, shot.values, shot.surfaces)
-        turns += [_user(noted if turns else f"{told}\n\n{noted}"), _assistant(shot.message)]
+        turns += [_user(noted if turns else f"{instructions}\n\n{noted}"), _assistant(shot.message)]
     asked = note(spec, one.values, one.surfaces) + (f"\nHow: {one.style}" if one.style else "")
     extra = {"top_k": 40}
     tokens = spec.message_tokens + _TOKENS_OF_STYLE
@@ -157,14 +157,14 @@ def message_request(
 
 
 def list_request(
-    spec: Spec, manner: Values, begun: Sequence[str], count: int, style: str, model: str, temperature: float,
+    spec: Spec, profile: Values, begun: Sequence[str], count: int, style: str, model: str, temperature: float,
     identity: str,
 ) -> ChatRequest:  # fmt: skip
     """Asks for `count` messages of a manner, and one that may be cut off, as a list that goes on behind `begun`."""
-    told = "; ".join(_meaning(spec, name, value) for name, value in manner.items() if value)
+    meanings = "; ".join(_meaning(spec, name, value) for name, value in profile.items() if value)
     asked = prompt_text(
         "write-list", when=kind_of(spec), count=len(begun) + count + 1, language=in_language(spec),
-        means=f", and in each: {told}" if told else "",
+        means=f", and in each: {meanings}" if meanings else "",
         style=f" From number {len(begun) + 1} on they are written so: {style}." if style else "",
     )  # fmt: skip
     lines = "\n".join([*(f"{n}. {text}" for n, text in enumerate(begun, 1)), f"{len(begun) + 1}."])
@@ -182,47 +182,47 @@ def in_language(spec: Spec) -> str:
     return "" if spec.language == "English" else f" in {spec.language}"
 
 
-def manner_of(spec: Spec, values: Values) -> dict[str, str | None]:
+def profile_of(spec: Spec, values: Values) -> dict[str, str | None]:
     """The labels that the answer shows with their values, and what it shows and the message does not say, as None."""
-    shown = [a for a in spec.attributes if a.shown and a.name in values and a.kind != "computed"]
-    return {a.name: values[a.name] for a in shown if a.kind == "label" or values[a.name] is None}
+    visible = [a for a in spec.attributes if a.shown and a.name in values and a.kind != "computed"]
+    return {a.name: values[a.name] for a in visible if a.kind == "label" or values[a.name] is None}
 
 
 def _meanings(spec: Spec) -> str:
     """What the values of the labels mean beside one another; else what is answered, which says as much."""
     labels = [label for label in spec.labels if label.shown]
-    told = [f"What is answered to them: {spec.what.rstrip('. ')}."] if any(map(_bare, labels)) else []
+    sections = [f"What is answered to them: {spec.what.rstrip('. ')}."] if any(map(_bare, labels)) else []
     for label in labels:
         values = "\n".join(f"- {name}: {value.means}" for name, value in label.values.items() if value.means)
-        told += [f"What {label.name} is:\n{values}"] if values else []
-    return "".join(f"\n\n{text}" for text in told)
+        sections += [f"What {label.name} is:\n{values}"] if values else []
+    return "".join(f"\n\n{text}" for text in sections)
 
 
 def _bare(label: Attribute) -> bool:
     return any(not value.means for value in label.values.values())
 
 
-def _shown_last(spec: Spec, one: Note, shots: Sequence[Shown], more: Sequence[Shown]) -> Sequence[Shown]:
+def _ordered_shots(spec: Spec, one: Note, shots: Sequence[Shot], more: Sequence[Shot]) -> Sequence[Shot]:
     """As many shots as fit, all of them in turn; those of the note's manner last, for a writer follows these most.
 
     Where there are `more`, written and found right before, only those of the manner are shown: what was missed once is
     imitated best among its own kind.
     """
-    manner = manner_of(spec, dict(one.values))
-    like = [s for s in (*shots, *more) if all(n in s.values and s.values[n] == v for n, v in manner.items())]
-    shots = like if more and manner and like else shots
+    profile = profile_of(spec, dict(one.values))
+    like = [s for s in (*shots, *more) if all(n in s.values and s.values[n] == v for n, v in profile.items())]
+    shots = like if more and profile and like else shots
     turn = one.order % min(len(shots), _TURNS)
     turned = [shots[(turn * -(-len(shots) // _TURNS) + n) % len(shots)] for n in range(len(shots))]
-    liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in manner.items()))
+    liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in profile.items()))
     sizes = accumulate(len(shot.message) for shot in reversed(liker))
     fitting = sum(size <= _SHOT_CHARS for size in sizes)
     return liker[-max(1, min(fitting, _SHOTS)) :]
 
 
-def filler_request(spec: Spec, shown: Sequence[str], model: str, identity: str, seed: int) -> ChatRequest:
+def distractor_request(spec: Spec, examples: Sequence[str], model: str, identity: str, seed: int) -> ChatRequest:
     """Asks for sentences of which nothing is noted."""
     rng = random.Random(f"{seed}/{identity}")
-    shots = rng.sample(list(shown), len(shown))
+    shots = rng.sample(list(examples), len(examples))
     noted = "; ".join(f"{a.name} ({a.means})" for a in spec.attributes if a.shown)
     asked = prompt_text("write-filler", when=kind_of(spec), noted=noted)
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
@@ -233,21 +233,21 @@ def filler_request(spec: Spec, shown: Sequence[str], model: str, identity: str, 
 
 def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, str]) -> str:
     """What a message is to say, as a note: what stands in it letter for letter in quotes, a label with its meaning."""
-    parts = []
+    entries = []
     for path, attribute in spec.leaves(values):
         if path not in values or attribute.kind == "computed":
             continue
         value, name = values[path], re.sub(r"\[(\d+)\]", lambda match: f" {int(match[1]) + 1}", path).replace(".", " ")
         surface = f'"{surfaces[path]}"' if path in surfaces else ""
         if surface and not numbers(attribute):
-            parts.append(f"{name}: {surface}")
+            entries.append(f"{name}: {surface}")
         elif value is not None:
             meaning = attribute.values[value].means if value in attribute.values else ""
-            told = ", ".join(filter(None, (meaning, surface)))
-            parts.append(f"{name}: {value}" + (f" ({told})" if told else ""))
+            details = ", ".join(filter(None, (meaning, surface)))
+            entries.append(f"{name}: {value}" + (f" ({details})" if details else ""))
         elif attribute.shown:
-            parts.append(f"{name}: not said")
-    return "Note: " + "; ".join(parts)
+            entries.append(f"{name}: not said")
+    return "Note: " + "; ".join(entries)
 
 
 def written_message(answered: str) -> str:
@@ -297,24 +297,24 @@ def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
     pools: dict[tuple[str, str], list[str]] = {}
     requests: list[ChatRequest] = []
     owners: dict[str, tuple[Attribute, Values, list[str]]] = {}
-    for attribute in spec.parts():
+    for attribute in spec.value_attributes():
         if not attribute.open:
             continue
         cases = _conditions(spec, attribute)
         for place, given in enumerate(cases):
-            shown = _examples_of(spec, attribute, given)
-            for number in range(_requests(attribute, shown, rows, len(cases))):
+            examples = _examples_of(spec, attribute, given)
+            for number in range(_requests(attribute, examples, rows, len(cases))):
                 identity = f"v/{attribute.name}/{place}/{number}"
-                owners[identity] = (attribute, given, shown)
+                owners[identity] = (attribute, given, examples)
                 if attribute.shown:
-                    request = values_request(spec, attribute, given, shown, asker.model, identity, seed)
+                    request = values_request(spec, attribute, given, examples, asker.model, identity, seed)
                 else:
-                    request = topics_request(spec, given, shown, asker.model, identity, seed)
+                    request = topics_request(spec, given, examples, asker.model, identity, seed)
                 requests.append(request)
     for identity, response in asker.ask(requests, "thinking up values").items():
-        attribute, given, shown = owners[identity]
+        attribute, given, examples = owners[identity]
         key = (attribute.name, _key(given))
-        listed = listed_values(attribute, response.text, shown) if attribute.shown else listed_topics(response.text)
+        listed = listed_values(attribute, response.text, examples) if attribute.shown else listed_topics(response.text)
         pools[key] = distinct([*pools.get(key, ()), *listed])
     return _dealer(spec, pools, seed)
 
@@ -350,14 +350,14 @@ def _examples_of(spec: Spec, attribute: Attribute, given: Values) -> list[str]:
     """Of a value that answers show the examples' own; else whole messages, those of the labels first."""
     if attribute.shown:
         return values_of(spec, attribute.name, given) or values_of(spec, attribute.name, {})
-    shown = shown_examples(spec)
-    like = [one.message for one in shown if all(one.values.get(name) == value for name, value in given.items())]
-    return like or [one.message for one in shown]
+    shots = example_shots(spec)
+    like = [one.message for one in shots if all(one.values.get(name) == value for name, value in given.items())]
+    return like or [one.message for one in shots]
 
 
-def _requests(attribute: Attribute, shown: Sequence[str], rows: int, cases: int) -> int:
+def _requests(attribute: Attribute, examples: Sequence[str], rows: int, cases: int) -> int:
     """Requests for as many values as rows need: of names and days some come again, of what a message says few."""
-    short = bool(shown) and sum(map(word_count, shown)) / len(shown) <= _SHORT_WORDS
+    short = bool(examples) and sum(map(word_count, examples)) / len(examples) <= _SHORT_WORDS
     wanted = rows / (_USES_OF_SHORT if short else _USES) / cases
     listed = LISTED if attribute.shown else TOPICS
     return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _TAKEN))))

@@ -58,7 +58,7 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
     records = [{"nr": n, "question": f"What is {n}?", "reply": f"It is {n}."} for n in range(5)]
     found = inspect_records(records)
     assert found.status == "NEEDS MAPPING" and found.mapping == {"user": "question", "assistant": "reply"}
-    assert len(found.shown) == 3 and "What is 0? => It is 0." in found.shown
+    assert len(found.preview) == 3 and "What is 0? => It is 0." in found.preview
     assert inspect_records(records, found.mapping).status == "READY"
     assert inspect_records([{"a": 1}, {"a": 2}]).status == "INCOMPATIBLE"
 

@@ -6,8 +6,8 @@ import pytest
 
 from tunesmith.tools.data.computed import numbers, value_of
 from tunesmith.tools.data.draw import draw
-from tunesmith.tools.data.examples import shown_examples
-from tunesmith.tools.data.message_checks import drawn_problem, said_in
+from tunesmith.tools.data.examples import example_shots
+from tunesmith.tools.data.message_checks import drawn_problem, stated_surfaces
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.spec import Attribute, Spec, Value
 from tunesmith.tools.data.verify import verified
@@ -65,7 +65,7 @@ def test_a_message_that_says_no_number_or_one_of_another_value_is_no_row() -> No
     values, surfaces = {SIZE.name: "medium"}, {SIZE.name: "7"}
 
     def problem(message: str) -> str:
-        return drawn_problem(ROOMS, values, said_in(ROOMS, values, surfaces, message), message)
+        return drawn_problem(ROOMS, values, stated_surfaces(ROOMS, values, surfaces, message), message)
 
     assert problem("Could we get a room for the team?") and problem("A room for 14, please")
     assert problem("A room on floor 17") and problem("Room B7, please")
@@ -74,7 +74,7 @@ def test_a_message_that_says_no_number_or_one_of_another_value_is_no_row() -> No
 
 
 def test_the_examples_are_shown_with_the_number_that_they_say() -> None:
-    assert [one.surfaces.get(SIZE.name) for one in shown_examples(ROOMS)] == ["six", None, "20"]
+    assert [one.surfaces.get(SIZE.name) for one in example_shots(ROOMS)] == ["six", None, "20"]
 
 
 def test_the_same_row_is_drawn_again() -> None:

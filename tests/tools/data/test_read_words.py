@@ -13,7 +13,7 @@ from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.scripted_reader import ScriptedReader, by_message, by_piece
 from tunesmith.tools.data.behaviour import is_complete, load_behaviour, words_of
 from tunesmith.tools.data.proposal import words_digest
-from tunesmith.tools.data.read_words import Reading, pieces_of, read
+from tunesmith.tools.data.read_words import Reading, clauses_of, read
 from tunesmith.tools.data.spec import Spec, spec_text
 from tunesmith.tools.data.verify import faults, verified
 
@@ -158,7 +158,7 @@ def test_a_demand_on_a_part_limits_that_part_alone() -> None:
     ],
 )
 def test_a_description_is_parted_at_its_marks_and_never_within_a_quotation(text: str, pieces: list[str]) -> None:
-    assert pieces_of(text) == pieces
+    assert clauses_of(text) == pieces
 
 
 @pytest.mark.parametrize(

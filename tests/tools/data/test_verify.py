@@ -161,7 +161,7 @@ ORDERS = words(
 def test_objects_and_lists_within_one_another_are_taken_apart_by_the_examples() -> None:
     tags = Part(name="tags", values={"urgent": Value(), "old": Value(), "odd": Value()})
     spec = verified(ORDERS, Proposal(parts=(tags,))).spec
-    kinds = {a.name: (a.kind, a.many) for a in spec.parts()}
+    kinds = {a.name: (a.kind, a.many) for a in spec.value_attributes()}
     assert kinds == {
         "who.name": ("copied", None), "who.vip": ("label", None), "items.what": ("copied", None),
         "items.count": ("number", None), "tags": ("label", (0, 2)), "at": ("time", None), "topic": ("text", None),
