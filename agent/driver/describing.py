@@ -28,7 +28,7 @@ from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Exa
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.target_cases import add_cases, propose_cases
+from tunesmith.tools.data.scaffold import add_cases, propose_cases
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model

@@ -23,7 +23,7 @@ from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.read_words import Reading, read
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import Verified, verified
-from tunesmith.tools.data.word_questions import Ask
+from tunesmith.tools.data.model_requests import Ask
 from tunesmith.tools.data.writer_requests import prompt_text
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.models.model_names import shape_of

@@ -19,7 +19,7 @@ import yaml
 from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.proposal import stated_in
-from tunesmith.tools.data.target_cases import ExampleBehaviour
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import faults
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.pipeline import catalog
@@ -70,7 +70,7 @@ def test_the_behaviour_of_the_docs_is_one(tmp_path: Path) -> None:
     assert told is not None
     (tmp_path / "behaviour.yaml").write_text(told[1])
     behaviour = load_behaviour(str(tmp_path))
-    assert isinstance(behaviour, ExampleBehaviour)
+    assert isinstance(behaviour, Spec)
     assert behaviour.rules and faults(behaviour) == ()
 
 

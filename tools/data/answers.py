@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.model_requests import Asker, assistant, system, user
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Written
@@ -144,8 +144,8 @@ def answer_messages(spec: Spec, message: str, broken: str = "", turn: int = 0) -
     start = turn % -(-count // _SHOTS) * _SHOTS
     examples = [spec.examples[(start + n) % count] for n in range(min(_SHOTS, count))]
     shots = _fitting([(example.prompt, example.answer) for example in examples])
-    turns = [turn for text, answer in shots for turn in (_turn("user", text), _turn("assistant", answer))]
-    return [_turn("system", instructions(spec, broken)), *turns, _turn("user", message)]
+    turns = [turn for text, answer in shots for turn in (user(text), assistant(answer))]
+    return [system(instructions(spec, broken)), *turns, user(message)]
 
 
 def instructions(spec: Spec, broken: str = "") -> str:
@@ -189,7 +189,3 @@ def _fitting(shots: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
     """The first of `shots` that fit into a request together, and at least one."""
     sizes = accumulate(sum(map(len, shot)) for shot in shots)
     return shots[: max(1, sum(size <= _SHOT_CHARS for size in sizes))]
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}

@@ -18,9 +18,8 @@ from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import AnswerForm, form_of
-from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answer_rules import Rule
-from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
+from tunesmith.tools.data.balance import alarms, balance_of, best, diversity, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
@@ -31,7 +30,7 @@ from tunesmith.tools.data.critique import (
     suite_of,
     wrote_them,
 )
-from tunesmith.tools.data.diversity import diversity
+from tunesmith.tools.data.draw import variants
 from tunesmith.tools.data.faults import (
     EXAMPLE,
     ORDINARY,
@@ -41,19 +40,17 @@ from tunesmith.tools.data.faults import (
     text_fault,
     token_fault,
 )
-from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
+from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
 from tunesmith.tools.data.leak_count import gate_cases
-from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
+from tunesmith.tools.data.model_requests import AnswerLog
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.row_judge import Judged, RowJudge
-from tunesmith.tools.data.similarity import Likeness, normal
+from tunesmith.tools.data.similarity import LeakGate, Likeness, Pair, normal, row_texts
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
-from tunesmith.tools.data.tokens_job import row_tokens, special_tokens
 from tunesmith.tools.data.unverified import ACCEPTED, unverified_of
-from tunesmith.tools.data.variants import variants
-from tunesmith.tools.models.chat_template import thoughts_of
+from tunesmith.tools.models.chat_template import as_taken, thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
@@ -61,6 +58,8 @@ from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
 
 _SAMPLES, _AT_ONCE = 3, 64
+"""Ids of a result that are shown for each kind; requests in flight, and rows tokenized together: 100,000 at once would
+take gigabytes."""
 _EMBEDDED_MAX = 20_000
 """Rows that are held to the cases by an embedding model; more would take longer than all the rest."""
 _LONG_ANSWER_CHARS = 60
@@ -80,9 +79,9 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     critic = Critic(spec, cases, job.request, marks, special_tokens(base.path))
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     unverified = unverified_of(job.store, rows_artifact)
-    word = None
+    trial = None
     if is_judged(job.request, spec, rows_artifact):
-        judged, word = _by_the_judge(job, spec, judged, marks)
+        judged, trial = _by_the_judge(job, spec, judged, marks)
     asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
     withheld = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
@@ -99,18 +98,16 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     accepted, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (accepted, varied))
     counts = {"cases": withheld.cases, "asked_rows": asked, ACCEPTED: int(job.request.unverified_rows)}
     artifact = _publish(job, base.path, accepted, varied, dropped, counts)
-    result = _result(job, spec, judged, accepted, balance, artifact, critic.leaks)
-    warnings = (*unverified.notes(accepted=job.request.unverified_rows), *result.alarms)
     seen = {
-        "alarms": warnings,
-        "judge": word,
+        "alarms": (*unverified.notes(accepted=job.request.unverified_rows), *alarms(spec, judged, accepted)),
+        "judge": trial,
         "cases": withheld.cases,
         "variants": len(varied),
         "marks": len(marks),
         "looked_at": _looked_at(job, rows_artifact.step),
         "notes": (*critic.doubts.notes(sum(map(is_persons, judged))), *([withheld.note] if withheld.note else [])),
     }
-    return result.model_copy(update=seen)
+    return _result(spec, judged, accepted, balance, artifact, len(critic.leaks)).model_copy(update=seen)
 
 
 def _by_the_judge(
@@ -126,7 +123,7 @@ def _by_the_judge(
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
         written = [row for row in rows if not is_persons(row)]  # what a person says no model has to confirm
-        open_ = [row for row in written if normal(text_of(spec, row), digits_count=True) not in marked]
+        open_ = [row for row in written if normal(spec.text_of(row.prompt), digits_count=True) not in marked]
         by_id = {row.row_id: row for row in judge.judge(open_)}
     return [by_id.get(row.row_id, row) for row in rows], judge.worth
 
@@ -166,13 +163,9 @@ class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
     def __init__(
-        self,
-        spec: Spec,
-        cases: Sequence[Case],
-        request: CritiqueRequest,
-        marks: Sequence[Mark] = (),
+        self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest, marks: Sequence[Mark] = (),
         special_tokens: Sequence[str] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`special_tokens` are those of the base that is trained, as they are written."""
         self.spec, self.form, self.request = spec, form_of(spec), request
         self.special_tokens = special_tokens
@@ -210,7 +203,7 @@ class Critic:
     def _mark(self, row: TrainingRow) -> Mark | None:
         if not self.marks or row.origin in ORDINARY:
             return None
-        return self.marks.get(normal(self.text_of(row), digits_count=True))
+        return self.marks.get(normal(self.spec.text_of(row.prompt), digits_count=True))
 
     def _as_marked(self, row: TrainingRow) -> TrainingRow:
         """The row with the answer that a person gave it."""
@@ -225,9 +218,8 @@ class Critic:
             return Verdict("marked", "a person dropped it")
         if mark is None and (problem := row.attributes.problem):
             return fault_of(problem)  # told while it was written, by code or by the reader
-        return self._own_fault(row) if is_persons(row) else self._fault_of_written(row)
-
-    def _fault_of_written(self, row: TrainingRow) -> Verdict | None:
+        if is_persons(row):
+            return self._own_fault(row)
         return self._unsound(row) or self._leak(row) or self._duplicate(row)
 
     def _own_fault(self, row: TrainingRow) -> Verdict | None:
@@ -267,15 +259,12 @@ class Critic:
 
     def sound(self, row: TrainingRow) -> bool:
         """Whether a row is right by itself and gives no case of a suite away."""
-        return not self._unsound(row) and self.gate.check(row.row_id, row_texts(row, self.text_of(row))) is None
-
-    def text_of(self, row: TrainingRow) -> str:
-        """A row's own text, without the prompt around it."""
-        return text_of(self.spec, row)
+        texts = row_texts(row, self.spec.text_of(row.prompt))
+        return not self._unsound(row) and self.gate.check(row.row_id, texts) is None
 
     def _leak(self, row: TrainingRow) -> Verdict | None:
-        ordinary = row.origin in ORDINARY
-        pair = self.gate.check(row.row_id, row_texts(row, self.text_of(row)), digits_count=ordinary)
+        texts = row_texts(row, self.spec.text_of(row.prompt))
+        pair = self.gate.check(row.row_id, texts, digits_count=row.origin in ORDINARY)
         if pair is None:
             return None
         self._leaked(pair)
@@ -290,10 +279,9 @@ class Critic:
         """Paraphrased cases, where the embedding model is installed."""
         if not rows or len(rows) > _EMBEDDED_MAX or not self.request.embeddings:
             return
+        texts = [(row.row_id, self.spec.text_of(row.prompt)) for row in rows]
         with local_embedder() as embedder:
-            if embedder is None:
-                return
-            for pair in self.gate.embedded([(row.row_id, self.text_of(row)) for row in rows], embedder):
+            for pair in self.gate.embedded(texts, embedder) if embedder else ():
                 self._leaked(pair)
                 faults[pair.row_id] = Verdict("leak", str(pair))
 
@@ -305,7 +293,7 @@ class Critic:
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
         exact = row.origin in ORDINARY or self.form.near_copies_differ
-        text = self.text_of(row)
+        text = self.spec.text_of(row.prompt)
         if like := self.seen.match(text, self.request.near_duplicate, digits_count=exact, contained=False):
             return Verdict("duplicate", f"{like.score:.0f} of 100 like row {like.name}")
         self.seen.add(row.row_id, text)
@@ -325,13 +313,9 @@ def _with_values_at(form: AnswerForm, row: TrainingRow) -> TrainingRow:
 
 
 def _publish(
-    job: Job[CritiqueRequest],
-    base: Path,
-    accepted: Sequence[TrainingRow],
-    varied: Sequence[TrainingRow],
-    dropped: str,
+    job: Job[CritiqueRequest], base: Path, accepted: Sequence[TrainingRow], varied: Sequence[TrainingRow], dropped: str,
     counts: Mapping[str, int],
-) -> Artifact:
+) -> Artifact:  # fmt: skip
     folder = job.dir / "dataset"
     splits = {name: [row for row in accepted if row.split == name] for name in ("train", "valid")}
     if not splits["train"]:
@@ -354,14 +338,9 @@ def _publish(
 
 
 def _result(
-    job: Job[CritiqueRequest],
-    spec: Spec,
-    judged: Sequence[TrainingRow],
-    accepted: Sequence[TrainingRow],
-    balance: Mapping[str, dict[str, int]],
-    artifact: Artifact,
-    leaks: Sequence[Pair],
-) -> CritiqueResult:
+    spec: Spec, judged: Sequence[TrainingRow], accepted: Sequence[TrainingRow], balance: Mapping[str, dict[str, int]],
+    artifact: Artifact, leaks: int,
+) -> CritiqueResult:  # fmt: skip
     kinds: dict[str, list[str]] = {}
     for row in judged:
         if row.verdict and not row.verdict.keeps:
@@ -379,9 +358,35 @@ def _result(
         valid_rows=len(accepted) - len(train),
         rehearsal_share=round(sum(row.origin in ORDINARY for row in train) / len(train), 3),
         balance=dict(balance),
-        alarms=alarms(spec, judged, accepted),
-        diversity=diversity([text_of(spec, row) for row in own]),
-        leaks=len(leaks),
+        diversity=diversity([spec.text_of(row.prompt) for row in own]),
+        leaks=leaks,
         sample_kept=tuple(row.row_id for row in own[:_SAMPLES]),
         sample_dropped={kind: tuple(ids[:_SAMPLES]) for kind, ids in kinds.items()},
     )
+
+
+def special_tokens(base: Path) -> list[str]:
+    """The tokens of a base that are no text, as they are written: those that begin and end a turn among them."""
+    from transformers import AutoTokenizer
+
+    added = AutoTokenizer.from_pretrained(base, local_files_only=True).added_tokens_decoder
+    return [token.content for token in added.values() if token.special and token.content]
+
+
+def row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[TrainingRow] = ()) -> dict[str, int]:
+    """Mean tokens of a row, and those of the longest, other forms included, as the base's own template renders it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+
+    def rendered(row: TrainingRow) -> str:
+        chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
+        return text
+
+    lengths: list[int] = []
+    every = [*rows, *varied]
+    for start in range(0, len(every), _AT_ONCE):
+        texts = [rendered(row) for row in every[start : start + _AT_ONCE]]
+        lengths += map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    return {"tokens_per_row": round(sum(lengths[: len(rows)]) / len(rows)), "longest_row_tokens": max(lengths)}

@@ -18,7 +18,6 @@ from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answers import write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
@@ -33,8 +32,8 @@ from tunesmith.tools.data.generate import (
     rows_written,
     spare_of,
 )
-from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.lists import Listed, Lists, labels_decide
+from tunesmith.tools.data.model_requests import AnswerLog, assistant, system, user
 from tunesmith.tools.data.near_misses import near_misses, untested
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows
@@ -151,7 +150,7 @@ class _Making:
     def _kept_messages(self) -> list[str]:
         """The messages of rows that nothing is wrong with, as far as is known: written here, or a person's."""
         rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
-        return [text_of(self.spec, r) for r in rows if r.origin not in ORDINARY and not r.attributes.problem]
+        return [self.spec.text_of(r.prompt) for r in rows if r.origin not in ORDINARY and not r.attributes.problem]
 
     def _ordinary(self, reader: Reader) -> list[str]:
         """As many ordinary prompts as are wanted that are not of the behaviour's own kind."""
@@ -168,8 +167,8 @@ class _Making:
         for number, example in enumerate(self.spec.examples if self.spec.blind_sha256 and not self.preview else ()):
             row_id = f"e{number:04d}"
             if row_id not in self.stored:
-                system = [{"role": "system", "content": example.system}] if example.system else []
-                prompt = [*(system or self._system(row_id, number)), *self.spec.turns(example.prompt)]
+                seen_under = [system(example.system)] if example.system else self._system(row_id, number)
+                prompt = [*seen_under, *self.spec.turns(example.prompt)]
                 attributes = RowAttributes(text=example.prompt, tools=example.tools or self.spec.tools)
                 self._add(TrainingRow(row_id, EXAMPLE, prompt, [form_of(self.spec).turn(example.answer)], attributes))
 
@@ -182,7 +181,7 @@ class _Making:
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
         tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens
         requests = [
-            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens, tools=self._tools(row_id))
+            ChatRequest(row_id, server.model, [*systems[row_id], user(text)], tokens, tools=self._tools(row_id))
             for row_id, text in prompts.items()
         ]
 
@@ -191,8 +190,8 @@ class _Making:
                 return  # an answer that never came is no ordinary one
             if response.id not in self.stored:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"
-                prompt = [*systems[response.id], _user(prompts[response.id])]
-                answer = [{"role": "assistant", "content": response.text.strip()}]
+                prompt = [*systems[response.id], user(prompts[response.id])]
+                answer = [assistant(response.text.strip())]
                 tools = self._tools(response.id)
                 attributes = RowAttributes(finish_reason=response.finish_reason, tools=tools)
                 self._add(TrainingRow(response.id, origin, prompt, answer, attributes))
@@ -207,7 +206,7 @@ class _Making:
         """The system prompt that a row is seen under: none, or those of the spec in turn."""
         if not self.spec.system_prompts or random.Random(f"system/{identity}").random() >= self.spec.system_share:
             return []
-        return [{"role": "system", "content": in_turn(self.spec.system_prompts, "system", number)}]
+        return [system(in_turn(self.spec.system_prompts, "system", number))]
 
     def _store(self, written: Written) -> None:
         row_id = written.drawn.row_id
@@ -233,10 +232,6 @@ class _Making:
     def _add(self, row: TrainingRow) -> None:
         self.stored.add(row.row_id)
         self.job.store.add_rows(self.job.run, self.job.step.id, [row])
-
-
-def _user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
 
 
 def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow]) -> Artifact:

@@ -22,10 +22,9 @@ from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
-from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.own_rows import BLIND_LEAST, Alike, groups_of, is_persons, levels, pool_of, visible_rows
 from tunesmith.tools.data.row_file import takes_turns
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import LeakGate, normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
 
@@ -105,7 +104,7 @@ class HeldOut:
 
     def like_a_case(self, spec: Spec, row: TrainingRow) -> bool:
         """Whether a row of the behaviour gives one of the cases away."""
-        return self.gate is not None and self.gate.check(row.row_id, [text_of(spec, row)]) is not None
+        return self.gate is not None and self.gate.check(row.row_id, [spec.text_of(row.prompt)]) is not None
 
     @property
     def cases(self) -> int:
@@ -130,7 +129,7 @@ def hold_out(
     near = near[: min(count, round(_NEAR_SHARE * len(near)))]
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
     marked = {normal(case.prompt, digits_count=True) for case in gold}
-    others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
+    others = [row for row in own if normal(spec.text_of(row.prompt), digits_count=True) not in marked]
     others = [row for row in others if known or row.origin != "generated"]
     wanted, visible = max(0, count - len(gold)), visible_rows(spec, others)
     candidates = _Candidates(gold, pool_of(others, visible, wanted), visible, wanted, near)
@@ -167,14 +166,14 @@ def _case_split(spec: Spec, rows: Sequence[TrainingRow], candidates: _Candidates
     if not (gold or chosen or near):
         return HeldOut(list(rows))
     cases = [_case(spec, f"{spec.name}-gold-{n:02d}", one.prompt) for n, one in enumerate(gold, 1)]
-    cases += [_case(spec, row.row_id, text_of(spec, row)) for row in (*chosen, *near)]
+    cases += [_case(spec, row.row_id, spec.text_of(row.prompt)) for row in (*chosen, *near)]
     ids = {row.row_id for row in (*chosen, *near)}
     gate = LeakGate(cases, spec.slot, alike.score)
     same = {normal(str(case.vars[spec.slot]), digits_count=True) for case in cases}
     asked_values = {value: row.row_id for row in chosen for value in _answered_values(spec, row)}
 
     def why(row: TrainingRow) -> str:
-        text = text_of(spec, row)
+        text = spec.text_of(row.prompt)
         if not alike.runs_count and is_persons(row):
             return "the same message as a blind case" if normal(text, digits_count=True) in same else ""
         digits_count = row.origin in ORDINARY or (alike.digits_count and is_persons(row))
@@ -183,7 +182,7 @@ def _case_split(spec: Spec, rows: Sequence[TrainingRow], candidates: _Candidates
     return HeldOut(
         [_without_cases(spec, row, ids, why, asked_values) for row in rows],
         known=(*gold, *_as_cases(spec, chosen, groups)),
-        near_misses=tuple(text_of(spec, row) for row in near),
+        near_misses=tuple(spec.text_of(row.prompt) for row in near),
         gate=gate,
     )
 
@@ -197,7 +196,7 @@ def _lost(rows: Sequence[TrainingRow], withheld: HeldOut) -> int:
 def _groups(spec: Spec, rows: Sequence[TrainingRow], alike: Alike) -> dict[str, str]:
     """Row → what it has in common with others: the value that it answers, or of a person's row that it is like them."""
     persons = [row for row in rows if is_persons(row)]
-    first = groups_of([text_of(spec, row) for row in persons], alike)
+    first = groups_of([spec.text_of(row.prompt) for row in persons], alike)
     groups = {row.row_id: persons[place].row_id for row, place in zip(persons, first, strict=True)}
     for row in rows:
         if values := sorted(_answered_values(spec, row)):
@@ -237,7 +236,7 @@ def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]
         by, at = (account(), now()) if own else ("", "")
         answer = row.answer if known else ""
         source = "own" if own else "written"
-        cases.append(KnownCase(text_of(spec, row), answer, source, by, at, _system_of(row), seeds[row.row_id]))
+        cases.append(KnownCase(spec.text_of(row.prompt), answer, source, by, at, _system_of(row), seeds[row.row_id]))
     return cases
 
 
@@ -277,11 +276,6 @@ def _system_of(row: TrainingRow) -> str:
     """The system prompt that a row is seen under; empty: none."""
     first = row.prompt[0] if row.prompt else {}
     return str(first.get("content") or "") if first.get("role") == "system" else ""
-
-
-def text_of(spec: Spec, row: TrainingRow) -> str:
-    """A row's own text: what the behaviour's prompt is around, or the whole prompt of an ordinary row."""
-    return spec.text_of(row.prompt)
 
 
 def _gold(spec: Spec, marks: Sequence[Mark], most: int) -> list[KnownCase]:

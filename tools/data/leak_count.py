@@ -17,10 +17,9 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.stage import Inputs
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.faults import ORDINARY
-from tunesmith.tools.data.held_out import text_of
-from tunesmith.tools.data.leakage import LeakGate, row_texts
 from tunesmith.tools.data.own_rows import repeats_in
 from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.similarity import LeakGate, row_texts
 from tunesmith.tools.data.spec_suites import HELD_OUT, HELD_OUT_NEAR
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
@@ -92,7 +91,6 @@ def counted(argument: Mapping[str, Any]) -> Iterator[Undecided]:
     rows = read_rows(Path(argument["rows"]))
     spec = behaviour_of_rows(argument["behaviour"], rows)
     gate = LeakGate(map(Case.model_validate, argument["cases"]), spec.slot, argument["threshold"])
-    stopped = (
-        gate.check(row.row_id, row_texts(row, text_of(spec, row)), digits_count=row.origin in ORDINARY) for row in rows
-    )
-    yield Undecided(sum(pair is not None for pair in stopped), len(repeats_in(rows).contradicted), len(rows))
+    texts = ((row, row_texts(row, spec.text_of(row.prompt))) for row in rows)
+    leaks = sum(gate.check(row.row_id, own, digits_count=row.origin in ORDINARY) is not None for row, own in texts)
+    yield Undecided(leaks, len(repeats_in(rows).contradicted), len(rows))

@@ -18,11 +18,10 @@ from typing import Any
 
 import yaml
 
-from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.leakage import LEAK, LeakGate
-from tunesmith.tools.data.similarity import Likeness, word_count
+from tunesmith.tools.data.model_requests import Asker, assistant, system, user
+from tunesmith.tools.data.similarity import LEAK, LeakGate, Likeness, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import draw_value, surface_of
 from tunesmith.tools.data.writer_requests import distinct, prompt_text, written_message
@@ -83,11 +82,11 @@ def untested(spec: Spec, behaviour: str) -> Spec:
 
 def edit_request(message: str, model: str, identity: str, turn: int, seed: int) -> ChatRequest:
     """Asks for a message with as few changes as make it one of another kind."""
-    turns = [{"role": "system", "content": prompt_text("write-near-misses")}]
+    turns = [system(prompt_text("write-near-misses"))]
     for before, change, after in _data()["shots"]:
-        turns += [{"role": "user", "content": _asked(before, change)}, {"role": "assistant", "content": after}]
+        turns += [user(_asked(before, change)), assistant(after)]
     change = in_turn(_data()["changes"], f"{seed}/change", turn)
-    turns.append({"role": "user", "content": _asked(message, change)})
+    turns.append(user(_asked(message, change)))
     return ChatRequest(identity, model, turns, max(_TOKENS_MIN, len(message)), _TEMPERATURE, extra={"top_k": 40})
 
 

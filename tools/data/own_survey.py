@@ -197,9 +197,9 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     # Imported here, so that a child that only counts starts in a third of the time.
     from tunesmith.tools.data.answer_form import form_of
     from tunesmith.tools.data.behaviour_checks import BehaviourChecks
-    from tunesmith.tools.data.held_out import can_be_asked, text_of
-    from tunesmith.tools.data.leakage import LeakGate, row_texts
+    from tunesmith.tools.data.held_out import can_be_asked
     from tunesmith.tools.data.own_rows import visible_rows
+    from tunesmith.tools.data.similarity import LeakGate, row_texts
 
     spec = Spec.model_validate_json(argument["spec"])
     checks = BehaviourChecks(spec, [])
@@ -210,7 +210,7 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     examples = {normal(example.prompt, digits_count=True): example.prompt for example in spec.examples}
     form, unformed, leaking, repeated = form_of(spec), 0, 0, set[str]()
     for row in rows:
-        message = text_of(spec, row)
+        message = spec.text_of(row.prompt)
         repeated |= {examples[text]} if (text := normal(message, digits_count=True)) in examples else set()
         unformed += form.composed and form.parse(row.answer) is None
         broken.update(rule.says for rule in checks.broken_guesses(row.answer))

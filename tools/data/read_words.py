@@ -19,12 +19,7 @@ from tunesmith.tools.data.answer_shape import fitted, json_examples
 from tunesmith.tools.data.computed import numbers_in
 from tunesmith.tools.data.examples import VALUES_MAX, Pairs, copied, format_of, stems
 from tunesmith.tools.data.faults import may_be_in, other_language
-from tunesmith.tools.data.proposal import Part, Proposal
-from tunesmith.tools.data.reading import kind_request, yes
-from tunesmith.tools.data.spec import Kind, Spec, Value
-from tunesmith.tools.data.typed_values import holds
-from tunesmith.tools.data.verify import fields_of
-from tunesmith.tools.data.word_questions import (
+from tunesmith.tools.data.model_requests import (
     NUMBER,
     TEXT,
     Ask,
@@ -36,6 +31,11 @@ from tunesmith.tools.data.word_questions import (
     question,
     word_in,
 )
+from tunesmith.tools.data.proposal import Part, Proposal
+from tunesmith.tools.data.reading import kind_request, yes
+from tunesmith.tools.data.spec import Kind, Spec, Value
+from tunesmith.tools.data.typed_values import holds
+from tunesmith.tools.data.verify import fields_of
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 _QUOTED = 85

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.examples import Shot
+from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reading import (
     NOTHING,
     Disagreement,

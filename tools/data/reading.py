@@ -21,6 +21,7 @@ from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.examples import Shot, overlap, stems
 from tunesmith.tools.data.json_values import kinds_in
+from tunesmith.tools.data.model_requests import assistant, system, user
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
@@ -151,9 +152,9 @@ def label_request(
     rest = [shot for shot in shots if shot not in first]
     chosen = [*first, *rest][: max(_SHOTS, len(first))] + [(text, no_value) for text in others]
     random.Random(label.name).shuffle(chosen)
-    turns = [t for text, value in chosen for t in (_user(text), _assistant(value))]
+    turns = [t for text, value in chosen for t in (user(text), assistant(value))]
     extra = choice_among([*label.values, no_value])
-    return ChatRequest(identity, model, [_system(asked), *turns, _user(message)], 12, extra=extra)
+    return ChatRequest(identity, model, [system(asked), *turns, user(message)], 12, extra=extra)
 
 
 def none_of(label: Attribute) -> str:
@@ -174,8 +175,8 @@ def answer_request(
     """Asks for the answer itself, held to its form."""
     asked = prompt_text("read-answer", when=kind_of(spec), what=spec.what, never=spec.never.rstrip(". "))
     order = _one_of_each(spec, random.Random(f"answer/{turn}").sample(list(shots), len(shots)))[:_SHOTS]
-    turns = [t for text, answer in order for t in (_user(text), _assistant(answer))]
-    messages = [_system(asked), *turns, _user(message)]
+    turns = [t for text, answer in order for t in (user(text), assistant(answer))]
+    messages = [system(asked), *turns, user(message)]
     extra = {"structured_outputs": form_of(spec).grammar(), "logprobs": True, "top_logprobs": 2}
     return ChatRequest(identity, model, messages, spec.max_tokens, extra=extra)
 
@@ -239,9 +240,9 @@ def judge_request(
     for place, example in enumerate(examples):
         for given in dict.fromkeys((example.answer, examples[(place + 1) % len(examples)].answer)):
             asked = _row_question(criterion, example.prompt, given)
-            turns += [_user(asked), _assistant("yes" if given == example.answer else "no")]
+            turns += [user(asked), assistant("yes" if given == example.answer else "no")]
     asked = _row_question(criterion, message, answer)
-    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=choice_among(YES_NO))
+    return ChatRequest(identity, model, [*turns, user(asked)], 1, extra=choice_among(YES_NO))
 
 
 def _row_question(criterion: str, message: str, answer: str) -> str:
@@ -261,25 +262,13 @@ def kind_request(
             *positives[number : number + 1],
             *((other, "no") for other in others[number : number + 1]),
         ):
-            turns += [_user(_kind_question(spec, text)), _assistant(answer)]
-    messages = [*turns, _user(_kind_question(spec, message))]
+            turns += [user(_kind_question(spec, text)), assistant(answer)]
+    messages = [*turns, user(_kind_question(spec, message))]
     return ChatRequest(identity, model, messages, 1, extra=choice_among(YES_NO))
 
 
 def _kind_question(spec: Spec, message: str) -> str:
     return f"A kind of messages: {kind_of(spec)}.\n\nThe message: {message}\n\nIs it of that kind? Answer yes or no."
-
-
-def _system(content: str) -> dict[str, str]:
-    return {"role": "system", "content": content}
-
-
-def _user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
-
-
-def _assistant(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content}
 
 
 def reads_whole(spec: Spec) -> bool:

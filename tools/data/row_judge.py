@@ -14,10 +14,9 @@ from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answers import answer_messages, answer_problem
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
-from tunesmith.tools.data.held_out import text_of
+from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reading import answer_request, judge_request, yes
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.serving.client import ChatRequest
@@ -116,7 +115,7 @@ class RowJudge:
         return judged
 
     def _rows(self, rows: Sequence[TrainingRow], prefix: str, note: str) -> dict[str, float]:
-        pairs = [(f"{prefix}/{r.row_id}", Pair(text_of(self.spec, r), r.answer, True)) for r in rows]
+        pairs = [(f"{prefix}/{r.row_id}", Pair(self.spec.text_of(r.prompt), r.answer, True)) for r in rows]
         return {name.partition("/")[2]: p for name, p in self._probabilities(pairs, note).items()}
 
     def _probabilities(
@@ -142,7 +141,7 @@ class RowJudge:
         return repaired
 
     def _repair(self, row: TrainingRow) -> ChatRequest:
-        message, identity = text_of(self.spec, row), f"f/{row.row_id}"
+        message, identity = self.spec.text_of(row.prompt), f"f/{row.row_id}"
         if not form_of(self.spec).composed:
             asked = answer_messages(self.spec, message, "a first answer did not fit this very message")
             return ChatRequest(identity, self.asker.model, asked, self.spec.max_tokens)
@@ -154,7 +153,7 @@ class RowJudge:
         """Of each row the criterion that it fails most."""
         criteria = self.spec.criteria or (self.criteria,)
         pairs = [
-            (f"w/{row.row_id}/{place}", Pair(text_of(self.spec, row), row.answer, True))
+            (f"w/{row.row_id}/{place}", Pair(self.spec.text_of(row.prompt), row.answer, True))
             for row in rows
             for place in range(len(criteria))
         ]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.computed import with_computed
 from tunesmith.tools.data.draw import Draw, Pools, answer_of, draw, in_turn, style
 from tunesmith.tools.data.examples import Shot, example_shots
@@ -27,6 +26,7 @@ from tunesmith.tools.data.message_checks import (
     stated_surfaces,
     verbatim,
 )
+from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
 from tunesmith.tools.data.reading import NOTHING, Disagreement
 from tunesmith.tools.data.similarity import Likeness

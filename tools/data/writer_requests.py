@@ -15,11 +15,11 @@ from itertools import accumulate, product
 from math import prod
 from statistics import mean
 
-from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.computed import numbers
 from tunesmith.tools.data.draw import Pools, Values, in_turn
 from tunesmith.tools.data.examples import Shot, example_shots, values_of
+from tunesmith.tools.data.model_requests import Asker, assistant, user
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
@@ -68,9 +68,7 @@ def values_request(
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
     long = mean(len(shot) for shot in examples) if examples else 16
     tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
-    return ChatRequest(
-        identity, model, [_user(asked), _assistant(begun)], tokens, _LIST_TEMPERATURE, extra=dict(_GO_ON)
-    )
+    return ChatRequest(identity, model, [user(asked), assistant(begun)], tokens, _LIST_TEMPERATURE, extra=dict(_GO_ON))
 
 
 def topics_request(
@@ -83,7 +81,7 @@ def topics_request(
         "write-topics", when=kind_of(spec), where=_where(spec, given), count=TOPICS, angle=rng.choice(_ANGLES),
         examples="\n".join(f"- {shot[:_TOPIC_SHOT_CHARS]}" for shot in shots), language=in_language(spec),
     )  # fmt: skip
-    messages = [_user(asked), _assistant("1.")]
+    messages = [user(asked), assistant("1.")]
     return ChatRequest(identity, model, messages, TOPICS * 10, _LIST_TEMPERATURE, extra=dict(_GO_ON))
 
 
@@ -149,11 +147,11 @@ def message_request(
     turns: list[dict[str, str]] = []
     for shot in behind:
         noted = note(spec, shot.values, shot.surfaces)
-        turns += [_user(noted if turns else f"{instructions}\n\n{noted}"), _assistant(shot.message)]
+        turns += [user(noted if turns else f"{instructions}\n\n{noted}"), assistant(shot.message)]
     asked = note(spec, one.values, one.surfaces) + (f"\nHow: {one.style}" if one.style else "")
     extra = {"top_k": 40}
     tokens = spec.message_tokens + _TOKENS_OF_STYLE
-    return ChatRequest(identity, model, [*turns, _user(asked)], tokens, temperature, extra=extra)
+    return ChatRequest(identity, model, [*turns, user(asked)], tokens, temperature, extra=extra)
 
 
 def list_request(
@@ -170,7 +168,7 @@ def list_request(
     lines = "\n".join([*(f"{n}. {text}" for n, text in enumerate(begun, 1)), f"{len(begun) + 1}."])
     most = (count + 1) * (spec.message_tokens + (_TOKENS_OF_STYLE if style else 0))
     extra = {**_GO_ON, "stop": [f"\n{len(begun) + count + 2}."]}
-    return ChatRequest(identity, model, [_user(asked), _assistant(lines)], most, temperature, extra=extra)
+    return ChatRequest(identity, model, [user(asked), assistant(lines)], most, temperature, extra=extra)
 
 
 def _meaning(spec: Spec, name: str, value: str) -> str:
@@ -227,7 +225,7 @@ def distractor_request(spec: Spec, examples: Sequence[str], model: str, identity
     asked = prompt_text("write-filler", when=kind_of(spec), noted=noted)
     begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
     return ChatRequest(
-        identity, model, [_user(asked), _assistant(begun)], LISTED * 12, _LIST_TEMPERATURE, extra=dict(_GO_ON)
+        identity, model, [user(asked), assistant(begun)], LISTED * 12, _LIST_TEMPERATURE, extra=dict(_GO_ON)
     )
 
 
@@ -274,14 +272,6 @@ def distinct(texts: Iterable[str]) -> list[str]:
     for text in texts:
         unique.setdefault(normal(text, digits_count=True), text)
     return list(unique.values())
-
-
-def _user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
-
-
-def _assistant(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content}
 
 
 _TAKEN = 0.6

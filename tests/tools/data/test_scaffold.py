@@ -23,7 +23,6 @@ from tunesmith.tools.data.scaffold import (
     write_behaviour,
 )
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.target_cases import ExampleBehaviour
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import made_from
 from tunesmith.tools.pipeline import plan_file
@@ -75,7 +74,7 @@ def test_a_name_is_no_path(name: str) -> None:
 def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path: Path) -> None:
     folder = write_behaviour(COOKING, tmp_path, prompts=["How long do I cook rice?"])
     behaviour = load_behaviour(str(folder))
-    assert isinstance(behaviour, ExampleBehaviour) and behaviour == COOKING
+    assert isinstance(behaviour, Spec) and behaviour == COOKING
     cases = load_suites([folder / SUITE], models=("judge",)).cases
     assert [case.vars["message"] for case in cases][:3] == [example.prompt for example in COOKING.examples]
     assert len(cases) == 4 and {case.block for case in cases} == {"target"}
@@ -141,7 +140,7 @@ def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
     description = Spec(**{**SAID.model_dump(), "when": text, "never": f'say "{text}"', "examples": examples})
     folder = write_behaviour(verified(description).spec, tmp_path, prompts=[f"{text} and more"])
     read = load_behaviour(str(folder))
-    assert isinstance(read, ExampleBehaviour)
+    assert isinstance(read, Spec)
     assert read.model_dump(include=set(Description.model_fields)) == description.model_dump(
         include=set(Description.model_fields)
     )

@@ -12,9 +12,8 @@ from tests.fixtures.behaviours import CLAIM, FEEDBACK
 from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.right_answers import right_answer
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
+from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, right_answer, write_suites
 from tunesmith.tools.suites.case import PEOPLE, Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
