@@ -27,7 +27,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, words_in
-from tunesmith.tools.data.import_sources import KINDS
+from tunesmith.tools.data.import_reading import KINDS
 from tunesmith.tools.data.proposal import Proposal, words_digest
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths, write_behaviour
 from tunesmith.tools.data.spec import Spec

@@ -509,7 +509,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if lines > MAX_CELL_LINES:", "if False:",
          "tests/tools/data/test_import_files.py::test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them"),
     )),
-    *rows(ROWS, "tools/data/import_sources.py", (
+    *rows(ROWS, "tools/data/import_reading.py", (
         ("if path.is_symlink():", "if False:",
          "tests/tools/data/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked"),
     )),

@@ -1,4 +1,4 @@
-"""What a person looks at: what was kept by label against what was drawn, and the rows to look at first."""
+"""What a person looks at: kept rows by label against what was drawn, how various they are, which to look at first."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.answers import Judged
 from tunesmith.tools.data.balance import Diversity
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
-from tunesmith.tools.data.row_judge import Judged
 from tunesmith.tools.data.similarity import LEAK
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.unverified import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of

@@ -19,6 +19,7 @@ from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_rules import Rule
+from tunesmith.tools.data.answers import Judged, RowJudge
 from tunesmith.tools.data.balance import alarms, balance_of, best, diversity, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
@@ -45,7 +46,6 @@ from tunesmith.tools.data.leak_count import gate_cases
 from tunesmith.tools.data.model_requests import AnswerLog
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
-from tunesmith.tools.data.row_judge import Judged, RowJudge
 from tunesmith.tools.data.similarity import LeakGate, Likeness, Pair, normal, row_texts
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites

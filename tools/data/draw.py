@@ -3,6 +3,10 @@
 A pure function of the spec, a seed and a row's number: a resumed step draws the same rows. Labels come in turn, by
 their weights, so that any stretch of rows is balanced. Values of open attributes are dealt from pools that a model
 filled (`Pools`); they are the only thing here that a model had a hand in.
+
+Further rows out of a kept one, for a later epoch: "dentist on tuesday at 4 pm" is "dentist on friday at 11:30" the next
+time it is seen, right by construction as its first form is, and no model is asked. Only values that code draws and
+finds: typed ones, and numbers that tell a label.
 """
 
 from __future__ import annotations

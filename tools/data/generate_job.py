@@ -18,7 +18,7 @@ from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answers import write_answers
+from tunesmith.tools.data.answers import RowJudge, write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.examples import Shot, sentence_shots
@@ -37,7 +37,6 @@ from tunesmith.tools.data.model_requests import AnswerLog, assistant, system, us
 from tunesmith.tools.data.near_misses import near_misses, untested
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows
-from tunesmith.tools.data.row_judge import RowJudge
 from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of

@@ -10,12 +10,11 @@ import hashlib
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.data.import_sources import MAX_SOURCE_BYTES, is_rows_file
+from tunesmith.tools.data.import_reading import MAX_SOURCE_BYTES, is_rows_file
 from tunesmith.tools.models.hub import hub_listing, is_commit, newest_commit
 from tunesmith.tools.models.hub_client import answer, errors_named
 
@@ -128,7 +127,7 @@ def _says(name: str, split: str) -> bool:
     return bool(re.search(rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])", name.lower()))
 
 
-def digest_of(files: Sequence[HubFile]) -> str:
+def listing_digest(files: Sequence[HubFile]) -> str:
     """What the hub lists, for a plan to pin."""
     return hashlib.sha256("\n".join(map(repr, files)).encode()).hexdigest()
 
@@ -147,15 +146,11 @@ def fetch(
         if not target.exists():
             part = target.with_name(f"{target.name}.part")
             with errors_named(f"datasets/{source.name}", source.commit), part.open("wb") as output:
-                _write(source, file, output.write, partial(_told, progress, before))
+                _write(source, file, output.write, lambda done, before=before: progress(before + done))
             part.replace(target)
         before += file.bytes
         fetched.append(target)
     return tuple(fetched)
-
-
-def _told(progress: Callable[[int], None], before: int, done: int) -> None:
-    progress(before + done)
 
 
 def _write(source: HubSource, file: HubFile, write: Callable[[bytes], object], progress: Callable[[int], None]) -> None:

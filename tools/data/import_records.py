@@ -11,14 +11,16 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.data.import_sources import open_regular
 
 MAX_LINE_BYTES = 8 << 20
 MAX_JSON_BYTES = 64 << 20
@@ -46,6 +48,19 @@ class Record(NamedTuple):
 
     value: object
     bytes: int
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file, open for reading; nothing is waited for. Raises BadInput."""
+    try:
+        # Non-blocking, so that a pipe that took the file's place is refused instead of waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BadInput(f"{path} is not a regular file; write its rows into one")
+    return os.fdopen(fd, "rb")
 
 
 def strict_json(text: str | bytes) -> Any:

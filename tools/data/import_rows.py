@@ -33,10 +33,16 @@ from tunesmith.tools.core.stage import (
 )
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
-from tunesmith.tools.data.import_hub import PREFIX, at_commit, digest_of, list_files, parse_source
-from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, Look, inspect_files
-from tunesmith.tools.data.import_sources import SourceFiles, find_files
-from tunesmith.tools.data.import_sources import digest_of as digest_of_files
+from tunesmith.tools.data.import_hub import PREFIX, at_commit, list_files, listing_digest, parse_source
+from tunesmith.tools.data.import_reading import (
+    CHILD_BYTES,
+    MAX_TAKEN_BYTES,
+    Look,
+    SourceFiles,
+    digest_of,
+    find_files,
+    inspect_files,
+)
 
 _TOKENS_PER_BYTE = 0.25
 """Of a row as JSON, whose names and marks are fewer tokens in a chat."""
@@ -117,11 +123,11 @@ def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
     if is_on_hub(request.source):
         source = parse_source(request.source)
         files = list_files(source, request.split)
-        pins["source"] = digest_of(files)
+        pins["source"] = listing_digest(files)
         return ImportContext(str(source), None, pins, sum(file.bytes for file in files))
     path = expanded(request.source)
     named = files_of(request.source)
-    pins["source"] = digest_of_files(named.files)
+    pins["source"] = digest_of(named.files)
     look = look_at(named, request.mapping, request.limit)
     left_out = f"columns that hold no text are not read: {', '.join(look.left_out[:8])}"
     links = f"{named.links_left_out} links in {path} are not followed"

@@ -14,7 +14,7 @@ from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.data import import_hub
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import Problem
-from tunesmith.tools.data.import_reading import Stopped, Totals, inspect_files, rows_of
+from tunesmith.tools.data.import_reading import Stopped, Totals, digest_of, find_files, inspect_files, rows_of
 from tunesmith.tools.data.import_rows import (
     ImportRequest,
     ImportResult,
@@ -24,7 +24,6 @@ from tunesmith.tools.data.import_rows import (
     too_many_unusable,
     too_much,
 )
-from tunesmith.tools.data.import_sources import digest_of, find_files
 from tunesmith.tools.data.row_file import RowIds, read_rows, write_rows
 
 _PROBLEMS_TOLD = 50
@@ -73,7 +72,7 @@ def _files(job: Job[ImportRequest]) -> Sequence[Path]:
         return named.files
     source = import_hub.parse_source(job.request.source)
     files = import_hub.list_files(source, job.request.split)
-    job.agreed("source", import_hub.digest_of(files))
+    job.agreed("source", import_hub.listing_digest(files))
     total = sum(file.bytes for file in files)
     return import_hub.fetch(source, files, _hub_folder(job), lambda done: job.progress(done, total, "downloading"))
 

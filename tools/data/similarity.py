@@ -1,6 +1,10 @@
 """How alike short texts are, as edit similarity of 100 on their letters: for duplicates, leaked cases and loops.
 
-Words are told apart in every script: of one that is written without spaces each character counts.
+Words are told apart in every script: of one that is written without spaces each character counts. The leakage gate asks
+whether a row, its whole conversation, holds what a case of a suite asks or answers. It says which case and how alike,
+and never what the case asks: a blind one would no longer be. Four looks, the cheap ones first: the same text, the same
+words, a run of eight words, and where an embedding model is installed the same sense. A user's own short fixed phrases
+(a frame, a closing line) are in every row and every case: runs of words that most cases share count for nothing.
 """
 
 from __future__ import annotations
