@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 
+from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import js_escape
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.json_values import Values, items_of, json_object, may_lack
@@ -324,11 +325,7 @@ _JSON_PART = re.compile(r"""("(?:[^"\\]|\\.)*")(\s*:)?|\[\s*\]|\{\s*\}|[^\s\[\]{
 
 def json_values_at(text: str) -> tuple[Span, ...]:
     """Of an object or a list, whatever it holds; nothing in any other text."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return ()
-    tokens = _JSON_PART.finditer(text) if isinstance(value, dict | list) else ()
+    tokens = _JSON_PART.finditer(text) if isinstance(json_value(text), dict | list) else ()
     return tuple(part.span() for part in tokens if not part[2])
 
 

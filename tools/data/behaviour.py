@@ -1,4 +1,4 @@
-"""Where a behaviour lies, and how its file is read: a spec, or what a user would say and state as data."""
+"""Where a behaviour lies, and its file: read as a spec, or as what a user would say and state as data; and written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
-from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.core.yaml_file import dump_yaml, read_yaml
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
 from tunesmith.tools.data.examples import example_problems
 from tunesmith.tools.data.proposal import Proposal, stated_in, with_call
-from tunesmith.tools.data.spec import Answer, Spec
+from tunesmith.tools.data.spec import Answer, Spec, as_document
 from tunesmith.tools.data.verify import verified
 
 SPEC_FILE = "behaviour.yaml"
@@ -161,3 +161,20 @@ def pins_of(spec: Spec, rehearsal: Sequence[str]) -> dict[str, str]:
     """Digests of everything that a behaviour folder gives to training, for a plan to be bound to."""
     listed = json.dumps(list(rehearsal), ensure_ascii=False)
     return {"behaviour": spec.sha256, "rehearsal prompts": hashlib.sha256(listed.encode()).hexdigest()}
+
+
+_HEADER = (
+    "# A behaviour as it was described, with what was proposed beside it: change any field.\n"
+    "# A rule that asks too much may be removed here and in the files of suites/.\n\n"
+)
+_ORDER = (
+    "spec", "name", "say", "when", "what", "never", "prompt", "slot", "examples", "near_misses", "attributes", "answer",
+    "rules", "criteria",
+)  # fmt: skip
+
+
+def spec_text(spec: Spec) -> str:
+    """The behaviour as its behaviour.yaml."""
+    document = as_document(spec)
+    known = {name: document[name] for name in _ORDER if name in document}
+    return _HEADER + dump_yaml({**known, **{k: v for k, v in document.items() if k not in known}})

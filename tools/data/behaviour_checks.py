@@ -14,6 +14,7 @@ from functools import cached_property
 import jsonschema
 
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
@@ -93,7 +94,8 @@ class BehaviourChecks:
 
     def _form(self, answer: str) -> str:
         if rule := next(self._broken(answer), None):
-            return "form: the answer is not JSON" if _not_json(rule, answer) else f"rule: not kept: {rule.says}"
+            no_json = rule.type == "is-json" and json_value(answer) is None
+            return "form: the answer is not JSON" if no_json else f"rule: not kept: {rule.says}"
         if problem := answer_problem(self.spec.model_copy(update={"rules": ()}), answer):
             return problem
         verdict = grade(self.form, self.answer.response(answer)) if self.form else None
@@ -176,16 +178,6 @@ def _is_question(message: str) -> bool:
     sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", message.strip()) if s]
     asking = sum(s.rstrip().endswith("?") or bool(_QUESTION.match(s)) for s in sentences)
     return bool(sentences) and asking / len(sentences) > _QUESTION_SHARE
-
-
-def _not_json(rule: Rule, answer: str) -> bool:
-    if rule.type != "is-json":
-        return False
-    try:
-        json.loads(answer)
-    except ValueError:
-        return True
-    return False
 
 
 def _quick_rule(rule: Rule) -> Callable[[str], bool]:

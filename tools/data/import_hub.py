@@ -146,14 +146,16 @@ def fetch(
         if not target.exists():
             part = target.with_name(f"{target.name}.part")
             with errors_named(f"datasets/{source.name}", source.commit), part.open("wb") as output:
-                _write(source, file, output.write, lambda done, before=before: progress(before + done))
+                _write(source, file, output.write, before, progress)
             part.replace(target)
         before += file.bytes
         fetched.append(target)
     return tuple(fetched)
 
 
-def _write(source: HubSource, file: HubFile, write: Callable[[bytes], object], progress: Callable[[int], None]) -> None:
+def _write(
+    source: HubSource, file: HubFile, write: Callable[[bytes], object], before: int, progress: Callable[[int], None]
+) -> None:
     sha256, blob = hashlib.sha256(), hashlib.sha1(f"blob {file.bytes}\0".encode(), usedforsecurity=False)
     done = 0
     with closing(_stream(source, file.name)) as chunks:
@@ -163,7 +165,7 @@ def _write(source: HubSource, file: HubFile, write: Callable[[bytes], object], p
                 break
             for take in (write, sha256.update, blob.update):
                 take(chunk)
-            progress(done)
+            progress(before + done)
     if done != file.bytes:
         raise StepFailed(f"{file.name} of {source} is not the {file.bytes:,} bytes that the hub lists; try again later")
     if (file.sha256 and sha256.hexdigest() != file.sha256) or (file.blob and blob.hexdigest() != file.blob):

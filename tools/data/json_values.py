@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.spec import Attribute
 from tunesmith.tools.data.typed_values import value_schema
 
@@ -224,10 +225,7 @@ def kinds_in(attributes: Sequence[Attribute]) -> set[str]:
 
 def json_object(text: str) -> dict[str, object] | None:
     """The object that a text is; None where it is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    value = json_value(text)
     return value if isinstance(value, dict) else None
 
 

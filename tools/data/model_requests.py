@@ -19,6 +19,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.core.stage import Request
+from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.requests import Tally, ask
@@ -146,10 +147,7 @@ def question(
 
 def object_in(answers: Mapping[str, ChatResponse], identity: str) -> dict[str, Any]:
     """What was answered, as an object; empty where nothing was, or no object."""
-    try:
-        value = json.loads(answers[identity].text)
-    except (KeyError, ValueError, RecursionError):
-        return {}
+    value = json_value(answers[identity].text) if identity in answers else None
     return value if isinstance(value, dict) else {}
 
 

@@ -17,14 +17,15 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.tools.core.local_paths import bundled_behaviour
 from tunesmith.tools.core.stats import detectable_text, minimum_detectable_effect
-from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.core.yaml_file import dump_yaml
+from tunesmith.tools.data.behaviour import load_behaviour, spec_text
 from tunesmith.tools.data.description import Description
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.message_checks import prompt_problem
 from tunesmith.tools.data.model_requests import assistant, user
 from tunesmith.tools.data.near_misses import formed_near_misses
 from tunesmith.tools.data.similarity import Likeness
-from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec, dump_yaml, spec_text
+from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_suites import HARD, HEADERS, NEAR_MISSES, TARGET, as_yaml, open_test, write_suites
 from tunesmith.tools.data.writer_requests import distinct, kind_of, listed_topics, topics_request, written_message
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse

@@ -20,12 +20,14 @@ from typing import NamedTuple
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
+from tunesmith.tools.core.strict_json import json_value
+from tunesmith.tools.core.yaml_file import dump_yaml
 from tunesmith.tools.data.answer_form import Assertion, form_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.held_out import HeldOut, KnownCase, account, now
 from tunesmith.tools.data.row_file import Message, transcript, turns_of
 from tunesmith.tools.data.similarity import normal
-from tunesmith.tools.data.spec import Spec, dump_yaml
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import holds, is_number, literal
 from tunesmith.tools.suites.case import JUDGE, PEOPLE, VALUE
 from tunesmith.tools.suites.judge_prompt import as_data
@@ -357,10 +359,7 @@ def _is_choice(spec: Spec, answer: str) -> bool:
 
 
 def _json_of(answer: str) -> object:
-    try:
-        value = json.loads(answer)
-    except (ValueError, RecursionError):
-        return None
+    value = json_value(answer)
     return value if isinstance(value, dict | list) else None
 
 

@@ -11,10 +11,10 @@ import yaml
 
 from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.scripted_reader import ScriptedReader, by_message, by_piece
-from tunesmith.tools.data.behaviour import is_complete, load_behaviour, words_of
+from tunesmith.tools.data.behaviour import is_complete, load_behaviour, spec_text, words_of
 from tunesmith.tools.data.proposal import words_digest
 from tunesmith.tools.data.read_words import Reading, clauses_of, read
-from tunesmith.tools.data.spec import Spec, spec_text
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import faults, verified
 
 DESK: dict[str, Any] = {

@@ -16,10 +16,10 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Inputs
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of, spec_text
 from tunesmith.tools.data.examples import example_shots, sentence_shots
 from tunesmith.tools.data.generate import GenerateRequest, inspect_inputs
-from tunesmith.tools.data.spec import Spec, spec_text
+from tunesmith.tools.data.spec import Spec
 
 
 def kinds(spec: Spec) -> dict[str, str]:
