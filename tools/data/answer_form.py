@@ -24,7 +24,7 @@ from tunesmith.tools.data.answer_shape import (
     places_at,
     several,
 )
-from tunesmith.tools.data.json_values import (
+from tunesmith.tools.data.record_values import (
     NotOfTheForm,
     Values,
     argument_kind,

@@ -18,7 +18,7 @@ from functools import lru_cache
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import js_escape
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.json_values import Values, items_of, json_object, may_lack
+from tunesmith.tools.data.record_values import Values, items_of, json_object, may_lack
 from tunesmith.tools.data.spec import Attribute
 from tunesmith.tools.data.typed_values import escaped, several_pattern, value_pattern
 
@@ -239,11 +239,15 @@ Samples = Sequence[tuple[str, object]]
 Leaf = Callable[[str, Samples], Attribute]
 """The attribute of a path with single values. Raises NotExpressed."""
 LACKS = object()
-_ABSENT_SHARES = (0.15, 0.35)
 
 
 class NotExpressed(ValueError):
     """What attributes cannot say, with its path."""
+
+
+def absent_share(missing: int, examples: int) -> float:
+    """Of rows to be drawn, those without a value that so many examples lack; a few examples tell no share for sure."""
+    return round(min(0.35, max(0.15, missing / max(1, examples))), 2)
 
 
 def json_examples(examples: Sequence[Example]) -> list[tuple[str, dict[str, object]]]:
@@ -298,8 +302,7 @@ def _one(path: str, samples: Samples, leaf: Leaf) -> Attribute:
         attribute = _several(path, there, leaf) if kinds == {list} else leaf(path, there)
     if not lacking:
         return attribute
-    low, high = _ABSENT_SHARES
-    share = round(min(high, max(low, len(lacking) / len(samples))), 2)
+    share = absent_share(len(lacking), len(samples))
     return attribute.model_copy(update={"absent_share": share, "left_out": lacking[0]})
 
 

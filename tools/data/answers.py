@@ -154,8 +154,9 @@ def answer_messages(spec: Spec, message: str, broken: str = "", turn: int = 0) -
     count = len(spec.examples)
     start = turn % -(-count // _SHOTS) * _SHOTS
     examples = [spec.examples[(start + n) % count] for n in range(min(_SHOTS, count))]
-    shots = _fitting([(example.prompt, example.answer) for example in examples])
-    turns = [turn for text, answer in shots for turn in (user(text), assistant(answer))]
+    sizes = accumulate(len(example.prompt) + len(example.answer) for example in examples)
+    shots = examples[: max(1, sum(size <= _SHOT_CHARS for size in sizes))]  # those that fit into a request together
+    turns = [turn for shot in shots for turn in (user(shot.prompt), assistant(shot.answer))]
     return [system(instructions(spec, broken)), *turns, user(message)]
 
 
@@ -194,12 +195,6 @@ def json_schema(spec: Spec) -> dict[str, object] | None:
         for key, of in schema.get("properties", {}).items():
             merged["properties"].setdefault(key, {}).update(of)
     return merged
-
-
-def _fitting(shots: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
-    """The first of `shots` that fit into a request together, and at least one."""
-    sizes = accumulate(sum(map(len, shot)) for shot in shots)
-    return shots[: max(1, sum(size <= _SHOT_CHARS for size in sizes))]
 
 
 _COUNTS_FROM = 0.4

@@ -269,15 +269,12 @@ def _doubt(row: TrainingRow) -> tuple[float, int, str]:
 
 def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
     """The commonest reasons with their counts, a broken rule by its words, and what shows the rows themselves."""
-    kinds = Counter(_named(row.verdict) for row in judged if row.verdict and not row.verdict.keeps)
+    verdicts = [row.verdict for row in judged if row.verdict and not row.verdict.keeps]
+    kinds = Counter(str(one)[:_RULE_CHARACTERS] if one.kind == "rule" else one.kind for one in verdicts)
     counted_kinds = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_TOLD))
     line = f"{kinds.total()} of {len(judged)} rows were dropped"
     line += f", most for {counted_kinds}" if counted_kinds else ""
     return f"{line}. `tunesmith report {run}` shows rows with their reasons"
-
-
-def _named(verdict: Verdict) -> str:
-    return str(verdict)[:_RULE_CHARACTERS] if verdict.kind == "rule" else verdict.kind
 
 
 class Diversity(Frozen):

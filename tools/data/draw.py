@@ -26,10 +26,9 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw as Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
-from tunesmith.tools.data.computed import drawn_number, numbers, with_computed
-from tunesmith.tools.data.json_values import Values as Values
-from tunesmith.tools.data.json_values import in_order
 from tunesmith.tools.data.message_checks import drawn_problem, verbatim
+from tunesmith.tools.data.record_values import Values as Values
+from tunesmith.tools.data.record_values import drawn_number, in_order, number_ranges, with_computed
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
 
@@ -62,15 +61,15 @@ def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
     rng = random.Random(f"{seed}/{index}")
     if not form_of(spec).of_records:
         return _drawn(spec, seed, index, [_record(spec, seed, index, rng, pools)], rng)
-    empty = bool(spec.answer.otherwise) and in_turn([True, *[False] * _empties(spec)], f"{seed}/empty", index)
-    count = 0 if empty else in_turn(ITEMS, f"{seed}/lines", index)
+    count = 0 if is_empty(spec, seed, index) else in_turn(ITEMS, f"{seed}/lines", index)
     records = [_record(spec, seed, index * len(ITEMS) + n, rng, pools) for n in range(count)]
     return _drawn(spec, seed, index, records, rng)
 
 
-def _empties(spec: Spec) -> int:
-    """Lists with something in them for each that is empty."""
-    return max(1, round(1 / spec.answer.otherwise_share) - 1) if spec.answer.otherwise_share else 10**6
+def is_empty(spec: Spec, seed: int, index: int) -> bool:
+    """Whether row number `index` of a behaviour that answers with a list has none to answer with."""
+    share = spec.answer.otherwise_share if spec.answer.otherwise else 0
+    return bool(share) and in_turn([True, *[False] * max(1, round(1 / share) - 1)], f"{seed}/empty", index)
 
 
 def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
@@ -113,13 +112,9 @@ def _values(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools 
                 values[attribute.name] = None
         else:
             drawing.draw(attribute, attribute.name, index)
-    if not form_of(spec).of_records and not any(v for path, v in values.items() if not _is_topic(spec, path)):
+    if not form_of(spec).of_records and not any(v for path, v in values.items() if spec.attribute(path).shown):
         return _at_least_one(spec, values, rng)
     return values
-
-
-def _is_topic(spec: Spec, path: str) -> bool:
-    return not spec.attribute(path).shown
 
 
 def _at_least_one(spec: Spec, values: Values, rng: random.Random) -> Values:
@@ -245,7 +240,9 @@ def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[
 
 def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> TrainingRow | None:
     message, old = spec.text_of(row.prompt), drawn.surfaces[0]
-    swapped = [a for a in spec.attributes if a.name in old and (a.typed or numbers(a)) and holds(message, old[a.name])]
+    swapped = [
+        a for a in spec.attributes if a.name in old and (a.typed or number_ranges(a)) and holds(message, old[a.name])
+    ]
     spans = {a.name: _spans(message, old[a.name]) for a in swapped}
     if not swapped or any(len(places) != 1 for places in spans.values()):
         return None

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.answer_shape import absent_share
 from tunesmith.tools.data.arithmetic import NUMERIC, Unanswerable, number_of
-from tunesmith.tools.data.computed import number_in, with_computed
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.json_values import Values, items_of
 from tunesmith.tools.data.proposal import Part
+from tunesmith.tools.data.record_values import Values, items_of, number_in, with_computed
 from tunesmith.tools.data.spec import TYPED, Attribute, Kind, Spec, Value, without_places
 from tunesmith.tools.data.typed_values import WEEKDAYS, holds, matches_in
 
@@ -183,7 +183,6 @@ def _stated_value(attribute: Attribute, message: str) -> str | None:
 
 _COPIED_SHARE = 0.75
 """Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
-ABSENT_SHARES = (0.15, 0.35)
 VALUES_MAX = 20
 COPIED_FORMATS: Mapping[Kind, str] = {
     "email": r"[\w.+-]+@[\w-]+\.[\w.-]+",
@@ -231,14 +230,12 @@ def attribute_of(
         absent, absent_text = [], None
         given = [(message, value) for message, value in pairs if value is not None]
     missing = len(pairs) - len(given) + (lacking if kind in COPIED_FORMATS else 0)
-    low, high = ABSENT_SHARES
-    share = missing / max(1, len(pairs) + lacking)
     return Attribute(
         name=part.name.rpartition(".")[2],
         kind=kind,
         means=part.means,
         values=values,
-        absent_share=round(min(high, max(low, share)), 2) if missing or absent else 0,
+        absent_share=absent_share(missing, len(pairs) + lacking) if missing or absent else 0,
         absent_as=absent_text,
         lengths=tuple(sorted({len(value) for _, value in given})) if kind == "digits" else (),
         words_max=_words_max(part, [value for _, value in given], notes) if kind in ("copied", "text") else 0,

@@ -25,7 +25,7 @@ from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.own_rows import BLIND_LEAST, Alike, groups_of, is_persons, levels, pool_of, visible_rows
 from tunesmith.tools.data.row_file import takes_turns
 from tunesmith.tools.data.similarity import LeakGate, normal
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.suites.case import Case
 
 
@@ -219,11 +219,14 @@ def _whole_groups(rows: Sequence[TrainingRow], groups: Mapping[str, str], count:
 
 def _answered_values(spec: Spec, row: TrainingRow) -> set[str]:
     """What a row's answer copies from its message or says of it: whoever saw it in training knows it by heart."""
-    drawn = row.attributes.draw
-    if drawn is None:
-        return set()
-    open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record) if a.shown]
-    return {normal(value) for a, value in open_ if a.kind in ("copied", "text") and value}
+    return {normal(value) for attribute, value in _open_values(spec, row) if attribute.shown}
+
+
+def _open_values(spec: Spec, row: TrainingRow) -> list[tuple[Attribute, str]]:
+    """What was drawn for a row from words that a model thought up."""
+    records = row.attributes.draw.records if row.attributes.draw else ()
+    leaves = [(a, record.get(path)) for record in records for path, a in spec.leaves(record)]
+    return [(attribute, value) for attribute, value in leaves if attribute.kind in ("copied", "text") and value]
 
 
 def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]) -> list[KnownCase]:
@@ -254,13 +257,9 @@ def _seed_rows(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str
 
 
 def _sources(spec: Spec, row: TrainingRow) -> set[str]:
-    if (drawn := row.attributes.draw) is None:
-        return set()
-    open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record)]
-    values = {
-        f"value {normal(value, digits_count=True)}" for a, value in open_ if a.kind in ("copied", "text") and value
-    }
-    return values | ({f"request {request}"} if (request := drawn.told.get("request")) else set())
+    values = {f"value {normal(value, digits_count=True)}" for _, value in _open_values(spec, row)}
+    request = row.attributes.draw.told.get("request") if row.attributes.draw else ""
+    return values | ({f"request {request}"} if request else set())
 
 
 def can_be_asked(spec: Spec, row: TrainingRow) -> bool:

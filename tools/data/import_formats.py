@@ -142,11 +142,16 @@ def _listed(value: object) -> list[object]:
 
 def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
     """Columns for the message and the answer: by their names, else the two whose texts are longest."""
-    columns = [c for c in dict.fromkeys(str(n) for r in records for n in r) if _is_text(records, c)]
+    columns, lengths = [], {}
+    for column in dict.fromkeys(str(name) for record in records for name in record):
+        values = [record.get(column) for record in records]
+        lengths[column] = sum(len(str(value or "")) for value in values)
+        if sum(isinstance(value, str) and bool(value.strip()) for value in values) * 2 > len(values):
+            columns.append(column)
     lowered = {column.lower(): column for column in columns}
     asked = next((lowered[name] for name in ASKED if name in lowered), "")
     answered = next((lowered[name] for name in _ANSWERED if name in lowered and lowered[name] != asked), "")
-    rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -_mean_length(records, c))
+    rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -lengths[c])
     rest = [c for c in rest if c.lower() not in ("id", "uid", "uuid", "source", "date", "lang", "language", *_NAMED)]
     asked = asked or (rest.pop(0) if rest else "")
     answered = answered or (rest.pop(0) if rest else "")
@@ -154,15 +159,6 @@ def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
         return {}
     named = next((lowered[name] for name in _NAMED if name in lowered), "")
     return {"user": asked, "assistant": answered, **({"system": named} if named else {})}
-
-
-def _is_text(records: Sequence[Mapping[str, object]], column: str) -> bool:
-    values = [record.get(column) for record in records]
-    return sum(isinstance(value, str) and bool(value.strip()) for value in values) * 2 > len(values)
-
-
-def _mean_length(records: Sequence[Mapping[str, object]], column: str) -> float:
-    return sum(len(str(record.get(column) or "")) for record in records) / len(records)
 
 
 # One record

@@ -161,7 +161,8 @@ def inspect_files(files: Sequence[Path], bytes_: int, mapping: Mapping[str, str]
     argument = {"file": str(first), "mapping": dict(mapping)}
     with _remedied():
         answer = confined_answer(look, argument, f"the beginning of {first}", Limits(_BASE_S, CHILD_BYTES))
-    inspection = Inspection(**{**answer["inspection"], "problems": _problems(answer["inspection"]["problems"])})
+    problems = tuple(Problem(**problem) for problem in answer["inspection"].pop("problems"))
+    inspection = Inspection(**answer["inspection"], problems=problems)
     mean = answer["bytes"] / answer["looked_at"]
     by_size = max(answer["looked_at"], first.stat().st_size / mean)
     in_first = by_size if answer["records"] is None else answer["records"]
@@ -199,10 +200,6 @@ def _remedied() -> Iterator[None]:
         yield
     except OverLimits as error:
         raise OverLimits(f"{error}; {_REMEDY}") from None
-
-
-def _problems(problems: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
-    return tuple(Problem(**problem) for problem in problems)
 
 
 # In the child

@@ -42,7 +42,8 @@ class Undecided(NamedTuple):
     @property
     def leaking(self) -> str:
         """The rows that leak in words; empty where none does."""
-        return f"{self.leaks} of {self.of} rows repeat{_s(self.leaks)} a test case" if self.leaks else ""
+        repeat = "repeats" if self.leaks == 1 else "repeat"
+        return f"{self.leaks} of {self.of} rows {repeat} a test case" if self.leaks else ""
 
     @property
     def contradicting(self) -> str:
@@ -53,10 +54,6 @@ class Undecided(NamedTuple):
 
 
 NOTHING = Undecided()
-
-
-def _s(count: int) -> str:
-    return "s" if count == 1 else ""
 
 
 def gate_cases(named: Iterable[Case], suite: Artifact | None) -> list[Case]:

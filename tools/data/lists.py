@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.computed import numbers
-from tunesmith.tools.data.draw import ITEMS, Draw, Pools, Values, answer_of, draw, in_turn, style
+from tunesmith.tools.data.draw import ITEMS, Draw, Pools, Values, answer_of, draw, in_turn, is_empty, style
 from tunesmith.tools.data.examples import Shot, sentence_shots
 from tunesmith.tools.data.message_checks import prompt_problem, verbatim
 from tunesmith.tools.data.reader import ToRead
+from tunesmith.tools.data.record_values import number_ranges
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written
@@ -50,7 +50,7 @@ _BLOCK, _STYLED = 30, 3
 def labels_decide(spec: Spec) -> bool:
     """Whether labels, each a name with a meaning, are all that an answer shows, and examples are short lines."""
     form, shown = form_of(spec), [a for a in spec.attributes if a.shown]
-    labels = all(a.kind == "label" and a.plain and not numbers(a) and not a.absent_share for a in shown)
+    labels = all(a.kind == "label" and a.plain and not number_ranges(a) and not a.absent_share for a in shown)
     lines = all("\n" not in one.prompt and len(one.prompt) <= _LONGEST for one in spec.examples)
     return form.composed and not form.of_records and bool(shown) and labels and lines
 
@@ -212,8 +212,7 @@ class Lists(Synthesis):
     def _list(self, number: int, sentences: Sequence[Shot], fillers: Sequence[str], pools: Pools) -> Written | None:
         """One row put together: the records' sentences in their order, others among them."""
         rng = random.Random(f"{self.seed}/list/{number}")
-        share = self.spec.answer.otherwise_share if self.spec.answer.otherwise and fillers else 0
-        empty = share and in_turn([True, *[False] * max(1, round(1 / share) - 1)], f"{self.seed}/empty", number)
+        empty = bool(fillers) and is_empty(self.spec, self.seed, number)
         count = 0 if empty else in_turn(ITEMS, f"{self.seed}/lines", number)
         if count > len(sentences):
             return None

@@ -9,9 +9,8 @@ from functools import lru_cache
 from typing import TypeVar
 
 from tunesmith.memory.row_attributes import Draw
-from tunesmith.tools.data.computed import numbers, stated_number
 from tunesmith.tools.data.examples import values_at
-from tunesmith.tools.data.json_values import Values, items_of
+from tunesmith.tools.data.record_values import Values, items_of, number_ranges, stated_number
 from tunesmith.tools.data.similarity import Likeness, loops, normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say
@@ -99,7 +98,7 @@ def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], messa
         if attribute.typed:
             if clash := conflict(attribute, surface, message, stated):
                 return f"value: {clash}"
-        elif surface and (attribute.kind == "copied" or numbers(attribute)) and not holds(message, surface):
+        elif surface and (attribute.kind == "copied" or number_ranges(attribute)) and not holds(message, surface):
             return f"value: {path}: {surface!r} is not in the message"
     within = [part for part in spec.value_attributes() if part.typed and (part.many is not None or "." in part.name)]
     for part in within:  # of an empty list, or an object that is absent, there is no leaf
@@ -116,7 +115,7 @@ def stated_surfaces(spec: Spec, values: Values, surfaces: Mapping[str, str], mes
         if attribute.typed and value is not None and surface and not holds(message, surface):
             ways = sorted(ways_to_say(attribute, value), key=len, reverse=True)
             stated[path] = next((way for way in ways if holds(message, way)), surface)
-        elif surface and numbers(attribute):
+        elif surface and number_ranges(attribute):
             stated[path] = stated_number(attribute, str(value), surface, message)
     return stated
 

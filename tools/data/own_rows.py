@@ -83,12 +83,10 @@ def _asked(row: TrainingRow) -> str:
 
 def _answered(row: TrainingRow) -> str:
     """What a row answers, whatever its case and marks."""
-    turns = [{**turn, "content": _plain(str(turn.get("content") or ""))} for turn in row.completion]
+    texts = [str(turn.get("content") or "") for turn in row.completion]
+    plain = [normal(text, digits_count=True) or text.strip() for text in texts]  # marks alone are an answer too
+    turns = [{**turn, "content": text} for turn, text in zip(row.completion, plain, strict=True)]
     return json.dumps(turns, sort_keys=True)
-
-
-def _plain(text: str) -> str:
-    return normal(text, digits_count=True) or text.strip()
 
 
 @dataclass(slots=True)
@@ -107,15 +105,17 @@ class Doubts:
 
     def notes(self, rows: int) -> tuple[str, ...]:
         """A sentence for each kind of doubt, the commonest first; `rows` of the person's there are in all."""
-        ordered = sorted(self._rows.items(), key=lambda pair: -len(pair[1]))
-        return tuple(
-            f"{len(ids)} of your {rows} rows {self._what(kind, rule)}; they are trained on as they are, the first is "
-            f"{ids[0]}"
-            for (kind, rule), ids in ordered[:_NOTES_MOST]
-        )
-
-    def _what(self, kind: str, rule: str) -> str:
-        return f"do not keep what your examples seemed to say ({rule})" if rule else f"look odd ({self._reasons[kind]})"
+        lines = []
+        for (kind, rule), ids in sorted(self._rows.items(), key=lambda pair: -len(pair[1]))[:_NOTES_MOST]:
+            what = (
+                f"do not keep what your examples seemed to say ({rule})"
+                if rule
+                else f"look odd ({self._reasons[kind]})"
+            )
+            lines.append(
+                f"{len(ids)} of your {rows} rows {what}; they are trained on as they are, the first is {ids[0]}"
+            )
+        return tuple(lines)
 
 
 _POOL_LEAST, _POOL_TIMES = 200, 5
@@ -142,15 +142,12 @@ def levels(threshold: float) -> tuple[Alike, ...]:
 def visible_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
     """The ids of a person's rows that somebody was shown: as examples, or as the first that an import takes."""
     examples = {normal(example.prompt, digits_count=True) for example in spec.examples if spec.described}
-    return {row.row_id for row in rows if is_persons(row) and (_is_first(row) or _message(spec, row) in examples)}
-
-
-def _is_first(row: TrainingRow) -> bool:
-    return row.attributes.number is not None and row.attributes.number <= SHOWN
-
-
-def _message(spec: Spec, row: TrainingRow) -> str:
-    return normal(spec.text_of(row.prompt), digits_count=True)
+    visible = set()
+    for row in filter(is_persons, rows):
+        first = row.attributes.number is not None and row.attributes.number <= SHOWN
+        if first or normal(spec.text_of(row.prompt), digits_count=True) in examples:
+            visible.add(row.row_id)
+    return visible
 
 
 def pool_of(rows: Sequence[TrainingRow], visible: Collection[str], count: int) -> list[TrainingRow]:

@@ -16,7 +16,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.description import Description
-from tunesmith.tools.data.json_values import at_path, call_of, parameters_of
+from tunesmith.tools.data.record_values import at_path, call_of, parameters_of
 from tunesmith.tools.data.spec import Answer, Attribute, Kind, Spec, Value
 from tunesmith.tools.data.typed_values import holds
 
@@ -128,7 +128,8 @@ def with_call(spec: Spec) -> Spec:
     share = round(calls.count(None) / len(calls), 2)
     several = len(called) > 1 or bool(otherwise)
     arguments = _arguments(spec, called)
-    names = [Attribute(name=TOOL, values=_tools(spec, called), absent_share=share)] if len(called) > 1 else []
+    means = {name: Value(means=str(_function(spec, name).get("description") or "")) for name in called}
+    names = [Attribute(name=TOOL, values=means, absent_share=share)] if len(called) > 1 else []
     if otherwise and not names:
         raise BadInput(
             f"examples call {called[0]} or no tool at all: add an example that calls another tool, or write the "
@@ -139,17 +140,16 @@ def with_call(spec: Spec) -> Spec:
     return Spec.model_validate({**spec.model_dump(), "attributes": [*names, *arguments], "answer": answer})
 
 
-def _tools(spec: Spec, called: Sequence[str]) -> dict[str, Value]:
-    functions: list[Any] = [tool["function"] for tool in spec.tools]
-    means = {function["name"]: str(function.get("description") or "") for function in functions}
-    return {name: Value(means=means.get(name, "")) for name in called}
+def _function(spec: Spec, name: str) -> dict[str, Any]:
+    """The definition of a tool; empty of one that is not offered."""
+    functions: list[dict[str, Any]] = [tool["function"] for tool in spec.tools]  # type: ignore[misc]
+    return next((function for function in functions if function["name"] == name), {})
 
 
 def _arguments(spec: Spec, called: Sequence[str]) -> list[Attribute]:
     arguments: dict[str, Attribute] = {}
     for name in called:
-        function: Any = next((tool["function"] for tool in spec.tools if _name(tool) == name), {})
-        required = (function.get("parameters") or {}).get("required") or ()
+        required = (_function(spec, name).get("parameters") or {}).get("required") or ()
         for parameter, schema in parameters_of(spec.tools, name).items():
             if parameter not in required and not any(_given(spec, parameter)):
                 continue  # optional, and no example shows what would be said
@@ -157,10 +157,6 @@ def _arguments(spec: Spec, called: Sequence[str]) -> list[Attribute]:
             if (first := arguments.setdefault(parameter, one)).kind != one.kind:
                 raise BadInput(f"{parameter} is {first.kind} for one tool and {one.kind} for {name}; give it one type")
     return list(arguments.values())
-
-
-def _name(tool: Mapping[str, Any]) -> str:
-    return str(tool["function"]["name"])
 
 
 def _attribute(spec: Spec, name: str, path: str, schema: Mapping[str, Any], *, required: bool) -> Attribute:

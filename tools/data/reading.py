@@ -20,8 +20,8 @@ from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.draw import Values
 from tunesmith.tools.data.examples import Shot, overlap, stems
-from tunesmith.tools.data.json_values import kinds_in
 from tunesmith.tools.data.model_requests import assistant, system, user
+from tunesmith.tools.data.record_values import kinds_in
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text

@@ -22,12 +22,18 @@ from tunesmith.tools.data.behaviour import load_behaviour, spec_text
 from tunesmith.tools.data.description import Description
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.message_checks import prompt_problem
-from tunesmith.tools.data.model_requests import assistant, user
 from tunesmith.tools.data.near_misses import formed_near_misses
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_suites import HARD, HEADERS, NEAR_MISSES, TARGET, as_yaml, open_test, write_suites
-from tunesmith.tools.data.writer_requests import distinct, kind_of, listed_topics, topics_request, written_message
+from tunesmith.tools.data.writer_requests import (
+    distinct,
+    kind_of,
+    list_start,
+    listed_topics,
+    topics_request,
+    written_message,
+)
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
@@ -76,7 +82,6 @@ def write_behaviour(
 
 
 _SHOTS = 4
-_GO_ON = {"continue_final_message": True, "add_generation_prompt": False, "top_p": 0.95}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +106,9 @@ def message_request(behaviour: Spec, drawn: Subject, model: str, temperature: fl
     prompts = [behaviour.examples[shot].prompt for shot in drawn.shots]
     about = f" The last one is about: {drawn.subject}." if drawn.subject else ""
     asked = f"Messages that different people sent. What all of them have in common: {kind_of(behaviour)}.{about}"
-    begun = "\n".join([*(f"{n}. {text}" for n, text in enumerate(prompts, 1)), f"{len(prompts) + 1}."])
     end = f"\n{len(prompts) + 2}." if any("\n" in text for text in prompts) else "\n"
-    messages = [user(asked), assistant(begun)]
     tokens = max(60, round(max(map(len, prompts)) * 0.6))
-    return ChatRequest(drawn.row_id, model, messages, tokens, temperature, extra={**_GO_ON, "stop": [end]})
+    return list_start(asked, prompts, model, drawn.row_id, tokens, temperature, {"top_p": 0.95, "stop": [end]})
 
 
 CASE_SEED = 880_401

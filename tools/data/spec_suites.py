@@ -115,14 +115,7 @@ def write_suites(
             hard_tests(spec, examples, judged=judged),
         ),
     }
-    written = []
-    for name, (block, description, shared, tests) in suites.items():
-        if tests and (shared or block != "over-trigger"):
-            document = _document(spec, block, description, shared, tests)
-            atomic_write(folder / name, HEADERS[name] + dump_yaml(document))
-            _check_reads_back(folder / name, [test.messages(spec) for test in tests])
-            written.append(folder / name)
-    return written
+    return [folder / name for name, suite in suites.items() if _write_suite(spec, folder / name, *suite)]
 
 
 def write_case_suites(spec: Spec, folder: Path, withheld: HeldOut, *, judged: bool = True) -> None:
@@ -134,10 +127,25 @@ def write_case_suites(spec: Spec, folder: Path, withheld: HeldOut, *, judged: bo
         (HELD_OUT_NEAR, "over-trigger", "that want an ordinary answer", ordinary_assertions(spec), near),
     )
     for name, block, topic, shared, cases in suites:
-        if cases and (shared or block == "target"):
-            document = _document(spec, block, f"Messages of {spec.name}'s rows {topic}", shared, cases)
-            atomic_write(folder / name, dump_yaml(document))
-            _check_reads_back(folder / name, [case.messages(spec) for case in cases])
+        _write_suite(spec, folder / name, block, f"Messages of {spec.name}'s rows {topic}", shared, cases)
+
+
+def _write_suite(
+    spec: Spec, path: Path, block: str, description: str, shared: Sequence[Assertion], tests: Sequence[Test]
+) -> bool:
+    """Write a suite, unless it has no cases, or near misses of which nothing could be asserted.
+
+    Raises BadInput where it would not be read back as it was written.
+    """
+    if not tests or (block == "over-trigger" and not shared):
+        return False
+    atomic_write(path, HEADERS.get(path.name, "") + dump_yaml(_document(spec, block, description, shared, tests)))
+    asked = [case.messages for case in load_suites([path], models=("judge", "embedder")).cases]
+    for messages, wanted in zip(asked, (test.messages(spec) for test in tests), strict=True):
+        if list(messages) != wanted:
+            text = str(wanted[-1]["content"])
+            raise BadInput(f"a suite cannot hold the message {text[:60]!r}; put it in other words")
+    return True
 
 
 def target_tests(
@@ -226,15 +234,6 @@ def as_yaml(spec: Spec, test: Test) -> dict[str, object]:
         "vars": literal(values if _spells_out(spec) else {"message": messages[0]["content"]}),
         **({"assert": list(test.assertions)} if test.assertions else {}),
     }
-
-
-def _check_reads_back(suite: Path, texts: Sequence[list[Message]]) -> None:
-    """Raise BadInput unless the suite, as the stages read it, asks the very messages that it was written from."""
-    asked = [case.messages for case in load_suites([suite], models=("judge", "embedder")).cases]
-    for messages, wanted in zip(asked, texts, strict=True):
-        if list(messages) != wanted:
-            text = str(wanted[-1]["content"])
-            raise BadInput(f"a suite cannot hold the message {text[:60]!r}; put it in other words")
 
 
 def form_assertions(spec: Spec) -> list[Assertion]:

@@ -13,10 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.computed import with_computed
 from tunesmith.tools.data.draw import Draw, Pools, answer_of, draw, in_turn, style
 from tunesmith.tools.data.examples import Shot, example_shots
-from tunesmith.tools.data.json_values import Values
 from tunesmith.tools.data.message_checks import (
     drawn_problem,
     in_message_order,
@@ -29,6 +27,7 @@ from tunesmith.tools.data.message_checks import (
 from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
 from tunesmith.tools.data.reading import NOTHING, Disagreement
+from tunesmith.tools.data.record_values import Values, with_computed
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, value_of
@@ -177,9 +176,10 @@ class Synthesis:
         failed: dict[int, Written] = {}
         pending = list(range(self.rows))
         for attempt in range(1, self.tries + _ROUNDS_MORE + 1):
-            drawn = {n: self._redrawn(n, attempt, pools) for n in pending}
+            drawn = {n: self._drawn(self.spec, n, attempt, self.rows, pools) for n in pending}
             more = [Shot(one.message, one.drawn.values, one.drawn.surfaces[0]) for one in good]
-            responses = self._written(drawn, shots, f"m{attempt}", "write-message", _round(attempt), more)
+            note = "writing messages" if attempt == 1 else f"attempt {attempt}"
+            responses = self._written(drawn, shots, f"m{attempt}", "write-message", note, more)
             checked = {n: self._checked(one, responses.get(n), attempt) for n, one in drawn.items()}
             for n, one in self._read_back(checked).items():
                 if (one := self._first_of_its_kind(one)).problem:
@@ -231,11 +231,8 @@ class Synthesis:
         answers = self.asker.ask(list(requests.values()), progress_note)
         return {n: answers[request.id] for n, request in requests.items() if request.id in answers}
 
-    def _redrawn(self, number: int, attempt: int, pools: Pools) -> Draw:
-        """The draw of a row; a later attempt is of the same manner and has other open values, words and style."""
-        return self._drawn(self.spec, number, attempt, self.rows, pools)
-
     def _drawn(self, spec: Spec, number: int, attempt: int, count: int, pools: Pools) -> Draw:
+        """The draw of a row; a later attempt has the same profile, and other open values, words and style."""
         chosen = first = draw(spec, self.seed, number, pools)
         for lap in range(_REDRAWS if attempt > 1 else 0):
             again = draw(spec, self.seed, number + (attempt - 1 + lap * _REDRAWS) * count, pools)
@@ -319,10 +316,6 @@ class Synthesis:
             if not again.problem:
                 return replace(again, read=reading.differing, margin=reading.margin)
         return replace(read, problem=one.problem or _reading_problem(reading.differing))
-
-
-def _round(attempt: int) -> str:
-    return "writing messages" if attempt == 1 else f"attempt {attempt}"
 
 
 def _reading_problem(read: Sequence[Disagreement]) -> str:

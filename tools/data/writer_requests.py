@@ -16,10 +16,10 @@ from math import prod
 from statistics import mean
 
 from tunesmith.tools.data.answer_shape import fill
-from tunesmith.tools.data.computed import numbers
 from tunesmith.tools.data.draw import Pools, Values, in_turn
 from tunesmith.tools.data.examples import Shot, example_shots, values_of
 from tunesmith.tools.data.model_requests import Asker, assistant, user
+from tunesmith.tools.data.record_values import number_ranges
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
@@ -27,7 +27,8 @@ from tunesmith.tools.serving.client import ChatRequest
 LISTED, TOPICS = 10, 12
 """Asked for in one request."""
 _TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 10
-_GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 60}
+_GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False}
+_SAMPLED: Mapping[str, object] = {"top_k": 60}
 _LIST_TEMPERATURE = 0.9
 _TOKENS_PER_CHAR, _TOKENS_OF_STYLE = 0.4, 60
 """A style may make a message longer than all examples are."""
@@ -52,6 +53,16 @@ def kind_of(spec: Spec) -> str:
     return spec.when.rstrip(". ")
 
 
+def list_start(
+    asked: str, begun: Sequence[str], model: str, identity: str, tokens: int,
+    temperature: float = _LIST_TEMPERATURE, sampled: Mapping[str, object] = _SAMPLED,
+) -> ChatRequest:  # fmt: skip
+    """Asks for a list behind the lines that it begins with: the model goes on with the next number."""
+    extra = {**_GO_ON, **sampled}
+    lines = "\n".join([*(f"{n}. {text}" for n, text in enumerate(begun, 1)), f"{len(begun) + 1}."])
+    return ChatRequest(identity, model, [user(asked), assistant(lines)], tokens, temperature, extra=extra)
+
+
 # Values of open attributes
 
 
@@ -65,10 +76,9 @@ def values_request(
         "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
         where=_where(spec, given), count=LISTED + len(shots), angle=rng.choice(_ANGLES),
     )  # fmt: skip
-    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
     long = mean(len(shot) for shot in examples) if examples else 16
     tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
-    return ChatRequest(identity, model, [user(asked), assistant(begun)], tokens, _LIST_TEMPERATURE, extra=dict(_GO_ON))
+    return list_start(asked, shots, model, identity, tokens)
 
 
 def topics_request(
@@ -81,8 +91,7 @@ def topics_request(
         "write-topics", when=kind_of(spec), where=_where(spec, given), count=TOPICS, angle=rng.choice(_ANGLES),
         examples="\n".join(f"- {shot[:_TOPIC_SHOT_CHARS]}" for shot in shots), language=in_language(spec),
     )  # fmt: skip
-    messages = [user(asked), assistant("1.")]
-    return ChatRequest(identity, model, messages, TOPICS * 10, _LIST_TEMPERATURE, extra=dict(_GO_ON))
+    return list_start(asked, (), model, identity, TOPICS * 10)
 
 
 def listed_topics(answered: str) -> list[str]:
@@ -92,12 +101,9 @@ def listed_topics(answered: str) -> list[str]:
 
 
 def _where(spec: Spec, given: Values) -> str:
-    return "".join(f" Here {_label_note(spec, name, value)}." for name, value in given.items() if value)
-
-
-def _label_note(spec: Spec, name: str, value: str) -> str:
-    meaning = spec.attribute(name).values[value].means
-    return f"{name} is {value}" + (f" ({meaning})" if meaning else "")
+    """The labels that are given, each as a sentence with its meaning."""
+    stated = [(name, value, spec.attribute(name).values[value].means) for name, value in given.items() if value]
+    return "".join(f" Here {name} is {value}{f' ({means})' if means else ''}." for name, value, means in stated)
 
 
 def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) -> list[str]:
@@ -165,10 +171,9 @@ def list_request(
         means=f", and in each: {meanings}" if meanings else "",
         style=f" From number {len(begun) + 1} on they are written so: {style}." if style else "",
     )  # fmt: skip
-    lines = "\n".join([*(f"{n}. {text}" for n, text in enumerate(begun, 1)), f"{len(begun) + 1}."])
+    end = f"\n{len(begun) + count + 2}."
     most = (count + 1) * (spec.message_tokens + (_TOKENS_OF_STYLE if style else 0))
-    extra = {**_GO_ON, "stop": [f"\n{len(begun) + count + 2}."]}
-    return ChatRequest(identity, model, [user(asked), assistant(lines)], most, temperature, extra=extra)
+    return list_start(asked, begun, model, identity, most, temperature, {**_SAMPLED, "stop": [end]})
 
 
 def _meaning(spec: Spec, name: str, value: str) -> str:
@@ -189,15 +194,12 @@ def profile_of(spec: Spec, values: Values) -> dict[str, str | None]:
 def _meanings(spec: Spec) -> str:
     """What the values of the labels mean beside one another; else what is answered, which says as much."""
     labels = [label for label in spec.labels if label.shown]
-    sections = [f"What is answered to them: {spec.what.rstrip('. ')}."] if any(map(_bare, labels)) else []
+    bare = any(not value.means for label in labels for value in label.values.values())
+    sections = [f"What is answered to them: {spec.what.rstrip('. ')}."] if bare else []
     for label in labels:
         values = "\n".join(f"- {name}: {value.means}" for name, value in label.values.items() if value.means)
         sections += [f"What {label.name} is:\n{values}"] if values else []
     return "".join(f"\n\n{text}" for text in sections)
-
-
-def _bare(label: Attribute) -> bool:
-    return any(not value.means for value in label.values.values())
 
 
 def _ordered_shots(spec: Spec, one: Note, shots: Sequence[Shot], more: Sequence[Shot]) -> Sequence[Shot]:
@@ -223,10 +225,7 @@ def distractor_request(spec: Spec, examples: Sequence[str], model: str, identity
     shots = rng.sample(list(examples), len(examples))
     noted = "; ".join(f"{a.name} ({a.means})" for a in spec.attributes if a.shown)
     asked = prompt_text("write-filler", when=kind_of(spec), noted=noted)
-    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
-    return ChatRequest(
-        identity, model, [user(asked), assistant(begun)], LISTED * 12, _LIST_TEMPERATURE, extra=dict(_GO_ON)
-    )
+    return list_start(asked, shots, model, identity, LISTED * 12)
 
 
 def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, str]) -> str:
@@ -237,7 +236,7 @@ def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, st
             continue
         value, name = values[path], re.sub(r"\[(\d+)\]", lambda match: f" {int(match[1]) + 1}", path).replace(".", " ")
         surface = f'"{surfaces[path]}"' if path in surfaces else ""
-        if surface and not numbers(attribute):
+        if surface and not number_ranges(attribute):
             entries.append(f"{name}: {surface}")
         elif value is not None:
             meaning = attribute.values[value].means if value in attribute.values else ""

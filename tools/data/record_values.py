@@ -1,19 +1,25 @@
-"""Drawn values as JSON and back, along the attributes: objects, lists and sets within one another, keys left out.
+"""The values of a record: as JSON and back, those that a formula computes, and labels that a number decides.
 
 Values lie flat, each under its path (`items[0].price`); what is absent lies under its own as None, and an empty list
 has none. Comparing is by value: the order of keys and of a set, white space, and 3 or 3.0 make no difference.
+
+A number that decides a label is drawn before the message is written and stands in it, as digits or as an English word:
+a message that says none cannot have such a label. Ranges are stated as numbers; no words are read for them.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 from tunesmith.tools.core.strict_json import json_value
-from tunesmith.tools.data.spec import Attribute
-from tunesmith.tools.data.typed_values import value_schema
+from tunesmith.tools.data.arithmetic import evaluate, names_in
+from tunesmith.tools.data.spec import Attribute, Spec, without_places
+from tunesmith.tools.data.typed_values import holds, value_schema
 
 Values = dict[str, str | None]
 T = TypeVar("T")
@@ -168,12 +174,9 @@ def at_path(given: object, path: str) -> list[object]:
     """What JSON holds under a path without its places in lists, but for null."""
     values = [given]
     for name in re.sub(r"\[\d+\]", "", path).split("."):
-        values = [item for one in values if isinstance(one, Mapping) for item in _listed(one.get(name))]
+        inner = [one.get(name) for one in values if isinstance(one, Mapping)]
+        values = [item for one in inner for item in (one if isinstance(one, list) else [one]) if one is not None]
     return values
-
-
-def _listed(value: object) -> list[object]:
-    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def indent_of(texts: Sequence[str]) -> int | None:
@@ -236,3 +239,121 @@ def call_of(answer: str) -> tuple[str, dict[str, object]] | None:
         return None
     name, arguments = call["name"], call["arguments"]
     return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
+
+
+class _Place(NamedTuple):
+    """Where a value is computed: its path, and the attributes beside it, which its formula names first."""
+
+    path: str
+    formula: object
+    beside: Sequence[Attribute]
+
+    def needs(self, paths: Iterable[str]) -> dict[str, list[str]]:
+        """Name in the formula → the paths that it means: one, or those of a list."""
+        known = list(paths)
+        return {name: _meant(self._target(name), known) for name in names_in(self.formula)}
+
+    def _target(self, name: str) -> str:
+        inner = name.split(".")[0] in [attribute.name for attribute in self.beside]
+        return f"{self.path.rpartition('.')[0]}.{name}" if inner and "." in self.path else name
+
+
+def with_computed(spec: Spec, values: Values) -> Values:
+    """The values with those that are computed; None where something that a formula needs is not said.
+
+    Raises Unanswerable for a division by zero, or a value out of bounds.
+    """
+    known = {path: value for path, value in values.items() if spec.attribute(path).kind != "computed"}
+    pending = {place.path: place for place in _computed(spec.attributes, known)}
+    while pending:
+        every = [*known, *pending]
+        waits = {p: any(pending.keys() & paths for paths in one.needs(every).values()) for p, one in pending.items()}
+        for path in [p for p, waiting in waits.items() if not waiting]:  # a circle is refused when the spec is read
+            known[path] = _value(pending.pop(path), known)
+    return known
+
+
+def _value(place: _Place, known: Mapping[str, str | None]) -> str | None:
+    needs = place.needs(known)
+    if any(known[path] is None for paths in needs.values() for path in paths):
+        return None
+    return evaluate(place.formula, lambda name: [known[path] or "" for path in needs[name]])
+
+
+def _meant(target: str, paths: Sequence[str]) -> list[str]:
+    return [target] if target in paths else [path for path in paths if without_places(path) == target]
+
+
+def _computed(attributes: Sequence[Attribute], values: Mapping[str, object], at: str = "") -> Iterator[_Place]:
+    for attribute in attributes:
+        path = f"{at}{attribute.name}"
+        if attribute.kind == "computed":
+            yield _Place(path, attribute.formula, attributes)
+        elif attribute.kind == "object" and path not in values:
+            many = attribute.many is not None
+            places = [f"{path}[{n}]" for n in range(items_of(path, values))] if many else [path]
+            for place in places:
+                yield from _computed(attribute.attributes, values, f"{place}.")
+
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+WORDS = dict(enumerate(_SMALL.split())) | {20 + 10 * n: word for n, word in enumerate(_TENS.split())}
+_N = r"(?<![\w.,:])(\d{1,7}|" + "|".join(word for word in WORDS.values()) + r")(?![\w:]|[.,]\d)"
+
+
+def number_ranges(label: Attribute) -> dict[str, tuple[int, int]]:
+    """The lowest and the highest number of each value that a number decides (`Value.between`).
+
+    Empty where fewer than two values are decided so, or their ranges overlap.
+    """
+    ranges = {name: value.between for name, value in label.values.items() if value.between and label.kind == "label"}
+    ordered = sorted(ranges.values())
+    apart = all(low <= high for low, high in ordered) and all(a[1] < b[0] for a, b in pairwise(ordered))
+    return ranges if len(ranges) >= 2 and apart else {}
+
+
+def number_meant(number: str) -> int:
+    """What digits or a number's word mean."""
+    return int(number) if number.isdigit() else next(n for n, word in WORDS.items() if word == number.lower())
+
+
+def drawn_number(label: Attribute, value: str, rng: random.Random) -> str:
+    """A number of the value's range as a message says it; empty where none tells the value."""
+    bounds = number_ranges(label).get(value)
+    return rng.choice(ways_to_count(rng.randint(*bounds))) if bounds else ""
+
+
+def number_in(label: Attribute, value: str, message: str) -> str:
+    """The number by which a message tells a value; empty where none, or several, could be it."""
+    bounds = number_ranges(label).get(value)
+    if not bounds:
+        return ""
+    fitting = [text for text in _number_texts(message) if bounds[0] <= number_meant(text) <= bounds[1]]
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+def numbers_in(message: str) -> list[int]:
+    """The whole numbers that a message holds, as digits or as words."""
+    return [number_meant(text) for text in _number_texts(message)]
+
+
+def _number_texts(message: str) -> list[str]:
+    return [match[0] for match in re.finditer(_N, message, re.IGNORECASE)]
+
+
+def ways_to_count(number: int) -> list[str]:
+    """How a message may say a number."""
+    return [str(number), WORDS[number]] if number in WORDS else [str(number)]
+
+
+def stated_number(label: Attribute, value: str, drawn: str, message: str) -> str:
+    """The number that tells the value in a message: the drawn one in digits or a word, else the only one that fits.
+
+    `drawn` where the message has none of these.
+    """
+    there = next((way for way in ways_to_count(number_meant(drawn)) if holds(message, way)), "")
+    return there or number_in(label, value, message) or drawn
