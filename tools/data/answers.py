@@ -32,8 +32,11 @@ from tunesmith.tools.suites.case import canonical_json
 Judge = Callable[[Mapping[str, tuple[str, str]]], dict[str, float]]
 """Name → message and answer, to name → the probability that the answer is right."""
 _SHOTS, _SHOT_CHARS = 4, 3_000
+"""Examples that a request shows, and their characters: message and answer have to fit into the context with them."""
 _LONG_ANSWER_CHARS = 60
+"""Shorter answers are the same by right: "yes" is no copy of an example's."""
 _SAMPLES, _AT_ONCE = 4, 2
+"""Answers to a message at most, and how many are asked for at once: where two agree no more are needed."""
 _AGREEING, _EPSILON = 0.25, 1e-4
 """Where fewer rows have two answers that are the same, answers are prose."""
 
@@ -200,11 +203,13 @@ def json_schema(spec: Spec) -> dict[str, object] | None:
 _COUNTS_FROM = 0.4
 """Kappa from which agreement is more than fair; below it nothing is dropped on a judge's word."""
 _MARKS_MIN = 10
+"""Agreement on fewer marks is chance."""
 _CUTS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9, 0.05, 0.95)
 """The middle first: of cuts that part as well, the first is taken."""
 _OTHERS = 2
 """Answers of other examples that each example is tried out with."""
 _CRITERIA_CHARS = 1_500
+"""Examples, message and answer have to fit into the context with them."""
 
 
 class Judged(Frozen):

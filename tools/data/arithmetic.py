@@ -14,10 +14,13 @@ from decimal import ROUND_HALF_UP, Context, Decimal, DecimalException, localcont
 from typing import NamedTuple
 
 NODES_MAX = 50
+"""Of a formula, which may be a stranger's."""
 NUMERIC = ("number", "amount", "computed")
 """Kinds of attributes whose values are compared as numbers: 3 is 3.0. Digits are none: 007 is not 7."""
 _MAGNITUDE_MAX = Decimal(10) ** 15
 _PLACES_MAX, _DAYS_MAX, _DIGITS = 10, 36_600, 40
+"""With a magnitude of 15 digits a number survives JSON, which many read as a float; a century of days; digits of a
+step in between."""
 _PLAIN = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,10})?")
 
 Operand = Decimal | date

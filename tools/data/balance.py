@@ -21,6 +21,7 @@ from tunesmith.tools.data.spec import Attribute, Spec
 SHOWN_FIRST = 20
 """Before the first training of a behaviour."""
 _ODDS_MOST = 1_000
+"""Likelihoods of a model say nothing finer: from here on it is "over 1000 to 1"."""
 _DOUBTED = ("reading", "kind", "value", "label", "judge")
 """Kinds of verdict that another eye may overrule; the others are facts."""
 
@@ -98,11 +99,15 @@ def _odds(margin: float) -> str:
     return odds_text if margin >= 0 else f"1 to {odds_text.removesuffix(' to 1')}"
 
 
-_REASONS_TOLD, _RULE_CHARACTERS = 3, 100
+_REASONS_LISTED, _RULE_CHARACTERS = 3, 100
+"""Reasons that an error names, and characters of a rule in it: it stays a sentence."""
 _SHARE_OFF = 0.3
 """A label's share of the kept rows may be so far from what was drawn, in parts of it."""
-_CONSTANT_SHARE, _KEPT_FOR_BALANCE, _EPSILON = 0.8, 0.6, 1e-6
+_CONSTANT_SHARE, _LEAST_ACCEPTED, _EPSILON = 0.8, 0.6, 1e-6
+"""One answer in so large a share of the rows teaches no choice; so much of the rows is kept however unbalanced they
+are; a difference of shares that is none."""
 _FEW_ROWS = 12
+"""For each value: shares of fewer rows are chance."""
 
 
 def balance_of(spec: Spec, accepted: Sequence[TrainingRow], reasons: str) -> dict[str, dict[str, int]]:
@@ -225,7 +230,7 @@ def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[Tra
             by_value.setdefault(_value(label, row), []).append(row)
         shares = {value: wanted_shares[value] for value in by_value if wanted_shares.get(value)}
         surplus: set[str] = set()
-        while shares and len(accepted) - len(surplus) > _KEPT_FOR_BALANCE * len(accepted):
+        while shares and len(accepted) - len(surplus) > _LEAST_ACCEPTED * len(accepted):
             total = len(accepted) - len(surplus)
             ratios = {value: len(by_value[value]) / total / share for value, share in shares.items()}
             if all(abs(ratio - 1) < _SHARE_OFF - _EPSILON for ratio in ratios.values()):
@@ -271,7 +276,7 @@ def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
     """The commonest reasons with their counts, a broken rule by its words, and what shows the rows themselves."""
     verdicts = [row.verdict for row in judged if row.verdict and not row.verdict.keeps]
     kinds = Counter(str(one)[:_RULE_CHARACTERS] if one.kind == "rule" else one.kind for one in verdicts)
-    counted_kinds = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_TOLD))
+    counted_kinds = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_LISTED))
     line = f"{kinds.total()} of {len(judged)} rows were dropped"
     line += f", most for {counted_kinds}" if counted_kinds else ""
     return f"{line}. `tunesmith report {run}` shows rows with their reasons"

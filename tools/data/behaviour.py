@@ -26,8 +26,10 @@ from tunesmith.tools.data.verify import verified
 SPEC_FILE = "behaviour.yaml"
 IMPORTED = "imported"
 """What rows are of that came without a behaviour."""
-_SHOWN = 12
+_ROWS_AS_EXAMPLES = 12
+"""Rows that stand for a behaviour that nobody described."""
 _MAX_REHEARSAL_BYTES = 10 << 20
+"""About 100,000 prompts; the folder may be a stranger's."""
 
 
 def behaviour_folder(name: str) -> Path:
@@ -67,7 +69,7 @@ def behaviour_of_rows(named: str, rows: Iterable[TrainingRow]) -> Spec:
     """
     if named:
         return load_behaviour(named)
-    examples = distinct(islice(filter(None, map(_example_of, rows)), _SHOWN))
+    examples = distinct(islice(filter(None, map(_example_of, rows)), _ROWS_AS_EXAMPLES))
     if len(examples) < EXAMPLES_MIN:
         raise BadInput(f"{len(examples)} different rows can be read, {EXAMPLES_MIN} are needed; add rows")
     statement = "as the rows show"

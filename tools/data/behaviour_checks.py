@@ -36,7 +36,8 @@ _QUESTION = re.compile(
 )
 _QUESTION_SHARE = 0.5
 """Of a message's sentences: from here on it asks, and tells nothing."""
-_ANSWERED_LIKE_US = 0.6
+_COPIED_OVERLAP = 0.6
+"""Of the words of a copied value, so many in the message are enough: an answer may bend one."""
 
 
 class BehaviourChecks:
@@ -159,7 +160,7 @@ def _grounded(attribute: Attribute, value: str | None, message: str) -> str:
         shows = matches and attribute.kind in ("digits", "email", "url")
         return f"{attribute.name} is missing, the message has {matches[0]!r}" if shows else ""
     if attribute.kind in ("copied", "digits", "email", "url", "phone"):
-        loose = attribute.kind == "copied" and overlap({attribute.name: value}, message) >= _ANSWERED_LIKE_US
+        loose = attribute.kind == "copied" and overlap({attribute.name: value}, message) >= _COPIED_OVERLAP
         return "" if loose or holds(message, value) else f"{attribute.name} {value[:40]!r} is not in the message"
     if attribute.typed and not matches:
         return f"{attribute.name} {value!r} is not in the message"

@@ -33,7 +33,7 @@ from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.grading.embedding import EMBEDDER_PIN, embedder_sha256
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
-_KEPT_SHARE = 0.92
+_ACCEPTED_SHARE = 0.92
 """Of the candidate rows so many are usually kept, each of about so many tokens; before there are any to count."""
 _TOKENS_PER_ROW = 95
 _TOKENS_JUDGED = 24
@@ -193,7 +193,7 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
         return None
     asked = int(rows.meta.get("asked", 0))  # cases come beside these
     candidates = rows.meta["ordinary"] if asked else rows.meta["rows"]
-    count = int(candidates * _KEPT_SHARE) + (asked or -request.held_out)
+    count = int(candidates * _ACCEPTED_SHARE) + (asked or -request.held_out)
     tokens = int(rows.meta.get("tokens_per_row", _TOKENS_PER_ROW))
     return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=tokens)
 

@@ -50,6 +50,7 @@ T = TypeVar("T")
 Pools = Callable[[Attribute, Values, int], str]
 """The value of an open attribute for the other values of a row and the row's number; empty: there is none."""
 ITEMS = (1, 1, 2, 2, 3)
+"""Records of a list, dealt in turn: lists of people are short."""
 _LAP = 20
 """Draws of a label that its weights are dealt out over."""
 _REDRAWS = 20
@@ -219,6 +220,7 @@ EACH = 8
 _ROWS_MOST = 1_000
 """Of more rows each is seen once, whatever its forms are."""
 _TRIES = 6
+"""Draws for one variant: a message that says the same, or does not say what was drawn, is drawn anew."""
 
 
 def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:

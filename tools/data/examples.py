@@ -184,6 +184,7 @@ def _stated_value(attribute: Attribute, message: str) -> str | None:
 _COPIED_SHARE = 0.75
 """Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
 VALUES_MAX = 20
+"""Of a label: a few hundred rows do not teach a choice among more."""
 COPIED_FORMATS: Mapping[Kind, str] = {
     "email": r"[\w.+-]+@[\w-]+\.[\w.-]+",
     "url": r"https?://\S+|www\.\S+",

@@ -43,6 +43,7 @@ from tunesmith.tools.serving.budget import (
 )
 
 PREVIEW_ROWS = 5
+"""Enough to see whether the writer understood the behaviour."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
 _USUAL_TOKENS = 40

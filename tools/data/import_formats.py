@@ -38,7 +38,7 @@ ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "ins
 """Names of columns that hold a message, the likeliest first."""
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
 _NAMED = ("system", "system_prompt")
-SHOWN = 3
+PREVIEW_RECORDS = 3
 """Records that a plan shows as they would be taken."""
 
 
@@ -80,7 +80,7 @@ def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None
         reason = f"no columns for a message and its answer among {', '.join(columns[:12])}"
         return Inspection("INCOMPATIBLE", "", {}, (Problem(1, reason),), len(records), columns=columns)
     rows, problems = convert(records, name or "mapping", chosen)
-    preview = tuple(_preview(row) for row in rows[:SHOWN])
+    preview = tuple(_preview(row) for row in rows[:PREVIEW_RECORDS])
     if not rows:
         return Inspection("INCOMPATIBLE", name, chosen, problems, len(records), columns=columns)
     status: Status = "READY" if name else "NEEDS MAPPING"

@@ -23,6 +23,7 @@ _NAMED = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/[^@\s]+)?(?:@
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _SPLITS = ("train", "test", "valid", "validation", "val", "dev", "eval")
 _TIMEOUT_S, _MAX_FILES = 30.0, 1_000
+"""Without a byte, after which a fetch ends; files of one set, as of a folder (`import_reading`)."""
 
 
 class HubSource(NamedTuple):

@@ -32,6 +32,7 @@ NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "sta
 """What `datasets` writes beside the rows of a saved data set."""
 MAX_SOURCE_BYTES = 16 << 30
 _MAX_FILES, _MAX_ENTRIES, _MAX_DEPTH = 1_000, 50_000, 8
+"""What has more than any of these is a folder that was named by mistake."""
 _HASHED_BYTES = 256 << 20
 """Up to here a source is pinned by its bytes; above, by names, sizes and times: to hash it would take minutes."""
 _NOT_A_DATA_SET = ("/", "/etc", "/proc", "/sys", "/dev", "/usr", "/var", "/boot", "/run", "/home", "/root", "/tmp")
@@ -120,11 +121,13 @@ def _sha256(path: Path) -> str:
 
 
 LOOKED_AT, _LOOKED_AT_BYTES = 200, 16 << 20
-MAX_TAKEN_BYTES = 256 << 20
+"""Records that a plan is made by, and their bytes at most: a person waits for it."""
+MAX_IMPORT_BYTES = 256 << 20
 """Of text that one import takes, about 60 million tokens: all of it is in memory while it is written."""
 CHILD_BYTES = 1 << 30
 """Address space of the child; a JSON document of the most that is read takes about half of it."""
 _BASE_S, _S_PER_MB = 20.0, 0.5
+"""CPU time that the child is given to start, and for each megabyte: against files that are built to be slow."""
 _REMEDY = "take fewer records with --limit, or write the rows as JSONL, one record a line"
 
 
@@ -245,7 +248,7 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
             lines += 1
             row_bytes += _bytes(row)
             yield "row", row.row_id, row.prompt, row.completion, row.attributes.as_json()
-        for what, bytes_, most in (("", read, argument["most_bytes"]), (" of rows", row_bytes, MAX_TAKEN_BYTES)):
+        for what, bytes_, most in (("", read, argument["most_bytes"]), (" of rows", row_bytes, MAX_IMPORT_BYTES)):
             if bytes_ > most:
                 raise BadInput(
                     f"the first {count:,} records hold over {most / 1e6:,.0f} MB{what}, the most that is taken here; "

@@ -25,6 +25,7 @@ from tunesmith.memory.errors import BadInput
 MAX_LINE_BYTES = 8 << 20
 MAX_JSON_BYTES = 64 << 20
 MAX_CELL_CHARS = 1_000_000
+"""A whole line, document or cell is in memory at once, several times over as objects of Python."""
 MAX_CELL_LINES = 2_000
 """Of a CSV cell: a text of more lines is one that a quote has swallowed."""
 _OTHER_KINDS = (
@@ -196,6 +197,7 @@ def _row(columns: list[str], cells: list[str], first: int, last: int) -> Record:
 _AT_ONCE = 32
 """Rows decoded together: one value repeated costs its file nothing, and memory each time."""
 _MAX_DEPTH, _MAX_COLUMNS = 8, 1_000
+"""Of a schema: all of it is looked at before the first row is read."""
 
 
 class Columns:

@@ -36,7 +36,7 @@ from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
 from tunesmith.tools.data.import_hub import PREFIX, at_commit, list_files, listing_digest, parse_source
 from tunesmith.tools.data.import_reading import (
     CHILD_BYTES,
-    MAX_TAKEN_BYTES,
+    MAX_IMPORT_BYTES,
     Look,
     SourceFiles,
     digest_of,
@@ -47,7 +47,9 @@ from tunesmith.tools.data.import_reading import (
 _TOKENS_PER_BYTE = 0.25
 """Of a row as JSON, whose names and marks are fewer tokens in a chat."""
 _STARTS_S, _SECONDS_PER_MB, _BYTES_A_SECOND = 0.5, 0.15, 2e7
+"""Of a step: its start, reading and converting, a download."""
 _LEAST_READ_BYTES, MAX_READ_BYTES = 64 << 20, 4 << 30
+"""Decoded bytes that every step may read, and that none may pass: a compressed file may come to any size."""
 _DECODED_MORE = 8
 """So many times its size a file of the hub may come to once it is decoded: nobody has looked into it yet."""
 
@@ -173,7 +175,7 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
     """Reading costs little; what matters is how the rows are understood, and what a download takes."""
     look = context.look
     read_bytes = look.read_bytes if look else min(context.download_bytes * _DECODED_MORE, MAX_READ_BYTES)
-    row_bytes = min(look.row_bytes if look else read_bytes, MAX_TAKEN_BYTES)
+    row_bytes = min(look.row_bytes if look else read_bytes, MAX_IMPORT_BYTES)
     price = estimate(
         "import",
         facts,

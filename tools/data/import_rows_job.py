@@ -26,7 +26,8 @@ from tunesmith.tools.data.import_rows import (
 )
 from tunesmith.tools.data.row_file import RowIds, read_rows, write_rows
 
-_PROBLEMS_TOLD = 50
+_PROBLEMS_LISTED = 50
+"""In the result, which is stored and shown."""
 
 
 def run(job: Job[ImportRequest]) -> ImportResult:
@@ -60,7 +61,7 @@ def run(job: Job[ImportRequest]) -> ImportResult:
         with_system=sum(row.prompt[0]["role"] == "system" for row in rows),
         with_tools=sum(bool(row.attributes.tools) for row in rows),
         incompatible=len(problems),
-        problems=tuple(f"record {problem.number}: {problem.reason}" for problem in problems[:_PROBLEMS_TOLD]),
+        problems=tuple(f"record {problem.number}: {problem.reason}" for problem in problems[:_PROBLEMS_LISTED]),
     )
 
 

@@ -26,6 +26,7 @@ from tunesmith.tools.suites.loading import read_suite
 
 _HELD_OUT_SUITES = tuple(Path(name).stem for name in (HELD_OUT, HELD_OUT_NEAR))
 _LIMITS = Limits(cpu_s=4.0, memory_bytes=1 << 30)
+"""A plan waits for this child; what takes longer is left to critique."""
 _MOST_COMPARISONS = 1_000_000
 """Rows times cases that are counted while a person waits for a price."""
 

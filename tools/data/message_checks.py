@@ -19,6 +19,7 @@ T = TypeVar("T")
 LIKE_AN_EXAMPLE = 85.0
 """Similarity, of 100, from which a written message counts as one of the user's examples."""
 _WORDS_MAX = 120
+"""Of a message, or twice the longest example's where that is more: a writer that goes on has lost the note."""
 _SHORT_LABEL = 3
 """Characters of a label that may stand in a message by chance: "no", "P1", "yes"."""
 _NOT_A_MESSAGE = re.compile(

@@ -103,7 +103,9 @@ class AnswerLog:
 Ask = Callable[[Sequence[ChatRequest]], Mapping[str, ChatResponse]]
 """Puts requests to a model: its answers by the requests' ids; what was not answered is left out."""
 _WORD_TOKENS, _ANSWER_TOKENS = 4, 500
+"""Of an answer of a word, and of one that is held to a schema."""
 TEXT: Mapping[str, object] = {"type": "string", "maxLength": 300}
+"""A server that is held to it ends a text there: a small model may never end it."""
 NUMBER: Mapping[str, object] = {"type": ["integer", "null"]}
 
 

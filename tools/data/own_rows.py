@@ -16,7 +16,7 @@ from rapidfuzz import fuzz
 
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.faults import EXAMPLE
-from tunesmith.tools.data.import_formats import SHOWN
+from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
 from tunesmith.tools.data.similarity import normal, runs
 from tunesmith.tools.data.spec import Spec
 
@@ -144,7 +144,7 @@ def visible_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
     examples = {normal(example.prompt, digits_count=True) for example in spec.examples if spec.described}
     visible = set()
     for row in filter(is_persons, rows):
-        first = row.attributes.number is not None and row.attributes.number <= SHOWN
+        first = row.attributes.number is not None and row.attributes.number <= PREVIEW_RECORDS
         if first or normal(spec.text_of(row.prompt), digits_count=True) in examples:
             visible.add(row.row_id)
     return visible

@@ -19,8 +19,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.import_formats import SHOWN
-from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, take
+from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
+from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_IMPORT_BYTES, take
 from tunesmith.tools.data.own_rows import repeats_in
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
@@ -46,7 +46,7 @@ class RowsSource:
     @property
     def argument(self) -> dict[str, object]:
         """As the child gets it."""
-        most = 2 * MAX_TAKEN_BYTES
+        most = 2 * MAX_IMPORT_BYTES
         files = list(map(str, self.files))
         return {"files": files, "mapping": dict(self.mapping), "limit": self.limit, "most_bytes": most}
 
@@ -172,7 +172,7 @@ def _examples(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
     words = [set(example.answer.split()) for example in examples]
     counts = Counter(word for own in words for word in own)
     lacking = {word for word, holders in counts.items() if holders > 1}
-    chosen = list(range(min(SHOWN, len(examples))))
+    chosen = list(range(min(PREVIEW_RECORDS, len(examples))))
     lacking -= {word for place in chosen for word in words[place]}
     while lacking and len(chosen) < min(
         _EXAMPLES_MOST, len(examples) // _EXAMPLES_SHARE

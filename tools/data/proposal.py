@@ -106,6 +106,8 @@ def words_digest(description: Description, stated: Proposal) -> str:
 TOOL = "tool"
 """The label that says which of several tools is called."""
 _COPIED_SHARE, _ABSENT_SHARE, _MANY_MOST = 0.75, 0.25, 3
+"""Of the examples, where an argument's text stands in the message; of the rows, without an argument that may be left
+out; the items of a list where the examples have fewer."""
 _KINDS: Mapping[str, Kind] = {"integer": "number", "number": "number"}
 _FORMATS: Mapping[str, Kind] = {"date": "date", "time": "time", "email": "email", "uri": "url"}
 

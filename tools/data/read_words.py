@@ -41,8 +41,12 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 _QUOTED = 85
 """Similarity, of 100, from which a text counts as a piece of the user's words."""
 _LABEL_CHARACTERS = 40
-_SHOWN, _SHOWN_CHARACTERS = 6, 400
+"""Of a value among those that a description lists; a longer one is a text."""
+_EXAMPLES_ASKED, _EXAMPLE_CHARACTERS = 6, 400
+"""Examples in a question, and the characters of each: a model of a billion parameters reads it."""
 _PARTS_MAX, _CLAUSES_MAX, _NEAR_MISSES, _DEMAND_TOKENS, _MEANING_TOKENS = 8, 14, 6, 24, 60
+"""Parts of an answer, clauses of a description, near misses: each costs questions; tokens of a demand and of a
+meaning."""
 _READINGS, _TEMPERATURE = 3, 0.7
 """Of a template: the first is greedy."""
 _OPEN_END = 3
@@ -54,8 +58,8 @@ _VALUE = object_of(value=TEXT, means=TEXT)
 _RANGE = object_of(value=TEXT, lowest=NUMBER, highest=NUMBER)
 _COUNTED = re.compile(r"(at most|at least|exactly) (\d{1,4}) (words|characters|lines|sentences)")
 _QUOTING = re.compile(r'(begins with|ends with|every line begins with|never says) "(.*)"')
-_HELD = r'"[^"\n]*"|“[^”\n]*”|「[^」\n]*」|\([^()\n]*\)|(?<!\w)\'[^\'\n]*\'(?!\w)|(?<=\d)[.,:](?=\d)'
-_CLAUSE = re.compile(rf"(?:{_HELD}|[^,;:.。，；：、\n])+")
+_ENCLOSED = r'"[^"\n]*"|“[^”\n]*”|「[^」\n]*」|\([^()\n]*\)|(?<!\w)\'[^\'\n]*\'(?!\w)|(?<=\d)[.,:](?=\d)'
+_CLAUSE = re.compile(rf"(?:{_ENCLOSED}|[^,;:.。，；：、\n])+")
 """A piece of a description: up to a mark that ends one and that no quotation, bracket or number holds."""
 
 
@@ -90,7 +94,7 @@ class _Reader:
         spec = self.spec
         clauses = [*clauses_of(spec.what), *(f"never: {clause}" for clause in clauses_of(spec.never))][:_CLAUSES_MAX]
         messages = "\n".join(example.prompt for example in spec.examples)
-        prompts = [data(e.prompt[:_SHOWN_CHARACTERS]) for e in spec.examples[:_SHOWN]]
+        prompts = [data(e.prompt[:_EXAMPLE_CHARACTERS]) for e in spec.examples[:_EXAMPLES_ASKED]]
         answers = self._asked(
             question("applies", [f"When: {spec.when}"], self.model),
             question("language", prompts, self.model),
@@ -166,7 +170,7 @@ class _Reader:
 
     def _template(self, answers: Sequence[str]) -> str:
         """The template that gives every example and that most readings came to; empty where none does."""
-        lines = [f"The answer: {self.spec.what}", *map(data, answers[:_SHOWN])]
+        lines = [f"The answer: {self.spec.what}", *map(data, answers[:_EXAMPLES_ASKED])]
         for turn in range(2):
             requests = [
                 question("template", lines, self.model, object_of(template=TEXT), identity=f"template/{turn}/{n}",
@@ -295,13 +299,16 @@ class _Reader:
     def _near_misses(self, language: str) -> tuple[str, ...]:
         """Messages that look alike, each told from all examples by a model that tells these from ordinary messages."""
         spec = self.spec
-        lines = [f"It applies when: {spec.when}", f"For instance: {data(spec.examples[0].prompt[:_SHOWN_CHARACTERS])}"]
+        lines = [
+            f"It applies when: {spec.when}",
+            f"For instance: {data(spec.examples[0].prompt[:_EXAMPLE_CHARACTERS])}",
+        ]
         asked = question("near-misses", [*lines, f"Write them in {language}."], self.model,
                          object_of(items={"type": "array", "items": dict(TEXT), "maxItems": _NEAR_MISSES}))  # fmt: skip
         items = object_in(self._asked(asked), "near-misses").get("items")
         texts = items if isinstance(items, list) else []
         near = list(dict.fromkeys(str(text).strip() for text in texts if str(text).strip()))
-        examples = [example.prompt for example in spec.examples[:_SHOWN]]
+        examples = [example.prompt for example in spec.examples[:_EXAMPLES_ASKED]]
         texts = [*examples, *_ORDINARY, *near] if near else []
         requests = [kind_request(spec, text, (), self.model, f"kind/{n}") for n, text in enumerate(texts)]
         answers = self._asked(*requests)
@@ -335,7 +342,7 @@ def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
 
 def _part_line(part: Part, seen: Sequence[str]) -> str:
     means = f" ({part.means})" if part.means else ""
-    return f"The part {part.name}{means}, in the examples {', '.join(map(data, seen[:_SHOWN]))}"
+    return f"The part {part.name}{means}, in the examples {', '.join(map(data, seen[:_EXAMPLES_ASKED]))}"
 
 
 def odd_value(pairs: Pairs) -> str:

@@ -46,7 +46,9 @@ _FEW, _BIAS_SHARE, _BIAS_MOST, _EPSILON = 20, 0.5, 1.5, 0.01
 """Messages from which on a reader's bias is told."""
 _ENOUGH, _BORNE_OUT = 60, 0.9
 """Messages from which on writer and reader can bear each other out, and the share that is right where they agree."""
-_LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIED = 0.6, 0.75, 3, 16
+_LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIAL = 0.6, 0.75, 3, 16
+"""Share of the examples read right from which a reading counts; share of ordinary prompts that are told as such;
+ordinary prompts that requests show, and that the reader is tried on."""
 
 
 class Trust(Frozen):
@@ -118,7 +120,7 @@ class Reader:
     ) -> None:
         self.spec, self.asker = spec, asker
         shuffled = random.Random(f"{seed}/ordinary").sample(list(ordinary), len(ordinary))
-        self.others, self.trial_prompts = shuffled[:_KIND_SHOTS], shuffled[_KIND_SHOTS : _KIND_SHOTS + _KIND_TRIED]
+        self.others, self.trial_prompts = shuffled[:_KIND_SHOTS], shuffled[_KIND_SHOTS : _KIND_SHOTS + _KIND_TRIAL]
         self.shots = answer_shots(spec, sentences)
         self.whole = reads_whole(spec)
         self.can_read = self.whole or copies(spec)

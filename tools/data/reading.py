@@ -115,6 +115,7 @@ def right_where_two_agree(agreed: int, judged: int, confidence: float = 0.95) ->
 
 
 _SHOTS, _JUDGE_SHOTS = 6, 2
+"""Examples that a reader is shown; a judge sees each of its own with two answers."""
 _TEXT_SUPPORTED = 0.67
 """Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
 

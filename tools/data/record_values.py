@@ -27,6 +27,7 @@ Typed = Callable[[str, str], object]
 """A value's path and text → the JSON value that it is."""
 _ABSENT = object()
 _TEXT_MOST, _ITEMS_MOST = 120, 20
+"""A server that is held to the schema ends a text or a list there: a small model may never end it."""
 
 
 class NotOfTheForm(ValueError):

@@ -112,6 +112,7 @@ def _row(path: Path, number: int, text: str) -> TrainingRow:
 
 
 _MESSAGES_MOST, _TOOLS_MOST, _TOOLS_CHARS = 40, 20, 32_000
+"""Of a conversation and of the tools offered with it, all of which a model is given with every row."""
 _NAMES = {"user": "User", "assistant": "Assistant"}
 _TURN = re.compile(r"^(User|Assistant): ", re.MULTILINE)
 

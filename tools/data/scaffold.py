@@ -82,6 +82,7 @@ def write_behaviour(
 
 
 _SHOTS = 4
+"""Examples that a writer goes on from; another few for each message, so that messages differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,10 @@ def message_request(behaviour: Spec, drawn: Subject, model: str, temperature: fl
 CASE_SEED = 880_401
 """Of proposed cases: rows for training are drawn with the seed of `generate`."""
 _ALIKE = 85.0
+"""Similarity, of 100, from which two cases ask the same."""
 _TEMPERATURE = 0.8
 _TRIES = 3
+"""What is lacking is asked for again; a small model repeats itself."""
 _MORE = re.compile(r"-more-(\d+)$")
 
 

@@ -23,6 +23,7 @@ from tunesmith.tools.suites.grading import Embedder
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese, written without spaces: a class of characters in a pattern."""
 _CONTAINED_MIN_CHARS = 40
+"""Shorter texts stand in others by chance."""
 _SCANNED = 2_000
 """Of more texts only those with as many letters in common are compared."""
 _PERMUTATIONS, _SHINGLE, _CANDIDATE = 64, 4, 0.35
@@ -154,6 +155,7 @@ def _repeated(text: str) -> float:
 
 
 RUN = 8
+"""Words in a row that two texts hardly share by chance."""
 _SHARED_CASES = 3
 """A run of words in this many cases is a frame, not a case."""
 EMBEDDED = 0.92

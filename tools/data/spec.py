@@ -41,7 +41,9 @@ def without_places(path: str) -> str:
 
 
 ATTRIBUTES_MAX = 30
+"""A spec may be a stranger's: each attribute is drawn, written and checked in every row."""
 _TOKENS_PER_CHAR = 0.4
+"""On the safe side for any language; English takes about 0.25."""
 ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
 """Of an example: a longer answer is more than a model is given tokens for."""
 
@@ -298,10 +300,8 @@ def as_document(spec: Spec) -> dict[str, object]:
     return {"spec": spec.spec, **spec.model_dump(mode="json", exclude_defaults=True), **none}
 
 
-# What a spec must be whole in, beyond the types of its fields
-
 _ITEMS_MAX, _DEPTH_MAX = 20, 4
-"""Values of a list, and objects within one another."""
+"""What follows is what a spec must be whole in, beyond its fields' types: values of a list, objects in one another."""
 
 
 def _check_attribute(attribute: Attribute, path: str, spec: Spec, depth: int = 1) -> None:
@@ -390,10 +390,10 @@ def _check_call(spec: Spec) -> None:
     named = list(spec.attribute(places[0]).values) if places else [spec.answer.template]
     if odd := [name for name in named if name not in known]:
         raise ValueError(f"the answer calls {odd[0] or 'no tool'}; the tools are {', '.join(sorted(known)) or 'none'}")
-    always_said = {a.name for a in spec.attributes if a.shown and not a.absent_share}
+    always_stated = {a.name for a in spec.attributes if a.shown and not a.absent_share}
     for function in (cast("dict[str, Any]", tool["function"]) for tool in spec.tools):
         wanted = (function.get("parameters") or {}).get("required") or ()
-        if function["name"] in named and (lacking := [name for name in wanted if name not in always_said]):
+        if function["name"] in named and (lacking := [name for name in wanted if name not in always_stated]):
             raise ValueError(
                 f"{function['name']} needs {lacking[0]}: add an attribute of this name that is never absent"
             )

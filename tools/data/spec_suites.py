@@ -39,7 +39,9 @@ HELD_OUT, HELD_OUT_NEAR = "held-out.yaml", "held-out-near-misses.yaml"
 CASES = "cases"
 """The folder of a dataset that holds them."""
 _HARD_EXAMPLES = 4
+"""Of each kind: these cases gate nothing, they are looked at."""
 _TYPO_CHARS = 4
+"""In words that are no longer two letters that change places may make another word."""
 _ASIDE = (
     "First some notes that have nothing to do with the rest. The meeting was moved from Tuesday to Thursday and its "
     "room is the small one on the second floor. Somebody left a blue umbrella at the reception. The printer beside the "
@@ -277,6 +279,7 @@ def _mistyped(prompt: str) -> str:
 
 
 _LABEL_CHARACTERS = 40
+"""A longer answer is a text and no choice."""
 
 
 class Right(NamedTuple):

@@ -34,6 +34,7 @@ _PATHS = ("orders", "help", "docs/start", "r/118", "img/cat.png", "blog/spring",
 _COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty"
 _PART = r"(?:in the (?:morning|afternoon|evening)|at night|tonight|this (?:morning|afternoon|evening))"
 _MONTHS = "|".join(month[:3] for month in MONTHS)
+"""As people shorten them: the forms below find "Mar", "March" and "mar." alike."""
 _LATER = rf"(?: ?[ap]\.?m\b\.?)?(?: {_PART})?"
 """What may follow a clock time and belongs to it."""
 GLUED = rf"[^\W{UNSPACED}]"

@@ -27,9 +27,12 @@ from tunesmith.tools.serving.client import ChatRequest
 LISTED, TOPICS = 10, 12
 """Asked for in one request."""
 _TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 10
+"""Examples in a request for topics and the characters of each; words of a topic: a longer line is a message
+already."""
 _GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False}
 _SAMPLED: Mapping[str, object] = {"top_k": 60}
 _LIST_TEMPERATURE = 0.9
+"""High, so that requests which begin alike list other things."""
 _TOKENS_PER_CHAR, _TOKENS_OF_STYLE = 0.4, 60
 """A style may make a message longer than all examples are."""
 _SHOTS, _SHOT_CHARS, _TURNS = 5, 2_400, 6
@@ -273,12 +276,14 @@ def distinct(texts: Iterable[str]) -> list[str]:
     return list(unique.values())
 
 
-_TAKEN = 0.6
+_USABLE_SHARE = 0.6
 """Of a list's lines, the share that is new and usable: small models repeat themselves."""
 _SHORT_WORDS, _USES_OF_SHORT, _USES = 2, 6, 2
 """Values of so few words are used so often, others so often."""
 _REQUESTS_MAX = 40
+"""For one attribute: later lists repeat the earlier ones."""
 _COMBINATIONS_MAX = 12
+"""Of labels' values: open values are thought up for each, with requests of their own."""
 
 
 def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
@@ -349,7 +354,7 @@ def _requests(attribute: Attribute, examples: Sequence[str], rows: int, cases: i
     short = bool(examples) and sum(map(word_count, examples)) / len(examples) <= _SHORT_WORDS
     wanted = rows / (_USES_OF_SHORT if short else _USES) / cases
     listed = LISTED if attribute.shown else TOPICS
-    return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _TAKEN))))
+    return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _USABLE_SHARE))))
 
 
 def _key(given: Values) -> str:
