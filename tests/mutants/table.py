@@ -171,7 +171,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_CHANGED}[critique-embedding model]"),
     )),
     *rows(YES, "tools/data/critique_job.py", (
-        ("    for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():\n"
+        ("    for name, sha256 in critique_pins(job.request, suite, marks, spec if named else None).items():\n"
          "        job.agreed(name, sha256)\n", "", f"{_CHANGED}[critique-pin suite]", f"{_CHANGED}[critique-marks]"),
     )),
     *rows(YES, "tools/data/generate_job.py", (

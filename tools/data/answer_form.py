@@ -147,7 +147,7 @@ class AnswerForm:
         return self.spec.answer.form
 
 
-class Written(AnswerForm):
+class FreeText(AnswerForm):
     """Answers that a model writes, held to the rules: nothing in them is decided by what was drawn."""
 
     composed = False
@@ -391,7 +391,13 @@ class Call(Json):
         return {"type": "object", "required": ["name", "arguments"], "properties": properties}
 
 
-_FORMS: Mapping[str, type[AnswerForm]] = {"written": Written, "text": Text, "lines": Lines, "json": Json, "call": Call}
+_FORMS: Mapping[str, type[AnswerForm]] = {
+    "written": FreeText,
+    "text": Text,
+    "lines": Lines,
+    "json": Json,
+    "call": Call,
+}
 
 
 def form_of(spec: Spec) -> AnswerForm:

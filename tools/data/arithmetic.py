@@ -69,11 +69,11 @@ def check_formula(formula: object) -> None:
 _SIGNS = {"add": " + ", "subtract": " - ", "multiply": " × ", "divide": " / "}
 
 
-def as_text(formula: object) -> str:
+def formula_text(formula: object) -> str:
     """A formula as people write one: round(net × 0.19, 2)."""
     if not isinstance(formula, Mapping):
         return str(formula)
-    name, texts = next(iter(formula)), [as_text(part) for part in _operands(formula)]
+    name, texts = next(iter(formula)), [formula_text(part) for part in _operands(formula)]
     if name in _SIGNS:
         bare = [not isinstance(part, Mapping) or next(iter(part)) not in _SIGNS for part in _operands(formula)]
         return _SIGNS[name].join(text if plain else f"({text})" for text, plain in zip(texts, bare, strict=True))

@@ -158,7 +158,7 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     if "refuse" in (request.on_leak, request.contradictory):
         undecided = undecided_in(inputs, suite.cases, request.leak)
     judged = is_judged(request, spec, rows) if rows else True
-    pins = pins_of(request, suite, marks, spec)
+    pins = critique_pins(request, suite, marks, spec)
     return CritiqueContext(len(suite.cases), len(marks), undecided, pins, judged, unverified_of(inputs.store, rows))
 
 
@@ -174,7 +174,7 @@ def suite_of(request: CritiqueRequest, behaviour: str) -> Suite:
     return load_named_suites(named) if named else Suite(cases=())
 
 
-def pins_of(request: CritiqueRequest, suite: Suite, marks: Sequence[Mark], spec: Spec | None) -> dict[str, str]:
+def critique_pins(request: CritiqueRequest, suite: Suite, marks: Sequence[Mark], spec: Spec | None) -> dict[str, str]:
     """What a plan is bound to, so that nothing else decides about rows than what was shown.
 
     No suite and no mark have a digest too: the first mark after the yes makes another plan. `spec` is the behaviour

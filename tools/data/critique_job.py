@@ -26,8 +26,8 @@ from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
     CritiqueResult,
+    critique_pins,
     is_judged,
-    pins_of,
     suite_of,
     wrote_them,
 )
@@ -46,7 +46,7 @@ from tunesmith.tools.data.leak_count import gate_cases
 from tunesmith.tools.data.model_requests import AnswerLog
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
-from tunesmith.tools.data.similarity import LeakGate, Likeness, Pair, normal, row_texts
+from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, row_texts
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
 from tunesmith.tools.data.unverified import ACCEPTED, unverified_of
@@ -74,7 +74,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     named = str(rows_artifact.meta["behaviour"])
     spec = behaviour_of_rows(named, candidates)
     suite, marks = suite_of(job.request, named), marks_of(job.store, spec.name)
-    for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():
+    for name, sha256 in critique_pins(job.request, suite, marks, spec if named else None).items():
         job.agreed(name, sha256)
     cases = gate_cases(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
     critic = Critic(spec, cases, job.request, marks, special_tokens(base.path))
@@ -136,11 +136,11 @@ def _looked_at(job: Job[CritiqueRequest], step: str) -> str:
     return next((word for event, word in names.items() if event in events), "")
 
 
-def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
+def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Leak]) -> None:
     """Print every pair; refuse to go on with a leak unless the request says to drop them."""
-    job.write_json("leaks.json", [asdict(pair) for pair in leaks[:_LEAKS_LISTED]])
-    for pair in leaks[:_LEAKS_LISTED]:
-        job.log(f"leak: row {pair.row_id}: {pair}")
+    job.write_json("leaks.json", [asdict(leak) for leak in leaks[:_LEAKS_LISTED]])
+    for leak in leaks[:_LEAKS_LISTED]:
+        job.log(f"leak: row {leak.row_id}: {leak}")
     if leaks and job.request.on_leak == "refuse":
         first = leaks[0]
         raise StepFailed(
@@ -177,7 +177,7 @@ class Critic:
         self.answers: dict[str, str] = {}
         self.doubts, self.repeats = Doubts(), Repeats({}, {})
         self.refuted: list[Rule] = []
-        self.leaks: list[Pair] = []
+        self.leaks: list[Leak] = []
         self.blind_leaks: set[str] = set()
         """Rows that give a blind case away."""
 
@@ -265,16 +265,16 @@ class Critic:
 
     def _leak(self, row: TrainingRow) -> Verdict | None:
         texts = row_texts(row, self.spec.text_of(row.prompt))
-        pair = self.gate.check(row.row_id, texts, digits_count=row.origin in ORDINARY)
-        if pair is None:
+        leak = self.gate.check(row.row_id, texts, digits_count=row.origin in ORDINARY)
+        if leak is None:
             return None
-        self._leaked(pair)
-        return Verdict("leak", str(pair))
+        self._leaked(leak)
+        return Verdict("leak", str(leak))
 
-    def _leaked(self, pair: Pair) -> None:
-        self.leaks.append(pair)
-        if pair.blind:
-            self.blind_leaks.add(pair.row_id)
+    def _leaked(self, leak: Leak) -> None:
+        self.leaks.append(leak)
+        if leak.blind:
+            self.blind_leaks.add(leak.row_id)
 
     def _embedded(self, rows: Sequence[TrainingRow], faults: dict[str, Verdict]) -> None:
         """Paraphrased cases, where the embedding model is installed."""
@@ -282,9 +282,9 @@ class Critic:
             return
         texts = [(row.row_id, self.spec.text_of(row.prompt)) for row in rows]
         with local_embedder() as embedder:
-            for pair in self.gate.embedded(texts, embedder) if embedder else ():
-                self._leaked(pair)
-                faults[pair.row_id] = Verdict("leak", str(pair))
+            for leak in self.gate.embedded(texts, embedder) if embedder else ():
+                self._leaked(leak)
+                faults[leak.row_id] = Verdict("leak", str(leak))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
         answer = row.answer

@@ -79,12 +79,12 @@ def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Und
         "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
     }
     try:
-        return Undecided(*confined_answer(counted, argument, "the rows", _LIMITS))
+        return Undecided(*confined_answer(count_undecided, argument, "the rows", _LIMITS))
     except (BadInput, OverLimits):  # critique itself says what is wrong with them
         return NOTHING
 
 
-def counted(argument: Mapping[str, Any]) -> Iterator[Undecided]:
+def count_undecided(argument: Mapping[str, Any]) -> Iterator[Undecided]:
     """The child's side."""
     rows = read_rows(Path(argument["rows"]))
     spec = behaviour_of_rows(argument["behaviour"], rows)

@@ -24,7 +24,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written
 from tunesmith.tools.data.writer_requests import (
     LISTED,
-    distinct,
+    distinct_texts,
     distractor_request,
     fill_pools,
     list_request,
@@ -199,7 +199,7 @@ class Lists(Synthesis):
         number = max(2, round(self.rows / 4 / LISTED))
         requests = [distractor_request(self.spec, shown, self.asker.model, f"x/{n}", self.seed) for n in range(number)]
         answers = self.asker.ask(requests, "writing sentences without anything to note")
-        lines = distinct(line for identity in sorted(answers) for line in listed_lines(answers[identity].text))
+        lines = distinct_texts(line for identity in sorted(answers) for line in listed_lines(answers[identity].text))
         lines = [line for line in lines if not prompt_problem(self.spec, line) and 2 <= word_count(line) <= 25]
         if self.reader is None:
             return lines

@@ -24,7 +24,7 @@ from tunesmith.tools.data.model_requests import Asker, assistant, system, user
 from tunesmith.tools.data.similarity import LEAK, LeakGate, Likeness, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import draw_value, surface_of
-from tunesmith.tools.data.writer_requests import distinct, prompt_text, written_message
+from tunesmith.tools.data.writer_requests import distinct_texts, prompt_text, written_message
 from tunesmith.tools.serving.client import ChatRequest
 from tunesmith.tools.suites.loading import load_named_suites
 
@@ -67,7 +67,7 @@ def near_misses(
                 seen.add(text, text)
                 edited.append(text)
         taken += other_kinds(edited)[: wanted - len(taken)] if edited else []
-    return distinct([*own, *taken, *formed])
+    return distinct_texts([*own, *taken, *formed])
 
 
 def untested(spec: Spec, behaviour: str) -> Spec:
@@ -123,7 +123,9 @@ def formed_near_misses(spec: Spec, seed: int, messages: Sequence[str], *, tests:
     """
     rng = random.Random(seed)
     messages = [text for text in messages if word_count(text) <= _WORDS_MAX]
-    labels = distinct([value for label in spec.labels if label.shown for value in label.values if value.isalpha()])
+    labels = distinct_texts(
+        [value for label in spec.labels if label.shown for value in label.values if value.isalpha()]
+    )
     typed = [attribute for attribute in spec.attributes if attribute.shown and attribute.typed]
     drawn = [surface_of(one, draw_value(one, rng), rng) for one in typed for _ in range(_LAPS)]
     made = []
@@ -135,4 +137,4 @@ def formed_near_misses(spec: Spec, seed: int, messages: Sequence[str], *, tests:
             for place, text in enumerate(rng.sample(list(texts), len(texts)))
         ]
         made.append(near)
-    return distinct([text for turn in zip_longest(*made) for text in turn if text])
+    return distinct_texts([text for turn in zip_longest(*made) for text in turn if text])

@@ -64,7 +64,7 @@ _CLAUSE = re.compile(rf"(?:{_ENCLOSED}|[^,;:.。，；：、\n])+")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class WordsRead:
     """What a model read out of a user's words, and what of it did not hold, a sentence each."""
 
     proposal: Proposal
@@ -72,7 +72,7 @@ class Reading:
     questions: int = 0
 
 
-def read(spec: Spec, stated: Proposal, ask: Ask, model: str) -> Reading:
+def read(spec: Spec, stated: Proposal, ask: Ask, model: str) -> WordsRead:
     """Read the words of a spec that is not complete; what its file states as data stays as it is stated."""
     return _Reader(spec, stated, ask, model).read()
 
@@ -86,7 +86,7 @@ class _Reader:
     left_out: list[str] = field(default_factory=list)
     questions: int = 0
 
-    def read(self) -> Reading:
+    def read(self) -> WordsRead:
         """One round for what no other answer is needed for, then the parts of the answer, then near misses.
 
         Demands are asked for piece by piece, so that each one has the words that say it.
@@ -115,7 +115,7 @@ class _Reader:
         )
         if applies != "all":
             proposal = proposal.model_copy(update={"near_misses": self._near_misses(language or "English")})
-        return Reading(proposal, tuple(self.left_out), self.questions)
+        return WordsRead(proposal, tuple(self.left_out), self.questions)
 
     def _asked(self, *requests: ChatRequest) -> Mapping[str, ChatResponse]:
         self.questions += len(requests)

@@ -27,7 +27,7 @@ from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_suites import HARD, HEADERS, NEAR_MISSES, TARGET, as_yaml, open_test, write_suites
 from tunesmith.tools.data.writer_requests import (
-    distinct,
+    distinct_texts,
     kind_of,
     list_start,
     listed_topics,
@@ -102,7 +102,7 @@ def draw_row(behaviour: Spec, subjects: Sequence[str], seed: int, index: int) ->
     return Subject(f"w{index:05d}", subject, tuple(rng.sample(range(count), min(_SHOTS, count))))
 
 
-def message_request(behaviour: Spec, drawn: Subject, model: str, temperature: float) -> ChatRequest:
+def case_request(behaviour: Spec, drawn: Subject, model: str, temperature: float) -> ChatRequest:
     """Asks for one message about the drawn subject: the writer goes on with a list of such messages."""
     prompts = [behaviour.examples[shot].prompt for shot in drawn.shots]
     about = f" The last one is about: {drawn.subject}." if drawn.subject else ""
@@ -152,7 +152,7 @@ async def propose_cases(
             if wanted <= 0:
                 break
             drawn = [draw_row(behaviour, subjects, CASE_SEED + attempt, index) for index in range(wanted)]
-            requests = [message_request(behaviour, one, model, _TEMPERATURE) for one in drawn]
+            requests = [case_request(behaviour, one, model, _TEMPERATURE) for one in drawn]
             asked += wanted
             for response in await _answers(client, requests, concurrency):
                 prompt = written_message(response.text)
@@ -169,7 +169,7 @@ async def _subjects(client: ChatClient, behaviour: Spec, model: str, count: int,
     prompts, several = [example.prompt for example in behaviour.examples], range(max(2, -(-count // 8)))
     requests = [topics_request(behaviour, {}, prompts, model, f"s{n:03d}", CASE_SEED) for n in several]
     answers = await _answers(client, requests, concurrency)
-    return distinct(topic for answer in answers for topic in listed_topics(answer.text))
+    return distinct_texts(topic for answer in answers for topic in listed_topics(answer.text))
 
 
 async def _answers(client: ChatClient, requests: Sequence[ChatRequest], concurrency: int) -> list[ChatResponse]:

@@ -163,7 +163,7 @@ EMBEDDED = 0.92
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Leak:
     """A row and the case that it gives away."""
 
     row_id: str
@@ -207,38 +207,38 @@ class LeakGate:
                 owners[run] += 1
         return {run: name for run, name in names.items() if owners[run] < _SHARED_CASES}
 
-    def check(self, row_id: str, texts: Sequence[str], *, digits_count: bool = False) -> Pair | None:
+    def check(self, row_id: str, texts: Sequence[str], *, digits_count: bool = False) -> Leak | None:
         """The case that any of a row's texts gives away, or None."""
         for text in texts:
-            if (pair := self._check_one(row_id, text, digits_count)) is not None:
-                return pair
+            if (leak := self._check_one(row_id, text, digits_count)) is not None:
+                return leak
         return None
 
-    def _check_one(self, row_id: str, text: str, digits_count: bool) -> Pair | None:
+    def _check_one(self, row_id: str, text: str, digits_count: bool) -> Leak | None:
         words = normal(text, digits_count=True)
         if not words:
             return None
         if match := self.index.match(text, self.threshold, digits_count=digits_count):
-            return self._pair(row_id, match.name, match.how, match.score)
+            return self._leak(row_id, match.name, match.how, match.score)
         if run := next((run for run in runs(words, RUN) if run in self.runs), None):
-            return self._pair(row_id, self.runs[run], "8-gram", 100.0)
+            return self._leak(row_id, self.runs[run], "8-gram", 100.0)
         if word_count(words) < _WORDS_FOR_ORDER:
             return None
         wanted, choices = (words, self.words) if digits_count else (normal(text), self.digitless)
         best = process.extractOne(wanted, choices, scorer=fuzz.token_sort_ratio, score_cutoff=self.threshold)
-        return self._pair(row_id, self.index.names[best[2]], "alike", best[1]) if best else None
+        return self._leak(row_id, self.index.names[best[2]], "alike", best[1]) if best else None
 
-    def _pair(self, row_id: str, case_id: str, how: str, score: float) -> Pair:
-        return Pair(row_id, case_id, how, score, case_id in self.blind)
+    def _leak(self, row_id: str, case_id: str, how: str, score: float) -> Leak:
+        return Leak(row_id, case_id, how, score, case_id in self.blind)
 
-    def embedded(self, rows: Sequence[tuple[str, str]], embedder: Embedder, cut: float = EMBEDDED) -> list[Pair]:
+    def embedded(self, rows: Sequence[tuple[str, str]], embedder: Embedder, cut: float = EMBEDDED) -> list[Leak]:
         """The rows that say what a case says in other words, by an embedding model."""
         if not self.index.texts or not rows:
             return []
         import numpy as np
 
         cases = np.asarray(embedder.embed(self.index.texts), dtype=np.float32)
-        pairs = []
+        leaks = []
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
             vectors = np.asarray(embedder.embed([text for _, text in part]), dtype=np.float32)
@@ -246,8 +246,8 @@ class LeakGate:
             for (row_id, _), line in zip(part, scores, strict=True):
                 place = int(line.argmax())
                 if line[place] >= cut:
-                    pairs.append(self._pair(row_id, self.index.names[place], "embedding", float(line[place]) * 100))
-        return pairs
+                    leaks.append(self._leak(row_id, self.index.names[place], "embedding", float(line[place]) * 100))
+        return leaks
 
 
 _WORDS_FOR_ORDER = 5

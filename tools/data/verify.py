@@ -107,7 +107,7 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     return Verified(completed.model_copy(update={"blind": blind}), tuple(notes.sentences))
 
 
-def faults(spec: Spec) -> tuple[str, ...]:
+def spec_faults(spec: Spec) -> tuple[str, ...]:
     """What a spec says that its own examples contradict, a sentence each: after somebody has changed its file."""
     problems = list(example_problems(spec))
     for number, example in enumerate(spec.examples, 1):

@@ -268,7 +268,7 @@ def listed_lines(answered: str) -> list[str]:
     return [text for line in whole if (text := _LIST_MARK.sub("", line).strip().strip('"').strip())]
 
 
-def distinct(texts: Iterable[str]) -> list[str]:
+def distinct_texts(texts: Iterable[str]) -> list[str]:
     """Texts without those that were there before, in their order."""
     unique: dict[str, str] = {}
     for text in texts:
@@ -309,7 +309,7 @@ def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
         attribute, given, examples = owners[identity]
         key = (attribute.name, _key(given))
         listed = listed_values(attribute, response.text, examples) if attribute.shown else listed_topics(response.text)
-        pools[key] = distinct([*pools.get(key, ()), *listed])
+        pools[key] = distinct_texts([*pools.get(key, ()), *listed])
     return _dealer(spec, pools, seed)
 
 
