@@ -242,6 +242,8 @@ class Pair:
     right: bool
     example: int = -1
     """The example that it is, which is not shown then."""
+    criterion: str = ""
+    """That alone is asked about; empty: all of the behaviour's."""
 
 
 class RowJudge:
@@ -299,13 +301,12 @@ class RowJudge:
         pairs = [(f"{prefix}/{r.row_id}", Pair(self.spec.text_of(r.prompt), r.answer, True)) for r in rows]
         return {name.partition("/")[2]: p for name, p in self._probabilities(pairs, note).items()}
 
-    def _probabilities(
-        self, pairs: Sequence[tuple[str, Pair]], note: str, criteria: Sequence[str] = ()
-    ) -> dict[str, float]:
+    def _probabilities(self, pairs: Sequence[tuple[str, Pair]], note: str) -> dict[str, float]:
+        """By the pairs' names, how likely each answer is right."""
         requests = [
-            judge_request(self.spec, criteria[n] if criteria else self.criteria, pair.message, pair.answer,
-                          self.asker.model, identity, without=pair.example)
-            for n, (identity, pair) in enumerate(pairs)
+            judge_request(self.spec, pair.criterion or self.criteria, pair.message, pair.answer, self.asker.model,
+                          identity, without=pair.example)
+            for identity, pair in pairs
         ]  # fmt: skip
         return {identity: round(yes(response), 4) for identity, response in self.asker.ask(requests, note).items()}
 
@@ -334,14 +335,14 @@ class RowJudge:
         """Of each row the criterion that it fails most."""
         criteria = self.spec.criteria or (self.criteria,)
         pairs = [
-            (f"w/{row.row_id}/{place}", Pair(self.spec.text_of(row.prompt), row.answer, True))
+            (f"w/{row.row_id}/{n}", Pair(self.spec.text_of(row.prompt), row.answer, True, criterion=criterion))
             for row in rows
-            for place in range(len(criteria))
+            for n, criterion in enumerate(criteria)
         ]
-        likely = self._probabilities(pairs, "finding out why", [criteria[n % len(criteria)] for n in range(len(pairs))])
+        likely = self._probabilities(pairs, "finding out why")
         verdicts = {}
         for row in rows:
-            scores = [likely.get(f"w/{row.row_id}/{place}", 1.0) for place in range(len(criteria))]
+            scores = [likely.get(f"w/{row.row_id}/{n}", 1.0) for n in range(len(criteria))]
             worst = scores.index(min(scores))
             verdicts[row.row_id] = Verdict("judge", f"{scores[worst]:.0%} yes to: {criteria[worst][:160]}")
         return verdicts

@@ -14,11 +14,11 @@ from functools import cached_property
 import jsonschema
 
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
-from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.examples import overlap
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, kinds_allowed_by, languages
 from tunesmith.tools.data.message_checks import prompt_problem

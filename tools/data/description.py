@@ -37,6 +37,8 @@ def _clean(text: str) -> str:
 
 
 _Sentence = Annotated[str, AfterValidator(_clean), Field(max_length=4_000)]
+Tools = Annotated[tuple[dict[str, JsonValue], ...], Field(max_length=20), AfterValidator(offered)]
+"""Offered with a message, in OpenAI's form."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
 
 
@@ -53,8 +55,7 @@ class Example(Frozen):
     """The system prompt that it was seen under."""
     conversation: bool = False
     """Whether the prompt is a transcript of several turns."""
-    tools: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=20)
-    """That were offered with it, in OpenAI's form."""
+    tools: Tools = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -70,11 +71,6 @@ class Example(Frozen):
     @classmethod
     def _as_text(cls, answer: object) -> object:
         return json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict | list) else answer
-
-    @field_validator("tools")
-    @classmethod
-    def _offered(cls, tools: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
-        return offered(tools)
 
     @field_validator("prompt", "answer")
     @classmethod

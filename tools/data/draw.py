@@ -23,12 +23,11 @@ import yaml
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
-from tunesmith.memory.row_attributes import Draw as Draw
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
 from tunesmith.tools.data.message_checks import drawn_problem, verbatim
-from tunesmith.tools.data.record_values import Values as Values
-from tunesmith.tools.data.record_values import drawn_number, in_order, number_ranges, with_computed
+from tunesmith.tools.data.record_values import Values, drawn_number, in_order, number_ranges, with_computed
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
 

@@ -116,10 +116,9 @@ def object_of(**properties: Mapping[str, object]) -> dict[str, object]:
     }  # fmt: skip
 
 
-def list_of(*items: Mapping[str, object], most: int) -> dict[str, object]:
+def list_of(item: Mapping[str, object], most: int) -> dict[str, object]:
     """The schema of an object with a list under `items`, as servers hold answers to objects alone."""
-    item = dict(items[0]) if len(items) == 1 else {"anyOf": [dict(one) for one in items]}
-    return object_of(items={"type": "array", "items": item, "maxItems": most})
+    return object_of(items={"type": "array", "items": dict(item), "maxItems": most})
 
 
 @cache

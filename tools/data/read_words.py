@@ -218,7 +218,7 @@ class _Reader:
         seen = {part.name: list(dict.fromkeys(v for _, v in pairs[part.name] if v is not None)) for part in labels}
         answers = self._asked(*(
             question("values", [f"The answer: {self.spec.what}", _part_line(part, seen[part.name])], self.model,
-                     list_of(_VALUE, most=VALUES_MAX), identity=f"values/{part.name}")
+                     list_of(_VALUE, VALUES_MAX), identity=f"values/{part.name}")
             for part in labels
         ))  # fmt: skip
         read: dict[str, dict[str, str]] = {}
@@ -262,7 +262,7 @@ class _Reader:
             return part
         lines = [f"The answer: {self.spec.what}", f"The values: {', '.join(map(data, part.values))}"]
         identity = f"ranges/{part.name}"
-        asked = question("ranges", lines, self.model, list_of(_RANGE, most=VALUES_MAX), identity=identity)
+        asked = question("ranges", lines, self.model, list_of(_RANGE, VALUES_MAX), identity=identity)
         ranges: dict[str, tuple[int, int]] = {}
         for item in items_in(self._asked(asked), identity):
             low, high = item.get("lowest"), item.get("highest")
@@ -304,7 +304,7 @@ class _Reader:
             f"For instance: {data(spec.examples[0].prompt[:_EXAMPLE_CHARACTERS])}",
         ]
         asked = question("near-misses", [*lines, f"Write them in {language}."], self.model,
-                         object_of(items={"type": "array", "items": dict(TEXT), "maxItems": _NEAR_MISSES}))  # fmt: skip
+                         list_of(TEXT, _NEAR_MISSES))  # fmt: skip
         items = object_in(self._asked(asked), "near-misses").get("items")
         texts = items if isinstance(items, list) else []
         near = list(dict.fromkeys(str(text).strip() for text in texts if str(text).strip()))

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.arithmetic import evaluate, names_in
-from tunesmith.tools.data.spec import Attribute, Spec, without_places
+from tunesmith.tools.data.spec import Attribute, Spec, formula_target, without_places
 from tunesmith.tools.data.typed_values import holds, value_schema
 
 Values = dict[str, str | None]
@@ -252,11 +252,8 @@ class _Place(NamedTuple):
     def needs(self, paths: Iterable[str]) -> dict[str, list[str]]:
         """Name in the formula → the paths that it means: one, or those of a list."""
         known = list(paths)
-        return {name: _meant(self._target(name), known) for name in names_in(self.formula)}
-
-    def _target(self, name: str) -> str:
-        inner = name.split(".")[0] in [attribute.name for attribute in self.beside]
-        return f"{self.path.rpartition('.')[0]}.{name}" if inner and "." in self.path else name
+        targets = {name: formula_target(name, self.path, self.beside) for name in names_in(self.formula)}
+        return {name: _meant(target, known) for name, target in targets.items()}
 
 
 def with_computed(spec: Spec, values: Values) -> Values:

@@ -53,7 +53,8 @@ class Likeness:
     def __init__(self, texts: Iterable[tuple[str, str]] = ()) -> None:
         self.names: list[str] = []
         self.texts: list[str] = []
-        self._plain: dict[bool, list[str]] = {True: [], False: []}
+        self.plain: dict[bool, list[str]] = {True: [], False: []}
+        """Whether digits count → the texts as they are compared."""
         self._exact: dict[str, int] = {}
         self._sketches: _Sketches | None = None
         for name, text in texts:
@@ -63,13 +64,13 @@ class Likeness:
         """Put a text into the set."""
         self.names.append(name)
         self.texts.append(text)
-        for digits_count, plain in self._plain.items():
+        for digits_count, plain in self.plain.items():
             plain.append(normal(text, digits_count=digits_count))
-        self._exact.setdefault(self._plain[True][-1], len(self.texts) - 1)
+        self._exact.setdefault(self.plain[True][-1], len(self.texts) - 1)
 
     def match(self, text: str, threshold: float, *, digits_count: bool = False, contained: bool = True) -> Match | None:
         """The most similar text where it is at least so similar, of 100; one that is `contained` where that counts."""
-        wanted, texts = normal(text, digits_count=digits_count), self._plain[digits_count]
+        wanted, texts = normal(text, digits_count=digits_count), self.plain[digits_count]
         if (place := self._exact.get(normal(text, digits_count=True))) is not None:
             return Match(self.names[place], "exact" if text.strip() == self.texts[place].strip() else "normalised", 100)
         places: Sequence[int] = range(len(texts)) if len(texts) <= _SCANNED else self._candidates(wanted)
@@ -82,7 +83,7 @@ class Likeness:
 
     def _candidates(self, wanted: str) -> Sequence[int]:
         self._sketches = self._sketches or _Sketches()
-        self._sketches.take(self._plain[False])
+        self._sketches.take(self.plain[False])
         return self._sketches.near(re.sub(r"\d+", "0", wanted))
 
 
@@ -194,14 +195,12 @@ class LeakGate:
             self.blind |= {case.case_id} if case.is_blind else set()
             for text in _asked(case, slot):
                 self.index.add(case.case_id, text)
-        self.words = [normal(text, digits_count=True) for text in self.index.texts]
-        self.digitless = [normal(text) for text in self.index.texts]
         self.runs = self._runs()
 
     def _runs(self) -> dict[tuple[str, ...], str]:
         names: dict[tuple[str, ...], str] = {}
         owners: Counter[tuple[str, ...]] = Counter()
-        for name, text in zip(self.index.names, self.words, strict=True):
+        for name, text in zip(self.index.names, self.index.plain[True], strict=True):
             for run in set(runs(text, RUN)):
                 names.setdefault(run, name)
                 owners[run] += 1
@@ -224,7 +223,7 @@ class LeakGate:
             return self._leak(row_id, self.runs[run], "8-gram", 100.0)
         if word_count(words) < _WORDS_FOR_ORDER:
             return None
-        wanted, choices = (words, self.words) if digits_count else (normal(text), self.digitless)
+        wanted, choices = normal(text, digits_count=digits_count), self.index.plain[digits_count]
         best = process.extractOne(wanted, choices, scorer=fuzz.token_sort_ratio, score_cutoff=self.threshold)
         return self._leak(row_id, self.index.names[best[2]], "alike", best[1]) if best else None
 

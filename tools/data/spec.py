@@ -15,13 +15,13 @@ from graphlib import CycleError, TopologicalSorter
 from operator import not_
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.arithmetic import NUMERIC, check_formula, names_in
-from tunesmith.tools.data.description import Description, Example
-from tunesmith.tools.data.row_file import Message, offered, turns_of
+from tunesmith.tools.data.description import Description, Example, Tools
+from tunesmith.tools.data.row_file import Message, turns_of
 from tunesmith.tools.data.row_file import transcript as as_transcript
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
@@ -155,8 +155,8 @@ class Spec(Description):
     writing: JsonValue = None
     """Both of earlier versions, whose messages could begin with facts of a file. Nothing is written from such a one any
     more (`generate`); it is still read, and the digest of every other spec is what it was."""
-    tools: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=20)
-    """Offered with every message, in OpenAI's form; also taken from the examples."""
+    tools: Tools = ()
+    """Offered with every message; also taken from the examples."""
     near_misses: tuple[str, ...] = Field(default=(), max_length=400)
     """Messages that look alike and get an ordinary answer."""
     rules: tuple[Rule, ...] = ()
@@ -277,11 +277,6 @@ class Spec(Description):
             data = {**data, "tools": tuple(every.values())} if every else data
         return {**data, "examples": examples}
 
-    @field_validator("tools")
-    @classmethod
-    def _offered(cls, tools: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
-        return offered(tools)
-
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
         if "{{" + self.slot + "}}" not in self.prompt:
@@ -327,13 +322,18 @@ def _check_attribute(attribute: Attribute, path: str, spec: Spec, depth: int = 1
         _check_attribute(inner, f"{path}.{inner.name}", spec, depth + 1)
 
 
+def formula_target(name: str, path: str, beside: Sequence[Attribute]) -> str:
+    """The path that a name in the formula of `path` means: of an attribute beside it, else of one at the top."""
+    parent = path.rpartition(".")[0]
+    return f"{parent}.{name}" if parent and name.split(".")[0] in [a.name for a in beside] else name
+
+
 def _formula_needs(attribute: Attribute, beside: Sequence[Attribute], path: str, spec: Spec) -> set[str]:
     """The attributes that a formula reads, each a number or a date."""
     check_formula(attribute.formula)
     read = set()
     for name in set(names_in(attribute.formula)):
-        parent = path.rpartition(".")[0] if name.split(".")[0] in [a.name for a in beside] else ""
-        target = f"{parent}.{name}" if parent else name
+        target = formula_target(name, path, beside)
         try:
             other = spec.attribute(target)
         except KeyError:

@@ -165,7 +165,7 @@ def target_tests(
 
 def open_test(spec: Spec, message: str, number: int, *, judged: bool = True) -> Test:
     """A case that a model proposed, whose right answer nobody knows."""
-    right = open_answer(spec, message, judged=judged)
+    right = right_answer(spec, message, judged=judged)
     return _test(f"more-{number:02d}", message, right, {"split": "dev", "source": "proposed"})
 
 
@@ -175,11 +175,7 @@ def known_tests(spec: Spec, cases: Sequence[KnownCase], *, judged: bool = True, 
     tests = []
     for case in cases:
         numbers[case.source] += 1
-        right = (
-            right_answer(spec, case.prompt, case.answer, judged=judged)
-            if case.answer
-            else open_answer(spec, case.prompt, judged=judged)
-        )
+        right = right_answer(spec, case.prompt, case.answer, judged=judged)
         name = f"{case.source}-{numbers[case.source]:02d}"
         tests.append(_test(name, case.prompt, right, {"split": split, **case.metadata}, case.system))
     return tests
@@ -289,22 +285,13 @@ class Right(NamedTuple):
     meaning: str
 
 
-def right_answer(spec: Spec, message: str, answer: str, *, judged: bool) -> Right:
-    """What is right of an answer to this message, given one that is known to be right."""
-    assertions, whole = _by_value(spec, message, answer)
+def right_answer(spec: Spec, message: str, answer: str = "", *, judged: bool) -> Right:
+    """What is right of an answer to this message, given one that is known to be right; empty: nobody knows one."""
+    assertions, whole = _by_value(spec, message, answer) if answer else ([], False)
     if whole:
         return Right(assertions, VALUE)
-    return Right([*assertions, rubric(spec, message, answer)], JUDGE) if judged else Right(assertions, PEOPLE)
-
-
-def open_answer(spec: Spec, message: str, *, judged: bool) -> Right:
-    """The same of a message whose right answer nobody knows."""
-    return Right([rubric(spec, message)], JUDGE) if judged else Right([], PEOPLE)
-
-
-def rubric(spec: Spec, message: str, answer: str = "") -> Assertion:
-    """An assertion that a judge grades."""
-    return {"type": "llm-rubric", "value": literal(criteria(spec, message, answer))}
+    rubric: Assertion = {"type": "llm-rubric", "value": literal(criteria(spec, message, answer))}
+    return Right([*assertions, rubric], JUDGE) if judged else Right(assertions, PEOPLE)
 
 
 def criteria(spec: Spec, message: str, answer: str = "") -> str:

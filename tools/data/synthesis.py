@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.draw import Draw, Pools, answer_of, draw, in_turn, style
+from tunesmith.tools.data.draw import Pools, answer_of, draw, in_turn, style
 from tunesmith.tools.data.examples import Shot, example_shots
 from tunesmith.tools.data.message_checks import (
     drawn_problem,

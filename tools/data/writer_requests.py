@@ -16,10 +16,10 @@ from math import prod
 from statistics import mean
 
 from tunesmith.tools.data.answer_shape import fill
-from tunesmith.tools.data.draw import Pools, Values, in_turn
+from tunesmith.tools.data.draw import Pools, in_turn
 from tunesmith.tools.data.examples import Shot, example_shots, values_of
 from tunesmith.tools.data.model_requests import Asker, assistant, user
-from tunesmith.tools.data.record_values import number_ranges
+from tunesmith.tools.data.record_values import Values, number_ranges
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest

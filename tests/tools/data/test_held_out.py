@@ -12,13 +12,12 @@ import pytest
 from tests.fixtures.behaviours import FEEDBACK
 from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
-from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.balance import suspects
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
-from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.held_out import KIND, hold_out, masked
 from tunesmith.tools.data.similarity import LeakGate
 from tunesmith.tools.data.spec_suites import write_case_suites
