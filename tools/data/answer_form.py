@@ -391,13 +391,7 @@ class Call(Json):
         return {"type": "object", "required": ["name", "arguments"], "properties": properties}
 
 
-_FORMS: Mapping[str, type[AnswerForm]] = {
-    "written": FreeText,
-    "text": Text,
-    "lines": Lines,
-    "json": Json,
-    "call": Call,
-}
+_FORMS: dict[str, type[AnswerForm]] = {"written": FreeText, "text": Text, "lines": Lines, "json": Json, "call": Call}
 
 
 def form_of(spec: Spec) -> AnswerForm:

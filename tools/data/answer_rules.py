@@ -94,6 +94,7 @@ def rule_of(check: Check) -> Rule:
 
 
 def _text_rule(kind: str, text: str) -> Rule:
+    """A rule on what an answer, or each of its lines, begins or ends with, or never says."""
     escaped = js_escape(text).replace("\n", "\\n")
     if kind == "never says":
         return Rule(says=f"never says {text!r}", type="not-icontains", value=text)

@@ -289,6 +289,7 @@ def tree(samples: Samples, leaf: Leaf, at: str = "") -> list[Attribute]:
 
 
 def _one(path: str, samples: Samples, leaf: Leaf) -> Attribute:
+    """The attribute of a path by its samples: an object, a list of whatever its items are, or a single value."""
     there = [(message, value) for message, value in samples if value is not None and value is not LACKS]
     lacking = [value is LACKS for _, value in samples if value is None or value is LACKS]
     if len(set(lacking)) > 1:

@@ -250,6 +250,7 @@ class RowJudge:
     """Judges kept rows by the behaviour's criteria, with one model."""
 
     def __init__(self, spec: Spec, asker: Asker, marks: Sequence[Mark], *, name: str, wrote_the_rows: bool) -> None:
+        """Tries the judge out at once: `worth` says what its word is worth, and where yes begins."""
         self.spec, self.asker = spec, asker
         self.criteria = "\n".join(spec.criteria)[:_CRITERIA_CHARS] or spec.what
         pairs = marked_pairs(marks)

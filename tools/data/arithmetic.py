@@ -130,6 +130,7 @@ def _nodes(formula: object, depth: int) -> Iterator[object]:
 
 
 def _value(formula: object, lookup: Lookup) -> Operand:
+    """The number or date of a node."""
     if isinstance(formula, int | float):
         return Decimal(str(formula))
     if isinstance(formula, str):
@@ -148,6 +149,7 @@ def _value(formula: object, lookup: Lookup) -> Operand:
 
 
 def _calculated(name: str, numbers: Sequence[Decimal]) -> Decimal:
+    """One operation on numbers; of several from left to right."""
     first, *others = numbers
     if name == "round":
         return first.quantize(Decimal(1).scaleb(-int(others[0])))

@@ -67,6 +67,7 @@ def left_out(row: TrainingRow) -> bool:
 
 
 def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, str]:
+    """How likely it is that a row is wrong, all doubts together as if they were independent, and these in words."""
     doubts: list[tuple[float, str]] = []
     answer = row.answer
     problem = str(row.verdict) if row.dropped else row.attributes.problem

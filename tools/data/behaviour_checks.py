@@ -127,6 +127,7 @@ class BehaviourChecks:
         return self._formed(message) and not self._formed(answer)
 
     def _as_drawn(self, drawn: Draw, message: str, answer: str, row: TrainingRow) -> Verdict | None:
+        """Where a row is no longer what was drawn for it: somebody, or another step, changed its texts."""
         if (wanted := self.answer.compose(drawn.records)) and answer != wanted:
             return Verdict("label", "the answer is not the one that was drawn")
         for values, surfaces in zip(drawn.records, drawn.surfaces, strict=True):
@@ -155,6 +156,7 @@ class BehaviourChecks:
 
 
 def _grounded(attribute: Attribute, value: str | None, message: str) -> str:
+    """Why the message does not bear out a value of the answer; empty: it does, as far as code can find it."""
     matches = matches_in(attribute, message) if attribute.typed else []
     if value is None:
         shows = matches and attribute.kind in ("digits", "email", "url")

@@ -266,6 +266,7 @@ def wrote_them(rows: Artifact, judge: Artifact) -> bool:
 
 
 def _about_the_judge(rows: Artifact, judge: Artifact | None) -> list[str]:
+    """What a plan says of who judges, and of how far that word counts."""
     if judge is None:
         return []
     judging = (

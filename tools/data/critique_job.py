@@ -214,6 +214,7 @@ class Critic:
         return replace(row, completion=[*row.completion[:-1], self.form.turn(mark.answer)])
 
     def _fault(self, row: TrainingRow) -> Verdict | None:
+        """Why a row is dropped: by a person, while it was written, or by the checks of its origin; None: it is kept."""
         mark = self._mark(row)
         if mark is not None and not mark.gold:
             return Verdict("marked", "a person dropped it")
@@ -287,6 +288,7 @@ class Critic:
                 faults[leak.row_id] = Verdict("leak", str(leak))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
+        """Why a row repeats an earlier one; one that repeats none counts as seen from here on."""
         answer = row.answer
         written = not self.form.composed and row.origin not in ORDINARY
         if written and len(answer) >= _LONG_ANSWER_CHARS:
@@ -317,6 +319,7 @@ def _publish(
     job: Job[CritiqueRequest], base: Path, accepted: Sequence[TrainingRow], varied: Sequence[TrainingRow], dropped: str,
     counts: Mapping[str, int],
 ) -> Artifact:  # fmt: skip
+    """The dataset: its splits, the variants beside them, and the counts that plans of training are made by."""
     folder = job.dir / "dataset"
     splits = {name: [row for row in accepted if row.split == name] for name in ("train", "valid")}
     if not splits["train"]:
@@ -342,6 +345,7 @@ def _result(
     spec: Spec, judged: Sequence[TrainingRow], accepted: Sequence[TrainingRow], balance: Mapping[str, dict[str, int]],
     artifact: Artifact, leaks: int,
 ) -> CritiqueResult:  # fmt: skip
+    """What became of every candidate, with a few ids of each kind to look at."""
     kinds: dict[str, list[str]] = {}
     for row in judged:
         if row.verdict and not row.verdict.keeps:

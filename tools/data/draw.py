@@ -73,6 +73,7 @@ def is_empty(spec: Spec, seed: int, index: int) -> bool:
 
 
 def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
+    """The records of a row with what of them is to stand in its message letter for letter."""
     surfaces = [
         {
             path: surface
@@ -102,6 +103,7 @@ def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools 
 
 
 def _values(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:
+    """The values of one record: labels first, as others depend on them."""
     values: Values = {}
     for label in spec.labels:
         values[label.name] = in_turn(_dealt(label), f"{seed}/{label.name}", index)
@@ -150,6 +152,7 @@ class _Drawing:
             self._several(attribute, path, attribute.many, turn)
 
     def _absent(self, attribute: Attribute) -> bool:
+        """Whether a message says nothing of it: a label, its share, or the tool that is called decides."""
         if any(self.values.get(label) in absent for label, absent in attribute.absent_where.items()):
             return True
         if attribute.absent_share and self.rng.random() < attribute.absent_share:
@@ -161,6 +164,7 @@ class _Drawing:
         )
 
     def _several(self, attribute: Attribute, path: str, many: tuple[int, int], turn: int) -> None:
+        """The values of a list or set; their number comes in turn, so that each length is taught."""
         least, most = many
         count = in_turn(range(least, most + 1), f"{self.seed}/{path}/many", turn)
         if not count and attribute.absent_as is not None:
@@ -181,6 +185,7 @@ class _Drawing:
         return in_order(attribute, list(chosen))
 
     def _one(self, attribute: Attribute, path: str, turn: int) -> None:
+        """One value, by its kind; of an object everything that it holds."""
         if attribute.kind == "object":
             for inner in attribute.attributes:
                 self.draw(inner, f"{path}.{inner.name}", turn)
@@ -240,6 +245,7 @@ def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[
 
 
 def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> TrainingRow | None:
+    """A row with other values in the places of its own; None where one stands there twice, or none comes out right."""
     message, old = spec.text_of(row.prompt), drawn.surfaces[0]
     swapped = [
         a for a in spec.attributes if a.name in old and (a.typed or number_ranges(a)) and holds(message, old[a.name])

@@ -82,6 +82,7 @@ def sentence_shots(spec: Spec) -> tuple[list[Shot], list[str]]:
 
 
 def _sentences(example: Example, records: int) -> list[str]:
+    """The sentences of an example; its clauses where it has fewer sentences than records."""
     sentences = [s.strip() for s in _SENTENCE_END.split(example.prompt) if s.strip()]
     whole: list[str] = []
     for sentence in sentences:  # "Mr. Roth" ends no sentence
@@ -146,6 +147,7 @@ def _why(spec: Spec, example: Example) -> str:
 
 
 def _of_record(spec: Spec, example: Example, record: Values) -> Iterator[str]:
+    """What is wrong with one record of an example: a value that its label lacks, a list of another length, a sum."""
     for path, attribute in spec.leaves(record):
         value = record.get(path)
         if attribute.kind == "label" and value is not None and value not in attribute.values:
@@ -159,6 +161,7 @@ def _of_record(spec: Spec, example: Example, record: Values) -> Iterator[str]:
 
 
 def _miscalculated(spec: Spec, example: Example, record: Values) -> Iterator[str]:
+    """Where an answer shows another value than its formula gives for what the message says."""
     known = {**record, **{a.name: _stated_value(a, example.prompt) for a in spec.attributes if not a.shown and a.plain}}
     try:
         computed = with_computed(spec, known)

@@ -100,6 +100,7 @@ def conversation_fault(row: TrainingRow) -> Verdict | None:
 
 
 def _order(row: TrainingRow) -> Verdict | None:
+    """Turns that no chat has: a system message behind others, or one side twice in a row."""
     roles = [str(message["role"]) for message in (*row.prompt, *row.completion)]
     if "system" in roles[1:]:
         return Verdict("roles", "a system message stands behind others")
@@ -162,6 +163,7 @@ def _hidden(key: str) -> str:
 
 
 def _keylike(text: str) -> str:
+    """A long word of letters and digits with the entropy of a key; empty where there is none."""
     for match in _LONG_WORD.finditer(text):
         word = match[0]
         mixed = any(c.isdigit() for c in word) and any(c.isalpha() for c in word)

@@ -300,6 +300,7 @@ def _case(spec: Spec, identity: str, text: str) -> Case:
 def _without_cases(
     spec: Spec, row: TrainingRow, ids: set[str], why: Callable[[TrainingRow], str], asked_values: Mapping[str, str]
 ) -> TrainingRow:
+    """The row, hidden where it is a case, answers a case's value, or is like one."""
     if not row.kept:
         return row
     if row.row_id in ids:

@@ -117,6 +117,7 @@ def _format_of(records: Sequence[Mapping[str, object]]) -> str:
 
 
 def _format_of_one(record: Mapping[str, object]) -> str:
+    """The format by the columns and the shape of the first turn; empty for one of its own."""
     for column in _LISTS:
         turns = _listed(record.get(column))
         if turns and isinstance(turns[0], dict):
@@ -167,6 +168,7 @@ def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
 def _messages(
     record: Mapping[str, object], name: str, mapping: Mapping[str, str]
 ) -> tuple[list[Message], list[dict[str, Any]]]:
+    """The conversation of a record by its format, and the tools that were offered with it."""
     tools = _tools(record)
     if name in ("messages", "tool calls", "sharegpt"):
         column = next((c for c in _LISTS if _listed(record.get(c))), "")
@@ -256,6 +258,7 @@ def _tools(record: Mapping[str, object]) -> list[dict[str, Any]]:
 
 
 def _text(value: object, column: str, *, empty: bool = False) -> str:
+    """A cell as a text within bounds. Raises ValueError, naming its column."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{column} is {value}, no number")
     if isinstance(value, bool | int | float):
@@ -275,6 +278,7 @@ def _text(value: object, column: str, *, empty: bool = False) -> str:
 def _row(
     number: int, record: Mapping[str, object], messages: list[Message], tools: list[dict[str, Any]]
 ) -> TrainingRow:
+    """A conversation as a row: from the first answer on it is learned, what follows the last answer is left out."""
     first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), None)
     if first is None:
         raise ValueError("there is no answer of the assistant")

@@ -157,6 +157,7 @@ def fetch(
 def _write(
     source: HubSource, file: HubFile, write: Callable[[bytes], object], before: int, progress: Callable[[int], None]
 ) -> None:
+    """Write one file as it arrives, held against the size and the hash that the hub listed."""
     sha256, blob = hashlib.sha256(), hashlib.sha1(f"blob {file.bytes}\0".encode(), usedforsecurity=False)
     done = 0
     with closing(_stream(source, file.name)) as chunks:

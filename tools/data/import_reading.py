@@ -75,6 +75,7 @@ def find_files(source: Path) -> SourceFiles:
 
 
 def _in_folder(folder: Path) -> SourceFiles:
+    """The files of a folder that can hold rows. Raises BadInput where it is no folder of rows."""
     real = Path(os.path.realpath(folder))
     if str(real) in _NOT_A_DATA_SET or Path.home().resolve().is_relative_to(real):
         raise BadInput(f"{folder} holds far more than rows; name the folder, or the file, that the rows lie in")

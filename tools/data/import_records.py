@@ -94,6 +94,7 @@ def text_records(path: Path) -> Iterator[Record]:
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    """The lines of a text file, each bounded. Raises BadInput, naming the line."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -119,6 +120,7 @@ def _jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
 
 
 def _json(path: Path, file: BinaryIO) -> Iterator[Record]:
+    """The records of one JSON document: a list, or one list in an object."""
     data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         raise BadInput(f"{path} has over {MAX_JSON_BYTES >> 20} MB; write it as JSONL, one record a line")
@@ -184,6 +186,7 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 
 
 def _row(columns: list[str], cells: list[str], first: int, last: int) -> Record:
+    """A line of a CSV file as a record; one that a lost quote has swallowed is unreadable."""
     lines, size = last - first + 1, sum(map(len, cells))
     where = f"line {first}" if lines == 1 else f"lines {first} to {last}"
     if len(cells) > len(columns):
@@ -260,6 +263,7 @@ def column_records(path: Path) -> Iterator[Record]:
 
 
 def _batches(path: Path, file: BinaryIO, columns: Sequence[str]) -> Iterator[Any]:
+    """The batches of a file, on one thread: those of Arrow are checked before anything in them is followed."""
     if path.suffix.lower() == ".parquet":
         yield from _parquet(path, file).iter_batches(batch_size=_AT_ONCE, columns=list(columns), use_threads=False)
         return

@@ -149,6 +149,7 @@ def _function(spec: Spec, name: str) -> dict[str, Any]:
 
 
 def _arguments(spec: Spec, called: Sequence[str]) -> list[Attribute]:
+    """The attributes of the arguments that the called tools take."""
     arguments: dict[str, Attribute] = {}
     for name in called:
         required = (_function(spec, name).get("parameters") or {}).get("required") or ()
@@ -162,6 +163,7 @@ def _arguments(spec: Spec, called: Sequence[str]) -> list[Attribute]:
 
 
 def _attribute(spec: Spec, name: str, path: str, schema: Mapping[str, Any], *, required: bool) -> Attribute:
+    """The attribute of one argument, by its schema and by what the examples' calls give it."""
     listed = schema.get("type") == "array"
     inner = schema.get("items") or {} if listed else schema
     kind, values = _kind(spec, path, inner)
@@ -182,6 +184,7 @@ def _attribute(spec: Spec, name: str, path: str, schema: Mapping[str, Any], *, r
 
 
 def _kind(spec: Spec, path: str, schema: Mapping[str, Any]) -> tuple[Kind, dict[str, Value]]:
+    """The kind of an argument and its values: by its schema, else by whether the messages hold its texts."""
     if isinstance(schema.get("enum"), list):
         return "label", {str(value): Value() for value in schema["enum"]}
     if schema.get("type") == "boolean":

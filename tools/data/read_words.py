@@ -202,6 +202,7 @@ class _Reader:
         return tuple(self._ranged(part, pairs[part.name]) for part in classified)
 
     def _part(self, part: Part, pairs: Pairs, proposal: Proposal) -> Part:
+        """A part with its kind, as its values in the examples show it, and with what stands for a missing value."""
         seen = [value for _, value in pairs if value is not None]
         if (odd := odd_value(pairs)) and not part.missing and holds(self._words, odd):
             part = part.model_copy(update={"missing": odd})

@@ -118,6 +118,7 @@ class Reader:
     def __init__(
         self, spec: Spec, asker: Asker, ordinary: Sequence[str], seed: int, sentences: Sequence[Shot] = ()
     ) -> None:
+        """Tries the reader out at once: `trust` says what of it counts."""
         self.spec, self.asker = spec, asker
         shuffled = random.Random(f"{seed}/ordinary").sample(list(ordinary), len(ordinary))
         self.others, self.trial_prompts = shuffled[:_KIND_SHOTS], shuffled[_KIND_SHOTS : _KIND_SHOTS + _KIND_TRIAL]
@@ -196,6 +197,7 @@ class Reader:
         differing: dict[str, list[Disagreement]],
         margins: dict[str, dict[str, float]],
     ) -> None:
+        """One request for the whole answer of each message, held to its form."""
         requests = [
             answer_request(self.spec, one.message, self.shots, self.asker.model, f"r/answer/{one.identity}", turn)
             for one in messages
@@ -253,6 +255,7 @@ class Reader:
         return [one for one in differences if one.attribute not in self.apart]
 
     def _count_answer(self, drawn: Values, reading: Values, differ: set[str]) -> None:
+        """Count what was read of an answer against what was drawn."""
         for attribute in self.spec.attributes:
             if not attribute.shown or attribute.typed or not attribute.plain or attribute.kind == "computed":
                 continue
@@ -302,6 +305,7 @@ class Reader:
         return sorted((text for text in kinds if kinds[text] < below), key=lambda text: kinds[text])
 
     def _trial(self) -> Trust:
+        """Read the examples, each without itself among the shots, and ordinary prompts; what comes of it is trust."""
         spec, model = self.spec, self.asker.model
         labels = self._labels
         requests: list[ChatRequest] = []

@@ -210,6 +210,7 @@ def disagreements(spec: Spec, values: Values, message: str, read: Values | None)
 
 
 def _same(attribute: Attribute, drawn: str | None, reading: str | None, message: str) -> bool:
+    """Whether a read value is the drawn one, as strictly as its kind allows."""
     if drawn is None or reading is None:
         return drawn is reading
     if attribute.kind == "label":

@@ -119,6 +119,7 @@ def expected_schema(attributes: Sequence[Attribute], right: Mapping[str, object]
 
 
 def _expected(attribute: Attribute | None, value: object) -> tuple[dict[str, object], bool]:
+    """The schema of what is right under one key, and whether it decides the meaning."""
     if attribute is None:  # a key that no attribute describes: what it holds is not decided
         return {}, False
     if attribute.many is None or not isinstance(value, list):
@@ -144,6 +145,7 @@ def shape_schema(attributes: Sequence[Attribute], kinds: Callable[[str], str], a
 
 
 def _shape(attribute: Attribute, kinds: Callable[[str], str], path: str) -> dict[str, object]:
+    """The schema of anything that may stand under one key."""
     schema = _shape_of_one(attribute, kinds, path)
     if attribute.many is not None:
         least, most = attribute.many
@@ -283,6 +285,7 @@ def _meant(target: str, paths: Sequence[str]) -> list[str]:
 
 
 def _computed(attributes: Sequence[Attribute], values: Mapping[str, object], at: str = "") -> Iterator[_Place]:
+    """The places of computed values, within objects and the items of lists too."""
     for attribute in attributes:
         path = f"{at}{attribute.name}"
         if attribute.kind == "computed":

@@ -214,6 +214,7 @@ class LeakGate:
         return None
 
     def _check_one(self, row_id: str, text: str, digits_count: bool) -> Leak | None:
+        """The four looks but for the embedding, the cheapest first."""
         words = normal(text, digits_count=True)
         if not words:
             return None

@@ -383,6 +383,7 @@ def _check_answer(spec: Spec) -> None:
 
 
 def _check_call(spec: Spec) -> None:
+    """Refuse, by ValueError, a call that no offered tool takes."""
     known = {str(cast("dict[str, Any]", tool["function"])["name"]) for tool in spec.tools}
     places = spec.answer.placeholders
     if places and spec.answer.template != f"{{{places[0]}}}":

@@ -209,6 +209,7 @@ def _last_turn(spec: Spec, message: str, make: Callable[[str], str]) -> str:
 def _document(
     spec: Spec, block: str, description: str, shared: Sequence[Assertion], tests: Sequence[Test]
 ) -> dict[str, object]:
+    """A suite as promptfoo reads it: what every case shares stands in `defaultTest`."""
     offered = {"providers": [{"id": "openai:chat", "config": {"tools": list(spec.tools)}}]} if spec.tools else {}
     return {
         "description": description,

@@ -309,6 +309,7 @@ class Synthesis:
         return rows
 
     def _as_read(self, one: Written, reading: Reading) -> Written:
+        """The row with its reading: kept as what it surely says, else wrong where it says another thing."""
         read = replace(one, read=reading.differing, margin=reading.margin)
         if not reading.differing:
             return read

@@ -110,6 +110,7 @@ def holds(message: str, part: str) -> bool:
 
 
 def _place(message: str, part: str) -> int:
+    """Where a part begins in a message, not inside a longer word; -1: nowhere."""
     text, wanted = message.lower(), part.lower()  # no pattern: one for each value would be compiled for each row
     at = text.find(wanted)
     while at >= 0:
@@ -257,6 +258,7 @@ def _times() -> dict[str, str]:
 
 
 def _date_in(text: str) -> str | None:
+    """The date that a text says, in whichever order of day and month makes it one that is said so; None: unsure."""
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     month = next((n for n, name in enumerate(MONTHS, 1) if name[:3].lower() in text.lower()), 0)
     year = next((number for number in numbers if number > 31), 0)

@@ -130,6 +130,7 @@ def gives_back(spec: Spec, example: Example) -> bool:
 
 
 def _without_blind(spec: Spec) -> tuple[Spec, tuple[Example, ...]]:
+    """The spec without the examples that become blind cases, and these; once set aside they stay so."""
     if spec.blind_sha256:  # they were set aside before
         return spec, spec.blind
     seen, blind = parted(spec.examples)

@@ -314,6 +314,8 @@ def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
 
 
 def _dealer(spec: Spec, pools: dict[tuple[str, str], list[str]], seed: int) -> Pools:
+    """Deals the values of a pool in turn; of an empty one the examples' own, so that no row lacks its value."""
+
     def deal(attribute: Attribute, values: Values, index: int) -> str:
         given = {a.name: values.get(a.name) for a in _labels_of(spec)}
         pool = pools.get((attribute.name, _key(given))) or (
@@ -334,6 +336,7 @@ def _labels_of(spec: Spec) -> list[Attribute]:
 
 
 def _conditions(spec: Spec, attribute: Attribute) -> list[Values]:
+    """The combinations of labels under which an attribute has values."""
     labels = _labels_of(spec)
     names = [label.name for label in labels]
     cases: list[Values] = [dict(zip(names, values, strict=True)) for values in product(*(a.values for a in labels))]
