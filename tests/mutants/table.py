@@ -759,7 +759,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if gate.check(\"\", [text], digits_count=True) is None)", "if text)",
          "tests/tools/data/test_near_misses.py::test_what_a_suite_of_its_own_asks_is_not_trained_on"),
     )),
-    *rows(PEOPLE, "tools/data/unverified.py", (
+    *rows(PEOPLE, "tools/data/undecided.py", (
         ("        if self.marked < MARKS_LEAST:", "        if self.marked < 1:",
          "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
         ("lower_bound(self.marked_right, self.marked, _CONFIDENCE) >", "self.marked_right / self.marked >",

@@ -21,10 +21,17 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answers import Judged
 from tunesmith.tools.data.balance import Diversity
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
-from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
 from tunesmith.tools.data.similarity import LEAK
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.unverified import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
+from tunesmith.tools.data.undecided import (
+    ALL_CHECKED,
+    ALL_DECIDED,
+    Undecided,
+    Unverified,
+    UnverifiedRows,
+    undecided_in,
+    unverified_of,
+)
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.bench import USUAL, bench_of
@@ -135,7 +142,7 @@ class CritiqueContext:
     cases: int = 0
     """Of the suites that the request names."""
     marks: int = 0
-    undecided: Undecided = NOTHING
+    undecided: Undecided = ALL_DECIDED
     """Of rows whose fate nobody has settled yet."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What decides about rows beside the artifacts, each by its sha256."""
@@ -154,7 +161,7 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     if rows and spec and spec.sha256 != rows.meta.get("behaviour_sha256"):
         raise BadInput(f"critique: {named} changed since its rows were made; generate or import them again")
     marks = marks_of(inputs.store, spec.name if spec else IMPORTED) if rows else []
-    undecided = NOTHING
+    undecided = ALL_DECIDED
     if "refuse" in (request.on_leak, request.contradictory):
         undecided = undecided_in(inputs, suite.cases, request.leak)
     judged = is_judged(request, spec, rows) if rows else True

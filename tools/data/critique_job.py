@@ -42,14 +42,13 @@ from tunesmith.tools.data.faults import (
     token_fault,
 )
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
-from tunesmith.tools.data.leak_count import gate_cases
 from tunesmith.tools.data.model_requests import AnswerLog
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, row_texts
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
-from tunesmith.tools.data.unverified import ACCEPTED, unverified_of
+from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
 from tunesmith.tools.models.chat_template import as_taken, thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server

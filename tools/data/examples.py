@@ -67,7 +67,7 @@ def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
 def sentence_shots(spec: Spec) -> tuple[list[Shot], list[str]]:
     """Of the examples of an answer that is a list: the sentence of each record, and the sentences without one."""
     shots: list[Shot] = []
-    fillers: list[str] = []
+    distractors: list[str] = []
     for example in spec.examples:
         records = form_of(spec).parse(example.answer) or []
         sentences = _sentences(example, len(records))
@@ -77,8 +77,8 @@ def sentence_shots(spec: Spec) -> tuple[list[Shot], list[str]]:
             if best and overlap(record, best):
                 shots.append(Shot(best, record, surfaces_in(spec, record, best)))
                 left.remove(best)
-        fillers += [sentence for sentence in left if len(sentence.split()) > 1]
-    return shots, fillers
+        distractors += [sentence for sentence in left if len(sentence.split()) > 1]
+    return shots, distractors
 
 
 def _sentences(example: Example, records: int) -> list[str]:

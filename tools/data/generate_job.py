@@ -63,18 +63,18 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     rehearsal = load_rehearsal(job.request.behaviour)  # read once: what was agreed to is what is used
     for name, sha256 in pins_of(spec, rehearsal).items():
         job.agreed(name, sha256)
-    bench = bench_at_work(job)
-    made = _Making(job, spec, tally, rehearsal, bench)
-    made.keep_rows()
-    made.take_examples()
+    settings = bench_at_work(job)
+    making = _Making(job, spec, tally, rehearsal, settings)
+    making.keep_rows()
+    making.take_examples()
     if teacher:
         with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
-            made.written_by(server)
-    if not teacher or made.needs_base:
-        with bench_server(job, base, adapters_allowed=True, bench=bench) as server:
+            making.written_by(server)
+    if not teacher or making.needs_base:
+        with bench_server(job, base, adapters_allowed=True, bench=settings) as server:
             if not teacher:
-                made.written_by(server)
-            made.answered_by(server)
+                making.written_by(server)
+            making.answered_by(server)
     rows = job.store.rows(job.step.id)
     return _result(job, rows, _publish(job, spec, rows), tally)
 
@@ -83,9 +83,9 @@ class _Making:
     """The rows of one step. What the writer decided for the base lies in files: the base may come later."""
 
     def __init__(
-        self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str], bench: Bench
+        self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str], settings: Bench
     ) -> None:
-        self.job, self.spec, self.tally, self.bench = job, spec, tally, bench
+        self.job, self.spec, self.tally, self.settings = job, spec, tally, settings
         request = job.request
         self.preview, self.rows = request.preview, rows_wanted(request)
         self.near_count = near_misses_wanted(request)
@@ -112,8 +112,8 @@ class _Making:
         """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
         request, spec = self.job.request, self.spec
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
-        pieces, fillers = sentence_shots(spec) if form_of(spec).of_records else ([], [])
-        shots = [*pieces, *(Shot(text, {}) for text in fillers)]
+        sentences, distractors = sentence_shots(spec) if form_of(spec).of_records else ([], [])
+        shots = [*sentences, *(Shot(text, {}) for text in distractors)]
         # Where no row is written none is read back, and the reader has only to tell what is of the kind.
         read = spec if self.rows else spec.model_copy(update={"attributes": (), "answer": Answer()})
         reader = Reader(read, log, self.ordinary, request.seed, shots)
@@ -125,7 +125,7 @@ class _Making:
             json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
         )
         taught = untested(spec, request.behaviour)
-        near = near_misses(taught, log, self.near_count, request.seed, self._kept_messages(), reader.other_kinds)
+        near = near_misses(taught, log, self.near_count, request.seed, self._sound_messages(), reader.other_kinds)
         ordinary = self._ordinary(reader)
         atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
 
@@ -146,7 +146,7 @@ class _Making:
         if not written:
             raise StepFailed(f"none of {self.rows} rows was written; the server's log is {log.server.log}")
 
-    def _kept_messages(self) -> list[str]:
+    def _sound_messages(self) -> list[str]:
         """The messages of rows that nothing is wrong with, as far as is known: written here, or a person's."""
         rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
         return [self.spec.text_of(r.prompt) for r in rows if r.origin not in ORDINARY and not r.attributes.problem]
@@ -178,14 +178,14 @@ class _Making:
         prompts |= {f"r{n:04d}": text for n, text in enumerate(decided["ordinary"])}
         log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
-        tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens
+        tokens = self.job.request.ordinary_tokens + self.settings.thinking_tokens
         requests = [
             ChatRequest(row_id, server.model, [*systems[row_id], user(text)], tokens, tools=self._tools(row_id))
             for row_id, text in prompts.items()
         ]
 
         def keep(response: ChatResponse) -> None:
-            if self.bench.thinking == "on" and (response := without_thought(response)).error:
+            if self.settings.thinking == "on" and (response := without_thought(response)).error:
                 return  # an answer that never came is no ordinary one
             if response.id not in self.stored:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"

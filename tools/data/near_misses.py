@@ -46,19 +46,20 @@ def near_misses(
     asker: Asker,
     count: int,
     seed: int,
-    kept: Sequence[str],
+    messages: Sequence[str],
     other_kinds: Callable[[Sequence[str]], list[str]],
 ) -> list[str]:
     """`count` near misses, fewer where the writer finds none; `other_kinds` says which texts are none of the kind."""
     own = list(spec.near_misses)[:count]
-    formed = formed_near_misses(spec, seed, kept)[: round(FORMED_SHARE * count)]
+    formed = formed_near_misses(spec, seed, messages)[: round(FORMED_SHARE * count)]
     wanted = max(0, count - len(own) - len(formed))
-    seen = Likeness((text, text) for text in (*(example.prompt for example in spec.examples), *own, *kept))
-    taken: list[str] = []
+    seen = Likeness((text, text) for text in (*(example.prompt for example in spec.examples), *own, *messages))
+    accepted: list[str] = []
     numbers = count_from(0)
-    for _ in range(_ROUNDS if kept else 0):
-        asked = list(islice(numbers, round(_SPARE * (wanted - len(taken)))))
-        requests = [edit_request(in_turn(kept, f"{seed}/edited", n), asker.model, f"near/{n}", n, seed) for n in asked]
+    for _ in range(_ROUNDS if messages else 0):
+        asked = list(islice(numbers, round(_SPARE * (wanted - len(accepted)))))
+        edited_from = {n: in_turn(messages, f"{seed}/edited", n) for n in asked}
+        requests = [edit_request(text, asker.model, f"near/{n}", n, seed) for n, text in edited_from.items()]
         answers = asker.ask(requests, "editing messages into near misses") if requests else {}
         edited = []
         for answer in (answers[request.id] for request in requests if request.id in answers):
@@ -66,8 +67,8 @@ def near_misses(
             if text and not seen.match(text, _ALIKE, digits_count=True, contained=False):
                 seen.add(text, text)
                 edited.append(text)
-        taken += other_kinds(edited)[: wanted - len(taken)] if edited else []
-    return distinct_texts([*own, *taken, *formed])
+        accepted += other_kinds(edited)[: wanted - len(accepted)] if edited else []
+    return distinct_texts([*own, *accepted, *formed])
 
 
 def untested(spec: Spec, behaviour: str) -> Spec:
@@ -109,7 +110,7 @@ def _data() -> Mapping[str, Any]:
     return document
 
 
-def _forms(spec: Spec) -> Mapping[str, Mapping[str, list[str]]]:
+def _templates(spec: Spec) -> Mapping[str, Mapping[str, list[str]]]:
     """Those of the behaviour's language; English where there are none."""
     known: Mapping[str, Any] = _data()["forms"]
     return known[next((name for name in known if name in spec.language), "English")]  # type: ignore[no-any-return]
@@ -128,13 +129,13 @@ def formed_near_misses(spec: Spec, seed: int, messages: Sequence[str], *, tests:
     )
     typed = [attribute for attribute in spec.attributes if attribute.shown and attribute.typed]
     drawn = [surface_of(one, draw_value(one, rng), rng) for one in typed for _ in range(_LAPS)]
-    made = []
+    turns = []
     for of, texts in (("messages", messages), ("words", labels if len(labels) > 1 else ()), ("values", drawn)):
-        forms = rng.sample(forms := _forms(spec)[of]["tests" if tests else "rows"], len(forms))
+        templates = rng.sample(templates := _templates(spec)[of]["tests" if tests else "rows"], len(templates))
         near = [
-            forms[(place + lap) % len(forms)].format(text, texts[(place + 1) % len(texts)])
+            templates[(place + lap) % len(templates)].format(text, texts[(place + 1) % len(texts)])
             for lap in range(_LAPS)
             for place, text in enumerate(rng.sample(list(texts), len(texts)))
         ]
-        made.append(near)
-    return distinct_texts([text for turn in zip_longest(*made) for text in turn if text])
+        turns.append(near)
+    return distinct_texts([text for turn in zip_longest(*turns) for text in turn if text])

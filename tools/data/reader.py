@@ -113,7 +113,7 @@ class Reading:
 
 
 class Reader:
-    """Reads messages back; `pieces` are the shots of an answer that is a list, one sentence each."""
+    """Reads messages back; `sentences` are the shots of an answer that is a list."""
 
     def __init__(
         self, spec: Spec, asker: Asker, ordinary: Sequence[str], seed: int, sentences: Sequence[Shot] = ()

@@ -182,7 +182,7 @@ def answer_request(
 
 
 def _one_of_each(spec: Spec, shots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The shots with one of each manner first, so that a reader sees what is shown where an attribute is missing."""
+    """The shots, one for each set of missing attributes first: a reader sees what stands for a missing one."""
     by_lacking: dict[object, tuple[str, str]] = {}
     for message, answer in shots:
         records = form_of(spec).parse(answer)

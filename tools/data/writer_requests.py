@@ -167,7 +167,7 @@ def list_request(
     spec: Spec, profile: Values, begun: Sequence[str], count: int, style: str, model: str, temperature: float,
     identity: str,
 ) -> ChatRequest:  # fmt: skip
-    """Asks for `count` messages of a manner, and one that may be cut off, as a list that goes on behind `begun`."""
+    """Asks for `count` messages of a profile, and one that may be cut off, as a list that goes on behind `begun`."""
     meanings = "; ".join(_meaning(spec, name, value) for name, value in profile.items() if value)
     asked = prompt_text(
         "write-list", when=kind_of(spec), count=len(begun) + count + 1, language=in_language(spec),
@@ -206,9 +206,9 @@ def _meanings(spec: Spec) -> str:
 
 
 def _ordered_shots(spec: Spec, one: Note, shots: Sequence[Shot], more: Sequence[Shot]) -> Sequence[Shot]:
-    """As many shots as fit, all of them in turn; those of the note's manner last, for a writer follows these most.
+    """As many shots as fit, all of them in turn; those of the note's profile last, for a writer follows these most.
 
-    Where there are `more`, written and found right before, only those of the manner are shown: what was missed once is
+    Where there are `more`, written and found right before, only those of the profile are shown: what was missed once is
     imitated best among its own kind.
     """
     profile = profile_of(spec, dict(one.values))
