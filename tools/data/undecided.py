@@ -4,8 +4,8 @@ Rows whose labels nothing has read back: the writer drew a label and wrote a mes
 the label even in the user's examples has checked none of that. What a person marks of such rows decides; else a person
 has to say that they are trained on.
 
-Rows that repeat a case of a suite, and rows of a person's that contradict each other: counted before critique is priced,
-by what texts alone say. Critique judges every row again at work, and finds paraphrases with an embedding model.
+Rows that repeat a case of a suite, and rows of a person's that contradict each other: counted before critique is
+priced, by what texts alone say. Critique judges every row again, and finds paraphrases with an embedding model.
 """
 
 from __future__ import annotations
