@@ -19,11 +19,10 @@ from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.model_requests import Asker, assistant, system, user
 from tunesmith.tools.data.reading import answer_request, judge_request, yes
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.row_checks import answer_problem
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Written
 from tunesmith.tools.serving.client import ChatRequest
@@ -33,8 +32,6 @@ Judge = Callable[[Mapping[str, tuple[str, str]]], dict[str, float]]
 """Name → message and answer, to name → the probability that the answer is right."""
 _SHOTS, _SHOT_CHARS = 4, 3_000
 """Examples that a request shows, and their characters: message and answer have to fit into the context with them."""
-_LONG_ANSWER_CHARS = 60
-"""Shorter answers are the same by right: "yes" is no copy of an example's."""
 _SAMPLES, _AT_ONCE = 4, 2
 """Answers to a message at most, and how many are asked for at once: where two agree no more are needed."""
 _AGREEING, _EPSILON = 0.25, 1e-4
@@ -173,19 +170,6 @@ def instructions(spec: Spec, broken: str = "") -> str:
     if spec.rules:
         sections.append("Every answer keeps these rules:\n" + "\n".join(f"- {rule.says}" for rule in spec.rules))
     return "\n\n".join([*sections, *([f"Take care: {broken}."] if broken else [])])
-
-
-def answer_problem(spec: Spec, answer: str) -> str:
-    """Why an answer cannot be a row's; empty: it can. The first word is the kind."""
-    if not answer.strip():
-        return "empty: there is no answer"
-    if rule := broken_rule(spec.rules, answer):
-        return f"rule: not kept: {rule.says}"
-    if problem := form_of(spec).problem(answer):
-        return problem
-    long = len(normal(answer)) >= _LONG_ANSWER_CHARS
-    copied = long and normal(answer) in {normal(example.answer) for example in spec.examples}
-    return "copy: the answer is that of an example" if copied and not form_of(spec).composed else ""
 
 
 def json_schema(spec: Spec) -> dict[str, object] | None:

@@ -22,7 +22,6 @@ from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.answers import Judged, RowJudge
 from tunesmith.tools.data.balance import alarms, balance_of, best, diversity, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
-from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
     CritiqueResult,
@@ -44,6 +43,7 @@ from tunesmith.tools.data.faults import (
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
 from tunesmith.tools.data.model_requests import AnswerLog
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
+from tunesmith.tools.data.row_checks import LONG_ANSWER_CHARS, BehaviourChecks
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, row_texts
 from tunesmith.tools.data.spec import Spec
@@ -61,7 +61,6 @@ _SAMPLES, _AT_ONCE = 3, 64
 take gigabytes."""
 _EMBEDDED_MAX = 20_000
 """Rows that are held to the cases by an embedding model; more would take longer than all the rest."""
-_LONG_ANSWER_CHARS = 60
 _LEAKS_LISTED = 200
 """In the log and its file: of 100,000 leaks nobody reads more."""
 
@@ -290,7 +289,7 @@ class Critic:
         """Why a row repeats an earlier one; one that repeats none counts as seen from here on."""
         answer = row.answer
         written = not self.form.composed and row.origin not in ORDINARY
-        if written and len(answer) >= _LONG_ANSWER_CHARS:
+        if written and len(answer) >= LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")

@@ -26,8 +26,8 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
-from tunesmith.tools.data.message_checks import drawn_problem, verbatim
 from tunesmith.tools.data.record_values import Values, drawn_number, in_order, number_ranges, with_computed
+from tunesmith.tools.data.row_checks import drawn_problem, verbatim
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
 

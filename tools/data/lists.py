@@ -17,9 +17,9 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.draw import ITEMS, Pools, answer_of, draw, in_turn, is_empty, style
 from tunesmith.tools.data.examples import Shot, sentence_shots
-from tunesmith.tools.data.message_checks import prompt_problem, verbatim
 from tunesmith.tools.data.reader import ToRead
 from tunesmith.tools.data.record_values import Values, number_ranges
+from tunesmith.tools.data.row_checks import prompt_problem, verbatim
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written

@@ -196,9 +196,9 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     """What rows break and repeat."""
     # Imported here, so that a child that only counts starts in a third of the time.
     from tunesmith.tools.data.answer_form import form_of
-    from tunesmith.tools.data.behaviour_checks import BehaviourChecks
     from tunesmith.tools.data.held_out import can_be_asked
     from tunesmith.tools.data.own_rows import visible_rows
+    from tunesmith.tools.data.row_checks import BehaviourChecks
     from tunesmith.tools.data.similarity import LeakGate, row_texts
 
     spec = Spec.model_validate_json(argument["spec"])

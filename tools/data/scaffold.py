@@ -21,8 +21,8 @@ from tunesmith.tools.core.yaml_file import dump_yaml
 from tunesmith.tools.data.behaviour import load_behaviour, spec_text
 from tunesmith.tools.data.description import Description
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.message_checks import prompt_problem
 from tunesmith.tools.data.near_misses import formed_near_misses
+from tunesmith.tools.data.row_checks import prompt_problem
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
 from tunesmith.tools.data.spec_suites import HARD, HEADERS, NEAR_MISSES, TARGET, as_yaml, open_test, write_suites

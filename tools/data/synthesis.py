@@ -16,7 +16,11 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.draw import Pools, answer_of, draw, in_turn, style
 from tunesmith.tools.data.examples import Shot, example_shots
-from tunesmith.tools.data.message_checks import (
+from tunesmith.tools.data.model_requests import Asker
+from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
+from tunesmith.tools.data.reading import NOTHING, Disagreement
+from tunesmith.tools.data.record_values import Values, with_computed
+from tunesmith.tools.data.row_checks import (
     drawn_problem,
     in_message_order,
     names_label,
@@ -25,10 +29,6 @@ from tunesmith.tools.data.message_checks import (
     stated_surfaces,
     verbatim,
 )
-from tunesmith.tools.data.model_requests import Asker
-from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
-from tunesmith.tools.data.reading import NOTHING, Disagreement
-from tunesmith.tools.data.record_values import Values, with_computed
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, value_of

@@ -13,9 +13,9 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.balance import alarms, balance_of
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
-from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic, split_of
+from tunesmith.tools.data.row_checks import BehaviourChecks
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import load_named_suites
 

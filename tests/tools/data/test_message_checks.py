@@ -7,7 +7,7 @@ import pytest
 from tests.fixtures.behaviours import COMMIT, FEEDBACK
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.examples import example_shots
-from tunesmith.tools.data.message_checks import names_label
+from tunesmith.tools.data.row_checks import names_label
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.writer_requests import Note, message_request
 

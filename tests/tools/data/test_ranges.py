@@ -6,9 +6,9 @@ import pytest
 
 from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.examples import example_shots
-from tunesmith.tools.data.message_checks import drawn_problem, stated_surfaces
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.record_values import number_meant, number_ranges
+from tunesmith.tools.data.row_checks import drawn_problem, stated_surfaces
 from tunesmith.tools.data.spec import Attribute, Spec, Value
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.data.writer_requests import note

@@ -24,8 +24,8 @@ from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.held_out import hold_out
-from tunesmith.tools.data.message_checks import drawn_problem, in_message_order
 from tunesmith.tools.data.reading import disagreements
+from tunesmith.tools.data.row_checks import drawn_problem, in_message_order
 from tunesmith.tools.data.row_file import read_rows, transcript, turns_of, write_rows
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import write_case_suites

@@ -11,9 +11,9 @@ from tests.fixtures.behaviours import COMMIT, PICKUP
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.draw import EACH, answer_of, variants
 from tunesmith.tools.data.record_values import number_meant
+from tunesmith.tools.data.row_checks import BehaviourChecks
 from tunesmith.tools.data.spec import Spec
 
 SPEC = spec_of(PICKUP, "x")

@@ -1,15 +1,18 @@
-"""What a row of one behaviour is held to by code: a message of the kind, an answer that is grounded.
+"""What a row of one behaviour is held to by code: a message that says what was drawn, an answer that is grounded in it.
 
-Rows that were drawn are held to what was drawn; rows from elsewhere to what code can find in their message: a copied
-value stands there letter for letter, a typed one is there in one of the ways of saying it, an absent one is not.
+A written message is one, says what was drawn, and is nobody else's. Rows that were drawn are held to what was drawn;
+rows from elsewhere to what code can find in their message: a copied value stands there letter for letter, a typed one
+is there in one of the ways of saying it, an absent one is not.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import jsonschema
 
@@ -18,15 +21,180 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
-from tunesmith.tools.data.answers import answer_problem
-from tunesmith.tools.data.examples import overlap
+from tunesmith.tools.data.examples import overlap, values_at
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, kinds_allowed_by, languages
-from tunesmith.tools.data.message_checks import prompt_problem
 from tunesmith.tools.data.own_rows import RULE
+from tunesmith.tools.data.record_values import Values, items_of, number_ranges, stated_number
+from tunesmith.tools.data.similarity import Likeness, loops, normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.typed_values import holds, matches_in, ways_to_say
+from tunesmith.tools.data.typed_values import conflict, holds, matches_in, ways_to_say
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Assertion, asks_model, grade
+
+T = TypeVar("T")
+LIKE_AN_EXAMPLE = 85.0
+"""Similarity, of 100, from which a written message counts as one of the user's examples."""
+LONG_ANSWER_CHARS = 60
+"""Shorter answers are the same by right: "yes" is no copy of an example's."""
+_WORDS_MAX = 120
+"""Of a message, or twice the longest example's where that is more: a writer that goes on has lost the note."""
+_SHORT_LABEL = 3
+"""Characters of a label that may stand in a message by chance: "no", "P1", "yes"."""
+_NOT_A_MESSAGE = re.compile(
+    r"as an ai\b|language model|<\||^(?:sure|certainly|of course)[,!]|\bcan(?:no|')t assist\b|"
+    r"how can i (?:help|assist)|"
+    r"(?:provide|give) (?:me |us )?(?:more|the necessary) (?:context|information|details|materials)",
+    re.IGNORECASE,
+)
+"""What shows that a writer answered instead of writing."""
+_LEFTOVER = re.compile(
+    r"\[[^\]]{0,60}\]|\{\{?[^}]{0,60}\}?\}|<[a-z_/]{2,20}>|\b(?:lorem ipsum|your name here|TODO)\b", re.IGNORECASE
+)
+_NOTE = re.compile(r"^\W*(?:no )?[\w ]{2,20}: [\"“]")
+
+
+def prompt_problem(spec: Spec, prompt: str) -> str:
+    """Why a message cannot be a row's; empty: it can. The first word is the kind."""
+    words = word_count(prompt)
+    if not 1 <= words <= max(_WORDS_MAX, *(2 * word_count(example.prompt) for example in spec.examples)):
+        return f"length: a message of {words} words"
+    if odd := _NOT_A_MESSAGE.search(prompt):
+        return f"role: the message holds {odd[0]!r}"
+    prompts = " ".join(example.prompt for example in spec.examples)
+    if (odd := _LEFTOVER.search(prompt)) and not _LEFTOVER.search(prompts):
+        return f"leftover: the message holds {odd[0]!r}"
+    if _NOTE.match(prompt) and not _NOTE.match(prompts):
+        return "leftover: the message is the note that it was to be written for"
+    if loops(prompt):
+        return "loop: the message repeats itself"
+    examples = _examples(tuple(example.prompt for example in spec.examples))
+    like = examples.match(prompt, LIKE_AN_EXAMPLE, digits_count=True)
+    return f"leak: the message is {like.score:.0f} of 100 like example {like.name}" if like else ""
+
+
+def names_label(spec: Spec, values: Values, message: str) -> str:
+    """The label that a message says by its own name, where people do not: "the decor was neutral"; empty: none.
+
+    Some may ("I want a refund" is a refund), all must not: the name would be what is learned.
+    """
+    for label in spec.labels:
+        value = values.get(label.name)
+        if value and says_its_name(spec, label, value) and holds(message, value):
+            return value
+    return ""
+
+
+def says_its_name(spec: Spec, label: Attribute, value: str) -> bool:
+    """Whether a message that holds a label's name says more than the user's own examples do."""
+    named = any(holds(example.prompt, one) for example in spec.examples for one in label.values)
+    return len(value) > _SHORT_LABEL and not named
+
+
+def note_problem(spec: Spec, message: str) -> str:
+    """Whether a message repeats the note that it was written for, instead of saying it."""
+    prompts = " ".join(example.prompt for example in spec.examples)
+    if any(set(normal(message).split()) == {normal(value)} for label in spec.labels for value in label.values):
+        return "leftover: the message is a label"
+    for attribute in spec.attributes:
+        named = re.compile(rf"(?<!\w){re.escape(attribute.name)}:\s", re.IGNORECASE)
+        if named.search(message) and not named.search(prompts):
+            return f"leftover: the message holds its note, {attribute.name}:"
+    return ""
+
+
+@lru_cache(maxsize=8)
+def _examples(prompts: tuple[str, ...]) -> Likeness:
+    return Likeness((str(place), prompt) for place, prompt in enumerate(prompts, 1))
+
+
+def drawn_problem(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> str:
+    """Why a message does not say what was drawn, as far as code can tell; empty: it does."""
+    stated = list(surfaces.values())
+    for path, attribute in spec.leaves(values):
+        if path not in values or attribute.kind == "computed":
+            continue
+        surface = surfaces.get(path, "")
+        if attribute.typed:
+            if clash := conflict(attribute, surface, message, stated):
+                return f"value: {clash}"
+        elif surface and (attribute.kind == "copied" or number_ranges(attribute)) and not holds(message, surface):
+            return f"value: {path}: {surface!r} is not in the message"
+    within = [part for part in spec.value_attributes() if part.typed and (part.many is not None or "." in part.name)]
+    for part in within:  # of an empty list, or an object that is absent, there is no leaf
+        if not values_at(values, part.name) and (clash := conflict(part, "", message, stated)):
+            return f"value: {clash}"
+    return ""
+
+
+def stated_surfaces(spec: Spec, values: Values, surfaces: Mapping[str, str], message: str) -> dict[str, str]:
+    """The surfaces as the message has them: a writer may say a typed value in another of its ways."""
+    stated = dict(surfaces)
+    for path, attribute in spec.leaves(values):
+        value, surface = values.get(path), surfaces.get(path, "")
+        if attribute.typed and value is not None and surface and not holds(message, surface):
+            ways = sorted(ways_to_say(attribute, value), key=len, reverse=True)
+            stated[path] = next((way for way in ways if holds(message, way)), surface)
+        elif surface and number_ranges(attribute):
+            stated[path] = stated_number(attribute, str(value), surface, message)
+    return stated
+
+
+def in_message_order(spec: Spec, drawn: Draw, message: str) -> Draw:
+    """The draw with its lists in the order in which the message says them, which is the order of the answer.
+
+    A list with an item that does not stand in the message letter for letter stays as it was drawn.
+    """
+    values, surfaces = drawn.values, drawn.surfaces[0] if drawn.surfaces else {}
+    for attribute in spec.attributes:
+        if attribute.many is None or attribute.kind == "label":
+            continue
+        count = items_of(attribute.name, values)
+        starts = [f"{attribute.name}[{number}]" for number in range(count)]
+        places = [_first_place(message, [s for p, s in surfaces.items() if p.startswith(start)]) for start in starts]
+        if count < 2 or min(places) < 0:
+            continue
+        order = sorted(range(count), key=lambda number: places[number])
+        moved = {starts[old]: starts[new] for new, old in enumerate(order)}
+        values, surfaces = _moved(values, moved), _moved(surfaces, moved)
+    return replace(drawn, records=(values,), surfaces=(surfaces,)) if values != drawn.values else drawn
+
+
+def _first_place(message: str, surfaces: Sequence[str]) -> int:
+    places = [place for part in surfaces if (place := message.lower().find(part.lower())) >= 0]
+    return min(places, default=-1)
+
+
+def _moved(values: dict[str, T], moved: Mapping[str, str]) -> dict[str, T]:
+    """Values under their new paths, the items of a list together and in order."""
+    renamed: dict[str, T] = {}
+    for path, value in values.items():
+        start = next((old for old in moved if path.startswith(old)), "")
+        renamed[moved[start] + path[len(start) :] if start else path] = value
+    return renamed
+
+
+def verbatim(spec: Spec, values: Values, message: str) -> Values:
+    """The values with what is copied written as the message writes it: its case is the message's."""
+    exact = dict(values)
+    for path, attribute in spec.leaves(values):
+        value = values.get(path)
+        if attribute.kind == "copied" and value and (there := re.search(re.escape(value), message, re.IGNORECASE)):
+            exact[path] = there[0]
+    return exact
+
+
+def answer_problem(spec: Spec, answer: str) -> str:
+    """Why an answer cannot be a row's; empty: it can. The first word is the kind."""
+    if not answer.strip():
+        return "empty: there is no answer"
+    if rule := broken_rule(spec.rules, answer):
+        return f"rule: not kept: {rule.says}"
+    if problem := form_of(spec).problem(answer):
+        return problem
+    long = len(normal(answer)) >= LONG_ANSWER_CHARS
+    copied = long and normal(answer) in {normal(example.answer) for example in spec.examples}
+    return "copy: the answer is that of an example" if copied and not form_of(spec).composed else ""
+
 
 _QUESTION = re.compile(
     r"^\W*(?:what|why|how|who|whom|whose|which|when|where|is|are|was|were|do|does|did|can|could|would|should|will|may"
