@@ -102,14 +102,14 @@ def yes(response: ChatResponse) -> float:
     return probabilities(response, YES_NO)["yes"]
 
 
-def right_where_two_agree(agreed: int, judged: int, confidence: float = 0.95) -> float:
+def right_where_two_agree(agreed: int, judged: int) -> float:
     """Share that is right of what two agree on, at least, were both right equally often and their errors independent.
 
     All errors of both are taken to be one and the same other value: they agree on a = p² + (1 - p)², and those that
     are right are p² / a of these. 0 where they agree no oftener than two that guess between two values. What the two
     misunderstand alike is not seen. For two raters of one accuracy: Dawid and Skene 1979, doi 10.2307/2346806.
     """
-    a = wilson_interval(agreed, judged, confidence)[0]
+    a = wilson_interval(agreed, judged)[0]
     return ((1 + math.sqrt(2 * a - 1)) / 2) ** 2 / a if a > 0.5 else 0.0
 
 

@@ -55,14 +55,12 @@ def check_answer_lengths(description: Description) -> None:
             )
 
 
-def write_behaviour(
-    spec: Spec, parent: Path, *, prompts: Sequence[str] = (), trained: Collection[str] = (), judged: bool = True
-) -> Path:
+def write_behaviour(spec: Spec, parent: Path, *, trained: Collection[str] = (), judged: bool = True) -> Path:
     """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
 
     It appears whole or not at all, under the spec's name or the next that is free (`name-2`); nothing is ever replaced.
-    `prompts` are further target cases; messages that are `trained` on are none. `judged`: a judge reads what code
-    cannot tell. Raises BadInput for a text that a suite cannot hold, and for an answer that is too long.
+    Messages that are `trained` on are no cases. `judged`: a judge reads what code cannot tell. Raises BadInput for a
+    text that a suite cannot hold, and for an answer that is too long.
     """
     check_answer_lengths(spec)
 
@@ -73,7 +71,7 @@ def write_behaviour(
         )  # else they are trained on
         asked = [text for text in examples if text not in trained]
         near = [] if spec.every_message else formed_near_misses(spec, _TEST_SEED, asked, tests=True)[:_NEAR_MISSES]
-        write_suites(spec, folder / "suites", messages=prompts, near_misses=near, trained=trained, judged=judged)
+        write_suites(spec, folder / "suites", near_misses=near, trained=trained, judged=judged)
         atomic_write(folder / REHEARSAL, (bundled_behaviour() / REHEARSAL).read_bytes())
         if load_behaviour(str(folder)) != spec.model_copy(update={"blind": ()}):
             raise BadInput("the description holds a text that its file does not give back; put it in other words")

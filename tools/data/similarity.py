@@ -231,7 +231,7 @@ class LeakGate:
     def _leak(self, row_id: str, case_id: str, how: str, score: float) -> Leak:
         return Leak(row_id, case_id, how, score, case_id in self.blind)
 
-    def embedded(self, rows: Sequence[tuple[str, str]], embedder: Embedder, cut: float = EMBEDDED) -> list[Leak]:
+    def embedded(self, rows: Sequence[tuple[str, str]], embedder: Embedder) -> list[Leak]:
         """The rows that say what a case says in other words, by an embedding model."""
         if not self.index.texts or not rows:
             return []
@@ -245,7 +245,7 @@ class LeakGate:
             scores = vectors @ cases.T
             for (row_id, _), line in zip(part, scores, strict=True):
                 place = int(line.argmax())
-                if line[place] >= cut:
+                if line[place] >= EMBEDDED:
                     leaks.append(self._leak(row_id, self.index.names[place], "embedding", float(line[place]) * 100))
         return leaks
 

@@ -85,25 +85,29 @@ def write_suites(
     spec: Spec,
     folder: Path,
     *,
-    messages: Sequence[str] = (),
     near_misses: Sequence[str] = (),
     trained: Collection[str] = (),
     judged: bool = True,
 ) -> list[Path]:
     """Write the suites of a behaviour into `folder`; the files that were written, target first.
 
-    `messages` are target cases without a known answer, `near_misses` go beside every other one of the spec's own: the
-    rest is trained on. Examples are cases unless they are `trained` on, as all are where others of them are blind.
-    `judged`: a judge reads what code cannot tell; else that waits for people. A suite that would be empty is not
-    written. Raises BadInput for a text that a suite cannot hold.
+    `near_misses` go beside every other one of the spec's own: the rest is trained on. Examples are cases unless they
+    are `trained` on, as all are where others of them are blind. `judged`: a judge reads what code cannot tell; else
+    that waits for people. A suite that would be empty is not written. Raises BadInput for a text that a suite cannot
+    hold.
     """
     known = {normal(text, digits_count=True) for text in trained}
     left = () if spec.blind_sha256 else spec.examples
     examples = [example for example in left if normal(example.prompt, digits_count=True) not in known]
+    seen, blind = (
+        [KnownCase(e.prompt, e.answer, source, account(), now(), e.system) for e in own]
+        for source, own in (("example", examples), ("own", spec.blind))
+    )
+    target = [*known_tests(spec, seen, judged=judged, split="dev"), *known_tests(spec, blind, judged=judged)]
     form = form_assertions(spec)
     near = dict.fromkeys((*spec.near_misses[::2], *near_misses))
     suites: dict[str, tuple[str, str, Sequence[Assertion], Sequence[Test]]] = {
-        TARGET: ("target", f"Target cases of {spec.name}", form, target_tests(spec, examples, messages, judged=judged)),
+        TARGET: ("target", f"Target cases of {spec.name}", form, target),
         NEAR_MISSES: (
             "over-trigger",
             f"Messages that look like those of {spec.name} and want an ordinary answer",
@@ -150,26 +154,13 @@ def _write_suite(
     return True
 
 
-def target_tests(
-    spec: Spec, examples: Sequence[Example], messages: Sequence[str] = (), *, judged: bool = True
-) -> list[Test]:
-    """The user's own cases, `examples` that the spec was made from as dev ones, and messages without a known answer."""
-    seen = [KnownCase(e.prompt, e.answer, "example", account(), now(), e.system) for e in examples]
-    blind = [KnownCase(e.prompt, e.answer, "own", account(), now(), e.system) for e in spec.blind]
-    return [
-        *known_tests(spec, seen, judged=judged, split="dev"),
-        *known_tests(spec, blind, judged=judged),
-        *(open_test(spec, message, n, judged=judged) for n, message in enumerate(messages, 1)),
-    ]
-
-
-def open_test(spec: Spec, message: str, number: int, *, judged: bool = True) -> Test:
+def open_test(spec: Spec, message: str, number: int, *, judged: bool) -> Test:
     """A case that a model proposed, whose right answer nobody knows."""
     right = right_answer(spec, message, judged=judged)
     return _test(f"more-{number:02d}", message, right, {"split": "dev", "source": "proposed"})
 
 
-def known_tests(spec: Spec, cases: Sequence[KnownCase], *, judged: bool = True, split: str = "blind") -> list[Test]:
+def known_tests(spec: Spec, cases: Sequence[KnownCase], *, judged: bool, split: str = "blind") -> list[Test]:
     """Cases with what is right of them, numbered by where they come from."""
     numbers: Counter[str] = Counter()
     tests = []
@@ -185,7 +176,7 @@ def _test(name: str, message: str, right: Right, metadata: Mapping[str, str], sy
     return Test(name, message, right.assertions, {**metadata, "meaning": right.meaning}, system)
 
 
-def hard_tests(spec: Spec, examples: Sequence[Example], *, judged: bool = True) -> list[Test]:
+def hard_tests(spec: Spec, examples: Sequence[Example], *, judged: bool) -> list[Test]:
     """The first examples as they would not come in training, with what is right of them; else blind ones."""
     split, pool = ({}, examples) if examples else ({"split": "blind"}, spec.blind)
     kinds: dict[str, Callable[[str], str]] = {
