@@ -35,7 +35,8 @@ _SHOTS, _SHOT_CHARS = 4, 3_000
 _SAMPLES, _AT_ONCE = 4, 2
 """Answers to a message at most, and how many are asked for at once: where two agree no more are needed."""
 _AGREEING, _EPSILON = 0.25, 1e-4
-"""Where fewer rows have two answers that are the same, answers are prose."""
+"""Where a smaller share of the rows has two answers that are the same, answers are prose; a probability that keeps
+logarithms finite."""
 
 
 def write_answers(

@@ -147,7 +147,9 @@ def _has(one: Shot, profile: Mapping[str, str | None]) -> bool:
 
 
 _USES_OF_A_SENTENCE = 2
+"""Lists that a sentence stands in: half as many have to be written and read."""
 _SENTENCE_ROUNDS = 3
+"""What the writer missed, or the reader refused, is drawn and written again."""
 _DISTRACTORS, _READINGS_OF_NOTHING = (0, 0, 1, 1, 2), 3
 """Sentences beside those of the records; each was read so often, in other orders of the examples, as saying nothing."""
 

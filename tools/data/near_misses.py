@@ -29,6 +29,7 @@ from tunesmith.tools.serving.client import ChatRequest
 from tunesmith.tools.suites.loading import load_named_suites
 
 _ALIKE = 88.0
+"""Similarity, of 100, from which an edit is the message itself, or one that was made already."""
 _SPARE = 1.6
 """Edits that are asked for, for each that is wanted: the reader takes some for the kind still."""
 _ROUNDS = 3
@@ -36,8 +37,10 @@ _ROUNDS = 3
 FORMED_SHARE = 0.2
 """Of the near misses, those that templates give, at most."""
 _WORDS_MAX, _TOKENS_MIN = 60, 60
+"""Of a message that can be a near miss; of an edit, whose message may be short."""
 _TEMPERATURE = 0.8
 _LAPS = 4
+"""Times that each text is put into a form, each time into another one."""
 _ODD = re.compile(r"[\[\]{}<>|`]|^\(")
 
 

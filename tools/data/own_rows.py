@@ -25,7 +25,9 @@ ORIGINS = ("imported", EXAMPLE)
 ROWS_LEAST = 10
 """Different rows from which a training without written rows is worth its price."""
 BLIND_LEAST, BLIND_MOST, BLIND_SHARE = 10, 40, 0.15
+"""Fewer than ten cases carry no claim; of many rows forty are enough for one, and the others teach (`blind_count`)."""
 _NOTES_MOST = 6
+"""Kinds of doubt that a result names, the commonest: a person reads them."""
 RULE = "rule"
 """Kind of verdict on an answer that breaks a rule."""
 

@@ -31,6 +31,7 @@ _EXAMPLES_MOST, _EXAMPLES_SHARE, _EXAMPLE_CHARS = 12, 4, 4_000
 _LABELS_MOST, _LABEL_COMES, _LABEL_CHARS = 20, 3, 40
 """A choice has so many answers at most, each so often on average, and so long."""
 _BASE_S, _S_PER_MB = 20.0, 0.7
+"""CPU time of the child, as for an import (`import_reading`), with what comparing the rows takes."""
 _MOST_COMPARISONS = 2_000_000
 """Rows times cases that are compared while a person waits; critique compares all."""
 

@@ -41,9 +41,11 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 WHOLE = "the answer"
 """What margins call that which is read of a whole answer."""
 _SURE, _CUT_SHARE = 1.5, 0.5
-"""Log-odds, in nats, that are sure for a label."""
+"""Log-odds, in nats, that are sure for a label, over four to one; of the margin that examples have, what a message
+needs: its words are not as plain as those that a person chose to show."""
 _FEW, _BIAS_SHARE, _BIAS_MOST, _EPSILON = 20, 0.5, 1.5, 0.01
-"""Messages from which on a reader's bias is told."""
+"""Messages from which on a reader's bias is known; what of it is taken off, and the most (`_bias`); a share that keeps
+logarithms finite."""
 _ENOUGH, _BORNE_OUT = 60, 0.9
 """Messages from which on writer and reader can bear each other out, and the share that is right where they agree."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIAL = 0.6, 0.75, 3, 16
