@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
@@ -40,6 +40,11 @@ def user(content: str) -> dict[str, str]:
 def assistant(content: str) -> dict[str, str]:
     """An answer, or the beginning of one that a model goes on with."""
     return {"role": "assistant", "content": content}
+
+
+def storable(text: str) -> str:
+    """A model's text with a question mark for half a character: JSON can hold one, and no file or table does."""
+    return text.encode(errors="replace").decode()
 
 
 class Asker(Protocol):
@@ -79,6 +84,7 @@ class AnswerLog:
 
             def keep(response: ChatResponse) -> None:
                 nonlocal done
+                response = replace(response, text=storable(response.text))
                 values = asdict(response)
                 log.add({name: values[name] for name in _LOGGED})
                 self.answers[response.id] = response

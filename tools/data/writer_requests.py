@@ -18,7 +18,7 @@ from statistics import mean
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.draw import Pools, in_turn
 from tunesmith.tools.data.examples import Shot, example_shots, values_of
-from tunesmith.tools.data.model_requests import Asker, assistant, user
+from tunesmith.tools.data.model_requests import Asker, assistant, storable, user
 from tunesmith.tools.data.record_values import Values, number_ranges
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
@@ -252,7 +252,7 @@ def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, st
 
 def written_message(answered: str) -> str:
     """The message that a writer went on with."""
-    text = answered.strip()
+    text = storable(answered).strip()
     if len(text) > 2 and text[0] in '"“' and text[-1] in '"”':
         text = text[1:-1].strip()
     return re.sub(r"^\[[^\]]*\]\s*", "", text)
