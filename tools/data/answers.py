@@ -115,7 +115,10 @@ def _agreed(answers: Sequence[_Answer], *, most: bool = False) -> list[_Answer]:
 
 
 def _best(one: Written, answers: Sequence[_Answer], likely: Mapping[str, float]) -> Written:
-    """The row with the best of its answers, and whether most of them come to the same."""
+    """The row with the best of its answers, and whether most of them come to the same.
+
+    Its margin is the log-odds of those that agree against the others, with half a one more, so that it stays finite.
+    """
     if not answers:
         return replace(one, problem="empty: there is no answer")
     if alike := _agreed(answers):

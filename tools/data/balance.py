@@ -77,7 +77,10 @@ def left_out(row: TrainingRow) -> bool:
 
 
 def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, str]:
-    """How likely it is that a row is wrong, all doubts together as if they were independent, and these in words."""
+    """How likely it is that a row is wrong, all doubts together as if they were independent, and these in words.
+
+    The scores say which rows are looked at first: their order counts, and not what they are.
+    """
     doubts: list[tuple[float, str]] = []
     answer = row.answer
     problem = str(row.verdict) if row.dropped else row.attributes.problem

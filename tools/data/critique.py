@@ -212,7 +212,8 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
     settings = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
-    cards, seconds, peaks = 1, Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
+    compute = count / 500 + count * cases / 1e6  # rows checked, and texts compared, in a second
+    cards, seconds, peaks = 1, Seconds(_START_S, compute=compute), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
         seconds += asking_seconds(facts, judge, answers=count, answer_tokens=_TOKENS_JUDGED)

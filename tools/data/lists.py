@@ -204,7 +204,9 @@ class Lists(Synthesis):
         requests = [distractor_request(self.spec, examples, model, f"x/{n}", self.seed) for n in several]
         answers = self.asker.ask(requests, "writing sentences without anything to note")
         lines = distinct_texts(line for identity in sorted(answers) for line in listed_lines(answers[identity].text))
-        lines = [line for line in lines if not prompt_problem(self.spec, line) and 2 <= word_count(line) <= 25]
+        lines = [
+            line for line in lines if not prompt_problem(self.spec, line) and 2 <= word_count(line) <= 25
+        ]  # a sentence
         if self.reader is None:
             return lines
         nothing: Values = dict.fromkeys(a.name for a in self.spec.attributes if a.shown)

@@ -200,13 +200,13 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     from tunesmith.tools.data.held_out import can_be_asked
     from tunesmith.tools.data.own_rows import visible_rows
     from tunesmith.tools.data.row_checks import BehaviourChecks
-    from tunesmith.tools.data.similarity import LeakGate, row_texts
+    from tunesmith.tools.data.similarity import LEAK, LeakGate, row_texts
 
     spec = Spec.model_validate_json(argument["spec"])
     checks = BehaviourChecks(spec, [])
     rows = [row for row in _rows(argument["sources"]) if isinstance(row, TrainingRow)]
     cases = [Case.model_validate(case) for case in argument["cases"]]
-    gate = LeakGate(cases if len(cases) * len(rows) <= _MOST_COMPARISONS else [], spec.slot, 85.0)
+    gate = LeakGate(cases if len(cases) * len(rows) <= _MOST_COMPARISONS else [], spec.slot, LEAK)
     broken: Counter[str] = Counter()
     examples = {normal(example.prompt, digits_count=True): example.prompt for example in spec.examples}
     form, unformed, leaking, repeated = form_of(spec), 0, 0, set[str]()

@@ -78,7 +78,7 @@ class Trust(Frozen):
     @property
     def kind(self) -> bool:
         """Whether its word on what is of the kind counts."""
-        return self.kind_yes >= 0.999 and self.kind_no >= _NO_SHARE
+        return self.kind_yes == 1 and self.kind_no >= _NO_SHARE
 
     @property
     def reads_answers(self) -> bool:

@@ -221,7 +221,7 @@ class BehaviourChecks:
 
     @cached_property
     def asks(self) -> bool:
-        """Whether messages of the kind are questions or requests by themselves."""
+        """Whether messages of the kind are questions or requests by themselves: one example in five is enough."""
         asking = sum(_is_question(example.prompt) for example in self.spec.examples)
         return asking / len(self.spec.examples) >= 0.2
 

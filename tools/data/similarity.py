@@ -239,7 +239,7 @@ class LeakGate:
 
         cases = np.asarray(embedder.embed(self.index.texts), dtype=np.float32)
         leaks = []
-        for start in range(0, len(rows), 256):
+        for start in range(0, len(rows), 256):  # their scores against all cases are in memory at once
             part = rows[start : start + 256]
             vectors = np.asarray(embedder.embed([text for _, text in part]), dtype=np.float32)
             scores = vectors @ cases.T

@@ -239,6 +239,7 @@ def ordinary_assertions(spec: Spec) -> list[Assertion]:
     broken = [{**assertion, "type": _negated(str(assertion["type"]))} for assertion in form_assertions(spec)]
     if len(broken) <= 1:
         return [something, *broken] if broken else []
+    # A little below one of them: rounded up, a single broken rule would not reach it.
     one_of = {"type": "assert-set", "threshold": round(1 / len(broken), 4) - 1e-4, "assert": broken}
     return [something, one_of]
 

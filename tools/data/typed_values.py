@@ -140,11 +140,13 @@ def _digits(attribute: Attribute, rng: random.Random) -> str:
 
 
 def _time(attribute: Attribute, rng: random.Random) -> str:
+    # By day and on the hour oftener, as people write.
     hour = rng.choice((7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 0, 6))
     return f"{hour:02d}:{0 if hour == 0 else rng.choice((0, 0, 0, 0, 15, 30, 30, 45, 10, 20, 40, 50, 5, 55)):02d}"
 
 
 def _date(attribute: Attribute, rng: random.Random) -> str:
+    # Of nearly four years, so that the year has to be read too.
     return (date(2024, 1, 1) + timedelta(days=rng.randrange(1400))).isoformat()
 
 
