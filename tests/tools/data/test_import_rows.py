@@ -70,6 +70,7 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
         ({"prompt": "a", "completion": None}, "completion is missing"),
         ({"prompt": "x" * 2_000_000, "completion": "b"}, "2,000,000 characters"),
         ({"prompt": ["a"], "completion": "b"}, "message 1 is str"),
+        ({"prompt": [{"role": "robot", "content": "a"}], "completion": "b"}, "message 1 has the role 'robot'"),
         ({"prompt": "a\ud800", "completion": "b"}, "half a character"),
         ("a string", "no object"),
         (None, "no object"),
