@@ -77,7 +77,7 @@ def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None
     name = "mapping" if mapping else _format_of(whole)
     chosen = dict(mapping or {}) if name else propose_mapping(whole)
     if not name and not chosen:
-        reason = str(error.args[0]) if error.args else ""  # of a KeyError the text alone, without quotes around it
+        reason = f"no columns for a message and its answer among {', '.join(columns[:12])}"
         return Inspection("INCOMPATIBLE", "", {}, (Problem(1, reason),), len(records), columns=columns)
     rows, problems = convert(records, name or "mapping", chosen)
     preview = tuple(_preview(row) for row in rows[:PREVIEW_RECORDS])
@@ -106,7 +106,7 @@ def convert_one(record: object, number: int, name: str, mapping: Mapping[str, st
         messages, tools = _messages(record, name, mapping)
         return _row(number, record, messages, tools)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = str(error).strip("'\"")  # of a KeyError the text alone, without quotes around it
+        reason = str(error.args[0]) if error.args else ""  # of a KeyError the text alone, without quotes around it
         return Problem(number, reason[:200] or type(error).__name__)
 
 
