@@ -61,7 +61,7 @@ class Listed(Synthesis):
     """The rows of a behaviour that labels alone decide."""
 
     _lines: dict[str, list[str]] = field(default_factory=dict)
-    """Manner → what was written for it."""
+    """Profile, as text → what was written for it."""
 
     def _pools(self) -> Pools:
         return lambda attribute, values, turn: ""  # a list is about different things by itself
@@ -114,7 +114,7 @@ class Listed(Synthesis):
         return written
 
     def _giveaways(self) -> dict[str, list[str]]:
-        """Manner → the words that tell it from the others, as they are written at the start of a line and within."""
+        """Profile → the words that tell it from the others, as they are written at the start of a line and within."""
         counts = {profile: _shares(lines) for profile, lines in self._lines.items()}
         matches_in: dict[str, list[str]] = {}
         for profile, shares in counts.items():
@@ -256,7 +256,7 @@ def _of_one(spec: Spec) -> Spec:
 
 
 def joined(sentences: Sequence[str], example: str) -> str:
-    """Sentences as one message, in the manner of an example: by lines, by commas, or one after another."""
+    """Sentences as one message, in the style of an example: by lines, by commas, or one after another."""
     if "\n" in example:
         return "\n".join(sentences)
     if example == example.lower():

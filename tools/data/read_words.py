@@ -60,7 +60,7 @@ _COUNTED = re.compile(r"(at most|at least|exactly) (\d{1,4}) (words|characters|l
 _QUOTING = re.compile(r'(begins with|ends with|every line begins with|never says) "(.*)"')
 _ENCLOSED = r'"[^"\n]*"|“[^”\n]*”|「[^」\n]*」|\([^()\n]*\)|(?<!\w)\'[^\'\n]*\'(?!\w)|(?<=\d)[.,:](?=\d)'
 _CLAUSE = re.compile(rf"(?:{_ENCLOSED}|[^,;:.。，；：、\n])+")
-"""A piece of a description: up to a mark that ends one and that no quotation, bracket or number holds."""
+"""A clause of a description: up to a mark that ends one and that no quotation, bracket or number holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Reader:
     def read(self) -> WordsRead:
         """One round for what no other answer is needed for, then the parts of the answer, then near misses.
 
-        Demands are asked for piece by piece, so that each one has the words that say it.
+        Demands are asked for clause by clause, so that each one has the words that say it.
         """
         spec = self.spec
         clauses = [*clauses_of(spec.what), *(f"never: {clause}" for clause in clauses_of(spec.never))][:_CLAUSES_MAX]
@@ -135,7 +135,7 @@ class _Reader:
     def _formed(self, proposal: Proposal, demands: Sequence[tuple[str, Check]]) -> Proposal:
         """The proposal with the form of the answers and their parts; free text where no form gives the examples.
 
-        A demand whose piece names a part is one of this part alone.
+        A demand whose clause names a part is one of this part alone.
         """
         answers = [example.answer for example in self.spec.examples]
         as_json = bool(json_examples(self.spec.examples))
@@ -282,7 +282,7 @@ class _Reader:
     # What every answer keeps, and what only looks alike
 
     def _demand(self, clause: str, answered: str) -> Check | None:
-        """A demand that stands in its piece: the number of it where it has one, and the very text."""
+        """A demand that stands in its clause: the number of it where it has one, and the very text."""
         if counted := _COUNTED.fullmatch(answered):
             kind, count, unit = counted.groups()
             digits = re.findall(r"\d+", clause)
@@ -331,7 +331,7 @@ def _limited(part: Part, demands: Sequence[tuple[str, Check]]) -> Part:
 
 
 def clauses_of(text: str) -> list[str]:
-    """A description in pieces, as its marks part it."""
+    """A description in clauses, as its marks part it."""
     return [clause for match in _CLAUSE.finditer(text) if any(map(str.isalnum, clause := match[0].strip()))]
 
 

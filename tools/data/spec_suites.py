@@ -1,7 +1,7 @@
 """The suites of a behaviour: what each answer has to hold, by its spec and by answers that are known right.
 
 Target cases assert the form, and of the meaning what code compares: a label, a number, a value that a template or a
-JSON field holds, a copied piece. What an answer says in words of its own a judge reads by criteria in the user's words,
+JSON field holds, a copied text. What an answer says in words of its own a judge reads by criteria in the user's words,
 or it waits for people; a word that message and answer share decides nothing. A case says in its metadata where it comes
 from (`source`, and of people's cases `by` and `at`) and who tells its meaning (`meaning`). Examples that the spec was
 made from are dev cases, unless they are trained on; the user's other examples, what a person marked and rows that were

@@ -276,9 +276,9 @@ def _date_in(text: str) -> str | None:
 
 
 _COPIED_WORDS = 3
-"""Of a copied piece with more words, where it begins and ends is a matter of taste."""
+"""Of a copied text with more words, where it begins and ends is a matter of taste."""
 _RUN_MOST, _RUNS_MOST = 8, 32
-"""Words in a row of a long piece, and about so many of its stretches: a pattern of more is slow to read."""
+"""Words in a row of a long text, and about so many of its stretches: a pattern of more is slow to read."""
 _ANYTHING = r"[^\n]+?"
 
 
@@ -345,7 +345,7 @@ def _by_taste(attribute: Attribute, value: str) -> bool:
 
 
 def _run_pattern(value: str) -> str:
-    """A pattern of what holds at least half of a copied piece, its words in a row; of a long one eight of them."""
+    """A pattern of what holds at least half of a copied text, its words in a row; of a long one eight of them."""
     words = value.split()
     run = min(_RUN_MOST, max(2, -(-len(words) // 2)))
     starts = range(0, len(words) - run + 1, 1 + len(words) // _RUNS_MOST)
