@@ -7,14 +7,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
+from tests.fixtures.tables import table
 from tests.mutants.table import LAWS, MUTANTS, PROMISES, Mutant
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name[:80])
+@table("mutant", MUTANTS)
 def test_a_mutation_breaks_a_guard_that_is_there_and_names_tests_that_are(mutant: Mutant) -> None:
     text = (ROOT / mutant.file).read_text(encoding="utf-8")
     assert text.count(mutant.old) == 1, "its guard was written anew: write the mutation anew, too"

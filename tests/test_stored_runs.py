@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.fixtures.stored_runs import baseline_run, failed_run, finished_run, suite
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.stage import Estimate, Plan
@@ -18,7 +17,7 @@ from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
 
-@pytest.mark.parametrize("build", [finished_run, baseline_run, failed_run])
+@table("build", [finished_run, baseline_run, failed_run])
 def test_requests_plans_and_results_have_the_fields_of_their_stage(build: object, tmp_path: Path) -> None:
     store, run = build(tmp_path / "home")  # type: ignore[operator]
     steps = store.steps(run)

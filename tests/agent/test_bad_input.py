@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import warm
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -46,7 +47,7 @@ def with_code(folder: Path) -> Path:
     return make_tiny_model(folder, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
 
 
-@pytest.mark.parametrize(
+@table(
     ("make", "told"),
     [
         (not_a_model, "config.json"),
@@ -101,9 +102,7 @@ def test_an_unknown_field_is_refused_by_flag_and_by_file(home_with_base: Path) -
     refused_before_anything(home_with_base, "lora_rank", "train", "--lora_rnk", "8", "--yes")
 
 
-@pytest.mark.parametrize(
-    "given", [["--model", "bundled"], ["--lora_rnk", "8"], ["--request", "fields.json"], ["stray"]]
-)
+@table("given", [["--model", "bundled"], ["--lora_rnk", "8"], ["--request", "fields.json"], ["stray"]])
 def test_no_field_is_taken_beside_a_yes_to_a_plan(tmp_path: Path, given: list[str]) -> None:
     home, model = tmp_path / "home", make_tiny_model(tmp_path / "model")
     shown = tunesmith(home, "base", "--model", str(model), "--json")
@@ -147,6 +146,6 @@ def test_a_model_that_was_not_evaluated_is_not_deployed(home_with_base: Path) ->
     assert done.returncode == 4 and "no finished evaluation" in done.stderr
 
 
-@pytest.mark.parametrize("model", ["no/such/folder/at/all", "org/name", "./nowhere"])
+@table("model", ["no/such/folder/at/all", "org/name", "./nowhere"])
 def test_a_model_that_is_nowhere_is_named(tmp_path: Path, model: str) -> None:
     refused_before_anything(tmp_path, model.rsplit("/", 1)[-1], "base", "--model", model, "--yes")

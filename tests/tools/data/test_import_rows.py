@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.steps import say_yes
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -41,7 +42,7 @@ FORMATS: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@table("name", FORMATS)
 def test_a_published_format_is_ready_and_keeps_system_turns_and_tools(name: str) -> None:
     found = inspect_records(FORMATS[name])
     assert (found.status, found.format) == ("READY", name) and not found.problems
@@ -63,7 +64,7 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
     assert inspect_records([{"a": 1}, {"a": 2}]).status == "INCOMPATIBLE"
 
 
-@pytest.mark.parametrize(
+@table(
     ("record", "told"),
     [
         ({"prompt": "a", "completion": ""}, "completion is empty"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.fixtures.behaviours import COMMIT, FEEDBACK
+from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.example_values import shown_examples
 from tunesmith.tools.data.message_checks import names_label
@@ -26,7 +25,7 @@ def refunds() -> Spec:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@table(
     ("message", "mood", "named"),
     [
         ("the visit left me torn", "torn", "torn"),
