@@ -18,9 +18,9 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.balance import Suspect, suspects
 from tunesmith.tools.data.behaviour import IMPORTED
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.suspicion import Suspect, suspects
 from tunesmith.tools.data.unverified import unverified_of
 
 _HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tests.fixtures.tables import table
-from tunesmith.tools.data.candidates import margin, probabilities, yes
+from tunesmith.tools.data.reading import margin, probabilities, yes
 from tunesmith.tools.serving.client import ChatResponse
 
 Steps = list[tuple[str, dict[str, float]]]
