@@ -23,7 +23,6 @@ from tunesmith.tools.suites.case import VALUE, Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
 
-NAMES = [said["name"] for said in ALL]
 
 
 def call(tool: str, /, **arguments: Any) -> Response:
@@ -146,7 +145,7 @@ TABLES = [
     ),
 ]  # fmt: skip
 ROWS = [
-    pytest.param(one.said, answer, passes, id=f"{one.said['name']}: {why}")
+    (one.said, answer, passes, f"{one.said['name']}: {why}")
     for one in TABLES
     for passes, answers in ((True, one.right), (False, one.wrong))
     for why, answer in answers.items()
@@ -164,12 +163,12 @@ def passes(case: Case, answer: str | Response) -> bool:
     return grade(case, answer if isinstance(answer, Response) else Response(text=answer)).passed
 
 
-@table(("said", "answer", "right"), ROWS)
+@table(("said", "answer", "right", "why"), ROWS)
 def test_cases_pass_what_is_right_and_nothing_that_is_nearly_so(
-    said: dict[str, Any], answer: str | Response, right: bool, tmp_path: Path
+    said: dict[str, Any], answer: str | Response, right: bool, why: str, tmp_path: Path
 ) -> None:
     _, cases = target({**said, "rules": _loose(said)}, tmp_path)
-    assert passes(cases[0], answer) is right
+    assert passes(cases[0], answer) is right, why
     assert cases[0].metadata["meaning"] == VALUE
 
 
