@@ -24,7 +24,6 @@ from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
 
 
-
 def call(tool: str, /, **arguments: Any) -> Response:
     function = {"name": tool, "arguments": json.dumps(arguments)}
     return Response(tool_calls=[{"id": "c", "type": "function", "function": function}])
