@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Six thousand tests and the modules they import are no garbage: no collection looks through them again."""
+    """Thousands of tests and the modules they import are no garbage: no collection looks through them again."""
     gc.enable()
     gc.freeze()
 

@@ -48,6 +48,8 @@ from tunesmith.tools.evaluation.verdict import (
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Response
 
+pytestmark = pytest.mark.xdist_group("verdicts")  # the evidence of an answer set is made once
+
 TRUSTED = JudgeAgreement(judge="j", marks=20, wrong=10, kappa=0.9)
 
 
