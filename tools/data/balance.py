@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.faults import ORDINARY
 from tunesmith.tools.data.held_out import text_of
@@ -55,6 +55,16 @@ def suspects(spec: Spec | None, rows: Sequence[TrainingRow], *, by_chance: bool 
         return left_out(suspect.row), -suspect.score, identity
 
     return sorted(found, key=place)
+
+
+def chosen(spec: Spec, rows: Sequence[TrainingRow], wanted: int) -> frozenset[str]:
+    """The ids of the generated rows that critique would train on, were nothing else against any: the surest ones.
+
+    More are written than are wanted, so what a person marks of the others says nothing of what is trained on. What was
+    decided of a row does not count: one that a person dropped is still one of those that were looked at.
+    """
+    sound = [replace(row, verdict=Verdict(KEEP)) for row in rows if not row.attributes.problem]
+    return frozenset(row.row_id for row in best(spec, sound, wanted) if row.origin == "generated" and row.kept)
 
 
 def left_out(row: TrainingRow) -> bool:
