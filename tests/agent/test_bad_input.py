@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -72,10 +73,9 @@ def refused_before_anything(tmp_path: Path, told: str, *args: str, **env: str) -
 
 
 @pytest.fixture
-def home_with_base(tmp_path: Path) -> Path:
-    """A home whose newest run has a base, put there by the command itself."""
-    model = make_tiny_model(tmp_path / "model")
-    assert tunesmith(tmp_path / "home", "base", "--model", str(model), "--yes").returncode == 0
+def home_with_base(based: Path, tmp_path: Path) -> Path:
+    """A home whose newest run has a base, and the model that it was copied from."""
+    shutil.copytree(based, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
