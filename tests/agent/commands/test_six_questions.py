@@ -9,7 +9,7 @@ from tests.tools.data.test_read_words import DESK, PIRATE
 from tunesmith.agent.commands.six_questions import answered
 from tunesmith.tools.data.behaviour import words_of
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.verify import faults, verified
+from tunesmith.tools.data.verify import spec_faults, verified
 
 REVIEW = {
     **DESK, "examples": [{"prompt": "物流很快", "answer": "好评"}, {"prompt": "太差了", "answer": "差评"},
@@ -33,7 +33,7 @@ def told(said: dict[str, Any], *answers: str) -> tuple[Spec, list[str], list[str
 
     made = verified(spec, answered(spec, stated, ask, heard.append))
     assert left == [], "every answer was asked for"
-    assert faults(made.spec) == () and made.left_out == ()
+    assert spec_faults(made.spec) == () and made.left_out == ()
     return made.spec, asked, heard
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tests.fixtures.tables import table
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answers import answer_messages, write_answers
-from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.synthesis import Written
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 

@@ -14,9 +14,9 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.balance import alarms, balance_of
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
-from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic, split_of
+from tunesmith.tools.data.row_checks import BehaviourChecks
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import load_named_suites
 
@@ -158,3 +158,10 @@ def test_one_answer_for_nearly_all_and_a_label_that_is_lost_raise_an_alarm() -> 
 def test_an_ordinary_answer_that_says_a_thing_twice_is_what_the_base_says_and_stays() -> None:
     twice = "You can take the boat to the other side of the river, or take the boat to the other side of the lake."
     assert not reasons(rehearsal("How do I cross?", twice))[0]
+
+
+def test_an_answer_that_is_nested_too_deep_is_no_json_and_ends_nothing() -> None:
+    prompt, completion = [{"role": "user", "content": "Three nails, please"}], "[" * 100_000
+    row = TrainingRow("i-1", "imported", prompt, [{"role": "assistant", "content": completion}])
+    fault = BehaviourChecks(DEMO, []).fault(row)
+    assert fault is not None and "not JSON" in fault.reason

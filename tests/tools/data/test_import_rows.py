@@ -59,7 +59,7 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
     records = [{"nr": n, "question": f"What is {n}?", "reply": f"It is {n}."} for n in range(5)]
     found = inspect_records(records)
     assert found.status == "NEEDS MAPPING" and found.mapping == {"user": "question", "assistant": "reply"}
-    assert len(found.shown) == 3 and "What is 0? => It is 0." in found.shown
+    assert len(found.preview) == 3 and "What is 0? => It is 0." in found.preview
     assert inspect_records(records, found.mapping).status == "READY"
     assert inspect_records([{"a": 1}, {"a": 2}]).status == "INCOMPATIBLE"
 
@@ -71,6 +71,7 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
         ({"prompt": "a", "completion": None}, "completion is missing"),
         ({"prompt": "x" * 2_000_000, "completion": "b"}, "2,000,000 characters"),
         ({"prompt": ["a"], "completion": "b"}, "message 1 is str"),
+        ({"prompt": [{"role": "robot", "content": "a"}], "completion": "b"}, "message 1 has the role 'robot'"),
         ({"prompt": "a\ud800", "completion": "b"}, "half a character"),
         ("a string", "no object"),
         (None, "no object"),

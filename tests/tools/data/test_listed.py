@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, says
 from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.lists import LINES, Listed, told_by_labels
+from tunesmith.tools.data.lists import LINES, Listed, labels_decide
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.reading import right_where_two_agree
 from tunesmith.tools.data.synthesis import Written
@@ -90,12 +90,12 @@ def good(rows: list[Written]) -> list[Written]:
     ],
 )
 def test_what_labels_alone_decide_is_listed_and_nothing_else(changes: dict[str, Any], listed: bool) -> None:
-    assert told_by_labels(spec_of(labelled(**changes), "test")) is listed
+    assert labels_decide(spec_of(labelled(**changes), "test")) is listed
 
 
 def test_a_message_of_several_lines_is_no_line_of_a_list() -> None:
     examples = [{"prompt": f"{prompt}\nBye", "answer": answer} for prompt, answer in EXAMPLES]
-    assert not told_by_labels(spec_of(labelled(examples=examples), "test"))
+    assert not labels_decide(spec_of(labelled(examples=examples), "test"))
 
 
 @table("faults", [{}, {"matter": 3}, {"short": 2}])

@@ -18,7 +18,7 @@ from tunesmith.tools.data.held_out import KIND, HeldOut, hold_out
 from tunesmith.tools.data.own_rows import blind_count, repeats_in
 from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import HELD_OUT, write_held_out
+from tunesmith.tools.data.spec_suites import HELD_OUT, write_case_suites
 from tunesmith.tools.suites.loading import load_suites
 
 LONG = "Arr, " + " and ".join(
@@ -185,7 +185,7 @@ def test_a_rule_that_the_rows_refute_is_asked_of_no_blind_case(tmp_path: Path) -
     judged = asked.judge(own_rows([("Tell me about sailing", LONG), ("Who are you?", "Arr, a pirate!")]))
     out = hold_out(spec, judged, [], 2, 85)
     for name, used in (("all", spec), ("borne-out", asked.borne_out)):
-        write_held_out(used, tmp_path / name, out, judged=False)
+        write_case_suites(used, tmp_path / name, out, judged=False)
     cases = {n: load_suites([tmp_path / n / HELD_OUT]).cases for n in ("all", "borne-out")}
     counted = {n: {a.type for case in cases[n] for a in case.assertions} for n in cases}
     assert "word-count" in counted["all"] and "word-count" not in counted["borne-out"]

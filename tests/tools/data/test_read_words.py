@@ -12,11 +12,11 @@ import yaml
 from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.scripted_reader import ScriptedReader, by_message, by_piece
 from tests.fixtures.tables import table
-from tunesmith.tools.data.behaviour import is_complete, load_behaviour, words_of
+from tunesmith.tools.data.behaviour import is_complete, load_behaviour, spec_text, words_of
 from tunesmith.tools.data.proposal import words_digest
-from tunesmith.tools.data.read_words import Reading, pieces_of, read
-from tunesmith.tools.data.spec import Spec, spec_text
-from tunesmith.tools.data.verify import faults, verified
+from tunesmith.tools.data.read_words import WordsRead, clauses_of, read
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.verify import spec_faults, verified
 
 DESK: dict[str, Any] = {
     "name": "desk",
@@ -71,7 +71,7 @@ RIGHT: dict[str, object] = {
 }
 
 
-def reading(said: dict[str, Any], script: dict[str, object]) -> tuple[Spec, Reading, ScriptedReader]:
+def reading(said: dict[str, Any], script: dict[str, object]) -> tuple[Spec, WordsRead, ScriptedReader]:
     spec, stated = words_of(said, "x")
     reader = ScriptedReader(script)
     made = read(spec, stated, reader, "reader")
@@ -87,7 +87,7 @@ def test_two_labels_of_one_sentence_are_read_apart_with_what_each_value_means() 
     assert "'LAW' as a value of team: neither your words nor an example say it" in made.left_out
     assert [of.means for of in level.values.values()] == ["if it is broken", "", ""], "one meaning is not that of two"
     assert spec.near_misses == ("Who founded the firm?",), "neither one of the kind nor one about other things"
-    assert "never says 'sorry'" in [rule.says for rule in spec.rules] and faults(spec) == ()
+    assert "never says 'sorry'" in [rule.says for rule in spec.rules] and spec_faults(spec) == ()
     assert reader.pages.count("values") == 2 and made.questions == len(reader.asked)
 
 
@@ -159,7 +159,7 @@ def test_a_demand_on_a_part_limits_that_part_alone() -> None:
     ],
 )
 def test_a_description_is_parted_at_its_marks_and_never_within_a_quotation(text: str, pieces: list[str]) -> None:
-    assert pieces_of(text) == pieces
+    assert clauses_of(text) == pieces
 
 
 @table(

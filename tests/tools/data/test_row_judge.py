@@ -12,9 +12,9 @@ import pytest
 from tests.fixtures.tables import table
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.tools.data.answers import RowJudge, cohen_kappa
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.reading import judge_request
-from tunesmith.tools.data.row_judge import RowJudge, cohen_kappa
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.suites.judge_prompt import judge_prompt
 

@@ -21,10 +21,10 @@ from tunesmith.tools.data.scaffold import (
     NEAR_MISS_SUITE,
     SPEC,
     SUITE,
+    add_cases,
     write_behaviour,
 )
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.target_cases import ExampleBehaviour
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import made_from
 from tunesmith.tools.pipeline import plan_file
@@ -74,12 +74,12 @@ def test_a_name_is_no_path(name: str) -> None:
 
 
 def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path: Path) -> None:
-    folder = write_behaviour(COOKING, tmp_path, prompts=["How long do I cook rice?"])
+    folder = write_behaviour(COOKING, tmp_path)
     behaviour = load_behaviour(str(folder))
-    assert isinstance(behaviour, ExampleBehaviour) and behaviour == COOKING
+    assert isinstance(behaviour, Spec) and behaviour == COOKING
     cases = load_suites([folder / SUITE], models=("judge",)).cases
-    assert [case.vars["message"] for case in cases][:3] == [example.prompt for example in COOKING.examples]
-    assert len(cases) == 4 and {case.block for case in cases} == {"target"}
+    assert [case.vars["message"] for case in cases] == [example.prompt for example in COOKING.examples]
+    assert {case.block for case in cases} == {"target"}
     for case in cases:
         assert [a.type for a in case.assertions][: len(behaviour.rules)] == [rule.type for rule in behaviour.rules]
     assert load_rehearsal(str(folder)) == load_rehearsal("demo") != []
@@ -128,7 +128,7 @@ def test_nothing_that_stands_there_is_ever_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_whole_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not valid YAML"):  # of the suite, which is written and then read
-        write_behaviour(COOKING, tmp_path, prompts=["half of a pair: \ud83d"])
+        write_behaviour(COOKING.model_copy(update={"near_misses": ("half of a pair: \ud83d",)}), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,9 +140,10 @@ def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
         Example(prompt=f"Say it: {text}", answer=f"- {' '.join(text.split())}\n- b\n- c"),
     )
     description = Spec(**{**SAID.model_dump(), "when": text, "never": f'say "{text}"', "examples": examples})
-    folder = write_behaviour(verified(description).spec, tmp_path, prompts=[f"{text} and more"])
+    folder = write_behaviour(verified(description).spec, tmp_path)
+    add_cases(folder / SUITE, load_behaviour(str(folder)), [f"{text} and more"])
     read = load_behaviour(str(folder))
-    assert isinstance(read, ExampleBehaviour)
+    assert isinstance(read, Spec)
     assert read.model_dump(include=set(Description.model_fields)) == description.model_dump(
         include=set(Description.model_fields)
     )

@@ -8,8 +8,7 @@ import pytest
 
 from tests.fixtures.tables import table
 from tunesmith.tools.data import similarity
-from tunesmith.tools.data.leakage import LeakGate
-from tunesmith.tools.data.similarity import Likeness, loops, word_count
+from tunesmith.tools.data.similarity import LeakGate, Likeness, loops, word_count
 from tunesmith.tools.suites.case import Case
 
 LONG = "my heating has been cold since the early morning"

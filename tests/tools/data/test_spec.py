@@ -17,10 +17,10 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Inputs
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of
-from tunesmith.tools.data.examples import shown_examples, shown_pieces
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of, spec_text
+from tunesmith.tools.data.examples import example_shots, sentence_shots
 from tunesmith.tools.data.generate import GenerateRequest, inspect_inputs
-from tunesmith.tools.data.spec import Spec, spec_text
+from tunesmith.tools.data.spec import Spec
 
 
 def kinds(spec: Spec) -> dict[str, str]:
@@ -58,10 +58,10 @@ def test_a_spec_is_given_back_by_its_file_and_completed_but_once(said: dict[str,
 
 
 def test_what_an_example_says_is_found_in_its_message() -> None:
-    pickup = [shown.surfaces for shown in shown_examples(spec_of(PICKUP, "x"))]
+    pickup = [shown.surfaces for shown in example_shots(spec_of(PICKUP, "x"))]
     assert pickup[0] == {"day": "monday", "hour": "half past two in the afternoon"}
     assert pickup[2] == {"hour": "6 pm"} and pickup[3] == {"day": "wednesdays"}
-    pieces, fillers = shown_pieces(spec_of(ERRANDS, "x"))
+    pieces, fillers = sentence_shots(spec_of(ERRANDS, "x"))
     assert [piece.message for piece in pieces] == [
         "Lena feeds the cat.", "Omar will fix the bike.", "Somebody must water the roses."
     ]  # fmt: skip

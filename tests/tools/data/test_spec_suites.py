@@ -13,9 +13,8 @@ from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.right_answers import right_answer
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
+from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, right_answer, write_suites
 from tunesmith.tools.suites.case import PEOPLE, Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
@@ -176,7 +175,7 @@ def test_hard_cases_are_held_to_what_is_right_of_their_example(tmp_path: Path) -
 @table("text", HOSTILE)
 def test_hostile_text_is_read_back_letter_for_letter(text: str, tmp_path: Path) -> None:
     plain = AS_JSON.model_copy(update={"near_misses": (text,)})
-    write_suites(plain, tmp_path, messages=[f"{text} and more"], near_misses=[f"about {text}"])
+    write_suites(plain, tmp_path, near_misses=[f"about {text}"])
     asked = load_suites([tmp_path / TARGET, tmp_path / NEAR_MISSES], models=("judge",)).cases
     messages = [case.messages[0]["content"] for case in asked]
-    assert messages[-3:] == [f"{text} and more", text, f"about {text}"]
+    assert messages[-2:] == [text, f"about {text}"]

@@ -24,11 +24,11 @@ from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.held_out import hold_out
-from tunesmith.tools.data.message_checks import drawn_problem, in_message_order
 from tunesmith.tools.data.reading import disagreements
+from tunesmith.tools.data.row_checks import drawn_problem, in_message_order
 from tunesmith.tools.data.row_file import read_rows, transcript, turns_of, write_rows
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import write_held_out
+from tunesmith.tools.data.spec_suites import write_case_suites
 from tunesmith.tools.suites.case import VALUE, Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
@@ -142,7 +142,7 @@ def test_rows_of_any_form_are_stored_judged_and_become_cases(said: dict[str, Any
     judged = Critic(one, [], CritiqueRequest(embeddings=False)).judge(rows)
     assert sum(row.kept for row in judged) >= 12, [str(row.verdict) for row in judged if not row.kept]
     held = hold_out(one, judged, [], 6, 95)
-    write_held_out(one, tmp_path / "cases", held, judged=False)
+    write_case_suites(one, tmp_path / "cases", held, judged=False)
     cases = load_suites([tmp_path / "cases" / "held-out.yaml"]).cases
     asked = {row.row_id: row for row in rows}
     by_messages = {json.dumps(list(row.prompt)): row for row in asked.values()}

@@ -11,9 +11,9 @@ from tunesmith.tools.data.typed_values import (
     WEEKDAYS,
     conflict,
     draw_value,
-    found,
     holds,
-    said,
+    matches_in,
+    surface_of,
     value_of,
     ways_to_say,
 )
@@ -30,18 +30,18 @@ def test_whatever_is_drawn_is_said_and_found_again_alone(kind: str) -> None:
     one, rng = attribute(kind), random.Random(3)
     for _ in range(300):
         value = draw_value(one, rng)
-        surface = said(one, value, rng)
+        surface = surface_of(one, value, rng)
         message = f"It is about {surface} and no more than that."
-        assert holds(message, surface) and found(one, message), message
+        assert holds(message, surface) and matches_in(one, message), message
         assert conflict(one, surface, message) == ""
 
 
 @table("kind", ["digits", "time", "weekday", "email"])
 def test_a_second_value_that_nobody_drew_is_told(kind: str) -> None:
     one, rng = attribute(kind), random.Random(5)
-    first, second = said(one, draw_value(one, rng), rng), said(one, draw_value(one, rng), rng)
+    first, second = surface_of(one, draw_value(one, rng), rng), surface_of(one, draw_value(one, rng), rng)
     while second.lower() in first.lower() or first.lower() in second.lower():
-        second = said(one, draw_value(one, rng), rng)
+        second = surface_of(one, draw_value(one, rng), rng)
     assert "was not drawn" in conflict(one, first, f"say {first}, then {second}")
     assert "was not drawn" in conflict(one, "", f"say {first}")
     assert "is not in the message" in conflict(one, first, "say nothing")
@@ -50,7 +50,7 @@ def test_a_second_value_that_nobody_drew_is_told(kind: str) -> None:
 def test_other_numbers_are_no_reference() -> None:
     digits = attribute("digits")
     text = "I paid 24.90 on 3 March 2026, call 0151 2233445, model AB-12345, order 48120."
-    assert found(digits, text) == ["48120"]
+    assert matches_in(digits, text) == ["48120"]
 
 
 def test_no_way_of_saying_a_time_says_another_time() -> None:
@@ -84,7 +84,7 @@ def test_no_way_of_saying_a_time_says_another_time() -> None:
     ],
 )
 def test_an_amount_ends_with_its_last_digit(message: str, amount: str) -> None:
-    assert found(Attribute(name="a", kind="amount"), message) == [amount]
+    assert matches_in(Attribute(name="a", kind="amount"), message) == [amount]
 
 
 @table("kind", TYPED)
@@ -93,7 +93,7 @@ def test_what_is_said_is_read_back_as_its_value_or_as_none(kind: str) -> None:
     read = []
     for _ in range(300):
         value = draw_value(one, rng)
-        back = value_of(one, said(one, value, rng))
+        back = value_of(one, surface_of(one, value, rng))
         assert back in (None, value)
         read.append(back is not None)
     assert sum(read) > 150, "most ways say one value"
@@ -107,5 +107,5 @@ def test_what_may_say_several_values_is_read_as_none(kind: str, text: str) -> No
 
 
 def test_a_value_is_found_between_characters_that_know_no_spaces() -> None:
-    assert found(attribute("digits"), "我的订单48120还没到") == ["48120"] and holds("我的订单48120还没到", "48120")
+    assert matches_in(attribute("digits"), "我的订单48120还没到") == ["48120"] and holds("我的订单48120还没到", "48120")
     assert holds("请把沙发拿走", "沙发") and not holds("order A48120", "48120")
