@@ -39,8 +39,10 @@ LINES, _AT_ONCE = 5, 16
 where there would not be so many requests at once."""
 _LONGEST, _OWN, _MORE = 240, 4, 2
 """Characters of an example that is a line of a list; the lines that a list begins with: examples, and good rows."""
-_WAVES = 3
-"""Each of the first round but the first is written without the words that gave labels away in those before."""
+_WAVES, _WITHOUT = 3, 2
+"""Each of the first round but the first is written without the words that gave labels away in those before; so is the
+second round: were it free, what a reader refuses for being unusual would be replaced by what says those words. Later
+ones are free, for there may be no other way to say it."""
 _GIVES_AWAY, _TIMES = 0.12, 3
 """A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -62,6 +64,7 @@ class Listed(Synthesis):
 
     _lines: dict[str, list[str]] = field(default_factory=dict)
     """Profile, as text → what was written for it."""
+    _rounds: int = 0
 
     def _pools(self) -> Pools:
         return lambda attribute, values, turn: ""  # a list is about different things by itself
@@ -77,9 +80,10 @@ class Listed(Synthesis):
         """One request for a few rows of the same labels and style; a row that the list is too short for has none."""
         written: dict[int, ChatResponse] = {}
         batches = list(self._batches(drawn))
-        waves = _WAVES if not self._lines else 1
+        waves = _WAVES if not self._rounds else 1
+        self._rounds += 1
         for wave in range(waves):
-            without = self._giveaways() if wave else {}
+            without = self._giveaways() if wave or self._rounds == _WITHOUT else {}
             responses = self._asked(batches[wave::waves], drawn, shots, prefix, note, more, without)
             for number, response in responses.items():
                 self._lines.setdefault(self._profile(drawn[number]), []).append(response.text)

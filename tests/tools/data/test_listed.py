@@ -157,6 +157,17 @@ def test_what_gives_a_label_away_may_be_said_in_the_first_third_of_its_lists_alo
         assert words & set(own.split()) and not words & others and "here" not in words
 
 
+def test_what_is_lacking_is_written_without_those_words_once_more_and_freely_then() -> None:
+    """What is refused is what a reader finds unusual: a free second round would replace it by what says those words."""
+    writer = ListWriter({"matter": 2}, blind=True)
+    made(writer)
+    rounds = {
+        number: [bool(one.extra.get("bad_words")) for one in writer.asked if one.id.startswith(f"m{number}/")]
+        for number in (2, 3)
+    }
+    assert rounds[2] and all(rounds[2]) and rounds[3] and not any(rounds[3])
+
+
 def test_a_reader_that_cannot_tell_the_examples_drops_what_it_reads_otherwise_and_relabels_nothing() -> None:
     rows, reader = made(ListWriter({"matter": 2}, blind=True))
     assert reader.trust.labels["matter"] < 0.6 and reader.unverified == ["matter"]
