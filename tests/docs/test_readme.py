@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
+from tests.fixtures.tables import table
 from tests.gpu.table import TASKS
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.proposal import stated_in
@@ -44,7 +45,7 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert named and named <= targets
 
 
-@pytest.mark.parametrize("fails", ["", "setup", "lint", "test"])
+@table("fails", ["", "setup", "lint", "test"])
 def test_ci_runs_set_up_lint_and_the_readmes_own_test_command_and_fails_with_any(fails: str, tmp_path: Path) -> None:
     assert "    make test\n" in README
     make = tmp_path / "make"

@@ -751,6 +751,26 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if gate.check(\"\", [text], digits_count=True) is None)", "if text)",
          "tests/tools/data/test_near_misses.py::test_what_a_suite_of_its_own_asks_is_not_trained_on"),
     )),
+    *rows(ROWS, "tools/core/strict_json.py", (
+        ("except (ValueError, RecursionError):", "except ValueError:",
+         "tests/tools/data/test_critique_job.py::test_an_answer_that_is_nested_too_deep_is_no_json_and_ends_nothing"),
+    )),
+    *rows(ROWS, "tools/data/model_requests.py", (
+        ("replace(response, text=storable(response.text))", "replace(response, text=response.text)",
+         "tests/tools/data/test_message_checks.py::test_half_a_character_of_a_server_ends_in_no_row"),
+    )),
+    *rows(ROWS, "tools/data/import_formats.py", (
+        ("str(error.args[0]) if error.args else \"\"", "str(error).strip(\"'\\\"\")",
+         "tests/tools/data/test_import_rows.py::test_a_record_that_is_no_row_is_told_with_its_number"),
+    )),
+    *rows(ROWS, "tools/data/lists.py", (
+        ("if wave or self._rounds == _WITHOUT else {}", "if wave else {}",
+         "tests/tools/data/test_listed.py::test_what_is_lacking_is_written_without_those_words_once_more_and_freely_then"),
+    )),
+    *rows(PEOPLE, "tests/fixtures/tables.py", (
+        ("        except pytest.fail.Exception as error:  # of", "        except ZeroDivisionError as error:  # of",
+         "tests/test_tables.py::test_each_row_that_is_wrong_is_named_however_it_fails"),
+    )),
     *rows(PEOPLE, "tools/data/balance.py", (
         ("sound = [replace(row, verdict=Verdict(KEEP)) for row in rows if not", "sound = [row for row in rows if not",
          "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
+from tests.fixtures.tables import table
 from tests.tools.data.test_read_words import DESK, PIRATE
 from tunesmith.agent.commands.six_questions import answered
 from tunesmith.tools.data.behaviour import words_of
@@ -70,7 +69,7 @@ def test_keys_of_json_are_known_and_their_kinds_are_asked_for() -> None:
     assert spec.attribute("diet").kind == "copied" and spec.attribute("diet").absent_share > 0 and len(asked) == 5
 
 
-@pytest.mark.parametrize(
+@table(
     ("said", "answers", "wrong"),
     [
         (PIRATE, ("sometimes", "every", "free", "", ""), "'sometimes' is none of every, some"),

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.behaviours import PICKUP
 from tests.fixtures.planted_faults import good_rows
+from tests.fixtures.tables import table
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.balance import alarms, balance_of
@@ -79,7 +80,7 @@ def test_a_rows_text_may_not_be_that_of_any_case_of_any_block() -> None:
     assert reasons(rehearsal(str(general.messages[-1]["content"]), "Well."))[0].startswith("leak")
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "kind"),
     [
         ("Sure! Here you are.", "form"),
@@ -105,7 +106,7 @@ def test_a_row_like_one_before_it_is_dropped_even_with_another_number() -> None:
     assert reasons(row, other)[1].startswith("duplicate")
 
 
-@pytest.mark.parametrize(
+@table(
     ("row", "kind"),
     [
         (rehearsal("Tell me about boats.", ""), "empty"),
@@ -117,7 +118,7 @@ def test_an_ordinary_answer_that_would_teach_harm_is_dropped(row: TrainingRow, k
     assert reasons(row)[0].startswith(kind)
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "formed"),
     [
         ("Good evening!", False), ("A dozen is 12.", False), ("Sure, tomorrow", False), ("mon 10:00", False),

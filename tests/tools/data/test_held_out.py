@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.behaviours import FEEDBACK
+from tests.fixtures.tables import table
 from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import Draw, RowAttributes
@@ -197,7 +198,7 @@ POEM = spec_of(
 )
 
 
-@pytest.mark.parametrize(("agreed", "answer"), [(True, "oak gets 0.5"), (False, ""), (None, "")])
+@table(("agreed", "answer"), [(True, "oak gets 0.5"), (False, ""), (None, "")])
 def test_an_answer_that_a_model_wrote_once_is_no_gold(agreed: bool | None, answer: str, tmp_path: Path) -> None:
     rows = [replace(one, attributes=replace(one.attributes, agreed=agreed)) for one in ROWS]
     held = hold_out(POEM, rows, [], 12, 85)

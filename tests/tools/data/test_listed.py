@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, says
+from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.lists import LINES, Listed, labels_decide
 from tunesmith.tools.data.reader import Reader
@@ -78,7 +79,7 @@ def good(rows: list[Written]) -> list[Written]:
     return [one for one in rows if not one.problem]
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "listed"),
     [
         ({}, True),
@@ -97,7 +98,7 @@ def test_a_message_of_several_lines_is_no_line_of_a_list() -> None:
     assert not labels_decide(spec_of(labelled(examples=examples), "test"))
 
 
-@pytest.mark.parametrize("faults", [{}, {"matter": 3}, {"short": 2}])
+@table("faults", [{}, {"matter": 3}, {"short": 2}])
 def test_enough_rows_of_every_label_are_kept_and_each_says_its_answer(faults: dict[str, int]) -> None:
     kept = good(made(ListWriter(faults))[0])
     assert len(kept) >= WANTED and [one.answer for one in kept] == [says(one.message)[0] for one in kept]
@@ -179,7 +180,7 @@ def test_writer_and_reader_bear_each_other_out_where_they_agree_on_many_messages
     assert made(ListWriter({"matter": 9}, blind=True))[1].unverified == []
 
 
-@pytest.mark.parametrize(
+@table(
     ("agreed", "judged", "right"),
     [(0, 10, 0.0), (30, 60, 0.0), (130, 231, 0.0), (46, 60, 0.918), (179, 231, 0.959), (60, 60, 0.999)],
 )

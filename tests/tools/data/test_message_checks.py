@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.behaviours import COMMIT, FEEDBACK
+from tests.fixtures.tables import table
 from tunesmith.tools.data import model_requests
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.examples import example_shots
@@ -33,7 +34,7 @@ def refunds() -> Spec:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@table(
     ("message", "mood", "named"),
     [
         ("the visit left me torn", "torn", "torn"),

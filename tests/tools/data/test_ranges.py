@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.examples import example_shots
 from tunesmith.tools.data.proposal import Part, Proposal
@@ -33,7 +32,7 @@ ROOMS = verified(
 SIZE = ROOMS.labels[0]
 
 
-@pytest.mark.parametrize(
+@table(
     ("between", "decided"),
     [
         ({"a": (1, 4), "b": (5, 12), "c": None}, ["a", "b"]),
@@ -42,7 +41,6 @@ SIZE = ROOMS.labels[0]
         ({"a": (9, 4), "b": (10, 12)}, []),
         ({"a": None, "b": None}, []),
     ],
-    ids=["apart", "overlap", "one alone", "upside down", "none"],
 )
 def test_only_ranges_that_part_the_values_decide_them(
     between: dict[str, tuple[int, int] | None], decided: list[str]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.behaviours import ERRANDS
 from tests.fixtures.scripted_writer import SPEC, ScriptedWriter, says
+from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.draw import answer_of, draw
 from tunesmith.tools.data.reader import Reader
@@ -30,7 +31,7 @@ def good(rows: list[Written]) -> list[Written]:
     return [one for one in rows if not one.problem]
 
 
-@pytest.mark.parametrize("faults", [{}, {"matter": 3}, {"number": 2, "name": 3}, {"matter": 4, "none": 5, "cut": 6}])
+@table("faults", [{}, {"matter": 3}, {"number": 2, "name": 3}, {"matter": 4, "none": 5, "cut": 6}])
 def test_enough_rows_are_kept_and_every_one_says_its_answer(faults: dict[str, int]) -> None:
     kept = good(made(ScriptedWriter(faults)))
     assert len(kept) >= WANTED

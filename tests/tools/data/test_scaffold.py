@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from tests.fixtures.descriptions import COOKING, HOSTILE, SAID
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
@@ -60,13 +61,13 @@ def test_a_draft_is_taken_up_again_where_it_was_left() -> None:
     assert DescriptionDraft.model_validate_json(draft.model_dump_json()) == draft
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "\x1b[31mred", "\ud800"])
+@table("text", ["a\x00b", "\x1b[31mred", "\ud800"])
 def test_what_is_no_text_is_refused_with_its_character(text: str) -> None:
     with pytest.raises(ValidationError, match="which is no text"):
         DescriptionDraft(what=text)
 
 
-@pytest.mark.parametrize("name", ["../up", "a b", "", "-", "Ärger", "x/y", "." * 3])
+@table("name", ["../up", "a b", "", "-", "Ärger", "x/y", "." * 3])
 def test_a_name_is_no_path(name: str) -> None:
     with pytest.raises(ValidationError):
         DescriptionDraft(name=name)
@@ -131,7 +132,7 @@ def test_a_folder_that_cannot_be_whole_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@table("text", HOSTILE)
 def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
     examples = (
         *COOKING.examples[:2],
@@ -183,7 +184,7 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
     assert [step.stage for step in plan.steps][-1] == "deploy" and plan.name == "ticket-triage"
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "match"),
     [
         ({"kind": "magic"}, "kind is .magic.; leave it out"),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.fixtures.behaviours import ALL, CLAIM, COMMIT, ERRANDS, FEEDBACK, PICKUP
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Inputs
@@ -40,7 +41,7 @@ def test_the_form_and_the_kinds_of_an_answer_are_told_from_its_examples() -> Non
     assert list(commit.attribute("type").values) == ["feat", "fix", "docs", "test"]
 
 
-@pytest.mark.parametrize("said", ALL, ids=lambda said: said["name"])
+@table("said", ALL)
 def test_every_example_keeps_the_proposed_rules_and_is_read_back_into_its_own_answer(said: dict[str, Any]) -> None:
     spec = spec_of(said, "x")
     for example in spec.examples:
@@ -48,7 +49,7 @@ def test_every_example_keeps_the_proposed_rules_and_is_read_back_into_its_own_an
         assert form_of(spec).parse(example.answer) is not None
 
 
-@pytest.mark.parametrize("said", ALL, ids=lambda said: said["name"])
+@table("said", ALL)
 def test_a_spec_is_given_back_by_its_file_and_completed_but_once(said: dict[str, Any], tmp_path: Path) -> None:
     spec = spec_of(said, "x")
     (tmp_path / "behaviour.yaml").write_text(spec_text(spec))
@@ -90,7 +91,7 @@ def test_what_the_user_says_of_a_field_stays() -> None:
     assert changed.near_misses == ("Is the museum open?",) and len(changed.rules) == 1
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "told"),
     [
         ({"prompt": "Triage this."}, "no place for the text"),

@@ -13,6 +13,7 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING, HOSTILE
 from tests.fixtures.steps import requests_sent, say_yes
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
@@ -174,7 +175,7 @@ def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path
         run_step(ws, StepRequest("critique", {"suites": []}, run), say_yes).done()
 
 
-@pytest.mark.parametrize(
+@table(
     ("prompt", "answer", "kind"),
     [
         ("Why is my soup too thin?", GOOD, ""),

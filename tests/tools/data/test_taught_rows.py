@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fixtures.tables import table
 from tests.fixtures.taught_forms import ALL, BOOK, INVOICE, TABLE, TAGS, TALK, pools, spec
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import Draw, RowAttributes
@@ -65,7 +65,7 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("message", "problem"), SAID)
+@table(("message", "problem"), SAID)
 def test_a_message_says_every_value_of_a_list_and_no_other(message: str, problem: str) -> None:
     surfaces = {path: value for path, value in BILL.items() if value}
     found = drawn_problem(spec(INVOICE), BILL, surfaces, message)
@@ -125,7 +125,7 @@ def message(one: Spec, drawn: Draw) -> str:
     return transcript([("user", text), ("assistant", "tell me more"), ("user", "soon")]) if one.conversation else text
 
 
-@pytest.mark.parametrize("said", ALL, ids=NAMES)
+@table("said", ALL)
 def test_rows_of_any_form_are_stored_judged_and_become_cases(said: dict[str, Any], tmp_path: Path) -> None:
     one = spec(said)
     form, rows = form_of(one), []

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.tools.data.spec import TYPED, Attribute, Value
 from tunesmith.tools.data.typed_values import (
     WEEKDAYS,
@@ -26,7 +25,7 @@ def attribute(kind: str) -> Attribute:
     return DAYS if kind == "weekday" else Attribute(name="it", kind=kind, lengths=(5,) if kind == "digits" else ())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", TYPED)
+@table("kind", TYPED)
 def test_whatever_is_drawn_is_said_and_found_again_alone(kind: str) -> None:
     one, rng = attribute(kind), random.Random(3)
     for _ in range(300):
@@ -37,7 +36,7 @@ def test_whatever_is_drawn_is_said_and_found_again_alone(kind: str) -> None:
         assert conflict(one, surface, message) == ""
 
 
-@pytest.mark.parametrize("kind", ["digits", "time", "weekday", "email"])
+@table("kind", ["digits", "time", "weekday", "email"])
 def test_a_second_value_that_nobody_drew_is_told(kind: str) -> None:
     one, rng = attribute(kind), random.Random(5)
     first, second = surface_of(one, draw_value(one, rng), rng), surface_of(one, draw_value(one, rng), rng)
@@ -76,7 +75,7 @@ def test_no_way_of_saying_a_time_says_another_time() -> None:
                     assert divmod(total % 1440, 60) == (hour, minute), way
 
 
-@pytest.mark.parametrize(
+@table(
     ("message", "amount"),
     [
         ("you owe $45, please", "$45"),
@@ -88,7 +87,7 @@ def test_an_amount_ends_with_its_last_digit(message: str, amount: str) -> None:
     assert matches_in(Attribute(name="a", kind="amount"), message) == [amount]
 
 
-@pytest.mark.parametrize("kind", TYPED)
+@table("kind", TYPED)
 def test_what_is_said_is_read_back_as_its_value_or_as_none(kind: str) -> None:
     one, rng = attribute(kind), random.Random(11)
     read = []
@@ -100,7 +99,7 @@ def test_what_is_said_is_read_back_as_its_value_or_as_none(kind: str) -> None:
     assert sum(read) > 150, "most ways say one value"
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "text"), [("time", "half past four"), ("time", "4"), ("date", "March 2026"), ("amount", "about 20 euros")]
 )
 def test_what_may_say_several_values_is_read_as_none(kind: str, text: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.behaviours import ALL
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.behaviour import spec_of
@@ -45,7 +46,7 @@ LEVELS = ("P1", "P2", "P3")
 BOTH = ("TECH", "HR", *LEVELS)
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "proposal", "attributes", "left_out"),
     [
         (DESK, {"template": "{team}/{level}", "parts": (part("team", "TECH", "HR", "SALES"), part("level", *LEVELS))},
@@ -92,7 +93,7 @@ def test_the_text_that_one_answer_has_alone_is_answered_where_a_value_is_missing
     assert made.attribute("NUMBER").absent_share > 0 and made.attribute("NUMBER").lengths == (6,)
 
 
-@pytest.mark.parametrize(
+@table(
     ("proposal", "changes", "left_out"),
     [
         ({"checks": (Check(kind="at most", count=1, unit="lines"),)}, {"rules": ["at most 1 line"]}, ""),
@@ -115,7 +116,7 @@ def test_what_the_examples_contradict_is_left_out(
     assert (left_out in " · ".join(made.left_out)) if left_out else made.left_out == ()
 
 
-@pytest.mark.parametrize(
+@table(
     ("messages", "language", "taken"),
     [
         (("物流很快", "太差了", "一般般吧"), "Chinese", "Chinese"),
@@ -131,7 +132,7 @@ def test_a_language_that_the_messages_contradict_is_not_taken(messages: Any, lan
     assert made.spec.language == taken and bool(made.left_out) == (language not in ("", taken))
 
 
-@pytest.mark.parametrize("said", ALL, ids=lambda said: said["name"])
+@table("said", ALL)
 def test_no_word_of_a_description_decides_anything_in_code(said: dict[str, Any]) -> None:
     """Only what is stated as data and the examples do."""
     spec = spec_of(said, "x")
@@ -170,7 +171,7 @@ def test_objects_and_lists_within_one_another_are_taken_apart_by_the_examples() 
     assert all(gives_back(spec, one) for one in spec.examples) and spec_faults(spec) == ()
 
 
-@pytest.mark.parametrize(
+@table(
     ("answers", "why"),
     [
         (['{"a": [[1]]}', '{"a": [[2]]}', '{"a": []}'], "a has a list or null among its items"),
