@@ -694,6 +694,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if ws.ask(_question(proposed)):", "if ws.ask(_question(proposed)) is not False:",
          "tests/tools/pipeline/test_base_choice.py::test_a_model_of_the_hub_is_looked_up_after_a_yes_alone"),
     )),
+    *rows(SERVER, "tools/serving/boot_unit.py", (
+        ("RestartPreventExitStatus={gave_up}\n", "",
+         "tests/tools/serving/test_restarts.py::test_the_unit_starts_again_what_crashed_but_not_what_was_given_up"),
+    )),
     *rows(LOCKED, "tools/machine/accelerators.py", (
         ("    if good and _major(good[0].driver) < OLDEST_DRIVER:\n", "    if False:\n",
          "tests/tools/machine/test_bootstrap.py::test_a_card_or_a_driver_too_old_is_known_before_anything_is_installed"),

@@ -25,6 +25,7 @@ from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import Bench, bench_of_run, bound_to
+from tunesmith.tools.serving.boot_unit import how_it_comes_back
 from tunesmith.tools.serving.budget import lora_rank_served
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_spec, served_name
@@ -67,7 +68,7 @@ def run(job: Job[DeployRequest]) -> DeployResult:
         first_answer=response.text,
         first_case=case.case_id if case else "",
         passed=passed,
-        comes_back="after a crash by itself, after a boot with the next command; until `tunesmith serve stop`",
+        comes_back=how_it_comes_back(job.home),
     )
 
 

@@ -16,7 +16,7 @@ MOST_IN_A_ROW = 5
 STEADY_S = 600.0
 """An engine that ran so long did not end at its start: the next restart is the first of a row."""
 GAVE_UP = 78
-"""The supervisor's exit code then (EX_CONFIG)."""
+"""The supervisor's exit code then (EX_CONFIG); systemd is told not to start it again after that."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tunesmith.tools.machine.gpus import server_environment
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.models.chat_template import takes_system, without_system
-from tunesmith.tools.serving import restarts
+from tunesmith.tools.serving import boot_unit, restarts
 from tunesmith.tools.serving.budget import claim, gpus_once_free
 from tunesmith.tools.serving.listeners import SendRefused, free_port, port_is_free
 from tunesmith.tools.serving.local_http import HttpRefused, call
@@ -257,7 +257,7 @@ def _update(server: Server, **changes: object) -> Server:
 
 
 def promote(server: Server, facts: ServerFacts | None = None, adapter: Path | None = None) -> Server:
-    """Make a bench server the deployed one: its lease no longer ends, and it comes back after a crash or a boot.
+    """Make a bench server the deployed one: its lease no longer ends, and it comes back after a crash and a boot.
 
     `adapter`: the folder of what is loaded under the model's name; it is loaded again whenever the engine starts.
     """
@@ -265,7 +265,9 @@ def promote(server: Server, facts: ServerFacts | None = None, adapter: Path | No
     home, adapters = server.record.parent.parent, {facts.model: str(adapter)} if adapter else {}
     data = json.loads(server.record.read_text())
     kept = {"argv": [*data.get("argv", ()), *_loading(adapters)], "adapters": Places(home).stored(adapters)}
-    return _update(server, role=DEPLOYED, meta=asdict(facts), **kept)
+    promoted = _update(server, role=DEPLOYED, meta=asdict(facts), **kept)
+    boot_unit.enable(home)
+    return promoted
 
 
 def down(home: Path) -> list[Server]:
@@ -346,9 +348,11 @@ def template_tokens(server: Server, messages: list[dict[str, str]]) -> list[int]
 
 def stop(server: Server) -> None:
     """Stop a server and whatever it started. Raises StepFailed where it still listens afterwards."""
-    was_running = server.runs
+    was_running, home = server.runs, server.record.parent.parent
     stop_group(server.process, grace_s=20)
     forget(server.record)
+    if server.role == DEPLOYED and not deployed(home):
+        boot_unit.disable(home)
     for _ in range(50):
         if not was_running or port_is_free(server.port):
             return

@@ -1,4 +1,4 @@
-"""A deployed server comes back: after a crash by its parent, after a boot by the next start of tunesmith."""
+"""A deployed server comes back: after a crash by its parent, after a boot by systemd or the next start of tunesmith."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.tools.serving.test_servers import model as model
 from tunesmith.agent.commands import served_models
 from tunesmith.memory.store import Store
 from tunesmith.tools.export.deploy import DeployRequest, taken_over
-from tunesmith.tools.serving import restarts, servers
+from tunesmith.tools.serving import boot_unit, restarts, servers
 from tunesmith.tools.serving.restarts import LONGEST_S, MOST_IN_A_ROW, STEADY_S, Restarts
 from tunesmith.tools.serving.servers import Server, ServerFacts
 
@@ -218,3 +219,56 @@ def test_a_row_of_crashes_is_forgiven_by_a_boot_and_a_lost_port_is_not(home: Pat
         assert taken_over(DeployRequest(), servers.deployed(home)) == 0, "the next one answers elsewhere"
     assert taken_over(DeployRequest(), servers.deployed(home)) == server.port
     assert "may have been sent the key" in why_not and servers.bring_back(home) == []
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemctl that only writes down what it was asked, for a user whose services systemd keeps."""
+    said, program = tmp_path / "systemctl-said", tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {said}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    (tmp_path / "run" / str(os.getuid()) / "systemd").mkdir(parents=True)
+    monkeypatch.setattr(boot_unit, "_RUNTIME", tmp_path / "run")
+    return said
+
+
+@pytest.mark.heavy
+def test_a_unit_is_enabled_with_a_deployment_and_goes_with_the_last_one(
+    home: Path, model: Path, systemctl: Path
+) -> None:
+    server, unit = deploy(home, model), boot_unit.unit_file(home)
+    assert systemctl.read_text().split("\n")[:-1] == [f"--user enable {unit}"]
+    assert "with your login" in boot_unit.how_it_comes_back(home)
+    booted(server)
+    [command] = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
+    words = [word.strip('"') for word in command.removeprefix("ExecStart=").split('" "')]
+    started = subprocess.Popen(words, start_new_session=True, env={"PATH": os.environ["PATH"]})  # as systemd does
+    try:
+        assert until(
+            lambda: servers.deployed(home)[0].pid == started.pid and servers.healthy(servers.deployed(home)[0])
+        )
+        assert subprocess.run(words, timeout=60).returncode == 0, "it runs already"
+        servers.stop_all(home)
+        assert started.wait(60) is not None
+    finally:
+        started.kill()
+    assert systemctl.read_text().splitlines()[-1] == f"--user disable {unit.name}" and not unit.exists()
+
+
+def test_the_unit_starts_again_what_crashed_but_not_what_was_given_up(tmp_path: Path) -> None:
+    home = tmp_path / 'a "home" of 5 % and $PATH'
+    lines = boot_unit.unit_text(home).splitlines()
+    assert {"Restart=on-failure", f"RestartPreventExitStatus={restarts.GAVE_UP}", "WantedBy=default.target"} <= {*lines}
+    [command] = [line for line in lines if line.startswith("ExecStart=")]
+    assert command.endswith('/a \\"home\\" of 5 %% and $$PATH"') and f'"{sys.executable}"' in command
+    assert not any("key" in line.lower() for line in lines)
+
+
+def test_without_systemd_nothing_is_written_and_the_next_start_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot_unit, "_RUNTIME", tmp_path / "nobody")
+    assert not boot_unit.enable(tmp_path / "home") and not (tmp_path / "home").exists()
+    assert "when tunesmith is started" in boot_unit.how_it_comes_back(tmp_path / "home")
