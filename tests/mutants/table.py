@@ -789,6 +789,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("lower_bound(self.marked_right, self.marked, _CONFIDENCE) >", "self.marked_right / self.marked >",
          "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
     )),
+    *rows(PRICES, "tools/pipeline/gpu_check/run_job.py", (
+        ("return [*found, *(failed(name, why) for name in names[len(found) :])]", "return found",
+         "tests/tools/pipeline/gpu_check/test_run_job.py::"
+         "test_whatever_one_part_comes_to_the_next_is_carried_out_and_all_items_are_recorded"),
+    )),
+    *rows(PRICES, "tools/serving/client.py", (
+        ("for _ in range(concurrency):", "for _ in range(concurrency + 1):",
+         "tests/tools/serving/test_client.py::test_no_more_than_the_wished_number_are_in_flight_and_no_fewer"),
+    )),
     *rows(PRICES, "tools/pipeline/workspace.py", (
         ("        if answer is None and question.needs_person:", "        if answer is None and False:",
          "tests/tools/data/test_unverified.py::test_nobody_there_is_an_exit_of_three_and_a_request_may_say_it"),
