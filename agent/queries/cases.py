@@ -160,9 +160,9 @@ def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
         first = f"{len(lost) + len(gained)} {asked.what} of {run.id} flipped from {other} to {arm}, "
         first += f"{len(lost)} lost and {len(gained)} gained: {score}."
         return _listed(first, asked, [*lost, *gained], query.outcome, other=other)
-    number = f"1 {asked.what.removesuffix('s')}" if len(lost) == 1 else f"{len(lost) or 'no'} {asked.what}"
+    number = f"1 {asked.what.removesuffix('s')}" if len(lost) == 1 else f"{len(lost) or 'No'} {asked.what}"
     was_ = "was" if len(lost) == 1 else "were"
-    first = f"{'Yes' if lost else 'No'}: {number} of {run.id} {was_} lost from {other} to {arm}: {score}."
+    first = f"{number} of {run.id} {was_} lost from {other} to {arm}: {score}."
     kept = "" if query.block else scores.kept_of_the_gain(store, run.id, arm)
     more = f"{len(gained) or 'None'} gained. {kept}".strip()
     return _listed(first, asked, lost, query.outcome, more, other=other)

@@ -51,7 +51,7 @@ def answer(query: PriceQuery, context: Context) -> Answer:
     asked: dict[str, object] = dict(query.values)
     fields = parse_fields(stage, inherited(context.ws, stage, asked, run, again=True, times=query.times))
     asked |= {name: fields[name] for name in query.times}
-    plan = priced(context.ws, StepRequest(stage, fields, run))
+    plan = price(context.ws, StepRequest(stage, fields, run))
     given = " ".join(f"{name}={value}" for name, value in asked.items())
     before = _before(context, stage, run)
     cost = plan.estimate
@@ -69,17 +69,6 @@ def answer(query: PriceQuery, context: Context) -> Answer:
         before.seconds if before else None,
     )  # fmt: skip
     return Answer(tuple(line for line in lines if line), (fact,))
-
-
-def priced(ws: Workspace, request: StepRequest) -> Plan:
-    """The plan of a step that is not to be begun. Raises BadInput where it cannot be made now."""
-    try:
-        return price(ws, request)
-    except (KeyError, TypeError, ValueError) as error:  # an older home lacks what today's prices are made of
-        raise BadInput(
-            f"{request.stage} cannot be priced from these records ({clip(error, 60)} is missing); “{request.stage}” "
-            f"tries it and says why"
-        ) from None
 
 
 def _before(context: Context, stage: str, run: str) -> Step | None:

@@ -206,3 +206,10 @@ def test_a_question_that_is_read_with_little_certainty_is_answered_as_a_guess_wh
     assert found is not None and "train" in found.text and "“two”, “three”" in found.text
     alone.deps.unsure = replace(read("train again with rank 4"), sure=False, probability=0.7)
     assert guessed(alone.deps) is None, "an act is never guessed"
+
+
+@pytest.mark.parametrize("order", ["train it", "quantize it", "train it again with rank 8"])
+def test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so(alone: Alone, order: str) -> None:
+    said = alone.hears(order)
+    assert "cannot be priced: the records of r1 lack 'config'" in said, said
+    assert not alone.asked
