@@ -148,8 +148,8 @@ def test_an_argument_that_a_kind_does_not_have_is_refused_and_no_request_is_chan
 
 
 def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:
-    with pytest.raises(BadInput, match=r"generate cannot be priced: the records of r1 lack .* do the steps"):
-        told(store, "price", stage="generate", values={"rows": 5000})
+    with pytest.raises(BadInput, match=r"train cannot be priced: the records of r\d lack .* do the steps"):
+        told(store, "price", stage="train", values={"epochs": 5})
     with pytest.raises(BadInput, match="There is no stage rm"):
         told(store, "price", stage="rm -rf")
 
