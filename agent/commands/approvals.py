@@ -90,7 +90,7 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     if _NO.match(words):
         return Decision(False, by, "" if words in _BARE_NO else text.strip())
     more = _after_yes(words)
-    if more is None or "?" in text:
+    if more is None or set(text) & set("?？؟"):
         return None
     named = {stage, f"{stage}ing", f"{stage.removesuffix('e')}ing", f"{stage}ment"} if stage else set()
     return Decision(True, by) if set(more.split()) <= _AROUND_A_YES | named else None

@@ -13,7 +13,7 @@ from itertools import pairwise
 from tunesmith.agent.driver import describing, driver_errors, look_ups, ordering, plan_words
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, told, why
-from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
+from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.words.acts import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
@@ -224,13 +224,11 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     planned = tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps))
     edits = edits_of(reading.slots, planned, lambda word: True, leaves_out=False)
     limits = tuple(reading.slots.said[n.start : n.end] for n in reading.slots.numbers if n.unit in ("min", "h", "day"))
-    plan, changes = plan_words.edited_plan(deps, deps.draft, edits)
+    plan, changes = edited_plan(deps, deps.draft, edits)
     lines = []
     if changes and plan != deps.draft:
         deps.draft = plan
-        from tunesmith.agent.driver import planning
-
-        shown = planning.show_draft(deps)
+        shown = show_draft(deps)
         lines.append(f"The plan has what you said: {', '.join(changes)}; about {shown['estimated_in_all']} in all. "
                      f"Start it, or change something?")  # fmt: skip
     if limits or edits.unread:

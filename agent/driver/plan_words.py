@@ -4,33 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from tunesmith.agent.driver import describing, look_ups, planning
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.words.acts import Assigned, Edits, settled
+from tunesmith.agent.words.acts import Edits, settled
 from tunesmith.agent.words.reading import Reading
-from tunesmith.agent.words.slots import Slots, slots_of
+from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
-from tunesmith.tools.models.bundled import BUNDLED
-from tunesmith.tools.models.hub import newest_commit
-from tunesmith.tools.pipeline import catalog, plan_file
-from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
-
-_SHARED: Mapping[str, tuple[str, ...]] = {
-    "rows": ("generate",),
-    "temperature": ("generate", "baseline"),
-    "seed": ("train",),
-    "max_seq_len_tokens": ("train",),
-    "lora_rank": ("train",),
-    "precision": ("train",),
-    "load_in_4bit": ("train",),
-}
-"""Field of several stages → the stages that mean it where none was named; others take it in all of them."""
-_NOT_HERE = ("arm", "role", "rollback", "fresh")
-_OF_A_MODEL = ("revision", "quantized")
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +83,9 @@ def _reason(deps: TurnDeps, slots: Slots) -> Turned | None:
                 meant = catalog.BY_NAME[spec.stage].load().request.model_fields[name].description
                 stands = f"it stands so in the plan. ({meant or name})"
                 why = next((one for one in deps.draft.reasons if name in one), stands)
-                return Turned(f"{spec.stage} {name} is {_plain(spec.fields[name])}: {why} “{name} …” changes it.")
+                return Turned(
+                    f"{spec.stage} {name} is {planning.plain(spec.fields[name])}: {why} “{name} …” changes it."
+                )
     text = look_ups.meaning(slots)
     return Turned(text) if text else None
 
@@ -115,7 +101,7 @@ def _imagined(deps: TurnDeps, edits: Edits) -> Turned | None:
     from tunesmith.tools.pipeline.forecast import forecast
 
     assert deps.draft is not None
-    if edits.unread or not (edited := edited_plan(deps, deps.draft, edits))[1]:
+    if edits.unread or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
         return None
     now, then = (
         sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0])
@@ -131,7 +117,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> Turned:
     assert deps.draft is not None
     if edits.unread or edits.pace:
         return Turned(not_taken((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged"))
-    plan, changes = edited_plan(deps, deps.draft, edits)
+    plan, changes = planning.edited_plan(deps, deps.draft, edits)
     if not changes:
         return Turned("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
                       "“without quantizing”.")  # fmt: skip
@@ -148,89 +134,6 @@ def not_taken(unread: tuple[str, ...], so: str) -> str:
     """What is said where a part of an order is no argument of it."""
     said = " and ".join(f"“{one}”" for one in unread)
     return f"You said {said}: I know no argument for it, so {so}. Say it without that, or with a setting's name."
-
-
-def edited_plan(deps: TurnDeps, plan: PipelinePlan, edits: Edits) -> tuple[PipelinePlan, list[str]]:
-    """The plan with the edits, and what they change, in words. Raises BadInput for one that its gate would refuse."""
-    steps, changes = plan.steps, []
-    planned = list(dict.fromkeys(spec.stage for spec in steps))
-    after_last = planned[planned.index(edits.last) + 1 :] if edits.last in planned else []
-    for stage in (*edits.without, *after_last):
-        after = planning.without(steps, stage, deps.prompt)
-        changes += [f"without {stage}"] if after != steps else []
-        steps = after
-    for one in edits.values:
-        if one.field not in _NOT_HERE:
-            steps, changed = _set(steps, one, edits.stages)
-            changes += changed
-    if edits.model:
-        steps, told = _with_model(steps, edits.model, deps.prompt)
-        changes.append(told)
-    if not changes:
-        return plan, []
-    edited = plan.with_steps(steps)
-    plan_file.check_pipeline(edited, have=())
-    return edited, changes
-
-
-def _set(steps: tuple[StepSpec, ...], one: Assigned, named: tuple[str, ...]) -> tuple[tuple[StepSpec, ...], list[str]]:
-    """A field set wherever the sentence means it: in the stages it names, else in those that are meant by itself."""
-    name = one.field
-    planned = dict.fromkeys(spec.stage for spec in steps)
-    having = [stage for stage in planned if name in catalog.BY_NAME[stage].load().request.model_fields]
-    meant = [stage for stage in named if stage in having]
-    meant = meant or [stage for stage in _SHARED.get(name, ()) if stage in having][:1] or having
-    changed = []
-    for stage in meant:
-        typed = plan_file.parse_fields(stage, {name: one.value})
-        changed.append(f"{stage} {name} {_plain(typed[name])}")
-        steps = tuple(
-            spec.model_copy(update={"fields": {**spec.fields, **typed}})
-            if spec.stage == stage and "role" not in spec.fields
-            else spec
-            for spec in steps
-        )
-    return steps, changed
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _with_model(steps: tuple[StepSpec, ...], model: str, said: str) -> tuple[tuple[StepSpec, ...], str]:
-    """The steps on another base: a hub model at its commit, a folder, a bundled one. Raises BadInput, StepFailed."""
-    named, told = _base_fields(model, slots_of(said).first("commit"))
-    changed = tuple(
-        spec.model_copy(update={"fields": {**{k: v for k, v in spec.fields.items() if k not in _OF_A_MODEL}, **named}})
-        if spec.stage == "base" and "role" not in spec.fields
-        else spec
-        for spec in steps
-    )
-    return changed, f"base model {told}"
-
-
-def _base_fields(model: str, commit: str) -> tuple[dict[str, object], str]:
-    """The fields that a model stands for in a `base` step, and how it is told: of the hub the commit that was said,
-    else the newest. Raises BadInput, StepFailed."""
-    if model.startswith(("/", "~", ".")):
-        folder = Path(model).expanduser()
-        if not (folder / "config.json").is_file():
-            raise BadInput(f"{folder} is no model folder: it has no config.json; name the folder that holds it")
-        return {"model": str(folder)}, str(folder)
-    if "/" in model:
-        name, _, at = model.removeprefix("hub:").partition("@")
-        revision = commit or at or newest_commit(name)
-        return {"model": name, "revision": revision}, f"{name} at commit {revision[:12]}"
-    said = "-".join(model.lower().removesuffix("instruct").split()).rstrip("-")
-    exact = [name for name, one in BUNDLED.items() if said in (name, one.name.removesuffix("-instruct"))]
-    family = [name for name, one in BUNDLED.items() if said == one.name.partition("-")[0]]
-    if exact or len({BUNDLED[name].name for name in family}) == 1:  # a family of several is no choice of one
-        name = (exact or family)[0]
-        return {"model": name}, f"{name} ({BUNDLED[name].title})"
-    raise BadInput(f"“{model}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
-                   f"“bundled”; the plan is unchanged")  # fmt: skip
 
 
 def finish_description(deps: TurnDeps, opened: Interview) -> str:

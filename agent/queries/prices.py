@@ -12,7 +12,6 @@ from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, Stag
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, Step
 from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import parse_fields
 from tunesmith.tools.pipeline.run_step import price

@@ -105,7 +105,11 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("served", {}, "[Ss]erved"),
     ("jobs", {}, "Nothing is running"),
     ("findings", {"about": "next"}, "r2"),
-    ("findings", {"about": "overfitting", **R1}, "Not over-trained: .* from 2.314 at its first .* to 0.221 at its last, its lowest"),
+    (
+        "findings",
+        {"about": "overfitting", **R1},
+        "Not over-trained: .* 2.314 at its first .* 0.221 at its last, its lowest",
+    ),
     ("described", {"part": "rules"}, "rules:"),
     ("across", {"figure": "setting", "field": "learning_rate"}, r"alike in learning_rate: 0\.0005"),
     ("across", {"figure": "rows"}, "123 to train on"),

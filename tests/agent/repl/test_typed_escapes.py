@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session
@@ -25,7 +27,9 @@ def test_a_raw_escape_sequence_raises_nothing_and_the_line_is_read(at_a_price: b
         with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
             session: PromptSession[str] = PromptSession("> ", key_bindings=bindings)
 
-            def ended(loop: object, context: dict[str, object], session: PromptSession[str] = session) -> None:
+            def ended(
+                loop: object, context: dict[str, object], session: Any = session, errors: list[object] = errors
+            ) -> None:
                 errors.append(context.get("exception"))
                 session.app.exit(result="")
 
