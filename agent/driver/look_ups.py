@@ -13,10 +13,10 @@ import yaml
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer, ordinary
+from tunesmith.agent.queries.answer import Answer, Query, ordinary
+from tunesmith.agent.queries.cases import CaseQuery
 from tunesmith.agent.queries.findings import FindingsQuery
-from tunesmith.agent.queries.one_case import CaseQuery
-from tunesmith.agent.queries.registry import Request, answer, tool_of
+from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
@@ -33,7 +33,7 @@ CAN_ANSWER = (
 )
 
 
-def looked_up(deps: TurnDeps, request: Request) -> TurnAnswer:
+def looked_up(deps: TurnDeps, request: Query) -> TurnAnswer:
     """The answer to a typed question, as what a turn comes to. Raises NotFound, BadInput."""
     deps.last_query = request
     found = look_up(deps, request)
@@ -45,14 +45,14 @@ def looked_up(deps: TurnDeps, request: Request) -> TurnAnswer:
     )
 
 
-def look_up(deps: TurnDeps, request: Request) -> Answer:
+def look_up(deps: TurnDeps, request: Query) -> Answer:
     """Answer a typed question; what it was about is remembered for the next one. Raises NotFound, BadInput."""
     found = answer(request, deps.records())
     remember(deps, request, found)
     return found
 
 
-def remember(deps: TurnDeps, request: Request, found: Answer) -> None:
+def remember(deps: TurnDeps, request: Query, found: Answer) -> None:
     """What was asked about, the page behind the answer and the steps that it proposes, for the words after it."""
     deps.focused_run_id = getattr(request, "run", "") or deps.focused_run_id
     deps.page, deps.proposals = found.page, found.proposals

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
 from tunesmith.memory.records import ABANDONED, APPROVED, DECLINED, DONE, FAILED, RUNNING, WAITING, Step
 from tunesmith.tools.core.auto import as_shown
 from tunesmith.tools.core.field_names import our_names
-from tunesmith.tools.core.stage import Plan, Request, Stage
+from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.advice import before_spending
 from tunesmith.tools.machine.vllm_program import no_vllm
 from tunesmith.tools.pipeline import catalog, driver_eviction, launcher, planning_facts, there
@@ -239,24 +238,18 @@ def _possible(plan: Plan) -> Plan:
 
 def quote(ws: Workspace, request: StepRequest) -> Plan:
     """Like `price`, but a plan that cannot be done is returned with its refusals."""
-    run = request.run
+    declared, run = catalog.ENTRIES[request.stage].load(), request.run
     parsed = parse_request(request.stage, {**request.fields, "run": run})
     try:
-        return _quoted(ws, parsed, run, catalog.ENTRIES[request.stage].load())
-    except KeyError as missing:  # what an earlier version recorded of an artifact
-        raise BadInput(
-            f"{request.stage} cannot be priced: the records of {run or 'no run'} lack {missing}, which earlier versions "
-            f"did not keep; do the steps that it builds on again, first base, or begin another run"
-        ) from missing
-
-
-def _quoted(ws: Workspace, parsed: Request, run: str, declared: Stage[Request, Any]) -> Plan:
-    context = declared.inspect_inputs(parsed, planning_facts.inputs_of(ws.store, run))
-    machine = machine_for_a_step(ws.store.home)
-    known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
-    known = there.facts_for(ws, parsed, known)
-    machine, plan = known.machine, declared.plan(parsed, known, context).model_copy(update={"on": known.there})
-    evicted = not plan.on and driver_eviction.in_the_way(ws.store.home, plan.estimate)
+        context = declared.inspect_inputs(parsed, planning_facts.inputs_of(ws.store, run))
+        machine = machine_for_a_step(ws.store.home)
+        known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+        known = there.facts_for(ws, parsed, known)
+        plan = declared.plan(parsed, known, context).model_copy(update={"on": known.there})
+    except KeyError as missing:  # in what an earlier version recorded of an artifact
+        remedy = "do the steps that it builds on again, first base, or begin another run"
+        raise BadInput(f"{request.stage} cannot be priced: the records of {run} lack {missing}; {remedy}") from missing
+    machine, evicted = known.machine, not plan.on and driver_eviction.in_the_way(ws.store.home, plan.estimate)
     return plan.model_copy(
         update={
             "notes": (

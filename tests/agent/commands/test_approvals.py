@@ -58,7 +58,8 @@ def test_enter_alone_is_no_answer(text: str) -> None:
 
 BEGIN_WITH_YES = (
     "yes but with rank 8", "yes?", "yes why not", "yes, deploy", "ok but later", "go away", "start over", "yes no",
-    "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt",
+    "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt", "好？",
+    "oui mais moins cher", "ja, aber erst morgen", "好的，但是先告诉我要多久", "go ahead and delete the old one too",
 )  # fmt: skip
 NEITHER = (
     "use rank 8 instead", "yesterday", "1", "yess", "approved, deploy now", "too slow", "maybe", "hm", "rank 8",

@@ -208,6 +208,7 @@ def test_a_plan_is_not_edited_to_a_path_either(talk: Callable[..., Talk]) -> Non
         ("baseline", "suites", "/etc"),
     ):
         one.turn("a/b is fine", ("edit_plan", {"step": step, "field": field, "value": value}), "No.")
+        assert field != "model" or "the user did not name it" in one.tool_results()[-1]
     assert one.deps.draft == before
 
 

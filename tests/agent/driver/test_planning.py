@@ -12,8 +12,8 @@ from tests.agent.driver.test_conversation import Talk
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.tiny_model import make_tiny_model
-from tunesmith.agent.driver.number_grounding import sentences, unsupported
 from tunesmith.agent.driver.planning import _model_named
+from tunesmith.agent.driver.voice import sentences, unsupported
 from tunesmith.agent.words.reading import read
 from tunesmith.memory.errors import BadInput
 
@@ -71,6 +71,14 @@ def test_every_number_that_is_named_beside_its_field_is_set_at_once(planned: Tal
     planned.turn("use rank 8 and 3 epochs", edit("train", "lora_rank", "8"), "Changed.")
     assert (fields(planned, "train")["lora_rank"], fields(planned, "train")["epochs"]) == (8, 3.0)
     assert "train epochs 3" in planned.tool_results()[-1]
+
+
+def test_an_edit_that_changes_nothing_is_said_with_the_steps_that_there_are(planned: Talk) -> None:
+    before = planned.deps.draft
+    planned.turn("without the quantizing", edit("quantize"), "Changed.")
+    planned.turn("and once more", edit("quantize"), "No.")
+    assert "nothing of the plan is changed by that: its steps are" in planned.tool_results()[-1]
+    assert planned.deps.draft != before
 
 
 def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_none(

@@ -152,11 +152,28 @@ def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["yes but with rank 8 on mars", "maybe", "is that a yes?", "yes?", "resume r1", "yes with 900 on it"]
-)
+    "said",
+    [
+        "yes but with rank 8 on mars", "maybe", "is that a yes?", "yes?", "好？", "resume r1", "yes with 900 on it",
+        "yes, if it stays under an hour", "ja, aber erst morgen", "sí, pero sin cuantizar", "oui mais pas maintenant",
+        "好的，但是先等一下", "don't start yet", "start with explaining step two", "start it tonight at 11",
+        "fine by me but use my own rows from rows.jsonl", "no, but keep it around",
+    ],
+)  # fmt: skip
 def test_what_is_no_yes_starts_no_plan(planned: Alone, said: str) -> None:
     planned.hears(said)
     assert planned.started == []
+
+
+@pytest.mark.parametrize("file", ["rows.jsonl", "/data/rows.csv"])
+def test_a_file_of_rows_is_no_base_model(planned: Alone, file: str) -> None:
+    before = planned.deps.draft
+    assert "model" not in planned.hears(f"fine by me but use my own rows from {file}")
+    assert planned.deps.draft == before
+
+
+def test_the_last_step_is_left_out_by_that_name(planned: Alone) -> None:
+    assert "without deploy" in planned.hears("skip the last step")
 
 
 EDITS = {

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import stored_runs
-from tunesmith.agent.queries.curves import lines_of
+from tunesmith.agent.queries.steps import lines_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult
