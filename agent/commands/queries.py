@@ -42,7 +42,7 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     """`compare [RUN] --arms A,B`: 0; 4 where they may not be compared, or a gated block got worse, over a hop too."""
     from tunesmith.agent.commands.comparison_view import comparison_view
     from tunesmith.tools.core.format import count
-    from tunesmith.tools.data.known_case import account
+    from tunesmith.tools.data.held_out import account
     from tunesmith.tools.evaluation.blind import open_blind
     from tunesmith.tools.evaluation.compare import compare_with_hops
     from tunesmith.tools.evaluation.pairing import each_pair_once

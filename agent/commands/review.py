@@ -18,10 +18,10 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
+from tunesmith.tools.data.balance import Suspect, suspects
 from tunesmith.tools.data.behaviour import IMPORTED
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.suspicion import Suspect, suspects
-from tunesmith.tools.data.unverified import unverified_of
+from tunesmith.tools.data.unverified import to_be_trained, unverified_of
 
 _HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"
 _KEYS = 9
@@ -50,6 +50,9 @@ class Review:
         """A review of the rows that a step made, with the marks that there are."""
         by_chance = bool(made.meta.get("unverified"))
         found = suspects(spec, store.rows(made.step), by_chance=by_chance)
+        if by_chance:
+            trained = to_be_trained(store, made)
+            found.sort(key=lambda suspect: suspect.row.row_id not in trained)
         review = cls(store, made.run, made.step, spec, found, made if by_chance else None)
         known = {mark.message: mark for mark in marks_of(store, review.behaviour)}
         review.marks = {s.row.row_id: known[s.message] for s in review.found if s.message in known}

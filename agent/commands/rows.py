@@ -15,7 +15,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.plain_file import write_private_text
-from tunesmith.tools.data.suspicion import left_out
+from tunesmith.tools.data.balance import left_out
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import StepRequest
 

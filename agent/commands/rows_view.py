@@ -13,10 +13,9 @@ from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip
-from tunesmith.tools.data.balance import counted
+from tunesmith.tools.data.balance import Suspect, counted, left_out
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.suspicion import Suspect, left_out
 
 _CHARACTERS = 160
 

@@ -18,8 +18,8 @@ import yaml
 
 from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.data.proposal import stated_in
+from tunesmith.tools.data.target_cases import ExampleBehaviour
 from tunesmith.tools.data.verify import faults
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.pipeline import catalog

@@ -499,11 +499,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(SERVER, "tools/serving/local_http.py", (
         ("        self._guard.after(self.sock)\n", "", "tests/trust/test_network.py"),
     )),
-    *rows(ROWS, "tools/data/import_columns.py", (
+    *rows(ROWS, "tools/data/import_records.py", (
         ("return not _is_number(kind.value_type) and _is_plain", "return _is_plain",
          "tests/tools/data/test_import_files.py::test_extension_types_and_vectors_are_left_out_and_labels_are_text"),
     )),
-    *rows(ROWS, "tools/data/import_text.py", (
+    *rows(ROWS, "tools/data/import_records.py", (
         ("if len(line) > MAX_LINE_BYTES:", "if False:",
          "tests/tools/data/test_import_files.py::test_a_sparse_file_is_not_read_to_its_end"),
         ("if lines > MAX_CELL_LINES:", "if False:",
@@ -770,6 +770,14 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PEOPLE, "tools/data/near_misses.py", (
         ("if gate.check(\"\", [text], digits_count=True) is None)", "if text)",
          "tests/tools/data/test_near_misses.py::test_what_a_suite_of_its_own_asks_is_not_trained_on"),
+    )),
+    *rows(PEOPLE, "tools/data/balance.py", (
+        ("sound = [replace(row, verdict=Verdict(KEEP)) for row in rows if not", "sound = [row for row in rows if not",
+         "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),
+    )),
+    *rows(PEOPLE, "agent/commands/review.py", (
+        ("            trained = to_be_trained(store, made)", "            trained = frozenset[str]()",
+         "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),
     )),
     *rows(PEOPLE, "tools/data/unverified.py", (
         ("        if self.marked < MARKS_LEAST:", "        if self.marked < 1:",

@@ -12,15 +12,25 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, cast
 
-from tunesmith.tools.data.answer_places import place_expected, place_grammar, place_rule, several
 from tunesmith.tools.data.answer_rules import Rule, js_escape
-from tunesmith.tools.data.answer_template import fill, pattern_of
+from tunesmith.tools.data.answer_shape import (
+    Span,
+    fill,
+    json_values_at,
+    pattern_of,
+    place_expected,
+    place_grammar,
+    place_rule,
+    places_at,
+    several,
+)
 from tunesmith.tools.data.json_values import (
     NotOfTheForm,
     Values,
     argument_kind,
     at_path,
     build,
+    call_of,
     expected_schema,
     flatten,
     in_order,
@@ -34,8 +44,7 @@ from tunesmith.tools.data.json_values import (
     typed_value,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.value_patterns import escaped, is_decided, literal
-from tunesmith.tools.data.values_at import Span, json_values_at, places_at
+from tunesmith.tools.data.typed_values import escaped, is_decided, literal
 from tunesmith.tools.suites.grading import Response
 from tunesmith.tools.suites.grading.calls import wrong_call
 from tunesmith.tools.suites.grading.code import is_parsed
@@ -387,12 +396,3 @@ _FORMS: Mapping[str, type[AnswerForm]] = {"written": Written, "text": Text, "lin
 def form_of(spec: Spec) -> AnswerForm:
     """The form of a spec's answers."""
     return _FORMS[spec.answer.form](spec)
-
-
-def call_of(answer: str) -> tuple[str, dict[str, object]] | None:
-    """The tool's name and the arguments that an answer's text calls it with; None where it is no call."""
-    call = json_object(answer)
-    if call is None or set(call) != {"name", "arguments"}:
-        return None
-    name, arguments = call["name"], call["arguments"]
-    return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None

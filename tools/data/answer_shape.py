@@ -1,18 +1,90 @@
-"""What answers are made of, as data: their fixed text and their slots, by the examples alone and in any language.
+"""What answers are made of, as data: templates and the places in them, by the examples alone and in any language.
 
 A template is stated, and fitted here; or it is what the answers have in common, where it is known how many parts
-differ. Not covered: JSON (`json_examples`), what a part means, and whether what answers share is meant or chance.
+differ. Of JSON it is what lies under each path of keys. Not covered: what a part means, and whether what answers share
+is meant or chance. Where a value stands is told from the finished answer, so that an imported row has it too.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 
-from tunesmith.tools.data.answer_template import pattern_of
+from tunesmith.tools.data.answer_rules import js_escape
+from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.json_values import Values, items_of, json_object, may_lack
+from tunesmith.tools.data.spec import Attribute
+from tunesmith.tools.data.typed_values import escaped, several_pattern, value_pattern
+
+_PLACE = re.compile(r"(\{\w+\})")
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The template with its places filled; braces in values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
+
+
+@lru_cache(maxsize=256)
+def pattern_of(template: str) -> re.Pattern[str]:
+    """The template as a pattern with its places as groups; a place that comes again holds the same."""
+    parts = _PLACE.split(template)
+    places, made, seen = sum(map(bool, map(_PLACE.fullmatch, parts))), "", list[str]()
+    for part in parts:
+        if not _PLACE.fullmatch(part):
+            made += re.escape(part)
+            continue
+        name = part[1:-1]
+        made += f"(?P={name})" if name in seen else f"(?P<{name}>[^\\n]+{'?' if len(seen) + 1 < places else ''})"
+        seen.append(name)
+    return re.compile(made)
+
+
+_LINE = r"[^\n]+?"
+
+
+def several(attribute: Attribute, values: Mapping[str, str | None]) -> list[str]:
+    """The texts that stand in one place: one, or those of a list."""
+    if attribute.many is None:
+        return [value] if (value := values.get(attribute.name)) is not None else []
+    paths = [f"{attribute.name}[{n}]" for n in range(items_of(attribute.name, values))]
+    return [value for path in paths if (value := values[path]) is not None]
+
+
+def place_expected(attribute: Attribute, record: Values) -> str:
+    """What stands in a place of a right answer, as a pattern that JavaScript and Python read alike."""
+    if attribute.many is None:
+        return value_pattern(attribute, record.get(attribute.name))
+    return several_pattern(attribute, several(attribute, record))
+
+
+def place_rule(attribute: Attribute) -> str:
+    """What may stand in a place of any answer, as JavaScript and Python read it alike."""
+    absent = [escaped(attribute.absent_as)] if attribute.absent_as and may_lack(attribute) else []
+    one = "|".join(map(escaped, attribute.values)) if attribute.kind in ("label", "weekday") else ""
+    one = one or {"time": "[0-2][0-9]:[0-5][0-9]", "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}"}.get(attribute.kind, "")
+    if attribute.kind == "digits" and attribute.lengths:
+        one = "|".join(f"[0-9]{{{n}}}" for n in attribute.lengths)
+    if attribute.many and one:
+        one = rf"(?:{one})(?:\s*{escaped(attribute.joined.strip())}\s*(?:{one}))*"
+    return f"(?:{'|'.join([one or _LINE, *absent])})"
+
+
+def place_grammar(attribute: Attribute, behind: str) -> str:
+    """What a server lets stand in a place; a free one ends where the fixed text `behind` it begins."""
+    absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
+    if attribute.kind in ("label", "weekday"):
+        one = "|".join([*map(js_escape, attribute.values), *absent])
+        return f"({one})(({js_escape(attribute.joined)})({one}))*" if attribute.many else f"({one})"
+    if attribute.kind == "digits" and attribute.lengths:
+        return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
+    end = js_escape(behind.strip()[:1])
+    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"
+
 
 _WIDE = r"\u2e80-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_WIDE}]|(?:(?![{_WIDE}])\w)+|\s+|[^\w\s]")
@@ -153,3 +225,118 @@ def _without_chance(parts: Sequence[str | None]) -> list[str | None]:
             continue
         made.append(part)
     return made
+
+
+Found = Sequence[tuple[str, object]]
+"""(message, what its answer has under a path); `LACKS` where an object has not the key."""
+Leaf = Callable[[str, Found], Attribute]
+"""The attribute of a path with single values. Raises NotExpressed."""
+LACKS = object()
+_ABSENT_SHARES = (0.15, 0.35)
+
+
+class NotExpressed(ValueError):
+    """What attributes cannot say, with its path."""
+
+
+def json_examples(examples: Sequence[Example]) -> list[tuple[str, dict[str, object]]]:
+    """(message, object) of examples whose answers are all JSON objects with something in them; else nothing."""
+    given = [(example.prompt, json_object(example.answer)) for example in examples]
+    objects = [(message, value) for message, value in given if value]
+    return objects if len(objects) == len(examples) else []
+
+
+def leaves(found: Found, at: str = "") -> Iterator[tuple[str, Found]]:
+    """Every path with single values, and these."""
+    for name in _names(found):
+        path, own = f"{at}{name}", [item for message, value in found for item in _under(message, value, name)]
+        if any(isinstance(value, dict) for _, value in own):
+            yield from leaves([one for one in own if isinstance(one[1], dict)], f"{path}.")
+        else:
+            yield path, own
+
+
+def _names(found: Found) -> list[str]:
+    return list(dict.fromkeys(name for _, value in found if isinstance(value, dict) for name in value))
+
+
+def _under(message: str, value: object, name: str) -> Found:
+    """What an object has under a key; of a list each item."""
+    inner = value.get(name, LACKS) if isinstance(value, dict) else LACKS
+    return [(message, item) for item in inner] if isinstance(inner, list) else [(message, inner)]
+
+
+def tree(found: Found, leaf: Leaf, at: str = "") -> list[Attribute]:
+    """The attributes of some objects. Raises NotExpressed for what they cannot say."""
+    made = []
+    for name in _names(found):
+        if not re.fullmatch(r"[^\W\d]\w*", name):
+            raise NotExpressed(f"the key {name!r} is no name of letters, digits and _")
+        own = [(message, value.get(name, LACKS)) for message, value in found if isinstance(value, dict)]
+        made.append(_one(f"{at}{name}", own, leaf).model_copy(update={"name": name}))
+    return made
+
+
+def _one(path: str, found: Found, leaf: Leaf) -> Attribute:
+    there = [(message, value) for message, value in found if value is not None and value is not LACKS]
+    lacking = [value is LACKS for _, value in found if value is None or value is LACKS]
+    if len(set(lacking)) > 1:
+        raise NotExpressed(f"{path} is null in one example and lacking in another")
+    kinds = {dict if isinstance(v, dict) else list if isinstance(v, list) else str for _, v in there}
+    if len(kinds) > 1:
+        raise NotExpressed(f"{path} is a list or an object in one example and a single value in another")
+    if kinds == {dict}:
+        made = Attribute(name="object", kind="object", attributes=tuple(tree(there, leaf, f"{path}.")))
+    else:
+        made = _several(path, there, leaf) if kinds == {list} else leaf(path, there)
+    if not lacking:
+        return made
+    low, high = _ABSENT_SHARES
+    share = round(min(high, max(low, len(lacking) / len(found))), 2)
+    return made.model_copy(update={"absent_share": share, "left_out": lacking[0]})
+
+
+def _several(path: str, found: Found, leaf: Leaf) -> Attribute:
+    items = [(message, item) for message, value in found if isinstance(value, list) for item in value]
+    if any(isinstance(item, list) or item is None for _, item in items):
+        raise NotExpressed(f"{path} has a list or null among its items")
+    if not items:
+        raise NotExpressed(f"{path} is an empty list in every example, so nothing shows what it holds")
+    counts = [len(value) for _, value in found if isinstance(value, list)]
+    return _one(path, items, leaf).model_copy(update={"many": (min(counts), max(counts))})
+
+
+def as_text(value: object) -> str:
+    """A single value as a text."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+Span = tuple[int, int]
+_JSON_PART = re.compile(r"""("(?:[^"\\]|\\.)*")(\s*:)?|\[\s*\]|\{\s*\}|[^\s\[\]{}:,"]+""")
+"""A key with its colon, or a value: a string, an empty list or object, a number or a literal."""
+
+
+def json_values_at(text: str) -> tuple[Span, ...]:
+    """Of an object or a list, whatever it holds; nothing in any other text."""
+    try:
+        made = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    parts = _JSON_PART.finditer(text) if isinstance(made, dict | list) else ()
+    return tuple(part.span() for part in parts if not part[2])
+
+
+def places_at(template: str, lines: Sequence[str]) -> tuple[Span, ...]:
+    """Of lines behind each other that a template makes; nothing where one is made otherwise.
+
+    A range ends behind the character after its value, which says where that ends: after the last, behind the answer.
+    """
+    found: list[Span] = []
+    start = 0
+    for line in lines:
+        match = pattern_of(template).fullmatch(line)
+        if match is None:
+            return ()
+        found += [(start + match.start(name), start + match.end(name) + 1) for name in match.groupdict()]
+        start += len(line) + 1
+    return tuple(found)

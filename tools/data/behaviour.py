@@ -17,10 +17,9 @@ from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviou
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.call_spec import with_call
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
-from tunesmith.tools.data.example_checks import example_problems
-from tunesmith.tools.data.proposal import Proposal, stated_in
+from tunesmith.tools.data.examples import example_problems
+from tunesmith.tools.data.proposal import Proposal, stated_in, with_call
 from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.verify import verified
 

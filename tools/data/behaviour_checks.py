@@ -18,7 +18,7 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.answers import answer_problem
 from tunesmith.tools.data.draw import Draw
-from tunesmith.tools.data.example_values import overlap
+from tunesmith.tools.data.examples import overlap
 from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, languages, shown_kinds
 from tunesmith.tools.data.message_checks import prompt_problem
 from tunesmith.tools.data.own_rows import RULE

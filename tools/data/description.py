@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, field_va
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence
-from tunesmith.tools.data import conversation
+from tunesmith.tools.data.row_file import offered, taught
 
 EXAMPLES_MIN = 3
 """Two examples may be alike by chance; what three have in common is worth asking about."""
@@ -64,7 +64,7 @@ class Example(Frozen):
         rest = {name: value for name, value in data.items() if name != "messages"}
         if taken := rest.keys() & {"prompt", "answer", "system", "conversation"}:
             raise ValueError(f"has messages and {min(taken)}; say one of them")
-        return {**rest, **conversation.taught(data["messages"])}
+        return {**rest, **taught(data["messages"])}
 
     @field_validator("answer", mode="before")
     @classmethod
@@ -74,7 +74,7 @@ class Example(Frozen):
     @field_validator("tools")
     @classmethod
     def _offered(cls, tools: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
-        return conversation.offered(tools)
+        return offered(tools)
 
     @field_validator("prompt", "answer")
     @classmethod

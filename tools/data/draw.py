@@ -10,23 +10,40 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from typing import TypeVar
+
+import yaml
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.row_attributes import Draw as Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
-from tunesmith.tools.data.computed import with_computed
+from tunesmith.tools.data.computed import drawn_number, with_computed
 from tunesmith.tools.data.json_values import Values as Values
 from tunesmith.tools.data.json_values import in_order
-from tunesmith.tools.data.ranges import drawn_number
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import draw_value, said
+
+
+@lru_cache(maxsize=1)
+def axes() -> dict[str, list[str]]:
+    """Axis → what is dealt of it, each as often as its weight; empty: as the writer likes."""
+    document = yaml.safe_load((files("tunesmith.prompts") / "styles.yaml").read_text("utf-8"))
+    return {name: [*[""] * int(axis["plain"]), *map(str, axis["values"])] for name, axis in document.items()}
+
+
+def style(seed: int, turn: int) -> str:
+    """The style of message number `turn`, as a writer is told it; empty: nothing is asked of it."""
+    drawn = (in_turn(dealt, f"{seed}/style/{name}", turn) for name, dealt in axes().items())
+    return "; ".join(filter(None, drawn))
+
 
 T = TypeVar("T")
 Pools = Callable[[Attribute, Values, int], str]
 """The value of an open attribute for the other values of a row and the row's number; empty: there is none."""
-LINES = (1, 1, 2, 2, 3)
+ITEMS = (1, 1, 2, 2, 3)
 _LAP = 20
 """Draws of a label that its weights are dealt out over."""
 _REDRAWS = 20
@@ -39,8 +56,8 @@ def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
     if not form_of(spec).of_records:
         return _drawn(spec, seed, index, [_record(spec, seed, index, rng, pools)], rng)
     empty = bool(spec.answer.otherwise) and in_turn([True, *[False] * _empties(spec)], f"{seed}/empty", index)
-    count = 0 if empty else in_turn(LINES, f"{seed}/lines", index)
-    records = [_record(spec, seed, index * len(LINES) + n, rng, pools) for n in range(count)]
+    count = 0 if empty else in_turn(ITEMS, f"{seed}/lines", index)
+    records = [_record(spec, seed, index * len(ITEMS) + n, rng, pools) for n in range(count)]
     return _drawn(spec, seed, index, records, rng)
 
 

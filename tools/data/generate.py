@@ -24,7 +24,7 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, expec
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.held_out import rows_beside
-from tunesmith.tools.data.listed import LINES, told_by_labels
+from tunesmith.tools.data.lists import LINES, told_by_labels
 from tunesmith.tools.data.near_misses import FORMED_SHARE, untested
 from tunesmith.tools.data.reading import reads_whole
 from tunesmith.tools.data.spec import Spec

@@ -22,7 +22,7 @@ from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answers import write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.example_values import Shown, shown_pieces
+from tunesmith.tools.data.examples import Shown, shown_pieces
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.generate import (
     PREVIEW_ROWS,
@@ -34,8 +34,7 @@ from tunesmith.tools.data.generate import (
     spare_of,
 )
 from tunesmith.tools.data.held_out import text_of
-from tunesmith.tools.data.listed import Listed, told_by_labels
-from tunesmith.tools.data.lists import Lists
+from tunesmith.tools.data.lists import Listed, Lists, told_by_labels
 from tunesmith.tools.data.near_misses import near_misses, untested
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.data.import_text import Unreadable, strict_json
+from tunesmith.tools.data.import_records import Unreadable, strict_json
 
 Message = dict[str, Any]
 """In OpenAI's form; as a file may say it: with tool calls beside the text."""

@@ -18,10 +18,9 @@ from tunesmith.memory.confined import Limits, OverLimits, confined, confined_ans
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.data.import_columns import column_records, columns_of
 from tunesmith.tools.data.import_formats import Inspection, Problem, convert_one, inspect_records
+from tunesmith.tools.data.import_records import Record, column_records, columns_of, text_records
 from tunesmith.tools.data.import_sources import COLUMNAR
-from tunesmith.tools.data.import_text import Record, text_records
 
 LOOKED_AT, _LOOKED_AT_BYTES = 200, 16 << 20
 MAX_TAKEN_BYTES = 256 << 20

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from tunesmith.tools.data.spec import Attribute
-from tunesmith.tools.data.value_patterns import value_schema
+from tunesmith.tools.data.typed_values import value_schema
 
 Values = dict[str, str | None]
 T = TypeVar("T")
@@ -229,3 +229,12 @@ def json_object(text: str) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def call_of(answer: str) -> tuple[str, dict[str, object]] | None:
+    """The tool's name and the arguments that an answer's text calls it with; None where it is no call."""
+    call = json_object(answer)
+    if call is None or set(call) != {"name", "arguments"}:
+        return None
+    name, arguments = call["name"], call["arguments"]
+    return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None

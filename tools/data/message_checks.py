@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import TypeVar
 
 from tunesmith.memory.row_attributes import Draw
-from tunesmith.tools.data.example_values import values_at
+from tunesmith.tools.data.computed import number_said, numbers
+from tunesmith.tools.data.examples import values_at
 from tunesmith.tools.data.json_values import Values, items_of
-from tunesmith.tools.data.ranges import number_said, numbers
 from tunesmith.tools.data.similarity import Likeness, loops, normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, ways_to_say

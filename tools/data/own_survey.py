@@ -197,7 +197,7 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     from tunesmith.tools.data.behaviour_checks import BehaviourChecks
     from tunesmith.tools.data.held_out import can_be_asked, text_of
     from tunesmith.tools.data.leakage import LeakGate, row_texts
-    from tunesmith.tools.data.own_cases import shown_rows
+    from tunesmith.tools.data.own_rows import shown_rows
 
     spec = Spec.model_validate_json(argument["spec"])
     checks = BehaviourChecks(spec, [])

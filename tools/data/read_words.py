@@ -15,15 +15,12 @@ from dataclasses import dataclass, field
 from rapidfuzz import fuzz
 
 from tunesmith.tools.data.answer_rules import Check
-from tunesmith.tools.data.answer_shape import fitted
-from tunesmith.tools.data.candidates import yes
-from tunesmith.tools.data.example_values import stems
+from tunesmith.tools.data.answer_shape import fitted, json_examples
+from tunesmith.tools.data.computed import numbers_in
+from tunesmith.tools.data.examples import VALUES_MAX, Pairs, copied, format_of, stems
 from tunesmith.tools.data.faults import may_be_in, other_language
-from tunesmith.tools.data.json_examples import json_examples
-from tunesmith.tools.data.part_kinds import VALUES_MAX, Pairs, copied, format_of
 from tunesmith.tools.data.proposal import Part, Proposal
-from tunesmith.tools.data.ranges import numbers_in
-from tunesmith.tools.data.reading import kind_request
+from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.spec import Kind, Spec, Value
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.verify import parts_of

@@ -14,28 +14,26 @@ from pydantic import Field
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
-from tunesmith.tools.data.candidates import (
-    calibrated,
-    least_margin,
-    margin,
-    probabilities,
-    right_where_two_agree,
-    yes,
-)
 from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.example_values import Shown
+from tunesmith.tools.data.examples import Shown
 from tunesmith.tools.data.reading import (
     NOTHING,
     Disagreement,
     answer_request,
     answer_shots,
+    calibrated,
     copies,
     disagreements,
     kind_request,
     label_request,
+    least_margin,
+    margin,
     none_of,
+    probabilities,
     reads_whole,
+    right_where_two_agree,
     value_in,
+    yes,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from tunesmith.tools.data.answer_form import Assertion, form_of
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.typed_values import holds
-from tunesmith.tools.data.value_patterns import is_number, literal
+from tunesmith.tools.data.typed_values import holds, is_number, literal
 from tunesmith.tools.suites.case import JUDGE, PEOPLE, VALUE
 from tunesmith.tools.suites.judge_prompt import as_data
 

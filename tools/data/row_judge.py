@@ -16,10 +16,9 @@ from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answers import answer_messages, answer_problem
-from tunesmith.tools.data.candidates import yes
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.held_out import text_of
-from tunesmith.tools.data.reading import answer_request, judge_request
+from tunesmith.tools.data.reading import answer_request, judge_request, yes
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.serving.client import ChatRequest
 

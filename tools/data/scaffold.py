@@ -11,8 +11,7 @@ from tunesmith.tools.core.local_paths import bundled_behaviour
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.description import Description
 from tunesmith.tools.data.near_misses import formed_near_misses
-from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec
-from tunesmith.tools.data.spec_file import spec_text
+from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Spec, spec_text
 from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 

@@ -2,7 +2,8 @@
 
 It says when the behaviour applies, what the answer is and what it never is; by which attributes messages and answers
 differ; how an answer is put together from them; which messages only look alike; and what every answer keeps, as rules
-that code checks and criteria in words. `load_behaviour` reads it; a `Proposal` fills in what its user left out.
+that code checks and criteria in words. `load_behaviour` reads it; a `Proposal` fills in what its user left out. Its
+file is YAML that is read back letter for letter.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
-from tunesmith.tools.data.conversation import Message, offered, turns_of
-from tunesmith.tools.data.conversation import transcript as as_transcript
 from tunesmith.tools.data.description import Description, Example
+from tunesmith.tools.data.row_file import Message, offered, turns_of
+from tunesmith.tools.data.row_file import transcript as as_transcript
 from tunesmith.tools.data.spec_checks import check_answer, check_attribute, check_formulas, check_names
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
@@ -297,3 +299,40 @@ def as_document(spec: Spec) -> dict[str, object]:
     """The spec as its file holds it, without what has its default. No rules are said, as unsaid ones are concluded."""
     none: dict[str, object] = {} if spec.rules else {"rules": []}
     return {"spec": spec.spec, **spec.model_dump(mode="json", exclude_defaults=True), **none}
+
+
+_HEADER = (
+    "# A behaviour as it was described, with what was proposed beside it: change any field.\n"
+    "# A rule that asks too much may be removed here and in the files of suites/.\n\n"
+)
+_ORDER = (
+    "spec", "name", "say", "when", "what", "never", "prompt", "slot", "examples", "near_misses", "attributes", "answer",
+    "rules", "criteria",
+)  # fmt: skip
+
+
+def spec_text(spec: Spec) -> str:
+    """The behaviour as its behaviour.yaml."""
+    document = as_document(spec)
+    known = {name: document[name] for name in _ORDER if name in document}
+    return _HEADER + dump_yaml({**known, **{k: v for k, v in document.items() if k not in known}})
+
+
+class _Dumper(yaml.SafeDumper):
+    """Long texts as blocks, and every value written out: no anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text and not re.search(r"[ \t]\n|^\s", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump_yaml(document: object) -> str:
+    """Plain data as YAML, in its own order."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -19,15 +19,13 @@ from pathlib import Path
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.data.answer_form import Assertion, form_of
-from tunesmith.tools.data.conversation import Message, transcript, turns_of
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.held_out import HeldOut
-from tunesmith.tools.data.known_case import KnownCase, account, now
+from tunesmith.tools.data.held_out import HeldOut, KnownCase, account, now
 from tunesmith.tools.data.right_answers import Right, fixed_answer, open_answer, right_answer
+from tunesmith.tools.data.row_file import Message, transcript, turns_of
 from tunesmith.tools.data.similarity import normal
-from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_file import dump_yaml
-from tunesmith.tools.data.value_patterns import literal
+from tunesmith.tools.data.spec import Spec, dump_yaml
+from tunesmith.tools.data.typed_values import literal
 from tunesmith.tools.suites.loading import load_suites
 
 TARGET, NEAR_MISSES, HARD = "target.yaml", "over-trigger.yaml", "adversarial.yaml"

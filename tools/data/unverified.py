@@ -18,6 +18,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import PlanQuestion
 from tunesmith.tools.core.stats import lower_bound, pass_rate_interval
+from tunesmith.tools.data.balance import chosen
 from tunesmith.tools.data.behaviour import load_behaviour
 
 UnverifiedRows = Annotated[
@@ -100,13 +101,27 @@ class Unverified:
         )
 
     @property
+    def _asked(self) -> str:
+        """How many marks would be enough: of twenty how many right ones, or how many more if all of these are right."""
+
+        def enough(right: int, marked: int) -> bool:
+            return lower_bound(right, marked, _CONFIDENCE) > SHARE_LEAST
+
+        if not self.marked:
+            right = next(n for n in range(_MARKS_ASKED + 1) if n == _MARKS_ASKED or enough(n, _MARKS_ASKED))
+            return f"{_MARKS_ASKED} of them ({right} right are enough)"
+        left = max(1, self.rows - self.marked)
+        first = max(1, MARKS_LEAST - self.marked)
+        more = next((n for n in range(first, left) if enough(self.marked_right + n, self.marked + n)), left)
+        return f"{more} more of them (enough if all of these are right)"
+
+    @property
     def _remedies(self) -> str:
-        run, more = self.run, max(_MARKS_ASKED, MARKS_LEAST)
+        run = self.run
         judged = f"`{self.judged}`, " if self.judged else ""
-        right = next(n for n in range(more + 1) if n == more or lower_bound(n, more, _CONFIDENCE) > SHARE_LEAST)
         return (
-            f"what helps: mark {more} of them, one key each (`tunesmith rows review --run {run}`, {judged}"
-            f"then `tunesmith resume {run}`; {right} right are enough), bring rows of your own (`tunesmith teach "
+            f"what helps: mark {self._asked}, one key each (`tunesmith rows review --run {run}`, {judged}"
+            f"then `tunesmith resume {run}`), bring rows of your own (`tunesmith teach "
             f"{self.behaviour} --rows mine.jsonl`), let a stronger model write (`tunesmith teach {self.behaviour} "
             f"--writer MODEL`), or go on all the same: `tunesmith resume {run}` asks that in a terminal, and a request "
             f"says it with {ACCEPTED}=true"
@@ -123,7 +138,7 @@ def unverified_of(store: Store, made: Artifact | None) -> Unverified:
     names = tuple(rows.meta.get("unverified") or ()) if rows else ()
     if rows is None or not names:
         return ALL_CHECKED
-    trained = {row.row_id for row in store.rows(rows.step) if row.origin == "generated" and not row.attributes.problem}
+    trained = to_be_trained(store, rows)
     marks = [mark for mark in marks_in(store, rows.step) if mark.row_id in trained]
     right, examples = _reading_of(rows, names)
     return Unverified(
@@ -138,6 +153,15 @@ def unverified_of(store: Store, made: Artifact | None) -> Unverified:
         judged=_critique_of(store, dataset) if dataset else "",
         accepted=bool(dataset and dataset.meta.get(ACCEPTED)),
     )
+
+
+def to_be_trained(store: Store, rows: Artifact) -> frozenset[str]:
+    """The ids of the rows of a generate step that are trained on as far as its records tell.
+
+    Raises BadInput for a behaviour that cannot be read.
+    """
+    spec = load_behaviour(str(rows.meta["behaviour"]))
+    return chosen(spec, store.rows(rows.step), int(str(rows.meta.get("asked", 0))))
 
 
 def _critique_of(store: Store, dataset: Artifact) -> str:

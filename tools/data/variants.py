@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.computed import drawn_number, numbers
 from tunesmith.tools.data.draw import Draw, answer_of
 from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.message_checks import drawn_problem, verbatim
-from tunesmith.tools.data.ranges import drawn_number, numbers
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, said
 

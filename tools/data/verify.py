@@ -16,18 +16,56 @@ from pydantic import ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_rules import Rule, broken_rule, rule_of
-from tunesmith.tools.data.answer_shape import WRITTEN, Shape, aligned, fitted
+from tunesmith.tools.data.answer_rules import Rule, broken_rule, json_rules, rule_of
+from tunesmith.tools.data.answer_shape import (
+    LACKS,
+    WRITTEN,
+    Found,
+    NotExpressed,
+    Shape,
+    aligned,
+    as_text,
+    fitted,
+    json_examples,
+    leaves,
+    tree,
+)
 from tunesmith.tools.data.description import Example, parted
-from tunesmith.tools.data.example_checks import example_problems
+from tunesmith.tools.data.examples import COPIED_FORMATS, Notes, attribute_of, example_problems
 from tunesmith.tools.data.faults import may_be_in, other_language
-from tunesmith.tools.data.form_rules import criteria_of, form_rules
-from tunesmith.tools.data.json_examples import LACKS, Found, NotExpressed, as_text, json_examples, leaves, tree
 from tunesmith.tools.data.json_values import json_object
-from tunesmith.tools.data.part_kinds import COPIED_FORMATS, Notes, attribute_of
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import ATTRIBUTES_MAX, Answer, Attribute, Spec
+
+
+def form_rules(spec: Spec) -> list[Rule]:
+    """What the form of the answers asks of every one of them; nobody stated it, so it keeps no person's row out."""
+    answers, form = [example.answer for example in spec.examples], form_of(spec)
+    rules = list(form.rules())
+    if not form.composed:
+        rules += json_rules(answers)
+        if len(set(answers)) == 1:
+            rules.append(Rule(says=f"the answer is always {answers[0]!r}", type="equals", value=answers[0]))
+    unique = {json.dumps([rule.type, rule.value], sort_keys=True): rule for rule in rules}
+    return [rule.model_copy(update={"guessed": True}) for rule in unique.values()]
+
+
+def criteria_of(spec: Spec) -> tuple[str, ...]:
+    """What is right in meaning, by what is known of each part and in the user's own words."""
+    criteria = []
+    for attribute in spec.attributes:
+        if not attribute.shown:
+            continue
+        if attribute.kind == "label" and any(value.means for value in attribute.values.values()):
+            told = (f"{name}: {value.means}" if value.means else name for name, value in attribute.values.items())
+            meanings = "; ".join(told)
+            criteria.append(f"{attribute.name} fits the message ({meanings})")
+        elif attribute.kind in ("copied", "text"):
+            means = f" ({attribute.means})" if attribute.means else ""
+            criteria.append(f"{attribute.name} is what this message says{means}")
+    return (*criteria[:4], f"the answer is right for this very message: {spec.what}"[:1000])
+
 
 TOPIC = "topic"
 """Of messages that no other attribute makes different."""

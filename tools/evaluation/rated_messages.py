@@ -22,7 +22,7 @@ from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.held_out import KIND
 from tunesmith.tools.data.import_formats import ASKED
-from tunesmith.tools.data.import_text import Unreadable, text_records
+from tunesmith.tools.data.import_records import Unreadable, text_records
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.own_rows import is_persons
 from tunesmith.tools.data.similarity import normal

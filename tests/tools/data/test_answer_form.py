@@ -16,8 +16,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.draw import draw
-from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_file import spec_text
+from tunesmith.tools.data.spec import Spec, spec_text
 from tunesmith.tools.data.spec_suites import write_suites
 from tunesmith.tools.suites.case import VALUE, Case
 from tunesmith.tools.suites.grading import Response, grade

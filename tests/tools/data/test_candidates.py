@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tunesmith.tools.data.candidates import margin, probabilities, yes
+from tunesmith.tools.data.reading import margin, probabilities, yes
 from tunesmith.tools.serving.client import ChatResponse
 
 Steps = list[tuple[str, dict[str, float]]]

@@ -14,6 +14,7 @@ from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
+from tunesmith.tools.data.balance import suspects
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
@@ -21,7 +22,6 @@ from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.held_out import KIND, hold_out, masked
 from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.spec_suites import write_held_out
-from tunesmith.tools.data.suspicion import suspects
 from tunesmith.tools.suites.case import MODELS_WORK
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites

@@ -22,9 +22,9 @@ from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.data import import_reading
 from tunesmith.tools.data.import_formats import Problem, convert
 from tunesmith.tools.data.import_reading import Look, Taken, inspect_files, rows_of
+from tunesmith.tools.data.import_records import strict_json, text_records
 from tunesmith.tools.data.import_rows import ImportContext, ImportRequest, plan
 from tunesmith.tools.data.import_sources import digest_of, find_files
-from tunesmith.tools.data.import_text import strict_json, text_records
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 1 << 20

@@ -12,9 +12,9 @@ import pytest
 
 from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, says
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.candidates import right_where_two_agree
-from tunesmith.tools.data.listed import LINES, Listed, told_by_labels
+from tunesmith.tools.data.lists import LINES, Listed, told_by_labels
 from tunesmith.tools.data.reader import Reader
+from tunesmith.tools.data.reading import right_where_two_agree
 from tunesmith.tools.data.synthesis import Written
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fixtures.behaviours import COMMIT, FEEDBACK
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.example_values import shown_examples
+from tunesmith.tools.data.examples import shown_examples
 from tunesmith.tools.data.message_checks import names_label
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.writer_requests import Note, message_request

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tunesmith.tools.data.computed import numbers, value_of
 from tunesmith.tools.data.draw import draw
-from tunesmith.tools.data.example_values import shown_examples
+from tunesmith.tools.data.examples import shown_examples
 from tunesmith.tools.data.message_checks import drawn_problem, said_in
 from tunesmith.tools.data.proposal import Part, Proposal
-from tunesmith.tools.data.ranges import numbers, value_of
 from tunesmith.tools.data.spec import Attribute, Spec, Value
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.data.writer_requests import note

@@ -14,8 +14,7 @@ from tests.fixtures.scripted_reader import ScriptedReader, by_message, by_piece
 from tunesmith.tools.data.behaviour import is_complete, load_behaviour, words_of
 from tunesmith.tools.data.proposal import words_digest
 from tunesmith.tools.data.read_words import Reading, pieces_of, read
-from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_file import spec_text
+from tunesmith.tools.data.spec import Spec, spec_text
 from tunesmith.tools.data.verify import faults, verified
 
 DESK: dict[str, Any] = {

@@ -15,7 +15,6 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.data.description import Description, DescriptionDraft, Example, described, missing
-from tunesmith.tools.data.example_behaviour import ExampleBehaviour
 from tunesmith.tools.data.scaffold import (
     HARD_SUITE,
     NEAR_MISS_SUITE,
@@ -24,6 +23,7 @@ from tunesmith.tools.data.scaffold import (
     write_behaviour,
 )
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.target_cases import ExampleBehaviour
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import made_from
 from tunesmith.tools.pipeline import plan_file

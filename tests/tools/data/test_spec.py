@@ -17,10 +17,9 @@ from tunesmith.tools.core.stage import Inputs
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of
-from tunesmith.tools.data.example_values import shown_examples, shown_pieces
+from tunesmith.tools.data.examples import shown_examples, shown_pieces
 from tunesmith.tools.data.generate import GenerateRequest, inspect_inputs
-from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_file import spec_text
+from tunesmith.tools.data.spec import Spec, spec_text
 
 
 def kinds(spec: Spec) -> dict[str, str]:

@@ -18,12 +18,11 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.example_behaviour import draw_row, prompt_problem
 from tunesmith.tools.data.right_answers import right_answer
 from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.target_cases import add_cases, propose_cases
+from tunesmith.tools.data.target_cases import add_cases, draw_row, prompt_problem, propose_cases
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.serving.client import ChatClient
 from tunesmith.tools.suites.loading import load_suites

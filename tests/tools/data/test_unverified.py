@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tunesmith.agent.cli import main
+from tunesmith.agent.commands.review import Review
 from tunesmith.memory.errors import ApprovalPending, Declined
 from tunesmith.memory.files import seal
 from tunesmith.memory.marks import Mark, add_mark
-from tunesmith.memory.records import WAITING, Artifact, TrainingRow
-from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.memory.records import WAITING, Artifact, TrainingRow, Verdict
+from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
@@ -121,6 +123,39 @@ def test_a_mark_of_a_row_that_is_left_out_anyway_says_nothing_of_the_others(stor
     step = store.artifacts("r1", "rows")[-1].step
     add_mark(store, Mark("gate", "r1", step, f"w{ROWS:05d}", "drop", "a bad one", "SHUT", "SHUT"))
     assert unverified_of(store, store.artifacts("r1", "rows")[-1]).marked == 0
+
+
+def test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last(store: Store) -> None:
+    step = store.propose("r1", "generate", plan_hash="more", inputs={"base": store.artifacts("r1", "base")[-1].id})
+    rows = [row(number) for number in range(40)]
+    sure = {one.row_id for one in rows[::4]}
+    drawn = [Draw(one.row_id, ({"label": "SHUT"},), ({},), 0) for one in rows]
+    margins = [
+        replace(one.attributes, draw=of, margin=3.0 if one.row_id in sure else 0.5)
+        for one, of in zip(rows, drawn, strict=True)
+    ]
+    store.add_rows("r1", step, [replace(one, attributes=of) for one, of in zip(rows, margins, strict=True)])
+    meta = store.artifacts("r1", "rows")[-1].meta
+    made = artifact(store, "r1", step, "rows", **{**meta, "rows": 40, "asked": 10})
+    review = Review.of(store, made, load_behaviour(str(meta["behaviour"])))
+    assert {suspect.row.row_id for suspect in review.found[:10]} == sure and len(review.found) == 40
+    for suspect in review.found[:20]:
+        review.mark(suspect, "drop" if suspect is review.found[0] else "keep")
+    known = unverified_of(store, made)
+    assert (known.rows, known.marked, known.marked_right) == (10, 10, 9)
+    store.judge_rows(step, [replace(review.found[0].row, verdict=Verdict("dropped", "by a person"))])
+    assert unverified_of(store, made).marked == 10, "what was found wrong is not forgotten once it is dropped"
+
+
+def test_what_is_still_to_be_marked_is_said_by_what_was_marked(store: Store) -> None:
+    made = store.artifacts("r1", "rows")[-1]
+    assert "mark 20 of them (19 right are enough)" in unverified_of(store, made).stop(accepted=False)[0][0]
+    mark(store, 8, 1)
+    known = unverified_of(store, made)
+    assert "mark 9 more of them (enough if all of these are right)" in known.stop(accepted=False)[0][0]
+    more = replace(known, marked=known.marked + 9, marked_right=known.marked_right + 9)
+    less = replace(known, marked=known.marked + 8, marked_right=known.marked_right + 8)
+    assert more.borne_out and not less.borne_out
 
 
 @pytest.mark.parametrize("stage", ["critique", "train"])

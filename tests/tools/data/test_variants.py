@@ -12,8 +12,8 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.behaviour_checks import BehaviourChecks
+from tunesmith.tools.data.computed import value_of
 from tunesmith.tools.data.draw import Draw, answer_of
-from tunesmith.tools.data.ranges import value_of
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.variants import EACH, variants
 

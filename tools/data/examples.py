@@ -1,0 +1,325 @@
+"""The user's examples against a spec: the values behind their answers, their kinds, and whether the spec holds on them.
+
+Formats are those of values (12:30, 2026-03-14, a@b.c), whatever the language; what a value means is nobody's here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import NUMERIC, Unanswerable, number_of
+from tunesmith.tools.data.computed import number_in, with_computed
+from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.json_values import Values, items_of
+from tunesmith.tools.data.proposal import Part
+from tunesmith.tools.data.spec import TYPED, Attribute, Kind, Spec, Value, without_places
+from tunesmith.tools.data.typed_values import WEEKDAYS, found, holds
+
+_PIECE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_STOP_WORDS = (
+    "a an the and or but is are was were be been to of in on at by for from with as it its this that i you we they he "
+    "she my your our their not no do does did has have had will would can could should so if then than there here"
+)
+STOP = frozenset(_STOP_WORDS.split())
+"""Words that mean little by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An example as a writer is shown it: its message, the values behind its answer, and their words in the message."""
+
+    message: str
+    values: Values
+    surfaces: dict[str, str] = field(default_factory=dict)
+
+
+def shown_examples(spec: Spec) -> list[Shown]:
+    """The examples with their values, whole messages; of an answer that is a list, its first record alone."""
+    made = []
+    for example in spec.examples:
+        records = form_of(spec).parse(example.answer)
+        values: Values = records[0] if records else dict.fromkeys(spec.answer.needs)
+        surfaces = surfaces_in(spec, values, example.prompt)
+        made.append(Shown(example.prompt, values, surfaces))
+    return made
+
+
+def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
+    """How the message says each value that stands in it letter for letter or that code can find."""
+    surfaces = {}
+    for path, attribute in spec.leaves(values):
+        value = values.get(path)
+        if value is None or attribute.kind == "computed":
+            continue
+        if number := number_in(attribute, value, message):
+            surfaces[path] = number
+        elif holds(message, value):
+            if attribute.typed or attribute.kind == "copied":
+                surfaces[path] = value
+        elif attribute.typed and (there := found(attribute, message)):
+            surfaces[path] = there[0]
+    return surfaces
+
+
+def shown_pieces(spec: Spec) -> tuple[list[Shown], list[str]]:
+    """Of the examples of an answer that is a list: the sentence of each record, and the sentences without one."""
+    pieces: list[Shown] = []
+    fillers: list[str] = []
+    for example in spec.examples:
+        records = form_of(spec).parse(example.answer) or []
+        sentences = _sentences(example, len(records))
+        left = list(sentences)
+        for record in records:
+            best = max(left, key=lambda sentence: overlap(record, sentence), default="")
+            if best and overlap(record, best):
+                pieces.append(Shown(best, record, surfaces_in(spec, record, best)))
+                left.remove(best)
+        fillers += [sentence for sentence in left if len(sentence.split()) > 1]
+    return pieces, fillers
+
+
+def _sentences(example: Example, records: int) -> list[str]:
+    sentences = [s.strip() for s in _PIECE_END.split(example.prompt) if s.strip()]
+    whole: list[str] = []
+    for sentence in sentences:  # "Mr. Roth" ends no sentence
+        if whole and re.search(r"\b[A-Z][a-z]{0,2}\.$", whole[-1]):
+            whole[-1] += " " + sentence
+        else:
+            whole.append(sentence)
+    if len(whole) < records:
+        whole = [part.strip() for sentence in whole for part in re.split(r"[;,]\s+", sentence)]
+    return whole
+
+
+def overlap(values: Mapping[str, str | None], text: str) -> float:
+    """How much of the values' words stands in a text, from 0 to 1."""
+    words = stems(" ".join(value for value in values.values() if value))
+    return len(words & stems(text)) / len(words) if words else 0.0
+
+
+def stems(text: str) -> set[str]:
+    """The beginnings of the words that mean something."""
+    words = [w for w in re.findall(r"[^\W_]{2,}", text.lower()) if w not in STOP]
+    return {re.sub(r"(?:ations?|ings?|ies|es|ed|s|y|e)$", "", w)[:6] if len(w) > 3 else w for w in words}
+
+
+def values_at(record: Values, name: str) -> list[str]:
+    """The values of an attribute: one, those of a list, or none where it is absent."""
+    return [value for path, value in record.items() if value is not None and without_places(path) == name]
+
+
+def values_of(spec: Spec, name: str, where: Values) -> list[str]:
+    """What the examples say of an attribute, first where their labels are those of `where`; else all of them."""
+    records = [record for example in spec.examples for record in (form_of(spec).parse(example.answer) or [])]
+    all_values = [value for record in records for value in values_at(record, name)]
+    fitting = [
+        value
+        for record in records
+        if all(record.get(n) == v for n, v in where.items())
+        for value in values_at(record, name)
+    ]
+    return list(dict.fromkeys(fitting or ([] if where else all_values)))
+
+
+def example_problems(spec: Spec) -> Iterator[str]:
+    """What is wrong with the examples, one sentence each; nothing of answers that a model writes."""
+    form = form_of(spec)
+    for number, example in enumerate(spec.examples if form.composed else (), 1):
+        records = form.parse(example.answer)
+        if records is None:
+            yield f"the answer of example {number} is not of the form {form}: {_why(spec, example)}"
+            continue
+        if problem := form.problem(example.answer):
+            yield f"example {number}: {problem.partition(': ')[2]}"
+        for record in records:
+            yield from (f"example {number}: {problem}" for problem in _of_record(spec, example, record))
+
+
+def _why(spec: Spec, example: Example) -> str:
+    if example.answer.lstrip().startswith("["):
+        return "a list at the top is no object; put it under a key, or leave the form to be written"
+    names = ", ".join(a.name for a in spec.attributes if a.shown)
+    return f"it shows {names} as {spec.answer.template!r}" if spec.answer.template else f"it holds {names}"
+
+
+def _of_record(spec: Spec, example: Example, record: Values) -> Iterator[str]:
+    for path, attribute in spec.leaves(record):
+        value = record.get(path)
+        if attribute.kind == "label" and value is not None and value not in attribute.values:
+            yield f"{path} is {value!r}, which is none of {', '.join(attribute.values)}"
+    for attribute in spec.attributes:
+        if attribute.many is not None and attribute.name not in record:
+            count, (least, most) = items_of(attribute.name, record), attribute.many
+            if not least <= count <= most:
+                yield f"{attribute.name} has {count} values, its spec allows {least} to {most}"
+    yield from _miscalculated(spec, example, record)
+
+
+def _miscalculated(spec: Spec, example: Example, record: Values) -> Iterator[str]:
+    known = {**record, **{a.name: _said(a, example.prompt) for a in spec.attributes if not a.shown and a.plain}}
+    try:
+        computed = with_computed(spec, known)
+    except Unanswerable:
+        return
+    for path, value in computed.items():
+        if spec.attribute(path).kind != "computed" or value is None or (shown := record.get(path)) is None:
+            continue
+        if number_of(shown) != number_of(value) or (number_of(value) is None and shown != value):
+            yield f"{path} is {shown}, its formula gives {value}"
+
+
+def _said(attribute: Attribute, message: str) -> str | None:
+    """The only number or date that a message says of an attribute; None where that is not sure."""
+    if attribute.kind not in ("digits", "date", *NUMERIC) or attribute.kind == "computed":
+        return None
+    parts = (re.search(r"\d[\d-]*(?:\.\d+)?", text) for text in found(attribute, message))
+    texts = {part[0] for part in parts if part}
+    texts &= set(attribute.values) or texts
+    return texts.pop() if len(texts) == 1 else None
+
+
+_COPIED_SHARE = 0.75
+"""Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
+ABSENT_SHARES = (0.15, 0.35)
+VALUES_MAX = 20
+COPIED_FORMATS: Mapping[Kind, str] = {
+    "email": r"[\w.+-]+@[\w-]+\.[\w.-]+",
+    "url": r"https?://\S+|www\.\S+",
+    "amount": r"\d+\.\d\d",
+    "digits": r"\d+",
+    "phone": r"\+?\d[\d /()-]{6,}\d",
+}
+_FORMATS: Mapping[Kind, str] = {
+    **COPIED_FORMATS, "time": r"\d\d:\d\d", "date": r"\d{4}-\d\d-\d\d", "number": r"-?\d+(?:[.,]\d+)?",
+}  # fmt: skip
+"""How a typed value is written in an answer; those before `time` as the message writes it."""
+
+
+Pairs = Sequence[tuple[str, str | None]]
+"""(message, value) of a part in each record of the examples; None where it is missing."""
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is left out while a proposal is looked through."""
+
+    sentences: list[str] = field(default_factory=list)
+
+    def add(self, sentence: str) -> None:
+        """Take a sentence, once."""
+        if sentence not in self.sentences:
+            self.sentences.append(sentence)
+
+
+def attribute_of(
+    part: Part, pairs: Pairs, labels: Mapping[str, Value], notes: Notes, *, lacking: int = 0, number: bool = False
+) -> Attribute:
+    """A part as an attribute. `labels` are the values of whichever part has only such ones.
+
+    `lacking`: examples that answer something else where it is missing. `number`: its values are numbers of JSON.
+    """
+    absent = _absent(part, pairs)
+    given = [(message, value) for message, value in pairs if value is not None and value not in absent]
+    kind, values = _kind(part, given, labels, notes)
+    if number and kind in ("digits", "copied"):
+        kind = "number"
+    shown_absent = next((value for _, value in pairs if value in absent), absent[0] if absent else None)
+    if shown_absent in values:  # "none" among the values of a label is a value like the others
+        absent, shown_absent = [], None
+        given = [(message, value) for message, value in pairs if value is not None]
+    missing = len(pairs) - len(given) + (lacking if kind in COPIED_FORMATS else 0)
+    low, high = ABSENT_SHARES
+    share = missing / max(1, len(pairs) + lacking)
+    return Attribute(
+        name=part.name.rpartition(".")[2],
+        kind=kind,
+        means=part.means,
+        values=values,
+        absent_share=round(min(high, max(low, share)), 2) if missing or absent else 0,
+        absent_as=shown_absent,
+        lengths=tuple(sorted({len(value) for _, value in given})) if kind == "digits" else (),
+        words_max=_words_max(part, [value for _, value in given], notes) if kind in ("copied", "text") else 0,
+    )
+
+
+def _absent(part: Part, pairs: Pairs) -> list[str | None]:
+    """What the answer shows where the message does not say it: null, what was stated, or a mark that is no word."""
+    absent: list[str | None] = [part.missing] if part.missing else []
+    for message, value in pairs:
+        mark = value is not None and not any(c.isalnum() for c in value) and value not in part.values
+        if value is None or (mark and not holds(message, value)):
+            absent.append(value)
+    return list(dict.fromkeys(absent))
+
+
+def _kind(
+    part: Part, given: Sequence[tuple[str, str]], labels: Mapping[str, Value], notes: Notes
+) -> tuple[Kind, dict[str, Value]]:
+    """What kind of part it is: as proposed where its values bear it out, else by their format."""
+    seen = list(dict.fromkeys(value for _, value in given))
+    if seen and set(seen) <= {"true", "false"}:
+        return "label", {"true": Value(), "false": Value()}
+    values = part.values or (labels if seen and set(seen) <= set(labels) else {})
+    if values and (label := _label(part.name, values, seen, notes)):
+        days = {name: Value() for name in sorted(label, key=_weekday)}
+        return ("weekday", days) if _are_weekdays([*label]) else ("label", label)
+    if seen and part.kind not in ("text", "copied") and _are_weekdays(seen):
+        short = all(len(value) == 3 for value in seen)
+        return "weekday", {day[:3] if short else day: Value() for day in WEEKDAYS}
+    verbatim = copied(given)
+    typed = format_of(part, seen, verbatim=verbatim)
+    if part.kind == "text" and not (typed and verbatim):
+        return "text", {}
+    if part.kind == "copied" and not verbatim:
+        notes.add(f"{part.name} is not copied: its values do not stand in the messages of the examples")
+    elif part.kind in TYPED and part.kind != typed:
+        notes.add(f"{part.name} is no {part.kind}: the examples show {(seen or ['none'])[0]!r}")
+    return typed or ("copied" if verbatim else "text"), {}
+
+
+def copied(pairs: Pairs) -> bool:
+    """Whether the values of a part stand in the messages letter for letter, but for one that was bent."""
+    given = [(message, value) for message, value in pairs if value is not None]
+    return bool(given) and sum(holds(message, value) for message, value in given) >= _COPIED_SHARE * len(given)
+
+
+def format_of(part: Part, seen: Sequence[str], *, verbatim: bool) -> Kind | None:
+    """The typed kind whose format every value has; that of the proposal first."""
+    order: list[Kind] = [part.kind] if part.kind is not None and part.kind in _FORMATS else []
+    order += [kind for kind in _FORMATS if kind != "number"]
+    fits = (k for k in order if seen and all(re.fullmatch(_FORMATS[k], value) for value in seen))
+    return next((kind for kind in fits if verbatim or kind not in COPIED_FORMATS), None)
+
+
+def _label(name: str, values: Mapping[str, Value], seen: Sequence[str], notes: Notes) -> dict[str, Value]:
+    """The values of a label, spelled as the examples do, those of the examples among them; empty where it is none."""
+    spelled = {value.casefold(): value for value in seen}
+    made = {spelled.get(value.casefold(), value): of for value, of in values.items()}
+    beside = [value for value in seen if value not in made]
+    if len(beside) > len(seen) / 2 or not 2 <= len(made) + len(beside) <= VALUES_MAX:
+        listed, shown = ", ".join(list(values)[:4]), ", ".join(seen[:4]) or "none"
+        notes.add(f"{name} is no choice of {listed}: the examples show {shown}")
+        return {}
+    if beside:
+        notes.add(f"{', '.join(beside)} was added to the values of {name}, as the examples show it")
+    return made | {value: Value() for value in beside}
+
+
+def _are_weekdays(values: Sequence[str]) -> bool:
+    return len(values) >= 2 and all(_weekday(value) < 7 for value in values)
+
+
+def _weekday(value: str) -> int:
+    known = [n for n, day in enumerate(WEEKDAYS) if value.lower() in (day.lower(), day[:3].lower(), day[:4].lower())]
+    return known[0] if known else 7
+
+
+def _words_max(part: Part, values: Sequence[str], notes: Notes) -> int:
+    longest = max((len(value.split()) for value in values), default=0)
+    if part.words_max and part.words_max < longest:
+        notes.add(f"{part.name} has at most {part.words_max} words: not taken, an example has {longest}")
+        return 0
+    return part.words_max
