@@ -29,7 +29,7 @@ _YES = (
     "y", "yes", "yep", "yeah", "yup", "ok", "okay", "sure", "go", "go ahead", "start", "do it", "please do",
     "of course", "absolutely", "definitely", "perfect", "alright", "all right", "sounds good", "looks good",
     "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "sim",
-    "da", "да", "hai", "はい", "是", "好", "好的",
+    "da", "да", "hai", "はい", "是", "好", "好的", "可以", "开始", "开始吧",
 )  # fmt: skip
 _AROUND_A_YES = {
     "please", "pls", "plz", "bitte", "it", "this", "that", "now", "jetzt", "ahead", "on", "then", "thanks", "thank",
@@ -122,7 +122,7 @@ def begins_with_yes(text: str) -> bool:
 
 
 def _words(text: str) -> str:
-    return " ".join(re.sub(r"[,;:.!?。！？、]+", " ", text).split()).lower()
+    return " ".join(re.sub(r"[,;:.!?。！？、，；：]+", " ", text).split()).lower()
 
 
 def _after_yes(words: str) -> str | None:

@@ -330,7 +330,8 @@ class Chat:
         """Every earlier turn; what of it a request holds is for the driver's context to say."""
         conversation = self.conversations.load(self.id)
         messages = [message for other in conversation.turns if other.number != turn for message in other.messages]
-        return [*(summed_up(conversation.summary) if conversation.summary else []), *_valid(messages)]
+        valid = repair_messages(ModelMessagesTypeAdapter.validate_python(messages))
+        return [*(summed_up(conversation.summary) if conversation.summary else []), *valid]
 
 
 async def _close_client(driver: Model | None) -> None:
@@ -338,7 +339,3 @@ async def _close_client(driver: Model | None) -> None:
     client = getattr(driver, "client", None)
     if client is not None:
         await client.close()
-
-
-def _valid(messages: list[object]) -> list[ModelMessage]:
-    return repair_messages(ModelMessagesTypeAdapter.validate_python(messages))

@@ -34,22 +34,19 @@ CAN_ANSWER = (
 
 
 def looked_up(deps: TurnDeps, request: Query) -> TurnAnswer:
-    """The answer to a typed question, as what a turn comes to. Raises NotFound, BadInput."""
+    """The answer to a typed question, as what a turn comes to; what it was about is remembered for the next one.
+
+    Raises NotFound, BadInput.
+    """
     deps.last_query = request
-    found = look_up(deps, request)
+    found = answer(request, deps.records())
+    remember(deps, request, found)
     return TurnAnswer(
         "\n".join(found.lines[: deps.most_lines or None]),
         told=found.for_model,
         tool=tool_of(request),
         arguments=request.model_dump(mode="json", exclude_defaults=True),
     )
-
-
-def look_up(deps: TurnDeps, request: Query) -> Answer:
-    """Answer a typed question; what it was about is remembered for the next one. Raises NotFound, BadInput."""
-    found = answer(request, deps.records())
-    remember(deps, request, found)
-    return found
 
 
 def remember(deps: TurnDeps, request: Query, found: Answer) -> None:
@@ -103,14 +100,18 @@ def told(deps: TurnDeps, found: reading.Reading) -> TurnAnswer | None:
 # At a question about a price: a question back, or other values
 
 
-def aside(deps: TurnDeps, words: str) -> str:
+def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
     """What the records say to a question that is asked while another one waits for its answer; empty for other words.
 
-    Nothing is ordered here: only facts, terms and what would fit are told.
+    Nothing is ordered here: only facts, terms and what would fit are told. `stage` is that whose price waits: what it
+    takes, stands there.
     """
     if "=" in words or read_answer(words, by="terminal") is not None:
         return ""
     try:
+        at_price = reading.read(words, reading.Context(planned=(stage,))) if stage else None
+        if at_price and at_price.sure and at_price.label in ("plan.cost", "plan.show"):
+            return f"The price of {stage} stands above; “why” shows all of it."
         answer = facts_for(deps, words)
     except NoEncoder:
         return ""

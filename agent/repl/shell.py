@@ -208,7 +208,7 @@ class Shell:
             answer = self._asking.prompt(question)
             if answer.strip().startswith("/"):
                 self.handle(answer.strip())
-            elif said := self.talk.aside(answer):  # a question back is neither a yes nor a no
+            elif said := self.talk.aside(answer, self._asked_for):  # a question back is neither a yes nor a no
                 for line in said.splitlines():
                     self.say(line)
             else:

@@ -74,7 +74,8 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         others = [(slot.start, slot.end) for slot in arms if slot.value != arms[0].value]
     if "model" in request:
         named = [slot for slot in slots.found if slot.kind in ("model", "path", "commit")]
-        fields |= _model_fields(named)
+        for slot in named:
+            fields.setdefault("revision" if slot.kind == "commit" else "model", str(slot.value))
         places += [(slot.start, slot.end) for slot in named]
     if "source" in request and (source := next((s for s in slots.found if s.kind in ("path", "model")), None)):
         fields["source"] = str(source.value)
@@ -84,7 +85,7 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     fields = {name: value for name, value in fields.items() if name not in multiples}
     places += [
         *(place for _, place in multiples.values()),
-        *_places(slots, (*_OWN_SLOTS, "stage" if _only_of(slots, stage) else "")),
+        *_places(slots, (*_OWN_SLOTS, "stage" if set(stages_of(slots)) <= {stage} else "")),
     ]
     if fields or multiples:  # `longer, 5 epochs`; without a value it is an order that nothing took
         places += _places(slots, ("unspoken",))
@@ -95,17 +96,6 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
         (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
     )  # fmt: skip
-
-
-def _only_of(slots: Slots, stage: str) -> bool:
-    return set(stages_of(slots)) <= {stage}
-
-
-def _model_fields(named: Sequence[Slot]) -> dict[str, object]:
-    fields: dict[str, object] = {}
-    for slot in named:
-        fields.setdefault("revision" if slot.kind == "commit" else "model", str(slot.value))
-    return fields
 
 
 def _owner(name: str) -> str:

@@ -192,15 +192,12 @@ def _carried(request: Query | None, before: Query | None, slots: Slots) -> Query
     if request is None or before is None or not slots.all("pronoun"):
         return request
     given: dict[str, str] = {}
+    names_one = any(slots.all(kind) for kind in ("arm", "stage", "step", "model", "run"))
     for name in ("arm", "stage"):
         had = getattr(before, name, "")
-        if had and name in type(request).model_fields and not getattr(request, name) and not _names_one(slots):
+        if had and name in type(request).model_fields and not (getattr(request, name) or names_one):
             given[name] = had
     return request.model_copy(update=given) if given else request
-
-
-def _names_one(slots: Slots) -> bool:
-    return any(slots.all(kind) for kind in ("arm", "stage", "step", "model", "run"))
 
 
 _LOCK = threading.Lock()

@@ -190,10 +190,6 @@ def _priced(asked: Asked) -> str:
     return named[0] if named else ""
 
 
-def _stage(asked: Asked) -> str:
-    return _priced(asked) if asked.kind == "price" else next(iter(stages_of(asked.slots)), "")
-
-
 def _text(kind: str) -> Callable[[Asked], str]:
     """A case or a row: by its id, in quotation marks, else by the words that are left of the sentence."""
 
@@ -206,10 +202,6 @@ def _text(kind: str) -> Callable[[Asked], str]:
 def _label(asked: Asked) -> str:
     said = {word.text for word in asked.slots.words}
     return next((label for label in asked.labels if label.lower() in said), "")
-
-
-def _second(values: Sequence[str]) -> str:
-    return values[1] if len(values) > 1 else ""
 
 
 def _runs(asked: Asked) -> tuple[str, str]:
@@ -242,8 +234,8 @@ def _made(asked: Asked) -> str:
 _FILL: Mapping[str, Callable[[Asked], object]] = {
     "run": lambda a: _runs(a)[0],
     "other_run": lambda a: _runs(a)[1],
-    "stage": _stage,
-    "other_stage": lambda a: _second(stages_of(a.slots)),
+    "stage": lambda a: _priced(a) if a.kind == "price" else next(iter(stages_of(a.slots)), ""),
+    "other_stage": lambda a: next(iter(stages_of(a.slots)[1:]), ""),
     "arm": _arm,
     "other_arm": _other_arm,
     "outcome": _outcome,

@@ -140,7 +140,7 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
 
 
 def shown_plan(step: Step) -> Plan:
-    """The plan of a proposed step, its paths as they are now: a moved home gives another hash, `auto` for 0 the same."""
+    """The plan of a proposed step, its paths as they are now: a moved home gives another hash, `auto` for 0 none."""
     plan = Plan.model_validate(step.plan)
     known = catalog.ENTRIES[step.stage].load().request.model_fields
     request = {name: as_shown(known[name], value) if name in known else value for name, value in plan.request.items()}

@@ -15,7 +15,7 @@ from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, planning
 from tunesmith.agent.driver.by_code import decide, guessed
-from tunesmith.agent.driver.look_ups import as_edit
+from tunesmith.agent.driver.look_ups import as_edit, aside
 from tunesmith.agent.driver.turn_deps import Call
 from tunesmith.agent.words.reading import Context, Reading, read
 from tunesmith.memory.errors import StepFailed, TunesmithError
@@ -192,6 +192,12 @@ EDITS = {
 @pytest.mark.parametrize("said", EDITS)
 def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) -> None:
     assert as_edit(said, "train") == EDITS[said]
+
+
+def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answered(alone: Alone) -> None:
+    assert "price of train stands above" in aside(alone.deps, "how much time will all of this take?", "train")
+    assert "adapter" in aside(alone.deps, "which cases does the adapter fail?", "train")
+    assert alone.asked == []
 
 
 def test_two_questions_are_answered_one_after_the_other_and_a_follow_up_keeps_what_was_asked(alone: Alone) -> None:
