@@ -13,6 +13,7 @@ from typing import Literal, get_args, get_origin
 from tunesmith.agent.queries.answer import Query
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import assigned, factors, known_fields
+from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import Slot, Slots, arms_of, stages_of
 from tunesmith.agent.words.values import Span
 
@@ -277,7 +278,8 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
         value = _fill(name, asked)
         if value not in (None, "", (), 0, {}) and _allowed(value, type(before).model_fields[name].annotation):
             given[name] = value
-    if not given and "run" in own and len(runs) == 2:
+    other = set(asked.content.split()) <= {*lexicon()["unspoken"].words()}  # `and the other one?`, no word beside it
+    if not given and other and "run" in own and len(runs) == 2:
         given["run"] = next(run for run in runs if run != (getattr(before, "run", "") or runs[0]))
     if before.kind == "step" and "stage" in given:
         given |= {"step": "", "arm": given.get("arm", "")}

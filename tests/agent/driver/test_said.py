@@ -207,6 +207,14 @@ def test_two_questions_are_answered_one_after_the_other_and_a_follow_up_keeps_wh
     assert "evaluate" in alone.hears("and the evaluation?")
 
 
+def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -> None:
+    finished_run(alone.store.home)[0].close()
+    assert "of r2" in alone.hears("how big is the adapter?")
+    for said, run in (("and the other one?", "r1"), ("und der andere?", "r2")):
+        assert f"of {run}" in alone.hears(said)
+    assert "of r1" not in alone.hears("and its digest?")
+
+
 @pytest.mark.parametrize(
     "said", ["", "   ", "?!", "\x1b[31m\x00\x07", "训练一个模型", "🙂", "x" * 1_000_000, "word " * 50_000]
 )
