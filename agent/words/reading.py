@@ -41,7 +41,7 @@ _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no
 """What nobody means who was not understood."""
 _PRIOR = {"plan": 3.0, "follow": 2.0}
 """How many times likelier such words are at their moment, with a plan proposed or a question answered, than their share
-of all sentences says; words that name a run speak of the records."""
+of all sentences says; words that name a run speak of the records, and ask for no term."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
 
@@ -176,7 +176,7 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     if context.planned and not context.describing and not slots.all("run"):
         guesses = [replace(guess, label=_MEANS_OF_A_PLAN.get(guess.label, guess.label)) for guess in guesses]
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
-    prior = _PRIOR if not slots.all("run") else {}
+    prior = _PRIOR if not slots.all("run") else {"term": 0.0}
     open_ = [
         replace(guess, probability=guess.probability * prior.get(guess.label.partition(".")[0], 1.0))
         for guess in guesses
