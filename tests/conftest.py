@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures import FIXTURES, warm
+from tests.fixtures import FIXTURES, fresh_store, warm
 from tests.fixtures.demo_run import Demo, tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     warm.SHARED.update(getattr(config, "workerinput", {}).get("warm", {}))
+    fresh_store.use()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -83,7 +84,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Six thousand tests and the modules they import are no garbage: no collection looks through them again."""
+    """Thousands of tests and the modules they import are no garbage: no collection looks through them again."""
     gc.enable()
     gc.freeze()
 

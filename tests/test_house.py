@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.fixtures.tables import table
+
 pytestmark = pytest.mark.xdist_group("house")  # the tree is parsed once
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -260,7 +262,7 @@ def unsafe_jinja(nodes: Sequence[ast.AST], allowed: str | None) -> Iterator[str]
                 yield f"{node.lineno}: calls {node.func.id}"
 
 
-@pytest.mark.parametrize(
+@table(
     ("source", "allowed"),
     [
         ("import jinja2", None),

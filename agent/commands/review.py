@@ -21,7 +21,7 @@ from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.balance import Suspect, suspects
 from tunesmith.tools.data.behaviour import IMPORTED
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.unverified import to_be_trained, unverified_of
+from tunesmith.tools.data.undecided import to_be_trained, unverified_of
 
 _HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"
 _KEYS = 9

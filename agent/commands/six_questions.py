@@ -16,7 +16,7 @@ from tunesmith.tools.data.answer_shape import fitted, json_examples
 from tunesmith.tools.data.faults import other_language
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.spec import Kind, Spec, Value
-from tunesmith.tools.data.verify import parts_of, verified
+from tunesmith.tools.data.verify import fields_of, verified
 
 _FORMS = ("label", "template", "free")
 _KINDS: dict[str, Kind] = {"copied": "copied", "words": "text"}
@@ -97,7 +97,7 @@ def _template(spec: Spec, proposal: Proposal) -> list[Question]:
 def _parts(spec: Spec, proposal: Proposal) -> list[Question]:
     return [
         _part(name, list(dict.fromkeys(value for _, value in pairs if value is not None)), proposal)
-        for name, pairs in parts_of(spec, proposal).items()
+        for name, pairs in fields_of(spec, proposal).items()
         if not proposal.part(name).values and proposal.part(name).kind in (None, "label")
     ]
 

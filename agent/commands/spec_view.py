@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.arithmetic import as_text
+from tunesmith.tools.data.arithmetic import formula_text
 from tunesmith.tools.data.description import OWN_BLIND
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.suites.grading.code import is_parsed
@@ -65,7 +65,7 @@ def _attribute(attribute: Attribute) -> str:
         least, most = attribute.many
         told = [f"{'set' if attribute.kind == 'label' else 'list'} of {least} to {most}: {attribute.kind}"]
     if attribute.formula is not None:
-        told.append(as_text(attribute.formula))
+        told.append(formula_text(attribute.formula))
     if names:
         told.append(", ".join(names[:_VALUES_SHOWN]) + (" …" if len(names) > _VALUES_SHOWN else ""))
     elif attribute.means:

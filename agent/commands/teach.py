@@ -27,11 +27,11 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, words_in
-from tunesmith.tools.data.import_sources import KINDS
+from tunesmith.tools.data.import_reading import KINDS
 from tunesmith.tools.data.proposal import Proposal, words_digest
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths, write_behaviour
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.verify import faults, verified
+from tunesmith.tools.data.verify import spec_faults, verified
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline import there
@@ -126,7 +126,7 @@ def _read(
     words, stated = words_in(path)
     if is_complete(words):
         spec = load_behaviour(str(path))
-        return Read(spec, "", faults(spec))
+        return Read(spec, "", spec_faults(spec))
     marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
     if not (words.say or {"when", "what"} & said_parts(path)):
         return Read(verified(words, stated).spec, "", verified(words, stated).left_out)

@@ -19,11 +19,11 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.description import slug
+from tunesmith.tools.data.model_requests import Ask
 from tunesmith.tools.data.proposal import Proposal
-from tunesmith.tools.data.read_words import Reading, read
+from tunesmith.tools.data.read_words import WordsRead, read
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import Verified, verified
-from tunesmith.tools.data.word_questions import Ask
 from tunesmith.tools.data.writer_requests import prompt_text
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.models.model_names import shape_of
@@ -64,7 +64,7 @@ def read_by(ws: Workspace, endpoint: Endpoint, spec: Spec, stated: Proposal) -> 
     return _read(spec, reading, endpoint.model)
 
 
-def _read(spec: Spec, reading: Reading, by: str) -> Read:
+def _read(spec: Spec, reading: WordsRead, by: str) -> Read:
     made: Verified = verified(spec, reading.proposal)
     return Read(made.spec, by, tuple(dict.fromkeys((*reading.left_out, *made.left_out))))
 

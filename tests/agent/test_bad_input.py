@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import warm
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -46,7 +48,7 @@ def with_code(folder: Path) -> Path:
     return make_tiny_model(folder, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
 
 
-@pytest.mark.parametrize(
+@table(
     ("make", "told"),
     [
         (not_a_model, "config.json"),
@@ -71,10 +73,9 @@ def refused_before_anything(tmp_path: Path, told: str, *args: str, **env: str) -
 
 
 @pytest.fixture
-def home_with_base(tmp_path: Path) -> Path:
-    """A home whose newest run has a base, put there by the command itself."""
-    model = make_tiny_model(tmp_path / "model")
-    assert tunesmith(tmp_path / "home", "base", "--model", str(model), "--yes").returncode == 0
+def home_with_base(based: Path, tmp_path: Path) -> Path:
+    """A home whose newest run has a base, and the model that it was copied from."""
+    shutil.copytree(based, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -101,9 +102,7 @@ def test_an_unknown_field_is_refused_by_flag_and_by_file(home_with_base: Path) -
     refused_before_anything(home_with_base, "lora_rank", "train", "--lora_rnk", "8", "--yes")
 
 
-@pytest.mark.parametrize(
-    "given", [["--model", "bundled"], ["--lora_rnk", "8"], ["--request", "fields.json"], ["stray"]]
-)
+@table("given", [["--model", "bundled"], ["--lora_rnk", "8"], ["--request", "fields.json"], ["stray"]])
 def test_no_field_is_taken_beside_a_yes_to_a_plan(tmp_path: Path, given: list[str]) -> None:
     home, model = tmp_path / "home", make_tiny_model(tmp_path / "model")
     shown = tunesmith(home, "base", "--model", str(model), "--json")
@@ -147,6 +146,6 @@ def test_a_model_that_was_not_evaluated_is_not_deployed(home_with_base: Path) ->
     assert done.returncode == 4 and "no finished evaluation" in done.stderr
 
 
-@pytest.mark.parametrize("model", ["no/such/folder/at/all", "org/name", "./nowhere"])
+@table("model", ["no/such/folder/at/all", "org/name", "./nowhere"])
 def test_a_model_that_is_nowhere_is_named(tmp_path: Path, model: str) -> None:
     refused_before_anything(tmp_path, model.rsplit("/", 1)[-1], "base", "--model", model, "--yes")

@@ -20,7 +20,8 @@ from mcp.client.client import Client  # noqa: E402
 from mcp.client.stdio import StdioServerParameters  # noqa: E402
 from mcp_types import ElicitResult  # noqa: E402
 
-from tests.fixtures import stored_runs  # noqa: E402
+from tests.fixtures import stored_runs, warm  # noqa: E402
+from tests.fixtures.tables import table  # noqa: E402
 from tunesmith.agent.commands.settings import Settings  # noqa: E402
 from tunesmith.agent.mcp import server  # noqa: E402
 from tunesmith.memory.store import Store  # noqa: E402
@@ -291,7 +292,7 @@ def test_over_a_real_pipe_a_price_is_answered_and_a_step_is_followed(home: Path)
     assert len(person.shown) == 1 and plan["estimated_seconds"] > 0
 
 
-@pytest.mark.parametrize("client", ["claude-code", "codex", "cursor"])
+@table("client", ["claude-code", "codex", "cursor"])
 def test_add_shows_what_it_would_do_and_does_it_once(tmp_path: Path, client: str) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -304,8 +305,7 @@ def test_add_shows_what_it_would_do_and_does_it_once(tmp_path: Path, client: str
     env["TUNESMITH_HOME"] = str(tmp_path / "home")
 
     def add(*more: str) -> subprocess.CompletedProcess[str]:
-        words = [str(Path(sys.executable).parent / "tunesmith"), "mcp", "add", client, *more]
-        return subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+        return warm.run(["mcp", "add", client, *more], env)
 
     before = (tmp_path / ".cursor" / "mcp.json").read_text()
     dry = add("--dry-run")

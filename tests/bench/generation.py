@@ -112,7 +112,7 @@ def _timed(home: Path, side: str, command: list[str], prompts: list[str] | None 
 def ours(home: Path, record: Path, prompts: Path, out: Path) -> None:
     """What `generate` does with its requests: all at once, each answer written down as it comes."""
     from tests.bench._harness import new_job, server_at
-    from tunesmith.tools.data.answer_log import AnswerLog
+    from tunesmith.tools.data.model_requests import AnswerLog
     from tunesmith.tools.serving.client import ChatRequest
     from tunesmith.tools.serving.requests import Tally
 

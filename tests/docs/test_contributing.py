@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-import pytest
+from tests.fixtures.tables import table
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("agent", "tools", "memory")
@@ -39,7 +39,7 @@ def everywhere() -> dict[Path, set[str]]:
     return {path: defined(path) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 
 
-@pytest.mark.parametrize("walk", walks())
+@table("walk", walks())
 def test_what_a_walk_names_is_in_the_tree(walk: str) -> None:
     named = _NAMED.findall(walks()[walk])
     assert len(named) >= 8

@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
+from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.proposal import stated_in
-from tunesmith.tools.data.target_cases import ExampleBehaviour
-from tunesmith.tools.data.verify import faults
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.verify import spec_faults
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.gpu_check.expected import PEAK
@@ -45,7 +46,7 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert named and named <= targets
 
 
-@pytest.mark.parametrize("fails", ["", "setup", "lint", "test"])
+@table("fails", ["", "setup", "lint", "test"])
 def test_ci_runs_set_up_lint_and_the_readmes_own_test_command_and_fails_with_any(fails: str, tmp_path: Path) -> None:
     assert "    make test\n" in README
     make = tmp_path / "make"
@@ -70,8 +71,8 @@ def test_the_behaviour_of_the_docs_is_one(tmp_path: Path) -> None:
     assert told is not None
     (tmp_path / "behaviour.yaml").write_text(told[1])
     behaviour = load_behaviour(str(tmp_path))
-    assert isinstance(behaviour, ExampleBehaviour)
-    assert behaviour.rules and faults(behaviour) == ()
+    assert isinstance(behaviour, Spec)
+    assert behaviour.rules and spec_faults(behaviour) == ()
 
 
 def test_what_the_docs_say_of_a_file_is_what_a_file_may_state() -> None:

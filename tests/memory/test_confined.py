@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.confined import Limits, OverLimits, confined, confined_answer
 from tunesmith.memory.errors import BadInput
 
@@ -83,7 +84,7 @@ def test_what_a_library_raises_is_one_sentence() -> None:
         confined_answer(failing, None, "the odd file")
 
 
-@pytest.mark.parametrize("work", [looping, hoarding, dying])
+@table("work", [looping, hoarding, dying])
 def test_what_passes_its_limits_or_dies_is_an_error_never_a_short_answer(work: object) -> None:
     with pytest.raises(OverLimits, match="the odd file"):
         list(confined(work, None, "the odd file", LITTLE))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import (
     atomic_write,
@@ -39,7 +40,7 @@ def test_a_sealed_folder_verifies_and_an_unsealed_one_does_not(tmp_path: Path) -
     assert verify(folder, sealed["sha256"])["kind"] == "model"
 
 
-@pytest.mark.parametrize("tamper", ["change", "add", "remove", "same-size"])
+@table("tamper", ["change", "add", "remove", "same-size"])
 def test_every_way_of_touching_a_sealed_folder_is_found(tmp_path: Path, tamper: str) -> None:
     folder = folder_with(tmp_path / "m", a="11", b="22")
     seal(folder)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.memory.places import HOME_MARK, Places
 
 HERE = Places(Path("/a/ts"), {"/was/at once"})
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "stored"),
     [
         ("/a/ts", "{}"),

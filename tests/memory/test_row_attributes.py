@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw, RowAttributes
 
@@ -23,7 +22,7 @@ STORED: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stored", STORED)
+@table("stored", STORED)
 def test_what_was_stored_untyped_is_read_and_given_back(stored: dict[str, Any]) -> None:
     read = RowAttributes.of(stored)
     assert not read.others
@@ -41,7 +40,7 @@ def test_the_fields_hold_what_the_names_say() -> None:
     assert variant.hidden and variant.variant_of == "w1" and variant.problem == "label: no"
 
 
-@pytest.mark.parametrize(
+@table(
     "stored",
     [
         {"attempt": "two"}, {"attempt": True}, {"tools": "add"}, {"tools": ["add"]}, {"read": [1]}, {"text": None},

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.old_homes import back_to
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
 from tunesmith.memory.records import KEEP, Artifact, EvalResult, TrainingRow, Verdict
 from tunesmith.memory.store import Store
@@ -271,7 +272,7 @@ def test_answers_to_two_suites_make_no_flip(store: Store) -> None:
     assert flips(store) == set()
 
 
-@pytest.mark.parametrize("version", [2, 3, 7])
+@table("version", [2, 3, 7])
 def test_a_store_of_before_gets_the_new_flips(tmp_path: Path, version: int) -> None:
     with sqlite3.connect(tmp_path / "tunesmith.db") as old:
         Store(tmp_path).close()

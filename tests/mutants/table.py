@@ -171,7 +171,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_CHANGED}[critique-embedding model]"),
     )),
     *rows(YES, "tools/data/critique_job.py", (
-        ("    for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():\n"
+        ("    for name, sha256 in critique_pins(job.request, suite, marks, spec if named else None).items():\n"
          "        job.agreed(name, sha256)\n", "", f"{_CHANGED}[critique-pin suite]", f"{_CHANGED}[critique-marks]"),
     )),
     *rows(YES, "tools/data/generate_job.py", (
@@ -509,7 +509,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if lines > MAX_CELL_LINES:", "if False:",
          "tests/tools/data/test_import_files.py::test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them"),
     )),
-    *rows(ROWS, "tools/data/import_sources.py", (
+    *rows(ROWS, "tools/data/import_reading.py", (
         ("if path.is_symlink():", "if False:",
          "tests/tools/data/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked"),
     )),
@@ -764,7 +764,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/training/test_cards_of_training.py::test_ranks_get_about_as_many_tokens"),
     )),
     *rows(BLIND, "tools/data/held_out.py", (
-        ("        enough = len(held.known) - len(gold) >= least", "        enough = True",
+        ("        enough = len(withheld.known) - len(gold) >= least", "        enough = True",
          "tests/tools/data/test_own_rows.py::test_rows_that_are_all_alike_are_still_trained_on_and_that_is_said"),
     )),
     *rows(PEOPLE, "tools/data/near_misses.py", (
@@ -779,7 +779,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("            trained = to_be_trained(store, made)", "            trained = frozenset[str]()",
          "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),
     )),
-    *rows(PEOPLE, "tools/data/unverified.py", (
+    *rows(PEOPLE, "tools/data/undecided.py", (
         ("        if self.marked < MARKS_LEAST:", "        if self.marked < 1:",
          "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
         ("lower_bound(self.marked_right, self.marked, _CONFIDENCE) >", "self.marked_right / self.marked >",

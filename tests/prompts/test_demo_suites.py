@@ -12,9 +12,9 @@ from importlib.resources import files
 from typing import Any
 
 import jsonschema
-import pytest
 
 from tests.fixtures import yaml_of
+from tests.fixtures.tables import table
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour
@@ -71,7 +71,7 @@ def categories() -> Counter[str]:
     return Counter(expectation(test, "category") for test in asserted)
 
 
-@pytest.mark.parametrize(("name", "fewest"), [("target", 60), ("blind", 100), ("over-trigger", 30), ("general", 40)])
+@table(("name", "fewest"), [("target", 60), ("blind", 100), ("over-trigger", 30), ("general", 40)])
 def test_each_block_has_enough_cases(name: str, fewest: int) -> None:
     assert len(cases_of(name)) >= fewest
     assert suite(name)["defaultTest"]["metadata"]["block"] == BLOCKS.get(name, name)
@@ -89,7 +89,7 @@ def test_no_two_cases_ask_the_same() -> None:
     assert [key for key, count in words.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("name", SUITES)
+@table("name", SUITES)
 def test_only_declarative_assertions_are_used(name: str) -> None:
     used = {a["type"].removeprefix("not-") for test in cases_of(name) for a in assertions(name, test)}
     assert used <= DECLARATIVE

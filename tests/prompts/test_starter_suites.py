@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_named_suites, load_suites, metric_names
@@ -59,7 +60,7 @@ def test_conversations_become_messages() -> None:
     assert all(len(case.messages) == 1 for case in (*GENERAL, *TOOLS) if case not in turns)
 
 
-@pytest.mark.parametrize("case", GENERAL, ids=lambda case: case.case_id)
+@table("case", GENERAL)
 def test_no_general_case_is_passed_by_saying_nothing_or_the_same_to_all(case: Case) -> None:
     for answer in ("", "I'm sorry, but I can't help with that.", "Sure! Here you go.", '{"category": "billing"}'):
         declines = case.case_id.startswith("starter-refuse") and "sorry" in answer
@@ -70,7 +71,7 @@ def _call(name: str, arguments: str) -> dict[str, Any]:
     return {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-@pytest.mark.parametrize("case", TOOLS, ids=lambda case: case.case_id)
+@table("case", TOOLS)
 def test_no_tools_case_is_passed_by_silence_or_by_the_wrong_call(case: Case) -> None:
     assert not grade(case, Response("")).passed
     for name in NAMES:
@@ -92,7 +93,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("case_id", RIGHT)
+@table("case_id", RIGHT)
 def test_right_calls_pass_with_and_without_words_beside_them(case_id: str) -> None:
     case = next(case for case in TOOLS if case.case_id == case_id)
     calls = tuple(_call(*call) for call in RIGHT[case_id])
@@ -114,7 +115,7 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("case_id", ANSWERS)
+@table("case_id", ANSWERS)
 def test_a_right_answer_passes_and_a_near_miss_does_not(case_id: str) -> None:
     case = next(case for case in (*GENERAL, *TOOLS) if case.case_id == case_id)
     right, wrong = ANSWERS[case_id]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.approvals import covered
 from tunesmith.memory.errors import StepFailed
@@ -30,7 +31,7 @@ def plan(request: dict[str, Any] | None = None, base: str = "b", **costs: float)
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("cost", ["seconds", "peak_ram_bytes", "peak_vram_bytes", "disk_bytes"])
+@table("cost", ["seconds", "peak_ram_bytes", "peak_vram_bytes", "disk_bytes"])
 def test_always_covers_no_plan_that_costs_more_of_anything(cost: str) -> None:
     assert covered(plan(**{cost: 10}), plan()) and covered(plan(**{cost: 9}), plan())
     assert not covered(plan(**{cost: 11}), plan())
@@ -70,7 +71,7 @@ def _one_file_more(folder: Path) -> None:
 CHANGES = [_other_weights, _other_weights_of_the_same_time, _other_template, _another_folder, _one_file_more]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@table("change", CHANGES)
 def test_a_folder_that_holds_other_bytes_has_another_fingerprint(tmp_path: Path, change: Any) -> None:
     folder = make_tiny_model(tmp_path / "m", weight_bytes=4 << 20)
     before = fingerprint(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import FIXTURES
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
@@ -104,7 +105,7 @@ def test_hostile_prompts_are_refused(folder: Path, make: object) -> None:
         load_rehearsal(str(folder))
 
 
-@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "/nowhere/at/all", "~nobody-of-this-name/x"])
+@table("name", ["a\0b", "x" * 5000, "/nowhere/at/all", "~nobody-of-this-name/x"])
 def test_a_name_that_no_file_can_have_is_bad_input(name: str) -> None:
     with pytest.raises(BadInput):
         load_behaviour(name)

@@ -21,6 +21,7 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.network import PROXY_VARIABLES, Ours, hears, our_server
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver.agent import clear_line
@@ -111,7 +112,7 @@ def test_this_machine_is_reached_through_no_proxy(ask: Ask, host: str, monkeypat
         assert f"Bearer {KEY}" in server.requests[0] and WORDS in server.requests[0]
 
 
-@pytest.mark.parametrize("name", PROXY_VARIABLES)
+@table("name", PROXY_VARIABLES)
 def test_a_server_of_ours_is_reached_through_no_proxy_whatever_it_is_called(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +124,7 @@ def test_a_server_of_ours_is_reached_through_no_proxy_whatever_it_is_called(
         assert proxy.requests == []
 
 
-@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@table("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 def test_another_machine_is_reached_through_the_users_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     address = read_address("http://models.example:8000/v1")
     assert address.proxy is None
@@ -197,7 +198,7 @@ def thief_of(ours: Ours) -> Any:
     return hears(port=ours.listener.port)
 
 
-@pytest.mark.parametrize("ask", CLIENTS)
+@table("ask", CLIENTS)
 def test_whoever_takes_the_port_of_a_dead_server_is_sent_nothing(ask: Ask) -> None:
     with our_server() as ours:
         assert ask(ours.url, ours.listener) == "ours"
@@ -209,7 +210,7 @@ def test_whoever_takes_the_port_of_a_dead_server_is_sent_nothing(ask: Ask) -> No
             assert thief.requests == [] and thief.connections == 0
 
 
-@pytest.mark.parametrize("ask", CLIENTS)
+@table("ask", CLIENTS)
 def test_a_thief_that_comes_between_the_question_and_the_connection_is_sent_nothing(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour, load_rehearsal
@@ -111,7 +112,7 @@ MODELS: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODELS)
+@table("name", MODELS)
 def test_a_model_is_what_lies_in_its_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "evil").mkdir()
     model = make_tiny_model(tmp_path / "model")
@@ -123,7 +124,7 @@ def test_a_model_is_what_lies_in_its_folder(tmp_path: Path, name: str) -> None:
 JUDGES = ["http://evil.example/v1", "https://127.0.0.1:9", "../evil", "a\0b", "/dev/zero", "~nobody-of-this-name/x"]
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@table("name", JUDGES)
 def test_a_judge_is_no_address_and_no_file_that_settings_do_not_name(tmp_path: Path, name: str) -> None:
     refused(lambda: find_judge(name, tmp_path))
 
@@ -141,7 +142,7 @@ BEHAVIOURS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BEHAVIOURS)
+@table("name", BEHAVIOURS)
 def test_a_behaviour_reads_nothing_but_its_plain_files(tmp_path: Path, name: str) -> None:
     (tmp_path / "outside.yaml").write_text(f"name: {SECRET}\n")
     folder = tmp_path / "b"
@@ -157,7 +158,7 @@ PLANS: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PLANS)
+@table("name", PLANS)
 def test_a_plan_is_a_plain_file(tmp_path: Path, name: str) -> None:
     PLANS[name](tmp_path)
     refused(lambda: load_pipeline(tmp_path / "plan.yaml"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
+from tests.fixtures.tables import table
 from tests.tools.machine.test_bootstrap import wheel
 from tunesmith.tools.machine import bootstrap, environments, locks
 from tunesmith.tools.machine.environments import Builder, Environment, SetupError
@@ -29,7 +30,7 @@ def test_both_environments_have_a_lock_for_what_they_require_now() -> None:
         assert first == f"# for {locks.digest(required)}", "what is required has changed: `make locks`"
 
 
-@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+@table("path", LOCKS)
 def test_a_lock_names_every_package_once_by_version_and_hash(path: Path) -> None:
     text = path.read_text().split("\n", 1)[1].replace("\\\n", " ").replace(locks._DEV, "", 1)
     lines = [line for line in text.splitlines() if line.strip()]

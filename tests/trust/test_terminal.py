@@ -13,6 +13,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
+from tests.fixtures.tables import table
 from tunesmith.agent import oneshot
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.terminal import SafeConsole, escaped_xml, json_text
@@ -53,7 +54,7 @@ def test_every_character_that_steers_a_terminal_is_spelled_out_and_no_other_is()
     assert harmless(visible("a\r\nb\rc")) and visible("a\r\nb") == "a\nb"
 
 
-@pytest.mark.parametrize("evil", EVIL)
+@table("evil", EVIL)
 def test_a_console_prints_no_text_that_steers_the_terminal(evil: str) -> None:
     table = Table(evil, title=evil)
     table.add_row(Text(f"a{evil}b"))
@@ -69,13 +70,13 @@ def test_colours_of_our_own_still_reach_a_terminal() -> None:
     assert "\x1b[31mfine" in out.getvalue()
 
 
-@pytest.mark.parametrize("evil", [*EVIL, "\ud800"])
+@table("evil", [*EVIL, "\ud800"])
 def test_json_says_the_same_without_a_character_that_a_terminal_obeys(evil: str) -> None:
     text = json_text({f"key {evil}": ["ä", evil]})
     assert harmless(text) and "ä" in text and json.loads(text) == {f"key {evil}": ["ä", evil]}
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@table("value", [float("inf"), float("-inf"), float("nan")])
 def test_a_number_that_json_has_no_word_for_is_null(value: float) -> None:
     assert json.loads(json_text({"a": [1.5, value, "ä"]}), parse_constant=pytest.fail) == {"a": [1.5, None, "ä"]}
 

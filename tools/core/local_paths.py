@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
-
-from pydantic import AfterValidator, ValidationInfo
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput
+
+if TYPE_CHECKING:
+    from pydantic import AfterValidator, ValidationInfo
 
 FOLDER = "folder"
 """Key of the validation context that names the folder which relative paths start from."""
@@ -29,6 +31,7 @@ def bundled_behaviour() -> Path:
 
 def local_path(*short_names: str, maybe: bool = False) -> AfterValidator:
     """A field that names a file or folder; with `maybe` one that may as well name something else, such as a hub id."""
+    from pydantic import AfterValidator  # confined children read paths, and start a third sooner without it
 
     def check(value: str, info: ValidationInfo) -> str:
         folder = (info.context or {}).get(FOLDER)

@@ -21,6 +21,14 @@ def parse_json(data: bytes) -> object:
         raise ValueError("nested too deep") from None
 
 
+def json_value(text: str) -> object:
+    """The JSON value that an answer, or another short text, is; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def depth_of(document: object, most: int) -> int:
     """How deep lists and objects are nested in a document, or `most` + 1 where it is more."""
     level, depth = [document], 0

@@ -1,8 +1,12 @@
-"""Reading a YAML file that a user wrote, other than a suite: with the bounds of a suite, and the same meaning."""
+"""YAML files other than suites: one that a user wrote is read with the bounds of a suite and the same meaning; one of
+ours is written so that it is read back letter for letter."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import yaml
 
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.tools.core.plain_file import read_plain_text
@@ -25,3 +29,23 @@ def read_yaml(path: Path, what: str, *, through_link: bool = True) -> object:
     except YamlRefused as error:
         why = " ".join(str(error).split())[:_MAX_MESSAGE_CHARS]
         raise BadInput(f"{path}:{error.line}: is not a YAML file that can be read: {why}") from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Long texts as blocks, and every value written out: no anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text and not re.search(r"[ \t]\n|^\s", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump_yaml(document: object) -> str:
+    """Plain data as YAML, in its own order."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -24,7 +24,7 @@ from tunesmith.tools.data.answer_shape import (
     places_at,
     several,
 )
-from tunesmith.tools.data.json_values import (
+from tunesmith.tools.data.record_values import (
     NotOfTheForm,
     Values,
     argument_kind,
@@ -147,7 +147,7 @@ class AnswerForm:
         return self.spec.answer.form
 
 
-class Written(AnswerForm):
+class FreeText(AnswerForm):
     """Answers that a model writes, held to the rules: nothing in them is decided by what was drawn."""
 
     composed = False
@@ -173,9 +173,10 @@ class Text(AnswerForm):
         return [line for line in lines if line is not None] if None not in lines else None
 
     def grammar(self) -> dict[str, object]:
-        parts = re.split(r"\{(\w+)\}", self.spec.answer.template)
+        segments = re.split(r"\{(\w+)\}", self.spec.answer.template)
         slots = [
-            place_grammar(self.spec.attribute(p), parts[n + 1]) if n % 2 else js_escape(p) for n, p in enumerate(parts)
+            place_grammar(self.spec.attribute(p), segments[n + 1]) if n % 2 else js_escape(p)
+            for n, p in enumerate(segments)
         ]
         line = "".join(slots).replace("\n", "\\n")
         other = js_escape(self.spec.answer.otherwise).replace("\n", "\\n")
@@ -210,8 +211,8 @@ class Text(AnswerForm):
         return r"^\s*" + r"[ \t]*\n".join(lines) + r"\s*$"
 
     def _filled(self, places: Mapping[str, str]) -> str:
-        parts = re.split(r"\{(\w+)\}", self.spec.answer.template)
-        return "".join(places[part] if n % 2 else escaped(part) for n, part in enumerate(parts))
+        segments = re.split(r"\{(\w+)\}", self.spec.answer.template)
+        return "".join(places[part] if n % 2 else escaped(part) for n, part in enumerate(segments))
 
     def _repeated(self, line: str) -> str:
         return line
@@ -220,8 +221,8 @@ class Text(AnswerForm):
         return [answer]
 
     def _line(self, values: Mapping[str, str | None]) -> str:
-        shown = {a.name: a.joined.join(several(a, values)) or a.absent_as or "" for a in self.shown}
-        return fill(self.spec.answer.template, shown)
+        texts = {a.name: a.joined.join(several(a, values)) or a.absent_as or "" for a in self.shown}
+        return fill(self.spec.answer.template, texts)
 
     def _record(self, line: str) -> Values | None:
         match = pattern_of(self.spec.answer.template).fullmatch(line)
@@ -262,8 +263,8 @@ class Json(AnswerForm):
     says_what_it_is = True
 
     def compose(self, records: Sequence[Mapping[str, str | None]]) -> str:
-        made = build(self.shown, records[0] if records else {}, self._typed)
-        return json.dumps(made, ensure_ascii=False, indent=indent_of([e.answer for e in self.spec.examples]))
+        answer = build(self.shown, records[0] if records else {}, self._typed)
+        return json.dumps(answer, ensure_ascii=False, indent=indent_of([e.answer for e in self.spec.examples]))
 
     def parse(self, answer: str) -> list[Values] | None:
         given = json_object(answer)
@@ -376,8 +377,8 @@ class Call(Json):
 
     def _arguments(self, name: str) -> list[Attribute]:
         """The attributes that a tool takes; an argument that a message does not say is left out."""
-        taken = self._parameters(name)
-        named = [a for a in self.shown if a.name in taken and a.name not in self._named_by]
+        parameters = self._parameters(name)
+        named = [a for a in self.shown if a.name in parameters and a.name not in self._named_by]
         return [a.model_copy(update={"left_out": True}) for a in named]
 
     def _argument(self, name: str, path: str, text: str) -> object:
@@ -390,7 +391,7 @@ class Call(Json):
         return {"type": "object", "required": ["name", "arguments"], "properties": properties}
 
 
-_FORMS: Mapping[str, type[AnswerForm]] = {"written": Written, "text": Text, "lines": Lines, "json": Json, "call": Call}
+_FORMS: dict[str, type[AnswerForm]] = {"written": FreeText, "text": Text, "lines": Lines, "json": Json, "call": Call}
 
 
 def form_of(spec: Spec) -> AnswerForm:

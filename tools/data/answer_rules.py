@@ -6,7 +6,6 @@ form of JSON examples. Nothing is concluded from words by patterns. Not covered:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Assertion, Response, asks_model, check_assertion, grade
 
@@ -94,6 +94,7 @@ def rule_of(check: Check) -> Rule:
 
 
 def _text_rule(kind: str, text: str) -> Rule:
+    """A rule on what an answer, or each of its lines, begins or ends with, or never says."""
     escaped = js_escape(text).replace("\n", "\\n")
     if kind == "never says":
         return Rule(says=f"never says {text!r}", type="not-icontains", value=text)
@@ -138,10 +139,7 @@ def json_rules(answers: Sequence[str]) -> list[Rule]:
 
 def _json_values(answers: Sequence[str]) -> list[Any] | None:
     """The answers as JSON objects or lists; None where any of them is neither."""
-    try:
-        values = [json.loads(answer) for answer in answers]
-    except (ValueError, RecursionError):
-        return None
+    values = [json_value(answer) for answer in answers]
     return values if {type(value) for value in values} in ({dict}, {list}) else None
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 
+from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import js_escape
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.json_values import Values, items_of, json_object, may_lack
+from tunesmith.tools.data.record_values import Values, items_of, json_object, may_lack
 from tunesmith.tools.data.spec import Attribute
 from tunesmith.tools.data.typed_values import escaped, several_pattern, value_pattern
 
@@ -32,16 +33,16 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 @lru_cache(maxsize=256)
 def pattern_of(template: str) -> re.Pattern[str]:
     """The template as a pattern with its places as groups; a place that comes again holds the same."""
-    parts = _PLACE.split(template)
-    places, made, seen = sum(map(bool, map(_PLACE.fullmatch, parts))), "", list[str]()
-    for part in parts:
+    segments = _PLACE.split(template)
+    places, pattern, seen = sum(map(bool, map(_PLACE.fullmatch, segments))), "", list[str]()
+    for part in segments:
         if not _PLACE.fullmatch(part):
-            made += re.escape(part)
+            pattern += re.escape(part)
             continue
         name = part[1:-1]
-        made += f"(?P={name})" if name in seen else f"(?P<{name}>[^\\n]+{'?' if len(seen) + 1 < places else ''})"
+        pattern += f"(?P={name})" if name in seen else f"(?P<{name}>[^\\n]+{'?' if len(seen) + 1 < places else ''})"
         seen.append(name)
-    return re.compile(made)
+    return re.compile(pattern)
 
 
 _LINE = r"[^\n]+?"
@@ -131,15 +132,15 @@ def fitted(answers: Sequence[str], template: str) -> tuple[Shape | None, str]:
         return None, "two names stand side by side with nothing between them, so nobody can say where one ends"
     pattern = pattern_of(template)
     for form in ("text", "lines"):
-        made = [
+        line_matches = [
             [pattern.fullmatch(text) for text in (answer.split("\n") if form == "lines" else [answer])]
             for answer in answers
         ]
-        odd = {answer for answer, matches in zip(answers, made, strict=True) if not all(matches)}
+        odd = {answer for answer, matches in zip(answers, line_matches, strict=True) if not all(matches)}
         fits = len(answers) - sum(answer in odd for answer in answers)
-        if len(odd) > 1 or fits < max(2, len(answers) / 2) or (form == "lines" and max(map(len, made)) < 2):
+        if len(odd) > 1 or fits < max(2, len(answers) / 2) or (form == "lines" and max(map(len, line_matches)) < 2):
             continue
-        records = tuple(tuple(m.groupdict() for m in ms if m) if all(ms) else () for ms in made)
+        records = tuple(tuple(m.groupdict() for m in ms if m) if all(ms) else () for ms in line_matches)
         return Shape(form, template, names, records, next(iter(odd), "")), ""
     lines = [line for answer in answers for line in (answer, *answer.split("\n"))]
     lacking = next((line for line in answers if not pattern.fullmatch(line)), lines[0])
@@ -170,12 +171,12 @@ def _common_templates(texts: Sequence[str], names: Sequence[str]) -> list[str]:
     groups = [texts, *([text for text in texts if text != odd] for odd in _odd_ones(texts))]
     templates = []
     for group in groups:
-        parts = _unified(group) if len(group) >= 2 else []
-        for made in (parts, _without_chance(parts)):
-            fixed = "".join(part for part in made if part)
-            if sum(part is None for part in made) == len(names) and fixed and "{" not in fixed:
+        segments = _unified(group) if len(group) >= 2 else []
+        for variant in (segments, _without_chance(segments)):
+            fixed = "".join(part for part in variant if part)
+            if sum(part is None for part in variant) == len(names) and fixed and "{" not in fixed:
                 called = iter(names)
-                templates.append("".join(part if part is not None else "{" + next(called) + "}" for part in made))
+                templates.append("".join(part if part is not None else "{" + next(called) + "}" for part in variant))
     return templates
 
 
@@ -193,7 +194,7 @@ def _unified(texts: Sequence[str]) -> list[str | None]:
     for other in tokens[1:]:
         blocks = SequenceMatcher(None, common, other, autojunk=False).get_matching_blocks()
         common = [token for block in blocks for token in common[block.a : block.a + block.size]]
-    parts: list[str | None] = []
+    segments: list[str | None] = []
     places = [0] * len(tokens)
     for token in [*common, None]:
         gap = False
@@ -202,41 +203,51 @@ def _unified(texts: Sequence[str]) -> list[str | None]:
             gap |= at > places[number]
             places[number] = at + 1
         if gap:
-            parts.append(None)
+            segments.append(None)
         if token is not None:
-            if parts and parts[-1] is not None:
-                parts[-1] += token
+            if segments and segments[-1] is not None:
+                segments[-1] += token
             else:
-                parts.append(token)
-    return parts
+                segments.append(token)
+    return segments
 
 
-def _without_chance(parts: Sequence[str | None]) -> list[str | None]:
+def _without_chance(segments: Sequence[str | None]) -> list[str | None]:
     """Without words that stand alone between two slots, and with such slots as one where other fixed text is left."""
-    inner = range(1, len(parts) - 1)
-    lone = {n for n in inner if (part := parts[n]) is not None and re.fullmatch(r"\s*\w*\s*", part)}
-    plain = [" " if n in lone else part for n, part in enumerate(parts)]
+    inner = range(1, len(segments) - 1)
+    lone = {n for n in inner if (part := segments[n]) is not None and re.fullmatch(r"\s*\w*\s*", part)}
+    plain = [" " if n in lone else part for n, part in enumerate(segments)]
     if not "".join(part for part in plain if part).strip():
         return plain
-    made: list[str | None] = []
+    merged: list[str | None] = []
     for part in plain:
-        if part is None and len(made) >= 2 and made[-1] is not None and not made[-1].strip() and made[-2] is None:
-            made.pop()
+        if (
+            part is None
+            and len(merged) >= 2
+            and merged[-1] is not None
+            and not merged[-1].strip()
+            and merged[-2] is None
+        ):
+            merged.pop()
             continue
-        made.append(part)
-    return made
+        merged.append(part)
+    return merged
 
 
-Found = Sequence[tuple[str, object]]
+Samples = Sequence[tuple[str, object]]
 """(message, what its answer has under a path); `LACKS` where an object has not the key."""
-Leaf = Callable[[str, Found], Attribute]
+Leaf = Callable[[str, Samples], Attribute]
 """The attribute of a path with single values. Raises NotExpressed."""
 LACKS = object()
-_ABSENT_SHARES = (0.15, 0.35)
 
 
 class NotExpressed(ValueError):
     """What attributes cannot say, with its path."""
+
+
+def absent_share(missing: int, examples: int) -> float:
+    """Of rows to be drawn, those without a value that so many examples lack; a few examples tell no share for sure."""
+    return round(min(0.35, max(0.15, missing / max(1, examples))), 2)
 
 
 def json_examples(examples: Sequence[Example]) -> list[tuple[str, dict[str, object]]]:
@@ -246,63 +257,63 @@ def json_examples(examples: Sequence[Example]) -> list[tuple[str, dict[str, obje
     return objects if len(objects) == len(examples) else []
 
 
-def leaves(found: Found, at: str = "") -> Iterator[tuple[str, Found]]:
+def leaves(samples: Samples, at: str = "") -> Iterator[tuple[str, Samples]]:
     """Every path with single values, and these."""
-    for name in _names(found):
-        path, own = f"{at}{name}", [item for message, value in found for item in _under(message, value, name)]
+    for name in _names(samples):
+        path, own = f"{at}{name}", [item for message, value in samples for item in _under(message, value, name)]
         if any(isinstance(value, dict) for _, value in own):
             yield from leaves([one for one in own if isinstance(one[1], dict)], f"{path}.")
         else:
             yield path, own
 
 
-def _names(found: Found) -> list[str]:
-    return list(dict.fromkeys(name for _, value in found if isinstance(value, dict) for name in value))
+def _names(samples: Samples) -> list[str]:
+    return list(dict.fromkeys(name for _, value in samples if isinstance(value, dict) for name in value))
 
 
-def _under(message: str, value: object, name: str) -> Found:
+def _under(message: str, value: object, name: str) -> Samples:
     """What an object has under a key; of a list each item."""
     inner = value.get(name, LACKS) if isinstance(value, dict) else LACKS
     return [(message, item) for item in inner] if isinstance(inner, list) else [(message, inner)]
 
 
-def tree(found: Found, leaf: Leaf, at: str = "") -> list[Attribute]:
+def tree(samples: Samples, leaf: Leaf, at: str = "") -> list[Attribute]:
     """The attributes of some objects. Raises NotExpressed for what they cannot say."""
-    made = []
-    for name in _names(found):
+    attributes = []
+    for name in _names(samples):
         if not re.fullmatch(r"[^\W\d]\w*", name):
             raise NotExpressed(f"the key {name!r} is no name of letters, digits and _")
-        own = [(message, value.get(name, LACKS)) for message, value in found if isinstance(value, dict)]
-        made.append(_one(f"{at}{name}", own, leaf).model_copy(update={"name": name}))
-    return made
+        own = [(message, value.get(name, LACKS)) for message, value in samples if isinstance(value, dict)]
+        attributes.append(_one(f"{at}{name}", own, leaf).model_copy(update={"name": name}))
+    return attributes
 
 
-def _one(path: str, found: Found, leaf: Leaf) -> Attribute:
-    there = [(message, value) for message, value in found if value is not None and value is not LACKS]
-    lacking = [value is LACKS for _, value in found if value is None or value is LACKS]
+def _one(path: str, samples: Samples, leaf: Leaf) -> Attribute:
+    """The attribute of a path by its samples: an object, a list of whatever its items are, or a single value."""
+    there = [(message, value) for message, value in samples if value is not None and value is not LACKS]
+    lacking = [value is LACKS for _, value in samples if value is None or value is LACKS]
     if len(set(lacking)) > 1:
         raise NotExpressed(f"{path} is null in one example and lacking in another")
     kinds = {dict if isinstance(v, dict) else list if isinstance(v, list) else str for _, v in there}
     if len(kinds) > 1:
         raise NotExpressed(f"{path} is a list or an object in one example and a single value in another")
     if kinds == {dict}:
-        made = Attribute(name="object", kind="object", attributes=tuple(tree(there, leaf, f"{path}.")))
+        attribute = Attribute(name="object", kind="object", attributes=tuple(tree(there, leaf, f"{path}.")))
     else:
-        made = _several(path, there, leaf) if kinds == {list} else leaf(path, there)
+        attribute = _several(path, there, leaf) if kinds == {list} else leaf(path, there)
     if not lacking:
-        return made
-    low, high = _ABSENT_SHARES
-    share = round(min(high, max(low, len(lacking) / len(found))), 2)
-    return made.model_copy(update={"absent_share": share, "left_out": lacking[0]})
+        return attribute
+    share = absent_share(len(lacking), len(samples))
+    return attribute.model_copy(update={"absent_share": share, "left_out": lacking[0]})
 
 
-def _several(path: str, found: Found, leaf: Leaf) -> Attribute:
-    items = [(message, item) for message, value in found if isinstance(value, list) for item in value]
+def _several(path: str, samples: Samples, leaf: Leaf) -> Attribute:
+    items = [(message, item) for message, value in samples if isinstance(value, list) for item in value]
     if any(isinstance(item, list) or item is None for _, item in items):
         raise NotExpressed(f"{path} has a list or null among its items")
     if not items:
         raise NotExpressed(f"{path} is an empty list in every example, so nothing shows what it holds")
-    counts = [len(value) for _, value in found if isinstance(value, list)]
+    counts = [len(value) for _, value in samples if isinstance(value, list)]
     return _one(path, items, leaf).model_copy(update={"many": (min(counts), max(counts))})
 
 
@@ -318,12 +329,8 @@ _JSON_PART = re.compile(r"""("(?:[^"\\]|\\.)*")(\s*:)?|\[\s*\]|\{\s*\}|[^\s\[\]{
 
 def json_values_at(text: str) -> tuple[Span, ...]:
     """Of an object or a list, whatever it holds; nothing in any other text."""
-    try:
-        made = json.loads(text)
-    except (ValueError, RecursionError):
-        return ()
-    parts = _JSON_PART.finditer(text) if isinstance(made, dict | list) else ()
-    return tuple(part.span() for part in parts if not part[2])
+    tokens = _JSON_PART.finditer(text) if isinstance(json_value(text), dict | list) else ()
+    return tuple(part.span() for part in tokens if not part[2])
 
 
 def places_at(template: str, lines: Sequence[str]) -> tuple[Span, ...]:
@@ -331,12 +338,12 @@ def places_at(template: str, lines: Sequence[str]) -> tuple[Span, ...]:
 
     A range ends behind the character after its value, which says where that ends: after the last, behind the answer.
     """
-    found: list[Span] = []
+    spans: list[Span] = []
     start = 0
     for line in lines:
         match = pattern_of(template).fullmatch(line)
         if match is None:
             return ()
-        found += [(start + match.start(name), start + match.end(name) + 1) for name in match.groupdict()]
+        spans += [(start + match.start(name), start + match.end(name) + 1) for name in match.groupdict()]
         start += len(line) + 1
-    return tuple(found)
+    return tuple(spans)

@@ -14,10 +14,13 @@ from decimal import ROUND_HALF_UP, Context, Decimal, DecimalException, localcont
 from typing import NamedTuple
 
 NODES_MAX = 50
+"""Of a formula, which may be a stranger's."""
 NUMERIC = ("number", "amount", "computed")
 """Kinds of attributes whose values are compared as numbers: 3 is 3.0. Digits are none: 007 is not 7."""
 _MAGNITUDE_MAX = Decimal(10) ** 15
 _PLACES_MAX, _DAYS_MAX, _DIGITS = 10, 36_600, 40
+"""With a magnitude of 15 digits a number survives JSON, which many read as a float; a century of days; digits of a
+step in between."""
 _PLAIN = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,10})?")
 
 Operand = Decimal | date
@@ -50,7 +53,7 @@ def names_in(formula: object) -> Iterator[str]:
     """The attributes that a formula reads."""
     if isinstance(formula, str) and not _PLAIN.fullmatch(formula):
         yield formula
-    for part in _parts(formula):
+    for part in _operands(formula):
         yield from names_in(part)
 
 
@@ -66,15 +69,15 @@ def check_formula(formula: object) -> None:
 _SIGNS = {"add": " + ", "subtract": " - ", "multiply": " × ", "divide": " / "}
 
 
-def as_text(formula: object) -> str:
+def formula_text(formula: object) -> str:
     """A formula as people write one: round(net × 0.19, 2)."""
     if not isinstance(formula, Mapping):
         return str(formula)
-    name, parts = next(iter(formula)), [as_text(part) for part in _parts(formula)]
+    name, texts = next(iter(formula)), [formula_text(part) for part in _operands(formula)]
     if name in _SIGNS:
-        bare = [not isinstance(part, Mapping) or next(iter(part)) not in _SIGNS for part in _parts(formula)]
-        return _SIGNS[name].join(text if plain else f"({text})" for text, plain in zip(parts, bare, strict=True))
-    return {"round": "round({0}, {1})", "sum": "sum of {0}", "add_days": "{0} + {1} days"}[name].format(*parts, "")
+        bare = [not isinstance(part, Mapping) or next(iter(part)) not in _SIGNS for part in _operands(formula)]
+        return _SIGNS[name].join(text if plain else f"({text})" for text, plain in zip(texts, bare, strict=True))
+    return {"round": "round({0}, {1})", "sum": "sum of {0}", "add_days": "{0} + {1} days"}[name].format(*texts, "")
 
 
 def evaluate(formula: object, lookup: Lookup) -> str:
@@ -93,13 +96,13 @@ def number_of(text: str) -> Decimal | None:
     return Decimal(text) if _PLAIN.fullmatch(text) else None
 
 
-def _parts(formula: object) -> Sequence[object]:
+def _operands(formula: object) -> Sequence[object]:
     if not isinstance(formula, Mapping):
         return ()
-    parts: list[object] = []
+    operands: list[object] = []
     for given in formula.values():
-        parts += given if isinstance(given, list | tuple) else [given]
-    return parts
+        operands += given if isinstance(given, list | tuple) else [given]
+    return operands
 
 
 def _nodes(formula: object, depth: int) -> Iterator[object]:
@@ -115,36 +118,38 @@ def _nodes(formula: object, depth: int) -> Iterator[object]:
         return
     if len(formula) != 1 or (name := str(next(iter(formula)))) not in _OPERATIONS:
         raise ValueError(f"{reprlib.repr(list(formula))} is no operation; a node holds one of {', '.join(_OPERATIONS)}")
-    parts, operation = _parts(formula), _OPERATIONS[name]
-    if not operation.least <= len(parts) <= operation.most:
-        raise ValueError(f"{name} takes {operation.says}; got {len(parts)} of them")
-    if name == "round" and not (type(parts[1]) is int and 0 <= parts[1] <= _PLACES_MAX):
-        raise ValueError(f"round takes a number and 0 to {_PLACES_MAX} places; got {reprlib.repr(parts[1])}")
-    if name == "sum" and not isinstance(parts[0], str):
-        raise ValueError(f"sum takes an attribute of a list, such as items.price; got {reprlib.repr(parts[0])}")
-    for part in parts:
+    operands, operation = _operands(formula), _OPERATIONS[name]
+    if not operation.least <= len(operands) <= operation.most:
+        raise ValueError(f"{name} takes {operation.says}; got {len(operands)} of them")
+    if name == "round" and not (type(operands[1]) is int and 0 <= operands[1] <= _PLACES_MAX):
+        raise ValueError(f"round takes a number and 0 to {_PLACES_MAX} places; got {reprlib.repr(operands[1])}")
+    if name == "sum" and not isinstance(operands[0], str):
+        raise ValueError(f"sum takes an attribute of a list, such as items.price; got {reprlib.repr(operands[0])}")
+    for part in operands:
         yield from _nodes(part, depth + 1)
 
 
 def _value(formula: object, lookup: Lookup) -> Operand:
+    """The number or date of a node."""
     if isinstance(formula, int | float):
         return Decimal(str(formula))
     if isinstance(formula, str):
         return number_of(formula) if _PLAIN.fullmatch(formula) else _one(formula, lookup)  # type: ignore[return-value]
     assert isinstance(formula, Mapping)
-    name, parts = next(iter(formula)), _parts(formula)
+    name, operands = next(iter(formula)), _operands(formula)
     if name == "sum":
-        return _bounded(sum(map(_number, map(_read, lookup(str(parts[0])))), Decimal(0)))
+        return _bounded(sum(map(_number, map(_read, lookup(str(operands[0])))), Decimal(0)))
     if name == "add_days":
-        start, days = _value(parts[0], lookup), _number(_value(parts[1], lookup))
+        start, days = _value(operands[0], lookup), _number(_value(operands[1], lookup))
         if not isinstance(start, date) or days != days.to_integral_value() or abs(days) > _DAYS_MAX:
             raise Unanswerable(f"add_days takes a date and at most {_DAYS_MAX:,} whole days; got {start} and {days}")
         return start + timedelta(days=int(days))
-    numbers = [_number(_value(part, lookup)) for part in parts]
+    numbers = [_number(_value(part, lookup)) for part in operands]
     return _bounded(_calculated(str(name), numbers))
 
 
 def _calculated(name: str, numbers: Sequence[Decimal]) -> Decimal:
+    """One operation on numbers; of several from left to right."""
     first, *others = numbers
     if name == "round":
         return first.quantize(Decimal(1).scaleb(-int(others[0])))

@@ -1,23 +1,27 @@
-"""What a person looks at: what was kept by label against what was drawn, and the rows to look at first."""
+"""What a person looks at: kept rows by label against what was drawn, how various they are, which to look at first."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import mean
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.faults import ORDINARY
-from tunesmith.tools.data.held_out import text_of
 from tunesmith.tools.data.spec import Attribute, Spec
 
 SHOWN_FIRST = 20
 """Before the first training of a behaviour."""
 _ODDS_MOST = 1_000
+"""Likelihoods of a model say nothing finer: from here on it is "over 1000 to 1"."""
 _DOUBTED = ("reading", "kind", "value", "label", "judge")
 """Kinds of verdict that another eye may overrule; the others are facts."""
 
@@ -42,11 +46,11 @@ def suspects(spec: Spec | None, rows: Sequence[TrainingRow], *, by_chance: bool 
     own = [row for row in rows if row.origin not in ORDINARY and not row.attributes.hidden]
     lengths = sorted(len(row.answer) for row in own)
     usual = lengths[len(lengths) // 2] if lengths else 0
-    found = []
+    ranked = []
     for row in own:
-        message = text_of(spec, row) if spec else str(row.prompt[-1].get("content") or "")
+        message = spec.text_of(row.prompt) if spec else str(row.prompt[-1].get("content") or "")
         score, why = _suspicion(spec, row, usual)
-        found.append(Suspect(row, message, row.answer, score, why))
+        ranked.append(Suspect(row, message, row.answer, score, why))
 
     def place(suspect: Suspect) -> tuple[bool, float, str]:
         identity = suspect.row.row_id
@@ -54,7 +58,7 @@ def suspects(spec: Spec | None, rows: Sequence[TrainingRow], *, by_chance: bool 
             return left_out(suspect.row), 0.0, hashlib.sha256(f"look/{identity}".encode()).hexdigest()
         return left_out(suspect.row), -suspect.score, identity
 
-    return sorted(found, key=place)
+    return sorted(ranked, key=place)
 
 
 def chosen(spec: Spec, rows: Sequence[TrainingRow], wanted: int) -> frozenset[str]:
@@ -73,15 +77,19 @@ def left_out(row: TrainingRow) -> bool:
 
 
 def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, str]:
+    """How likely it is that a row is wrong, all doubts together as if they were independent, and these in words.
+
+    The scores say which rows are looked at first: their order counts, and not what they are.
+    """
     doubts: list[tuple[float, str]] = []
     answer = row.answer
     problem = str(row.verdict) if row.dropped else row.attributes.problem
     if problem:
         doubts.append((0.9 if problem.split(":")[0] in _DOUBTED else 0.4, f"dropped: {problem}"))
     attempt = row.attributes.attempt
-    for share, told in ((row.attributes.of_kind, "of the kind"), (row.attributes.judged, "right")):
+    for share, label in ((row.attributes.of_kind, "of the kind"), (row.attributes.judged, "right")):
         if share is not None and share < 1:
-            doubts.append((1 - share, f"{told} with {share:.0%}"))
+            doubts.append((1 - share, f"{label} with {share:.0%}"))
     if (margin := row.attributes.margin) is not None:
         doubts.append((1 / (1 + math.exp(margin)), f"read {_odds(margin)} against the next value"))
     for name, drawn in row.attributes.relabelled:
@@ -101,26 +109,30 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
 def _odds(margin: float) -> str:
     """Log-odds in nats, as people say them."""
     odds = math.exp(min(abs(margin), math.log(_ODDS_MOST)))
-    told = f"{'over ' if odds >= _ODDS_MOST else ''}{odds:.0f} to 1"
-    return told if margin >= 0 else f"1 to {told.removesuffix(' to 1')}"
+    odds_text = f"{'over ' if odds >= _ODDS_MOST else ''}{odds:.0f} to 1"
+    return odds_text if margin >= 0 else f"1 to {odds_text.removesuffix(' to 1')}"
 
 
-_REASONS_TOLD, _RULE_CHARACTERS = 3, 100
+_REASONS_LISTED, _RULE_CHARACTERS = 3, 100
+"""Reasons that an error names, and characters of a rule in it: it stays a sentence."""
 _SHARE_OFF = 0.3
 """A label's share of the kept rows may be so far from what was drawn, in parts of it."""
-_CONSTANT_SHARE, _KEPT_FOR_BALANCE, _EPSILON = 0.8, 0.6, 1e-6
+_CONSTANT_SHARE, _LEAST_ACCEPTED, _EPSILON = 0.8, 0.6, 1e-6
+"""One answer in so large a share of the rows teaches no choice; so much of the rows is kept however unbalanced they
+are; a difference of shares that is none."""
 _FEW_ROWS = 12
+"""For each value: shares of fewer rows are chance."""
 
 
-def balance_of(spec: Spec, kept: Sequence[TrainingRow], told: str) -> dict[str, dict[str, int]]:
+def balance_of(spec: Spec, accepted: Sequence[TrainingRow], reasons: str) -> dict[str, dict[str, int]]:
     """Kept rows by value of each label, and with or without every other attribute.
 
     Raises StepFailed where no row of the behaviour is left, or, of rows that were drawn, none of some value of a label.
     """
-    rows = [row for row in kept if row.origin not in ORDINARY]
+    rows = [row for row in accepted if row.origin not in ORDINARY]
     if not rows:
         raise StepFailed(
-            f"no row of the behaviour is left: {told}; drop the rule that most answers break, or let a larger model "
+            f"no row of the behaviour is left: {reasons}; drop the rule that most answers break, or let a larger model "
             "write (writer=teacher)"
         )
     balance: dict[str, dict[str, int]] = {}
@@ -152,11 +164,11 @@ def counted(spec: Spec, attribute: Attribute, rows: Sequence[TrainingRow]) -> di
     return dict(counts)
 
 
-def alarms(spec: Spec, judged: Sequence[TrainingRow], kept: Sequence[TrainingRow]) -> tuple[str, ...]:
+def alarms(spec: Spec, judged: Sequence[TrainingRow], accepted: Sequence[TrainingRow]) -> tuple[str, ...]:
     """Where the kept rows are not what was drawn: one answer for nearly all, a label too rare, a part never missing."""
     lines = []
     candidates = [row for row in judged if row.origin not in ORDINARY]
-    rows = [row for row in kept if row.origin not in ORDINARY]
+    rows = [row for row in accepted if row.origin not in ORDINARY]
     if not rows:
         return ()
     commonest, count = Counter(row.answer for row in rows).most_common(1)[0]
@@ -224,16 +236,16 @@ def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[Tra
     rows = _surest(spec, judged, wanted) if wanted else list(judged)
     for label in _labels(spec):
         drawn_rows = [row for row in rows if row.origin not in ORDINARY and _value(label, row)]
-        kept = [row for row in drawn_rows if row.kept]
-        if len(kept) < _FEW_ROWS * len(label.values):
+        accepted = [row for row in drawn_rows if row.kept]
+        if len(accepted) < _FEW_ROWS * len(label.values):
             continue
         wanted_shares, by_value = _drawn(label, drawn_rows), dict[str, list[TrainingRow]]()
-        for row in sorted(kept, key=_doubt):
+        for row in sorted(accepted, key=_doubt):
             by_value.setdefault(_value(label, row), []).append(row)
         shares = {value: wanted_shares[value] for value in by_value if wanted_shares.get(value)}
         surplus: set[str] = set()
-        while shares and len(kept) - len(surplus) > _KEPT_FOR_BALANCE * len(kept):
-            total = len(kept) - len(surplus)
+        while shares and len(accepted) - len(surplus) > _LEAST_ACCEPTED * len(accepted):
+            total = len(accepted) - len(surplus)
             ratios = {value: len(by_value[value]) / total / share for value, share in shares.items()}
             if all(abs(ratio - 1) < _SHARE_OFF - _EPSILON for ratio in ratios.values()):
                 break
@@ -276,12 +288,45 @@ def _doubt(row: TrainingRow) -> tuple[float, int, str]:
 
 def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
     """The commonest reasons with their counts, a broken rule by its words, and what shows the rows themselves."""
-    kinds = Counter(_named(row.verdict) for row in judged if row.verdict and not row.verdict.keeps)
-    counted_kinds = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_TOLD))
+    verdicts = [row.verdict for row in judged if row.verdict and not row.verdict.keeps]
+    kinds = Counter(str(one)[:_RULE_CHARACTERS] if one.kind == "rule" else one.kind for one in verdicts)
+    counted_kinds = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(_REASONS_LISTED))
     line = f"{kinds.total()} of {len(judged)} rows were dropped"
     line += f", most for {counted_kinds}" if counted_kinds else ""
     return f"{line}. `tunesmith report {run}` shows rows with their reasons"
 
 
-def _named(verdict: Verdict) -> str:
-    return str(verdict)[:_RULE_CHARACTERS] if verdict.kind == "rule" else verdict.kind
+class Diversity(Frozen):
+    """How various texts are. Few of them, or all alike, teach little."""
+
+    texts: int
+    distinct_1: float
+    """Different words for each word."""
+    distinct_2: float
+    """Different pairs of words for each pair."""
+    openings: float
+    """Different first two words for each text."""
+    commonest_opening: str
+    commonest_opening_share: float
+    mean_words: float
+    questions: float
+    """Share of texts that end with a question mark."""
+
+
+def diversity(texts: Sequence[str]) -> Diversity:
+    """The figures of some texts."""
+    split = [re.findall(r"\w+", text.lower()) for text in texts]
+    words = [word for own in split for word in own]
+    pairs = [pair for own in split for pair in pairwise(own)]
+    openings = Counter(" ".join(own[:2]) for own in split if own)
+    commonest, count = openings.most_common(1)[0] if openings else ("", 0)
+    return Diversity(
+        texts=len(texts),
+        distinct_1=round(len(set(words)) / max(1, len(words)), 3),
+        distinct_2=round(len(set(pairs)) / max(1, len(pairs)), 3),
+        openings=round(len(openings) / max(1, len(texts)), 3),
+        commonest_opening=commonest,
+        commonest_opening_share=round(count / max(1, len(texts)), 3),
+        mean_words=round(mean(map(len, split)), 1) if split else 0.0,
+        questions=round(sum(text.rstrip().endswith("?") for text in texts) / max(1, len(texts)), 3),
+    )

@@ -1,4 +1,4 @@
-"""Where a behaviour lies, and how its file is read: a spec, or what a user would say and state as data."""
+"""Where a behaviour lies, and its file: read as a spec, or as what a user would say and state as data; and written."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
-from tunesmith.tools.core.yaml_file import read_yaml
+from tunesmith.tools.core.yaml_file import dump_yaml, read_yaml
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
 from tunesmith.tools.data.examples import example_problems
 from tunesmith.tools.data.proposal import Proposal, stated_in, with_call
-from tunesmith.tools.data.spec import Answer, Spec
+from tunesmith.tools.data.spec import Answer, Spec, as_document
 from tunesmith.tools.data.verify import verified
 
 SPEC_FILE = "behaviour.yaml"
 IMPORTED = "imported"
 """What rows are of that came without a behaviour."""
-_SHOWN = 12
+_ROWS_AS_EXAMPLES = 12
+"""Rows that stand for a behaviour that nobody described."""
 _MAX_REHEARSAL_BYTES = 10 << 20
+"""About 100,000 prompts; the folder may be a stranger's."""
 
 
 def behaviour_folder(name: str) -> Path:
@@ -67,11 +69,11 @@ def behaviour_of_rows(named: str, rows: Iterable[TrainingRow]) -> Spec:
     """
     if named:
         return load_behaviour(named)
-    examples = distinct(islice(filter(None, map(_example_of, rows)), _SHOWN))
+    examples = distinct(islice(filter(None, map(_example_of, rows)), _ROWS_AS_EXAMPLES))
     if len(examples) < EXAMPLES_MIN:
         raise BadInput(f"{len(examples)} different rows can be read, {EXAMPLES_MIN} are needed; add rows")
-    said = "as the rows show"
-    return Spec(name=IMPORTED, when=said, what=said, never=said, examples=examples, told=False)
+    statement = "as the rows show"
+    return Spec(name=IMPORTED, when=statement, what=statement, never=statement, examples=examples, described=False)
 
 
 def _example_of(row: TrainingRow) -> Example | None:
@@ -87,10 +89,10 @@ def _example_of(row: TrainingRow) -> Example | None:
 def spec_of(document: object, where: str) -> Spec:
     """The completed spec of a document; `where` names it in an error."""
     spec, stated = words_of(document, where)
-    made = verified(spec, stated).spec
-    if is_complete(spec) and (problem := next(example_problems(made), "")):
+    completed = verified(spec, stated).spec
+    if is_complete(spec) and (problem := next(example_problems(completed), "")):
         raise BadInput(f"{where}: {problem}; correct the example, or the spec")
-    return made
+    return completed
 
 
 def words_of(document: object, where: str) -> tuple[Spec, Proposal]:
@@ -161,3 +163,20 @@ def pins_of(spec: Spec, rehearsal: Sequence[str]) -> dict[str, str]:
     """Digests of everything that a behaviour folder gives to training, for a plan to be bound to."""
     listed = json.dumps(list(rehearsal), ensure_ascii=False)
     return {"behaviour": spec.sha256, "rehearsal prompts": hashlib.sha256(listed.encode()).hexdigest()}
+
+
+_HEADER = (
+    "# A behaviour as it was described, with what was proposed beside it: change any field.\n"
+    "# A rule that asks too much may be removed here and in the files of suites/.\n\n"
+)
+_ORDER = (
+    "spec", "name", "say", "when", "what", "never", "prompt", "slot", "examples", "near_misses", "attributes", "answer",
+    "rules", "criteria",
+)  # fmt: skip
+
+
+def spec_text(spec: Spec) -> str:
+    """The behaviour as its behaviour.yaml."""
+    document = as_document(spec)
+    known = {name: document[name] for name in _ORDER if name in document}
+    return _HEADER + dump_yaml({**known, **{k: v for k, v in document.items() if k not in known}})

@@ -18,13 +18,20 @@ from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.answers import Judged
+from tunesmith.tools.data.balance import Diversity
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
-from tunesmith.tools.data.diversity import Diversity
-from tunesmith.tools.data.leak_count import NOTHING, Undecided, undecided_in
-from tunesmith.tools.data.leakage import LEAK
-from tunesmith.tools.data.row_judge import Judged
+from tunesmith.tools.data.similarity import LEAK
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.unverified import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
+from tunesmith.tools.data.undecided import (
+    ALL_CHECKED,
+    ALL_DECIDED,
+    Undecided,
+    Unverified,
+    UnverifiedRows,
+    undecided_in,
+    unverified_of,
+)
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.serving.bench import USUAL, bench_of
@@ -33,7 +40,7 @@ from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.grading.embedding import EMBEDDER_PIN, embedder_sha256
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
 
-_KEPT_SHARE = 0.92
+_ACCEPTED_SHARE = 0.92
 """Of the candidate rows so many are usually kept, each of about so many tokens; before there are any to count."""
 _TOKENS_PER_ROW = 95
 _TOKENS_JUDGED = 24
@@ -135,7 +142,7 @@ class CritiqueContext:
     cases: int = 0
     """Of the suites that the request names."""
     marks: int = 0
-    undecided: Undecided = NOTHING
+    undecided: Undecided = ALL_DECIDED
     """Of rows whose fate nobody has settled yet."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What decides about rows beside the artifacts, each by its sha256."""
@@ -154,11 +161,11 @@ def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     if rows and spec and spec.sha256 != rows.meta.get("behaviour_sha256"):
         raise BadInput(f"critique: {named} changed since its rows were made; generate or import them again")
     marks = marks_of(inputs.store, spec.name if spec else IMPORTED) if rows else []
-    undecided = NOTHING
+    undecided = ALL_DECIDED
     if "refuse" in (request.on_leak, request.contradictory):
         undecided = undecided_in(inputs, suite.cases, request.leak)
     judged = is_judged(request, spec, rows) if rows else True
-    pins = pins_of(request, suite, marks, spec)
+    pins = critique_pins(request, suite, marks, spec)
     return CritiqueContext(len(suite.cases), len(marks), undecided, pins, judged, unverified_of(inputs.store, rows))
 
 
@@ -174,7 +181,7 @@ def suite_of(request: CritiqueRequest, behaviour: str) -> Suite:
     return load_named_suites(named) if named else Suite(cases=())
 
 
-def pins_of(request: CritiqueRequest, suite: Suite, marks: Sequence[Mark], spec: Spec | None) -> dict[str, str]:
+def critique_pins(request: CritiqueRequest, suite: Suite, marks: Sequence[Mark], spec: Spec | None) -> dict[str, str]:
     """What a plan is bound to, so that nothing else decides about rows than what was shown.
 
     No suite and no mark have a digest too: the first mark after the yes makes another plan. `spec` is the behaviour
@@ -193,7 +200,7 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
         return None
     asked = int(rows.meta.get("asked", 0))  # cases come beside these
     candidates = rows.meta["ordinary"] if asked else rows.meta["rows"]
-    count = int(candidates * _KEPT_SHARE) + (asked or -request.held_out)
+    count = int(candidates * _ACCEPTED_SHARE) + (asked or -request.held_out)
     tokens = int(rows.meta.get("tokens_per_row", _TOKENS_PER_ROW))
     return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=tokens)
 
@@ -204,12 +211,13 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
-    bench = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
-    cards, seconds, peaks = 1, Seconds(_START_S, compute=count / 500 + count * cases / 1e6), {"ram_bytes": 1 << 29}
+    settings = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
+    compute = count / 500 + count * cases / 1e6  # rows checked, and texts compared, in a second
+    cards, seconds, peaks = 1, Seconds(_START_S, compute=compute), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
         seconds += asking_seconds(facts, judge, answers=count, answer_tokens=_TOKENS_JUDGED)
-        server = server_of(facts, judge, bench.context_tokens)
+        server = server_of(facts, judge, settings.context_tokens)
         cards, peaks = server.cards, serving_peaks(server, on_gpu=facts.serves_on_gpu)
     kind = "judged" if judge else ""
     unchecked, doubts = context.unverified.stop(accepted=request.unverified_rows)
@@ -230,7 +238,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(rows=rows, base=base, suite=suite, judge=judge),
-        pins={**bench.pins, **context.pins},
+        pins={**settings.pins, **context.pins},
         estimate=price,
         writes=("train.jsonl, valid.jsonl", "a verdict with its reason for every row"),
         notes=(
@@ -266,22 +274,28 @@ def wrote_them(rows: Artifact, judge: Artifact) -> bool:
 
 
 def _about_the_judge(rows: Artifact, judge: Artifact | None) -> list[str]:
+    """What a plan says of who judges, and of how far that word counts."""
     if judge is None:
         return []
-    told = f"{judge.meta['name']} judges each row by the criteria; a row that is not right is repaired once, or dropped"
+    judging = (
+        f"{judge.meta['name']} judges each row by the criteria; a row that is not right is repaired once, or dropped"
+    )
     own = (
         "it wrote these rows itself, and sees its own faults least"
         if wrote_them(rows, judge)
         else "it did not write them"
     )
-    return [told, f"{own}; its word counts only where it can tell your marks, or else your examples, from wrong ones"]
+    return [
+        judging,
+        f"{own}; its word counts only where it can tell your marks, or else your examples, from wrong ones",
+    ]
 
 
 def _about_cases(request: CritiqueRequest, context: CritiqueContext) -> list[str]:
-    told = [f"{context.marks} rows as a person marked them: dropped, corrected, or cases"] if context.marks else []
+    lines = [f"{context.marks} rows as a person marked them: dropped, corrected, or cases"] if context.marks else []
     if request.held_out:
-        told.append(f"{request.held_out} rows, and all that are like them, become test cases instead of training rows")
-    return told
+        lines.append(f"{request.held_out} rows, and all that are like them, become test cases instead of training rows")
+    return lines
 
 
 STAGE = Stage(

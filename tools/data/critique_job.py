@@ -18,20 +18,19 @@ from tunesmith.memory.marks import Mark, marks_of
 from tunesmith.memory.records import KEEP, Artifact, TrainingRow, Verdict
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import AnswerForm, form_of
-from tunesmith.tools.data.answer_log import AnswerLog
 from tunesmith.tools.data.answer_rules import Rule
-from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
+from tunesmith.tools.data.answers import Judged, RowJudge
+from tunesmith.tools.data.balance import alarms, balance_of, best, diversity, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
-from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
     CritiqueResult,
+    critique_pins,
     is_judged,
-    pins_of,
     suite_of,
     wrote_them,
 )
-from tunesmith.tools.data.diversity import diversity
+from tunesmith.tools.data.draw import variants
 from tunesmith.tools.data.faults import (
     EXAMPLE,
     ORDINARY,
@@ -41,19 +40,16 @@ from tunesmith.tools.data.faults import (
     text_fault,
     token_fault,
 )
-from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside, text_of
-from tunesmith.tools.data.leak_count import held_against
-from tunesmith.tools.data.leakage import LeakGate, Pair, row_texts
+from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
+from tunesmith.tools.data.model_requests import AnswerLog
 from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
+from tunesmith.tools.data.row_checks import LONG_ANSWER_CHARS, BehaviourChecks
 from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
-from tunesmith.tools.data.row_judge import Judged, RowJudge
-from tunesmith.tools.data.similarity import Likeness, normal
+from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, row_texts
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import CASES, write_held_out
-from tunesmith.tools.data.tokens_job import row_tokens, special_tokens
-from tunesmith.tools.data.unverified import ACCEPTED, unverified_of
-from tunesmith.tools.data.variants import variants
-from tunesmith.tools.models.chat_template import thoughts_of
+from tunesmith.tools.data.spec_suites import CASES, write_case_suites
+from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
+from tunesmith.tools.models.chat_template import as_taken, thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
@@ -61,10 +57,12 @@ from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
 
 _SAMPLES, _AT_ONCE = 3, 64
+"""Ids of a result that are shown for each kind; requests in flight, and rows tokenized together: 100,000 at once would
+take gigabytes."""
 _EMBEDDED_MAX = 20_000
 """Rows that are held to the cases by an embedding model; more would take longer than all the rest."""
-_LONG_ANSWER_CHARS = 60
-_LEAKS_SHOWN = 200
+_LEAKS_LISTED = 200
+"""In the log and its file: of 100,000 leaks nobody reads more."""
 
 
 def run(job: Job[CritiqueRequest]) -> CritiqueResult:
@@ -74,43 +72,41 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     named = str(rows_artifact.meta["behaviour"])
     spec = behaviour_of_rows(named, candidates)
     suite, marks = suite_of(job.request, named), marks_of(job.store, spec.name)
-    for name, sha256 in pins_of(job.request, suite, marks, spec if named else None).items():
+    for name, sha256 in critique_pins(job.request, suite, marks, spec if named else None).items():
         job.agreed(name, sha256)
-    cases = held_against(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
+    cases = gate_cases(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
     critic = Critic(spec, cases, job.request, marks, special_tokens(base.path))
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     unverified = unverified_of(job.store, rows_artifact)
-    word = None
+    trial = None
     if is_judged(job.request, spec, rows_artifact):
-        judged, word = _by_the_judge(job, spec, judged, marks)
+        judged, trial = _by_the_judge(job, spec, judged, marks)
     asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
-    held = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
-    judged = held.rows
+    withheld = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
+    judged = withheld.rows
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
     _settled_contradictions(job, critic.repeats)
-    kept = [row for row in judged if row.kept]
+    accepted = [row for row in judged if row.kept]
     dropped = why_dropped(judged, job.run)
-    balance = balance_of(spec, kept, dropped)
-    varied = [row for row in variants(spec, [row for row in kept if row.split == "train"]) if critic.sound(row)]
-    varied = [row for row in varied if not held.like_a_case(spec, row)]
-    write_held_out(critic.borne_out, job.dir / "dataset" / CASES, held, judged=job.request.rubrics)
-    kept, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (kept, varied))
-    counts = {"cases": held.cases, "asked_rows": asked, ACCEPTED: int(job.request.unverified_rows)}
-    artifact = _publish(job, base.path, kept, varied, dropped, counts)
-    result = _result(job, spec, judged, kept, balance, artifact, critic.leaks)
-    told = (*unverified.notes(accepted=job.request.unverified_rows), *result.alarms)
+    balance = balance_of(spec, accepted, dropped)
+    varied = [row for row in variants(spec, [row for row in accepted if row.split == "train"]) if critic.sound(row)]
+    varied = [row for row in varied if not withheld.like_a_case(spec, row)]
+    write_case_suites(critic.borne_out, job.dir / "dataset" / CASES, withheld, judged=job.request.rubrics)
+    accepted, varied = ([_with_values_at(critic.form, row) for row in rows] for rows in (accepted, varied))
+    counts = {"cases": withheld.cases, "asked_rows": asked, ACCEPTED: int(job.request.unverified_rows)}
+    artifact = _publish(job, base.path, accepted, varied, dropped, counts)
     seen = {
-        "alarms": told,
-        "judge": word,
-        "cases": held.cases,
+        "alarms": (*unverified.notes(accepted=job.request.unverified_rows), *alarms(spec, judged, accepted)),
+        "judge": trial,
+        "cases": withheld.cases,
         "variants": len(varied),
         "marks": len(marks),
         "looked_at": _looked_at(job, rows_artifact.step),
-        "notes": (*critic.doubts.notes(sum(map(is_persons, judged))), *([held.note] if held.note else [])),
+        "notes": (*critic.doubts.notes(sum(map(is_persons, judged))), *([withheld.note] if withheld.note else [])),
     }
-    return result.model_copy(update=seen)
+    return _result(spec, judged, accepted, balance, artifact, len(critic.leaks)).model_copy(update=seen)
 
 
 def _by_the_judge(
@@ -120,13 +116,13 @@ def _by_the_judge(
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
-    bench = bench_at_work(job) if of_run else choose_bench(thoughts_of(model.path))
-    with bench_server(job, model, adapters_allowed=of_run, bench=bench) as server:
+    settings = bench_at_work(job) if of_run else choose_bench(thoughts_of(model.path))
+    with bench_server(job, model, adapters_allowed=of_run, bench=settings) as server:
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
         written = [row for row in rows if not is_persons(row)]  # what a person says no model has to confirm
-        open_ = [row for row in written if normal(text_of(spec, row), digits_count=True) not in marked]
+        open_ = [row for row in written if normal(spec.text_of(row.prompt), digits_count=True) not in marked]
         by_id = {row.row_id: row for row in judge.judge(open_)}
     return [by_id.get(row.row_id, row) for row in rows], judge.worth
 
@@ -134,15 +130,15 @@ def _by_the_judge(
 def _looked_at(job: Job[CritiqueRequest], step: str) -> str:
     rows = job.store.read("SELECT event FROM events WHERE step = ? AND event LIKE 'rows.%'", step)
     events = {row["event"] for row in rows}
-    told = {"rows.reviewed": "looked through", "rows.review_skipped": "skipped", "rows.shown": "shown"}
-    return next((word for event, word in told.items() if event in events), "")
+    names = {"rows.reviewed": "looked through", "rows.review_skipped": "skipped", "rows.shown": "shown"}
+    return next((word for event, word in names.items() if event in events), "")
 
 
-def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Pair]) -> None:
+def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Leak]) -> None:
     """Print every pair; refuse to go on with a leak unless the request says to drop them."""
-    job.write_json("leaks.json", [asdict(pair) for pair in leaks[:_LEAKS_SHOWN]])
-    for pair in leaks[:_LEAKS_SHOWN]:
-        job.log(f"leak: row {pair.row_id}: {pair}")
+    job.write_json("leaks.json", [asdict(leak) for leak in leaks[:_LEAKS_LISTED]])
+    for leak in leaks[:_LEAKS_LISTED]:
+        job.log(f"leak: row {leak.row_id}: {leak}")
     if leaks and job.request.on_leak == "refuse":
         first = leaks[0]
         raise StepFailed(
@@ -166,13 +162,9 @@ class Critic:
     """What is asked of a row, in this order; the duplicates last, so that only kept rows count as seen."""
 
     def __init__(
-        self,
-        spec: Spec,
-        cases: Sequence[Case],
-        request: CritiqueRequest,
-        marks: Sequence[Mark] = (),
+        self, spec: Spec, cases: Sequence[Case], request: CritiqueRequest, marks: Sequence[Mark] = (),
         special_tokens: Sequence[str] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`special_tokens` are those of the base that is trained, as they are written."""
         self.spec, self.form, self.request = spec, form_of(spec), request
         self.special_tokens = special_tokens
@@ -183,7 +175,7 @@ class Critic:
         self.answers: dict[str, str] = {}
         self.doubts, self.repeats = Doubts(), Repeats({}, {})
         self.refuted: list[Rule] = []
-        self.leaks: list[Pair] = []
+        self.leaks: list[Leak] = []
         self.blind_leaks: set[str] = set()
         """Rows that give a blind case away."""
 
@@ -210,7 +202,7 @@ class Critic:
     def _mark(self, row: TrainingRow) -> Mark | None:
         if not self.marks or row.origin in ORDINARY:
             return None
-        return self.marks.get(normal(self.text_of(row), digits_count=True))
+        return self.marks.get(normal(self.spec.text_of(row.prompt), digits_count=True))
 
     def _as_marked(self, row: TrainingRow) -> TrainingRow:
         """The row with the answer that a person gave it."""
@@ -220,14 +212,14 @@ class Critic:
         return replace(row, completion=[*row.completion[:-1], self.form.turn(mark.answer)])
 
     def _fault(self, row: TrainingRow) -> Verdict | None:
+        """Why a row is dropped: by a person, while it was written, or by the checks of its origin; None: it is kept."""
         mark = self._mark(row)
         if mark is not None and not mark.gold:
             return Verdict("marked", "a person dropped it")
         if mark is None and (problem := row.attributes.problem):
             return fault_of(problem)  # told while it was written, by code or by the reader
-        return self._own_fault(row) if is_persons(row) else self._fault_of_written(row)
-
-    def _fault_of_written(self, row: TrainingRow) -> Verdict | None:
+        if is_persons(row):
+            return self._own_fault(row)
         return self._unsound(row) or self._leak(row) or self._duplicate(row)
 
     def _own_fault(self, row: TrainingRow) -> Verdict | None:
@@ -267,45 +259,42 @@ class Critic:
 
     def sound(self, row: TrainingRow) -> bool:
         """Whether a row is right by itself and gives no case of a suite away."""
-        return not self._unsound(row) and self.gate.check(row.row_id, row_texts(row, self.text_of(row))) is None
-
-    def text_of(self, row: TrainingRow) -> str:
-        """A row's own text, without the prompt around it."""
-        return text_of(self.spec, row)
+        texts = row_texts(row, self.spec.text_of(row.prompt))
+        return not self._unsound(row) and self.gate.check(row.row_id, texts) is None
 
     def _leak(self, row: TrainingRow) -> Verdict | None:
-        ordinary = row.origin in ORDINARY
-        pair = self.gate.check(row.row_id, row_texts(row, self.text_of(row)), digits_count=ordinary)
-        if pair is None:
+        texts = row_texts(row, self.spec.text_of(row.prompt))
+        leak = self.gate.check(row.row_id, texts, digits_count=row.origin in ORDINARY)
+        if leak is None:
             return None
-        self._leaked(pair)
-        return Verdict("leak", str(pair))
+        self._leaked(leak)
+        return Verdict("leak", str(leak))
 
-    def _leaked(self, pair: Pair) -> None:
-        self.leaks.append(pair)
-        if pair.blind:
-            self.blind_leaks.add(pair.row_id)
+    def _leaked(self, leak: Leak) -> None:
+        self.leaks.append(leak)
+        if leak.blind:
+            self.blind_leaks.add(leak.row_id)
 
     def _embedded(self, rows: Sequence[TrainingRow], faults: dict[str, Verdict]) -> None:
         """Paraphrased cases, where the embedding model is installed."""
         if not rows or len(rows) > _EMBEDDED_MAX or not self.request.embeddings:
             return
+        texts = [(row.row_id, self.spec.text_of(row.prompt)) for row in rows]
         with local_embedder() as embedder:
-            if embedder is None:
-                return
-            for pair in self.gate.embedded([(row.row_id, self.text_of(row)) for row in rows], embedder):
-                self._leaked(pair)
-                faults[pair.row_id] = Verdict("leak", str(pair))
+            for leak in self.gate.embedded(texts, embedder) if embedder else ():
+                self._leaked(leak)
+                faults[leak.row_id] = Verdict("leak", str(leak))
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
+        """Why a row repeats an earlier one; one that repeats none counts as seen from here on."""
         answer = row.answer
         written = not self.form.composed and row.origin not in ORDINARY
-        if written and len(answer) >= _LONG_ANSWER_CHARS:
+        if written and len(answer) >= LONG_ANSWER_CHARS:
             first = self.answers.setdefault(answer.lower(), row.row_id)
             if first != row.row_id:
                 return Verdict("copy", f"the answer is that of row {first}")
         exact = row.origin in ORDINARY or self.form.near_copies_differ
-        text = self.text_of(row)
+        text = self.spec.text_of(row.prompt)
         if like := self.seen.match(text, self.request.near_duplicate, digits_count=exact, contained=False):
             return Verdict("duplicate", f"{like.score:.0f} of 100 like row {like.name}")
         self.seen.add(row.row_id, text)
@@ -325,15 +314,12 @@ def _with_values_at(form: AnswerForm, row: TrainingRow) -> TrainingRow:
 
 
 def _publish(
-    job: Job[CritiqueRequest],
-    base: Path,
-    kept: Sequence[TrainingRow],
-    varied: Sequence[TrainingRow],
-    dropped: str,
+    job: Job[CritiqueRequest], base: Path, accepted: Sequence[TrainingRow], varied: Sequence[TrainingRow], dropped: str,
     counts: Mapping[str, int],
-) -> Artifact:
+) -> Artifact:  # fmt: skip
+    """The dataset: its splits, the variants beside them, and the counts that plans of training are made by."""
     folder = job.dir / "dataset"
-    splits = {name: [row for row in kept if row.split == name] for name in ("train", "valid")}
+    splits = {name: [row for row in accepted if row.split == name] for name in ("train", "valid")}
     if not splits["train"]:
         raise StepFailed(f"no row is left to train on: {dropped}")
     for name, rows in splits.items():
@@ -342,46 +328,68 @@ def _publish(
         write_rows(folder / VARIANTS, varied)
     meta = {
         **counts,
-        "own_rows": sum(row.origin not in ORDINARY for row in kept),
+        "own_rows": sum(row.origin not in ORDINARY for row in accepted),
         "train_rows": len(splits["train"]),
         "valid_rows": len(splits["valid"]),
         "held_rows": sum(row.origin in ORDINARY for row in splits["train"]),
         "valued_rows": sum(bool(row.attributes.values_at) for row in splits["train"]),
         "varied_rows": len({row.attributes.variant_of for row in varied}),
-        **row_tokens(base, kept, varied),
+        **row_tokens(base, accepted, varied),
     }
     return job.publish("dataset", folder, meta=meta)
 
 
 def _result(
-    job: Job[CritiqueRequest],
-    spec: Spec,
-    judged: Sequence[TrainingRow],
-    kept: Sequence[TrainingRow],
-    balance: Mapping[str, dict[str, int]],
-    artifact: Artifact,
-    leaks: Sequence[Pair],
-) -> CritiqueResult:
+    spec: Spec, judged: Sequence[TrainingRow], accepted: Sequence[TrainingRow], balance: Mapping[str, dict[str, int]],
+    artifact: Artifact, leaks: int,
+) -> CritiqueResult:  # fmt: skip
+    """What became of every candidate, with a few ids of each kind to look at."""
     kinds: dict[str, list[str]] = {}
     for row in judged:
         if row.verdict and not row.verdict.keeps:
             kinds.setdefault(row.verdict.kind, []).append(row.row_id)
-    train = [row for row in kept if row.split == "train"]
-    own = [row for row in kept if row.origin not in ORDINARY]
+    train = [row for row in accepted if row.split == "train"]
+    own = [row for row in accepted if row.origin not in ORDINARY]
     return CritiqueResult(
         artifact=artifact.id,
         path=str(artifact.path),
         candidates=len(judged),
-        kept=len(kept),
-        dropped=len(judged) - len(kept),
+        kept=len(accepted),
+        dropped=len(judged) - len(accepted),
         reasons=dict(Counter({kind: len(ids) for kind, ids in kinds.items()}).most_common()),
         train_rows=len(train),
-        valid_rows=len(kept) - len(train),
+        valid_rows=len(accepted) - len(train),
         rehearsal_share=round(sum(row.origin in ORDINARY for row in train) / len(train), 3),
         balance=dict(balance),
-        alarms=alarms(spec, judged, kept),
-        diversity=diversity([text_of(spec, row) for row in own]),
-        leaks=len(leaks),
+        diversity=diversity([spec.text_of(row.prompt) for row in own]),
+        leaks=leaks,
         sample_kept=tuple(row.row_id for row in own[:_SAMPLES]),
         sample_dropped={kind: tuple(ids[:_SAMPLES]) for kind, ids in kinds.items()},
     )
+
+
+def special_tokens(base: Path) -> list[str]:
+    """The tokens of a base that are no text, as they are written: those that begin and end a turn among them."""
+    from transformers import AutoTokenizer
+
+    added = AutoTokenizer.from_pretrained(base, local_files_only=True).added_tokens_decoder
+    return [token.content for token in added.values() if token.special and token.content]
+
+
+def row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[TrainingRow] = ()) -> dict[str, int]:
+    """Mean tokens of a row, and those of the longest, other forms included, as the base's own template renders it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+
+    def rendered(row: TrainingRow) -> str:
+        chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
+        return text
+
+    lengths: list[int] = []
+    every = [*rows, *varied]
+    for start in range(0, len(every), _AT_ONCE):
+        texts = [rendered(row) for row in every[start : start + _AT_ONCE]]
+        lengths += map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    return {"tokens_per_row": round(sum(lengths[: len(rows)]) / len(rows)), "longest_row_tokens": max(lengths)}

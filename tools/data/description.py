@@ -37,6 +37,8 @@ def _clean(text: str) -> str:
 
 
 _Sentence = Annotated[str, AfterValidator(_clean), Field(max_length=4_000)]
+Tools = Annotated[tuple[dict[str, JsonValue], ...], Field(max_length=20), AfterValidator(offered)]
+"""Offered with a message, in OpenAI's form."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
 
 
@@ -53,8 +55,7 @@ class Example(Frozen):
     """The system prompt that it was seen under."""
     conversation: bool = False
     """Whether the prompt is a transcript of several turns."""
-    tools: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=20)
-    """That were offered with it, in OpenAI's form."""
+    tools: Tools = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -62,19 +63,14 @@ class Example(Frozen):
         if not isinstance(data, dict) or "messages" not in data:
             return data
         rest = {name: value for name, value in data.items() if name != "messages"}
-        if taken := rest.keys() & {"prompt", "answer", "system", "conversation"}:
-            raise ValueError(f"has messages and {min(taken)}; say one of them")
+        if clash := rest.keys() & {"prompt", "answer", "system", "conversation"}:
+            raise ValueError(f"has messages and {min(clash)}; say one of them")
         return {**rest, **taught(data["messages"])}
 
     @field_validator("answer", mode="before")
     @classmethod
     def _as_text(cls, answer: object) -> object:
         return json.dumps(answer, ensure_ascii=False) if isinstance(answer, dict | list) else answer
-
-    @field_validator("tools")
-    @classmethod
-    def _offered(cls, tools: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
-        return offered(tools)
 
     @field_validator("prompt", "answer")
     @classmethod
@@ -148,16 +144,16 @@ class Description(DescriptionDraft):
 
     @field_validator("when", "what", "never")
     @classmethod
-    def _said(cls, text: str) -> str:
+    def _not_empty(cls, text: str) -> str:
         if not text:
             raise ValueError("is empty")
         return text
 
 
-def missing(parts: DescriptionDraft) -> tuple[str, ...]:
+def missing(draft: DescriptionDraft) -> tuple[str, ...]:
     """What is still to be asked for, in this order: when, what, never, examples (three different messages)."""
-    lacking = {name for name in ("when", "what", "never") if not getattr(parts, name)}
-    lacking |= {"examples"} if len(distinct(parts.examples)) < EXAMPLES_MIN else set()
+    lacking = {name for name in ("when", "what", "never") if not getattr(draft, name)}
+    lacking |= {"examples"} if len(distinct(draft.examples)) < EXAMPLES_MIN else set()
     return tuple(name for name in _PARTS if name in lacking)
 
 

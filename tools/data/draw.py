@@ -3,13 +3,18 @@
 A pure function of the spec, a seed and a row's number: a resumed step draws the same rows. Labels come in turn, by
 their weights, so that any stretch of rows is balanced. Values of open attributes are dealt from pools that a model
 filled (`Pools`); they are the only thing here that a model had a hand in.
+
+Further rows out of a kept one, for a later epoch: "dentist on tuesday at 4 pm" is "dentist on friday at 11:30" the next
+time it is seen, right by construction as its first form is, and no model is asked. Only values that code draws and
+finds: typed ones, and numbers that tell a label.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import TypeVar
@@ -17,14 +22,14 @@ from typing import TypeVar
 import yaml
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.row_attributes import Draw as Draw
+from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
-from tunesmith.tools.data.computed import drawn_number, with_computed
-from tunesmith.tools.data.json_values import Values as Values
-from tunesmith.tools.data.json_values import in_order
+from tunesmith.tools.data.record_values import Values, drawn_number, in_order, number_ranges, with_computed
+from tunesmith.tools.data.row_checks import drawn_problem, verbatim
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
-from tunesmith.tools.data.typed_values import draw_value, said
+from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
 
 
 @lru_cache(maxsize=1)
@@ -44,6 +49,7 @@ T = TypeVar("T")
 Pools = Callable[[Attribute, Values, int], str]
 """The value of an open attribute for the other values of a row and the row's number; empty: there is none."""
 ITEMS = (1, 1, 2, 2, 3)
+"""Records of a list, dealt in turn: lists of people are short."""
 _LAP = 20
 """Draws of a label that its weights are dealt out over."""
 _REDRAWS = 20
@@ -55,18 +61,19 @@ def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
     rng = random.Random(f"{seed}/{index}")
     if not form_of(spec).of_records:
         return _drawn(spec, seed, index, [_record(spec, seed, index, rng, pools)], rng)
-    empty = bool(spec.answer.otherwise) and in_turn([True, *[False] * _empties(spec)], f"{seed}/empty", index)
-    count = 0 if empty else in_turn(ITEMS, f"{seed}/lines", index)
+    count = 0 if is_empty(spec, seed, index) else in_turn(ITEMS, f"{seed}/lines", index)
     records = [_record(spec, seed, index * len(ITEMS) + n, rng, pools) for n in range(count)]
     return _drawn(spec, seed, index, records, rng)
 
 
-def _empties(spec: Spec) -> int:
-    """Lists with something in them for each that is empty."""
-    return max(1, round(1 / spec.answer.otherwise_share) - 1) if spec.answer.otherwise_share else 10**6
+def is_empty(spec: Spec, seed: int, index: int) -> bool:
+    """Whether row number `index` of a behaviour that answers with a list has none to answer with."""
+    share = spec.answer.otherwise_share if spec.answer.otherwise else 0
+    return bool(share) and in_turn([True, *[False] * max(1, round(1 / share) - 1)], f"{seed}/empty", index)
 
 
 def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
+    """The records of a row with what of them is to stand in its message letter for letter."""
     surfaces = [
         {
             path: surface
@@ -82,7 +89,7 @@ def _surface(attribute: Attribute, value: str, rng: random.Random) -> str:
     """What of a value is to stand in the message letter for letter; empty: nothing."""
     if attribute.kind == "label":
         return drawn_number(attribute, value, rng)
-    return said(attribute, value, rng) if attribute.typed else value if attribute.kind == "copied" else ""
+    return surface_of(attribute, value, rng) if attribute.typed else value if attribute.kind == "copied" else ""
 
 
 def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:
@@ -96,6 +103,7 @@ def _record(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools 
 
 
 def _values(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools | None) -> Values:
+    """The values of one record: labels first, as others depend on them."""
     values: Values = {}
     for label in spec.labels:
         values[label.name] = in_turn(_dealt(label), f"{seed}/{label.name}", index)
@@ -106,13 +114,9 @@ def _values(spec: Spec, seed: int, index: int, rng: random.Random, pools: Pools 
                 values[attribute.name] = None
         else:
             drawing.draw(attribute, attribute.name, index)
-    if not form_of(spec).of_records and not any(v for path, v in values.items() if not _is_topic(spec, path)):
+    if not form_of(spec).of_records and not any(v for path, v in values.items() if spec.attribute(path).shown):
         return _at_least_one(spec, values, rng)
     return values
-
-
-def _is_topic(spec: Spec, path: str) -> bool:
-    return not spec.attribute(path).shown
 
 
 def _at_least_one(spec: Spec, values: Values, rng: random.Random) -> Values:
@@ -148,6 +152,7 @@ class _Drawing:
             self._several(attribute, path, attribute.many, turn)
 
     def _absent(self, attribute: Attribute) -> bool:
+        """Whether a message says nothing of it: a label, its share, or the tool that is called decides."""
         if any(self.values.get(label) in absent for label, absent in attribute.absent_where.items()):
             return True
         if attribute.absent_share and self.rng.random() < attribute.absent_share:
@@ -159,6 +164,7 @@ class _Drawing:
         )
 
     def _several(self, attribute: Attribute, path: str, many: tuple[int, int], turn: int) -> None:
+        """The values of a list or set; their number comes in turn, so that each length is taught."""
         least, most = many
         count = in_turn(range(least, most + 1), f"{self.seed}/{path}/many", turn)
         if not count and attribute.absent_as is not None:
@@ -179,6 +185,7 @@ class _Drawing:
         return in_order(attribute, list(chosen))
 
     def _one(self, attribute: Attribute, path: str, turn: int) -> None:
+        """One value, by its kind; of an object everything that it holds."""
         if attribute.kind == "object":
             for inner in attribute.attributes:
                 self.draw(inner, f"{path}.{inner.name}", turn)
@@ -210,3 +217,74 @@ def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
 def answer_of(spec: Spec, drawn: Draw) -> str:
     """The answer that the drawn values make; empty where a model has to write it."""
     return form_of(spec).compose(drawn.records)
+
+
+EACH = 8
+"""Of a row: with the row itself three for each of three epochs, which is what a small model is given."""
+_ROWS_MOST = 1_000
+"""Of more rows each is seen once, whatever its forms are."""
+_TRIES = 6
+"""Draws for one variant: a message that says the same, or does not say what was drawn, is drawn anew."""
+
+
+def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:
+    """`each` variants of every row that has such values and was made here; fewer where they do not come out right."""
+    varied: list[TrainingRow] = []
+    if not form_of(spec).one_record or len(rows) > _ROWS_MOST:
+        return varied
+    for row in rows:
+        drawn = row.attributes.draw
+        if drawn is None or len(row.prompt) > 2 or len(row.completion) > 1:
+            continue
+        there = {spec.text_of(row.prompt)}
+        for number in range(1, each + 1):
+            if (one := _variant(spec, row, drawn, number)) and spec.text_of(one.prompt) not in there:
+                there.add(spec.text_of(one.prompt))
+                varied.append(one)
+    return varied
+
+
+def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> TrainingRow | None:
+    """A row with other values in the places of its own; None where one stands there twice, or none comes out right."""
+    message, old = spec.text_of(row.prompt), drawn.surfaces[0]
+    swapped = [
+        a for a in spec.attributes if a.name in old and (a.typed or number_ranges(a)) and holds(message, old[a.name])
+    ]
+    spans = {a.name: _spans(message, old[a.name]) for a in swapped}
+    if not swapped or any(len(places) != 1 for places in spans.values()):
+        return None
+    rng = random.Random(f"{row.row_id}/{number}")
+    for _ in range(_TRIES):
+        values, surfaces, text = dict(drawn.values), dict(old), message
+        for attribute in sorted(swapped, key=lambda a: spans[a.name][0], reverse=True):
+            name = attribute.name
+            values[name], surfaces[name] = _another(attribute, str(values[name]), rng)
+            start, end = spans[name][0]
+            text = text[:start] + _cased(surfaces[name], message[start:end], at_start=start == 0) + text[end:]
+        if text == message or drawn_problem(spec, values, surfaces, text):
+            continue
+        changed = replace(drawn, records=(verbatim(spec, values, text),), surfaces=(surfaces,))
+        attributes = replace(row.attributes, draw=changed, text=text, variant_of=row.row_id)
+        prompt = [*row.prompt[: len(row.prompt) - len(spec.turns(text))], *spec.turns(text)]
+        answer = [form_of(spec).turn(answer_of(spec, changed))]
+        return replace(row, row_id=f"{row.row_id}.{number}", prompt=prompt, completion=answer, attributes=attributes)
+    return None
+
+
+def _another(attribute: Attribute, value: str, rng: random.Random) -> tuple[str, str]:
+    """A value and how the message says it; a label keeps its value, for the rest of the message may speak of it."""
+    if attribute.kind == "label":
+        return value, drawn_number(attribute, value, rng)
+    drawn = draw_value(attribute, rng)
+    return drawn, surface_of(attribute, drawn, rng)
+
+
+def _spans(message: str, part: str) -> list[tuple[int, int]]:
+    """Where a part stands in a message and not inside a longer word."""
+    pattern = rf"(?<!{GLUED}){re.escape(part)}(?!{GLUED})"
+    return [match.span() for match in re.finditer(pattern, message, re.IGNORECASE)]
+
+
+def _cased(new: str, old: str, *, at_start: bool) -> str:
+    """A capital at the start of a message stays one."""
+    return new[:1].upper() + new[1:] if at_start and old[:1].isupper() else new

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.answer_shape import absent_share
 from tunesmith.tools.data.arithmetic import NUMERIC, Unanswerable, number_of
-from tunesmith.tools.data.computed import number_in, with_computed
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.json_values import Values, items_of
 from tunesmith.tools.data.proposal import Part
+from tunesmith.tools.data.record_values import Values, items_of, number_in, with_computed
 from tunesmith.tools.data.spec import TYPED, Attribute, Kind, Spec, Value, without_places
-from tunesmith.tools.data.typed_values import WEEKDAYS, found, holds
+from tunesmith.tools.data.typed_values import WEEKDAYS, holds, matches_in
 
-_PIECE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _STOP_WORDS = (
     "a an the and or but is are was were be been to of in on at by for from with as it its this that i you we they he "
     "she my your our their not no do does did has have had will would can could should so if then than there here"
@@ -28,7 +28,7 @@ STOP = frozenset(_STOP_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Shot:
     """An example as a writer is shown it: its message, the values behind its answer, and their words in the message."""
 
     message: str
@@ -36,15 +36,15 @@ class Shown:
     surfaces: dict[str, str] = field(default_factory=dict)
 
 
-def shown_examples(spec: Spec) -> list[Shown]:
+def example_shots(spec: Spec) -> list[Shot]:
     """The examples with their values, whole messages; of an answer that is a list, its first record alone."""
-    made = []
+    shots = []
     for example in spec.examples:
         records = form_of(spec).parse(example.answer)
         values: Values = records[0] if records else dict.fromkeys(spec.answer.needs)
         surfaces = surfaces_in(spec, values, example.prompt)
-        made.append(Shown(example.prompt, values, surfaces))
-    return made
+        shots.append(Shot(example.prompt, values, surfaces))
+    return shots
 
 
 def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
@@ -59,15 +59,15 @@ def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
         elif holds(message, value):
             if attribute.typed or attribute.kind == "copied":
                 surfaces[path] = value
-        elif attribute.typed and (there := found(attribute, message)):
+        elif attribute.typed and (there := matches_in(attribute, message)):
             surfaces[path] = there[0]
     return surfaces
 
 
-def shown_pieces(spec: Spec) -> tuple[list[Shown], list[str]]:
+def sentence_shots(spec: Spec) -> tuple[list[Shot], list[str]]:
     """Of the examples of an answer that is a list: the sentence of each record, and the sentences without one."""
-    pieces: list[Shown] = []
-    fillers: list[str] = []
+    shots: list[Shot] = []
+    distractors: list[str] = []
     for example in spec.examples:
         records = form_of(spec).parse(example.answer) or []
         sentences = _sentences(example, len(records))
@@ -75,14 +75,15 @@ def shown_pieces(spec: Spec) -> tuple[list[Shown], list[str]]:
         for record in records:
             best = max(left, key=lambda sentence: overlap(record, sentence), default="")
             if best and overlap(record, best):
-                pieces.append(Shown(best, record, surfaces_in(spec, record, best)))
+                shots.append(Shot(best, record, surfaces_in(spec, record, best)))
                 left.remove(best)
-        fillers += [sentence for sentence in left if len(sentence.split()) > 1]
-    return pieces, fillers
+        distractors += [sentence for sentence in left if len(sentence.split()) > 1]
+    return shots, distractors
 
 
 def _sentences(example: Example, records: int) -> list[str]:
-    sentences = [s.strip() for s in _PIECE_END.split(example.prompt) if s.strip()]
+    """The sentences of an example; its clauses where it has fewer sentences than records."""
+    sentences = [s.strip() for s in _SENTENCE_END.split(example.prompt) if s.strip()]
     whole: list[str] = []
     for sentence in sentences:  # "Mr. Roth" ends no sentence
         if whole and re.search(r"\b[A-Z][a-z]{0,2}\.$", whole[-1]):
@@ -146,6 +147,7 @@ def _why(spec: Spec, example: Example) -> str:
 
 
 def _of_record(spec: Spec, example: Example, record: Values) -> Iterator[str]:
+    """What is wrong with one record of an example: a value that its label lacks, a list of another length, a sum."""
     for path, attribute in spec.leaves(record):
         value = record.get(path)
         if attribute.kind == "label" and value is not None and value not in attribute.values:
@@ -159,32 +161,33 @@ def _of_record(spec: Spec, example: Example, record: Values) -> Iterator[str]:
 
 
 def _miscalculated(spec: Spec, example: Example, record: Values) -> Iterator[str]:
-    known = {**record, **{a.name: _said(a, example.prompt) for a in spec.attributes if not a.shown and a.plain}}
+    """Where an answer shows another value than its formula gives for what the message says."""
+    known = {**record, **{a.name: _stated_value(a, example.prompt) for a in spec.attributes if not a.shown and a.plain}}
     try:
         computed = with_computed(spec, known)
     except Unanswerable:
         return
     for path, value in computed.items():
-        if spec.attribute(path).kind != "computed" or value is None or (shown := record.get(path)) is None:
+        if spec.attribute(path).kind != "computed" or value is None or (stated := record.get(path)) is None:
             continue
-        if number_of(shown) != number_of(value) or (number_of(value) is None and shown != value):
-            yield f"{path} is {shown}, its formula gives {value}"
+        if number_of(stated) != number_of(value) or (number_of(value) is None and stated != value):
+            yield f"{path} is {stated}, its formula gives {value}"
 
 
-def _said(attribute: Attribute, message: str) -> str | None:
+def _stated_value(attribute: Attribute, message: str) -> str | None:
     """The only number or date that a message says of an attribute; None where that is not sure."""
     if attribute.kind not in ("digits", "date", *NUMERIC) or attribute.kind == "computed":
         return None
-    parts = (re.search(r"\d[\d-]*(?:\.\d+)?", text) for text in found(attribute, message))
-    texts = {part[0] for part in parts if part}
+    numbers = (re.search(r"\d[\d-]*(?:\.\d+)?", text) for text in matches_in(attribute, message))
+    texts = {part[0] for part in numbers if part}
     texts &= set(attribute.values) or texts
     return texts.pop() if len(texts) == 1 else None
 
 
 _COPIED_SHARE = 0.75
 """Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
-ABSENT_SHARES = (0.15, 0.35)
 VALUES_MAX = 20
+"""Of a label: a few hundred rows do not teach a choice among more."""
 COPIED_FORMATS: Mapping[Kind, str] = {
     "email": r"[\w.+-]+@[\w-]+\.[\w.-]+",
     "url": r"https?://\S+|www\.\S+",
@@ -226,20 +229,18 @@ def attribute_of(
     kind, values = _kind(part, given, labels, notes)
     if number and kind in ("digits", "copied"):
         kind = "number"
-    shown_absent = next((value for _, value in pairs if value in absent), absent[0] if absent else None)
-    if shown_absent in values:  # "none" among the values of a label is a value like the others
-        absent, shown_absent = [], None
+    absent_text = next((value for _, value in pairs if value in absent), absent[0] if absent else None)
+    if absent_text in values:  # "none" among the values of a label is a value like the others
+        absent, absent_text = [], None
         given = [(message, value) for message, value in pairs if value is not None]
     missing = len(pairs) - len(given) + (lacking if kind in COPIED_FORMATS else 0)
-    low, high = ABSENT_SHARES
-    share = missing / max(1, len(pairs) + lacking)
     return Attribute(
         name=part.name.rpartition(".")[2],
         kind=kind,
         means=part.means,
         values=values,
-        absent_share=round(min(high, max(low, share)), 2) if missing or absent else 0,
-        absent_as=shown_absent,
+        absent_share=absent_share(missing, len(pairs) + lacking) if missing or absent else 0,
+        absent_as=absent_text,
         lengths=tuple(sorted({len(value) for _, value in given})) if kind == "digits" else (),
         words_max=_words_max(part, [value for _, value in given], notes) if kind in ("copied", "text") else 0,
     )
@@ -297,15 +298,15 @@ def format_of(part: Part, seen: Sequence[str], *, verbatim: bool) -> Kind | None
 def _label(name: str, values: Mapping[str, Value], seen: Sequence[str], notes: Notes) -> dict[str, Value]:
     """The values of a label, spelled as the examples do, those of the examples among them; empty where it is none."""
     spelled = {value.casefold(): value for value in seen}
-    made = {spelled.get(value.casefold(), value): of for value, of in values.items()}
-    beside = [value for value in seen if value not in made]
-    if len(beside) > len(seen) / 2 or not 2 <= len(made) + len(beside) <= VALUES_MAX:
-        listed, shown = ", ".join(list(values)[:4]), ", ".join(seen[:4]) or "none"
-        notes.add(f"{name} is no choice of {listed}: the examples show {shown}")
+    label = {spelled.get(value.casefold(), value): of for value, of in values.items()}
+    beside = [value for value in seen if value not in label]
+    if len(beside) > len(seen) / 2 or not 2 <= len(label) + len(beside) <= VALUES_MAX:
+        listed, seen_text = ", ".join(list(values)[:4]), ", ".join(seen[:4]) or "none"
+        notes.add(f"{name} is no choice of {listed}: the examples show {seen_text}")
         return {}
     if beside:
         notes.add(f"{', '.join(beside)} was added to the values of {name}, as the examples show it")
-    return made | {value: Value() for value in beside}
+    return label | {value: Value() for value in beside}
 
 
 def _are_weekdays(values: Sequence[str]) -> bool:

@@ -100,6 +100,7 @@ def conversation_fault(row: TrainingRow) -> Verdict | None:
 
 
 def _order(row: TrainingRow) -> Verdict | None:
+    """Turns that no chat has: a system message behind others, or one side twice in a row."""
     roles = [str(message["role"]) for message in (*row.prompt, *row.completion)]
     if "system" in roles[1:]:
         return Verdict("roles", "a system message stands behind others")
@@ -162,6 +163,7 @@ def _hidden(key: str) -> str:
 
 
 def _keylike(text: str) -> str:
+    """A long word of letters and digits with the entropy of a key; empty where there is none."""
     for match in _LONG_WORD.finditer(text):
         word = match[0]
         mixed = any(c.isdigit() for c in word) and any(c.isalpha() for c in word)
@@ -177,7 +179,7 @@ def languages() -> frozenset[str]:
     return frozenset(_WORDS) | {name for name, _, _ in _SCRIPTS}
 
 
-def shown_kinds(texts: Sequence[str]) -> frozenset[str]:
+def kinds_allowed_by(texts: Sequence[str]) -> frozenset[str]:
     """What of the above the user's own examples show, so that it is no fault in a row."""
     whole = "\n".join(texts)
     kinds = {"English"}
@@ -198,13 +200,14 @@ def other_language(text: str, allowed: frozenset[str]) -> str:
     letters = [c for c in text if c.isalpha()]
     for name, first, last in _SCRIPTS:
         share = sum(first <= c <= last for c in letters) / max(1, len(letters))
-        if share > 0.15 and name not in allowed:
+        if share > 0.15 and name not in allowed:  # a name or a quotation is less
             return name
     words = re.findall(r"[^\W\d_]+", text.lower())
     hits = {name: sum(word in known for word in words) for name, known in _WORDS.items()}
     best = max(hits, key=lambda name: hits[name])
     own = max((hits[name] for name in allowed if name in hits), default=0)
     several = len(set(words) & _WORDS[best]) >= 2
+    # Nearly a fifth of any text are the commonest words of its language; two languages share some of these.
     enough = several and hits[best] >= 0.18 * len(words) and hits[best] >= 2 * own
     return best if best not in allowed and enough else ""
 

@@ -24,7 +24,7 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, expec
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.held_out import rows_beside
-from tunesmith.tools.data.lists import LINES, told_by_labels
+from tunesmith.tools.data.lists import LINES, labels_decide
 from tunesmith.tools.data.near_misses import FORMED_SHARE, untested
 from tunesmith.tools.data.reading import reads_whole
 from tunesmith.tools.data.spec import Spec
@@ -43,6 +43,7 @@ from tunesmith.tools.serving.budget import (
 )
 
 PREVIEW_ROWS = 5
+"""Enough to see whether the writer understood the behaviour."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
 _USUAL_TOKENS = 40
@@ -217,7 +218,7 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
 def _cost(spec: Spec) -> tuple[float, int]:
     """Requests for a row that is written, and the tokens that are generated for it."""
     longest, labels = max(len(example.prompt) for example in spec.examples), sum(label.shown for label in spec.labels)
-    written = 2.0 if not told_by_labels(spec) else 1 / LINES
+    written = 2.0 if not labels_decide(spec) else 1 / LINES
     requests, tokens = written + labels + reads_whole(spec), _TOKENS_AROUND + longest // 4 + 2 * labels
     if not form_of(spec).composed:
         return requests + _ANSWERS_A_ROW, tokens + _ANSWERS_A_ROW * spec.max_tokens // 2
@@ -244,7 +245,7 @@ def _way(spec: Spec) -> tuple[str, ...]:
     composed += "; a second time where answers are values: only what both agree on may become a test case"
     if form.composed:
         composed = f"code composes each answer ({form}) from what was drawn"
-    one = "messages in lists of one meaning" if told_by_labels(spec) else "each message"
+    one = "messages in lists of one meaning" if labels_decide(spec) else "each message"
     return drawn, f"{{writer}} writes {one}, then reads each back without knowing what was drawn", composed
 
 
@@ -253,11 +254,11 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     base = facts.need("base", "base")
     teacher = facts.need("teacher", "base --role teacher") if request.writer == "teacher" else None
     measured = measured_base(facts)
-    writer, bench = teacher or measured, bench_of(facts.artifacts)
+    writer, settings = teacher or measured, bench_of(facts.artifacts)
     need_vllm(facts)
     rows = rows_written(request, context.spare)
     ordinary = 0 if request.preview else near_misses_wanted(request) + min(request.rehearsal_rows, context.rehearsal)
-    cards = serving_cards(facts, measured, bench.context_tokens)
+    cards = serving_cards(facts, measured, settings.context_tokens)
     if teacher:  # who writes first, on as many cards as the base that answers after it
         cards = max(cards, serving_cards(replace(facts, artifacts={}), teacher))
     price = estimate(
@@ -266,12 +267,12 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         seconds=_seconds(request, facts, context, teacher, measured, rows=rows, ordinary=ordinary),
         rates=facts.serving_rates,
         like="",
-        **_peaks(facts, teacher, measured, bench, cards),
+        **_peaks(facts, teacher, measured, settings, cards),
         disk_bytes=4096 * (rows + ordinary),
         cards=cards,
     )
     lacks, beside = lacks_memory(price, facts.machine), measured if teacher else None
-    fitting = bases_served(facts, beside, context_tokens=bench.context_tokens) if lacks else ()
+    fitting = bases_served(facts, beside, context_tokens=settings.context_tokens) if lacks else ()
     name = f"the {request.writer} ({writer.meta['name']})"
     before = facts.artifacts.get("rows")
     return Plan(
@@ -279,7 +280,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         run=facts.run,
         summary=_summary(request, context, rows, ordinary),
         steps=(
-            *bench.steps,
+            *settings.steps,
             *split_steps(cards),
             *(_written_steps(request, context, name, rows) if rows else ()),
             f"the base answers {ordinary} near misses and ordinary prompts "
@@ -287,7 +288,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, teacher=teacher, **beside_base(base, measured), rows=None if request.rows else before),
-        pins={**context.pins, **bench.pins},
+        pins={**context.pins, **settings.pins},
         estimate=price,
         writes=(f"{rows + ordinary} candidate rows",),
         replaces=_replaced(request, before) if before else (),
@@ -295,7 +296,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         fitting=fitting,
         notes=(
             *((_ALWAYS_NOTE.format(ordinary),) if context.always and ordinary else ()),
-            *((_THINKS_NOTE,) if bench.thinking == "on" and not teacher else ()),
+            *((_THINKS_NOTE,) if settings.thinking == "on" and not teacher else ()),
         ),
     )
 
@@ -355,11 +356,11 @@ def _seconds(
     )
 
 
-def _peaks(facts: Facts, teacher: Artifact | None, measured: Artifact, bench: Bench, cards: int) -> dict[str, int]:
+def _peaks(facts: Facts, teacher: Artifact | None, measured: Artifact, settings: Bench, cards: int) -> dict[str, int]:
     """Of the writer's server; the base, which answers after a teacher, takes more where its context is longer."""
     served = [serving_memory(teacher, cards=cards)] if teacher else []
-    if not teacher or bench.context_tokens > CONTEXT_TOKENS:
-        served.append(serving_memory(measured, bench.context_tokens, cards=cards))
+    if not teacher or settings.context_tokens > CONTEXT_TOKENS:
+        served.append(serving_memory(measured, settings.context_tokens, cards=cards))
     peaks = [serving_peaks(server, on_gpu=facts.serves_on_gpu) for server in served]
     return {kind: max(peak[kind] for peak in peaks) for kind in peaks[0]}
 

@@ -18,11 +18,10 @@ from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_log import AnswerLog
-from tunesmith.tools.data.answers import write_answers
+from tunesmith.tools.data.answers import RowJudge, write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.examples import Shown, shown_pieces
+from tunesmith.tools.data.examples import Shot, sentence_shots
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.generate import (
     PREVIEW_ROWS,
@@ -33,12 +32,11 @@ from tunesmith.tools.data.generate import (
     rows_written,
     spare_of,
 )
-from tunesmith.tools.data.held_out import text_of
-from tunesmith.tools.data.lists import Listed, Lists, told_by_labels
+from tunesmith.tools.data.lists import Listed, Lists, labels_decide
+from tunesmith.tools.data.model_requests import AnswerLog, assistant, system, user
 from tunesmith.tools.data.near_misses import near_misses, untested
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows
-from tunesmith.tools.data.row_judge import RowJudge
 from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of
@@ -65,18 +63,18 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     rehearsal = load_rehearsal(job.request.behaviour)  # read once: what was agreed to is what is used
     for name, sha256 in pins_of(spec, rehearsal).items():
         job.agreed(name, sha256)
-    bench = bench_at_work(job)
-    made = _Making(job, spec, tally, rehearsal, bench)
-    made.keep_rows()
-    made.take_examples()
+    settings = bench_at_work(job)
+    making = _Making(job, spec, tally, rehearsal, settings)
+    making.keep_rows()
+    making.take_examples()
     if teacher:
         with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
-            made.written_by(server)
-    if not teacher or made.needs_base:
-        with bench_server(job, base, adapters_allowed=True, bench=bench) as server:
+            making.written_by(server)
+    if not teacher or making.needs_base:
+        with bench_server(job, base, adapters_allowed=True, bench=settings) as server:
             if not teacher:
-                made.written_by(server)
-            made.answered_by(server)
+                making.written_by(server)
+            making.answered_by(server)
     rows = job.store.rows(job.step.id)
     return _result(job, rows, _publish(job, spec, rows), tally)
 
@@ -85,9 +83,9 @@ class _Making:
     """The rows of one step. What the writer decided for the base lies in files: the base may come later."""
 
     def __init__(
-        self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str], bench: Bench
+        self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str], settings: Bench
     ) -> None:
-        self.job, self.spec, self.tally, self.bench = job, spec, tally, bench
+        self.job, self.spec, self.tally, self.settings = job, spec, tally, settings
         request = job.request
         self.preview, self.rows = request.preview, rows_wanted(request)
         self.near_count = near_misses_wanted(request)
@@ -114,8 +112,8 @@ class _Making:
         """What the writer does: rows, near misses, and which ordinary prompts are of the behaviour's own kind."""
         request, spec = self.job.request, self.spec
         log = AnswerLog(self.job, server, self.tally, "writer.jsonl", concurrency=self.job.request.concurrency)
-        pieces, fillers = shown_pieces(spec) if form_of(spec).of_records else ([], [])
-        shots = [*pieces, *(Shown(text, {}) for text in fillers)]
+        sentences, distractors = sentence_shots(spec) if form_of(spec).of_records else ([], [])
+        shots = [*sentences, *(Shot(text, {}) for text in distractors)]
         # Where no row is written none is read back, and the reader has only to tell what is of the kind.
         read = spec if self.rows else spec.model_copy(update={"attributes": (), "answer": Answer()})
         reader = Reader(read, log, self.ordinary, request.seed, shots)
@@ -127,14 +125,14 @@ class _Making:
             json.dumps({"trust": reader.trust.model_dump(), "read": reader.counts, "unverified": reader.unverified}),
         )
         taught = untested(spec, request.behaviour)
-        near = near_misses(taught, log, self.near_count, request.seed, self._kept_messages(), reader.other_kinds)
+        near = near_misses(taught, log, self.near_count, request.seed, self._sound_messages(), reader.other_kinds)
         ordinary = self._ordinary(reader)
         atomic_write(self.decided, json.dumps({"near": near, "ordinary": ordinary}, ensure_ascii=False))
 
     def _write(self, log: AnswerLog, reader: Reader) -> None:
         request, spec = self.job.request, self.spec
         composed = form_of(spec).composed
-        way = Lists if form_of(spec).of_records else Listed if told_by_labels(spec) else Synthesis
+        way = Lists if form_of(spec).of_records else Listed if labels_decide(spec) else Synthesis
         synthesis = way(
             spec, log, rows_written(request, spare_of(spec)), request.seed, request.temperature, request.tries, reader,
             wanted=self.rows, keep=self._store if composed else lambda written: None,
@@ -148,10 +146,10 @@ class _Making:
         if not written:
             raise StepFailed(f"none of {self.rows} rows was written; the server's log is {log.server.log}")
 
-    def _kept_messages(self) -> list[str]:
+    def _sound_messages(self) -> list[str]:
         """The messages of rows that nothing is wrong with, as far as is known: written here, or a person's."""
         rows = sorted(self.job.store.rows(self.job.step.id), key=lambda row: row.row_id)
-        return [text_of(self.spec, r) for r in rows if r.origin not in ORDINARY and not r.attributes.problem]
+        return [self.spec.text_of(r.prompt) for r in rows if r.origin not in ORDINARY and not r.attributes.problem]
 
     def _ordinary(self, reader: Reader) -> list[str]:
         """As many ordinary prompts as are wanted that are not of the behaviour's own kind."""
@@ -168,8 +166,8 @@ class _Making:
         for number, example in enumerate(self.spec.examples if self.spec.blind_sha256 and not self.preview else ()):
             row_id = f"e{number:04d}"
             if row_id not in self.stored:
-                system = [{"role": "system", "content": example.system}] if example.system else []
-                prompt = [*(system or self._system(row_id, number)), *self.spec.turns(example.prompt)]
+                seen_under = [system(example.system)] if example.system else self._system(row_id, number)
+                prompt = [*seen_under, *self.spec.turns(example.prompt)]
                 attributes = RowAttributes(text=example.prompt, tools=example.tools or self.spec.tools)
                 self._add(TrainingRow(row_id, EXAMPLE, prompt, [form_of(self.spec).turn(example.answer)], attributes))
 
@@ -180,19 +178,19 @@ class _Making:
         prompts |= {f"r{n:04d}": text for n, text in enumerate(decided["ordinary"])}
         log = AnswerLog(self.job, server, self.tally, "base.jsonl", concurrency=self.job.request.concurrency)
         systems = {row_id: self._system(row_id, n) for n, row_id in enumerate(prompts)}
-        tokens = self.job.request.ordinary_tokens + self.bench.thinking_tokens
+        tokens = self.job.request.ordinary_tokens + self.settings.thinking_tokens
         requests = [
-            ChatRequest(row_id, server.model, [*systems[row_id], _user(text)], tokens, tools=self._tools(row_id))
+            ChatRequest(row_id, server.model, [*systems[row_id], user(text)], tokens, tools=self._tools(row_id))
             for row_id, text in prompts.items()
         ]
 
         def keep(response: ChatResponse) -> None:
-            if self.bench.thinking == "on" and (response := without_thought(response)).error:
+            if self.settings.thinking == "on" and (response := without_thought(response)).error:
                 return  # an answer that never came is no ordinary one
             if response.id not in self.stored:
                 origin = "near_miss" if response.id.startswith("n") else "rehearsal"
-                prompt = [*systems[response.id], _user(prompts[response.id])]
-                answer = [{"role": "assistant", "content": response.text.strip()}]
+                prompt = [*systems[response.id], user(prompts[response.id])]
+                answer = [assistant(response.text.strip())]
                 tools = self._tools(response.id)
                 attributes = RowAttributes(finish_reason=response.finish_reason, tools=tools)
                 self._add(TrainingRow(response.id, origin, prompt, answer, attributes))
@@ -207,7 +205,7 @@ class _Making:
         """The system prompt that a row is seen under: none, or those of the spec in turn."""
         if not self.spec.system_prompts or random.Random(f"system/{identity}").random() >= self.spec.system_share:
             return []
-        return [{"role": "system", "content": in_turn(self.spec.system_prompts, "system", number)}]
+        return [system(in_turn(self.spec.system_prompts, "system", number))]
 
     def _store(self, written: Written) -> None:
         row_id = written.drawn.row_id
@@ -233,10 +231,6 @@ class _Making:
     def _add(self, row: TrainingRow) -> None:
         self.stored.add(row.row_id)
         self.job.store.add_rows(self.job.run, self.job.step.id, [row])
-
-
-def _user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
 
 
 def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow]) -> Artifact:

@@ -22,11 +22,10 @@ from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
-from tunesmith.tools.data.leakage import LeakGate
-from tunesmith.tools.data.own_rows import BLIND_LEAST, Alike, groups_of, is_persons, levels, pool_of, shown_rows
+from tunesmith.tools.data.own_rows import BLIND_LEAST, Alike, groups_of, is_persons, levels, pool_of, visible_rows
 from tunesmith.tools.data.row_file import takes_turns
-from tunesmith.tools.data.similarity import normal
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.similarity import LeakGate, normal
+from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.suites.case import Case
 
 
@@ -50,8 +49,8 @@ class KnownCase:
     @property
     def metadata(self) -> dict[str, str]:
         """What a suite's file says of it beside its texts."""
-        told = {"source": self.source, "by": self.by, "at": self.at, "seed_row": self.seed_row}
-        return {name: value for name, value in told.items() if value}
+        fields = {"source": self.source, "by": self.by, "at": self.at, "seed_row": self.seed_row}
+        return {name: value for name, value in fields.items() if value}
 
 
 def account() -> str:
@@ -105,7 +104,7 @@ class HeldOut:
 
     def like_a_case(self, spec: Spec, row: TrainingRow) -> bool:
         """Whether a row of the behaviour gives one of the cases away."""
-        return self.gate is not None and self.gate.check(row.row_id, [text_of(spec, row)]) is not None
+        return self.gate is not None and self.gate.check(row.row_id, [spec.text_of(row.prompt)]) is not None
 
     @property
     def cases(self) -> int:
@@ -130,20 +129,20 @@ def hold_out(
     near = near[: min(count, round(_NEAR_SHARE * len(near)))]
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
     marked = {normal(case.prompt, digits_count=True) for case in gold}
-    others = [row for row in own if normal(text_of(spec, row), digits_count=True) not in marked]
+    others = [row for row in own if normal(spec.text_of(row.prompt), digits_count=True) not in marked]
     others = [row for row in others if known or row.origin != "generated"]
-    wanted, shown = max(0, count - len(gold)), shown_rows(spec, others)
-    candidates = _Candidates(gold, pool_of(others, shown, wanted), shown, wanted, near)
+    wanted, visible = max(0, count - len(gold)), visible_rows(spec, others)
+    candidates = _Candidates(gold, pool_of(others, visible, wanted), visible, wanted, near)
     usual, *narrower = levels(threshold)
-    held = _held(spec, rows, candidates, usual)
-    persons = sum(is_persons(row) and row.row_id not in shown for row in candidates.pool)
+    withheld = _case_split(spec, rows, candidates, usual)
+    persons = sum(is_persons(row) and row.row_id not in visible for row in candidates.pool)
     least = min(wanted, persons, BLIND_LEAST)  # else rows that are like the shown ones leave none to decide by
     for alike in narrower:
-        enough = len(held.known) - len(gold) >= least
-        if enough and _lost(rows, held) <= _LOST_SHARE * sum(map(is_persons, own)):
+        enough = len(withheld.known) - len(gold) >= least
+        if enough and _lost(rows, withheld) <= _LOST_SHARE * sum(map(is_persons, own)):
             break
-        held = replace(_held(spec, rows, candidates, alike), note=_TOO_ALIKE)
-    return held
+        withheld = replace(_case_split(spec, rows, candidates, alike), note=_TOO_ALIKE)
+    return withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,52 +151,52 @@ class _Candidates:
 
     gold: Sequence[KnownCase]
     pool: Sequence[TrainingRow]
-    shown: Collection[str]
+    visible: Collection[str]
     count: int
     near: Sequence[TrainingRow]
 
 
-def _held(spec: Spec, rows: Sequence[TrainingRow], candidates: _Candidates, alike: Alike) -> HeldOut:
+def _case_split(spec: Spec, rows: Sequence[TrainingRow], candidates: _Candidates, alike: Alike) -> HeldOut:
     """The cases, and the rows without them and whatever is like one of them."""
     gold, pool, near = candidates.gold, candidates.pool, candidates.near
     groups = _groups(spec, pool, alike)
-    shown_groups = {groups.get(identity, identity) for identity in candidates.shown}
-    unseen = [row for row in pool if groups.get(row.row_id, row.row_id) not in shown_groups]
+    visible_groups = {groups.get(identity, identity) for identity in candidates.visible}
+    unseen = [row for row in pool if groups.get(row.row_id, row.row_id) not in visible_groups]
     chosen = _whole_groups(unseen, groups, candidates.count)
     if not (gold or chosen or near):
         return HeldOut(list(rows))
     cases = [_case(spec, f"{spec.name}-gold-{n:02d}", one.prompt) for n, one in enumerate(gold, 1)]
-    cases += [_case(spec, row.row_id, text_of(spec, row)) for row in (*chosen, *near)]
+    cases += [_case(spec, row.row_id, spec.text_of(row.prompt)) for row in (*chosen, *near)]
     ids = {row.row_id for row in (*chosen, *near)}
     gate = LeakGate(cases, spec.slot, alike.score)
     same = {normal(str(case.vars[spec.slot]), digits_count=True) for case in cases}
-    shown = {value: row.row_id for row in chosen for value in _answered_values(spec, row)}
+    asked_values = {value: row.row_id for row in chosen for value in _answered_values(spec, row)}
 
     def why(row: TrainingRow) -> str:
-        text = text_of(spec, row)
+        text = spec.text_of(row.prompt)
         if not alike.runs_count and is_persons(row):
             return "the same message as a blind case" if normal(text, digits_count=True) in same else ""
         digits_count = row.origin in ORDINARY or (alike.digits_count and is_persons(row))
         return str(gate.check(row.row_id, [text], digits_count=digits_count) or "")
 
     return HeldOut(
-        [_without_cases(spec, row, ids, why, shown) for row in rows],
+        [_without_cases(spec, row, ids, why, asked_values) for row in rows],
         known=(*gold, *_as_cases(spec, chosen, groups)),
-        near_misses=tuple(text_of(spec, row) for row in near),
+        near_misses=tuple(spec.text_of(row.prompt) for row in near),
         gate=gate,
     )
 
 
-def _lost(rows: Sequence[TrainingRow], held: HeldOut) -> int:
+def _lost(rows: Sequence[TrainingRow], withheld: HeldOut) -> int:
     """A person's rows that are neither trained on nor asked."""
-    gone = sum(is_persons(row) and row.kept and after.dropped for row, after in zip(rows, held.rows, strict=True))
-    return gone - len(held.of("own"))
+    gone = sum(is_persons(row) and row.kept and after.dropped for row, after in zip(rows, withheld.rows, strict=True))
+    return gone - len(withheld.of("own"))
 
 
 def _groups(spec: Spec, rows: Sequence[TrainingRow], alike: Alike) -> dict[str, str]:
     """Row → what it has in common with others: the value that it answers, or of a person's row that it is like them."""
     persons = [row for row in rows if is_persons(row)]
-    first = groups_of([text_of(spec, row) for row in persons], alike)
+    first = groups_of([spec.text_of(row.prompt) for row in persons], alike)
     groups = {row.row_id: persons[place].row_id for row, place in zip(persons, first, strict=True)}
     for row in rows:
         if values := sorted(_answered_values(spec, row)):
@@ -220,25 +219,28 @@ def _whole_groups(rows: Sequence[TrainingRow], groups: Mapping[str, str], count:
 
 def _answered_values(spec: Spec, row: TrainingRow) -> set[str]:
     """What a row's answer copies from its message or says of it: whoever saw it in training knows it by heart."""
-    drawn = row.attributes.draw
-    if drawn is None:
-        return set()
-    open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record) if a.shown]
-    return {normal(value) for a, value in open_ if a.kind in ("copied", "text") and value}
+    return {normal(value) for attribute, value in _open_values(spec, row) if attribute.shown}
+
+
+def _open_values(spec: Spec, row: TrainingRow) -> list[tuple[Attribute, str]]:
+    """What was drawn for a row from words that a model thought up."""
+    records = row.attributes.draw.records if row.attributes.draw else ()
+    leaves = [(a, record.get(path)) for record in records for path, a in spec.leaves(record)]
+    return [(attribute, value) for attribute, value in leaves if attribute.kind in ("copied", "text") and value]
 
 
 def _as_cases(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]) -> list[KnownCase]:
     """Rows as cases; those that share what they were made from, or are alike, are one cluster."""
     seeds = _seed_rows(spec, rows, groups)
-    made = []
+    cases = []
     for row in rows:
         own = row.origin != "generated"
         known = own or form_of(spec).composed or row.attributes.agreed is True
         by, at = (account(), now()) if own else ("", "")
         answer = row.answer if known else ""
         source = "own" if own else "written"
-        made.append(KnownCase(text_of(spec, row), answer, source, by, at, _system_of(row), seeds[row.row_id]))
-    return made
+        cases.append(KnownCase(spec.text_of(row.prompt), answer, source, by, at, _system_of(row), seeds[row.row_id]))
+    return cases
 
 
 def _seed_rows(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str]) -> dict[str, str]:
@@ -247,21 +249,17 @@ def _seed_rows(spec: Spec, rows: Sequence[TrainingRow], groups: Mapping[str, str
     owner: dict[str, str] = {}
     for row in rows:
         seeds[row.row_id] = row.row_id
-        for source in _made_from(spec, row) or {f"group {groups.get(row.row_id, row.row_id)}"}:
+        for source in _sources(spec, row) or {f"group {groups.get(row.row_id, row.row_id)}"}:
             other, own = seeds[owner.setdefault(source, row.row_id)], seeds[row.row_id]
             if other != own:
                 seeds |= {name: other for name, seed in seeds.items() if seed == own}
     return seeds
 
 
-def _made_from(spec: Spec, row: TrainingRow) -> set[str]:
-    if (drawn := row.attributes.draw) is None:
-        return set()
-    open_ = [(a, record.get(path)) for record in drawn.records for path, a in spec.leaves(record)]
-    values = {
-        f"value {normal(value, digits_count=True)}" for a, value in open_ if a.kind in ("copied", "text") and value
-    }
-    return values | ({f"request {told}"} if (told := drawn.told.get("request")) else set())
+def _sources(spec: Spec, row: TrainingRow) -> set[str]:
+    values = {f"value {normal(value, digits_count=True)}" for _, value in _open_values(spec, row)}
+    request = row.attributes.draw.told.get("request") if row.attributes.draw else ""
+    return values | ({f"request {request}"} if request else set())
 
 
 def can_be_asked(spec: Spec, row: TrainingRow) -> bool:
@@ -277,11 +275,6 @@ def _system_of(row: TrainingRow) -> str:
     """The system prompt that a row is seen under; empty: none."""
     first = row.prompt[0] if row.prompt else {}
     return str(first.get("content") or "") if first.get("role") == "system" else ""
-
-
-def text_of(spec: Spec, row: TrainingRow) -> str:
-    """A row's own text: what the behaviour's prompt is around, or the whole prompt of an ordinary row."""
-    return spec.text_of(row.prompt)
 
 
 def _gold(spec: Spec, marks: Sequence[Mark], most: int) -> list[KnownCase]:
@@ -305,14 +298,15 @@ def _case(spec: Spec, identity: str, text: str) -> Case:
 
 
 def _without_cases(
-    spec: Spec, row: TrainingRow, ids: set[str], why: Callable[[TrainingRow], str], shown: Mapping[str, str]
+    spec: Spec, row: TrainingRow, ids: set[str], why: Callable[[TrainingRow], str], asked_values: Mapping[str, str]
 ) -> TrainingRow:
+    """The row, hidden where it is a case, answers a case's value, or is like one."""
     if not row.kept:
         return row
     if row.row_id in ids:
         return hidden(row, Verdict(KIND, "a case of its own"))
-    if same := next((value for value in sorted(_answered_values(spec, row)) if value in shown), ""):
-        return hidden(row, Verdict(KIND, f"answers the same value as case {shown[same]}"))
+    if same := next((value for value in sorted(_answered_values(spec, row)) if value in asked_values), ""):
+        return hidden(row, Verdict(KIND, f"answers the same value as case {asked_values[same]}"))
     like = why(row)
     return hidden(row, Verdict(KIND, like)) if like else row
 

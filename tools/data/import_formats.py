@@ -38,7 +38,7 @@ ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "ins
 """Names of columns that hold a message, the likeliest first."""
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
 _NAMED = ("system", "system_prompt")
-SHOWN = 3
+PREVIEW_RECORDS = 3
 """Records that a plan shows as they would be taken."""
 
 
@@ -62,7 +62,7 @@ class Inspection:
     """Part → column, for a format of one's own; proposed where the status is NEEDS MAPPING."""
     problems: tuple[Problem, ...]
     checked: int
-    shown: tuple[str, ...] = ()
+    preview: tuple[str, ...] = ()
     """A few rows as they would be taken."""
     columns: tuple[str, ...] = ()
 
@@ -80,20 +80,20 @@ def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None
         reason = f"no columns for a message and its answer among {', '.join(columns[:12])}"
         return Inspection("INCOMPATIBLE", "", {}, (Problem(1, reason),), len(records), columns=columns)
     rows, problems = convert(records, name or "mapping", chosen)
-    shown = tuple(_shown(row) for row in rows[:SHOWN])
+    preview = tuple(_preview(row) for row in rows[:PREVIEW_RECORDS])
     if not rows:
         return Inspection("INCOMPATIBLE", name, chosen, problems, len(records), columns=columns)
     status: Status = "READY" if name else "NEEDS MAPPING"
-    return Inspection(status, name, chosen, problems, len(records), shown, columns)
+    return Inspection(status, name, chosen, problems, len(records), preview, columns)
 
 
 def convert(
     records: Iterable[object], name: str, mapping: Mapping[str, str], first: int = 1
 ) -> tuple[list[TrainingRow], tuple[Problem, ...]]:
     """The rows of records in a format, and the records that are none."""
-    made = [convert_one(record, number, name, mapping) for number, record in enumerate(records, first)]
-    rows = [one for one in made if isinstance(one, TrainingRow)]
-    return rows, tuple(one for one in made if isinstance(one, Problem))
+    converted = [convert_one(record, number, name, mapping) for number, record in enumerate(records, first)]
+    rows = [one for one in converted if isinstance(one, TrainingRow)]
+    return rows, tuple(one for one in converted if isinstance(one, Problem))
 
 
 def convert_one(record: object, number: int, name: str, mapping: Mapping[str, str]) -> TrainingRow | Problem:
@@ -106,7 +106,8 @@ def convert_one(record: object, number: int, name: str, mapping: Mapping[str, st
         messages, tools = _messages(record, name, mapping)
         return _row(number, record, messages, tools)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        return Problem(number, str(error).strip("'\"")[:200] or type(error).__name__)
+        reason = str(error.args[0]) if error.args else ""  # of a KeyError the text alone, without quotes around it
+        return Problem(number, reason[:200] or type(error).__name__)
 
 
 def _format_of(records: Sequence[Mapping[str, object]]) -> str:
@@ -117,6 +118,7 @@ def _format_of(records: Sequence[Mapping[str, object]]) -> str:
 
 
 def _format_of_one(record: Mapping[str, object]) -> str:
+    """The format by the columns and the shape of the first turn; empty for one of its own."""
     for column in _LISTS:
         turns = _listed(record.get(column))
         if turns and isinstance(turns[0], dict):
@@ -142,11 +144,16 @@ def _listed(value: object) -> list[object]:
 
 def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
     """Columns for the message and the answer: by their names, else the two whose texts are longest."""
-    columns = [c for c in dict.fromkeys(str(n) for r in records for n in r) if _is_text(records, c)]
+    columns, lengths = [], {}
+    for column in dict.fromkeys(str(name) for record in records for name in record):
+        values = [record.get(column) for record in records]
+        lengths[column] = sum(len(str(value or "")) for value in values)
+        if sum(isinstance(value, str) and bool(value.strip()) for value in values) * 2 > len(values):
+            columns.append(column)
     lowered = {column.lower(): column for column in columns}
     asked = next((lowered[name] for name in ASKED if name in lowered), "")
     answered = next((lowered[name] for name in _ANSWERED if name in lowered and lowered[name] != asked), "")
-    rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -_mean_length(records, c))
+    rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -lengths[c])
     rest = [c for c in rest if c.lower() not in ("id", "uid", "uuid", "source", "date", "lang", "language", *_NAMED)]
     asked = asked or (rest.pop(0) if rest else "")
     answered = answered or (rest.pop(0) if rest else "")
@@ -156,21 +163,13 @@ def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
     return {"user": asked, "assistant": answered, **({"system": named} if named else {})}
 
 
-def _is_text(records: Sequence[Mapping[str, object]], column: str) -> bool:
-    values = [record.get(column) for record in records]
-    return sum(isinstance(value, str) and bool(value.strip()) for value in values) * 2 > len(values)
-
-
-def _mean_length(records: Sequence[Mapping[str, object]], column: str) -> float:
-    return sum(len(str(record.get(column) or "")) for record in records) / len(records)
-
-
 # One record
 
 
 def _messages(
     record: Mapping[str, object], name: str, mapping: Mapping[str, str]
 ) -> tuple[list[Message], list[dict[str, Any]]]:
+    """The conversation of a record by its format, and the tools that were offered with it."""
     tools = _tools(record)
     if name in ("messages", "tool calls", "sharegpt"):
         column = next((c for c in _LISTS if _listed(record.get(c))), "")
@@ -219,21 +218,21 @@ def _turn(turn: object, place: int) -> Message:
         raise ValueError(f"message {place} has the role {named[:40]!r}")
     content = turn.get("content", turn.get("value"))
     if isinstance(content, list):  # parts; only text can be trained on here
-        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
-        if not all(isinstance(part, str) for part in parts):
+        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        if not all(isinstance(part, str) for part in texts):
             raise ValueError(f"message {place} holds something that is no text, such as an image")
-        content = "".join(part for part in parts if part)
+        content = "".join(part for part in texts if part)
     if role == "call":
         return {"role": "assistant", "content": "", "tool_calls": [_call(content, place)]}
     calls = _listed(turn.get("tool_calls"))
-    made: Message = {"role": role}
-    made["content"] = "" if content is None and calls else _text(content, f"message {place}", empty=role != "user")
+    message: Message = {"role": role}
+    message["content"] = "" if content is None and calls else _text(content, f"message {place}", empty=role != "user")
     if calls:
-        made["tool_calls"] = [_call(call, place) for call in calls]
+        message["tool_calls"] = [_call(call, place) for call in calls]
     for name in ("tool_call_id", "name"):
         if isinstance(turn.get(name), str) and role == "tool":
-            made[name] = turn[name]
-    return made
+            message[name] = turn[name]
+    return message
 
 
 def _call(call: object, place: int) -> dict[str, object]:
@@ -260,6 +259,7 @@ def _tools(record: Mapping[str, object]) -> list[dict[str, Any]]:
 
 
 def _text(value: object, column: str, *, empty: bool = False) -> str:
+    """A cell as a text within bounds. Raises ValueError, naming its column."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{column} is {value}, no number")
     if isinstance(value, bool | int | float):
@@ -279,6 +279,7 @@ def _text(value: object, column: str, *, empty: bool = False) -> str:
 def _row(
     number: int, record: Mapping[str, object], messages: list[Message], tools: list[dict[str, Any]]
 ) -> TrainingRow:
+    """A conversation as a row: from the first answer on it is learned, what follows the last answer is left out."""
     first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), None)
     if first is None:
         raise ValueError("there is no answer of the assistant")
@@ -291,7 +292,7 @@ def _row(
     return TrainingRow(name, "imported", messages[:first], messages[first : last + 1], attributes)
 
 
-def _shown(row: TrainingRow) -> str:
+def _preview(row: TrainingRow) -> str:
     asked = " ".join(str(row.prompt[-1]["content"]).split())[:120]
     answer = row.completion[-1]
     text = answer["content"] or json.dumps(answer.get("tool_calls", ""), ensure_ascii=False)

@@ -10,12 +10,11 @@ import hashlib
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.data.import_sources import MAX_SOURCE_BYTES, is_rows_file
+from tunesmith.tools.data.import_reading import MAX_SOURCE_BYTES, is_rows_file
 from tunesmith.tools.models.hub import hub_listing, is_commit, newest_commit
 from tunesmith.tools.models.hub_client import answer, errors_named
 
@@ -24,6 +23,7 @@ _NAMED = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/[^@\s]+)?(?:@
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _SPLITS = ("train", "test", "valid", "validation", "val", "dev", "eval")
 _TIMEOUT_S, _MAX_FILES = 30.0, 1_000
+"""Without a byte, after which a fetch ends; files of one set, as of a folder (`import_reading`)."""
 
 
 class HubSource(NamedTuple):
@@ -82,10 +82,10 @@ def list_files(source: HubSource, split: str) -> tuple[HubFile, ...]:
     Raises BadInput where there are none, or several sets of them to choose from; StepFailed where the hub cannot be
     reached.
     """
-    told = hub_listing(source.name, source.commit, "datasets")
-    if told.get("sha") != source.commit:
+    listing = hub_listing(source.name, source.commit, "datasets")
+    if listing.get("sha") != source.commit:
         raise BadInput(f"the hub was asked for {source} and told of another commit; do not use it")
-    listed = [_file(entry) for entry in told.get("siblings") or () if is_rows_file(str(entry.get("rfilename")))]
+    listed = [_file(entry) for entry in listing.get("siblings") or () if is_rows_file(str(entry.get("rfilename")))]
     below = [file for file in listed if not source.folder or file.name.startswith(f"{source.folder}/")]
     files = _of_split(source, below, split)
     folders = sorted({str(PurePosixPath(file.name).parent) for file in files})
@@ -128,7 +128,7 @@ def _says(name: str, split: str) -> bool:
     return bool(re.search(rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])", name.lower()))
 
 
-def digest_of(files: Sequence[HubFile]) -> str:
+def listing_digest(files: Sequence[HubFile]) -> str:
     """What the hub lists, for a plan to pin."""
     return hashlib.sha256("\n".join(map(repr, files)).encode()).hexdigest()
 
@@ -147,18 +147,17 @@ def fetch(
         if not target.exists():
             part = target.with_name(f"{target.name}.part")
             with errors_named(f"datasets/{source.name}", source.commit), part.open("wb") as output:
-                _write(source, file, output.write, partial(_told, progress, before))
+                _write(source, file, output.write, before, progress)
             part.replace(target)
         before += file.bytes
         fetched.append(target)
     return tuple(fetched)
 
 
-def _told(progress: Callable[[int], None], before: int, done: int) -> None:
-    progress(before + done)
-
-
-def _write(source: HubSource, file: HubFile, write: Callable[[bytes], object], progress: Callable[[int], None]) -> None:
+def _write(
+    source: HubSource, file: HubFile, write: Callable[[bytes], object], before: int, progress: Callable[[int], None]
+) -> None:
+    """Write one file as it arrives, held against the size and the hash that the hub listed."""
     sha256, blob = hashlib.sha256(), hashlib.sha1(f"blob {file.bytes}\0".encode(), usedforsecurity=False)
     done = 0
     with closing(_stream(source, file.name)) as chunks:
@@ -168,7 +167,7 @@ def _write(source: HubSource, file: HubFile, write: Callable[[bytes], object], p
                 break
             for take in (write, sha256.update, blob.update):
                 take(chunk)
-            progress(done)
+            progress(before + done)
     if done != file.bytes:
         raise StepFailed(f"{file.name} of {source} is not the {file.bytes:,} bytes that the hub lists; try again later")
     if (file.sha256 and sha256.hexdigest() != file.sha256) or (file.blob and blob.hexdigest() != file.blob):

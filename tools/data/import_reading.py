@@ -1,12 +1,16 @@
-"""A stranger's files of rows, read in a confined child: what they look like, and then every row of them.
+"""A stranger's files of rows: those that a source names, what they look like, and then every row of them.
 
-The child parses, converts and counts; what reaches the caller's process is rows within bounds, and nothing of a file
-that is none. `look` and `take` are the child's side; `inspect_files` and `rows_of` start it.
+A source names regular files of known kinds, within bounds, and no link in a folder. They are read in a confined child:
+it parses, converts and counts; what reaches the caller's process is rows within bounds, and nothing of a file that is
+none. `look` and `take` are the child's side; `inspect_files` and `rows_of` start it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,15 +23,112 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.import_formats import Inspection, Problem, convert_one, inspect_records
-from tunesmith.tools.data.import_records import Record, column_records, columns_of, text_records
-from tunesmith.tools.data.import_sources import COLUMNAR
+from tunesmith.tools.data.import_records import Record, column_records, columns_of, open_regular, text_records
+
+TEXT = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+COLUMNAR = (".parquet", ".arrow")
+KINDS = (*TEXT, *COLUMNAR)
+NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""What `datasets` writes beside the rows of a saved data set."""
+MAX_SOURCE_BYTES = 16 << 30
+_MAX_FILES, _MAX_ENTRIES, _MAX_DEPTH = 1_000, 50_000, 8
+"""What has more than any of these is a folder that was named by mistake."""
+_HASHED_BYTES = 256 << 20
+"""Up to here a source is pinned by its bytes; above, by names, sizes and times: to hash it would take minutes."""
+_NOT_A_DATA_SET = ("/", "/etc", "/proc", "/sys", "/dev", "/usr", "/var", "/boot", "/run", "/home", "/root", "/tmp")
+
+
+class SourceFiles(NamedTuple):
+    """The files of a source, in the order of their names."""
+
+    files: tuple[Path, ...]
+    bytes: int
+    links_left_out: int = 0
+    """Symbolic links in the folder: what they lead to was not named, or is read under its own name."""
+
+
+def is_rows_file(name: str) -> bool:
+    """Whether a file of this name can hold rows."""
+    return Path(name).suffix.lower() in KINDS and Path(name).name not in NOT_ROWS
+
+
+def find_files(source: Path) -> SourceFiles:
+    """A file itself, or the files of known kinds in a folder. Raises BadInput for all else, and beyond the bounds."""
+    try:
+        mode = source.stat().st_mode
+    except OSError as error:
+        raise BadInput(f"cannot read {source}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        named = _in_folder(source)
+    elif not is_rows_file(source.name):
+        raise BadInput(f"{source} is no file of rows by its name; rows are read from {', '.join(KINDS)}")
+    elif not stat.S_ISREG(mode):
+        raise BadInput(f"{source} is not a regular file; write its rows into one")
+    else:
+        named = SourceFiles((source.absolute(),), source.stat().st_size)
+    if named.bytes > MAX_SOURCE_BYTES:
+        raise BadInput(
+            f"{source} has {named.bytes / 1e9:,.0f} GB; at most {MAX_SOURCE_BYTES / 1e9:,.0f} GB are read: name a part "
+            "of it"
+        )
+    return named
+
+
+def _in_folder(folder: Path) -> SourceFiles:
+    """The files of a folder that can hold rows. Raises BadInput where it is no folder of rows."""
+    real = Path(os.path.realpath(folder))
+    if str(real) in _NOT_A_DATA_SET or Path.home().resolve().is_relative_to(real):
+        raise BadInput(f"{folder} holds far more than rows; name the folder, or the file, that the rows lie in")
+    files, links, entries = [], 0, 0
+    for path in _below(real, folder):
+        entries += 1
+        if entries > _MAX_ENTRIES:
+            raise BadInput(f"{folder} holds over {_MAX_ENTRIES:,} files; name a folder of nothing but the rows")
+        if not is_rows_file(path.name):
+            continue
+        if path.is_symlink():
+            links += 1
+        elif path.is_file():
+            files.append(path)
+    if len(files) > _MAX_FILES:
+        raise BadInput(
+            f"{folder} holds {len(files):,} files of rows; at most {_MAX_FILES:,} are read: name a part of it"
+        )
+    if not files:
+        beside = f" of its own ({links} links are not followed: name those files themselves)" if links else ""
+        raise BadInput(f"{folder} holds no {', '.join(KINDS)} file{beside}")
+    return SourceFiles(tuple(sorted(files)), sum(file.stat().st_size for file in files), links)
+
+
+def _below(real: Path, named: Path) -> Iterator[Path]:
+    """The files below a folder; links to folders are not followed, and what is hidden is not looked into."""
+    for where, folders, names in os.walk(real):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if folders and len(Path(where).relative_to(real).parts) >= _MAX_DEPTH:
+            raise BadInput(f"{named} is over {_MAX_DEPTH} folders deep; name the folder that the rows lie in")
+        yield from (Path(where, name) for name in names if not name.startswith("."))
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """What files hold, for a plan to pin: of one small file its sha256."""
+    small = sum(file.stat().st_size for file in files) <= _HASHED_BYTES
+    digests = [_sha256(file) if small else f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return digests[0] if small and len(files) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 LOOKED_AT, _LOOKED_AT_BYTES = 200, 16 << 20
-MAX_TAKEN_BYTES = 256 << 20
+"""Records that a plan is made by, and their bytes at most: a person waits for it."""
+MAX_IMPORT_BYTES = 256 << 20
 """Of text that one import takes, about 60 million tokens: all of it is in memory while it is written."""
 CHILD_BYTES = 1 << 30
 """Address space of the child; a JSON document of the most that is read takes about half of it."""
 _BASE_S, _S_PER_MB = 20.0, 0.5
+"""CPU time that the child is given to start, and for each megabyte: against files that are built to be slow."""
 _REMEDY = "take fewer records with --limit, or write the rows as JSONL, one record a line"
 
 
@@ -39,13 +140,13 @@ class Look(NamedTuple):
     """In all files, as far as a limit lets them be read: counted by a footer, else by the size of the first ones."""
     read_bytes: int
     """Of these, decoded."""
-    taken_bytes: int
+    row_bytes: int
     """Of their rows."""
     left_out: tuple[str, ...] = ()
     """Columns that are not read."""
 
 
-class Taken(NamedTuple):
+class Totals(NamedTuple):
     """What came of a whole source."""
 
     format: str
@@ -63,19 +164,20 @@ def inspect_files(files: Sequence[Path], bytes_: int, mapping: Mapping[str, str]
     first = files[0]
     argument = {"file": str(first), "mapping": dict(mapping)}
     with _remedied():
-        found = confined_answer(look, argument, f"the beginning of {first}", Limits(_BASE_S, CHILD_BYTES))
-    inspection = Inspection(**{**found["inspection"], "problems": _problems(found["inspection"]["problems"])})
-    mean = found["bytes"] / found["looked_at"]
-    by_size = max(found["looked_at"], first.stat().st_size / mean)
-    in_first = by_size if found["records"] is None else found["records"]
+        answer = confined_answer(look, argument, f"the beginning of {first}", Limits(_BASE_S, CHILD_BYTES))
+    problems = tuple(Problem(**problem) for problem in answer["inspection"].pop("problems"))
+    inspection = Inspection(**answer["inspection"], problems=problems)
+    mean = answer["bytes"] / answer["looked_at"]
+    by_size = max(answer["looked_at"], first.stat().st_size / mean)
+    in_first = by_size if answer["records"] is None else answer["records"]
     records = min(limit, round(in_first * max(1.0, bytes_ / max(1, first.stat().st_size))))
-    taken = found["taken"] / found["looked_at"]
-    return Look(inspection, records, int(records * mean), int(records * taken), tuple(found["left_out"]))
+    mean_row_bytes = answer["row_bytes"] / answer["looked_at"]
+    return Look(inspection, records, int(records * mean), int(records * mean_row_bytes), tuple(answer["left_out"]))
 
 
 def rows_of(
     files: Sequence[Path], mapping: Mapping[str, str], limit: int, most_bytes: int
-) -> Iterator[TrainingRow | Problem | Taken]:
+) -> Iterator[TrainingRow | Problem | Totals]:
     """Every row of the files and every record that is none, as they are read, and at last what came of it.
 
     Their ids are as the records give them. Raises Stopped where the first records are not READY, BadInput for files
@@ -92,7 +194,7 @@ def rows_of(
                 name, prompt, completion, attributes = values
                 yield TrainingRow(name, "imported", prompt, completion, RowAttributes.of(attributes))
             else:
-                yield Problem(*values) if kind == "problem" else Taken(*values)
+                yield Problem(*values) if kind == "problem" else Totals(*values)
 
 
 @contextmanager
@@ -102,10 +204,6 @@ def _remedied() -> Iterator[None]:
         yield
     except OverLimits as error:
         raise OverLimits(f"{error}; {_REMEDY}") from None
-
-
-def _problems(problems: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
-    return tuple(Problem(**problem) for problem in problems)
 
 
 # In the child
@@ -125,7 +223,7 @@ def look(argument: Mapping[str, Any]) -> Iterator[object]:
         "inspection": asdict(inspection),
         "looked_at": len(records),
         "bytes": max(1, sum(record.bytes for record in records)),
-        "taken": sum(_bytes(row) for row in rows if isinstance(row, TrainingRow)),
+        "row_bytes": sum(_bytes(row) for row in rows if isinstance(row, TrainingRow)),
         "records": columns.records if columns else None,
         "left_out": columns.left_out if columns else [],
     }
@@ -140,18 +238,18 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
         why = "; ".join(f"record {p.number}: {p.reason}" for p in inspection.problems[:3])
         yield "stopped", f"{inspection.status}: {why or ', '.join(inspection.columns) or 'there are no records'}"
         return
-    count = lines = read = taken = 0
+    count = lines = read = row_bytes = 0
     for count, record in enumerate(chain(first, records), 1):
         read += record.bytes
-        made = convert_one(record.value, count, inspection.format, inspection.mapping)
-        if isinstance(made, Problem):
-            lines += made.weight
-            yield "problem", made.number, made.reason, made.weight
+        row = convert_one(record.value, count, inspection.format, inspection.mapping)
+        if isinstance(row, Problem):
+            lines += row.weight
+            yield "problem", row.number, row.reason, row.weight
         else:
             lines += 1
-            taken += _bytes(made)
-            yield "row", made.row_id, made.prompt, made.completion, made.attributes.as_json()
-        for what, bytes_, most in (("", read, argument["most_bytes"]), (" of rows", taken, MAX_TAKEN_BYTES)):
+            row_bytes += _bytes(row)
+            yield "row", row.row_id, row.prompt, row.completion, row.attributes.as_json()
+        for what, bytes_, most in (("", read, argument["most_bytes"]), (" of rows", row_bytes, MAX_IMPORT_BYTES)):
             if bytes_ > most:
                 raise BadInput(
                     f"the first {count:,} records hold over {most / 1e6:,.0f} MB{what}, the most that is taken here; "

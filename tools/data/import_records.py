@@ -11,18 +11,21 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.data.import_sources import open_regular
 
 MAX_LINE_BYTES = 8 << 20
 MAX_JSON_BYTES = 64 << 20
 MAX_CELL_CHARS = 1_000_000
+"""A whole line, document or cell is in memory at once, several times over as objects of Python."""
 MAX_CELL_LINES = 2_000
 """Of a CSV cell: a text of more lines is one that a quote has swallowed."""
 _OTHER_KINDS = (
@@ -46,6 +49,19 @@ class Record(NamedTuple):
 
     value: object
     bytes: int
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file, open for reading; nothing is waited for. Raises BadInput."""
+    try:
+        # Non-blocking, so that a pipe that took the file's place is refused instead of waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BadInput(f"{path} is not a regular file; write its rows into one")
+    return os.fdopen(fd, "rb")
 
 
 def strict_json(text: str | bytes) -> Any:
@@ -78,6 +94,7 @@ def text_records(path: Path) -> Iterator[Record]:
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    """The lines of a text file, each bounded. Raises BadInput, naming the line."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -103,6 +120,7 @@ def _jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
 
 
 def _json(path: Path, file: BinaryIO) -> Iterator[Record]:
+    """The records of one JSON document: a list, or one list in an object."""
     data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         raise BadInput(f"{path} has over {MAX_JSON_BYTES >> 20} MB; write it as JSONL, one record a line")
@@ -168,6 +186,7 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 
 
 def _row(columns: list[str], cells: list[str], first: int, last: int) -> Record:
+    """A line of a CSV file as a record; one that a lost quote has swallowed is unreadable."""
     lines, size = last - first + 1, sum(map(len, cells))
     where = f"line {first}" if lines == 1 else f"lines {first} to {last}"
     if len(cells) > len(columns):
@@ -181,6 +200,7 @@ def _row(columns: list[str], cells: list[str], first: int, last: int) -> Record:
 _AT_ONCE = 32
 """Rows decoded together: one value repeated costs its file nothing, and memory each time."""
 _MAX_DEPTH, _MAX_COLUMNS = 8, 1_000
+"""Of a schema: all of it is looked at before the first row is read."""
 
 
 class Columns:
@@ -243,6 +263,7 @@ def column_records(path: Path) -> Iterator[Record]:
 
 
 def _batches(path: Path, file: BinaryIO, columns: Sequence[str]) -> Iterator[Any]:
+    """The batches of a file, on one thread: those of Arrow are checked before anything in them is followed."""
     if path.suffix.lower() == ".parquet":
         yield from _parquet(path, file).iter_batches(batch_size=_AT_ONCE, columns=list(columns), use_threads=False)
         return

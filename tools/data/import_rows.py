@@ -33,15 +33,23 @@ from tunesmith.tools.core.stage import (
 )
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
-from tunesmith.tools.data.import_hub import PREFIX, at_commit, digest_of, list_files, parse_source
-from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, Look, inspect_files
-from tunesmith.tools.data.import_sources import Found, find_files
-from tunesmith.tools.data.import_sources import digest_of as digest_of_files
+from tunesmith.tools.data.import_hub import PREFIX, at_commit, list_files, listing_digest, parse_source
+from tunesmith.tools.data.import_reading import (
+    CHILD_BYTES,
+    MAX_IMPORT_BYTES,
+    Look,
+    SourceFiles,
+    digest_of,
+    find_files,
+    inspect_files,
+)
 
 _TOKENS_PER_BYTE = 0.25
 """Of a row as JSON, whose names and marks are fewer tokens in a chat."""
 _STARTS_S, _SECONDS_PER_MB, _BYTES_A_SECOND = 0.5, 0.15, 2e7
+"""Of a step: its start, reading and converting, a download."""
 _LEAST_READ_BYTES, MAX_READ_BYTES = 64 << 20, 4 << 30
+"""Decoded bytes that every step may read, and that none may pass: a compressed file may come to any size."""
 _DECODED_MORE = 8
 """So many times its size a file of the hub may come to once it is decoded: nobody has looked into it yet."""
 
@@ -117,19 +125,19 @@ def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
     if is_on_hub(request.source):
         source = parse_source(request.source)
         files = list_files(source, request.split)
-        pins["source"] = digest_of(files)
+        pins["source"] = listing_digest(files)
         return ImportContext(str(source), None, pins, sum(file.bytes for file in files))
     path = expanded(request.source)
-    found = files_of(request.source)
-    pins["source"] = digest_of_files(found.files)
-    look = look_at(found, request.mapping, request.limit)
+    named = files_of(request.source)
+    pins["source"] = digest_of(named.files)
+    look = look_at(named, request.mapping, request.limit)
     left_out = f"columns that hold no text are not read: {', '.join(look.left_out[:8])}"
-    links = f"{found.links_left_out} links in {path} are not followed"
-    notes = (*([left_out] if look.left_out else []), *([links] if found.links_left_out else []))
+    links = f"{named.links_left_out} links in {path} are not followed"
+    notes = (*([left_out] if look.left_out else []), *([links] if named.links_left_out else []))
     return ImportContext(path.name, look, pins, notes=notes)
 
 
-def files_of(source: str) -> Found:
+def files_of(source: str) -> SourceFiles:
     """The files that a source of this machine names. Raises BadInput."""
     path = expanded(source)
     if not is_there(path):
@@ -139,10 +147,10 @@ def files_of(source: str) -> Found:
     return find_files(path)
 
 
-def look_at(found: Found, mapping: Mapping[str, str], limit: int) -> Look:
+def look_at(named: SourceFiles, mapping: Mapping[str, str], limit: int) -> Look:
     """What the first records look like; of files that did not change since, what was seen of them. Raises BadInput."""
-    stamps = tuple((file, stat.st_size, stat.st_mtime_ns) for file in found.files for stat in (file.stat(),))
-    return _looked(stamps, found.bytes, tuple(mapping.items()), limit)
+    stamps = tuple((file, stat.st_size, stat.st_mtime_ns) for file in named.files for stat in (file.stat(),))
+    return _looked(stamps, named.bytes, tuple(mapping.items()), limit)
 
 
 @lru_cache(maxsize=32)
@@ -159,7 +167,7 @@ def expected_artifact(request: ImportRequest, artifacts: Mapping[str, Artifact])
     if is_on_hub(request.source):
         return expected("rows", rows=rows + min(request.limit, 1000), behaviour=request.behaviour)
     look = look_at(files_of(request.source), request.mapping, request.limit)
-    tokens = round(look.taken_bytes / max(1, look.records) * _TOKENS_PER_BYTE)
+    tokens = round(look.row_bytes / max(1, look.records) * _TOKENS_PER_BYTE)
     return expected("rows", rows=rows + look.records, behaviour=request.behaviour, tokens_per_row=tokens)
 
 
@@ -167,15 +175,15 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
     """Reading costs little; what matters is how the rows are understood, and what a download takes."""
     look = context.look
     read_bytes = look.read_bytes if look else min(context.download_bytes * _DECODED_MORE, MAX_READ_BYTES)
-    taken_bytes = min(look.taken_bytes if look else read_bytes, MAX_TAKEN_BYTES)
+    row_bytes = min(look.row_bytes if look else read_bytes, MAX_IMPORT_BYTES)
     price = estimate(
         "import",
         facts,
         seconds=_STARTS_S
         + min(read_bytes, MAX_READ_BYTES) / 1e6 * _SECONDS_PER_MB
         + context.download_bytes / _BYTES_A_SECOND,
-        ram_bytes=(200 << 20) + min(CHILD_BYTES, (100 << 20) + read_bytes * 4) + taken_bytes * 4,
-        disk_bytes=context.download_bytes + taken_bytes * 3,
+        ram_bytes=(200 << 20) + min(CHILD_BYTES, (100 << 20) + read_bytes * 4) + row_bytes * 4,
+        disk_bytes=context.download_bytes + row_bytes * 3,
         like="" if look else "hub",
     )
     rows = facts.artifacts.get("rows") if request.beside else None
@@ -184,7 +192,7 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
         stage="import",
         run=facts.run,
         summary=f"take the rows of {context.name}",
-        steps=_told(inspection, context),
+        steps=_steps(inspection, context),
         request=request.model_dump(mode="json"),
         inputs=pinned(rows=rows),
         pins=dict(context.pins),
@@ -228,14 +236,14 @@ def too_much(look: Look | None) -> tuple[str, ...]:
     )
 
 
-def _told(inspection: Inspection | None, context: ImportContext) -> tuple[str, ...]:
+def _steps(inspection: Inspection | None, context: ImportContext) -> tuple[str, ...]:
     if inspection is None:
         size = f"{context.download_bytes / 1e6:,.1f} MB"
         return (f"download {size}: {context.name}", "tell its format, and turn every record into a conversation")
     mapping = ", ".join(f"{part} = {column}" for part, column in inspection.mapping.items())
     kind = f"{inspection.format or 'columns of its own'}{f' ({mapping})' if mapping else ''}"
-    shown = tuple(f"for example: {text}" for text in inspection.shown)
-    return (f"{inspection.status}: {kind}, by its first {inspection.checked} records", *shown)
+    previews = tuple(f"for example: {text}" for text in inspection.preview)
+    return (f"{inspection.status}: {kind}, by its first {inspection.checked} records", *previews)
 
 
 def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[str, ...]:
@@ -246,7 +254,7 @@ def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[
         problems = inspection.problems
         weight = sum(problem.weight for problem in problems)
         lines = inspection.checked - len(problems) + weight
-        wrong = too_many_unusable(weight, lines, max_unusable_share, told_problems(problems))
+        wrong = too_many_unusable(weight, lines, max_unusable_share, problem_list(problems))
         return (wrong,) if wrong else ()
     if inspection.status == "NEEDS MAPPING":
         pairs = " ".join(f"{part}={column}" for part, column in inspection.mapping.items())
@@ -268,7 +276,7 @@ def questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
     return (PlanQuestion(text=text, yes={"mapping": dict(inspection.mapping)}),)
 
 
-def told_problems(problems: Sequence[Problem], count: int = 3) -> str:
+def problem_list(problems: Sequence[Problem], count: int = 3) -> str:
     """The first records that are no rows, each with its reason."""
     return "; ".join(f"record {problem.number}: {problem.reason}" for problem in problems[:count])
 
@@ -278,7 +286,7 @@ def _problems(inspection: Inspection | None) -> tuple[str, ...]:
         return ()
     return (
         f"{len(inspection.problems)} of the first {inspection.checked} records are no rows and are left out "
-        f"({told_problems(inspection.problems, 5)})",
+        f"({problem_list(inspection.problems, 5)})",
     )
 
 

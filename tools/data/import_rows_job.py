@@ -14,20 +14,20 @@ from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.data import import_hub
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import Problem
-from tunesmith.tools.data.import_reading import Stopped, Taken, inspect_files, rows_of
+from tunesmith.tools.data.import_reading import Stopped, Totals, digest_of, find_files, inspect_files, rows_of
 from tunesmith.tools.data.import_rows import (
     ImportRequest,
     ImportResult,
     is_on_hub,
     most_read_bytes,
-    told_problems,
+    problem_list,
     too_many_unusable,
     too_much,
 )
-from tunesmith.tools.data.import_sources import digest_of, find_files
 from tunesmith.tools.data.row_file import RowIds, read_rows, write_rows
 
-_PROBLEMS_TOLD = 50
+_PROBLEMS_LISTED = 50
+"""In the result, which is stored and shown."""
 
 
 def run(job: Job[ImportRequest]) -> ImportResult:
@@ -38,7 +38,7 @@ def run(job: Job[ImportRequest]) -> ImportResult:
         sha256 = pins_of(load_behaviour(request.behaviour), ())["behaviour"]
         job.agreed("behaviour", sha256)
     before = read_rows(job.verified("rows").path / "rows.jsonl") if "rows" in job.inputs else []
-    rows, problems, taken = _taken(job, _files(job))
+    rows, problems, totals = _read_source(job, _files(job))
     _refuse_newer(job)
     before, rows = _with_ids(job, before, rows)
     job.store.add_rows(job.run, job.step.id, [*before, *rows])
@@ -53,27 +53,27 @@ def run(job: Job[ImportRequest]) -> ImportResult:
     return ImportResult(
         artifact=artifact.id,
         path=str(artifact.path),
-        format=taken.format,
-        records=taken.records,
+        format=totals.format,
+        records=totals.records,
         rows=len(rows),
         rows_before=len(before),
         turns=sum(message["role"] == "assistant" for row in rows for message in row.completion),
         with_system=sum(row.prompt[0]["role"] == "system" for row in rows),
         with_tools=sum(bool(row.attributes.tools) for row in rows),
         incompatible=len(problems),
-        problems=tuple(f"record {problem.number}: {problem.reason}" for problem in problems[:_PROBLEMS_TOLD]),
+        problems=tuple(f"record {problem.number}: {problem.reason}" for problem in problems[:_PROBLEMS_LISTED]),
     )
 
 
 def _files(job: Job[ImportRequest]) -> Sequence[Path]:
     """The files to read, as they were when the plan was made; those of the hub fetched into the step's folder."""
     if not is_on_hub(job.request.source):
-        found = find_files(expanded(job.request.source))
-        job.agreed("source", digest_of(found.files))
-        return found.files
+        named = find_files(expanded(job.request.source))
+        job.agreed("source", digest_of(named.files))
+        return named.files
     source = import_hub.parse_source(job.request.source)
     files = import_hub.list_files(source, job.request.split)
-    job.agreed("source", import_hub.digest_of(files))
+    job.agreed("source", import_hub.listing_digest(files))
     total = sum(file.bytes for file in files)
     return import_hub.fetch(source, files, _hub_folder(job), lambda done: job.progress(done, total, "downloading"))
 
@@ -82,12 +82,12 @@ def _hub_folder(job: Job[ImportRequest]) -> Path:
     return job.dir / "hub"
 
 
-def _taken(job: Job[ImportRequest], files: Sequence[Path]) -> tuple[list[TrainingRow], list[Problem], Taken]:
+def _read_source(job: Job[ImportRequest], files: Sequence[Path]) -> tuple[list[TrainingRow], list[Problem], Totals]:
     """The rows of all records, the records that are none, and how many there were."""
     request = job.request
     rows: list[TrainingRow] = []
     problems: list[Problem] = []
-    taken = Taken("", 0, 0)
+    totals = Totals("", 0, 0)
     size = sum(file.stat().st_size for file in files)
     look = inspect_files(files, size, request.mapping, request.limit)
     for refusal in too_much(look):
@@ -100,16 +100,16 @@ def _taken(job: Job[ImportRequest], files: Sequence[Path]) -> tuple[list[Trainin
             elif isinstance(one, Problem):
                 problems.append(one)
             else:
-                taken = one
+                totals = one
             job.progress(len(rows) + len(problems), request.limit, "reading")
     except Stopped as error:
         raise StepFailed(f"{error}; see the plan of this step") from None
     unusable = sum(problem.weight for problem in problems)
-    if wrong := too_many_unusable(unusable, taken.lines, request.max_unusable_share, told_problems(problems)):
+    if wrong := too_many_unusable(unusable, totals.lines, request.max_unusable_share, problem_list(problems)):
         raise StepFailed(wrong)
     if not rows:
-        raise StepFailed(f"none of {taken.records} records is a row; {told_problems(problems)}")
-    return rows, problems, taken
+        raise StepFailed(f"none of {totals.records} records is a row; {problem_list(problems)}")
+    return rows, problems, totals
 
 
 def _with_ids(
@@ -122,11 +122,11 @@ def _with_ids(
     recorded = job.store.read("SELECT DISTINCT row_id FROM rows WHERE run = ? AND step <> ?", job.run, job.step.id)
     ids = RowIds([*(row.row_id for row in before), *(row["row_id"] for row in recorded)])
     seen: set[str] = set()
-    kept = []
+    renumbered = []
     for row in before:
-        kept.append(replace(row, row_id=ids.new(row.row_id.removeprefix("i-"))) if row.row_id in seen else row)
+        renumbered.append(replace(row, row_id=ids.new(row.row_id.removeprefix("i-"))) if row.row_id in seen else row)
         seen.add(row.row_id)
-    return kept, [replace(row, row_id=ids.new(row.row_id)) for row in rows]
+    return renumbered, [replace(row, row_id=ids.new(row.row_id)) for row in rows]
 
 
 def _refuse_newer(job: Job[ImportRequest]) -> None:

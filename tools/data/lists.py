@@ -13,23 +13,24 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.computed import numbers
-from tunesmith.tools.data.draw import ITEMS, Draw, Pools, Values, answer_of, draw, in_turn, style
-from tunesmith.tools.data.examples import Shown, shown_pieces
-from tunesmith.tools.data.message_checks import prompt_problem, verbatim
+from tunesmith.tools.data.draw import ITEMS, Pools, answer_of, draw, in_turn, is_empty, style
+from tunesmith.tools.data.examples import Shot, sentence_shots
 from tunesmith.tools.data.reader import ToRead
+from tunesmith.tools.data.record_values import Values, number_ranges
+from tunesmith.tools.data.row_checks import prompt_problem, verbatim
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written
 from tunesmith.tools.data.writer_requests import (
     LISTED,
-    distinct,
+    distinct_texts,
+    distractor_request,
     fill_pools,
-    filler_request,
     list_request,
     listed_lines,
-    manner_of,
+    profile_of,
 )
 from tunesmith.tools.serving.client import ChatResponse
 
@@ -38,8 +39,10 @@ LINES, _AT_ONCE = 5, 16
 where there would not be so many requests at once."""
 _LONGEST, _OWN, _MORE = 240, 4, 2
 """Characters of an example that is a line of a list; the lines that a list begins with: examples, and good rows."""
-_WAVES = 3
-"""Each of the first round but the first is written without the words that gave labels away in those before."""
+_WAVES, _WITHOUT = 3, 2
+"""Each of the first round but the first is written without the words that gave labels away in those before; so is the
+second round: were it free, what a reader refuses for being unusual would be replaced by what says those words. Later
+ones are free, for there may be no other way to say it."""
 _GIVES_AWAY, _TIMES = 0.12, 3
 """A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -47,12 +50,12 @@ _BLOCK, _STYLED = 30, 3
 """Rows that are written in one style; of so many blocks one has a style, for it leads a small writer astray."""
 
 
-def told_by_labels(spec: Spec) -> bool:
+def labels_decide(spec: Spec) -> bool:
     """Whether labels, each a name with a meaning, are all that an answer shows, and examples are short lines."""
-    form, shown = form_of(spec), [a for a in spec.attributes if a.shown]
-    labels = all(a.kind == "label" and a.plain and not numbers(a) and not a.absent_share for a in shown)
+    form, visible = form_of(spec), [a for a in spec.attributes if a.shown]
+    labels = all(a.kind == "label" and a.plain and not number_ranges(a) and not a.absent_share for a in visible)
     lines = all("\n" not in one.prompt and len(one.prompt) <= _LONGEST for one in spec.examples)
-    return form.composed and not form.of_records and bool(shown) and labels and lines
+    return form.composed and not form.of_records and bool(visible) and labels and lines
 
 
 @dataclass(slots=True)
@@ -60,7 +63,8 @@ class Listed(Synthesis):
     """The rows of a behaviour that labels alone decide."""
 
     _lines: dict[str, list[str]] = field(default_factory=dict)
-    """Manner → what was written for it."""
+    """Profile, as text → what was written for it."""
+    _rounds: int = 0
 
     def _pools(self) -> Pools:
         return lambda attribute, values, turn: ""  # a list is about different things by itself
@@ -70,67 +74,68 @@ class Listed(Synthesis):
         return style(self.seed, block + attempt) if block % _STYLED == _STYLED - 1 else ""
 
     def _written(
-        self, drawn: Mapping[int, Draw], shots: Sequence[Shown], prefix: str, page: str, told: str,
-        more: Sequence[Shown] = (),
+        self, drawn: Mapping[int, Draw], shots: Sequence[Shot], prefix: str, page: str, note: str,
+        more: Sequence[Shot] = (),
     ) -> dict[int, ChatResponse]:  # fmt: skip
         """One request for a few rows of the same labels and style; a row that the list is too short for has none."""
         written: dict[int, ChatResponse] = {}
-        parts = list(self._parts(drawn))
-        waves = _WAVES if not self._lines else 1
+        batches = list(self._batches(drawn))
+        waves = _WAVES if not self._rounds else 1
+        self._rounds += 1
         for wave in range(waves):
-            without = self._giveaways() if wave else {}
-            made = self._asked(parts[wave::waves], drawn, shots, prefix, told, more, without)
-            for number, response in made.items():
-                self._lines.setdefault(self._manner(drawn[number]), []).append(response.text)
-            written |= made
+            without = self._giveaways() if wave or self._rounds == _WITHOUT else {}
+            responses = self._asked(batches[wave::waves], drawn, shots, prefix, note, more, without)
+            for number, response in responses.items():
+                self._lines.setdefault(self._profile(drawn[number]), []).append(response.text)
+            written |= responses
         return written
 
     def _asked(
-        self, parts: Sequence[list[int]], drawn: Mapping[int, Draw], shots: Sequence[Shown], prefix: str, told: str,
-        more: Sequence[Shown], without: Mapping[str, Sequence[str]],
+        self, batches: Sequence[list[int]], drawn: Mapping[int, Draw], shots: Sequence[Shot], prefix: str, note: str,
+        more: Sequence[Shot], without: Mapping[str, Sequence[str]],
     ) -> dict[int, ChatResponse]:  # fmt: skip
         requests = []
-        for part in parts:
+        for part in batches:
             first, identity = drawn[part[0]], f"{prefix}/{part[0]}"
-            manner, rng = manner_of(self.spec, first.values), random.Random(f"{self.seed}/{identity}")
-            own, before = ([one.message for one in of if _has(one, manner)] for of in (shots, more))
+            profile, rng = profile_of(self.spec, first.values), random.Random(f"{self.seed}/{identity}")
+            own, before = ([one.message for one in of if _has(one, profile)] for of in (shots, more))
             begun = rng.sample(own, min(_OWN, len(own))) + rng.sample(before, min(_MORE, len(before)))
-            style_told, banned = first.told.get(STYLE, ""), without.get(self._manner(first), ())
+            style_text, banned = first.told.get(STYLE, ""), without.get(self._profile(first), ())
             request = list_request(
-                self.spec, manner, begun, len(part), style_told, self.asker.model, self.temperature, identity
+                self.spec, profile, begun, len(part), style_text, self.asker.model, self.temperature, identity
             )
             requests.append(replace(request, extra={**request.extra, "bad_words": list(banned)}) if banned else request)
-        answers = self.asker.ask(requests, told)
+        answers = self.asker.ask(requests, note)
         written: dict[int, ChatResponse] = {}
-        for part, request in zip(parts, requests, strict=True):
+        for part, request in zip(batches, requests, strict=True):
             if request.id in answers:
                 answer = answers[request.id]
                 cut = answer.finish_reason == "length"  # then its last line is no whole one
                 lines = listed_lines((answer.text.rpartition("\n")[0] if cut else answer.text) + "\n")
                 whole = replace(answer, finish_reason="stop")
-                made = zip(part, lines, strict=False)
-                written |= {number: replace(whole, id=f"{prefix}/{number}", text=line) for number, line in made}
+                numbered = zip(part, lines, strict=False)
+                written |= {number: replace(whole, id=f"{prefix}/{number}", text=line) for number, line in numbered}
         return written
 
     def _giveaways(self) -> dict[str, list[str]]:
-        """Manner → the words that tell it from the others, as they are written at the start of a line and within."""
-        counts = {manner: _shares(lines) for manner, lines in self._lines.items()}
-        found: dict[str, list[str]] = {}
-        for manner, shares in counts.items():
-            others = [other for name, other in counts.items() if name != manner]
+        """Profile → the words that tell it from the others, as they are written at the start of a line and within."""
+        counts = {profile: _shares(lines) for profile, lines in self._lines.items()}
+        matches_in: dict[str, list[str]] = {}
+        for profile, shares in counts.items():
+            others = [other for name, other in counts.items() if name != profile]
             elsewhere = {word: max((other.get(word, 0.0) for other in others), default=1.0) for word in shares}
             telling = [w for w, share in shares.items() if share >= max(_GIVES_AWAY, _TIMES * elsewhere[w])]
-            found[manner] = [form for word in sorted(telling) for form in (word, word.capitalize())]
-        return found
+            matches_in[profile] = [form for word in sorted(telling) for form in (word, word.capitalize())]
+        return matches_in
 
-    def _manner(self, one: Draw) -> str:
-        return str(sorted(manner_of(self.spec, one.values).items()))
+    def _profile(self, one: Draw) -> str:
+        return str(sorted(profile_of(self.spec, one.values).items()))
 
-    def _parts(self, drawn: Mapping[int, Draw]) -> Iterator[list[int]]:
-        """The rows in lists of a few, each of one manner and one style."""
+    def _batches(self, drawn: Mapping[int, Draw]) -> Iterator[list[int]]:
+        """The rows in lists of a few, each of one profile and one style."""
         alike: dict[str, list[int]] = {}
         for number, one in drawn.items():
-            alike.setdefault(f"{self._manner(one)}/{one.told.get(STYLE)}", []).append(number)
+            alike.setdefault(f"{self._profile(one)}/{one.told.get(STYLE)}", []).append(number)
         most = max(2, min(LINES, len(drawn) // _AT_ONCE))
         for rows in alike.values():
             yield from (rows[start : start + most] for start in range(0, len(rows), most))
@@ -141,13 +146,15 @@ def _shares(lines: Sequence[str]) -> dict[str, float]:
     return {word: count / len(lines) for word, count in counts.items()}
 
 
-def _has(one: Shown, manner: Mapping[str, str | None]) -> bool:
-    return all(one.values.get(name) == value for name, value in manner.items())
+def _has(one: Shot, profile: Mapping[str, str | None]) -> bool:
+    return all(one.values.get(name) == value for name, value in profile.items())
 
 
 _USES_OF_A_SENTENCE = 2
+"""Lists that a sentence stands in: half as many have to be written and read."""
 _SENTENCE_ROUNDS = 3
-_FILLERS, _READINGS_OF_NOTHING = (0, 0, 1, 1, 2), 3
+"""What the writer missed, or the reader refused, is drawn and written again."""
+_DISTRACTORS, _READINGS_OF_NOTHING = (0, 0, 1, 1, 2), 3
 """Sentences beside those of the records; each was read so often, in other orders of the examples, as saying nothing."""
 
 
@@ -159,21 +166,21 @@ class Lists(Synthesis):
 
     def write(self) -> list[Written]:
         """Every row, in the order of their numbers; fewer where there are too few sentences."""
-        shots, fillers = shown_pieces(self.spec)
+        shots, distractors = sentence_shots(self.spec)
         pools = fill_pools(self.spec, self.asker, self.rows, self.seed)
         sentences = self._sentences(pools, shots)
-        others = self._fillers(fillers)
-        made = [self._list(number, sentences, others, pools) for number in range(self.rows)]
-        rows = [one for one in made if one is not None]
+        others = self._distractors(distractors)
+        candidates = [self._list(number, sentences, others, pools) for number in range(self.rows)]
+        rows = [one for one in candidates if one is not None]
         for one in rows:
             self.keep(one)
         return rows
 
-    def _sentences(self, pools: Pools, shots: Sequence[Shown]) -> list[Shown]:
+    def _sentences(self, pools: Pools, shots: Sequence[Shot]) -> list[Shot]:
         """Sentences that say one record each, as they were read back."""
         records = round(self.rows * sum(ITEMS) / len(ITEMS) / _USES_OF_A_SENTENCE)
         one = _of_one(self.spec)
-        accepted: dict[int, Shown] = {}
+        accepted: dict[int, Shot] = {}
         for attempt in range(1, _SENTENCE_ROUNDS + 1):
             pending = [n for n in range(records) if n not in accepted]
             drawn = {n: self._drawn(one, n, attempt, records, pools) for n in pending}
@@ -184,23 +191,26 @@ class Lists(Synthesis):
             accepted |= self._agreed(good)
         return [accepted[n] for n in sorted(accepted)]
 
-    def _agreed(self, written: Mapping[int, Written]) -> dict[int, Shown]:
-        pieces = {n: Shown(one.message, one.drawn.values, one.drawn.surfaces[0]) for n, one in written.items()}
+    def _agreed(self, written: Mapping[int, Written]) -> dict[int, Shot]:
+        sentences = {n: Shot(one.message, one.drawn.values, one.drawn.surfaces[0]) for n, one in written.items()}
         if self.reader is None:
-            return pieces
+            return sentences
         names = {n: f"p{one.attempt}/{n}" for n, one in written.items()}
-        read = self.reader.read([ToRead(names[n], piece.message, piece.values) for n, piece in pieces.items()])
-        return {n: piece for n, piece in pieces.items() if not read[names[n]].differing}
+        to_read = [ToRead(names[n], sentence.message, sentence.values) for n, sentence in sentences.items()]
+        read = self.reader.read(to_read)
+        return {n: sentence for n, sentence in sentences.items() if not read[names[n]].differing}
 
-    def _fillers(self, shown: Sequence[str]) -> list[str]:
+    def _distractors(self, examples: Sequence[str]) -> list[str]:
         """Sentences of which nothing is noted: those that the reader takes for such."""
-        if not shown:
+        if not examples:
             return []
-        number = max(2, round(self.rows / 4 / LISTED))
-        requests = [filler_request(self.spec, shown, self.asker.model, f"x/{n}", self.seed) for n in range(number)]
+        model, several = self.asker.model, range(max(2, round(self.rows / 4 / LISTED)))
+        requests = [distractor_request(self.spec, examples, model, f"x/{n}", self.seed) for n in several]
         answers = self.asker.ask(requests, "writing sentences without anything to note")
-        lines = distinct(line for identity in sorted(answers) for line in listed_lines(answers[identity].text))
-        lines = [line for line in lines if not prompt_problem(self.spec, line) and 2 <= word_count(line) <= 25]
+        lines = distinct_texts(line for identity in sorted(answers) for line in listed_lines(answers[identity].text))
+        lines = [
+            line for line in lines if not prompt_problem(self.spec, line) and 2 <= word_count(line) <= 25
+        ]  # a sentence
         if self.reader is None:
             return lines
         nothing: Values = dict.fromkeys(a.name for a in self.spec.attributes if a.shown)
@@ -209,27 +219,26 @@ class Lists(Synthesis):
             lines = [text for text in lines if not read[f"x{turn}/{text}"].differing]
         return lines
 
-    def _list(self, number: int, sentences: Sequence[Shown], fillers: Sequence[str], pools: Pools) -> Written | None:
+    def _list(self, number: int, sentences: Sequence[Shot], distractors: Sequence[str], pools: Pools) -> Written | None:
         """One row put together: the records' sentences in their order, others among them."""
         rng = random.Random(f"{self.seed}/list/{number}")
-        share = self.spec.answer.otherwise_share if self.spec.answer.otherwise and fillers else 0
-        empty = share and in_turn([True, *[False] * max(1, round(1 / share) - 1)], f"{self.seed}/empty", number)
+        empty = bool(distractors) and is_empty(self.spec, self.seed, number)
         count = 0 if empty else in_turn(ITEMS, f"{self.seed}/lines", number)
         if count > len(sentences):
             return None
-        pieces = [self._piece(sentences, number * max(ITEMS) + n, pools) for n in range(count)]
-        pieces = list({piece.message: piece for piece in pieces}.values())
-        wanted = rng.choice((1, 1, 2, 3)) if empty else rng.choice(_FILLERS)
-        others = rng.sample(list(fillers), min(wanted, len(fillers)))
-        parts = [(piece.message, piece) for piece in pieces]
+        chosen = [self._sentence(sentences, number * max(ITEMS) + n, pools) for n in range(count)]
+        chosen = list({sentence.message: sentence for sentence in chosen}.values())
+        wanted = rng.choice((1, 1, 2, 3)) if empty else rng.choice(_DISTRACTORS)
+        others = rng.sample(list(distractors), min(wanted, len(distractors)))
+        placed = [(sentence.message, sentence) for sentence in chosen]
         for other in others:
-            parts.insert(rng.randint(0, len(parts)), (other, Shown(other, {})))
+            placed.insert(rng.randint(0, len(placed)), (other, Shot(other, {})))
         example = self.spec.examples[number % len(self.spec.examples)].prompt
-        message = joined([text for text, _ in parts], example)
+        message = joined([text for text, _ in placed], example)
         drawn = Draw(
             f"w{number:05d}",
-            tuple(verbatim(self.spec, piece.values, message) for piece in pieces),
-            tuple(piece.surfaces for piece in pieces),
+            tuple(verbatim(self.spec, sentence.values, message) for sentence in chosen),
+            tuple(sentence.surfaces for sentence in chosen),
             number,
         )
         problem, words = prompt_problem(self.spec, message), normal(message, digits_count=True)
@@ -238,10 +247,10 @@ class Lists(Synthesis):
             problem = f"duplicate: the same sentences as row {first}"
         return Written(drawn, message, answer_of(self.spec, drawn), problem)
 
-    def _piece(self, sentences: Sequence[Shown], place: int, pools: Pools) -> Shown:
-        """A sentence of the manner that was drawn for this place: what is hard to write is not left out for that."""
-        wanted = manner_of(self.spec, draw(_of_one(self.spec), self.seed, place, pools).values)
-        fitting = [one for one in sentences if manner_of(self.spec, one.values) == wanted] or sentences
+    def _sentence(self, sentences: Sequence[Shot], place: int, pools: Pools) -> Shot:
+        """A sentence of the profile that was drawn for this place: what is hard to write is not left out for that."""
+        wanted = profile_of(self.spec, draw(_of_one(self.spec), self.seed, place, pools).values)
+        fitting = [one for one in sentences if profile_of(self.spec, one.values) == wanted] or sentences
         return in_turn(fitting, f"{self.seed}/pieces", place)
 
 
@@ -250,13 +259,13 @@ def _of_one(spec: Spec) -> Spec:
     return spec.model_copy(update={"answer": spec.answer.model_copy(update={"form": "text"})})
 
 
-def joined(parts: Sequence[str], example: str) -> str:
-    """Sentences as one message, in the manner of an example: by lines, by commas, or one after another."""
+def joined(sentences: Sequence[str], example: str) -> str:
+    """Sentences as one message, in the style of an example: by lines, by commas, or one after another."""
     if "\n" in example:
-        return "\n".join(parts)
+        return "\n".join(sentences)
     if example == example.lower():
-        bare = [part.rstrip(".").lower() for part in parts]
+        bare = [part.rstrip(".").lower() for part in sentences]
         return ", ".join(bare)
-    ended = [part if part[-1:] in ".!?" else part + "." for part in parts]
+    ended = [part if part[-1:] in ".!?" else part + "." for part in sentences]
     text = " ".join(part[:1].upper() + part[1:] for part in ended)
     return text if example[-1:] in ".!?" else text.rstrip(".")

@@ -18,18 +18,18 @@ from typing import Any
 
 import yaml
 
-from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.leakage import LEAK, LeakGate
-from tunesmith.tools.data.similarity import Likeness, word_count
+from tunesmith.tools.data.model_requests import Asker, assistant, system, user
+from tunesmith.tools.data.similarity import LEAK, LeakGate, Likeness, word_count
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.typed_values import draw_value, said
-from tunesmith.tools.data.writer_requests import distinct, prompt_text, written_message
+from tunesmith.tools.data.typed_values import draw_value, surface_of
+from tunesmith.tools.data.writer_requests import distinct_texts, prompt_text, written_message
 from tunesmith.tools.serving.client import ChatRequest
 from tunesmith.tools.suites.loading import load_named_suites
 
 _ALIKE = 88.0
+"""Similarity, of 100, from which an edit is the message itself, or one that was made already."""
 _SPARE = 1.6
 """Edits that are asked for, for each that is wanted: the reader takes some for the kind still."""
 _ROUNDS = 3
@@ -37,8 +37,10 @@ _ROUNDS = 3
 FORMED_SHARE = 0.2
 """Of the near misses, those that templates give, at most."""
 _WORDS_MAX, _TOKENS_MIN = 60, 60
+"""Of a message that can be a near miss; of an edit, whose message may be short."""
 _TEMPERATURE = 0.8
 _LAPS = 4
+"""Times that each text is put into a form, each time into another one."""
 _ODD = re.compile(r"[\[\]{}<>|`]|^\(")
 
 
@@ -47,19 +49,20 @@ def near_misses(
     asker: Asker,
     count: int,
     seed: int,
-    kept: Sequence[str],
+    messages: Sequence[str],
     other_kinds: Callable[[Sequence[str]], list[str]],
 ) -> list[str]:
     """`count` near misses, fewer where the writer finds none; `other_kinds` says which texts are none of the kind."""
     own = list(spec.near_misses)[:count]
-    formed = formed_near_misses(spec, seed, kept)[: round(FORMED_SHARE * count)]
+    formed = formed_near_misses(spec, seed, messages)[: round(FORMED_SHARE * count)]
     wanted = max(0, count - len(own) - len(formed))
-    seen = Likeness((text, text) for text in (*(example.prompt for example in spec.examples), *own, *kept))
-    taken: list[str] = []
+    seen = Likeness((text, text) for text in (*(example.prompt for example in spec.examples), *own, *messages))
+    accepted: list[str] = []
     numbers = count_from(0)
-    for _ in range(_ROUNDS if kept else 0):
-        asked = list(islice(numbers, round(_SPARE * (wanted - len(taken)))))
-        requests = [edit_request(in_turn(kept, f"{seed}/edited", n), asker.model, f"near/{n}", n, seed) for n in asked]
+    for _ in range(_ROUNDS if messages else 0):
+        asked = list(islice(numbers, round(_SPARE * (wanted - len(accepted)))))
+        edited_from = {n: in_turn(messages, f"{seed}/edited", n) for n in asked}
+        requests = [edit_request(text, asker.model, f"near/{n}", n, seed) for n, text in edited_from.items()]
         answers = asker.ask(requests, "editing messages into near misses") if requests else {}
         edited = []
         for answer in (answers[request.id] for request in requests if request.id in answers):
@@ -67,8 +70,8 @@ def near_misses(
             if text and not seen.match(text, _ALIKE, digits_count=True, contained=False):
                 seen.add(text, text)
                 edited.append(text)
-        taken += other_kinds(edited)[: wanted - len(taken)] if edited else []
-    return distinct([*own, *taken, *formed])
+        accepted += other_kinds(edited)[: wanted - len(accepted)] if edited else []
+    return distinct_texts([*own, *accepted, *formed])
 
 
 def untested(spec: Spec, behaviour: str) -> Spec:
@@ -83,11 +86,11 @@ def untested(spec: Spec, behaviour: str) -> Spec:
 
 def edit_request(message: str, model: str, identity: str, turn: int, seed: int) -> ChatRequest:
     """Asks for a message with as few changes as make it one of another kind."""
-    turns = [{"role": "system", "content": prompt_text("write-near-misses")}]
+    turns = [system(prompt_text("write-near-misses"))]
     for before, change, after in _data()["shots"]:
-        turns += [{"role": "user", "content": _asked(before, change)}, {"role": "assistant", "content": after}]
+        turns += [user(_asked(before, change)), assistant(after)]
     change = in_turn(_data()["changes"], f"{seed}/change", turn)
-    turns.append({"role": "user", "content": _asked(message, change)})
+    turns.append(user(_asked(message, change)))
     return ChatRequest(identity, model, turns, max(_TOKENS_MIN, len(message)), _TEMPERATURE, extra={"top_k": 40})
 
 
@@ -110,7 +113,7 @@ def _data() -> Mapping[str, Any]:
     return document
 
 
-def _forms(spec: Spec) -> Mapping[str, Mapping[str, list[str]]]:
+def _templates(spec: Spec) -> Mapping[str, Mapping[str, list[str]]]:
     """Those of the behaviour's language; English where there are none."""
     known: Mapping[str, Any] = _data()["forms"]
     return known[next((name for name in known if name in spec.language), "English")]  # type: ignore[no-any-return]
@@ -124,16 +127,18 @@ def formed_near_misses(spec: Spec, seed: int, messages: Sequence[str], *, tests:
     """
     rng = random.Random(seed)
     messages = [text for text in messages if word_count(text) <= _WORDS_MAX]
-    labels = distinct([value for label in spec.labels if label.shown for value in label.values if value.isalpha()])
+    labels = distinct_texts(
+        [value for label in spec.labels if label.shown for value in label.values if value.isalpha()]
+    )
     typed = [attribute for attribute in spec.attributes if attribute.shown and attribute.typed]
-    drawn = [said(one, draw_value(one, rng), rng) for one in typed for _ in range(_LAPS)]
-    made = []
+    drawn = [surface_of(one, draw_value(one, rng), rng) for one in typed for _ in range(_LAPS)]
+    turns = []
     for of, texts in (("messages", messages), ("words", labels if len(labels) > 1 else ()), ("values", drawn)):
-        forms = rng.sample(forms := _forms(spec)[of]["tests" if tests else "rows"], len(forms))
+        templates = rng.sample(templates := _templates(spec)[of]["tests" if tests else "rows"], len(templates))
         near = [
-            forms[(place + lap) % len(forms)].format(text, texts[(place + 1) % len(texts)])
+            templates[(place + lap) % len(templates)].format(text, texts[(place + 1) % len(texts)])
             for lap in range(_LAPS)
             for place, text in enumerate(rng.sample(list(texts), len(texts)))
         ]
-        made.append(near)
-    return distinct([text for turn in zip_longest(*made) for text in turn if text])
+        turns.append(near)
+    return distinct_texts([text for turn in zip_longest(*turns) for text in turn if text])

@@ -16,7 +16,7 @@ from rapidfuzz import fuzz
 
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.faults import EXAMPLE
-from tunesmith.tools.data.import_formats import SHOWN
+from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
 from tunesmith.tools.data.similarity import normal, runs
 from tunesmith.tools.data.spec import Spec
 
@@ -25,7 +25,9 @@ ORIGINS = ("imported", EXAMPLE)
 ROWS_LEAST = 10
 """Different rows from which a training without written rows is worth its price."""
 BLIND_LEAST, BLIND_MOST, BLIND_SHARE = 10, 40, 0.15
+"""Fewer than ten cases carry no claim; of many rows forty are enough for one, and the others teach (`blind_count`)."""
 _NOTES_MOST = 6
+"""Kinds of doubt that a result names, the commonest: a person reads them."""
 RULE = "rule"
 """Kind of verdict on an answer that breaks a rule."""
 
@@ -83,12 +85,10 @@ def _asked(row: TrainingRow) -> str:
 
 def _answered(row: TrainingRow) -> str:
     """What a row answers, whatever its case and marks."""
-    turns = [{**turn, "content": _plain(str(turn.get("content") or ""))} for turn in row.completion]
+    texts = [str(turn.get("content") or "") for turn in row.completion]
+    plain = [normal(text, digits_count=True) or text.strip() for text in texts]  # marks alone are an answer too
+    turns = [{**turn, "content": text} for turn, text in zip(row.completion, plain, strict=True)]
     return json.dumps(turns, sort_keys=True)
-
-
-def _plain(text: str) -> str:
-    return normal(text, digits_count=True) or text.strip()
 
 
 @dataclass(slots=True)
@@ -107,15 +107,17 @@ class Doubts:
 
     def notes(self, rows: int) -> tuple[str, ...]:
         """A sentence for each kind of doubt, the commonest first; `rows` of the person's there are in all."""
-        ordered = sorted(self._rows.items(), key=lambda pair: -len(pair[1]))
-        return tuple(
-            f"{len(ids)} of your {rows} rows {self._what(kind, rule)}; they are trained on as they are, the first is "
-            f"{ids[0]}"
-            for (kind, rule), ids in ordered[:_NOTES_MOST]
-        )
-
-    def _what(self, kind: str, rule: str) -> str:
-        return f"do not keep what your examples seemed to say ({rule})" if rule else f"look odd ({self._reasons[kind]})"
+        lines = []
+        for (kind, rule), ids in sorted(self._rows.items(), key=lambda pair: -len(pair[1]))[:_NOTES_MOST]:
+            what = (
+                f"do not keep what your examples seemed to say ({rule})"
+                if rule
+                else f"look odd ({self._reasons[kind]})"
+            )
+            lines.append(
+                f"{len(ids)} of your {rows} rows {what}; they are trained on as they are, the first is {ids[0]}"
+            )
+        return tuple(lines)
 
 
 _POOL_LEAST, _POOL_TIMES = 200, 5
@@ -139,23 +141,20 @@ def levels(threshold: float) -> tuple[Alike, ...]:
     return Alike(threshold), Alike(max(95.0, threshold), True), Alike(100.0, True, False)
 
 
-def shown_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
+def visible_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
     """The ids of a person's rows that somebody was shown: as examples, or as the first that an import takes."""
-    examples = {normal(example.prompt, digits_count=True) for example in spec.examples if spec.told}
-    return {row.row_id for row in rows if is_persons(row) and (_is_first(row) or _message(spec, row) in examples)}
+    examples = {normal(example.prompt, digits_count=True) for example in spec.examples if spec.described}
+    visible = set()
+    for row in filter(is_persons, rows):
+        first = row.attributes.number is not None and row.attributes.number <= PREVIEW_RECORDS
+        if first or normal(spec.text_of(row.prompt), digits_count=True) in examples:
+            visible.add(row.row_id)
+    return visible
 
 
-def _is_first(row: TrainingRow) -> bool:
-    return row.attributes.number is not None and row.attributes.number <= SHOWN
-
-
-def _message(spec: Spec, row: TrainingRow) -> str:
-    return normal(spec.text_of(row.prompt), digits_count=True)
-
-
-def pool_of(rows: Sequence[TrainingRow], shown: Collection[str], count: int) -> list[TrainingRow]:
+def pool_of(rows: Sequence[TrainingRow], visible: Collection[str], count: int) -> list[TrainingRow]:
     """The rows that `count` cases are chosen from, and those shown: of a person's no more than can be compared."""
-    persons = [row.row_id for row in rows if is_persons(row) and row.row_id not in shown]
+    persons = [row.row_id for row in rows if is_persons(row) and row.row_id not in visible]
     beyond = set(persons[max(_POOL_LEAST, _POOL_TIMES * count) :])
     return [row for row in rows if row.row_id not in beyond]
 
@@ -163,14 +162,14 @@ def pool_of(rows: Sequence[TrainingRow], shown: Collection[str], count: int) -> 
 def groups_of(texts: Sequence[str], alike: Alike) -> list[int]:
     """For each text the place of the first one that it is like, directly or through others."""
     words = [normal(text, digits_count=alike.digits_count) for text in texts]
-    held = [set(runs(text, _RUN)) if alike.runs_count else set() for text in words]
-    holders = Counter(run for own in held for run in own)
+    run_sets = [set(runs(text, _RUN)) if alike.runs_count else set() for text in words]
+    holders = Counter(run for own in run_sets for run in own)
     group = list(range(len(texts)))
     for place, text in enumerate(words):
         for other in range(place):
             if group[other] == group[place]:
                 continue
-            shared = any(holders[run] < _FRAME_FROM for run in held[place] & held[other])
+            shared = any(holders[run] < _FRAME_FROM for run in run_sets[place] & run_sets[other])
             if shared or fuzz.ratio(text, words[other], score_cutoff=alike.score):
                 first, last = sorted((group[other], group[place]))
                 group = [first if one == last else one for one in group]

@@ -19,8 +19,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.import_formats import SHOWN
-from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_TAKEN_BYTES, take
+from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
+from tunesmith.tools.data.import_reading import CHILD_BYTES, MAX_IMPORT_BYTES, take
 from tunesmith.tools.data.own_rows import repeats_in
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
@@ -31,6 +31,7 @@ _EXAMPLES_MOST, _EXAMPLES_SHARE, _EXAMPLE_CHARS = 12, 4, 4_000
 _LABELS_MOST, _LABEL_COMES, _LABEL_CHARS = 20, 3, 40
 """A choice has so many answers at most, each so often on average, and so long."""
 _BASE_S, _S_PER_MB = 20.0, 0.7
+"""CPU time of the child, as for an import (`import_reading`), with what comparing the rows takes."""
 _MOST_COMPARISONS = 2_000_000
 """Rows times cases that are compared while a person waits; critique compares all."""
 
@@ -46,7 +47,7 @@ class RowsSource:
     @property
     def argument(self) -> dict[str, object]:
         """As the child gets it."""
-        most = 2 * MAX_TAKEN_BYTES
+        most = 2 * MAX_IMPORT_BYTES
         files = list(map(str, self.files))
         return {"files": files, "mapping": dict(self.mapping), "limit": self.limit, "most_bytes": most}
 
@@ -87,16 +88,16 @@ class Against(NamedTuple):
     """Rows that repeat a test case."""
     askable: int
     """Rows that can be asked as blind cases: in the behaviour's own form, and shown to nobody."""
-    shown: tuple[str, ...]
+    repeated: tuple[str, ...]
     """Messages of the behaviour's examples that are among the rows."""
 
 
 def survey(sources: Sequence[RowsSource]) -> Survey:
     """Read all rows. Raises BadInput for what cannot be read, or holds more than is taken."""
-    made = confined_answer(count, [source.argument for source in sources], _named(sources), _limits(sources))
-    examples = tuple(map(Example.model_validate, made.pop("examples")))
-    lists = {name: tuple(made[name]) for name in ("contradicted", "labels")}
-    return Survey(**{**made, **lists}, examples=examples)
+    fields = confined_answer(count, [source.argument for source in sources], _named(sources), _limits(sources))
+    examples = tuple(map(Example.model_validate, fields.pop("examples")))
+    lists = {name: tuple(fields[name]) for name in ("contradicted", "labels")}
+    return Survey(**{**fields, **lists}, examples=examples)
 
 
 def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case]) -> Against:
@@ -106,8 +107,8 @@ def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case]) ->
         "spec": spec.model_dump_json(),
         "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
     }
-    made = confined_answer(compare, argument, _named(sources), _limits(sources))
-    return Against(**{**made, "shown": tuple(made["shown"])})
+    fields = confined_answer(compare, argument, _named(sources), _limits(sources))
+    return Against(**{**fields, "repeated": tuple(fields["repeated"])})
 
 
 def _named(sources: Sequence[RowsSource]) -> str:
@@ -168,16 +169,18 @@ def _labels(answers: Sequence[str]) -> list[str]:
 
 def _examples(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
     """A few rows that show the others: the first, then such that words that many answers have are each seen once."""
-    made = [example for row in rows if (example := _example(row))]
-    words = [set(example.answer.split()) for example in made]
+    examples = [example for row in rows if (example := _example(row))]
+    words = [set(example.answer.split()) for example in examples]
     counts = Counter(word for own in words for word in own)
     lacking = {word for word, holders in counts.items() if holders > 1}
-    chosen = list(range(min(SHOWN, len(made))))
+    chosen = list(range(min(PREVIEW_RECORDS, len(examples))))
     lacking -= {word for place in chosen for word in words[place]}
-    while lacking and len(chosen) < min(_EXAMPLES_MOST, len(made) // _EXAMPLES_SHARE):  # what is shown is never blind
-        chosen.append(max(range(len(made)), key=lambda place: len(lacking & words[place])))
+    while lacking and len(chosen) < min(
+        _EXAMPLES_MOST, len(examples) // _EXAMPLES_SHARE
+    ):  # what is shown is never blind
+        chosen.append(max(range(len(examples)), key=lambda place: len(lacking & words[place])))
         lacking -= words[chosen[-1]]
-    return [made[place].model_dump(mode="json") for place in chosen]
+    return [examples[place].model_dump(mode="json") for place in chosen]
 
 
 def _example(row: TrainingRow) -> Example | None:
@@ -194,26 +197,26 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     """What rows break and repeat."""
     # Imported here, so that a child that only counts starts in a third of the time.
     from tunesmith.tools.data.answer_form import form_of
-    from tunesmith.tools.data.behaviour_checks import BehaviourChecks
-    from tunesmith.tools.data.held_out import can_be_asked, text_of
-    from tunesmith.tools.data.leakage import LeakGate, row_texts
-    from tunesmith.tools.data.own_rows import shown_rows
+    from tunesmith.tools.data.held_out import can_be_asked
+    from tunesmith.tools.data.own_rows import visible_rows
+    from tunesmith.tools.data.row_checks import BehaviourChecks
+    from tunesmith.tools.data.similarity import LEAK, LeakGate, row_texts
 
     spec = Spec.model_validate_json(argument["spec"])
     checks = BehaviourChecks(spec, [])
     rows = [row for row in _rows(argument["sources"]) if isinstance(row, TrainingRow)]
     cases = [Case.model_validate(case) for case in argument["cases"]]
-    gate = LeakGate(cases if len(cases) * len(rows) <= _MOST_COMPARISONS else [], spec.slot, 85.0)
+    gate = LeakGate(cases if len(cases) * len(rows) <= _MOST_COMPARISONS else [], spec.slot, LEAK)
     broken: Counter[str] = Counter()
     examples = {normal(example.prompt, digits_count=True): example.prompt for example in spec.examples}
-    form, unformed, leaking, shown = form_of(spec), 0, 0, set[str]()
+    form, unformed, leaking, repeated = form_of(spec), 0, 0, set[str]()
     for row in rows:
-        message = text_of(spec, row)
-        shown |= {examples[said]} if (said := normal(message, digits_count=True)) in examples else set()
+        message = spec.text_of(row.prompt)
+        repeated |= {examples[text]} if (text := normal(message, digits_count=True)) in examples else set()
         unformed += form.composed and form.parse(row.answer) is None
         broken.update(rule.says for rule in checks.broken_guesses(row.answer))
         leaking += gate.check(row.row_id, row_texts(row, message)) is not None
-    seen = shown_rows(spec, rows)
+    seen = visible_rows(spec, rows)
     askable = sum(can_be_asked(spec, row) and row.row_id not in seen for row in rows)
-    made = {"broken": dict(broken), "unformed": unformed, "leaking": leaking}
-    yield {**made, "askable": askable, "shown": sorted(shown)}
+    counts = {"broken": dict(broken), "unformed": unformed, "leaking": leaking}
+    yield {**counts, "askable": askable, "repeated": sorted(repeated)}

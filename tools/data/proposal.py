@@ -16,7 +16,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.description import Description
-from tunesmith.tools.data.json_values import at_path, call_of, parameters_of
+from tunesmith.tools.data.record_values import at_path, call_of, parameters_of
 from tunesmith.tools.data.spec import Answer, Attribute, Kind, Spec, Value
 from tunesmith.tools.data.typed_values import holds
 
@@ -71,16 +71,16 @@ def stated_in(values: Mapping[str, object], where: str) -> Proposal:
         fields = {str(name): "" for name in fields}
     if not isinstance(fields, dict):
         raise BadInput(f"{where}: fields are lists of names, or names with what they mean")
-    parts = []
+    listed = []
     for name, of in fields.items():
         if isinstance(of, list):
-            parts.append(Part(name=name, values={str(value): Value() for value in of}))
+            listed.append(Part(name=name, values={str(value): Value() for value in of}))
         elif isinstance(of, dict):
             own = {**of, **({"values": _named(of["values"], where)} if "values" in of else {})}
-            parts.append(Part.model_validate({"name": name, **own}))
+            listed.append(Part.model_validate({"name": name, **own}))
         else:
-            parts.append(Part(name=str(name), means=" ".join(str(of or "").split())))
-    return Proposal(parts=tuple(parts), labels=labels, template=str(values.get("template") or ""))
+            listed.append(Part(name=str(name), means=" ".join(str(of or "").split())))
+    return Proposal(parts=tuple(listed), labels=labels, template=str(values.get("template") or ""))
 
 
 def _named(value: object, where: str) -> dict[str, Value]:
@@ -99,13 +99,15 @@ def _named(value: object, where: str) -> dict[str, Value]:
 
 def words_digest(description: Description, stated: Proposal) -> str:
     """Digest of a user's words, examples and stated data: what was read once is known by it."""
-    said = description.model_dump(mode="json", include=set(Description.model_fields))
-    return hashlib.sha256(json.dumps([said, stated.model_dump(mode="json")], sort_keys=True).encode()).hexdigest()
+    words = description.model_dump(mode="json", include=set(Description.model_fields))
+    return hashlib.sha256(json.dumps([words, stated.model_dump(mode="json")], sort_keys=True).encode()).hexdigest()
 
 
 TOOL = "tool"
 """The label that says which of several tools is called."""
 _COPIED_SHARE, _ABSENT_SHARE, _MANY_MOST = 0.75, 0.25, 3
+"""Of the examples, where an argument's text stands in the message; of the rows, without an argument that may be left
+out; the items of a list where the examples have fewer."""
 _KINDS: Mapping[str, Kind] = {"integer": "number", "number": "number"}
 _FORMATS: Mapping[str, Kind] = {"date": "date", "time": "time", "email": "email", "uri": "url"}
 
@@ -128,7 +130,8 @@ def with_call(spec: Spec) -> Spec:
     share = round(calls.count(None) / len(calls), 2)
     several = len(called) > 1 or bool(otherwise)
     arguments = _arguments(spec, called)
-    names = [Attribute(name=TOOL, values=_tools(spec, called), absent_share=share)] if len(called) > 1 else []
+    means = {name: Value(means=str(_function(spec, name).get("description") or "")) for name in called}
+    names = [Attribute(name=TOOL, values=means, absent_share=share)] if len(called) > 1 else []
     if otherwise and not names:
         raise BadInput(
             f"examples call {called[0]} or no tool at all: add an example that calls another tool, or write the "
@@ -139,39 +142,34 @@ def with_call(spec: Spec) -> Spec:
     return Spec.model_validate({**spec.model_dump(), "attributes": [*names, *arguments], "answer": answer})
 
 
-def _tools(spec: Spec, called: Sequence[str]) -> dict[str, Value]:
-    functions: list[Any] = [tool["function"] for tool in spec.tools]
-    means = {function["name"]: str(function.get("description") or "") for function in functions}
-    return {name: Value(means=means.get(name, "")) for name in called}
+def _function(spec: Spec, name: str) -> dict[str, Any]:
+    """The definition of a tool; empty of one that is not offered."""
+    functions: list[dict[str, Any]] = [tool["function"] for tool in spec.tools]  # type: ignore[misc]
+    return next((function for function in functions if function["name"] == name), {})
 
 
 def _arguments(spec: Spec, called: Sequence[str]) -> list[Attribute]:
-    made: dict[str, Attribute] = {}
+    """The attributes of the arguments that the called tools take."""
+    arguments: dict[str, Attribute] = {}
     for name in called:
-        function: Any = next((tool["function"] for tool in spec.tools if _name(tool) == name), {})
-        required = (function.get("parameters") or {}).get("required") or ()
+        required = (_function(spec, name).get("parameters") or {}).get("required") or ()
         for parameter, schema in parameters_of(spec.tools, name).items():
             if parameter not in required and not any(_given(spec, parameter)):
                 continue  # optional, and no example shows what would be said
             one = _attribute(spec, parameter, parameter, schema, required=parameter in required)
-            if made.setdefault(parameter, one).kind != one.kind:
-                raise BadInput(
-                    f"{parameter} is {made[parameter].kind} for one tool and {one.kind} for {name}; give it one type"
-                )
-    return list(made.values())
-
-
-def _name(tool: Mapping[str, Any]) -> str:
-    return str(tool["function"]["name"])
+            if (first := arguments.setdefault(parameter, one)).kind != one.kind:
+                raise BadInput(f"{parameter} is {first.kind} for one tool and {one.kind} for {name}; give it one type")
+    return list(arguments.values())
 
 
 def _attribute(spec: Spec, name: str, path: str, schema: Mapping[str, Any], *, required: bool) -> Attribute:
+    """The attribute of one argument, by its schema and by what the examples' calls give it."""
     listed = schema.get("type") == "array"
     inner = schema.get("items") or {} if listed else schema
     kind, values = _kind(spec, path, inner)
     given = _given(spec, path)
     least, most = min(map(len, given), default=0), max(_MANY_MOST, *map(len, given), 0)
-    parts = inner.get("properties") or {} if kind == "object" else {}
+    inner_schemas = inner.get("properties") or {} if kind == "object" else {}
     needed = inner.get("required") or ()
     return Attribute(
         name=name,
@@ -181,11 +179,12 @@ def _attribute(spec: Spec, name: str, path: str, schema: Mapping[str, Any], *, r
         many=(least, min(most, len(values)) if kind == "label" else most) if listed else None,
         absent_share=0 if required or listed else _ABSENT_SHARE,
         left_out=not required,
-        attributes=tuple(_attribute(spec, n, f"{path}.{n}", s, required=n in needed) for n, s in parts.items()),
+        attributes=tuple(_attribute(spec, n, f"{path}.{n}", s, required=n in needed) for n, s in inner_schemas.items()),
     )
 
 
 def _kind(spec: Spec, path: str, schema: Mapping[str, Any]) -> tuple[Kind, dict[str, Value]]:
+    """The kind of an argument and its values: by its schema, else by whether the messages hold its texts."""
     if isinstance(schema.get("enum"), list):
         return "label", {str(value): Value() for value in schema["enum"]}
     if schema.get("type") == "boolean":
@@ -196,13 +195,13 @@ def _kind(spec: Spec, path: str, schema: Mapping[str, Any]) -> tuple[Kind, dict[
         return _KINDS[str(schema["type"])], {}
     if schema.get("format") in _FORMATS:
         return _FORMATS[str(schema["format"])], {}
-    said = [
+    verbatim = [
         holds(e.prompt, str(value))
         for e in spec.examples
         if (call := call_of(e.answer))
         for value in at_path(call[1], path)
     ]
-    return ("copied" if said and sum(said) >= _COPIED_SHARE * len(said) else "text"), {}
+    return ("copied" if verbatim and sum(verbatim) >= _COPIED_SHARE * len(verbatim) else "text"), {}
 
 
 def _given(spec: Spec, path: str) -> list[list[object]]:

@@ -16,15 +16,9 @@ from rapidfuzz import fuzz
 
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
-from tunesmith.tools.data.computed import numbers_in
 from tunesmith.tools.data.examples import VALUES_MAX, Pairs, copied, format_of, stems
 from tunesmith.tools.data.faults import may_be_in, other_language
-from tunesmith.tools.data.proposal import Part, Proposal
-from tunesmith.tools.data.reading import kind_request, yes
-from tunesmith.tools.data.spec import Kind, Spec, Value
-from tunesmith.tools.data.typed_values import holds
-from tunesmith.tools.data.verify import parts_of
-from tunesmith.tools.data.word_questions import (
+from tunesmith.tools.data.model_requests import (
     NUMBER,
     TEXT,
     Ask,
@@ -36,13 +30,23 @@ from tunesmith.tools.data.word_questions import (
     question,
     word_in,
 )
+from tunesmith.tools.data.proposal import Part, Proposal
+from tunesmith.tools.data.reading import kind_request, yes
+from tunesmith.tools.data.record_values import numbers_in
+from tunesmith.tools.data.spec import Kind, Spec, Value
+from tunesmith.tools.data.typed_values import holds
+from tunesmith.tools.data.verify import fields_of
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 _QUOTED = 85
 """Similarity, of 100, from which a text counts as a piece of the user's words."""
 _LABEL_CHARACTERS = 40
-_SHOWN, _SHOWN_CHARACTERS = 6, 400
-_PARTS_MAX, _PIECES_MAX, _NEAR_MISSES, _DEMAND_TOKENS, _MEANING_TOKENS = 8, 14, 6, 24, 60
+"""Of a value among those that a description lists; a longer one is a text."""
+_EXAMPLES_ASKED, _EXAMPLE_CHARACTERS = 6, 400
+"""Examples in a question, and the characters of each: a model of a billion parameters reads it."""
+_PARTS_MAX, _CLAUSES_MAX, _NEAR_MISSES, _DEMAND_TOKENS, _MEANING_TOKENS = 8, 14, 6, 24, 60
+"""Parts of an answer, clauses of a description, near misses: each costs questions; tokens of a demand and of a
+meaning."""
 _READINGS, _TEMPERATURE = 3, 0.7
 """Of a template: the first is greedy."""
 _OPEN_END = 3
@@ -54,13 +58,13 @@ _VALUE = object_of(value=TEXT, means=TEXT)
 _RANGE = object_of(value=TEXT, lowest=NUMBER, highest=NUMBER)
 _COUNTED = re.compile(r"(at most|at least|exactly) (\d{1,4}) (words|characters|lines|sentences)")
 _QUOTING = re.compile(r'(begins with|ends with|every line begins with|never says) "(.*)"')
-_HELD = r'"[^"\n]*"|“[^”\n]*”|「[^」\n]*」|\([^()\n]*\)|(?<!\w)\'[^\'\n]*\'(?!\w)|(?<=\d)[.,:](?=\d)'
-_PIECE = re.compile(rf"(?:{_HELD}|[^,;:.。，；：、\n])+")
-"""A piece of a description: up to a mark that ends one and that no quotation, bracket or number holds."""
+_ENCLOSED = r'"[^"\n]*"|“[^”\n]*”|「[^」\n]*」|\([^()\n]*\)|(?<!\w)\'[^\'\n]*\'(?!\w)|(?<=\d)[.,:](?=\d)'
+_CLAUSE = re.compile(rf"(?:{_ENCLOSED}|[^,;:.。，；：、\n])+")
+"""A clause of a description: up to a mark that ends one and that no quotation, bracket or number holds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class WordsRead:
     """What a model read out of a user's words, and what of it did not hold, a sentence each."""
 
     proposal: Proposal
@@ -68,7 +72,7 @@ class Reading:
     questions: int = 0
 
 
-def read(spec: Spec, stated: Proposal, ask: Ask, model: str) -> Reading:
+def read(spec: Spec, stated: Proposal, ask: Ask, model: str) -> WordsRead:
     """Read the words of a spec that is not complete; what its file states as data stays as it is stated."""
     return _Reader(spec, stated, ask, model).read()
 
@@ -82,21 +86,21 @@ class _Reader:
     left_out: list[str] = field(default_factory=list)
     questions: int = 0
 
-    def read(self) -> Reading:
+    def read(self) -> WordsRead:
         """One round for what no other answer is needed for, then the parts of the answer, then near misses.
 
-        Demands are asked for piece by piece, so that each one has the words that say it.
+        Demands are asked for clause by clause, so that each one has the words that say it.
         """
         spec = self.spec
-        pieces = [*pieces_of(spec.what), *(f"never: {piece}" for piece in pieces_of(spec.never))][:_PIECES_MAX]
+        clauses = [*clauses_of(spec.what), *(f"never: {clause}" for clause in clauses_of(spec.never))][:_CLAUSES_MAX]
         messages = "\n".join(example.prompt for example in spec.examples)
-        shown = [data(e.prompt[:_SHOWN_CHARACTERS]) for e in spec.examples[:_SHOWN]]
+        prompts = [data(e.prompt[:_EXAMPLE_CHARACTERS]) for e in spec.examples[:_EXAMPLES_ASKED]]
         answers = self._asked(
             question("applies", [f"When: {spec.when}"], self.model),
-            question("language", shown, self.model),
+            question("language", prompts, self.model),
             *(
-                question("demand", [piece], self.model, identity=f"demand/{n}", tokens=_DEMAND_TOKENS)
-                for n, piece in enumerate(pieces)
+                question("demand", [clause], self.model, identity=f"demand/{n}", tokens=_DEMAND_TOKENS)
+                for n, clause in enumerate(clauses)
             ),
         )
         applies, language = word_in(answers, "applies").lower(), word_in(answers, "language")
@@ -104,14 +108,14 @@ class _Reader:
             self.left_out.append("your words do not say clearly whether it applies to every message: taken as to some")
         if not may_be_in(messages, language):
             language = other_language(messages, frozenset())
-        demands = [(piece, self._demand(piece, word_in(answers, f"demand/{n}"))) for n, piece in enumerate(pieces)]
+        demands = [(clause, self._demand(clause, word_in(answers, f"demand/{n}"))) for n, clause in enumerate(clauses)]
         known = {"every_message": applies == "all", "language": language[:40]}
         proposal = self._formed(
-            self.stated.model_copy(update=known), [(piece, check) for piece, check in demands if check is not None]
+            self.stated.model_copy(update=known), [(clause, check) for clause, check in demands if check is not None]
         )
         if applies != "all":
             proposal = proposal.model_copy(update={"near_misses": self._near_misses(language or "English")})
-        return Reading(proposal, tuple(self.left_out), self.questions)
+        return WordsRead(proposal, tuple(self.left_out), self.questions)
 
     def _asked(self, *requests: ChatRequest) -> Mapping[str, ChatResponse]:
         self.questions += len(requests)
@@ -119,8 +123,8 @@ class _Reader:
 
     @property
     def _words(self) -> str:
-        said = (self.spec.say, self.spec.when, self.spec.what, self.spec.never)
-        return "\n".join([*said, *(f"{part.name}: {part.means}" for part in self.stated.parts)])
+        fields = (self.spec.say, self.spec.when, self.spec.what, self.spec.never)
+        return "\n".join([*fields, *(f"{part.name}: {part.means}" for part in self.stated.parts)])
 
     def _quoted(self, text: str) -> bool:
         """Whether a text is a piece of the user's own words."""
@@ -131,7 +135,7 @@ class _Reader:
     def _formed(self, proposal: Proposal, demands: Sequence[tuple[str, Check]]) -> Proposal:
         """The proposal with the form of the answers and their parts; free text where no form gives the examples.
 
-        A demand whose piece names a part is one of this part alone.
+        A demand whose clause names a part is one of this part alone.
         """
         answers = [example.answer for example in self.spec.examples]
         as_json = bool(json_examples(self.spec.examples))
@@ -142,14 +146,14 @@ class _Reader:
                 proposal = proposal.model_copy(update={"template": template})
             else:
                 proposal = proposal.model_copy(update={"form": "written"})
-        pairs = parts_of(self.spec, proposal)
-        whole = dict.fromkeys(check for piece, check in demands if not any(holds(piece, name) for name in pairs))
+        pairs = fields_of(self.spec, proposal)
+        whole = dict.fromkeys(check for clause, check in demands if not any(holds(clause, name) for name in pairs))
         proposal = proposal.model_copy(update={"checks": (*proposal.checks, *whole)})
         if not pairs:
             return proposal
-        parts = tuple(_limited(part, demands) for part in self._parts(pairs, proposal))
-        if as_json or any(part.kind != "text" for part in parts):
-            return proposal.model_copy(update={"parts": parts})
+        typed = tuple(_limited(part, demands) for part in self._classified(pairs, proposal))
+        if as_json or any(part.kind != "text" for part in typed):
+            return proposal.model_copy(update={"parts": typed})
         begins, ends = (proposal.template.split(brace)[place] for brace, place in (("{", 0), ("}", -1)))
         frame = [Check(kind="begins with", text=begins)] if begins.strip() else []
         frame += [Check(kind="ends with", text=ends)] if ends.strip() else []
@@ -166,7 +170,7 @@ class _Reader:
 
     def _template(self, answers: Sequence[str]) -> str:
         """The template that gives every example and that most readings came to; empty where none does."""
-        lines = [f"The answer: {self.spec.what}", *map(data, answers[:_SHOWN])]
+        lines = [f"The answer: {self.spec.what}", *map(data, answers[:_EXAMPLES_ASKED])]
         for turn in range(2):
             requests = [
                 question("template", lines, self.model, object_of(template=TEXT), identity=f"template/{turn}/{n}",
@@ -175,25 +179,30 @@ class _Reader:
             ]  # fmt: skip
             read = self._asked(*requests)
             templates = [str(object_in(read, request.id).get("template") or "").strip() for request in requests]
-            tried = [(template, *fitted(answers, template)) for template in templates if template]
-            if fitting := [template for template, shape, _ in tried if shape and len(shape.names) <= _PARTS_MAX]:
+            attempts = [(template, *fitted(answers, template)) for template in templates if template]
+            if fitting := [template for template, shape, _ in attempts if shape and len(shape.names) <= _PARTS_MAX]:
                 return Counter(fitting).most_common(1)[0][0]
-            if not tried or 2 * templates.count("") > len(templates):
+            if not attempts or 2 * templates.count("") > len(templates):
                 return ""
-            lines.append(f"{data(tried[0][0])} is wrong: {tried[0][2]}. Write the right template.")
-        self.left_out.append(f"the template {tried[0][0]!r}: {tried[0][2]}; the answers are taken as written freely")
+            lines.append(f"{data(attempts[0][0])} is wrong: {attempts[0][2]}. Write the right template.")
+        self.left_out.append(
+            f"the template {attempts[0][0]!r}: {attempts[0][2]}; the answers are taken as written freely"
+        )
         return ""
 
     # Its parts
 
-    def _parts(self, pairs: Mapping[str, Pairs], proposal: Proposal) -> tuple[Part, ...]:
+    def _classified(self, pairs: Mapping[str, Pairs], proposal: Proposal) -> tuple[Part, ...]:
         """Each part with its kind, by what its values in the examples show; of a choice its values."""
-        parts = [self._part(proposal.part(name), pairs[name], proposal) for name in pairs]
-        labels = self._values([p for p in parts if p.kind == "label" and not p.values and not proposal.labels], pairs)
-        parts = [part.model_copy(update={"values": labels.get(part.name, part.values)}) for part in parts]
-        return tuple(self._ranged(part, pairs[part.name]) for part in parts)
+        classified = [self._part(proposal.part(name), pairs[name], proposal) for name in pairs]
+        labels = self._values(
+            [p for p in classified if p.kind == "label" and not p.values and not proposal.labels], pairs
+        )
+        classified = [part.model_copy(update={"values": labels.get(part.name, part.values)}) for part in classified]
+        return tuple(self._ranged(part, pairs[part.name]) for part in classified)
 
     def _part(self, part: Part, pairs: Pairs, proposal: Proposal) -> Part:
+        """A part with its kind, as its values in the examples show it, and with what stands for a missing value."""
         seen = [value for _, value in pairs if value is not None]
         if (odd := odd_value(pairs)) and not part.missing and holds(self._words, odd):
             part = part.model_copy(update={"missing": odd})
@@ -210,13 +219,13 @@ class _Reader:
         seen = {part.name: list(dict.fromkeys(v for _, v in pairs[part.name] if v is not None)) for part in labels}
         answers = self._asked(*(
             question("values", [f"The answer: {self.spec.what}", _part_line(part, seen[part.name])], self.model,
-                     list_of(_VALUE, most=VALUES_MAX), identity=f"values/{part.name}")
+                     list_of(_VALUE, VALUES_MAX), identity=f"values/{part.name}")
             for part in labels
         ))  # fmt: skip
         read: dict[str, dict[str, str]] = {}
-        for name, shown in seen.items():
-            spelled = {value.casefold(): value for value in shown}
-            read[name] = dict.fromkeys(shown, "")
+        for name, examples in seen.items():
+            spelled = {value.casefold(): value for value in examples}
+            read[name] = dict.fromkeys(examples, "")
             for item in items_in(answers, f"values/{name}"):
                 value, means = (str(item.get(key) or "").strip() for key in ("value", "means"))
                 value = spelled.get(value.casefold(), value)
@@ -249,20 +258,20 @@ class _Reader:
 
     def _ranged(self, part: Part, pairs: Pairs) -> Part:
         """A label with the numbers that decide it, where every message of the examples holds one that agrees."""
-        told = [(numbers_in(message), value) for message, value in pairs]
-        if part.kind != "label" or len(part.values) < 2 or 2 * sum(bool(there) for there, _ in told) < len(told):
+        numbers = [(numbers_in(message), value) for message, value in pairs]
+        if part.kind != "label" or len(part.values) < 2 or 2 * sum(bool(there) for there, _ in numbers) < len(numbers):
             return part
         lines = [f"The answer: {self.spec.what}", f"The values: {', '.join(map(data, part.values))}"]
         identity = f"ranges/{part.name}"
-        asked = question("ranges", lines, self.model, list_of(_RANGE, most=VALUES_MAX), identity=identity)
+        asked = question("ranges", lines, self.model, list_of(_RANGE, VALUES_MAX), identity=identity)
         ranges: dict[str, tuple[int, int]] = {}
         for item in items_in(self._asked(asked), identity):
             low, high = item.get("lowest"), item.get("highest")
             if item.get("value") in part.values and (isinstance(low, int) or isinstance(high, int)):
                 low = low if isinstance(low, int) else 1
-                shown = [number for there, value in told for number in there if value == item["value"]]
-                ranges[str(item["value"])] = (low, high if isinstance(high, int) else max(low * _OPEN_END, *shown, 4))
-        for there, value in told:
+                seen = [number for there, value in numbers for number in there if value == item["value"]]
+                ranges[str(item["value"])] = (low, high if isinstance(high, int) else max(low * _OPEN_END, *seen, 4))
+        for there, value in numbers:
             low, high = ranges.get(str(value), (0, 0))
             if there and value in ranges and not any(low <= number <= high for number in there):
                 self.left_out.append(f"that {value} is {low} to {high}: an example has {there[0]}")
@@ -272,32 +281,35 @@ class _Reader:
 
     # What every answer keeps, and what only looks alike
 
-    def _demand(self, piece: str, answered: str) -> Check | None:
-        """A demand that stands in its piece: the number of it where it has one, and the very text."""
+    def _demand(self, clause: str, answered: str) -> Check | None:
+        """A demand that stands in its clause: the number of it where it has one, and the very text."""
         if counted := _COUNTED.fullmatch(answered):
             kind, count, unit = counted.groups()
-            digits = re.findall(r"\d+", piece)
+            digits = re.findall(r"\d+", clause)
             if unit == "sentences":
-                self.left_out.append(f"{piece!r}: code counts no sentences, a judge reads them")
+                self.left_out.append(f"{clause!r}: code counts no sentences, a judge reads them")
             elif not digits or count in digits:
                 return Check.model_validate({"kind": kind, "count": int(count), "unit": unit})
         elif (quoted := _QUOTING.fullmatch(answered)) and quoted[2].strip():
             kind, text = quoted.groups()
-            if text in piece or not any(map(str.isalnum, text)):
+            if text in clause or not any(map(str.isalnum, text)):
                 return Check.model_validate({"kind": kind, "text": text})
-            self.left_out.append(f"{kind} {text!r}: {piece!r} does not say so")
+            self.left_out.append(f"{kind} {text!r}: {clause!r} does not say so")
         return None
 
     def _near_misses(self, language: str) -> tuple[str, ...]:
         """Messages that look alike, each told from all examples by a model that tells these from ordinary messages."""
         spec = self.spec
-        lines = [f"It applies when: {spec.when}", f"For instance: {data(spec.examples[0].prompt[:_SHOWN_CHARACTERS])}"]
+        lines = [
+            f"It applies when: {spec.when}",
+            f"For instance: {data(spec.examples[0].prompt[:_EXAMPLE_CHARACTERS])}",
+        ]
         asked = question("near-misses", [*lines, f"Write them in {language}."], self.model,
-                         object_of(items={"type": "array", "items": dict(TEXT), "maxItems": _NEAR_MISSES}))  # fmt: skip
+                         list_of(TEXT, _NEAR_MISSES))  # fmt: skip
         items = object_in(self._asked(asked), "near-misses").get("items")
         texts = items if isinstance(items, list) else []
         near = list(dict.fromkeys(str(text).strip() for text in texts if str(text).strip()))
-        examples = [example.prompt for example in spec.examples[:_SHOWN]]
+        examples = [example.prompt for example in spec.examples[:_EXAMPLES_ASKED]]
         texts = [*examples, *_ORDINARY, *near] if near else []
         requests = [kind_request(spec, text, (), self.model, f"kind/{n}") for n, text in enumerate(texts)]
         answers = self._asked(*requests)
@@ -313,14 +325,14 @@ class _Reader:
 
 def _limited(part: Part, demands: Sequence[tuple[str, Check]]) -> Part:
     """A part with the most words that a demand on it allows."""
-    most = [check.count for piece, check in demands if holds(piece, part.name) and check.kind != "at least"
+    most = [check.count for clause, check in demands if holds(clause, part.name) and check.kind != "at least"
             and check.unit == "words" and check.count]  # fmt: skip
     return part.model_copy(update={"words_max": most[0]}) if most and not part.words_max else part
 
 
-def pieces_of(text: str) -> list[str]:
-    """A description in pieces, as its marks part it."""
-    return [piece for match in _PIECE.finditer(text) if any(map(str.isalnum, piece := match[0].strip()))]
+def clauses_of(text: str) -> list[str]:
+    """A description in clauses, as its marks part it."""
+    return [clause for match in _CLAUSE.finditer(text) if any(map(str.isalnum, clause := match[0].strip()))]
 
 
 def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
@@ -331,7 +343,7 @@ def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
 
 def _part_line(part: Part, seen: Sequence[str]) -> str:
     means = f" ({part.means})" if part.means else ""
-    return f"The part {part.name}{means}, in the examples {', '.join(map(data, seen[:_SHOWN]))}"
+    return f"The part {part.name}{means}, in the examples {', '.join(map(data, seen[:_EXAMPLES_ASKED]))}"
 
 
 def odd_value(pairs: Pairs) -> str:

@@ -13,9 +13,8 @@ from pydantic import Field
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_log import Asker
-from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.examples import Shown
+from tunesmith.tools.data.examples import Shot
+from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reading import (
     NOTHING,
     Disagreement,
@@ -35,18 +34,23 @@ from tunesmith.tools.data.reading import (
     value_in,
     yes,
 )
+from tunesmith.tools.data.record_values import Values
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 WHOLE = "the answer"
 """What margins call that which is read of a whole answer."""
 _SURE, _CUT_SHARE = 1.5, 0.5
-"""Log-odds, in nats, that are sure for a label."""
+"""Log-odds, in nats, that are sure for a label, over four to one; of the margin that examples have, what a message
+needs: its words are not as plain as those that a person chose to show."""
 _FEW, _BIAS_SHARE, _BIAS_MOST, _EPSILON = 20, 0.5, 1.5, 0.01
-"""Messages from which on a reader's bias is told."""
+"""Messages from which on a reader's bias is known; what of it is taken off, and the most (`_bias`); a share that keeps
+logarithms finite."""
 _ENOUGH, _BORNE_OUT = 60, 0.9
 """Messages from which on writer and reader can bear each other out, and the share that is right where they agree."""
-_LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIED = 0.6, 0.75, 3, 16
+_LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIAL = 0.6, 0.75, 3, 16
+"""Share of the examples read right from which a reading counts; share of ordinary prompts that are told as such;
+ordinary prompts that requests show, and that the reader is tried on."""
 
 
 class Trust(Frozen):
@@ -74,7 +78,7 @@ class Trust(Frozen):
     @property
     def kind(self) -> bool:
         """Whether its word on what is of the kind counts."""
-        return self.kind_yes >= 0.999 and self.kind_no >= _NO_SHARE
+        return self.kind_yes == 1 and self.kind_no >= _NO_SHARE
 
     @property
     def reads_answers(self) -> bool:
@@ -111,15 +115,16 @@ class Reading:
 
 
 class Reader:
-    """Reads messages back; `pieces` are the shots of an answer that is a list, one sentence each."""
+    """Reads messages back; `sentences` are the shots of an answer that is a list."""
 
     def __init__(
-        self, spec: Spec, asker: Asker, ordinary: Sequence[str], seed: int, pieces: Sequence[Shown] = ()
+        self, spec: Spec, asker: Asker, ordinary: Sequence[str], seed: int, sentences: Sequence[Shot] = ()
     ) -> None:
+        """Tries the reader out at once: `trust` says what of it counts."""
         self.spec, self.asker = spec, asker
         shuffled = random.Random(f"{seed}/ordinary").sample(list(ordinary), len(ordinary))
-        self.others, self.tried = shuffled[:_KIND_SHOTS], shuffled[_KIND_SHOTS : _KIND_SHOTS + _KIND_TRIED]
-        self.shots = answer_shots(spec, pieces)
+        self.others, self.trial_prompts = shuffled[:_KIND_SHOTS], shuffled[_KIND_SHOTS : _KIND_SHOTS + _KIND_TRIAL]
+        self.shots = answer_shots(spec, sentences)
         self.whole = reads_whole(spec)
         self.can_read = self.whole or copies(spec)
         self.bias: dict[str, dict[str, float]] = {}
@@ -128,7 +133,7 @@ class Reader:
         """Attribute → as drawn → as read → how often: labels by their values, others by whether they agree."""
         self._labels = [a for a in spec.labels if a.shown] if not form_of(spec).of_records else []
         self.kind_label = self._labels[0] if self._labels else None
-        self.trust = self._tried_out()
+        self.trust = self._trial()
 
     def _count(self, attribute: str, drawn: str, read: str) -> None:
         by_drawn = self.counts.setdefault(attribute, {}).setdefault(drawn, {})
@@ -143,7 +148,7 @@ class Reader:
         if self.trust.reads_answers and whole:
             self._read_answers(whole, turn, differing, margins)
         untried = frozenset(self.apart - self.verified)
-        return {name: Reading(tuple(found), margins[name], untried) for name, found in differing.items()}
+        return {name: Reading(tuple(differences), margins[name], untried) for name, differences in differing.items()}
 
     def _read_labels(
         self,
@@ -194,6 +199,7 @@ class Reader:
         differing: dict[str, list[Disagreement]],
         margins: dict[str, dict[str, float]],
     ) -> None:
+        """One request for the whole answer of each message, held to its form."""
         requests = [
             answer_request(self.spec, one.message, self.shots, self.asker.model, f"r/answer/{one.identity}", turn)
             for one in messages
@@ -205,11 +211,11 @@ class Reader:
                 continue
             response = answers[request.id]
             reading = self._parsed(response.text)
-            found = self._differing(one.values, one.message, reading)
-            differing[one.identity] += found
+            differences = self._differing(one.values, one.message, reading)
+            differing[one.identity] += differences
             if (least := least_margin(response)) is not None:
                 margins[one.identity][WHOLE] = least
-            self._count_answer(one.values, reading or {}, {d.attribute for d in found})
+            self._count_answer(one.values, reading or {}, {d.attribute for d in differences})
 
     @property
     def verified(self) -> set[str]:
@@ -247,10 +253,11 @@ class Reader:
         return messages >= _ENOUGH and right_where_two_agree(agreed, messages) >= _BORNE_OUT
 
     def _differing(self, values: Values, message: str, reading: Values | None) -> list[Disagreement]:
-        found = disagreements(self.spec, values, message, reading)
-        return [one for one in found if one.attribute not in self.apart]
+        differences = disagreements(self.spec, values, message, reading)
+        return [one for one in differences if one.attribute not in self.apart]
 
     def _count_answer(self, drawn: Values, reading: Values, differ: set[str]) -> None:
+        """Count what was read of an answer against what was drawn."""
         for attribute in self.spec.attributes:
             if not attribute.shown or attribute.typed or not attribute.plain or attribute.kind == "computed":
                 continue
@@ -299,7 +306,8 @@ class Reader:
         below = min(self.trust.kind_cut, self.trust.kind_least)
         return sorted((text for text in kinds if kinds[text] < below), key=lambda text: kinds[text])
 
-    def _tried_out(self) -> Trust:
+    def _trial(self) -> Trust:
+        """Read the examples, each without itself among the shots, and ordinary prompts; what comes of it is trust."""
         spec, model = self.spec, self.asker.model
         labels = self._labels
         requests: list[ChatRequest] = []
@@ -313,13 +321,15 @@ class Reader:
         for place, (message, _) in enumerate(self.shots if self.can_read else ()):
             rest = [shot for other, shot in enumerate(self.shots) if other != place]
             requests.append(answer_request(spec, message, rest, model, f"t/answer/{place}", 0))
-        requests += [self._kind_request(text, f"t/ordinary/{n}") for n, text in enumerate(self.tried)]
+        requests += [self._kind_request(text, f"t/ordinary/{n}") for n, text in enumerate(self.trial_prompts)]
         answers = self.asker.ask(requests, "trying the reader out")
         kind_name = f"t/{self.kind_label.name if self.kind_label else 'kind'}"
         examples = [answers[name] for n in range(len(spec.examples)) if (name := f"{kind_name}/{n}") in answers]
         kind = [self._kind_in(response) for response in examples]
-        tried = [answers[name] for n in range(len(self.tried)) if (name := f"t/ordinary/{n}") in answers]
-        ordinary = [self._kind_in(response) for response in tried]
+        trial_answers = [
+            answers[name] for n in range(len(self.trial_prompts)) if (name := f"t/ordinary/{n}") in answers
+        ]
+        ordinary = [self._kind_in(response) for response in trial_answers]
         cut = _cut(kind, ordinary)
         margins = {label.name: self._label_margins(label, answers) for label in labels}
         right = {name: round(sum(m > 0 for m in of) / max(1, len(of)), 3) for name, of in margins.items()}

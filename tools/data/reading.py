@@ -18,9 +18,9 @@ from tunesmith.tools.core.stats import wilson_interval
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.draw import Values
-from tunesmith.tools.data.examples import Shown, overlap, stems
-from tunesmith.tools.data.json_values import kinds_in
+from tunesmith.tools.data.examples import Shot, overlap, stems
+from tunesmith.tools.data.model_requests import assistant, system, user
+from tunesmith.tools.data.record_values import Values, kinds_in
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
@@ -32,8 +32,9 @@ _FLOOR = 1e-6
 """Probability of a candidate that is not among the likeliest tokens."""
 
 
-def held_to(candidates: Sequence[str]) -> dict[str, object]:
+def choice_among(candidates: Sequence[str]) -> dict[str, object]:
     """The fields of a request that has one of the candidates answered, with the likeliest tokens of each step."""
+    # Twenty is the most that vLLM gives where nobody sets more.
     return {"structured_outputs": {"choice": list(candidates)}, "logprobs": True, "top_logprobs": 20}
 
 
@@ -102,18 +103,19 @@ def yes(response: ChatResponse) -> float:
     return probabilities(response, YES_NO)["yes"]
 
 
-def right_where_two_agree(agreed: int, judged: int, confidence: float = 0.95) -> float:
+def right_where_two_agree(agreed: int, judged: int) -> float:
     """Share that is right of what two agree on, at least, were both right equally often and their errors independent.
 
     All errors of both are taken to be one and the same other value: they agree on a = p² + (1 - p)², and those that
     are right are p² / a of these. 0 where they agree no oftener than two that guess between two values. What the two
     misunderstand alike is not seen. For two raters of one accuracy: Dawid and Skene 1979, doi 10.2307/2346806.
     """
-    a = wilson_interval(agreed, judged, confidence)[0]
+    a = wilson_interval(agreed, judged)[0]
     return ((1 + math.sqrt(2 * a - 1)) / 2) ** 2 / a if a > 0.5 else 0.0
 
 
 _SHOTS, _JUDGE_SHOTS = 6, 2
+"""Examples that a reader is shown; a judge sees each of its own with two answers."""
 _TEXT_SUPPORTED = 0.67
 """Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
 
@@ -149,17 +151,17 @@ def label_request(
     shots = [(e.prompt, value) for e in examples if (value := value_in(spec, e, label.name)) is not None]
     first = list({value: (text, value) for text, value in reversed(shots)}.values())
     rest = [shot for shot in shots if shot not in first]
-    shown = [*first, *rest][: max(_SHOTS, len(first))] + [(text, no_value) for text in others]
-    random.Random(label.name).shuffle(shown)
-    turns = [t for text, value in shown for t in (_user(text), _assistant(value))]
-    extra = held_to([*label.values, no_value])
-    return ChatRequest(identity, model, [_system(asked), *turns, _user(message)], 12, extra=extra)
+    chosen = [*first, *rest][: max(_SHOTS, len(first))] + [(text, no_value) for text in others]
+    random.Random(label.name).shuffle(chosen)
+    turns = [t for text, value in chosen for t in (user(text), assistant(value))]
+    extra = choice_among([*label.values, no_value])
+    return ChatRequest(identity, model, [system(asked), *turns, user(message)], 12, extra=extra)
 
 
 def none_of(label: Attribute) -> str:
     """What is answered where a message has no value of a label."""
-    taken = {value.lower() for value in label.values}
-    return next(word for word in ("none", "neither", "no value", "(none)") if word not in taken)
+    values = {value.lower() for value in label.values}
+    return next(word for word in ("none", "neither", "no value", "(none)") if word not in values)
 
 
 def value_in(spec: Spec, example: Example, name: str) -> str | None:
@@ -174,20 +176,20 @@ def answer_request(
     """Asks for the answer itself, held to its form."""
     asked = prompt_text("read-answer", when=kind_of(spec), what=spec.what, never=spec.never.rstrip(". "))
     order = _one_of_each(spec, random.Random(f"answer/{turn}").sample(list(shots), len(shots)))[:_SHOTS]
-    turns = [t for text, answer in order for t in (_user(text), _assistant(answer))]
-    messages = [_system(asked), *turns, _user(message)]
+    turns = [t for text, answer in order for t in (user(text), assistant(answer))]
+    messages = [system(asked), *turns, user(message)]
     extra = {"structured_outputs": form_of(spec).grammar(), "logprobs": True, "top_logprobs": 2}
     return ChatRequest(identity, model, messages, spec.max_tokens, extra=extra)
 
 
 def _one_of_each(spec: Spec, shots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The shots with one of each manner first, so that a reader sees what is shown where an attribute is missing."""
-    manners: dict[object, tuple[str, str]] = {}
+    """The shots, one for each set of missing attributes first: a reader sees what stands for a missing one."""
+    by_lacking: dict[object, tuple[str, str]] = {}
     for message, answer in shots:
         records = form_of(spec).parse(answer)
         lacking = [tuple(a.name for a in spec.attributes if one.get(a.name) is None) for one in records or ()]
-        manners.setdefault(tuple(lacking), (message, answer))
-    first = list(manners.values())
+        by_lacking.setdefault(tuple(lacking), (message, answer))
+    first = list(by_lacking.values())
     return [*first, *(shot for shot in shots if shot not in first)]
 
 
@@ -209,6 +211,7 @@ def disagreements(spec: Spec, values: Values, message: str, read: Values | None)
 
 
 def _same(attribute: Attribute, drawn: str | None, reading: str | None, message: str) -> bool:
+    """Whether a read value is the drawn one, as strictly as its kind allows."""
     if drawn is None or reading is None:
         return drawn is reading
     if attribute.kind == "label":
@@ -234,14 +237,14 @@ def judge_request(
 
     Shown are examples, but for one, each with its own answer and with another one's.
     """
-    shown = [example for place, example in enumerate(spec.examples) if place != without][:_JUDGE_SHOTS]
+    examples = [example for place, example in enumerate(spec.examples) if place != without][:_JUDGE_SHOTS]
     turns = []
-    for place, example in enumerate(shown):
-        for given in dict.fromkeys((example.answer, shown[(place + 1) % len(shown)].answer)):
+    for place, example in enumerate(examples):
+        for given in dict.fromkeys((example.answer, examples[(place + 1) % len(examples)].answer)):
             asked = _row_question(criterion, example.prompt, given)
-            turns += [_user(asked), _assistant("yes" if given == example.answer else "no")]
+            turns += [user(asked), assistant("yes" if given == example.answer else "no")]
     asked = _row_question(criterion, message, answer)
-    return ChatRequest(identity, model, [*turns, _user(asked)], 1, extra=held_to(YES_NO))
+    return ChatRequest(identity, model, [*turns, user(asked)], 1, extra=choice_among(YES_NO))
 
 
 def _row_question(criterion: str, message: str, answer: str) -> str:
@@ -252,29 +255,22 @@ def kind_request(
     spec: Spec, message: str, others: Sequence[str], model: str, identity: str, *, without: int = -1
 ) -> ChatRequest:
     """Asks whether a message is of the kind; shown are examples, but for one, and `others` that are not."""
-    shown = [(example.prompt, "yes") for place, example in enumerate(spec.examples) if place != without][: len(others)]
+    positives = [(example.prompt, "yes") for place, example in enumerate(spec.examples) if place != without][
+        : len(others)
+    ]
     turns = []
-    for number in range(max(len(shown), len(others))):
-        for text, answer in (*shown[number : number + 1], *((other, "no") for other in others[number : number + 1])):
-            turns += [_user(_kind_question(spec, text)), _assistant(answer)]
-    messages = [*turns, _user(_kind_question(spec, message))]
-    return ChatRequest(identity, model, messages, 1, extra=held_to(YES_NO))
+    for number in range(max(len(positives), len(others))):
+        for text, answer in (
+            *positives[number : number + 1],
+            *((other, "no") for other in others[number : number + 1]),
+        ):
+            turns += [user(_kind_question(spec, text)), assistant(answer)]
+    messages = [*turns, user(_kind_question(spec, message))]
+    return ChatRequest(identity, model, messages, 1, extra=choice_among(YES_NO))
 
 
 def _kind_question(spec: Spec, message: str) -> str:
     return f"A kind of messages: {kind_of(spec)}.\n\nThe message: {message}\n\nIs it of that kind? Answer yes or no."
-
-
-def _system(content: str) -> dict[str, str]:
-    return {"role": "system", "content": content}
-
-
-def _user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
-
-
-def _assistant(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content}
 
 
 def reads_whole(spec: Spec) -> bool:
@@ -292,12 +288,12 @@ def copies(spec: Spec) -> bool:
     return form_of(spec).composed and "copied" in kinds_in([a for a in spec.attributes if a.shown])
 
 
-def answer_shots(spec: Spec, pieces: Sequence[Shown]) -> list[tuple[str, str]]:
+def answer_shots(spec: Spec, sentences: Sequence[Shot]) -> list[tuple[str, str]]:
     """(message, answer) of the examples; of an answer that is a list, sentence by sentence."""
     if not form_of(spec).of_records:
         return [(example.prompt, example.answer) for example in spec.examples]
     shots = []
-    for piece in pieces:
-        answer = form_of(spec).compose([piece.values] if piece.values else [])
-        shots.append((piece.message, answer))
+    for shot in sentences:
+        answer = form_of(spec).compose([shot.values] if shot.values else [])
+        shots.append((shot.message, answer))
     return shots

@@ -94,6 +94,7 @@ def read_rows(path: Path) -> list[TrainingRow]:
 
 
 def _row(path: Path, number: int, text: str) -> TrainingRow:
+    """A line as a row. Raises BadInput, naming the line."""
     try:
         line = _Line.model_validate_json(text)
     except ValidationError as error:
@@ -112,6 +113,7 @@ def _row(path: Path, number: int, text: str) -> TrainingRow:
 
 
 _MESSAGES_MOST, _TOOLS_MOST, _TOOLS_CHARS = 40, 20, 32_000
+"""Of a conversation and of the tools offered with it, all of which a model is given with every row."""
 _NAMES = {"user": "User", "assistant": "Assistant"}
 _TURN = re.compile(r"^(User|Assistant): ", re.MULTILINE)
 
@@ -169,6 +171,7 @@ def taught(messages: object) -> dict[str, object]:
 
 
 def _check(message: object, place: int, *, last: bool) -> None:
+    """Refuse, by ValueError, a message that an example cannot be made from."""
     if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant", "tool"):
         raise ValueError(f"message {place} has no role out of system, user, assistant")
     if odd := message.keys() - {"role", "content", "tool_calls"}:

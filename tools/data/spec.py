@@ -11,17 +11,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from graphlib import CycleError, TopologicalSorter
+from operator import not_
+from typing import Annotated, Any, Literal, cast
 
-import yaml
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
-from tunesmith.tools.data.description import Description, Example
-from tunesmith.tools.data.row_file import Message, offered, turns_of
+from tunesmith.tools.data.arithmetic import NUMERIC, check_formula, names_in
+from tunesmith.tools.data.description import Description, Example, Tools
+from tunesmith.tools.data.row_file import Message, turns_of
 from tunesmith.tools.data.row_file import transcript as as_transcript
-from tunesmith.tools.data.spec_checks import check_answer, check_attribute, check_formulas, check_names
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
 TYPED = ("digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url")
@@ -40,7 +41,9 @@ def without_places(path: str) -> str:
 
 
 ATTRIBUTES_MAX = 30
+"""A spec may be a stranger's: each attribute is drawn, written and checked in every row."""
 _TOKENS_PER_CHAR = 0.4
+"""On the safe side for any language; English takes about 0.25."""
 ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
 """Of an example: a longer answer is more than a model is given tokens for."""
 
@@ -50,11 +53,6 @@ def tokens_for(characters: int) -> int:
     return min(MAX_ANSWER_TOKENS, max(48, round(characters * _TOKENS_PER_CHAR * 1.5)))
 
 
-def _says_nothing(value: object) -> bool:
-    """Left out of the digest then: a spec of before there was such a field keeps its own."""
-    return not value
-
-
 class Value(Frozen):
     """One value of a label."""
 
@@ -62,8 +60,9 @@ class Value(Frozen):
     weight: float = Field(default=1, gt=0)
     phrases: tuple[str, ...] = ()  # as `Spec.situations`
     words: tuple[str, ...] = ()
-    between: tuple[int, int] | None = Field(default=None, exclude_if=_says_nothing)
-    """Where a number of the message decides it: the lowest and the highest that has this value."""
+    between: tuple[int, int] | None = Field(default=None, exclude_if=not_)
+    """Where a number of the message decides it: the lowest and the highest that has this value. Left out of the digest
+    where it is empty, as `not_` does elsewhere: a spec of before there was such a field keeps its own."""
 
 
 class Attribute(Frozen):
@@ -156,8 +155,8 @@ class Spec(Description):
     writing: JsonValue = None
     """Both of earlier versions, whose messages could begin with facts of a file. Nothing is written from such a one any
     more (`generate`); it is still read, and the digest of every other spec is what it was."""
-    tools: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=20)
-    """Offered with every message, in OpenAI's form; also taken from the examples."""
+    tools: Tools = ()
+    """Offered with every message; also taken from the examples."""
     near_misses: tuple[str, ...] = Field(default=(), max_length=400)
     """Messages that look alike and get an ordinary answer."""
     rules: tuple[Rule, ...] = ()
@@ -175,11 +174,11 @@ class Spec(Description):
     """Digest of the user's further examples, which are blind cases of its suite alone; empty: there are none."""
     blind: tuple[Example, ...] = Field(default=(), exclude=True)
     """Those examples, until the suite is written: nothing is made from them, and no other file holds them."""
-    every_message: bool = Field(default=False, exclude_if=_says_nothing)
+    every_message: bool = Field(default=False, exclude_if=not_)
     """Whether it applies to every message, so that there are none beside it that stay as they were."""
-    words_sha256: str = Field(default="", exclude_if=_says_nothing)
+    words_sha256: str = Field(default="", exclude_if=not_)
     """Digest of the words that were read for it (`words_digest`): they are not read again; empty: none were."""
-    told: bool = Field(default=True, exclude=True)
+    described: bool = Field(default=True, exclude=True)
     """Whether somebody said what the behaviour is; where rows alone show it, code holds them to no form."""
 
     @property
@@ -209,16 +208,16 @@ class Spec(Description):
 
     def attribute(self, path: str) -> Attribute:
         """The attribute of a name, or of a value's path such as items[0].price. Raises KeyError."""
-        attributes, found = self.attributes, None
+        attributes, match = self.attributes, None
         for name in without_places(path).split("."):
-            found = next((a for a in attributes if a.name == name), None)
-            if found is None:
+            match = next((a for a in attributes if a.name == name), None)
+            if match is None:
                 raise KeyError(path)
-            attributes = found.attributes
-        assert found is not None
-        return found
+            attributes = match.attributes
+        assert match is not None
+        return match
 
-    def parts(self) -> Iterator[Attribute]:
+    def value_attributes(self) -> Iterator[Attribute]:
         """Every attribute that has values of its own; one within an object is named by its path, as items.price."""
         pending = list(self.attributes)
         while pending:
@@ -278,20 +277,15 @@ class Spec(Description):
             data = {**data, "tools": tuple(every.values())} if every else data
         return {**data, "examples": examples}
 
-    @field_validator("tools")
-    @classmethod
-    def _offered(cls, tools: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
-        return offered(tools)
-
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
         if "{{" + self.slot + "}}" not in self.prompt:
             raise ValueError(f"prompt has no {{{{{self.slot}}}}}: there is no place for the text")
-        check_names(self.attributes)
+        _check_names(self.attributes)
         for attribute in self.attributes:
-            check_attribute(attribute, attribute.name, self)
-        check_formulas(self)
-        check_answer(self)
+            _check_attribute(attribute, attribute.name, self)
+        _check_formulas(self)
+        _check_answer(self)
         return self
 
 
@@ -301,38 +295,106 @@ def as_document(spec: Spec) -> dict[str, object]:
     return {"spec": spec.spec, **spec.model_dump(mode="json", exclude_defaults=True), **none}
 
 
-_HEADER = (
-    "# A behaviour as it was described, with what was proposed beside it: change any field.\n"
-    "# A rule that asks too much may be removed here and in the files of suites/.\n\n"
-)
-_ORDER = (
-    "spec", "name", "say", "when", "what", "never", "prompt", "slot", "examples", "near_misses", "attributes", "answer",
-    "rules", "criteria",
-)  # fmt: skip
+_ITEMS_MAX, _DEPTH_MAX = 20, 4
+"""What follows is what a spec must be whole in, beyond its fields' types: values of a list, objects in one another."""
 
 
-def spec_text(spec: Spec) -> str:
-    """The behaviour as its behaviour.yaml."""
-    document = as_document(spec)
-    known = {name: document[name] for name in _ORDER if name in document}
-    return _HEADER + dump_yaml({**known, **{k: v for k, v in document.items() if k not in known}})
+def _check_attribute(attribute: Attribute, path: str, spec: Spec, depth: int = 1) -> None:
+    """Refuse, by ValueError, an attribute that has no values to draw, or more than can be shown."""
+    if attribute.kind == "label" and len(attribute.values) < 2:
+        raise ValueError(f"the label {path} has {len(attribute.values)} values; two and more can be told apart")
+    known = {label.name: label.values for label in spec.labels}
+    for name, values in attribute.absent_where.items():
+        if odd := [value for value in values if value not in known.get(name, {})]:
+            raise ValueError(f"{path} is absent where {name} is {odd[0]}, which {name} never is")
+    if (attribute.kind == "object") != bool(attribute.attributes):
+        raise ValueError(f"{path}: an object has attributes, and nothing else has any")
+    if attribute.many and not 0 <= attribute.many[0] <= attribute.many[1] <= _ITEMS_MAX:
+        raise ValueError(f"{path}: many is the fewest and the most values, of 0 to {_ITEMS_MAX}; got {attribute.many}")
+    if attribute.many and attribute.kind == "label" and attribute.many[1] > len(attribute.values):
+        raise ValueError(f"{path} is a set of up to {attribute.many[1]} of {len(attribute.values)} values")
+    if (attribute.kind == "computed") != (attribute.formula is not None):
+        raise ValueError(f"{path}: what is computed has a formula, and nothing else has one")
+    if depth > _DEPTH_MAX:
+        raise ValueError(f"{path}: objects are nested more than {_DEPTH_MAX} deep")
+    _check_names(attribute.attributes)
+    for inner in attribute.attributes:
+        _check_attribute(inner, f"{path}.{inner.name}", spec, depth + 1)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Long texts as blocks, and every value written out: no anchors."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text and not re.search(r"[ \t]\n|^\s", text) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+def formula_target(name: str, path: str, beside: Sequence[Attribute]) -> str:
+    """The path that a name in the formula of `path` means: of an attribute beside it, else of one at the top."""
+    parent = path.rpartition(".")[0]
+    return f"{parent}.{name}" if parent and name.split(".")[0] in [a.name for a in beside] else name
 
 
-_Dumper.add_representer(str, _text)
+def _formula_needs(attribute: Attribute, beside: Sequence[Attribute], path: str, spec: Spec) -> set[str]:
+    """The attributes that a formula reads, each a number or a date."""
+    check_formula(attribute.formula)
+    read = set()
+    for name in set(names_in(attribute.formula)):
+        target = formula_target(name, path, beside)
+        try:
+            other = spec.attribute(target)
+        except KeyError:
+            raise ValueError(f"{path} is computed from {name}, which is no attribute") from None
+        if other.kind not in ("digits", "date", *NUMERIC):
+            raise ValueError(f"{path} is computed from {name}, of the kind {other.kind}, no number and no date")
+        read.add(target)
+    return read
 
 
-def dump_yaml(document: object) -> str:
-    """Plain data as YAML, in its own order."""
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+def _check_formulas(spec: Spec) -> None:
+    """Refuse, by ValueError, a formula that reads what there is not, or in a circle."""
+    needs: dict[str, set[str]] = {}
+
+    def collect(beside: Sequence[Attribute], at: str) -> None:
+        for one in beside:
+            if one.formula is not None:
+                needs[f"{at}{one.name}"] = _formula_needs(one, beside, f"{at}{one.name}", spec)
+            collect(one.attributes, f"{at}{one.name}.")
+
+    collect(spec.attributes, "")
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        raise ValueError(f"{error.args[1][0]} is computed from itself, by way of {error.args[1][1]}") from None
+
+
+def _check_names(attributes: Sequence[Attribute]) -> None:
+    """Refuse, by ValueError, two of one name."""
+    names = [a.name for a in attributes]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two attributes are called {twice}")
+
+
+def _check_answer(spec: Spec) -> None:
+    """Refuse, by ValueError, an answer that the attributes cannot make."""
+    answer, names = spec.answer, [a.name for a in spec.attributes]
+    for name in (*answer.placeholders, *answer.needs):
+        if name not in names:
+            raise ValueError(f"answer names {name}, but the attributes are {', '.join(names) or 'none'}")
+    if answer.form in ("text", "lines") and not answer.placeholders:
+        raise ValueError(f"answer has the form {answer.form} and no template with an attribute in it")
+    if answer.form in ("text", "lines") and (odd := [a.name for a in spec.attributes if a.shown and a.attributes]):
+        raise ValueError(f"{odd[0]} is an object; an answer of the form {answer.form} shows texts: use the form json")
+    if answer.form == "call":
+        _check_call(spec)
+
+
+def _check_call(spec: Spec) -> None:
+    """Refuse, by ValueError, a call that no offered tool takes."""
+    known = {str(cast("dict[str, Any]", tool["function"])["name"]) for tool in spec.tools}
+    places = spec.answer.placeholders
+    if places and spec.answer.template != f"{{{places[0]}}}":
+        raise ValueError("the template of a call is a tool's name, or one label whose values are the tools' names")
+    named = list(spec.attribute(places[0]).values) if places else [spec.answer.template]
+    if odd := [name for name in named if name not in known]:
+        raise ValueError(f"the answer calls {odd[0] or 'no tool'}; the tools are {', '.join(sorted(known)) or 'none'}")
+    always_stated = {a.name for a in spec.attributes if a.shown and not a.absent_share}
+    for function in (cast("dict[str, Any]", tool["function"]) for tool in spec.tools):
+        wanted = (function.get("parameters") or {}).get("required") or ()
+        if function["name"] in named and (lacking := [name for name in wanted if name not in always_stated]):
+            raise ValueError(
+                f"{function['name']} needs {lacking[0]}: add an attribute of this name that is never absent"
+            )

@@ -12,27 +12,27 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.answer_log import Asker
-from tunesmith.tools.data.computed import with_computed
-from tunesmith.tools.data.draw import Draw, Pools, answer_of, draw, in_turn, style
-from tunesmith.tools.data.examples import Shown, shown_examples
-from tunesmith.tools.data.json_values import Values
-from tunesmith.tools.data.message_checks import (
+from tunesmith.tools.data.draw import Pools, answer_of, draw, in_turn, style
+from tunesmith.tools.data.examples import Shot, example_shots
+from tunesmith.tools.data.model_requests import Asker
+from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
+from tunesmith.tools.data.reading import NOTHING, Disagreement
+from tunesmith.tools.data.record_values import Values, with_computed
+from tunesmith.tools.data.row_checks import (
     drawn_problem,
     in_message_order,
     names_label,
     note_problem,
     prompt_problem,
-    said_in,
+    stated_surfaces,
     verbatim,
 )
-from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
-from tunesmith.tools.data.reading import NOTHING, Disagreement
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.typed_values import conflict, found, holds, value_of
-from tunesmith.tools.data.writer_requests import Note, fill_pools, manner_of, message_request, written_message
+from tunesmith.tools.data.typed_values import conflict, holds, matches_in, value_of
+from tunesmith.tools.data.writer_requests import Note, fill_pools, message_request, profile_of, written_message
 from tunesmith.tools.serving.client import ChatResponse
 
 SURE = 3.0
@@ -41,7 +41,7 @@ _SURELY_FOUND = ("digits", "email", "url")
 """Kinds that are said in no other way than code looks for."""
 
 
-def as_said(spec: Spec, drawn: Draw, message: str) -> Draw:
+def as_stated(spec: Spec, drawn: Draw, message: str) -> Draw:
     """The draw with the typed values that the message says instead of the drawn ones, where it says one of a kind."""
     values, surfaces = dict(drawn.values), dict(drawn.surfaces[0])
     leaves = [(path, attribute) for path, attribute in spec.leaves(values) if attribute.typed]
@@ -49,7 +49,7 @@ def as_said(spec: Spec, drawn: Draw, message: str) -> Draw:
     for path, attribute in leaves:
         if kinds[attribute.kind] > 1 or not conflict(attribute, surfaces.get(path, ""), message):
             continue
-        there = found(attribute, message)
+        there = matches_in(attribute, message)
         if not there and _may_lack(attribute) and attribute.kind in _SURELY_FOUND:
             values[path] = None
             surfaces.pop(path, None)
@@ -100,8 +100,8 @@ def _go_together(spec: Spec, values: Mapping[str, str | None]) -> bool:
 
 
 def _changed(spec: Spec, drawn: Draw, values: Values, surfaces: dict[str, str]) -> Draw:
-    made = with_computed(spec, values)
-    return replace(drawn, records=(made, *drawn.records[1:]), surfaces=(surfaces, *drawn.surfaces[1:]))
+    computed = with_computed(spec, values)
+    return replace(drawn, records=(computed, *drawn.records[1:]), surfaces=(surfaces, *drawn.surfaces[1:]))
 
 
 ALIKE = 90.0
@@ -143,8 +143,8 @@ class Written:
     @property
     def relabelled(self) -> Values:
         """Attribute → the value that was drawn, where the message says another one."""
-        kept = self.drawn.values
-        return {name: value for name, value in self.was.items() if kept.get(name) != value}
+        final = self.drawn.values
+        return {name: value for name, value in self.was.items() if final.get(name) != value}
 
 
 @dataclass(slots=True)
@@ -172,14 +172,15 @@ class Synthesis:
         In rounds: the first writes all, the others what is lacking of some label's value, or of the whole.
         """
         pools = self._pools()
-        shots = shown_examples(self.spec)
+        shots = example_shots(self.spec)
         good: list[Written] = []
         failed: dict[int, Written] = {}
         pending = list(range(self.rows))
         for attempt in range(1, self.tries + _ROUNDS_MORE + 1):
-            drawn = {n: self._redrawn(n, attempt, pools) for n in pending}
-            more = [Shown(one.message, one.drawn.values, one.drawn.surfaces[0]) for one in good]
-            responses = self._written(drawn, shots, f"m{attempt}", "write-message", _round(attempt), more)
+            drawn = {n: self._drawn(self.spec, n, attempt, self.rows, pools) for n in pending}
+            more = [Shot(one.message, one.drawn.values, one.drawn.surfaces[0]) for one in good]
+            note = "writing messages" if attempt == 1 else f"attempt {attempt}"
+            responses = self._written(drawn, shots, f"m{attempt}", "write-message", note, more)
             checked = {n: self._checked(one, responses.get(n), attempt) for n, one in drawn.items()}
             for n, one in self._read_back(checked).items():
                 if (one := self._first_of_its_kind(one)).problem:
@@ -216,8 +217,8 @@ class Synthesis:
         return sorted(chosen[: math.ceil(_AGAIN * max(missing, sum(rare.values())))])
 
     def _written(
-        self, drawn: Mapping[int, Draw], shots: Sequence[Shown], prefix: str, page: str, told: str,
-        more: Sequence[Shown] = (),
+        self, drawn: Mapping[int, Draw], shots: Sequence[Shot], prefix: str, page: str, progress_note: str,
+        more: Sequence[Shot] = (),
     ) -> dict[int, ChatResponse]:  # fmt: skip
         """What the writer made of each draw, by its number."""
         requests = {
@@ -228,28 +229,25 @@ class Synthesis:
             )
             for n, one in drawn.items()
         }  # fmt: skip
-        answers = self.asker.ask(list(requests.values()), told)
+        answers = self.asker.ask(list(requests.values()), progress_note)
         return {n: answers[request.id] for n, request in requests.items() if request.id in answers}
 
-    def _redrawn(self, number: int, attempt: int, pools: Pools) -> Draw:
-        """The draw of a row; a later attempt is of the same manner and has other open values, words and style."""
-        return self._drawn(self.spec, number, attempt, self.rows, pools)
-
     def _drawn(self, spec: Spec, number: int, attempt: int, count: int, pools: Pools) -> Draw:
-        made = first = draw(spec, self.seed, number, pools)
+        """The draw of a row; a later attempt has the same profile, and other open values, words and style."""
+        chosen = first = draw(spec, self.seed, number, pools)
         for lap in range(_REDRAWS if attempt > 1 else 0):
             again = draw(spec, self.seed, number + (attempt - 1 + lap * _REDRAWS) * count, pools)
-            if manner_of(spec, first.values) == manner_of(spec, again.values):
-                made = replace(again, row_id=first.row_id)
+            if profile_of(spec, first.values) == profile_of(spec, again.values):
+                chosen = replace(again, row_id=first.row_id)
                 break
-        return replace(made, told=made.told | {STYLE: self._style(number, attempt)})
+        return replace(chosen, told=chosen.told | {STYLE: self._style(number, attempt)})
 
     def _checked(self, drawn: Draw, response: ChatResponse | None, attempt: int) -> Written:
         """The message held to what code can tell: it is one, and it says what was drawn, or another thing for sure."""
-        message = self._in_manner(written_message(response.text), drawn) if response else ""
-        said = as_said(self.spec, drawn, message)
-        surfaces = said_in(self.spec, said.values, said.surfaces[0], message)
-        exact = in_message_order(self.spec, replace(said, surfaces=(surfaces,)), message)
+        message = self._in_style(written_message(response.text), drawn) if response else ""
+        stated = as_stated(self.spec, drawn, message)
+        surfaces = stated_surfaces(self.spec, stated.values, stated.surfaces[0], message)
+        exact = in_message_order(self.spec, replace(stated, surfaces=(surfaces,)), message)
         exact = replace(exact, records=(verbatim(self.spec, exact.values, message),))
         problem = prompt_problem(self.spec, message) or note_problem(self.spec, message)
         if response and response.finish_reason == "length":
@@ -285,7 +283,7 @@ class Synthesis:
         """Rows that are wanted of a label's value."""
         return label.values[value].weight / sum(v.weight for v in label.values.values()) * (self.wanted or self.rows)
 
-    def _in_manner(self, message: str, drawn: Draw) -> str:
+    def _in_style(self, message: str, drawn: Draw) -> str:
         """Typed as the user's examples are: as many in small letters, as many without a mark at the end."""
         prompts = [example.prompt for example in self.spec.examples]
         typing = prompts[in_turn(range(len(prompts)), f"{self.seed}/typing", drawn.order)]
@@ -301,16 +299,17 @@ class Synthesis:
         names = {n: f"{one.attempt}/{one.drawn.row_id}" for n, one in readable.items()}
         to_read = [ToRead(names[n], o.message, o.drawn.values, doubted=o.doubted) for n, o in readable.items()]
         readings = self.reader.read(to_read)
-        made = {**written, **{n: self._as_read(one, readings[names[n]]) for n, one in readable.items()}}
-        kinds = self.reader.of_kind({names[n]: made[n].message for n in readable if not made[n].problem})
+        rows = {**written, **{n: self._as_read(one, readings[names[n]]) for n, one in readable.items()}}
+        kinds = self.reader.of_kind({names[n]: rows[n].message for n in readable if not rows[n].problem})
         for n in readable:
             if (kind := kinds.get(names[n])) is None:
                 continue
             problem = f"kind: its reader does not take the message for one of the kind ({kind:.0%})"
-            made[n] = replace(made[n], of_kind=kind, problem=problem if kind < self.reader.trust.kind_cut else "")
-        return made
+            rows[n] = replace(rows[n], of_kind=kind, problem=problem if kind < self.reader.trust.kind_cut else "")
+        return rows
 
     def _as_read(self, one: Written, reading: Reading) -> Written:
+        """The row with its reading: kept as what it surely says, else wrong where it says another thing."""
         read = replace(one, read=reading.differing, margin=reading.margin)
         if not reading.differing:
             return read
@@ -319,10 +318,6 @@ class Synthesis:
             if not again.problem:
                 return replace(again, read=reading.differing, margin=reading.margin)
         return replace(read, problem=one.problem or _reading_problem(reading.differing))
-
-
-def _round(attempt: int) -> str:
-    return "writing messages" if attempt == 1 else f"attempt {attempt}"
 
 
 def _reading_problem(read: Sequence[Disagreement]) -> str:

@@ -34,6 +34,7 @@ _PATHS = ("orders", "help", "docs/start", "r/118", "img/cat.png", "blog/spring",
 _COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty"
 _PART = r"(?:in the (?:morning|afternoon|evening)|at night|tonight|this (?:morning|afternoon|evening))"
 _MONTHS = "|".join(month[:3] for month in MONTHS)
+"""As people shorten them: the forms below find "Mar", "March" and "mar." alike."""
 _LATER = rf"(?: ?[ap]\.?m\b\.?)?(?: {_PART})?"
 """What may follow a clock time and belongs to it."""
 GLUED = rf"[^\W{UNSPACED}]"
@@ -64,17 +65,17 @@ def draw_value(attribute: Attribute, rng: random.Random) -> str:
     return _DRAW[attribute.kind](attribute, rng)
 
 
-def said(attribute: Attribute, value: str, rng: random.Random) -> str:
+def surface_of(attribute: Attribute, value: str, rng: random.Random) -> str:
     """`value` in one of the ways in which a message says it."""
     if attribute.kind == "weekday":
-        ways: Sequence[str] = _weekday_said(attribute, value)
+        ways: Sequence[str] = _weekday_ways(attribute, value)
     else:
         ways = _SAY[attribute.kind](value) if attribute.kind in _SAY else [value]
     text = rng.choice(ways)
     return rng.choice(attribute.forms).format(n=text) if attribute.forms else text
 
 
-def found(attribute: Attribute, message: str) -> list[str]:
+def matches_in(attribute: Attribute, message: str) -> list[str]:
     """What stands in the message of the attribute's kind, as it stands there."""
     if attribute.kind == "digits":
         lengths = attribute.lengths or range(1, 20)
@@ -98,7 +99,7 @@ def conflict(attribute: Attribute, surface: str, message: str, beside: Sequence[
             if part and part == surface and not holds(rest, part):
                 return f"{attribute.name}: {part!r} was drawn more often than the message says it"
             rest = _without(rest, part)
-    if others := found(attribute, rest):
+    if others := matches_in(attribute, rest):
         return f"{attribute.name}: {others[0]!r} was not drawn"
     return ""
 
@@ -109,6 +110,7 @@ def holds(message: str, part: str) -> bool:
 
 
 def _place(message: str, part: str) -> int:
+    """Where a part begins in a message, not inside a longer word; -1: nowhere."""
     text, wanted = message.lower(), part.lower()  # no pattern: one for each value would be compiled for each row
     at = text.find(wanted)
     while at >= 0:
@@ -138,15 +140,17 @@ def _digits(attribute: Attribute, rng: random.Random) -> str:
 
 
 def _time(attribute: Attribute, rng: random.Random) -> str:
+    # By day and on the hour oftener, as people write.
     hour = rng.choice((7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 0, 6))
     return f"{hour:02d}:{0 if hour == 0 else rng.choice((0, 0, 0, 0, 15, 30, 30, 45, 10, 20, 40, 50, 5, 55)):02d}"
 
 
 def _date(attribute: Attribute, rng: random.Random) -> str:
+    # Of nearly four years, so that the year has to be read too.
     return (date(2024, 1, 1) + timedelta(days=rng.randrange(1400))).isoformat()
 
 
-def _weekday_said(attribute: Attribute, value: str) -> list[str]:
+def _weekday_ways(attribute: Attribute, value: str) -> list[str]:
     names = list(attribute.values) or list(WEEKDAYS)
     place = names.index(value) if value in names else 0
     full = WEEKDAYS[place % 7]
@@ -171,7 +175,7 @@ _DRAW: Mapping[str, Callable[[Attribute, random.Random], str]] = {
 # Saying
 
 
-def _time_said(value: str) -> list[str]:
+def _time_ways(value: str) -> list[str]:
     """24-hour HH:MM in the ways people write it; of the afternoon only ways that say so."""
     hour, minute = map(int, value.split(":"))
     if value == "12:00":
@@ -204,7 +208,7 @@ def _part_of_day(hour: int) -> str:
     return "in the afternoon" if hour < 18 else "in the evening" if hour < 22 else "at night"
 
 
-def _date_said(value: str) -> list[str]:
+def _date_ways(value: str) -> list[str]:
     when = date.fromisoformat(value)
     month = MONTHS[when.month - 1]
     return [
@@ -218,13 +222,13 @@ def _ordinal(day: int) -> str:
     return f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
 
 
-_SAY: Mapping[str, Callable[[str], Sequence[str]]] = {"time": _time_said, "date": _date_said}
+_SAY: Mapping[str, Callable[[str], Sequence[str]]] = {"time": _time_ways, "date": _date_ways}
 
 
 def ways_to_say(attribute: Attribute, value: str) -> list[str]:
     """Every way in which a message may say a converted value; none for kinds that are said as they are."""
     if attribute.kind == "weekday" and value in (attribute.values or WEEKDAYS):
-        day = _weekday_said(attribute, value)
+        day = _weekday_ways(attribute, value)
         return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]
     try:
         return list(_SAY[attribute.kind](value)) if attribute.kind in _SAY else []
@@ -237,8 +241,8 @@ def value_of(attribute: Attribute, text: str) -> str | None:
     if attribute.kind in ("digits", "number", "email", "phone", "url"):
         return text
     if attribute.kind == "weekday":
-        said_so = [v for v in attribute.values if text.lower() in {way.lower() for way in ways_to_say(attribute, v)}]
-        return said_so[0] if len(said_so) == 1 else None
+        days = [v for v in attribute.values if text.lower() in {way.lower() for way in ways_to_say(attribute, v)}]
+        return days[0] if len(days) == 1 else None
     if attribute.kind == "time":
         return _times().get(text.lower())
     if attribute.kind == "date":
@@ -250,12 +254,13 @@ def value_of(attribute: Attribute, text: str) -> str | None:
 def _times() -> dict[str, str]:
     """Every way to say a time of the day that says no other one."""
     times = [f"{hour:02d}:{minute:02d}" for hour in range(24) for minute in range(60)]
-    ways = [(way.lower(), value) for value in times for way in set(_time_said(value))]
+    ways = [(way.lower(), value) for value in times for way in set(_time_ways(value))]
     counts = Counter(way for way, _ in ways)
     return {way: value for way, value in ways if counts[way] == 1}
 
 
 def _date_in(text: str) -> str | None:
+    """The date that a text says, in whichever order of day and month makes it one that is said so; None: unsure."""
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     month = next((n for n, name in enumerate(MONTHS, 1) if name[:3].lower() in text.lower()), 0)
     year = next((number for number in numbers if number > 31), 0)
@@ -265,15 +270,15 @@ def _date_in(text: str) -> str | None:
         if len(order) == 2 and 1 <= order[0] <= 12 and 1 <= order[1] <= 31:
             value = f"{year:04d}-{order[0]:02d}-{order[1]:02d}"
             with contextlib.suppress(ValueError):
-                if text.lower() in (way.lower() for way in _date_said(value)):
+                if text.lower() in (way.lower() for way in _date_ways(value)):
                     return value
     return None
 
 
 _COPIED_WORDS = 3
-"""Of a copied piece with more words, where it begins and ends is a matter of taste."""
+"""Of a copied text with more words, where it begins and ends is a matter of taste."""
 _RUN_MOST, _RUNS_MOST = 8, 32
-"""Words in a row of a long piece, and about so many of its stretches: a pattern of more is slow to read."""
+"""Words in a row of a long text, and about so many of its stretches: a pattern of more is slow to read."""
 _ANYTHING = r"[^\n]+?"
 
 
@@ -294,7 +299,7 @@ def value_pattern(attribute: Attribute, value: str | None) -> str:
     if not is_decided(attribute, value):
         return _ANYTHING
     if _by_taste(attribute, value):
-        return rf"(?=[^\n]*{_piece(value)}){_ANYTHING}"
+        return rf"(?=[^\n]*{_run_pattern(value)}){_ANYTHING}"
     if attribute.kind in NUMERIC and (number := number_of(value)) is not None:
         return number_pattern(number)
     return any_case(value) if attribute.kind == "copied" else escaped(value)
@@ -322,7 +327,7 @@ def value_schema(attribute: Attribute, value: object) -> tuple[dict[str, object]
     if not is_decided(attribute, text):
         return {"type": "string", "minLength": 1}, False
     if _by_taste(attribute, text):
-        return {"type": "string", "pattern": literal(_piece(text))}, True
+        return {"type": "string", "pattern": literal(_run_pattern(text))}, True
     if attribute.kind in NUMERIC and (number := number_of(text)) is not None:
         return {"type": "string", "pattern": f"^{number_pattern(number)}$"}, True
     return {"const": literal(text)}, True
@@ -339,8 +344,8 @@ def _by_taste(attribute: Attribute, value: str) -> bool:
     return attribute.kind == "copied" and len(value.split()) > _COPIED_WORDS
 
 
-def _piece(value: str) -> str:
-    """A pattern of what holds at least half of a copied piece, its words in a row; of a long one eight of them."""
+def _run_pattern(value: str) -> str:
+    """A pattern of what holds at least half of a copied text, its words in a row; of a long one eight of them."""
     words = value.split()
     run = min(_RUN_MOST, max(2, -(-len(words) // 2)))
     starts = range(0, len(words) - run + 1, 1 + len(words) // _RUNS_MOST)

@@ -20,8 +20,8 @@ from tunesmith.tools.data.answer_rules import Rule, broken_rule, json_rules, rul
 from tunesmith.tools.data.answer_shape import (
     LACKS,
     WRITTEN,
-    Found,
     NotExpressed,
+    Samples,
     Shape,
     aligned,
     as_text,
@@ -33,8 +33,8 @@ from tunesmith.tools.data.answer_shape import (
 from tunesmith.tools.data.description import Example, parted
 from tunesmith.tools.data.examples import COPIED_FORMATS, Notes, attribute_of, example_problems
 from tunesmith.tools.data.faults import may_be_in, other_language
-from tunesmith.tools.data.json_values import json_object
 from tunesmith.tools.data.proposal import Proposal
+from tunesmith.tools.data.record_values import json_object
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import ATTRIBUTES_MAX, Answer, Attribute, Spec
 
@@ -58,9 +58,8 @@ def criteria_of(spec: Spec) -> tuple[str, ...]:
         if not attribute.shown:
             continue
         if attribute.kind == "label" and any(value.means for value in attribute.values.values()):
-            told = (f"{name}: {value.means}" if value.means else name for name, value in attribute.values.items())
-            meanings = "; ".join(told)
-            criteria.append(f"{attribute.name} fits the message ({meanings})")
+            values = [f"{name}: {value.means}" if value.means else name for name, value in attribute.values.items()]
+            criteria.append(f"{attribute.name} fits the message ({'; '.join(values)})")
         elif attribute.kind in ("copied", "text"):
             means = f" ({attribute.means})" if attribute.means else ""
             criteria.append(f"{attribute.name} is what this message says{means}")
@@ -90,33 +89,33 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     answers with more fields than are taken.
     """
     proposal, notes = proposal or Proposal(), Notes()
-    made, blind = _without_blind(spec)
-    if not made.attributes and made.answer == Answer():
-        made = _formed(made, proposal, notes)
+    completed, blind = _without_blind(spec)
+    if not completed.attributes and completed.answer == Answer():
+        completed = _formed(completed, proposal, notes)
     changes: dict[str, object] = {}
     if "rules" not in spec.model_fields_set:
-        changes["rules"] = _rules(made, proposal, blind, notes)
-    if made.language == Spec.model_fields["language"].default:
-        changes["language"] = _language(made, proposal, notes)
-    if not made.near_misses and not made.every_message:
-        changes["near_misses"] = _near_misses(made, proposal, notes)
-    if proposal.every_message and not made.every_message:
+        changes["rules"] = _rules(completed, proposal, blind, notes)
+    if completed.language == Spec.model_fields["language"].default:
+        changes["language"] = _language(completed, proposal, notes)
+    if not completed.near_misses and not completed.every_message:
+        changes["near_misses"] = _near_misses(completed, proposal, notes)
+    if proposal.every_message and not completed.every_message:
         changes |= {"every_message": True, "near_misses": ()}
-    if not made.criteria:
-        changes["criteria"] = proposal.criteria[:4] + criteria_of(made)
-    made = Spec.model_validate(made.model_copy(update=changes).model_dump())
-    return Verified(made.model_copy(update={"blind": blind}), tuple(notes.sentences))
+    if not completed.criteria:
+        changes["criteria"] = proposal.criteria[:4] + criteria_of(completed)
+    completed = Spec.model_validate(completed.model_copy(update=changes).model_dump())
+    return Verified(completed.model_copy(update={"blind": blind}), tuple(notes.sentences))
 
 
-def faults(spec: Spec) -> tuple[str, ...]:
+def spec_faults(spec: Spec) -> tuple[str, ...]:
     """What a spec says that its own examples contradict, a sentence each: after somebody has changed its file."""
-    told = list(example_problems(spec))
+    problems = list(example_problems(spec))
     for number, example in enumerate(spec.examples, 1):
         if (rule := broken_rule(spec.rules, example.answer)) is not None:
-            told.append(f"the answer of example {number} breaks the rule: {rule.says}")
+            problems.append(f"the answer of example {number} breaks the rule: {rule.says}")
     prompts = {normal(example.prompt) for example in spec.examples}
-    told += [f"the near miss {text[:60]!r} is an example" for text in spec.near_misses if normal(text) in prompts]
-    return tuple(told)
+    problems += [f"the near miss {text[:60]!r} is an example" for text in spec.near_misses if normal(text) in prompts]
+    return tuple(problems)
 
 
 def gives_back(spec: Spec, example: Example) -> bool:
@@ -131,6 +130,7 @@ def gives_back(spec: Spec, example: Example) -> bool:
 
 
 def _without_blind(spec: Spec) -> tuple[Spec, tuple[Example, ...]]:
+    """The spec without the examples that become blind cases, and these; once set aside they stay so."""
     if spec.blind_sha256:  # they were set aside before
         return spec, spec.blind
     seen, blind = parted(spec.examples)
@@ -162,22 +162,22 @@ def _formed(spec: Spec, proposal: Proposal, notes: Notes) -> Spec:
     fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in attributes)
     attributes += [_topic()] if fixed and answer["form"] != "lines" else []
     try:
-        made = Spec.model_validate({**spec.model_dump(), "attributes": attributes, "answer": answer})
+        formed = Spec.model_validate({**spec.model_dump(), "attributes": attributes, "answer": answer})
     except ValidationError as error:
         notes.add(f"the form is not taken: {sentence(error.errors()[0], Spec)}")
         return written
-    if odd := next((n for n, one in enumerate(made.examples, 1) if not gives_back(made, one)), 0):
+    if odd := next((n for n, one in enumerate(formed.examples, 1) if not gives_back(formed, one)), 0):
         notes.add(f"the form is not taken: put together again, the answer of example {odd} is another one")
         return written
-    return made
+    return formed
 
 
-def _of_json(objects: Found, proposal: Proposal, notes: Notes) -> list[Attribute]:
+def _of_json(objects: Samples, proposal: Proposal, notes: Notes) -> list[Attribute]:
     """The attributes of answers that are JSON objects; none where attributes cannot say them."""
 
-    def leaf(path: str, found: Found) -> Attribute:
-        number = bool(found) and all(isinstance(v, int | float) and not isinstance(v, bool) for _, v in found)
-        pairs = [(message, as_text(value)) for message, value in found]
+    def leaf(path: str, samples: Samples) -> Attribute:
+        number = bool(samples) and all(isinstance(v, int | float) and not isinstance(v, bool) for _, v in samples)
+        pairs = [(message, as_text(value)) for message, value in samples]
         return attribute_of(proposal.part(path), pairs, proposal.labels, notes, number=number)
 
     try:
@@ -198,8 +198,10 @@ def _of_json(objects: Found, proposal: Proposal, notes: Notes) -> list[Attribute
 def _of_shape(spec: Spec, shape: Shape, proposal: Proposal, notes: Notes) -> list[Attribute]:
     pairs = {name: pairs_of(spec, shape, name) for name in shape.names}
     lacking = len(spec.examples) - sum(map(bool, shape.records)) if shape.form == "text" else 0
-    made = [attribute_of(proposal.part(n), pairs[n], proposal.labels, notes, lacking=lacking) for n in shape.names]
-    return _together(made, [record for records in shape.records for record in records], notes)
+    attributes = [
+        attribute_of(proposal.part(n), pairs[n], proposal.labels, notes, lacking=lacking) for n in shape.names
+    ]
+    return _together(attributes, [record for records in shape.records for record in records], notes)
 
 
 def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shape:
@@ -223,10 +225,10 @@ def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shap
     return shape or WRITTEN
 
 
-def parts_of(spec: Spec, proposal: Proposal) -> dict[str, list[tuple[str, str | None]]]:
+def fields_of(spec: Spec, proposal: Proposal) -> dict[str, list[tuple[str, str | None]]]:
     """The parts that differ in the answers of a proposed form, each with its values beside their messages."""
     if objects := json_examples(spec.examples) if proposal.form != "written" else []:
-        return {path: [(message, _text(value)) for message, value in found] for path, found in leaves(objects)}
+        return {path: [(message, _text(value)) for message, value in samples] for path, samples in leaves(objects)}
     shape = shape_of(spec, proposal)
     return {name: pairs_of(spec, shape, name) for name in shape.names}
 
@@ -250,15 +252,15 @@ def pairs_of(spec: Spec, shape: Shape, name: str) -> list[tuple[str, str | None]
 
 def _together(attributes: Sequence[Attribute], records: Records, notes: Notes) -> list[Attribute]:
     """Attributes beside one another: no two labels share a value, and one may be missing where a label has a value."""
-    made = [_apart(one, attributes, records, notes) for one in attributes]
-    return [_absent_by_label(attribute, made, records) for attribute in made]
+    apart = [_apart(one, attributes, records, notes) for one in attributes]
+    return [_absent_by_label(attribute, apart, records) for attribute in apart]
 
 
 def _apart(one: Attribute, attributes: Sequence[Attribute], records: Records, notes: Notes) -> Attribute:
     """A label without the values that another one holds and that no example shows in it."""
-    shown = {record.get(one.name) for record in records}
+    seen = {record.get(one.name) for record in records}
     others = {v for other in attributes if other.kind == "label" and other.name != one.name for v in other.values}
-    wrong = [value for value in one.values if one.kind == "label" and value in others - shown]
+    wrong = [value for value in one.values if one.kind == "label" and value in others - seen]
     if not wrong or set(one.values) == {"true", "false"}:
         return one
     left = {value: of for value, of in one.values.items() if value not in wrong}
@@ -272,9 +274,9 @@ def _absent_by_label(attribute: Attribute, attributes: Sequence[Attribute], reco
     for label in attributes:
         if label.kind != "label" or label.name == attribute.name or attribute.kind not in ("copied", "text"):
             continue
-        told = [(r.get(label.name), r.get(attribute.name) == attribute.absent_as) for r in records]
-        missing = [value for value, lacks in told if lacks]
-        present = {value for value, lacks in told if not lacks}
+        lacking = [(r.get(label.name), r.get(attribute.name) == attribute.absent_as) for r in records]
+        missing = [value for value, lacks in lacking if lacks]
+        present = {value for value, lacks in lacking if not lacks}
         if missing and len(set(missing)) < len(missing) and not set(missing) & (present | {None}):
             where = {label.name: tuple(dict.fromkeys(value for value in missing if value is not None))}
             return attribute.model_copy(update={"absent_share": 0, "absent_where": where})
@@ -293,13 +295,13 @@ def _needs(shape: Shape, attributes: Sequence[Attribute]) -> tuple[str, ...]:
 
 def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: Notes) -> tuple[Rule, ...]:
     """The rules of the form, and the stated checks that hold for every example."""
-    rules, shown = form_rules(spec), [*spec.examples, *blind]
+    rules, examples = form_rules(spec), [*spec.examples, *blind]
     for check in proposal.checks if form_of(spec).is_text else ():
         rule = rule_of(check).model_copy(update={"guessed": True})
-        odd = next((n for n, one in enumerate(shown, 1) if broken_rule([rule], one.answer)), 0)
+        odd = next((n for n, one in enumerate(examples, 1) if broken_rule([rule], one.answer)), 0)
         if odd:
-            which = f"example {odd} breaks it" if odd <= len(spec.examples) else "an example breaks it"
-            notes.add(f"{rule.says}: not taken, {which}")
+            breaker = f"example {odd} breaks it" if odd <= len(spec.examples) else "an example breaks it"
+            notes.add(f"{rule.says}: not taken, {breaker}")
         else:
             rules.append(rule)
     return tuple(rule for rule in rules if not any(broken_rule([rule], one.answer) for one in blind))
@@ -308,17 +310,17 @@ def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: Note
 def _language(spec: Spec, proposal: Proposal, notes: Notes) -> str:
     """The language of the messages: as proposed, unless their letters or commonest words are of another one."""
     messages = "\n".join(example.prompt for example in spec.examples)
-    shown = other_language(messages, frozenset())
+    seen = other_language(messages, frozenset())
     if proposal.language and may_be_in(messages, proposal.language):
         return proposal.language
     if proposal.language:
-        notes.add(f"the messages are not in {proposal.language}" + (f": they read as {shown}" if shown else ""))
-    return shown or "English"
+        notes.add(f"the messages are not in {proposal.language}" + (f": they read as {seen}" if seen else ""))
+    return seen or "English"
 
 
 def _near_misses(spec: Spec, proposal: Proposal, notes: Notes) -> tuple[str, ...]:
     known = {normal(example.prompt) for example in spec.examples}
-    kept = {normal(text): text for text in proposal.near_misses if normal(text) and normal(text) not in known}
-    if len(kept) < len(proposal.near_misses):
-        notes.add(f"{len(proposal.near_misses) - len(kept)} near misses are examples, or said twice")
-    return tuple(kept.values())
+    unique = {normal(text): text for text in proposal.near_misses if normal(text) and normal(text) not in known}
+    if len(unique) < len(proposal.near_misses):
+        notes.add(f"{len(proposal.near_misses) - len(unique)} near misses are examples, or said twice")
+    return tuple(unique.values())

@@ -15,11 +15,11 @@ from itertools import accumulate, product
 from math import prod
 from statistics import mean
 
-from tunesmith.tools.data.answer_log import Asker
 from tunesmith.tools.data.answer_shape import fill
-from tunesmith.tools.data.computed import numbers
-from tunesmith.tools.data.draw import Pools, Values, in_turn
-from tunesmith.tools.data.examples import Shown, shown_examples, values_of
+from tunesmith.tools.data.draw import Pools, in_turn
+from tunesmith.tools.data.examples import Shot, example_shots, values_of
+from tunesmith.tools.data.model_requests import Asker, assistant, storable, user
+from tunesmith.tools.data.record_values import Values, number_ranges
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.serving.client import ChatRequest
@@ -27,8 +27,12 @@ from tunesmith.tools.serving.client import ChatRequest
 LISTED, TOPICS = 10, 12
 """Asked for in one request."""
 _TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 10
-_GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False, "top_k": 60}
+"""Examples in a request for topics and the characters of each; words of a topic: a longer line is a message
+already."""
+_GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False}
+_SAMPLED: Mapping[str, object] = {"top_k": 60}
 _LIST_TEMPERATURE = 0.9
+"""High, so that requests which begin alike list other things."""
 _TOKENS_PER_CHAR, _TOKENS_OF_STYLE = 0.4, 60
 """A style may make a message longer than all examples are."""
 _SHOTS, _SHOT_CHARS, _TURNS = 5, 2_400, 6
@@ -52,25 +56,32 @@ def kind_of(spec: Spec) -> str:
     return spec.when.rstrip(". ")
 
 
+def list_start(
+    asked: str, begun: Sequence[str], model: str, identity: str, tokens: int,
+    temperature: float = _LIST_TEMPERATURE, sampled: Mapping[str, object] = _SAMPLED,
+) -> ChatRequest:  # fmt: skip
+    """Asks for a list behind the lines that it begins with: the model goes on with the next number."""
+    extra = {**_GO_ON, **sampled}
+    lines = "\n".join([*(f"{n}. {text}" for n, text in enumerate(begun, 1)), f"{len(begun) + 1}."])
+    return ChatRequest(identity, model, [user(asked), assistant(lines)], tokens, temperature, extra=extra)
+
+
 # Values of open attributes
 
 
 def values_request(
-    spec: Spec, attribute: Attribute, given: Values, shown: Sequence[str], model: str, identity: str, seed: int
+    spec: Spec, attribute: Attribute, given: Values, examples: Sequence[str], model: str, identity: str, seed: int
 ) -> ChatRequest:
     """Asks for values of an open attribute where the labels are `given`; `shown` are those of the examples."""
     rng = random.Random(f"{seed}/{identity}")
-    shots = rng.sample(list(shown), len(shown))
+    shots = rng.sample(list(examples), len(examples))
     asked = prompt_text(
         "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
         where=_where(spec, given), count=LISTED + len(shots), angle=rng.choice(_ANGLES),
     )  # fmt: skip
-    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
-    long = mean(len(shot) for shot in shown) if shown else 16
+    long = mean(len(shot) for shot in examples) if examples else 16
     tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
-    return ChatRequest(
-        identity, model, [_user(asked), _assistant(begun)], tokens, _LIST_TEMPERATURE, extra=dict(_GO_ON)
-    )
+    return list_start(asked, shots, model, identity, tokens)
 
 
 def topics_request(
@@ -83,8 +94,7 @@ def topics_request(
         "write-topics", when=kind_of(spec), where=_where(spec, given), count=TOPICS, angle=rng.choice(_ANGLES),
         examples="\n".join(f"- {shot[:_TOPIC_SHOT_CHARS]}" for shot in shots), language=in_language(spec),
     )  # fmt: skip
-    messages = [_user(asked), _assistant("1.")]
-    return ChatRequest(identity, model, messages, TOPICS * 10, _LIST_TEMPERATURE, extra=dict(_GO_ON))
+    return list_start(asked, (), model, identity, TOPICS * 10)
 
 
 def listed_topics(answered: str) -> list[str]:
@@ -94,25 +104,22 @@ def listed_topics(answered: str) -> list[str]:
 
 
 def _where(spec: Spec, given: Values) -> str:
-    return "".join(f" Here {_label_note(spec, name, value)}." for name, value in given.items() if value)
+    """The labels that are given, each as a sentence with its meaning."""
+    stated = [(name, value, spec.attribute(name).values[value].means) for name, value in given.items() if value]
+    return "".join(f" Here {name} is {value}{f' ({means})' if means else ''}." for name, value, means in stated)
 
 
-def _label_note(spec: Spec, name: str, value: str) -> str:
-    meaning = spec.attribute(name).values[value].means
-    return f"{name} is {value}" + (f" ({meaning})" if meaning else "")
-
-
-def listed_values(attribute: Attribute, answered: str, shown: Sequence[str]) -> list[str]:
+def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) -> list[str]:
     """The values that an answer lists, in the manner of those of the examples, none of them an example's."""
-    longest = max(map(word_count, shown), default=4)
+    longest = max(map(word_count, examples), default=4)
     most = attribute.words_max or max(6, 2 * longest)
-    small = bool(shown) and all(value[:1].islower() for value in shown)
-    known = {normal(value, digits_count=True) for value in shown}
+    small = bool(examples) and all(value[:1].islower() for value in examples)
+    known = {normal(value, digits_count=True) for value in examples}
     values = []
     lines = answered.split("\n")
     for line in lines[:-1] if len(lines) > 2 else lines:  # the last one may be cut off
         value = _LIST_MARK.sub("", line).strip().strip("\"'*").strip()
-        value = value.rstrip(".") if not any(one.endswith(".") for one in shown) else value
+        value = value.rstrip(".") if not any(one.endswith(".") for one in examples) else value
         value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
         odd = not value or value[-1] in ":?" or word_count(value) > most or re.search(r"[\[\]{}<>|`]", value)
         if not odd and normal(value, digits_count=True) not in known:
@@ -136,41 +143,40 @@ class Note:
 
 
 def message_request(
-    spec: Spec, one: Note, shots: Sequence[Shown], model: str, temperature: float, identity: str, *,
-    page: str = "write-message", more: Sequence[Shown] = (),
+    spec: Spec, one: Note, shots: Sequence[Shot], model: str, temperature: float, identity: str, *,
+    page: str = "write-message", more: Sequence[Shot] = (),
 ) -> ChatRequest:  # fmt: skip
     """Asks for the message of a note, behind examples with theirs, as turns.
 
     The beginning is that of every note of the same labels and turn, so that a server reads it once; so one message a
     request costs no more than several, and a document is never cut off for the sake of another.
     """
-    shown = _shown_last(spec, one, shots, more)
-    told = prompt_text(page, when=kind_of(spec), language=in_language(spec), means=_meanings(spec))
+    behind = _ordered_shots(spec, one, shots, more)
+    instructions = prompt_text(page, when=kind_of(spec), language=in_language(spec), means=_meanings(spec))
     turns: list[dict[str, str]] = []
-    for shot in shown:
+    for shot in behind:
         noted = note(spec, shot.values, shot.surfaces)
-        turns += [_user(noted if turns else f"{told}\n\n{noted}"), _assistant(shot.message)]
+        turns += [user(noted if turns else f"{instructions}\n\n{noted}"), assistant(shot.message)]
     asked = note(spec, one.values, one.surfaces) + (f"\nHow: {one.style}" if one.style else "")
     extra = {"top_k": 40}
     tokens = spec.message_tokens + _TOKENS_OF_STYLE
-    return ChatRequest(identity, model, [*turns, _user(asked)], tokens, temperature, extra=extra)
+    return ChatRequest(identity, model, [*turns, user(asked)], tokens, temperature, extra=extra)
 
 
 def list_request(
-    spec: Spec, manner: Values, begun: Sequence[str], count: int, style: str, model: str, temperature: float,
+    spec: Spec, profile: Values, begun: Sequence[str], count: int, style: str, model: str, temperature: float,
     identity: str,
 ) -> ChatRequest:  # fmt: skip
-    """Asks for `count` messages of a manner, and one that may be cut off, as a list that goes on behind `begun`."""
-    told = "; ".join(_meaning(spec, name, value) for name, value in manner.items() if value)
+    """Asks for `count` messages of a profile, and one that may be cut off, as a list that goes on behind `begun`."""
+    meanings = "; ".join(_meaning(spec, name, value) for name, value in profile.items() if value)
     asked = prompt_text(
         "write-list", when=kind_of(spec), count=len(begun) + count + 1, language=in_language(spec),
-        means=f", and in each: {told}" if told else "",
+        means=f", and in each: {meanings}" if meanings else "",
         style=f" From number {len(begun) + 1} on they are written so: {style}." if style else "",
     )  # fmt: skip
-    lines = "\n".join([*(f"{n}. {text}" for n, text in enumerate(begun, 1)), f"{len(begun) + 1}."])
+    end = f"\n{len(begun) + count + 2}."
     most = (count + 1) * (spec.message_tokens + (_TOKENS_OF_STYLE if style else 0))
-    extra = {**_GO_ON, "stop": [f"\n{len(begun) + count + 2}."]}
-    return ChatRequest(identity, model, [_user(asked), _assistant(lines)], most, temperature, extra=extra)
+    return list_start(asked, begun, model, identity, most, temperature, {**_SAMPLED, "stop": [end]})
 
 
 def _meaning(spec: Spec, name: str, value: str) -> str:
@@ -182,77 +188,71 @@ def in_language(spec: Spec) -> str:
     return "" if spec.language == "English" else f" in {spec.language}"
 
 
-def manner_of(spec: Spec, values: Values) -> dict[str, str | None]:
+def profile_of(spec: Spec, values: Values) -> dict[str, str | None]:
     """The labels that the answer shows with their values, and what it shows and the message does not say, as None."""
-    shown = [a for a in spec.attributes if a.shown and a.name in values and a.kind != "computed"]
-    return {a.name: values[a.name] for a in shown if a.kind == "label" or values[a.name] is None}
+    visible = [a for a in spec.attributes if a.shown and a.name in values and a.kind != "computed"]
+    return {a.name: values[a.name] for a in visible if a.kind == "label" or values[a.name] is None}
 
 
 def _meanings(spec: Spec) -> str:
     """What the values of the labels mean beside one another; else what is answered, which says as much."""
     labels = [label for label in spec.labels if label.shown]
-    told = [f"What is answered to them: {spec.what.rstrip('. ')}."] if any(map(_bare, labels)) else []
+    bare = any(not value.means for label in labels for value in label.values.values())
+    sections = [f"What is answered to them: {spec.what.rstrip('. ')}."] if bare else []
     for label in labels:
         values = "\n".join(f"- {name}: {value.means}" for name, value in label.values.items() if value.means)
-        told += [f"What {label.name} is:\n{values}"] if values else []
-    return "".join(f"\n\n{text}" for text in told)
+        sections += [f"What {label.name} is:\n{values}"] if values else []
+    return "".join(f"\n\n{text}" for text in sections)
 
 
-def _bare(label: Attribute) -> bool:
-    return any(not value.means for value in label.values.values())
+def _ordered_shots(spec: Spec, one: Note, shots: Sequence[Shot], more: Sequence[Shot]) -> Sequence[Shot]:
+    """As many shots as fit, all of them in turn; those of the note's profile last, for a writer follows these most.
 
-
-def _shown_last(spec: Spec, one: Note, shots: Sequence[Shown], more: Sequence[Shown]) -> Sequence[Shown]:
-    """As many shots as fit, all of them in turn; those of the note's manner last, for a writer follows these most.
-
-    Where there are `more`, written and found right before, only those of the manner are shown: what was missed once is
+    Where there are `more`, written and found right before, only those of the profile are shown: what was missed once is
     imitated best among its own kind.
     """
-    manner = manner_of(spec, dict(one.values))
-    like = [s for s in (*shots, *more) if all(n in s.values and s.values[n] == v for n, v in manner.items())]
-    shots = like if more and manner and like else shots
+    profile = profile_of(spec, dict(one.values))
+    like = [s for s in (*shots, *more) if all(n in s.values and s.values[n] == v for n, v in profile.items())]
+    shots = like if more and profile and like else shots
     turn = one.order % min(len(shots), _TURNS)
     turned = [shots[(turn * -(-len(shots) // _TURNS) + n) % len(shots)] for n in range(len(shots))]
-    liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in manner.items()))
+    liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in profile.items()))
     sizes = accumulate(len(shot.message) for shot in reversed(liker))
     fitting = sum(size <= _SHOT_CHARS for size in sizes)
     return liker[-max(1, min(fitting, _SHOTS)) :]
 
 
-def filler_request(spec: Spec, shown: Sequence[str], model: str, identity: str, seed: int) -> ChatRequest:
+def distractor_request(spec: Spec, examples: Sequence[str], model: str, identity: str, seed: int) -> ChatRequest:
     """Asks for sentences of which nothing is noted."""
     rng = random.Random(f"{seed}/{identity}")
-    shots = rng.sample(list(shown), len(shown))
+    shots = rng.sample(list(examples), len(examples))
     noted = "; ".join(f"{a.name} ({a.means})" for a in spec.attributes if a.shown)
     asked = prompt_text("write-filler", when=kind_of(spec), noted=noted)
-    begun = "\n".join([*(f"{n}. {shot}" for n, shot in enumerate(shots, 1)), f"{len(shots) + 1}."])
-    return ChatRequest(
-        identity, model, [_user(asked), _assistant(begun)], LISTED * 12, _LIST_TEMPERATURE, extra=dict(_GO_ON)
-    )
+    return list_start(asked, shots, model, identity, LISTED * 12)
 
 
 def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, str]) -> str:
     """What a message is to say, as a note: what stands in it letter for letter in quotes, a label with its meaning."""
-    parts = []
+    entries = []
     for path, attribute in spec.leaves(values):
         if path not in values or attribute.kind == "computed":
             continue
         value, name = values[path], re.sub(r"\[(\d+)\]", lambda match: f" {int(match[1]) + 1}", path).replace(".", " ")
         surface = f'"{surfaces[path]}"' if path in surfaces else ""
-        if surface and not numbers(attribute):
-            parts.append(f"{name}: {surface}")
+        if surface and not number_ranges(attribute):
+            entries.append(f"{name}: {surface}")
         elif value is not None:
             meaning = attribute.values[value].means if value in attribute.values else ""
-            told = ", ".join(filter(None, (meaning, surface)))
-            parts.append(f"{name}: {value}" + (f" ({told})" if told else ""))
+            details = ", ".join(filter(None, (meaning, surface)))
+            entries.append(f"{name}: {value}" + (f" ({details})" if details else ""))
         elif attribute.shown:
-            parts.append(f"{name}: not said")
-    return "Note: " + "; ".join(parts)
+            entries.append(f"{name}: not said")
+    return "Note: " + "; ".join(entries)
 
 
 def written_message(answered: str) -> str:
     """The message that a writer went on with."""
-    text = answered.strip()
+    text = storable(answered).strip()
     if len(text) > 2 and text[0] in '"“' and text[-1] in '"”':
         text = text[1:-1].strip()
     return re.sub(r"^\[[^\]]*\]\s*", "", text)
@@ -268,7 +268,7 @@ def listed_lines(answered: str) -> list[str]:
     return [text for line in whole if (text := _LIST_MARK.sub("", line).strip().strip('"').strip())]
 
 
-def distinct(texts: Iterable[str]) -> list[str]:
+def distinct_texts(texts: Iterable[str]) -> list[str]:
     """Texts without those that were there before, in their order."""
     unique: dict[str, str] = {}
     for text in texts:
@@ -276,20 +276,14 @@ def distinct(texts: Iterable[str]) -> list[str]:
     return list(unique.values())
 
 
-def _user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
-
-
-def _assistant(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content}
-
-
-_TAKEN = 0.6
+_USABLE_SHARE = 0.6
 """Of a list's lines, the share that is new and usable: small models repeat themselves."""
 _SHORT_WORDS, _USES_OF_SHORT, _USES = 2, 6, 2
 """Values of so few words are used so often, others so often."""
 _REQUESTS_MAX = 40
+"""For one attribute: later lists repeat the earlier ones."""
 _COMBINATIONS_MAX = 12
+"""Of labels' values: open values are thought up for each, with requests of their own."""
 
 
 def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
@@ -297,29 +291,31 @@ def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
     pools: dict[tuple[str, str], list[str]] = {}
     requests: list[ChatRequest] = []
     owners: dict[str, tuple[Attribute, Values, list[str]]] = {}
-    for attribute in spec.parts():
+    for attribute in spec.value_attributes():
         if not attribute.open:
             continue
         cases = _conditions(spec, attribute)
         for place, given in enumerate(cases):
-            shown = _examples_of(spec, attribute, given)
-            for number in range(_requests(attribute, shown, rows, len(cases))):
+            examples = _examples_of(spec, attribute, given)
+            for number in range(_requests(attribute, examples, rows, len(cases))):
                 identity = f"v/{attribute.name}/{place}/{number}"
-                owners[identity] = (attribute, given, shown)
+                owners[identity] = (attribute, given, examples)
                 if attribute.shown:
-                    request = values_request(spec, attribute, given, shown, asker.model, identity, seed)
+                    request = values_request(spec, attribute, given, examples, asker.model, identity, seed)
                 else:
-                    request = topics_request(spec, given, shown, asker.model, identity, seed)
+                    request = topics_request(spec, given, examples, asker.model, identity, seed)
                 requests.append(request)
     for identity, response in asker.ask(requests, "thinking up values").items():
-        attribute, given, shown = owners[identity]
+        attribute, given, examples = owners[identity]
         key = (attribute.name, _key(given))
-        listed = listed_values(attribute, response.text, shown) if attribute.shown else listed_topics(response.text)
-        pools[key] = distinct([*pools.get(key, ()), *listed])
+        listed = listed_values(attribute, response.text, examples) if attribute.shown else listed_topics(response.text)
+        pools[key] = distinct_texts([*pools.get(key, ()), *listed])
     return _dealer(spec, pools, seed)
 
 
 def _dealer(spec: Spec, pools: dict[tuple[str, str], list[str]], seed: int) -> Pools:
+    """Deals the values of a pool in turn; of an empty one the examples' own, so that no row lacks its value."""
+
     def deal(attribute: Attribute, values: Values, index: int) -> str:
         given = {a.name: values.get(a.name) for a in _labels_of(spec)}
         pool = pools.get((attribute.name, _key(given))) or (
@@ -340,6 +336,7 @@ def _labels_of(spec: Spec) -> list[Attribute]:
 
 
 def _conditions(spec: Spec, attribute: Attribute) -> list[Values]:
+    """The combinations of labels under which an attribute has values."""
     labels = _labels_of(spec)
     names = [label.name for label in labels]
     cases: list[Values] = [dict(zip(names, values, strict=True)) for values in product(*(a.values for a in labels))]
@@ -350,17 +347,17 @@ def _examples_of(spec: Spec, attribute: Attribute, given: Values) -> list[str]:
     """Of a value that answers show the examples' own; else whole messages, those of the labels first."""
     if attribute.shown:
         return values_of(spec, attribute.name, given) or values_of(spec, attribute.name, {})
-    shown = shown_examples(spec)
-    like = [one.message for one in shown if all(one.values.get(name) == value for name, value in given.items())]
-    return like or [one.message for one in shown]
+    shots = example_shots(spec)
+    like = [one.message for one in shots if all(one.values.get(name) == value for name, value in given.items())]
+    return like or [one.message for one in shots]
 
 
-def _requests(attribute: Attribute, shown: Sequence[str], rows: int, cases: int) -> int:
+def _requests(attribute: Attribute, examples: Sequence[str], rows: int, cases: int) -> int:
     """Requests for as many values as rows need: of names and days some come again, of what a message says few."""
-    short = bool(shown) and sum(map(word_count, shown)) / len(shown) <= _SHORT_WORDS
+    short = bool(examples) and sum(map(word_count, examples)) / len(examples) <= _SHORT_WORDS
     wanted = rows / (_USES_OF_SHORT if short else _USES) / cases
     listed = LISTED if attribute.shown else TOPICS
-    return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _TAKEN))))
+    return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _USABLE_SHARE))))
 
 
 def _key(given: Values) -> str:

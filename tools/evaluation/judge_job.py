@@ -25,9 +25,9 @@ from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.core.stage import Request
+from tunesmith.tools.data.answers import marked_pairs
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.data.right_answers import criteria
-from tunesmith.tools.data.row_judge import marked_pairs
+from tunesmith.tools.data.spec_suites import criteria
 from tunesmith.tools.evaluation.asking import refuse_errors
 from tunesmith.tools.evaluation.judge import JUDGE_CONCURRENCY, JUDGE_CONTEXT_TOKENS, JudgeModel, Models, find_models
 from tunesmith.tools.evaluation.judge_agreement import MARKS_MIN, agreement_of, record_agreement

@@ -23,9 +23,8 @@ from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.held_out import KIND
 from tunesmith.tools.data.import_formats import ASKED
 from tunesmith.tools.data.import_records import Unreadable, text_records
-from tunesmith.tools.data.leakage import LeakGate
 from tunesmith.tools.data.own_rows import is_persons
-from tunesmith.tools.data.similarity import normal
+from tunesmith.tools.data.similarity import LeakGate, normal
 from tunesmith.tools.evaluation.ask_message import Frame, frame_of_run, read_message
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite

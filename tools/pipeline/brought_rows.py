@@ -155,7 +155,7 @@ def settle(brought: Brought, spec: Spec, cases: Sequence[Case], *, formed: bool 
         changes["answer_tokens"] = tokens
     blind, why = _blind(brought, found)
     notes = [*brought.notes, *notes, *why]
-    return Settled(_own(brought, blind), spec.model_copy(update=changes), found.shown, tuple(notes))
+    return Settled(_own(brought, blind), spec.model_copy(update=changes), found.repeated, tuple(notes))
 
 
 def _free(spec: Spec) -> Spec:

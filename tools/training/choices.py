@@ -15,7 +15,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.machine import chosen_gpus
 from tunesmith.tools.core.stage import Facts, PlanQuestion
-from tunesmith.tools.data.unverified import Unverified
+from tunesmith.tools.data.undecided import Unverified
 from tunesmith.tools.models.fitting import CPU_TOKENS
 from tunesmith.tools.serving.bench import positions_of
 from tunesmith.tools.training.defaults import rehearsal_wanted

@@ -15,7 +15,7 @@ from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import GIB, Facts, Fitting, Plan, Result, Stage, expected, pinned
-from tunesmith.tools.data.unverified import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
+from tunesmith.tools.data.undecided import ALL_CHECKED, Unverified, UnverifiedRows, unverified_of
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import Training, training_that_fits
 from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantized

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.approvals import (
     HashApprover,
@@ -36,7 +37,7 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
     )
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         "y", "yes", "Yes", "YES!", " yes please ", "yes, please.", "ok", "okay", "yes, start it", "yes pls", "ok go",
@@ -51,7 +52,7 @@ def test_a_yes_is_a_yes_however_politely_it_is_said(text: str) -> None:
     assert answer is not None and answer.yes
 
 
-@pytest.mark.parametrize("text", ["", " ", "\t\n"])
+@table("text", ["", " ", "\t\n"])
 def test_enter_alone_is_no_answer(text: str) -> None:
     assert read_answer(text, by="t") is None
 
@@ -72,7 +73,7 @@ NOS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "remark"),
     [
         *((text, "says more than yes") for text in BEGIN_WITH_YES),
@@ -92,7 +93,7 @@ def test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said(text: s
     assert all(remark in question and "[yes / no" in question for question in said[1:])
 
 
-@pytest.mark.parametrize("text", NOS)
+@table("text", NOS)
 def test_a_no_is_a_no_at_once_with_its_words_as_the_reason(text: str) -> None:
     answer = read_answer(text, by="t")
     assert answer is not None and not answer.yes and answer.reason in ("", text)
@@ -111,7 +112,7 @@ def test_the_question_names_what_can_be_answered_and_a_field_of_this_very_step()
     assert question(plan()).endswith("Start? [yes / no / always / why] ")
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "fields"),
     [
         ("lora_rank=8", {"lora_rank": "8"}),
@@ -134,13 +135,13 @@ def test_a_field_with_a_value_is_an_edit_however_it_is_typed(text: str, fields: 
     assert edited.value.fields == fields
 
 
-@pytest.mark.parametrize("text", ["no, a=b looks wrong", "No lora_rank=8 please", "don't, x=1 is off", "nope = nope"])
+@table("text", ["no, a=b looks wrong", "No lora_rank=8 please", "don't, x=1 is off", "nope = nope"])
 def test_what_begins_with_a_no_is_a_no_whatever_stands_in_it(text: str) -> None:
     answer = TerminalApprover(lambda question: text)(plan(), "s1")
     assert not answer.yes and answer.reason == text
 
 
-@pytest.mark.parametrize("text", ["lora_rank=", "=8", "=", "yes =", "why is lora_rank=8", "goal=two words", "run=r2"])
+@table("text", ["lora_rank=", "=8", "=", "yes =", "why is lora_rank=8", "goal=two words", "run=r2"])
 def test_an_edit_that_cannot_be_read_is_told_and_asked_again(text: str) -> None:
     """Neither a yes nor a no."""
     lines = iter([text, "no"])

@@ -15,6 +15,7 @@ from rich.console import Console
 from tests.fixtures import warm
 from tests.fixtures.askable import STUB, Home, add, add_run
 from tests.fixtures.steps import requests_sent
+from tests.fixtures.tables import table
 from tunesmith.agent.commands.approvals import TerminalApprover, nobody
 from tunesmith.agent.commands.ask import ask_line
 from tunesmith.agent.commands.ask_view import AnswersView, plain_text
@@ -248,7 +249,7 @@ def test_no_model_at_all(tmp_path: Path) -> None:
 # --- the message
 
 
-@pytest.mark.parametrize(
+@table(
     ("given", "says"),
     [
         ("", "is empty"),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Tunesmith
 from tunesmith.agent.commands import parser
 from tunesmith.agent.commands.comparison_view import command, comparison_view, rounded
@@ -84,7 +85,7 @@ def test_the_next_step_can_be_typed_into_a_shell_and_at_the_prompt(tmp_path: Pat
     assert any(line.startswith("next: /") for line in told(store, run, in_repl=True))
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "text"),
     [(0.0006299999999999999, "6.3e-04"), (5e-4, "5e-04"), (0.0015, "0.0015"), (2.2, "2.2"), (4.0, "4"), (16, "16"),
      ("merged", "merged"), (0.0, "0"), (True, "True"), (1 / 3, "0.3333")],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.agent.commands import fields
 from tunesmith.agent.commands.parser import parse
 from tunesmith.memory.errors import BadInput
@@ -24,7 +25,7 @@ def by_words(stage: str, words: str) -> dict[str, Any]:
     return fields.of_words(words, catalog.BY_NAME[stage].load().request)
 
 
-@pytest.mark.parametrize(
+@table(
     ("argv", "words"),
     [
         (["--arm", "merged"], "arm=merged"),
@@ -66,7 +67,7 @@ def test_every_field_of_every_stage_has_a_flag() -> None:
             assert name in by_flags(entry.name, f"--{name}", text)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '"x"'])
+@table("text", ["", "[1]", "{", '"x"'])
 def test_a_request_file_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(BadInput, match=r"r\.json"):

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Group, RenderableType
 
 from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.tables import table
 from tunesmith.agent.commands import render, theme
 from tunesmith.agent.commands.comparison_view import comparison_view
 from tunesmith.agent.commands.layout import prose
@@ -46,7 +47,7 @@ def broken_words(what: RenderableType, width: int) -> set[str]:
     return {word for word in shown - whole if word.removesuffix(":") not in whole}
 
 
-@pytest.mark.parametrize("seed", range(20))
+@table("seed", range(20))
 def test_text_is_wrapped_between_words_and_nothing_of_it_is_lost(seed: int) -> None:
     draw = random.Random(seed)
     path = "/home/user/a/very/long/path/" + "x" * 30
@@ -90,7 +91,7 @@ def test_a_pipe_gets_every_line_whole_without_frame_or_blanks_at_its_end(tmp_pat
     assert printed(prose("word " * 500), None).count("\n") == 1
 
 
-@pytest.mark.parametrize("width", [80, 100, 120])
+@table("width", [80, 100, 120])
 def test_no_table_breaks_a_word(tmp_path: Path, width: int) -> None:
     store, run = finished_run(tmp_path)
     cut = {name: broken for name, what in views(store, run).items() if (broken := broken_words(what, width))}
@@ -104,7 +105,7 @@ def test_a_narrow_table_gives_up_what_matters_least_and_keeps_the_rest(tmp_path:
     assert "approval" not in narrow and all(word in narrow for word in ("step", "stage", "status", "preflight"))
 
 
-@pytest.mark.parametrize(
+@table(
     ("word", "style"),
     [("learned", theme.GOOD), ("not learned", theme.BAD), ("no decision", theme.UNSURE), ("form only", theme.UNSURE),
      ("failed", theme.BAD), ("not worse", theme.GOOD), ("worse", theme.BAD), ("whatever", "")],

@@ -7,10 +7,10 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from tests.fixtures import stored_runs
+from tests.fixtures.tables import table
 from tests.tools.evaluation.answer_sets import GENERAL, KINDS, NEAR, SETS, TARGET, general, plain
 from tunesmith.agent.commands import explain
 from tunesmith.agent.commands.comparison_view import verdict_sentence
@@ -57,7 +57,7 @@ def stored(home: Path, kind_name: str, set_name: str) -> tuple[Store, str]:
     return build.store, build.run
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "answers", "word"),
     [("moderator even", "perfect", "learned"), ("ticket as JSON", "65 % right", "partly learned"),
      ("moderator even", "right mix, wrong places", "form only"), ("SQL", "no change", "not learned"),

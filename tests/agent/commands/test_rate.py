@@ -16,6 +16,7 @@ from tests.agent.commands.test_rows import asked
 from tests.fixtures import warm
 from tests.fixtures.askable import STUB, Home, add
 from tests.fixtures.steps import requests_sent, say_yes
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal
 from tunesmith.agent.commands.rate_web import RateServer
 from tunesmith.agent.repl.bare import command
@@ -321,7 +322,7 @@ def test_without_a_terminal_nobody_presses_keys(home: Home, tmp_path: Path) -> N
         assert code == 2 and says in err
 
 
-@pytest.mark.parametrize(("line", "is_one"), [("rate", True), ("rate r1", True), ("rate this model for me", False)])
+@table(("line", "is_one"), [("rate", True), ("rate r1", True), ("rate this model for me", False)])
 def test_the_bare_word_is_the_command_and_a_sentence_is_none(line: str, *, is_one: bool) -> None:
     assert command(line) == (line if is_one else "")
 

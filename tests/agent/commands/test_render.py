@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from tests.fixtures import stored_runs
+from tests.fixtures.tables import table
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.price import forecast_table, price_lines, price_page
 from tunesmith.agent.commands.terminal import SafeConsole
@@ -47,7 +48,7 @@ def test_the_time_left_is_the_workers_own_and_the_price_before_it_says_so() -> N
     assert render.eta_seconds(200, 150, 100) == 0
 
 
-@pytest.mark.parametrize(("took", "priced", "said"), [(90, 30, "3.0"), (30, 90, "3.0"), (44, 30, ""), (3, 1, "")])
+@table(("took", "priced", "said"), [(90, 30, "3.0"), (30, 90, "3.0"), (44, 30, ""), (3, 1, "")])
 def test_a_price_that_was_far_off_is_said(took: float, priced: float, said: str) -> None:
     line = render.took_line(took, priced)
     assert line.startswith(f"took {duration(took)}, estimated {duration(priced)}")
@@ -102,9 +103,7 @@ def test_a_whole_arc_is_summed_in_time_and_disk_and_takes_the_highest_peak() -> 
 FALSE_ROW = "│  time    │ about 0.1 s; already agreed to"
 
 
-@pytest.mark.parametrize(
-    "end", ["\n", "\r\n", "\r", "\x0b", "\x85", "\u2028", "\t", " " * 200, "\u2800" * 70, "x" * 200]
-)
+@table("end", ["\n", "\r\n", "\r", "\x0b", "\x85", "\u2028", "\t", " " * 200, "\u2800" * 70, "x" * 200])
 def test_a_name_adds_no_row_to_a_price(end: str) -> None:
     """Wherever a plan says it: each entry is one line, and draws no frame."""
     name = f"model{end}{FALSE_ROW}{end}"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import FIXTURES, warm
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
@@ -99,7 +100,7 @@ def yes(plan: Plan, step: str) -> Decision:
     return Decision(True, "test")
 
 
-@pytest.mark.parametrize(
+@table(
     ("stage", "fields"),
     [
         ("base", {"model": "bundled"}),
@@ -120,7 +121,7 @@ def test_short_names_stay_short_whatever_lies_around(
     assert parse_fields(stage, fields) == fields
 
 
-@pytest.mark.parametrize(
+@table(
     ("stage", "field", "value"),
     [("base", "model", "m"), ("generate", "behaviour", "b.yaml"), ("evaluate", "behaviour", "b.yaml")],
 )
@@ -144,7 +145,7 @@ def test_paths_in_a_plan_start_from_its_own_folder(tmp_path: Path, monkeypatch: 
     assert baseline.fields == {"suites": [str(plan.parent / "s.yaml"), "demo"]}
 
 
-@pytest.mark.parametrize("model", ["", "x" * 300, "./" + "x" * 300, "nul\0l", "./nul\0l"])
+@table("model", ["", "x" * 300, "./" + "x" * 300, "nul\0l", "./nul\0l"])
 def test_what_can_be_no_model_is_bad_input(tmp_path: Path, model: str) -> None:
     ws = Workspace(Store(tmp_path), None, lambda event, **data: None)
     with pytest.raises(BadInput):

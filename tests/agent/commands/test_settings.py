@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.agent.commands.settings import home_of, load
 from tunesmith.memory.errors import BadInput
 
@@ -47,9 +48,7 @@ def test_a_named_vllm_that_is_not_there_is_not_replaced_by_another(tmp_path: Pat
     assert found.vllm is None and "/gone/vllm" in found.vllm_from
 
 
-@pytest.mark.parametrize(
-    ("text", "told"), [("vlm = 'x'", "did you mean 'vllm'"), ("vllm = ", "settings.toml"), ("vllm = 3", "vllm")]
-)
+@table(("text", "told"), [("vlm = 'x'", "did you mean 'vllm'"), ("vllm = ", "settings.toml"), ("vllm = 3", "vllm")])
 def test_a_broken_settings_file_is_told(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "settings.toml").write_text(text)
     with pytest.raises(BadInput, match=told):

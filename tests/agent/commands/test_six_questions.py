@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
+from tests.fixtures.tables import table
 from tests.tools.data.test_read_words import DESK, PIRATE
 from tunesmith.agent.commands.six_questions import answered
 from tunesmith.tools.data.behaviour import words_of
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.verify import faults, verified
+from tunesmith.tools.data.verify import spec_faults, verified
 
 REVIEW = {
     **DESK, "examples": [{"prompt": "物流很快", "answer": "好评"}, {"prompt": "太差了", "answer": "差评"},
@@ -34,7 +33,7 @@ def told(said: dict[str, Any], *answers: str) -> tuple[Spec, list[str], list[str
 
     made = verified(spec, answered(spec, stated, ask, heard.append))
     assert left == [], "every answer was asked for"
-    assert faults(made.spec) == () and made.left_out == ()
+    assert spec_faults(made.spec) == () and made.left_out == ()
     return made.spec, asked, heard
 
 
@@ -70,7 +69,7 @@ def test_keys_of_json_are_known_and_their_kinds_are_asked_for() -> None:
     assert spec.attribute("diet").kind == "copied" and spec.attribute("diet").absent_share > 0 and len(asked) == 5
 
 
-@pytest.mark.parametrize(
+@table(
     ("said", "answers", "wrong"),
     [
         (PIRATE, ("sometimes", "every", "free", "", ""), "'sometimes' is none of every, some"),

@@ -17,6 +17,7 @@ import yaml
 from tests.fixtures import FIXTURES, warm
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.scripted_reader import by_piece, served
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.output import Output
@@ -183,7 +184,7 @@ def test_the_same_words_are_one_behaviour_and_other_words_another(tmp_path: Path
     assert told["folder"] == folders[0] and told["proposed"] == ["near_misses"], "what was edited there is said"
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "wanted"),
     [
         ({"examples": SAID["examples"][:2]}, "2 examples, 3 are needed"),

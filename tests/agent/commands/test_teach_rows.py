@@ -10,6 +10,7 @@ import yaml
 
 from tests.agent.commands.test_teach import SAID, said, teach
 from tests.fixtures.own_rows import written
+from tests.fixtures.tables import table
 from tests.tools.data.test_import_hub import SOURCE, Hub
 from tests.tools.data.test_import_hub import hub as hub
 from tests.tools.pipeline.test_brought_rows import PAIRS
@@ -45,7 +46,7 @@ def test_a_description_beside_rows_is_the_behaviour_and_its_examples_test_unless
     assert {test["vars"]["message"] for test in tests} == {prompt for prompt, _ in shown[1:]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "sentence"),
     [
         (

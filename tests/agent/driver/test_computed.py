@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.agent.driver.voice import checked, unsupported
 
 TIMES = (
@@ -16,7 +15,7 @@ TIMES = (
 PASSED = ("target: base 2 of 60, adapter 59 of 60, quantized 57 of 60\ngeneral: base 20 of 24, adapter 19 of 24",)
 
 
-@pytest.mark.parametrize(
+@table(
     ("heard", "text"),
     [
         (TIMES, "Training took 2 min 14 s longer than merging."),
@@ -36,7 +35,7 @@ def test_a_sum_a_difference_a_ratio_and_a_percentage_of_what_was_told_pass(heard
     assert unsupported(text, heard) == []
 
 
-@pytest.mark.parametrize(
+@table(
     ("heard", "text", "wrong"),
     [
         (TIMES, "It took 37 s longer.", ["37 s"]),
@@ -69,7 +68,7 @@ def test_where_much_was_told_a_made_up_figure_seldom_passes_for_a_computed_one()
     assert passed - known < 0.2 * len(made_up), (passed, known)
 
 
-@pytest.mark.parametrize("heard", ["disk: 37 GiB free", "merge took 37 s", "37 % of memory is used", "step s37"])
+@table("heard", ["disk: 37 GiB free", "merge took 37 s", "37 % of memory is used", "step s37"])
 def test_a_size_a_time_and_a_share_are_no_count(heard: str) -> None:
     assert unsupported("You have 37 runs.", [heard]) == ["37"]
     assert unsupported("You have 37 runs.", [heard, "runs: 37"]) == []

@@ -14,6 +14,7 @@ from pydantic_ai.messages import ModelMessage, ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
 from tests.fixtures import stored_runs
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.approvals import ALWAYS, TerminalApprover
@@ -442,7 +443,7 @@ def test_a_call_written_as_text_is_taken_for_the_call_it_is(talk: Callable[..., 
     assert "Nothing is running" in one.tool_results()[-1] and one.said == ["Nothing runs."]
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         '{"name": "rm", "arguments": {}}',

@@ -13,6 +13,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
 from tests.fixtures.scripted_reader import by_piece, served
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.driver.describing import begin, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
@@ -82,7 +83,7 @@ def test_the_driver_reads_a_whole_description_once_and_its_file_keeps_what_it_re
     assert talk.deps.draft is not None and talk.store.read("SELECT 1 FROM events WHERE event = 'words.read'")
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "name"),
     [
         ("Cooking steps", "cooking-steps"),
@@ -210,7 +211,7 @@ def test_a_draft_with_one_message_twice_is_no_dead_end(talk: Talk) -> None:
     assert [example.prompt for example in described(tell_again.draft).examples] == ["rice?", "bread?", "egg?"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "prompt", "answer"),
     [
         ("What does a -> b mean? => b follows\\nfrom a", "What does a -> b mean?", "b follows\nfrom a"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.planted_gpus import gpu, plant
+from tests.fixtures.tables import table
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver.abilities import proposed
 from tunesmith.agent.driver.endpoint import Driver
@@ -30,7 +31,7 @@ def test_every_listed_driver_says_its_licence_and_why_and_a_later_one_takes_more
     assert len({one.model for one in listed}) == len(listed) >= 4
 
 
-@pytest.mark.parametrize(("gib", "strongest"), [(12, ""), (24, "4B|7B"), (48, "8B|14B"), (80, "30B|24B")])
+@table(("gib", "strongest"), [(12, ""), (24, "4B|7B"), (48, "8B|14B"), (80, "30B|24B")])
 def test_the_strongest_driver_that_fits_beside_the_work_is_proposed_with_the_sum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: float, strongest: str
 ) -> None:

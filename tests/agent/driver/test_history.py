@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -14,6 +13,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from tests.fixtures.tables import table
 from tunesmith.agent.driver.history import Window, characters, fitted, is_prompt, summed_up
 
 
@@ -31,7 +31,7 @@ def prompts(messages: list[ModelMessage]) -> list[str]:
     return [str(message.parts[0].content) for message in messages if is_prompt(message)]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("room", [0, 300, 1000, 3000, 10_000, 10**6])
+@table("room", [0, 300, 1000, 3000, 10_000, 10**6])
 def test_the_newest_turn_is_always_sent_and_earlier_ones_as_far_as_there_is_room(room: int) -> None:
     messages = [message for number in range(20) for message in turn(number)]
     sent = fitted(messages, room)
@@ -41,7 +41,7 @@ def test_the_newest_turn_is_always_sent_and_earlier_ones_as_far_as_there_is_room
     assert len(kept) == 20 or room < 10**6
 
 
-@pytest.mark.parametrize("room", [500, 2000, 5000])
+@table("room", [500, 2000, 5000])
 def test_a_call_is_never_sent_without_its_result(room: int) -> None:
     messages = [message for number in range(6) for message in turn(number, result=2000, calls=3)]
     parts = [part for message in fitted(messages, room) for part in message.parts]

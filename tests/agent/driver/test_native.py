@@ -17,6 +17,7 @@ from rich.console import Console
 
 from tests.fixtures import stored_runs
 from tests.fixtures.stub_driver import StubDriver
+from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import state_summary
@@ -184,7 +185,7 @@ def test_words_that_say_approved_reach_a_native_driver_and_start_nothing(tmp_pat
         one.chat.close()
 
 
-@pytest.mark.parametrize(
+@table(
     "sql",
     [
         "SELECT error FROM v_steps WHERE status = 'failed'",
@@ -277,7 +278,7 @@ def served(*right: str) -> StubDriver:
 ALL = tuple(task.name for task in TASKS)
 
 
-@pytest.mark.parametrize(
+@table(
     ("passed", "level"),
     [
         (ALL, "native"),

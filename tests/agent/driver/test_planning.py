@@ -11,6 +11,7 @@ import pytest
 from tests.agent.driver.test_conversation import Talk
 from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.driver.planning import _model_named
 from tunesmith.agent.driver.voice import sentences, unsupported
@@ -50,7 +51,7 @@ def fields(talk: Talk, stage: str) -> dict[str, Any]:
     return next(spec.fields for spec in talk.deps.draft.steps if spec.stage == stage)
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "bundled"),
     [
         ("make this model answer support tickets as strict JSON", True),
@@ -95,7 +96,7 @@ def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_n
     assert fields(planned, "base") == {"model": "bundled"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("said", "model"),
     [("SmolLM2", "bundled"), ("Qwen2.5 Coder 0.5B", "bundled-0.5b"), ("qwen2.5", ""), ("Qwen2.5-3B", "")],
 )
@@ -140,7 +141,7 @@ def test_a_question_without_a_run_is_about_the_run_that_was_asked_about_and_step
     assert talk.deps.current_run() == talk.store.newest_run()
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "found"),
     [
         ("It takes 10-20 minutes.", ["10", "20 minutes"]),

@@ -12,6 +12,7 @@ from pydantic_ai.models import Model
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, planning
 from tunesmith.agent.driver.by_code import decide, guessed
@@ -189,7 +190,7 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("said", EDITS)
+@table("said", EDITS)
 def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) -> None:
     assert as_edit(said, "train") == EDITS[said]
 

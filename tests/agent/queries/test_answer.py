@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.agent.queries.answer import without_instruction
 
 
-@pytest.mark.parametrize(
+@table(
     ("prompt", "shown"),
     [
         ("Sort this letter:\n\nMy kettle leaks.\n\nBye", "My kettle leaks.\n\nBye"),

@@ -11,6 +11,7 @@ import pytest
 
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures import stored_runs
+from tests.fixtures.tables import table
 from tunesmith.agent.queries.answer import Answer, Context
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.agent.queries.runs import RunQuery
@@ -118,7 +119,7 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "given", "fact"), FIRST, ids=[f"{kind} {given}" for kind, given, _ in FIRST])
+@table(("kind", "given", "fact"), FIRST)
 @pytest.mark.heavy
 def test_the_fact_that_is_asked_for_stands_in_the_first_line(
     store: Store, kind: str, given: dict[str, Any], fact: str
@@ -158,7 +159,7 @@ def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store
         told(store, "price", stage="rm -rf")
 
 
-@pytest.mark.parametrize("kind", ["run", "step", "result", "cases", "rows", "curve", "findings", "steps"])
+@table("kind", ["run", "step", "result", "cases", "rows", "curve", "findings", "steps"])
 def test_a_run_that_is_not_there_is_said_with_those_that_are(store: Store, kind: str) -> None:
     with pytest.raises(NotFound, match=r"There is no run r77; the runs are r2 .*, r1"):
         told(store, kind, run="r77")
@@ -176,7 +177,7 @@ PRIVATE: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "given"), PRIVATE, ids=[f"{kind} {given}" for kind, given in PRIVATE])
+@table(("kind", "given"), PRIVATE)
 def test_what_rows_cases_and_outputs_hold_is_shown_and_never_told_to_a_model(
     store: Store, kind: str, given: dict[str, Any]
 ) -> None:

@@ -11,6 +11,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
 from tunesmith.agent.commands import render
 from tunesmith.agent.repl.folding import Folding
@@ -35,7 +36,7 @@ def shown(folding: Folding, *, lines: int, screen: int, monkeypatch: pytest.Monk
     return screens
 
 
-@pytest.mark.parametrize(("lines", "screen"), [(3, 24), (19, 24), (23, 24), (24, 24), (48, 24), (500, 24), (48, 5)])
+@table(("lines", "screen"), [(3, 24), (19, 24), (23, 24), (24, 24), (48, 24), (500, 24), (48, 5)])
 def test_every_line_is_shown_once_and_no_screen_is_more_than_full(
     lines: int, screen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.fixtures.stored_runs import baseline_run, finished_run
+from tests.fixtures.tables import table
 from tunesmith.agent.commands.settings import DriverSettings, Settings
 from tunesmith.agent.driver.endpoint import driver_state
 from tunesmith.agent.repl.greeting import greeting
@@ -21,7 +20,7 @@ HOMES: dict[str, Callable[[Path], Store]] = {
 }
 
 
-@pytest.mark.parametrize("home", HOMES)
+@table("home", HOMES)
 def test_it_is_four_lines_that_fit(home: str, tmp_path: Path) -> None:
     lines = [HELLO, *greeting(HOMES[home](tmp_path))]
     assert len(lines) == 4 and all(0 < len(line) <= 80 for line in lines)

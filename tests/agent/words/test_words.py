@@ -12,6 +12,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from tests.bench.reading import context_of, verdict
+from tests.fixtures.tables import table
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import edits_of, info_of, known_fields, order_of, settled
 from tunesmith.agent.words.encoder import Encoder
@@ -69,7 +70,7 @@ def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> No
     assert len(wrong) <= 0.1 * len(judged), wrong[:20]
 
 
-@pytest.mark.parametrize(
+@table(
     ("stage", "said", "unread"),
     [
         ("train", "train one on my emails with rank 8", ("my emails",)),
@@ -102,14 +103,14 @@ SET = {
 """What is said of a plan whose batch size is 8 → what is set, and what is asked about."""
 
 
-@pytest.mark.parametrize("said", SET)
+@table("said", SET)
 def test_of_two_numbers_for_a_setting_the_one_that_it_has_is_the_old_one(said: str) -> None:
     edits = edits_of(slots_of(said), PLANNED, lambda word: not word.isdigit(), leaves_out=False)
     found, unread = settled(edits.values, edits.unread, {"batch_size": 8})
     assert ({one.field: one.value for one in found}, unread) == SET[said]
 
 
-@pytest.mark.parametrize(
+@table(
     "said",
     ["i am not sure about 3 epochs", "no quantization problems last time, right", "rank 8 looks low to me",
      "hm, 2000 rows is a lot"],
@@ -154,7 +155,7 @@ NUMBERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("said", NUMBERS)
+@table("said", NUMBERS)
 def test_numbers_are_read_as_people_write_them(said: str) -> None:
     assert [number.value for number in numbers_in(said)] == NUMBERS[said]
 
@@ -170,7 +171,7 @@ STOPS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("said", STOPS)
+@table("said", STOPS)
 def test_an_order_to_stop_is_not_answered_as_a_question(said: str) -> None:
     found = read(said)
     assert not (found.sure and found.request is not None), found
@@ -191,7 +192,7 @@ def _ordered(said: str) -> bool:
     return found.sure and (found.order is not None and not found.order.unread)
 
 
-@pytest.mark.parametrize("said", ["", " \t", "?!", "\x1b[31m\x00", "训练一个模型", "x" * 1_000_000, "🙂"])
+@table("said", ["", " \t", "?!", "\x1b[31m\x00", "训练一个模型", "x" * 1_000_000, "🙂"])
 def test_bad_input_is_read_as_nothing_or_as_something_and_never_breaks(said: str) -> None:
     found = read(said)
     assert found.sure is False or found.request is None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.fixtures.tables import table
 from tunesmith.tools.core.auto import as_shown, default_shown, is_auto
 from tunesmith.tools.evaluation.baseline import BaselineRequest
 from tunesmith.tools.export.deploy import DeployRequest
@@ -27,7 +28,7 @@ OPEN: list[tuple[type[Any], set[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("request_", "names"), OPEN)
+@table(("request_", "names"), OPEN)
 def test_what_is_left_to_the_model_is_auto_in_every_form(request_: type[Any], names: set[str]) -> None:
     assert {name for name, info in request_.model_fields.items() if is_auto(info)} - WEIGHTS == names
     for value in ("auto", "AUTO", 0, "0"):

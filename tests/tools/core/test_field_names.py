@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core import field_names
 from tunesmith.tools.core.field_names import others, our_names, ours
@@ -13,7 +14,7 @@ from tunesmith.tools.pipeline.plan_file import parse_fields
 KNOWN = {entry.name: entry.load().request.model_fields for entry in catalog.STAGES}
 
 
-@pytest.mark.parametrize(
+@table(
     ("stage", "given", "ours_"),
     [
         ("train", {"lora_r": 8, "num_train_epochs": 2}, {"lora_rank": 8, "epochs": 2.0}),
@@ -50,7 +51,7 @@ def test_two_names_of_one_field_are_refused_by_both_where_they_differ() -> None:
     assert our_names({"lora_r": "8", "lora_rank": 8}, KNOWN["train"]).fields == {"lora_rank": 8}
 
 
-@pytest.mark.parametrize(
+@table(
     ("stage", "given", "told"),
     [
         ("train", {"gradient_accumulation_steps": 4}, "batch_size is all rows of an optimiser step"),

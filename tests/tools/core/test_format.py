@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.tools.core import format
 
 
-@pytest.mark.parametrize(
+@table(
     ("said", "meant"),
     [
         (format.percent(0.9996), "99.9 %"),

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.prices import IDLE, MACHINES, replay
+from tests.fixtures.tables import table
 from tunesmith.tools.core.pace import Pace, Past
 from tunesmith.tools.core.rates import ANSWER, START, TRAIN
 
 RUNS = 40
 
 
-@pytest.mark.parametrize("machine", MACHINES)
+@table("machine", MACHINES)
 def test_from_the_third_step_of_a_first_run_on_most_prices_hold(machine: str) -> None:
     found = replay(machine, RUNS)
     assert found.near >= 0.8, f"{found.near:.0%} of the steps within 35 % of their price"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 
 ENTRIES = [{"id": "a", "text": "ünï\u2028 two"}, {"id": "b", "n": 12}, {"id": "c", "text": ""}]
@@ -20,7 +19,7 @@ def test_what_was_added_is_read_in_its_order_and_on_the_disk_at_once(tmp_path: P
             assert read_log(path) == ENTRIES[:n]
 
 
-@pytest.mark.parametrize("lost", range(1, 60))
+@table("lost", range(1, 60))
 def test_cut_off_anywhere_it_keeps_what_was_whole_and_goes_on(lost: int, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with ResumableLog(path) as log:

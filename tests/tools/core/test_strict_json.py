@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.core.strict_json import depth_of, parse_json
 
 
@@ -14,18 +15,17 @@ def test_what_a_model_says_is_read_as_it_stands() -> None:
     assert parse_json(json.dumps(document).encode()) == document
 
 
-@pytest.mark.parametrize(
+@table(
     "data",
     [b"[" + b"1" * 21 + b"]", b"-" + b"9" * 20, b"[" * 200_000, b"\xff", b"\xef\xbb\xbf{}", "[1]".encode("utf-16"), b"",
      b"{} {}"],
-    ids=lambda data: repr(data[:12]),
 )  # fmt: skip
 def test_everything_else_is_one_kind_of_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         parse_json(data)
 
 
-@pytest.mark.parametrize(("document", "depth"), [(1, 0), ([], 0), ([1], 1), ({"a": [{}]}, 2), ([[[1]], 2], 3)])
+@table(("document", "depth"), [(1, 0), ([], 0), ([1], 1), ({"a": [{}]}, 2), ([[[1]], 2], 3)])
 def test_how_deep_a_document_is(document: object, depth: int) -> None:
     assert depth_of(document, 9) == depth
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from tests.fixtures.tables import table
 from tunesmith.tools.core.wrong_values import sentences
 from tunesmith.tools.pipeline import catalog
 
@@ -60,7 +61,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "said"), WRONG, ids=[str(given) for given, _ in WRONG])
+@table(("given", "said"), WRONG)
 def test_each_mistake_names_the_field_its_value_and_what_it_takes(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Asked.model_validate({"source": "x", **given})
@@ -75,7 +76,7 @@ def test_what_is_missing_is_described() -> None:
     )
 
 
-@pytest.mark.parametrize("value", ["", "x y", "-1", "1e999", [], {}, None, 10**30])
+@table("value", ["", "x y", "-1", "1e999", [], {}, None, 10**30])
 def test_no_field_of_any_stage_answers_in_pydantics_words(value: Any) -> None:
     for entry in catalog.STAGES:
         model = entry.load().request

@@ -11,6 +11,7 @@ import pytest
 
 import tunesmith.tools
 from tests.fixtures.planted_gpus import gpu
+from tests.fixtures.tables import table
 from tunesmith.tools.core.machine import Gpu
 from tunesmith.tools.cpu import settings
 from tunesmith.tools.pipeline import catalog, launcher
@@ -53,7 +54,7 @@ def test_with_cuda_none_of_it_is_imported_or_set_and_with_a_cpu_all_of_it_is() -
     assert "tunesmith.tools.cpu.settings" in imported.split()
 
 
-@pytest.mark.parametrize("stage", ["train", "merge", "quantize"])
+@table("stage", ["train", "merge", "quantize"])
 def test_a_worker_gets_the_cpus_allocator_only_where_torch_computes_on_a_cpu(
     stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

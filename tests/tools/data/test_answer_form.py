@@ -11,18 +11,17 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from tests.fixtures.tables import table
 from tests.fixtures.taught_forms import ALL, INVOICE, QUERY, TABLE, TAGS, TALK, VAT, pools, spec
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.behaviour import spec_of, spec_text
 from tunesmith.tools.data.draw import draw
-from tunesmith.tools.data.spec import Spec, spec_text
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import write_suites
 from tunesmith.tools.suites.case import VALUE, Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
-
-NAMES = [said["name"] for said in ALL]
 
 
 def call(tool: str, /, **arguments: Any) -> Response:
@@ -145,7 +144,7 @@ TABLES = [
     ),
 ]  # fmt: skip
 ROWS = [
-    pytest.param(one.said, answer, passes, id=f"{one.said['name']}: {why}")
+    (one.said, answer, passes, f"{one.said['name']}: {why}")
     for one in TABLES
     for passes, answers in ((True, one.right), (False, one.wrong))
     for why, answer in answers.items()
@@ -163,12 +162,12 @@ def passes(case: Case, answer: str | Response) -> bool:
     return grade(case, answer if isinstance(answer, Response) else Response(text=answer)).passed
 
 
-@pytest.mark.parametrize(("said", "answer", "right"), ROWS)
+@table(("said", "answer", "right", "why"), ROWS)
 def test_cases_pass_what_is_right_and_nothing_that_is_nearly_so(
-    said: dict[str, Any], answer: str | Response, right: bool, tmp_path: Path
+    said: dict[str, Any], answer: str | Response, right: bool, why: str, tmp_path: Path
 ) -> None:
     _, cases = target({**said, "rules": _loose(said)}, tmp_path)
-    assert passes(cases[0], answer) is right
+    assert passes(cases[0], answer) is right, why
     assert cases[0].metadata["meaning"] == VALUE
 
 
@@ -177,7 +176,7 @@ def _loose(said: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"says": "it says something", "type": "regex", "value": r"\S"}]
 
 
-@pytest.mark.parametrize("said", ALL, ids=NAMES)
+@table("said", ALL)
 def test_the_example_passes_its_own_case_and_an_echo_none(said: dict[str, Any], tmp_path: Path) -> None:
     one, cases = target(said, tmp_path)
     for case, example in zip(cases, one.examples, strict=True):
@@ -188,7 +187,7 @@ def test_the_example_passes_its_own_case_and_an_echo_none(said: dict[str, Any], 
         assert list(case.messages) == [*asked, *one.turns(example.prompt)]
 
 
-@pytest.mark.parametrize("said", ALL, ids=NAMES)
+@table("said", ALL)
 def test_what_is_drawn_is_composed_taken_apart_and_tested(said: dict[str, Any]) -> None:
     one = spec(said)
     form, answers = form_of(one), set()
@@ -209,7 +208,7 @@ def test_what_is_drawn_is_composed_taken_apart_and_tested(said: dict[str, Any]) 
     assert len(answers) > 1
 
 
-@pytest.mark.parametrize("said", ALL, ids=NAMES)
+@table("said", ALL)
 def test_a_spec_of_any_form_is_given_back_by_its_file(said: dict[str, Any], tmp_path: Path) -> None:
     one = spec(said)
     assert spec_of(yaml.safe_load(spec_text(one)), "again") == one
@@ -255,7 +254,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("said", "why"), REFUSED, ids=[why for _, why in REFUSED])
+@table(("said", "why"), REFUSED)
 def test_what_cannot_be_taught_as_it_is_said_is_refused_in_a_sentence(said: dict[str, Any], why: str) -> None:
     with pytest.raises(BadInput, match=why):
         spec(said)
@@ -278,7 +277,7 @@ UNTAUGHT = [
 ]
 
 
-@pytest.mark.parametrize(("said", "why"), UNTAUGHT, ids=[why for _, why in UNTAUGHT])
+@table(("said", "why"), UNTAUGHT)
 def test_conversations_that_cannot_be_taught_are_refused_in_a_sentence(said: list[dict[str, Any]], why: str) -> None:
     with pytest.raises(BadInput, match=why):
         spec(changed(TALK, examples=[{"messages": said}, *TALK["examples"][1:]]))

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.fixtures.descriptions import COOKING, HOSTILE
+from tests.fixtures.tables import table
 from tunesmith.tools.data.answer_rules import Check, broken_rule, json_rules, rule_of
 
 TICKETS = [
@@ -18,7 +19,7 @@ TICKETS = [
 ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "word"),
     [
         ("- One.\n- Two.\n- Three.", ""),
@@ -37,7 +38,7 @@ def test_three_points_are_held_to_what_was_described(answer: str, word: str) -> 
     assert (word in broken.says) if word and broken else (not word and broken is None)
 
 
-@pytest.mark.parametrize(
+@table(
     ("stated", "says", "kept", "broken"),
     [
         ({"kind": "at most", "count": 3, "unit": "words"}, "at most 3 words", ["a", "a b c"], ["a b c d"]),
@@ -63,14 +64,14 @@ def test_a_check_says_what_it_asks_and_asks_just_that(
     assert [answer for answer in broken if not broken_rule([rule], answer)] == []
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@table("text", HOSTILE)
 def test_a_text_of_a_check_is_looked_for_letter_for_letter(text: str) -> None:
     begins, ends = (rule_of(Check(kind=kind, text=text)) for kind in ("begins with", "ends with"))
     assert broken_rule([begins], f"{text} and more") is None and broken_rule([begins], "another") is not None
     assert broken_rule([ends], f"more and {text}") is None and broken_rule([ends], "another") is not None
 
 
-@pytest.mark.parametrize(
+@table(
     "stated",
     [{"kind": "at most", "count": 3}, {"kind": "exactly", "unit": "words"}, {"kind": "begins with"},
      {"kind": "at most", "count": 0, "unit": "words"}, {"kind": "never says", "text": " "},
@@ -93,6 +94,6 @@ def test_objects_give_their_keys_and_types() -> None:
     assert broken_rule(rules, f"Here you are: {TICKETS[0]}") is not None
 
 
-@pytest.mark.parametrize("answers", [["yes", "no"], ['{"a": 1}', "plain"], ["[1]", '{"a": 1}'], ["1", "2"]])
+@table("answers", [["yes", "no"], ['{"a": 1}', "plain"], ["[1]", '{"a": 1}'], ["1", "2"]])
 def test_what_is_not_all_json_of_one_kind_gives_no_rule(answers: list[str]) -> None:
     assert json_rules(answers) == []

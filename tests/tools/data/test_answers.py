@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import pytest
-
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
+from tests.fixtures.tables import table
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answers import answer_messages, write_answers
-from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.synthesis import Written
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
@@ -54,7 +53,7 @@ def gross(message: str, rate: float = 1.19) -> str:
     return f"{int(message.split()[1]) * rate:.2f}"
 
 
-@pytest.mark.parametrize(
+@table(
     ("first", "second", "same"),
     [
         ("119.00", " 119.00\n", True),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fixtures.tables import table
 from tunesmith.tools.data.arithmetic import NODES_MAX, Unanswerable, check_formula, evaluate, names_in
 
 KNOWN = {"net": ["100.00"], "rate": ["0.19"], "count": ["3"], "prices": ["0.10", "0.20"], "none": [], "zero": ["0"]}
@@ -18,7 +19,7 @@ def lookup(name: str) -> list[str]:
     return KNOWN[name]
 
 
-@pytest.mark.parametrize(
+@table(
     ("formula", "value"),
     [
         ({"add": ["net", 1, 0.5]}, "101.50"),
@@ -39,7 +40,7 @@ def test_a_formula_gives_the_exact_value(formula: Any, value: str) -> None:
     assert evaluate(formula, lookup) == value
 
 
-@pytest.mark.parametrize(
+@table(
     ("formula", "why"),
     [
         ({"divide": [1, "zero"]}, "divides by zero"),
@@ -60,7 +61,7 @@ def test_what_has_no_value_is_told_and_never_a_number(formula: Any, why: str) ->
         evaluate(formula, lookup)
 
 
-@pytest.mark.parametrize(
+@table(
     ("formula", "why"),
     [
         ({"power": [2, 99]}, "no operation"),

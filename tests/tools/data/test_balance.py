@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-import pytest
-
 from tests.fixtures.behaviours import ERRANDS
+from tests.fixtures.tables import table
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.tools.data.balance import alarms, best
@@ -45,7 +44,7 @@ def counts(judged: list[TrainingRow]) -> dict[str, int]:
     return dict(Counter(str(row.attributes.draw and row.attributes.draw.values["mood"]) for row in judged if row.kept))
 
 
-@pytest.mark.parametrize("kept", [(28, 25, 14, 10), (40, 40, 20, 18), (30, 20, 20, 14)])
+@table("kept", [(28, 25, 14, 10), (40, 40, 20, 18), (30, 20, 20, 14)])
 def test_every_share_is_within_the_alarm_afterwards_and_the_rare_keep_all(kept: tuple[int, ...]) -> None:
     before = rows(dict(zip(MOODS, kept, strict=True)))
     after = best(SPEC, before)
@@ -101,7 +100,7 @@ def test_a_part_that_no_kept_row_lacks_raises_an_alarm() -> None:
     assert not [line for line in alarms(ERRAND, some, some) if line.startswith("WHO is missing")]
 
 
-@pytest.mark.parametrize("turn", range(5))
+@table("turn", range(5))
 def test_a_reader_is_shown_what_stands_for_a_missing_part(turn: int) -> None:
     named = [(f"Lena does {n}", f"Lena: do {n}") for n in range(12)]
     shots = [*named, ("somebody must run", "anyone: run"), ("all is fine", "Nothing.")]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.data.reading import margin, probabilities, yes
 from tunesmith.tools.serving.client import ChatResponse
 
@@ -18,7 +19,7 @@ def answered(*steps: tuple[str, dict[str, float]], text: str = "") -> ChatRespon
     return ChatResponse(id="r", text=text or "".join(token for token, _ in steps), steps=logs)
 
 
-@pytest.mark.parametrize(
+@table(
     ("response", "candidates", "expected"),
     [
         (answered(("quit", {"quit": 0.7, "pa": 0.2, "lost": 0.1})), ("pause", "quit", "lost"), (0.2, 0.7, 0.1)),

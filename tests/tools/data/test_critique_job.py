@@ -9,13 +9,14 @@ import pytest
 
 from tests.fixtures.behaviours import PICKUP
 from tests.fixtures.planted_faults import good_rows
+from tests.fixtures.tables import table
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.balance import alarms, balance_of
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
-from tunesmith.tools.data.behaviour_checks import BehaviourChecks
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic, split_of
+from tunesmith.tools.data.row_checks import BehaviourChecks
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import load_named_suites
 
@@ -79,7 +80,7 @@ def test_a_rows_text_may_not_be_that_of_any_case_of_any_block() -> None:
     assert reasons(rehearsal(str(general.messages[-1]["content"]), "Well."))[0].startswith("leak")
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "kind"),
     [
         ("Sure! Here you are.", "form"),
@@ -105,7 +106,7 @@ def test_a_row_like_one_before_it_is_dropped_even_with_another_number() -> None:
     assert reasons(row, other)[1].startswith("duplicate")
 
 
-@pytest.mark.parametrize(
+@table(
     ("row", "kind"),
     [
         (rehearsal("Tell me about boats.", ""), "empty"),
@@ -117,7 +118,7 @@ def test_an_ordinary_answer_that_would_teach_harm_is_dropped(row: TrainingRow, k
     assert reasons(row)[0].startswith(kind)
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "formed"),
     [
         ("Good evening!", False), ("A dozen is 12.", False), ("Sure, tomorrow", False), ("mon 10:00", False),
@@ -157,3 +158,10 @@ def test_one_answer_for_nearly_all_and_a_label_that_is_lost_raise_an_alarm() -> 
 def test_an_ordinary_answer_that_says_a_thing_twice_is_what_the_base_says_and_stays() -> None:
     twice = "You can take the boat to the other side of the river, or take the boat to the other side of the lake."
     assert not reasons(rehearsal("How do I cross?", twice))[0]
+
+
+def test_an_answer_that_is_nested_too_deep_is_no_json_and_ends_nothing() -> None:
+    prompt, completion = [{"role": "user", "content": "Three nails, please"}], "[" * 100_000
+    row = TrainingRow("i-1", "imported", prompt, [{"role": "assistant", "content": completion}])
+    fault = BehaviourChecks(DEMO, []).fault(row)
+    assert fault is not None and "not JSON" in fault.reason

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.behaviours import FEEDBACK
+from tests.fixtures.tables import table
 from tunesmith.memory.marks import Decision, Mark, add_mark, marks_of
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
-from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.balance import suspects
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
-from tunesmith.tools.data.draw import Draw
 from tunesmith.tools.data.held_out import KIND, hold_out, masked
-from tunesmith.tools.data.leakage import LeakGate
-from tunesmith.tools.data.spec_suites import write_held_out
+from tunesmith.tools.data.similarity import LeakGate
+from tunesmith.tools.data.spec_suites import write_case_suites
 from tunesmith.tools.suites.case import MODELS_WORK
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
@@ -70,7 +70,7 @@ def held_rows(rows: Sequence[TrainingRow]) -> list[str]:
 def test_cases_are_kept_rows_with_their_answers_and_pass_with_those_alone(tmp_path: Path) -> None:
     held = hold_out(SPEC, [*ROWS, row(90, "yew", kept=False)], [], 5, 85)
     assert len(held.of("written")) == 5 and held.cases == 5 and len(held_rows(held.rows)) >= 5
-    write_held_out(SPEC, tmp_path, held)
+    write_case_suites(SPEC, tmp_path, held)
     cases = load_suites([tmp_path / "held-out.yaml"]).cases
     answers = [Response(text=example.answer) for example in held.of("written")]
     passed = [[grade(case, answer).passed for answer in answers] for case in cases]
@@ -160,7 +160,7 @@ def test_what_a_case_answers_by_copying_no_training_row_answers() -> None:
 def test_a_row_that_the_user_brought_is_a_case_of_a_persons(tmp_path: Path) -> None:
     held = hold_out(SPEC, [replace(one, origin="imported") for one in ROWS], [], 4, 85)
     assert len(held.of("own")) == 4 and not held.of("written")
-    write_held_out(SPEC, tmp_path, held)
+    write_case_suites(SPEC, tmp_path, held)
     sources = {str(case.metadata["source"]) for case in load_suites([tmp_path / "held-out.yaml"]).cases}
     assert sources == {"own"} and not sources & set(MODELS_WORK)
 
@@ -170,7 +170,7 @@ def test_ten_marks_are_ten_blind_cases_and_say_who_and_when(tmp_path: Path) -> N
     written = [replace(mark(one, "keep"), origin="generated") for one in ROWS[10:]]
     held = hold_out(SPEC, ROWS, [*written, *brought], 0, 85)
     assert len(held.of("gold")) == 10 and not held.of("marked"), "people's messages come first"
-    write_held_out(SPEC, tmp_path, held)
+    write_case_suites(SPEC, tmp_path, held)
     cases = load_suites([tmp_path / "held-out.yaml"], models=("judge",)).cases
     assert all(case.is_blind and case.of_people and case.tests_meaning for case in cases)
     assert {case.metadata["at"] for case in cases} == {"2026-11-18T11:06:40+00:00"}
@@ -198,12 +198,12 @@ POEM = spec_of(
 )
 
 
-@pytest.mark.parametrize(("agreed", "answer"), [(True, "oak gets 0.5"), (False, ""), (None, "")])
+@table(("agreed", "answer"), [(True, "oak gets 0.5"), (False, ""), (None, "")])
 def test_an_answer_that_a_model_wrote_once_is_no_gold(agreed: bool | None, answer: str, tmp_path: Path) -> None:
     rows = [replace(one, attributes=replace(one.attributes, agreed=agreed)) for one in ROWS]
     held = hold_out(POEM, rows, [], 12, 85)
     assert {case.answer for case in held.known if "oak" in case.prompt} == {answer}
-    write_held_out(POEM, tmp_path, held, judged=False)
+    write_case_suites(POEM, tmp_path, held, judged=False)
     cases = load_suites([tmp_path / "held-out.yaml"]).cases
     assert len(cases) == 12 and not any(case.of_people or case.tests_meaning for case in cases)
 
@@ -215,7 +215,7 @@ def test_rows_that_share_what_they_were_made_from_are_one_cluster(tmp_path: Path
         return replace(one, attributes=RowAttributes(draw=drawn))
 
     rows = [made(0, "oak", "m1/0"), made(1, "elm", "m1/0"), made(2, "elm", "m1/1"), made(3, "yew", "m1/2")]
-    write_held_out(SPEC, tmp_path, hold_out(SPEC, rows, [], 4, 99))
+    write_case_suites(SPEC, tmp_path, hold_out(SPEC, rows, [], 4, 99))
     clusters = {str(c.vars["message"]).split()[1]: c.cluster for c in load_suites([tmp_path / "held-out.yaml"]).cases}
     assert len({clusters["oak"], clusters["elm"]}) == 1 and clusters["yew"] != clusters["oak"]
 

@@ -21,10 +21,9 @@ from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.data import import_reading
 from tunesmith.tools.data.import_formats import Problem, convert
-from tunesmith.tools.data.import_reading import Look, Taken, inspect_files, rows_of
+from tunesmith.tools.data.import_reading import Look, Totals, digest_of, find_files, inspect_files, rows_of
 from tunesmith.tools.data.import_records import strict_json, text_records
 from tunesmith.tools.data.import_rows import ImportContext, ImportRequest, plan
-from tunesmith.tools.data.import_sources import digest_of, find_files
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 1 << 20
@@ -45,10 +44,10 @@ def look(path: Path, limit: int = 100_000) -> Look:
 
 def taken(
     path: Path, limit: int = 100_000, most_bytes: int = 64 * MB
-) -> tuple[list[TrainingRow], list[Problem], Taken]:
+) -> tuple[list[TrainingRow], list[Problem], Totals]:
     items = list(rows_of(find_files(path).files, {}, limit, most_bytes))
     end = items.pop()
-    assert isinstance(end, Taken)
+    assert isinstance(end, Totals)
     rows = [one for one in items if isinstance(one, TrainingRow)]
     return rows, [one for one in items if isinstance(one, Problem)], end
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
@@ -88,7 +89,7 @@ def tunesmith(tmp_path: Path) -> Tunesmith:
     return made
 
 
-@pytest.mark.parametrize("typed", ["hub:org/rows", "hub:org/rows@main", f"hub:org/rows@{COMMIT[:12]}", "hub:org/rows@"])
+@table("typed", ["hub:org/rows", "hub:org/rows@main", f"hub:org/rows@{COMMIT[:12]}", "hub:org/rows@"])
 def test_a_data_set_without_its_commit_is_told_what_to_type(typed: str) -> None:
     with pytest.raises(BadInput, match=r"hub:org/rows@COMMIT, 40 hex digits; `git ls-remote .*datasets/org/rows HEAD`"):
         parse_source(typed)

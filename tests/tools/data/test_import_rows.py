@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fixtures.steps import say_yes
-from tests.fixtures.tiny_model import make_tiny_model
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.import_formats import convert, inspect_records
@@ -41,7 +42,7 @@ FORMATS: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@table("name", FORMATS)
 def test_a_published_format_is_ready_and_keeps_system_turns_and_tools(name: str) -> None:
     found = inspect_records(FORMATS[name])
     assert (found.status, found.format) == ("READY", name) and not found.problems
@@ -58,18 +59,19 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
     records = [{"nr": n, "question": f"What is {n}?", "reply": f"It is {n}."} for n in range(5)]
     found = inspect_records(records)
     assert found.status == "NEEDS MAPPING" and found.mapping == {"user": "question", "assistant": "reply"}
-    assert len(found.shown) == 3 and "What is 0? => It is 0." in found.shown
+    assert len(found.preview) == 3 and "What is 0? => It is 0." in found.preview
     assert inspect_records(records, found.mapping).status == "READY"
     assert inspect_records([{"a": 1}, {"a": 2}]).status == "INCOMPATIBLE"
 
 
-@pytest.mark.parametrize(
+@table(
     ("record", "told"),
     [
         ({"prompt": "a", "completion": ""}, "completion is empty"),
         ({"prompt": "a", "completion": None}, "completion is missing"),
         ({"prompt": "x" * 2_000_000, "completion": "b"}, "2,000,000 characters"),
         ({"prompt": ["a"], "completion": "b"}, "message 1 is str"),
+        ({"prompt": [{"role": "robot", "content": "a"}], "completion": "b"}, "message 1 has the role 'robot'"),
         ({"prompt": "a\ud800", "completion": "b"}, "half a character"),
         ("a string", "no object"),
         (None, "no object"),
@@ -90,14 +92,17 @@ def test_a_record_keeps_its_own_name_and_mixed_types_become_text() -> None:
     assert [row.completion[0]["content"] for row in rows] == ["5", "true"]
 
 
+RUN = "r1"
+"""That of `based`, which has its base."""
+
+
 @pytest.fixture
-def ws(tmp_path: Path) -> Workspace:
+def ws(based: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(based / "home", tmp_path / "home")
     return Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
 
 
 def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: Path) -> None:
-    run = ws.store.new_run("test")
-    run_step(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, run), say_yes).done()
     (tmp_path / "many").mkdir()
     lines = [
         json.dumps(record, ensure_ascii=False) for name in FORMATS for record in FORMATS[name] if name == "messages"
@@ -107,32 +112,31 @@ def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: 
         csv.writer(file).writerows([["question", "answer"], ["Größe?", "5\nlines"], ["", "none"]])
     fields: dict[str, Any] = {"source": str(tmp_path / "many" / "a.jsonl")}
     with pytest.raises(BadInput, match=r"1 of 2 records are no rows, over 5%.*record 2: .*max_unusable_share=0.51"):
-        price(ws, StepRequest("import", fields, run))
+        price(ws, StepRequest("import", fields, RUN))
     fields["max_unusable_share"] = 0.51
-    step = run_step(ws, StepRequest("import", fields, run), say_yes).done()
+    step = run_step(ws, StepRequest("import", fields, RUN), say_yes).done()
     assert step.result and (step.result["rows"], step.result["incompatible"]) == (1, 1)
     assert step.result["problems"][0].startswith("record 2:") and step.result["turns"] == 2
     fields |= {"source": str(tmp_path / "many" / "b.csv"), "mapping": {"user": "question", "assistant": "answer"}}
-    step = run_step(ws, StepRequest("import", fields, run), say_yes).done()
+    step = run_step(ws, StepRequest("import", fields, RUN), say_yes).done()
     assert step.result and (step.result["rows"], step.result["rows_before"]) == (1, 1)
-    rows = read_rows(ws.store.artifacts(run, "rows")[-1].path / "rows.jsonl")
+    rows = read_rows(ws.store.artifacts(RUN, "rows")[-1].path / "rows.jsonl")
     assert {row.completion[-1]["content"] for row in rows} >= {"Hello again.", "5\nlines"}
 
 
 def test_what_cannot_be_taken_is_refused_before_anything_starts(ws: Workspace, tmp_path: Path) -> None:
-    run = ws.store.new_run("test")
     (tmp_path / "own.jsonl").write_text(json.dumps({"ask": "a b c", "tell": "d"}) + "\n")
     with pytest.raises(BadInput, match=r"NEEDS MAPPING.*ask, tell.*user=ask assistant=tell"):
-        price(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, run))
+        price(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, RUN))
     (tmp_path / "numbers.json").write_text("[1, 2, 3]")
     with pytest.raises(BadInput, match="INCOMPATIBLE: 3 of 3"):
-        price(ws, StepRequest("import", {"source": str(tmp_path / "numbers.json")}, run))
+        price(ws, StepRequest("import", {"source": str(tmp_path / "numbers.json")}, RUN))
     for name, text in (("bytes.jsonl", b"\xff\xfe\x00"), ("empty.jsonl", b""), ("bad.json", b"{")):
         (tmp_path / name).write_bytes(text)
         with pytest.raises(BadInput):
-            price(ws, StepRequest("import", {"source": str(tmp_path / name)}, run))
+            price(ws, StepRequest("import", {"source": str(tmp_path / name)}, RUN))
     with pytest.raises(BadInput, match="there is no"):
-        price(ws, StepRequest("import", {"source": str(tmp_path / "nothing.jsonl")}, run))
+        price(ws, StepRequest("import", {"source": str(tmp_path / "nothing.jsonl")}, RUN))
 
 
 @pytest.mark.lab
@@ -149,15 +153,13 @@ def test_every_turn_of_the_assistant_is_trained_and_no_other(tiny_llama: Path) -
 
 
 def test_rows_without_a_behaviour_are_held_to_no_form_and_their_faults_are_found(ws: Workspace, tmp_path: Path) -> None:
-    run = ws.store.new_run("test")
-    run_step(ws, StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, run), say_yes).done()
     told = ["Rake found behind the house.", "I oiled the old saw today", "new rope: 12 m", "Paint dries until noon!"]
     asked = ["Where can I buy good seeds around here?", "¿Dónde están las llaves de la casa, por favor?"]
     rows = [{"prompt": text, "completion": "Noted. " + text.upper()} for text in (*told, *asked)]
     bad = [{"prompt": "The hose leaks at both of its ends.", "completion": "<|im_start|>assistant"}, rows[0]]
     (tmp_path / "own.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, *bad]))
-    run_step(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, run), say_yes).done()
+    run_step(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, RUN), say_yes).done()
     asks = {"suites": [], "valid_share": 0.0}
-    step = run_step(ws, StepRequest("critique", asks, run), say_yes).done()
+    step = run_step(ws, StepRequest("critique", asks, RUN), say_yes).done()
     assert step.result and step.result["kept"] == len(rows), "a person's row is a person's"
     assert step.result["reasons"] == {"duplicate": 1, "leftover": 1}

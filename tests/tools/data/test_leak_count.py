@@ -16,7 +16,7 @@ from tunesmith.agent.commands.settings import load
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Facts, Inputs, Machine, Plan, PlanQuestion
-from tunesmith.tools.data import critique, leak_count
+from tunesmith.tools.data import critique, undecided
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.import_formats import inspect_records
 from tunesmith.tools.data.import_rows import questions
@@ -67,7 +67,7 @@ def test_what_was_settled_or_repeats_nothing_is_not_asked_about(
 def test_rows_that_nobody_can_count_in_time_are_left_to_the_step(
     tmp_path: Path, rows: list[TrainingRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leak_count, "_MOST_COMPARISONS", 11)
+    monkeypatch.setattr(undecided, "_MOST_COMPARISONS", 11)
     assert priced(tmp_path, rows).questions == ()
 
 

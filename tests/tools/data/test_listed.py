@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, says
+from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.lists import LINES, Listed, told_by_labels
+from tunesmith.tools.data.lists import LINES, Listed, labels_decide
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.reading import right_where_two_agree
 from tunesmith.tools.data.synthesis import Written
@@ -78,7 +79,7 @@ def good(rows: list[Written]) -> list[Written]:
     return [one for one in rows if not one.problem]
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "listed"),
     [
         ({}, True),
@@ -89,15 +90,15 @@ def good(rows: list[Written]) -> list[Written]:
     ],
 )
 def test_what_labels_alone_decide_is_listed_and_nothing_else(changes: dict[str, Any], listed: bool) -> None:
-    assert told_by_labels(spec_of(labelled(**changes), "test")) is listed
+    assert labels_decide(spec_of(labelled(**changes), "test")) is listed
 
 
 def test_a_message_of_several_lines_is_no_line_of_a_list() -> None:
     examples = [{"prompt": f"{prompt}\nBye", "answer": answer} for prompt, answer in EXAMPLES]
-    assert not told_by_labels(spec_of(labelled(examples=examples), "test"))
+    assert not labels_decide(spec_of(labelled(examples=examples), "test"))
 
 
-@pytest.mark.parametrize("faults", [{}, {"matter": 3}, {"short": 2}])
+@table("faults", [{}, {"matter": 3}, {"short": 2}])
 def test_enough_rows_of_every_label_are_kept_and_each_says_its_answer(faults: dict[str, int]) -> None:
     kept = good(made(ListWriter(faults))[0])
     assert len(kept) >= WANTED and [one.answer for one in kept] == [says(one.message)[0] for one in kept]
@@ -156,6 +157,17 @@ def test_what_gives_a_label_away_may_be_said_in_the_first_third_of_its_lists_alo
         assert words & set(own.split()) and not words & others and "here" not in words
 
 
+def test_what_is_lacking_is_written_without_those_words_once_more_and_freely_then() -> None:
+    """What is refused is what a reader finds unusual: a free second round would replace it by what says those words."""
+    writer = ListWriter({"matter": 2}, blind=True)
+    made(writer)
+    rounds = {
+        number: [bool(one.extra.get("bad_words")) for one in writer.asked if one.id.startswith(f"m{number}/")]
+        for number in (2, 3)
+    }
+    assert rounds[2] and all(rounds[2]) and rounds[3] and not any(rounds[3])
+
+
 def test_a_reader_that_cannot_tell_the_examples_drops_what_it_reads_otherwise_and_relabels_nothing() -> None:
     rows, reader = made(ListWriter({"matter": 2}, blind=True))
     assert reader.trust.labels["matter"] < 0.6 and reader.unverified == ["matter"]
@@ -168,7 +180,7 @@ def test_writer_and_reader_bear_each_other_out_where_they_agree_on_many_messages
     assert made(ListWriter({"matter": 9}, blind=True))[1].unverified == []
 
 
-@pytest.mark.parametrize(
+@table(
     ("agreed", "judged", "right"),
     [(0, 10, 0.0), (30, 60, 0.0), (130, 231, 0.0), (46, 60, 0.918), (179, 231, 0.959), (60, 60, 0.999)],
 )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from tests.fixtures.behaviours import COMMIT, FEEDBACK
+from tests.fixtures.tables import table
+from tunesmith.tools.data import model_requests
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.examples import shown_examples
-from tunesmith.tools.data.message_checks import names_label
+from tunesmith.tools.data.examples import example_shots
+from tunesmith.tools.data.row_checks import names_label
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.writer_requests import Note, message_request
+from tunesmith.tools.data.writer_requests import Note, message_request, written_message
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.requests import Tally
 
 MOODS = spec_of(FEEDBACK, "x")
 
@@ -26,7 +34,7 @@ def refunds() -> Spec:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@table(
     ("message", "mood", "named"),
     [
         ("the visit left me torn", "torn", "torn"),
@@ -51,7 +59,7 @@ def test_short_labels_stand_in_messages_by_chance() -> None:
 
 def test_every_label_is_told_beside_the_others_and_the_examples_of_its_kind_come_last() -> None:
     note = Note("w1", {"mood": "torn", "quote": "cold soup"}, {"quote": "cold soup"}, "in a few words")
-    request = message_request(MOODS, note, shown_examples(MOODS), "writer", 0.7, "m1/0")
+    request = message_request(MOODS, note, example_shots(MOODS), "writer", 0.7, "m1/0")
     texts = [str(turn["content"]) for turn in request.messages]
     assert all(f"- {name}: {value.means}" in texts[0] for name, value in MOODS.labels[0].values.items())
     assert texts[-2] == "Great maps, but the cafe smelled of fish." and "in a few words" in texts[-1]
@@ -62,7 +70,7 @@ def test_notes_of_one_manner_and_turn_begin_alike_and_all_examples_are_shown_in_
     spec = MOODS.model_copy(update={"examples": tuple(
         e.model_copy(update={"prompt": f"{e.prompt} {n}"}) for n, e in enumerate(MOODS.examples * 5)
     )})  # fmt: skip
-    shots = shown_examples(spec)
+    shots = example_shots(spec)
 
     def begun(quote: str, order: int) -> list[str]:
         note = Note("w1", {"mood": "glad", "quote": quote}, {"quote": quote}, order=order)
@@ -71,3 +79,15 @@ def test_notes_of_one_manner_and_turn_begin_alike_and_all_examples_are_shown_in_
     assert begun("fine tea", 0) == begun("warm halls", 6) != begun("fine tea", 1)
     seen = {text for order in range(12) for text in begun("x", order)}
     assert {shot.message for shot in shots if shot.values["mood"] == "glad"} <= seen
+
+
+def test_half_a_character_of_a_server_ends_in_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = ChatResponse(id="a", text="half of a pair: \ud83d")
+    monkeypatch.setattr(model_requests, "ask", lambda server, pending, keep, tally, concurrency: keep(half))
+    monkeypatch.setattr(model_requests.servers, "renew", lambda server: None)
+    job: Any = SimpleNamespace(dir=tmp_path, progress=lambda *done: None)
+    server: Any = SimpleNamespace(model="m")
+    for _ in range(2):  # asked, then read from its file
+        log = model_requests.AnswerLog(job, server, Tally(), "answers.jsonl", concurrency=1)
+        assert log.ask([ChatRequest("a", "m", [], 1)], "asking")["a"].text == "half of a pair: ?"
+    assert written_message('"half of a pair: \ud83d"') == "half of a pair: ?", "as messages of proposed cases come"

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fixtures.behaviours import PICKUP
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
+from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.near_misses import formed_near_misses, near_misses, untested
 from tunesmith.tools.data.scaffold import write_behaviour
@@ -76,7 +77,7 @@ def test_what_the_reader_left_lacking_is_asked_for_again_and_no_more_than_is_wan
     assert next(refused, None) is None, "three rounds at most"
 
 
-@pytest.mark.parametrize(
+@table(
     "editor",
     [
         Editor(lambda message: message),  # nothing was changed
@@ -107,7 +108,7 @@ def test_a_message_without_spaces_is_a_message() -> None:
     assert "为什么物流这么重要" in made or "什么颜色适合夏天" in made
 
 
-@pytest.mark.parametrize(("language", "sign"), [("German", "„"), ("Chinese or Japanese", "“"), ("Norwegian", "?")])
+@table(("language", "sign"), [("German", "„"), ("Chinese or Japanese", "“"), ("Norwegian", "?")])
 def test_fixed_forms_are_in_the_behaviours_language_where_it_is_known(language: str, sign: str) -> None:
     def forms(spec: Spec, *, tests: bool) -> set[str]:
         return set(formed_near_misses(spec, 1, KEPT, tests=tests))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
+from tests.fixtures.tables import table
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.answer_rules import Check, Rule
@@ -36,7 +36,7 @@ def said(count: int) -> Spec:
     return spec_of({**document, "examples": shown}, "here")
 
 
-@pytest.mark.parametrize(("count", "blind"), [(3, 0), (12, 0), (13, 10), (14, 10), (40, 10), (200, 10)])
+@table(("count", "blind"), [(3, 0), (12, 0), (13, 10), (14, 10), (40, 10), (200, 10)])
 def test_ten_of_enough_examples_are_blind_cases_of_people(count: int, blind: int, tmp_path: Path) -> None:
     made = said(count)
     folder = write_behaviour(made, tmp_path)
@@ -140,7 +140,7 @@ def test_peoples_cases_stay_where_a_suite_is_thinned() -> None:
     assert len(thinned) == 14 and {c.case_id for c in own} <= {c.case_id for c in thinned}
 
 
-@pytest.mark.parametrize("source", ["written", "proposed", "marked"])
+@table("source", ["written", "proposed", "marked"])
 def test_a_models_message_is_no_case_of_people(source: str) -> None:
     assert not case("x", "s", source=source).of_people and case("x", "s", source="gold").of_people
 

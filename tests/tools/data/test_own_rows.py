@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tests.fixtures.own_rows import FIRST, own_row, own_rows
+from tests.fixtures.tables import table
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.critique import CritiqueRequest
@@ -17,7 +18,7 @@ from tunesmith.tools.data.held_out import KIND, HeldOut, hold_out
 from tunesmith.tools.data.own_rows import blind_count, repeats_in
 from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import HELD_OUT, write_held_out
+from tunesmith.tools.data.spec_suites import HELD_OUT, write_case_suites
 from tunesmith.tools.suites.loading import load_suites
 
 LONG = "Arr, " + " and ".join(
@@ -29,7 +30,7 @@ def critic(spec: Spec, **fields: object) -> Critic:
     return Critic(spec, [], CritiqueRequest.model_validate({"embeddings": False, **fields}))
 
 
-@pytest.mark.parametrize(
+@table(
     ("behaviour", "message", "answer", "note"),
     [
         ("pirate", "Tell me about sailing", LONG, "at most 40 words"),
@@ -62,7 +63,7 @@ def test_what_was_concluded_from_examples_keeps_no_row_of_a_persons_out(
 STATED = Rule(says="at most 3 words", type="word-count", value={"max": 3})
 
 
-@pytest.mark.parametrize(
+@table(
     ("row", "kind"),
     [
         (own_row(9, "hello", "one two three four"), "rule"),
@@ -118,9 +119,7 @@ def test_a_written_row_that_is_like_a_persons_goes_and_the_persons_stay() -> Non
     assert all(row.kept for row in first) and last.verdict and last.verdict.kind in ("copy", "duplicate")
 
 
-@pytest.mark.parametrize(
-    ("rows", "blind"), [(0, 0), (10, 5), (19, 9), (20, 10), (60, 10), (100, 15), (266, 40), (100_000, 40)]
-)
+@table(("rows", "blind"), [(0, 0), (10, 5), (19, 9), (20, 10), (60, 10), (100, 15), (266, 40), (100_000, 40)])
 def test_a_part_of_the_rows_is_blind_ten_where_half_may_be(rows: int, blind: int) -> None:
     assert blind_count(rows) == blind
 
@@ -186,7 +185,7 @@ def test_a_rule_that_the_rows_refute_is_asked_of_no_blind_case(tmp_path: Path) -
     judged = asked.judge(own_rows([("Tell me about sailing", LONG), ("Who are you?", "Arr, a pirate!")]))
     out = hold_out(spec, judged, [], 2, 85)
     for name, used in (("all", spec), ("borne-out", asked.borne_out)):
-        write_held_out(used, tmp_path / name, out, judged=False)
+        write_case_suites(used, tmp_path / name, out, judged=False)
     cases = {n: load_suites([tmp_path / n / HELD_OUT]).cases for n in ("all", "borne-out")}
     counted = {n: {a.type for case in cases[n] for a in case.assertions} for n in cases}
     assert "word-count" in counted["all"] and "word-count" not in counted["borne-out"]

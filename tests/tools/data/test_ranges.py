@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tunesmith.tools.data.computed import numbers, value_of
+from tests.fixtures.tables import table
 from tunesmith.tools.data.draw import draw
-from tunesmith.tools.data.examples import shown_examples
-from tunesmith.tools.data.message_checks import drawn_problem, said_in
+from tunesmith.tools.data.examples import example_shots
 from tunesmith.tools.data.proposal import Part, Proposal
+from tunesmith.tools.data.record_values import number_meant, number_ranges
+from tunesmith.tools.data.row_checks import drawn_problem, stated_surfaces
 from tunesmith.tools.data.spec import Attribute, Spec, Value
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.data.writer_requests import note
@@ -33,7 +32,7 @@ ROOMS = verified(
 SIZE = ROOMS.labels[0]
 
 
-@pytest.mark.parametrize(
+@table(
     ("between", "decided"),
     [
         ({"a": (1, 4), "b": (5, 12), "c": None}, ["a", "b"]),
@@ -42,22 +41,21 @@ SIZE = ROOMS.labels[0]
         ({"a": (9, 4), "b": (10, 12)}, []),
         ({"a": None, "b": None}, []),
     ],
-    ids=["apart", "overlap", "one alone", "upside down", "none"],
 )
 def test_only_ranges_that_part_the_values_decide_them(
     between: dict[str, tuple[int, int] | None], decided: list[str]
 ) -> None:
     label = Attribute(name="size", values={name: Value(between=of) for name, of in between.items()})
-    assert list(numbers(label)) == decided
-    assert list(numbers(label.model_copy(update={"kind": "text"}))) == []
+    assert list(number_ranges(label)) == decided
+    assert list(number_ranges(label.model_copy(update={"kind": "text"}))) == []
 
 
 def test_a_drawn_number_lies_in_its_values_range_and_stands_in_the_note() -> None:
     for index in range(60):
         drawn = draw(ROOMS, 1, index)
         size, surface = str(drawn.values[SIZE.name]), drawn.surfaces[0][SIZE.name]
-        low, high = numbers(SIZE)[size]
-        assert low <= value_of(surface) <= high
+        low, high = number_ranges(SIZE)[size]
+        assert low <= number_meant(surface) <= high
         assert f'{size} ({SIZE.values[size].means}, "{surface}")' in note(ROOMS, drawn.values, drawn.surfaces[0])
 
 
@@ -65,7 +63,7 @@ def test_a_message_that_says_no_number_or_one_of_another_value_is_no_row() -> No
     values, surfaces = {SIZE.name: "medium"}, {SIZE.name: "7"}
 
     def problem(message: str) -> str:
-        return drawn_problem(ROOMS, values, said_in(ROOMS, values, surfaces, message), message)
+        return drawn_problem(ROOMS, values, stated_surfaces(ROOMS, values, surfaces, message), message)
 
     assert problem("Could we get a room for the team?") and problem("A room for 14, please")
     assert problem("A room on floor 17") and problem("Room B7, please")
@@ -74,7 +72,7 @@ def test_a_message_that_says_no_number_or_one_of_another_value_is_no_row() -> No
 
 
 def test_the_examples_are_shown_with_the_number_that_they_say() -> None:
-    assert [one.surfaces.get(SIZE.name) for one in shown_examples(ROOMS)] == ["six", None, "20"]
+    assert [one.surfaces.get(SIZE.name) for one in example_shots(ROOMS)] == ["six", None, "20"]
 
 
 def test_the_same_row_is_drawn_again() -> None:

@@ -11,11 +11,12 @@ import yaml
 
 from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.scripted_reader import ScriptedReader, by_message, by_piece
-from tunesmith.tools.data.behaviour import is_complete, load_behaviour, words_of
+from tests.fixtures.tables import table
+from tunesmith.tools.data.behaviour import is_complete, load_behaviour, spec_text, words_of
 from tunesmith.tools.data.proposal import words_digest
-from tunesmith.tools.data.read_words import Reading, pieces_of, read
-from tunesmith.tools.data.spec import Spec, spec_text
-from tunesmith.tools.data.verify import faults, verified
+from tunesmith.tools.data.read_words import WordsRead, clauses_of, read
+from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.verify import spec_faults, verified
 
 DESK: dict[str, Any] = {
     "name": "desk",
@@ -70,7 +71,7 @@ RIGHT: dict[str, object] = {
 }
 
 
-def reading(said: dict[str, Any], script: dict[str, object]) -> tuple[Spec, Reading, ScriptedReader]:
+def reading(said: dict[str, Any], script: dict[str, object]) -> tuple[Spec, WordsRead, ScriptedReader]:
     spec, stated = words_of(said, "x")
     reader = ScriptedReader(script)
     made = read(spec, stated, reader, "reader")
@@ -86,11 +87,11 @@ def test_two_labels_of_one_sentence_are_read_apart_with_what_each_value_means() 
     assert "'LAW' as a value of team: neither your words nor an example say it" in made.left_out
     assert [of.means for of in level.values.values()] == ["if it is broken", "", ""], "one meaning is not that of two"
     assert spec.near_misses == ("Who founded the firm?",), "neither one of the kind nor one about other things"
-    assert "never says 'sorry'" in [rule.says for rule in spec.rules] and faults(spec) == ()
+    assert "never says 'sorry'" in [rule.says for rule in spec.rules] and spec_faults(spec) == ()
     assert reader.pages.count("values") == 2 and made.questions == len(reader.asked)
 
 
-@pytest.mark.parametrize(
+@table(
     ("copied", "means"),
     [
         ("if it can wait", {"P1": "if it is broken", "P3": "if it can wait", "P2": ""}),
@@ -106,7 +107,7 @@ def test_a_value_without_a_meaning_is_asked_about_by_itself(copied: str, means: 
     assert {name: of.means for name, of in spec.attribute("level").values.items()} == means
 
 
-@pytest.mark.parametrize(
+@table(
     ("demands", "rules", "left_out"),
     [
         ({"12 words": "at most 12 words"}, ["at most 12 words"], ""),
@@ -144,7 +145,7 @@ def test_a_demand_on_a_part_limits_that_part_alone() -> None:
     assert spec.attribute("TROUBLE").words_max == 9 and [rule.type for rule in spec.rules] == ["regex"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "pieces"),
     [
         (
@@ -158,10 +159,10 @@ def test_a_demand_on_a_part_limits_that_part_alone() -> None:
     ],
 )
 def test_a_description_is_parted_at_its_marks_and_never_within_a_quotation(text: str, pieces: list[str]) -> None:
-    assert pieces_of(text) == pieces
+    assert clauses_of(text) == pieces
 
 
-@pytest.mark.parametrize(
+@table(
     ("templates", "rounds", "taken"),
     [
         (["{team}-{level}", "{team}-{level}", "{team}-{level}", "{team}/{level}"], 2, "{team}/{level}"),
@@ -169,7 +170,6 @@ def test_a_description_is_parted_at_its_marks_and_never_within_a_quotation(text:
         (["{team}: {level}"], 2, ""),
         ([""], 1, ""),
     ],
-    ids=["mended by one more question", "one of three readings fits", "never right", "free text"],
 )
 def test_a_template_gives_every_example_or_is_asked_for_once_more_with_what_is_wrong(
     templates: list[str], rounds: int, taken: str
@@ -190,7 +190,7 @@ def test_a_template_of_free_words_alone_is_written_and_its_frame_is_kept() -> No
     assert spec.answer.form == "written" and [rule.says for rule in spec.rules] == ["the answer ends with ' Arr!'"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("shares", "kept"),
     [
         (lambda message: 0.9 if message in OWN else 0.1, 1),
@@ -219,9 +219,7 @@ def test_a_range_that_an_example_contradicts_is_not_taken(low: int, taken: bool)
     assert any("large is 7" in line for line in made.left_out) != taken
 
 
-@pytest.mark.parametrize(
-    "answer", ["", "no idea", "[1, 2]", '{"items": 3}', '{"items": [3, {"value": 4}]}', "{" * 2000]
-)
+@table("answer", ["", "no idea", "[1, 2]", '{"items": 3}', '{"items": [3, {"value": 4}]}', "{" * 2000])
 def test_an_answer_that_is_none_proposes_nothing(answer: str) -> None:
     spec, made, _ = reading(DESK, dict.fromkeys(RIGHT, answer) | {"kind": "no"})
     assert spec.answer.form == "written" and spec.rules == () and not spec.every_message and spec.near_misses == ()
@@ -241,7 +239,7 @@ def test_what_the_file_states_is_not_asked_and_stays() -> None:
     assert next(question for page, question in reader.asked if page == "values").endswith('"P1", "P3", "P2"')
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
+@table("hostile", HOSTILE)
 def test_hostile_words_are_data_in_every_question(hostile: str) -> None:
     said = {**DESK, "when": hostile, "what": hostile}
     said["examples"] = [*DESK["examples"], {"prompt": hostile, "answer": "TECH/P1"}]

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
+from tunesmith.tools.data.answers import RowJudge, cohen_kappa
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.reading import judge_request
-from tunesmith.tools.data.row_judge import RowJudge, cohen_kappa
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.suites.judge_prompt import judge_prompt
 
@@ -94,7 +95,7 @@ def test_an_answer_that_breaks_a_rule_repairs_nothing() -> None:
     assert dropped.dropped and dropped.completion[0]["content"] == "TRAIN"
 
 
-@pytest.mark.parametrize("says", [lambda m, a: 0.9, lambda m, a: 0.1, lambda m, a: 1.1 - right(m, a)])
+@table("says", [lambda m, a: 0.9, lambda m, a: 0.1, lambda m, a: 1.1 - right(m, a)])
 def test_the_word_of_a_judge_that_cannot_tell_does_not_count(says: Callable[[str, str], float]) -> None:
     stub = Stub(says)
     at_work = judge(stub)
@@ -128,7 +129,7 @@ def test_a_persons_marks_calibrate_it_once_there_are_enough_of_both_kinds() -> N
     assert not contrary.counted, "what a person says is the measure"
 
 
-@pytest.mark.parametrize(
+@table(
     ("first", "second", "kappa"),
     [("1100", "1100", 1.0), ("1100", "0011", -1.0), ("1111", "1111", 0.0), ("1100", "1010", 0.0), ("", "", 0.0)],
 )
@@ -169,7 +170,7 @@ def test_examples_reach_the_judge_as_rows_do() -> None:
             assert turn["content"].startswith("Judge whether") and '\n\nThe answer: "' in turn["content"]
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
+@table("hostile", HOSTILE)
 def test_every_judge_is_given_what_it_judges_as_one_line_of_json(hostile: str) -> None:
     blanks = {"rubric": ["output"], "score": ["question", "output"], "best": ["question", "answers"]}
     for name, places in blanks.items():

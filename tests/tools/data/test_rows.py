@@ -7,8 +7,11 @@ from collections import Counter
 
 import pytest
 
+from tests.fixtures.behaviours import ERRANDS
 from tests.fixtures.scripted_writer import SPEC, ScriptedWriter, says
-from tunesmith.tools.data.draw import answer_of
+from tests.fixtures.tables import table
+from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.draw import answer_of, draw
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.synthesis import Synthesis, Written
 
@@ -28,7 +31,7 @@ def good(rows: list[Written]) -> list[Written]:
     return [one for one in rows if not one.problem]
 
 
-@pytest.mark.parametrize("faults", [{}, {"matter": 3}, {"number": 2, "name": 3}, {"matter": 4, "none": 5, "cut": 6}])
+@table("faults", [{}, {"matter": 3}, {"number": 2, "name": 3}, {"matter": 4, "none": 5, "cut": 6}])
 def test_enough_rows_are_kept_and_every_one_says_its_answer(faults: dict[str, int]) -> None:
     kept = good(made(ScriptedWriter(faults)))
     assert len(kept) >= WANTED
@@ -90,3 +93,9 @@ def test_a_style_is_drawn_for_each_message_and_told_to_the_writer_alone() -> Non
     assert sum("\nHow: " in text for text in told) >= 0.9 * WRITTEN
     read = [str(request.messages) for request in writer.asked if request.id.startswith(("r/", "k/"))]
     assert read and not any(style in text for style in styles if style for text in read)
+
+
+def test_lists_that_are_never_empty_are_drawn_so() -> None:
+    errands = spec_of(ERRANDS, "x")
+    full = errands.model_copy(update={"answer": errands.answer.model_copy(update={"otherwise_share": 0})})
+    assert all(draw(full, 1, n).records for n in range(40)) and not all(draw(errands, 1, n).records for n in range(40))

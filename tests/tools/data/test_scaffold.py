@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from tests.fixtures.descriptions import COOKING, HOSTILE, SAID
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
@@ -20,10 +21,10 @@ from tunesmith.tools.data.scaffold import (
     NEAR_MISS_SUITE,
     SPEC,
     SUITE,
+    add_cases,
     write_behaviour,
 )
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.target_cases import ExampleBehaviour
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import made_from
 from tunesmith.tools.pipeline import plan_file
@@ -60,25 +61,25 @@ def test_a_draft_is_taken_up_again_where_it_was_left() -> None:
     assert DescriptionDraft.model_validate_json(draft.model_dump_json()) == draft
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "\x1b[31mred", "\ud800"])
+@table("text", ["a\x00b", "\x1b[31mred", "\ud800"])
 def test_what_is_no_text_is_refused_with_its_character(text: str) -> None:
     with pytest.raises(ValidationError, match="which is no text"):
         DescriptionDraft(what=text)
 
 
-@pytest.mark.parametrize("name", ["../up", "a b", "", "-", "Ärger", "x/y", "." * 3])
+@table("name", ["../up", "a b", "", "-", "Ärger", "x/y", "." * 3])
 def test_a_name_is_no_path(name: str) -> None:
     with pytest.raises(ValidationError):
         DescriptionDraft(name=name)
 
 
 def test_the_folder_is_a_behaviour_with_its_suite_and_ordinary_prompts(tmp_path: Path) -> None:
-    folder = write_behaviour(COOKING, tmp_path, prompts=["How long do I cook rice?"])
+    folder = write_behaviour(COOKING, tmp_path)
     behaviour = load_behaviour(str(folder))
-    assert isinstance(behaviour, ExampleBehaviour) and behaviour == COOKING
+    assert isinstance(behaviour, Spec) and behaviour == COOKING
     cases = load_suites([folder / SUITE], models=("judge",)).cases
-    assert [case.vars["message"] for case in cases][:3] == [example.prompt for example in COOKING.examples]
-    assert len(cases) == 4 and {case.block for case in cases} == {"target"}
+    assert [case.vars["message"] for case in cases] == [example.prompt for example in COOKING.examples]
+    assert {case.block for case in cases} == {"target"}
     for case in cases:
         assert [a.type for a in case.assertions][: len(behaviour.rules)] == [rule.type for rule in behaviour.rules]
     assert load_rehearsal(str(folder)) == load_rehearsal("demo") != []
@@ -127,11 +128,11 @@ def test_nothing_that_stands_there_is_ever_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_whole_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not valid YAML"):  # of the suite, which is written and then read
-        write_behaviour(COOKING, tmp_path, prompts=["half of a pair: \ud83d"])
+        write_behaviour(COOKING.model_copy(update={"near_misses": ("half of a pair: \ud83d",)}), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@table("text", HOSTILE)
 def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
     examples = (
         *COOKING.examples[:2],
@@ -139,9 +140,10 @@ def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
         Example(prompt=f"Say it: {text}", answer=f"- {' '.join(text.split())}\n- b\n- c"),
     )
     description = Spec(**{**SAID.model_dump(), "when": text, "never": f'say "{text}"', "examples": examples})
-    folder = write_behaviour(verified(description).spec, tmp_path, prompts=[f"{text} and more"])
+    folder = write_behaviour(verified(description).spec, tmp_path)
+    add_cases(folder / SUITE, load_behaviour(str(folder)), [f"{text} and more"])
     read = load_behaviour(str(folder))
-    assert isinstance(read, ExampleBehaviour)
+    assert isinstance(read, Spec)
     assert read.model_dump(include=set(Description.model_fields)) == description.model_dump(
         include=set(Description.model_fields)
     )
@@ -182,7 +184,7 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
     assert [step.stage for step in plan.steps][-1] == "deploy" and plan.name == "ticket-triage"
 
 
-@pytest.mark.parametrize(
+@table(
     ("change", "match"),
     [
         ({"kind": "magic"}, "kind is .magic.; leave it out"),

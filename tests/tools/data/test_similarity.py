@@ -6,15 +6,15 @@ import random
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.data import similarity
-from tunesmith.tools.data.leakage import LeakGate
-from tunesmith.tools.data.similarity import Likeness, loops, word_count
+from tunesmith.tools.data.similarity import LeakGate, Likeness, loops, word_count
 from tunesmith.tools.suites.case import Case
 
 LONG = "my heating has been cold since the early morning"
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "how", "same"),
     [
         (LONG, "exact", {}),
@@ -45,7 +45,7 @@ def test_many_texts_are_compared_as_few_are(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(found) <= set(few) and len(found) >= 0.9 * sum(match is not None for match in few) > 50
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "words"),
     [("a b c", 3), ("", 0), ("一般般吧", 2), ("退货吗", 2), ("今天 Wifi 坏了", 3), ("ขอบคุณ", 3), ("Straße 7", 2)],
 )

@@ -11,15 +11,16 @@ import pytest
 import yaml
 
 from tests.fixtures.behaviours import ALL, CLAIM, COMMIT, ERRANDS, FEEDBACK, PICKUP
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Inputs
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of
-from tunesmith.tools.data.examples import shown_examples, shown_pieces
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of, spec_text
+from tunesmith.tools.data.examples import example_shots, sentence_shots
 from tunesmith.tools.data.generate import GenerateRequest, inspect_inputs
-from tunesmith.tools.data.spec import Spec, spec_text
+from tunesmith.tools.data.spec import Spec
 
 
 def kinds(spec: Spec) -> dict[str, str]:
@@ -40,7 +41,7 @@ def test_the_form_and_the_kinds_of_an_answer_are_told_from_its_examples() -> Non
     assert list(commit.attribute("type").values) == ["feat", "fix", "docs", "test"]
 
 
-@pytest.mark.parametrize("said", ALL, ids=lambda said: said["name"])
+@table("said", ALL)
 def test_every_example_keeps_the_proposed_rules_and_is_read_back_into_its_own_answer(said: dict[str, Any]) -> None:
     spec = spec_of(said, "x")
     for example in spec.examples:
@@ -48,7 +49,7 @@ def test_every_example_keeps_the_proposed_rules_and_is_read_back_into_its_own_an
         assert form_of(spec).parse(example.answer) is not None
 
 
-@pytest.mark.parametrize("said", ALL, ids=lambda said: said["name"])
+@table("said", ALL)
 def test_a_spec_is_given_back_by_its_file_and_completed_but_once(said: dict[str, Any], tmp_path: Path) -> None:
     spec = spec_of(said, "x")
     (tmp_path / "behaviour.yaml").write_text(spec_text(spec))
@@ -57,10 +58,10 @@ def test_a_spec_is_given_back_by_its_file_and_completed_but_once(said: dict[str,
 
 
 def test_what_an_example_says_is_found_in_its_message() -> None:
-    pickup = [shown.surfaces for shown in shown_examples(spec_of(PICKUP, "x"))]
+    pickup = [shown.surfaces for shown in example_shots(spec_of(PICKUP, "x"))]
     assert pickup[0] == {"day": "monday", "hour": "half past two in the afternoon"}
     assert pickup[2] == {"hour": "6 pm"} and pickup[3] == {"day": "wednesdays"}
-    pieces, fillers = shown_pieces(spec_of(ERRANDS, "x"))
+    pieces, fillers = sentence_shots(spec_of(ERRANDS, "x"))
     assert [piece.message for piece in pieces] == [
         "Lena feeds the cat.", "Omar will fix the bike.", "Somebody must water the roses."
     ]  # fmt: skip
@@ -90,7 +91,7 @@ def test_what_the_user_says_of_a_field_stays() -> None:
     assert changed.near_misses == ("Is the museum open?",) and len(changed.rules) == 1
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "told"),
     [
         ({"prompt": "Triage this."}, "no place for the text"),

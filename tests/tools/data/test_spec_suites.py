@@ -11,10 +11,10 @@ import pytest
 from tests.fixtures.behaviours import CLAIM, FEEDBACK
 from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
+from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.right_answers import right_answer
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, write_suites
+from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, right_answer, write_suites
 from tunesmith.tools.suites.case import PEOPLE, Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
@@ -72,7 +72,7 @@ def cases(made: Spec, folder: Path, name: str = TARGET, *, judged: bool = True) 
     return load_suites([folder / name], models=("judge",)).cases
 
 
-@pytest.mark.parametrize("name", BEHAVIOURS)
+@table("name", BEHAVIOURS)
 def test_a_right_answer_passes_its_own_case_and_the_message_or_another_answer_does_not(
     name: str, tmp_path: Path
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_right_answer_passes_its_own_case_and_the_message_or_another_answer_do
         assert not grade(case, Response(list(ordinary.examples)[place]), judge=judge).passed, "the message said again"
 
 
-@pytest.mark.parametrize("name", [name for name, one in BEHAVIOURS.items() if one.meaning == "judge"])
+@table("name", [name for name, one in BEHAVIOURS.items() if one.meaning == "judge"])
 def test_without_a_judge_what_code_cannot_tell_waits_for_people(name: str, tmp_path: Path) -> None:
     asked = cases(BEHAVIOURS[name].spec(name), tmp_path, judged=False)
     assert {case.metadata["meaning"] for case in asked} == {PEOPLE}
@@ -128,7 +128,7 @@ def test_right_answers_pass_their_own_cases_and_no_others(made: Spec, tmp_path: 
     assert passed == [[case == answer for answer in range(len(right))] for case in range(len(right))]
 
 
-@pytest.mark.parametrize(
+@table(
     ("quote", "passes"),
     [
         ("forty minutes in the rain", True),
@@ -172,10 +172,10 @@ def test_hard_cases_are_held_to_what_is_right_of_their_example(tmp_path: Path) -
         assert not grade(case, Response(AS_TEXT.examples[(number + 1) % 3].answer)).passed
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@table("text", HOSTILE)
 def test_hostile_text_is_read_back_letter_for_letter(text: str, tmp_path: Path) -> None:
     plain = AS_JSON.model_copy(update={"near_misses": (text,)})
-    write_suites(plain, tmp_path, messages=[f"{text} and more"], near_misses=[f"about {text}"])
+    write_suites(plain, tmp_path, near_misses=[f"about {text}"])
     asked = load_suites([tmp_path / TARGET, tmp_path / NEAR_MISSES], models=("judge",)).cases
     messages = [case.messages[0]["content"] for case in asked]
-    assert messages[-3:] == [f"{text} and more", text, f"about {text}"]
+    assert messages[-2:] == [text, f"about {text}"]

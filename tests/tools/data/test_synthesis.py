@@ -13,6 +13,7 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING, HOSTILE
 from tests.fixtures.steps import requests_sent, say_yes
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
@@ -22,7 +23,7 @@ from tunesmith.tools.data.balance import balance_of, why_dropped
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.data.scaffold import SPEC, SUITE, write_behaviour
+from tunesmith.tools.data.scaffold import SPEC, SUITE, add_cases, write_behaviour
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
@@ -174,7 +175,7 @@ def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path
         run_step(ws, StepRequest("critique", {"suites": []}, run), say_yes).done()
 
 
-@pytest.mark.parametrize(
+@table(
     ("prompt", "answer", "kind"),
     [
         ("Why is my soup too thin?", GOOD, ""),
@@ -191,7 +192,8 @@ def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path
     ],
 )
 def test_a_bad_row_is_dropped_with_its_kind(prompt: str, answer: str, kind: str, tmp_path: Path) -> None:
-    folder = write_behaviour(COOKING, tmp_path, prompts=["What toppings go on a tart?"])
+    folder = write_behaviour(COOKING, tmp_path)
+    add_cases(folder / SUITE, COOKING, ["What toppings go on a tart?"])
     assert reasons(folder, generated("w1", prompt, answer))[0].partition(":")[0] == kind
 
 

@@ -18,11 +18,11 @@ from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.right_answers import right_answer
-from tunesmith.tools.data.scaffold import SUITE, write_behaviour
+from tunesmith.tools.data.row_checks import prompt_problem
+from tunesmith.tools.data.scaffold import SUITE, add_cases, draw_row, propose_cases, write_behaviour
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.target_cases import add_cases, draw_row, prompt_problem, propose_cases
+from tunesmith.tools.data.spec_suites import right_answer
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.serving.client import ChatClient
 from tunesmith.tools.suites.loading import load_suites
@@ -60,7 +60,8 @@ def test_proposed_cases_are_new_and_say_what_they_can_show(url: str, tmp_path: P
         seen.add(prompt, prompt)
     assert proposed.detectable == "with 20 cases no gain under 30 points can be shown"
     assert proposed.minimum_detectable_effect == pytest.approx(0.3)
-    folder = write_behaviour(COOKING, tmp_path, prompts=proposed.prompts)
+    folder = write_behaviour(COOKING, tmp_path)
+    add_cases(folder / SUITE, COOKING, proposed.prompts)
     assert len(load_suites([folder / SUITE], models=("judge",)).cases) == 20
 
 
@@ -71,7 +72,8 @@ def test_a_server_that_answers_nothing_is_told(url: str, tmp_path: Path) -> None
 
 
 def test_cases_are_added_behind_those_that_are_there(tmp_path: Path) -> None:
-    suite = write_behaviour(COOKING, tmp_path, prompts=["one"]) / SUITE
+    suite = write_behaviour(COOKING, tmp_path) / SUITE
+    add_cases(suite, BEHAVIOUR, ["one"])
     add_cases(suite, BEHAVIOUR, ["two {{ braces }}", "three"])
     cases = load_suites([suite], models=("judge",)).cases
     assert [case.case_id for case in cases][3:] == [f"three-points-more-{n:02d}" for n in (1, 2, 3)]

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fixtures.tables import table
 from tests.fixtures.taught_forms import ALL, BOOK, INVOICE, TABLE, TAGS, TALK, pools, spec
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import Draw, RowAttributes
@@ -24,11 +24,11 @@ from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.held_out import hold_out
-from tunesmith.tools.data.message_checks import drawn_problem, in_message_order
 from tunesmith.tools.data.reading import disagreements
+from tunesmith.tools.data.row_checks import drawn_problem, in_message_order
 from tunesmith.tools.data.row_file import read_rows, transcript, turns_of, write_rows
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import write_held_out
+from tunesmith.tools.data.spec_suites import write_case_suites
 from tunesmith.tools.suites.case import VALUE, Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
@@ -65,7 +65,7 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("message", "problem"), SAID)
+@table(("message", "problem"), SAID)
 def test_a_message_says_every_value_of_a_list_and_no_other(message: str, problem: str) -> None:
     surfaces = {path: value for path, value in BILL.items() if value}
     found = drawn_problem(spec(INVOICE), BILL, surfaces, message)
@@ -125,7 +125,7 @@ def message(one: Spec, drawn: Draw) -> str:
     return transcript([("user", text), ("assistant", "tell me more"), ("user", "soon")]) if one.conversation else text
 
 
-@pytest.mark.parametrize("said", ALL, ids=NAMES)
+@table("said", ALL)
 def test_rows_of_any_form_are_stored_judged_and_become_cases(said: dict[str, Any], tmp_path: Path) -> None:
     one = spec(said)
     form, rows = form_of(one), []
@@ -142,7 +142,7 @@ def test_rows_of_any_form_are_stored_judged_and_become_cases(said: dict[str, Any
     judged = Critic(one, [], CritiqueRequest(embeddings=False)).judge(rows)
     assert sum(row.kept for row in judged) >= 12, [str(row.verdict) for row in judged if not row.kept]
     held = hold_out(one, judged, [], 6, 95)
-    write_held_out(one, tmp_path / "cases", held, judged=False)
+    write_case_suites(one, tmp_path / "cases", held, judged=False)
     cases = load_suites([tmp_path / "cases" / "held-out.yaml"]).cases
     asked = {row.row_id: row for row in rows}
     by_messages = {json.dumps(list(row.prompt)): row for row in asked.values()}

@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 import re
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.tools.data.spec import TYPED, Attribute, Value
 from tunesmith.tools.data.typed_values import (
     WEEKDAYS,
     conflict,
     draw_value,
-    found,
     holds,
-    said,
+    matches_in,
+    surface_of,
     value_of,
     ways_to_say,
 )
@@ -26,23 +25,23 @@ def attribute(kind: str) -> Attribute:
     return DAYS if kind == "weekday" else Attribute(name="it", kind=kind, lengths=(5,) if kind == "digits" else ())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", TYPED)
+@table("kind", TYPED)
 def test_whatever_is_drawn_is_said_and_found_again_alone(kind: str) -> None:
     one, rng = attribute(kind), random.Random(3)
     for _ in range(300):
         value = draw_value(one, rng)
-        surface = said(one, value, rng)
+        surface = surface_of(one, value, rng)
         message = f"It is about {surface} and no more than that."
-        assert holds(message, surface) and found(one, message), message
+        assert holds(message, surface) and matches_in(one, message), message
         assert conflict(one, surface, message) == ""
 
 
-@pytest.mark.parametrize("kind", ["digits", "time", "weekday", "email"])
+@table("kind", ["digits", "time", "weekday", "email"])
 def test_a_second_value_that_nobody_drew_is_told(kind: str) -> None:
     one, rng = attribute(kind), random.Random(5)
-    first, second = said(one, draw_value(one, rng), rng), said(one, draw_value(one, rng), rng)
+    first, second = surface_of(one, draw_value(one, rng), rng), surface_of(one, draw_value(one, rng), rng)
     while second.lower() in first.lower() or first.lower() in second.lower():
-        second = said(one, draw_value(one, rng), rng)
+        second = surface_of(one, draw_value(one, rng), rng)
     assert "was not drawn" in conflict(one, first, f"say {first}, then {second}")
     assert "was not drawn" in conflict(one, "", f"say {first}")
     assert "is not in the message" in conflict(one, first, "say nothing")
@@ -51,7 +50,7 @@ def test_a_second_value_that_nobody_drew_is_told(kind: str) -> None:
 def test_other_numbers_are_no_reference() -> None:
     digits = attribute("digits")
     text = "I paid 24.90 on 3 March 2026, call 0151 2233445, model AB-12345, order 48120."
-    assert found(digits, text) == ["48120"]
+    assert matches_in(digits, text) == ["48120"]
 
 
 def test_no_way_of_saying_a_time_says_another_time() -> None:
@@ -76,7 +75,7 @@ def test_no_way_of_saying_a_time_says_another_time() -> None:
                     assert divmod(total % 1440, 60) == (hour, minute), way
 
 
-@pytest.mark.parametrize(
+@table(
     ("message", "amount"),
     [
         ("you owe $45, please", "$45"),
@@ -85,22 +84,22 @@ def test_no_way_of_saying_a_time_says_another_time() -> None:
     ],
 )
 def test_an_amount_ends_with_its_last_digit(message: str, amount: str) -> None:
-    assert found(Attribute(name="a", kind="amount"), message) == [amount]
+    assert matches_in(Attribute(name="a", kind="amount"), message) == [amount]
 
 
-@pytest.mark.parametrize("kind", TYPED)
+@table("kind", TYPED)
 def test_what_is_said_is_read_back_as_its_value_or_as_none(kind: str) -> None:
     one, rng = attribute(kind), random.Random(11)
     read = []
     for _ in range(300):
         value = draw_value(one, rng)
-        back = value_of(one, said(one, value, rng))
+        back = value_of(one, surface_of(one, value, rng))
         assert back in (None, value)
         read.append(back is not None)
     assert sum(read) > 150, "most ways say one value"
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "text"), [("time", "half past four"), ("time", "4"), ("date", "March 2026"), ("amount", "about 20 euros")]
 )
 def test_what_may_say_several_values_is_read_as_none(kind: str, text: str) -> None:
@@ -108,5 +107,5 @@ def test_what_may_say_several_values_is_read_as_none(kind: str, text: str) -> No
 
 
 def test_a_value_is_found_between_characters_that_know_no_spaces() -> None:
-    assert found(attribute("digits"), "我的订单48120还没到") == ["48120"] and holds("我的订单48120还没到", "48120")
+    assert matches_in(attribute("digits"), "我的订单48120还没到") == ["48120"] and holds("我的订单48120还没到", "48120")
     assert holds("请把沙发拿走", "沙发") and not holds("order A48120", "48120")

@@ -20,7 +20,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.scaffold import write_behaviour
-from tunesmith.tools.data.unverified import Unverified, unverified_of
+from tunesmith.tools.data.undecided import Unverified, unverified_of
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import run_step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fixtures.behaviours import PICKUP
+from tests.fixtures.tables import table
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
@@ -22,7 +23,7 @@ def values_at(answer: Answer, text: str) -> list[str]:
     return [text[start:end] for start, end in form.values_at(text)]
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "text", "values"),
     [
         (TEXT, "room=34; person=Bo", ["34;", "Bo"]),  # the mark after a value says where it ends
@@ -63,7 +64,7 @@ def test_all_that_was_drawn_and_is_answered_stands_in_the_values_of_the_answer(s
         assert len(values) <= sum(a.shown for a in spec.attributes)
 
 
-@pytest.mark.parametrize("stored", [[[5, 8], [16, 19]], "5-8", [5, 8], [{"start": 5}]])
+@table("stored", [[[5, 8], [16, 19]], "5-8", [5, 8], [{"start": 5}]])
 def test_a_row_keeps_the_places_and_takes_nothing_else_for_them(stored: object) -> None:
     read = RowAttributes.of({"values_at": stored})
     assert read.as_json() == {"values_at": stored if stored != [[5, 8], [16, 19]] else ((5, 8), (16, 19))}

@@ -9,13 +9,12 @@ import pytest
 
 from tests.fixtures.behaviours import COMMIT, PICKUP
 from tunesmith.memory.records import TrainingRow
-from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.behaviour_checks import BehaviourChecks
-from tunesmith.tools.data.computed import value_of
-from tunesmith.tools.data.draw import Draw, answer_of
+from tunesmith.tools.data.draw import EACH, answer_of, variants
+from tunesmith.tools.data.record_values import number_meant
+from tunesmith.tools.data.row_checks import BehaviourChecks
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.variants import EACH, variants
 
 SPEC = spec_of(PICKUP, "x")
 
@@ -99,4 +98,4 @@ def test_a_number_that_tells_a_label_changes_within_its_range() -> None:
     label = spec.labels[0].name
     made = variants(spec, [row(spec, "we are eight", {label: "medium"}, {label: "eight"})], each=20)
     assert len(made) > 5
-    assert all(answer(one) == "medium" and 5 <= value_of(message_of(one).split()[-1]) <= 12 for one in made)
+    assert all(answer(one) == "medium" and 5 <= number_meant(message_of(one).split()[-1]) <= 12 for one in made)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from tests.fixtures.behaviours import ALL
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.spec import Spec, Value
-from tunesmith.tools.data.verify import faults, gives_back, verified
+from tunesmith.tools.data.verify import gives_back, spec_faults, verified
 
 
 def words(what: str, examples: dict[str, str], **more: Any) -> Spec:
@@ -45,7 +46,7 @@ LEVELS = ("P1", "P2", "P3")
 BOTH = ("TECH", "HR", *LEVELS)
 
 
-@pytest.mark.parametrize(
+@table(
     ("spec", "proposal", "attributes", "left_out"),
     [
         (DESK, {"template": "{team}/{level}", "parts": (part("team", "TECH", "HR", "SALES"), part("level", *LEVELS))},
@@ -83,7 +84,7 @@ def test_a_form_is_taken_where_it_gives_every_example_and_what_is_wrong_is_named
     assert shown(made.spec) == attributes
     assert (left_out in " · ".join(made.left_out)) if left_out else made.left_out == ()
     assert made.spec.answer.form == "written" or all(gives_back(made.spec, one) for one in made.spec.examples)
-    assert faults(made.spec) == ()
+    assert spec_faults(made.spec) == ()
 
 
 def test_the_text_that_one_answer_has_alone_is_answered_where_a_value_is_missing() -> None:
@@ -92,7 +93,7 @@ def test_the_text_that_one_answer_has_alone_is_answered_where_a_value_is_missing
     assert made.attribute("NUMBER").absent_share > 0 and made.attribute("NUMBER").lengths == (6,)
 
 
-@pytest.mark.parametrize(
+@table(
     ("proposal", "changes", "left_out"),
     [
         ({"checks": (Check(kind="at most", count=1, unit="lines"),)}, {"rules": ["at most 1 line"]}, ""),
@@ -115,7 +116,7 @@ def test_what_the_examples_contradict_is_left_out(
     assert (left_out in " · ".join(made.left_out)) if left_out else made.left_out == ()
 
 
-@pytest.mark.parametrize(
+@table(
     ("messages", "language", "taken"),
     [
         (("物流很快", "太差了", "一般般吧"), "Chinese", "Chinese"),
@@ -131,7 +132,7 @@ def test_a_language_that_the_messages_contradict_is_not_taken(messages: Any, lan
     assert made.spec.language == taken and bool(made.left_out) == (language not in ("", taken))
 
 
-@pytest.mark.parametrize("said", ALL, ids=lambda said: said["name"])
+@table("said", ALL)
 def test_no_word_of_a_description_decides_anything_in_code(said: dict[str, Any]) -> None:
     """Only what is stated as data and the examples do."""
     spec = spec_of(said, "x")
@@ -161,16 +162,16 @@ ORDERS = words(
 def test_objects_and_lists_within_one_another_are_taken_apart_by_the_examples() -> None:
     tags = Part(name="tags", values={"urgent": Value(), "old": Value(), "odd": Value()})
     spec = verified(ORDERS, Proposal(parts=(tags,))).spec
-    kinds = {a.name: (a.kind, a.many) for a in spec.parts()}
+    kinds = {a.name: (a.kind, a.many) for a in spec.value_attributes()}
     assert kinds == {
         "who.name": ("copied", None), "who.vip": ("label", None), "items.what": ("copied", None),
         "items.count": ("number", None), "tags": ("label", (0, 2)), "at": ("time", None), "topic": ("text", None),
     }  # fmt: skip
     assert spec.attribute("items").many == (1, 2) and spec.attribute("at").left_out
-    assert all(gives_back(spec, one) for one in spec.examples) and faults(spec) == ()
+    assert all(gives_back(spec, one) for one in spec.examples) and spec_faults(spec) == ()
 
 
-@pytest.mark.parametrize(
+@table(
     ("answers", "why"),
     [
         (['{"a": [[1]]}', '{"a": [[2]]}', '{"a": []}'], "a has a list or null among its items"),
@@ -188,10 +189,10 @@ def test_json_that_attributes_cannot_say_is_written_and_named(answers: list[str]
 
 def test_a_file_that_was_changed_by_hand_is_told_what_its_examples_contradict() -> None:
     made = verified(DESK, Proposal(template="{team}/{level}")).spec
-    assert faults(made) == ()
+    assert spec_faults(made) == ()
     answer = made.answer.model_copy(update={"template": "{team}:{level}"})
     wrong = made.model_copy(update={"answer": answer, "near_misses": ("my mouse broke",)})
-    told = " · ".join(faults(wrong))
+    told = " · ".join(spec_faults(wrong))
     assert "example 1 is not of the form" in told and "'my mouse broke' is an example" in told
 
 

@@ -6,8 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.tools.evaluation.controls import (
     MOST_CASES,
     answer_controls,
@@ -83,7 +82,7 @@ def test_the_controls_are_the_same_each_time() -> None:
     assert answer_controls(one) == answer_controls(one)
 
 
-@pytest.mark.parametrize("clusters", [list(range(9)), [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 1, 2]])
+@table("clusters", [list(range(9)), [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 1, 2]])
 def test_no_answer_stays_with_a_case_of_its_own_seed_row(clusters: list[int]) -> None:
     for seed in range(50):
         order = derangement(clusters, random.Random(seed))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.memory.records import Step, TrainingRow, Verdict
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.findings import _more_rehearsal, _more_rows, _next_step, rows_found
@@ -29,14 +28,14 @@ class _Rows:
         return default
 
 
-@pytest.mark.parametrize(("kind", "found"), [
+@table(("kind", "found"), [
     ("held out", []), ("leak", []), ("balance", []), ("label", ["rows mislabelled"]), ("duplicate", ["rows narrow"]),
 ])  # fmt: skip
 def test_only_rows_that_are_wrong_are_called_so(kind: str, found: list[str]) -> None:
     assert [one.kind for one in rows_found(cast(RunRecords, _Rows(kind, 40)))] == found
 
 
-@pytest.mark.parametrize(
+@table(
     ("generate", "more", "rehearsal"),
     [
         (None, {"source": "/mine.jsonl"}, {"rehearsal_rows": 360, "rows": 0, "near_miss_rows": 0}),
@@ -77,7 +76,7 @@ class _Trained:
         return self.max_kl if field == "max_kl" else default
 
 
-@pytest.mark.parametrize(
+@table(
     ("word", "curve", "changed", "max_kl", "stage"),
     [
         (PARTLY, FALLING, {}, 0.05, "train"),

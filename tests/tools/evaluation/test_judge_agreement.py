@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.judge_agreement import JudgeAgreement, agreement_of, judge_agreement, record_agreement
 from tunesmith.tools.suites.case import PEOPLE, VALUE, Case
@@ -21,7 +20,7 @@ def verdicts(right: int, wrong: int, missed: int) -> tuple[list[bool], list[bool
     return known, told
 
 
-@pytest.mark.parametrize(
+@table(
     ("right", "wrong", "missed", "alone"),
     [
         (10, 10, 0, True),

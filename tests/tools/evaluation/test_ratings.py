@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import ask_sql
 from tunesmith.memory.ratings import Pair, Rating, Source, add_messages, keep_answer, rate, ratings_in, take_back
@@ -230,7 +231,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@table("name", FILES)
 def test_messages_are_read_from_a_file(tmp_path: Path, name: str) -> None:
     text, expected = FILES[name]
     (tmp_path / name).write_text(text, newline="")
@@ -249,7 +250,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@table("name", BAD)
 def test_what_holds_no_messages_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
     data, says = BAD[name]
     (tmp_path / name).write_bytes(data)

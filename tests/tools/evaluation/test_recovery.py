@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.evaluation.recovery import next_setting
 from tunesmith.tools.models.families import find_known
 from tunesmith.tools.models.memory_math import group_size_for
@@ -22,7 +23,7 @@ def config_of(name: str) -> dict[str, Any]:
     return dict(model.config)
 
 
-@pytest.mark.parametrize("name", ["smollm2 135m", "qwen2.5 1.5b", "llama 3.1 8b", "qwen3 30b a3b"])
+@table("name", ["smollm2 135m", "qwen2.5 1.5b", "llama 3.1 8b", "qwen3 30b a3b"])
 def test_from_setting_to_setting_it_ends_at_8_bits_with_more_and_more_kept(name: str) -> None:
     asked, config, way = dict(ASKED), config_of(name), []
     while (setting := next_setting(asked, config)) is not None:
@@ -42,7 +43,7 @@ def test_from_setting_to_setting_it_ends_at_8_bits_with_more_and_more_kept(name:
     assert asked["calibration_samples"] * asked["max_seq_len_tokens"] >= 4 * config["hidden_size"]
 
 
-@pytest.mark.parametrize("scheme", ["W4A16", "W8A16", "W8A8"])
+@table("scheme", ["W4A16", "W8A16", "W8A8"])
 def test_weights_that_were_rounded_one_by_one_get_gptq_before_anything_else(scheme: str) -> None:
     """More rows would change nothing for them."""
     asked = ASKED | {"scheme": scheme, "rounding": "nearest"}

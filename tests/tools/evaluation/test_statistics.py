@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import stored_runs
+from tests.fixtures.tables import table
 from tunesmith.memory.arms import under_test
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
@@ -94,7 +95,7 @@ VERDICTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "a", "b", "verdict"), VERDICTS)
+@table(("name", "a", "b", "verdict"), VERDICTS)
 def test_verdicts(name: str, a: str, b: str, verdict: str) -> None:
     found = block(a, b, name)
     assert found.verdict == verdict, found.reason
@@ -155,7 +156,7 @@ def answers(*results: bool | None, case_id: str = "x") -> list[EvalResult]:
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("results", "passed", "score"),
     [
         ((True, True, False), True, 2 / 3),
@@ -382,7 +383,7 @@ def test_a_named_metric_is_what_was_graded_when_the_answer_came(tmp_path: Path) 
     assert found.metrics["fluency"].mean == {"base": 0.475, "adapter": 0.5}
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("{}"), lambda path: path.write_text("[")])
+@table("harm", [Path.unlink, lambda path: path.write_text("{}"), lambda path: path.write_text("[")])
 def test_without_its_suite_nothing_is_compared_as_if_all_cases_stood_alone(tmp_path: Path, harm: Any) -> None:
     kept = Suite(cases=tuple(graded_case(n, Assertion(type="contains", value="y")) for n in range(16)))
     build, step, key = suite_run(tmp_path, kept)
@@ -420,7 +421,7 @@ def test_a_judge_of_cases_that_one_arm_was_not_asked_keeps_no_pair_apart(
     assert found.left_out == ({"target": 1} if comparable else {})
 
 
-@pytest.mark.parametrize(
+@table(
     ("passes", "general", "told"),
     [(19, "p" * 40, "advised against training"), (17, "p" * 40, "has to beat"), (19, "f" * 40, "makes general worse")],
 )

@@ -11,6 +11,7 @@ from itertools import product
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.tools.evaluation.answer_sets import (
     GENERAL,
     HARMED,
@@ -46,6 +47,8 @@ from tunesmith.tools.evaluation.verdict import (
 )
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Response
+
+pytestmark = pytest.mark.xdist_group("verdicts")  # the evidence of an answer set is made once
 
 TRUSTED = JudgeAgreement(judge="j", marks=20, wrong=10, kappa=0.9)
 
@@ -94,7 +97,7 @@ def rated(count: int, right: int, base: int = 0, *, generated: bool = False) -> 
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@table("kind", KINDS)
 def test_no_word_is_wrong_of_any_answer_set(kind: Kind) -> None:
     wrong = []
     for name, make in SETS.items():
@@ -107,7 +110,7 @@ def test_no_word_is_wrong_of_any_answer_set(kind: Kind) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.tests_meaning], ids=lambda kind: kind.name)
+@table("kind", [kind for kind in KINDS if kind.tests_meaning])
 def test_what_is_right_is_learned_where_the_cases_test_the_meaning(kind: Kind) -> None:
     for name in ("perfect", "95 % right", "90 % right", "one near miss triggered", "one general case lost"):
         assert of_set(kind, name).verdict.word == LEARNED, name
@@ -132,7 +135,7 @@ def pairs(cases: int, right: int, base: int = 0) -> list[Pair]:
     return [Pair(n, n < base, n < right) for n in range(cases)]
 
 
-@pytest.mark.parametrize(("right", "cases"), [(9, 10), (12, 14), (17, 20), (24, 30), (88, 110)])
+@table(("right", "cases"), [(9, 10), (12, 14), (17, 20), (24, 30), (88, 110)])
 def test_the_least_that_is_learned(right: int, cases: int) -> None:
     assert least_right(cases) == right
     assert decide(Facts(rated=pairs(cases, right))).word == LEARNED
@@ -148,7 +151,7 @@ def test_the_bound_is_that_of_scipy() -> None:
             assert lower_bound(right, cases, 0.9) == pytest.approx(exact, abs=1e-9)
 
 
-@pytest.mark.parametrize(("opening", "least"), [(1, [9, 12, 17, 24]), (2, [10, 13, 17, 25]), (5, [10, 14, 18, 26])])
+@table(("opening", "least"), [(1, [9, 12, 17, 24]), (2, [10, 13, 17, 25]), (5, [10, 14, 18, 26])])
 def test_every_opening_of_the_same_cases_asks_for_more(opening: int, least: list[int]) -> None:
     assert [least_right(cases, opening) for cases in (10, 14, 20, 30)] == least
     for cases, right in zip((10, 14, 20, 30), least, strict=True):
@@ -158,7 +161,7 @@ def test_every_opening_of_the_same_cases_asks_for_more(opening: int, least: list
         assert short.word == PARTLY and f"learned takes {right} of {cases}" in short.sentence
 
 
-@pytest.mark.parametrize(("suite", "rated_cases", "unusable"), [*product((0, 3, 9, 40), (0, 1, 9), ("", "errors"))])
+@table(("suite", "rated_cases", "unusable"), [*product((0, 3, 9, 40), (0, 1, 9), ("", "errors"))])
 def test_doing_exactly_what_would_decide_is_enough(suite: int, rated_cases: int, unusable: str) -> None:
     """However the further messages come out, and whatever the suite is worth."""
     controls = of_set(KINDS[0], "perfect").controls
@@ -180,7 +183,7 @@ def test_doing_exactly_what_would_decide_is_enough(suite: int, rated_cases: int,
     assert decide(replace(facts, rated=[*facts.rated, *more[1:]])).word == UNDECIDED
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.tests_meaning], ids=lambda kind: kind.name)
+@table("kind", [kind for kind in KINDS if not kind.tests_meaning])
 def test_where_no_assertion_tells_the_meaning_people_decide(kind: Kind) -> None:
     perfect = SETS["perfect"](kind)
     open_ = of_set(kind, "perfect").verdict
@@ -194,7 +197,7 @@ def test_where_no_assertion_tells_the_meaning_people_decide(kind: Kind) -> None:
     assert weighed(kind, perfect, cases=marked).verdict.needs == 10
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@table("kind", KINDS)
 def test_an_arm_that_gives_the_message_back_never_shows_more_than_the_form(kind: Kind) -> None:
     for name in ("bare echo", "echo in the form"):
         assert of_set(kind, name).verdict.word in (FORM_ONLY, NOT_LEARNED, UNDECIDED)
@@ -288,7 +291,7 @@ def oracle(rate: float, right: int, cases: int) -> set[str]:
     return {LEARNED, PARTLY, UNDECIDED} if rate >= 0.95 else {LEARNED, PARTLY, NOT_LEARNED, FORM_ONLY, UNDECIDED}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@table("seed", range(12))
 def test_generated_arms_get_no_word_that_the_oracle_forbids(seed: int) -> None:
     """A label mix, a true rate and a share of echoes, all drawn."""
     draw = random.Random(seed)

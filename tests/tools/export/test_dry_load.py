@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import CONFIG
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.machine import Gpu, Machine
@@ -122,7 +123,7 @@ def test_another_vllm_beside_the_program_is_asked_anew(tmp_path: Path, program: 
     assert known_dry_loads(tmp_path) == ()
 
 
-@pytest.mark.parametrize("config", [LLAMA, MIXTURE, GEMMA], ids=["llama", "mixture", "gemma"])
+@table("config", [LLAMA, MIXTURE, GEMMA])
 def test_a_tiny_config_is_the_architecture_small(config: dict[str, Any]) -> None:
     tiny = tiny_config(config, group_size_for(config))
     shape, real = ModelShape.of(tiny), ModelShape.of(config)

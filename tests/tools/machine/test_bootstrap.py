@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.machine import bootstrap
 from tunesmith.tools.machine.bootstrap import Environment, SetupError, environments
 
@@ -87,7 +88,7 @@ def test_a_python_without_the_tools_is_told_what_to_install(missing: list[str]) 
     assert "SetupError" in done.stderr and "apt install python3" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
+@table(
     ("programs", "header", "named"),
     [
         ({"gcc"}, True, ""),
@@ -149,7 +150,7 @@ def planted_smi(folder: Path, cards: str) -> None:
     (folder / "nvidia-smi").chmod(0o755)
 
 
-@pytest.mark.parametrize(
+@table(
     ("cards", "device", "outcome"),
     [
         ("NVIDIA GeForce RTX 4090, 580.65.06, 8.9", "auto", True),
@@ -183,7 +184,7 @@ def test_a_card_or_a_driver_too_old_is_known_before_anything_is_installed(
     assert str(refused.value).endswith(", or compute on the CPU: make setup DEVICE=cpu")
 
 
-@pytest.mark.parametrize(
+@table(
     ("cards", "cuda", "said"),
     [
         ("NVIDIA GeForce RTX 4090, 580.65.06, 8.9", True, "found NVIDIA GeForce RTX 4090 (driver 580.65.06, compute "

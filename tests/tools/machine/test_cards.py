@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.machine.cards import _MIB, card_of
 
@@ -14,14 +15,14 @@ CAPACITY = {
 """Torch's "total capacity" of such cards, in GiB, as people's out-of-memory errors give it."""
 
 
-@pytest.mark.parametrize("name", CAPACITY)
+@table("name", CAPACITY)
 def test_a_named_card_has_what_torch_finds_there_and_no_more_to_speak_of(name: str) -> None:
     card = card_of(name)
     assert card.name == name and not card.note
     assert CAPACITY[name] - 0.7 < card.free_gib < CAPACITY[name] + 0.15
 
 
-@pytest.mark.parametrize(
+@table(
     ("said", "name"),
     [
         ("4090", "RTX 4090"), ("rtx4090", "RTX 4090"), ("NVIDIA GeForce RTX 4090", "RTX 4090"), ("a10g", "A10G"),
@@ -32,21 +33,21 @@ def test_a_card_is_known_by_the_names_that_people_give_it(said: str, name: str) 
     assert card_of(said).name == name
 
 
-@pytest.mark.parametrize(("said", "gib"), [("24", 23.4), ("24 GB", 23.4), ("24gib", 23.4), ("7.5", 6.9), ("80", 79.2)])
+@table(("said", "gib"), [("24", 23.4), ("24 GB", 23.4), ("24gib", 23.4), ("7.5", 6.9), ("80", 79.2)])
 def test_of_a_size_alone_a_desktop_and_the_driver_have_their_part_which_is_said(said: str, gib: float) -> None:
     card = card_of(said)
     assert card.free_gib == pytest.approx(gib) and "are left to a desktop and the driver; name the card" in card.note
     assert card.free_gib < card_of("RTX 4090").free_gib or gib > 24, "a name says more"
 
 
-@pytest.mark.parametrize("said", ["", "rtx", "9999", "-3", "0", "nan", "1e3", "24 TB", "a" * 500, "4090\nx"])
+@table("said", ["", "rtx", "9999", "-3", "0", "nan", "1e3", "24 TB", "a" * 500, "4090\nx"])
 def test_another_name_is_answered_with_those_that_are_known(said: str) -> None:
     with pytest.raises(BadInput, match="no card is known as") as refused:
         card_of(said)
     assert all(name in str(refused.value) for name in _MIB) and len(str(refused.value)) < 900
 
 
-@pytest.mark.parametrize(
+@table(
     ("said", "name", "count"),
     [
         ("2x24", "2 × a card of 24 GB", 2), ("2x4090", "2 × RTX 4090", 2), ("8 × A100 80GB", "8 × A100 80GB", 8),
@@ -59,7 +60,7 @@ def test_several_cards_are_as_many_of_one(said: str, name: str, count: int) -> N
     assert cards.free_gib == card_of(name.partition(" × ")[2].removeprefix("a card of ") or "24").free_gib
 
 
-@pytest.mark.parametrize("said", ["0x24", "17x24", "2x", "x24", "2x9999", "-2x24", "2.5x24"])
+@table("said", ["0x24", "17x24", "2x", "x24", "2x9999", "-2x24", "2.5x24"])
 def test_no_number_of_unknown_cards_is_a_machine(said: str) -> None:
     with pytest.raises(BadInput, match="2x24, or one of"):
         card_of(said)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.tools.machine.test_memory_left import write
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Rates
@@ -16,7 +17,7 @@ from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.pipeline import catalog, launcher
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "files", "allowed"),
     [
         ("0::/a/b\n", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 1.5),
@@ -53,13 +54,13 @@ def test_a_processor_of_whose_time_a_quarter_is_allowed_is_priced_at_a_quarter_o
     assert "0.5 of them allowed" in part.fingerprint, "what it took says nothing of the same one without a limit"
 
 
-@pytest.mark.parametrize("allowed", [None, 2.0, 64.0])
+@table("allowed", [None, 2.0, 64.0])
 def test_a_limit_that_takes_nothing_away_changes_nothing(allowed: float | None) -> None:
     machine = Machine("P", 2, 1, 1, 1, 1, cores_allowed=allowed)
     assert machine.share == 1 and machine.fingerprint == "P, 2 cores"
 
 
-@pytest.mark.parametrize(("allowed", "threads"), [(None, None), (0.5, "1"), (1.5, "2"), (4.0, "4")])
+@table(("allowed", "threads"), [(None, None), (0.5, "1"), (1.5, "2"), (4.0, "4")])
 def test_a_worker_has_no_more_threads_than_its_group_lets_compute(
     allowed: float | None, threads: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.planted_gpus import GIB, gpu, plant
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.doctor import examine
@@ -99,7 +100,7 @@ def known(*cards: Any, cpu_builds: frozenset[str] = frozenset()) -> Facts:
 # --- which GPU
 
 
-@pytest.mark.parametrize(
+@table(
     ("named", "left"),
     [
         (None, [0, 1, 2]),
@@ -134,7 +135,7 @@ def test_the_emptiest_gpu_is_worked_on_and_it_is_the_one_that_is_priced() -> Non
     assert chosen_gpu(()) is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("named", "pin"),
     [
         (None, {"CUDA_VISIBLE_DEVICES": "GPU-1f00"}),
@@ -220,7 +221,7 @@ def test_on_blackwell_a_server_goes_without_the_int8_kernel_that_has_no_code_for
     assert vllm.environ()["CUDA_VISIBLE_DEVICES"] == "GPU-1f00"
 
 
-@pytest.mark.parametrize(
+@table(
     ("on_path", "set_by_user", "sampler"),
     [((), None, "0"), (("nvcc",), None, "0"), (("nvcc", "ninja"), None, None), ((), "1", None)],
 )
@@ -396,7 +397,7 @@ def test_a_server_of_a_mixture_that_is_measured_at_4_bits_takes_adapters_of_atte
         assert "--lora-target-modules" not in engine_arguments(one), "a dense model, and one without adapters"
 
 
-@pytest.mark.parametrize(
+@table(
     ("free", "alone", "told"),
     [
         (23.6, True, ("--gpu-memory-utilization=0.92",)),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.machine import probe
 from tunesmith.tools.machine.probe import keep_rates, measured_rates
@@ -29,7 +30,7 @@ def test_rates_are_kept_by_device_and_by_the_version_that_computed(
     assert measured_rates(tmp_path)["CPU"] == ONE
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"CPU | torch 2": {"bf16_flops": "fast"}}'])
+@table("text", ["", "{", "[]", '{"CPU | torch 2": {"bf16_flops": "fast"}}'])
 def test_a_file_that_says_nothing_is_no_measurement(tmp_path: Path, text: str) -> None:
     (tmp_path / "rates.json").write_text(text)
     assert measured_rates(tmp_path) == {}

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.fixtures.lab_model import write_tiny_model
+from tests.fixtures.tables import table
 from tests.tools.models.test_gguf import write_gguf
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.models.base_job import (
@@ -122,7 +123,7 @@ def test_a_hub_model_needs_a_commit_and_a_network(tmp_path: Path, monkeypatch: p
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "told"),
     [
         (

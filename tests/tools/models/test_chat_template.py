@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.tools.models.chat_template import takes_tools, template_text, tool_parser_of
 
@@ -27,7 +26,7 @@ def folder(path: Path, template: str) -> Path:
     return made
 
 
-@pytest.mark.parametrize("parser", FAMILIES)
+@table("parser", FAMILIES)
 def test_the_parser_is_that_of_the_family(parser: str, tmp_path: Path) -> None:
     made = folder(tmp_path, FAMILIES[parser])
     assert tool_parser_of(made) == parser and takes_tools(made)

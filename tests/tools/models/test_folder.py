@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec
@@ -115,7 +116,7 @@ def test_no_folder_and_no_model_are_refused(tmp_path: Path) -> None:
         check_model_folder(tmp_path)
 
 
-@pytest.mark.parametrize("revision", [None, "", "main", "v1.0", "abc123", "G" * 40])
+@table("revision", [None, "", "main", "v1.0", "abc123", "G" * 40])
 def test_only_a_full_commit_pins_a_hub_model(revision: str | None) -> None:
     with pytest.raises(BadInput, match="40 hex digits"):
         check_hub_revision(revision, "org/model")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.models.full_precision import assert_full_precision, kept_layers
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec
@@ -49,7 +50,7 @@ def test_floats_where_they_must_be_are_proven_and_the_mlp_gate_projection_is_no_
     assert set(proof.full_precision) == {name for name in GOOD if "experts.0" not in name}
 
 
-@pytest.mark.parametrize("layer", ["lm_head", "model.layers.0.mlp.gate", "model.layers.0.mlp.shared_expert_gate"])
+@table("layer", ["lm_head", "model.layers.0.mlp.gate", "model.layers.0.mlp.shared_expert_gate"])
 def test_a_packed_layer_is_named(tmp_path: Path, layer: str) -> None:
     bad = {name: dtype for name, dtype in GOOD.items() if name != f"{layer}.weight"}
     bad |= {f"{layer}.weight_packed": "I32", f"{layer}.weight_scale": "BF16"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2
 from tunesmith.tools.models.families import find_known
 from tunesmith.tools.models.fitting import quantizing_that_fits
@@ -98,7 +99,7 @@ def test_measured_peaks_stay_below_the_estimates() -> None:
         assert measured * 0.85 <= estimated <= 2 * measured
 
 
-@pytest.mark.parametrize(
+@table(
     ("rows", "tokens", "rank", "checkpointing", "peak_bytes"),
     [
         (1, 256, 16, False, 1_332_297_728),
@@ -198,7 +199,7 @@ THIRTY = published("qwen3-30b-a3b")
 OF_EXPERTS = {16: 1.55, 32: 3.09, 64: 6.19}
 
 
-@pytest.mark.parametrize("rank", OF_EXPERTS)
+@table("rank", OF_EXPERTS)
 def test_a_server_of_a_mixture_holds_two_factors_for_each_matrix_of_each_expert(rank: int) -> None:
     """As vllm/lora/layers/fused_moe.py makes them in bf16, a layer: w13 twice, w2 once, each A and B of all experts."""
     shape, experts, hidden, width = THIRTY, 128, 2048, 768
@@ -229,9 +230,7 @@ def test_at_4_bits_one_matrix_is_unpacked_at_a_time() -> None:
     assert unpacked_bytes(ModelShape.of(wider)) == 2 * unpacked_bytes(ModelShape.of(deeper))
 
 
-@pytest.mark.parametrize(
-    ("weight_bytes", "kv_bytes", "card_gib"), [(3.09e9, 28_672, 8), (6.17e9, 36_864, 12), (16.06e9, 131_072, 24)]
-)
+@table(("weight_bytes", "kv_bytes", "card_gib"), [(3.09e9, 28_672, 8), (6.17e9, 36_864, 12), (16.06e9, 131_072, 24)])
 def test_a_server_on_a_gpu_fits_the_card_that_its_model_is_served_on_everywhere(
     weight_bytes: float, kv_bytes: int, card_gib: int
 ) -> None:
@@ -270,7 +269,7 @@ def test_the_bundled_models_are_known_before_they_are_here() -> None:
         assert model.folder_bytes == pytest.approx(2 * shape.parameters, rel=0.02)
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "expected"),
     [
         ({}, 64),  # 576 is 9 · 64

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.models.families import KNOWN_MODELS, find_known
 from tunesmith.tools.models.shape import ModelShape
 
@@ -41,7 +42,7 @@ def test_every_parameter_of_a_family_is_counted(kind: str, tied: bool) -> None:
     assert ModelShape.of(config.to_dict()).parameters == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", STATED)
+@table("name", STATED)
 def test_known_models_have_the_size_that_their_makers_state(name: str) -> None:
     [known] = [model for model in KNOWN_MODELS if model.name == name]
     assert ModelShape.of(known.config).parameters / 1e9 == pytest.approx(STATED[name], rel=0.005)
@@ -52,7 +53,7 @@ def test_a_token_of_a_mixture_meets_its_chosen_experts_alone() -> None:
     assert shape.active_parameters / 1e9 == pytest.approx(3.0, rel=0.03)
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "name"),
     [
         ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
@@ -71,6 +72,6 @@ def test_a_model_is_found_by_what_people_call_it(words: str, name: str) -> None:
     assert found is not None and found.name == name
 
 
-@pytest.mark.parametrize("words", ["", "the model", "grok", "qwen9 8b"])
+@table("words", ["", "the model", "grok", "qwen9 8b"])
 def test_what_names_no_known_model_finds_none(words: str) -> None:
     assert find_known(words) is None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.fixtures.families import CHATML, GEMMA, LLAMA3, MISTRAL, OLMO, PHI3, QWEN2
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import TEMPLATE
 from tunesmith.tools.models.chat_template import as_taken, has_system, takes_system, takes_system_in, without_system
 
@@ -61,7 +60,7 @@ def test_where_it_cannot_be_told_a_template_takes_one(tmp_path: Path) -> None:
         assert takes_system(tmp_path)
 
 
-@pytest.mark.parametrize(
+@table(
     ("part", "taken"),
     [("raise_exception('", False), ("raise_exception(" + " " * 99, True), ("raise_exception('system is ", True),
      ("'", True)],
@@ -80,7 +79,7 @@ def test_the_system_text_goes_before_the_first_question() -> None:
     assert without_system([system("A")]) == [user("A")]
 
 
-@pytest.mark.parametrize(
+@table(
     "messages",
     [
         [], [user("q")], [user("q"), ANSWER, system("late"), user("r")], [system("A"), user([{"type": "text"}])],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.models.full_precision import assert_full_precision
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec, read_header, weight_files
@@ -52,7 +53,7 @@ def test_a_file_cut_short_is_recognised(tmp_path: Path) -> None:
         read_header(path)
 
 
-@pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/tmp/x.safetensors", "sub/x.safetensors", "x.bin", 7])
+@table("name", ["../elsewhere.safetensors", "/tmp/x.safetensors", "sub/x.safetensors", "x.bin", 7])
 def test_no_reader_follows_an_index_out_of_its_folder(tmp_path: Path, name: object) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
     with pytest.raises(BadInput, match="beside it"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.stored_runs import Builder
+from tests.fixtures.tables import table
 from tunesmith.memory.bundles import bring_back, made, put_down, taken
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
@@ -21,7 +22,7 @@ from tunesmith.tools.pipeline.there import check_place, returned, words
 WHOLE = {"address": "127.0.0.1:8265", "token_file": "token", "storage": "/srv/shared"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("changed", "told"),
     [
         ({"address": ""}, "no address"),
@@ -39,7 +40,7 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_asked(chang
     assert RaySettings(**WHOLE).head().place == "127.0.0.1:8265"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("content", [b"", b"two words", "schlüssel".encode(), b"\xff\xfe"])
+@table("content", [b"", b"two words", "schlüssel".encode(), b"\xff\xfe"])
 def test_a_token_file_that_holds_no_token_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
     with pytest.raises(BadInput, match=r"token_file \S*token"):
@@ -72,7 +73,7 @@ def test_a_storage_that_cannot_be_used_is_told(tmp_path: Path) -> None:
             Storage(url)
 
 
-@pytest.mark.parametrize("stored", ["/etc/passwd", "$TUNESMITH_HOME/../x", "runs/r1/x", "$TUNESMITH_HOMEx/y"])
+@table("stored", ["/etc/passwd", "$TUNESMITH_HOME/../x", "runs/r1/x", "$TUNESMITH_HOMEx/y"])
 def test_a_path_from_elsewhere_that_leads_out_of_the_home_is_refused(tmp_path: Path, stored: str) -> None:
     with pytest.raises(StepFailed, match="does not lie in the step's home"):
         inside(tmp_path, stored)

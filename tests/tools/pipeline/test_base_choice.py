@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.fixtures.descriptions import COOKING
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
@@ -114,7 +115,7 @@ def test_over_any_prices_base_and_writer_are_the_largest_that_fit() -> None:
         assert ("the strongest within" in choice.reasons[1]) <= (cost <= 30)
 
 
-@pytest.mark.parametrize(("minutes", "writer"), [(29, "mine"), (31, "bundled-1.5b"), (5000, "bundled-1.5b")])
+@table(("minutes", "writer"), [(29, "mine"), (31, "bundled-1.5b"), (5000, "bundled-1.5b")])
 def test_a_stronger_model_that_the_user_serves_writes_where_the_pace_has_room(
     minutes: int, writer: str, tmp_path: Path
 ) -> None:

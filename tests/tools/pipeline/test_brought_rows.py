@@ -11,6 +11,7 @@ import pytest
 
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tests.fixtures.own_rows import written
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import PlanQuestion
 from tunesmith.tools.data.scaffold import write_behaviour
@@ -42,7 +43,7 @@ def settled(path: Path, spec: Spec | None = None, cases: Sequence[Case] = (), **
     return settle(known, spec or spec_of_rows(known, "mine"), cases)
 
 
-@pytest.mark.parametrize(
+@table(
     ("pairs", "said"),
     [
         (PAIRS[:2], "2 rows are too few to train on; bring 10 or more"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.stages import stages_that_need_no_file
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -48,7 +49,7 @@ def test_every_stage_of_the_catalogue_has_its_declaration() -> None:
         assert stage.request.model_fields["run"].default == "", "none named: the newest"
 
 
-@pytest.mark.parametrize(
+@table(
     ("stage", "fields", "told"),
     [
         ("train", {"lora_rnk": 8}, "did you mean 'lora_rank'"),
@@ -68,7 +69,7 @@ def test_a_wrong_field_is_named_with_the_right_one(stage: str, fields: dict[str,
         parse_request(stage, fields)
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "told"),
     [
         ("name: x\nsteps: [train]", "step 1 .train. has no base to work on; put `base` before it"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
@@ -81,7 +82,7 @@ def planned_again(model: NamedModel, known: Facts, step: str, plan: Plan, settin
     return plan_of(step, model, known, **(plan.request | typed))
 
 
-@pytest.mark.parametrize("card", [0, 8, 24, 80])
+@table("card", [0, 8, 24, 80])
 def test_every_setting_that_a_refusal_names_does_fit(card: float) -> None:
     named = 0
     for model in (*usual_models(), *some_models(12)):
@@ -96,7 +97,7 @@ def test_every_setting_that_a_refusal_names_does_fit(card: float) -> None:
     assert named > 10
 
 
-@pytest.mark.parametrize("card", [0, 8, 24, 80])
+@table("card", [0, 8, 24, 80])
 def test_a_larger_card_or_more_ram_never_loses_a_task(card: float) -> None:
     for model in usual_models():
         smaller, larger = (fits(model, facts(times * card, 24 * times)) for times in (1, 2))
@@ -129,7 +130,7 @@ def test_a_card_that_the_installed_builds_leave_alone_is_no_room() -> None:
         assert found.fits == (found.ram_bytes <= 24 * GIB), "80 GiB that nothing computes on are no room"
 
 
-@pytest.mark.parametrize("card", [0, 12, 48])
+@table("card", [0, 12, 48])
 def test_inspect_says_what_the_plans_say(card: float) -> None:
     known = facts(card, ram_gib=24)
     told = {(fit.work, fit.parameters): fit for fit in report(known).fits}
@@ -200,7 +201,7 @@ def test_a_server_under_adapters_of_a_higher_rank_is_priced_with_them() -> None:
 FAMILIES = ("llama3", "Llama 3", "meta-llama/Llama-3", "mistral", "gemma", "qwen3", "qwen2.5-coder", "phi")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@table("family", FAMILIES)
 def test_a_family_is_asked_for_its_size_and_every_size_that_is_named_is_one(family: str) -> None:
     with pytest.raises(SeveralSizes, match=f"which {family}") as asked:
         named_model(family)
@@ -211,7 +212,7 @@ def test_a_family_is_asked_for_its_size_and_every_size_that_is_named_is_one(fami
     assert sizes == sorted(set(sizes))
 
 
-@pytest.mark.parametrize("name", ["llama3 8b", "phi-4", "Qwen/Qwen3-8B", "mistralai/Mistral-Nemo-Instruct-2407", "7b"])
+@table("name", ["llama3 8b", "phi-4", "Qwen/Qwen3-8B", "mistralai/Mistral-Nemo-Instruct-2407", "7b"])
 def test_a_name_with_one_meaning_is_not_asked_about(name: str) -> None:
     assert named_model(name) is not None
 
@@ -248,7 +249,7 @@ def test_a_folder_goes_by_its_config_alone(tmp_path: Path) -> None:
     assert fits(model, facts(0)).parameters == known.parameters and revision == ""
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "told"),
     [("[]", "no JSON object"), ("{", "not readable JSON"), ('{"model_type": "bert"}', "does not say its sizes")],
 )
@@ -258,7 +259,7 @@ def test_a_config_that_says_nothing_is_refused(tmp_path: Path, text: str, told: 
         fits(find_model(str(tmp_path))[0], facts(0))
 
 
-@pytest.mark.parametrize("name", ["", "wat", "a" * 5000, "\0", "~nobody-of-that-name/x", "../../etc", "x/y/z"])
+@table("name", ["", "wat", "a" * 5000, "\0", "~nobody-of-that-name/x", "../../etc", "x/y/z"])
 def test_what_is_no_model_is_said_in_a_line(name: str) -> None:
     with pytest.raises(BadInput) as refused:
         find_model(name)

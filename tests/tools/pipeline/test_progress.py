@@ -12,6 +12,7 @@ import pytest
 
 from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import Builder
+from tests.fixtures.tables import table
 from tunesmith.agent.commands.render import step_end
 from tunesmith.agent.driver.state_summary import next_stages
 from tunesmith.memory.errors import BadInput
@@ -108,7 +109,7 @@ def test_a_plan_that_works_on_an_earlier_adapters_model_says_so(run: Run) -> Non
     assert f"was made from adapter {old}; the newest, {run.newest('adapter').id}, is not in it" in note
 
 
-@pytest.mark.parametrize(
+@table(
     ("passed", "judged", "told"),
     [
         (0, 87, ""),

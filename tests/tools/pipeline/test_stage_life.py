@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.memory.errors import BadInput
@@ -35,14 +36,14 @@ def steps(*given: str | tuple[str, dict[str, object]]) -> PipelinePlan:
     return PipelinePlan(name="p", steps=tuple(specs))
 
 
-@pytest.mark.parametrize("module", KNOW_NO_STAGE)
+@table("module", KNOW_NO_STAGE)
 def test_what_carries_out_any_stage_names_none(module: str) -> None:
     tree = ast.parse((ROOT / module).read_text())
     words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert not words & set(catalog.BY_NAME)
 
 
-@pytest.mark.parametrize("entry", catalog.STAGES, ids=lambda entry: entry.name)
+@table("entry", catalog.STAGES)
 def test_what_a_stage_declares_of_its_fields_and_kinds_exists(entry: catalog.Entry) -> None:
     declared, kinds = entry.load(), {other.makes for other in catalog.STAGES}
     named = {*declared.settable, *declared.identified_by, *declared.tries_settings_of[1]}
@@ -87,7 +88,7 @@ def test_a_rollback_without_anything_to_go_back_to_opens_no_run(ws: Workspace, t
         check_ahead(ws, steps(("base", model), ("deploy", {"rollback": True})))
 
 
-@pytest.mark.parametrize("entry", catalog.STAGES, ids=lambda entry: entry.name)
+@table("entry", catalog.STAGES)
 def test_what_a_stage_declares_of_its_fields_are_fields(entry: catalog.Entry) -> None:
     stage = entry.load()
     asked = {*stage.settable, *stage.lasting, *stage.takes_from, *stage.identified_by}

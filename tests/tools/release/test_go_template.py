@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.confined import OverLimits
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.template_trial import LIMITS, ChatTemplate
@@ -45,14 +46,13 @@ def test_the_go_template_writes_what_the_bases_own_writes(family: str) -> None:
         assert first + render_go(found.text, chat) == render(chat, True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("template", "reason"),
     [
         (CHATML.replace("m.content +", "m.content + loop.index|string +"), "conversation 2 of 5 reads"),
         (CHATML.replace("m.content", "m.content|upper"), "leaves out a message"),
         (CHATML.replace("m.content +", "m.content[:30] +"), "conversation 3 of 5 reads"),
     ],
-    ids=["counts", "changes", "cuts"],
 )
 def test_a_template_that_does_more_is_refused_with_what_it_does(template: str, reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
@@ -73,7 +73,7 @@ def test_a_brace_before_an_action_is_refused() -> None:
         go_template(rendering(CHATML.replace("m.role + '\n'", "m.role + '\n{'"), ""), "")
 
 
-@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0b", "\u200b", "\xa0"])
+@table("sign", ["\u2028", "\x85", "\x0b", "\u200b", "\xa0"])
 def test_a_character_that_ollama_would_leave_out_is_refused(sign: str) -> None:
     with pytest.raises(BadInput, match="cannot be seen"):
         go_template(rendering(CHATML.replace("You help.", f"You help.{sign}"), ""), "")

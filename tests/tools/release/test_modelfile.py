@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.tools.release.go_template import GoTemplate
 from tunesmith.tools.release.modelfile import modelfile
 
@@ -36,7 +35,7 @@ def commands(text: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@table("text", HOSTILE)
 def test_no_text_of_a_model_adds_a_command(text: str) -> None:
     read = commands(modelfile("m.gguf", None, text, [text, "<|end|>", f"x{text}"]))
     assert read[0] == ("FROM", "./m.gguf") and ("PARAMETER", 'stop "<|end|>"') in read

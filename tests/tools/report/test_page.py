@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures import stored_runs
+from tests.fixtures.tables import table
 from tunesmith.agent.queries.steps import lines_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.files import atomic_write
@@ -296,7 +297,7 @@ def answered(
     return build
 
 
-@pytest.mark.parametrize(
+@table(
     ("adapter", "quantized", "odd", "said"),
     [
         (31, "p" * 32 + "f" * 8, "", "was learned: of"),
@@ -324,7 +325,7 @@ def test_only_what_was_shown_to_be_less_is_called_not_kept(
     assert ("did not keep" in verdict) == ("did not keep" in said)
 
 
-@pytest.mark.parametrize(
+@table(
     ("quantized", "said"),
     [
         ("f" + "p" * 39, "cannot be decided with so few cases (40 → 40 → 39 of 40)"),
@@ -340,7 +341,7 @@ def test_that_the_general_block_is_undecided_is_said_with_its_own_cause(
     assert said in gather(build.store, build.run).verdict
 
 
-@pytest.mark.parametrize(
+@table(
     ("row_size", "power"),
     [
         (1, "target 30 (20 cases) and general 25 (24 cases)"),

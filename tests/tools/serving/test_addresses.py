@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.serving.addresses import clear_text_note, read_address, refuse_key_in_clear, shown_address
 
 
-@pytest.mark.parametrize(
+@table(
     "url",
     [
         "http://127.0.0.1", "http://127.0.0.1:8000/v1", "http://127.255.255.254/", "http://[::1]:1/v1", "http://[0:0::1]",
@@ -24,7 +25,7 @@ def test_this_machine(url: str) -> None:
     refuse_key_in_clear(address, "k", allowed=False, section="driver")
 
 
-@pytest.mark.parametrize(
+@table(
     "url",
     [
         "http://127.0.0.1.evil.com/v1", "http://evil.com/127.0.0.1", "http://localhost.evil.com", "http://localhosts",
@@ -45,7 +46,7 @@ def test_another_machine_gets_a_key_in_clear_only_where_that_is_allowed(url: str
     assert clear_text_note(https, "k", "answers") == ""
 
 
-@pytest.mark.parametrize(
+@table(
     "url",
     [
         "http://127.0.0.1@evil.com", "http://user:pw@127.0.0.1/v1", "http://evil.com#@127.0.0.1", "http://127.0.0.1\\@evil.com",

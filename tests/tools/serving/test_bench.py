@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.fixtures.thinking import CHANNELS, OPENS, SWITCH
 from tests.fixtures.tiny_model import TEMPLATE
 from tunesmith.memory.errors import BadInput
@@ -59,7 +60,7 @@ def test_what_is_usual_is_written_nowhere_so_that_older_records_stay_comparable(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("bench", [Bench(8192), Bench(thinking="off"), Bench(4096, "on", 700)])
+@table("bench", [Bench(8192), Bench(thinking="off"), Bench(4096, "on", 700)])
 def test_what_is_unusual_is_in_the_record_the_plan_and_the_key(bench: Bench) -> None:
     assert bench_of({"suite": made("suite", **bench.recorded)}) == bench
     assert bench.steps and bench.pins and bench.pins != replace(bench, context_tokens=16384).pins

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.fixtures.tables import table
 from tunesmith.tools.serving import client
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.concurrency import Throttle, read_queue
@@ -126,13 +127,13 @@ def test_results_arrive_as_they_are_ready_not_at_the_end() -> None:
     assert arrivals[-1] == "wait 0.5"
 
 
-@pytest.mark.parametrize("fault", ["fail 429 2", "fail 503 2", "reset 2"])
+@table("fault", ["fail 429 2", "fail 503 2", "reset 2"])
 def test_a_passing_fault_is_tried_again(fault: str) -> None:
     stub, found = ask(fault)
     assert found[fault].error is None and found[fault].text == f"re: {fault}" and stub.tries[fault] == 3
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "told"),
     [("fail 500 99", "HTTP 500: told 500"), ("reset 99", "Disconnected"), ("garbage", "Error"), ("empty", "choice")],
 )

@@ -17,6 +17,7 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.stub_chat import ENGINE_FAILED
+from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.machine.vllm_program import kernels_of
@@ -156,7 +157,7 @@ def test_a_server_that_ends_early_is_told_with_its_own_reason_and_leaves_nothing
     assert servers.list_servers(home) == [] and list((home / "servers").iterdir()) == []
 
 
-@pytest.mark.parametrize(
+@table(
     "cause",
     [
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.6 GiB",

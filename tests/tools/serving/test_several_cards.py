@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.planted_gpus import GIB, gpu, plant
+from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.stage import Estimate, Facts, Plan, expected
@@ -33,7 +34,7 @@ def of(count: int, gib: float) -> Facts:
     return with_card(machine(), Card(f"{count} cards", gib, count=count))
 
 
-@pytest.mark.parametrize(
+@table(
     ("config", "bits", "count", "gib", "cards"),
     [
         (QWEN_7B, SIXTEEN, 1, 24, 1), (QWEN_7B, SIXTEEN, 8, 24, 1),  # one holds it: the others are left alone
@@ -56,7 +57,7 @@ def test_the_fewest_cards_that_hold_a_base_are_taken(
         assert facts.artifacts == {} and splits(config, cards)
 
 
-@pytest.mark.parametrize("cards", range(1, 9))
+@table("cards", range(1, 9))
 def test_vllm_splits_whole_heads_whole_groups_and_copies_of_key_value_heads(cards: int) -> None:
     assert splits({}, cards) is (cards == 1)  # of an unknown shape nothing is promised
     small = {**QWEN_7B, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 1024}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import Assertion, Response, check_assertion, grade
 from tunesmith.tools.suites.grading.code import MAX_CHARS
@@ -20,7 +21,7 @@ def passes(answer: str, **value: Any) -> bool:
 FENCED = "```python\nprint(1)\n```"
 
 
-@pytest.mark.parametrize(
+@table(
     ("language", "same", "answer", "right"),
     [
         ("python", "print('a', b=1)", 'print("a",b = 1)  # well', True),
@@ -48,7 +49,7 @@ def test_code_is_the_same_where_it_parses_alike(language: str, same: str, answer
     assert passes(answer, language=language, same=same) is right
 
 
-@pytest.mark.parametrize(
+@table(
     ("language", "answer", "right"),
     [
         ("python", "def f(:", False), ("python", "", False), ("python", "the answer is four", False),
@@ -72,7 +73,7 @@ def test_a_fence_is_wanted_refused_or_either() -> None:
     assert not passes(f"Here it is:\n{FENCED}", language="python")
 
 
-@pytest.mark.parametrize(
+@table(
     "value",
     [{}, None, "python", {"language": "rust"}, {"language": "python", "same": "def f(:"}, {"language": "json", "x": 1},
      {"language": "json", "fenced": "yes"}],

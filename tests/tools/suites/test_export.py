@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from tests.fixtures.demo_run import tunesmith
 from tunesmith.memory.records import AssertionResult, EvalResult
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.export import junit_xml, promptfoo_document
@@ -135,8 +134,8 @@ def test_a_verdict_of_another_suite_exports_without_its_parts(suite: Suite) -> N
 def test_suite_grade_writes_either_format_to_stdout(format_: str, tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("tests: [{providerOutput: hi, metadata: {case_id: c}, assert: [{type: equals, value: ho}]}]")
-    command = [sys.executable, "-m", "tunesmith.agent", "suite", "grade", str(path), "--format", format_]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = tunesmith(tmp_path / "home", "suite", "grade", str(path), "--format", format_)
+    assert done.returncode == 0, done.stderr
     if format_ == "junit":
         assert ElementTree.fromstring(done.stdout).attrib["failures"] == "1"
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading import (
     PENDING,
@@ -103,7 +104,7 @@ BASIC = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "value", "output", "holds"), BASIC)
+@table(("kind", "value", "output", "holds"), BASIC)
 def test_a_type_and_its_negation_decide_oppositely(kind: str, value: Any, output: Any, holds: bool) -> None:
     assert one(kind, value, output) == (holds, float(holds))
     assert one(f"not-{kind}", value, output) == (not holds, float(not holds))
@@ -123,7 +124,7 @@ GRADED = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value", "threshold", "output", "passed", "score", "negated"), GRADED)
+@table(("kind", "value", "threshold", "output", "passed", "score", "negated"), GRADED)
 def test_graded_types_score_what_promptfoo_scores(
     kind: str, value: Any, threshold: float | None, output: str, passed: bool, score: float, negated: float
 ) -> None:
@@ -190,7 +191,7 @@ TOTALS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("assertions", "threshold", "passed", "score"), TOTALS)
+@table(("assertions", "threshold", "passed", "score"), TOTALS)
 def test_scores_add_up_by_weight_and_threshold(
     assertions: tuple[Assertion, ...], threshold: float | None, passed: bool, score: float
 ) -> None:

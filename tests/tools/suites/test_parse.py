@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.agent.cli import main
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.case import Suite
@@ -410,7 +411,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@table("name", REFUSED)
 def test_refused_by_name_with_the_line(name: str, tmp_path: Path) -> None:
     body, pattern = REFUSED[name]
     message = refusal(tmp_path, HEAD + body)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.planted_gpus import GIB, gpu
+from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import TRAINING, Facts, Plan, expected
@@ -36,7 +37,7 @@ def ample(cards: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
+@table(
     ("names", "batch", "busy", "fits", "chosen"),
     [
         ("A", 8, 1, ample, 1), ("AA", 8, 4, ample, 2), ("AA", 8, 5, ample, 1),  # kept busy or left alone
@@ -65,7 +66,7 @@ def test_a_plan_of_several_cards_prices_each_of_them_and_one_says_nothing() -> N
     assert two.estimate.peak_vram_bytes < one.estimate.peak_vram_bytes and two.estimate.seconds < one.estimate.seconds
 
 
-@pytest.mark.parametrize("gib", [16.8, 17.0, 17.5])
+@table("gib", [16.8, 17.0, 17.5])
 def test_where_a_card_computes_a_step_in_parts_others_take_theirs(gib: float) -> None:
     parts = 8 // planned(cards(1, gib)).request["micro_batch"]
     assert parts > 1

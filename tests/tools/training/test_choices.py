@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.fixtures.planted_gpus import gpu
+from tests.fixtures.tables import table
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Rates, usual_cpu
@@ -42,7 +43,7 @@ def planned(facts: Facts, stage: str = "train", **fields: Any) -> Plan:
     return preflight.plan(preflight.PreflightRequest(**fields), facts)
 
 
-@pytest.mark.parametrize(
+@table(
     ("asked", "left", "accepted", "stops"),
     [
         (140, 36, False, True),
@@ -71,7 +72,7 @@ def test_training_on_far_fewer_rows_than_were_asked_for_stops_and_asks(
 STAGES = pytest.mark.parametrize("stage", ["train", "preflight"])
 
 
-@pytest.mark.parametrize(
+@table(
     ("longest", "limit"), [(0, 512), (1, 64), (48, 64), (49, 128), (700, 768), (2030, 2048), (2048, 2048), (9999, 2048)]
 )
 def test_rows_are_as_long_as_the_data_sets_longest_within_what_the_base_takes(longest: int, limit: int) -> None:
@@ -155,7 +156,7 @@ def test_the_price_follows_the_precision() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "units"),
     [
         ("processor : 0\nmodel name\t: Old Xeon\nflags\t\t: fpu avx2 avx512f\n", False),
@@ -179,7 +180,7 @@ BIG = CONFIG | {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("free", [5, 6, 9])
+@table("free", [5, 6, 9])
 def test_what_preflights_advice_says_of_memory_is_what_its_own_price_says_with_it(free: int) -> None:
     facts = known(longest=3000, free=free)
     base = replace(facts.artifacts["base"], meta={"parameters": 1_600_000_000, "config": BIG})

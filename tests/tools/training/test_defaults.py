@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.export import quantize
 from tunesmith.tools.export.quantize import QuantizeRequest
@@ -55,7 +56,7 @@ def test_a_model_that_is_not_tiny_is_held_closer_to_its_base(model: BundledModel
     assert found["epochs"] * rows <= 960, "more rows than one behaviour needs"
 
 
-@pytest.mark.parametrize(
+@table(
     ("config", "rows", "epochs"),
     [(SMOLLM, 220, 3.0), (SMOLLM, 800, 1.2), (SMOLLM, 5000, 1.0), (LLAMA_8B, 220, 2.18), (LLAMA_8B, 800, 1.0)],
 )
@@ -63,7 +64,7 @@ def test_epochs_make_as_many_steps_as_a_behaviour_needs(config: dict[str, Any], 
     assert chosen(config, rows)["epochs"] == epochs
 
 
-@pytest.mark.parametrize(
+@table(
     ("config", "rows", "asked", "batch", "epochs"),
     [
         (SMOLLM, 184, {}, 2, 3.0),
@@ -98,7 +99,7 @@ def test_what_the_user_says_goes_before_and_has_no_reason_of_ours() -> None:
     assert set(reasons) == {"lora_alpha", "epochs", "batch_size", "rehearsal_weight", "max_kl"}
 
 
-@pytest.mark.parametrize(("asked", "weight"), [(0, 0.0), (0.5, 0.5), ("auto", 1.0), (None, 1.0)])
+@table(("asked", "weight"), [(0, 0.0), (0.5, 0.5), ("auto", 1.0), (None, 1.0)])
 def test_no_rehearsal_is_another_wish_than_as_much_as_the_model_needs(asked: object, weight: float) -> None:
     request = TrainRequest.model_validate({} if asked is None else {"rehearsal_weight": asked})
     assert resolved(request, *artifacts(SMOLLM))[0].rehearsal_weight == weight
@@ -137,7 +138,7 @@ def test_rehearsal_is_enough_for_one_row_of_it_in_every_step_and_no_more(own: in
     assert in_a_step(wanted) >= 1 > in_a_step(wanted - 1)
 
 
-@pytest.mark.parametrize(
+@table(
     ("meta", "said"),
     [
         ({}, ()),
@@ -169,7 +170,7 @@ def test_rows_with_other_forms_are_seen_in_more_of_them_by_a_tiny_model_and_pric
     assert resolved(TrainRequest(forms=2), base, dataset)[0].forms == 2
 
 
-@pytest.mark.parametrize(
+@table(
     ("parameters", "act", "asked", "scheme", "keep"),
     [
         (135_000_000, "silu", {}, "W8A8", ("down_proj",)),
@@ -190,7 +191,7 @@ def test_the_scheme_goes_by_the_size_and_what_stays_by_the_scheme(
     assert set(reasons) == {name for name in ("scheme", "keep") if name not in asked or "auto" in asked[name]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("validate", "steps", "batch", "every"),
     [
         (20, 276, 2, 30),

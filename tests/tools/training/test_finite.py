@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.lab_model import write_tiny_model
+from tests.fixtures.tables import table
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import MANIFEST, read_manifest, seal
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec
@@ -21,7 +22,7 @@ SETTINGS = LoraSettings(lora_rank=4, lora_alpha=8, learning_rate=5e-3, max_steps
 NAN, INFINITE = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize(
+@table(
     ("what", "step", "overflowed", "changed", "told"),
     [
         (LOSS, 7, True, {}, "overflow at learning_rate=0.005; try learning_rate=0.0013"),
@@ -40,7 +41,7 @@ def test_the_cause_follows_from_what_overflowed_and_when(
     assert re.search(told, cause(what, step, replace(SETTINGS, **changed), overflowed=overflowed))
 
 
-@pytest.mark.parametrize(
+@table(
     ("weight", "figures", "told"),
     [
         (NAN, {"train_loss": 1.0}, "its weights are no finite numbers"),

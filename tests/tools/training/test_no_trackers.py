@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.network import PROXY_VARIABLES, hears
+from tests.fixtures.tables import table
 from tunesmith.tools.machine.torch_env import NO_REPORTS, TORCH_ENV
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.launcher import worker_environment
@@ -38,7 +39,7 @@ train_lora(base, rows, out / "adapter", settings, checkpoints_dir=out / "checkpo
 """
 
 
-@pytest.mark.parametrize("stage", catalog.ENTRIES)
+@table("stage", catalog.ENTRIES)
 def test_every_worker_starts_with_what_switches_reports_off(stage: str) -> None:
     env = worker_environment(catalog.ENTRIES[stage].load(), [])
     assert {name: env.get(name) for name in NO_REPORTS} == NO_REPORTS

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fixtures.tables import table
 from tunesmith.tools.training.trainer import rate_factor
 
 
-@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 1), (12, 1), (81, 5), (200, 0), (10, 10)])
+@table(("steps", "warmup"), [(1, 0), (1, 1), (12, 1), (81, 5), (200, 0), (10, 10)])
 def test_every_step_learns_and_none_at_more_than_the_rate(steps: int, warmup: int) -> None:
     """The first too: where rows are grouped by length it holds the longest ones."""
     factors = [rate_factor(step, steps=steps, warmup=warmup) for step in range(steps)]

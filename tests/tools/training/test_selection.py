@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from tests.fixtures.tables import table
 from tunesmith.tools.training.selection import Selection, Validation, read_validations, write_validations
 
 BOUNDED = Selection(max_kl=0.05, patience=3)
@@ -16,7 +15,7 @@ def found(*figures: tuple[float | None, float | None]) -> list[Validation]:
     return [Validation(20 * number, loss, kl) for number, (loss, kl) in enumerate(figures, 1)]
 
 
-@pytest.mark.parametrize(
+@table(
     ("selection", "figures", "step"),
     [
         (BOUNDED, [(0.4, 0.02), (0.11, 0.02), (0.2, 0.03)], 40),
@@ -36,7 +35,7 @@ def test_the_lowest_loss_within_the_bound_is_kept(
     assert (best.step if best else None) == step
 
 
-@pytest.mark.parametrize(
+@table(
     ("selection", "losses", "ends"),
     [
         (BOUNDED, [0.4, 0.1, 0.2, 0.3], False),

@@ -11,7 +11,7 @@ from tests.fixtures.families import FAMILIES, GEMMA, MISTRAL, write_family
 from tests.fixtures.lab_model import TEMPLATE, write_tokenizer
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.data.tokens_job import row_tokens
+from tunesmith.tools.data.critique_job import row_tokens
 from tunesmith.tools.training.rows import IGNORED, tokenize_row, tokenize_rows
 
 pytestmark = pytest.mark.lab

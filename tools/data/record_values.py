@@ -1,18 +1,25 @@
-"""Drawn values as JSON and back, along the attributes: objects, lists and sets within one another, keys left out.
+"""The values of a record: as JSON and back, those that a formula computes, and labels that a number decides.
 
 Values lie flat, each under its path (`items[0].price`); what is absent lies under its own as None, and an empty list
 has none. Comparing is by value: the order of keys and of a set, white space, and 3 or 3.0 make no difference.
+
+A number that decides a label is drawn before the message is written and stands in it, as digits or as an English word:
+a message that says none cannot have such a label. Ranges are stated as numbers; no words are read for them.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
-from tunesmith.tools.data.spec import Attribute
-from tunesmith.tools.data.typed_values import value_schema
+from tunesmith.tools.core.strict_json import json_value
+from tunesmith.tools.data.arithmetic import evaluate, names_in
+from tunesmith.tools.data.spec import Attribute, Spec, formula_target, without_places
+from tunesmith.tools.data.typed_values import holds, value_schema
 
 Values = dict[str, str | None]
 T = TypeVar("T")
@@ -20,6 +27,7 @@ Typed = Callable[[str, str], object]
 """A value's path and text → the JSON value that it is."""
 _ABSENT = object()
 _TEXT_MOST, _ITEMS_MOST = 120, 20
+"""A server that is held to the schema ends a text or a list there: a small model may never end it."""
 
 
 class NotOfTheForm(ValueError):
@@ -111,6 +119,7 @@ def expected_schema(attributes: Sequence[Attribute], right: Mapping[str, object]
 
 
 def _expected(attribute: Attribute | None, value: object) -> tuple[dict[str, object], bool]:
+    """The schema of what is right under one key, and whether it decides the meaning."""
     if attribute is None:  # a key that no attribute describes: what it holds is not decided
         return {}, False
     if attribute.many is None or not isinstance(value, list):
@@ -136,6 +145,7 @@ def shape_schema(attributes: Sequence[Attribute], kinds: Callable[[str], str], a
 
 
 def _shape(attribute: Attribute, kinds: Callable[[str], str], path: str) -> dict[str, object]:
+    """The schema of anything that may stand under one key."""
     schema = _shape_of_one(attribute, kinds, path)
     if attribute.many is not None:
         least, most = attribute.many
@@ -165,14 +175,11 @@ def json_kind(values: Sequence[object]) -> str:
 
 def at_path(given: object, path: str) -> list[object]:
     """What JSON holds under a path without its places in lists, but for null."""
-    found = [given]
+    values = [given]
     for name in re.sub(r"\[\d+\]", "", path).split("."):
-        found = [item for one in found if isinstance(one, Mapping) for item in _listed(one.get(name))]
-    return found
-
-
-def _listed(value: object) -> list[object]:
-    return [] if value is None else value if isinstance(value, list) else [value]
+        inner = [one.get(name) for one in values if isinstance(one, Mapping)]
+        values = [item for one in inner for item in (one if isinstance(one, list) else [one]) if one is not None]
+    return values
 
 
 def indent_of(texts: Sequence[str]) -> int | None:
@@ -224,10 +231,7 @@ def kinds_in(attributes: Sequence[Attribute]) -> set[str]:
 
 def json_object(text: str) -> dict[str, object] | None:
     """The object that a text is; None where it is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    value = json_value(text)
     return value if isinstance(value, dict) else None
 
 
@@ -238,3 +242,119 @@ def call_of(answer: str) -> tuple[str, dict[str, object]] | None:
         return None
     name, arguments = call["name"], call["arguments"]
     return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
+
+
+class _Place(NamedTuple):
+    """Where a value is computed: its path, and the attributes beside it, which its formula names first."""
+
+    path: str
+    formula: object
+    beside: Sequence[Attribute]
+
+    def needs(self, paths: Iterable[str]) -> dict[str, list[str]]:
+        """Name in the formula → the paths that it means: one, or those of a list."""
+        known = list(paths)
+        targets = {name: formula_target(name, self.path, self.beside) for name in names_in(self.formula)}
+        return {name: _meant(target, known) for name, target in targets.items()}
+
+
+def with_computed(spec: Spec, values: Values) -> Values:
+    """The values with those that are computed; None where something that a formula needs is not said.
+
+    Raises Unanswerable for a division by zero, or a value out of bounds.
+    """
+    known = {path: value for path, value in values.items() if spec.attribute(path).kind != "computed"}
+    pending = {place.path: place for place in _computed(spec.attributes, known)}
+    while pending:
+        every = [*known, *pending]
+        waits = {p: any(pending.keys() & paths for paths in one.needs(every).values()) for p, one in pending.items()}
+        for path in [p for p, waiting in waits.items() if not waiting]:  # a circle is refused when the spec is read
+            known[path] = _value(pending.pop(path), known)
+    return known
+
+
+def _value(place: _Place, known: Mapping[str, str | None]) -> str | None:
+    needs = place.needs(known)
+    if any(known[path] is None for paths in needs.values() for path in paths):
+        return None
+    return evaluate(place.formula, lambda name: [known[path] or "" for path in needs[name]])
+
+
+def _meant(target: str, paths: Sequence[str]) -> list[str]:
+    return [target] if target in paths else [path for path in paths if without_places(path) == target]
+
+
+def _computed(attributes: Sequence[Attribute], values: Mapping[str, object], at: str = "") -> Iterator[_Place]:
+    """The places of computed values, within objects and the items of lists too."""
+    for attribute in attributes:
+        path = f"{at}{attribute.name}"
+        if attribute.kind == "computed":
+            yield _Place(path, attribute.formula, attributes)
+        elif attribute.kind == "object" and path not in values:
+            many = attribute.many is not None
+            places = [f"{path}[{n}]" for n in range(items_of(path, values))] if many else [path]
+            for place in places:
+                yield from _computed(attribute.attributes, values, f"{place}.")
+
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+WORDS = dict(enumerate(_SMALL.split())) | {20 + 10 * n: word for n, word in enumerate(_TENS.split())}
+_N = r"(?<![\w.,:])(\d{1,7}|" + "|".join(word for word in WORDS.values()) + r")(?![\w:]|[.,]\d)"
+
+
+def number_ranges(label: Attribute) -> dict[str, tuple[int, int]]:
+    """The lowest and the highest number of each value that a number decides (`Value.between`).
+
+    Empty where fewer than two values are decided so, or their ranges overlap.
+    """
+    ranges = {name: value.between for name, value in label.values.items() if value.between and label.kind == "label"}
+    ordered = sorted(ranges.values())
+    apart = all(low <= high for low, high in ordered) and all(a[1] < b[0] for a, b in pairwise(ordered))
+    return ranges if len(ranges) >= 2 and apart else {}
+
+
+def number_meant(number: str) -> int:
+    """What digits or a number's word mean."""
+    return int(number) if number.isdigit() else next(n for n, word in WORDS.items() if word == number.lower())
+
+
+def drawn_number(label: Attribute, value: str, rng: random.Random) -> str:
+    """A number of the value's range as a message says it; empty where none tells the value."""
+    bounds = number_ranges(label).get(value)
+    return rng.choice(ways_to_count(rng.randint(*bounds))) if bounds else ""
+
+
+def number_in(label: Attribute, value: str, message: str) -> str:
+    """The number by which a message tells a value; empty where none, or several, could be it."""
+    bounds = number_ranges(label).get(value)
+    if not bounds:
+        return ""
+    fitting = [text for text in _number_texts(message) if bounds[0] <= number_meant(text) <= bounds[1]]
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+def numbers_in(message: str) -> list[int]:
+    """The whole numbers that a message holds, as digits or as words."""
+    return [number_meant(text) for text in _number_texts(message)]
+
+
+def _number_texts(message: str) -> list[str]:
+    return [match[0] for match in re.finditer(_N, message, re.IGNORECASE)]
+
+
+def ways_to_count(number: int) -> list[str]:
+    """How a message may say a number."""
+    return [str(number), WORDS[number]] if number in WORDS else [str(number)]
+
+
+def stated_number(label: Attribute, value: str, drawn: str, message: str) -> str:
+    """The number that tells the value in a message: the drawn one in digits or a word, else the only one that fits.
+
+    `drawn` where the message has none of these.
+    """
+    there = next((way for way in ways_to_count(number_meant(drawn)) if holds(message, way)), "")
+    return there or number_in(label, value, message) or drawn

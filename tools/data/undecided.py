@@ -1,25 +1,39 @@
-"""Rows whose labels nothing has read back: what is known of them, and what a person is asked before any is trained on.
+"""What a person has to decide about a run's rows before any is trained on.
 
-The writer drew a label and wrote a message for it; a reader that cannot tell the label even in the user's examples has
-checked none of that. What a person marks of such rows decides; else a person has to say that they are trained on.
+Rows whose labels nothing has read back: the writer drew a label and wrote a message for it; a reader that cannot tell
+the label even in the user's examples has checked none of that. What a person marks of such rows decides; else a person
+has to say that they are trained on.
+
+Rows that repeat a case of a suite, and rows of a person's that contradict each other: counted before critique is
+priced, by what texts alone say. Critique judges every row again, and finds paraphrases with an embedding model.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
+from tunesmith.memory.confined import Limits, OverLimits, confined_answer
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.marks import marks_in
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.stage import PlanQuestion
+from tunesmith.tools.core.stage import Inputs, PlanQuestion
 from tunesmith.tools.core.stats import lower_bound, pass_rate_interval
 from tunesmith.tools.data.balance import chosen
-from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.behaviour import behaviour_of_rows, load_behaviour
+from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.own_rows import repeats_in
+from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.similarity import LeakGate, row_texts
+from tunesmith.tools.data.spec_suites import HELD_OUT, HELD_OUT_NEAR
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.loading import read_suite
 
 UnverifiedRows = Annotated[
     bool, Field(description="Go on with generated rows although nothing could check what they say of a label.")
@@ -29,7 +43,9 @@ ACCEPTED = "unverified_rows"
 MARKS_LEAST, SHARE_LEAST = 15, 0.8
 """From so many marks on they decide: the lower bound of the share of right rows has to lie above this."""
 _CONFIDENCE = 0.9
+"""Of that bound, one-sided: a person can still say that rows are trained on all the same."""
 _MARKS_ASKED = 20
+"""One key each, so that a person is done in minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +95,10 @@ class Unverified:
         return (str(self),) if accepted or self.accepted else ()
 
     def __str__(self) -> str:
-        told = f"; {self.marks}" if self.marked else ""
+        marks = f"; {self.marks}" if self.marked else ""
         return (
             f"{', '.join(self.names)}: {self._reading}, so that nothing reliable has checked what the rows of "
-            f"{self.run} say of it{told}. A model learns what its rows say, the wrong ones too"
+            f"{self.run} say of it{marks}. A model learns what its rows say, the wrong ones too"
         )
 
     @property
@@ -131,10 +147,10 @@ class Unverified:
 ALL_CHECKED = Unverified()
 
 
-def unverified_of(store: Store, made: Artifact | None) -> Unverified:
+def unverified_of(store: Store, artifact: Artifact | None) -> Unverified:
     """What is known of rows, or of those that a data set was made of; marks as they are now."""
-    dataset = made if made is not None and made.kind == "dataset" else None
-    rows = store.ancestor(dataset, "rows") if dataset else made
+    dataset = artifact if artifact is not None and artifact.kind == "dataset" else None
+    rows = store.ancestor(dataset, "rows") if dataset else artifact
     names = tuple(rows.meta.get("unverified") or ()) if rows else ()
     if rows is None or not names:
         return ALL_CHECKED
@@ -166,8 +182,8 @@ def to_be_trained(store: Store, rows: Artifact) -> frozenset[str]:
 
 def _critique_of(store: Store, dataset: Artifact) -> str:
     """As it was asked for, so that as many rows become cases again."""
-    held_out = int(str(store.step(dataset.step).request.get("held_out", 0)))
-    return f"tunesmith critique --run {dataset.run}" + (f" --held-out {held_out}" if held_out else "")
+    count = int(str(store.step(dataset.step).request.get("held_out", 0)))
+    return f"tunesmith critique --run {dataset.run}" + (f" --held-out {count}" if count else "")
 
 
 def _reading_of(rows: Artifact, names: tuple[str, ...]) -> tuple[int, int]:
@@ -179,3 +195,73 @@ def _reading_of(rows: Artifact, names: tuple[str, ...]) -> tuple[int, int]:
     except (OSError, ValueError, KeyError, BadInput):
         return 0, 0
     return round(min(trust["labels"].get(name, trust["answers"]) for name in names) * examples), examples
+
+
+_HELD_OUT_SUITES = tuple(Path(name).stem for name in (HELD_OUT, HELD_OUT_NEAR))
+_LIMITS = Limits(cpu_s=4.0, memory_bytes=1 << 30)
+"""A plan waits for this child; what takes longer is left to critique."""
+_MOST_COMPARISONS = 1_000_000
+"""Rows times cases that are counted while a person waits for a price."""
+
+
+class Undecided(NamedTuple):
+    """Rows of a run that somebody has to decide about."""
+
+    leaks: int = 0
+    """Give a case of a suite away."""
+    contradicted: int = 0
+    """Answer a message that another row of the person's answers otherwise."""
+    of: int = 0
+
+    @property
+    def leaking(self) -> str:
+        """The rows that leak in words; empty where none does."""
+        repeat = "repeats" if self.leaks == 1 else "repeat"
+        return f"{self.leaks} of {self.of} rows {repeat} a test case" if self.leaks else ""
+
+    @property
+    def contradicting(self) -> str:
+        """The same of rows that contradict each other."""
+        if not self.contradicted:
+            return ""
+        return f"{self.contradicted} of {self.of} rows answer a message that another row answers otherwise"
+
+
+ALL_DECIDED = Undecided()
+
+
+def gate_cases(named: Iterable[Case], suite: Artifact | None) -> list[Case]:
+    """Every case of the named suites and of the run's own, but for those that are rows: they are held out."""
+    own = read_suite(suite.path).cases if suite else ()
+    return [*named, *(case for case in own if case.suite not in _HELD_OUT_SUITES)]
+
+
+def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Undecided:
+    """The rows of a run that repeat a case of these or of its own suite, and that contradict each other; as far as
+    they can be counted while a person waits."""
+    rows = inputs.made("rows")
+    if rows is None:
+        return ALL_DECIDED
+    cases = gate_cases(named, inputs.made("suite"))
+    if len(cases) * int(rows.meta["rows"]) > _MOST_COMPARISONS:
+        cases = []
+    argument = {
+        "rows": str(rows.path / "rows.jsonl"),
+        "behaviour": str(rows.meta["behaviour"]),
+        "threshold": threshold,
+        "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
+    }
+    try:
+        return Undecided(*confined_answer(count_undecided, argument, "the rows", _LIMITS))
+    except (BadInput, OverLimits):  # critique itself says what is wrong with them
+        return ALL_DECIDED
+
+
+def count_undecided(argument: Mapping[str, Any]) -> Iterator[Undecided]:
+    """The child's side."""
+    rows = read_rows(Path(argument["rows"]))
+    spec = behaviour_of_rows(argument["behaviour"], rows)
+    gate = LeakGate(map(Case.model_validate, argument["cases"]), spec.slot, argument["threshold"])
+    texts = ((row, row_texts(row, spec.text_of(row.prompt))) for row in rows)
+    leaks = sum(gate.check(row.row_id, own, digits_count=row.origin in ORDINARY) is not None for row, own in texts)
+    yield Undecided(leaks, len(repeats_in(rows).contradicted), len(rows))
