@@ -51,7 +51,7 @@ AT_WORK = {
     "tools/export/activation_cache.py", "tools/export/layer_stream.py", "tools/export/streamed_weights.py",
     "tools/export/rounding_recipes.py",
     "tools/evaluation/local_model.py", "tools/suites/grading/embedding_process.py",
-    "tools/export/expert_updates.py", "tools/export/stored_layout.py", "tools/export/streamed_model.py",
+    "tools/export/expert_updates.py", "tools/export/stored_layout.py", "tools/export/offloaded_model.py",
     "tools/release/gguf_file.py", "tools/export/calibration.py",
 }  # fmt: skip
 # Beside the settings: a server's own parent, which hands its environment on, and who asks which GPUs CUDA may see.

@@ -37,7 +37,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
     ApprovalPending where nobody is there to say yes.
     """
     from tunesmith.agent.commands.approvals import HashApprover
-    from tunesmith.agent.commands.run_steps import LET_GO, approver_of, waiting_step
+    from tunesmith.agent.commands.run_steps import approver_of, interrupted, waiting_step
     from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
     from tunesmith.tools.pipeline.workspace import StepRequest
 
@@ -48,18 +48,12 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
     ws = settings.workspace(store, out.emit)
     try:
         if args.approve is not None:
-            if args.minutes:
-                raise BadInput("--approve starts the plan as it was shown; leave --minutes out")
             waiting = waiting_step(store, STAGE, args.approve)
             ended = run_pending(ws, waiting, HashApprover(shown_plan(waiting).hash)).done()
         else:
-            fields = {"minutes": args.minutes} if args.minutes else {}
-            ended = run_step(ws, StepRequest(STAGE, fields, ""), approver_of(args, out)).done()
+            ended = run_step(ws, StepRequest(STAGE, {}, ""), approver_of(args, out)).done()
     except KeyboardInterrupt:
-        out.let_go()
-        out.say(f"let go of {out.step}; it goes on, and `tunesmith jobs attach {out.step}` follows it" if out.step else
-                "interrupted; nothing is at work")  # fmt: skip
-        return LET_GO
+        return interrupted(store, out)
     return tell(ended, out)
 
 

@@ -306,7 +306,6 @@ def _suites(commands: _Commands) -> None:
     grade = _add(actions, "grade", "grade stored outputs without calling a model")
     grade.add_argument("file", metavar="FILE")
     grade.add_argument("--outputs", metavar="OUT.jsonl", help='{"case_id", "output"} a line; else `providerOutput`')
-    grade.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
     _json(grade)
 
 
@@ -338,7 +337,6 @@ def _history(commands: _Commands) -> None:
     _newest_run(report)
     report.add_argument("-o", "--output", metavar="FILE.html")
     _force(report)
-    report.add_argument("--format", choices=("promptfoo", "junit"), help="promptfoo's results JSON, or JUnit XML")
     _json(report)
     fits = _add(commands, "fits", "would a model be trained, measured, quantized and served: here, or on another card")
     fits.add_argument(
@@ -352,8 +350,6 @@ def _history(commands: _Commands) -> None:
     doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")
     measures = "measure on the GPU what only a card can say, against what is predicted"
     doctor.add_argument("--gpu", action="store_true", help=measures)
-    minutes = "with --gpu: the wall time of it all; 10 where it is left out"
-    doctor.add_argument("--minutes", type=int, choices=(10, 30), help=minutes)
     doctor.add_argument("--approve", metavar="HASH", help="carry out the pending --gpu whose plan was shown so")
     _consent(doctor)
 

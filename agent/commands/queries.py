@@ -14,14 +14,13 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.run_steps import LET_GO, newest_run
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
-from tunesmith.agent.commands.terminal import escaped_json, escaped_xml
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
-from tunesmith.tools.core.plain_file import writable, write_private_text
+from tunesmith.tools.core.plain_file import writable
 from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import follow_step
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -203,24 +202,15 @@ def _times(restarts: object) -> str:
 
 
 def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
-    """`report [RUN] [-o FILE]`: a page to read; with `--format`, the results for other tools, on stdout or in FILE."""
+    """`report [RUN] [-o FILE]`: a page to read."""
     if args.output is not None:
         writable(args.output, force=args.force)  # said before a page is made that nobody can have
     elif args.force:
         raise BadInput("--force replaces the file of -o; name it, or leave --force out")
     run = _run_of(args, store, out)
-    if args.format:
-        from tunesmith.tools.report.run_export import export_run
-
-        text = export_run(store, run, args.format)
-        if args.output is not None:
-            write_private_text(args.output, text, force=args.force)
-        else:
-            print(escaped_xml(text) if args.format == "junit" else escaped_json(text), end="")
-        return 0
     written = write_run_report(store, run, args.output, force=args.force)
     summary = replace(summarise(store, run), report=written.path, verdict=written.verdict)
-    out.document({**summary.to_json(), "summary": written.to_json()}, summary_view(summary))
+    out.document(summary.to_json(), summary_view(summary))
     return 0
 
 
@@ -265,8 +255,6 @@ def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
         from tunesmith.agent.commands.gpu_check import gpu_check
 
         return gpu_check(args, settings, store, out)
-    if args.minutes:
-        raise BadInput(f"--minutes {args.minutes} says how long --gpu may take; give --gpu too, or leave it out")
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
     from tunesmith.agent.what_leaves import leaving
 

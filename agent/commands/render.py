@@ -89,15 +89,12 @@ def _reported(name: str, value: object) -> RenderableType | None:
     """
     from tunesmith.tools.evaluation.comparison import Comparison
     from tunesmith.tools.export.audit import Audit
-    from tunesmith.tools.export.rounding_step import UpdateOnGrid
 
     try:
         if name == "fits":
             return _fits_table(TypeAdapter(list[Fit]).validate_python(value))
         if name == "audit" and value:
             return plain(Audit.model_validate(value).summary)
-        if name == "update_on_grid" and value:
-            return plain(UpdateOnGrid.model_validate(value).words)
         if name == "comparisons" and isinstance(value, list) and value:
             return _hops_table([Comparison.from_json(one) for one in value])
     except (ValidationError, LookupError):  # another version's

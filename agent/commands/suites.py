@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +14,6 @@ from rich.text import Text
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.output import Output
-from tunesmith.agent.commands.terminal import escaped_xml, json_text
 from tunesmith.memory.arms import ARMS
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ def suite(args: argparse.Namespace, out: Output) -> int:
         )
         return 0
     outputs = Path(args.outputs) if args.outputs is not None else None
-    if args.format:
-        return _export_graded(Path(args.file), outputs, args.format)
     with local_embedder() as embedder:
         suite_ = stored_outputs.grade_outputs(Path(args.file), outputs, embedder=embedder)
     verdicts: list[list[object]] = [
@@ -77,35 +73,10 @@ def _clustered(checked: CheckedSuite) -> list[str]:
 def _restricted(cases: Sequence[CheckedCase]) -> list[str]:
     """Which arms are asked what, where the suite's providers name arms."""
     counts = Counter(", ".join(case.arms) for case in cases if set(case.arms) < set(ARMS))
-    lines = [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
-    rivals = sum("select-best" in kind for case in cases for kind in case.assertions)
-    line = f"{rivals} select-best: such a case is asked only where two arms answer beside each other"
-    return [*lines, *([line] if rivals else [])]
+    return [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
 
 
 _ROLES = {
     "judge": "a judge: a served model that reads the answers (baseline and evaluate serve one)",
     "embedder": "an embedding model",
 }
-
-
-def _export_graded(path: Path, outputs: Path | None, format_: str) -> int:
-    from tunesmith.tools.suites import export, stored_outputs
-    from tunesmith.tools.suites.grading.embedding import local_embedder
-
-    with local_embedder() as embedder:
-        suite_, given = stored_outputs.read_graded(path, outputs, embedder=embedder)
-        grades = stored_outputs.grade_all(suite_, given, embedder=embedder)
-    by_id = {case.case_id: case for case in suite_.cases}
-    results = [
-        export.result_of_grade(by_id[case_id], response, graded)
-        for (case_id, response), graded in zip(given, grades, strict=True)
-    ]
-    if format_ == "junit":
-        print(escaped_xml(export.junit_xml(suite_.cases, results, name=path.stem, at_s=time.time())), end="")
-        return 0
-    document = export.promptfoo_document(
-        suite_.cases, results, name=path.stem, at_s=time.time(), derived=suite_.derived_metrics
-    )
-    print(json_text(document, indent=1))
-    return 0

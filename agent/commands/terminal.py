@@ -49,14 +49,4 @@ def json_text(value: object, *, indent: int | None = None, default: Callable[[ob
     except ValueError:  # a number that JSON has no word for: null, which every reader takes
         finite = json.loads(json.dumps(value, default=default), parse_constant=lambda name: None)
         text = json.dumps(finite, ensure_ascii=False, indent=indent)
-    return escaped_json(text)
-
-
-def escaped_json(document: str) -> str:
-    """The same JSON with such characters escaped; they can stand in its strings alone."""
-    return HIDDEN.sub(lambda match: json.dumps(match[0])[1:-1], document)
-
-
-def escaped_xml(document: str) -> str:
-    """The same XML with such characters as references."""
-    return HIDDEN.sub(lambda match: f"&#x{ord(match[0]):X};", document)
+    return HIDDEN.sub(lambda match: json.dumps(match[0])[1:-1], text)  # which can stand in its strings alone

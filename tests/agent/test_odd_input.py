@@ -75,7 +75,6 @@ ODD = [
     (["report", "r1", "-o", ""], "'' names no file"),
     (["report", "r1", "-o", "no/x.html"], "there is no folder no"),
     (["report", "r1", "-o", "pipe", "--force"], "pipe is a pipe"),
-    (["report", "r1", "--format", "junit", "-o", "keep.txt"], "--force"),
     (["report", "--force"], "--force replaces the file of -o"),
     (["rows", "review", "--web", "--port", "99999"], "a port is a whole number from 1 to 65535"),
     (["rows", "review", "--web", "--port", "-1"], "--port"),
@@ -154,9 +153,7 @@ def test_a_home_that_cannot_be_is_one_sentence(folder: Path) -> None:
         assert "unexpected" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "argv", [["rows", "export"], ["report", "-o"], ["report", "--format", "junit", "-o"]], ids=" ".join
-)
+@pytest.mark.parametrize("argv", [["rows", "export"], ["report", "-o"]], ids=" ".join)
 def test_a_named_file_is_replaced_only_by_force_and_is_its_users_alone(
     folder: Path, tmp_path: Path, argv: list[str]
 ) -> None:

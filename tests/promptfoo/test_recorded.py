@@ -49,9 +49,8 @@ def test_the_corpus_covers_every_type_in_both_forms(tmp_path: Path) -> None:
         return {a["type"] for a in assertions} | {t for a in assertions for t in types(a.get("assert", []))}
 
     covered = set().union(*(types(pair.test.get("assert", [])) for pair in read_pairs()))
-    # assert-set has no not- form; select-best compares arms, which promptfoo runs only over several providers; is-code
-    # is a type of our own.
+    # assert-set has no not- form; is-code is a type of our own.
     wanted = {form for kind in supported_types() for form in (kind, f"not-{kind}")}
     assert wanted - covered == {
-        "not-assert-set", "select-best", "not-select-best", "is-code", "not-is-code",
+        "not-assert-set", "is-code", "not-is-code",
     }  # fmt: skip

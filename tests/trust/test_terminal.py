@@ -7,7 +7,6 @@ import io
 import json
 from concurrent.futures import Future
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import pytest
 from rich.table import Table
@@ -16,7 +15,7 @@ from rich.text import Text
 from tests.fixtures.tables import table
 from tunesmith.agent import oneshot
 from tunesmith.agent.commands.output import Output
-from tunesmith.agent.commands.terminal import SafeConsole, escaped_xml, json_text
+from tunesmith.agent.commands.terminal import SafeConsole, json_text
 from tunesmith.agent.driver.voice import Reply
 from tunesmith.tools.core.format import visible
 
@@ -79,11 +78,6 @@ def test_json_says_the_same_without_a_character_that_a_terminal_obeys(evil: str)
 @table("value", [float("inf"), float("-inf"), float("nan")])
 def test_a_number_that_json_has_no_word_for_is_null(value: float) -> None:
     assert json.loads(json_text({"a": [1.5, value, "ä"]}), parse_constant=pytest.fail) == {"a": [1.5, None, "ä"]}
-
-
-def test_xml_says_the_same_without_a_character_that_a_terminal_obeys() -> None:
-    text = escaped_xml("<a>ä\u202eb\x9bc</a>")
-    assert harmless(text) and ElementTree.fromstring(text).text == "ä\u202eb\x9bc"
 
 
 @pytest.mark.parametrize("evil", EVIL)

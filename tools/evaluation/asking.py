@@ -137,12 +137,12 @@ def run_arms(
     Grades what needs no model; `judging.judge_waiting` decides the rest. Raises StepFailed where too many stay without
     an answer. `fresh` takes nothing over from earlier steps.
     """
-    cases, names = by_prefix(suite.cases), [arm.name for arm in arms]
+    cases = by_prefix(suite.cases)
     wanted = [
         Question(arm, case, repeat)
         for arm in arms
         for case in cases
-        if case.asked_of(arm.name, names)
+        if case.asked_of(arm.name)
         for repeat in range(max(case.repeat, sampling.repeats))
     ]
     answered = _answered(job.store, job.step.id)

@@ -34,6 +34,7 @@ from tunesmith.tools.data.spec_suites import CASES
 from tunesmith.tools.evaluation.context import Need, choose_context, longest, prompt_tokens
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, coming_models, find_models
+from tunesmith.tools.evaluation.protocol import IN_FLIGHT
 from tunesmith.tools.evaluation.statistics import MARGIN
 from tunesmith.tools.models.chat_template import (
     NO_SYSTEM,
@@ -97,9 +98,7 @@ class BaselineRequest(PlacedRequest):
         ge=0,
         description="GPUs that vLLM splits the model over; auto: the fewest that it fits on, for all arms of the run.",
     )
-    concurrency: int = Field(
-        default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
-    )
+    concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024, description="Requests in flight at once.")
     judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(default="", description=JUDGE_HELP)
     fresh: bool = Field(
         default=False, description="Ask again what an earlier step of the run was answered to the same question."

@@ -29,7 +29,7 @@ from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.liveness import PROOF, proof_seconds
 from tunesmith.tools.evaluation.pairing import Evaluations
 from tunesmith.tools.evaluation.prompts import given, made_from
-from tunesmith.tools.evaluation.protocol import THINKING, Key, Sampling
+from tunesmith.tools.evaluation.protocol import IN_FLIGHT, THINKING, Key, Sampling
 from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
 from tunesmith.tools.models.measuring import beside_base, measured_base
@@ -81,9 +81,7 @@ class EvaluateRequest(PlacedRequest):
     repeats: int = Field(
         default=1, ge=1, le=100, description="How often each case is asked; left out: as often as in the baseline."
     )
-    concurrency: int = Field(
-        default=128, ge=1, le=1024, description="Requests in flight at most; fewer while the server's queue is long."
-    )
+    concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024, description="Requests in flight at once.")
     judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(
         default="", description=f"{JUDGE_HELP} The baseline's own goes before both."
     )

@@ -182,7 +182,7 @@ def _local_engine(
     servers.stop_all(job.home, role=servers.BENCH)
     job.progress(0, 0, f"{refusal.word}; loading base and adapter here")
     base = job.inputs["base"]
-    model = LocalModel(job.inputs, adapter.path, job.dir / "unpacked")
+    model = LocalModel(job.inputs, adapter.path)
     key = model.key(base, suite, sampling)
     arms = [Arm("base", "base", key), Arm("adapter", "adapter", {**key, "adapter": adapter.sha256})]
     proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}

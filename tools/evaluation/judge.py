@@ -40,7 +40,7 @@ ENDPOINT = "endpoint"
 JUDGES = ("bundled-driver", "endpoint")
 """Judges by name; any other is a folder."""
 JUDGE_HELP = (
-    "Who judges llm-rubric, g-eval and select-best: 'bundled-driver', a model folder, or 'endpoint' (the one that "
+    "Who judges llm-rubric and g-eval: 'bundled-driver', a model folder, or 'endpoint' (the one that "
     "settings.toml names); empty: what [judge] there says, else the bundled driver."
 )
 JUDGE_CONTEXT_TOKENS, JUDGE_CONCURRENCY = 8192, 16
@@ -249,4 +249,4 @@ def _listed(counts: Counter[str]) -> str:
 
 def asked_cases(suite: Suite, arms: Mapping[str, object] | Sequence[str]) -> dict[str, list[Case]]:
     """Arm → the cases of a suite that it is asked where these arms answer in one step."""
-    return {arm: [case for case in suite.cases if case.asked_of(arm, tuple(arms))] for arm in arms}
+    return {arm: [case for case in suite.cases if case.asked_of(arm)] for arm in arms}

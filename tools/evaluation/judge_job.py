@@ -150,10 +150,9 @@ def _decide(
     embedder: Embedder | None,
 ) -> list[EvalResult]:
     """Grade and store what can be graded by now; the rest is returned."""
-    rivals = _rivals(job) if any(cases[row.case_id].needs_rivals for row in waiting) else {}
     decided, left = [], []
     for row in waiting:
-        result = _graded(cases[row.case_id], row, judge, embedder, rivals.get((row.case_id, row.repeat), ()))
+        result = _graded(cases[row.case_id], row, judge, embedder)
         if judge and judge.lacked():
             left.append(row)
         else:
@@ -162,26 +161,8 @@ def _decide(
     return left
 
 
-def _rivals(job: Job[Request]) -> dict[tuple[str, int], list[str]]:
-    """(case, repeat) → what every arm of this step answered to it."""
-    answers: dict[tuple[str, int], list[str]] = {}
-    for row in job.store.results(job.step.id):
-        if not row.error or waits(row):
-            answers.setdefault((row.case_id, row.repeat), []).append(Response.stored(row).output_text)
-    return answers
-
-
-def _graded(
-    case: Case, row: EvalResult, judge: _Judge | None, embedder: Embedder | None, rivals: Sequence[str]
-) -> EvalResult:
-    grade = grade_pending(
-        case,
-        Response.stored(row),
-        row.assertions,
-        judge=judge,
-        embedder=embedder,
-        rivals=rivals if len(rivals) > 1 else (),
-    )
+def _graded(case: Case, row: EvalResult, judge: _Judge | None, embedder: Embedder | None) -> EvalResult:
+    grade = grade_pending(case, Response.stored(row), row.assertions, judge=judge, embedder=embedder)
     if grade.error:
         return replace(row, error=grade.error)  # what waits still waits: a resumed step judges it again
     return replace(row, passed=grade.passed, score=grade.score, error=None, assertions=list(grade.assertions))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,6 @@ from tunesmith.tools.evaluation.asking import NEEDS_LOGPROBS, Answerer, Keep, Qu
 from tunesmith.tools.evaluation.protocol import Key, Sampling
 from tunesmith.tools.models.chat_template import answering_at_once, as_taken, template_sha256
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
-from tunesmith.tools.models.packed_weights import unpack_base
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.serving.client import ChatResponse
 from tunesmith.tools.serving.model_server import precision_told
@@ -46,9 +44,10 @@ _TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 class LocalModel:
     """A base with an adapter on it, loaded once."""
 
-    def __init__(self, inputs: Mapping[str, Artifact], adapter_dir: Path, scratch: Path) -> None:
-        """Load both; seconds for a small model. A step's `inputs` say which base, and whether it is measured at 4 bits;
-        in `scratch` there is room for it unpacked, for as long as it is read.
+    def __init__(self, inputs: Mapping[str, Artifact], adapter_dir: Path) -> None:
+        """Load both; seconds for a small model. A step's `inputs` say which base, and whether it is measured at 4 bits.
+
+        Raises StepFailed where transformers does not read the 4-bit base.
         """
         import torch
         from peft import PeftModel
@@ -57,7 +56,7 @@ class LocalModel:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = inputs["base"].path
         self.tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
-        base, self.precision = _loaded(inputs, self.device, scratch)
+        base, self.precision = _loaded(inputs, self.device)
         self.model: Model = PeftModel.from_pretrained(base, adapter_dir, torch_device=self.device).eval()
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = self.tokenizer.eos_token_id
@@ -148,27 +147,27 @@ def _limit(question: Question, sampling: Sampling) -> int:
     return int(question.case.sampled("max_tokens", sampling.max_tokens)) + sampling.thinking_tokens
 
 
-def _loaded(inputs: Mapping[str, Artifact], device: str, scratch: Path) -> tuple[Model, str]:
+def _loaded(inputs: Mapping[str, Artifact], device: str) -> tuple[Model, str]:
     """The base as it is measured, and its precision in the words of a comparability key."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
     base, quantized = inputs["base"], inputs.get(QUANTIZED_BASE)
     if quantized is not None and device == "cuda":
         return load_base(base.path, precision="bf16", load_in_4bit=True), "NF4 of the base"
     folder, precision = base.path, precision_of(base.path)
+    options: dict[str, object] = {"device_map": {"": 0} if device == "cuda" else None}
+    options |= ModelShape.of(json.loads((folder / "config.json").read_text())).attention_options
     if quantized is not None:
-        folder = unpack_base(base.path, quantized.path, scratch)
-        precision = f"{precision_told(quantized)}, unpacked to {precision}"
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype="auto",
-            local_files_only=True,
-            device_map={"": 0} if device == "cuda" else None,
-            **ModelShape.of(json.loads((folder / "config.json").read_text())).attention_options,
+        folder, precision = quantized.path, f"{precision_told(quantized)}, unpacked to {precision}"
+        options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", local_files_only=True, output_loading_info=True, **options
+    )
+    if info["missing_keys"]:  # Mixtral's experts, whose names quantizing changes
+        raise StepFailed(
+            f"transformers does not find {min(info['missing_keys'])} in {folder.name}; make the base anew with "
+            "measuring=16, or merge the adapter and evaluate the merged model"
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return model, precision
 
 

@@ -166,9 +166,7 @@ class _Pair:
 def _pair(store: Store, evaluations: Evaluations, steps: Mapping[str, str], cases: Mapping[str, Case]) -> _Pair:
     """`steps` names the earlier arm of the chain before the later one."""
     first, last = steps
-    together = {arm: tuple(evaluations.keys[step]) for arm, step in steps.items()}
-    one_step = steps[first] == steps[last]
-    left_out = frozenset(name for name, case in cases.items() if not _asked_of_both(case, together, one_step))
+    left_out = frozenset(name for name, case in cases.items() if not all(map(case.asked_of, steps)))
     asked = [case for name, case in cases.items() if name not in left_out]
     keys = {arm: _relevant(evaluations.keys[step][arm], asked) for arm, step in steps.items()}
     origins = _origins(store, evaluations.run, first, last, keys)
@@ -208,8 +206,3 @@ def cases_of(store: Store, run: str, suite_sha256: object) -> dict[str, Case]:
             f"cannot compare arms of {run}: the suite {artifacts[-1].path} cannot be read ({why}); put it back, or run "
             "`tunesmith baseline` and evaluate again"
         ) from None
-
-
-def _asked_of_both(case: Case, together: Mapping[str, Sequence[str]], one_step: bool) -> bool:
-    """Whether a case tells two arms apart: asked of both, and not graded against different rivals."""
-    return all(case.asked_of(arm, arms) for arm, arms in together.items()) and (one_step or not case.needs_rivals)

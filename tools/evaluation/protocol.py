@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from tunesmith.tools.models.memory_math import SERVED_SEQUENCES
 from tunesmith.tools.serving.bench import Bench, Thinking
 
+IN_FLIGHT = SERVED_SEQUENCES + 16
+"""Requests to a server of ours: what it works on at once, and a short queue, so that it never idles between two."""
 BLIND_OPENED = "blind.opened"
 """Event of a step that asks an arm the suite's blind cases."""
 CASE_DIGITS = 12

@@ -45,7 +45,7 @@ def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> S
     scheme = SCHEMES.get(str(asked.get("scheme", "W4A16")))
     if scheme is None:  # of an earlier version
         return None
-    if asked.get("rounding") == "nearest" and scheme.codes is None:
+    if asked.get("rounding") == "nearest" and not scheme.floats:
         return Setting({"rounding": "gptq"}, _CORRECTED)
     shape = ModelShape.of(config)
     kept = asked.get("keep")

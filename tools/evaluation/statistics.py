@@ -65,7 +65,7 @@ from tunesmith.tools.evaluation.comparison import (
 )
 from tunesmith.tools.evaluation.protocol import Keys, differences
 from tunesmith.tools.suites.case import BLOCKS, GUARDED_BLOCKS, PRIMARY_BLOCK, Case
-from tunesmith.tools.suites.export import stored_grade
+from tunesmith.tools.suites.grading import total
 
 MARGIN = 0.05
 UNDER_TEST: Collection[str] = frozenset({"adapter", "weights"})
@@ -157,12 +157,19 @@ def _outcome(case_id: str, group: Sequence[EvalResult], case: Case | None) -> Ca
         return CaseOutcome(case_id, block, None, 0.0, error, cluster)
     passes = sum(bool(result.passed) for result in answered)
     score = _mean([float(bool(r.passed)) if r.score is None else r.score for r in answered])
-    named = [stored_grade(case, r).named_scores for r in answered] if case and names_metrics(case) else []
+    named = [_named_scores(case, result) for result in answered] if case and names_metrics(case) else []
     metrics = {
         name: _mean([scores[name] for scores in named if name in scores])
         for name in dict.fromkeys(name for scores in named for name in scores)
     }
     return CaseOutcome(case_id, block, passes / len(answered) > PASSED_SHARE, score, None, cluster, metrics)
+
+
+def _named_scores(case: Case, result: EvalResult) -> Mapping[str, float]:
+    """Of the stored verdicts; none where the case was changed since."""
+    if [entry.type for entry in result.assertions] != case.assertion_types:
+        return {}
+    return total(case, result.assertions).named_scores
 
 
 def names_metrics(case: Case) -> bool:

@@ -112,7 +112,7 @@ def _other_files(folder: Path, base: Path) -> Iterator[Fault]:
 
 
 def _sum(name: str, merged: TensorPlace, base: TensorPlace, update: StoredUpdate) -> _Summed:
-    """Whether a weight is base + update, of DoRA at the learned lengths, but for the rounding of its type."""
+    """Whether a weight is base + update, but for the rounding of its type."""
     import numpy as np
 
     a, factor = floats(update.a), np.float32(update.scale)
@@ -124,9 +124,6 @@ def _sum(name: str, merged: TensorPlace, base: TensorPlace, update: StoredUpdate
         was, now = floats(base, rows), floats(merged, rows)
         delta: Floats = (floats(update.b, rows) @ a) * factor
         total = was + delta
-        if update.magnitude:
-            total *= (floats(update.magnitude, rows) / np.sqrt(np.square(total).sum(1)))[:, None]
-            delta = total - was
         wrong = np.abs(now - total)
         slack = np.float32(_SLACK) * np.maximum(np.abs(was), np.abs(delta)).max(initial=0)
         off += int(np.count_nonzero(wrong > half_step(total, merged.spec.dtype) * np.float32(1.01) + slack))

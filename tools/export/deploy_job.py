@@ -177,7 +177,7 @@ def case_to_show(store: Store, run: str, arm: str) -> Case | None:
     """The target case whose answer a deployment shows: the first that is not blind; None where there is none."""
     suites = store.artifacts(run, "suite")
     targets = read_suite(suites[-1].path).block("target") if suites else ()
-    return next((case for case in targets if not case.is_blind and case.asked_of(arm, (arm,))), None)
+    return next((case for case in targets if not case.is_blind and case.asked_of(arm)), None)
 
 
 def _first_answer(

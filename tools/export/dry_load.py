@@ -145,7 +145,7 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
     peaks = serving_peaks(server_memory(_TINY_BYTES, kv_bytes_per_token=4096), on_gpu=facts.serves_on_gpu)
     if facts.vllm is None:
         return _decided(plan, "off", "there is no vLLM here to ask")
-    doubtful = SCHEMES[scheme].codes is not None and not facts.serves_on_gpu
+    doubtful = SCHEMES[scheme].floats and not facts.serves_on_gpu
     if asked == "auto" and worth <= WORTH_TIMES * seconds and not doubtful:
         why = f"quantizing takes {duration(worth)}, a dry load {duration(seconds)}: it pays from {WORTH_TIMES} times on"
         return _decided(plan, "off", why)

@@ -19,18 +19,13 @@ if TYPE_CHECKING:
 
 
 class Update(NamedTuple):
-    """An update of one stored tensor to W + scale · B·A, for each expert where all of them are in the tensor.
-
-    With magnitudes (DoRA; Liu et al. 2024, arXiv 2402.09353, equation 5) each row of that is then given its length.
-    """
+    """An update of one stored tensor to W + scale · B·A, for each expert where all of them are in the tensor."""
 
     a: Tensor
     """(rank, in) or (expert, rank, in)"""
     b: Tensor
     """(out, rank) or (expert, out, rank)"""
     scale: float
-    magnitude: Tensor | None = None
-    """(out,)"""
 
 
 def expert_updates(base: Path, adapter: Path, names: Iterable[str]) -> dict[str, Update]:

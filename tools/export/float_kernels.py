@@ -21,7 +21,7 @@ _ON_A_CPU = (
 
 def served(scheme: Scheme, facts: Facts) -> str:
     """A sentence for the plan: what becomes of a float format where vLLM computes here; empty for integers."""
-    if scheme.codes is None:
+    if not scheme.floats:
         return ""
     card = chosen_gpu(facts.machine.gpus) if facts.serves_on_gpu else None
     if card is None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.export.streamed_model import keep_layers, streamed_model
+from tunesmith.tools.export.offloaded_model import keep_layers, offloaded_model, put_adapter
 from tunesmith.tools.models.chat_template import answering_at_once
 from tunesmith.tools.models.memory_math import COMPARED_POSITIONS, FP32_BELOW_PARAMETERS
 from tunesmith.tools.models.shape import ModelShape
@@ -112,7 +112,6 @@ def compare_logits(
     layout is not known.
     """
     import torch
-    from peft import PeftModel
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
@@ -123,18 +122,17 @@ def compare_logits(
     layers = drawn_layers(shape, seed)
     texts = _texts(AutoTokenizer.from_pretrained(base_dir), rows)
     progress(0, 3, "logits of base + adapter, layer by layer")
-    adapted = PeftModel.from_pretrained(
-        streamed_model(base_dir, dtype), adapter_dir, torch_device="cpu", low_cpu_mem_usage=True
-    )
-    keep_layers(adapted.get_base_model(), layers)
-    expected = _logits(adapted.get_base_model(), texts)
-    progress(1, 3, "logits of the base, layer by layer")
-    with adapted.disable_adapter():
-        base = _logits(adapted.get_base_model(), texts)
+    with offloaded_model(base_dir, dtype, merged_dir.parent) as model:
+        adapted = put_adapter(model, adapter_dir)
+        keep_layers(model, layers)
+        expected = _logits(model, texts)
+        progress(1, 3, "logits of the base, layer by layer")
+        with adapted.disable_adapter():
+            base = _logits(model, texts)
     progress(2, 3, "logits of the merged model, layer by layer")
-    made = streamed_model(merged_dir, dtype)
-    keep_layers(made, layers)
-    merged = _logits(made, texts)
+    with offloaded_model(merged_dir, dtype, merged_dir.parent) as model:
+        keep_layers(model, layers)
+        merged = _logits(model, texts)
     progress(3, 3, "compared")
     asked = slice(0, texts.of_questions)
     ordinary = _apart(merged[asked], expected[asked], base[asked])

@@ -14,21 +14,17 @@ from tunesmith.tools.models.tensor_file import TensorPlace, read_places
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _A, _B = ".lora_A.weight", ".lora_B.weight"
-MAGNITUDE = ".lora_magnitude_vector"
-"""Of DoRA, as peft saves it: what the length of each row becomes."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredUpdate:
-    """A low-rank update of one weight, where its factors lie: W + scale · B·A, of DoRA at the magnitudes' lengths."""
+    """A low-rank update of one weight, where its factors lie: W + scale · B·A."""
 
     a: TensorPlace
     """(rank, in)"""
     b: TensorPlace
     """(out, rank)"""
     scale: float
-    magnitude: TensorPlace | None = None
-    """(out,) the length of each row of the sum, where the adapter is one of DoRA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +69,8 @@ def stored_updates(adapter: Path) -> AdapterUpdates:
         if of_experts(module):
             experts.add(module.removesuffix(".base_layer") + ".")
         else:
-            magnitude = weights.get(f"{name.removesuffix(_A)}{MAGNITUDE}")
             scale = lora_scale(config, module, place.spec.shape[0])
-            found[f"{module}.weight"] = StoredUpdate(place, b, scale, magnitude)
+            found[f"{module}.weight"] = StoredUpdate(place, b, scale)
     return AdapterUpdates(found, frozenset(experts))
 
 

@@ -14,6 +14,7 @@ from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.memory_math import merge_memory_bytes
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import merge_seconds
 
 ONTO_16_BITS = (
@@ -93,7 +94,8 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
         seconds=merge_seconds(base.meta["config"], base.bytes, facts.training_rates),
         rates=facts.training_rates,
         ram_bytes=merge_memory_bytes(base.meta["config"]),
-        disk_bytes=base.bytes,
+        # A mixture's experts are written once more, put together, while logits are compared.
+        disk_bytes=base.bytes * (2 if ModelShape.of(base.meta["config"]).experts else 1),
     )
     return Plan(
         stage="merge",

@@ -1,14 +1,13 @@
 """merge at work: W + scale · B·A, one tensor at a time in fp32, shard by shard; then proven against base + adapter:
-the saved tensors by their audit, the whole model by its logits, computed layer by layer. Of DoRA, each row of the sum
-is given the length that was learned for it.
+the saved tensors by their audit, the whole model by its logits, computed layer by layer.
 
 No model is loaded: a shard is read, summed and written as bytes, and a layer is read while it computes, so 70B merges
 in the memory of its largest matrix. The disk is waited for at the end alone: it writes while shards are summed and
 proven. A shard that reached it is noted, and is not made again. A mixture's fused experts are merged in the same way,
 each into the tensors that are stored of it.
 
-Refused, because it cannot be mapped to weights of the base: biases, modules_to_save, initialisations that changed the
-base.
+Refused, because it cannot be mapped to weights of the base: biases, DoRA, modules_to_save, initialisations that
+changed the base.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.audit_merged import audit_merged
 from tunesmith.tools.export.expert_updates import Update, expert_updates
 from tunesmith.tools.export.logit_proof_job import LogitProof, behaviour_rows, compare_logits
-from tunesmith.tools.export.lora_update import MAGNITUDE, lora_scale, of_experts
+from tunesmith.tools.export.lora_update import lora_scale, of_experts
 from tunesmith.tools.export.merge import ONTO_16_BITS, MergeRequest, MergeResult, trained_on_nf4
 from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes
 from tunesmith.tools.models.memory_math import merge_memory_bytes
@@ -138,7 +137,7 @@ def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Upda
     updates = {}
     for name in sorted(tensors):
         if not name.endswith(".lora_A.weight"):
-            if not name.endswith((".lora_B.weight", MAGNITUDE)):
+            if not name.endswith(".lora_B.weight"):
                 raise StepFailed(f"the adapter holds {name}, which is no low-rank factor; deploy it unmerged instead")
             continue
         stem = name.removesuffix(".lora_A.weight")
@@ -146,13 +145,7 @@ def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Upda
         if of_experts(module):
             continue
         a, b = tensors[name], tensors[f"{stem}.lora_B.weight"]
-        magnitude = tensors.get(f"{stem}{MAGNITUDE}")
-        if (magnitude is not None) != bool(config.get("use_dora")):
-            raise StepFailed(
-                f"the adapter's use_dora={config.get('use_dora')!r}, and its file holds "
-                f"{'a' if magnitude is not None else 'no'} magnitude of {module}; deploy the adapter itself"
-            )
-        updates[f"{module}.weight"] = Update(a, b, lora_scale(config, module, a.shape[0]), magnitude)
+        updates[f"{module}.weight"] = Update(a, b, lora_scale(config, module, a.shape[0]))
     return updates
 
 
@@ -195,6 +188,7 @@ class _Whole:
 def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
     odd = {
         "peft_type": config.get("peft_type") != "LORA",
+        "use_dora": bool(config.get("use_dora")),
         "bias": config.get("bias", "none") != "none" or bool(config.get("lora_bias")),
         "modules_to_save": bool(config.get("modules_to_save")),
         "fan_in_fan_out": bool(config.get("fan_in_fan_out")),
@@ -270,8 +264,5 @@ def _sum(weight: Tensor, update: Update, name: str) -> Tensor:
     at_once = max(1, _SUMMED_BYTES // (4 * weight.shape[1]))
     for start in range(0, len(weight), at_once):
         rows = slice(start, start + at_once)
-        total = weight[rows].float().addmm_(b[rows], a, alpha=update.scale)
-        if update.magnitude is not None:
-            total *= (update.magnitude[rows].float() / torch.linalg.vector_norm(total, dim=1)).unsqueeze(1)
-        merged[rows] = total
+        merged[rows] = weight[rows].float().addmm_(b[rows], a, alpha=update.scale)
     return merged

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from tunesmith.memory.records import Artifact
-from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.placed import PlacedRequest
@@ -18,10 +17,9 @@ from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Result, St
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.float_kernels import served
-from tunesmith.tools.export.rounding_step import UpdateOnGrid, update_on_grid
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
-from tunesmith.tools.models.full_precision import HEAD, kept_layers
+from tunesmith.tools.models.full_precision import HEAD
 from tunesmith.tools.models.memory_math import (
     quantize_cache_bytes,
     quantize_memory_bytes,
@@ -87,37 +85,20 @@ class QuantizeResult(Result):
     quantized_layers: int
     audit: Audit | None = None
     """What the saved tensors say; None where an earlier version quantized."""
-    update_on_grid: UpdateOnGrid | None = None
-    """The adapter's update beside the scheme's rounding step; None where the merged model's adapter is not known."""
     fallbacks: tuple[str, ...] = ()
     """Layers that GPTQ rounded to the nearest step, because their Hessian could not be inverted."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizeContext:
-    """What is known of the adapter that was merged, and of what vLLM loads here."""
+    """What is known of what vLLM loads here."""
 
-    update: UpdateOnGrid | None = None
     dry_loads: tuple[DryLoad, ...] = ()
 
 
 def inspect_inputs(request: QuantizeRequest, inputs: Inputs) -> QuantizeContext:
-    """How large the merged update is beside the rounding step of the scheme, from some rows of every weight."""
-    merged = inputs.made("merged")
-    return QuantizeContext(
-        grid_of(request, inputs.store, merged) if merged else None, known_dry_loads(inputs.store.home)
-    )
-
-
-def grid_of(request: QuantizeRequest, store: Store, merged: Artifact) -> UpdateOnGrid | None:
-    """The update that is in a merged model on the grid that a request quantizes to; None where that is not known."""
-    adapter = store.ancestor(merged, "adapter")
-    if adapter is None or not merged.path.is_dir() or "config" not in merged.meta:
-        return None
-    request, config = resolved(request, merged)[0], merged.meta["config"]
-    scheme, kept = SCHEMES[request.scheme], kept_layers(config, request.keep)
-    group = scheme.group_of(config, request.group_size)
-    return update_on_grid(merged.path, adapter.path, scheme, group=group, kept=kept)
+    """What earlier dry loads showed."""
+    return QuantizeContext(known_dry_loads(inputs.store.home))
 
 
 def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -149,7 +130,6 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         rounding=request.rounding,
         samples=samples,
     )
-    warning = context.update.warning if context and context.update else ""
     size_bytes = merged.bytes * scheme.bits / 16
     return Plan(
         stage="quantize",
@@ -174,7 +154,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         replaces=("the quantized model of this run",) if "quantized" in facts.artifacts else (),
         refusals=(*contradictions(request, config), *room(price, facts, remedy=_REMEDY, fitting=fitting)),
         fitting=fitting,
-        notes=tuple(filter(None, (warning, served(scheme, facts)))),
+        notes=tuple(filter(None, [served(scheme, facts)])),
         reasons=dict(reasons),
     )
 
@@ -216,7 +196,7 @@ def _rounding_seconds(
 def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tuple[str, ...]:
     """What of a resolved request a format or a way of rounding cannot do, each with what to set."""
     scheme = SCHEMES[request.scheme]
-    if scheme.codes is None:
+    if not scheme.floats:
         return tuple(_unsearchable(request, config))
     found = []
     if request.group_size:
@@ -284,10 +264,10 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
             "down_proj stays: the gated product before it has outliers that 8-bit activations do not hold"
             if rounded
             else "inputs are rounded to floats, whose steps grow with them, so no layer has to stay for its outliers"
-            if scheme.rounds_inputs and scheme.codes
+            if scheme.rounds_inputs and scheme.floats
             else "weights alone lose bits, so no layer has to stay for its inputs"
         )
-    if scheme.codes and request.rounding == "gptq" and "rounding" not in request.model_fields_set:
+    if scheme.floats and request.rounding == "gptq" and "rounding" not in request.model_fields_set:
         chosen["rounding"] = "nearest"
         reasons["rounding"] = f"{scheme.name} rounds every weight by itself, without data: there is no GPTQ for it"
     return request.model_copy(update=chosen), reasons

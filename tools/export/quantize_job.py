@@ -26,7 +26,7 @@ from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import Batch, calibration_batches, joined_batches
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
-from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult, grid_of
+from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult
 from tunesmith.tools.export.rounding_recipes import (
     QUANTIZING,
     SMOOTHING,
@@ -102,7 +102,6 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
         full_precision=proof.full_precision,
         quantized_layers=proof.quantized_layers,
         audit=audit,
-        update_on_grid=grid_of(request, job.store, merged),
         fallbacks=fallbacks,
     )
 
@@ -115,7 +114,7 @@ def chosen_group_size(config: dict[str, Any], scheme: str, asked: int, keep: Seq
     kind = SCHEMES[scheme]
     if not asked:
         return kind.group_of(config)
-    if kind.smooths or kind.codes:
+    if kind.smooths or kind.floats:
         raise StepFailed(f"{scheme} has one scale for an output channel; set group_size=0")
     if group_size_for(config, asked) != asked:
         fitting = group_size_for(config) or "0 (per channel)"

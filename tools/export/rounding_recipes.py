@@ -37,7 +37,7 @@ _SMOOTHING_STRENGTH = 0.8
 
 def rounding_of(scheme: str, rounding: Rounding) -> Rounding:
     """How the weights of a scheme are rounded: floats to the nearest step, whatever was asked for integers."""
-    return rounding if SCHEMES[scheme].codes is None else "nearest"
+    return rounding if not SCHEMES[scheme].floats else "nearest"
 
 
 def recipes(

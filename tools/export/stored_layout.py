@@ -16,7 +16,6 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.shape import ModelShape
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
     from transformers.core_model_loading import WeightConverter
 
@@ -44,18 +43,19 @@ def empty_model(folder: Path) -> PreTrainedModel:
     options = ModelShape.of(config.to_dict()).attention_options
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options).eval()
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = no_memory(parameter.shape, torch.float32)
+    for_an_adapter(model)
     return model
 
 
-def no_memory(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Parameter:
-    """A parameter that is one zero, repeated. On the meta device peft would move adapters there, and lose them."""
+def for_an_adapter(model: PreTrainedModel) -> None:
+    """Make every parameter one zero, repeated. On the meta device peft would move adapters there, and lose them."""
     import torch
 
-    return torch.nn.Parameter(torch.zeros((), dtype=dtype).expand(shape), requires_grad=False)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
+                module._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
 
 
 def slots(model: PreTrainedModel, names: Iterable[str]) -> Mapping[str, Slot]:

@@ -1,4 +1,4 @@
-"""4-bit weights as compressed-tensors' `pack-quantized` holds them: rounded, packed and unpacked, with numpy alone.
+"""4-bit weights as compressed-tensors' `pack-quantized` holds them: rounded and packed, with numpy alone.
 
 The arithmetic is llm-compressor's round to nearest: the largest weight of a group becomes 7.5 steps, codes go from -8
 to 7. The library divides in the weights' own type, here it is float32, so that of a hundred codes one is another where
@@ -7,17 +7,10 @@ a weight lies half-way between two; scales are the same, bit for bit. A test hol
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.memory.errors import BadInput
-from tunesmith.tools.models.quantized_layout import Layout, decoded
-from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, read_places, weight_files
-from tunesmith.tools.models.tensor_values import floats_of, row_ranges
+from tunesmith.tools.models.tensor_values import floats_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,37 +70,3 @@ def _as_words(values: NDArray[np.float32], kind: str) -> Words:
         return values.astype(WORDS[kind])
     bits = np.ascontiguousarray(values).view("<u4")
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("<u2")
-
-
-def _stored_name(places: Mapping[str, TensorPlace], layer: str) -> str:
-    """The name that a layer is packed under; empty where it is not packed."""
-    return next((name for name in (layer, quantized_name(layer)) if name + ".weight_packed" in places), "")
-
-
-def unpack_base(base: Path, quantized: Path, target: Path) -> Path:
-    """A folder of the quantized base's weights in the base's own form, for programs that read no packed ones.
-
-    Raises BadInput for a checkpoint of another kind than is made here, which an earlier version could take.
-    """
-    config = json.loads((quantized / "config.json").read_text())
-    document = config.get("quantization_config", {})
-    groups = document.get("config_groups", {}).values()
-    if document.get("format") != "pack-quantized" or any(group["weights"].get("actorder") for group in groups):
-        raise BadInput(f"{quantized.name} was taken from elsewhere by an earlier version; run `tunesmith base` again")
-    layout = Layout.of(config)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    codes = {name: place for file in weight_files(quantized) for name, place in read_places(file).items()}
-    for file in base.iterdir():
-        if file.is_file() and file.suffix != ".safetensors":
-            shutil.copyfile(file, target / file.name)
-    for file in weight_files(base):
-        places = read_places(file)
-        with TensorFileWriter(target / file.name, [(name, place.spec) for name, place in places.items()]) as writer:
-            for name, place in places.items():
-                if layer := _stored_name(codes, name.removesuffix(".weight")):
-                    parts = (decoded(codes, layer, place.spec.shape, layout, rows) for rows in row_ranges(place))
-                    writer.write(name, b"".join(_as_words(part, place.spec.dtype).tobytes() for part in parts))
-                else:
-                    writer.write(name, place.read())
-    return target

@@ -9,24 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from tunesmith.tools.models.memory_math import group_size_for, quantized_weight_bytes
 
 SchemeName = Literal["W4A16", "W8A16", "W8A8", "FP8"]
-
-
-class FloatCodes(NamedTuple):
-    """A float type that codes are of."""
-
-    fraction_bits: int
-    lowest_exponent: int
-    """Of the smallest power of two that has all fraction bits; values below it lie as far apart as those above it."""
-    largest: float
-
-
-E4M3 = FloatCodes(3, -6, 448.0)
-"""FP8 Formats for Deep Learning, arXiv 2209.05433, table 1; without infinities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +23,8 @@ class Scheme:
     name: str
     bits: int
     """Of a weight."""
-    codes: FloatCodes | None = None
-    """None: signed integers."""
+    floats: bool = False
+    """Whether its codes are floats: E4M3 (arXiv 2209.05433). Else they are signed integers."""
     preset: str = ""
     """compressed-tensors' name of a float format."""
     rounds_inputs: bool = False
@@ -48,7 +35,7 @@ class Scheme:
     @property
     def smooths(self) -> bool:
         """Whether outliers of activations are smoothed into the weights first: integers do not hold them."""
-        return self.rounds_inputs and self.codes is None
+        return self.rounds_inputs and not self.floats
 
     def group_of(self, config: Mapping[str, object], asked: int = 0) -> int:
         """Weights of a row that share a scale; 0: those of an output channel."""
@@ -65,6 +52,6 @@ SCHEMES: Mapping[str, Scheme] = {
         Scheme("W4A16", 4, in_groups=True),
         Scheme("W8A16", 8),
         Scheme("W8A8", 8, rounds_inputs=True),
-        Scheme("FP8", 8, E4M3, "FP8_DYNAMIC", rounds_inputs=True),
+        Scheme("FP8", 8, True, "FP8_DYNAMIC", rounds_inputs=True),
     )
 }

@@ -14,7 +14,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.format import one_line
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit_lineage import audit_refusals
-from tunesmith.tools.export.streamed_model import streamed_model
+from tunesmith.tools.export.offloaded_model import offloaded_model
 from tunesmith.tools.models.chat_template import template_text
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.release.gguf_file import Progress, TensorType, read_back, write_gguf
@@ -165,7 +165,8 @@ def compare_gguf(folder: Path, file: Path, kind: TensorType, progress: Progress)
     progress(0, 2, "logits of the model, layer by layer")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     texts = [tokenizer(text).input_ids[:_TEXT_TOKENS] for text in spoken_texts()]
-    wanted = _logits(streamed_model(folder, torch.float32), texts)
+    with offloaded_model(folder, torch.float32, file.parent) as model:
+        wanted = _logits(model, texts)
     progress(1, 2, "loading the GGUF with transformers")
     loaded = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, and the summary that a terminal shows.
+"""The report of a run: one HTML file that needs nothing else.
 
 Everything in it is read from the store, and every text in it that models or data sets wrote is data: the template
 escapes it, `format.visible` spells out what hides, and the page's own policy lets no script run.
@@ -7,10 +7,8 @@ escapes it, `format.visible` spells out what hides, and the page's own policy le
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-
-from pydantic import JsonValue
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.records import DONE, Artifact, Run, Step
@@ -20,7 +18,7 @@ from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.evaluation.evidence import Evidence
 from tunesmith.tools.report import process, story
 from tunesmith.tools.report.charts import LossChart, loss_chart, share
-from tunesmith.tools.report.evaluation import Evaluation, Hop, evaluation
+from tunesmith.tools.report.evaluation import Evaluation, evaluation
 
 _TEMPLATE = "report.html.j2"
 _NARROW_SPACE = "\u202f"
@@ -37,7 +35,6 @@ _PLAIN = (
 )  # fmt: skip
 _FILTERS = {write.__name__: write for write in _PLAIN}
 _FILTERS |= {write.__name__: _joined(write) for write in (format.percent, format.duration, format.size)}
-Json = dict[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,45 +61,14 @@ class Page:
     served: process.Served | None
     limits: Sequence[str]
 
-    def summary(self) -> Json:
-        """What a script reads of it: the verdict, the numbers behind it, and the limits."""
-        return {
-            "run": self.run.id,
-            "name": self.run.name,
-            "goal": self.run.goal,
-            "status": self.run.status,
-            "verdict": self.verdict,
-            "blocks": _blocks(self.evaluation),
-            "claims": {arm: _claim(evidence) for arm, evidence in self.evaluation.evidence.items()},
-            "hops": [_hop(hop) for hop in self.evaluation.hops],
-            "gain_retained": [one.to_json() for one in self.evaluation.retained],
-            "training": [_training(t) for t, _ in self.trainings],
-            "rows": _rows(self.rows),
-            "steps": [_step(step, self.costs) for step in self.steps],
-            "seconds": round(self.seconds, 1),
-            "peak_bytes": self.peak_bytes,
-            "audits": [asdict(audit) for audit in self.audits],
-            "served": _served(self.served) if self.served else None,
-            "limits": list(self.limits),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
     """A page that lies on the disk."""
 
-    page: Page
     path: Path
-    bytes: int
-
-    @property
-    def verdict(self) -> str:
-        """The headline."""
-        return self.page.verdict
-
-    def to_json(self) -> Json:
-        """The page's summary, and where the page is."""
-        return {**self.page.summary(), "path": str(self.path), "bytes": self.bytes}
+    verdict: str
+    """The headline."""
 
 
 def write_report(store: Store, run: str, name: str, *, force: bool = False) -> WrittenReport:
@@ -112,9 +78,7 @@ def write_report(store: Store, run: str, name: str, *, force: bool = False) -> W
     A run that is half done, failed or empty has a report too; it says what is missing.
     """
     page = gather(store, run)
-    html = render(page)
-    path = write_private_text(name, html, force=force)
-    return WrittenReport(page, path, len(html.encode()))
+    return WrittenReport(write_private_text(name, render(page), force=force), page.verdict)
 
 
 def gather(store: Store, run: str) -> Page:
@@ -172,78 +136,3 @@ def render(page: Page) -> str:
         stage_of=lambda step: stages.get(step, ""),
     )
     return environment.from_string(source).render({f.name: getattr(page, f.name) for f in fields(page)})
-
-
-def _served(served: process.Served) -> Json:
-    return {
-        "now": served.now,
-        "artifact": served.artifact.id,
-        "arm": served.arm,
-        "serves": served.of,
-        "url": served.url,
-        "model": served.model,
-        "run": served.artifact.run,
-    }
-
-
-def _blocks(evaluated: Evaluation) -> Json:
-    blocks: dict[str, Json] = {block: {} for block in evaluated.blocks}
-    for (block, arm), score in evaluated.scores.items():
-        values = {**asdict(score), "rate": score.rate}
-        blocks[block][arm] = {name: values[name] for name in ("cases", "passed", "errors", "rate", "low", "high")}
-    return {**blocks}
-
-
-def _claim(evidence: Evidence) -> Json:
-    document = evidence.to_json()
-    return {name: document[name] for name in ("claim", "claim_sentence", "claim_rule", "people", "controls", "beats")}
-
-
-def _hop(hop: Hop) -> Json:
-    compared = hop.comparison.to_json() if hop.comparison else {}
-    return {
-        "arms": [hop.a, hop.b],
-        "comparable": compared.get("comparable", False),
-        "differs_in": compared.get("differs_in", []),
-        "problem": hop.problem,
-        "fail_to_pass": hop.gained_count,
-        "pass_to_fail": hop.lost_count,
-        "lost": [flip.case_id for flip in hop.lost],
-        "blocks": compared.get("blocks", {}),
-    }
-
-
-def _training(training: process.Training) -> Json:
-    losses, checks = training.train.points, training.validation.points
-    return {
-        "step": training.step.id,
-        "status": training.step.status,
-        "first_loss": losses[0][1] if losses else None,
-        "last_loss": losses[-1][1] if losses else None,
-        "validation_before": checks[0][1] if checks else None,
-        "validation_after": checks[-1][1] if checks else None,
-        "choice": str(training.outcome.get("choice") or "") or None,
-    }
-
-
-def _rows(rows: process.Rows | None) -> Json | None:
-    if rows is None:
-        return None
-    counts = {name: getattr(rows, name) for name in ("total", "kept", "dropped", "undecided", "validation")}
-    return {**counts, "reasons": {reason.kind: reason.rows for reason in rows.reasons}}
-
-
-def _step(step: Step, costs: Sequence[process.StepCost]) -> Json:
-    cost = next((c for c in costs if c.step.id == step.id), None)
-    return {
-        "step": step.id,
-        "stage": step.stage,
-        "arm": step.arm,
-        "on": step.on,
-        "status": step.status,
-        "seconds": step.seconds,
-        "estimated_seconds": step.estimated_seconds,
-        "peak_bytes": cost.peak_bytes if cost else None,
-        "estimated_peak_bytes": cost.estimated_peak_bytes if cost else step.estimated_peak_bytes,
-        "error": None if step.status == DONE else step.error,
-    }

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tunesmith.tools.models.chat_template import without_system
 from tunesmith.tools.serving.addresses import read_address, refuse_key_in_clear
-from tunesmith.tools.serving.concurrency import Throttle
 from tunesmith.tools.serving.listeners import Listener, SendRefused
 from tunesmith.tools.serving.traffic import Recorder
 from tunesmith.tools.suites.grading import Response
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 _TRIES = 4
 _BACKOFF_S = 0.5
 _TIMEOUT_S = 600.0
-_METRICS_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +113,14 @@ class ChatClient:
     ) -> None:
         """Send `requests` in order, at most `concurrency` at a time; `on_result` gets each answer as it arrives.
 
-        Fewer are in flight while the server's own queue is long. An exception of `on_result`, or of `requests`, ends
-        everything and is raised here as it is, the first where there are several.
+        An exception of `on_result`, or of `requests`, ends everything and is raised here as it is, the first where
+        there are several.
         """
-        queue, throttle = iter(requests), Throttle(concurrency)
-        steering = asyncio.create_task(throttle.follow(self._metrics))
+        queue = iter(requests)
 
         async def work() -> None:
-            while True:
-                async with throttle:  # before the next request is taken, so that they leave in order
-                    if (request := next(queue, None)) is None:
-                        return
-                    response = await self.complete(request)
-                on_result(response)
+            for request in queue:
+                on_result(await self.complete(request))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -136,21 +129,6 @@ class ChatClient:
         except BaseExceptionGroup as faults:
             fault = _first(faults)
             raise fault from fault.__cause__
-        finally:
-            steering.cancel()
-            await asyncio.gather(steering, return_exceptions=True)
-
-    async def _metrics(self) -> str | None:
-        """What the server says of itself; None where it does not say, or not soon. Others are asked nothing of it."""
-        import aiohttp
-
-        if not self._address.is_loopback:
-            return None
-        try:
-            status, text = await self._open.get_text("/metrics", timeout_s=_METRICS_TIMEOUT_S)
-        except (aiohttp.ClientError, TimeoutError, ValueError, SendRefused):
-            return None
-        return text if status == 200 else None
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """Answer one request; connection faults, 429 and 5xx are tried again with growing pauses.

@@ -71,13 +71,6 @@ class Connections:
             await self._count(answer, len(data))
             return answer.status, await answer.json(content_type=None)
 
-    async def get_text(self, path: str, *, timeout_s: float) -> tuple[int, str]:
-        """The status and the text of an answer. Raises as `post`."""
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with self._open.get(self._url(path), timeout=timeout, allow_redirects=False) as answer:
-            await self._count(answer, 0)
-            return answer.status, await answer.text()
-
     @property
     def _open(self) -> aiohttp.ClientSession:
         assert self._session is not None, "use `async with Connections(...)`"

@@ -132,7 +132,6 @@ def start(
         **placed(record, spec, log_path),
         "program": str(Path(vllm).absolute()) if "/" in vllm else vllm,  # it starts in a folder of its own
         **command,
-        "tell_restart": python_module("tunesmith.tools.serving.restart_event"),
         "port": port,
         "role": role,
         "lease_s": lease_s or LEASE_S,

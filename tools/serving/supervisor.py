@@ -27,7 +27,6 @@ from tunesmith.tools.serving.restarts import Restarts
 
 _POLL_S = 1.0
 _GRACE_S = 20.0
-_EVENT_S = 60.0
 _PR_SET_PDEATHSIG = 1
 _ON_LINUX = sys.platform == "linux"
 
@@ -138,7 +137,7 @@ class _Books:
         self._path = Path(f"/proc/self/fd/{folder}", record_path.name) if _ON_LINUX else record_path
         self._renewed_ns, self._since = 0, time.monotonic()
         self._happened = restarts.read(self._path)
-        self._lock, self._port, self._tell = -1, 0, list[str]()
+        self._lock, self._port = -1, 0
 
     def are_mine(self) -> bool:
         """Whether no other supervisor has this server; the kernel holds that for as long as this process lives."""
@@ -155,7 +154,7 @@ class _Books:
 
     def environment(self, record: dict[str, Any]) -> dict[str, str]:
         """What the program is started in."""
-        self._port, self._tell = record["port"], record.get("tell_restart") or ["true"]
+        self._port = record["port"]
         env = {**os.environ, **record["env"]}
         before, theirs = os.environ.get("PYTHONPATH", ""), os.environ.get("LD_PRELOAD", "")
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [record["env"].get("PYTHONPATH", ""), before]))
@@ -194,16 +193,13 @@ class _Books:
         return bool(record["role"] != "deployed" and time.monotonic() - self._since > record["lease_s"])
 
     def after(self, ran_s: float, why: str) -> Restarts:
-        """The restart that follows, written down and told to the store; a port that others took ends them."""
+        """The restart that follows, written down; a port that others took ends them."""
         again = self._happened.after(ran_s, why)
         if not again.gave_up and not _is_free(self._port):
             again = self._happened.without_port(self._port)
         self._happened = again
         with contextlib.suppress(OSError):  # a full disk ends no server
             restarts.write(self._path, again)
-        command = [*self._tell, str(self._path.resolve())]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(command, timeout=_EVENT_S, check=False, cwd=self._path.parent)
         return again
 
 

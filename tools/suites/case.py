@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tunesmith.memory.arms import RIVAL_TYPE
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.grading import Assertion, asks_model
 from tunesmith.tools.suites.metrics import DerivedMetric
@@ -132,18 +131,9 @@ class Case(BaseModel):
         """What is asked, without what is expected: unchanged, a stored output may be graded again."""
         return request_sha256(self.messages, self.tools, self.tool_choice, self.sampling)
 
-    def asked_of(self, arm: str, together: Collection[str]) -> bool:
-        """Whether an arm is asked this where the arms `together` answer in one step.
-
-        A case with select-best needs another arm's answer beside it: one arm alone is not asked.
-        """
-        answering = [name for name in together if not self.arms or name in self.arms]
-        return arm in answering and (not self.needs_rivals or len(answering) > 1)
-
-    @property
-    def needs_rivals(self) -> bool:
-        """Whether its grade rests on other arms' answers."""
-        return any(kind.removeprefix("not-") == RIVAL_TYPE for kind in self.assertion_types)
+    def asked_of(self, arm: str) -> bool:
+        """Whether an arm is asked this."""
+        return not self.arms or arm in self.arms
 
     def dump(self) -> dict[str, object]:
         """Plain data; what restricts nothing is left out, and so changes no hash."""

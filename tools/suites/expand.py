@@ -40,7 +40,7 @@ _INSTEAD = {
     "meteor": "it needs a word net; use rouge-n, bleu or gleu",
     "cost": "a model served here has no price per token; use latency",
     "human": "nobody grades by hand here; use llm-rubric",
-    "max-score": "arms are compared by `tunesmith compare`; remove it",
+    **dict.fromkeys(("max-score", "select-best"), "arms are compared by `tunesmith compare`; remove it"),
 }  # fmt: skip
 _INSTEAD_PREFIXES = {"trajectory:": _TRACE, "trace-": _TRACE, "skill-": _TRACE, "promptfoo:redteam:": _SERVICE}
 _KEYS_REFUSED = {

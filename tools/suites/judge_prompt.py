@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -17,13 +17,12 @@ _ENDS_A_BLOCK = re.compile("[<\x7f-\x9f\u2028\u2029]")
 """What JSON leaves as it is, and a reader may take for a tag or for the end of a line."""
 
 
-def judge_prompt(name: str, criteria: Mapping[str, str], data: Mapping[str, str | Sequence[str]]) -> str:
+def judge_prompt(name: str, criteria: Mapping[str, str], data: Mapping[str, str]) -> str:
     """The prompt `judge-NAME.md` with its blanks filled in, each once: no value is read as a template.
 
-    `criteria` are instructions, and written as they are; `data` is what a model, a row or a file said. Several texts
-    of data become one numbered answer each.
+    `criteria` are instructions, and written as they are; `data` is what a model, a row or a file said.
     """
-    values = dict(criteria) | {blank: _block(value) for blank, value in data.items()}
+    values = dict(criteria) | {blank: as_data(value) for blank, value in data.items()}
     return _BLANK.sub(lambda blank: values[blank[1]], judge_template(name))
 
 
@@ -31,12 +30,6 @@ def judge_prompt(name: str, criteria: Mapping[str, str], data: Mapping[str, str 
 def judge_template(name: str) -> str:
     """A judge's prompt with its blanks, such as `[[output]]`."""
     return (files("tunesmith.prompts") / f"judge-{name}.md").read_text(encoding="utf-8")
-
-
-def _block(value: str | Sequence[str]) -> str:
-    if isinstance(value, str):
-        return as_data(value)
-    return "\n".join(f'<answer index="{place}">{as_data(text)}</answer>' for place, text in enumerate(value))
 
 
 def as_data(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,13 +67,13 @@ def grade_outputs(
 ) -> GradedSuite:
     """`suite grade`: stored outputs graded: a JSONL file's, or the tests' own `providerOutput`.
 
-    A case named twice in the file is graded twice, and select-best compares its outputs; cases without an output are
-    listed under `missing`. Raises BadInput for a broken file, an id that the suite lacks, no output at all, or an
-    assertion that asks a model which is not given.
+    A case named twice in the file is graded twice; cases without an output are listed under `missing`. Raises BadInput
+    for a broken file, an id that the suite lacks, no output at all, or an assertion that asks a model which is not
+    given.
     """
-    suite, outputs = read_graded(path, outputs_path, judge=judge, embedder=embedder)
+    suite, outputs = _suite_and_outputs(path, outputs_path, judge=judge, embedder=embedder)
     by_id = {case.case_id: case for case in suite.cases}
-    grades = grade_all(suite, outputs, judge=judge, embedder=embedder)
+    grades = [grade(by_id[case_id], given, judge=judge, embedder=embedder) for case_id, given in outputs]
     graded = [GradedCase(by_id[case_id], result) for (case_id, _), result in zip(outputs, grades, strict=True)]
     return GradedSuite(
         cases=graded,
@@ -84,7 +83,7 @@ def grade_outputs(
     )
 
 
-def read_graded(
+def _suite_and_outputs(
     path: Path, outputs_path: Path | None, *, judge: Judge | None = None, embedder: Embedder | None = None
 ) -> tuple[Suite, list[tuple[str, Response]]]:
     """A suite and the stored outputs for it, as (case id, response). Raises BadInput as `grade_outputs` does."""
@@ -97,24 +96,6 @@ def read_graded(
     if not outputs:
         raise BadInput(f"{path}: there is nothing to grade; give --outputs OUT.jsonl, or tests with a providerOutput")
     return suite, outputs
-
-
-def grade_all(
-    suite: Suite,
-    outputs: Sequence[tuple[str, Response]],
-    *,
-    judge: Judge | None = None,
-    embedder: Embedder | None = None,
-) -> list[Grade]:
-    """A grade for each output; select-best sees the other outputs of the same case."""
-    by_id = {case.case_id: case for case in suite.cases}
-    texts: dict[str, list[str]] = {}
-    for case_id, response in outputs:
-        texts.setdefault(case_id, []).append(response.output_text)
-    return [
-        grade(by_id[i], r, judge=judge, embedder=embedder, rivals=texts[i] if len(texts[i]) > 1 else ())
-        for i, r in outputs
-    ]
 
 
 def _read_outputs(path: Path, known: set[str]) -> list[tuple[str, Response]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def test_all_speakers_say_one_word(tmp_path: Path, kind: str, answers: str, word
         "compare": compared.to_json()["claim"],
         "compare, in words": verdict_sentence(compared).plain.removeprefix(f"{run} ").partition(":")[0],
         "explain": next(one["kind"] for one in explain.document(ws, run)["findings"] if one["kind"] in WORDS),
-        "report": json.loads(json.dumps(page.summary()))["claims"]["adapter"]["claim"],
+        "report": page.evaluation.evidence["adapter"].verdict.word,
         "summary": summarise(store, run).to_json()["claims"]["adapter"],  # type: ignore[index]
         "conversation": verdict_lines(store, store.run(run))[0].partition("adapter: ")[2].partition(";")[0],
         "greeting": _newest(store, store.run(run)).rpartition(", ")[2],

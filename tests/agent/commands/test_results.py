@@ -89,18 +89,6 @@ def test_a_report_goes_where_it_is_told(finished: Tunesmith, tmp_path: Path) -> 
     assert "59" in told["verdict"]
 
 
-def test_a_runs_results_are_written_for_other_tools(finished: Tunesmith, tmp_path: Path) -> None:
-    document = json.loads(finished("report", "r1", "--format", "promptfoo").stdout)["results"]
-    arms = [column["label"] for column in document["prompts"]]
-    assert document["version"] == 3 and arms == ["base", "adapter", "merged", "quantized"]
-    compared = finished.json("compare", "r1", "--arms", "base,adapter")["blocks"]
-    for place, arm in enumerate(arms[:2]):
-        passes = sum(row["success"] for row in document["results"] if row["promptIdx"] == place)
-        assert passes == sum(block["passed"][arm] for block in compared.values())
-    told = finished("report", "r1", "--format", "junit", "-o", str(tmp_path / "r1.xml"))
-    assert told.returncode == 0 and 'name="base.target"' in (tmp_path / "r1.xml").read_text()
-
-
 @pytest.mark.parametrize("make", [baseline_run, failed_run])
 def test_an_unfinished_run_is_told_too(tunesmith: Tunesmith, make: type) -> None:
     make(tunesmith.home)

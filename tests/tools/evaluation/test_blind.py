@@ -27,7 +27,6 @@ from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.export.deploy_job import case_to_show
 from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.report import page
-from tunesmith.tools.report.run_export import export_run
 from tunesmith.tools.suites.case import Suite
 
 MADE = stored_runs.suite
@@ -74,8 +73,6 @@ SPEAKERS: dict[str, Callable[[Store, str], str]] = {
     "explain": lambda store, run: printed(explain.view(workspace(store), run, whole=True, in_repl=False)),
     "explain --json": lambda store, run: json.dumps(explain.document(workspace(store), run)),
     "report": lambda store, run: page.render(page.gather(store, run)),
-    "export": lambda store, run: export_run(store, run, "promptfoo"),
-    "junit": lambda store, run: export_run(store, run, "junit"),
     "sql": lambda store, run: str(ask_sql(store.path, "SELECT * FROM v_flips", only=VIEWS).rows),
     "which failed": lambda store, run: asked(store, run, outcome="failed"),
     "which were gained": lambda store, run: asked(store, run, outcome="gained"),

@@ -224,25 +224,6 @@ def test_two_judges_make_two_arms_that_may_not_be_compared(ws: Workspace) -> Non
     assert keys[0]["judge"] != keys[1]["judge"] and keys[0]["weights"] == keys[1]["weights"]
 
 
-def test_the_best_is_chosen_where_two_arms_answer_and_one_arm_alone_is_not_asked(ws: Workspace) -> None:
-    given = fields(ws, 6, {"type": "select-best", "value": "It agrees"})
-    with pytest.raises(BadInput, match="the suites ask nothing of the base"):
-        price(ws, StepRequest("baseline", given, RUN))
-    path = Path(given["suites"][0])
-    suite = json.loads(path.read_text())
-    suite["tests"].append({"vars": {"q": "plain"}, "options": {"disableDefaultAsserts": True}})
-    path.write_text(json.dumps(suite))
-    assert len(ws.store.results(baseline(ws, given).id)) == 1
-    ended = run_step(ws, StepRequest("evaluate", {"arm": "prompted", "system_prompt": "Agree."}, RUN), say_yes).done()
-    by_arm = {arm: {r.case_id: r for r in ws.store.results(ended.id, arm)} for arm in ("base", "prompted")}
-    assert len(by_arm["base"]) == 7
-    for case_id, base in by_arm["base"].items():
-        other = by_arm["prompted"][case_id]
-        if case_id.startswith("c"):
-            assert base.passed != other.passed or base.output == other.output
-    assert len(judged(ws)) <= 6, "both arms' grades rest on one choice"
-
-
 @pytest.mark.skipif(model_folder() is not None, reason="the embedding model is installed")
 def test_similar_without_the_extra_is_refused_by_the_extras_name(ws: Workspace) -> None:
     with pytest.raises(BadInput, match=r"3 similar assertions need an embedding model.*tunesmith\[similar\]"):

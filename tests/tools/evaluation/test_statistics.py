@@ -396,13 +396,13 @@ def test_without_its_suite_nothing_is_compared_as_if_all_cases_stood_alone(tmp_p
     assert "cannot be read" in broken_hops(build.store, build.run, "adapter")[0]
 
 
-@pytest.mark.parametrize(("judged", "comparable"), [("select-best", True), ("llm-rubric", False)])
+@pytest.mark.parametrize(("arms", "comparable"), [(("base", "adapter"), True), ((), False)])
 def test_a_judge_of_cases_that_one_arm_was_not_asked_keeps_no_pair_apart(
-    tmp_path: Path, judged: str, comparable: bool
+    tmp_path: Path, arms: tuple[str, ...], comparable: bool
 ) -> None:
     kept = Suite(
         cases=(
-            graded_case(0, Assertion(type=judged, value="the kinder one")),
+            graded_case(0, Assertion(type="llm-rubric", value="kind")).model_copy(update={"arms": arms}),
             graded_case(1, Assertion(type="contains", value="y")),
         )
     )

@@ -20,7 +20,7 @@ from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.row_file import write_rows as write_row_file
 from tunesmith.tools.export import logit_proof_job, merge, merge_job
 from tunesmith.tools.export.logit_proof_job import behaviour_rows, compare_logits
-from tunesmith.tools.export.streamed_model import streamed_model
+from tunesmith.tools.export.offloaded_model import offloaded_model
 from tunesmith.tools.pipeline import worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
@@ -81,15 +81,8 @@ def test_rows_are_of_the_behaviour_and_those_held_out_where_there_are_any(tmp_pa
     assert {row.row_id for row in behaviour_rows(tmp_path)} == {"held-generated0", "held-generated1"}
 
 
-def in_memory(module: Any) -> bool:
-    """Whether parameters have values of their own."""
-    own = {parameter.untyped_storage().nbytes() > 4 for parameter in module.parameters()}
-    assert len(own) == 1, "a part is there whole or not at all"
-    return own.pop()
-
-
 @pytest.mark.parametrize(("kind", "changes"), [("qwen2", {}), ("mixtral", {"num_local_experts": 4})])
-def test_a_streamed_model_computes_the_same_and_holds_one_layer(
+def test_an_offloaded_model_computes_the_same_and_holds_one_module(
     kind: str, changes: dict[str, int], tmp_path: Path
 ) -> None:
     import torch
@@ -98,19 +91,30 @@ def test_a_streamed_model_computes_the_same_and_holds_one_layer(
     folder = write_tiny_model(tmp_path / "m", kind, shard_size="60KB", **changes)
     ids = torch.arange(5, 25)[None]
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model = streamed_model(folder, torch.float32)
-    first, second = model.get_decoder().layers
-    there: list[tuple[bool, bool]] = []
+    with offloaded_model(folder, torch.float32, tmp_path) as model:
+        attention = model.get_decoder().layers[0].self_attn
+        there: list[set[str]] = []
+        attention.q_proj.register_forward_hook(
+            lambda *_: there.append({name for name, one in model.named_parameters() if not one.is_meta})
+        )
+        with torch.inference_mode():
+            assert torch.allclose(model(ids).logits, whole(ids).logits, atol=1e-5)
+        assert {name.rpartition(".")[0] for name in there.pop()} <= {"model.layers.0.self_attn.q_proj"}
+        assert all(one.is_meta for one in model.parameters())
+    assert [*tmp_path.iterdir()] == [folder], "what was converted for it is gone"
 
-    def look(*_: Any) -> None:
-        there.append((in_memory(first), in_memory(second)))
 
-    for layer in (first, second):
-        layer.self_attn.register_forward_pre_hook(look)
-    with torch.inference_mode():
-        assert torch.allclose(model(ids).logits, whole(ids).logits, atol=1e-5)
-    assert there == [(True, False), (False, True)]
-    assert not any(in_memory(part) for part in (first, second, model.get_decoder().embed_tokens, model.lm_head))
+def test_a_checkpoint_without_one_of_its_weights_is_refused_by_its_name(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = write_tiny_model(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    missing = pytest.raises(BadInput, match=r"holds no model\.layers\.1\.mlp\.up_proj\.weight")
+    with missing, offloaded_model(folder, torch.float32, tmp_path):
+        pass
 
 
 def test_a_merge_is_priced_by_its_largest_layer_and_not_by_its_depth(tmp_path: Path) -> None:

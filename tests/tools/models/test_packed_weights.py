@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tunesmith.tools.export.audit import reference_weights
-from tunesmith.tools.export.round_to_nearest import quantization, round_base
-from tunesmith.tools.models.packed_weights import packed, unpack_base
-from tunesmith.tools.models.quantized_layout import Layout, decoded
+from tunesmith.tools.export.round_to_nearest import quantization
+from tunesmith.tools.models.packed_weights import packed
 
 
 def test_a_group_of_zeros_has_a_scale_above_zero_and_codes_of_zero() -> None:
@@ -40,22 +36,3 @@ def test_rounding_is_llm_compressors(kind: str, group: int) -> None:
     ours = unpack_from_int32(torch.tensor(codes.copy()), 4, weight.shape).int()
     off = (ours - unpack_from_int32(theirs["layer.weight_packed"], 4, weight.shape).int()).abs()
     assert off.max() <= 1 and (off > 0).float().mean() < (0.02 if kind == "BF16" else 1e-3), "ties alone"
-
-
-@pytest.mark.lab
-def test_an_unpacked_base_holds_what_the_codes_say_and_the_rest_as_it_was(tiny_llama: Path, tmp_path: Path) -> None:
-    (tmp_path / "q").mkdir()
-    round_base(tiny_llama, tmp_path / "q", lambda *_: None)
-    folder = unpack_base(tiny_llama, tmp_path / "q", tmp_path / "unpacked")
-    layout = Layout.of(json.loads((tmp_path / "q" / "config.json").read_text()))
-    made, was, codes = (reference_weights(path) for path in (folder, tiny_llama, tmp_path / "q"))
-    assert made.keys() == was.keys() and (folder / "tokenizer.json").is_file()
-    for name, place in made.items():
-        layer = name.removesuffix(".weight")
-        held = place.path.read_bytes()[place.start : place.end]
-        if f"{layer}.weight_packed" not in codes:
-            assert held == was[name].path.read_bytes()[was[name].start : was[name].end]
-            continue
-        says = decoded(codes, layer, place.spec.shape, layout, slice(None))
-        values = (np.frombuffer(held, "<u2").astype("<u4") << 16).view("<f4").reshape(place.spec.shape)
-        assert np.abs(values - says).max() <= np.abs(says).max() / 128

@@ -21,6 +21,7 @@ from tunesmith.tools.core import format
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.report.charts import loss_chart
 from tunesmith.tools.report.evaluation import evaluation
+from tunesmith.tools.report.page import Page as Facts
 from tunesmith.tools.report.page import gather, write_report
 from tunesmith.tools.report.process import Curve
 from tunesmith.tools.suites.case import Case, Suite
@@ -65,73 +66,72 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.elements)
 
 
-def written(store: Any, run: str, tmp_path: Path) -> tuple[dict[str, Any], Page]:
+def written(store: Any, run: str, tmp_path: Path) -> tuple[Facts, Page]:
     path = tmp_path / "written.html"
-    summary = write_report(store, run, str(path), force=True).to_json()
-    assert summary["bytes"] == path.stat().st_size and path.stat().st_mode & 0o777 == 0o600
-    return summary, Page(path.read_text())
+    assert write_report(store, run, str(path), force=True).path == path and path.stat().st_mode & 0o777 == 0o600
+    return gather(store, run), Page(path.read_text())
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Page]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Facts, Page]:
     home = tmp_path_factory.mktemp("finished")
     return written(*stored_runs.finished_run(home), home)
 
 
-def test_the_verdict_gives_the_rates_along_the_chain_with_n_and_p(finished: tuple[dict[str, Any], Page]) -> None:
-    summary, page = finished
-    said = summary["verdict"]
+def test_the_verdict_gives_the_rates_along_the_chain_with_n_and_p(finished: tuple[Facts, Page]) -> None:
+    facts, page = finished
+    said = facts.verdict
     assert said.startswith("“ticket-triage” was learned: of 60 target cases the base passes 2 (3 %)")
     assert "the adapter 59 (98 %, p < 0.001) and the quantized model 57 (95 %, p < 0.001)" in said
     assert "general block" in said and "32 → 31 → 31 of 33" in said
-    assert " ".join(summary["verdict"].split()) in page.text
+    assert " ".join(facts.verdict.split()) in page.text
 
 
-def test_the_summary_counts_what_the_store_holds(finished: tuple[dict[str, Any], Page]) -> None:
-    summary, _ = finished
-    target = summary["blocks"]["target"]
-    assert {arm: score["passed"] for arm, score in target.items()} == {
+def test_the_report_counts_what_the_store_holds(finished: tuple[Facts, Page]) -> None:
+    facts, _ = finished
+    scores = facts.evaluation.scores
+    assert {arm: score.passed for (block, arm), score in scores.items() if block == "target"} == {
         "base": 2, "adapter": 59, "merged": 59, "quantized": 57,
     }  # fmt: skip
-    assert target["base"]["low"] < 2 / 60 < target["base"]["high"] < 0.15
-    hops = {tuple(hop["arms"]): hop for hop in summary["hops"]}
+    base = scores["target", "base"]
+    assert base.low is not None and base.high is not None and base.low < 2 / 60 < base.high < 0.15
+    hops = {(hop.a, hop.b): hop for hop in facts.evaluation.hops}
     assert list(hops) == [("base", "adapter"), ("adapter", "merged"), ("adapter", "quantized")]
-    assert (hops["base", "adapter"]["fail_to_pass"], hops["base", "adapter"]["pass_to_fail"]) == (57, 1)
-    assert hops["adapter", "quantized"]["lost"] == ["target-030", "target-044"]
-    assert all(hop["comparable"] for hop in hops.values())
-    assert (summary["rows"]["total"], summary["rows"]["kept"], summary["rows"]["dropped"]) == (160, 138, 22)
-    assert summary["rows"]["reasons"] == {"near-duplicate": 20, "leak": 2}
-    json.dumps(summary)
+    assert (hops["base", "adapter"].gained_count, hops["base", "adapter"].lost_count) == (57, 1)
+    assert [flip.case_id for flip in hops["adapter", "quantized"].lost] == ["target-030", "target-044"]
+    assert all(hop.comparison and hop.comparison.comparable for hop in hops.values())
+    assert facts.rows is not None and (facts.rows.total, facts.rows.kept, facts.rows.dropped) == (160, 138, 22)
+    assert {reason.kind: reason.rows for reason in facts.rows.reasons} == {"near-duplicate": 20, "leak": 2}
 
 
-def test_the_page_shows_every_part(finished: tuple[dict[str, Any], Page]) -> None:
-    summary, page = finished
+def test_the_page_shows_every_part(finished: tuple[Facts, Page]) -> None:
+    facts, page = finished
     for heading in ("Pass rates", "Case by case", "Comparability", "Known limits", "Training", "Training rows",
                     "Time and memory", "Approvals", "Lineage"):  # fmt: skip
         assert heading in page.text
-    assert all(limit in page.text for limit in summary["limits"])
+    assert all(limit in page.text for limit in facts.limits)
     assert page.count("polyline") == 2
     assert "dataset a4 → adapter a6 → merged a8 → quantized a10 → deployment a12" in page.text
     assert "W4A16 (compressed-tensors)" in page.text
     assert "My parcel 48000 was due on Monday" in page.text  # what the flipped case asked
 
 
-def test_what_the_audits_of_saved_bytes_said_is_shown(finished: tuple[dict[str, Any], Page]) -> None:
-    summary, page = finished
-    assert [(audit["model"], audit["passed"]) for audit in summary["audits"]] == [("merged", True), ("quantized", True)]
+def test_what_the_audits_of_saved_bytes_said_is_shown(finished: tuple[Facts, Page]) -> None:
+    facts, page = finished
+    assert [(audit.model, audit.passed) for audit in facts.audits] == [("merged", True), ("quantized", True)]
     assert "210 carry the adapter's update, 24 of them computed again (rounding is 3.1% of the update)" in page.text
-    assert [(one["arm"], one["kept"]) for one in summary["gain_retained"]] == [("merged", 57), ("quantized", 55)]
+    assert [(one.arm, one.kept) for one in facts.evaluation.retained] == [("merged", 57), ("quantized", 55)]
     assert "Gain retained: quantized keeps 55 of the 57 target cases that the adapter won over the base" in page.text
     assert "Saved bytes of the quantized model" in page.text and "210 layers quantized" in page.text
 
 
-def test_a_tool_block_that_the_base_cannot_do_is_said_to_prove_nothing(finished: tuple[dict[str, Any], Page]) -> None:
-    summary, page = finished
-    assert any("cannot call tools (0 of 12 passed)" in limit for limit in summary["limits"])
+def test_a_tool_block_that_the_base_cannot_do_is_said_to_prove_nothing(finished: tuple[Facts, Page]) -> None:
+    facts, page = finished
+    assert any("cannot call tools (0 of 12 passed)" in limit for limit in facts.limits)
     assert page.text.count("proves nothing either way") == 2
 
 
-def test_the_page_needs_nothing_from_anywhere(finished: tuple[dict[str, Any], Page]) -> None:
+def test_the_page_needs_nothing_from_anywhere(finished: tuple[Facts, Page]) -> None:
     _, page = finished
     assert not {tag for tag, _ in page.elements} & {"script", "link", "img", "iframe", "object", "embed", "form", "a"}
     assert not re.search(r"url\(|@import|@font-face", page.html)
@@ -140,7 +140,7 @@ def test_the_page_needs_nothing_from_anywhere(finished: tuple[dict[str, Any], Pa
     assert len(page.html) < 250_000
 
 
-def test_the_page_is_accessible(finished: tuple[dict[str, Any], Page]) -> None:
+def test_the_page_is_accessible(finished: tuple[Facts, Page]) -> None:
     _, page = finished
     assert page.misnested == [] and page.open == []
     assert ("html", {"lang": "en"}) in page.elements and page.count("h1") == 1
@@ -158,7 +158,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_every_text_colour_has_contrast_in_light_and_dark(finished: tuple[dict[str, Any], Page]) -> None:
+def test_every_text_colour_has_contrast_in_light_and_dark(finished: tuple[Facts, Page]) -> None:
     themes = re.findall(r":root\{([^}]*)\}", finished[1].html)
     assert len(themes) == 3  # light, dark, print
     for theme in themes:
@@ -181,36 +181,36 @@ def test_hostile_text_anywhere_changes_no_element_of_the_page(tmp_path: Path) ->
     assert "{{ 7*7 }}" in page.text and "<script>document.title='owned'</script>" in page.text
 
 
-def test_text_that_hides_or_reorders_is_spelled_out(finished: tuple[dict[str, Any], Page]) -> None:
+def test_text_that_hides_or_reorders_is_spelled_out(finished: tuple[Facts, Page]) -> None:
     _, page = finished
     assert "right ⟨U+202E⟩to left⟨U+202C⟩, a ⟨U+0007⟩ bell, a zero⟨U+200B⟩width space and a tag ⟨U+E0041⟩" in page.text
     assert not re.search("[\x00-\x08\u202a-\u202e\u200b\U000e0000-\U000e007f]", page.html)
     assert "Ünïcødé – 退款 – שלום – 💶" in format.visible(stored_runs.ODD_OUTPUTS[0])
 
 
-def test_long_outputs_are_cut_with_a_count(finished: tuple[dict[str, Any], Page]) -> None:
+def test_long_outputs_are_cut_with_a_count(finished: tuple[Facts, Page]) -> None:
     assert "(3,500 more characters)" in finished[1].text
 
 
 def test_a_run_with_only_a_baseline_says_what_is_missing(tmp_path: Path) -> None:
-    summary, page = written(*stored_runs.baseline_run(tmp_path), tmp_path)
-    assert "has not been taught yet; the untouched base passes 2 of 60 target cases" in summary["verdict"]
-    assert summary["verdict"].endswith("nothing was deployed.")
+    facts, page = written(*stored_runs.baseline_run(tmp_path), tmp_path)
+    assert "has not been taught yet; the untouched base passes 2 of 60 target cases" in facts.verdict
+    assert facts.verdict.endswith("nothing was deployed.")
     assert "Case by case" not in page.text
     assert "not tonight" not in page.text, "a price that was declined is no part of what the run did"
-    assert summary["hops"] == [] and summary["served"] is None
+    assert not facts.evaluation.hops and facts.served is None
 
 
 def test_a_failed_training_is_named_with_its_reason(tmp_path: Path) -> None:
-    summary, page = written(*stored_runs.failed_run(tmp_path), tmp_path)
-    assert "was not taught; train (s5) failed: needs 27.4 GiB, 23.6 GiB free" in summary["verdict"]
-    assert summary["limits"][0].startswith("train (s5) failed: needs 27.4 GiB")
+    facts, page = written(*stored_runs.failed_run(tmp_path), tmp_path)
+    assert "was not taught; train (s5) failed: needs 27.4 GiB, 23.6 GiB free" in facts.verdict
+    assert facts.limits[0].startswith("train (s5) failed: needs 27.4 GiB")
     assert page.count("polyline") == 2  # the losses that there were
 
 
 def test_an_empty_run_has_a_report(tmp_path: Path) -> None:
-    summary, page = written(*stored_runs.empty_run(tmp_path), tmp_path)
-    assert "has not begun" in summary["verdict"] and summary["blocks"] == {} and summary["limits"] == []
+    facts, page = written(*stored_runs.empty_run(tmp_path), tmp_path)
+    assert "has not begun" in facts.verdict and not facts.evaluation.blocks and facts.limits == []
     assert page.misnested == [] and "Nothing was deployed" not in page.text
 
 
@@ -252,10 +252,10 @@ def test_errors_are_outside_the_rate(tmp_path: Path) -> None:
         answer = EvalResult("base", "target", f"c{number}", "k", "", passed, None, error=error)
         build.store.add_result(build.run, step, answer)
     build.end(step, 1.0, 1, {"key": {"engine": "x"}})
-    summary, page = written(build.store, build.run, tmp_path)
-    score = summary["blocks"]["target"]["base"]
-    assert (score["cases"], score["errors"], score["passed"], score["rate"]) == (10, 2, 4, 0.5)
-    assert "2 errors" in page.text and any("counted apart" in limit for limit in summary["limits"])
+    facts, page = written(build.store, build.run, tmp_path)
+    score = facts.evaluation.scores["target", "base"]
+    assert (score.cases, score.errors, score.passed, score.rate) == (10, 2, 4, 0.5)
+    assert "2 errors" in page.text and any("counted apart" in limit for limit in facts.limits)
 
 
 def answered(
@@ -381,9 +381,9 @@ def test_which_checkpoint_became_the_adapter_is_told_with_its_figures(tmp_path: 
     store, run = stored_runs.finished_run(tmp_path)
     choice = "kept step 50 of 75: validation 0.243, KL 0.021 ≤ 0.05"
     [trained] = [step for step in store.steps(run, status="done") if step.stage == "train"]
-    assert [one["choice"] for one in written(store, run, tmp_path)[0]["training"]] == [None, None]
+    assert [one.outcome.get("choice") for one, _ in written(store, run, tmp_path)[0].trainings] == [None, None]
     with store.write() as conn:
         conn.execute("UPDATE steps SET result = json_set(result, '$.choice', ?) WHERE step = ?", (choice, trained.id))
-    summary, page = written(store, run, tmp_path)
-    assert summary["training"][-1]["choice"] == choice and choice in page.text
+    facts, page = written(store, run, tmp_path)
+    assert facts.trainings[-1][0].outcome["choice"] == choice and choice in page.text
     assert any(choice in line for line in lines_of(store, store.step(trained.id)))

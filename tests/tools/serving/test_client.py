@@ -15,7 +15,6 @@ from aiohttp import web
 from tests.fixtures.tables import table
 from tunesmith.tools.serving import client
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
-from tunesmith.tools.serving.concurrency import Throttle, read_queue
 
 KEY = "k-123"
 
@@ -70,10 +69,8 @@ def answer(text: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def served(stub: Stub, metrics: Any = None) -> AsyncIterator[str]:
+async def served(stub: Stub) -> AsyncIterator[str]:
     app = web.Application()
-    if metrics:
-        app.router.add_get("/metrics", metrics)
     app.router.add_post("/v1/chat/completions", stub.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
@@ -200,67 +197,3 @@ def test_a_request_that_cannot_be_made_is_named_as_itself() -> None:
 
     with pytest.raises(OSError, match="No space left"):
         asyncio.run(go())
-
-
-METRICS = """# HELP vllm:num_requests_running Number of requests in model execution batches.
-# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{engine="0",model_name="m"} 12.0
-vllm:num_requests_running{engine="1",model_name="m"} 4.0
-vllm:num_requests_waiting{engine="0",model_name="m"} 3.0
-vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 99.0
-"""
-
-
-def test_the_queue_is_read_from_vllms_metrics_over_all_engines() -> None:
-    assert read_queue(METRICS) == (16, 3)
-    assert read_queue("python_info 1.0") is None and read_queue("") is None
-
-
-def test_the_limit_shrinks_only_to_what_a_long_queue_leaves_and_grows_back_to_the_ceiling() -> None:
-    throttle = Throttle(128)
-    throttle.heed(running=20, waiting=108)
-    assert throttle.limit == 128, "one look at a burst is no queue yet"
-    throttle.heed(running=40, waiting=88)
-    assert throttle.limit == 50
-    throttle.heed(running=48, waiting=2)
-    assert throttle.limit == 50, "a short queue keeps the server busy"
-    for _ in range(20):
-        throttle.heed(running=64, waiting=0)
-    assert throttle.limit == 128
-
-
-class Queueing(Stub):
-    """A server that works on 8 requests at once, lets the rest wait, and says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slots = asyncio.Semaphore(8)
-        self.running = self.late = 0
-
-    async def behave(self, request: web.Request, text: str) -> web.StreamResponse:
-        async with self.slots:
-            self.running += 1
-            await asyncio.sleep(0.1)
-            self.running -= 1
-        if int(text) >= 200:
-            self.late = max(self.late, self.now)
-        return web.json_response(answer(text))
-
-    async def metrics(self, request: web.Request) -> web.Response:
-        waiting = self.now - self.running
-        return web.Response(text=f"vllm:num_requests_running {self.running}.0\nvllm:num_requests_waiting {waiting}.0\n")
-
-
-@pytest.mark.heavy
-def test_requests_in_flight_follow_the_servers_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunesmith.tools.serving.concurrency.POLL_S", 0.05)
-    stub = Queueing()
-
-    async def go() -> None:
-        async with served(stub, metrics=stub.metrics) as url, ChatClient(url, KEY) as chat:
-            requests = (ChatRequest(str(n), "base", [{"role": "user", "content": str(n)}], 8) for n in range(280))
-            await chat.complete_many(requests, concurrency=100, on_result=lambda r: None)
-
-    asyncio.run(go())
-    assert stub.most == 100 and len(stub.tries) == 0
-    assert 8 < stub.late <= 24, "what is in flight is what the server works on, and a short queue"

@@ -18,7 +18,6 @@ from tunesmith.tools.suites.grading import (
     grade,
     grade_deterministic,
     grade_pending,
-    judged,
     supported_types,
 )
 from tunesmith.tools.suites.grading.javascript import as_text
@@ -262,7 +261,7 @@ class FixedJudge:
 
 
 def test_a_type_that_asks_a_model_is_an_error_without_one() -> None:
-    for kind in ("llm-rubric", "g-eval", "select-best", "similar", "not-llm-rubric"):
+    for kind in ("llm-rubric", "g-eval", "similar", "not-llm-rubric"):
         result = grade(case(Assertion(type=kind, value="kind")), Response("x"))
         assert result.error is not None
         assert kind.removeprefix("not-") in result.error
@@ -286,36 +285,6 @@ def test_a_judge_without_a_verdict_makes_an_error_and_no_failure() -> None:
         assert result.error
     forgiven = grade(case(Assertion(type="llm-rubric", value="x", weight=0)), Response("y"), judge=FixedJudge(""))
     assert (forgiven.passed, forgiven.error) == (True, None)
-
-
-def test_the_best_is_chosen_among_all_answers_in_an_order_of_their_own() -> None:
-    best = case(Assertion(type="select-best", value="the kindest"))
-    first, second = FixedJudge("0"), FixedJudge("0")
-    assert grade(best, Response("aye"), judge=first, rivals=("no", "aye")).passed
-    assert not grade(best, Response("no"), judge=second, rivals=("aye", "no")).passed
-    assert first.prompts == second.prompts
-    assert grade(best, Response("aye"), judge=FixedJudge("7"), rivals=("aye",)).passed, "equal answers are equally good"
-    for reply, rivals in (("7", ("no",)), ("neither", ("no",)), ("0", ())):
-        assert grade(best, Response("aye"), judge=FixedJudge(reply), rivals=rivals).error
-
-
-def test_no_arm_has_one_place_for_good_before_the_judge_that_chooses_the_best() -> None:
-    last = 0
-    for n in range(200):
-        asked = {"messages": ({"role": "user", "content": f"ticket {n}"},)}
-        best = case(Assertion(type="select-best", value="clear")).model_copy(update=asked)
-        judge, json_like, prose = FixedJudge("1"), '{"category": "billing"}', "It is about billing."
-        taught = grade(best, Response(json_like), judge=judge, rivals=(prose, json_like)).passed
-        assert taught != grade(best, Response(prose), judge=judge, rivals=(json_like, prose)).passed
-        assert len(set(judge.prompts)) == 1, "one order whoever is graded"
-        last += taught
-    assert 70 < last < 130, "a judge that always takes the last answer prefers neither arm"
-
-
-def test_judgements_made_in_another_order_are_not_compared_with_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = judged.prompts_sha256.__wrapped__()
-    monkeypatch.setattr(judged, "_ORDER", "alphabetical")
-    assert judged.prompts_sha256.__wrapped__() != before
 
 
 def test_hostile_markup_is_bounded() -> None:

@@ -206,23 +206,15 @@ def test_providers_that_name_arms_say_who_is_asked(tmp_path: Path) -> None:
 
 class _Judge:
     def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
-        return '{"pass": true, "score": 1}' if "index" not in prompt else "1"
+        return '{"pass": true, "score": 1}'
 
 
 def test_grade_asks_the_judge_that_it_is_given(tmp_path: Path) -> None:
     path = write(
-        tmp_path,
-        HEAD + "tests: [{vars: {q: a}, metadata: {case_id: k}, assert: [{type: llm-rubric, value: kind},"
-        " {type: select-best, value: kindest}]}]",
+        tmp_path, HEAD + "tests: [{vars: {q: a}, metadata: {case_id: k}, assert: [{type: llm-rubric, value: kind}]}]"
     )
-    lines = [{"case_id": "k", "output": "aye"}, {"case_id": "k", "output": "yes, gladly"}]
-    # The second by sha256 of question and answer is chosen, whoever's turn it is.
-    for given, passed in ((lines, [True, False]), (lines[::-1], [False, True])):
-        outputs = write(tmp_path, "\n".join(map(json.dumps, given)), "out.jsonl")
-        graded = grade_outputs(path, outputs, judge=_Judge())
-        assert [c.grade.passed for c in graded.cases] == passed
-    with pytest.raises(BadInput, match="asks a judge"):
-        grade_outputs(path, outputs)
+    outputs = write(tmp_path, json.dumps({"case_id": "k", "output": "aye"}), "out.jsonl")
+    assert [case.grade.passed for case in grade_outputs(path, outputs, judge=_Judge()).cases] == [True]
 
 
 def test_unquoted_words_mean_what_they_mean_to_javascript(tmp_path: Path) -> None:
@@ -382,7 +374,7 @@ REFUSED = {
     "repeat": ("tests: [{vars: {q: a}, options: {repeat: 0}}]", "repeat is a whole number"),
     "judge": (ONE_TEST + "{type: llm-rubric, value: kind}", "suite.yaml:3: the assertion type 'llm-rubric' asks a judge, and none is given"),
     "judge in a set": (ONE_TEST + "{type: assert-set, assert: [{type: g-eval, value: kind}]}", "'g-eval' asks a judge"),
-    "best": (ONE_TEST + "{type: select-best, value: kindest}", "'select-best' asks a judge"),
+    "best": (ONE_TEST + "{type: select-best, value: kindest}", "'select-best' is refused: arms are compared by `tunesmith compare`"),
     "similar": (ONE_TEST + "{type: not-similar, value: x}", "'not-similar' needs an embedding model, and none is given"),
     "factuality": (ONE_TEST + "{type: factuality, value: x}", "'factuality' is refused: use llm-rubric or g-eval"),
     "moderation": (ONE_TEST + "{type: moderation}", "'moderation' is refused: it asks an outside service"),

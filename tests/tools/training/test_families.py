@@ -271,7 +271,7 @@ def test_a_cap_of_attentions_scores_is_computed_where_the_model_is_trained_and_p
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tunesmith.tools.export.streamed_model import streamed_model
+    from tunesmith.tools.export.offloaded_model import offloaded_model
     from tunesmith.tools.training.model import load_base
 
     base = write_family(tmp_path / "base", FAMILIES["gemma2"])
@@ -279,4 +279,5 @@ def test_a_cap_of_attentions_scores_is_computed_where_the_model_is_trained_and_p
     without = logits(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa"))
     assert far(without, right) > 1e-3, "the cap is felt"
     assert far(logits(load_base(base, precision="fp32", load_in_4bit=False)), right) < 1e-5
-    assert far(logits(streamed_model(base, torch.float32)), right) < 1e-5
+    with offloaded_model(base, torch.float32, tmp_path) as offloaded:
+        assert far(logits(offloaded), right) < 1e-5

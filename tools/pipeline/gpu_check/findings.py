@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Literal
 
 from tunesmith.tools.core.stage import Frozen
 
-State = Literal["ok", "failed", "skipped"]
-OK: Final = "ok"
-FAILED: Final = "failed"
-SKIPPED: Final = "skipped"
-OUT_OF_TIME = "out of time"
 Within = tuple[float, float]
 """The least and the most of measured ÷ expected that is still as predicted."""
 
 
 class Finding(Frozen):
-    """One item. The names are those of `tasks.TASKS`, the same in every version that measures the same."""
+    """One item."""
 
     name: str
-    state: State
+    state: Literal["ok", "failed", "skipped"]
     expected: float | str | None = None
     """By tunesmith's own arithmetic; in words where it is no number."""
     measured: float | str | None = None
     ratio: float | None = None
     """measured ÷ expected; None where these are words."""
     seconds: float = 0.0
-    """From the end of the item before it, in the same task."""
+    """From the end of the item before it."""
     why: str = ""
     """Why it failed or was left out; of one that is ok what else there is to know."""
     unit: str = ""
@@ -41,37 +35,16 @@ def compared(name: str, *, expected: float, measured: float, within: Within, uni
     holds = within[0] <= ratio <= within[1]
     off = f"measured ÷ expected is {ratio:.2f}, and {within[0]:g} to {within[1]:g} was predicted"
     return Finding(
-        name=name,
-        state=OK if holds else FAILED,
-        expected=expected,
-        measured=measured,
-        ratio=round(ratio, 4),
-        why=why if holds else "; ".join(filter(None, [off, why])),
-        unit=unit,
-        within=within,
-    )
-
-
-def at_most(name: str, *, most: float, measured: float, unit: str, why: str = "") -> Finding:
-    """A measurement that must not pass a limit, both in `unit`."""
-    return compared(name, expected=most, measured=measured, within=(0.0, 1.0), unit=unit, why=why)
+        name=name, state="ok" if holds else "failed", expected=expected, measured=measured, ratio=round(ratio, 4),
+        why=why if holds else "; ".join(filter(None, [off, why])), unit=unit, within=within,
+    )  # fmt: skip
 
 
 def stated(name: str, *, expected: str, measured: str, holds: bool, why: str = "") -> Finding:
     """What is said in words on both sides."""
-    return Finding(name=name, state=OK if holds else FAILED, expected=expected, measured=measured, why=why)
+    return Finding(name=name, state="ok" if holds else "failed", expected=expected, measured=measured, why=why)
 
 
 def failed(name: str, why: str) -> Finding:
     """An item that did not come to its end."""
-    return Finding(name=name, state=FAILED, why=why)
-
-
-def skipped(name: str, why: str) -> Finding:
-    """An item that was not tried."""
-    return Finding(name=name, state=SKIPPED, why=why)
-
-
-def count(items: Sequence[Finding], state: str) -> int:
-    """How many items are in a state."""
-    return sum(item.state == state for item in items)
+    return Finding(name=name, state="failed", why=why)

@@ -1,39 +1,50 @@
-"""doctor --gpu: measure what only a card can say, each item against what tunesmith predicts of it.
+"""doctor --gpu: measure the card that prices rest on, each item against what tunesmith predicts of it.
 
-It is asked about as every expensive step is: it takes the card for minutes. No pipeline holds it.
+It is asked about as every expensive step is: it takes the card. No pipeline holds it. Whether a chain works on a card
+is for `preflight` to try, and whether every formula holds on one for `make test-gpu`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from tunesmith.tools.core.estimate import estimate
-from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import TRAINING, Facts, Plan, Request, Result, RunRule, Stage
 from tunesmith.tools.machine.gpus import why_no_gpu
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.models.measuring import USUAL_RANK, measuring_server
-from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
-from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.pipeline.gpu_check.check import Sizes
+from tunesmith.tools.models.memory_math import CUDA_BYTES
 from tunesmith.tools.pipeline.gpu_check.findings import Finding
-from tunesmith.tools.pipeline.gpu_check.tasks import chosen
 
-ENDING_S = 30.0
-"""Of the minutes, what is kept for the start of the worker, for what is stopped, and for the record."""
-_SCRATCH_BYTES = 6 << 30
-"""Models that are made and thrown away."""
+_SECONDS = 25.0
+"""To load torch, to measure, and to end."""
+_MEASURED_BYTES = 3 << 30
+"""Of what is multiplied and copied."""
+
+
+class Part(NamedTuple):
+    """What is measured together."""
+
+    doing: str
+    gives: tuple[str, ...]
+    """The names of its items, in their order."""
+
+
+PARTS: Mapping[str, Part] = {
+    "card": Part(
+        "read the driver and the card, by NVML and by torch",
+        ("driver", "compute capability", "total memory", "CUDA context", "free memory"),
+    ),
+    "rates": Part(
+        "measure matrix products, memory and disk",
+        ("bf16 rate", "fp32 rate", "memory rate", "disk rate"),
+    ),
+}
 
 
 class GpuCheckRequest(Request):
-    """How long the check may take."""
-
-    minutes: Literal[10, 30] = Field(
-        default=10, description="Wall time of it all; 30 adds larger models, a mixture and a server at W4A16."
-    )
+    """There is nothing to set."""
 
 
 class GpuCheckResult(Result):
@@ -41,7 +52,6 @@ class GpuCheckResult(Result):
 
     device: str
     """The card's name."""
-    minutes: int
     took_seconds: float
     ok: int
     failed: int
@@ -50,40 +60,20 @@ class GpuCheckResult(Result):
 
 
 def plan(request: GpuCheckRequest, facts: Facts, context: None = None) -> Plan:
-    """Say what will be measured and within which time."""
-    tasks = [task for task in chosen(request.minutes) if facts.vllm or not task.needs_vllm]
-    usual, bound = sum(task.seconds for task in tasks), 60.0 * request.minutes
-    price = estimate(
-        "doctor",
-        facts,
-        seconds=Seconds(min(usual + ENDING_S, bound)),
-        vram_bytes=_peak_bytes() if facts.machine.gpus else 0,
-        disk_bytes=_SCRATCH_BYTES,
-    )
+    """Say what will be measured."""
     why = why_no_gpu(facts.machine.gpus, on_cpu=TRAINING in facts.cpu_builds)
-    notes = () if facts.vllm else ("no vLLM was found: what a server would say is left out",)
+    vram = CUDA_BYTES + _MEASURED_BYTES if facts.machine.gpus else 0
     return Plan(
         stage="doctor",
         run=facts.run,
-        summary=f"measure on the GPU what only a card can say, in {request.minutes} minutes at most",
-        steps=(
-            *(task.doing for task in tasks),
-            f"whatever is not done after {duration(bound)} is left out; what fails does not end the rest",
-        ),
+        summary="measure the GPU that prices rest on",
+        steps=tuple(part.doing for part in PARTS.values()),
         request=request.model_dump(mode="json"),
-        estimate=price,
-        writes=("models of random weights, thrown away at its end; the card's rates, for later prices",),
+        estimate=estimate("doctor", facts, seconds=Seconds(_SECONDS), vram_bytes=vram),
+        writes=("the card's rates, for later prices",),
         refusals=(why,) if why else (),
-        notes=notes,
+        notes=("`preflight` tries a run's whole chain on it, a vLLM server included",),
     )
-
-
-def _peak_bytes() -> int:
-    """What its largest tenant needs: the server."""
-    config = Sizes().dense
-    weights = 2 * ModelShape.of(config).parameters
-    needed = measuring_server(weights, config, CONTEXT_TOKENS, rank=USUAL_RANK, quantized_base=False)
-    return serving_peaks(needed, on_gpu=True)["vram_bytes"]
 
 
 STAGE = Stage(

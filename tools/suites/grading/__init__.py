@@ -19,7 +19,6 @@ because the measurement would otherwise lie:
 - `g-eval` reads a judge's reply that is JSON over several lines (promptfoo wants it on one).
 - `is-valid-openai-tools-call` with a value, a list of tools, wants as many calls, each of another of these with
   arguments that fit its parameters (promptfoo looks at the offered tools alone). `is-code` is a type of our own.
-- `select-best` takes equal answers for equally good, and shows the judge the answers in an order of their own.
 """
 
 from tunesmith.memory.records import AssertionResult

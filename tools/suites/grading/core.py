@@ -158,8 +158,6 @@ class GradingContext:
     """What was asked, as one text."""
     judge: Judge | None = None
     embedder: Embedder | None = None
-    rivals: Sequence[str] = ()
-    """What other arms answered to the same question: for select-best."""
 
 
 Handler = Callable[[Assertion, Response, GradingContext], Finding]
@@ -212,7 +210,6 @@ def grade(
     *,
     judge: Judge | None = None,
     embedder: Embedder | None = None,
-    rivals: Sequence[str] = (),
 ) -> Grade:
     """Judge one response: the weighted mean of the scores; all must pass, or with a threshold the mean must reach it.
 
@@ -221,7 +218,7 @@ def grade(
     """
     if not case.assertions:
         return Grade(True, 1.0, reason="no assertions")
-    context = GradingContext(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
+    context = GradingContext(case.tools, asked(case.messages), judge, embedder)
     return _total(case.assertions, case.threshold, lambda assertion: _grade_one(assertion, response, context))
 
 
@@ -247,11 +244,10 @@ def grade_pending(
     *,
     judge: Judge | None = None,
     embedder: Embedder | None = None,
-    rivals: Sequence[str] = (),
 ) -> Grade:
     """The whole grade: of `results`, as `grade_deterministic` made them, those that wait are decided now."""
     stored = iter([result for result in results if result.type != ASSERT_SET])
-    context = GradingContext(case.tools, asked(case.messages), judge, embedder, tuple(rivals))
+    context = GradingContext(case.tools, asked(case.messages), judge, embedder)
 
     def decide(assertion: Assertion) -> tuple[AssertionResult, str | None]:
         known = next(stored)

@@ -22,8 +22,6 @@ from tunesmith.tools.suites.judge_prompt import judge_prompt, judge_template
 _YES = re.compile(r"(true|yes|pass|y)", re.IGNORECASE)
 _EPSILON = 2.0**-52
 _TOP_SCORE = 10
-_ORDER = "by sha256 of question and answer"
-"""How the answers that select-best shows are ordered: judges favour a place, so none may be one arm's for good."""
 _SENTENCE = {"type": "string", "minLength": 1, "maxLength": 240}
 
 
@@ -45,9 +43,9 @@ _SCORE = _object(score={"type": "integer", "minimum": 0, "maximum": _TOP_SCORE},
 
 @cache
 def prompts_sha256() -> str:
-    """Digest of all prompts that a judge is given, blanks unfilled, the answers' order and the forms of its replies."""
-    texts = [judge_template(name) for name in ("rubric", "steps", "score", "best")]
-    return hashlib.sha256(json.dumps([texts, _ORDER, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
+    """Digest of all prompts that a judge is given, blanks unfilled, and the forms of its replies."""
+    texts = [judge_template(name) for name in ("rubric", "steps", "score")]
+    return hashlib.sha256(json.dumps([texts, _VERDICT, _STEPS, _SCORE]).encode()).hexdigest()
 
 
 def judge_prompts(assertion: Assertion) -> int:
@@ -151,35 +149,6 @@ def _reply_object(reply: str, pattern: str) -> Mapping[str, object]:
         if isinstance(value, Mapping):
             return value
     raise js.CannotGrade(f"the judge's reply is not JSON: {shown(reply)}")
-
-
-@assertion_type("select-best", check=_need_criterion, asks="judge")
-def select_best(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """The judge prefers this output to those of the other arms. Equal outputs are equally good.
-
-    The outputs are shown in an order that neither whose turn it is nor how an arm's answers look can tell.
-    """
-    judge = _judge(assertion, context)
-    if not context.rivals:
-        raise js.CannotGrade("select-best compares the answers of several arms, and only one is given")
-    outputs = sorted({response.output_text, *context.rivals}, key=lambda output: _place(context.question, output))
-    criteria = assertion.value if isinstance(assertion.value, str) else js.as_json(assertion.value)
-    best = outputs[0] if len(outputs) == 1 else outputs[_choice(judge, criteria, context.question, outputs)]
-    return Finding(response.output_text == best, f"be the best by {shown(criteria)}", shown(response.output_text))
-
-
-def _place(question: str, output: str) -> str:
-    return hashlib.sha256(json.dumps([question, output]).encode()).hexdigest()
-
-
-def _choice(judge: Judge, criteria: str, question: str, outputs: Sequence[str]) -> int:
-    prompt = judge_prompt("best", {"criteria": criteria}, {"question": question, "answers": outputs})
-    reply = judge.answer(prompt, {"type": "integer", "enum": list(range(len(outputs)))})
-    match = re.search(r"\d+", reply, re.ASCII)
-    chosen = match.group().lstrip("0") or "0" if match else ""
-    if not chosen or len(chosen) > len(str(len(outputs))) or int(chosen) >= len(outputs):
-        raise js.CannotGrade(f"the judge named none of the {len(outputs)} answers: {shown(reply)}")
-    return int(chosen)
 
 
 def _need_texts(assertion: Assertion) -> None:

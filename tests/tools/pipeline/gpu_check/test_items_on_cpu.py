@@ -11,15 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.gpu.runner import measured, throw_away, work_of
+from tests.gpu.table import DENSE, MIXTURE, MODELS, TASKS, Check, Sizes, Task
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.probe import measured_rates
 from tunesmith.tools.machine.vllm_program import find_vllm
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.pipeline.gpu_check.check import DENSE, MIXTURE, MODELS, Check, Sizes
-from tunesmith.tools.pipeline.gpu_check.child_job import work_of
 from tunesmith.tools.pipeline.gpu_check.findings import Finding
-from tunesmith.tools.pipeline.gpu_check.run_job import measured, throw_away
-from tunesmith.tools.pipeline.gpu_check.tasks import TASKS, Task
 from tunesmith.tools.serving import servers
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
@@ -55,9 +53,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Check]:
         store = Store(folder / "home")
         step = store.propose(store.new_run("checks"), "doctor", plan_hash="h", estimated_seconds=1)
         (folder / "step").mkdir()
-        made = Check(
-            home=store.home, dir=folder / "step", step=step, device="cpu", vllm=find_vllm(None), minutes=30, sizes=TINY
-        )
+        made = Check(home=store.home, dir=folder / "step", step=step, device="cpu", vllm=find_vllm(None), sizes=TINY)
         yield made
         throw_away(made)
         store.close()
@@ -101,8 +97,8 @@ def test_what_was_measured_of_the_device_is_kept_for_prices(check: Check) -> Non
 def test_rows_have_exactly_the_tokens_that_are_priced(check: Check) -> None:
     from transformers import AutoTokenizer
 
+    from tests.gpu.measures import make_model, make_rows
     from tunesmith.tools.data.row_file import read_rows
-    from tunesmith.tools.pipeline.gpu_check.measures_job import make_model, make_rows
     from tunesmith.tools.training.rows import tokenize_rows
 
     model = make_model(check, "dense", check.sizes.dense)
@@ -114,7 +110,7 @@ def test_rows_have_exactly_the_tokens_that_are_priced(check: Check) -> None:
 
 
 def test_a_process_of_its_own_does_the_same_and_leaves_nothing(check: Check) -> None:
-    [task] = [task._replace(seconds=100) for task in TASKS if task.work.endswith("card_job:rates")]
+    [task] = [task._replace(seconds=100) for task in TASKS if task.work.endswith("cards:rates")]
     found = list(measured(check, [task], deadline=time.monotonic() + 600))
     assert [item.name for item in found] == list(task.gives) and all(item.measured for item in found)
     throw_away(check)

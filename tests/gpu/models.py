@@ -6,14 +6,19 @@ import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunesmith.tools.pipeline.gpu_check.check import Check
-from tunesmith.tools.pipeline.gpu_check.expected import ALLOCATED, BYTES, four_bit_bytes
-from tunesmith.tools.pipeline.gpu_check.findings import Finding, at_most, compared, failed, skipped
-from tunesmith.tools.pipeline.gpu_check.measures_job import make_model
+from tests.gpu.measures import make_model
+from tests.gpu.table import Check, skipped
+from tunesmith.tools.models.memory_math import loaded_bytes, nf4_bytes
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, failed
 from tunesmith.tools.training.four_bit import weights_by_kind
 from tunesmith.tools.training.model import load_base
 from tunesmith.tools.training.packing import most_rounding, sequence_distance
 
+BYTES = (0.97, 1.03)
+"""Of weights as they are loaded: nothing but their padding is open."""
+ALLOCATED = (0.97, 1.1)
+"""Of the same as torch's allocator hands them out, in blocks."""
 _LENGTHS = (300, 210)
 """Of two documents, in tokens: beyond the size of a block of a fused attention kernel."""
 
@@ -30,13 +35,24 @@ def attention(check: Check) -> Iterator[Finding]:
             yield failed(name, "the model does not take the attention that keeps documents apart")
             continue
         why = "relative distance of the second document's hidden states, the median over its tokens"
-        yield at_most(name, most=most_rounding(model), measured=distance, unit="of the states", why=why)
+        yield compared(
+            name, expected=most_rounding(model), measured=distance, within=(0, 1), unit="of the states", why=why
+        )
 
 
 def four_bits(check: Check) -> Iterator[Finding]:
     """Weights by what they are stored in, and by what torch's allocator gave for them."""
     for name, config in (("dense", check.sizes.dense), ("mixture", check.sizes.mixture)):
         yield from _loaded(check, name, config)
+
+
+def four_bit_bytes(config: Mapping[str, Any]) -> dict[str, float]:
+    """Of a model loaded at 4 bits: `all` of it, and `experts`, those of a mixture alone."""
+    shape = ModelShape.of(config)
+    return {
+        "all": loaded_bytes(shape, load_in_4bit=True),
+        "experts": nf4_bytes(shape.mixture_layers * shape.expert_parameters),
+    }
 
 
 def _loaded(check: Check, name: str, config: Mapping[str, Any]) -> Iterator[Finding]:

@@ -11,33 +11,53 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.gpu.measures import let_go, make_model, make_rows, peak, rates_of
+from tests.gpu.table import MODELS, SECONDS, Check
 from tunesmith.memory.errors import StepFailed
+from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.models.fitting import Training
-from tunesmith.tools.pipeline.gpu_check.check import MODELS, Check
-from tunesmith.tools.pipeline.gpu_check.expected import PEAK, SECONDS, step_seconds, tensors_bytes
+from tunesmith.tools.models.memory_math import CUDA_BYTES
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.time_math import loading_seconds, training_seconds
+from tunesmith.tools.pipeline.gpu_check.card_job import context_bytes
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
-from tunesmith.tools.pipeline.gpu_check.measures_job import context_bytes, let_go, make_model, make_rows, peak, rates_of
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.train_job import train_lora
 
 RANK = 16
+PEAK = (0.85, 1.15)
+"""Above it a plan would say that something fits which does not."""
+LEAST_STEPS = 4
 _WARM_UP_STEPS = 2
-_LEAST_STEPS = 4
 
 
 def plain(check: Check) -> Iterator[Finding]:
     """The bundled model's sizes at 16 bits, all activations kept."""
-    return _dense(check, "bf16", _way(check))
-
-
-def checkpointing(check: Check) -> Iterator[Finding]:
-    """The same, its activations computed again."""
-    return _dense(check, "checkpointing", replace(_way(check), checkpointing=True))
+    return trained(check, "bf16", "dense", check.sizes.dense, usual_way(check))
 
 
 def four_bit(check: Check) -> Iterator[Finding]:
     """The same over an NF4 base."""
-    return _dense(check, "NF4", replace(_way(check), load_in_4bit=True))
+    return trained(check, "NF4", "dense", check.sizes.dense, replace(usual_way(check), load_in_4bit=True))
+
+
+def usual_way(check: Check) -> Training:
+    """Of the usual rows, at 16 bits."""
+    return Training(check.sizes.rows, check.sizes.tokens, RANK)
+
+
+def trained_adapter(check: Check) -> Path:
+    """An adapter of the dense model: what the plain training left, trained now where no task before has."""
+    adapter = check.dir / MODELS / "adapter-bf16"
+    if not (adapter / "adapter_config.json").is_file():
+        train(check, make_model(check, "dense", check.sizes.dense), "bf16", usual_way(check), LEAST_STEPS)
+        let_go(check)
+    return adapter
+
+
+def checkpointing(check: Check) -> Iterator[Finding]:
+    """The usual training, its activations computed again."""
+    return trained(check, "checkpointing", "dense", check.sizes.dense, replace(usual_way(check), checkpointing=True))
 
 
 def large(check: Check) -> Iterator[Finding]:
@@ -57,18 +77,18 @@ def large_four_bit(check: Check) -> Iterator[Finding]:
 
 def mixture(check: Check) -> Iterator[Finding]:
     """A mixture whose experts are adapted."""
-    return _trained(check, "mixture, bf16", "mixture", check.sizes.mixture, _way(check))
+    return trained(check, "mixture, bf16", "mixture", check.sizes.mixture, usual_way(check))
 
 
 def mixture_four_bit(check: Check) -> Iterator[Finding]:
     """A mixture whose experts are at 4 bits, with checkpointing, without which it is not trained."""
-    way = replace(_way(check), load_in_4bit=True, checkpointing=True)
-    return _trained(check, "mixture, NF4", "mixture", check.sizes.mixture, way)
+    way = replace(usual_way(check), load_in_4bit=True, checkpointing=True)
+    return trained(check, "mixture, NF4", "mixture", check.sizes.mixture, way)
 
 
 def fits(check: Check) -> Iterator[Finding]:
     """Training may take no more than what its price says, context and all: a plan that says "fits" is held to it."""
-    config, way = check.sizes.dense, _way(check)
+    config, way = check.sizes.dense, usual_way(check)
     context = context_bytes() if check.on_card else 0  # before anything else makes one
     folder = make_model(check, "dense", config)
     told, why = f"trains within {way.peak_bytes(config)} bytes", "nothing limits a process on a CPU"
@@ -80,7 +100,7 @@ def fits(check: Check) -> Iterator[Finding]:
         torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
         why = f"{context} of them are the context's"
     try:
-        _train(check, folder, "fits", way, _LEAST_STEPS)
+        train(check, folder, "fits", way, LEAST_STEPS)
     except StepFailed as error:
         if "out of memory" not in str(error):
             raise
@@ -89,54 +109,31 @@ def fits(check: Check) -> Iterator[Finding]:
         yield stated("no false fit", expected=told, measured="it does", holds=True, why=why)
 
 
-def adapter_of(check: Check) -> Path:
-    """What the plain training left: an adapter of the dense model."""
-    return check.dir / MODELS / "adapter-bf16"
-
-
-def trained_adapter(check: Check) -> Path:
-    """The same, trained now where no task before has."""
-    adapter = adapter_of(check)
-    if not (adapter / "adapter_config.json").is_file():
-        _train(check, make_model(check, "dense", check.sizes.dense), "bf16", _way(check), _LEAST_STEPS)
-        let_go(check)
-    return adapter
-
-
 def trained_mixture(check: Check) -> Path:
     """An adapter of the mixture's attention, as 4 bits train it; trained now where no task before has."""
     adapter = check.dir / MODELS / "adapter-mixture-NF4"
     if not (adapter / "adapter_config.json").is_file():
-        way = replace(_way(check), load_in_4bit=True, checkpointing=True)
-        _train(check, make_model(check, "mixture", check.sizes.mixture), "mixture, NF4", way, _LEAST_STEPS)
+        way = replace(usual_way(check), load_in_4bit=True, checkpointing=True)
+        train(check, make_model(check, "mixture", check.sizes.mixture), "mixture, NF4", way, LEAST_STEPS)
         let_go(check)
     return adapter
 
 
-def _way(check: Check) -> Training:
-    return Training(check.sizes.rows, check.sizes.tokens, RANK)
+def _large(check: Check, name: str, **options: Any) -> Iterator[Finding]:
+    way = replace(Training(check.sizes.large_rows, check.sizes.large_tokens, RANK), **options)
+    return trained(check, name, "large", check.sizes.large, way)
 
 
-def _dense(check: Check, name: str, way: Training) -> Iterator[Finding]:
-    return _trained(check, name, "dense", check.sizes.dense, way)
-
-
-def _large(check: Check, name: str, *, checkpointing: bool = False, load_in_4bit: bool = False) -> Iterator[Finding]:
-    sizes = Training(check.sizes.large_rows, check.sizes.large_tokens, RANK)
-    way = replace(sizes, checkpointing=checkpointing, load_in_4bit=load_in_4bit)
-    return _trained(check, name, "large", check.sizes.large, way)
-
-
-def _trained(check: Check, name: str, model: str, config: Mapping[str, Any], way: Training) -> Iterator[Finding]:
+def trained(check: Check, name: str, model: str, config: Mapping[str, Any], way: Training) -> Iterator[Finding]:
     """The peak and the step of a few steps, as `train` takes them."""
     folder = make_model(check, model, config)
     if check.on_card:
         context_bytes()  # so that what multiplying takes is no part of the peak
     with peak(check) as most:
-        steps = _train(check, folder, name, way, check.sizes.steps)
+        steps = train(check, folder, name, way, check.sizes.steps)
     yield compared(
         f"training peak, {name}",
-        expected=tensors_bytes(config, way),
+        expected=way.peak_bytes(config) - CUDA_BYTES,  # the context was there before
         measured=most.bytes,
         within=PEAK,
         unit="bytes",
@@ -152,7 +149,22 @@ def _trained(check: Check, name: str, model: str, config: Mapping[str, Any], way
     )
 
 
-def _train(check: Check, folder: Path, name: str, way: Training, steps: int) -> list[float]:
+def step_seconds(config: Mapping[str, Any], rates: Rates, way: Training, *, on_card: bool) -> float:
+    """One optimiser step of `way.rows_at_once` rows, each of the longest: training's price without its start."""
+    price = training_seconds(
+        config,
+        rates,
+        tokens=float(way.rows_at_once * way.longest_row_tokens),
+        micro_steps=1,
+        on_card=on_card,
+        checkpointing=way.checkpointing,
+        load_in_4bit=way.load_in_4bit,
+    )
+    shape = ModelShape.of(config)
+    return price.train - loading_seconds(shape, rates, load_in_4bit=way.load_in_4bit, on_card=on_card).train
+
+
+def train(check: Check, folder: Path, name: str, way: Training, steps: int) -> list[float]:
     """Train so many steps and leave an adapter; the seconds of each step after the first ones."""
     rows = make_rows(check, folder, 2 * way.rows_at_once, way.longest_row_tokens)
     marks: list[float] = []
@@ -165,7 +177,7 @@ def _train(check: Check, folder: Path, name: str, way: Training, steps: int) -> 
         lora_rank=way.lora_rank,
         lora_alpha=2 * way.lora_rank,
         epochs=1.0,
-        max_steps=max(steps, _LEAST_STEPS),
+        max_steps=max(steps, LEAST_STEPS),
         batch_size=way.rows_at_once,
         max_seq_len_tokens=way.longest_row_tokens,
         precision=way.precision,

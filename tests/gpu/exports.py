@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.gpu.measures import make_model, make_rows, peak, rates_of
+from tests.gpu.table import MODELS, SECONDS, UPPER, Check, skipped
+from tests.gpu.trainings import trained_adapter
 from tunesmith.tools.export.calibration import calibration_batches
 from tunesmith.tools.export.logit_proof_job import compare_logits
 from tunesmith.tools.export.merge_job import merge_adapter
 from tunesmith.tools.export.quantize_job import chosen_group_size, quantize_with
+from tunesmith.tools.models.memory_math import CUDA_BYTES, quantize_vram_bytes
 from tunesmith.tools.models.tensor_file import read_places, weight_files
 from tunesmith.tools.models.time_math import gptq_seconds
-from tunesmith.tools.pipeline.gpu_check.check import MODELS, Check
-from tunesmith.tools.pipeline.gpu_check.expected import SECONDS, UPPER, quantizing_bytes
-from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, skipped, stated
-from tunesmith.tools.pipeline.gpu_check.measures_job import make_model, make_rows, peak, rates_of
-from tunesmith.tools.pipeline.gpu_check.training_job import trained_adapter
+from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def quantize(check: Check) -> Iterator[Finding]:
     with peak(check) as most:
         seconds = _timed(check, "GPTQ seconds", out)
     yield seconds
-    expected = quantizing_bytes(_config(check), check.sizes.tokens)
+    expected = quantize_vram_bytes(_config(check), seq_len_tokens=check.sizes.tokens) - CUDA_BYTES
     if check.on_card:
         yield compared("GPTQ peak", expected=expected, measured=most.bytes, within=UPPER, unit="bytes")
     else:

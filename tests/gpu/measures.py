@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tests.gpu.table import MODELS, Check
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.machine import chosen_gpu
-from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
+from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.core.stage import CPU
 from tunesmith.tools.data.row_file import write_rows
 from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.machine.probe import keep_rates, measured_rates
 from tunesmith.tools.machine.probe_job import measure_rates
-from tunesmith.tools.pipeline.gpu_check.check import MODELS, Check
 from tunesmith.tools.training.rows import tokenize_row
 
 if TYPE_CHECKING:
@@ -44,11 +44,6 @@ def device_name(check: Check) -> str:
     return card.name if card else CPU
 
 
-def usual_rates(check: Check) -> Rates:
-    """What is assumed of the device until it is measured."""
-    return usual_card() if check.on_card else usual_cpu(psutil.cpu_count() or 1)
-
-
 def rates_of(check: Check) -> Rates:
     """What was measured of the device, by now at the latest."""
     name = device_name(check)
@@ -64,23 +59,6 @@ def need_device(check: Check) -> None:
         import torch
 
         raise StepFailed(f"torch {torch.__version__} (CUDA {torch.version.cuda}) sees no card; see nvidia-smi")
-
-
-def free_bytes() -> int:
-    """Of the card, as NVML says now."""
-    card = chosen_gpu(measure_gpus())
-    return card.free_bytes if card else 0
-
-
-def context_bytes() -> int:
-    """What this process takes of the card beside tensors, once it has multiplied: its context and its libraries."""
-    import torch
-
-    before = free_bytes()
-    one = torch.ones((256, 256), dtype=torch.bfloat16, device="cuda")
-    (one @ one).sum().item()
-    torch.cuda.synchronize()
-    return before - free_bytes() - int(torch.cuda.memory_reserved())
 
 
 @dataclass(slots=True)

@@ -10,6 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tests.gpu.measures import make_model, rates_of
+from tests.gpu.table import MODELS, SECONDS, UPPER, Check, skipped
+from tests.gpu.trainings import RANK, trained_adapter, trained_mixture
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import seal
 from tunesmith.memory.records import Artifact
@@ -27,41 +30,42 @@ from tunesmith.tools.models.memory_math import GPU_SERVER_BYTES, adapter_slot_by
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import answering_seconds, server_start
-from tunesmith.tools.pipeline.gpu_check.check import MODELS, Check
-from tunesmith.tools.pipeline.gpu_check.expected import FREED, SECONDS, SHARE, UPPER
-from tunesmith.tools.pipeline.gpu_check.findings import Finding, at_most, compared, failed, skipped, stated
-from tunesmith.tools.pipeline.gpu_check.measures_job import free_bytes, make_model, rates_of
-from tunesmith.tools.pipeline.gpu_check.training_job import RANK, trained_adapter, trained_mixture
+from tunesmith.tools.pipeline.gpu_check.card_job import free_bytes
+from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, failed, stated
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import FREED_WITHIN_S, rank_served, serving_memory
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_spec
 from tunesmith.tools.suites.loading import load_suites
 
-_NAME = "live"
+NAME = "live"
 _ASKED = [{"role": "user", "content": "Say 1."}]
 _SLOTS_RANK = 256
 """So high that the hundredths of a GiB in vLLM's log tell what a small mixture's slots take."""
-_WEIGHTS = re.compile(r"Model loading took ([\d.]+) GiB")
+WEIGHTS = re.compile(r"Model loading took ([\d.]+) GiB")
 _CACHE = re.compile(r"Available KV cache memory: ([\d.]+) GiB")
+_SHARE = (0.8, 1.05)
+"""Of what a server may take of the card that it has for itself: vLLM makes its cache of all that is left of it."""
+_FREED = (0.98, 1.02)
+"""Of what was free before a server, once it was stopped."""
 _GIB = 1 << 30
-_NO_LOG = "vLLM's log does not say it in the words of the pinned release"
+NO_LOG = "vLLM's log does not say it in the words of the pinned release"
 _NO_CARD = "on a CPU vLLM does not say it"
 
 
 def base(check: Check) -> Iterator[Finding]:
     """A model at 16 bits with adapters allowed, as every arm is measured."""
-    model = _artifact(check, make_model(check, "dense", check.sizes.dense), "base")
-    adapter = _artifact(check, trained_adapter(check), "adapter")
+    model = artifact_of(check, make_model(check, "dense", check.sizes.dense), "base")
+    adapter = artifact_of(check, trained_adapter(check), "adapter")
     before = free_bytes()
-    started = time.monotonic()
-    server = _started(check, model)
+    began = time.monotonic()
+    server = started(check, model)
     try:
-        yield from _served(check, server, model, time.monotonic() - started, before, "")
-        servers.load_adapter(server, _NAME, adapter.path)
+        yield from served(check, server, model, time.monotonic() - began, before, "")
+        servers.load_adapter(server, NAME, adapter.path)
         suite = load_suites([Path(str(files("tunesmith.prompts"))) / "suites" / "general.yaml"])
         job = _job(check, model)
-        proof = prove_adapter(job, server, adapter, _NAME, suite)
+        proof = prove_adapter(job, server, adapter, NAME, suite)
         yield stated(
             "adapter liveness",
             expected="every kind of module counts, and the base stays as it was",
@@ -79,12 +83,12 @@ def quantized(check: Check) -> Iterator[Finding]:
     folder = check.dir / MODELS / "w4a16"
     folder.mkdir(parents=True, exist_ok=True)
     round_base(make_model(check, "dense", check.sizes.dense), folder, lambda done, total, note: None)
-    model = _artifact(check, folder, QUANTIZED_BASE)
+    model = artifact_of(check, folder, QUANTIZED_BASE)
     before = free_bytes()
-    started = time.monotonic()
-    server = _started(check, model)
+    began = time.monotonic()
+    server = started(check, model)
     try:
-        for finding in _served(check, server, model, time.monotonic() - started, before, ", W4A16"):
+        for finding in served(check, server, model, time.monotonic() - began, before, ", W4A16"):
             if "beside" not in finding.name:
                 yield finding
     finally:
@@ -101,17 +105,17 @@ def mixture(check: Check) -> Iterator[Finding]:
     folder, adapter = make_model(check, "mixture", config), trained_mixture(check)
     loaded = []
     for kind in ("base", QUANTIZED_BASE):  # as which it is served decides what its adapters may have
-        server = _started(check, _artifact(check, folder, kind, config), rank=_SLOTS_RANK)
+        server = started(check, artifact_of(check, folder, kind, config), rank=_SLOTS_RANK)
         try:
-            loaded.append(_logged(server, _WEIGHTS))
+            loaded.append(logged(server, WEIGHTS))
             if kind == QUANTIZED_BASE:
-                servers.load_adapter(server, _NAME, adapter)
-                [answer] = _answered(server, [ChatRequest("1", _NAME, _ASKED, check.sizes.answer_tokens)])
+                servers.load_adapter(server, NAME, adapter)
+                [answer] = answered(server, [ChatRequest("1", NAME, _ASKED, check.sizes.answer_tokens)])
         finally:
             servers.stop(server)
     every, alone = loaded
     if every is None or alone is None:
-        yield failed(names[0], _NO_LOG)
+        yield failed(names[0], NO_LOG)
     else:
         slots = [adapter_slot_bytes(shape, _SLOTS_RANK, attention_only=only) for only in (False, True)]
         expected = slots[0] - slots[1]
@@ -119,14 +123,14 @@ def mixture(check: Check) -> Iterator[Finding]:
     yield stated(names[1], expected=told, measured=answer.error or told, holds=not answer.error)
 
 
-def _started(check: Check, model: Artifact, *, rank: int = RANK) -> servers.Server:
+def started(check: Check, model: Artifact, *, rank: int = RANK) -> servers.Server:
     vllm = vllm_of_worker(check.vllm)
     spec = bench_spec(model, vllm=vllm, adapters_allowed=True, rank=rank_served(rank))
     log = check.dir / f"vllm-{model.kind}.log"
     return servers.ensure(check.home, spec, vllm=vllm, log_path=log, owner=check.step)
 
 
-def _served(
+def served(
     check: Check, server: servers.Server, model: Artifact, seconds: float, free_before: int, which: str
 ) -> Iterator[Finding]:
     """How long it took to start, what it takes, and how fast it answers."""
@@ -149,11 +153,11 @@ def _served(
 def _on_card(server: servers.Server, model: Artifact, taken: int, which: str) -> Iterator[Finding]:
     card = chosen_gpu(measure_gpus())
     assert card is not None
-    yield compared(f"server memory{which}", expected=server.gpu_bytes, measured=taken, within=SHARE, unit="bytes")
-    loaded, cached = _logged(server, _WEIGHTS), _logged(server, _CACHE)
+    yield compared(f"server memory{which}", expected=server.gpu_bytes, measured=taken, within=_SHARE, unit="bytes")
+    loaded, cached = logged(server, WEIGHTS), logged(server, _CACHE)
     names = (f"served weights{which}", f"server beside weights and cache{which}")
     if loaded is None or cached is None:
-        yield from (failed(name, _NO_LOG) for name in names)
+        yield from (failed(name, NO_LOG) for name in names)
         return
     needed = serving_memory(model, rank=rank_served(RANK))
     weights = needed.vram_bytes - needed.cache_bytes - GPU_SERVER_BYTES
@@ -162,7 +166,7 @@ def _on_card(server: servers.Server, model: Artifact, taken: int, which: str) ->
     yield compared(names[1], expected=GPU_SERVER_BYTES, measured=beside, within=UPPER, unit="bytes")
 
 
-def _logged(server: servers.Server, what: re.Pattern[str]) -> float | None:
+def logged(server: servers.Server, what: re.Pattern[str]) -> float | None:
     """Bytes that its log tells."""
     found = what.search(server.log.read_text(errors="replace"))
     return float(found[1]) * _GIB if found else None
@@ -191,13 +195,13 @@ def _answers(check: Check, server: servers.Server, model: Artifact, which: str) 
 def _asked(server: servers.Server, requests: list[ChatRequest]) -> float:
     """Seconds until all are answered. Raises StepFailed for one that is not."""
     began = time.monotonic()
-    errors = [answer.error for answer in _answered(server, requests) if answer.error]
+    errors = [answer.error for answer in answered(server, requests) if answer.error]
     if errors:
         raise StepFailed(f"{len(errors)} of {len(requests)} were not answered: {errors[0]}")
     return time.monotonic() - began
 
 
-def _answered(server: servers.Server, requests: list[ChatRequest]) -> list[ChatResponse]:
+def answered(server: servers.Server, requests: list[ChatRequest]) -> list[ChatResponse]:
     async def ask() -> list[ChatResponse]:
         answers: list[ChatResponse] = []
         async with ChatClient(server.url, server.key, listener=server.listener) as client:
@@ -214,14 +218,14 @@ def _freed(check: Check, before: int) -> Iterator[Finding]:
         yield from (skipped(name, "a CPU's memory is free as soon as the process has ended") for name in names)
         return
     began = time.monotonic()
-    while free_bytes() < FREED[0] * before and time.monotonic() - began < 2 * FREED_WITHIN_S:
+    while free_bytes() < _FREED[0] * before and time.monotonic() - began < 2 * FREED_WITHIN_S:
         time.sleep(0.1)
     took = time.monotonic() - began
-    yield compared(names[0], expected=before, measured=free_bytes(), within=FREED, unit="bytes")
-    yield at_most(names[1], most=FREED_WITHIN_S, measured=took, unit="seconds")
+    yield compared(names[0], expected=before, measured=free_bytes(), within=_FREED, unit="bytes")
+    yield compared(names[1], expected=FREED_WITHIN_S, measured=took, within=(0, 1), unit="seconds")
 
 
-def _artifact(check: Check, folder: Path, kind: str, config: Mapping[str, Any] | None = None) -> Artifact:
+def artifact_of(check: Check, folder: Path, kind: str, config: Mapping[str, Any] | None = None) -> Artifact:
     """A folder as the record that servers are made from."""
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     config = dict(config or check.sizes.dense)

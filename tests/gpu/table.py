@@ -1,0 +1,137 @@
+"""What only a card can say: the tasks of `make test-gpu`, in their order, and the models that they make.
+
+What `doctor --gpu` measures comes first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.models.bundled import SMOLLM2
+from tunesmith.tools.models.model_names import named_model
+from tunesmith.tools.pipeline.gpu_check.findings import Finding
+from tunesmith.tools.pipeline.gpu_check.stage import PARTS
+
+MODELS = "models"
+"""Below the folder of a check: models and rows that are made and thrown away."""
+_TOKENS = {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_LARGE_WEIGHTS = {"initializer_range": 0.06}
+"""Of weights drawn at random: attention that looks somewhere, so that an adapter of it moves an answer."""
+DENSE: dict[str, Any] = {**SMOLLM2.config, **_TOKENS, **_LARGE_WEIGHTS, "max_position_embeddings": 8192}
+"""The bundled model's sizes."""
+SECONDS = (0.5, 2.0)
+"""How far priced times may be off, once the device was measured."""
+UPPER = (0.3, 1.1)
+"""The same of upper estimates that are said to be such: quantizing, what a server takes beside its weights."""
+MIXTURE: dict[str, Any] = {
+    **_TOKENS, "model_type": "qwen3_moe", "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 4,
+    "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 4096, "num_experts": 32,
+    "num_experts_per_tok": 4, "moe_intermediate_size": 512, "decoder_sparse_step": 1, "tie_word_embeddings": False,
+    "mlp_only_layers": [],
+}  # fmt: skip
+"""As Qwen3-30B-A3B is made, small."""
+
+
+def wide() -> dict[str, Any]:
+    """Four layers as wide as an 8B model's, with a vocabulary that does not hide them."""
+    known = named_model("llama-3.1-8b")
+    assert known is not None
+    return {**known.config, **_TOKENS, "num_hidden_layers": 4, "vocab_size": 32768, "tie_word_embeddings": True}
+
+
+class Sizes(Frozen):
+    """Of the models and the rows; the usual ones are for a card of 8 GB and more."""
+
+    dense: dict[str, Any] = DENSE
+    mixture: dict[str, Any] = MIXTURE
+    large: dict[str, Any] = wide()
+    rows: int = 8
+    """At once, forward and backward."""
+    tokens: int = 512
+    """Of each row."""
+    large_rows: int = 2
+    large_tokens: int = 1024
+    steps: int = 8
+    """Optimiser steps; the first of them warm up."""
+    calibration_rows: int = 16
+    answers: int = 32
+    answer_tokens: int = 64
+
+
+class Check(Frozen):
+    """What every task is given; its child process reads it from a file."""
+
+    home: Path
+    dir: Path
+    """Of the step; models are made and thrown away below it."""
+    step: str
+    device: Literal["cuda", "cpu"] = "cuda"
+    """cpu: the same code where there is no card, for tests; what only a card has is left out."""
+    vllm: str | None = None
+    sizes: Sizes = Sizes()
+
+    @property
+    def on_card(self) -> bool:
+        return self.device == "cuda"
+
+
+def skipped(name: str, why: str) -> Finding:
+    """An item that was not tried."""
+    return Finding(name=name, state="skipped", why=why)
+
+
+class Task(NamedTuple):
+    """A process of the check: what it leaves on the card, or dies of, is not the next one's."""
+
+    doing: str
+    """What the plan and the progress say of it."""
+    work: str
+    """module:function; it takes a Check and yields a Finding of each name in `gives`, in their order."""
+    gives: tuple[str, ...]
+    seconds: float
+    """Usual, on a usual card."""
+    needs_vllm: bool = False
+    hides_card: bool = False
+    """Whether its process sees no card, to compute on the processor what another one does on the card."""
+
+
+def _task(work: str, gives: str, seconds: float, **options: bool) -> Task:
+    return Task(work, f"tests.gpu.{work}", tuple(gives.split("; ")), seconds, **options)
+
+
+TASKS = (
+    *(Task(part.doing, f"tests.gpu.cards:{name}", part.gives, 12) for name, part in PARTS.items()),
+    *(
+        _task(f"trainings:{way}", f"training peak, {name}; training step, {name}", seconds)
+        for way, name, seconds in (
+            ("plain", "bf16", 30), ("checkpointing", "checkpointing", 30), ("four_bit", "NF4", 35),
+            ("large", "8B width, checkpointing", 45),
+        )
+    ),
+    _task(
+        "servings:base",
+        "server start; server memory; served weights; server beside weights and cache; answers; adapter liveness; "
+        "memory freed; seconds until it is free",
+        110, needs_vllm=True,
+    ),
+    _task("models:attention", "packed documents, bf16; packed documents, fp32", 15),
+    _task("models:four_bits", "NF4 bytes, dense; NF4 allocated, dense; NF4 bytes, experts; NF4 allocated, mixture", 25),
+    *(
+        _task(f"trainings:{way}", f"training peak, {name}; training step, {name}", seconds)
+        for way, name, seconds in (
+            ("large_plain", "8B width, bf16", 45), ("large_four_bit", "8B width, NF4", 60),
+            ("mixture", "mixture, bf16", 45), ("mixture_four_bit", "mixture, NF4", 60),
+        )
+    ),
+    _task("trainings:fits", "no false fit", 35),
+    _task("exports:merge", "merge proof", 30),
+    _task("exports:quantize_on_processor", "GPTQ seconds, processor", 25, hides_card=True),
+    _task("exports:quantize", "GPTQ seconds; GPTQ peak; GPTQ like the processor's", 25),
+    _task(
+        "servings:quantized", "server start, W4A16; server memory, W4A16; served weights, W4A16; answers, W4A16", 110,
+        needs_vllm=True,
+    ),
+    _task("servings:mixture", "adapter slots of experts; adapter of attention alone", 180, needs_vllm=True),
+)  # fmt: skip
