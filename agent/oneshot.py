@@ -14,11 +14,10 @@ from tunesmith.agent.commands.approvals import YesApprover
 from tunesmith.agent.commands.first_look import FirstLook
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
-from tunesmith.agent.driver import driver_errors
 from tunesmith.agent.driver.abilities import is_routed, window_for
 from tunesmith.agent.driver.chat import Cancelled, Chat
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_state, model_of
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.turn_deps import TurnDeps, is_lasting
 from tunesmith.agent.driver.voice import Reply
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
@@ -83,7 +82,7 @@ class _Turn:
             self.out.say(line)
         future = self.chat.begin(prompt, lambda: model_of(self._endpoint()), lambda sentence: None)
         self._tell(deps, future)
-        wrong = driver_errors.of_turn(deps)
+        wrong = deps.error
         if deps.draft is not None and wrong is None:
             self._carry_out(deps.draft)
         if self._pending:
@@ -99,7 +98,7 @@ class _Turn:
         try:
             reply = self._wait(future)
         except StepFailed as broken:
-            if not driver_errors.is_lasting(driver_errors.of_turn(deps)):
+            if not is_lasting(deps.error):
                 raise
             self.out.say(str(broken))
             return

@@ -29,7 +29,7 @@ _YES = (
     "y", "yes", "yep", "yeah", "yup", "ok", "okay", "sure", "go", "go ahead", "start", "do it", "please do",
     "of course", "absolutely", "definitely", "perfect", "alright", "all right", "sounds good", "looks good",
     "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "sim",
-    "da", "да", "hai", "はい", "是", "好", "好的",
+    "da", "да", "hai", "はい", "是", "好", "好的", "可以", "开始", "开始吧",
 )  # fmt: skip
 _AROUND_A_YES = {
     "please", "pls", "plz", "bitte", "it", "this", "that", "now", "jetzt", "ahead", "on", "then", "thanks", "thank",
@@ -90,7 +90,7 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     if _NO.match(words):
         return Decision(False, by, "" if words in _BARE_NO else text.strip())
     more = _after_yes(words)
-    if more is None or "?" in text:
+    if more is None or set(text) & set("?？؟"):
         return None
     named = {stage, f"{stage}ing", f"{stage.removesuffix('e')}ing", f"{stage}ment"} if stage else set()
     return Decision(True, by) if set(more.split()) <= _AROUND_A_YES | named else None
@@ -122,7 +122,7 @@ def begins_with_yes(text: str) -> bool:
 
 
 def _words(text: str) -> str:
-    return " ".join(re.sub(r"[,;:.!?。！？、]+", " ", text).split()).lower()
+    return " ".join(re.sub(r"[,;:.!?。！？、，；：]+", " ", text).split()).lower()
 
 
 def _after_yes(words: str) -> str | None:

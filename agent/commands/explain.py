@@ -71,7 +71,7 @@ def estimated_seconds(ws: Workspace, run: str, proposal: Proposal) -> float | No
     """What a proposed step would take; None where it cannot be priced now."""
     try:
         return price(ws, StepRequest(proposal.stage, dict(proposal.fields), run)).estimate.seconds
-    except (TunesmithError, KeyError, TypeError, ValueError):
+    except TunesmithError:
         return None
 
 

@@ -232,6 +232,7 @@ class Entry:
 
         self.pasted, self.was_pasted = "", False
         bindings = KeyBindings()
+        bindings.add(Keys.Vt100MouseEvent, eager=True)(lambda event: None)  # a pasted `ESC [ 31 m` is taken for one
 
         @bindings.add(Keys.BracketedPaste)
         def paste(event: KeyPressEvent) -> None:

@@ -24,7 +24,13 @@ import pydantic_ai
 from pydantic_ai import Agent, DeferredToolRequests, RunContext
 from pydantic_ai.capabilities import HandleDeferredToolCalls, Hooks
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
-from pydantic_ai.exceptions import ToolFailed
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelHTTPError,
+    ToolFailed,
+    UnexpectedModelBehavior,
+    UsageLimitExceeded,
+)
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -37,10 +43,11 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.usage import UsageLimits
 
-from tunesmith.agent.driver import driver_errors, history, routed
+from tunesmith.agent.driver import history, routed
 from tunesmith.agent.driver.agreement import asked
-from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of
+from tunesmith.agent.driver.endpoint import NotYetStarted, is_gone, model_of, refusal_in
 from tunesmith.agent.driver.state_summary import (
     STATE_HEADING,
     few_tools,
@@ -63,6 +70,13 @@ _SAME_RESULT_LIMIT = 2
 _TOOLS_SHARE = 0.4
 """Of the context that descriptions of tools may take."""
 _END_OF_THOUGHTS = "</think>"
+LIMITS = UsageLimits(request_limit=16, tool_calls_limit=40, output_tokens_limit=24_000)
+"""What a turn may take: requests to the driver, tool calls that went well, and tokens that it writes."""
+_REACHED = {
+    "request_limit": (LIMITS.request_limit, "requests to the driver"),
+    "tool_calls_limit": (LIMITS.tool_calls_limit, "tool calls"),
+    "output_tokens_limit": (LIMITS.output_tokens_limit, "tokens of the driver's"),
+}
 
 
 def instructions(ctx: RunContext[TurnDeps]) -> str:
@@ -274,7 +288,7 @@ async def _no_loop(
     if times >= _SAME_RESULT_LIMIT:
         raise ToolFailed(f"{call.tool_name} was called {times} times with the same result; answer the user now")
     result = await handler(args)
-    driver_errors.went_well(deps, call.tool_name)
+    deps.went_well(call.tool_name)
     deps.seen_calls[key] = (str(result), times + 1 if str(result) == last or not times else 1)
     return result
 
@@ -286,7 +300,7 @@ async def _told_to_the_model(
         raise error
     failure = failed(error)
     ctx.deps.say_next = ""
-    driver_errors.went_wrong(ctx.deps, call.tool_name, error)
+    ctx.deps.went_wrong(call.tool_name, error)
     ctx.deps.note(failure.message)
     raise failure from error
 
@@ -294,3 +308,34 @@ async def _told_to_the_model(
 def messages_of(prompt: str, answer: str) -> list[ModelMessage]:
     """A turn that code answered, as a driver reads it later."""
     return [ModelRequest([UserPromptPart(prompt)]), ModelResponse([TextPart(answer)])]
+
+
+def clear_line(error: Exception) -> str:
+    """What is wrong with the driver, and the next thing to try."""
+    if refused := refusal_in(error):
+        return str(refused)
+    line = " ".join(str(error).split())[:300]
+    if isinstance(error, ModelHTTPError):
+        text = f"{error.body or line}"
+        if "context length" in text or "maximum context" in text or "max_model_len" in text:
+            return (
+                "the conversation does not fit into the driver's context; /new starts a fresh one, or set a larger "
+                "context_tokens under [driver] in settings.toml (8192 is enough)"
+            )
+        reason = " ".join(text.split())[:200]
+        return f"the driver's server answered with status {error.status_code}: {reason}; its log tells more"
+    if isinstance(error, UsageLimitExceeded):
+        reached = next((f"{most:,} {what}" for name, (most, what) in _REACHED.items() if name in line), "its limit")
+        return f"stopped after {reached} in one turn; say it in smaller steps"
+    if isinstance(error, UnexpectedModelBehavior):
+        return f"the driver's answer could not be read ({line}); try again, or another driver"
+    if isinstance(error, TimeoutError) or "timed out" in line.lower() or "Timeout" in type(error).__name__:
+        return (
+            "the driver did not answer in time (timeout_s under [driver] in settings.toml is how long it may take); "
+            "/doctor says what is served, slash commands work"
+        )
+    if isinstance(error, ModelAPIError | OSError | TimeoutError) or type(error).__module__.startswith(
+        ("openai", "httpx")
+    ):
+        return f"the driver cannot be reached or broke off ({line}); /doctor says what is served, slash commands work"
+    return f"unexpected {type(error).__name__} in the conversation: {line}"

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pydantic_ai import DeferredToolRequests, DeferredToolResults, RunContext, ToolApproved, ToolDenied
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart, ToolReturnPart
 
-from tunesmith.agent.driver import driver_errors
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import PLANNED, Step
@@ -48,7 +47,7 @@ def _put(deps: TurnDeps, call: ToolCallPart, step: str, results: DeferredToolRes
         return
     reason = f": {decision.reason}" if decision.reason else ""
     error = StepFailed(f"{call.tool_name}: the user said no{reason}; nothing was started")
-    driver_errors.went_wrong(deps, call.tool_name, error)
+    deps.went_wrong(call.tool_name, error)
     deps.note(str(error))
     results.approvals[call.tool_call_id] = ToolDenied(str(error))
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from tunesmith.agent.driver import describing, driver_errors, look_ups, ordering, plan_words
+from tunesmith.agent.driver import describing, look_ups, ordering
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, told, why
-from tunesmith.agent.driver.planning import PlanFineTune, plan_fine_tune
+from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.words.acts import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
@@ -46,7 +46,7 @@ def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
             deps.show(f"(your words go to the driver unread: {error})")
         return None
     except TunesmithError as error:
-        driver_errors.went_wrong(deps, "query_records", error)
+        deps.went_wrong("query_records", error)
         deps.note(str(error))
         answer = TurnAnswer(str(error))
     return _not_twice(deps, answer) if isinstance(answer, TurnAnswer) else answer
@@ -147,7 +147,7 @@ def _naming(answer: TurnAnswer, rest: str) -> TurnAnswer:
 
 def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     """What a reading comes to; None where code cannot carry it out. Raises NotFound, BadInput."""
-    if deps.draft is not None and (turned := plan_words.turn(deps, reading)) is not None:
+    if deps.draft is not None and (turned := ordering.turn(deps, reading)) is not None:
         return TurnAnswer(turned.text, tool=turned.tool, arguments=turned.arguments)
     if reading.request is not None:
         return looked_up(deps, reading.request)
@@ -224,17 +224,15 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     planned = tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps))
     edits = edits_of(reading.slots, planned, lambda word: True, leaves_out=False)
     limits = tuple(reading.slots.said[n.start : n.end] for n in reading.slots.numbers if n.unit in ("min", "h", "day"))
-    plan, changes = plan_words.edited_plan(deps, deps.draft, edits)
+    plan, changes = edited_plan(deps, deps.draft, edits)
     lines = []
     if changes and plan != deps.draft:
         deps.draft = plan
-        from tunesmith.agent.driver import planning
-
-        shown = planning.show_draft(deps)
+        shown = show_draft(deps)
         lines.append(f"The plan has what you said: {', '.join(changes)}; about {shown['estimated_in_all']} in all. "
                      f"Start it, or change something?")  # fmt: skip
     if limits or edits.unread:
-        lines.append(plan_words.not_taken((*limits, *edits.unread), "the plan goes without it"))
+        lines.append(ordering.not_taken((*limits, *edits.unread), "the plan goes without it"))
     return "\n".join(lines)
 
 
@@ -260,7 +258,7 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
 def _told_unsure(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """The answer to what words most likely ask, of the open plan too; None where they may change something."""
     if deps.draft is not None and reading.label in _CHANGES_NOTHING:
-        turned = plan_words.turn(deps, reading)
+        turned = ordering.turn(deps, reading)
         return TurnAnswer(turned.text) if turned else None
     return told(deps, replace(reading, sure=reading.slots.words != ()))
 

@@ -21,12 +21,11 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, repair_
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
-from tunesmith.agent.driver import describing, driver_errors
+from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.abilities import can_be_routed, window_of
-from tunesmith.agent.driver.agent import build_agent, messages_of
+from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
 from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost_results
 from tunesmith.agent.driver.by_code import decide, did_you_mean, guessed, steps_of
-from tunesmith.agent.driver.driver_errors import LIMITS, clear_line
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
 from tunesmith.agent.driver.tools import run_stage
@@ -290,7 +289,7 @@ class Chat:
         except ApprovalPending:
             raise
         except TunesmithError as error:
-            driver_errors.went_wrong(deps, call.tool, error)
+            deps.went_wrong(call.tool, error)
             return TurnAnswer(" ".join(str(error).split()))
         text, deps.say_next = deps.say_next, ""
         result = json.dumps(facts, ensure_ascii=False, default=str)
@@ -331,7 +330,8 @@ class Chat:
         """Every earlier turn; what of it a request holds is for the driver's context to say."""
         conversation = self.conversations.load(self.id)
         messages = [message for other in conversation.turns if other.number != turn for message in other.messages]
-        return [*(summed_up(conversation.summary) if conversation.summary else []), *_valid(messages)]
+        valid = repair_messages(ModelMessagesTypeAdapter.validate_python(messages))
+        return [*(summed_up(conversation.summary) if conversation.summary else []), *valid]
 
 
 async def _close_client(driver: Model | None) -> None:
@@ -339,7 +339,3 @@ async def _close_client(driver: Model | None) -> None:
     client = getattr(driver, "client", None)
     if client is not None:
         await client.close()
-
-
-def _valid(messages: list[object]) -> list[ModelMessage]:
-    return repair_messages(ModelMessagesTypeAdapter.validate_python(messages))

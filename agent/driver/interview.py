@@ -14,7 +14,7 @@ from rapidfuzz import fuzz
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.driver import describing, plan_words
+from tunesmith.agent.driver import describing, ordering
 from tunesmith.agent.driver.describing import Interview, echoed
 from tunesmith.agent.driver.look_ups import said_in, told
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -314,7 +314,7 @@ def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
             arguments={"act": "answer" if after else "drop"},
         )
     deps.show(draft_table(after))
-    result = plan_words.finish_description(deps, after)
+    result = ordering.finish_description(deps, after)
     return TurnAnswer(result, tool="describe_behaviour", arguments={"act": "answer"})
 
 

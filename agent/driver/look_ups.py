@@ -13,10 +13,10 @@ import yaml
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer, ordinary
+from tunesmith.agent.queries.answer import Answer, Query, ordinary
+from tunesmith.agent.queries.cases import CaseQuery
 from tunesmith.agent.queries.findings import FindingsQuery
-from tunesmith.agent.queries.one_case import CaseQuery
-from tunesmith.agent.queries.registry import Request, answer, tool_of
+from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
@@ -33,10 +33,14 @@ CAN_ANSWER = (
 )
 
 
-def looked_up(deps: TurnDeps, request: Request) -> TurnAnswer:
-    """The answer to a typed question, as what a turn comes to. Raises NotFound, BadInput."""
+def looked_up(deps: TurnDeps, request: Query) -> TurnAnswer:
+    """The answer to a typed question, as what a turn comes to; what it was about is remembered for the next one.
+
+    Raises NotFound, BadInput.
+    """
     deps.last_query = request
-    found = look_up(deps, request)
+    found = answer(request, deps.records())
+    remember(deps, request, found)
     return TurnAnswer(
         "\n".join(found.lines[: deps.most_lines or None]),
         told=found.for_model,
@@ -45,14 +49,7 @@ def looked_up(deps: TurnDeps, request: Request) -> TurnAnswer:
     )
 
 
-def look_up(deps: TurnDeps, request: Request) -> Answer:
-    """Answer a typed question; what it was about is remembered for the next one. Raises NotFound, BadInput."""
-    found = answer(request, deps.records())
-    remember(deps, request, found)
-    return found
-
-
-def remember(deps: TurnDeps, request: Request, found: Answer) -> None:
+def remember(deps: TurnDeps, request: Query, found: Answer) -> None:
     """What was asked about, the page behind the answer and the steps that it proposes, for the words after it."""
     deps.focused_run_id = getattr(request, "run", "") or deps.focused_run_id
     deps.page, deps.proposals = found.page, found.proposals
@@ -103,14 +100,18 @@ def told(deps: TurnDeps, found: reading.Reading) -> TurnAnswer | None:
 # At a question about a price: a question back, or other values
 
 
-def aside(deps: TurnDeps, words: str) -> str:
+def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
     """What the records say to a question that is asked while another one waits for its answer; empty for other words.
 
-    Nothing is ordered here: only facts, terms and what would fit are told.
+    Nothing is ordered here: only facts, terms and what would fit are told. `stage` is that whose price waits: what it
+    takes, stands there.
     """
     if "=" in words or read_answer(words, by="terminal") is not None:
         return ""
     try:
+        at_price = reading.read(words, reading.Context(planned=(stage,))) if stage else None
+        if at_price and at_price.sure and at_price.label in ("plan.cost", "plan.show"):
+            return f"The price of {stage} stands above; “why” shows all of it."
         answer = facts_for(deps, words)
     except NoEncoder:
         return ""

@@ -6,6 +6,8 @@ plan; where a change could mean two things it is asked back, and a plan that its
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,11 +18,12 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.words.acts import assigned, edits_of
+from tunesmith.agent.words.acts import Assigned, Edits, assigned, edits_of
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import duration
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
@@ -28,6 +31,12 @@ from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 STAGES = tuple(entry.name for entry in catalog.STAGES)
 _BUNDLED = "want.bundled"
 """The label of a wish for the behaviour that comes with tunesmith."""
+_SHARED: Mapping[str, tuple[str, ...]] = {
+    "rows": ("generate",), "temperature": ("generate", "baseline"), "seed": ("train",),
+    "max_seq_len_tokens": ("train",), "lora_rank": ("train",), "precision": ("train",), "load_in_4bit": ("train",),
+}  # fmt: skip
+"""Field of several stages → the stages that mean it where none was named; others take it in all of them."""
+_NOT_HERE = ("role", "rollback", "fresh")
 FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.load().settable))
 
 
@@ -142,21 +151,110 @@ def show_draft(deps: TurnDeps) -> dict[str, object]:
 
 
 def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) -> object:
-    """Change the proposed plan and show it again. Raises BadInput for a change that it cannot take."""
-    draft_ = _drafted(deps)
+    """Change the proposed plan and show it again: the field that was chosen, and every other one that the user's words
+    give a number to by name. Raises BadInput for a change that it cannot take."""
+    plan, edits = _drafted(deps), Edits(without=(args.step,))
+    if args.field is not None:
+        deps.check_grounded({str(args.field): args.value})
+        if args.value is None:
+            raise BadInput(f"{args.step}.{args.field}: to what? Ask the user for the value")
+        also = [
+            one for one in assigned(slots_of(deps.prompt))
+            if one.field in FIELDS and one.field != args.field and isinstance(one.value, int | float)
+        ]  # fmt: skip
+        edits = Edits((Assigned(str(args.field), args.value, ()), *also), (args.step,))
     try:
-        if args.field is None:
-            steps, changed = without(draft_.steps, args.step, deps.prompt), [f"without {args.step}"]
-        else:
-            steps, changed = _with_fields(deps, draft_.steps, args)
+        edited, changes = edited_plan(deps, plan, edits)
     except Unclear as unclear:
         return _ask_on(deps, str(unclear))
-    edited = draft_.with_steps(steps)
-    plan_file.check_pipeline(edited, have=())
-    deps.draft = plan_file.settled(edited, lambda sentence: deps.show(prose(sentence)))
+    if not changes:
+        steps = ", ".join(spec.stage for spec in plan.steps)
+        raise BadInput(f"nothing of the plan is changed by that: its steps are {steps}")
+    deps.draft = edited
     shown = show_draft(deps)
-    deps.say(f"The plan is changed: {', '.join(changed)}. Its new prices are on your screen. Start it, or change more?")
-    return {"changed": changed, **shown}
+    deps.say(f"The plan is changed: {', '.join(changes)}. Its new prices are on your screen. Start it, or change more?")
+    return {"changed": changes, **shown}
+
+
+def edited_plan(deps: TurnDeps, plan: PipelinePlan, edits: Edits) -> tuple[PipelinePlan, list[str]]:
+    """The plan with the edits, and what they change, in words; a hub model at its commit, which is shown.
+
+    Raises BadInput for a plan that its gate would refuse, Unclear for a change that could mean two things.
+    """
+    steps, changes = plan.steps, list[str]()
+    planned = list(dict.fromkeys(spec.stage for spec in steps))
+    after_last = planned[planned.index(edits.last) + 1 :] if edits.last in planned else []
+    for stage in (*edits.without, *after_last):
+        after = without(steps, stage, deps.prompt)
+        changes += [f"without {stage}"] if after != steps else []
+        steps = after
+    for one in edits.values:
+        steps, changed = _set(steps, one, edits.stages)
+        changes += changed
+    if edits.model:
+        commit = slots_of(deps.prompt).first("commit")
+        for name, value in {"model": edits.model, **({"revision": commit} if commit else {})}.items():
+            steps, changed = _set(steps, Assigned(name, value, ()), ("base",))
+            changes += changed
+    if not changes:
+        return plan, []
+    edited = plan_file.settled(plan.with_steps(steps), lambda sentence: deps.show(prose(sentence)))
+    plan_file.check_pipeline(edited, have=())
+    return edited, changes
+
+
+def _set(steps: tuple[StepSpec, ...], one: Assigned, named: Sequence[str]) -> tuple[tuple[StepSpec, ...], list[str]]:
+    """A field set wherever the sentence means it: in the stages it names, else in those that are meant by itself.
+
+    Of a stage's several tasks the usual one is meant. Raises BadInput where the field is what tells them apart.
+    """
+    changed: list[str] = []
+    having = [
+        stage for stage in dict.fromkeys(spec.stage for spec in steps)
+        if one.field in catalog.BY_NAME[stage].load().request.model_fields and one.field not in _NOT_HERE
+    ]  # fmt: skip
+    meant = [stage for stage in named if stage in having]
+    for stage in meant or [stage for stage in _SHARED.get(one.field, ()) if stage in having][:1] or having:
+        declared = catalog.BY_NAME[stage].load()
+        tasks, apart = [spec for spec in steps if spec.stage == stage], declared.identified_by
+        if one.field in apart and len(tasks) > 1:
+            raise BadInput(f"the plan has {len(tasks)} steps {stage}, a {one.field} each; leave one out instead")
+        if one.field not in apart:
+            tasks = [spec for spec in tasks if not set(apart) & set(spec.fields)] or tasks
+        value = _model_named(str(one.value)) if (stage, one.field) == ("base", "model") else one.value
+        typed = plan_file.parse_fields(stage, {one.field: value})
+        steps = tuple(
+            spec.model_copy(update={"fields": {**declared.taken_along(spec.fields, typed), **typed}})
+            if spec in tasks
+            else spec
+            for spec in steps
+        )
+        changed.append(f"{stage} {one.field} {plain(typed[one.field])}")
+    return steps, changed
+
+
+def plain(value: object) -> str:
+    """A value of a field as it is said."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _model_named(said: str) -> str:
+    """A model as a request names it: OWNER/NAME, a folder, a bundled one also by its own name. Raises BadInput."""
+    if said.startswith(("/", "~", ".")):
+        if not (folder := Path(said).expanduser() / "config.json").is_file():
+            raise BadInput(f"{folder.parent} is no model folder: it has no config.json; name the folder that holds it")
+        return str(folder.parent)
+    if "/" in said:
+        return said.removeprefix("hub:")
+    words = "-".join(said.lower().removesuffix("instruct").split()).rstrip("-")
+    exact = [name for name, one in BUNDLED.items() if words in (name, one.name.removesuffix("-instruct"))]
+    family = [name for name, one in BUNDLED.items() if words == one.name.partition("-")[0]]
+    if exact or len({BUNDLED[name].name for name in family}) == 1:  # a family of several is no choice of one
+        return (exact or family)[0]
+    raise BadInput(f"“{said}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
+                   f"“bundled”; the plan is unchanged")  # fmt: skip
 
 
 class Unclear(BadInput):
@@ -182,53 +280,6 @@ def _task(spec: StepSpec) -> str:
     request = declared.request.model_fields
     values = [spec.fields.get(name, request[name].default) for name in declared.identified_by]
     return " ".join(str(value) for value in values if value)
-
-
-def _with_fields(deps: TurnDeps, steps: tuple[StepSpec, ...], args: EditPlan) -> tuple[tuple[StepSpec, ...], list[str]]:
-    """The steps with the field that was chosen, and with every other one that the words give a number to by name."""
-    wanted: dict[str, object] = {str(args.field): args.value}
-    also = {one.field: one.value for one in assigned(slots_of(deps.prompt)) if one.field in FIELDS}
-    wanted |= {
-        name: f"{value:g}" for name, value in also.items() if name not in wanted and isinstance(value, int | float)
-    }
-    changed = []
-    for name, value in wanted.items():
-        stage = _stage_of(name, args.step if name == args.field else "")
-        steps = _with_field(deps, steps, stage, name, value)
-        changed.append(f"{stage} {name} {value}")
-    return steps, changed
-
-
-def _stage_of(field: str, named: str) -> str:
-    """The stage that has a field: the one named, else the only one that has it. Raises BadInput."""
-    asks = catalog.BY_NAME[named].load().settable if named else ()
-    owners = [entry.name for entry in catalog.STAGES if field in entry.load().settable]
-    if field not in asks and len(owners) != 1:
-        raise BadInput(f"{named} has no field {field!r} to set here; it has {', '.join(asks) or 'none'}")
-    return named if field in asks else owners[0]
-
-
-def _with_field(
-    deps: TurnDeps, steps: tuple[StepSpec, ...], stage: str, field: str, value: object
-) -> tuple[StepSpec, ...]:
-    deps.check_grounded({field: value})
-    if value is None:
-        raise BadInput(f"{stage}.{field}: to what? Ask the user for the value")
-    meant = [spec for spec in steps if spec.stage == stage]
-    if not meant:
-        raise BadInput(f"the plan has no step {stage}; it has {', '.join(spec.stage for spec in steps)}")
-    declared = catalog.BY_NAME[stage].load()
-    apart = declared.identified_by
-    if field in apart and len(meant) > 1:
-        raise BadInput(f"the plan has {len(meant)} steps {stage}, a {field} each; leave one out instead")
-    if field not in apart:  # of several tasks the usual one is meant, where it is among them
-        meant = [spec for spec in meant if not set(apart) & set(spec.fields)] or meant
-    return tuple(
-        spec.model_copy(update={"fields": {**declared.taken_along(spec.fields, {field: value}), field: value}})
-        if spec in meant
-        else spec
-        for spec in steps
-    )
 
 
 def _drafted(deps: TurnDeps) -> PipelinePlan:

@@ -39,6 +39,10 @@ _CITY = {
     "required": ["city", "unit"],
     "additionalProperties": False,
 }
+_WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "The weather now.", "parameters": _CITY},
+}
 _ASKED: list[ChatCompletionUserMessageParam] = [
     {"role": "user", "content": "What is the weather in Oslo, in celsius? Use the tool."}
 ]
@@ -62,19 +66,11 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
 
 def _tried(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
     checks: dict[str, Callable[[], object]] = {
-        "auto": lambda: _called(_ask(client, endpoint, tools=[_tool()])),
-        "required": lambda: _called(_ask(client, endpoint, tools=[_tool()], tool_choice="required")),
-        "named": lambda: _called(
-            _ask(client, endpoint, tools=[_tool()], tool_choice={"type": "function", "function": {"name": "weather"}})
-        ),
-        "strict": lambda: _obeys(_ask(client, endpoint, tools=[_tool(strict=True)], tool_choice="required")),
+        "auto": lambda: _called(_ask(client, endpoint, tools=[_WEATHER])),
         "json_schema": lambda: _is_city(
             _ask(
                 client, endpoint, response_format={"type": "json_schema", "json_schema": {"name": "w", "schema": _CITY}}
             ).message.content
-        ),
-        "no_argument_tool": lambda: _called(
-            _ask(client, endpoint, tools=[_bare_tool()], tool_choice="required"), "now"
         ),
     }
     abilities: dict[str, object] = {"model": endpoint.model, "url": endpoint.url}
@@ -86,16 +82,6 @@ def _tried(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
     return abilities | _speed(client, endpoint) | _context(client, endpoint)
 
 
-def _tool(*, strict: bool = False) -> dict[str, object]:
-    function = {"name": "weather", "description": "The weather now.", "parameters": _CITY}
-    return {"type": "function", "function": {**function, "strict": True} if strict else function}
-
-
-def _bare_tool() -> dict[str, object]:
-    parameters = {"type": "object", "properties": {}, "additionalProperties": False}
-    return {"type": "function", "function": {"name": "now", "description": "The time now.", "parameters": parameters}}
-
-
 def _ask(client: OpenAI, endpoint: Endpoint, **options: Any) -> Choice:
     answer: ChatCompletion = client.chat.completions.create(
         model=endpoint.model, messages=_ASKED, max_tokens=_TRIED_TOKENS, temperature=0.0, **options
@@ -103,19 +89,12 @@ def _ask(client: OpenAI, endpoint: Endpoint, **options: Any) -> Choice:
     return answer.choices[0]
 
 
-def _called(choice: Choice, name: str = "weather") -> bool:
-    called, arguments = _first_call(choice)
-    return called == name and isinstance(json.loads(arguments), dict)
-
-
-def _obeys(choice: Choice) -> bool:
-    return _called(choice) and _is_city(_first_call(choice)[1])
-
-
-def _first_call(choice: Choice) -> tuple[str, str]:
-    """The function that is called first, and its arguments as JSON; empty where none is."""
+def _called(choice: Choice) -> bool:
+    """Whether the tool is called first, with arguments that are JSON."""
     call = next(iter(choice.message.tool_calls or ()), None)
-    return (call.function.name, call.function.arguments) if call and call.type == "function" else ("", "")
+    if call is None or call.type != "function":
+        return False
+    return call.function.name == "weather" and isinstance(json.loads(call.function.arguments), dict)
 
 
 def _is_city(text: str | None) -> bool:

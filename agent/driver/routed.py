@@ -1,23 +1,47 @@
 """A turn of a small model: the tool is chosen by a schema-bound request, and its words are asked for without a tool.
 
-The first request of a turn chooses; those after it, and words that need no tool, are shown none.
+The first request of a turn chooses; those after it, and words that need no tool, are shown none. The choice is among
+the labels that come into question, each shown by the examples of it that are nearest to the words, with where things
+stand in front. Its answer is one label; what the words name is read by code as ever, so that a small model chooses and
+never invents an argument.
 """
 
 from __future__ import annotations
 
+import json
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
-from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
-from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.direct import model_request
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
+from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
+from rapidfuzz import fuzz, process
 
-from tunesmith.agent.driver import routing
+from tunesmith.agent.driver.by_code import answered
 from tunesmith.agent.driver.history import is_prompt, last_turns, shortened
+from tunesmith.agent.driver.look_ups import said_in
 from tunesmith.agent.driver.state_summary import STATE_HEADING, few_tools, in_half_a_line
-from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.driver.tools import stage_call
+from tunesmith.agent.driver.turn_deps import Call, TurnDeps
+from tunesmith.agent.queries.registry import tool_of
+from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.reading import Reading, read, reader
 
+NONE = "none"
+"""No reading: words are the answer."""
+_CANDIDATES, _SHOTS = 10, 3
+_WORDS_CHARACTERS = 600
+_CHOICE_TOKENS = 30
+_INSTRUCTIONS = (
+    "You sort what people say to tunesmith, a program that fine-tunes language models. Choose the ONE label whose "
+    "examples ask for the same thing as the words do. Answer with JSON only. “none” is for words that fit no label."
+)
 _MAX_TOKENS = 160
 _TURNS_SENT = 2
 """What is left to say leans on this turn's result; a window that slides is computed anew, and the user waits for it."""
@@ -30,8 +54,8 @@ async def answer(deps: TurnDeps, request: ModelRequestContext, handler: WrapMode
         return await handler(_showing(_few_turns(request), []))
     tools = request.model_request_parameters.function_tools
     try:
-        found = await routing.choose(request.model, deps, in_half_a_line(deps))
-    except routing.CannotRoute as error:
+        found = await choose(request.model, deps, in_half_a_line(deps))
+    except CannotRoute as error:
         deps.routed = not error.lasting
         few = few_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)
         return await handler(_showing(_few_turns(request), [tool for tool in tools if tool.name in few]))
@@ -72,3 +96,86 @@ def _showing(request: ModelRequestContext, tools: list[ToolDefinition]) -> Model
 def _brief(call: ToolCallPart) -> str:
     values = [str(value) for value in call.args_as_dict().values() if value not in (None, "") and len(str(value)) < 24]
     return " ".join([call.tool_name, *values])
+
+
+class CannotRoute(Exception):
+    """The driver's answer was no choice, or (`lasting`) it cannot be held to a schema at all."""
+
+    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str | None:
+    """The call that answers the user's words, what is said to them, or None where they fit nothing.
+
+    Raises CannotRoute, and what the answer itself raises.
+    """
+    try:
+        reading = read(deps.prompt, said_in(deps))
+    except NoEncoder as error:
+        raise CannotRoute(str(error), lasting=True) from error
+    if not reading.likely:
+        return None
+    labels = reading.likely[:_CANDIDATES]
+    # By hand: pydantic-ai's native output writes the schema into the prompt, where it would cost the server its cache.
+    bound = {"type": "json_schema", "json_schema": {"name": "choice", "schema": choice_schema(labels)}}
+    settings = ModelSettings(temperature=0.0, max_tokens=_CHOICE_TOKENS, extra_body={"response_format": bound})
+    try:
+        response = await model_request(model, messages(deps.prompt, labels, state), model_settings=settings)
+    except ModelHTTPError as error:
+        if error.status_code in (400, 404, 422, 501):
+            raise CannotRoute(f"no schema-bound answers here (status {error.status_code})", lasting=True) from error
+        raise
+    label = chosen(response.text or "", labels)
+    return None if label == NONE else act_on(deps, reader().read(deps.prompt, said_in(deps), label))
+
+
+def chosen(text: str, labels: Sequence[str]) -> str:
+    """The label in the driver's answer. Raises CannotRoute."""
+    try:
+        label = json.loads(text)["label"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CannotRoute(f"the choice could not be read: {text[:80]!r}") from error
+    if label not in (*labels, NONE):
+        raise CannotRoute(f"{label!r} was not to be chosen")
+    return str(label)
+
+
+def act_on(deps: TurnDeps, reading: Reading) -> ToolCallPart | str | None:
+    """A reading as the call of a tool, or as words where code answers it. None: neither."""
+    call_id = f"routed_{secrets.token_hex(6)}"
+    if reading.request is not None and deps.draft is None:
+        arguments = reading.request.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True)
+        deps.last_query = reading.request
+        return ToolCallPart(tool_of(reading.request), arguments, tool_call_id=call_id)
+    found = answered(deps, reading)
+    if isinstance(found, Call):
+        run = str(found.arguments.get("run", ""))
+        return stage_call(found.tool, {k: v for k, v in found.arguments.items() if k != "run"}, run, call_id)
+    return found.text if found is not None else None
+
+
+def choice_schema(labels: Sequence[str]) -> Mapping[str, Any]:
+    """JSON Schema of a choice: one of the labels, or none of them."""
+    return {
+        "type": "object",
+        "properties": {"label": {"enum": [*labels, NONE]}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+
+
+def messages(words: str, labels: Sequence[str], state: str) -> list[ModelMessage]:
+    """The request: the examples of each label that are nearest to the words as turns, the likeliest label's last."""
+    turns: list[ModelMessage] = []
+    examples = reader().head.examples
+    for label in reversed(labels):
+        nearest = process.extract(words, examples[label], scorer=fuzz.token_set_ratio, limit=_SHOTS)
+        for said, _, _ in reversed(nearest):
+            turns.append(ModelRequest([UserPromptPart(said)]))
+            turns.append(ModelResponse([TextPart(json.dumps({"label": label}))]))
+    asked = f"(Where things stand: {state}.)\n{words[:_WORDS_CHARACTERS]}"
+    first, *rest = [*turns, ModelRequest([UserPromptPart(asked)])]
+    assert isinstance(first, ModelRequest)
+    return [ModelRequest(first.parts, instructions=_INSTRUCTIONS), *rest]

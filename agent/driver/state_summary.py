@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
@@ -43,9 +43,11 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
     else:
         steps = store.steps(run.id)
         lines.append(f"current run: {run.id} ({run.name}), {store.status_words(run)}; {len(store.runs())} runs in all")
-        done = [_done_words(step) for step in steps if step.status == DONE]
+        measures = {entry.name for entry in catalog.STAGES if entry.load().measures}
+        done = [f"{s.stage} {s.arm}" if s.stage in measures else s.stage for s in steps if s.status == DONE]
         lines.append(f"done: {', '.join(done) or 'nothing'}")
-        lines += [f"{step.stage} ({step.id}) {step.status}: {_brief(step.error)}" for step in _failed_last(steps)]
+        failed = [step for step in steps[-1:] if step.status in ("failed", "stopped")]
+        lines += [f"{step.stage} ({step.id}) {step.status}: {_brief(step.error)}" for step in failed]
         lines.append(f"next stage: {' or '.join(next_stages(store, run)) or 'none, every stage is done'}")
     for step in store.steps(status=RUNNING)[:2]:
         share = f", {step.done / step.total:.0%} done" if step.total else ""
@@ -69,14 +71,6 @@ def in_half_a_line(deps: TurnDeps) -> str:
     else:
         state = f"newest run {run.id}, " + (f"next is {following[0]}" if following else "all done")
     return f"{state}; before: {deps.before}" if deps.before else state
-
-
-def _done_words(step: Step) -> str:
-    return f"{step.stage} {step.arm}" if catalog.ENTRIES[step.stage].load().measures else step.stage
-
-
-def _failed_last(steps: Sequence[Step]) -> list[Step]:
-    return [step for step in steps[-1:] if step.status in ("failed", "stopped")]
 
 
 def _brief(error: str | None) -> str:

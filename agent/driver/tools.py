@@ -19,7 +19,8 @@ from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.registry import REQUESTS, TOOLS, Request, answer
+from tunesmith.agent.queries.answer import Query
+from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import RUNNING, Step
@@ -244,13 +245,13 @@ def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
             asked = request.model_validate({name: value for name, value in given.items() if value not in (None, "")})
         except ValidationError as error:
             raise ModelRetry(_in_words(error)) from None
-        return answered(ctx.deps, asked)  # type: ignore[arg-type]
+        return answered(ctx.deps, asked)
 
     description = " ".join((request.__doc__ or "").split())
     return Tool.from_schema(read, name, description, lean_schema(kind), takes_ctx=True)
 
 
-def answered(deps: TurnDeps, asked: Request) -> str:
+def answered(deps: TurnDeps, asked: Query) -> str:
     """Answer a request: its lines go to the screen, and what a model may read of them is returned."""
     found = answer(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read

@@ -15,18 +15,22 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
-from tunesmith.agent.queries.answer import Context, Proposed
-from tunesmith.agent.queries.registry import Request
+from tunesmith.agent.queries.answer import Context, Proposed, Query
+from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.agent.words.reading import Reading
-from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
 
 _BEFORE_CHARACTERS = 60
+_FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
+_READING = frozenset({*TOOLS, "query_records", *_FREE})
+"""These put right only what they got wrong themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class TurnDeps:
     """The lines of an answer that are on the screen already: the reply of the turn, not to be said again."""
     page: Callable[[], RenderableType] | None = None
     """The page behind the last answer, for who asks for more."""
-    last_query: Request | None = None
+    last_query: Query | None = None
     """The question that was answered last, for words that change one thing of it."""
     nearest: tuple[str, ...] = ()
     """The questions that this turn's words are nearest to, where they were read with too little certainty."""
@@ -121,7 +125,7 @@ class TurnDeps:
     one_at_a_time: RLock = field(default_factory=RLock)
     """Held while an answer is shown: reads may run at once."""
     errors: dict[str, TunesmithError] = field(default_factory=dict)
-    """Tool → what went wrong in this turn; `outcome` keeps it."""
+    """Tool → what went wrong in this turn."""
 
     @property
     def store(self) -> Store:
@@ -171,3 +175,29 @@ class TurnDeps:
     def note(self, result: object) -> None:
         """Remember what a tool told, for the check of figures."""
         self.heard.append(str(result))
+
+    # What a turn came to, for the exit code of a script
+
+    def went_wrong(self, tool: str, error: Exception) -> None:
+        """Keep what a call ended with."""
+        if not isinstance(error, TunesmithError):
+            error = StepFailed(f"{tool}: unexpected {type(error).__name__}: {error}")
+        if not is_lasting(self.errors.get(tool)):
+            self.errors[tool] = error
+
+    def went_well(self, tool: str) -> None:
+        """Forget what this call put right."""
+        for name in [tool] if tool in _READING else list(self.errors):
+            if not is_lasting(self.errors.get(name)):
+                self.errors.pop(name, None)
+
+    @property
+    def error(self) -> TunesmithError | None:
+        """The error that the turn came to; None where all is well."""
+        left = list(self.errors.values())
+        return next((error for error in left if is_lasting(error)), left[-1] if left else None)
+
+
+def is_lasting(error: TunesmithError | None) -> bool:
+    """Whether nothing that is called later puts it right."""
+    return isinstance(error, StepFailed | GateRefused)

@@ -178,6 +178,7 @@ class Query(BaseModel):
     """A typed question. Arguments that are left out mean what their description says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: str = ""
 
 
 _ENDINGS = ("ingly", "ings", "ing", "ied", "ies", "ed", "es", "s")

@@ -11,13 +11,13 @@ from pydantic import Field
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, StageName, cite, clip, find, named, ordinary
-from tunesmith.agent.queries.prices import priced
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AUTO, as_shown, default_shown
 from tunesmith.tools.core.format import listed
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest
 
 _BEGUN = (DONE, RUNNING, FAILED, STOPPED)
@@ -138,7 +138,7 @@ def _judged(context: Context, run: Run, step: Step, field: str, asked: float | N
     usual, reason = _default(step.stage, field), "the default"
     if usual == AUTO:  # chosen by a rule, from the model and the rows
         try:
-            plan = priced(context.ws, StepRequest(step.stage, {}, run.id))
+            plan = price(context.ws, StepRequest(step.stage, {}, run.id))
         except TunesmithError as error:
             return f"Its rule cannot be asked now ({clip(error, 120)})."
         usual, reason = plan.request.get(field), clip(plan.reasons.get(field, "by the model and the rows"), 200)

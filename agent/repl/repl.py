@@ -25,7 +25,7 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from tunesmith.agent.repl.completion import SlashCompleter
-from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar
+from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar, without_mouse
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
 
@@ -200,7 +200,7 @@ def _bindings(interrupts: _Interrupts, begun: Callable[[], float]) -> KeyBinding
 
     Ctrl-C is a key here, so that no KeyboardInterrupt runs through an event loop.
     """
-    bindings = KeyBindings()
+    bindings = without_mouse()
 
     @Condition
     def pasted() -> bool:

@@ -33,7 +33,7 @@ from tunesmith.agent.repl.folding import Folding
 from tunesmith.agent.repl.greeting import greeting
 from tunesmith.agent.repl.monitor import Monitor
 from tunesmith.agent.repl.talk import Talk
-from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar
+from tunesmith.agent.repl.toolbar import TOOLBAR_STYLE, toolbar, without_mouse
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
@@ -66,8 +66,9 @@ class Shell:
         """The stage whose price stands before the user."""
         self._questions: queue.Queue[Callable[[], None]] = queue.Queue()
         self._asking: PromptSession[str] = PromptSession(
-            bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError
-        )
+            bottom_toolbar=lambda: toolbar(self.monitor.line()), style=TOOLBAR_STYLE, interrupt_exception=EOFError,
+            key_bindings=without_mouse(),
+        )  # fmt: skip
 
     @classmethod
     def open(cls, wake: Callable[[], None]) -> Shell:
@@ -207,7 +208,7 @@ class Shell:
             answer = self._asking.prompt(question)
             if answer.strip().startswith("/"):
                 self.handle(answer.strip())
-            elif said := self.talk.aside(answer):  # a question back is neither a yes nor a no
+            elif said := self.talk.aside(answer, self._asked_for):  # a question back is neither a yes nor a no
                 for line in said.splitlines():
                     self.say(line)
             else:

@@ -280,13 +280,13 @@ class Talk:
         self._screen.start_plan(plan)
         return "it is carried out in the background; before each expensive step the user is asked at the prompt"
 
-    def aside(self, words: str) -> str:
+    def aside(self, words: str, stage: str) -> str:
         """The answer of the records to a question that comes instead of a yes or a no; empty where it is none."""
         if not self._loaded.is_set() or self._chat is None:
             return ""
         from tunesmith.agent.driver.look_ups import aside
 
-        return aside(self._chat.deps, words)
+        return aside(self._chat.deps, words, stage)
 
     def as_edit(self, words: str, stage: str) -> str:
         """Words that give fields of a stage other values, as `field=value …`; empty where they do not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.slots import Slot, Slots, stages_of
+from tunesmith.agent.words.slots import FILES, Slot, Slots, stages_of
 from tunesmith.agent.words.values import Number, fitting, numbers_in
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
@@ -66,42 +67,35 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     fields = {one.field: one.value for one in taken}
     places = [place for one in taken for place in one.places]
     others: list[Place] = []
-    factors, factor_places = _factors(slots, stage)
+    multiples = {name: one for name, one in factors(slots).items() if name in request}
     if "arm" in request and (arms := slots.all("arm")):
         fields["arm"] = str(arms[0].value)
         places += [(slot.start, slot.end) for slot in arms if slot.value == arms[0].value]
         others = [(slot.start, slot.end) for slot in arms if slot.value != arms[0].value]
     if "model" in request:
         named = [slot for slot in slots.found if slot.kind in ("model", "path", "commit")]
-        fields |= _model_fields(named)
+        for slot in named:
+            fields.setdefault("revision" if slot.kind == "commit" else "model", str(slot.value))
         places += [(slot.start, slot.end) for slot in named]
     if "source" in request and (source := next((s for s in slots.found if s.kind in ("path", "model")), None)):
         fields["source"] = str(source.value)
         places.append((source.start, source.end))
     if "system_prompt" in request and (quote := slots.first("quote")):
         fields["system_prompt"] = quote
-    fields = {name: value for name, value in fields.items() if name not in factors}
-    places += [*factor_places, *_places(slots, (*_OWN_SLOTS, "stage" if _only_of(slots, stage) else ""))]
-    if fields or factors:  # `longer, 5 epochs`; without a value it is an order that nothing took
+    fields = {name: value for name, value in fields.items() if name not in multiples}
+    places += [
+        *(place for _, place in multiples.values()),
+        *_places(slots, (*_OWN_SLOTS, "stage" if set(stages_of(slots)) <= {stage} else "")),
+    ]
+    if fields or multiples:  # `longer, 5 epochs`; without a value it is an order that nothing took
         places += _places(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
-    unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *factors})
+    unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *multiples})
     unread = _unread(slots, [*places, *unvalued_places], known, others)
     return Order(
-        stage, fields, slots.first("run"), bool(slots.all("again")), factors,
+        stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
         (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
     )  # fmt: skip
-
-
-def _only_of(slots: Slots, stage: str) -> bool:
-    return set(stages_of(slots)) <= {stage}
-
-
-def _model_fields(named: Sequence[Slot]) -> dict[str, object]:
-    fields: dict[str, object] = {}
-    for slot in named:
-        fields.setdefault("revision" if slot.kind == "commit" else "model", str(slot.value))
-    return fields
 
 
 def _owner(name: str) -> str:
@@ -113,16 +107,14 @@ def _places(slots: Slots, kinds: Sequence[str]) -> list[Place]:
     return [(slot.start, slot.end) for slot in slots.found if slot.kind in kinds]
 
 
-def _factors(slots: Slots, stage: str) -> tuple[dict[str, float], list[Place]]:
-    found: dict[str, float] = {}
-    places: list[Place] = []
-    request = catalog.BY_NAME[stage].load().request.model_fields
+def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
+    """Fields that are to be a multiple of what they were, `twice the rank`, `half as many rows`, and where that is."""
+    found = {}
     for factor in slots.all("factor"):
-        behind = [slot for slot in slots.all("field") if slot.start >= factor.end and slot.value in request]
+        behind = [slot for slot in slots.all("field") if slot.start >= factor.end]
         if behind and len(slots.between(factor.end, behind[0].start)) <= 4:
-            found[str(behind[0].value)] = float(str(factor.value))
-            places.append((factor.start, behind[0].end))
-    return found, places
+            found[str(behind[0].value)] = (float(str(factor.value)), (factor.start, behind[0].end))
+    return found
 
 
 def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tuple[str, bool, list[Place]]:
@@ -180,15 +172,18 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     negated = [slot for slot in stages if slots.negated(slot)]
     taken = assigned(slots, tuple(planned))
     last = str(until[0].value) if until and leaves_out else ""
-    without = negated or (stages if leaves_out and not last else [])
-    model = next((slot for slot in slots.found if slot.kind in ("model", "path")), None)
+    without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
+    if leaves_out and not (stages or taken or slots.numbers):  # `skip the last step`
+        without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
+    named = (slot for slot in slots.found if slot.kind in ("model", "path"))
+    model = next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
     pace = next(iter(slots.all("pace")), None)
     places = [place for one in taken for place in one.places]
     places += _places(slots, (*_OWN_SLOTS, "stage", "commit", "unspoken"))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
     return Edits(
-        tuple(taken), tuple(names), tuple(dict.fromkeys(str(slot.value) for slot in without)), last,
+        tuple(taken), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "", _unread(slots, places, known),
     )  # fmt: skip
 

@@ -12,7 +12,9 @@ from importlib.resources import files
 import yaml
 from rapidfuzz.distance import OSA
 
-_WORD = re.compile(r"\d+(?=[^\W\d_]{2,}(?![^\W_]))|[^\W_]+")  # `4bit` is two words, `fp8` and `7b` are one
+_HAN = "\u4e00-\u9fff"
+_WORD = re.compile(rf"[{_HAN}]|\d+(?=[^\W\d_{_HAN}]{{2,}}(?![^\W_]))|[^\W_{_HAN}]+")
+"""`4bit` is two words, `fp8` and `7b` are one; Chinese puts no spaces between its words, so each sign is one."""
 _SHORTEST_MISSPELT = 5
 
 
@@ -44,7 +46,7 @@ class Names:
         self._stems: list[tuple[tuple[str, ...], str]] = []
         for thing, names in things.items():
             for name in names.split(","):
-                words = tuple(name.split())
+                words = tuple(re.sub(rf"([{_HAN}])", r" \1 ", name).split())
                 if words and words[0].endswith("*"):
                     self._stems.append((words, thing))
                 elif words:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, get_args, get_origin
 
-from tunesmith.agent.queries.registry import REQUESTS, Request
-from tunesmith.agent.words.acts import assigned, known_fields
+from tunesmith.agent.queries.answer import Query
+from tunesmith.agent.queries.registry import REQUESTS
+from tunesmith.agent.words.acts import assigned, factors, known_fields
+from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import Slot, Slots, arms_of, stages_of
 from tunesmith.agent.words.values import Span
 
@@ -36,22 +38,21 @@ class Asked:
     """The labels of the behaviour."""
 
 
-def request_of(asked: Asked) -> Request | None:
+def request_of(asked: Asked) -> Query | None:
     """The request; None where a required argument is not named."""
     model = REQUESTS[asked.kind]
     given: dict[str, object] = {}
     for name, info in model.model_fields.items():
         if name == "kind":
             continue
-        value = _FILL[name](asked) if name in _FILL else None
+        value = _fill(name, asked)
         if asked.choice and name in _CHOICES and asked.choice in _options(info.annotation):
             value = asked.choice
         if value not in (None, "", (), 0, {}) and _allowed(value, info.annotation):
             given[name] = value
         elif info.is_required():
             return None
-    request: Request = model.model_validate(given)  # type: ignore[assignment]
-    return request
+    return model.model_validate(given)
 
 
 def _options(annotation: object) -> tuple[object, ...]:
@@ -160,7 +161,7 @@ def _bits(asked: Asked) -> int:
 
 def _values(asked: Asked) -> dict[str, object]:
     stage = _priced(asked)
-    factors = _times(asked)
+    multiples = _times(asked)
     arms = [
         arm for arm in arms_of(asked.slots) if stage in known_fields()["arm"]
     ]  # a price of another arm is no answer
@@ -168,18 +169,12 @@ def _values(asked: Asked) -> dict[str, object]:
     return named | {
         one.field: one.value
         for one in assigned(asked.slots, (stage,))
-        if one.field not in factors and isinstance(one.value, bool | int | float | str)
+        if one.field not in multiples and isinstance(one.value, bool | int | float | str)
     }
 
 
 def _times(asked: Asked) -> dict[str, float]:
-    """Fields that are to be a multiple of what they were: `twice the rank`, `half as many rows`."""
-    found = {}
-    for factor in asked.slots.all("factor"):
-        behind = [slot for slot in asked.slots.all("field") if slot.start >= factor.end]
-        if behind and len(asked.slots.between(factor.end, behind[0].start)) <= 4:
-            found[str(behind[0].value)] = float(str(factor.value))
-    return found
+    return {name: factor for name, (factor, _) in factors(asked.slots).items()}
 
 
 def _priced(asked: Asked) -> str:
@@ -196,10 +191,6 @@ def _priced(asked: Asked) -> str:
     return named[0] if named else ""
 
 
-def _stage(asked: Asked) -> str:
-    return _priced(asked) if asked.kind == "price" else next(iter(stages_of(asked.slots)), "")
-
-
 def _text(kind: str) -> Callable[[Asked], str]:
     """A case or a row: by its id, in quotation marks, else by the words that are left of the sentence."""
 
@@ -212,10 +203,6 @@ def _text(kind: str) -> Callable[[Asked], str]:
 def _label(asked: Asked) -> str:
     said = {word.text for word in asked.slots.words}
     return next((label for label in asked.labels if label.lower() in said), "")
-
-
-def _second(values: Sequence[str]) -> str:
-    return values[1] if len(values) > 1 else ""
 
 
 def _runs(asked: Asked) -> tuple[str, str]:
@@ -248,21 +235,16 @@ def _made(asked: Asked) -> str:
 _FILL: Mapping[str, Callable[[Asked], object]] = {
     "run": lambda a: _runs(a)[0],
     "other_run": lambda a: _runs(a)[1],
-    "step": lambda a: a.slots.first("step"),
-    "stage": _stage,
-    "other_stage": lambda a: _second(stages_of(a.slots)),
+    "stage": lambda a: _priced(a) if a.kind == "price" else next(iter(stages_of(a.slots)), ""),
+    "other_stage": lambda a: next(iter(stages_of(a.slots)[1:]), ""),
     "arm": _arm,
     "other_arm": _other_arm,
-    "block": lambda a: a.slots.first("block"),
     "outcome": _outcome,
     "since": lambda a: _window(a)[0],
     "until": lambda a: _window(a)[1],
     "fields": _fields,
     "field": lambda a: next(iter(_fields(a)), ""),
     "value": lambda a: next((n.value for n in a.slots.numbers if not n.weak), None),
-    "role": lambda a: a.slots.first("role"),
-    "figure": lambda a: a.slots.first("figure"),
-    "metric": lambda a: a.slots.first("metric"),
     "model": _model,
     "work": lambda a: a.slots.first("work"),
     "bits": _bits,
@@ -271,22 +253,20 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "ram_gib": lambda a: float(a.slots.first("ram_gib") or 0) if not _card(a) else 0,
     "values": _values,
     "times": _times,
-    "decision": lambda a: a.slots.first("decision"),
     "verdict": lambda a: a.slots.first("verdict") or ("drop" if a.slots.first("reason") else ""),
-    "origin": lambda a: a.slots.first("origin"),
-    "split": lambda a: a.slots.first("split"),
-    "reason": lambda a: a.slots.first("reason"),
-    "order": lambda a: a.slots.first("order"),
-    "artifact": lambda a: a.slots.first("artifact"),
     "made": _made,
     "case": _text("case"),
     "row": _text("row"),
     "label": _label,
 }
-"""Argument → how it is read from what a sentence names."""
+"""Argument → how it is read from what a sentence names, where it is not simply a slot of its name."""
 
 
-def followed(before: Request, asked: Asked, runs: Sequence[str]) -> Request | None:
+def _fill(name: str, asked: Asked) -> object:
+    return _FILL[name](asked) if name in _FILL else asked.slots.first(name)
+
+
+def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
     """The question before with what these words change of it; None where they change nothing that it has.
 
     `runs` are those of the store, the newest first, for `the other one` of two.
@@ -295,10 +275,11 @@ def followed(before: Request, asked: Asked, runs: Sequence[str]) -> Request | No
     asked = replace(asked, kind=before.kind, choice="")
     given = {}
     for name in own & set(_CARRIED):
-        value = _FILL[name](asked)
+        value = _fill(name, asked)
         if value not in (None, "", (), 0, {}) and _allowed(value, type(before).model_fields[name].annotation):
             given[name] = value
-    if not given and "run" in own and len(runs) == 2:
+    other = set(asked.content.split()) <= {*lexicon()["unspoken"].words()}  # `and the other one?`, no word beside it
+    if not given and other and "run" in own and len(runs) == 2:
         given["run"] = next(run for run in runs if run != (getattr(before, "run", "") or runs[0]))
     if before.kind == "step" and "stage" in given:
         given |= {"step": "", "arm": given.get("arm", "")}

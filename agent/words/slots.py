@@ -19,9 +19,11 @@ _FAMILIES = (
     "qwen|llama|mistral|mixtral|gemma|phi|smollm|deepseek|olmo|glm|gpt-oss|falcon|yi|granite|codellama|tinyllama|"
     "ministral|nemotron|command-?r|internlm|starcoder|lfm|kimi"
 )
+FILES = r"\.(?:jsonl?|csv|tsv|parquet|ya?ml|txt|xlsx)\b"
+"""How files of rows and of descriptions end: no model is such a file."""
 _SHAPES: tuple[tuple[str, str], ...] = (
     ("quote", r"[\"“«`](?P<quote>[^\"“”«»`]{2,})[\"”»`]|(?:^|(?<=\s))'(?P<quote2>[^']{4,})'(?=\s|$|[?.,])"),
-    ("path", r"(?<!\S)(?:~|\.{1,2})?/[\w./~-]+|(?<![\w/])[\w-]+\.(?:jsonl?|csv|tsv|parquet|ya?ml|txt|xlsx)\b"),
+    ("path", rf"(?<!\S)(?:~|\.{{1,2}})?/[\w./~-]+|(?<![\w/])[\w-]+{FILES}"),
     ("pair", r"(?<![\w-])(?P<name>[a-zA-Z][\w-]*)\s*=\s*(?P<value>\[[^\]]*\]|[^\s,;]+)"),
     ("date", r"\b\d{4}-\d\d-\d\d\b"),
     ("model", rf"(?<![\w/.-])(?:hub:)?[A-Za-z0-9][\w.-]*/[\w.-]*\w(?:@[0-9a-f]+)?|\b(?:{_FAMILIES})[\w.]*"
@@ -107,7 +109,7 @@ class Slots:
     @cached_property
     def asks(self) -> bool:
         """Whether a question mark ends it."""
-        return self.said.rstrip().endswith("?")
+        return self.said.rstrip().endswith(("?", "？"))
 
 
 def arms_of(slots: Slots) -> list[str]:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from tunesmith.agent.words.encoder import WIDTH, Encoder
-from tunesmith.agent.words.intent import canonical, flags_of, kind_of, possible, vocabulary_of
 from tunesmith.agent.words.lexicon import lexicon, words_of
+from tunesmith.agent.words.reading import canonical, flags_of, kind_of, possible, vocabulary_of
 from tunesmith.agent.words.slots import empty_words, slots_of
 
 if TYPE_CHECKING:

@@ -577,9 +577,21 @@ MUTANTS: tuple[Mutant, ...] = (
         ("    unread = _unread(slots, [*places, *unvalued_places], known, others)\n", "    unread = ()\n",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
     )),
-    *rows(APPROVALS, "agent/driver/plan_words.py", (
+    *rows(APPROVALS, "agent/driver/ordering.py", (
         ('case "plan.start" | "yes" | "accept" if not reading.slots.asks:', 'case "plan.start" | "yes" | "accept":',
          "tests/agent/driver/test_said.py::test_what_is_no_yes_starts_no_plan"),
+    )),
+    *rows(APPROVALS, "agent/commands/approvals.py", (
+        ('if more is None or set(text) & set("?？؟"):', 'if more is None or "?" in text:',
+         "tests/agent/commands/test_approvals.py::test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said"),
+    )),
+    *rows(APPROVALS, "agent/words/acts.py", (
+        ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
+         "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
+    )),
+    *rows(APPROVALS, "agent/driver/planning.py", (
+        ("        deps.check_grounded({str(args.field): args.value})\n", "",
+         "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/look_ups.py", (
         ("if edits.unread or edits.without", "if edits.without",

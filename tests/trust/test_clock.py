@@ -9,8 +9,8 @@ import pytest
 
 from tests.fixtures import FIXTURES
 from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.serving import ServedQuery
-from tunesmith.agent.queries.serving import served as told_of_serving
+from tunesmith.agent.queries.machine import ServedQuery
+from tunesmith.agent.queries.machine import served as told_of_serving
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store

@@ -24,7 +24,7 @@ from tests.fixtures.network import PROXY_VARIABLES, Ours, hears, our_server
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import DriverSettings, Settings
-from tunesmith.agent.driver.driver_errors import clear_line
+from tunesmith.agent.driver.agent import clear_line
 from tunesmith.agent.driver.endpoint import Driver, Endpoint, is_gone, model_of, refusal_in
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.machine.processes import ProcessId

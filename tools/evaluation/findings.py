@@ -171,15 +171,18 @@ def _overfitting(records: RunRecords) -> list[Finding]:
                 0.5, round(records.number("train", "epochs", 3.0) * (curve.index(lowest) + 0.5) / len(curve), 1)
             )
         }
-        says = f"It was over-trained: the validation loss rose from {lowest:.3f} to {last:.3f} at the end."
+        says = f"Over-trained: the validation loss rose from its lowest, {lowest:.3f}, to {last:.3f} at its last."
         return [
             Finding("over-trained", says, evidence, Proposal("train", fields, "stop near the lowest validation loss"))
         ]
-    says = f"the validation loss fell from {curve[0]:.3f} to {last:.3f}, "
-    says += "and its last value is its lowest" if last == lowest else f"within chance of its lowest, {lowest:.3f}"
+    why = f" ({choice})" if choice else ""
     if last > _RISEN * lowest:
-        says = f"the validation loss rose from {lowest:.3f} to {last:.3f} at the end, which was not taken"
-    says = f"No overfitting: {says}{f' ({choice})' if choice else ''}."
+        says = f"Not over-trained: the adapter is of the step that was kept{why}; from its lowest, {lowest:.3f}, the "
+        says += f"validation loss rose to {last:.3f} by the last step."
+    else:
+        near = "its lowest" if last == lowest else f"within chance of its lowest, {lowest:.3f}"
+        says = f"Not over-trained: the validation loss went from {curve[0]:.3f} at its first measurement to {last:.3f} "
+        says += f"at its last, {near}{why}."
     return [Finding("not over-trained", says, evidence)]
 
 

@@ -140,8 +140,7 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
 
 
 def shown_plan(step: Step) -> Plan:
-    """The plan that a step was proposed with, its paths as they are now: its hash is another one once the home has been
-    moved, and the same where `auto` was written as 0."""
+    """The plan of a proposed step, its paths as they are now: a moved home gives another hash, `auto` for 0 none."""
     plan = Plan.model_validate(step.plan)
     known = catalog.ENTRIES[step.stage].load().request.model_fields
     request = {name: as_shown(known[name], value) if name in known else value for name, value in plan.request.items()}
@@ -238,15 +237,18 @@ def _possible(plan: Plan) -> Plan:
 
 def quote(ws: Workspace, request: StepRequest) -> Plan:
     """Like `price`, but a plan that cannot be done is returned with its refusals."""
-    run = request.run
+    declared, run = catalog.ENTRIES[request.stage].load(), request.run
     parsed = parse_request(request.stage, {**request.fields, "run": run})
-    declared = catalog.ENTRIES[request.stage].load()
-    context = declared.inspect_inputs(parsed, planning_facts.inputs_of(ws.store, run))
-    machine = machine_for_a_step(ws.store.home)
-    known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
-    known = there.facts_for(ws, parsed, known)
-    machine, plan = known.machine, declared.plan(parsed, known, context).model_copy(update={"on": known.there})
-    evicted = not plan.on and driver_eviction.in_the_way(ws.store.home, plan.estimate)
+    try:
+        context = declared.inspect_inputs(parsed, planning_facts.inputs_of(ws.store, run))
+        machine = machine_for_a_step(ws.store.home)
+        known = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+        known = there.facts_for(ws, parsed, known)
+        plan = declared.plan(parsed, known, context).model_copy(update={"on": known.there})
+    except KeyError as missing:  # in what an earlier version recorded of an artifact
+        remedy = "do the steps that it builds on again, first base, or begin another run"
+        raise BadInput(f"{request.stage} cannot be priced: the records of {run} lack {missing}; {remedy}") from missing
+    machine, evicted = known.machine, not plan.on and driver_eviction.in_the_way(ws.store.home, plan.estimate)
     return plan.model_copy(
         update={
             "notes": (

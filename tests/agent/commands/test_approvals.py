@@ -43,7 +43,7 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
         "y", "yes", "Yes", "YES!", " yes please ", "yes, please.", "ok", "okay", "yes, start it", "yes pls", "ok go",
         "ja", "Ja, bitte", "yes please start", "go ahead", "do it", "sure, go on", "yes, train it",
         "Yes start training", "sounds good", "oui", "sí", "да", "好的", "да!", "yep thanks", "alright then",
-        "of course", "klar, mach das",
+        "好的，开始吧", "of course", "klar, mach das",
         "yes I agree", "ok let's go", "d'accord",
     ],
 )  # fmt: skip
@@ -59,11 +59,13 @@ def test_enter_alone_is_no_answer(text: str) -> None:
 
 BEGIN_WITH_YES = (
     "yes but with rank 8", "yes?", "yes why not", "yes, deploy", "ok but later", "go away", "start over", "yes no",
-    "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt",
+    "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt", "好？",
+    "可以，但是先告诉我要多久？", "oui mais moins cher", "ja, aber erst morgen", "好的，但是先告诉我要多久",
+    "go ahead and delete the old one too",
 )  # fmt: skip
 NEITHER = (
     "use rank 8 instead", "yesterday", "1", "yess", "approved, deploy now", "too slow", "maybe", "hm", "rank 8",
-    "how much disk", "startle", "i said yes", "continue", "jacket", "\N{RIGHT-TO-LEFT OVERRIDE}yes",
+    "how much disk", "可以先等等吗", "startle", "i said yes", "continue", "jacket", "\N{RIGHT-TO-LEFT OVERRIDE}yes",
 )  # fmt: skip
 NOS = (
     "no", "nope", "No, too slow", "not yes", "never", "stop", "later", "not now, yes?", "don't start it", "nein danke",

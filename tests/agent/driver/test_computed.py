@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tests.fixtures.tables import table
-from tunesmith.agent.driver.number_grounding import checked, unsupported
+from tunesmith.agent.driver.voice import checked, unsupported
 
 TIMES = (
     "train took 2 min 32 s (s7 of r1, 2026-11-18 11:11), estimated 2 min 40 s.\nPeak memory 2.3 GiB, estimated 2.4.",

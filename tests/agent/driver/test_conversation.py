@@ -209,6 +209,7 @@ def test_a_plan_is_not_edited_to_a_path_either(talk: Callable[..., Talk]) -> Non
         ("baseline", "suites", "/etc"),
     ):
         one.turn("a/b is fine", ("edit_plan", {"step": step, "field": field, "value": value}), "No.")
+        assert field != "model" or "the user did not name it" in one.tool_results()[-1]
     assert one.deps.draft == before
 
 
@@ -302,7 +303,7 @@ def test_a_plan_is_shown_edited_and_started_only_when_it_is_said(talk: Callable[
     one.turn("skip quantization", ("edit_plan", {"step": "quantize", "field": None, "value": None}), "Changed.")
     one.turn("go", ("start_plan", {"confirm": "start"}), "It runs.")
     plan = one.started[0]
-    assert next(spec for spec in plan.steps if spec.stage == "train").fields["lora_rank"] == "8"
+    assert next(spec for spec in plan.steps if spec.stage == "train").fields["lora_rank"] == 8
     assert "quantize" not in [spec.stage for spec in plan.steps]
     assert plan.steps[-1].fields["arm"] == "adapter"
 
@@ -358,7 +359,7 @@ def test_a_proposed_plan_is_there_again_after_a_restart_and_can_be_started(talk:
     again = talk()
     assert again.deps.draft is None
     again.chat.switch(one.chat.id)
-    assert rank(again) == "8"
+    assert rank(again) == 8
     again.turn("go", ("start_plan", {"confirm": "start"}), "It runs.")
     assert len(again.started) == 1
     third = talk()
@@ -384,8 +385,8 @@ def test_undo_goes_back_to_the_plan_before(talk: Callable[..., Talk]) -> None:
     proposed = one.deps.draft
     one.turn("use rank 8", ("edit_plan", {"step": "train", "field": "lora_rank", "value": "8"}), "Changed.")
     one.turn("how long will it take?")
-    for plan in ("8", "8", proposed, None):
-        assert (rank(one) if isinstance(plan, str) else one.deps.draft) == plan
+    for plan in (8, 8, proposed, None):
+        assert (rank(one) if isinstance(plan, int) else one.deps.draft) == plan
         if one.chat.conversations.load(one.chat.id).turns:
             one.chat.undo()
 

@@ -22,9 +22,9 @@ from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.commands.settings import DriverSettings
 from tunesmith.agent.driver import state_summary
 from tunesmith.agent.driver.abilities import is_routed
+from tunesmith.agent.driver.agent import LIMITS
 from tunesmith.agent.driver.chat import Chat
 from tunesmith.agent.driver.describing import begin, open_interview
-from tunesmith.agent.driver.driver_errors import LIMITS
 from tunesmith.agent.driver.endpoint import Endpoint, model_of
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.probe import TASKS, level_of, probe

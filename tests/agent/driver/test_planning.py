@@ -13,8 +13,8 @@ from tests.fixtures.hub_stand_in import COMMIT, MODEL, hub_of
 from tests.fixtures.stored_runs import finished_run
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
-from tunesmith.agent.driver.number_grounding import sentences, unsupported
-from tunesmith.agent.driver.plan_words import _base_fields
+from tunesmith.agent.driver.planning import _model_named
+from tunesmith.agent.driver.voice import sentences, unsupported
 from tunesmith.agent.words.reading import read
 from tunesmith.memory.errors import BadInput
 
@@ -70,8 +70,16 @@ def test_only_tickets_that_are_to_be_sorted_are_the_bundled_behaviour(words: str
 
 def test_every_number_that_is_named_beside_its_field_is_set_at_once(planned: Talk) -> None:
     planned.turn("use rank 8 and 3 epochs", edit("train", "lora_rank", "8"), "Changed.")
-    assert (fields(planned, "train")["lora_rank"], fields(planned, "train")["epochs"]) == ("8", "3")
+    assert (fields(planned, "train")["lora_rank"], fields(planned, "train")["epochs"]) == (8, 3.0)
     assert "train epochs 3" in planned.tool_results()[-1]
+
+
+def test_an_edit_that_changes_nothing_is_said_with_the_steps_that_there_are(planned: Talk) -> None:
+    before = planned.deps.draft
+    planned.turn("without the quantizing", edit("quantize"), "Changed.")
+    planned.turn("and once more", edit("quantize"), "No.")
+    assert "nothing of the plan is changed by that: its steps are" in planned.tool_results()[-1]
+    assert planned.deps.draft != before
 
 
 def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_none(
@@ -94,10 +102,10 @@ def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_n
 )
 def test_a_bundled_base_is_taken_by_a_name_that_is_its_alone(said: str, model: str) -> None:
     if model:
-        assert _base_fields(said, "")[0] == {"model": model}
+        assert _model_named(said) == model
     else:
         with pytest.raises(BadInput, match="no model that can be had"):
-            _base_fields(said, "")
+            _model_named(said)
 
 
 def test_leaving_an_evaluation_out_asks_which_and_never_takes_the_one_that_deploy_needs(planned: Talk) -> None:

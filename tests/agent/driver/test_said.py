@@ -16,7 +16,7 @@ from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, planning
 from tunesmith.agent.driver.by_code import decide, guessed
-from tunesmith.agent.driver.look_ups import as_edit
+from tunesmith.agent.driver.look_ups import as_edit, aside
 from tunesmith.agent.driver.turn_deps import Call
 from tunesmith.agent.words.reading import Context, Reading, read
 from tunesmith.memory.errors import StepFailed, TunesmithError
@@ -153,11 +153,28 @@ def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["yes but with rank 8 on mars", "maybe", "is that a yes?", "yes?", "resume r1", "yes with 900 on it"]
-)
+    "said",
+    [
+        "yes but with rank 8 on mars", "maybe", "is that a yes?", "yes?", "好？", "resume r1", "yes with 900 on it",
+        "yes, if it stays under an hour", "ja, aber erst morgen", "sí, pero sin cuantizar", "oui mais pas maintenant",
+        "好的，但是先等一下", "don't start yet", "start with explaining step two", "start it tonight at 11",
+        "fine by me but use my own rows from rows.jsonl", "no, but keep it around",
+    ],
+)  # fmt: skip
 def test_what_is_no_yes_starts_no_plan(planned: Alone, said: str) -> None:
     planned.hears(said)
     assert planned.started == []
+
+
+@pytest.mark.parametrize("file", ["rows.jsonl", "/data/rows.csv"])
+def test_a_file_of_rows_is_no_base_model(planned: Alone, file: str) -> None:
+    before = planned.deps.draft
+    assert "model" not in planned.hears(f"fine by me but use my own rows from {file}")
+    assert planned.deps.draft == before
+
+
+def test_the_last_step_is_left_out_by_that_name(planned: Alone) -> None:
+    assert "without deploy" in planned.hears("skip the last step")
 
 
 EDITS = {
@@ -178,11 +195,25 @@ def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) 
     assert as_edit(said, "train") == EDITS[said]
 
 
+def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answered(alone: Alone) -> None:
+    assert "price of train stands above" in aside(alone.deps, "how much time will all of this take?", "train")
+    assert "adapter" in aside(alone.deps, "which cases does the adapter fail?", "train")
+    assert alone.asked == []
+
+
 def test_two_questions_are_answered_one_after_the_other_and_a_follow_up_keeps_what_was_asked(alone: Alone) -> None:
     both = alone.hears("how long did the training take, and which cases failed?")
     assert "train" in both and "case" in both
     alone.hears("how long did the training take?")
     assert "evaluate" in alone.hears("and the evaluation?")
+
+
+def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -> None:
+    finished_run(alone.store.home)[0].close()
+    assert "of r2" in alone.hears("how big is the adapter?")
+    for said, run in (("and the other one?", "r1"), ("und der andere?", "r2")):
+        assert f"of {run}" in alone.hears(said)
+    assert "of r1" not in alone.hears("and its digest?")
 
 
 @pytest.mark.parametrize(
@@ -207,3 +238,10 @@ def test_a_question_that_is_read_with_little_certainty_is_answered_as_a_guess_wh
     assert found is not None and "train" in found.text and "“two”, “three”" in found.text
     alone.deps.unsure = replace(read("train again with rank 4"), sure=False, probability=0.7)
     assert guessed(alone.deps) is None, "an act is never guessed"
+
+
+@pytest.mark.parametrize("order", ["train it", "quantize it", "train it again with rank 8"])
+def test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so(alone: Alone, order: str) -> None:
+    said = alone.hears(order)
+    assert "cannot be priced: the records of r1 lack 'config'" in said, said
+    assert not alone.asked

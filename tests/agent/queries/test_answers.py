@@ -69,7 +69,7 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("result", {**R1, "block": "general"}, "^general in r1"),
     ("result", {**R1, "about": "speed"}, "s for"),
     ("cases", {**R1, "arm": "adapter", "block": "target"}, "fails 1 of 60 target cases"),
-    ("cases", {**R1, "outcome": "lost", "arm": "quantized", "block": "target"}, "^Yes: 2 target cases"),
+    ("cases", {**R1, "outcome": "lost", "arm": "quantized", "block": "target"}, "^2 target cases of r1 were lost"),
     ("cases", {**R1, "outcome": "gained", "arm": "adapter"}, "were gained from base to adapter"),
     ("cases", {**R1, "outcome": "flipped", "arm": "quantized", "other_arm": "prompted"}, "prompted model was not"),
     ("cases", {**R1, "arm": "adapter", "other_arm": "base"}, "failed by both adapter and base"),
@@ -106,7 +106,11 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("served", {}, "[Ss]erved"),
     ("jobs", {}, "Nothing is running"),
     ("findings", {"about": "next"}, "r2"),
-    ("findings", {"about": "overfitting", **R1}, "[Oo]verfitting"),
+    (
+        "findings",
+        {"about": "overfitting", **R1},
+        "Not over-trained: .* 2.314 at its first .* 0.221 at its last, its lowest",
+    ),
     ("described", {"part": "rules"}, "rules:"),
     ("across", {"figure": "setting", "field": "learning_rate"}, r"alike in learning_rate: 0\.0005"),
     ("across", {"figure": "rows"}, "123 to train on"),
@@ -149,8 +153,8 @@ def test_an_argument_that_a_kind_does_not_have_is_refused_and_no_request_is_chan
 
 
 def test_what_cannot_be_priced_from_these_records_is_said_with_what_to_try(store: Store) -> None:
-    with pytest.raises(BadInput, match=r"generate cannot be priced .* is missing"):
-        told(store, "price", stage="generate", values={"rows": 5000})
+    with pytest.raises(BadInput, match=r"train cannot be priced: the records of r\d lack .* do the steps"):
+        told(store, "price", stage="train", values={"epochs": 5})
     with pytest.raises(BadInput, match="There is no stage rm"):
         told(store, "price", stage="rm -rf")
 

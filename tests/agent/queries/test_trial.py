@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import server_record
 from tunesmith.agent.queries.answer import Answer, Context
-from tunesmith.agent.queries.trial import TrialQuery, answer
+from tunesmith.agent.queries.artifacts import TrialQuery, trial
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -26,7 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def asked(store: Store, **query: Any) -> Answer:
     context = Context(Workspace(store, None, lambda event, **data: None), store.newest_run())
-    return answer(TrialQuery.model_validate(query), context)
+    return trial(TrialQuery.model_validate(query), context)
 
 
 def test_how_to_try_it_names_the_newest_model_and_a_message_of_its_kind(finished: Store) -> None:

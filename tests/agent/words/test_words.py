@@ -16,8 +16,7 @@ from tests.fixtures.tables import table
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import edits_of, info_of, known_fields, order_of, settled
 from tunesmith.agent.words.encoder import Encoder
-from tunesmith.agent.words.intent import Guess, Head
-from tunesmith.agent.words.reading import Context, content_of, read, reader
+from tunesmith.agent.words.reading import Context, Guess, Head, content_of, read, reader
 from tunesmith.agent.words.requests import Asked, request_of
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.training import fingerprint, intents, own_words, source
@@ -134,6 +133,19 @@ def known_info(field: str) -> FieldInfo:
     info = info_of(field)
     assert info is not None
     return info
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "value"),
+    [
+        ("训练用了多长时间？", "stage", "train"), ("量化之后准确率掉了多少？", "stage", "quantize"),
+        ("适配器还有哪些题答错？", "arm", "adapter"), ("学习率用的是多少？", "field", "learning_rate"),
+    ],
+)  # fmt: skip
+def test_chinese_puts_no_spaces_between_its_words_and_its_names_are_found(said: str, kind: str, value: str) -> None:
+    slots = slots_of(said)
+    assert slots.first(kind) == value and slots.asks
+    assert slots_of("不要量化").negated(slots_of("不要量化").all("stage")[0])
 
 
 NUMBERS = {
