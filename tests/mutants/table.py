@@ -810,6 +810,18 @@ MUTANTS: tuple[Mutant, ...] = (
         ("for _ in range(concurrency):", "for _ in range(concurrency + 1):",
          "tests/tools/serving/test_client.py::test_no_more_than_the_wished_number_are_in_flight_and_no_fewer"),
     )),
+    *rows(PRICES, "agent/repl/toolbar.py", (
+        ("    bindings.add(Keys.Vt100MouseEvent, eager=True)(lambda event: None)\n", "",
+         "tests/agent/repl/test_typed_escapes.py"),
+    )),
+    *rows(PRICES, "tools/pipeline/run_step.py", (
+        ("except KeyError as missing:", "except ZeroDivisionError as missing:",
+         "tests/agent/driver/test_said.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
+    )),
+    *rows(PRICES, "agent/words/requests.py", (
+        ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
+         "tests/agent/driver/test_said.py::test_a_follow_up_goes_to_the_other_run_only_where_it_says_so"),
+    )),
     *rows(PRICES, "tools/pipeline/workspace.py", (
         ("        if answer is None and question.needs_person:", "        if answer is None and False:",
          "tests/tools/data/test_unverified.py::test_nobody_there_is_an_exit_of_three_and_a_request_may_say_it"),
