@@ -6,7 +6,7 @@ plan; where a change could mean two things it is asked back, and a plan that its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Optional
 
@@ -18,7 +18,7 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.words.acts import Assigned, Edits, assigned, edits_of
+from tunesmith.agent.words.acts import MODEL_FIELD, STAGES_MEANT, Assigned, Edits, assigned, edits_of
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
@@ -31,11 +31,6 @@ from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 STAGES = tuple(entry.name for entry in catalog.STAGES)
 _BUNDLED = "want.bundled"
 """The label of a wish for the behaviour that comes with tunesmith."""
-_SHARED: Mapping[str, tuple[str, ...]] = {
-    "rows": ("generate",), "temperature": ("generate", "baseline"), "seed": ("train",),
-    "max_seq_len_tokens": ("train",), "lora_rank": ("train",), "precision": ("train",), "load_in_4bit": ("train",),
-}  # fmt: skip
-"""Field of several stages → the stages that mean it where none was named; others take it in all of them."""
 _NOT_HERE = ("role", "rollback", "fresh")
 FIELDS = tuple(dict.fromkeys(name for entry in catalog.STAGES for name in entry.load().settable))
 
@@ -194,7 +189,7 @@ def edited_plan(deps: TurnDeps, plan: PipelinePlan, edits: Edits) -> tuple[Pipel
     if edits.model:
         commit = slots_of(deps.prompt).first("commit")
         for name, value in {"model": edits.model, **({"revision": commit} if commit else {})}.items():
-            steps, changed = _set(steps, Assigned(name, value, ()), ("base",))
+            steps, changed = _set(steps, Assigned(name, value, ()), MODEL_FIELD[:1])
             changes += changed
     if not changes:
         return plan, []
@@ -214,14 +209,14 @@ def _set(steps: tuple[StepSpec, ...], one: Assigned, named: Sequence[str]) -> tu
         if one.field in catalog.BY_NAME[stage].load().request.model_fields and one.field not in _NOT_HERE
     ]  # fmt: skip
     meant = [stage for stage in named if stage in having]
-    for stage in meant or [stage for stage in _SHARED.get(one.field, ()) if stage in having][:1] or having:
+    for stage in meant or [stage for stage in STAGES_MEANT.get(one.field, ()) if stage in having][:1] or having:
         declared = catalog.BY_NAME[stage].load()
         tasks, apart = [spec for spec in steps if spec.stage == stage], declared.identified_by
         if one.field in apart and len(tasks) > 1:
             raise BadInput(f"the plan has {len(tasks)} steps {stage}, a {one.field} each; leave one out instead")
         if one.field not in apart:
             tasks = [spec for spec in tasks if not set(apart) & set(spec.fields)] or tasks
-        value = _model_named(str(one.value)) if (stage, one.field) == ("base", "model") else one.value
+        value = _model_named(str(one.value)) if (stage, one.field) == MODEL_FIELD else one.value
         typed = plan_file.parse_fields(stage, {one.field: value})
         steps = tuple(
             spec.model_copy(update={"fields": {**declared.taken_along(spec.fields, typed), **typed}})

@@ -65,5 +65,5 @@ def test_a_finished_run_is_looked_at_talked_about_and_left_as_it_was(finished: T
     assert verdict.index("r1 ") < verdict.index("base → adapter"), "the verdict comes first"
     finished.type("where is my model", "r1")
     finished.type("runs", "done")
-    finished.type("explain", "overfitting")
+    finished.type("explain", "over-trained")
     assert [(step.id, step.status) for step in store.steps("r1")] == before
