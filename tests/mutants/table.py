@@ -787,6 +787,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        except pytest.fail.Exception as error:  # of", "        except ZeroDivisionError as error:  # of",
          "tests/test_tables.py::test_each_row_that_is_wrong_is_named_however_it_fails"),
     )),
+    *rows(PEOPLE, "tools/data/description.py", (
+        ("now[one.answer] / answers[one.answer])", "0)",
+         "tests/tools/data/test_own_examples.py::test_of_each_answer_the_same_share_is_blind"),
+    )),
     *rows(PEOPLE, "tools/data/balance.py", (
         ("sound = [replace(row, verdict=Verdict(KEEP)) for row in rows if not", "sound = [row for row in rows if not",
          "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),

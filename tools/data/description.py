@@ -93,17 +93,22 @@ def parted(examples: tuple[Example, ...]) -> tuple[tuple[Example, ...], tuple[Ex
     """The examples that everybody may see, and the ten that only a suite holds; of fewer than thirteen, none.
 
     By digest of their messages, but for those that are seen so that every word which answers share is seen once: the
-    values of a choice, the keys of an object, a frame.
+    values of a choice, the keys of an object, a frame. Of each answer the same share is blind, as near as ten come to
+    it: were nine of ten the same, one answer to everything would pass nine.
     """
     if len(examples) < EXAMPLES_MIN + OWN_BLIND:
         return examples, ()
+    answers = Counter(example.answer for example in examples)
     words = {example.prompt: set(example.answer.split()) for example in examples}
     counts = Counter(word for of_one in words.values() for word in of_one)
     lacking = {word for word, count in counts.items() if count > 1}
     left = sorted(examples, key=lambda example: sha256(_message(example).encode()).hexdigest())
     seen: set[str] = set()
     while len(left) > OWN_BLIND:
-        best = max(left, key=lambda example: len(words[example.prompt] & lacking))  # the first of equals
+        now = Counter(example.answer for example in left)
+        best = max(  # the first of equals
+            left, key=lambda one: (len(words[one.prompt] & lacking), now[one.answer] / answers[one.answer])
+        )
         left.remove(best)
         seen.add(best.prompt)
         lacking -= words[best.prompt]

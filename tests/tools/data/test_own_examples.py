@@ -84,6 +84,15 @@ def test_every_value_of_a_choice_is_among_the_examples_that_are_seen() -> None:
     assert parted(examples[::-1])[1] == blind[::-1], "by what they say, not by their place"
 
 
+@table("counts", [(23, 22), (30, 10, 5), (100, 100), (8, 8), (20, 20, 20, 20), (60, 40)])
+def test_of_each_answer_the_same_share_is_blind(counts: tuple[int, ...]) -> None:
+    """Nine of ten that are the same would be passed by one answer to everything."""
+    answers = [str(place) for place, count in enumerate(counts) for _ in range(count)]
+    _, blind = parted(tuple(Example(prompt=f"m {n}", answer=answer) for n, answer in enumerate(answers)))
+    for place, count in enumerate(counts):
+        assert abs(sum(one.answer == str(place) for one in blind) - 10 * count / len(answers)) < 1
+
+
 def test_a_demand_that_a_blind_answer_breaks_is_left_out_and_named() -> None:
     short = [Example(prompt=f"m {n}", answer=f"word {n}") for n in range(12)]
     answer = " ".join(["many"] * 90)
