@@ -23,7 +23,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 from rapidfuzz import fuzz, process
 
-from tunesmith.agent.driver.by_code import answered
+from tunesmith.agent.driver.by_code import answered, did_you_mean, guessed
 from tunesmith.agent.driver.history import is_prompt, last_turns, shortened
 from tunesmith.agent.driver.look_ups import said_in
 from tunesmith.agent.driver.state_summary import STATE_HEADING, few_tools, in_half_a_line
@@ -35,6 +35,9 @@ from tunesmith.agent.words.reading import Reading, read, reader
 
 NONE = "none"
 """No reading: words are the answer."""
+_WORDS_ANSWER = ("talk", "term", "remark", "out_of_scope", "yes", "no")
+"""Kinds of what is said to which a driver's own words are an answer. Of what most likely asks for a fact, or orders
+something, a small model knows nothing that no tool says: it made tools up, refused, or said the screen again."""
 _CANDIDATES, _SHOTS = 10, 3
 _WORDS_CHARACTERS = 600
 _CHOICE_TOKENS = 30
@@ -128,7 +131,12 @@ async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str
             raise CannotRoute(f"no schema-bound answers here (status {error.status_code})", lasting=True) from error
         raise
     label = chosen(response.text or "", labels)
-    return None if label == NONE else act_on(deps, reader().read(deps.prompt, said_in(deps), label))
+    if label != NONE:
+        return act_on(deps, reader().read(deps.prompt, said_in(deps), label))
+    if deps.unsure is None or labels[0].partition(".")[0] in _WORDS_ANSWER:
+        return None
+    guess = guessed(deps)
+    return guess.text if guess else did_you_mean(deps)
 
 
 def chosen(text: str, labels: Sequence[str]) -> str:

@@ -826,6 +826,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/driver/test_said.py::test_a_follow_up_goes_to_the_other_run_only_where_it_says_so"),
     )),
+    *rows(PEOPLE, "agent/driver/routed.py", (
+        ("    if deps.unsure is None or labels[0].partition(\".\")[0] in _WORDS_ANSWER:\n", "    if True:\n",
+         "tests/agent/driver/test_routed_turns.py::"
+         "test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own"),
+    )),
     *rows(PRICES, "tools/pipeline/workspace.py", (
         ("        if answer is None and question.needs_person:", "        if answer is None and False:",
          "tests/tools/data/test_unverified.py::test_nobody_there_is_an_exit_of_three_and_a_request_may_say_it"),

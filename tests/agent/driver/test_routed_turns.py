@@ -98,3 +98,23 @@ def pairwise_of(messages: list[Any]) -> Iterator[tuple[Any, Any]]:
 def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> None:
     said = routed.say("how many runs are there?", '{"label": "none"}', "You have 98317 runs.")  # no machine tells that
     assert "98317 runs" not in said and "left out" in said
+
+
+@pytest.mark.parametrize(
+    ("said", "own_words"),
+    [
+        ("what did i say when it asked about unchecked rows in r7", False),
+        ("wie viele beispiele hatte ich selbst geschrieben in r8", False),
+        ("hmm not sure what to do", True),
+        ("write me a haiku about GPUs", True),
+    ],
+)
+def test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own(
+    routed: Routed, said: str, own_words: bool
+) -> None:
+    """A small model that found no label made tools up, refused, or said the screen again."""
+    routed.deps.code_first = True
+    made_up = "No such tool name: read rows."
+    answer = routed.say(said, '{"label": "none"}', made_up)
+    assert (made_up in answer) == own_words == bool(routed.shown)
+    assert own_words or "ou mean" in answer
