@@ -14,7 +14,7 @@ import json
 import re
 import secrets
 import warnings
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -67,8 +67,6 @@ pydantic_ai.BANNER_ENABLED = False  # the screen is the user's
 warnings.filterwarnings("ignore", message="Some responses omitted usage")
 
 _SAME_RESULT_LIMIT = 2
-_TOOLS_SHARE = 0.4
-"""Of the context that descriptions of tools may take."""
 _END_OF_THOUGHTS = "</think>"
 LIMITS = UsageLimits(request_limit=16, tool_calls_limit=40, output_tokens_limit=24_000)
 """What a turn may take: requests to the driver, tool calls that went well, and tokens that it writes."""
@@ -127,26 +125,14 @@ async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefiniti
     spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}
     due = {"plan_fine_tune", *(named_stages(deps.prompt) or next_stages(deps.store, deps.current_run()))[:1]}
     order = (spoken_of, due, few, {"query_records"})
-    return _within([tool for tool in tool_defs if tool.name in names], order, deps.window)
+    allowed = [tool for tool in tool_defs if tool.name in names]
+    # A routed driver reads no descriptions: it chooses a label, whose tool has to be there whatever its context holds.
+    return allowed if deps.routed else history.within(allowed, order, deps.window)
 
 
 @cache
 def _descriptions() -> dict[str, str]:
     return {name: f"{kind.replace('_', ' ')}: {inspect.getdoc(REQUESTS[kind])}" for name, kind in TOOLS.items()}
-
-
-def _within(tools: list[ToolDefinition], first: Sequence[set[str]], window: history.Window) -> list[ToolDefinition]:
-    """As many tools as a small context has room for: those of the `first` sets in their order, acts, other reads."""
-    left = int(window.context_tokens * window.characters_per_token * _TOOLS_SHARE)
-
-    def place(tool: ToolDefinition) -> int:
-        return next((i for i, names in enumerate(first) if tool.name in names), len(first) + (tool.name in TOOLS))
-
-    shown: set[str] = set()
-    for tool in sorted(tools, key=place):
-        if (size := history.tool_characters([tool])) <= left:
-            shown, left = shown | {tool.name}, left - size
-    return [tool for tool in tools if tool.name in shown]
 
 
 async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContext) -> ModelRequestContext:
@@ -155,18 +141,21 @@ async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContex
     state = state_summary(deps.store, deps.current_run(), deps.draft)
     deps.note(state)
     card = f"\n\n({STATE_HEADING}. {'; '.join(state.splitlines())}.)"
-    sent = history.fitted(request_context.messages, deps.window.room(_others(request_context) + len(card)))
+    sent = history.fitted(
+        request_context.messages, deps.window.room(_others(request_context, routed=deps.routed) + len(card))
+    )
     newest = max((i for i, message in enumerate(sent) if history.is_prompt(message)), default=-1)
     if newest >= 0:
         sent[newest] = _with(sent[newest], card)
     return replace(request_context, messages=sent)
 
 
-def _others(request_context: ModelRequestContext) -> int:
+def _others(request_context: ModelRequestContext, *, routed: bool) -> int:
     """Characters that are sent beside the messages."""
     parts = request_context.messages
     said = next((m.instructions for m in reversed(parts) if isinstance(m, ModelRequest) and m.instructions), "")
-    return len(said or "") + history.tool_characters(request_context.model_request_parameters.function_tools)
+    tools = [] if routed else request_context.model_request_parameters.function_tools
+    return len(said or "") + history.tool_characters(tools)
 
 
 def _with(message: ModelMessage, card: str) -> ModelMessage:
@@ -215,7 +204,7 @@ async def _read(
     ctx: RunContext[TurnDeps], *, request_context: ModelRequestContext, response: ModelResponse
 ) -> ModelResponse:
     """A response as it is meant: thoughts are no words, and a call that is written as plain JSON is a call."""
-    sent = history.characters(request_context.messages) + _others(request_context)
+    sent = history.characters(request_context.messages) + _others(request_context, routed=ctx.deps.routed)
     ctx.deps.window.learn(sent, response.usage.input_tokens)
     thoughts = any(isinstance(p, ThinkingPart) or _END_OF_THOUGHTS in getattr(p, "content", "") for p in response.parts)
     ctx.deps.window.thinks |= thoughts

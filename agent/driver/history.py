@@ -24,6 +24,10 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.tools import ToolDefinition
 
+from tunesmith.agent.queries.registry import TOOLS
+
+_TOOLS_SHARE = 0.4
+"""Of the context that descriptions of tools may take."""
 _SUMMED_UP = "(What was said before, in short: "
 _OLD_RESULT_CHARACTERS = 700
 _LEAST_RESULT_CHARACTERS = 240
@@ -145,3 +149,17 @@ def shortened(part: Any, most: int) -> Any:
     if not isinstance(part, ToolReturnPart) or len(text := _text(part)) <= most + len(_CUT):
         return part
     return replace(part, content=text[:most] + _CUT)
+
+
+def within(tools: Sequence[ToolDefinition], first: Sequence[set[str]], window: Window) -> list[ToolDefinition]:
+    """As many tools as a small context has room for: those of the `first` sets in their order, acts, other reads."""
+    left = int(window.context_tokens * window.characters_per_token * _TOOLS_SHARE)
+
+    def place(tool: ToolDefinition) -> int:
+        return next((i for i, names in enumerate(first) if tool.name in names), len(first) + (tool.name in TOOLS))
+
+    visible: set[str] = set()
+    for tool in sorted(tools, key=place):
+        if (size := tool_characters([tool])) <= left:
+            visible, left = visible | {tool.name}, left - size
+    return [tool for tool in tools if tool.name in visible]

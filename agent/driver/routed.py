@@ -24,7 +24,7 @@ from pydantic_ai.tools import ToolDefinition
 from rapidfuzz import fuzz, process
 
 from tunesmith.agent.driver.by_code import answered, did_you_mean, guessed
-from tunesmith.agent.driver.history import is_prompt, last_turns, shortened
+from tunesmith.agent.driver.history import is_prompt, last_turns, shortened, within
 from tunesmith.agent.driver.look_ups import said_in
 from tunesmith.agent.driver.state_summary import STATE_HEADING, few_tools, in_half_a_line
 from tunesmith.agent.driver.tools import stage_call
@@ -61,7 +61,8 @@ async def answer(deps: TurnDeps, request: ModelRequestContext, handler: WrapMode
     except CannotRoute as error:
         deps.routed = not error.lasting
         few = few_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)
-        return await handler(_showing(_few_turns(request), [tool for tool in tools if tool.name in few]))
+        fitting = within([tool for tool in tools if tool.name in few], (), deps.window)
+        return await handler(_showing(_few_turns(request), fitting))
     if isinstance(found, ToolCallPart):
         deps.calls = [*deps.calls, _brief(found)]
         return ModelResponse([found], model_name=request.model.model_name)
@@ -131,10 +132,9 @@ async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str
             raise CannotRoute(f"no schema-bound answers here (status {error.status_code})", lasting=True) from error
         raise
     label = chosen(response.text or "", labels)
-    if label != NONE:
-        return act_on(deps, reader().read(deps.prompt, said_in(deps), label))
-    if deps.unsure is None or labels[0].partition(".")[0] in _WORDS_ANSWER:
-        return None
+    found = act_on(deps, reader().read(deps.prompt, said_in(deps), label)) if label != NONE else None
+    if found is not None or deps.unsure is None or labels[0].partition(".")[0] in _WORDS_ANSWER:
+        return found
     guess = guessed(deps)
     return guess.text if guess else did_you_mean(deps)
 

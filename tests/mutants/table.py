@@ -826,8 +826,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/driver/test_said.py::test_a_follow_up_goes_to_the_other_run_only_where_it_says_so"),
     )),
+    *rows(PEOPLE, "agent/driver/agent.py", (
+        ("return allowed if deps.routed else", "return",
+         "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
+    )),
     *rows(PEOPLE, "agent/driver/routed.py", (
-        ("    if deps.unsure is None or labels[0].partition(\".\")[0] in _WORDS_ANSWER:\n", "    if True:\n",
+        ("or deps.unsure is None or labels[0].partition(\".\")[0] in _WORDS_ANSWER:", "or True:",
          "tests/agent/driver/test_routed_turns.py::"
          "test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own"),
     )),

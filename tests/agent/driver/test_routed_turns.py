@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,24 @@ def test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own(
     answer = routed.say(said, '{"label": "none"}', made_up)
     assert (made_up in answer) == own_words == bool(routed.shown)
     assert own_words or "ou mean" in answer
+
+
+@pytest.mark.parametrize("context_tokens", [1024, 4096])
+def test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads(
+    routed: Routed, context_tokens: int
+) -> None:
+    """It reads no descriptions, so none makes room: a call that was chosen rightly had met “Unknown tool name”."""
+    asked = {
+        "rows.reasons": "what was it about the rows that got thrown out",
+        "fits.fit": "is the 1.5b too much for this laptop",
+        "setting.value": "who picked the learning rate",
+        "artifact.path": "where does the adapter lie",
+        "runs.all": "list my runs",
+        "steps.longest": "where did the time go",
+    }
+    for label, words in asked.items():
+        routed.deps.window = replace(routed.deps.window, context_tokens=context_tokens)
+        routed.say(words, json.dumps({"label": label}))
+    told = [row["content"] for row in routed.store.read("SELECT content FROM conversations WHERE role = 'messages'")]
+    assert sum("tool-return" in content for content in told) == len(asked)
+    assert not [content for content in told if "Unknown tool name" in content]
