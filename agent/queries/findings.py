@@ -162,9 +162,9 @@ def _longer(found: _Found) -> list[str]:
     if under and under.next and under.next.stage != "train":
         lines = [f"Rather not: {under.says}", *found.proposed(under)]
     elif under:
-        lines = [f"Yes: {under.says}", *found.proposed(under)]
+        lines = [under.says, *found.proposed(under)]
     elif over:
-        lines = [f"No: {over.says}", *found.proposed(over)]
+        lines = [over.says, *found.proposed(over)]
     else:
         lines = ["The records show no need for it.", *_says(found.of(*_VERDICTS, "not over-trained"))]
     return [f"{found.run.id}: {lines[0]}", *lines[1:5]]
@@ -175,7 +175,7 @@ def _more_rows(found: _Found) -> list[str]:
     about = found.of("form only", "rows narrow", "rows mislabelled")
     about += [one for one in found.findings if one.next and one.next.stage == "generate" and one not in about]
     if about:
-        lines = [f"Yes: {about[0].says}", *found.proposed(about[0])]
+        lines = [about[0].says, *found.proposed(about[0])]
     else:
         lines = ["No record asks for more rows.", *_says(found.of(*_VERDICTS))]
     written = [step for step in found.store.steps(found.run.id, status=DONE) if step.stage == "generate"]
@@ -186,7 +186,7 @@ def _more_rows(found: _Found) -> list[str]:
 def _bigger_base(found: _Found) -> list[str]:
     """Whether another base would help: by the finding that this one is too weak, else by what it came to."""
     weak = found.first("base too weak")
-    first = f"Yes: {weak.says}" if weak else "No record says that the base is too weak."
+    first = weak.says if weak else "No record says that the base is too weak."
     rest = [*found.proposed(weak), *_says(found.of(*_VERDICTS))][:3]
     fits = "“would Qwen2.5-0.5B train here?” says what this machine can hold."
     return [f"{found.run.id}: {first}", *rest, fits]
@@ -202,7 +202,7 @@ def _prompt_alone(found: _Found) -> list[str]:
         measured = f"Of the target cases pass: {others}." if others else "No arm was measured yet."
         return [f"{found.run.id}: unknown, the prompted arm was never measured; {how}.", measured]
     would = found.first("the prompt would do")
-    first = would.says if would else "No: the prompt alone does not do as well."
+    first = would.says if would else "The prompt alone does not do as well:"
     return [f"{found.run.id}: {first} prompted {prompted}; {others}."]
 
 

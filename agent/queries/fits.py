@@ -106,7 +106,7 @@ def answer(query: FitsQuery, context: Context) -> Answer:
         lines = [_how_long(model, facts), *_lines(asked, "train")]
     else:
         lines = _lines(asked, query.work)
-        if query.work == "train" and not (query.card or query.ram_gib) and not lines[0].startswith("No"):
+        if query.work == "train" and not (query.card or query.ram_gib) and lines[0].startswith((_FITS, _ONCE)):
             lines.append(_how_long(model, facts))
         if query.work and query.bits and not any(n.bits == query.bits for n in asked.chosen(query.work)):
             lines[0] = f"Not at {query.bits} bits, for want of memory; what else would do: {lines[0]}"
@@ -187,19 +187,23 @@ def _lines(asked: _Asked, work: str) -> list[str]:
     return [*lines, _why(asked.model, work), *([] if good else [_instead(asked, work)])]
 
 
+_FITS, _TOO_LARGE, _ONCE = "It fits", "Too large here", "Only once other programs leave"
+"""No yes and no no: “does it fit?” and “is it too much?” ask for one fact, and code cannot tell which was asked."""
+
+
 def _verdict(asked: _Asked, need: Need, good: bool) -> str:
     room = asked.rooms.get(need.memory)
     by = {"train": f" by {need.name},", "serve": f" {need.name.partition(' ')[2]}"}
     what = f"{_VERBS[need.work]} {_a(asked.model)}{by.get(need.work.replace('measure', 'serve'), '')}"
     needs = f"{what} needs about {size(need.bytes)} of {need.memory}"
     if need.lacks and room and need.bytes <= room.free_bytes:
-        return f"No: {what} {need.lacks}."
+        return f"{_TOO_LARGE}: {what} {need.lacks}."
     if room is None:
-        return f"No: {needs}, and there is no GPU here."
+        return f"{_TOO_LARGE}: {needs}, and there is no GPU."
     if good and need.bytes <= room.free_bytes:
-        return f"Yes: {needs}; {room}."
+        return f"{_FITS}: {needs}; {room}."
     once = good or (room.here and need.bytes <= room.total_bytes)
-    return f"{'Only once other programs leave' if once else 'No'}: {needs}; {room}."
+    return f"{_ONCE if once else _TOO_LARGE}: {needs}; {room}."
 
 
 def _all_works(asked: _Asked) -> list[str]:
@@ -219,12 +223,13 @@ def _all_works(asked: _Asked) -> list[str]:
         lines.append(f"  {verb}: {size(need.bytes)} of {need.memory} ({need.name}): {'fits' if good else 'too much'}")
     room, good_, bad = list(asked.rooms.values())[-1], verdicts[True], verdicts[False]
     if {_VERBS["train"], _VERBS["serve"]} & set(good_):
-        first = f"Yes, {name} fits for {listed(good_)}" + (f", not for {listed(bad)}" if bad else "")
+        first = f"{name} fits for {listed(good_)}" + (f", not for {listed(bad)}" if bad else "")
     else:
-        first = f"No, {name} is too large here for {listed(bad)}" + (
-            f" (only {listed(good_)} would go)" if good_ else ""
-        )
-    return [f"{first}; {room.name} has {size(room.free_bytes)} free of {size(room.total_bytes)}.", *lines]
+        first = f"{name} is too large here for {listed(bad)}" + (f" (only {listed(good_)} would go)" if good_ else "")
+    return [
+        f"{first[0].upper()}{first[1:]}; {room.name} has {size(room.free_bytes)} free of {size(room.total_bytes)}.",
+        *lines,
+    ]
 
 
 _ORDER = ("train", "measure", "serve", "merge", "quantize")
