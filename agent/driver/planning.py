@@ -18,7 +18,7 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.words.acts import MODEL_FIELD, STAGES_MEANT, Assigned, Edits, assigned, edits_of
+from tunesmith.agent.words.acts import Assigned, Edits, assigned, edits_of
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
@@ -189,7 +189,7 @@ def edited_plan(deps: TurnDeps, plan: PipelinePlan, edits: Edits) -> tuple[Pipel
     if edits.model:
         commit = slots_of(deps.prompt).first("commit")
         for name, value in {"model": edits.model, **({"revision": commit} if commit else {})}.items():
-            steps, changed = _set(steps, Assigned(name, value, ()), MODEL_FIELD[:1])
+            steps, changed = _set(steps, Assigned(name, value, ()), ())
             changes += changed
     if not changes:
         return plan, []
@@ -209,14 +209,15 @@ def _set(steps: tuple[StepSpec, ...], one: Assigned, named: Sequence[str]) -> tu
         if one.field in catalog.BY_NAME[stage].load().request.model_fields and one.field not in _NOT_HERE
     ]  # fmt: skip
     meant = [stage for stage in named if stage in having]
-    for stage in meant or [stage for stage in STAGES_MEANT.get(one.field, ()) if stage in having][:1] or having:
+    alone = [stage for stage in having if one.field in catalog.BY_NAME[stage].load().meant_by]
+    for stage in meant or alone[:1] or having:
         declared = catalog.BY_NAME[stage].load()
         tasks, apart = [spec for spec in steps if spec.stage == stage], declared.identified_by
         if one.field in apart and len(tasks) > 1:
             raise BadInput(f"the plan has {len(tasks)} steps {stage}, a {one.field} each; leave one out instead")
         if one.field not in apart:
             tasks = [spec for spec in tasks if not set(apart) & set(spec.fields)] or tasks
-        value = _model_named(str(one.value)) if (stage, one.field) == MODEL_FIELD else one.value
+        value = _model_named(str(one.value)) if one.field == "model" else one.value
         typed = plan_file.parse_fields(stage, {one.field: value})
         steps = tuple(
             spec.model_copy(update={"fields": {**declared.taken_along(spec.fields, typed), **typed}})

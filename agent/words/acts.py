@@ -19,14 +19,6 @@ from tunesmith.tools.pipeline import catalog
 _OWN_SLOTS = ("run", "not", "again", "only", "pronoun", "until", "which_run")
 """Slots that any order may hold and that are no argument of it."""
 
-STAGES_MEANT: Mapping[str, tuple[str, ...]] = {
-    "rows": ("generate",), "temperature": ("generate", "baseline"), "seed": ("train",),
-    "max_seq_len_tokens": ("train",), "lora_rank": ("train",), "precision": ("train",), "load_in_4bit": ("train",),
-}  # fmt: skip
-"""Field of several stages → the stages that mean it where none was named; others take it in all of them."""
-MODEL_FIELD = ("base", "model")
-"""The stage and its field that a model named in a plan's change is for."""
-
 
 @dataclass(frozen=True, slots=True)
 class Order:

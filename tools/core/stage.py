@@ -339,8 +339,7 @@ class Stage(Generic[R, C]):
     plan: Callable[[R, Facts, C], Plan]
     """Pure: prices the request by the facts and by what `inspect_inputs` found."""
     inspect_inputs: Callable[[R, Inputs], C] = _nothing
-    """Reads (never writes) what a request names and what it works on, and refuses what is no good: the plan's context.
-    Raises BadInput."""
+    """Reads (never writes) what a request names and what it works on: the plan's context. Raises BadInput."""
     expected_artifact: Callable[[R, Mapping[str, Artifact]], Artifact | None] = lambda request, artifacts: None
     """What the step should leave, by what the run holds or should hold then; None where that shows only afterwards."""
     check_before_start: Callable[[R, Inputs], None] = _nothing
@@ -348,8 +347,7 @@ class Stage(Generic[R, C]):
     usual_context: Callable[[Facts], C] = _nothing
     """What `inspect_inputs` would find where nothing was made yet: the context for a model that nobody has fetched."""
     settle: Callable[[Mapping[str, object]], Settled] = lambda fields: Settled()
-    """Looks up, once and before any price, what given fields leave to the network: a hub model's newest commit. May
-    raise BadInput."""
+    """Looks up once, before any price, what fields leave to the network: a hub's newest commit. Raises BadInput."""
     settable: tuple[str, ...] = ()
     """Fields of its request that a conversation may set; the others keep their defaults there."""
     lasting: tuple[str, ...] = ()
@@ -362,6 +360,8 @@ class Stage(Generic[R, C]):
     """Field → the field without whose value its own means nothing: where that is set anew, it is not taken along."""
     headline: tuple[str, ...] = ()
     """Fields of its result that tell in one line what came of it."""
+    meant_by: tuple[str, ...] = ()
+    """Fields of several stages that mean this one where a user names none; those of no stage's are meant in all."""
     identified_by: tuple[str, ...] = ()
     """Fields that say which of the stage's several tasks a step is."""
     asks: Callable[[Mapping[str, object]], bool] = lambda fields: False

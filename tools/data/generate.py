@@ -374,6 +374,7 @@ STAGE = Stage(
     expected_artifact,
     usual_context=usual_context,
     settable=("rows", "writer"),
+    meant_by=("rows", "temperature"),
     spends=True,
     lasting=("behaviour", "writer", "held_out", "rehearsal_rows", "temperature"),
     headline=("rows", "rehearsal_rows", "first_try", "tokens_per_second"),

@@ -172,12 +172,14 @@ def unverified_of(store: Store, artifact: Artifact | None) -> Unverified:
 
 
 def to_be_trained(store: Store, rows: Artifact) -> frozenset[str]:
-    """The ids of the rows of a generate step that are trained on as far as its records tell.
-
-    Raises BadInput for a behaviour that cannot be read.
-    """
-    spec = load_behaviour(str(rows.meta["behaviour"]))
-    return chosen(spec, store.rows(rows.step), int(str(rows.meta.get("asked", 0))))
+    """The ids of the rows of a generate step that are trained on as far as its records tell; of a behaviour that cannot
+    be read any more, all that nothing is wrong with."""
+    written = store.rows(rows.step)
+    try:
+        spec = load_behaviour(str(rows.meta["behaviour"]))
+    except BadInput:
+        return frozenset(row.row_id for row in written if row.origin == "generated" and not row.attributes.problem)
+    return chosen(spec, written, int(str(rows.meta.get("asked", 0))))
 
 
 def _critique_of(store: Store, dataset: Artifact) -> str:

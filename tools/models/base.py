@@ -306,6 +306,7 @@ STAGE = Stage(
     usual_context=usual_context,
     settle=settle,
     settable=("model",),
+    meant_by=("model", "revision"),
     belongs_to={"revision": "model"},
     identified_by=("role",),
     makes=lambda request: request.role,

@@ -388,6 +388,7 @@ STAGE = Stage(
     lambda request, inputs: unverified_of(inputs.store, inputs.made("dataset")),
     expected_artifact,
     settable=("lora_rank", "learning_rate", "epochs"),
+    meant_by=("seed", "max_seq_len_tokens", "lora_rank", "precision", "load_in_4bit"),
     env=TORCH_ENV,
     spends=True,
     lasting=("precision", "load_in_4bit", "max_seq_len_tokens", "micro_batch", "learning_rate", "epochs", "lora_rank"),

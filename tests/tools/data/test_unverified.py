@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,15 @@ def test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_c
     assert (known.rows, known.marked, known.marked_right) == (10, 10, 9)
     store.judge_rows(step, [replace(review.found[0].row, verdict=Verdict("dropped", "by a person"))])
     assert unverified_of(store, made).marked == 10, "what was found wrong is not forgotten once it is dropped"
+
+
+def test_rows_whose_behaviour_is_gone_are_still_counted(store: Store) -> None:
+    made = store.artifacts("r1", "rows")[-1]
+    mark(store, 15, 0)
+    before = unverified_of(store, made)
+    shutil.rmtree(str(made.meta["behaviour"]))
+    after = unverified_of(store, made)
+    assert (after.rows, after.marked, after.borne_out) == (before.rows, before.marked, True)
 
 
 def test_what_is_still_to_be_marked_is_said_by_what_was_marked(store: Store) -> None:
