@@ -131,7 +131,8 @@ def as_edit(words: str, stage: str) -> str:
     edits = found.edits
     if not found.sure or found.label == "plan.what_if" or edits is None:
         return ""
-    if edits.unread or edits.without or edits.model or edits.last or edits.pace:
+    unread = [part for part in edits.unread if not ((answer := read_answer(part, by="terminal")) and answer.yes)]
+    if unread or edits.without or edits.model or edits.last or edits.pace:
         return ""
     return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))
 

@@ -194,6 +194,16 @@ def passed_and_failed(context: Context, one: Run, two: Run, *, arm: str, block: 
     return _listed(first, _Asked(one, asked.arm, asked.suite, both, asked.cases, hidden, asked.what), chosen, "gained")
 
 
+def asked_of_both(store: Store, one: Run, two: Run) -> Answer:
+    """How many cases of which block two runs were measured on, and how many are the same."""
+    asked = [_asked(store, run, scores.last_arm(store, run.id), "") for run in (one, two)]
+    facts = [SuiteFacts(of.run.id, len(of.given), dict(Counter(r.block for r in of.given))) for of in asked]
+    each = [f"{s.run} on {s.cases} cases ({', '.join(f'{n} {block}' for block, n in s.by_block.items())})" for s in facts]
+    first, second = ({(r.block, r.case_id, asked_by(of.cases.get(r.case_id))) for r in of.given} for of in asked)
+    same = "the same cases" if first == second else f"{count(len(first & second), 'case')} in common"
+    return Answer((f"Measured {' and '.join(each)}: {same}.",), tuple(facts))
+
+
 def suite(query: SuiteQuery, context: Context) -> Answer:
     """How many cases of which block a run was measured on, and some of them."""
     store, run = context.store, scores.evaluated_run(context, query.run)

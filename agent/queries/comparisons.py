@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -23,7 +23,7 @@ from tunesmith.agent.queries.answer import (
     named,
     ordinary,
 )
-from tunesmith.agent.queries.cases import passed_and_failed
+from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
 from tunesmith.agent.queries.settings import value_in
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
@@ -46,11 +46,11 @@ class CompareQuery(Query):
 
 
 class CompareRunsQuery(Query):
-    """Two runs against each other: results, settings that differ, time, or the cases that the first passes and the
-    other fails."""
+    """Two runs against each other: results, settings that differ, time, the test cases that they were asked, or those
+    that the first passes and the other fails."""
 
     kind: Literal["compare_runs"] = "compare_runs"
-    about: Literal["results", "settings", "time", "cases"] = "results"
+    about: Literal["results", "settings", "time", "suites", "cases"] = "results"
     run: RunName = ""
     other_run: Annotated[str, Field(description="The other run; empty: the one before")] = ""
     stage: Annotated[StageName, Field(description="For time: one stage alone")] = ""
@@ -162,6 +162,10 @@ def _lost_cases(compared: Comparison, block: str) -> str:
 # Two runs
 
 
+_MAKE_A_SUITE = ("suites", "cases_per_block", "behaviour", "held_out")
+"""Settings that decide which cases a run is asked."""
+
+
 def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
     """Two runs. Raises NotFound where there is but one."""
     store, (one, two) = context.store, _pair(query, context)
@@ -169,6 +173,12 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         raise NotFound(f"{one.id} and {two.id} are the same run; name two.")
     if query.about == "cases":
         return passed_and_failed(context, one, two, arm=query.arm, block=query.block)
+    if query.about == "suites":
+        differing = settings.differing(store, one, two)
+        own = {name: pair for name, pair in differing.items() if name.rpartition(".")[2] in _MAKE_A_SUITE}
+        each = "; ".join(f"{name} {a} / {b}" for name, (a, b) in own.items())
+        found = asked_of_both(store, one, two)
+        return replace(found, lines=(*found.lines, *([f"What decides it differs: {clip(each, 300)}."] if own else [])))
     if query.about == "time":
         return _times(store, (one, two), query.stage)
     differing = [Difference(name, a, b) for name, (a, b) in settings.differing(store, one, two).items()]

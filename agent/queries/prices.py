@@ -31,6 +31,7 @@ from tunesmith.agent.queries.answer import (
 )
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, Step
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import parse_fields
@@ -188,11 +189,13 @@ ORDER BY a.rowid DESC"""
 
 
 class ApprovalsQuery(Query):
-    """What the user agreed to or refused: by whom, when, at which price; or whether anything ran unasked."""
+    """What the user agreed to or refused: by whom, when, at which price; what was asked before a price, and the answer;
+    or whether anything ran unasked."""
 
     kind: Literal["approvals"] = "approvals"
     decision: Annotated[
-        Literal["any", "yes", "no", "unasked"], Field(description="unasked: expensive steps that ran without a yes")
+        Literal["any", "yes", "no", "unasked", "asked"],
+        Field(description="unasked: expensive steps that ran without a yes. asked: questions before a price"),
     ] = "any"
     run: RunName = ""
     stage: StageName = ""
@@ -215,6 +218,17 @@ class Approval:
     priced_seconds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A yes or a no to what was asked before a price."""
+
+    stage: str
+    run: str
+    answer: str
+    question: str
+    at: float
+
+
 def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     """The decisions that are asked about, the newest first."""
     store, run = context.store, find(context.store, query.run).id if query.run else ""
@@ -229,6 +243,8 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     ]
     if query.decision == "unasked":
         return _unasked(context, chosen, run)
+    if query.decision == "asked":
+        return _questions(store, query, run)
     of_kind = [row for row in chosen if query.decision in ("any", row["decision"])]
     where, of = (
         f"{f' in {run}' if run else ''}{span(query.since, query.until)}",
@@ -253,6 +269,25 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     ]
     columns = ["approval", "run", "stage", "decision", "by", "reason", "when"]
     return Answer(tuple(lines), tuple(facts), lambda: render.rows_table(columns, table, exact=True))
+
+
+def _questions(store: Store, query: ApprovalsQuery, run: str) -> Answer:
+    """What was asked before a price, such as whether to train on rows that nothing has checked, and what was said."""
+    rows = store.read(
+        "SELECT run, at, data FROM events WHERE event = 'question.answered' AND ? IN ('', run) ORDER BY rowid DESC", run
+    )
+    asked = [(row, data) for row in rows if within(row["at"], query.since, query.until)
+             and query.stage in ("", (data := json.loads(row["data"]))["stage"])]  # fmt: skip
+    where = f"{f' of {query.stage}' if query.stage else ''}{f' in {run}' if run else ''}{span(query.since, query.until)}"
+    if not asked:
+        return Answer((f"Nothing{where} was asked before a price, so there was nothing to answer.",))
+    facts = tuple(Reply(data["stage"], row["run"] or "", data["answer"], data["text"], row["at"]) for row, data in asked)
+    lines = [
+        f"  {one.stage}{f' in {one.run}' if one.run else ''}, {day(one.at)}: you said {one.answer} to: "
+        f"{clip(one.question, 300)}"
+        for one in facts[:_SHOWN]
+    ]
+    return Answer((f"{count(len(facts), 'question')}{where} {'was' if len(facts) == 1 else 'were'} answered:", *lines), facts)
 
 
 def _unasked(context: Context, decided: Sequence[Any], run: str) -> Answer:

@@ -66,6 +66,7 @@ def _allowed(value: object, annotation: object) -> bool:
 
 
 _MAKES = {"quantize": "quantized", "merge": "merged"}
+_BEFORE = {"quantized": "merged", "merged": "adapter"}
 
 
 def _arms(asked: Asked) -> list[str]:
@@ -93,6 +94,8 @@ def _other_arm(asked: Asked) -> str:
     arms = _arms(asked)
     if len(arms) > 1:
         return arms[1] if asked.kind == "cases" and _outcome(asked) == "failed" else min(arms[:2], key=CHAIN.index)
+    if asked.kind == "compare" and arms and not arms_of(asked.slots):  # what a step changed, against what it began with
+        return _BEFORE[arms[0]]
     return "base" if arms == ["base"] and (asked.kind == "compare" or _outcome(asked) in ("lost", "gained")) else ""
 
 
@@ -107,7 +110,7 @@ def _outcome(asked: Asked) -> str:
     for outcome in ("lost", "gained", "flipped", "error", "any", "failed", "passed"):
         if outcome in found:
             return outcome
-    return ""
+    return asked.choice if asked.kind == "cases" else ""
 
 
 def _nearest(slots: Sequence[Slot], to: Slot) -> str:

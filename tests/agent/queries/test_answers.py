@@ -76,6 +76,8 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("case", {**R1, "case": "target-017", "arm": "adapter"}, "target-017"),
     ("case", {**R1, "case": "general-shop-1"}, "^r1 asked no case general-shop-1"),
     ("suite", R1, "105 cases"),
+    ("compare_runs", {**R1, "other_run": "r2", "about": "suites"}, r"^Measured r1 on 105 .* and r2 on 105 .*: the same"),
+    ("approvals", {"decision": "asked"}, "^Nothing was asked before a price"),
     ("compare", {**R1, "arm": "adapter"}, "r1 .*base → adapter"),
     ("compare", {**R1, "arm": "base", "other_arm": "quantized"}, "base → quantized"),
     ("compare_runs", {"run": "r1", "other_run": "r2"}, "r1 .* and r2"),
@@ -208,6 +210,28 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     for kind, given in [("runs", {}), *PRIVATE]:
         found = told(store, kind, **given)
         assert not any("\x1b" in line or "\x07" in line for line in found.lines), kind
+
+
+def test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant(tmp_path: Path) -> None:
+    home, _ = stored_runs.finished_run(tmp_path / "home")
+    home.event("question.answered", run="r1", stage="train", text="Train on these rows all the same?", answer="no")
+    home.event("question.answered", run=None, stage="base", text="Take the smaller one?", answer="yes")
+    both = told(home, "approvals", decision="asked").lines
+    assert [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DATE", line) for line in both] == [
+        "2 questions were answered:",
+        "  base, DATE: you said yes to: Take the smaller one?",
+        "  train in r1, DATE: you said no to: Train on these rows all the same?",
+    ]
+    assert told(home, "approvals", decision="asked", stage="train").lines[0] == "1 question of train was answered:"
+
+
+def test_two_suites_whose_cases_have_the_same_names_are_not_the_same(tmp_path: Path) -> None:
+    home = Store(make_exam_home(tmp_path / "home"))
+    (made,) = home.artifacts("r2", "suite")
+    text = Path(made.path).read_text()
+    Path(made.path).write_text(text.replace("parcel", "letter"))
+    first = told(home, "compare_runs", run="r1", other_run="r2", about="suites").lines[0]
+    assert text.count("parcel") and re.search(r": \d+ cases in common\.$", first)
 
 
 def test_texts_have_no_order(tmp_path: Path) -> None:
