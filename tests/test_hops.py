@@ -15,7 +15,8 @@ from tests.fixtures.hops import Way
 from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.commands import settings
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer, Query
+from tunesmith.agent.queries.answer import Answer
+from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.repl.shell import Shell
 from tunesmith.agent.words.acts import Order
 from tunesmith.agent.words.reading import Reading, reader

@@ -13,7 +13,8 @@ import yaml
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer, Query, ordinary
+from tunesmith.agent.queries.answer import Answer, ordinary
+from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.cases import CaseQuery
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.registry import answer, tool_of

@@ -19,7 +19,7 @@ from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.answer import Query
+from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.question_process import ask_in_process

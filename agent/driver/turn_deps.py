@@ -15,7 +15,8 @@ from rich.console import RenderableType
 
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.history import Window
-from tunesmith.agent.queries.answer import Context, Proposed, Query
+from tunesmith.agent.queries.answer import Context, Proposed
+from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError

@@ -1,4 +1,4 @@
-"""What a question's arguments and its answer are: facts as data, a few lines with the asked fact first, a page."""
+"""What an answer is: facts as data, a few lines with the asked fact first, a page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import RenderableType
 
 from tunesmith.memory.errors import NotFound
@@ -160,25 +158,6 @@ _BY = {
 def decided_by(who: object) -> str:
     """Who decided about a plan, in words."""
     return _BY.get(str(who), clip(who, 40))
-
-
-Arm = Literal["base", "prompted", "adapter", "merged", "quantized"]
-Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
-
-RunName = Annotated[str, Field(description="Run, such as r3; empty: the one talked about, else the newest that has it")]
-StepName = Annotated[str, Field(description="Step, such as s12")]
-StageName = Annotated[str, Field(description="Stage, such as train")]
-AnyArm = Annotated[Arm | Literal[""], Field(description="Arm; empty: the last one, or all")]
-AnyBlock = Annotated[Block | Literal[""], Field(description="Block of test cases; empty: all")]
-Since = Annotated[datetime | None, Field(description="From when, local time, such as 2026-11-20 or 2026-11-20T14:00")]
-Until = Annotated[datetime | None, Field(description="Up to when, exclusive")]
-
-
-class Query(BaseModel):
-    """A typed question. Arguments that are left out mean what their description says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: str = ""
 
 
 _ENDINGS = ("ingly", "ings", "ing", "ied", "ies", "ed", "es", "s")

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from tunesmith.agent.commands import render, served_models
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, AnyArm, Context, Query, RunName, cite, clip, day, find, named
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named
+from tunesmith.agent.queries.arguments import AnyArm, Query, RunName
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import what_made

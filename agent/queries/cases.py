@@ -16,7 +16,8 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, AnyArm, AnyBlock, Context, Query, RunName, clip, matching
+from tunesmith.agent.queries.answer import Answer, Context, clip, matching
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
@@ -198,7 +199,9 @@ def asked_of_both(store: Store, one: Run, two: Run) -> Answer:
     """How many cases of which block two runs were measured on, and how many are the same."""
     asked = [_asked(store, run, scores.last_arm(store, run.id), "") for run in (one, two)]
     facts = [SuiteFacts(of.run.id, len(of.given), dict(Counter(r.block for r in of.given))) for of in asked]
-    each = [f"{s.run} on {s.cases} cases ({', '.join(f'{n} {block}' for block, n in s.by_block.items())})" for s in facts]
+    each = [
+        f"{s.run} on {s.cases} cases ({', '.join(f'{n} {block}' for block, n in s.by_block.items())})" for s in facts
+    ]
     first, second = ({(r.block, r.case_id, asked_by(of.cases.get(r.case_id))) for r in of.given} for of in asked)
     same = "the same cases" if first == second else f"{count(len(first & second), 'case')} in common"
     return Answer((f"Measured {' and '.join(each)}: {same}.",), tuple(facts))

@@ -10,19 +10,8 @@ from pydantic import Field
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores, settings
-from tunesmith.agent.queries.answer import (
-    Answer,
-    AnyArm,
-    AnyBlock,
-    Context,
-    Query,
-    RunName,
-    StageName,
-    clip,
-    find,
-    named,
-    ordinary,
-)
+from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName, StageName
 from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
 from tunesmith.agent.queries.settings import value_in
 from tunesmith.memory.arms import ARMS
@@ -30,7 +19,7 @@ from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
-from tunesmith.tools.evaluation.comparison import BlockComparison, Comparison
+from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.suites.case import BLOCKS
 
@@ -113,7 +102,7 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     of_block = {name: counts for name, counts in compared.blocks.items() if query.block in ("", name)}
     for block, counts in of_block.items():
         n, passed = counts.judged, counts.passed
-        lines.append(f"  {block}: {a} {passed[a]} of {n}, {b} {passed[b]} of {n}: {_verdict(counts)}")
+        lines.append(f"  {block}: {a} {passed[a]} of {n}, {b} {passed[b]} of {n}: {scores.verdict_of(counts)}")
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
     lines += [] if query.block else [scores.kept_of_the_gain(store, run.id, b)]
     facts = tuple(
@@ -124,21 +113,6 @@ def compare(query: CompareQuery, context: Context) -> Answer:
         for name, one in of_block.items()
     )  # fmt: skip
     return Answer(tuple(line for line in lines if line), facts, lambda: render.comparison_table(compared))
-
-
-def in_a_sentence(compared: Comparison, block: str = "") -> str:
-    """A comparison in a sentence: what was gained and lost, whether chance explains it."""
-    a, b = compared.arms
-    if not compared.comparable:
-        return f"{a} → {b} are not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 160)}"
-    parts = [f"{name} {_verdict(counts)}" for name, counts in compared.blocks.items() if block in ("", name)]
-    return f"{a} → {b}: {'; '.join(parts)}." if parts else ""
-
-
-def _verdict(counts: BlockComparison) -> str:
-    p = counts.p_value
-    chance = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.2g}"
-    return f"{counts.verdict} ({counts.fail_to_pass} gained, {counts.pass_to_fail} lost{chance})"
 
 
 def _nearest_measured(store: Store, run: Run, a: str, b: str) -> tuple[str, str]:

@@ -11,7 +11,8 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, AnyArm, AnyBlock, Context, Query, RunName, cite, clip
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
 from tunesmith.agent.queries.described import cases_of, given_in, is_json, wanted_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE

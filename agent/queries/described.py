@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, clip, without_instruction
+from tunesmith.agent.queries.answer import Answer, Context, clip, without_instruction
+from tunesmith.agent.queries.arguments import Query, RunName
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store

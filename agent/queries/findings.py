@@ -10,7 +10,8 @@ from pydantic import Field
 
 from tunesmith.agent.commands.explain import estimated_seconds
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, AnyArm, AnyBlock, Context, Proposed, Query, RunName, clip, named
+from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, named
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
 from tunesmith.agent.queries.steps import lines_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run

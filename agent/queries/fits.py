@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunesmith.agent.queries.answer import Answer, Context, Query, clip
+from tunesmith.agent.queries.answer import Answer, Context, clip
+from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.machine import Need, machine_of, needs_of, needs_of_a_card
 from tunesmith.memory.errors import NotFound
 from tunesmith.tools.core.format import duration, listed, size

@@ -8,20 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import (
-    Answer,
-    Context,
-    Query,
-    RunName,
-    Since,
-    Until,
-    cite,
-    clip,
-    day,
-    decided_by,
-    span,
-    within,
-)
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, span, within
+from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
 from tunesmith.agent.queries.steps import facts_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import what_made

@@ -12,23 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import (
-    Answer,
-    Context,
-    Query,
-    RunName,
-    Since,
-    StageName,
-    StepName,
-    Until,
-    cite,
-    clip,
-    day,
-    decided_by,
-    find,
-    span,
-    within,
-)
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, find, span, within
+from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
@@ -278,16 +263,22 @@ def _questions(store: Store, query: ApprovalsQuery, run: str) -> Answer:
     )
     asked = [(row, data) for row in rows if within(row["at"], query.since, query.until)
              and query.stage in ("", (data := json.loads(row["data"]))["stage"])]  # fmt: skip
-    where = f"{f' of {query.stage}' if query.stage else ''}{f' in {run}' if run else ''}{span(query.since, query.until)}"
+    where = (
+        f"{f' of {query.stage}' if query.stage else ''}{f' in {run}' if run else ''}{span(query.since, query.until)}"
+    )
     if not asked:
         return Answer((f"Nothing{where} was asked before a price, so there was nothing to answer.",))
-    facts = tuple(Reply(data["stage"], row["run"] or "", data["answer"], data["text"], row["at"]) for row, data in asked)
+    facts = tuple(
+        Reply(data["stage"], row["run"] or "", data["answer"], data["text"], row["at"]) for row, data in asked
+    )
     lines = [
         f"  {one.stage}{f' in {one.run}' if one.run else ''}, {day(one.at)}: you said {one.answer} to: "
         f"{clip(one.question, 300)}"
         for one in facts[:_SHOWN]
     ]
-    return Answer((f"{count(len(facts), 'question')}{where} {'was' if len(facts) == 1 else 'were'} answered:", *lines), facts)
+    return Answer(
+        (f"{count(len(facts), 'question')}{where} {'was' if len(facts) == 1 else 'were'} answered:", *lines), facts
+    )
 
 
 def _unasked(context: Context, decided: Sequence[Any], run: str) -> Answer:

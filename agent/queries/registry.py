@@ -15,16 +15,17 @@ from tunesmith.agent.queries import (
     fits,
     machine,
     prices,
-    results,
     rows,
     runs,
+    scores,
     settings,
     steps,
 )
-from tunesmith.agent.queries.answer import Answer, Context, Query
+from tunesmith.agent.queries.answer import Answer, Context
+from tunesmith.agent.queries.arguments import Query
 
 _KINDS: tuple[tuple[type[Query], Callable[[Any, Context], Answer]], ...] = (
-    (runs.RunsQuery, runs.all_runs), (runs.RunQuery, runs.one_run), (results.ResultQuery, results.answer),
+    (runs.RunsQuery, runs.all_runs), (runs.RunQuery, runs.one_run), (scores.ResultQuery, scores.answer),
     (steps.StepQuery, steps.answer), (cases.CasesQuery, cases.answer), (findings.FindingsQuery, findings.answer),
     (settings.SettingQuery, settings.answer), (machine.JobsQuery, machine.jobs), (machine.MachineQuery, machine.answer),
     (rows.RowsQuery, rows.answer), (runs.StepsQuery, runs.answer), (comparisons.CompareQuery, comparisons.compare),

@@ -11,7 +11,8 @@ from pydantic import Field
 from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, clip, matching, without_instruction
+from tunesmith.agent.queries.answer import Answer, Context, clip, matching, without_instruction
+from tunesmith.agent.queries.arguments import Query, RunName
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run, TrainingRow
 from tunesmith.tools.core.format import count

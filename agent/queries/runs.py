@@ -10,25 +10,10 @@ from typing import Literal
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries import results, scores
+from tunesmith.agent.queries import scores
 from tunesmith.agent.queries import steps as one_step
-from tunesmith.agent.queries.answer import (
-    Answer,
-    Context,
-    Query,
-    RunName,
-    Since,
-    StageName,
-    Until,
-    cite,
-    clip,
-    day,
-    find,
-    named,
-    ordinary,
-    span,
-    within,
-)
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named, ordinary, span, within
+from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
 from tunesmith.agent.queries.steps import estimate_of, log_end, memory_of, name_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
@@ -178,7 +163,7 @@ def one_run(query: RunQuery, context: Context) -> Answer:
             f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}"
             for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]
         ]
-        lines = [*results.verdict_lines(store, run), *lines]
+        lines = [*scores.verdict_lines(store, run), *lines]
 
     def page() -> RenderableType:
         return Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id)))

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, Query, RunName, StageName, cite, clip, find, named, ordinary
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, find, named, ordinary
+from tunesmith.agent.queries.arguments import Query, RunName, StageName
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store

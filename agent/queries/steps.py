@@ -14,20 +14,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import (
-    Answer,
-    AnyArm,
-    Context,
-    Query,
-    RunName,
-    StageName,
-    StepName,
-    cite,
-    clip,
-    day,
-    find,
-    ordinary,
-)
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary
+from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Step

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from tunesmith.agent.queries.answer import Query
+from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder

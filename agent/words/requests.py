@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, get_args, get_origin
 
-from tunesmith.agent.queries.answer import Query
+from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import assigned, factors, known_fields
 from tunesmith.agent.words.lexicon import lexicon

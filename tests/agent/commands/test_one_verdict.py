@@ -14,7 +14,7 @@ from tests.tools.evaluation.answer_sets import GENERAL, KINDS, NEAR, SETS, TARGE
 from tunesmith.agent.commands import explain
 from tunesmith.agent.commands.comparison_view import verdict_sentence
 from tunesmith.agent.commands.summary import summarise, summary_view
-from tunesmith.agent.queries.results import verdict_lines
+from tunesmith.agent.queries.scores import verdict_lines
 from tunesmith.agent.repl.greeting import _newest
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult

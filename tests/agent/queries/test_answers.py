@@ -76,7 +76,11 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("case", {**R1, "case": "target-017", "arm": "adapter"}, "target-017"),
     ("case", {**R1, "case": "general-shop-1"}, "^r1 asked no case general-shop-1"),
     ("suite", R1, "105 cases"),
-    ("compare_runs", {**R1, "other_run": "r2", "about": "suites"}, r"^Measured r1 on 105 .* and r2 on 105 .*: the same"),
+    (
+        "compare_runs",
+        {**R1, "other_run": "r2", "about": "suites"},
+        r"^Measured r1 on 105 .* and r2 on 105 .*: the same",
+    ),
     ("approvals", {"decision": "asked"}, "^Nothing was asked before a price"),
     ("compare", {**R1, "arm": "adapter"}, "r1 .*base → adapter"),
     ("compare", {**R1, "arm": "base", "other_arm": "quantized"}, "base → quantized"),

@@ -17,7 +17,7 @@ from tests.fixtures.stored_runs import Builder
 from tunesmith.agent.commands import render
 from tunesmith.agent.commands.summary import summarise
 from tunesmith.agent.queries.answer import Context
-from tunesmith.agent.queries.results import ResultQuery, answer
+from tunesmith.agent.queries.scores import ResultQuery, answer
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation import gate

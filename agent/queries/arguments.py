@@ -1,0 +1,26 @@
+"""What a question is: a request of its own kind, and the arguments that several kinds share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Arm = Literal["base", "prompted", "adapter", "merged", "quantized"]
+Block = Literal["target", "general", "tools", "adversarial", "over-trigger"]
+
+RunName = Annotated[str, Field(description="Run, such as r3; empty: the one talked about, else the newest that has it")]
+StepName = Annotated[str, Field(description="Step, such as s12")]
+StageName = Annotated[str, Field(description="Stage, such as train")]
+AnyArm = Annotated[Arm | Literal[""], Field(description="Arm; empty: the last one, or all")]
+AnyBlock = Annotated[Block | Literal[""], Field(description="Block of test cases; empty: all")]
+Since = Annotated[datetime | None, Field(description="From when, local time, such as 2026-11-20 or 2026-11-20T14:00")]
+Until = Annotated[datetime | None, Field(description="Up to when, exclusive")]
+
+
+class Query(BaseModel):
+    """A typed question. Arguments that are left out mean what their description says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: str = ""
