@@ -148,7 +148,7 @@ def _naming(answer: TurnAnswer, rest: str) -> TurnAnswer:
 def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     """What a reading comes to; None where code cannot carry it out. Raises NotFound, BadInput."""
     if deps.draft is not None and (turned := ordering.turn(deps, reading)) is not None:
-        return TurnAnswer(turned.text, tool=turned.tool, arguments=turned.arguments)
+        return turned
     if reading.request is not None:
         return looked_up(deps, reading.request)
     kind, _, name = reading.label.partition(".")
@@ -258,8 +258,7 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
 def _told_unsure(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """The answer to what words most likely ask, of the open plan too; None where they may change something."""
     if deps.draft is not None and reading.label in _CHANGES_NOTHING:
-        turned = ordering.turn(deps, reading)
-        return TurnAnswer(turned.text) if turned else None
+        return ordering.turn(deps, reading)
     return told(deps, replace(reading, sure=reading.slots.words != ()))
 
 

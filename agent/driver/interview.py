@@ -215,23 +215,22 @@ def _difference(before: DescriptionDraft, after: DescriptionDraft) -> str:
     return ""
 
 
-def so_far(interview: Interview) -> str:
-    """The draft in lines: every part as it was said."""
+def _parts(interview: Interview) -> list[list[str]]:
+    """Every part as it was said, behind its name."""
     draft = interview.draft
-    lines = [f"goal: {interview.goal}"]
-    lines += [f"{part}: {getattr(draft, part) or '(not said yet)'}" for part in ("when", "what", "never")]
-    lines += [f"example {n}: {echoed(example)}" for n, example in enumerate(draft.examples, 1)] or [
-        "examples: (none yet)"
-    ]
-    return "\n".join(lines)
+    parts = [["goal", interview.goal], *([part, getattr(draft, part)] for part in ("when", "what", "never"))]
+    return [*parts, *([f"example {n}", echoed(example)] for n, example in enumerate(draft.examples, 1))]
+
+
+def so_far(interview: Interview) -> str:
+    """The draft in lines."""
+    none_yet = [] if interview.draft.examples else ["examples: (none yet)"]
+    return "\n".join([*(f"{name}: {text or '(not said yet)'}" for name, text in _parts(interview)), *none_yet])
 
 
 def draft_table(interview: Interview) -> RenderableType:
     """The whole draft for the screen."""
-    draft = interview.draft
-    rows = [["goal", interview.goal], *([part, getattr(draft, part)] for part in ("when", "what", "never"))]
-    rows += [[f"example {n}", echoed(example)] for n, example in enumerate(draft.examples, 1)]
-    return render.rows_table(["part", "as you said it"], rows, exact=True)
+    return render.rows_table(["part", "as you said it"], _parts(interview), exact=True)
 
 
 def _pointed(home: Path, interview: Interview, reading: Reading, read: Read) -> _Found:

@@ -82,13 +82,8 @@ def said_in(deps: TurnDeps) -> reading.Context:
     )
 
 
-def facts_for(deps: TurnDeps, words: str) -> TurnAnswer | None:
-    """The answer to a question, from the records or the glossary; nothing is changed or begun. Raises NotFound."""
-    return told(deps, reading.read(words, said_in(deps)))
-
-
 def told(deps: TurnDeps, found: reading.Reading) -> TurnAnswer | None:
-    """The same of words that were read."""
+    """The answer to a question, from the records or the glossary; nothing is changed or begun. Raises NotFound."""
     if not found.sure:
         return None
     if found.request is not None:
@@ -113,7 +108,7 @@ def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
         at_price = reading.read(words, reading.Context(planned=(stage,))) if stage else None
         if at_price and at_price.sure and at_price.label in ("plan.cost", "plan.show"):
             return f"The price of {stage} stands above; “why” shows all of it."
-        answer = facts_for(deps, words)
+        answer = told(deps, reading.read(words, said_in(deps)))
     except NoEncoder:
         return ""
     except TunesmithError as error:

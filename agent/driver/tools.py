@@ -157,17 +157,8 @@ def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
         raise BadInput(f"{request.stage} ({running[0].id}) runs already; wait for it to end")
 
 
-_QUIET = (
-    "path",
-    "sha256",
-    "artifact",
-    "keys",
-    "key",
-    "comparisons",
-    "suite_sha256",
-    "key_file",
-    "first_answer",
-    "fits",
+_QUIET = frozenset(
+    ["path", "sha256", "artifact", "keys", "key", "comparisons", "suite_sha256", "key_file", "first_answer", "fits"]
 )
 
 

@@ -69,22 +69,22 @@ def _behaviour(context: Context, run: Run) -> tuple[Spec, str]:
 
 
 def _lines(part: str, spec: Spec) -> list[str]:
-    match part:
-        case "examples":
-            shown = [f"“{clip(e.prompt, 110)}” → “{clip(e.answer, 110)}”" for e in spec.examples]
-            return _some("example", "examples", shown)
-        case "criteria":
-            return _some("criterion", "criteria", spec.criteria)
-        case "rules":
-            return _some("rule", "rules", [rule.says for rule in spec.rules])
-        case "near_misses":
-            return _some("near miss", "near misses", spec.near_misses)
-        case "labels":
-            return _labels(spec)
-        case "never":
-            return [f"Never: {clip(spec.never or 'nothing was said', 500)}"]
-        case "when":
-            return [f"When: {clip(spec.when, 500)}"]
+    listed_parts: dict[str, tuple[str, str, Sequence[str]]] = {
+        "examples": (
+            "example",
+            "examples",
+            [f"“{clip(e.prompt, 110)}” → “{clip(e.answer, 110)}”" for e in spec.examples],
+        ),
+        "criteria": ("criterion", "criteria", spec.criteria),
+        "rules": ("rule", "rules", [rule.says for rule in spec.rules]),
+        "near_misses": ("near miss", "near misses", spec.near_misses),
+    }
+    if part in listed_parts:
+        return _some(*listed_parts[part])
+    if part == "labels":
+        return _labels(spec)
+    if part in ("never", "when"):
+        return [f"{part.capitalize()}: {clip(getattr(spec, part) or 'nothing was said', 500)}"]
     return [
         f"{clip(spec.say or spec.what, 240)}",
         f"When: {clip(spec.when, 240)}",

@@ -157,40 +157,33 @@ def _overfitting(found: _Found) -> list[str]:
     return [*lines, f"General block: {general}." if general else ""]
 
 
+def _advised(found: _Found, one: Finding | None, otherwise: str, *more: str, rather_not: bool = False) -> list[str]:
+    """What a finding says and proposes; where there is none that no record asks for it, and what the run came to."""
+    says = f"{'Rather not: ' * rather_not}{one.says}" if one else otherwise
+    rest = found.proposed(one) if one else _says(found.of(*_VERDICTS))[:3]
+    return [f"{found.run.id}: {says}", *rest, *more]
+
+
 def _longer(found: _Found) -> list[str]:
     """Whether training on would help, by the validation losses and what passes."""
-    under, over = found.first("partly learned"), found.first("over-trained")
-    if under and under.next and under.next.stage != "train":
-        lines = [f"Rather not: {under.says}", *found.proposed(under)]
-    elif under:
-        lines = [under.says, *found.proposed(under)]
-    elif over:
-        lines = [over.says, *found.proposed(over)]
-    else:
-        lines = ["The records show no need for it.", *_says(found.of(*_VERDICTS, "not over-trained"))]
-    return [f"{found.run.id}: {lines[0]}", *lines[1:5]]
+    one = found.first("partly learned") or found.first("over-trained")
+    elsewhere = one is not None and one.kind == "partly learned" and one.next is not None and one.next.stage != "train"
+    return _advised(found, one, "The records show no need for it.", rather_not=elsewhere)
 
 
 def _more_rows(found: _Found) -> list[str]:
     """Whether more or other rows would help, by the findings that speak of rows."""
-    about = found.of("form only", "rows narrow", "rows mislabelled")
-    about += [one for one in found.findings if one.next and one.next.stage == "generate" and one not in about]
-    if about:
-        lines = [about[0].says, *found.proposed(about[0])]
-    else:
-        lines = ["No record asks for more rows.", *_says(found.of(*_VERDICTS))]
+    one = found.first("form only", "rows narrow", "rows mislabelled")
+    one = one or next((other for other in found.findings if other.next and other.next.stage == "generate"), None)
     written = [step for step in found.store.steps(found.run.id, status=DONE) if step.stage == "generate"]
     kept = sum(row.kept for step in written for row in found.store.rows(step.id))
-    return [f"{found.run.id}: {lines[0]}", *lines[1:4], f"{count(kept, 'row')} of it were kept."]
+    return _advised(found, one, "No record asks for more rows.", f"{count(kept, 'row')} of it were kept.")
 
 
 def _bigger_base(found: _Found) -> list[str]:
     """Whether another base would help: by the finding that this one is too weak, else by what it came to."""
-    weak = found.first("base too weak")
-    first = weak.says if weak else "No record says that the base is too weak."
-    rest = [*found.proposed(weak), *_says(found.of(*_VERDICTS))][:3]
     fits = "“would Qwen2.5-0.5B train here?” says what this machine can hold."
-    return [f"{found.run.id}: {first}", *rest, fits]
+    return _advised(found, found.first("base too weak"), "No record says that the base is too weak.", fits)
 
 
 def _prompt_alone(found: _Found) -> list[str]:

@@ -202,34 +202,27 @@ def answer(query: StepsQuery, context: Context) -> Answer:
     steps = [s for s in store.steps(run.id) if s.seconds is not None and query.stage in ("", s.stage)]
     if not steps:
         raise NotFound(f"{run.id} has no finished {query.stage or 'step'} yet.")
-    lines = {"memory": _memory, "estimates": _estimates, "late": _late, "longest": _longest}.get(query.about, _time)
+    by_estimate = {"estimates": _estimates, "late": _late}.get(query.about)
+    lines = by_estimate(run, steps) if by_estimate else _most(query.about, run, steps)
 
     def page() -> RenderableType:
         return render.run_table(show_run(store, run.id))
 
-    return Answer(tuple(lines(run, steps)), tuple(one_step.facts_of(step) for step in steps), page)
+    return Answer(tuple(lines), tuple(one_step.facts_of(step) for step in steps), page)
 
 
-def _time(run: Run, steps: Sequence[Step]) -> list[str]:
-    total = sum(s.seconds or 0.0 for s in steps)
-    first = f"{named(run)} took {duration(total)} of work in all, {len(steps)} steps; the longest:"
-    return [first, *(f"  {name_of(s)} ({s.id}): {duration(s.seconds)}" for s in _by_time(steps)[:4])]
-
-
-def _by_time(steps: Sequence[Step]) -> list[Step]:
-    return sorted(steps, key=lambda s: s.seconds or 0, reverse=True)
-
-
-def _longest(run: Run, steps: Sequence[Step]) -> list[str]:
-    first, *rest = _by_time(steps)
-    return [f"{name_of(first)} took longest in {run.id}: {duration(first.seconds)} ({first.id}).",
-            *(f"  then {name_of(s)} ({s.id}): {duration(s.seconds)}" for s in rest[:4])]  # fmt: skip
-
-
-def _memory(run: Run, steps: Sequence[Step]) -> list[str]:
-    first, *rest = sorted(steps, key=lambda s: s.peak_rss_bytes or 0, reverse=True)
-    return [f"{name_of(first)} took the most memory of {run.id}: {size(first.peak_rss_bytes)} ({first.id}).",
-            *(f"  {name_of(s)} ({s.id}): {size(s.peak_rss_bytes)}" for s in rest[:4])]  # fmt: skip
+def _most(about: str, run: Run, steps: Sequence[Step]) -> list[str]:
+    """The steps that took the most of time or memory, behind what all of them took where that is asked for."""
+    memory = about == "memory"
+    took = {s.id: float((s.peak_rss_bytes if memory else s.seconds) or 0) for s in steps}
+    each = {s.id: size(int(took[s.id])) if memory else duration(took[s.id]) for s in steps}
+    first, *rest = sorted(steps, key=lambda s: took[s.id], reverse=True)
+    head = f"{name_of(first)} took {'the most memory of' if memory else 'longest in'} {run.id}: {each[first.id]} "
+    head += f"({first.id})."
+    if about == "time":
+        rest, total = [first, *rest], duration(sum(took.values()))
+        head = f"{named(run)} took {total} of work in all, {len(steps)} steps; the longest:"
+    return [head, *(f"  {name_of(s)} ({s.id}): {each[s.id]}" for s in rest[:4])]
 
 
 def _estimates(run: Run, steps: Sequence[Step]) -> list[str]:

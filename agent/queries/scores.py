@@ -198,12 +198,14 @@ def answer(query: ResultQuery, context: Context) -> Answer:
     def page() -> RenderableType:
         return Group(summary_view(summarise(store, run.id)))
 
-    if query.arm and query.block:
-        lines = _one_score(store, chosen[0], measured)
-    elif query.arm:
-        of_blocks = "; ".join(f"{s.block} {s}" for s in chosen)
-        lines = [f"{named(run)}, {query.arm}: {of_blocks} ({chosen[0].step})."]
-        lines += [_against_base(store, run.id, query.arm)] if query.arm != "base" else []
+    if query.arm:
+        each = "; ".join(f"{s} {s.block} cases" for s in chosen)
+        others = "; ".join(f"{s.arm} {s}" for s in measured if s.block == query.block and s.arm != query.arm)
+        lines = [
+            f"{query.arm} passes {each} in {named(run)} ({chosen[0].step}).",
+            others and f"The other arms: {others}.",
+        ]
+        lines += [_against_base(store, run.id, query.arm, query.block)] if query.arm != "base" else []
     else:
         lines = [] if query.block else verdict_lines(store, run)[:2]
         for block in dict.fromkeys(s.block for s in chosen if not lines or s.block != "target"):  # the verdict has it
@@ -253,15 +255,6 @@ def _not_measured(run: Run, measured: Sequence[Score], arm: str, block: str) -> 
     blocks = listed(list(dict.fromkeys(s.block for s in measured)), 8) or "none"
     what = " ".join(part for part in (arm and f"the {arm} arm", block and f"on the {block} block") if part)
     return Answer((f"{run.id} has no results of {what or 'any arm'}; measured are: arms {arms}; blocks {blocks}.",))
-
-
-def _one_score(store: Store, score: Score, measured: Sequence[Score]) -> list[str]:
-    others = "; ".join(f"{s.arm} {s}" for s in measured if s.block == score.block and s.arm != score.arm)
-    return [
-        f"{score.arm} passes {score} {score.block} cases in {score.run} ({score.step}).",
-        f"The other arms: {others}." if others else "",
-        _against_base(store, score.run, score.arm, score.block) if score.arm != "base" else "",
-    ]
 
 
 def _against_base(store: Store, run: str, arm: str, block: str = "") -> str:

@@ -249,7 +249,6 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "field": lambda a: next(iter(_fields(a)), ""),
     "value": lambda a: next((n.value for n in a.slots.numbers if not n.weak), None),
     "model": _model,
-    "work": lambda a: a.slots.first("work"),
     "bits": _bits,
     "card": _card,
     "cards": _cards,
