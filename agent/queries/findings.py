@@ -223,11 +223,9 @@ def _why(found: _Found) -> list[str]:
 def _deploy(found: _Found) -> list[str]:
     """The evaluated arms, what the gate says of each, which one to take; what was deployed or refused."""
     store, run = found.store, found.run
-    measured = scores.of_run(store, run.id)
-    arms = [arm for arm in scores.TUNED if any(s.arm == arm for s in measured)]
+    measured, (arms, open_arms) = scores.of_run(store, run.id), _arms(found)
     if not arms:
         raise NotFound(f"{run.id} has no evaluated model that could be deployed; “evaluate” measures one.")
-    open_arms = [arm for arm in arms if not broken_hops(store, run.id, arm)]
     sizes = {a.kind: a.bytes for a in store.artifacts(run.id) if a.kind in arms}
     lines = [_recommended(run, arms, open_arms)]
     if (asked := found.query.arm) in arms:  # one that was asked about is spoken of first
@@ -255,12 +253,18 @@ def _recommended(run: Run, arms: Sequence[str], open_arms: Sequence[str]) -> str
     return f"Of {run.id} rather the {best} model: {why.get(best, 'it is the last that passes the gate')}."
 
 
+def _arms(found: _Found) -> tuple[list[str], list[str]]:
+    """The tuned arms that were measured, and those of them that the gate lets through."""
+    measured = {s.arm for s in scores.of_run(found.store, found.run.id)}
+    arms = [arm for arm in scores.TUNED if arm in measured]
+    return arms, [arm for arm in arms if not broken_hops(found.store, found.run.id, arm)]
+
+
 def _deploy_line(found: _Found) -> str:
-    run, arms = found.run.id, {s.arm for s in scores.of_run(found.store, found.run.id)}
-    for arm in reversed(scores.TUNED):
-        if arm in arms and not broken_hops(found.store, run, arm):
-            return f"Nothing stands in the way of deploying its {arm} model: “deploy the {arm} model of {run}”."
-    return "The gate would refuse a deployment of every model that was measured."
+    if not (arms := _arms(found)[1]):
+        return "The gate would refuse a deployment of every model that was measured."
+    best = f"deploying its {arms[-1]} model: “deploy the {arms[-1]} model of {found.run.id}”"
+    return f"Nothing stands in the way of {best}."
 
 
 _ABOUT: Mapping[str, Callable[[_Found], list[str]]] = {

@@ -79,6 +79,14 @@ class _Asked:
         """Whether there is room for it now."""
         return _fits(need, self.rooms)
 
+    def verdict(self, work: str) -> tuple[Need, bool]:
+        """The need that the verdict on a kind of work is about, and whether it would go: of quantizing every need has
+        to be met, so the largest; of the others the best way that fits, else the one that needs least."""
+        chosen = self.chosen(work)
+        if (good := _met(work, chosen, self.rooms)) and work != "quantize":
+            return max(filter(self.fits, chosen), key=lambda need: (need.bits, need.bytes)), True
+        return (max if work == "quantize" else min)(chosen, key=lambda need: need.bytes), good
+
 
 def answer(query: FitsQuery, context: Context) -> Answer:
     """The verdict first, then the sum and what else would do. Raises NotFound for a model, BadInput for a card that
@@ -175,14 +183,9 @@ def _a(model: NamedModel) -> str:
 def _lines(asked: _Asked, work: str) -> list[str]:
     if not work:
         return _all_works(asked)
-    chosen, together = asked.chosen(work), work == "quantize"
-    fitting = [need for need in chosen if asked.fits(need)]
-    good = _met(work, chosen, asked.rooms)
-    # The verdict is about the way that needs least; of quantizing every need has to be met.
-    least = (max if together else min)(chosen, key=lambda need: need.bytes)
-    shown = max(fitting, key=lambda need: (need.bits, need.bytes)) if good and not together else least
+    shown, good = asked.verdict(work)
     lines = [_verdict(asked, shown, good)]
-    for need in [] if together else [need for need in chosen if need is not shown][:3]:
+    for need in [] if work == "quantize" else [need for need in asked.chosen(work) if need is not shown][:3]:
         more = "" if asked.fits(need) else ", which is more than there is"
         lines.append(f"  {need.name}: {size(need.bytes)} of {need.memory}{more}")
     return [*lines, _why(asked.model, work), *([] if good else [_instead(asked, work)])]
@@ -211,16 +214,8 @@ def _all_works(asked: _Asked) -> list[str]:
     name, lines = _a(asked.model), []
     verdicts: dict[bool, list[str]] = {True: [], False: []}
     for work, verb in sorted(_VERBS.items(), key=lambda item: list(_ORDER).index(item[0])):
-        chosen = asked.chosen(work)
-        good = _met(work, chosen, asked.rooms)
+        need, good = asked.verdict(work)
         verdicts[good].append(verb)
-        shown = [need for need in chosen if asked.fits(need) == good] or chosen
-        if work == "quantize":
-            need = max(shown, key=lambda one: one.bytes)
-        elif good:
-            need = max(shown, key=lambda one: (one.bits, -one.bytes))
-        else:
-            need = min(shown, key=lambda one: one.bytes)
         lines.append(f"  {verb}: {size(need.bytes)} of {need.memory} ({need.name}): {'fits' if good else 'too much'}")
     room, good_, bad = list(asked.rooms.values())[-1], verdicts[True], verdicts[False]
     if {_VERBS["train"], _VERBS["serve"]} & set(good_):
