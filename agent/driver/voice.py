@@ -116,6 +116,7 @@ def _own_words(text: str) -> str:
 
 _NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-−+]?\d+)?"
 _FIGURE = re.compile(rf"(?<![\w.])(?P<number>{_NUMBER})\s*(?P<unit>%|[a-z]+\b)?", re.IGNORECASE)
+_BARE = re.compile(rf"(?P<number>{_NUMBER})", re.IGNORECASE)
 _IDENTIFIER = re.compile(
     r"\b[rsap]\d+\b|\b\d+(?:\.\d+){2,}\b|\b[a-z]+[a-z_]*\d+[a-z]\w*\b|\b[a-z]\w*-\d[\w.]*\b", re.IGNORECASE
 )
@@ -124,16 +125,22 @@ _LIST_MARK = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")
 _ONLY_A_MARK = re.compile(r"\s*\d{1,2}[.)]\s*")
 _PROSE = ("zero", "one", "hundred", "thousand", "dozen")  # no figures, where they stand alone
 _SENTENCE_END = re.compile(r"(?<=[.!?…:])\s+|\n+")
+_SECONDS: Mapping[str, float] = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+}
+_BYTES: Mapping[str, float] = {f"{letter}{i}b": (1024.0 if i else 1000.0) ** power
+                               for power, letter in enumerate("kmgt", 1) for i in ("i", "")}  # fmt: skip
+_SHARES = ("%", "percent", "points")
+_FOLD = ("x", "times", "fold")
 _TIMES = (1.0, 1 / 60, 60.0, 1 / 3600, 3600.0, 1e-3, 1e3)
 _SIZES = (1.0, *(sign for power in (1, 2, 3) for sign in (1024.0**-power, 1000.0**-power)))
 _COUNTS = (1.0, 1e-3, 1e-6, 1e-9)
-_FACTORS = {
-    "%": (1.0, 100.0),
-    "percent": (1.0, 100.0),
-    "points": (1.0, 100.0),
-    **dict.fromkeys(("s", "sec", "second", "seconds", "ms", "min", "mins", "minute", "minutes"), _TIMES),
-    **dict.fromkeys(("h", "hour", "hours"), _TIMES),
-    **dict.fromkeys(("kb", "mb", "gb", "kib", "mib", "gib", "bytes"), _SIZES),
+_FACTORS: Mapping[str, tuple[float, ...]] = {
+    **dict.fromkeys(_SHARES, (1.0, 100.0)),
+    **dict.fromkeys((*_SECONDS, "ms"), _TIMES),
+    **dict.fromkeys((*_BYTES, "bytes"), _SIZES),
     **dict.fromkeys(("m", "b", "k", "million", "billion", "thousand"), _COUNTS),
 }
 """Unit behind a figure → what a stored number may be multiplied with to give it."""
@@ -172,7 +179,7 @@ def unsupported(text: str, heard: Iterable[str]) -> list[str]:
     """
     told = "\n".join(heard)
     in_seconds = with_durations_in_seconds(told)
-    counts = set(_counts(in_seconds))
+    counts = set(_values(in_seconds, counts=True))
     known = set(_values(in_seconds)) | set(_values(told))
     unknown = [
         figure
@@ -201,19 +208,12 @@ def figures(text: str) -> Iterator[Figure]:
         yield Figure(written, number.value, 0 if number.value.is_integer() else 1, unit)
 
 
-def _values(text: str) -> Iterator[float]:
-    """Every number in what was heard; the ids of runs, steps, artifacts and approvals count nothing."""
+def _values(text: str, *, counts: bool = False) -> Iterator[float]:
+    """Every number in what was heard, or those alone that no size, time or share stands behind; the ids of runs, steps,
+    artifacts and approvals count nothing."""
     text = _ID.sub(" ", text)
-    for match in re.finditer(_NUMBER, text, re.IGNORECASE):
-        yield _number(match.group())
-    yield from (number.value for number in spelt_numbers(text))
-
-
-def _counts(text: str) -> Iterator[float]:
-    """Those of its numbers that no size, time or share stands behind."""
-    text = _ID.sub(" ", text)
-    for match in _FIGURE.finditer(text):
-        if (match["unit"] or "").lower() not in _FACTORS:
+    for match in (_FIGURE if counts else _BARE).finditer(text):
+        if not counts or (match["unit"] or "").lower() not in _FACTORS:
             yield _number(match["number"])
     yield from (number.value for number in spelt_numbers(text))
 
@@ -245,15 +245,6 @@ def checked(text: str, heard: Iterable[str]) -> tuple[str, list[str]]:
     return ("\n" if "\n" in text.strip() else " ").join(kept), wrong
 
 
-_SECONDS: Mapping[str, float] = {
-    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
-    **dict.fromkeys(("min", "mins", "minute", "minutes"), 60.0),
-    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
-}
-_BYTES: Mapping[str, float] = {f"{letter}{i}b": (1024.0 if i else 1000.0) ** power
-                               for power, letter in enumerate("kmgt", 1) for i in ("i", "")}  # fmt: skip
-_SHARES = ("%", "percent", "points")
-_FOLD = ("x", "times", "fold")
 _UNITS = "|".join(sorted({*_SECONDS, *_BYTES}, key=len, reverse=True))
 _MEASURED = re.compile(rf"(?<![\w.])(\d[\d,]*(?:\.\d+)?)\s?({_UNITS})\b", re.IGNORECASE)
 _OUT_OF = re.compile(r"(?<![\w.])(\d[\d,]*) (?:of|out of|/) (\d[\d,]*)\b")

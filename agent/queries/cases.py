@@ -131,9 +131,7 @@ def _asked(store: Store, run: Run, arm: str, block: str, label: str = "") -> _As
         if label and (label in dict(wanted_of(cases.get(one.case_id))).values() or label in one.case_id.split("-"))
     ]  # fmt: skip
     if not given:
-        arms = listed(scores.arms_measured(store, run.id), 8) or "none"
-        of = f" on the {block} block" if block else ""
-        raise NotFound(f"{run.id} has no answers of the {arm} arm{of}; measured arms: {arms}.")
+        raise scores.unmeasured(store, run, arm, block)
     what = " ".join(word for word in (block, label if labelled else "", "cases") if word)
     return _Asked(run, arm, suite, labelled or given, cases, hidden_cases(store, run.id), what)
 

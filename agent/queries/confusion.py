@@ -16,7 +16,6 @@ from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
 from tunesmith.agent.queries.described import cases_of, given_in, is_json, wanted_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE
-from tunesmith.tools.core.format import listed
 
 _LONGEST_VALUE = 40
 """Characters: a longer value is a text and no label, of which none is taken for another."""
@@ -66,8 +65,7 @@ def answer(query: ConfusionQuery, context: Context) -> Answer:
     arm = query.arm or scores.last_arm(store, run.id)
     step = scores.step_of(store, run.id, arm)
     if not step:
-        arms = listed(scores.arms_measured(store, run.id), 8)
-        raise NotFound(f"{run.id} has no answers of the {arm} arm; measured arms: {arms}.")
+        raise scores.unmeasured(store, run, arm)
     if query.about == "checks":
         return _of_checks(context, run.id, arm, step, query.block or "target")
     cases, seen = cases_of(store, run.id, scores.suite_of(store, step)), Counts()

@@ -65,6 +65,12 @@ def arms_measured(store: Store, run: str) -> list[str]:
     return [arm for arm in ARMS if step_of(store, run, arm)]
 
 
+def unmeasured(store: Store, run: Run, arm: str, block: str = "") -> NotFound:
+    """The error of an arm without answers, with the arms that have some."""
+    arms, of = listed(arms_measured(store, run.id), 8) or "none", f" on the {block} block" if block else ""
+    return NotFound(f"{run.id} has no answers of the {arm} arm{of}; measured arms: {arms}.")
+
+
 def last_arm(store: Store, run: str) -> str:
     """The last tuned arm that was measured, else the last measured one, else the adapter."""
     arms = arms_measured(store, run)

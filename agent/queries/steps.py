@@ -86,6 +86,8 @@ def answer(query: StepQuery, context: Context) -> Answer:
     elif query.about == "failure" and step.status == DONE:
         lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")
     lines.insert(0 if query.about == "share" else 1, share)
+    if query.about == "dates" and not (query.run or query.step) and (later := _later(store, step)):
+        lines.insert(1, f"The newest: {_lead(query, later)[0]}")
     lines += [
         "" if query.about == "estimate" else _times(step),
         "" if query.about == "memory" else memory_of(step),
@@ -120,6 +122,15 @@ def _newest(query: StepQuery, context: Context, stage: str, arm: str) -> Step | 
             if matching:
                 return matching[-1]
     return None
+
+
+def _later(store: Store, step: Step) -> Step | None:
+    """The newest finished step of the same kind, where another run did it after the one that is talked about."""
+    same = [
+        s for s in store.steps(status=DONE) if s.stage == step.stage and (s.stage != "evaluate" or s.arm == step.arm)
+    ]
+    newest = max(same, key=lambda s: s.finished_at or 0.0, default=step)
+    return newest if newest.run != step.run and (newest.finished_at or 0.0) > (step.finished_at or 0.0) else None
 
 
 def _two(query: StepQuery, one: Step, other: Step | None) -> Answer:

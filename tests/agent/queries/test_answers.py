@@ -216,6 +216,16 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
         assert not any("\x1b" in line or "\x07" in line for line in found.lines), kind
 
 
+def test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one(store: Store) -> None:
+    def lines(**given: str) -> tuple[str, ...]:
+        context = Context(Workspace(store, None, lambda event, **data: None), store.run("r1"))
+        return answer(REQUESTS["step"].model_validate({"stage": "train", "about": "dates", **given}), context).lines
+
+    newest = [line for line in lines() if line.startswith("The newest: train")]
+    assert len(newest) == 1 and " of r2) began " in newest[0]
+    assert not any("of r2" in line for line in lines(run="r1"))
+
+
 def test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant(tmp_path: Path) -> None:
     home, _ = stored_runs.finished_run(tmp_path / "home")
     home.event("question.answered", run="r1", stage="train", text="Train on these rows all the same?", answer="no")
