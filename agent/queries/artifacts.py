@@ -15,6 +15,7 @@ from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
+from tunesmith.agent.queries.steps import plain
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import what_made
 from tunesmith.memory.records import Artifact, EvalResult, Run
@@ -134,12 +135,8 @@ def _lines(query: ArtifactQuery, store: Store, made: Artifact) -> list[str]:
 
 def _contents(made: Artifact) -> str:
     names = ("name", "parameters", "lora_rank", "scheme", "train_rows", "cases", "url")
-    parts = [f"{name.replace('_', ' ')} {_plain(made.meta[name])}" for name in names if name in made.meta]
+    parts = [f"{name.replace('_', ' ')} {plain('', made.meta[name])}" for name in names if name in made.meta]
     return f"It holds: {', '.join(parts)}." if parts else ""
-
-
-def _plain(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else clip(value, 60)
 
 
 def _against(store: Store, made: Artifact) -> str:

@@ -202,6 +202,8 @@ def asked_of_both(store: Store, one: Run, two: Run) -> Answer:
     ]
     first, second = ({(r.block, r.case_id, asked_by(of.cases.get(r.case_id))) for r in of.given} for of in asked)
     same = "the same cases" if first == second else f"{count(len(first & second), 'case')} in common"
+    if not all(of.cases for of in asked):
+        same = f"{count(len(first & second), 'name')} of cases in common, whose texts cannot be read any more"
     return Answer((f"Measured {' and '.join(each)}: {same}.",), tuple(facts))
 
 

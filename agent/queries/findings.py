@@ -157,10 +157,13 @@ def _overfitting(found: _Found) -> list[str]:
     return [*lines, f"General block: {general}." if general else ""]
 
 
-def _advised(found: _Found, one: Finding | None, otherwise: str, *more: str, rather_not: bool = False) -> list[str]:
-    """What a finding says and proposes; where there is none that no record asks for it, and what the run came to."""
+def _advised(
+    found: _Found, one: Finding | None, otherwise: str, *more: str, rather_not: bool = False, also: str = ""
+) -> list[str]:
+    """What a finding says and proposes; where there is none that no record asks for it, and what the run came to, with
+    the findings of the kind `also`."""
     says = f"{'Rather not: ' * rather_not}{one.says}" if one else otherwise
-    rest = found.proposed(one) if one else _says(found.of(*_VERDICTS))[:3]
+    rest = found.proposed(one) if one else _says(found.of(*_VERDICTS, also))[:3]
     return [f"{found.run.id}: {says}", *rest, *more]
 
 
@@ -168,7 +171,7 @@ def _longer(found: _Found) -> list[str]:
     """Whether training on would help, by the validation losses and what passes."""
     one = found.first("partly learned") or found.first("over-trained")
     elsewhere = one is not None and one.kind == "partly learned" and one.next is not None and one.next.stage != "train"
-    return _advised(found, one, "The records show no need for it.", rather_not=elsewhere)
+    return _advised(found, one, "The records show no need for it.", rather_not=elsewhere, also="not over-trained")
 
 
 def _more_rows(found: _Found) -> list[str]:

@@ -594,7 +594,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/look_ups.py", (
-        ("if edits.unread or edits.without", "if edits.without",
+        ("    if unread or edits.without", "    if edits.without",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
     )),
     # --- the verdict, people, blind cases, prices
@@ -822,7 +822,24 @@ MUTANTS: tuple[Mutant, ...] = (
         ("except KeyError as missing:", "except ZeroDivisionError as missing:",
          "tests/agent/driver/test_said.py::test_a_step_whose_records_lack_what_todays_price_is_made_of_says_so"),
     )),
+    *rows(PRICES, "agent/queries/steps.py", (
+        ("newest.run != step.run and", "False and",
+         "tests/agent/queries/test_answers.py::test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one"),
+    )),
+    *rows(PRICES, "agent/queries/cases.py", (
+        ("{(r.block, r.case_id, asked_by(of.cases.get(r.case_id)))", "{(r.block, r.case_id)",
+         "tests/agent/queries/test_answers.py::test_two_suites_whose_cases_have_the_same_names_are_not_the_same"),
+    )),
+    *rows(PRICES, "agent/queries/prices.py", (
+        ("AND ? IN ('', run)", "AND ? = ?1",
+         "tests/agent/queries/test_answers.py::"
+         "test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant"),
+    )),
     *rows(PRICES, "agent/words/requests.py", (
+        ('return asked.choice if asked.kind == "cases" else ""', 'return ""',
+         "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
+        ("        return _BEFORE[arms[0]]\n", '        return ""\n',
+         "tests/agent/words/test_words.py::test_what_no_word_names_is_what_the_question_itself_says"),
         ("if not given and other and \"run\" in own", "if not given and \"run\" in own",
          "tests/agent/driver/test_said.py::test_a_follow_up_goes_to_the_other_run_only_where_it_says_so"),
     )),

@@ -237,6 +237,7 @@ def test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_me
         "  train in r1, DATE: you said no to: Train on these rows all the same?",
     ]
     assert told(home, "approvals", decision="asked", stage="train").lines[0] == "1 question of train was answered:"
+    assert told(home, "approvals", decision="asked", run="r1").lines[0] == "1 question in r1 was answered:"
 
 
 def test_two_suites_whose_cases_have_the_same_names_are_not_the_same(tmp_path: Path) -> None:
@@ -246,6 +247,8 @@ def test_two_suites_whose_cases_have_the_same_names_are_not_the_same(tmp_path: P
     Path(made.path).write_text(text.replace("parcel", "letter"))
     first = told(home, "compare_runs", run="r1", other_run="r2", about="suites").lines[0]
     assert text.count("parcel") and re.search(r": \d+ cases in common\.$", first)
+    Path(made.path).unlink()
+    assert "cannot be read any more" in told(home, "compare_runs", run="r1", other_run="r2", about="suites").lines[0]
 
 
 def test_texts_have_no_order(tmp_path: Path) -> None:

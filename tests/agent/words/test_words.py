@@ -71,6 +71,23 @@ def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> No
 
 
 @table(
+    ("label", "said", "arguments"),
+    [
+        ("compare", "did merging change anything at all", {"arm": "merged", "other_arm": "adapter"}),
+        ("compare", "hat das Quantisieren etwas gekostet", {"arm": "quantized", "other_arm": "merged"}),
+        ("compare", "base against merged", {"arm": "merged", "other_arm": "base"}),
+        ("compare", "wie gut ist der adapter", {"arm": "adapter", "other_arm": ""}),
+        ("cases.passed", "die, die der adapter schafft", {"outcome": "passed", "arm": "adapter"}),
+        ("cases.lost", "was nur das Original schafft", {"outcome": "lost", "arm": "", "other_arm": "base"}),
+        ("cases.passed", "which ones does it get wrong", {"outcome": "failed"}),
+    ],
+)
+def test_what_no_word_names_is_what_the_question_itself_says(label: str, said: str, arguments: dict[str, str]) -> None:
+    found = named(said, label)
+    assert {name: found[name] for name in arguments} == arguments
+
+
+@table(
     ("stage", "said", "unread"),
     [
         ("train", "train one on my emails with rank 8", ("my emails",)),
