@@ -200,9 +200,11 @@ def asked_of_both(store: Store, one: Run, two: Run) -> Answer:
     each = [
         f"{s.run} on {s.cases} cases ({', '.join(f'{n} {block}' for block, n in s.by_block.items())})" for s in facts
     ]
-    first, second = ({(r.block, r.case_id, asked_by(of.cases.get(r.case_id))) for r in of.given} for of in asked)
+    known = all(of.cases for of in asked)
+    texts = [{r.case_id: known and asked_by(of.cases.get(r.case_id)) for r in of.given} for of in asked]
+    first, second = (set(one.items()) for one in texts)
     same = "the same cases" if first == second else f"{count(len(first & second), 'case')} in common"
-    if not all(of.cases for of in asked):
+    if not known:
         same = f"{count(len(first & second), 'name')} of cases in common, whose texts cannot be read any more"
     return Answer((f"Measured {' and '.join(each)}: {same}.",), tuple(facts))
 

@@ -148,8 +148,8 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
     if query.about == "cases":
         return passed_and_failed(context, one, two, arm=query.arm, block=query.block)
     if query.about == "suites":
-        differing = settings.differing(store, one, two)
-        own = {name: pair for name, pair in differing.items() if name.rpartition(".")[2] in _MAKE_A_SUITE}
+        of_both = settings.differing(store, one, two)
+        own = {name: pair for name, pair in of_both.items() if name.rpartition(".")[2] in _MAKE_A_SUITE}
         each = "; ".join(f"{name} {a} / {b}" for name, (a, b) in own.items())
         found = asked_of_both(store, one, two)
         return replace(found, lines=(*found.lines, *([f"What decides it differs: {clip(each, 300)}."] if own else [])))

@@ -841,7 +841,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/queries/test_answers.py::test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one"),
     )),
     *rows(PRICES, "agent/queries/cases.py", (
-        ("{(r.block, r.case_id, asked_by(of.cases.get(r.case_id)))", "{(r.block, r.case_id)",
+        ("known and asked_by(of.cases.get(r.case_id))", '""',
          "tests/agent/queries/test_answers.py::test_two_suites_whose_cases_have_the_same_names_are_not_the_same"),
     )),
     *rows(PRICES, "agent/queries/prices.py", (
