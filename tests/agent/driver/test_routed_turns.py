@@ -104,7 +104,7 @@ def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> N
 @pytest.mark.parametrize(
     ("said", "own_words"),
     [
-        ("what did i say when it asked about unchecked rows in r7", False),
+        ("so what did all of this cost me", False),
         ("wie viele beispiele hatte ich selbst geschrieben in r8", False),
         ("hmm not sure what to do", True),
         ("write me a haiku about GPUs", True),
