@@ -158,6 +158,7 @@ class JobsQuery(Query):
     """What is running with the time left, and what waits for a yes."""
 
     kind: Literal["jobs"] = "jobs"
+    about: Literal["all", "running", "waiting"] = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +260,14 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
         newest = f"; the last step to end was {last.stage} ({cite(last)}), {last.status} {day(last.finished_at)}" \
             if last else ""  # fmt: skip
         lines = [f"Nothing is running{newest}."]
+    if query.about == "waiting":
+        lines = []
+    if query.about == "running" and running:
+        waiting = []
     if waiting:
         names = ", ".join(f"{step.stage} ({cite(step)})" for step in waiting[-4:])
         lines.append(f"{len(waiting)} wait{'s' if len(waiting) == 1 else ''} for a yes: {names}.")
-    elif not running:
+    elif not running or not lines:
         lines.append("Nothing waits for a yes.")
     return Answer(tuple(lines), tuple(facts_of(step) for step in [*running, *waiting[-4:]]))
 
