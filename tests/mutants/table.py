@@ -522,7 +522,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_import_ids.py::test_whatever_is_imported_after_each_other_every_row_has_an_id_of_its_own"),
     )),
     *rows(ROWS, "tools/data/import_hub.py", (
-        ("if not _COMMIT.fullmatch(commit):", "if not commit:",
+        ("if not is_commit(commit):", "if not commit:",
          "tests/tools/data/test_import_hub.py::test_a_data_set_without_its_commit_is_told_what_to_type"),
     )),
     *rows(MOVED, "memory/migrations.py", (
