@@ -307,7 +307,7 @@ def _counted(cases: int, rows: int) -> str:
 
 def guard_text(cases: int, margin: float, *, clusters: Collection[Hashable] = ()) -> str:
     """The same for cases that must not get worse: the loss that they leave open even when not one of them is lost."""
-    open_loss = -non_inferiority(effective_cases(clusters) or cases, 0, 0, margin).lower_bound
+    open_loss = -paired_difference_interval(effective_cases(clusters) or cases, 0, 0, 1 - 2 * ALPHA)[0]
     counted = _counted(cases, len(set(clusters)) or cases)
     text = f"{counted} leave a loss of up to {open_loss * 100:.1f} points open when none is lost"
     return text if open_loss >= margin else f"{text}, inside the margin of {_points(margin)}"

@@ -95,7 +95,8 @@ def test_mcnemar_raises_a_false_alarm_in_at_most_five_percent() -> None:
 
 def test_a_bound_agrees_with_the_one_sided_test_and_needs_enough_cases() -> None:
     for cases, gained, lost, is_proven in [
-        (40, 0, 0, False), (60, 0, 0, True), (50, 0, 1, False), (200, 4, 3, True), (300, 0, 10, False), (80, 12, 0, True),
+        (40, 0, 0, False), (60, 0, 0, True), (50, 0, 1, False), (200, 4, 3, True), (300, 0, 10, False),
+        (80, 12, 0, True),
     ]:  # fmt: skip
         p_value = 1 - NormalDist().cdf(stats._tango_statistic(cases, gained, lost, -0.05))
         low, _ = stats.paired_difference_interval(cases, gained, lost, 1 - 2 * 0.05)
