@@ -10,7 +10,7 @@ import pytest
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.evaluation.liveness import Liveness, apart
-from tunesmith.tools.evaluation.probe_adapters import adapted_kinds, write_large
+from tunesmith.tools.models.probe_adapters import adapted_kinds, write_probe
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec, read_places
 from tunesmith.tools.models.tensor_values import floats
 
@@ -61,7 +61,7 @@ def test_a_large_adapter_is_large_in_one_kind_of_module_and_zero_in_all_others(k
     names = ["0.self_attn.q_proj", "11.self_attn.q_proj", "0.mlp.experts.3.up_proj", "0.mlp.experts.base_layer"]
     adapter = write_adapter(tmp_path / "adapter", *names, kind=kind)
     assert adapted_kinds(adapter) == ("mlp.experts", "mlp.experts.up_proj", "self_attn.q_proj")
-    large = read_places(write_large(adapter, tmp_path / "large", "self_attn.q_proj") / "adapter_model.safetensors")
+    large = read_places(write_probe(adapter, tmp_path / "large", "self_attn.q_proj") / "adapter_model.safetensors")
     was = read_places(adapter / "adapter_model.safetensors")
     for name in was:
         if "lora_A" in name:
