@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,11 +28,12 @@ from tunesmith.tools.data.import_rows import ImportRequest
 from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.evaluation.judge import has_judge
+from tunesmith.tools.evaluation.judge import asks_judge, has_judge
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
+from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import BUNDLED, load_named_suites
 
 
@@ -85,23 +86,28 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 
 
 def _folder(spec: Spec, path: Path | None, parent: Path, *, trained: Collection[str], judged: bool) -> Path:
-    """The behaviour's folder: the one that was named, or one of before that asks nothing that is trained on; else a new
-    one below `parent`. Raises BadInput."""
+    """The behaviour's folder: the one that was named, or one of before that asks nothing that is trained on and no
+    judge that is not there; else a new one below `parent`. Raises BadInput."""
     if path is not None and path.is_dir() and (path / SUITE).is_file():
         return path
     for folder in sorted(parent.glob(f"{spec.name}*")):
         try:
-            if load_behaviour(str(folder)).sha256 == spec.sha256 and not _asked(folder) & _normal(trained):
-                return folder
+            if load_behaviour(str(folder)).sha256 == spec.sha256:
+                cases = _cases(folder)
+                if not _messages(cases) & _normal(trained) and (judged or not asks_judge(cases)):
+                    return folder
         except BadInput:
             continue  # another one, broken by hand
     return write_behaviour(spec, parent, trained=trained, judged=judged)
 
 
-def _asked(folder: Path) -> set[str]:
-    """The messages of a behaviour's own cases."""
+def _cases(folder: Path) -> Sequence[Case]:
+    """Of a behaviour's own suites."""
     suites = own_suites(str(folder))
-    cases = load_named_suites(suites).cases if suites else ()
+    return load_named_suites(suites).cases if suites else ()
+
+
+def _messages(cases: Iterable[Case]) -> set[str]:
     return _normal(str(message.get("content") or "") for case in cases for message in case.messages)
 
 
