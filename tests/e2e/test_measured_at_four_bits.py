@@ -1,4 +1,4 @@
-"""A finished short demo's base at 4 bits under the real vLLM, and its adapter on it: proven, better, and another key."""
+"""A short demo's base at 4 bits under the real vLLM, and its adapter on it: proven, better, and another key."""
 
 from __future__ import annotations
 
