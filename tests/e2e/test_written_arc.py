@@ -39,13 +39,13 @@ def test_the_script_takes_every_stage_by_the_one_way(served: Served) -> None:
     [run] = {run.id for run in store.runs()} - before
     steps = store.steps(run)
     assert done.returncode in (0, 4), done.stderr[-3000:]
-    served = ["deploy"] if done.returncode == 0 else []
-    assert [step.stage for step in steps] == STAGES + served
+    deployed = ["deploy"] if done.returncode == 0 else []
+    assert [step.stage for step in steps] == STAGES + deployed
     for step in steps:
         assert step.status == "done" and step.seconds is not None, step
         assert step.approval or not catalog.BY_NAME[step.stage].expensive
         assert not catalog.BY_NAME[step.stage].expensive or f"\n{step.stage}: " in done.stdout, "its price was shown"
     assert {"base", "rows", "dataset", "adapter", "merged", "quantized"} <= {one.kind for one in store.artifacts(run)}
     assert done.stdout.count("  target: base ") == 2 and done.stdout.count("  claim: ") == 2
-    assert ("answers at http://127.0.0.1:" in done.stdout) == bool(served)
-    assert ("the gate refused" in done.stderr) != bool(served)
+    assert ("answers at http://127.0.0.1:" in done.stdout) == bool(deployed)
+    assert ("the gate refused" in done.stderr) != bool(deployed)
