@@ -161,3 +161,4 @@ def test_of_many_near_misses_ten_are_cases_from_all_over_the_list_and_the_others
     places = [texts.index(text) for text in cases]
     assert len(cases) == asked and places == sorted(set(places))
     assert all(1 < later - earlier <= 1 + given / asked for earlier, later in itertools.pairwise(places))
+    assert not places or given - places[-1] <= 1 + given / asked
