@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -34,7 +34,7 @@ from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import spec_faults, verified
-from tunesmith.tools.evaluation.judge import has_judge
+from tunesmith.tools.evaluation.judge import asks_judge, has_judge
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.base_choice import plan_here
@@ -42,6 +42,7 @@ from tunesmith.tools.pipeline.behaviour_plan import OwnRows
 from tunesmith.tools.pipeline.forecast import check_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import load_named_suites
 
 _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answer",)}
@@ -195,7 +196,7 @@ def _folder(
     spec: Spec, path: Path | None, parent: Path, *, own: OwnRows | None, trained: Collection[str], judged: bool
 ) -> Path:
     """The behaviour's folder: the one that was named, or one of before that holds this very spec and asks nothing that
-    is trained on; else a new one below `parent`.
+    is trained on and no judge that is not there; else a new one below `parent`.
 
     Raises BadInput for what no folder can be made of.
     """
@@ -204,18 +205,23 @@ def _folder(
         return named
     for folder in sorted(parent.glob(f"{spec.name}*")):
         try:
-            fits = not _asked(folder) & _normal(trained) if own else (folder / SUITE).is_file()
-            if fits and load_behaviour(str(folder)).sha256 == spec.sha256:
+            if load_behaviour(str(folder)).sha256 != spec.sha256 or not (own or (folder / SUITE).is_file()):
+                continue
+            cases = _cases(folder)
+            if not _messages(cases) & _normal(trained) and (judged or not asks_judge(cases)):
                 return folder
         except BadInput:
             continue  # another one, broken by hand
     return write_behaviour(spec, parent, trained=trained, judged=judged)
 
 
-def _asked(folder: Path) -> set[str]:
-    """The messages of a behaviour's own cases."""
+def _cases(folder: Path) -> Sequence[Case]:
+    """Of a behaviour's own suites."""
     suites = own_suites(str(folder))
-    cases = load_named_suites(suites).cases if suites else ()
+    return load_named_suites(suites).cases if suites else ()
+
+
+def _messages(cases: Iterable[Case]) -> set[str]:
     return _normal(str(message.get("content") or "") for case in cases for message in case.messages)
 
 
