@@ -768,6 +768,19 @@ MUTANTS: tuple[Mutant, ...] = (
         ("and spec.text_of(row.prompt) not in spec.near_misses", "",
          "tests/tools/data/test_held_out.py::test_what_a_person_put_right_comes_first_and_as_many_near_misses_go_along"),
     )),
+    *rows(CLAIM, "tools/serving/servers.py", (
+        ("same = server.spec == spec or (server.role == BENCH and server.spec.answers_as(spec))",
+         "same = server.spec == spec",
+         "tests/tools/serving/test_servers.py::test_one_that_has_the_weights_under_another_runs_name_is_adopted_too"),
+    )),
+    *rows(CLAIM, "tools/serving/spec.py", (
+        ("return bool(self.weights_sha256) and self.model_copy", "return self.model_copy",
+         "tests/tools/serving/test_servers.py::test_another_engine_and_unknown_weights_do_not_answer_as_it_does"),
+    )),
+    *rows(BLIND, "agent/commands/teach.py", (
+        (" and (judged or not asks_judge(cases))", "",
+         "tests/agent/commands/test_teach_rows.py::test_cases_that_ask_a_judge_who_will_not_be_there_are_not_taken_from_an_earlier_plan"),
+    )),
     *rows(BLIND, "tools/data/spec_suites.py", (
         ("n * max(2 * cases, count) // cases", "2 * n",
          "tests/tools/data/test_near_misses.py::test_of_many_near_misses_ten_are_cases_from_all_over_the_list_and_the_others_teach"),
