@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,9 +122,10 @@ def needs_of_a_card(model: NamedModel, facts: Facts) -> list[Need]:
 
 
 def machine_of(facts: Facts, ram_gib: float) -> Facts:
-    """The same machine with so much RAM, all of it free, and no card."""
+    """A machine with so much RAM, all of it free, and no card: another one, so the disk of this refuses nothing."""
     bytes_ = int(ram_gib * GIB)
-    return replace(facts, machine=replace(facts.machine, ram_total_bytes=bytes_, ram_free_bytes=bytes_, gpus=()))
+    there = replace(facts.machine, ram_total_bytes=bytes_, ram_free_bytes=bytes_, disk_free_bytes=sys.maxsize, gpus=())
+    return replace(facts, machine=there)
 
 
 def _needs(task: Task) -> Iterator[Need]:

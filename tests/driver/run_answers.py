@@ -94,7 +94,8 @@ class Talk:
             text = _ESCAPES.sub("", self.terminal.raw[place:].decode(errors="replace")).rstrip(" \n\x08")
             taken = time.monotonic() - begun - 0.1
             prompted = text.endswith(PROMPT) and text.rfind(PROMPT) > text.rfind(f"{PROMPT} {words[:20]}")
-            if prompted and (_answer(text, words).strip() or taken > 2):  # a busy machine draws a line in pieces
+            # A busy machine draws a line in pieces, and may take seconds before it works on the line.
+            if prompted and self.terminal.reads_keys() and (_answer(text, words).strip() or taken > 5):
                 return Shown(_answer(text, words), taken, asked)
             if _QUESTION.search(text) and self._still(0.7):
                 asked.append(text.splitlines()[-1])
@@ -127,7 +128,8 @@ def _answer(text: str, words: str) -> str:
     echoed = ""
     while lines and len(echoed) < len(wanted):
         echoed += "".join(lines.pop(0).split())
-    return "\n".join(line.rstrip() for line in lines if not line.startswith("· "))
+    drawn_again = re.compile(f"^(?:{PROMPT} ?)+")
+    return "\n".join(drawn_again.sub("", line).rstrip() for line in lines if not line.startswith("· "))
 
 
 class Exam:

@@ -763,6 +763,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        enough = len(withheld.known) - len(gold) >= least", "        enough = True",
          "tests/tools/data/test_own_rows.py::test_rows_that_are_all_alike_are_still_trained_on_and_that_is_said"),
     )),
+    *rows(BLIND, "tools/data/held_out.py", (
+        ("and spec.text_of(row.prompt) not in spec.near_misses", "",
+         "tests/tools/data/test_held_out.py::test_what_a_person_put_right_comes_first_and_as_many_near_misses_go_along"),
+    )),
+    *rows(BLIND, "tools/data/spec_suites.py", (
+        ("n * max(2 * cases, count) // cases", "2 * n",
+         "tests/tools/data/test_near_misses.py::test_of_many_near_misses_ten_are_cases_from_all_over_the_list_and_the_others_teach"),
+    )),
+    *rows(ROWS, "tools/data/reading.py", (
+        ("for round_ in zip_longest(*by_value) for", "for round_ in by_value for",
+         "tests/tools/data/test_reader_bias.py::test_a_request_shows_as_many_examples_of_each_value"),
+        ("return {value: mean - middle for", "return {value: 0.0 for",
+         "tests/tools/data/test_reader_bias.py::test_what_a_reader_has_for_a_value_whatever_it_reads_is_taken_off_where_examples_show_it"),
+    )),
     *rows(PEOPLE, "tools/data/near_misses.py", (
         ("if gate.check(\"\", [text], digits_count=True) is None)", "if text)",
          "tests/tools/data/test_near_misses.py::test_what_a_suite_of_its_own_asks_is_not_trained_on"),

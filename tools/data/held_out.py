@@ -125,7 +125,7 @@ def hold_out(
     target.
     """
     own = sorted((row for row in rows if row.kept and can_be_asked(spec, row)), key=_drawn)
-    near = sorted((row for row in rows if row.kept and row.origin == "near_miss"), key=_drawn) if count else []
+    near = sorted((row for row in rows if _written_near_miss(spec, row)), key=_drawn) if count else []
     near = near[: min(count, round(_NEAR_SHARE * len(near)))]
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
     marked = {normal(case.prompt, digits_count=True) for case in gold}
@@ -143,6 +143,11 @@ def hold_out(
             break
         withheld = replace(_case_split(spec, rows, candidates, alike), note=_TOO_ALIKE)
     return withheld
+
+
+def _written_near_miss(spec: Spec, row: TrainingRow) -> bool:
+    """Of the user's own near misses the suite has its cases already: those that are rows here all teach."""
+    return row.kept and row.origin == "near_miss" and spec.text_of(row.prompt) not in spec.near_misses
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from tunesmith.tools.data.reading import (
     Disagreement,
     answer_request,
     answer_shots,
+    bias_of_known,
     calibrated,
     copies,
     disagreements,
@@ -345,14 +346,19 @@ class Reader:
         )
 
     def _label_margins(self, label: Attribute, answers: Mapping[str, ChatResponse]) -> list[float]:
-        """Of each example that has the label, the margin of its value; below 0 where another one was read."""
-        margins = []
+        """Of each example that has the label, the margin of its value without the bias that the others show."""
+        known: list[tuple[str, Mapping[str, float]]] = []
         for place, example in enumerate(self.spec.examples):
             right, response = value_in(self.spec, example, label.name), answers.get(f"t/{label.name}/{place}")
             if right and response is not None:
-                likely = probabilities(response, [*label.values, none_of(label)])
-                margins.append(margin(likely, right))
-        return margins
+                known.append((right, probabilities(response, [*label.values, none_of(label)])))
+        if bias := bias_of_known(known, list(label.values)):
+            self.bias[label.name] = bias
+        others = [[*known[:place], *known[place + 1 :]] for place in range(len(known))]
+        return [
+            margin(calibrated(likely, bias_of_known(rest, list(label.values))), right)
+            for (right, likely), rest in zip(known, others, strict=True)
+        ]
 
     def _answers_right(self, answers: Mapping[str, object]) -> float:
         right = 0

@@ -13,6 +13,8 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from statistics import fmean
 
 from tunesmith.tools.core.stats import wilson_interval
 from tunesmith.tools.data.answer_form import form_of
@@ -28,6 +30,8 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.suites.judge_prompt import judge_prompt
 
 YES_NO = ("yes", "no")
+_KNOWN_LEAST = 3
+"""Messages of each value that tell what a model has for it."""
 _FLOOR = 1e-6
 """Probability of a candidate that is not among the likeliest tokens."""
 
@@ -89,6 +93,24 @@ def calibrated(likely: Mapping[str, float], bias: Mapping[str, float]) -> dict[s
     return {one: share / whole for one, share in shares.items()} if whole else shares
 
 
+def bias_of_known(known: Sequence[tuple[str, Mapping[str, float]]], values: Sequence[str]) -> dict[str, float]:
+    """What a model has for each value whatever it reads, in nats around 0, by messages whose value is known; empty
+    where there are fewer than three of some value.
+
+    The mean log probability of a value over all values' messages, each value counting once however often it comes:
+    without it the middle between two values' messages is where they are equally likely.
+    """
+    by_value = {value: [likely for right, likely in known if right == value] for value in values}
+    if not values or min(map(len, by_value.values())) < _KNOWN_LEAST:
+        return {}
+    means = {
+        value: fmean(fmean(math.log(max(one[value], _FLOOR)) for one in of) for of in by_value.values())
+        for value in values
+    }
+    middle = fmean(means.values())
+    return {value: mean - middle for value, mean in means.items()}
+
+
 def least_margin(response: ChatResponse) -> float | None:
     """Of a whole answer, the log-odds of its least certain token against the next; None where nobody said."""
     gaps = []
@@ -137,8 +159,9 @@ def label_request(
 ) -> ChatRequest:
     """Asks which value a label has in a message, or none of them; shown are examples, but for one, and `others`.
 
-    One example of each value comes first, and no more than fit. That there may be none makes what is read of a message
-    that says nothing plain of the label unsure, and not some value.
+    Of each value there are as many as of the others, as near as they come to it, for what stands there oftener is
+    read oftener. That there may be none makes what is read of a message that says nothing plain of the label unsure,
+    and not some value.
     """
     values = "\n".join(
         f"- {name}" + (f": {value.means}" if value.means else "") for name, value in label.values.items()
@@ -149,9 +172,9 @@ def label_request(
     )
     examples = [example for place, example in enumerate(spec.examples) if place != without]
     shots = [(e.prompt, value) for e in examples if (value := value_in(spec, e, label.name)) is not None]
-    first = list({value: (text, value) for text, value in reversed(shots)}.values())
-    rest = [shot for shot in shots if shot not in first]
-    chosen = [*first, *rest][: max(_SHOTS, len(first))] + [(text, no_value) for text in others]
+    by_value = [[shot for shot in shots if shot[1] == value] for value in dict.fromkeys(value for _, value in shots)]
+    in_turn = [shot for round_ in zip_longest(*by_value) for shot in round_ if shot]
+    chosen = in_turn[: max(_SHOTS, len(by_value))] + [(text, no_value) for text in others]
     random.Random(label.name).shuffle(chosen)
     turns = [t for text, value in chosen for t in (user(text), assistant(value))]
     extra = choice_among([*label.values, no_value])

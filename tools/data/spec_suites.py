@@ -38,6 +38,8 @@ HELD_OUT, HELD_OUT_NEAR = "held-out.yaml", "held-out-near-misses.yaml"
 """Cases that are rows of a run, kept out of its training."""
 CASES = "cases"
 """The folder of a dataset that holds them."""
+_NEAR_CASES_MOST = 10
+"""Of the user's own near misses: a claim needs so many, and more of them teach more."""
 _HARD_EXAMPLES = 4
 """Of each kind: these cases gate nothing, they are looked at."""
 _TYPO_CHARS = 4
@@ -91,7 +93,7 @@ def write_suites(
 ) -> list[Path]:
     """Write the suites of a behaviour into `folder`; the files that were written, target first.
 
-    `near_misses` go beside every other one of the spec's own: the rest is trained on. Examples are cases unless they
+    `near_misses` go beside those of the spec's own that are asked (`asked_near_misses`). Examples are cases unless they
     are `trained` on, as all are where others of them are blind. `judged`: a judge reads what code cannot tell; else
     that waits for people. A suite that would be empty is not written. Raises BadInput for a text that a suite cannot
     hold.
@@ -105,7 +107,7 @@ def write_suites(
     )
     target = [*known_tests(spec, seen, judged=judged, split="dev"), *known_tests(spec, blind, judged=judged)]
     form = form_assertions(spec)
-    near = dict.fromkeys((*spec.near_misses[::2], *near_misses))
+    near = dict.fromkeys((*asked_near_misses(spec), *near_misses))
     suites: dict[str, tuple[str, str, Sequence[Assertion], Sequence[Test]]] = {
         TARGET: ("target", f"Target cases of {spec.name}", form, target),
         NEAR_MISSES: (
@@ -122,6 +124,13 @@ def write_suites(
         ),
     }
     return [folder / name for name, suite in suites.items() if _write_suite(spec, folder / name, *suite)]
+
+
+def asked_near_misses(spec: Spec) -> tuple[str, ...]:
+    """Those of the user's near misses that are cases: every other one, of more than twenty ten; the others teach."""
+    count = len(spec.near_misses)
+    cases = min(-(-count // 2), _NEAR_CASES_MOST)
+    return tuple(spec.near_misses[n * max(2 * cases, count) // cases] for n in range(cases))
 
 
 def write_case_suites(spec: Spec, folder: Path, withheld: HeldOut, *, judged: bool = True) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
 from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE, check_answer_lengths
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import asked_near_misses
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline, parse_fields
 from tunesmith.tools.suites.loading import BUNDLED
 from tunesmith.tools.training.defaults import rehearsal_wanted
@@ -102,7 +103,8 @@ def _row_steps(
     folder: Path, behaviour: Spec, pace: Pace, own: OwnRows | None, *, writer: str
 ) -> list[tuple[str, dict[str, object]]]:
     """The rows: written, or taken from files, and then only the ordinary ones beside them are made."""
-    rows, near = (0, len(behaviour.near_misses[1::2])) if own else (_PACES[pace]["rows"], _PACES[pace]["near"])
+    taught = len(behaviour.near_misses) - len(asked_near_misses(behaviour))
+    rows, near = (0, taught) if own else (_PACES[pace]["rows"], _PACES[pace]["near"])
     rehearsal = rehearsal_rows(own.rows - own.blind if own else rows)
     rehearsal = min(rehearsal, len(load_rehearsal(str(folder))) or rehearsal)  # of none the stage says what to do
     if behaviour.every_message:  # no message is to be answered as before

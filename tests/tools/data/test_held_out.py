@@ -101,6 +101,9 @@ def test_what_a_person_put_right_comes_first_and_as_many_near_misses_go_along(tm
     held = hold_out(SPEC, [*ROWS, *near], marks, 4, 85)
     assert [example.answer for example in held.of("marked")] == ["maple gets -", "cedar gets 4.5"]
     assert len(held.of("written")) == 2 and len(held.near_misses) == 4
+    own = tuple(SPEC.text_of(one.prompt) for one in near[2:])
+    held = hold_out(SPEC.model_copy(update={"near_misses": own}), [*ROWS, *near], marks, 4, 85)
+    assert not set(held.near_misses) & set(own), "the user's own that are rows teach: the others are cases already"
     assert not hold_out(SPEC, ROWS, [mark(ROWS[3], "edit", "no such form")], 0, 85).known, "it breaks a rule of today"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.near_misses import formed_near_misses, near_misses, untested
 from tunesmith.tools.data.scaffold import write_behaviour
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import asked_near_misses
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 PARCELS = spec_of(PICKUP, "x")
@@ -150,3 +152,13 @@ def test_what_a_suite_of_its_own_asks_is_not_trained_on(tmp_path: Path) -> None:
     assert untested(MOOD, str(folder)).near_misses == MOOD.near_misses[1::2]
     asked = (folder / "suites" / "over-trigger.yaml").read_text()
     assert [text in asked for text in MOOD.near_misses] == [True, False, True]
+
+
+@pytest.mark.parametrize(("given", "asked"), [(0, 0), (1, 1), (5, 3), (20, 10), (24, 10), (61, 10)])
+def test_of_many_near_misses_ten_are_cases_from_all_over_the_list_and_the_others_teach(given: int, asked: int) -> None:
+    texts = tuple(f"What is number {n}?" for n in range(given))
+    cases = asked_near_misses(MOOD.model_copy(update={"near_misses": texts}))
+    places = [texts.index(text) for text in cases]
+    assert len(cases) == asked and places == sorted(set(places))
+    assert all(1 < later - earlier <= 1 + given / asked for earlier, later in itertools.pairwise(places))
+    assert not places or given - places[-1] <= 1 + given / asked
