@@ -78,7 +78,8 @@ def arc(ws: Workspace, args: argparse.Namespace, approver: Approver) -> None:
 
     # Rows: taken from a file, or written. Near misses and ordinary prompts are answered by the base itself, so that the
     # training holds the model to what it was.
-    ordinary = {"near_miss_rows": 8, "rehearsal_rows": 16} if args.short else {"near_miss_rows": 80}
+    few = {"near_miss_rows": 8, "rehearsal_rows": 16, "ordinary_tokens": 24}
+    ordinary = few if args.short else {"near_miss_rows": 80}
     if args.rows:
         step("import", source=str(args.rows.absolute()), behaviour=str(folder))
         step("generate", behaviour=str(folder), rows=0, **ordinary)

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.fixtures import FIXTURES, fresh_store, warm
-from tests.fixtures.demo_run import Demo, tunesmith
+from tests.fixtures.demo_run import Demo, short_chain, tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory.store import Store
 from tunesmith.tools.cpu.settings import ASLEEP
@@ -28,6 +29,10 @@ gc.disable()  # until all tests are collected
 
 MOST_LABS = 4
 """Processes that hold torch at once: one takes two GiB."""
+CHAINS = "(alone or e2e)"
+"""How `make test` chooses what is done with the real model."""
+CHAIN_BYTES = 6 << 30
+"""Of RAM for one: a step that trains, or a server and who asks it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,7 +57,8 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """What need not be alone shares the cores; what is heavy waits most of the time, but for the lab, which computes.
 
-    A few named files run in this process, where a debugger reaches them.
+    Of the real model two chains go beside each other, where both have room: a start, an import and a save leave a core
+    idle. A few named files run in this process, where a debugger reaches them.
     """
     chosen = config.option.markexpr
     if config.args_source is pytest.Config.ArgsSource.ARGS:
@@ -62,9 +68,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         workers = min(cores, MOST_LABS)
         os.environ.update(ASLEEP, OMP_NUM_THREADS=str(max(1, cores // workers)))
         return workers
-    if "not alone" not in chosen and "not heavy" not in chosen:
+    chains = chosen.startswith(CHAINS) and psutil.virtual_memory().available > 2 * CHAIN_BYTES
+    if "not alone" not in chosen and "not heavy" not in chosen and not chains:
         return 0
     os.environ.update(ASLEEP)  # several tests compute at once, on the same cores
+    if chains:
+        return 2
     return cores if "not heavy" in chosen else 2 * cores
 
 
@@ -143,9 +152,9 @@ def based(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """A finished fast demo in a home of its own; whatever it serves is stopped at the end."""
+    """The short demo's chain, finished, in a home of its own; whatever it serves is stopped at the end."""
     home = tmp_path_factory.mktemp("home")
     try:
-        yield Demo(home)
+        yield Demo(home, "run", str(short_chain(tmp_path_factory.mktemp("plan"))))
     finally:
         tunesmith(home, "serve", "stop")

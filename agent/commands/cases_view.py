@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Prose
+from tunesmith.agent.queries.cases import given_by, reason_of
 from tunesmith.agent.queries.described import asked_by, wanted_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import EvalResult
@@ -70,28 +71,14 @@ class CaseTexts:
         yield name + Text(f"  “{_clip(question, _QUESTION)}”") if (question := asked_by(case)) else name
         arrow = Text("    → ", style=theme.LABEL)
         if answer is not None:
-            yield arrow + Text(f"“{_clip(_given(answer), _ANSWER)}”", style=theme.BAD)
+            yield arrow + Text(f"“{_clip(given_by(answer), _ANSWER)}”", style=theme.BAD)
         wanted = ", ".join(f"{key} {value}" for key, value in wanted_of(case))
-        reason = _clip(_reason(answer), _REASON) if answer else ""
+        reason = _clip(reason_of(answer), _REASON) if answer else ""
         if wanted:
             why = Text(f" ({reason})" if reason else "", style=theme.LABEL)
             yield arrow + Text("wanted ") + Text(_clip(wanted, _WANTED), style=theme.GOOD) + why
         elif reason:
             yield arrow + Text(reason, style=theme.LABEL)
-
-
-def _given(answer: EvalResult) -> str:
-    calls = [call.get("function") for call in answer.tool_calls if isinstance(call, dict)]
-    named = [f"calls {function.get('name')}" for function in calls if isinstance(function, dict)]
-    return answer.output or "; ".join(named) or "(nothing)"
-
-
-def _reason(answer: EvalResult) -> str:
-    if answer.error:
-        return f"error: {answer.error}"
-    return next(
-        (f"{one.type}: {one.reason}" if one.reason else one.type for one in answer.assertions if not one.passed), ""
-    )
 
 
 def _clip(text: object, most: int) -> str:

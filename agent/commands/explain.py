@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any
 
 from rich.console import Group, RenderableType
 
@@ -19,34 +19,9 @@ from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 
-class ProposalShape(TypedDict):
-    """A proposed step, as the document shows it."""
-
-    stage: str
-    fields: dict[str, object]
-    why: str
-    estimated_seconds: float | None
-
-
-class FindingShape(TypedDict):
-    """A finding, as the document shows it."""
-
-    kind: str
-    says: str
-    evidence: dict[str, object]
-    next: ProposalShape | None
-
-
-class Explanation(TypedDict):
-    """What `tunesmith explain RUN --json` prints."""
-
-    run: str
-    findings: list[FindingShape]
-
-
-def document(ws: Workspace, run: str) -> Explanation:
-    """The findings in the documented shape. Raises NotFound for an unknown run."""
-    shapes: list[FindingShape] = [
+def document(ws: Workspace, run: str) -> dict[str, Any]:
+    """What `tunesmith explain RUN --json` prints. Raises NotFound for an unknown run."""
+    shown = [
         {
             "kind": one.kind,
             "says": one.says,
@@ -55,10 +30,10 @@ def document(ws: Workspace, run: str) -> Explanation:
         }
         for one in findings(ws.store, run)
     ]
-    return {"run": run, "findings": shapes}
+    return {"run": run, "findings": shown}
 
 
-def _next(ws: Workspace, run: str, proposal: Proposal) -> ProposalShape:
+def _next(ws: Workspace, run: str, proposal: Proposal) -> dict[str, object]:
     return {
         "stage": proposal.stage,
         "fields": dict(proposal.fields),

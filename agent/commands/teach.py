@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -26,19 +27,23 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, words_in
+from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, own_suites, words_in
 from tunesmith.tools.data.import_reading import KINDS
 from tunesmith.tools.data.proposal import Proposal, words_digest
 from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths, write_behaviour
+from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import spec_faults, verified
-from tunesmith.tools.evaluation.judge import has_judge
+from tunesmith.tools.evaluation.judge import asks_judge, has_judge
 from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.base_choice import plan_here
+from tunesmith.tools.pipeline.behaviour_plan import OwnRows
 from tunesmith.tools.pipeline.forecast import check_ahead
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.suites.case import Case
+from tunesmith.tools.suites.loading import load_named_suites
 
 _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answer",)}
 """Words of a user's file that say something of a part, where it is not the part's own name."""
@@ -51,7 +56,7 @@ def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Outpu
     ws = run_steps.workspace_of(args, settings, store, out)
     there.check_reached(ws, [{"on": args.on}])
     path, read = read_spec(path, args, settings, ws, out, may_start=not args.plan_only)
-    folder, plan = _planned(ws, read.spec, path, args, out)
+    folder, plan = planned(ws, read.spec, path, args, out)
     shown, view = document(read, said, folder, plan), spec_view(read.spec, said, read.left_out)
     return carry_out(ws, folder, plan, shown, view, args, settings, out)
 
@@ -155,17 +160,24 @@ def _read(
     return Read(made.spec, "", (note, *made.left_out))
 
 
-def _planned(ws: Workspace, spec: Spec, path: Path, args: argparse.Namespace, out: Output) -> tuple[Path, PipelinePlan]:
-    """The behaviour's folder and its plan. Raises BadInput; what was written for a plan that is refused goes again."""
+def planned(
+    ws: Workspace, spec: Spec, path: Path | None, args: argparse.Namespace, out: Output,
+    *, own: OwnRows | None = None, trained: Collection[str] = (),
+) -> tuple[Path, PipelinePlan]:  # fmt: skip
+    """The behaviour's folder and its plan, with rows of one's own or with rows that are written.
+
+    Messages that are `trained` on are no cases. Raises BadInput, and removes what was written for the refused plan.
+    """
     parent = ws.store.home / "behaviours"
     before = {parent, *parent.glob("*")} if parent.exists() else set()
-    judged = has_judge(parent.parent, {bundled_model("bundled-driver").title})  # the plan itself fetches the writer
+    # The plan itself fetches the writer.
+    judged = has_judge(parent.parent, {bundled_model("bundled-driver").title} if own is None or args.writer else set())
     if not judged:
         out.say("no judge is there: what code cannot compare waits for your ratings of the answers (`tunesmith rate`)")
-    folder = _folder(spec, path, parent, judged=judged)
+    folder = _folder(spec, path, parent, own=own, trained=trained, judged=judged)
     try:
         return folder, plan_here(
-            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, on=args.on
+            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, own=own, on=args.on
         )
     except BadInput:
         if folder.parent == parent and folder not in before:
@@ -180,21 +192,41 @@ def said_parts(path: Path) -> frozenset[str]:
     return frozenset(part for part in PARTS if given & set(_NAMES_OF.get(part, (part,))))
 
 
-def _folder(spec: Spec, path: Path, parent: Path, *, judged: bool) -> Path:
-    """The behaviour's folder: the one that was named, or that holds this very spec; else a new one below `parent`.
+def _folder(
+    spec: Spec, path: Path | None, parent: Path, *, own: OwnRows | None, trained: Collection[str], judged: bool
+) -> Path:
+    """The behaviour's folder: the one that was named, or one of before that holds this very spec and asks nothing that
+    is trained on and no judge that is not there; else a new one below `parent`.
 
     Raises BadInput for what no folder can be made of.
     """
-    named = path if path.is_dir() else path.parent if path.name == SPEC_FILE else None
-    if named is not None and (named / SUITE).is_file() and (named / REHEARSAL).is_file():
+    named = path.parent if path and path.name == SPEC_FILE else path
+    if named and (named / SUITE).is_file() and (own or (named / REHEARSAL).is_file()):
         return named
     for folder in sorted(parent.glob(f"{spec.name}*")):
         try:
-            if load_behaviour(str(folder)).sha256 == spec.sha256 and (folder / SUITE).is_file():
+            if load_behaviour(str(folder)).sha256 != spec.sha256 or not (own or (folder / SUITE).is_file()):
+                continue
+            cases = _cases(folder)
+            if not _messages(cases) & _normal(trained) and (judged or not asks_judge(cases)):
                 return folder
         except BadInput:
             continue  # another one, broken by hand
-    return write_behaviour(spec, parent, judged=judged)
+    return write_behaviour(spec, parent, trained=trained, judged=judged)
+
+
+def _cases(folder: Path) -> Sequence[Case]:
+    """Of a behaviour's own suites."""
+    suites = own_suites(str(folder))
+    return load_named_suites(suites).cases if suites else ()
+
+
+def _messages(cases: Iterable[Case]) -> set[str]:
+    return _normal(str(message.get("content") or "") for case in cases for message in case.messages)
+
+
+def _normal(texts: Iterable[str]) -> set[str]:
+    return {normal(text, digits_count=True) for text in texts}
 
 
 def document(read: Read, said: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:

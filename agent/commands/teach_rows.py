@@ -7,8 +7,6 @@ are read before anything is priced: what is wrong with them is asked or said the
 from __future__ import annotations
 
 import argparse
-import shutil
-from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,19 +17,12 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.rows import mapping_of
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.spec_view import spec_view
-from tunesmith.agent.commands.teach import carry_out, described_in, document, read_spec, said_parts
+from tunesmith.agent.commands.teach import carry_out, described_in, document, planned, read_spec, said_parts
 from tunesmith.agent.driver.reading import Read
-from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.behaviour import load_behaviour, own_suites
+from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.data.import_rows import ImportRequest
-from tunesmith.tools.data.scaffold import SUITE, write_behaviour
-from tunesmith.tools.data.similarity import normal
-from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.evaluation.judge import has_judge
-from tunesmith.tools.models.base import bundled_model
 from tunesmith.tools.pipeline import there
-from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
 from tunesmith.tools.suites.loading import BUNDLED, load_named_suites
 
@@ -51,20 +42,7 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     said = said_parts(path) if path else frozenset({"examples"})
     cases = load_named_suites((*BUNDLED, *named)).cases
     settled = settle(brought, spec, cases, formed=bool(said & {"attributes", "answer"}))
-    parent = store.home / "behaviours"
-    before = {parent, *parent.glob("*")} if parent.exists() else set()
-    writer = {bundled_model("bundled-driver").title} if args.writer else set()  # fetched by the plan itself
-    judged = has_judge(store.home, writer)
-    folder = _folder(settled.spec, path, parent, trained=settled.shown, judged=judged)
-    try:
-        plan = plan_here(
-            ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, own=settled.own,
-            on=args.on,
-        )  # fmt: skip
-    except BadInput:
-        if folder.parent == parent and folder not in before:
-            shutil.rmtree(folder if parent in before else parent)
-        raise
+    folder, plan = planned(ws, settled.spec, path, args, out, own=settled.own, trained=settled.shown)
     shown = {**document(replace(read, spec=settled.spec), said, folder, plan), "rows": _document(brought, settled)}
     behaviour = spec_view(settled.spec, said, read.left_out, written=False)
     view = Group(behaviour, _view(brought, settled), *map(render.plain, settled.notes))
@@ -82,31 +60,6 @@ def _wanted(args: argparse.Namespace) -> Wanted:
         blind=args.blind,
         contradictory=args.contradictory,
     )
-
-
-def _folder(spec: Spec, path: Path | None, parent: Path, *, trained: Collection[str], judged: bool) -> Path:
-    """The behaviour's folder: the one that was named, or one of before that asks nothing that is trained on; else a new
-    one below `parent`. Raises BadInput."""
-    if path is not None and path.is_dir() and (path / SUITE).is_file():
-        return path
-    for folder in sorted(parent.glob(f"{spec.name}*")):
-        try:
-            if load_behaviour(str(folder)).sha256 == spec.sha256 and not _asked(folder) & _normal(trained):
-                return folder
-        except BadInput:
-            continue  # another one, broken by hand
-    return write_behaviour(spec, parent, trained=trained, judged=judged)
-
-
-def _asked(folder: Path) -> set[str]:
-    """The messages of a behaviour's own cases."""
-    suites = own_suites(str(folder))
-    cases = load_named_suites(suites).cases if suites else ()
-    return _normal(str(message.get("content") or "") for case in cases for message in case.messages)
-
-
-def _normal(texts: Iterable[str]) -> set[str]:
-    return {normal(text, digits_count=True) for text in texts}
 
 
 def _document(brought: Brought, settled: Settled) -> dict[str, object]:

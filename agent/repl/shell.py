@@ -172,7 +172,7 @@ class Shell:
             self._folding.open = False
             if command := bare.command(line):
                 return slash.carry_out(self, self.talk, command)
-            self.converse(line)
+            self.talk.turn(line)  # jobs go on whatever becomes of it
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
         except KeyboardInterrupt:
@@ -187,10 +187,6 @@ class Shell:
         if self._folding.open:
             self.more()
         return True
-
-    def converse(self, text: str) -> None:
-        """A line of the conversation; jobs go on whatever becomes of it."""
-        self.talk.turn(text)
 
     # Questions
 

@@ -116,6 +116,7 @@ def project(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.e2e
 @pytest.mark.alone
+@pytest.mark.xdist_group("demo")
 @pytest.mark.timeout(HANG_S + 600)
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("tunesmith ")])
 def test_every_command_of_the_readme_and_the_docs_runs(
@@ -171,6 +172,7 @@ def test_every_item_of_the_check_of_a_card_is_in_the_docs() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.alone
+@pytest.mark.xdist_group("demo")
 @pytest.mark.timeout(HANG_S + 600)
 def test_a_step_that_waits_says_what_it_would_cost(demo: Demo) -> None:
     waiting = tunesmith(demo.home, "train", "--run", demo.run, "--json")

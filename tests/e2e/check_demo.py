@@ -29,7 +29,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         try:
-            demo = Demo(home)
+            demo = Demo(home, "demo", "--fast")
             if demo.done.returncode:
                 print(demo.done.stderr[-3000:], file=sys.stderr)
                 print(f"the demo ended {demo.done.returncode} after {demo.seconds:.0f} s")

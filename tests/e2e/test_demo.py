@@ -1,8 +1,8 @@
-"""The whole arc on the real model, through the command a stranger types: `tunesmith demo --fast --yes`.
+"""The whole arc on the real model, through the command line: every stage of the short demo, on few rows and cases.
 
 Asserted is what holds on any machine and whatever a training learned: that every stage ran, was priced, agreed to and
-recorded, and that the end is one of two, a model that answers or a gate that says why not. What is learned, and in what
-time, is `make check-demo`'s.
+recorded, and that the end is one of two, a model that answers or a gate that says why not. What the demo's own rows and
+cases teach, and in what time, is `make check-demo`'s.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.demo_run import HANG_S, Demo, as_json, tunesmith
+from tests.fixtures.demo_run import CASES, HANG_S, Demo, as_json, tunesmith
 from tests.fixtures.stages import stages_that_need_no_file
 from tunesmith.agent.commands.run_steps import demo_plan
+from tunesmith.memory.errors import GateRefused
 from tunesmith.memory.files import sha256_file, verify
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline import catalog
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(HANG_S + 600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.xdist_group("demo"), pytest.mark.timeout(HANG_S + 600)]
 
 GIB = 1 << 30
 BLOCKS = ("target", "general", "over-trigger")
@@ -35,8 +36,9 @@ def carried_out(demo: Demo) -> list[tuple[str, object]]:
 
 
 def test_every_stage_ran_to_its_end_and_is_recorded(demo: Demo) -> None:
-    assert demo.done.returncode == 0, demo.done.stderr[-3000:]
-    assert (demo.events[-1]["event"], demo.events[-1]["exit_code"]) == ("done", 0)
+    code = GateRefused.exit_code if demo.refused else 0
+    assert demo.done.returncode == code, demo.done.stderr[-3000:]
+    assert (demo.events[-1]["event"], demo.events[-1]["exit_code"]) == ("done", code)
     assert {stage for stage, _ in PLANNED} == stages_that_need_no_file() | {"import"}
     steps = demo.show["steps"]
     print("\n".join(f"{s['stage']:>10} {s['arm']:>9} {s['seconds']:6.1f} s" for s in steps))
@@ -96,14 +98,14 @@ def test_both_arms_are_compared_with_the_base_block_by_block(demo: Demo, arm: st
     assert "tools" not in compared["blocks"]
     for name, block in compared["blocks"].items():
         assert 0 <= block["passed"][arm] <= block["judged"] <= block["cases"] and block["verdict"], name
-    assert all(compared["blocks"][name]["cases"] >= 30 for name in BLOCKS)
+    assert all(compared["blocks"][name]["cases"] == CASES for name in BLOCKS)
 
 
 def test_the_claim_rests_on_blind_cases_and_was_held_against_its_controls(demo: Demo) -> None:
     compared = demo.compare("base", "adapter")
     assert compared["claim"] and compared["claim_sentence"]
     blind = Store(demo.home).artifacts(demo.run, "suite")[-1].meta["blind"]
-    assert 10 <= compared["people"]["cases"] <= len(blind) < compared["blocks"]["target"]["cases"]
+    assert 0 < compared["people"]["cases"] <= len(blind) < compared["blocks"]["target"]["cases"]
     assert compared["people"]["opening"] == 1
     controls = ("shuffle", "constant", "echo", "repeat", "triggers")
     assert all(compared["controls"][name] is not None for name in controls)
@@ -117,7 +119,7 @@ def test_it_ends_with_a_model_that_answers_or_with_the_gates_sentence(demo: Demo
         assert demo.refused.startswith("deploy quantized: ") and any(
             block in demo.refused for block in (*BLOCKS, "nats")
         )
-        assert demo.refused in demo.done.stderr and "the gate refused, so nothing is served" in demo.done.stderr
+        assert demo.refused in demo.done.stderr
         assert not deployed and demo.show["status"] == "waiting" and demo.events[-1]["endpoint"] is None
         again = tunesmith(demo.home, "deploy", "--run", demo.run, "--arm", "quantized", "--yes")
         assert again.returncode == 4 and demo.refused in again.stderr

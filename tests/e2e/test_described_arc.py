@@ -13,24 +13,22 @@ from tests.fixtures.open_gate import Served
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.scaffold import SUITE, write_behaviour
 from tunesmith.tools.data.similarity import Likeness
-from tunesmith.tools.serving.servers import BENCH, list_servers, stop
+from tunesmith.tools.serving.servers import list_servers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(HANG_S + 600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.xdist_group("served"), pytest.mark.timeout(HANG_S + 600)]
 
 
 def test_a_real_model_writes_rows_that_keep_the_rules_and_leave_the_cases_alone(served: Served, tmp_path: Path) -> None:
     home, folder = served.home, write_behaviour(COOKING, tmp_path)
-    run = as_json(tunesmith(home, "base", "--yes", "--json"))["run"]
-    sizes = ("--rows", "24", "--near_miss_rows", "6", "--rehearsal_rows", "4", "--tries", "3", "--run", run)
+    sizes = ("--rows", "16", "--near_miss_rows", "3", "--rehearsal_rows", "2", "--tries", "2", "--run", "r1")
     generate = ("generate", "--behaviour", str(folder), *sizes, "--yes", "--json")
     rows_written = as_json(tunesmith(home, *generate, timeout_s=HANG_S))["result"]
-    for server in list_servers(home, role=BENCH):  # of this run's own base, which has a name of its own
-        stop(server)
-    critique = ("critique", "--suites", str(folder / SUITE), "--run", run, "--yes", "--json")
+    assert [server.id for server in list_servers(home)] == [served.server.id], "its base answers there already"
+    critique = ("critique", "--suites", str(folder / SUITE), "--run", "r1", "--yes", "--json")
     done = as_json(tunesmith(home, *critique, timeout_s=HANG_S))
     result = done["result"]
     # How many the model writes of each kind is its own affair; each of them has a verdict.
-    assert result["candidates"] == sum(rows_written[f"{kind}rows"] for kind in ("", "near_miss_", "rehearsal_")) >= 24
+    assert result["candidates"] == sum(rows_written[f"{kind}rows"] for kind in ("", "near_miss_", "rehearsal_")) >= 16
     assert result["kept"] + result["dropped"] == result["candidates"]
     rows = [json.loads(line) for name in ("train", "valid") for line in _lines(Path(result["path"]) / f"{name}.jsonl")]
     written = [row for row in rows if row["origin"] == "generated"]

@@ -1,9 +1,10 @@
-"""The finished demo's base at 4 bits under the real vLLM, and its adapter on it: proven, better, and another key."""
+"""A short demo's base at 4 bits under the real vLLM, and its adapter on it: proven, better, and another key."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +25,15 @@ CASES = 3
 
 
 @pytest.fixture
+def demo(tmp_path: Path) -> Demo:
+    """All of it: the proof of an adapter wants one that has learned something."""
+    return Demo(tmp_path / "home", "demo", "--fast")
+
+
+@pytest.fixture
 def ws(demo: Demo) -> Iterator[Workspace]:
     yield Workspace(Store(demo.home), find_vllm(None), lambda event, **data: None)
-    servers.stop_all(demo.home, role=servers.BENCH)
+    servers.stop_all(demo.home)
 
 
 def test_base_and_adapter_are_compared_at_4_bits_once_the_adapter_is_proven(ws: Workspace, demo: Demo) -> None:

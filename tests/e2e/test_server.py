@@ -21,7 +21,7 @@ from tests.fixtures.open_gate import PYTHONS, Served
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.scoring import score_prompts
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(HANG_S)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.xdist_group("served"), pytest.mark.timeout(HANG_S)]
 
 TEXTS = [list(range(start, start + 40)) for start in (300, 1000, 2500, 7000)]
 """Tokens of the bundled model, in an order that nobody writes."""

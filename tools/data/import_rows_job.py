@@ -74,8 +74,7 @@ def _files(job: Job[ImportRequest]) -> Sequence[Path]:
     source = import_hub.parse_source(job.request.source)
     files = import_hub.list_files(source, job.request.split)
     job.agreed("source", import_hub.listing_digest(files))
-    total = sum(file.bytes for file in files)
-    return import_hub.fetch(source, files, _hub_folder(job), lambda done: job.progress(done, total, "downloading"))
+    return import_hub.fetch(source, files, _hub_folder(job), job.progress)
 
 
 def _hub_folder(job: Job[ImportRequest]) -> Path:

@@ -12,7 +12,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.context import Need, longest
 from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case
-from tunesmith.tools.suites.loading import read_suite
+from tunesmith.tools.suites.loading import newest_cases
 
 MESSAGE_BYTES_MAX = 500_000
 """More than any context here holds; so much is read before anything is counted."""
@@ -81,14 +81,9 @@ def _common(frames: Iterator[Frame]) -> Frame | None:
 
 
 def _of_cases(store: Store, run: str) -> Iterator[Frame]:
-    suites = store.artifacts(run, "suite")
-    try:
-        cases = read_suite(suites[-1].path).block(PRIMARY_BLOCK) if suites else ()
-    except (OSError, ValueError, BadInput):  # its file is gone, or another version's
-        return
-    for case in cases:
-        texts = [value for value in case.vars.values() if isinstance(value, str)]
-        yield _frame(case.messages, texts)
+    for case in newest_cases(store, run):
+        if case.block == PRIMARY_BLOCK:
+            yield _frame(case.messages, [value for value in case.vars.values() if isinstance(value, str)])
 
 
 def _of_rows(store: Store, run: str) -> Iterator[Frame]:

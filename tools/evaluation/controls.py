@@ -257,67 +257,49 @@ def _part(answered: Sequence[Answered]) -> list[Answered]:
     return [answered[place] for place in places]
 
 
-@dataclass(frozen=True, slots=True)
-class _Paired:
+def _control(
+    name: str, own: Sequence[bool], rival: Sequence[bool | None], clusters: Sequence[Hashable], answer: str = ""
+) -> Control:
     """An arm's verdicts against a rival's on the same cases."""
-
-    passed: int
-    own: int
-    cases: int
-    p_value: float
-    better: bool
-    failing: int
-    """Seed rows of which the rival fails a case."""
-    rows: int
-
-    @classmethod
-    def of(cls, own: Sequence[bool], rival: Sequence[bool | None], clusters: Sequence[Hashable]) -> _Paired:
-        known = [(a, b, row) for a, b, row in zip(own, rival, clusters, strict=True) if b is not None]
-        net: Counter[Hashable] = Counter()
-        for a, b, row in known:
-            net[row] += a - b
-        wins, losses = (sum(a and not b for a, b, _ in known), sum(b and not a for a, b, _ in known))
-        return cls(
-            passed=sum(b for _, b, _ in known),
-            own=sum(a for a, _, _ in known),
-            cases=len(known),
-            p_value=max(mcnemar_exact(wins, losses), mcnemar_clustered(net.values())),
-            better=wins > losses,
-            failing=len({row for _, b, row in known if not b}),
-            rows=len(net),
-        )
-
-    @property
-    def rank(self) -> float:
-        """How far the arm is from being shown to be better: its p-value, 1 where it is not better at all."""
-        return self.p_value if self.better else 1.0
-
-    @property
-    def tells(self) -> bool:
-        wrong = max(1, math.floor((1 - NEARLY_RIGHT) * self.rows + 1e-9))
-        return self.failing > 2 * wrong and mcnemar_exact(self.failing - wrong, wrong) < ALPHA
-
-    def control(self, name: str, waiting: int, answer: str = "") -> Control:
-        return Control(name, self.passed, self.own, self.cases, self.p_value, self.better, self.tells, waiting, answer)
+    known = [(a, b, row) for a, b, row in zip(own, rival, clusters, strict=True) if b is not None]
+    net: Counter[Hashable] = Counter()
+    for a, b, row in known:
+        net[row] += a - b
+    wins, losses = (sum(a and not b for a, b, _ in known), sum(b and not a for a, b, _ in known))
+    failing, wrong = (
+        len({row for _, b, row in known if not b}),
+        max(1, math.floor((1 - NEARLY_RIGHT) * len(net) + 1e-9)),
+    )
+    return Control(
+        name=name,
+        passed=sum(b for _, b, _ in known),
+        own=sum(a for a, _, _ in known),
+        cases=len(known),
+        p_value=max(mcnemar_exact(wins, losses), mcnemar_clustered(net.values())),
+        better=wins > losses,
+        tells=failing > 2 * wrong and mcnemar_exact(failing - wrong, wrong) < ALPHA,
+        waiting=len(own) - len(known),
+        answer=answer,
+    )
 
 
 def _shuffle(table: _Table, places: range) -> Control | None:
     """The median of the orders: under no knowledge of the message it is below .05 at most so often (twice the tail)."""
     rng, own, clusters = random.Random(_SEED), table.own[: len(places)], table.clusters[: len(places)]
-    orders, waiting = [], 0
+    orders = []
     for _ in range(ORDERS):
         order = derangement(clusters, rng)
         if order is None:
             return None
         verdicts = [table.verdict(place, table.answer_of[other]) for place, other in enumerate(order)]
-        waiting += sum(verdict is None for verdict in verdicts)
-        orders.append(_Paired.of(own, verdicts, clusters))
+        orders.append(_control("shuffle", own, verdicts, clusters))
     median = ORDERS // 2 - 1
-    middle = sorted(orders, key=lambda one: one.rank)[median]
-    tells = sorted(orders, key=lambda one: one.failing, reverse=True)[median].tells
-    passed = sorted(one.passed for one in orders)
-    control = middle.control("shuffle", round(waiting / ORDERS))
-    return replace(control, passed=passed[median], lowest=passed[0], highest=passed[-1], tells=tells)
+    middle = sorted(orders, key=lambda one: one.p_value if one.better else 1.0)[median]
+    tells = sorted((one.tells for one in orders), reverse=True)[median]
+    passed, waiting = sorted(one.passed for one in orders), sum(one.waiting for one in orders) / ORDERS
+    return replace(
+        middle, passed=passed[median], lowest=passed[0], highest=passed[-1], tells=tells, waiting=round(waiting)
+    )
 
 
 def _constant(table: _Table, places: range) -> Control:
@@ -325,8 +307,7 @@ def _constant(table: _Table, places: range) -> Control:
     own, clusters = table.own[: len(places)], table.clusters[: len(places)]
     columns = {name: [table.verdict(place, name) for place in places] for name in frequent}
     best = max(frequent, key=lambda name: sum(verdict is True for verdict in columns[name]))  # of equals the usual one
-    waiting = sum(verdict is None for verdict in columns[best])
-    return _Paired.of(own, columns[best], clusters).control("constant", waiting, table.answers[best].output_text)
+    return _control("constant", own, columns[best], clusters, table.answers[best].output_text)
 
 
 def _echo(target: Sequence[Answered], table: _Table) -> tuple[Control | None, bool]:
@@ -340,9 +321,8 @@ def _echo(target: Sequence[Answered], table: _Table) -> tuple[Control | None, bo
         for name, said in echoes(cases, answers).items()
     }
     best = max(ways, key=lambda name: sum(verdict is True for verdict in ways[name]))
-    paired = _Paired.of([one.passed for one in asked], ways[best], [case.cluster for case in cases])
-    waiting = sum(verdict is None for verdict in ways[best])
-    return paired.control("echo", waiting, best), echoed(cases, answers) >= ECHO_SHARE * len(asked)
+    control = _control("echo", [one.passed for one in asked], ways[best], [case.cluster for case in cases], best)
+    return control, echoed(cases, answers) >= ECHO_SHARE * len(asked)
 
 
 def _says_it_whole(case: Case) -> bool:

@@ -232,6 +232,11 @@ def _settings(home: Path) -> JudgeSettings:
         raise BadInput(f"cannot read [judge] in {home / 'settings.toml'}: {error}") from None
 
 
+def asks_judge(cases: Collection[Case]) -> bool:
+    """Whether an assertion of them is decided by a model's word."""
+    return bool(_asking(cases, "judge"))
+
+
 def _asking(cases: Collection[Case], role: str) -> Counter[str]:
     """Type → how many assertions of it ask the model of a role."""
     every = (a for case in cases for top in case.assertions for a in (top, *top.children))

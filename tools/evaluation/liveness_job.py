@@ -14,7 +14,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.evaluation.liveness import TEXT_TOKENS, Liveness, Scores, apart
-from tunesmith.tools.evaluation.probe_adapters import adapted_kinds, write_large
+from tunesmith.tools.models.probe_adapters import adapted_kinds, write_probe
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.model_server import loaded_for_a_while
 from tunesmith.tools.serving.scoring import score_prompts
@@ -30,7 +30,7 @@ def prove_adapter(job: Job[Request], server: servers.Server, adapter: Artifact, 
         before = _scored(server, server.model, text)
         for number, kind in enumerate(kinds, 1):
             job.progress(number, len(kinds) + 1, f"proving the adapter: {kind}")
-            large = write_large(adapter.path, scratch / f"{name}-large-{number}", kind)
+            large = write_probe(adapter.path, scratch / f"{name}-large-{number}", kind)
             with loaded_for_a_while(server, large.name, large):
                 moved[kind] = apart(before, _scored(server, large.name, text))
         after = _scored(server, server.model, text)

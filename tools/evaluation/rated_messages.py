@@ -27,7 +27,7 @@ from tunesmith.tools.data.own_rows import is_persons
 from tunesmith.tools.data.similarity import LeakGate, normal
 from tunesmith.tools.evaluation.ask_message import Frame, frame_of_run, read_message
 from tunesmith.tools.suites.case import Case
-from tunesmith.tools.suites.loading import read_suite
+from tunesmith.tools.suites.loading import newest_cases
 
 MOST = 20
 """Messages in one sitting: two minutes."""
@@ -101,12 +101,7 @@ def _case(row: TrainingRow, frame: Frame) -> Case:
 
 def _cases(store: Store, run: str) -> Iterator[tuple[Case, str]]:
     """The cases of the run's newest suite, each with the texts that it may be known by."""
-    suites = store.artifacts(run, "suite")
-    try:
-        cases = read_suite(suites[-1].path).cases if suites else ()
-    except (OSError, ValueError, BadInput):  # its file is gone, or another version's
-        return
-    for case in cases:
+    for case in newest_cases(store, run):
         asked = [str(turn["content"]) for turn in case.messages if turn.get("role") == "user" and turn.get("content")]
         for text in (*asked[-1:], *(value for value in case.vars.values() if isinstance(value, str) and value)):
             yield case, text

@@ -40,7 +40,6 @@ from tunesmith.tools.core.stats import (
     mcnemar_exact,
     mcnemar_mid_p,
     minimum_detectable_effect,
-    non_inferiority,
     paired_bootstrap,
     paired_difference_interval,
     sign_flip_test,
@@ -231,12 +230,6 @@ class _Counts:
         """Interval of one arm's pass rate."""
         return clustered_pass_rate_interval(passed, [a.cluster for a, _ in self.judged])
 
-    def lower_bound(self, margin: float, alpha: float) -> float:
-        """One-sided lower bound of the difference at 1 - alpha."""
-        if self.clustered:
-            return self.bounds(1 - 2 * alpha)[0]
-        return non_inferiority(len(self.judged), self.gained, self.lost, margin, alpha).lower_bound
-
 
 def _block(
     name: str,
@@ -249,7 +242,7 @@ def _block(
     alpha: float,
 ) -> BlockComparison:
     pairs, judged = counts.pairs, counts.judged
-    bound = counts.lower_bound(margin, alpha)
+    bound = counts.bounds(1 - 2 * alpha)[0]  # one-sided, at 1 - alpha
     errors = {arm: sum(not (pair[i] and pair[i].passed is not None) for pair in pairs) for i, arm in enumerate(arms)}  # type: ignore[union-attr]
     verdict, why = _verdict(name, counts, p_adjusted, bound, margin=margin, alpha=alpha)
     obstacle = _obstacle(len(judged), max(errors.values()), len(pairs), comparable)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Step
 from tunesmith.tools.core.stage import Frozen
-from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, TensorPlace, read_places, weight_files
+from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, TensorPlace, read_places
 from tunesmith.tools.models.tensor_values import FLOATS, not_finite
 
 CARRIED = {
@@ -125,14 +125,6 @@ class Weights(NamedTuple):
 
     places: dict[str, TensorPlace]
     faults: list[Fault]
-
-
-def reference_weights(folder: Path) -> Places:
-    """The tensors of a model that another is held against: those of its own shards, whatever else lies beside them.
-
-    Raises BadInput where it is not whole.
-    """
-    return {name: place for file in weight_files(folder) for name, place in read_places(file).items()}
 
 
 def read_weights(folder: Path) -> Weights:

@@ -22,12 +22,11 @@ from tunesmith.tools.export.audit import (
     name_faults,
     not_finite_faults,
     read_weights,
-    reference_weights,
     with_faults,
 )
 from tunesmith.tools.export.audit import text_side_faults as text_side
 from tunesmith.tools.export.lora_update import StoredUpdate, adapter_tensors, module_of, stored_updates
-from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorPlace
+from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorPlace, places_of
 from tunesmith.tools.models.tensor_values import equal, floats, half_step, row_ranges
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class _Summed(NamedTuple):
 
 def audit_merged(folder: Path, base: Path, adapter: Path, *, against: str = "") -> Audit:
     """Hold the files of a merged model against its base and adapter. Raises BadInput where these two are not whole."""
-    before, (places, faults) = reference_weights(base), read_weights(folder)
+    before, (places, faults) = places_of(base), read_weights(folder)
     updates = stored_updates(adapter)
     faults += [*name_faults(places, before, set()), *_shapes(places, before), *not_finite_faults(places)]
     faults += [*text_side(folder, base), *_other_files(folder, base)]
@@ -140,7 +139,7 @@ def _sum(name: str, merged: TensorPlace, base: TensorPlace, update: StoredUpdate
 
 def audit_adapter(adapter: Path, base: Path, *, against: str = "") -> Audit:
     """Hold an adapter's file against the base that it is served on. Raises BadInput where one of them is not whole."""
-    places, before, updates = adapter_tensors(adapter), reference_weights(base), stored_updates(adapter)
+    places, before, updates = adapter_tensors(adapter), places_of(base), stored_updates(adapter)
     faults = [*not_finite_faults(places)]
     for name, update in updates.weights.items():
         shape = (update.b.spec.shape[0], update.a.spec.shape[1])

@@ -23,7 +23,6 @@ from tunesmith.tools.export.audit import (
     name_faults,
     not_finite_faults,
     read_weights,
-    reference_weights,
     text_side_faults,
     with_faults,
 )
@@ -31,7 +30,7 @@ from tunesmith.tools.models.full_precision import kept_layers, matches_layer
 from tunesmith.tools.models.packed_weights import IN_EXPERT, quantized_name
 from tunesmith.tools.models.quantized_layout import Layout, decoded
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.tensor_file import TensorPlace
+from tunesmith.tools.models.tensor_file import TensorPlace, places_of
 from tunesmith.tools.models.tensor_values import FLOATS, equal, floats, row_ranges, stored
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def audit_quantized(
 
     AutoRound's scales may be below zero, so that a group's largest weight is the eighth step of whichever sign has one.
     """
-    before, (places, faults) = reference_weights(merged), read_weights(folder)
+    before, (places, faults) = places_of(merged), read_weights(folder)
     audit = Audit(model="quantized", against=against or str(merged), tensors=len(places))
     faults += text_side_faults(folder, merged)
     try:

@@ -31,8 +31,8 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.model_server import bench_spec, served_name
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.thoughts import without_thought
-from tunesmith.tools.suites.case import Case
-from tunesmith.tools.suites.loading import read_suite
+from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case
+from tunesmith.tools.suites.loading import newest_cases
 
 
 def run(job: Job[DeployRequest]) -> DeployResult:
@@ -175,8 +175,7 @@ def _fits_beside(job: Job[DeployRequest]) -> bool:
 
 def case_to_show(store: Store, run: str, arm: str) -> Case | None:
     """The target case whose answer a deployment shows: the first that is not blind; None where there is none."""
-    suites = store.artifacts(run, "suite")
-    targets = read_suite(suites[-1].path).block("target") if suites else ()
+    targets = (case for case in newest_cases(store, run) if case.block == PRIMARY_BLOCK)
     return next((case for case in targets if not case.is_blind and case.asked_of(arm)), None)
 
 

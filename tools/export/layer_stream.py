@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.export.activation_cache import ActivationCache, Values
-from tunesmith.tools.export.streamed_weights import StreamedWeights, copy_shard, shard_paths, write_index, write_shard
+from tunesmith.tools.export.streamed_weights import StreamedWeights, copy_shard, shard_paths, write_shard
+from tunesmith.tools.models.tensor_file import write_index
 
 if TYPE_CHECKING:
     from llmcompressor.modifiers import Modifier

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.tools.models.tensor_file import TensorPlace, read_places
+from tunesmith.tools.models.tensor_file import ADAPTER_NAME, TensorPlace, read_places
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
@@ -76,4 +75,4 @@ def stored_updates(adapter: Path) -> AdapterUpdates:
 
 def adapter_tensors(adapter: Path) -> Mapping[str, TensorPlace]:
     """The tensors of an adapter. Raises BadInput for a file that is not whole."""
-    return read_places(adapter / ADAPTER_WEIGHTS)
+    return read_places(adapter / ADAPTER_NAME)

@@ -32,7 +32,7 @@ from tunesmith.tools.export.merge import ONTO_16_BITS, MergeRequest, MergeResult
 from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes
 from tunesmith.tools.models.memory_math import merge_memory_bytes
 from tunesmith.tools.models.model_files import copy_beside_weights
-from tunesmith.tools.models.tensor_file import TensorFileWriter, read_header, read_headers, weight_files
+from tunesmith.tools.models.tensor_file import ADAPTER_NAME, TensorFileWriter, read_header, read_headers, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +131,7 @@ def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Upda
     from safetensors import safe_open
 
     tensors: dict[str, Any] = {}
-    with safe_open(adapter_dir / "adapter_model.safetensors", framework="pt") as file:
+    with safe_open(adapter_dir / ADAPTER_NAME, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118  not a dict
             tensors[name] = file.get_tensor(name)
     updates = {}
@@ -159,7 +159,7 @@ class _Whole:
         manifest = read_manifest(base_dir)
         self._made_from = {
             "base": manifest["sha256"] if manifest else None,
-            "adapter": sha256_file(adapter_dir / "adapter_model.safetensors"),
+            "adapter": sha256_file(adapter_dir / ADAPTER_NAME),
             "config": sha256_file(adapter_dir / "adapter_config.json"),
         }
         self._path = out_dir.with_name(f".{out_dir.name}.made-from.json")

@@ -23,12 +23,12 @@ from tunesmith.tools.models.full_precision import kept_layers, matches_layer
 from tunesmith.tools.models.memory_math import group_size_for
 from tunesmith.tools.models.packed_weights import BITS, WORDS, packed, quantized_name
 from tunesmith.tools.models.tensor_file import (
-    INDEX_NAME,
     TensorFileWriter,
     TensorPlace,
     TensorSpec,
     read_places,
     weight_files,
+    write_index,
 )
 from tunesmith.tools.models.tensor_values import floats_of
 
@@ -58,19 +58,15 @@ def round_base(base: Path, out_dir: Path, progress: Progress) -> Rounded:
     total = sum(_is_rounded(name, place, kept) for found in places.values() for name, place in found.items())
     if not total:
         raise StepFailed(f"{base} has no linear layers that could be rounded; measure it with measuring=16")
-    weight_map: dict[str, str] = {}
     done = 0
     with ThreadPoolExecutor() as pool:  # numpy lets other threads run while it computes
         for file in files:
             for name in _write(out_dir / file.name, places[file], kept, group, pool):
-                weight_map[name] = file.name
                 if name.endswith(".weight_packed"):
                     done += 1
                     progress(done, total, f"rounding layer {done} of {total}")
     if len(files) > 1:
-        size = sum(place.end - place.start for file in files for place in read_places(out_dir / file.name).values())
-        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
-        atomic_write(out_dir / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+        write_index(out_dir, [out_dir / file.name for file in files])
     for name in CARRIED:
         if (base / name).is_file():
             shutil.copyfile(base / name, out_dir / name)

@@ -17,7 +17,7 @@ from tunesmith.tools.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-    from transformers.core_model_loading import WeightConverter
+    from transformers.core_model_loading import WeightConverter, WeightRenaming
 
 _EXPERT = re.compile(r"\.(\d+)\.")
 
@@ -60,21 +60,32 @@ def for_an_adapter(model: PreTrainedModel) -> None:
 
 def slots(model: PreTrainedModel, names: Iterable[str]) -> Mapping[str, Slot]:
     """Stored name → where it goes. Raises BadInput for a name or a conversion that is not known here."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, rename_source_key
-
-    transforms = get_model_conversion_mapping(model)
-    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
-    renamings = [transform for transform in transforms if not isinstance(transform, WeightConverter)]
+    _, converters = _conversions(model)
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     held = model.state_dict()
     found = {}
-    for name in names:
-        target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, held)
+    for name, (target, pattern) in renamed(model, names).items():
         if target not in held:
             raise BadInput(f"{name} has no place in a {type(model).__name__}")
         found[name] = _slot(name, target, pattern, by_pattern[pattern]) if pattern else Slot(target)
     return found
+
+
+def renamed(model: PreTrainedModel, names: Iterable[str]) -> Mapping[str, tuple[str, str | None]]:
+    """Stored name → the parameter that it becomes, or becomes a part of, and the pattern of the conversion, if any."""
+    from transformers.core_model_loading import rename_source_key
+
+    (renamings, converters), held, prefix = _conversions(model), model.state_dict(), model.base_model_prefix
+    return {name: rename_source_key(name, renamings, converters, prefix, held) for name in names}
+
+
+def _conversions(model: PreTrainedModel) -> tuple[list[WeightRenaming], list[WeightConverter]]:
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    transforms = get_model_conversion_mapping(model)
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+    return [transform for transform in transforms if not isinstance(transform, WeightConverter)], converters
 
 
 def _slot(name: str, target: str, pattern: str, converter: WeightConverter) -> Slot:

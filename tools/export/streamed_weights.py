@@ -7,7 +7,6 @@ so that each is quantized. Not covered: parameters that the model itself owns, o
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.files import atomic_write, sync_folder
-from tunesmith.tools.models.tensor_file import INDEX_NAME, TensorFileWriter, TensorPlace, read_places, weight_files
+from tunesmith.memory.files import sync_folder
+from tunesmith.tools.export.stored_layout import renamed
+from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, places_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +32,10 @@ class StreamedWeights:
         from transformers.conversion_mapping import get_model_conversion_mapping
 
         self.folder, self.device = folder, device
-        self.places = {name: place for file in weight_files(folder) for name, place in read_places(file).items()}
+        self.places = places_of(folder)
         self.model = _empty_model(folder)
         self._conversions = get_model_conversion_mapping(self.model)
-        self._parameter_of = self._parameters()
+        self._parameter_of = {name: found for name, (found, _) in renamed(self.model, self.places).items()}
         self._names = tuple(self.model.state_dict())
         self._take_stored_precision()
         for buffer in self.model.buffers():
@@ -109,15 +109,6 @@ class StreamedWeights:
         inside = tuple(f"{module}." for module in modules)
         return list(dict.fromkeys(name.rpartition(".")[0] for name in self._names if not name.startswith(inside)))
 
-    def _parameters(self) -> dict[str, str]:
-        """Stored name → the parameter that it becomes, or becomes a part of."""
-        from transformers.core_model_loading import WeightConverter, rename_source_key
-
-        converters = [one for one in self._conversions if isinstance(one, WeightConverter)]
-        renamings = [one for one in self._conversions if not isinstance(one, WeightConverter)]
-        state, prefix = self.model.state_dict(), self.model.base_model_prefix
-        return {name: rename_source_key(name, renamings, converters, prefix, state)[0] for name in self.places}
-
     def _take_stored_precision(self) -> None:
         """Give every parameter the precision that it is stored in."""
         import torch
@@ -183,13 +174,3 @@ def copy_shard(path: Path, places: Mapping[str, TensorPlace]) -> None:
 def shard_paths(folder: Path, count: int) -> Iterator[Path]:
     """Where the shards of a model go, by the names that everyone knows."""
     return (folder / f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))
-
-
-def write_index(folder: Path, shards: Iterable[Path]) -> None:
-    """Say which tensor is in which shard."""
-    places = {name: place for path in shards for name, place in read_places(path).items()}
-    index = {
-        "metadata": {"total_size": sum(place.end - place.start for place in places.values())},
-        "weight_map": {name: places[name].path.name for name in sorted(places)},
-    }
-    atomic_write(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")

@@ -260,7 +260,7 @@ def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progr
             f"{model_id} needs {size(listing.bytes)} of disk, {size(free_bytes)} free; make room or move TUNESMITH_HOME"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
-    download(model_id, revision, listing.files, out_dir, progress)
+    download(model_id, revision, {out_dir / name: file for name, file in listing.files.items()}, progress)
     check_model_folder(out_dir)
     progress(1, 1, "model downloaded")
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.models.tensor_file import SINGLE_NAME, TensorFileWriter, TensorSpec
+from tunesmith.tools.models.tensor_values import words_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from gguf import GGUFReader, ReaderTensor
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
@@ -178,17 +178,7 @@ def _bf16_chunks(tensor: ReaderTensor, shape: tuple[int, ...], rope_heads: int) 
         if rope_heads:
             half = shape[0] // rope_heads // 2
             values = values.reshape(rope_heads, half, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
-        yield to_bf16_bytes(values)
-
-
-def to_bf16_bytes(values: NDArray[np.float32]) -> bytes:
-    """A finite fp32 numpy array as bf16 bytes, rounded to nearest even as torch does."""
-    import numpy as np
-
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    rounded = (bits + (np.uint32(0x7FFF) + odd)) >> np.uint32(16)
-    return rounded.astype("<u2").tobytes()
+        yield words_of(values, "BF16").tobytes()
 
 
 def _write_tokenizer(fields: dict[str, Any], out_dir: Path) -> None:

@@ -7,7 +7,7 @@ something.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -40,6 +40,7 @@ _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 class HubFile(NamedTuple):
     """What the hub announces of a file; what is downloaded is held against it."""
 
+    name: str
     bytes: int
     sha256: str
     """Of a large file; empty for one that is kept in git itself."""
@@ -74,12 +75,13 @@ def _inspected(model: str, revision: str) -> HubModel:
     told = hub_listing(model, revision)
     if told.get("sha") != revision:
         raise BadInput(f"the hub was asked for {model} at {revision[:12]} and told of another commit; do not use it")
-    listed = _listed(told, model)
-    files = _once({name: file for name, file in listed.items() if is_wanted(name) and _is_read(name, file)})
-    if ON_TOP in listed:
+    wanted = announced(told, model, lambda name: "/" not in name and is_wanted(name))
+    files = _once({file.name: file for file in wanted if file.name not in TEXTS or file.bytes <= TEXT_BYTES})
+    names = {str(entry.get("rfilename")) for entry in told.get("siblings") or ()}
+    if ON_TOP in names:
         raise BadInput(f"{model} holds {ON_TOP}: it is an adapter, or would load one; take the model that it is for")
     if not any(name.endswith(".safetensors") for name in files):
-        pickles = sorted(name for name in listed if any(fnmatchcase(name, pattern) for pattern in PICKLES))
+        pickles = sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in PICKLES))
         if pickles:
             raise BadInput(
                 f"{model} has its weights only as a pickle ({pickles[0]}), which can run code; "
@@ -113,23 +115,19 @@ def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, Any
     return told if isinstance(told, dict) else {}
 
 
-def _listed(told: Mapping[str, Any], model: str) -> dict[str, HubFile]:
-    """The top folder by name. Raises BadInput where a wanted file comes without a size or a hash."""
-    listed = {}
+def announced(told: Mapping[str, Any], name: str, is_meant: Callable[[str], bool]) -> list[HubFile]:
+    """The files of a listing whose names are meant. Raises BadInput where one comes without a size or a hash."""
+    files = []
     for entry in told.get("siblings") or ():
-        name, size, large = entry.get("rfilename"), entry.get("size"), entry.get("lfs") or {}
-        if not isinstance(name, str) or "/" in name:
+        path, size, large = str(entry.get("rfilename")), entry.get("size"), entry.get("lfs") or {}
+        if not is_meant(path):
             continue
         sha256, blob = str(large.get("sha256") or ""), "" if large else str(entry.get("blobId") or "")
-        is_whole = isinstance(size, int) and 0 <= size < _MOST_BYTES
-        if is_wanted(name) and not (is_whole and (_SHA256.fullmatch(sha256) or _SHA1.fullmatch(blob))):
-            raise BadInput(f"the hub gives no size or no hash of {name} in {model}; check HF_ENDPOINT")
-        listed[name] = HubFile(size if is_whole else 0, sha256, blob)
-    return listed
-
-
-def _is_read(name: str, file: HubFile) -> bool:
-    return name not in TEXTS or file.bytes <= TEXT_BYTES
+        has_size = isinstance(size, int) and 0 <= size < _MOST_BYTES
+        if not (has_size and (_SHA256.fullmatch(sha256) or _SHA1.fullmatch(blob))):
+            raise BadInput(f"the hub gives no size or no hash of {path[:200]} in {name}; check HF_ENDPOINT")
+        files.append(HubFile(path, size, sha256, blob))
+    return files
 
 
 def _once(files: Mapping[str, HubFile]) -> dict[str, HubFile]:

@@ -1,4 +1,4 @@
-"""A model's files fetched from the hub, several at once, each held against the size and hash that were announced.
+"""Files of a model or a data set fetched from the hub, several at once, each held against its announced size and hash.
 
 A file that the hub's own cache on this machine holds is copied from there, if it has that hash. What stops coming is
 given up, and what breaks off is gone on with where it broke.
@@ -37,43 +37,48 @@ _CHUNK_BYTES = 1 << 20
 class _Download:
     """What several threads do together; `error` is the first that one of them met."""
 
-    def __init__(self, model: str, revision: str, files: Mapping[str, HubFile], folder: Path) -> None:
-        self.model, self.revision, self.folder = model, revision, folder
-        self.bytes, self.stopped, self.fetched = 0, Event(), list[str]()
+    def __init__(self, name: str, revision: str, files: Mapping[Path, HubFile], kind: str) -> None:
+        self.name, self.revision, self.repo_type = name, revision, kind.removesuffix("s")
+        self.bytes, self.stopped, self.fetched = 0, Event(), list[Path]()
         self.error: BaseException | None = None
         self._todo = sorted(files.items(), key=lambda item: item[1].bytes)
+        self._page = name if kind == "models" else f"{kind}/{name}"
 
     def work(self) -> None:
         """Fetch files, the longest first, until there are none."""
         while not self.stopped.is_set():
             try:
-                name, file = self._todo.pop()
+                target, file = self._todo.pop()
             except IndexError:
                 return
             try:
-                self._fetch(name, file)
-                self.fetched.append(name)
+                self._fetch(file, target)
+                self.fetched.append(target)
             except Exception as error:
                 self.error = self.error or error
                 self.stopped.set()
 
-    def _fetch(self, name: str, file: HubFile) -> None:
-        target = self.folder / name
-        with errors_named(self.model, self.revision), target.open("xb") as out:
-            if not self._from_cache(name, file, out):
-                self._from_hub(name, file, out)
-        target.chmod(0o644)
+    def _fetch(self, file: HubFile, target: Path) -> None:
+        if target.exists():
+            self.bytes += file.bytes
+            return
+        part = target.with_name(f"{target.name}.part")
+        with errors_named(self._page, self.revision), part.open("wb") as out:
+            if not self._from_cache(file, out):
+                self._from_hub(file, out)
+        part.chmod(0o644)
+        part.replace(target)
 
-    def _from_cache(self, name: str, file: HubFile, out: BinaryIO) -> bool:
+    def _from_cache(self, file: HubFile, out: BinaryIO) -> bool:
         """Whether the hub's cache of this machine had it, and it is what was announced."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.model, name, revision=self.revision)
+        found = try_to_load_from_cache(self.name, file.name, revision=self.revision, repo_type=self.repo_type)
         if not isinstance(found, str):
             return False
         digest = _Digest(file)
         try:
-            with open_inside(Path(found).parent, name) as cached:
+            with open_inside(Path(found).parent, Path(found).name) as cached:
                 while (chunk := cached.read(_CHUNK_BYTES)) and digest.add(chunk):
                     self._write(out, chunk)
         except BadInput:  # a link that leaves the cache: fetched as if it were not there
@@ -84,16 +89,16 @@ class _Download:
         out.truncate()
         return False
 
-    def _from_hub(self, name: str, file: HubFile, out: BinaryIO) -> None:
+    def _from_hub(self, file: HubFile, out: BinaryIO) -> None:
         import httpx
 
         digest = _Digest(file)
         for attempt in range(_ATTEMPTS):
             try:
-                for chunk in self._chunks(name, digest, out):
+                for chunk in self._chunks(file.name, digest, out):
                     if not digest.add(chunk):
                         raise StepFailed(
-                            f"the hub sends more of {name} of {self.model} than the {file.bytes:,} bytes that it "
+                            f"the hub sends more of {file.name} of {self.name} than the {file.bytes:,} bytes that it "
                             "announced; do not use it"
                         )
                     self._write(out, chunk)
@@ -103,7 +108,7 @@ class _Download:
                     raise
         if not digest.is_right:
             raise StepFailed(
-                f"{name} of {self.model} came with other bytes than the hub announced ({digest.count:,} of "
+                f"{file.name} of {self.name} came with other bytes than the hub announced ({digest.count:,} of "
                 f"{file.bytes:,}, another hash); try again later, and do not use it if that stays so"
             )
 
@@ -111,9 +116,9 @@ class _Download:
         """What is still to come of a file, or all of it again where the hub does not go on in the middle."""
         from huggingface_hub import hf_hub_url
 
-        what, at = f"{name} of {self.model}", digest.count
+        what, at = f"{name} of {self.name}", digest.count
         more = {"range": f"bytes={at}-"} if at else {}
-        url = hf_hub_url(self.model, name, revision=self.revision)
+        url = hf_hub_url(self.name, name, revision=self.revision, repo_type=self.repo_type)
         with answer(url, what, read_s=_READ_S, more=more) as response:
             self._refuse_other_commit(response, what)
             if at and not response.headers.get("content-range", "").startswith(f"bytes {at}-"):
@@ -161,30 +166,32 @@ class _Digest:
         return self.count == self._file.bytes and self._hash.hexdigest() == announced
 
 
-def download(model: str, revision: str, files: Mapping[str, HubFile], folder: Path, progress: Progress) -> None:
-    """Fetch `files` of a model at a commit into a folder that has none of them.
+def download(
+    name: str, revision: str, files: Mapping[Path, HubFile], progress: Progress, *, kind: str = "models"
+) -> None:
+    """Fetch files of a model, or of one of the `datasets`, at a commit, each to its path; one that is there stays.
 
     Raises StepFailed for what is not what was announced, and where nothing comes any more; BadInput for what the hub
-    refuses. What lies in the folder then is not to be used.
+    refuses. A file at its path is whole even then.
     """
     total = sum(file.bytes for file in files.values())
-    doing = _Download(model, revision, files, folder)
+    doing = _Download(name, revision, files, kind)
     # Daemons: one that waits for a host that never answers must not hold the process at its end.
     threads = [Thread(target=doing.work, daemon=True) for _ in range(min(_AT_ONCE, len(files)))]
     for thread in threads:
         thread.start()
     heard, then = 0, time.monotonic()
     while any(thread.is_alive() for thread in threads) and not doing.stopped.wait(_TICK_S):
-        progress(doing.bytes, max(total, 1), f"downloading {total / 1e9:.2f} GB of {model} at {revision[:12]}")
+        progress(doing.bytes, max(total, 1), f"downloading {total / 1e9:.2f} GB of {name} at {revision[:12]}")
         if doing.bytes - heard >= _LEAST_BYTES:
             heard, then = doing.bytes, time.monotonic()
         elif time.monotonic() - then > STALLED_S:
             doing.stopped.set()
             raise StepFailed(
-                f"the hub sent under {_LEAST_BYTES >> 10} kB of {model} in {STALLED_S:g} s; check the network, and "
+                f"the hub sent under {_LEAST_BYTES >> 10} kB of {name} in {STALLED_S:g} s; check the network, and "
                 "try again later"
             )
     if doing.error is not None:
         raise doing.error
     if missing := sorted(files.keys() - set(doing.fetched)):
-        raise StepFailed(f"{missing[0]} of {model} was not fetched; try again")
+        raise StepFailed(f"{files[missing[0]].name} of {name} was not fetched; try again")

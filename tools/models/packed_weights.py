@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tunesmith.tools.models.tensor_values import floats_of
+from tunesmith.tools.models.tensor_values import floats_of, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +47,10 @@ def packed(weights: NDArray[np.float32], group: int, kind: str) -> tuple[Words, 
     rows, inputs = weights.shape
     grouped = weights.reshape(rows, -1, group or inputs)
     largest = np.maximum(grouped.max(-1), -grouped.min(-1))
-    stored = _as_words(largest / np.float32(_STEPS), kind)
+    stored = words_of(largest / np.float32(_STEPS), kind)
     scales = floats_of(stored, kind)
     if not scales.all():
-        stored = np.where(scales == 0, _as_words(np.full_like(scales, _NO_SCALE[kind]), kind), stored)
+        stored = np.where(scales == 0, words_of(np.full_like(scales, _NO_SCALE[kind]), kind), stored)
         scales = floats_of(stored, kind)
     np.divide(grouped, scales[..., None], out=grouped)
     np.rint(grouped, out=grouped)
@@ -60,13 +60,3 @@ def packed(weights: NDArray[np.float32], group: int, kind: str) -> tuple[Words, 
         codes = np.pad(codes, ((0, 0), (0, beyond)))
     packed = np.ascontiguousarray(codes[:, ::2] | (codes[:, 1::2] << BITS))
     return packed.view("<i4"), stored
-
-
-def _as_words(values: NDArray[np.float32], kind: str) -> Words:
-    """Values as a float type's words, rounded to nearest, ties to even."""
-    import numpy as np
-
-    if kind != "BF16":
-        return values.astype(WORDS[kind])
-    bits = np.ascontiguousarray(values).view("<u4")
-    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("<u2")

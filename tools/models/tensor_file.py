@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.strict_json import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+ADAPTER_NAME = "adapter_model.safetensors"
 SHARD = re.compile(r"\w[\w.-]{0,199}\.safetensors", re.ASCII)
 MAX_HEADER_BYTES = 16 << 20
 """Of one file; the largest public ones have a tenth of it."""
@@ -136,6 +138,21 @@ def indexed_shards(document: object, index: Path) -> set[str]:
         if not isinstance(name, str) or not SHARD.fullmatch(name):
             raise BadInput(f"{index} names {str(name)[:100]!r}, which is no safetensors file beside it; do not use it")
     return set(weight_map.values())
+
+
+def places_of(folder: Path) -> dict[str, TensorPlace]:
+    """The tensors of the model in `folder`, those of its own shards alone. Raises BadInput where it is not whole."""
+    return {name: place for file in weight_files(folder) for name, place in read_places(file).items()}
+
+
+def write_index(folder: Path, shards: Iterable[Path]) -> None:
+    """Say which tensor is in which shard."""
+    places = {name: place for path in shards for name, place in read_places(path).items()}
+    index = {
+        "metadata": {"total_size": sum(place.end - place.start for place in places.values())},
+        "weight_map": {name: places[name].path.name for name in sorted(places)},
+    }
+    atomic_write(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, TensorSpec]:

@@ -52,6 +52,18 @@ def floats(place: TensorPlace, rows: slice = slice(None)) -> Floats:
     return floats_of(stored(place)[rows], place.spec.dtype)
 
 
+def words_of(values: Floats, dtype: str) -> NDArray[np.generic]:
+    """Finite float32 values as the words of a float type, rounded to nearest, ties to even."""
+    import numpy as np
+
+    if dtype != "BF16":
+        return values.astype({"F16": "<f2", "F32": "<f4"}[dtype])
+    bits = np.ascontiguousarray(values, np.float32).view("<u4")
+    to_even = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded: NDArray[np.generic] = ((bits + (np.uint32(0x7FFF) + to_even)) >> np.uint32(16)).astype("<u2")
+    return rounded
+
+
 def floats_of(words: NDArray[np.generic], dtype: str) -> Floats:
     """Words of a float type as float32."""
     import numpy as np

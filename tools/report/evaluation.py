@@ -23,7 +23,7 @@ from tunesmith.tools.evaluation.protocol import Key, Keys
 from tunesmith.tools.evaluation.retained import GainRetained, gain_retained
 from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.suites.case import BLOCKS
-from tunesmith.tools.suites.loading import read_suite
+from tunesmith.tools.suites.loading import newest_cases
 
 _HOPS = (("base", "prompted"), ("base", "adapter"), ("adapter", "merged"), ("adapter", "quantized"))
 _SHOWN_FLIPS = 200
@@ -57,20 +57,23 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One arm's answer to one case: the repeat that shows its verdict."""
+    """One arm's answer to one case."""
 
-    arm: str
-    block: str
+    shown: EvalResult
+    """The first repeat that has the verdict of the whole."""
     passed: bool | None
-    output: str
-    tool_calls: Sequence[Mapping[str, object]]
-    reasons: list[str]
-    """Why it failed, one a failed assertion."""
-    finish_reason: str
-    error: str | None
     repeats: int
     cluster: str
     """The seed row that the case was made from; the case's own id where it was made from none, or nobody knows."""
+
+    @property
+    def block(self) -> str:
+        return self.shown.block
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it failed, one a failed assertion."""
+        return [a.reason or a.type for a in self.shown.assertions if not a.passed][:_SHOWN_REASONS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,29 +206,12 @@ def _answers(store: Store, step: str, arm: str, rows: Mapping[str, str] | None =
     for result in store.results(step, arm):
         by_case.setdefault(result.case_id, []).append(result)
     outcomes = case_outcomes(result for repeats in by_case.values() for result in repeats)
-    return {
-        case_id: _answer(repeats, outcomes[case_id].passed, (rows or {}).get(case_id, case_id))
-        for case_id, repeats in by_case.items()
-    }
-
-
-def _answer(repeats: Sequence[EvalResult], passed: bool | None, cluster: str) -> Answer:
-    """The answer to show is the first that has the verdict of the whole."""
-    shown = next((r for r in repeats if r.passed is passed), repeats[0])
-    failed = [a for a in shown.assertions if not a.passed]
-    reasons = [a.reason or a.type for a in failed]
-    return Answer(
-        arm=shown.arm,
-        block=shown.block,
-        passed=passed,
-        output=shown.output,
-        tool_calls=shown.tool_calls,
-        reasons=reasons[:_SHOWN_REASONS],
-        finish_reason=shown.finish_reason,
-        error=shown.error,
-        repeats=len(repeats),
-        cluster=cluster,
-    )
+    answers = {}
+    for case_id, repeats in by_case.items():
+        passed = outcomes[case_id].passed
+        shown = next((r for r in repeats if r.passed is passed), repeats[0])
+        answers[case_id] = Answer(shown, passed, len(repeats), (rows or {}).get(case_id, case_id))
+    return answers
 
 
 def _scores(answers: Mapping[str, Mapping[str, Answer]]) -> dict[tuple[str, str], Score]:
@@ -294,11 +280,5 @@ def _key_fields(keys: Keys) -> list[KeyField]:
 
 def _questions(store: Store, run: str) -> dict[str, str]:
     """Case → what was asked, from the suite that the baseline fixed; empty where that is gone."""
-    suites = store.artifacts(run, "suite")
-    if not suites:
-        return {}
-    try:
-        suite = read_suite(suites[-1].path)
-    except (OSError, ValueError):
-        return {}
-    return {case.case_id: "\n\n".join(str(m.get("content", "")) for m in case.messages) for case in suite.cases}
+    cases = newest_cases(store, run)
+    return {case.case_id: "\n\n".join(str(m.get("content", "")) for m in case.messages) for case in cases}

@@ -263,7 +263,8 @@ def _remaining(evaluation: Evaluation) -> list[str]:
 
 def _cut(evaluation: Evaluation) -> list[str]:
     cut = {
-        arm: sum(a.finish_reason == "length" for a in answers.values()) for arm, answers in evaluation.answers.items()
+        arm: sum(a.shown.finish_reason == "length" for a in answers.values())
+        for arm, answers in evaluation.answers.items()
     }
     named = [f"{arm} {number} of {len(evaluation.answers[arm])}" for arm, number in cut.items() if number]
     return [f"Answers cut off at the token limit: {listed(named)}."] if named else []

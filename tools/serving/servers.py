@@ -89,12 +89,14 @@ def ensure(
     owner: str,
     on_wait: Callable[[float], None] = lambda seconds: None,
 ) -> Server:
-    """A healthy bench server of this description: an equal one that runs is adopted, else one is started.
+    """A healthy bench server of this description: one that answers the same is adopted, else one is started.
 
-    Other bench servers are stopped first: there is one accelerator, and one tenant at a time.
+    Other bench servers are stopped first: there is one accelerator, and one tenant at a time. An adopted one may know
+    the weights by the name that another run gave them: requests ask for `server.model`.
     """
     for server in list_servers(home):
-        if server.spec == spec and server.loader_key and healthy(server):
+        same = server.spec == spec or (server.role == BENCH and server.spec.answers_as(spec))
+        if same and server.loader_key and healthy(server):
             renew(server)
             return server
     stop_all(home, role=BENCH)

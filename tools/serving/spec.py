@@ -59,6 +59,11 @@ class ServerSpec(Frozen):
         """Digest of the whole description."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
+    def answers_as(self, other: ServerSpec) -> bool:
+        """Whether it is the same engine with the same known weights, whatever they are called and wherever they lie."""
+        names = {"model_dir": "", "served_name": ""}
+        return bool(self.weights_sha256) and self.model_copy(update=names) == other.model_copy(update=names)
+
 
 def arguments(spec: ServerSpec, port: int, memory: Sequence[str] = ()) -> list[str]:
     """Arguments of the vllm program, those that say what it may take of a GPU among them.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, local_path
 from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite, claimed_cases
 from tunesmith.tools.suites.grading import asks_model
@@ -217,3 +218,12 @@ def _spaced(cases: Sequence[Case], count: int) -> list[Case]:
 def read_suite(path: Path) -> Suite:
     """The suite that a baseline fixed, as it was parsed then."""
     return Suite.from_json(path.read_text())
+
+
+def newest_cases(store: Store, run: str) -> tuple[Case, ...]:
+    """The cases of the newest suite of a run; none where its file is gone, or is another version's."""
+    suites = store.artifacts(run, "suite")
+    try:
+        return read_suite(suites[-1].path).cases if suites else ()
+    except (OSError, ValueError, BadInput):
+        return ()

@@ -22,8 +22,6 @@ MAX_TEMPLATE_CHARS = 200_000
 MAX_RENDERED_CHARS = 2_000_000
 _MARKERS = ("{{", "{%", "{#")
 _NAME = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_NO_VARS = frozenset(("true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else"))
-"""What Jinja reads as something else than a var's name."""
 _PASSES = 5
 LONE_SURROGATE = "a text holds half of a surrogate pair (such as \\ud83d alone), which is no character; write it whole"
 _LOOP_FIELDS = ("index", "index0", "first", "last", "length")
@@ -123,8 +121,6 @@ def render(text: str, values: Mapping[str, object], budget: TextBudget) -> str:
 
 def _rendered(text: str, values: Mapping[str, object]) -> str:
     pieces: list[str] = []
-    if (filled := _filled_plainly(text, values)) is not None:
-        return filled
     room = MAX_RENDERED_CHARS
     try:
         for piece in _template(text).generate(values):
@@ -137,35 +133,6 @@ def _rendered(text: str, values: Mapping[str, object]) -> str:
     except (TemplateError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise ValueError(f"the template {text[:60]!r} cannot be filled in: {error}") from None
     return "".join(pieces)
-
-
-def _filled_plainly(text: str, values: Mapping[str, object]) -> str | None:
-    """What Jinja would make of a template that names nothing but vars that are text; None of any other."""
-    parts = _plain_parts(text)
-    if parts is None:
-        return None
-    pieces: list[str] = list(parts)
-    for place in range(1, len(parts), 2):
-        value = values.get(parts[place])
-        if not isinstance(value, str) or has_lone_surrogate(value):
-            return None
-        pieces[place] = value
-    made = "".join(pieces)
-    return made if len(made) <= MAX_RENDERED_CHARS else None
-
-
-@lru_cache(maxsize=512)
-def _plain_parts(text: str) -> tuple[str, ...] | None:
-    """Text and names in turn, text first and last; None where there is more in the template than these."""
-    parts = _NAME.split(text)
-    names, between = parts[1::2], "".join(parts[::2])
-    if any(sign in between for sign in (*_MARKERS, "\r")) or len(text) > MAX_TEMPLATE_CHARS:
-        return None
-    if any(part.endswith("{") for part in parts[:-1:2]):  # {{{x}} opens a mapping
-        return None
-    if has_lone_surrogate(between) or not all(name.isidentifier() and name not in _NO_VARS for name in names):
-        return None
-    return tuple(parts)
 
 
 @lru_cache(maxsize=512)

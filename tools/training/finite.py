@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.tools.models.tensor_file import read_places
+from tunesmith.tools.models.tensor_file import ADAPTER_NAME, read_places
 from tunesmith.tools.models.tensor_values import not_finite
 from tunesmith.tools.training.lora_settings import LoraSettings
 
@@ -80,7 +80,7 @@ def need_finite_weights(step: int, model: Model, settings: LoraSettings) -> None
 
 def saved_is_finite(folder: Path) -> bool:
     """Whether every weight of a saved adapter, a checkpoint's too, is a finite number."""
-    places = read_places(folder / "adapter_model.safetensors").values()
+    places = read_places(folder / ADAPTER_NAME).values()
     return not any(not_finite(place) for place in places)
 
 

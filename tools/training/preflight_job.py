@@ -19,6 +19,8 @@ from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 from tunesmith.tools.models.chat_template import answering_at_once, as_taken
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
+from tunesmith.tools.models.probe_adapters import write_probe
+from tunesmith.tools.models.tensor_file import ADAPTER_NAME
 from tunesmith.tools.models.turn_end import turn_end
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.bench import bench_at_work
@@ -166,7 +168,7 @@ class _Links:
 
     def adapter_served(self) -> str:
         """vLLM loads an adapter that changes nothing, answers with it as without, and renders the trainer's tokens."""
-        zero = _zeroed(self.scratch / "adapter", self.scratch / _ZERO)
+        zero = write_probe(self.scratch / "adapter", self.scratch / _ZERO)
         base = answering_base(self.job.inputs)
         rank = rank_served(self.job.request.lora_rank)
         with bench_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
@@ -231,21 +233,9 @@ def _update_norm(adapter: Path) -> float:
     """The norm of all of an adapter's `lora_B`: 0 as long as it changes nothing."""
     from safetensors.torch import load_file
 
-    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors = load_file(adapter / ADAPTER_NAME)
     return float(sum(tensor.float().norm() ** 2 for name, tensor in tensors.items() if "lora_B" in name) ** 0.5)
 
 
 def _rows(path: Path) -> list[TrainingRow]:
     return read_rows(path) if path.exists() and path.stat().st_size else []
-
-
-def _zeroed(adapter: Path, target: Path) -> Path:
-    """A copy of an adapter whose update is exactly zero: every `lora_B` is."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(adapter, target)
-    weights = target / "adapter_model.safetensors"
-    tensors = load_file(weights)
-    save_file({name: tensor.zero_() if "lora_B" in name else tensor for name, tensor in tensors.items()}, weights)
-    return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.tools.data.test_import_hub import SOURCE, Hub
 from tests.tools.data.test_import_hub import hub as hub
 from tests.tools.pipeline.test_brought_rows import PAIRS
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.local_paths import bundled_behaviour
 
 pytestmark = pytest.mark.heavy
 
@@ -44,6 +46,23 @@ def test_a_description_beside_rows_is_the_behaviour_and_its_examples_test_unless
     assert told["spec"]["when"] == SAID["say"] and told["rows"]["blind"] == 8
     tests = yaml.safe_load((Path(told["folder"]) / "suites/target.yaml").read_text())["tests"]
     assert {test["vars"]["message"] for test in tests} == {prompt for prompt, _ in shown[1:]}
+
+
+def test_cases_that_ask_a_judge_who_will_not_be_there_are_not_taken_from_an_earlier_plan(tmp_path: Path) -> None:
+    """Without rows the plan fetches a writer, who judges too; beside rows the base may be another model."""
+    home, demo = tmp_path / "home", shutil.copy(bundled_behaviour() / "behaviour.yaml", tmp_path / "mine.yaml")
+    shown = yaml.safe_load(demo.read_text())["examples"]
+    rows = written(tmp_path / "mine.jsonl", [(f"{e['prompt']} No. {n}", e["answer"]) for e in shown for n in range(6)])
+
+    def judged(*words: object) -> tuple[str, bool]:
+        done = teach(home, demo, *words, "--plan-only", "--json")
+        assert done.returncode == 0, done.stderr
+        folder = json.loads(done.stdout)["folder"]
+        return folder, any("llm-rubric" in suite.read_text() for suite in Path(folder).glob("suites/*.yaml"))
+
+    earlier, by_model = judged()
+    folder, by_model_too = judged("--rows", rows, "--model", "bundled")
+    assert (by_model, by_model_too) == (True, False) and folder != earlier
 
 
 @table(

@@ -93,12 +93,14 @@ def test_mcnemar_raises_a_false_alarm_in_at_most_five_percent() -> None:
     assert alarms / 2000 <= 0.05
 
 
-def test_non_inferiority_agrees_with_its_bound_and_needs_enough_cases() -> None:
-    assert not stats.non_inferiority(40, 0, 0, 0.05).proven
-    assert stats.non_inferiority(60, 0, 0, 0.05).proven
-    for cases, gained, lost in [(50, 0, 1), (200, 4, 3), (300, 0, 10), (80, 12, 0)]:
-        result = stats.non_inferiority(cases, gained, lost, 0.05)
-        assert result.proven == (result.p_value < 0.05) == (result.lower_bound > -0.05)
+def test_a_bound_agrees_with_the_one_sided_test_and_needs_enough_cases() -> None:
+    for cases, gained, lost, is_proven in [
+        (40, 0, 0, False), (60, 0, 0, True), (50, 0, 1, False), (200, 4, 3, True), (300, 0, 10, False),
+        (80, 12, 0, True),
+    ]:  # fmt: skip
+        p_value = 1 - NormalDist().cdf(stats._tango_statistic(cases, gained, lost, -0.05))
+        low, _ = stats.paired_difference_interval(cases, gained, lost, 1 - 2 * 0.05)
+        assert (low > -0.05) == (p_value < 0.05) == is_proven
 
 
 def test_bootstrap_repeats_with_its_seed_and_brackets_the_mean() -> None:

@@ -17,8 +17,9 @@ from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.data import import_hub
-from tunesmith.tools.data.import_hub import HubFile, HubSource, parse_source
+from tunesmith.tools.data.import_hub import HubSource, parse_source
 from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.models.hub import HubFile
 from tunesmith.tools.pipeline import catalog
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -139,7 +140,7 @@ def test_another_list_than_was_agreed_to_is_not_fetched(tunesmith: Tunesmith, hu
     assert done.returncode == 3 and not any("resolve" in path for path in hub.asked)
 
 
-def fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> Path:
+def fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from huggingface_hub import constants
 
     url = f"{hub.env['HF_ENDPOINT']}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
@@ -147,25 +148,25 @@ def fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: s
     monkeypatch.setattr(constants, "ENDPOINT", hub.env["HF_ENDPOINT"])
     monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", url, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    file = HubFile("data/train.jsonl", len(ROWS), **more)
-    [path] = import_hub.fetch(parse_source_at(), [file], tmp_path / "hub", lambda done: None)
+    file = HubFile("data/train.jsonl", len(ROWS), hashlib.sha256(ROWS.encode()).hexdigest(), "")
+    [path] = import_hub.fetch(parse_source(SOURCE), [file], tmp_path / "hub", lambda *_: None)
     return path
 
 
-def parse_source_at() -> HubSource:
-    return parse_source(SOURCE)
-
-
 def test_what_arrives_is_what_was_listed_or_nothing(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for sent, wrong in ((ROWS.encode() * 100, "not the"), (ROWS.encode()[:-1], "not the"), (b"x" * len(ROWS), "else")):
+    for sent, wrong in (
+        (ROWS.encode() * 100, "sends more"), (ROWS.encode()[:-1], "other bytes"), (b"x" * len(ROWS), "another hash"),
+    ):  # fmt: skip
         hub.sent["data/train.jsonl"] = sent
         with pytest.raises(StepFailed, match=wrong):
-            fetched(hub, tmp_path, monkeypatch, sha256=hashlib.sha256(ROWS.encode()).hexdigest())
+            fetched(hub, tmp_path, monkeypatch)
         assert not (tmp_path / "hub" / "0001.jsonl").exists()
         assert (tmp_path / "hub" / "0001.jsonl.part").stat().st_size <= len(ROWS)
     hub.sent.clear()
-    path = fetched(hub, tmp_path, monkeypatch, sha256=hashlib.sha256(ROWS.encode()).hexdigest())
+    path = fetched(hub, tmp_path, monkeypatch)
     assert path.read_text() == ROWS
+    hub.sent["data/train.jsonl"] = b"x" * len(ROWS)
+    assert fetched(hub, tmp_path, monkeypatch).read_text() == ROWS, "a whole file of an earlier attempt stays"
 
 
 @pytest.mark.parametrize("target", ["http://example.invalid/x", "file:///etc/passwd", "ftp://127.0.0.1/x"])

@@ -10,7 +10,7 @@ import pytest
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.evaluation.liveness import Liveness, apart
-from tunesmith.tools.evaluation.probe_adapters import adapted_kinds, write_large
+from tunesmith.tools.models.probe_adapters import adapted_kinds, write_probe
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec, read_places
 from tunesmith.tools.models.tensor_values import floats
 
@@ -56,18 +56,21 @@ def write_adapter(folder: Path, *names: str, kind: str = "F32") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["F32", "BF16"])
-def test_a_large_adapter_is_large_in_one_kind_of_module_and_zero_in_all_others(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "at"), [("F32", "self_attn.q_proj"), ("BF16", "self_attn.q_proj"), ("BF16", "")])
+def test_a_probe_is_large_in_one_kind_of_module_or_none_and_zero_in_all_others(
+    kind: str, at: str, tmp_path: Path
+) -> None:
     names = ["0.self_attn.q_proj", "11.self_attn.q_proj", "0.mlp.experts.3.up_proj", "0.mlp.experts.base_layer"]
     adapter = write_adapter(tmp_path / "adapter", *names, kind=kind)
     assert adapted_kinds(adapter) == ("mlp.experts", "mlp.experts.up_proj", "self_attn.q_proj")
-    large = read_places(write_large(adapter, tmp_path / "large", "self_attn.q_proj") / "adapter_model.safetensors")
+    large = read_places(write_probe(adapter, tmp_path / "large", at) / "adapter_model.safetensors")
     was = read_places(adapter / "adapter_model.safetensors")
     for name in was:
         if "lora_A" in name:
             assert np.array_equal(floats(large[name]), floats(was[name]))
             continue
-        assert (0.1 < floats(large[name]).std() < 0.35) == ("q_proj" in name) == bool(np.any(floats(large[name])))
+        is_large = bool(at) and "q_proj" in name
+        assert (0.1 < floats(large[name]).std() < 0.35) == is_large == bool(np.any(floats(large[name])))
     assert (tmp_path / "large" / "adapter_config.json").is_file()
 
 

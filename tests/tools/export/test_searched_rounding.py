@@ -34,6 +34,12 @@ def fewer_steps() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def hardly_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it does not matter how near it comes."""
+    monkeypatch.setattr(rounding_recipes, "ROUNDING_STEPS", 2)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model some of whose norms make three inputs much larger than the others, as trained ones do."""
@@ -113,6 +119,7 @@ def test_autoround_takes_both_signs_of_a_scale_and_is_audited_for_it(made: Calla
     assert {fault.kind for fault in others} == {"scale"}, "no other way of rounding makes such scales"
 
 
+@pytest.mark.usefixtures("hardly_a_step")
 def test_what_is_kept_stays_as_it_was(model: Path, rows: Path, tmp_path: Path) -> None:
     out = quantized(model, rows, tmp_path / "q", "autoround", keep=["down_proj"], samples=4)
     before, after = places_of(model), places_of(out)
@@ -135,12 +142,11 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("after", ["model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"])
 def test_killed_at_a_layer_it_goes_on_to_the_same_bytes(
-    made: Callable[[str], Path], model: Path, rows: Path, tmp_path: Path, after: str
+    made: Callable[[str], Path], model: Path, rows: Path, tmp_path: Path
 ) -> None:
     """As its shard gets its name: the next layer goes on from what the one before left on disk, and nothing else."""
-    out, replace = tmp_path / "q", os.replace
+    out, replace, after = tmp_path / "q", os.replace, "model-00002-of-00003.safetensors"
 
     def kill(source: Any, target: Any) -> None:
         replace(source, target)
@@ -174,6 +180,7 @@ def test_rows_are_joined_to_pieces_of_one_length_and_hardly_a_token_is_lost(mode
     assert all(bool((a["input_ids"] == b["input_ids"]).all()) for a, b in zip(batches, again, strict=True))
 
 
+@pytest.mark.usefixtures("hardly_a_step")
 def test_where_the_processor_has_no_bf16_what_stays_is_stored_as_it_was(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +193,7 @@ def test_where_the_processor_has_no_bf16_what_stays_is_stored_as_it_was(
     assert {place.spec.dtype for name, place in places_of(out).items() if "norm" in name} == {"BF16"}
 
 
+@pytest.mark.usefixtures("hardly_a_step")
 def test_a_row_shorter_than_the_longest_calibration_row_is_enough(model: Path, tmp_path: Path) -> None:
     one = write_rows(tmp_path / "one.jsonl", 1)
     out = quantized(model, one, tmp_path / "q", "autoround", max_seq_len_tokens=256)

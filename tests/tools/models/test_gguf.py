@@ -11,7 +11,8 @@ import pytest
 from tests.fixtures.lab_model import SPECIAL, TEMPLATE, vocabulary
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.base_job import check_template
-from tunesmith.tools.models.gguf import build_tokenizer, convert_gguf, hf_names, to_bf16_bytes
+from tunesmith.tools.models.gguf import build_tokenizer, convert_gguf, hf_names
+from tunesmith.tools.models.tensor_values import words_of
 
 pytestmark = pytest.mark.lab
 
@@ -135,7 +136,7 @@ def test_rounding_to_bf16_is_torchs() -> None:
     values = np.random.default_rng(1).normal(0, 3, 4096).astype(np.float32)
     values[:4] = [0.0, -0.0, 1.00390625, 1.01171875]  # ties, to even
     expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.int16).numpy()
-    assert (np.frombuffer(to_bf16_bytes(values), dtype=np.int16) == expected).all()
+    assert (words_of(values, "BF16").view(np.int16) == expected).all()
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])

@@ -227,6 +227,20 @@ def test_an_equal_server_is_adopted_and_another_one_replaces_it(home: Path, mode
     assert [server.id for server in servers.list_servers(home)] == [second.id]
 
 
+def test_one_that_has_the_weights_under_another_runs_name_is_adopted_too(home: Path, model: Path) -> None:
+    first = start(home, spec_of(model, weights_sha256="a" * 64, served_name="base-a1"))
+    wanted = spec_of(model, weights_sha256="a" * 64, served_name="base-a9", model_dir=f"{model}/../model")
+    adopted = servers.ensure(home, wanted, vllm=STUB, log_path=home / "log", owner="s2")
+    assert (adopted.pid, adopted.model) == (first.pid, "base-a1")
+
+
+@table("change", [{"weights_sha256": "b" * 64}, {"weights_sha256": ""}, {"max_lora_rank": 0}, {"max_num_seqs": 8}])
+def test_another_engine_and_unknown_weights_do_not_answer_as_it_does(model: Path, change: dict[str, object]) -> None:
+    one, other = (spec_of(model, **{"weights_sha256": "a" * 64} | change) for change in ({}, change))
+    assert not one.answers_as(other) and not other.answers_as(one)
+    assert not spec_of(model).answers_as(spec_of(model))
+
+
 def test_a_deployed_server_is_not_replaced_by_a_measurement(home: Path, model: Path) -> None:
     deployed = servers.promote(start(home, spec_of(model)), servers.ServerFacts("a7"))
     servers.ensure(home, spec_of(model, max_num_seqs=8), vllm=STUB, log_path=home / "log", owner="s2")

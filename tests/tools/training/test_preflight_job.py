@@ -115,8 +115,11 @@ def test_few_rows_still_have_one_of_the_behaviour(make_job: MakeJob) -> None:
 def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the environment of a training; a card's context, and the memory that torch keeps, go with it."""
-    job = make_job()
+    """On rows of every origin, in the environment of a training; a card's context, and the memory that torch keeps, go
+    with it."""
+    origins = ["rehearsal"] * 40 + ["generated"] * 20
+    rows = [{"origin": origin, **row(f"question {n}", "a b c d")} for n, origin in enumerate(origins)]
+    job = make_job(rows=rows)
     before = set(psutil.Process().children(recursive=True))
     found: dict[psutil.Process, dict[str, str]] = {}
 
@@ -124,7 +127,8 @@ def test_the_two_steps_are_taken_by_a_child_that_is_gone_when_the_server_starts(
         found.update({one: one.environ() for one in psutil.Process().children() if one not in before})
 
     monkeypatch.setattr(Job, "log", log)
-    links(job).two_steps()
+    told = links(job).two_steps()
+    assert "4 generated" in told and "4 rehearsal" in told and "lora_B moved by" in told
     assert found and all(TORCH_ENV.items() <= environment.items() for environment in found.values())
     assert set(psutil.Process().children(recursive=True)) <= before
 
@@ -184,9 +188,12 @@ def test_a_template_that_the_server_renders_otherwise_is_named(make_job: MakeJob
         tried._same_tokens(server)
 
 
-def test_steps_that_come_to_no_number_break_their_link_with_the_reason(make_job: MakeJob) -> None:
+def test_steps_that_come_to_no_number_break_their_link_with_the_reason(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from safetensors.torch import load_file, save_file
 
+    monkeypatch.setattr(preflight_job, "train_apart", train_job.train_lora)  # a child says it in the same words
     job = make_job()
     weights = job.inputs["base"].path / "model.safetensors"
     tensors = load_file(weights)
@@ -215,13 +222,6 @@ def test_steps_that_teach_nothing_break_their_link(
     monkeypatch.setattr(preflight_job, "train_apart", train_lora)
     with pytest.raises(StepFailed, match=told):
         links(make_job(rows=rows)).two_steps()
-
-
-def test_the_two_steps_are_taken_on_rows_of_every_origin(make_job: MakeJob) -> None:
-    origins = ["rehearsal"] * 40 + ["generated"] * 20
-    rows = [{"origin": origin, **row(f"question {n}", "a b c d")} for n, origin in enumerate(origins)]
-    told = links(make_job(rows=rows)).two_steps()
-    assert "4 generated" in told and "4 rehearsal" in told and "lora_B moved by" in told
 
 
 def test_the_first_broken_link_fails_the_step_and_every_link_is_on_record(

@@ -6,16 +6,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixtures.forked import forked
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.row_file import read_rows
@@ -383,9 +381,9 @@ def test_the_shared_prefix_ends_before_the_token_that_predicts_the_first_label()
     assert shared_prefix_tokens(rows[:1]) == 0
 
 
-def first_is_best(monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+def first_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of any validations the first is the best, whatever was learned."""
-    (monkeypatch or pytest.MonkeyPatch()).setattr(Selection, "best", lambda self, found: next(iter(found), None))
+    monkeypatch.setattr(Selection, "best", lambda self, found: next(iter(found), None))
 
 
 def test_the_adapter_is_the_best_checkpoint_and_the_choice_says_so(
@@ -425,13 +423,15 @@ def test_a_checkpoint_that_strayed_halves_the_rate_of_the_steps_behind_it(
     assert shares == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25]) or shares == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.25])
 
 
-@pytest.mark.parametrize(
-    ("at", "gone_on_from"),
-    [("step 5 ", "going on from checkpoint-4"), ("validation at step 4", "going on from checkpoint-2"),
-     ("saving the adapter", "kept step 2 of 6")],
-)  # fmt: skip
+KILLED = {
+    "step 5 ": "going on from checkpoint-4", "validation at step 4": "going on from checkpoint-2",
+    "saving the adapter": "kept step 2 of 6",
+}  # fmt: skip
+"""At what it is killed → what is said when it goes on."""
+
+
 def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
-    at: str, gone_on_from: str, tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between checkpoints, while one is validated, and after the end: the same steps, choice and adapter."""
     import torch
@@ -439,34 +439,26 @@ def test_killed_training_goes_on_and_ends_where_an_undisturbed_one_does(
     first_is_best(monkeypatch)
     settings = replace(SETTINGS, patience=2)
     whole = train(tiny_llama, rows_file, tmp_path / "whole", settings, valid_path=rows_file)
-    script = textwrap.dedent(f"""
-        import time
-        from pathlib import Path
-        from dataclasses import replace
-        from tests.tools.training import test_train_job as t
-        def wait(done, total, text):
-            if text.startswith({at!r}):
-                Path({str(tmp_path / "there")!r}).touch()
-                time.sleep(600)
-        t.first_is_best()
-        folder, rows = Path({str(tmp_path / "cut")!r}), Path({str(rows_file)!r})
-        settings = replace(t.SETTINGS, patience=2)
-        t.train(Path({str(tiny_llama)!r}), rows, folder, settings, valid_path=rows, progress=wait)
-    """)
-    child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
-    while not (tmp_path / "there").exists() and child.poll() is None:
-        time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    assert not (tmp_path / "cut" / "adapter").exists()
+    for n, (at, gone_on_from) in enumerate(KILLED.items()):
+        cut = tmp_path / f"cut{n}"
 
-    said: list[str] = []
-    resumed = train(tiny_llama, rows_file, tmp_path / "cut", settings, valid_path=rows_file, log=said.append)
-    assert any(line.startswith(gone_on_from) for line in said)
-    assert any("going on" in line for line in said) is ("going on" in gone_on_from), "what is over is not begun again"
-    assert (resumed.steps, resumed.choice) == (whole.steps, whole.choice) == (6, whole.choice)
-    for name, value in adapter(tmp_path / "whole").items():
-        assert torch.allclose(value, adapter(tmp_path / "cut")[name], atol=1e-6), name
+        def kill(done: int, total: int, text: str, at: str = at) -> None:
+            if text.startswith(at):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        go = partial(train, tiny_llama, rows_file, cut, settings, valid_path=rows_file)
+        assert os.WTERMSIG(forked(partial(go, progress=kill))) == signal.SIGKILL, at
+        assert not (cut / "adapter").exists()
+
+        said: list[str] = []
+        resumed = go(log=said.append)
+        assert any(line.startswith(gone_on_from) for line in said), at
+        assert any("going on" in line for line in said) is ("going on" in gone_on_from), (
+            "what is over is not begun again"
+        )
+        assert (resumed.steps, resumed.choice) == (whole.steps, whole.choice) == (6, whole.choice), at
+        for name, value in adapter(tmp_path / "whole").items():
+            assert torch.allclose(value, adapter(cut)[name], atol=1e-6), (at, name)
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> None:
@@ -520,7 +512,7 @@ def test_other_forms_of_a_row_are_seen_in_other_epochs_at_the_same_number_of_ste
     assert [row.row_id for row in seen] == ["a", "a.1", "a.2", "b", "a.3", "a.4", "a", "b"]
     assert places == [0, 0, 0, 1, 0, 0, 0, 1]
 
-    settings = replace(SETTINGS, max_steps=0, epochs=2.0)
+    settings = replace(SETTINGS, max_steps=0, epochs=2.0, batch_size=8)
     plain = train(tiny_llama, rows_file, tmp_path / "plain", settings)
     folder = tmp_path / "rows"
     folder.mkdir()
@@ -533,7 +525,7 @@ def test_other_forms_of_a_row_are_seen_in_other_epochs_at_the_same_number_of_ste
     ]  # fmt: skip
     (folder / "variants.jsonl").write_text("".join(json.dumps(row) + "\n" for row in varied))
     other = train(tiny_llama, folder / "train.jsonl", tmp_path / "other", settings)
-    assert (other.steps, other.epochs) == (plain.steps, plain.epochs) == (12, 2.0)
+    assert (other.steps, other.epochs) == (plain.steps, plain.epochs) == (6, 2.0)
     assert other.train_loss != plain.train_loss
     once = replace(settings, epochs=1.0)
     assert train(tiny_llama, folder / "train.jsonl", tmp_path / "once", once).train_loss == pytest.approx(

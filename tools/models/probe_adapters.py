@@ -1,4 +1,4 @@
-"""Adapters made from a trained one to try a server with: one for each kind of module, large there and nowhere else.
+"""Adapters made from a trained one to try a server with: large in one kind of module, and zero everywhere else.
 
 Files are read and written as bytes, without torch. A kind is where in a layer an adapter sits (`self_attn.q_proj`,
 `mlp.experts`), the layers and the experts taken together.
@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, read_places
+from tunesmith.tools.models.tensor_file import ADAPTER_NAME, TensorFileWriter, TensorPlace, read_places
+from tunesmith.tools.models.tensor_values import words_of
 
-WEIGHTS = "adapter_model.safetensors"
 _SECOND = re.compile(r"\.lora_B\b|\.lora_embedding_B\b")
 _LAYER = re.compile(r".*?\.layers\.\d+\.")
 _LARGE = 0.2
@@ -26,24 +26,24 @@ def adapted_kinds(adapter: Path) -> tuple[str, ...]:
     """The kinds of module that an adapter has an update for. Raises BadInput where its weights cannot be read."""
     kinds = {_kind(name) for name in _places(adapter) if _SECOND.search(name)}
     if not kinds:
-        raise BadInput(f"{adapter / WEIGHTS} holds no lora_B: it adapts nothing")
+        raise BadInput(f"{adapter / ADAPTER_NAME} holds no lora_B: it adapts nothing")
     return tuple(sorted(kinds))
 
 
-def write_large(adapter: Path, target: Path, kind: str) -> Path:
-    """A copy whose update is large in modules of one kind, and exactly zero in all others."""
+def write_probe(adapter: Path, target: Path, large: str = "") -> Path:
+    """A copy whose update is large in modules of one kind, where one is named, and exactly zero in all others."""
     places = _places(adapter)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file in adapter.iterdir():
         if file.is_file() and file.suffix == ".json":
             shutil.copyfile(file, target / file.name)
-    with TensorFileWriter(target / WEIGHTS, [(name, place.spec) for name, place in places.items()]) as writer:
+    with TensorFileWriter(target / ADAPTER_NAME, [(name, place.spec) for name, place in places.items()]) as writer:
         for name, place in places.items():
             if not _SECOND.search(name):
                 writer.write(name, place.read())
             else:
-                writer.write(name, _drawn(name, place) if _kind(name) == kind else bytes(place.end - place.start))
+                writer.write(name, _drawn(name, place) if _kind(name) == large else bytes(place.end - place.start))
     return target
 
 
@@ -53,9 +53,9 @@ def _kind(name: str) -> str:
 
 
 def _places(adapter: Path) -> dict[str, TensorPlace]:
-    path = adapter / WEIGHTS
+    path = adapter / ADAPTER_NAME
     if not path.is_file():
-        raise BadInput(f"{adapter} has no {WEIGHTS}; train again")
+        raise BadInput(f"{adapter} has no {ADAPTER_NAME}; train again")
     return read_places(path)
 
 
@@ -65,6 +65,4 @@ def _drawn(name: str, place: TensorPlace) -> bytes:
 
     seed = [_SEED, *name.encode()]
     values = np.random.default_rng(seed).normal(0.0, _LARGE, place.spec.shape).astype("<f4")
-    if place.spec.dtype == "BF16":
-        return (values.view("<u4") >> np.uint32(16)).astype("<u2").tobytes()
-    return values.astype({"F32": "<f4", "F16": "<f2"}[place.spec.dtype]).tobytes()
+    return words_of(values, place.spec.dtype).tobytes()
