@@ -203,13 +203,16 @@ def _times(restarts: object) -> str:
 
 def report(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`report [RUN] [-o FILE]`: a page to read."""
+    from tunesmith.tools.evaluation.pairing import each_pair_once
+
     if args.output is not None:
         writable(args.output, force=args.force)  # said before a page is made that nobody can have
     elif args.force:
         raise BadInput("--force replaces the file of -o; name it, or leave --force out")
     run = _run_of(args, store, out)
-    written = write_run_report(store, run, args.output, force=args.force)
-    summary = replace(summarise(store, run), report=written.path, verdict=written.verdict)
+    with each_pair_once():
+        written = write_run_report(store, run, args.output, force=args.force)
+        summary = replace(summarise(store, run), report=written.path, verdict=written.verdict)
     out.document(summary.to_json(), summary_view(summary))
     return 0
 
@@ -217,10 +220,13 @@ def report(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
 def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`explain [RUN]`: findings from the records, each with its evidence and the next priced step; asks no model."""
     from tunesmith.agent.commands.explain import document, view
+    from tunesmith.tools.evaluation.pairing import each_pair_once
 
     ws = settings.workspace(store, out.emit)
     run = _run_of(args, store, out)
-    out.document(document(ws, run), view(ws, run, whole=args.all, in_repl=out.page is not None))
+    with each_pair_once():
+        found = document(ws, run), view(ws, run, whole=args.all, in_repl=out.page is not None)
+    out.document(*found)
     return 0
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-import yaml
-
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -27,6 +25,7 @@ from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import Names
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.tools.core.yaml_file import read_own
 
 CAN_ANSWER = (
     "I can answer how long a step took, what passed, which cases failed, why a setting has its value, what would fit "
@@ -144,7 +143,7 @@ class _Page:
 
 @cache
 def _page() -> _Page:
-    page = yaml.safe_load((files("tunesmith.prompts") / "glossary.yaml").read_text())
+    page = read_own(files("tunesmith.prompts") / "glossary.yaml")
     terms = page["terms"]
     return _Page(
         page["talk"], Names({term: one[0] for term, one in terms.items()}), {t: o[1] for t, o in terms.items()}

@@ -23,6 +23,7 @@ from tunesmith.agent.queries import (
 )
 from tunesmith.agent.queries.answer import Answer, Context
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.tools.evaluation.pairing import each_pair_once
 
 _KINDS: tuple[tuple[type[Query], Callable[[Any, Context], Answer]], ...] = (
     (runs.RunsQuery, runs.all_runs), (runs.RunQuery, runs.one_run), (scores.ResultQuery, scores.answer),
@@ -54,4 +55,5 @@ def tool_of(request: Query) -> str:
 
 def answer(request: Query, context: Context) -> Answer:
     """Answer one question from the store. Raises BadInput or NotFound with what there is instead."""
-    return dict(_KINDS)[type(request)](request, context)
+    with each_pair_once():
+        return dict(_KINDS)[type(request)](request, context)

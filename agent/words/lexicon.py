@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-import yaml
 from rapidfuzz.distance import OSA
+
+from tunesmith.tools.core.yaml_file import read_own
 
 _HAN = "\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_HAN}]|\d+(?=[^\W\d_{_HAN}]{{2,}}(?![^\W_]))|[^\W_{_HAN}]+")
@@ -88,13 +89,10 @@ def _same(name: str, word: str) -> bool:
 @cache
 def lexicon() -> Mapping[str, Names]:
     """Each table of the lexicon as names; a plain list of words is a table of one thing, a choice one per field."""
-    page = yaml.load((files("tunesmith.agent.words") / "lexicon.yaml").read_text(), _LOADER)
+    page = read_own(files("tunesmith.agent.words") / "lexicon.yaml")
     tables = {f"choices.{field}": options for field, options in page.pop("choices").items()}
     tables |= {name: value if isinstance(value, dict) else {name: value} for name, value in page.items()}
     return {name: Names({str(k): str(v) for k, v in table.items()}) for name, table in tables.items()}
-
-
-_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def words_of(text: str) -> list[Word]:

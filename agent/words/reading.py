@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from tunesmith.memory.records import ASIDE_RUNS, Run
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
 _NEAREST, _LIKELY = 3, 12
+_REMEMBERED = 32
 _BEHIND_A_YES, _EACH_WORD_TAKEN = 0.7, 0.5
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _STOP, _MAY_STOP = "do.stop", 0.2
@@ -94,6 +95,8 @@ class Reader:
         """Load both; about 0.2 s. Raises NoEncoder where the package with the weights is not installed."""
         self.head = Head.load()
         self._encoder = Encoder()
+        self._embedded: Callable[[str], Floats] = lru_cache(_REMEMBERED)(lambda text: self._encoder.embed([text])[0])
+        """One sentence in numbers. A turn reads its words several times, each 15 ms and more."""
 
     def read(self, said: str, context: Context, label: str = "") -> Reading:
         """Read a sentence; with a label as what that label means, which is then sure."""
@@ -104,7 +107,7 @@ class Reader:
             return Reading("", 0.0, False, slots)
         if label:
             return self._as(Guess(label, 1.0), True, slots, context)
-        embedded = self._encoder.embed([canonical(slots, self.head.vocabulary)])[0]
+        embedded = self._embedded(canonical(slots, self.head.vocabulary))
         guesses = _possible(self.head.guesses(embedded, slots), slots, context)
         if (known := self.head.label_of(said)) in {guess.label for guess in guesses}:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)

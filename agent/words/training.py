@@ -18,12 +18,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from tunesmith.agent.words.encoder import WIDTH, Encoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import canonical, flags_of, kind_of, possible, vocabulary_of
 from tunesmith.agent.words.slots import empty_words, slots_of
+from tunesmith.tools.core.yaml_file import read_own
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,14 +40,13 @@ _NEAR_COPY = 0.75
 _SHARED_BY, _OFTEN = 2, 5
 """How many sentences of a label hold a word that belongs to how it is said; more where texts are looked for."""
 _ABOUT_TEXTS = ("case", "row")
-_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def intents() -> dict[str, list[str]]:
     """Label → its sentences, from every file of intents/."""
     found: dict[str, list[str]] = {}
     for file in _files():
-        for label, sentences in yaml.load(file.read_text(encoding="utf-8"), _LOADER).items():
+        for label, sentences in read_own(file).items():
             found.setdefault(str(label), []).extend(str(sentence) for sentence in sentences)
     return found
 

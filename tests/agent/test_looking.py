@@ -36,7 +36,7 @@ def seen(tunesmith: Tunesmith) -> dict[str, Any]:
 
 def at_the_price(tunesmith: Tunesmith, *answers: str) -> None:
     """Ask for a price at a terminal and answer it."""
-    terminal = Terminal(PRICED, {**tunesmith.env, **UNASKED}, size=(40, 120), cold=True)
+    terminal = Terminal(PRICED, {**tunesmith.env, **UNASKED}, size=(40, 120))
     place = 0
     for answer in answers:
         terminal.expect("Start?", after=place)

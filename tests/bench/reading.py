@@ -19,8 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tests.fixtures import yaml_of
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.reading import Context, Reading, kind_of, read, reader
 from tunesmith.memory.records import Run
@@ -71,7 +70,7 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="print what is wrong and what is left")
     parser.add_argument("--variants", action="store_true", help="read each item's variants too")
     args = parser.parse_args()
-    items = yaml.safe_load(args.file.read_text(encoding="utf-8"))
+    items = yaml_of(args.file.read_text(encoding="utf-8"))
     reader()
     counts, forced, seconds, same = Counter[str](), 0, [], Counter[str]()
     chance = random.Random(0)

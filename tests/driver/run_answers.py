@@ -26,10 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.driver.exam_home import make_exam_home
 from tests.driver.facts_shown import NOWHERE, Facts
+from tests.fixtures import yaml_of
 from tests.fixtures.terminal import Terminal
 from tunesmith.agent.commands import settings
 
@@ -252,7 +251,7 @@ def load(*, no_model: bool) -> list[dict[str, Any]]:
     """All items; without those that only a driver can answer, or that need the real files of a run, where asked."""
     items: list[dict[str, Any]] = []
     for name in ("answers.yaml", "dialogues.yaml"):
-        items += yaml.safe_load((_FOLDER / name).read_text())
+        items += yaml_of((_FOLDER / name).read_text())
     return [item for item in items if not (no_model and item.get("needs") in ("driver", "files"))]
 
 

@@ -4,7 +4,9 @@ ours is written so that it is read back letter for letter."""
 from __future__ import annotations
 
 import re
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,6 +16,13 @@ from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 
 _MAX_BYTES = 2 << 20
 _MAX_MESSAGE_CHARS = 200
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_own(file: Traversable) -> Any:
+    """The document in a file of this package, by libyaml where it is there: PyYAML's own reader takes ten times as
+    long, 0.3 s for the glossary."""
+    return yaml.load(file.read_text(encoding="utf-8"), _LOADER)
 
 
 def read_yaml(path: Path, what: str, *, through_link: bool = True) -> object:

@@ -19,11 +19,10 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TypeVar
 
-import yaml
-
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw
+from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
 from tunesmith.tools.data.record_values import Values, drawn_number, in_order, number_ranges, with_computed
@@ -35,7 +34,7 @@ from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_
 @lru_cache(maxsize=1)
 def axes() -> dict[str, list[str]]:
     """Axis → what is dealt of it, each as often as its weight; empty: as the writer likes."""
-    document = yaml.safe_load((files("tunesmith.prompts") / "styles.yaml").read_text("utf-8"))
+    document = read_own(files("tunesmith.prompts") / "styles.yaml")
     return {name: [*[""] * int(axis["plain"]), *map(str, axis["values"])] for name, axis in document.items()}
 
 

@@ -16,8 +16,7 @@ from itertools import count as count_from
 from itertools import islice, zip_longest
 from typing import Any
 
-import yaml
-
+from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.model_requests import Asker, assistant, system, user
@@ -109,7 +108,7 @@ def _usable(answered: str) -> str:
 
 @lru_cache(maxsize=1)
 def _data() -> Mapping[str, Any]:
-    document: Mapping[str, Any] = yaml.safe_load((files("tunesmith.prompts") / "near-misses.yaml").read_text("utf-8"))
+    document: Mapping[str, Any] = read_own(files("tunesmith.prompts") / "near-misses.yaml")
     return document
 
 

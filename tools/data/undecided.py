@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -254,9 +255,15 @@ def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Und
         "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
     }
     try:
-        return Undecided(*confined_answer(count_undecided, argument, "the rows", _LIMITS))
+        return _counted(rows.sha256, str(rows.meta.get("behaviour_sha256")), json.dumps(argument))
     except (BadInput, OverLimits):  # critique itself says what is wrong with them
         return ALL_DECIDED
+
+
+@lru_cache(maxsize=8)
+def _counted(rows_sha256: str, behaviour_sha256: str, argument: str) -> Undecided:
+    """Once for rows, behaviour and cases: a step is priced several times on its way to its worker."""
+    return Undecided(*confined_answer(count_undecided, json.loads(argument), "the rows", _LIMITS))
 
 
 def count_undecided(argument: Mapping[str, Any]) -> Iterator[Undecided]:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.agent.commands import approvals
 from tunesmith.agent.commands.approvals import (
     HashApprover,
     TerminalApprover,
@@ -24,6 +25,12 @@ from tunesmith.tools.pipeline.run_step import agree, price, propose
 from tunesmith.tools.pipeline.workspace import Approver, Edited, StepRequest, Workspace
 
 pytestmark = pytest.mark.heavy
+
+
+@pytest.fixture(autouse=True)
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is typed ahead of a question is a terminal's matter, and tested on one (`test_repl`)."""
+    monkeypatch.setattr(approvals, "GRACE_S", 0.0)
 
 
 def plan(seconds: float = 60.0, summary: str = "train") -> Plan:

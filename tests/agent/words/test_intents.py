@@ -9,10 +9,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, TypeAdapter
 from rapidfuzz import fuzz
 
+from tests.fixtures import yaml_of
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.tools.pipeline import catalog
 
@@ -33,7 +33,7 @@ def sentences() -> dict[str, list[str]]:
     """Label → its sentences, of all files."""
     found: dict[str, list[str]] = {}
     for file in FILES:
-        labels = yaml.safe_load(file.read_text(encoding="utf-8"))
+        labels = yaml_of(file.read_text(encoding="utf-8"))
         assert not set(labels) & set(found), f"{file.name} repeats a label"
         found.update(labels)
     return found
@@ -43,7 +43,7 @@ SAID = sentences()
 
 
 def readings(name: str) -> list[Any]:
-    loaded: list[Any] = yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+    loaded: list[Any] = yaml_of((HERE / name).read_text(encoding="utf-8"))
     return loaded
 
 

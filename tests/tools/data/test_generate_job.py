@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import FIXTURES
-from tests.fixtures.scripted_writer import SPEC
+from tests.fixtures.scripted_writer import GYM
 from tests.fixtures.steps import requests_sent, say_yes
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
 from tunesmith.tools.data import faults
-from tunesmith.tools.data.behaviour import spec_text
+from tunesmith.tools.data.behaviour import spec_of, spec_text
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.data.scaffold import write_behaviour
 from tunesmith.tools.pipeline.run_step import price, run_step
@@ -27,6 +27,7 @@ from tunesmith.tools.suites.loading import read_suite
 
 pytestmark = pytest.mark.heavy
 
+SPEC = spec_of(GYM, "test")
 STUB, RUN = str(FIXTURES / "stub_gym.py"), "r1"
 ROWS, NEAR, REHEARSAL = 30, 6, 10
 ORDINARY = NEAR + REHEARSAL

@@ -31,14 +31,14 @@ def rows(tmp_path: Path) -> list[TrainingRow]:
     return [*fresh, *(replace(asking(generated(20 + n), text), row_id=f"x{n}") for n, text in enumerate(REPEATED))]
 
 
-def priced(tmp_path: Path, rows: Sequence[TrainingRow], **fields: object) -> Plan:
+def priced(tmp_path: Path, rows: Sequence[TrainingRow], *, sha256: str = "d" * 64, **fields: object) -> Plan:
     store = Store(tmp_path / "home")
     run = store.new_run("test")
     step = store.propose(run, "generate", plan_hash="h")
     folder = tmp_path / "rows"
     write_rows(folder / "rows.jsonl", list(rows))
     meta = {"rows": len(rows), "behaviour": "demo", "behaviour_sha256": DEMO.sha256}
-    made = Artifact("a1", run, step, "rows", folder, "d" * 64, 1, meta=meta)
+    made = Artifact("a1", run, step, "rows", folder, sha256, 1, meta=meta)
     base = replace(made, id="a2", kind="base")
     request = CritiqueRequest.model_validate({"run": run, "embeddings": False, **fields})
     context = critique.inspect_inputs(request, Inputs(store, run, {"rows": made}))
@@ -69,6 +69,19 @@ def test_rows_that_nobody_can_count_in_time_are_left_to_the_step(
 ) -> None:
     monkeypatch.setattr(undecided, "_MOST_COMPARISONS", 11)
     assert priced(tmp_path, rows).questions == ()
+
+
+def test_the_same_rows_are_counted_once_and_other_rows_or_cases_anew(
+    tmp_path: Path, rows: list[TrainingRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[object] = []
+    monkeypatch.setattr(undecided, "confined_answer", lambda *asked: children.append(asked) or (3, 0, 12))
+    counts = []
+    for fields in ({}, {}, {"suites": ("general",)}, {"leak": 70.0}):
+        priced(tmp_path, rows, **fields)
+        counts.append(len(children))
+    priced(tmp_path, rows, sha256="e" * 64)
+    assert [*counts, len(children)] == [1, 1, 2, 3, 4]
 
 
 def test_columns_are_proposed_as_a_question() -> None:

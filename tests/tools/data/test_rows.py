@@ -8,13 +8,14 @@ from collections import Counter
 import pytest
 
 from tests.fixtures.behaviours import ERRANDS
-from tests.fixtures.scripted_writer import SPEC, ScriptedWriter, says
+from tests.fixtures.scripted_writer import GYM, ScriptedWriter, says
 from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.draw import answer_of, draw
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.synthesis import Synthesis, Written
 
+SPEC = spec_of(GYM, "test")
 WANTED, WRITTEN = 40, 56
 ORDINARY = [f"What is the {n}th largest town of {place}?" for n in range(10) for place in ("Spain", "Peru")]
 

@@ -14,13 +14,15 @@ import pytest
 
 from tests.fixtures.ray_head import HANG_S, Head, ray_head
 from tests.fixtures.steps import say_yes
-from tests.fixtures.terminal import COMMAND
+from tests.fixtures.terminal import COMMAND, Tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
 from tests.fixtures.waiting import wait_for
+from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import verify
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
-from tunesmith.tools.pipeline.run_step import run_step
+from tunesmith.tools.pipeline.ray_settings import RaySettings
+from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 pytestmark = [
@@ -48,31 +50,29 @@ def begun(head: Head, folder: Path, rows: int) -> str:
 
 
 def test_a_step_goes_there_and_comes_back_and_a_dead_head_is_told(head: Head, tmp_path: Path) -> None:
-    run = begun(head, tmp_path, 6)
-    refused = head.tunesmith("critique", "--on", "ray", "--run", run)
-    assert refused.returncode == 3, refused.stderr
-    assert head.settings.address in refused.stderr, "the price says where"
-    done = head.tunesmith("critique", "--on", "ray", "--run", run, "--yes", "--json")
+    run, tunesmith = begun(head, tmp_path, 6), Tunesmith(head.home)
+    done = tunesmith("critique", "--on", "ray", "--run", run, "--yes")
     assert done.returncode == 0, done.stderr
-    shown = json.loads(head.tunesmith("runs", "show", run, "--json").stdout)
-    step = shown["steps"][-1]
-    assert step["stage"] == "critique" and step["status"] == "done" and step["on"].startswith(head.settings.address)
-    [dataset] = step["artifacts"]
-    verify(Path(dataset["path"]), dataset["sha256"])
-    assert head.settings.address in head.tunesmith("runs", "show", run).stdout
+    assert head.settings.address in done.stderr, "the price says where"
+    store = Store(head.home)
+    step = store.steps(run)[-1]
+    assert (step.stage, step.status) == ("critique", DONE) and step.on.startswith(head.settings.address)
+    [dataset] = store.artifacts(run, "dataset")
+    verify(dataset.path, dataset.sha256)
+    assert head.settings.address in tunesmith("runs", "show", run).stdout
 
-    wrong = head.home / "wrong"
-    wrong.write_text("f" * 64)
-    text = (head.home / "settings.toml").read_text()
-    (head.home / "settings.toml").write_text(text.replace(head.settings.token_file, str(wrong)))
-    told = head.tunesmith("critique", "--on", "ray", "--run", run)
-    assert told.returncode == 2 and "does not take the token" in told.stderr, told.stderr
-    (head.home / "settings.toml").write_text(text)
-    (head.home / "ray-machine.json").unlink(missing_ok=True)
+    def refused(settings: RaySettings) -> str:
+        (head.home / "ray-machine.json").unlink(missing_ok=True)
+        ws = Workspace(store, None, lambda event, **data: None, ray=settings)
+        with pytest.raises(BadInput) as told:
+            price(ws, StepRequest("critique", {"on": "ray"}, run))
+        return str(told.value)
+
+    (head.home / "wrong").write_text("f" * 64)
+    assert "does not take the token" in refused(head.settings.model_copy(update={"token_file": "wrong"}))
     head.end()
-    told = head.tunesmith("critique", "--on", "ray", "--run", run)
-    assert told.returncode == 2 and f"{head.settings.address} does not answer" in told.stderr, told.stderr
-    assert len(json.loads(head.tunesmith("runs", "show", run, "--json").stdout)["steps"]) == 3
+    assert f"{head.settings.address} does not answer" in refused(head.settings)
+    assert len(store.steps(run)) == 3
 
 
 @pytest.mark.slow
