@@ -781,6 +781,10 @@ MUTANTS: tuple[Mutant, ...] = (
         (" and (judged or not asks_judge(cases))", "",
          "tests/agent/commands/test_teach_rows.py::test_cases_that_ask_a_judge_who_will_not_be_there_are_not_taken_from_an_earlier_plan"),
     )),
+    *rows(PRICES, "tools/data/undecided.py", (
+        ("_counted(rows.sha256, ", "_counted(\"\", ",
+         "tests/tools/data/test_leak_count.py::test_the_same_rows_are_counted_once_and_other_rows_or_cases_anew"),
+    )),
     *rows(BLIND, "tools/data/spec_suites.py", (
         ("n * max(2 * cases, count) // cases", "2 * n",
          "tests/tools/data/test_near_misses.py::test_of_many_near_misses_ten_are_cases_from_all_over_the_list_and_the_others_teach"),
