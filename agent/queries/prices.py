@@ -261,11 +261,12 @@ def _questions(store: Store, query: ApprovalsQuery, run: str) -> Answer:
     rows = store.read(
         "SELECT run, at, data FROM events WHERE event = 'question.answered' AND ? IN ('', run) ORDER BY rowid DESC", run
     )
-    asked = [(row, data) for row in rows if within(row["at"], query.since, query.until)
-             and query.stage in ("", (data := json.loads(row["data"]))["stage"])]  # fmt: skip
-    where = (
-        f"{f' of {query.stage}' if query.stage else ''}{f' in {run}' if run else ''}{span(query.since, query.until)}"
-    )
+    every = [(row, json.loads(row["data"])) for row in rows if within(row["at"], query.since, query.until)]
+    # A question about a stage's work may have been put before the price of the one in front of it.
+    asked = [(row, data) for row, data in every if query.stage in ("", data["stage"])]
+    stage = query.stage if asked or not every else ""
+    asked = asked or every
+    where = f"{f' of {stage}' if stage else ''}{f' in {run}' if run else ''}{span(query.since, query.until)}"
     if not asked:
         return Answer((f"Nothing{where} was asked before a price, so there was nothing to answer.",))
     facts = tuple(

@@ -243,6 +243,7 @@ def test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_me
     ]
     assert told(home, "approvals", decision="asked", stage="train").lines[0] == "1 question of train was answered:"
     assert told(home, "approvals", decision="asked", run="r1").lines[0] == "1 question in r1 was answered:"
+    assert told(home, "approvals", decision="asked", stage="merge").lines[0] == both[0], "asked at another stage"
 
 
 def test_two_suites_whose_cases_have_the_same_names_are_not_the_same(tmp_path: Path) -> None:
