@@ -37,7 +37,7 @@ with Pipeline(name="bench") as pipeline:
     load >> TextGeneration(llm=llm)
 if __name__ == "__main__":
     rows = pipeline.run(use_cache=False)["default"]["train"]
-    json.dump(rows["generation"], open(out, "w"))
+    json.dump(list(rows["generation"]), open(out, "w"))
 """
 
 
@@ -111,12 +111,14 @@ def _timed(home: Path, side: str, command: list[str], prompts: list[str] | None 
 
 def ours(home: Path, record: Path, prompts: Path, out: Path) -> None:
     """What `generate` does with its requests: all at once, each answer written down as it comes."""
-    from tests.bench._harness import new_job, server_at
+    from tests.bench._harness import new_job
     from tunesmith.tools.data.model_requests import AnswerLog
+    from tunesmith.tools.serving import servers
     from tunesmith.tools.serving.client import ChatRequest
     from tunesmith.tools.serving.requests import Tally
 
-    server = server_at(home, json.loads(record.read_text())["port"], record)
+    server = servers.read(record)
+    assert server, f"{record} is no record of a server"
     job = new_job(home / out.stem.replace(" ", "-"))
     log = AnswerLog(job, server, Tally(), "writer.jsonl", concurrency=128)
     requests = [
