@@ -145,7 +145,7 @@ def test_every_command_of_the_readme_and_the_docs_runs(
     if words[0] == "compare":
         expected = {0, 4}  # whether the adapter lost something is for its training to say
     if lack := re.search(r"needs ([\d.]+) GiB of disk in all, ([\d.]+) GiB free", done.stderr):
-        assert float(lack[1]) > float(lack[2])  # a small disk is a right refusal, in numbers and before anything began
+        assert float(lack[1]) >= float(lack[2])  # a small disk is a right refusal, in numbers and before anything began
         expected = {2}
     assert done.returncode in expected, done.stderr
 

@@ -792,7 +792,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(ROWS, "tools/data/reading.py", (
         ("for round_ in zip_longest(*by_value) for", "for round_ in by_value for",
          "tests/tools/data/test_reader_bias.py::test_a_request_shows_as_many_examples_of_each_value"),
-        ("return {value: mean - middle for", "return {value: 0.0 for",
+        ("min(BIAS_MOST, mean - middle))", "min(BIAS_MOST, 0.0))",
          "tests/tools/data/test_reader_bias.py::test_what_a_reader_has_for_a_value_whatever_it_reads_is_taken_off_where_examples_show_it"),
     )),
     *rows(PEOPLE, "tools/data/near_misses.py", (

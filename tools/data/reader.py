@@ -16,6 +16,7 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.examples import Shot
 from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reading import (
+    BIAS_MOST,
     NOTHING,
     Disagreement,
     answer_request,
@@ -44,9 +45,8 @@ WHOLE = "the answer"
 _SURE, _CUT_SHARE = 1.5, 0.5
 """Log-odds, in nats, that are sure for a label, over four to one; of the margin that examples have, what a message
 needs: its words are not as plain as those that a person chose to show."""
-_FEW, _BIAS_SHARE, _BIAS_MOST, _EPSILON = 20, 0.5, 1.5, 0.01
-"""Messages from which on a reader's bias is known; what of it is taken off, and the most (`_bias`); a share that keeps
-logarithms finite."""
+_FEW, _BIAS_SHARE, _EPSILON = 20, 0.5, 0.01
+"""Messages from which on a reader's bias is known; what of it is taken off; a share that keeps logarithms finite."""
 _ENOUGH, _BORNE_OUT = 60, 0.9
 """Messages from which on writer and reader can bear each other out, and the share that is right where they agree."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIAL = 0.6, 0.75, 3, 16
@@ -383,7 +383,7 @@ def _bias(label: Attribute, read: Sequence[tuple[str, ChatResponse]]) -> dict[st
     for name in label.values:
         mean = sum(one[name] for one in likely) / len(read) + _EPSILON
         bias[name] = max(
-            -_BIAS_MOST, min(_BIAS_MOST, _BIAS_SHARE * math.log(mean / (drawn[name] / len(read) + _EPSILON)))
+            -BIAS_MOST, min(BIAS_MOST, _BIAS_SHARE * math.log(mean / (drawn[name] / len(read) + _EPSILON)))
         )
     return bias
 

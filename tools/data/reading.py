@@ -30,8 +30,8 @@ from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.suites.judge_prompt import judge_prompt
 
 YES_NO = ("yes", "no")
-_KNOWN_LEAST = 3
-"""Messages of each value that tell what a model has for it."""
+_KNOWN_LEAST, BIAS_MOST = 3, 1.5
+"""Messages of each value that tell what a model has for it; the most of that, in nats, that is taken off."""
 _FLOOR = 1e-6
 """Probability of a candidate that is not among the likeliest tokens."""
 
@@ -98,7 +98,8 @@ def bias_of_known(known: Sequence[tuple[str, Mapping[str, float]]], values: Sequ
     where there are fewer than three of some value.
 
     The mean log probability of a value over all values' messages, each value counting once however often it comes:
-    without it the middle between two values' messages is where they are equally likely.
+    without it the middle between two values' messages is where they are equally likely. No more than a nat and a half:
+    what is taken off a value is taken off it against none of them too.
     """
     by_value = {value: [likely for right, likely in known if right == value] for value in values}
     if not values or min(map(len, by_value.values())) < _KNOWN_LEAST:
@@ -108,7 +109,7 @@ def bias_of_known(known: Sequence[tuple[str, Mapping[str, float]]], values: Sequ
         for value in values
     }
     middle = fmean(means.values())
-    return {value: mean - middle for value, mean in means.items()}
+    return {value: max(-BIAS_MOST, min(BIAS_MOST, mean - middle)) for value, mean in means.items()}
 
 
 def least_margin(response: ChatResponse) -> float | None:

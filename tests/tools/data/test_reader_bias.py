@@ -10,11 +10,11 @@ import pytest
 
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.reader import Reader, ToRead
-from tunesmith.tools.data.reading import label_request
+from tunesmith.tools.data.reading import bias_of_known, calibrated, label_request
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 ORDINARY = ("Name a river.", "What is nine times nine?", "Write a poem about snow.")
-LEAN = 4.0
+LEAN = 3.0
 
 
 def spec(hot: int, cold: int) -> object:
@@ -31,7 +31,7 @@ def spec(hot: int, cold: int) -> object:
 
 
 class Leaning:
-    """A model that tells a glow from ice by two nats, and has four for HOT whatever it reads."""
+    """A model that tells a glow from ice by two nats, and has three for HOT whatever it reads."""
 
     model = "m"
 
@@ -70,3 +70,12 @@ def test_a_request_shows_as_many_examples_of_each_value(first: int) -> None:
     request = label_request(made, made.labels[0], "a tap drips", ORDINARY, "m", "r")
     shown = Counter(turn["content"] for turn in request.messages if turn["role"] == "assistant")
     assert shown["HOT"] == shown["COLD"] == 3 and shown["none"] == len(ORDINARY)
+
+
+def test_what_is_taken_off_makes_no_value_of_a_message_that_has_none() -> None:
+    sure = {"HOT": 1 - 2e-6, "COLD": 1e-6, "none": 1e-6}
+    torn = {"HOT": 0.499, "COLD": 0.499, "none": 0.002}
+    bias = bias_of_known([("HOT", sure)] * 3 + [("COLD", torn)] * 3, ["HOT", "COLD"])
+    assert calibrated(torn, bias)["COLD"] > 0.9, "of two that it takes for equally likely the one that it leans from"
+    nothing = calibrated({"HOT": 0.01, "COLD": 0.04, "none": 0.95}, bias)
+    assert max(nothing, key=lambda value: nothing[value]) == "none"
