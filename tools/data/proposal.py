@@ -64,7 +64,7 @@ class Proposal(Frozen):
 def stated_in(values: Mapping[str, object], where: str) -> Proposal:
     """What a user's file states as data: `labels`, `fields` and `template`. Raises BadInput for what is none.
 
-    A field is its meaning, a list of its values, or whatever a Part takes.
+    A field is its meaning, a list of its values, its values with what they mean, or whatever a Part takes.
     """
     fields, labels = values.get("fields") or {}, _named(values.get("labels"), where)
     if isinstance(fields, list):
@@ -75,6 +75,8 @@ def stated_in(values: Mapping[str, object], where: str) -> Proposal:
     for name, of in fields.items():
         if isinstance(of, list):
             listed.append(Part(name=name, values={str(value): Value() for value in of}))
+        elif isinstance(of, dict) and of and not of.keys() & Part.model_fields.keys():
+            listed.append(Part(name=name, values=_named(of, where)))
         elif isinstance(of, dict):
             own = {**of, **({"values": _named(of["values"], where)} if "values" in of else {})}
             listed.append(Part.model_validate({"name": name, **own}))

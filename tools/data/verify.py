@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from pydantic import ValidationError
 
@@ -68,6 +69,10 @@ def criteria_of(spec: Spec) -> tuple[str, ...]:
 
 TOPIC = "topic"
 """Of messages that no other attribute makes different."""
+LABEL = "label"
+"""The part that labels are the values of, where nobody gave it a name."""
+_ORDERED = 4
+"""Parts whose orders are all tried."""
 
 
 Records = Sequence[Mapping[str, str | None]]
@@ -217,12 +222,28 @@ def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shap
     names = [part.name for part in proposal.parts]
     known = proposal.labels or (proposal.parts[0].values if len(names) == 1 else {})
     if known and len(names) <= 1 and set(answers) <= set(known):
-        name = names[0] if names else "label"
+        name = names[0] if names else LABEL
         return Shape("text", f"{{{name}}}", (name,), tuple(({name: answer},) for answer in answers))
-    shape = aligned(answers, names) if names else None
+    shape = _placed(answers, names, proposal)
     if names and shape is None:
         notes.add(f"the answers have not {len(names)} parts ({', '.join(names)}) with the same text around them")
     return shape or WRITTEN
+
+
+def _placed(answers: Sequence[str], names: Sequence[str], proposal: Proposal) -> Shape | None:
+    """Answers with a slot for each name, in the order in which the most slots hold a value that is stated for them.
+
+    Labels that stand beside stated parts are a part of their own where no slot of theirs holds another text.
+    """
+    values: dict[str, Collection[str]] = {part.name: part.values for part in proposal.parts if part.values}
+    orders = permutations(names) if values and len(names) <= _ORDERED else (tuple(names),)
+    shapes = [shape for order in orders if order and (shape := aligned(answers, order))]
+    if proposal.labels and len(names) < _ORDERED:
+        values[LABEL] = proposal.labels
+        beside = (aligned(answers, [*names[:at], LABEL, *names[at:]]) for at in range(len(names) + 1))
+        shapes += [s for s in beside if s and all(r[LABEL] in proposal.labels for of in s.records for r in of)]
+    stated = [sum(r[n] in values[n] for of in s.records for r in of for n in s.names if n in values) for s in shapes]
+    return shapes[stated.index(max(stated))] if shapes else None
 
 
 def fields_of(spec: Spec, proposal: Proposal) -> dict[str, list[tuple[str, str | None]]]:
