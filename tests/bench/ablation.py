@@ -184,15 +184,13 @@ class Ablation:
         return HELD_OUT / "behaviours" / self.behaviour
 
     def _program(self, rows: str) -> Path:
-        """The Python that imports this tree, or the copy of it that writes plain rows."""
-        if rows == "all":
-            return Path(sys.executable)
-        folder = self.work / "plain"
+        """The Python of a copy of this tree, made once, so that all trainings are of one program; or of the plain."""
+        folder = self.work / rows
         if not (folder / "done").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             copy = Copy(folder)
-            for name, old, new in PLAIN_ROWS:
+            for name, old, new in PLAIN_ROWS if rows == "plain" else ():
                 text = (folder / name).read_text()
                 if text.count(old) != 1:
                     raise SystemExit(f"{name} holds {old!r} {text.count(old)} times")
