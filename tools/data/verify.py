@@ -162,6 +162,8 @@ def _formed(spec: Spec, proposal: Proposal, notes: Notes) -> Spec:
         answer = {"form": shape.form, "template": shape.template, "otherwise": shape.otherwise}
         answer["needs"] = _needs(shape, attributes)
     written = spec.model_copy(update={"attributes": (_topic(),)})
+    if proposal.labels and not any(set(proposal.labels) & set(one.values) for one in attributes):
+        notes.add(f"no part of the answers has only the labels {', '.join(proposal.labels)}: they are not taken")
     if not attributes:
         return written
     fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in attributes)

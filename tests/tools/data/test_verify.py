@@ -75,6 +75,14 @@ BOTH = ("TECH", "HR", *LEVELS)
         (REVIEW, {"template": "{mood}", "parts": (part("mood", "好评", "差评"),)},
          {"mood": ["好评", "差评", "中评"]}, "中评 was added"),
         (REVIEW, {"form": "written"}, {}, ""),
+        (DESK, {"parts": (part("level", *LEVELS), part("team", "TECH", "HR"))},
+         {"team": ["TECH", "HR"], "level": ["P1", "P2", "P3"]}, ""),
+        (DESK, {"labels": part("x", "TECH", "HR", "SALES").values, "parts": (part("level"),)},
+         {"label": ["TECH", "HR", "SALES"], "level": "text"}, ""),
+        (DESK, {"labels": part("x", *LEVELS).values, "parts": (part("team", "TECH", "HR"),)},
+         {"team": ["TECH", "HR"], "label": ["P1", "P2", "P3"]}, ""),
+        (DESK, {"labels": part("x", "TECH", "SALES").values, "parts": (part("level"),)},
+         {"level": "text"}, "no part of the answers has only the labels TECH, SALES"),
     ],
 )  # fmt: skip
 def test_a_form_is_taken_where_it_gives_every_example_and_what_is_wrong_is_named(
