@@ -63,7 +63,7 @@ BOTH = ("TECH", "HR", *LEVELS)
         (DESK, {"template": "TECH"}, {}, "it has no {name}"),
         (DESK, {"parts": (part("a"), part("b"), part("c"))}, {}, "have not 3 parts (a, b, c)"),
         (TWO_ODD, {"template": "{team}/{level}"}, {}, "is not taken: it does not give 'ask again'"),
-        (DESK, {"labels": {"TECH/P1": Value(), "HR/P3": Value()}}, {}, ""),
+        (DESK, {"labels": {"TECH/P1": Value(), "HR/P3": Value()}}, {}, "only the labels TECH/P1, HR/P3: they are not"),
         (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}."}, {"NUMBER": "digits", "TROUBLE": "text"}, ""),
         (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}.", "parts": (part("NUMBER", kind="time"),)},
          {"NUMBER": "digits", "TROUBLE": "text"}, "NUMBER is no time: the examples show '481203'"),
