@@ -7,6 +7,7 @@ are free; a data set of the hub is downloaded, which is priced by its listed byt
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -257,7 +258,7 @@ def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[
         wrong = too_many_unusable(weight, lines, max_unusable_share, problem_list(problems))
         return (wrong,) if wrong else ()
     if inspection.status == "NEEDS MAPPING":
-        pairs = " ".join(f"{part}={column}" for part, column in inspection.mapping.items())
+        pairs = shlex.join(f"{part}={column}" for part, column in inspection.mapping.items())
         return (
             f"NEEDS MAPPING: the columns are {', '.join(inspection.columns[:12])}; agree with --map {pairs}, or name "
             "others",

@@ -125,8 +125,8 @@ def test_files_of_each_kind_are_taken_to_the_rows_file(ws: Workspace, tmp_path: 
 
 
 def test_what_cannot_be_taken_is_refused_before_anything_starts(ws: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "own.jsonl").write_text(json.dumps({"ask": "a b c", "tell": "d"}) + "\n")
-    with pytest.raises(BadInput, match=r"NEEDS MAPPING.*ask, tell.*user=ask assistant=tell"):
+    (tmp_path / "own.jsonl").write_text(json.dumps({"ask": "a b c", "we tell": "d"}) + "\n")
+    with pytest.raises(BadInput, match=r"NEEDS MAPPING.*ask, we tell;.*--map user=ask 'assistant=we tell',"):
         price(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, RUN))
     (tmp_path / "numbers.json").write_text("[1, 2, 3]")
     with pytest.raises(BadInput, match="INCOMPATIBLE: 3 of 3"):
