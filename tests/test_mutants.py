@@ -8,6 +8,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from tests.bench.ablation import PLAIN_ROWS
 from tests.fixtures.tables import table
 from tests.mutants.table import LAWS, MUTANTS, PROMISES, Mutant
 
@@ -31,6 +32,12 @@ def test_a_mutation_breaks_a_guard_that_is_there_and_names_tests_that_are(mutant
         file, _, name = test.partition("::")
         source = (ROOT / file).read_text(encoding="utf-8")
         assert not name or f"def {name.partition('[')[0]}(" in source, f"{test} is gone"
+
+
+@table(("file", "old", "new"), PLAIN_ROWS)
+def test_what_the_ablation_takes_out_is_there(file: str, old: str, new: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert text.count(old) == 1 and ast.dump(ast.parse(text.replace(old, new))) != _meaning_of(text)
 
 
 def test_every_promise_and_every_law_has_two_mutations() -> None:
