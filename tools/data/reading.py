@@ -240,8 +240,8 @@ def _same(attribute: Attribute, drawn: str | None, reading: str | None, message:
         return drawn is reading
     if attribute.kind == "label":
         return drawn == reading
-    if attribute.typed:
-        numbers = number_of(drawn), number_of(reading)
+    numbers = number_of(drawn), number_of(reading)
+    if attribute.typed or (attribute.kind == "text" and None not in numbers):
         return drawn == reading or (None not in numbers and numbers[0] == numbers[1])
     if attribute.kind == "copied":
         same = (

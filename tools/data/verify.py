@@ -24,6 +24,7 @@ from tunesmith.tools.data.answer_shape import (
     NotExpressed,
     Samples,
     Shape,
+    absent_share,
     aligned,
     as_text,
     fitted,
@@ -293,16 +294,20 @@ def _apart(one: Attribute, attributes: Sequence[Attribute], records: Records, no
 
 
 def _absent_by_label(attribute: Attribute, attributes: Sequence[Attribute], records: Records) -> Attribute:
-    """Where a part is missing for one value of a label, more than once, and never for another, that is the reason."""
+    """Where a part is missing in every example of a label's value, more than once, and not with others, that is why."""
     for label in attributes:
         if label.kind != "label" or label.name == attribute.name or attribute.kind not in ("copied", "text"):
             continue
-        lacking = [(r.get(label.name), r.get(attribute.name) == attribute.absent_as) for r in records]
-        missing = [value for value, lacks in lacking if lacks]
-        present = {value for value, lacks in lacking if not lacks}
-        if missing and len(set(missing)) < len(missing) and not set(missing) & (present | {None}):
-            where = {label.name: tuple(dict.fromkeys(value for value in missing if value is not None))}
-            return attribute.model_copy(update={"absent_share": 0, "absent_where": where})
+        by_value: dict[str | None, list[bool]] = {}
+        for record in records:
+            lacks = record.get(attribute.name) == attribute.absent_as
+            by_value.setdefault(record.get(label.name), []).append(lacks)
+        mixed = any(any(lacks) and not all(lacks) for lacks in by_value.values())
+        never = tuple(v for v, of in by_value.items() if v is not None and all(of) and (len(of) > 1 or not mixed))
+        others = [lack for value, lacks in by_value.items() if value not in never for lack in lacks]
+        if others and not all(others) and any(len(by_value[value]) > 1 for value in never):
+            share = absent_share(sum(others), len(others)) if any(others) else 0
+            return attribute.model_copy(update={"absent_share": share, "absent_where": {label.name: never}})
     return attribute
 
 

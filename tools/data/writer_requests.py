@@ -22,6 +22,7 @@ from tunesmith.tools.data.model_requests import Asker, assistant, storable, user
 from tunesmith.tools.data.record_values import Values, number_ranges
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.typed_values import is_number
 from tunesmith.tools.serving.client import ChatRequest
 
 LISTED, TOPICS = 10, 12
@@ -110,7 +111,12 @@ def _where(spec: Spec, given: Values) -> str:
 
 
 def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) -> list[str]:
-    """The values that an answer lists, in the manner of those of the examples, none of them an example's."""
+    """The values that an answer lists, in the manner of those of the examples, none of them an example's.
+
+    Of numbers only numbers; what an answer shows where there is none is no value.
+    """
+    numbers = bool(examples) and all(map(is_number, examples))
+    absent = {"null", str(attribute.absent_as)}
     longest = max(map(word_count, examples), default=4)
     most = attribute.words_max or max(6, 2 * longest)
     small = bool(examples) and all(value[:1].islower() for value in examples)
@@ -122,6 +128,7 @@ def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) 
         value = value.rstrip(".") if not any(one.endswith(".") for one in examples) else value
         value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
         odd = not value or value[-1] in ":?" or word_count(value) > most or re.search(r"[\[\]{}<>|`]", value)
+        odd = odd or value.lower() in absent or (numbers and not is_number(value))
         if not odd and normal(value, digits_count=True) not in known:
             values.append(value)
     return values

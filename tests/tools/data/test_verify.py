@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.proposal import Part, Proposal
-from tunesmith.tools.data.spec import Spec, Value
+from tunesmith.tools.data.reading import disagreements
+from tunesmith.tools.data.spec import Attribute, Spec, Value
 from tunesmith.tools.data.verify import gives_back, spec_faults, verified
+from tunesmith.tools.data.writer_requests import listed_values
 
 
 def words(what: str, examples: dict[str, str], **more: Any) -> Spec:
@@ -208,3 +211,42 @@ def test_more_fields_than_are_taken_are_refused() -> None:
     answer = "{" + ", ".join(f'"k{n}": {n}' for n in range(31)) + "}"
     with pytest.raises(BadInput, match="31 fields, at most 30"):
         verified(words("JSON", {"a": answer, "b": answer, "c": answer}))
+
+
+COUNTED = words(
+    "JSON of want and days",
+    {f"message {n}": json.dumps({"want": want, "days": days}) for n, (want, days) in enumerate(
+        [("lend", 3), ("lend", None), ("lend", 7), ("back", None), ("back", None), ("mend", None)])},
+)  # fmt: skip
+
+
+def test_a_part_is_missing_for_a_label_where_two_examples_say_so_and_of_the_rest_by_share() -> None:
+    days = verified(COUNTED, Proposal(labels=part("x", "lend", "back", "mend").values)).spec.attribute("days")
+    assert days.absent_where == {"want": ("back",)} and 0 < days.absent_share < 0.5
+    apart = words("JSON", {e.prompt: e.answer for e in COUNTED.examples if '"lend", "days": null' not in e.answer})
+    days = verified(apart, Proposal(labels=part("x", "lend", "back", "mend").values)).spec.attribute("days")
+    assert days.absent_where == {"want": ("back", "mend")} and days.absent_share == 0
+
+
+@table(
+    ("drawn", "read", "differs"),
+    [
+        ("5", "5", False),
+        ("5", "5.0", False),
+        ("5", "1", True),
+        ("5", None, True),
+        ("a red lamp", "the red lamp", False),
+    ],
+)
+def test_a_number_in_words_of_its_own_is_read_right_where_it_is_the_same(
+    drawn: str, read: str | None, differs: bool
+) -> None:
+    spec = COUNTED.model_copy(update={"attributes": (Attribute(name="days", kind="text"),)})
+    assert bool(disagreements(spec, {"days": drawn}, "four more days for the lamp", {"days": read})) is differs
+
+
+def test_of_numbers_only_numbers_are_thought_up_and_never_what_stands_for_none() -> None:
+    listed = " 2\n5. null\n6. a week\n7. 14\n8. 3\n9. cut off"
+    days = Attribute(name="days", kind="text", absent_as="?")
+    assert listed_values(days, listed, ["3", "7"]) == ["2", "14"]
+    assert listed_values(days, " soon\n2. null\n3. ?\n4. later\n5. cut", ["today"]) == ["soon", "later"]
