@@ -164,8 +164,7 @@ class Ablation:
             "validation_loss": trained["validation_loss"], "validation_kl": trained["validation_kl"],
             "seconds": {stage: round(row[1]) for stage, row in steps.items()},
         }  # fmt: skip
-        for arm in ("base", "adapter"):
-            figures[arm] = self._answers(run, steps["evaluate"][0], arm)
+        figures["passed"] = {arm: self._answers(run, steps["evaluate"][0], arm) for arm in ("base", "adapter")}
         with RESULTS.open("a") as lines:
             lines.write(json.dumps({**variant._asdict(), **figures}, ensure_ascii=False) + "\n")
 
@@ -236,7 +235,7 @@ def table(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         f"{'right':>11} {'hard':>5} {'alike':>6} {'general':>12} {'minutes':>7}"
     )
     for one in figures:
-        after, before = one["adapter"], one["base"]
+        after, before = one["passed"]["adapter"], one["passed"]["base"]
         hard = {case: ok for case, ok in after["target"].items() if case in _hard(one["behaviour"])}
         kl = one["validation_kl"]
         yield (
@@ -261,9 +260,9 @@ def _brought(part: str, figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     ]
     for block in ("target", "over-trigger", "general"):
         flips = [
-            with_it["adapter"][block][case] - without["adapter"][block][case]
+            with_it["passed"]["adapter"][block][case] - without["passed"]["adapter"][block][case]
             for with_it, without in pairs
-            for case in with_it["adapter"][block]
+            for case in with_it["passed"]["adapter"][block]
         ]
         gained, lost = flips.count(1), flips.count(-1)
         if pairs:

@@ -350,10 +350,19 @@ def _conditions(spec: Spec, attribute: Attribute) -> list[Values]:
     return [c for c in cases if not any(c.get(n) in absent for n, absent in attribute.absent_where.items())]
 
 
+_SHOWN_LEAST = 4
+"""Of a copied value's examples: of fewer, those of other labels are shown too."""
+
+
 def _examples_of(spec: Spec, attribute: Attribute, given: Values) -> list[str]:
-    """Of a value that answers show the examples' own; else whole messages, those of the labels first."""
+    """Of a value that answers show the examples' own; else whole messages, those of the labels first.
+
+    Behind one or two names alone a small writer goes astray: the examples of other labels stand beside them.
+    """
     if attribute.shown:
-        return values_of(spec, attribute.name, given) or values_of(spec, attribute.name, {})
+        own, of_all = values_of(spec, attribute.name, given), values_of(spec, attribute.name, {})
+        few = attribute.kind == "copied" and len(own) < _SHOWN_LEAST
+        return distinct_texts([*own, *of_all]) if few or not own else own
     shots = example_shots(spec)
     like = [one.message for one in shots if all(one.values.get(name) == value for name, value in given.items())]
     return like or [one.message for one in shots]

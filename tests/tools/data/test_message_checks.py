@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,10 @@ from tests.fixtures.behaviours import COMMIT, FEEDBACK
 from tests.fixtures.tables import table
 from tunesmith.tools.data import model_requests
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.examples import example_shots
+from tunesmith.tools.data.examples import example_shots, values_of
 from tunesmith.tools.data.row_checks import names_label
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.writer_requests import Note, message_request, written_message
+from tunesmith.tools.data.writer_requests import Note, fill_pools, message_request, written_message
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.requests import Tally
 
@@ -64,6 +65,22 @@ def test_every_label_is_told_beside_the_others_and_the_examples_of_its_kind_come
     assert all(f"- {name}: {value.means}" in texts[0] for name, value in MOODS.labels[0].values.items())
     assert texts[-2] == "Great maps, but the cafe smelled of fish." and "in a few words" in texts[-1]
     assert '"cold soup"' in texts[-1] and texts[-1].count("torn") == 1
+
+
+def test_behind_few_names_of_a_label_those_of_the_others_are_shown() -> None:
+    asked: list[ChatRequest] = []
+
+    class Nobody:
+        model = "w"
+
+        def ask(self, requests: Sequence[ChatRequest], note: str, on_answer: object = None) -> dict[str, ChatResponse]:
+            asked.extend(requests)
+            return {}
+
+    fill_pools(MOODS, Nobody(), 6, 1)
+    begun = {request.id: str(request.messages[-1]["content"]) for request in asked if "/quote/" in request.id}
+    assert len(begun) >= len(MOODS.labels[0].values)
+    assert all(quote in text for text in begun.values() for quote in values_of(MOODS, "quote", {}))
 
 
 def test_notes_of_one_manner_and_turn_begin_alike_and_all_examples_are_shown_in_turn() -> None:
