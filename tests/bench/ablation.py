@@ -56,7 +56,7 @@ PLAIN_ROWS = (
     ("tools/data/synthesis.py", "stated = as_stated(self.spec, drawn, message)", "stated = drawn"),
     ("tools/data/synthesis.py", "if self.reader is None:\n            return dict(written)", "return dict(written)"),
     ("tools/data/synthesis.py", "for one in good]\n            note", "for one in good[:0]]\n            note"),
-    ("tools/data/generate_job.py", "Listed if labels_decide(spec) else Synthesis", "Synthesis"),
+    ("tools/data/generate_job.py", "Listed if led else Synthesis", "Synthesis"),
     ("tools/data/generate_job.py", "if self.spec.blind_sha256 and not self.preview else ()", "if False else ()"),
     ("tools/data/near_misses.py", "FORMED_SHARE = 0.2", "FORMED_SHARE = 1.0"),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, expec
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.held_out import rows_beside
-from tunesmith.tools.data.lists import LINES, labels_decide
+from tunesmith.tools.data.lists import LINES, labels_lead, reads_values
 from tunesmith.tools.data.near_misses import FORMED_SHARE, untested
 from tunesmith.tools.data.reading import reads_whole
 from tunesmith.tools.data.spec import Spec
@@ -218,11 +218,12 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
 def _cost(spec: Spec) -> tuple[float, int]:
     """Requests for a row that is written, and the tokens that are generated for it."""
     longest, labels = max(len(example.prompt) for example in spec.examples), sum(label.shown for label in spec.labels)
-    written = 2.0 if not labels_decide(spec) else 1 / LINES
-    requests, tokens = written + labels + reads_whole(spec), _TOKENS_AROUND + longest // 4 + 2 * labels
+    written = 2.0 if not labels_lead(spec) else 1 / LINES
+    whole = reads_whole(spec) or (labels_lead(spec) and reads_values(spec))
+    requests, tokens = written + labels + whole, _TOKENS_AROUND + longest // 4 + 2 * labels
     if not form_of(spec).composed:
         return requests + _ANSWERS_A_ROW, tokens + _ANSWERS_A_ROW * spec.max_tokens // 2
-    return requests, tokens + (spec.max_tokens // 2 if reads_whole(spec) else 0)
+    return requests, tokens + (spec.max_tokens // 2 if whole else 0)
 
 
 def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -245,7 +246,7 @@ def _way(spec: Spec) -> tuple[str, ...]:
     composed += "; a second time where answers are values: only what both agree on may become a test case"
     if form.composed:
         composed = f"code composes each answer ({form}) from what was drawn"
-    one = "messages in lists of one meaning" if labels_decide(spec) else "each message"
+    one = "messages in lists of one meaning" if labels_lead(spec) else "each message"
     return drawn, f"{{writer}} writes {one}, then reads each back without knowing what was drawn", composed
 
 

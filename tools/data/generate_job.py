@@ -32,7 +32,7 @@ from tunesmith.tools.data.generate import (
     rows_written,
     spare_of,
 )
-from tunesmith.tools.data.lists import Listed, Lists, labels_decide
+from tunesmith.tools.data.lists import Listed, Lists, labels_lead, reads_values
 from tunesmith.tools.data.model_requests import AnswerLog, assistant, system, user
 from tunesmith.tools.data.near_misses import near_misses, untested
 from tunesmith.tools.data.reader import Reader
@@ -132,7 +132,8 @@ class _Making:
     def _write(self, log: AnswerLog, reader: Reader) -> None:
         request, spec = self.job.request, self.spec
         composed = form_of(spec).composed
-        way = Lists if form_of(spec).of_records else Listed if labels_decide(spec) else Synthesis
+        led = labels_lead(spec) and (reader.trust.reads_answers or not reads_values(spec))
+        way = Lists if form_of(spec).of_records else Listed if led else Synthesis
         synthesis = way(
             spec, log, rows_written(request, spare_of(spec)), request.seed, request.temperature, request.tries, reader,
             wanted=self.rows, keep=self._store if composed else lambda written: None,

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.draw import ITEMS, Pools, answer_of, draw, in_turn, is_empty, style
-from tunesmith.tools.data.examples import Shot, sentence_shots
-from tunesmith.tools.data.reader import ToRead
+from tunesmith.tools.data.examples import Shot, sentence_shots, values_of
+from tunesmith.tools.data.reader import Reading, ToRead
 from tunesmith.tools.data.record_values import Values, number_ranges
 from tunesmith.tools.data.row_checks import prompt_problem, verbatim
 from tunesmith.tools.data.similarity import normal, word_count
-from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written
 from tunesmith.tools.data.writer_requests import (
     LISTED,
@@ -37,8 +38,9 @@ from tunesmith.tools.serving.client import ChatResponse
 LINES, _AT_ONCE = 5, 16
 """Messages that one request is asked for at most, for a small writer strays from the meaning in longer lists; fewer
 where there would not be so many requests at once."""
-_LONGEST, _OWN, _MORE = 240, 4, 2
-"""Characters of an example that is a line of a list; the lines that a list begins with: examples, and good rows."""
+_LONGEST, _SHORT, _OWN, _MORE = 240, 0.75, 4, 2
+"""Characters of an example that is a line of a list, and the share of examples that are to be no longer; the lines that
+a list begins with: examples, and good rows."""
 _WAVES, _WITHOUT = 3, 2
 """Each of the first round but the first is written without the words that gave labels away in those before; so is the
 second round: were it free, what a reader refuses for being unusual would be replaced by what says those words. Later
@@ -50,21 +52,54 @@ _BLOCK, _STYLED = 30, 3
 """Rows that are written in one style; of so many blocks one has a style, for it leads a small writer astray."""
 
 
-def labels_decide(spec: Spec) -> bool:
-    """Whether labels, each a name with a meaning, are all that an answer shows, and examples are short lines."""
+def labels_lead(spec: Spec) -> bool:
+    """Whether messages are written in lists of one meaning: an answer shows labels, each a name with a meaning, and
+    beside them only values that a message shows by itself, to be read out of it; and most examples are short."""
     form, visible = form_of(spec), [a for a in spec.attributes if a.shown]
-    labels = all(a.kind == "label" and a.plain and not number_ranges(a) and not a.absent_share for a in visible)
-    lines = all("\n" not in one.prompt and len(one.prompt) <= _LONGEST for one in spec.examples)
-    return form.composed and not form.of_records and bool(visible) and labels and lines
+    labels = [a for a in visible if a.kind == "label"]
+    led = all(a.plain and not number_ranges(a) and not a.absent_share for a in labels)
+    others = [a for a in visible if a.kind != "label"]
+    found = all(a.plain and (a.kind == "copied" or a.typed or _is_count(spec, a)) for a in others)
+    typed = [a.kind for a in others if a.typed]  # of two dates code cannot tell which is which
+    short = sum(len(e.prompt) <= _LONGEST and "\n" not in e.prompt for e in spec.examples) >= _SHORT * len(
+        spec.examples
+    )
+    composed = form.composed and not form.of_records
+    return composed and bool(labels) and led and found and len(set(typed)) == len(typed) and short
+
+
+def reads_values(spec: Spec) -> bool:
+    """Whether an answer shows anything beside its labels."""
+    return any(a.shown and a.kind != "label" for a in spec.attributes)
+
+
+def _is_count(spec: Spec, attribute: Attribute) -> bool:
+    """Whether every example shows a number, or nothing, for a value in words of its own."""
+    values = values_of(spec, attribute.name, {})
+    return attribute.kind == "text" and bool(values) and all(number_of(value) is not None for value in values)
 
 
 @dataclass(slots=True)
 class Listed(Synthesis):
-    """The rows of a behaviour that labels alone decide."""
+    """The rows of a behaviour that labels lead: these are drawn, and what stands beside them is read."""
 
     _lines: dict[str, list[str]] = field(default_factory=dict)
     """Profile, as text → what was written for it."""
     _rounds: int = 0
+
+    def __post_init__(self) -> None:
+        self.reads_values = reads_values(self.spec)
+
+    def _drawn(self, spec: Spec, number: int, attempt: int, count: int, pools: Pools) -> Draw:
+        chosen = Synthesis._drawn(self, spec, number, attempt, count, pools)
+        labels = {label.name for label in spec.labels}
+        record = {path: value if path in labels else None for path, value in chosen.values.items()}
+        return replace(chosen, records=(record,), surfaces=({},)) if self.reads_values else chosen
+
+    def _as_read(self, one: Written, reading: Reading) -> Written:
+        read = Synthesis._as_read(self, one, reading)
+        values = read.drawn.values  # what was not drawn is no other value than the drawn one
+        return replace(read, was={**values, **{name: read.was.get(name) for name in values if read.was.get(name)}})
 
     def _pools(self) -> Pools:
         return lambda attribute, values, turn: ""  # a list is about different things by itself
@@ -97,8 +132,9 @@ class Listed(Synthesis):
         requests = []
         for part in batches:
             first, identity = drawn[part[0]], f"{prefix}/{part[0]}"
-            profile, rng = profile_of(self.spec, first.values), random.Random(f"{self.seed}/{identity}")
-            own, before = ([one.message for one in of if _has(one, profile)] for of in (shots, more))
+            profile, rng = self._labels_of(first), random.Random(f"{self.seed}/{identity}")
+            own, before = ([_line(one) for one in of if _has(one, profile)] for of in (shots, more))
+            own = [line for line in own if len(line) <= _LONGEST] or own[:1]
             begun = rng.sample(own, min(_OWN, len(own))) + rng.sample(before, min(_MORE, len(before)))
             style_text, banned = first.told.get(STYLE, ""), without.get(self._profile(first), ())
             request = list_request(
@@ -128,8 +164,11 @@ class Listed(Synthesis):
             matches_in[profile] = [form for word in sorted(telling) for form in (word, word.capitalize())]
         return matches_in
 
+    def _labels_of(self, one: Draw) -> dict[str, str | None]:
+        return {label.name: one.values.get(label.name) for label in self.spec.labels if label.shown}
+
     def _profile(self, one: Draw) -> str:
-        return str(sorted(profile_of(self.spec, one.values).items()))
+        return str(sorted(self._labels_of(one).items()))
 
     def _batches(self, drawn: Mapping[int, Draw]) -> Iterator[list[int]]:
         """The rows in lists of a few, each of one profile and one style."""
@@ -144,6 +183,10 @@ class Listed(Synthesis):
 def _shares(lines: Sequence[str]) -> dict[str, float]:
     counts = Counter(word for line in lines for word in set(_WORD.findall(line.lower())))
     return {word: count / len(lines) for word, count in counts.items()}
+
+
+def _line(one: Shot) -> str:
+    return " ".join(one.message.split())
 
 
 def _has(one: Shot, profile: Mapping[str, str | None]) -> bool:

@@ -34,6 +34,7 @@ from tunesmith.tools.data.reading import (
     reads_whole,
     right_where_two_agree,
     value_in,
+    value_margins,
     yes,
 )
 from tunesmith.tools.data.record_values import Values
@@ -94,8 +95,8 @@ class ToRead:
     identity: str
     message: str
     values: Values
-    doubted: bool = False
-    """Whether it lacks a drawn value, so that its whole answer has to be read."""
+    whole: bool = False
+    """Whether its whole answer has to be read: it lacks a drawn value, or none was drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +138,15 @@ class Reader:
         self.trust = self._trial()
 
     def _count(self, attribute: str, drawn: str, read: str) -> None:
-        by_drawn = self.counts.setdefault(attribute, {}).setdefault(drawn, {})
-        by_drawn[read] = by_drawn.get(read, 0) + 1
+        counts = self.counts.setdefault(attribute, {}).setdefault(drawn, {})
+        counts[read] = counts.get(read, 0) + 1
 
     def read(self, messages: Sequence[ToRead], turn: int = 0) -> dict[str, Reading]:
         """What is read of each message; `turn` orders the examples of whole answers."""
         differing: dict[str, list[Disagreement]] = {one.identity: [] for one in messages}
         margins: dict[str, dict[str, float]] = {one.identity: {} for one in messages}
         self._read_labels(messages, differing, margins)
-        whole = [one for one in messages if self.whole or (one.doubted and self.can_read)]
+        whole = [one for one in messages if self.whole or (one.whole and self.can_read)]
         if self.trust.reads_answers and whole:
             self._read_answers(whole, turn, differing, margins)
         untried = frozenset(self.apart - self.verified)
@@ -215,7 +216,7 @@ class Reader:
             differences = self._differing(one.values, one.message, reading)
             differing[one.identity] += differences
             if (least := least_margin(response)) is not None:
-                margins[one.identity][WHOLE] = least
+                margins[one.identity] = {**value_margins(self.spec, response), WHOLE: least, **margins[one.identity]}
             self._count_answer(one.values, reading or {}, {d.attribute for d in differences})
 
     @property
@@ -309,8 +310,7 @@ class Reader:
 
     def _trial(self) -> Trust:
         """Read the examples, each without itself among the shots, and ordinary prompts; what comes of it is trust."""
-        spec, model = self.spec, self.asker.model
-        labels = self._labels
+        spec, model, labels = self.spec, self.asker.model, self._labels
         requests: list[ChatRequest] = []
         for place, example in enumerate(spec.examples):
             requests += [

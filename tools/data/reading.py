@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from statistics import fmean
 
 from tunesmith.tools.core.stats import wilson_interval
@@ -22,7 +22,7 @@ from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.examples import Shot, overlap, stems
 from tunesmith.tools.data.model_requests import assistant, system, user
-from tunesmith.tools.data.record_values import Values, kinds_in
+from tunesmith.tools.data.record_values import Values, json_object, kinds_in
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.writer_requests import kind_of, prompt_text
@@ -114,11 +114,29 @@ def bias_of_known(known: Sequence[tuple[str, Mapping[str, float]]], values: Sequ
 
 def least_margin(response: ChatResponse) -> float | None:
     """Of a whole answer, the log-odds of its least certain token against the next; None where nobody said."""
-    gaps = []
-    for token, likeliest in response.steps:
-        others = max((logprob for other, logprob in likeliest.items() if other != token), default=-math.inf)
-        gaps.append(likeliest.get(token, -math.inf) - max(others, math.log(_FLOOR)))
-    return round(min(gaps), 2) if gaps else None
+    return round(min(map(_gap, response.steps)), 2) if response.steps else None
+
+
+def _gap(step: tuple[str, Mapping[str, float]]) -> float:
+    """Log-odds of a token against the next likeliest."""
+    token, likeliest = step
+    others = max((logprob for other, logprob in likeliest.items() if other != token), default=-math.inf)
+    return likeliest.get(token, -math.inf) - max(others, math.log(_FLOOR))
+
+
+def value_margins(spec: Spec, response: ChatResponse) -> dict[str, float]:
+    """Of each value of a whole answer, the log-odds of its least certain token; nothing where its place is unknown."""
+    text = "".join(token for token, _ in response.steps)
+    spans = form_of(spec).values_at(response.text)
+    names = list(spec.answer.placeholders or json_object(response.text) or ())
+    if not text.startswith(response.text) or len(spans) != len(names):
+        return {}  # an answer of several records, nested, or the one that stands for none
+    ends = list(accumulate(len(token) for token, _ in response.steps))
+    gaps = [(end - len(step[0]), end, _gap(step)) for end, step in zip(ends, response.steps, strict=True)]
+    return {
+        name: round(min(gap for start, end, gap in gaps if start < last and end > first), 2)
+        for name, (first, last) in zip(names, spans, strict=True)
+    }
 
 
 def yes(response: ChatResponse) -> float:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.draw import Pools, answer_of, draw, in_turn, style
 from tunesmith.tools.data.examples import Shot, example_shots
 from tunesmith.tools.data.model_requests import Asker
@@ -68,14 +69,14 @@ def as_read(spec: Spec, drawn: Draw, message: str, reading: Reading) -> Draw | N
             return None
         if one.read in attribute.values and attribute.kind == "label":
             values[one.attribute] = one.read
-        elif attribute.kind == "copied" and holds(message, one.read):
+        elif (attribute.kind == "copied" or number_of(one.read) is not None) and holds(message, one.read):
             values[one.attribute] = surfaces[one.attribute] = one.read
         elif one.read == NOTHING and _may_lack(attribute):
             values[one.attribute] = None
             surfaces.pop(one.attribute, None)
         else:
             return None
-    return _changed(spec, drawn, values, surfaces) if _go_together(spec, values) else None
+    return _changed(spec, drawn, values, surfaces) if go_together(spec, values) else None
 
 
 def _attribute(spec: Spec, path: str) -> Attribute | None:
@@ -89,7 +90,7 @@ def _may_lack(attribute: Attribute) -> bool:
     return attribute.absent_share > 0
 
 
-def _go_together(spec: Spec, values: Mapping[str, str | None]) -> bool:
+def go_together(spec: Spec, values: Mapping[str, str | None]) -> bool:
     """Whether each attribute is absent where a label says so, and only there or where it may be."""
     for path, attribute in spec.leaves(values):
         excluded = any(values.get(label) in absent for label, absent in attribute.absent_where.items())
@@ -165,6 +166,8 @@ class Synthesis:
     seen: Likeness = field(default_factory=Likeness)
     naming: Counter[str] = field(default_factory=Counter)
     """Value of a label → good rows that say it by its own name."""
+    reads_values: bool = False
+    """Whether the values beside the labels are read out of each message, and none is drawn."""
 
     def write(self) -> list[Written]:
         """Every row, in the order of their numbers.
@@ -297,7 +300,10 @@ class Synthesis:
             return dict(written)
         readable = {n: one for n, one in written.items() if not one.problem or one.doubted}
         names = {n: f"{one.attempt}/{one.drawn.row_id}" for n, one in readable.items()}
-        to_read = [ToRead(names[n], o.message, o.drawn.values, doubted=o.doubted) for n, o in readable.items()]
+        to_read = [
+            ToRead(names[n], one.message, one.drawn.values, whole=self.reads_values or one.doubted)
+            for n, one in readable.items()
+        ]
         readings = self.reader.read(to_read)
         rows = {**written, **{n: self._as_read(one, readings[names[n]]) for n, one in readable.items()}}
         kinds = self.reader.of_kind({names[n]: rows[n].message for n in readable if not rows[n].problem})
@@ -312,7 +318,8 @@ class Synthesis:
         """The row with its reading: kept as what it surely says, else wrong where it says another thing."""
         read = replace(one, read=reading.differing, margin=reading.margin)
         if not reading.differing:
-            return read
+            whole = not self.reads_values or go_together(self.spec, one.drawn.values)
+            return read if whole else replace(read, problem="value: the message lacks a value that its answer shows")
         if (drawn := as_read(self.spec, one.drawn, one.message, reading)) is not None:
             again = self._composed(drawn, one.message, "", one.attempt, one.was)
             if not again.problem:

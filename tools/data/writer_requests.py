@@ -128,8 +128,8 @@ def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) 
         value = value.rstrip(".") if not any(one.endswith(".") for one in examples) else value
         value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
         odd = not value or value[-1] in ":?" or word_count(value) > most or re.search(r"[\[\]{}<>|`]", value)
-        odd = odd or value.lower() in absent or (numbers and not is_number(value))
-        if not odd and normal(value, digits_count=True) not in known:
+        none = value.lower() in absent or (numbers and not is_number(value))
+        if not odd and not none and normal(value, digits_count=True) not in known:
             values.append(value)
     return values
 

@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, says
 from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.lists import LINES, Listed, labels_decide
+from tunesmith.tools.data.lists import LINES, Listed, labels_lead
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.reading import right_where_two_agree
 from tunesmith.tools.data.synthesis import Written
@@ -84,18 +84,20 @@ def good(rows: list[Written]) -> list[Written]:
     [
         ({}, True),
         ({"attributes": [GYM["attributes"][0], TOPIC]}, True),
-        (GYM, False),  # a number and a name stand in the message letter for letter
+        (GYM, True),  # a number and a name are read out of the message
+        ({**GYM, "attributes": [*GYM["attributes"], {"name": "why", "kind": "text"}]}, False),  # nobody can verify it
+        ({**GYM, "attributes": GYM["attributes"][1:]}, False),
         ({"matter": {"absent_share": 0.2}}, False),
         ({"answer": {}, "attributes": []}, False),  # a model writes the answers
     ],
 )
-def test_what_labels_alone_decide_is_listed_and_nothing_else(changes: dict[str, Any], listed: bool) -> None:
-    assert labels_decide(spec_of(labelled(**changes), "test")) is listed
+def test_what_labels_lead_is_listed_and_nothing_else(changes: dict[str, Any], listed: bool) -> None:
+    assert labels_lead(spec_of(labelled(**changes), "test")) is listed
 
 
 def test_a_message_of_several_lines_is_no_line_of_a_list() -> None:
     examples = [{"prompt": f"{prompt}\nBye", "answer": answer} for prompt, answer in EXAMPLES]
-    assert not labels_decide(spec_of(labelled(examples=examples), "test"))
+    assert not labels_lead(spec_of(labelled(examples=examples), "test"))
 
 
 @table("faults", [{}, {"matter": 3}, {"short": 2}])
