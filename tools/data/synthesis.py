@@ -76,7 +76,8 @@ def as_read(spec: Spec, drawn: Draw, message: str, reading: Reading) -> Draw | N
             surfaces.pop(one.attribute, None)
         else:
             return None
-    return _changed(spec, drawn, values, surfaces) if go_together(spec, values) else None
+    written = verbatim(spec, values, message)
+    return _changed(spec, drawn, written, surfaces) if go_together(spec, written) else None
 
 
 def _attribute(spec: Spec, path: str) -> Attribute | None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, says
 from tests.fixtures.tables import table
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.lists import LINES, Listed, labels_lead
-from tunesmith.tools.data.reader import Reader
-from tunesmith.tools.data.reading import right_where_two_agree
-from tunesmith.tools.data.synthesis import Written
+from tunesmith.tools.data.reader import WHOLE, Reader, Reading
+from tunesmith.tools.data.reading import NOTHING, Disagreement, right_where_two_agree, value_margins
+from tunesmith.tools.data.synthesis import Written, as_read
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
 WANTED, WRITTEN = 40, 60
@@ -211,3 +212,23 @@ def test_the_share_that_is_right_is_that_of_two_raters_who_err_alike_and_apart()
     pairs = [(rng.random() < 0.8, rng.random() < 0.8) for _ in range(20_000)]
     agreed = [first for first, second in pairs if first == second]
     assert right_where_two_agree(len(agreed), len(pairs)) == pytest.approx(sum(agreed) / len(agreed), abs=0.02)
+
+
+def test_a_value_that_is_read_stands_in_the_answer_as_the_message_writes_it() -> None:
+    spec = spec_of(GYM, "test")
+    drawn = Draw("w1", ({"matter": "pause", "number": "48110", "first_name": None},), ({"number": "48110"},), 1)
+    read = (Disagreement("first_name", NOTHING, "Zoe"),)
+    for margins, name in (({"first_name": 4.0}, "zoe"), ({"first_name": 2.0, WHOLE: 2.0}, None), ({WHOLE: 4.0}, "zoe")):
+        again = as_read(spec, drawn, "i broke my wrist, 48110, zoe", Reading(read, margins))
+        assert (again.values["first_name"] if again else None) == name
+    assert as_read(spec, drawn, "i broke my wrist, 48110", Reading(read, {"first_name": 4.0})) is None
+
+
+def test_the_margin_of_a_value_is_that_of_its_own_tokens() -> None:
+    spec = spec_of(GYM, "test")
+    tokens = [("pa", 0.5), ("use", 3.0), (" ", 6.0), ("48110", 5.0), (" Z", 4.0), ("oe", 2.5), ("<|im_end|>", 1.0)]
+    steps = [(token, {token: -0.01, "other": -0.01 - gap}) for token, gap in tokens]
+    response = ChatResponse(id="a", text="pause 48110 Zoe", finish_reason="stop", steps=steps)
+    # The character behind a value says where it ends: the space belongs to the matter too.
+    assert value_margins(spec, response) == {"matter": 0.5, "number": 4.0, "first_name": 1.0}
+    assert value_margins(spec, replace(response, text="pause 48110")) == {}
