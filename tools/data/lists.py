@@ -18,12 +18,12 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.draw import ITEMS, Pools, answer_of, draw, in_turn, is_empty, style
 from tunesmith.tools.data.examples import Shot, sentence_shots, values_of
-from tunesmith.tools.data.reader import Reading, ToRead
+from tunesmith.tools.data.reader import WHOLE, Reading, ToRead
 from tunesmith.tools.data.record_values import Values, number_ranges
 from tunesmith.tools.data.row_checks import prompt_problem, verbatim
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written
+from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written, go_together
 from tunesmith.tools.data.writer_requests import (
     LISTED,
     distinct_texts,
@@ -47,6 +47,8 @@ second round: were it free, what a reader refuses for being unusual would be rep
 ones are free, for there may be no other way to say it."""
 _GIVES_AWAY, _TIMES = 0.12, 3
 """A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
+_SURE_OF_NONE = 1.5
+"""Log-odds, in nats, from which a reader's word counts that a message lacks a value: over four to one."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _BLOCK, _STYLED = 30, 3
 """Rows that are written in one style; of so many blocks one has a style, for it leads a small writer astray."""
@@ -97,9 +99,22 @@ class Listed(Synthesis):
         return replace(chosen, records=(record,), surfaces=({},)) if self.reads_values else chosen
 
     def _as_read(self, one: Written, reading: Reading) -> Written:
+        """As it is read; a value that is not there has to be one that may lack, and its reader has to be sure of it."""
         read = Synthesis._as_read(self, one, reading)
         values = read.drawn.values  # what was not drawn is no other value than the drawn one
-        return replace(read, was={**values, **{name: read.was.get(name) for name in values if read.was.get(name)}})
+        read = replace(read, was={**values, **{name: read.was.get(name) for name in values if read.was.get(name)}})
+        if read.problem or not self.reads_values:
+            return read
+        if not go_together(self.spec, values):
+            return replace(read, problem="value: the message lacks a value that its answer shows")
+        margins = reading.margins
+        for a in self.spec.attributes:
+            read_none = a.shown and not a.typed and values.get(a.name) is None and not _excluded(a, values)
+            if read_none and margins.get(a.name, margins.get(WHOLE, 0.0)) < _SURE_OF_NONE:
+                return replace(
+                    read, problem=f"reading: its reader is not sure that the message says nothing of {a.name}"
+                )
+        return read
 
     def _pools(self) -> Pools:
         return lambda attribute, values, turn: ""  # a list is about different things by itself
@@ -183,6 +198,11 @@ class Listed(Synthesis):
 def _shares(lines: Sequence[str]) -> dict[str, float]:
     counts = Counter(word for line in lines for word in set(_WORD.findall(line.lower())))
     return {word: count / len(lines) for word, count in counts.items()}
+
+
+def _excluded(attribute: Attribute, values: Values) -> bool:
+    """Whether a label's value says that there is none."""
+    return any(values.get(label) in absent for label, absent in attribute.absent_where.items())
 
 
 def _line(one: Shot) -> str:

@@ -319,8 +319,7 @@ class Synthesis:
         """The row with its reading: kept as what it surely says, else wrong where it says another thing."""
         read = replace(one, read=reading.differing, margin=reading.margin)
         if not reading.differing:
-            whole = not self.reads_values or go_together(self.spec, one.drawn.values)
-            return read if whole else replace(read, problem="value: the message lacks a value that its answer shows")
+            return read
         if (drawn := as_read(self.spec, one.drawn, one.message, reading)) is not None:
             again = self._composed(drawn, one.message, "", one.attempt, one.was)
             if not again.problem:

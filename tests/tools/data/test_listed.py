@@ -232,3 +232,13 @@ def test_the_margin_of_a_value_is_that_of_its_own_tokens() -> None:
     # The character behind a value says where it ends: the space belongs to the matter too.
     assert value_margins(spec, response) == {"matter": 0.5, "number": 4.0, "first_name": 1.0}
     assert value_margins(spec, replace(response, text="pause 48110")) == {}
+
+
+def test_that_a_message_lacks_a_value_is_believed_where_the_reader_is_sure_of_it() -> None:
+    attributes = [*GYM["attributes"][:2], {**GYM["attributes"][2], "absent_share": 0.2, "absent_as": "-"}]
+    spec = spec_of({**GYM, "attributes": attributes}, "test")
+    drawn = Draw("w1", ({"matter": "pause", "number": "48110", "first_name": None},), ({"number": "48110"},), 1)
+    listed = Listed(spec, ListWriter(), WRITTEN, 5, 0.7, 2)
+    written = Written(drawn, "i broke my wrist, 48110", was=drawn.values)
+    assert "not sure" in listed._as_read(written, Reading((), {"first_name": 1.0})).problem
+    assert not listed._as_read(written, Reading((), {"first_name": 2.0})).problem
