@@ -179,7 +179,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_CHANGED}[generate-behaviour]", f"{_CHANGED}[generate-rehearsal prompts]"),
     )),
     *rows(YES, "tools/evaluation/judge_job.py", (
-        ('        job.agreed_folder("judge", shown.folder or job.dir, shown.sha256)\n', "        pass\n",
+        ('        job.agreed_folder("judge", judge_model.folder or job.dir, judge_model.sha256)\n', "        pass\n",
          "tests/trust/test_approvals.py::test_answers_go_to_no_judge_that_the_settings_named_after_the_yes"),
     )),
     *rows(YES, "tools/evaluation/baseline_job.py", (
@@ -618,11 +618,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/evaluation/test_evidence.py::test_every_training_that_was_asked_the_blind_cases_before_is_an_opening"),
         ("if word is None or not isinstance(rule, int) or rule >= RULE:", "if True:",
          "tests/tools/evaluation/test_evidence.py::test_a_word_of_an_earlier_rule_stays_and_says_so"),
-        ("if worth.decides(case)]", "if case.tests_meaning]",
+        ("if agreement.decides(case)]", "if case.tests_meaning]",
          "tests/tools/evaluation/test_verdict.py::test_a_judge_whose_word_is_worth_little_decides_nothing"),
     )),
     *rows(CLAIM, "tools/evaluation/gate.py", (
-        ("if found.word == FORM_ONLY:", "if False:",
+        ("if verdict.word == FORM_ONLY:", "if False:",
          "tests/agent/commands/test_one_verdict.py::test_all_speakers_say_one_word"),
     )),
     *rows(CLAIM, "tools/export/deploy.py", (
@@ -646,7 +646,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/evaluation/test_ratings.py::test_a_message_is_judged_once_whoever_comes_second"),
     )),
     *rows(PEOPLE, "tools/evaluation/ratings.py", (
-        ("one.pair.last_artifact == made[-1].id", "one.pair.last_arm == arm",
+        ("one.pair.last_artifact == artifacts[-1].id", "one.pair.last_arm == arm",
          "tests/tools/evaluation/test_ratings.py::test_a_judgement_is_of_the_answers_that_were_shown"),
         ("if one.rated and not one.taken_back", "if one.rated",
          "tests/tools/evaluation/test_ratings.py::test_what_is_taken_back_counts_no_more_and_waits_with_its_answers_under_its_number"),
