@@ -114,7 +114,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_ELSEWHERE}test_settings_that_cannot_be_used_are_refused_before_anything_is_asked"),
     )),
     *rows(ELSEWHERE, "tools/pipeline/storage.py", (
-        ("        if found == expected:\n", "        if True:\n",
+        ("        if actual == expected:\n", "        if True:\n",
          f"{_ELSEWHERE}test_a_file_on_the_storage_is_what_was_sent_or_nothing"),
     )),
     *rows(SUITES, "tools/suites/loading.py", (
@@ -219,7 +219,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if spent + more > self.max_hours:", "if spent > self.max_hours:", f"{_APPROVERS}test_yes_stops_at_its_hours"),
     )),
     *rows(APPROVALS, "tools/pipeline/run_step.py", (
-        ("    if now.hash == shown.hash:\n", "    if True:\n",
+        ("    if now.hash == proposed.hash:\n", "    if True:\n",
          f"{_PINS}test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_changed"),
         ('        return quote(ws, StepRequest.of(begun)).pins == dict(begun.plan.get("pins", {}))\n',
          "        return True\n",
@@ -566,7 +566,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/machine/test_bootstrap.py"),
     )),
     *rows(LEDGER, "tools/pipeline/run_step.py", (
-        ("with adding_to(ws.store.home, run, waiting=told):\n        yield", "yield",
+        ("with adding_to(ws.store.home, run, waiting=notify):\n        yield", "yield",
          "tests/tools/data/test_import_ids.py::test_two_processes_that_import_at_once_keep_the_rows_of_both"),
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
@@ -838,7 +838,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
     )),
     *rows(PRICES, "tools/pipeline/gpu_check/run_job.py", (
-        ("return [*found, *(failed(name, why) for name in names[len(found) :])]", "return found",
+        ("return [*collected, *(failed(name, why) for name in names[len(collected) :])]", "return collected",
          "tests/tools/pipeline/gpu_check/test_run_job.py::"
          "test_whatever_one_part_comes_to_the_next_is_carried_out_and_all_items_are_recorded"),
     )),
