@@ -208,7 +208,7 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
             assert use_fused_lora(model) == 14
             use_document_attention(base)
             batch = Batch.packed(pairs(rows), base.device)
-            assert batch.forward["documents"].prefix > 20
+            assert batch.forward["sequences"].prefix > 20
             logits, wanted = batch.logits(base), batch.targets
         else:
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)
