@@ -33,7 +33,7 @@ from tunesmith.memory.views import VIEWS
 from tunesmith.tools.core.format import one_line
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog, launcher
-from tunesmith.tools.pipeline.run_step import propose_step, run_pending, shown_plan
+from tunesmith.tools.pipeline.run_step import current_plan, propose_step, run_pending
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
 MOST_WAIT_S = 50.0
@@ -298,7 +298,7 @@ class _Tools:
         return self._price(propose_step(self.ws, StepRequest(stage, dict(fields), run)))
 
     def _price(self, step: Step) -> Json:
-        plan = shown_plan(step)
+        plan = current_plan(step)
         estimate = plan.estimate
         return {
             "plan_hash": plan.hash,
@@ -323,7 +323,7 @@ class _Tools:
         return waiting[-1]
 
     def _shown_price(self, plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
-        plan = shown_plan(step := self._waiting(plan_hash))
+        plan = current_plan(step := self._waiting(plan_hash))
         if not _can_ask(ctx):
             return Unasked()
         declared = catalog.ENTRIES[plan.stage].load().request.model_fields
@@ -339,7 +339,7 @@ class _Tools:
 
     def _start(self, plan_hash: str, price: ElicitationResult[Agreed]) -> Json:
         step = self._waiting(plan_hash)
-        plan = shown_plan(step)
+        plan = current_plan(step)
         by_hand = f"tunesmith {plan.stage} --approve {plan.hash[:_HASH_CHARACTERS]}"
         if isinstance(price, AcceptedElicitation) and price.data.start:
             started = run_pending(self.ws, step, _Exactly(plan), follow=False).step

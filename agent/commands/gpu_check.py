@@ -38,7 +38,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
     """
     from tunesmith.agent.commands.approvals import HashApprover
     from tunesmith.agent.commands.run_steps import approver_of, interrupted, waiting_step
-    from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
+    from tunesmith.tools.pipeline.run_step import current_plan, run_pending, run_step
     from tunesmith.tools.pipeline.workspace import StepRequest
 
     if out.page is not None:
@@ -49,7 +49,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
     try:
         if args.approve is not None:
             waiting = waiting_step(store, STAGE, args.approve)
-            ended = run_pending(ws, waiting, HashApprover(shown_plan(waiting).hash)).done()
+            ended = run_pending(ws, waiting, HashApprover(current_plan(waiting).hash)).done()
         else:
             ended = run_step(ws, StepRequest(STAGE, {}, ""), approver_of(args, out)).done()
     except KeyboardInterrupt:

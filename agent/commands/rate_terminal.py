@@ -139,7 +139,7 @@ class Judging:
                 _drain(sys.stdin.fileno(), 0.02)
                 self._say(f"  that is no key here; {_HELP}")
         try:
-            self.sitting.rate(number, (pressed[0], pressed[1]), who_is_here("at the terminal"), shown=rating)
+            self.sitting.rate(number, (pressed[0], pressed[1]), who_is_here("at the terminal"), on_screen=rating)
         except BadInput as error:
             self._say(f"  {error}")
         return True

@@ -14,7 +14,7 @@ from tunesmith.agent.commands.layout import Cell, Labelled, Prose, Rows, prose
 from tunesmith.memory.records import DONE, Step
 from tunesmith.tools.core.auto import default_shown
 from tunesmith.tools.core.format import duration, p_value, size, visible
-from tunesmith.tools.pipeline.inspect import Fit
+from tunesmith.tools.pipeline.inspect import MemoryNeed
 
 if TYPE_CHECKING:
     from tunesmith.memory.questions import RunShape
@@ -92,7 +92,7 @@ def _reported(name: str, value: object) -> RenderableType | None:
 
     try:
         if name == "fits":
-            return _fits_table(TypeAdapter(list[Fit]).validate_python(value))
+            return _fits_table(TypeAdapter(list[MemoryNeed]).validate_python(value))
         if name == "audit" and value:
             return plain(Audit.model_validate(value).summary)
         if name == "comparisons" and isinstance(value, list) and value:
@@ -121,7 +121,7 @@ def _hops_table(hops: Sequence[Comparison]) -> RenderableType:
     return rows_table(["arms", "block", "before", "after", "lost", "p", "verdict"], rows)
 
 
-def _fits_table(fits: Sequence[Fit]) -> RenderableType:
+def _fits_table(fits: Sequence[MemoryNeed]) -> RenderableType:
     """Kinds of work down, sizes of model across: what each needs, green where it is free."""
     sizes = sorted({fit.parameters for fit in fits})
     needs = {(fit.work, fit.parameters): fit for fit in fits}

@@ -29,7 +29,7 @@ from tunesmith.tools.core.stage import PlanQuestion
 from tunesmith.tools.pipeline import catalog, executor, plan_file
 from tunesmith.tools.pipeline.forecast import Forecast
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
-from tunesmith.tools.pipeline.run_step import run_pending, run_step, shown_plan
+from tunesmith.tools.pipeline.run_step import current_plan, run_pending, run_step
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
 
 LET_GO = 130
@@ -100,7 +100,7 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
         if args.approve is not None:
             _refuse_fields(args, rest)
             waiting = waiting_step(store, args.command, args.approve)
-            ended = run_pending(ws, waiting, HashApprover(shown_plan(waiting).hash)).done()
+            ended = run_pending(ws, waiting, HashApprover(current_plan(waiting).hash)).done()
         else:
             ended = run_step(ws, stage_request(args, rest, store), _looking_first(args, store, out)).done()
     except KeyboardInterrupt:
@@ -167,7 +167,7 @@ def stage_request(args: argparse.Namespace, rest: list[str], store: Store) -> St
     typed = request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
     flags = our_names(typed, model.model_fields, request_fields.spelled(args))
     request = StepRequest.given(args.command, written.fields | flags.fields, written.typed | flags.typed)
-    return replace(request, said=tuple(dict.fromkeys([*written.said, *flags.said, *request.said])))
+    return replace(request, notices=tuple(dict.fromkeys([*written.said, *flags.said, *request.notices])))
 
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:

@@ -42,7 +42,7 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     said = said_parts(path) if path else frozenset({"examples"})
     cases = load_named_suites((*BUNDLED, *named)).cases
     settled = settle(brought, spec, cases, formed=bool(said & {"attributes", "answer"}))
-    folder, plan = planned(ws, settled.spec, path, args, out, own=settled.own, trained=settled.shown)
+    folder, plan = planned(ws, settled.spec, path, args, out, own=settled.own, trained=settled.trained_examples)
     shown = {**document(replace(read, spec=settled.spec), said, folder, plan), "rows": _document(brought, settled)}
     behaviour = spec_view(settled.spec, said, read.left_out, written=False)
     view = Group(behaviour, _view(brought, settled), *map(render.plain, settled.notes))

@@ -15,7 +15,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Tool
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError
 from tunesmith.memory.records import PLANNED, Step
-from tunesmith.tools.pipeline.run_step import as_of_today, ask_about, shown_plan
+from tunesmith.tools.pipeline.run_step import as_of_today, ask_about, current_plan
 
 STEP = "step"
 """In the metadata of a call that waits: its step."""
@@ -91,7 +91,7 @@ def _waits(step: Step) -> bool:
 
 
 def _shown(deps: TurnDeps, step: Step) -> None:
-    plan = shown_plan(step)
+    plan = current_plan(step)
     deps.ws.emit("plan.shown", run=step.run, step=step.id, stage=step.stage, plan_hash=plan.hash, plan=plan,
                  resumed=True)  # fmt: skip
 

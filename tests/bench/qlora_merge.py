@@ -171,7 +171,7 @@ def main() -> int:
     from transformers import AutoTokenizer
 
     from tunesmith.tools.data.row_file import read_rows
-    from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
+    from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_row
 
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as temporary:
         folder = Path(temporary)
@@ -184,7 +184,7 @@ def main() -> int:
         data = args.rows or write_rows(folder / "rows")
         adapter, seconds = trained_adapter(base, data, folder, steps=args.steps, batch=args.batch, seed=args.seed)
         tokenizer = AutoTokenizer.from_pretrained(base)
-        held = [row for row in read_rows(data / "valid.jsonl") if row.origin not in HELD_ORIGINS]
+        held = [row for row in read_rows(data / "valid.jsonl") if row.origin not in REHEARSAL_ORIGINS]
         rows = [tokenize_row(tokenizer, row, 512) for row in held]
         found = measured(base, adapter, folder, rows)
     figures = {

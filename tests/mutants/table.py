@@ -114,7 +114,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_ELSEWHERE}test_settings_that_cannot_be_used_are_refused_before_anything_is_asked"),
     )),
     *rows(ELSEWHERE, "tools/pipeline/storage.py", (
-        ("        if found == expected:\n", "        if True:\n",
+        ("        if actual == expected:\n", "        if True:\n",
          f"{_ELSEWHERE}test_a_file_on_the_storage_is_what_was_sent_or_nothing"),
     )),
     *rows(SUITES, "tools/suites/loading.py", (
@@ -179,7 +179,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_CHANGED}[generate-behaviour]", f"{_CHANGED}[generate-rehearsal prompts]"),
     )),
     *rows(YES, "tools/evaluation/judge_job.py", (
-        ('        job.agreed_folder("judge", shown.folder or job.dir, shown.sha256)\n', "        pass\n",
+        ('        job.agreed_folder("judge", judge_model.folder or job.dir, judge_model.sha256)\n', "        pass\n",
          "tests/trust/test_approvals.py::test_answers_go_to_no_judge_that_the_settings_named_after_the_yes"),
     )),
     *rows(YES, "tools/evaluation/baseline_job.py", (
@@ -219,7 +219,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if spent + more > self.max_hours:", "if spent > self.max_hours:", f"{_APPROVERS}test_yes_stops_at_its_hours"),
     )),
     *rows(APPROVALS, "tools/pipeline/run_step.py", (
-        ("    if now.hash == shown.hash:\n", "    if True:\n",
+        ("    if now.hash == proposed.hash:\n", "    if True:\n",
          f"{_PINS}test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_changed"),
         ('        return quote(ws, StepRequest.of(begun)).pins == dict(begun.plan.get("pins", {}))\n',
          "        return True\n",
@@ -566,7 +566,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/machine/test_bootstrap.py"),
     )),
     *rows(LEDGER, "tools/pipeline/run_step.py", (
-        ("with adding_to(ws.store.home, run, waiting=told):\n        yield", "yield",
+        ("with adding_to(ws.store.home, run, waiting=notify):\n        yield", "yield",
          "tests/tools/data/test_import_ids.py::test_two_processes_that_import_at_once_keep_the_rows_of_both"),
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
@@ -618,11 +618,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/evaluation/test_evidence.py::test_every_training_that_was_asked_the_blind_cases_before_is_an_opening"),
         ("if word is None or not isinstance(rule, int) or rule >= RULE:", "if True:",
          "tests/tools/evaluation/test_evidence.py::test_a_word_of_an_earlier_rule_stays_and_says_so"),
-        ("if worth.decides(case)]", "if case.tests_meaning]",
+        ("if agreement.decides(case)]", "if case.tests_meaning]",
          "tests/tools/evaluation/test_verdict.py::test_a_judge_whose_word_is_worth_little_decides_nothing"),
     )),
     *rows(CLAIM, "tools/evaluation/gate.py", (
-        ("if found.word == FORM_ONLY:", "if False:",
+        ("if verdict.word == FORM_ONLY:", "if False:",
          "tests/agent/commands/test_one_verdict.py::test_all_speakers_say_one_word"),
     )),
     *rows(CLAIM, "tools/export/deploy.py", (
@@ -646,7 +646,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/evaluation/test_ratings.py::test_a_message_is_judged_once_whoever_comes_second"),
     )),
     *rows(PEOPLE, "tools/evaluation/ratings.py", (
-        ("one.pair.last_artifact == made[-1].id", "one.pair.last_arm == arm",
+        ("one.pair.last_artifact == artifacts[-1].id", "one.pair.last_arm == arm",
          "tests/tools/evaluation/test_ratings.py::test_a_judgement_is_of_the_answers_that_were_shown"),
         ("if one.rated and not one.taken_back", "if one.rated",
          "tests/tools/evaluation/test_ratings.py::test_what_is_taken_back_counts_no_more_and_waits_with_its_answers_under_its_number"),
@@ -838,7 +838,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_unverified.py::test_marks_decide_from_fifteen_on_by_the_lower_bound_of_right_ones"),
     )),
     *rows(PRICES, "tools/pipeline/gpu_check/run_job.py", (
-        ("return [*found, *(failed(name, why) for name in names[len(found) :])]", "return found",
+        ("return [*collected, *(failed(name, why) for name in names[len(collected) :])]", "return collected",
          "tests/tools/pipeline/gpu_check/test_run_job.py::"
          "test_whatever_one_part_comes_to_the_next_is_carried_out_and_all_items_are_recorded"),
     )),

@@ -29,7 +29,7 @@ from tunesmith.tools.export.deploy import DeployRequest
 from tunesmith.tools.export.deploy import inspect_inputs as inspect_deployment
 from tunesmith.tools.models.folder import fingerprint, folder_pins, sealed_as
 from tunesmith.tools.pipeline import launcher, planning_facts
-from tunesmith.tools.pipeline.run_step import price, propose, run_pending, shown_plan
+from tunesmith.tools.pipeline.run_step import current_plan, price, propose, run_pending
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.spec import ServerSpec
@@ -138,7 +138,7 @@ def test_a_plan_that_waits_is_the_same_plan_after_a_move(
         waiting, ws = store.step("s1"), Workspace(store, None, lambda event, **facts: None)
         assert waiting.request["model"] == str(new / "own" / "model")
         now = price(ws, StepRequest.of(waiting))
-        assert now.hash == shown_plan(waiting).hash != waiting.plan_hash
+        assert now.hash == current_plan(waiting).hash != waiting.plan_hash
         asked: list[str] = []
         no = Decision(False, "test", "")
         run_pending(ws, waiting, lambda plan, step: asked.append(plan.hash) or no)

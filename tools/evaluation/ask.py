@@ -84,8 +84,8 @@ def run_to_ask(store: Store, named: str = "") -> str:
         return store.run(named).id
     runs = [run.id for run in store.runs() if run.name not in ASIDE_RUNS]
     for kinds in (TUNED, ("base",)):
-        if made := next((run for run in runs if any(store.artifacts(run, kind) for kind in kinds)), ""):
-            return made
+        if newest := next((run for run in runs if any(store.artifacts(run, kind) for kind in kinds)), ""):
+            return newest
     raise NotFound("no model was made yet; `tunesmith demo` makes one, `tunesmith teach FILE` one of your own")
 
 
@@ -104,9 +104,9 @@ def named_arms(named: str) -> tuple[str, ...]:
 
 def newest_tuned(store: Store, run: str) -> Artifact | None:
     """The tuned model that is meant where none is named: of a run what is deployed now, else what it made last."""
-    tuned = [made for made in store.artifacts(run) if made.kind in TUNED]
+    tuned = [artifact for artifact in store.artifacts(run) if artifact.kind in TUNED]
     served = {server.facts.artifact for server in servers.deployed(store.home)}
-    deployed = [made for made in tuned if made.id in served]
+    deployed = [artifact for artifact in tuned if artifact.id in served]
     return next(reversed(deployed or tuned), None)
 
 
@@ -116,9 +116,9 @@ def chosen_models(store: Store, run: str, arms: Sequence[str]) -> dict[str, Arti
     Raises BadInput for an arm that the run has not made.
     """
     meant = newest_tuned(store, run)
-    made = {arm: _newest(store, run, arm) for arm in arms} or ({meant.kind: meant} if meant else {})
-    own = _own_base(store, run, made)
-    return {arm: own if arm == "base" else made[arm] for arm in arms or ("base", *made)}
+    models = {arm: _newest(store, run, arm) for arm in arms} or ({meant.kind: meant} if meant else {})
+    own = _own_base(store, run, models)
+    return {arm: own if arm == "base" else models[arm] for arm in arms or ("base", *models)}
 
 
 def answering(store: Store, run: str, arms: Sequence[str], vllm: str | None) -> list[Answering]:
@@ -126,9 +126,9 @@ def answering(store: Store, run: str, arms: Sequence[str], vllm: str | None) -> 
 
     Raises BadInput as that does, and for an arm whose files are gone, or that vLLM refused before.
     """
-    chosen, bench = chosen_models(store, run, arms), bench_of_run(store, run)
+    chosen, context_settings = chosen_models(store, run, arms), bench_of_run(store, run)
     own = _own_base(store, run, chosen)
-    return [_answering(store, run, one, arm, own, bench, vllm) for arm, one in chosen.items()]
+    return [_answering(store, run, one, arm, own, context_settings, vllm) for arm, one in chosen.items()]
 
 
 def _own_base(store: Store, run: str, models: dict[str, Artifact]) -> Artifact:
@@ -139,15 +139,15 @@ def _own_base(store: Store, run: str, models: dict[str, Artifact]) -> Artifact:
 
 
 def _newest(store: Store, run: str, arm: str) -> Artifact:
-    made = store.artifacts(run, arm)
-    if not made:
+    artifacts = store.artifacts(run, arm)
+    if not artifacts:
         there = [kind for kind in CHAIN if store.artifacts(run, kind)]
         raise BadInput(f"{run} has made no {arm} model; it can ask {listed(there) or 'nothing yet'}")
-    return made[-1]
+    return artifacts[-1]
 
 
 def _answering(
-    store: Store, run: str, artifact: Artifact, arm: str, own: Artifact, bench: Bench, vllm: str | None
+    store: Store, run: str, artifact: Artifact, arm: str, own: Artifact, context_settings: Bench, vllm: str | None
 ) -> Answering:
     measured = as_measured(store, run, own) if arm in ("base", "adapter") else None
     served = measured or artifact
@@ -167,9 +167,9 @@ def _answering(
         vllm=vllm,
         adapters_allowed=measured is not None and not refused,
         rank=lora_rank_served(beside if beside and "lora_rank" in beside.meta else None),
-        context_tokens=bench.context_tokens,
-        without_thoughts=bench.thinking == "off",
-        cards=bench.cards,
+        context_tokens=context_settings.context_tokens,
+        without_thoughts=context_settings.thinking == "off",
+        cards=context_settings.cards,
     )
     return Answering(arm, artifact, served, spec)
 
@@ -299,6 +299,6 @@ def _remedy(to_serve: ToServe) -> str:
     """What to try where a server does not fit: what is deployed keeps its memory, so that is asked, or ended."""
     if not to_serve.deployed:
         return "stopping another program, or --arms with a smaller model, such as quantized"
-    held = listed([server.facts.model or server.model for server in to_serve.deployed])
+    names = listed([server.facts.model or server.model for server in to_serve.deployed])
     asked = " or ".join(dict.fromkeys(server.facts.arm or "the deployed arm" for server in to_serve.deployed))
-    return f"--arms {asked}, which is served now, or `tunesmith serve stop`, which ends {held}"
+    return f"--arms {asked}, which is served now, or `tunesmith serve stop`, which ends {names}"

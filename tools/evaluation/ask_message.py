@@ -100,8 +100,8 @@ def _frame(messages: object, texts: list[str]) -> Frame:
     users = [str(turn.get("content") or "") for turn in turns if turn.get("role") == "user"]
     if len(users) != 1:
         return Frame(system)
-    held = sorted((text for text in texts if text and text in users[0]), key=len)
-    before, _, after = users[0].partition(held[-1]) if held else ("", "", "")
+    matches = sorted((text for text in texts if text and text in users[0]), key=len)
+    before, _, after = users[0].partition(matches[-1]) if matches else ("", "", "")
     return Frame(system, before, after)
 
 

@@ -46,7 +46,7 @@ _HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{PENDING}"
 """Of a stored result: the arm answered, whether or not a judge decided since."""
 
 
-def held_to(schema: Mapping[str, object]) -> dict[str, object]:
+def response_format_of(schema: Mapping[str, object]) -> dict[str, object]:
     """The `response_format` of a request whose answer must fit a JSON Schema."""
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema)}}
 
@@ -111,7 +111,7 @@ class Question:
         if self.needs_logprobs:
             own["logprobs"] = True
         if self.arm.schema and self.case.block in _BEHAVIOUR_BLOCKS:  # who wants JSON asks for it there alone
-            own["response_format"] = held_to(self.arm.schema)
+            own["response_format"] = response_format_of(self.arm.schema)
         return ChatRequest(
             id=self.id,
             model=self.arm.model,

@@ -139,7 +139,7 @@ class BaselineContext:
     """Whether the base's chat template shows the tools that cases offer."""
     takes_system: bool = True
     """Whether it takes system messages."""
-    bench: Bench = field(default_factory=Bench)
+    context_settings: Bench = field(default_factory=Bench)
     """How the run's models are asked from now on."""
     need: Need = field(default_factory=Need)
     """What the longest case takes."""
@@ -154,23 +154,23 @@ def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
     base = inputs.made("base")
     models = find_models(suite.cases, request.judge, inputs.store.home, coming_models(inputs))
-    bench, need = _engine(request, suite.cases, inputs.artifacts.get("base"))
-    shown, system = (base is None or takes(base.path) for takes in (takes_tools, takes_system))
-    return BaselineContext(suite, models, shown, system, bench, need)
+    context_settings, need = _engine(request, suite.cases, inputs.artifacts.get("base"))
+    tools, system = (base is None or takes(base.path) for takes in (takes_tools, takes_system))
+    return BaselineContext(suite, models, tools, system, context_settings, need)
 
 
 def _engine(request: BaselineRequest, cases: Sequence[Case], base: Artifact | None) -> tuple[Bench, Need]:
     """How the base, and every later arm, is asked its cases. Raises BadInput where it cannot be done."""
     folder = None if base is None or is_expected(base) else base.path
-    bench = choose_bench(_thoughts(base), request.thinking, tokens=request.thinking_tokens)
+    context_settings = choose_bench(_thoughts(base), request.thinking, tokens=request.thinking_tokens)
     need = longest(
         cases,
-        lambda case: int(case.sampled("max_tokens", request.max_tokens)) + bench.thinking_tokens,
+        lambda case: int(case.sampled("max_tokens", request.max_tokens)) + context_settings.thinking_tokens,
         folder,
         enough=request.context_tokens or CONTEXT_TOKENS,
     )
     most = positions_of(base.meta.get("config", {})) if base else 0
-    return replace(bench, context_tokens=choose_context(need, request.context_tokens, most)), need
+    return replace(context_settings, context_tokens=choose_context(need, request.context_tokens, most)), need
 
 
 def _thoughts(base: Artifact | None) -> Thoughts:
@@ -190,11 +190,11 @@ def suites_of(request: BaselineRequest, dataset: Path | None) -> tuple[str, ...]
 def expected_artifact(request: BaselineRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
     """The suite that was run, to be read from where it is now."""
     context, thoughts = request.context_tokens or CONTEXT_TOKENS, _thoughts(artifacts.get("base"))
-    bench = choose_bench(thoughts, request.thinking, tokens=request.thinking_tokens, context=context)
-    return expected("suite", 0, cases=0, request=request.model_dump(mode="json"), **bench.recorded)
+    context_settings = choose_bench(thoughts, request.thinking, tokens=request.thinking_tokens, context=context)
+    return expected("suite", 0, cases=0, request=request.model_dump(mode="json"), **context_settings.recorded)
 
 
-def bench_asked(request: BaselineRequest) -> Bench:
+def requested_settings(request: BaselineRequest) -> Bench:
     """How a planned baseline asks; a plan of before there was a choice leaves all of it as it was."""
     thinking: Thinking = "" if request.thinking == "auto" else request.thinking
     tokens = request.thinking_tokens if thinking == "on" else 0
@@ -206,17 +206,17 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
     base, suite, models = facts.need("base", "base"), context.suite, context.models
     measured, asked = measured_base(facts), request
     anew = replace(facts, artifacts={kind: one for kind, one in facts.artifacts.items() if kind != "suite"})
-    cards = serving_cards(anew, measured, context.bench.context_tokens, asked=request.cards)
-    bench = replace(context.bench, cards=cards)
+    cards = serving_cards(anew, measured, context.context_settings.context_tokens, asked=request.cards)
+    context_settings = replace(context.context_settings, cards=cards)
     dataset = facts.need("dataset", "critique") if request.held_out else None
     need_vllm(facts)
     cases = asked_cases(suite, ("base",))["base"]
     blocks: Counter[str] = Counter(case.block for case in cases)
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
-    request = request.model_copy(update=_decided(request, bench))
+    request = request.model_copy(update=_decided(request, context_settings))
     rows = {block: [case.cluster for case in cases if case.block == block] for block in blocks}
-    price, fitting = _price(request, facts, measured, cases, replace(context, bench=bench))
+    price, fitting = _price(request, facts, measured, cases, replace(context, context_settings=context_settings))
     can_show = _can_show(rows)
     how = "greedy" if request.temperature == 0 else f"at temperature {request.temperature:g}"
     how += f", {request.repeats} times each, reduced to one verdict a case" if request.repeats > 1 else ""
@@ -229,7 +229,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
         steps=(
             "start vLLM with the base, adapters allowed but none loaded",
             *measured_with(measured),
-            *bench.steps,
+            *context_settings.steps,
             *split_steps(cards),
             f"{', '.join(f'{count} {block}' for block, count in blocks.items())} cases "
             f"(suite sha256 {suite.sha256[:12]}), {how}",
@@ -257,18 +257,20 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
 def _of_template(context: BaselineContext, cases: Sequence[Case]) -> list[str]:
     """What the base's chat template does not take as the cases have it."""
     blind = 0 if context.takes_tools else sum(bool(case.tools) for case in cases)
-    told = [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"] if blind else []
+    lines = (
+        [f"the base's chat template ignores tools: {blind} cases offer some that it will never see"] if blind else []
+    )
     refused = not context.takes_system and any(has_system(case.messages) for case in cases)
-    return [*told, *([NO_SYSTEM] if refused else [])]
+    return [*lines, *([NO_SYSTEM] if refused else [])]
 
 
 def _price(
     request: BaselineRequest, facts: Facts, measured: Artifact, cases: Sequence[Case], context: BaselineContext
 ) -> tuple[Estimate, tuple[Fitting, ...]]:
     """Of every case once; and where memory is lacking, what would fit: a shorter context, else another base."""
-    models, bench, answers = context.models, context.bench, len(cases) * request.repeats
+    models, context_settings, answers = context.models, context.context_settings, len(cases) * request.repeats
     seconds = evaluation_seconds(
-        facts, measured, answers, request.max_tokens, bench=bench, prompt_tokens=prompt_tokens(cases)
+        facts, measured, answers, request.max_tokens, bench=context_settings, prompt_tokens=prompt_tokens(cases)
     )
     price = estimate(
         "baseline",
@@ -276,33 +278,38 @@ def _price(
         seconds=seconds + Seconds(answer=models.seconds(cases, request.repeats)),
         rates=facts.serving_rates,
         like="",
-        **models.peaks(serving_memory(measured, bench.context_tokens, cards=bench.cards), on_gpu=facts.serves_on_gpu),
+        **models.peaks(
+            serving_memory(measured, context_settings.context_tokens, cards=context_settings.cards),
+            on_gpu=facts.serves_on_gpu,
+        ),
         disk_bytes=8192 * answers,
-        cards=bench.cards,
+        cards=context_settings.cards,
     )
     if not lacks_memory(price, facts.machine):
         return price, ()
-    shorter = shorter_context(facts, measured, bench.context_tokens, least=CONTEXT_TOKENS)
-    return price, (*shorter, *bases_served(facts, context_tokens=bench.context_tokens))
+    shorter = shorter_context(facts, measured, context_settings.context_tokens, least=CONTEXT_TOKENS)
+    return price, (*shorter, *bases_served(facts, context_tokens=context_settings.context_tokens))
 
 
-def _decided(request: BaselineRequest, bench: Bench) -> dict[str, object]:
+def _decided(request: BaselineRequest, context_settings: Bench) -> dict[str, object]:
     """The fields of the request that say how the run is asked, where that is not usual."""
-    context = {"context_tokens": bench.context_tokens} if bench.context_tokens != CONTEXT_TOKENS else {}
-    cards = {"cards": bench.cards} if bench.cards > 1 else {}
-    return {**context, **cards, **({"thinking": bench.thinking} if bench.thinking else {})}
+    context = (
+        {"context_tokens": context_settings.context_tokens} if context_settings.context_tokens != CONTEXT_TOKENS else {}
+    )
+    cards = {"cards": context_settings.cards} if context_settings.cards > 1 else {}
+    return {**context, **cards, **({"thinking": context_settings.thinking} if context_settings.thinking else {})}
 
 
 def _reasons(asked: BaselineRequest, context: BaselineContext) -> dict[str, str]:
     """Why the run is asked as it is, where the user did not say."""
-    bench, need, reasons = context.bench, context.need, {}
-    if not asked.context_tokens and bench.context_tokens != CONTEXT_TOKENS:
+    context_settings, need, reasons = context.context_settings, context.need, {}
+    if not asked.context_tokens and context_settings.context_tokens != CONTEXT_TOKENS:
         reasons["context_tokens"] = (
             f"case {need.case_id} needs up to {need.tokens} tokens, {need.answer_tokens} of them for its answer"
         )
-    if asked.thinking == "auto" and bench.thinking == "off":
+    if asked.thinking == "auto" and context_settings.thinking == "off":
         reasons["thinking"] = "the chat template can leave thoughts out, and a base that is cut off in them fails"
-    if asked.thinking == "auto" and bench.thinking == "on":
+    if asked.thinking == "auto" and context_settings.thinking == "on":
         reasons["thinking"] = "the chat template has the model think always"
     return reasons
 
@@ -310,9 +317,9 @@ def _reasons(asked: BaselineRequest, context: BaselineContext) -> dict[str, str]
 def _can_show(rows: Mapping[str, Sequence[str]]) -> list[str]:
     """What the cases of each block can show, by the seed rows that they were made from."""
     target = rows.get(PRIMARY_BLOCK, ())
-    parts = [f"{detectable_text(len(target), clusters=target)} on the target"] if target else []
+    lines = [f"{detectable_text(len(target), clusters=target)} on the target"] if target else []
     guarded = {block: rows[block] for block in GUARDED_BLOCKS if block in rows}
-    return parts + [f"{block}: {guard_text(len(of), MARGIN, clusters=of)}" for block, of in guarded.items()]
+    return lines + [f"{block}: {guard_text(len(of), MARGIN, clusters=of)}" for block, of in guarded.items()]
 
 
 STAGE = Stage(

@@ -14,7 +14,13 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.advice import baseline_advice
 from tunesmith.tools.evaluation.asking import Arm, AskRecord, ask_once, refuses_adapters, run_arms, server_answers
-from tunesmith.tools.evaluation.baseline import BaselineRequest, BaselineResult, BlockResult, bench_asked, suites_of
+from tunesmith.tools.evaluation.baseline import (
+    BaselineRequest,
+    BaselineResult,
+    BlockResult,
+    requested_settings,
+    suites_of,
+)
 from tunesmith.tools.evaluation.blind import META, blind_ids
 from tunesmith.tools.evaluation.comparison import CaseOutcome
 from tunesmith.tools.evaluation.controls import form_alone
@@ -44,7 +50,7 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     meta = {
         "suite_sha256": suite.sha256,
         "cases": len(suite.cases),
-        **bench_asked(request).recorded,
+        **requested_settings(request).recorded,
         META: blind_ids(suite.cases),
     }
     artifact = job.publish("suite", suite_file, meta=meta)
@@ -96,9 +102,9 @@ def _cut_off(request: BaselineRequest, results: Sequence[EvalResult]) -> str:
     many = {block: count for block, count in cut.items() if count > MAX_ERROR_SHARE * asked[block]}
     if not many:
         return ""
-    told = ", ".join(f"{count} of {asked[block]} {block}" for block, count in many.items())
+    counts = ", ".join(f"{count} of {asked[block]} {block}" for block, count in many.items())
     return (
-        f"{told} answers are cut off in their thoughts (thinking_tokens={request.thinking_tokens}): they count as "
+        f"{counts} answers are cut off in their thoughts (thinking_tokens={request.thinking_tokens}): they count as "
         "errors, not as failures, so nothing is known of these cases; run the baseline again with "
         f"thinking_tokens={2 * request.thinking_tokens}, or with thinking=off where the template can leave thoughts out"
     )
@@ -107,9 +113,9 @@ def _cut_off(request: BaselineRequest, results: Sequence[EvalResult]) -> str:
 def _ask(job: Job[BaselineRequest], suite: Suite) -> AskRecord:
     """Every answer, stored; the comparability key that they were given under."""
     request, measured = job.request, answering_base(job.inputs)
-    bench = bench_asked(request)
-    sampling = Sampling.on(bench, request.max_tokens, request.temperature, request.repeats)
-    with _server(job, measured, bench) as server:
+    context_settings = requested_settings(request)
+    sampling = Sampling.on(context_settings, request.max_tokens, request.temperature, request.repeats)
+    with _server(job, measured, context_settings) as server:
         key = {**key_of(server, measured, suite, max_tokens=request.max_tokens), **sampling.key}
         answer = server_answers(server, sampling, request.concurrency)
         arm = Arm("base", server.model, key)
@@ -118,14 +124,14 @@ def _ask(job: Job[BaselineRequest], suite: Suite) -> AskRecord:
 
 
 @contextmanager
-def _server(job: Job[BaselineRequest], base: Artifact, bench: Bench) -> Iterator[servers.Server]:
+def _server(job: Job[BaselineRequest], base: Artifact, context_settings: Bench) -> Iterator[servers.Server]:
     """A server that allows adapters, as later comparisons want it; one without where vLLM takes none for this base."""
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(bench_server(job, base, adapters_allowed=True, bench=bench))
+            server = stack.enter_context(bench_server(job, base, adapters_allowed=True, bench=context_settings))
         except StepFailed as error:
             if not refuses_adapters(error):
                 raise
             job.log(f"vLLM takes no adapters for this base, so its server allows none: {error}")
-            server = stack.enter_context(bench_server(job, base, bench=bench))
+            server = stack.enter_context(bench_server(job, base, bench=context_settings))
         yield server

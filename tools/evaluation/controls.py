@@ -317,8 +317,8 @@ def _echo(target: Sequence[Answered], table: _Table) -> tuple[Control | None, bo
         return None, False
     cases, answers = [one.case for one in asked], [one.response for one in asked]
     ways = {
-        name: [grade_without_models(case, response) for case, response in zip(cases, said, strict=True)]
-        for name, said in echoes(cases, answers).items()
+        name: [grade_without_models(case, response) for case, response in zip(cases, responses, strict=True)]
+        for name, responses in echoes(cases, answers).items()
     }
     best = max(ways, key=lambda name: sum(verdict is True for verdict in ways[name]))
     control = _control("echo", [one.passed for one in asked], ways[best], [case.cluster for case in cases], best)

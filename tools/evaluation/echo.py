@@ -99,8 +99,8 @@ def echoed(cases: Sequence[Case], answers: Sequence[Response]) -> int:
 
 def message_of(case: Case) -> str:
     """The user's own words: the variable that the prompt is made around, or the last message as it is."""
-    said = [message.get("content") for message in case.messages if message.get("role") == "user"]
-    text = said[-1] if said and isinstance(said[-1], str) else ""
+    contents = [message.get("content") for message in case.messages if message.get("role") == "user"]
+    text = contents[-1] if contents and isinstance(contents[-1], str) else ""
     given = [value for value in case.vars.values() if isinstance(value, str) and value and value in text]
     return max(given, key=len, default=text)
 
@@ -135,16 +135,16 @@ def _line_by_line(message: str, own: str) -> str:
     units, joint = _units(message)
     units = units or [message]
     size = max(1, len(units) // written)
-    said = []
+    echo_lines = []
     for number, line in zip(accumulate(any(map(str.isalpha, line)) for line in lines), lines, strict=True):
         letters = [place for place, letter in enumerate(line) if letter.isalpha()]
         if not letters:
-            said.append(line)
+            echo_lines.append(line)
             continue
         first = (number - 1) * size % len(units)
         words = units[first:] if number == written else units[first : first + size]
-        said.append(line[: letters[0]] + joint.join(words) + line[letters[-1] + 1 :])
-    return "\n".join(said)
+        echo_lines.append(line[: letters[0]] + joint.join(words) + line[letters[-1] + 1 :])
+    return "\n".join(echo_lines)
 
 
 def _in_every_field(message: str, own: Response) -> Response:
@@ -182,6 +182,6 @@ def _filled(message: str, value: object) -> object:
 
 def _is_echo(inside: str, message: str) -> bool:
     cut = str.split if len(message.split()) >= _WORDS else list
-    said, words = (Counter(cut(text.casefold().strip(" \n.!?"))) for text in (inside, message))
-    common = (said & words).total()
-    return bool(common) and common >= _ALIKE * said.total() and common >= _ALIKE * words.total()
+    answer_words, words = (Counter(cut(text.casefold().strip(" \n.!?"))) for text in (inside, message))
+    common = (answer_words & words).total()
+    return bool(common) and common >= _ALIKE * answer_words.total() and common >= _ALIKE * words.total()

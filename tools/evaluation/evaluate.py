@@ -28,7 +28,7 @@ from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_c
 from tunesmith.tools.evaluation.lineage import own_base
 from tunesmith.tools.evaluation.liveness import PROOF, proof_seconds
 from tunesmith.tools.evaluation.pairing import Evaluations
-from tunesmith.tools.evaluation.prompts import given, made_from
+from tunesmith.tools.evaluation.prompts import given, prompt_of
 from tunesmith.tools.evaluation.protocol import IN_FLIGHT, THINKING, Key, Sampling
 from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
@@ -155,7 +155,7 @@ def inspect_inputs(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
         if not request.system_prompt:
             name = request.behaviour or _behaviour_of(inputs)
             behaviour = load_behaviour(name)
-            context, prompt = replace(context, prompted=Prompted(name, behaviour.sha256)), made_from(behaviour)
+            context, prompt = replace(context, prompted=Prompted(name, behaviour.sha256)), prompt_of(behaviour)
         base = inputs.made("base")
         if base and not takes_system(base.path):
             context = replace(context, prompted=replace(context.prompted, steps=(NO_SYSTEM,)))
@@ -167,18 +167,18 @@ def _refuse_longer(
     request: EvaluateRequest, inputs: Inputs, context: EvaluateContext, before: Sequence[Mapping[str, object]]
 ) -> None:
     """Raises BadInput where a case and the prompt before it do not fit the run's context."""
-    bench, base = bench_of(inputs.artifacts), inputs.made("base")
+    context_settings, base = bench_of(inputs.artifacts), inputs.made("base")
     cases = asked_cases(context.suite, ("base", "prompted"))["prompted"] if context.suite else []
     asked = {"max_tokens": request.max_tokens} if "max_tokens" in request.model_fields_set else context.sampling
     tokens = int(str(asked.get("max_tokens", request.max_tokens)))
     need = longest(
         cases,
-        lambda case: int(case.sampled("max_tokens", tokens)) + bench.thinking_tokens,
+        lambda case: int(case.sampled("max_tokens", tokens)) + context_settings.thinking_tokens,
         base.path if base else None,
         before,
-        enough=bench.context_tokens,
+        enough=context_settings.context_tokens,
     )
-    refuse_longer(need, bench.context_tokens)
+    refuse_longer(need, context_settings.context_tokens)
 
 
 def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
@@ -207,8 +207,8 @@ def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
 def _base_asked(store: Store, run: str, suite_sha256: str) -> list[Key]:
     """The sampling parts of the keys under which the base answered this suite."""
     keys = [by_arm["base"] for by_arm in Evaluations.of(store, run).keys.values() if "base" in by_arm]
-    parts = ("sampling", "repeats", THINKING)
-    return [{p: key[p] for p in parts if p in key} for key in keys if key.get("suite") == suite_sha256]
+    names = ("sampling", "repeats", THINKING)
+    return [{p: key[p] for p in names if p in key} for key in keys if key.get("suite") == suite_sha256]
 
 
 def _behaviour_of(inputs: Inputs) -> str:
@@ -217,12 +217,12 @@ def _behaviour_of(inputs: Inputs) -> str:
     if rows is not None and is_expected(rows):
         return str(rows.meta["behaviour"])
     steps = inputs.store.steps(inputs.run) if inputs.run else []
-    made = [str(step.request["behaviour"]) for step in steps if step.stage == "generate"]
+    behaviours = [str(step.request["behaviour"]) for step in steps if step.stage == "generate"]
     asked = [suite for step in steps if step.stage == "baseline" for suite in step.request.get("suites", ())]
     asked += suite.meta["request"]["suites"] if suite is not None and is_expected(suite) else []
-    if not made and BUNDLED_BEHAVIOUR not in asked:
+    if not behaviours and BUNDLED_BEHAVIOUR not in asked:
         raise BadInput("evaluate: nothing says which behaviour to prompt for; set behaviour, or write a system_prompt")
-    return made[-1] if made else BUNDLED_BEHAVIOUR
+    return behaviours[-1] if behaviours else BUNDLED_BEHAVIOUR
 
 
 def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Plan:
@@ -235,26 +235,26 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         raise BadInput("evaluate: system_prompt belongs to arm=prompted")
     if request.arm == "prompted":
         request = request.model_copy(update={"behaviour": context.prompted.behaviour})
-    models, bench = context.models, bench_of(facts.artifacts)
+    models, context_settings = context.models, bench_of(facts.artifacts)
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
-    made = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
-    served = measured if request.arm in ("adapter", "prompted") or made is None else made
+    artifact = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
+    served = measured if request.arm in ("adapter", "prompted") or artifact is None else artifact
     both = served is measured
-    request = _sampled_as_the_base(request, context, bench, beside=both)
+    request = _sampled_as_the_base(request, context, context_settings, beside=both)
     asked = _asked(suite, request.arm, beside=both)
     every = [case for cases in asked.values() for case in cases]
     judged = Seconds(answer=models.seconds(every, request.repeats))
-    server = server_of(facts, served, bench.context_tokens, rank=lora_rank_served(made) if both else 0)
+    server = server_of(facts, served, context_settings.context_tokens, rank=lora_rank_served(artifact) if both else 0)
     peaks = models.peaks(server, on_gpu=facts.serves_on_gpu)
     proven = proof_seconds(facts, served) if request.arm == "adapter" else Seconds()
-    seconds = _answering_seconds(request, facts, served, every, bench, judged, proven)
+    seconds = _answering_seconds(request, facts, served, every, context_settings, judged, proven)
     price = estimate(
         "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **peaks,
         disk_bytes=8192 * len(every) * request.repeats, like=request.arm, cards=server.cards,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
-    fitting = bases_served(facts, context_tokens=bench.context_tokens) if lacks else ()
+    fitting = bases_served(facts, context_tokens=context_settings.context_tokens) if lacks else ()
     return Plan(
         stage="evaluate",
         run=facts.run,
@@ -263,7 +263,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         steps=(
             _served_by(request.arm, beside=both),
             *(measured_with(measured) if both else ()),
-            *bench.steps,
+            *context_settings.steps,
             *split_steps(server.cards),
             *context.prompted.steps,
             *((PROOF,) if request.arm == "adapter" else ()),
@@ -271,8 +271,8 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
             "exact McNemar on the target, a stated margin on the other blocks, a flip table per hop",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(base=base, suite=suite_artifact, **_answering(request.arm, facts, made, measured)),
-        pins={**models.pins, **bench.pins, **context.prompted.pins},
+        inputs=pinned(base=base, suite=suite_artifact, **_answering(request.arm, facts, artifact, measured)),
+        pins={**models.pins, **context_settings.pins, **context.prompted.pins},
         estimate=price,
         writes=("every output, graded, in the store",),
         refusals=room(price, facts, remedy="stopping another program", fitting=fitting),
@@ -286,23 +286,23 @@ def _answering_seconds(
     facts: Facts,
     served: Artifact,
     cases: Sequence[Case],
-    bench: Bench,
+    context_settings: Bench,
     *besides: Seconds,
 ) -> Seconds:
     """To start a server and have every case answered; and what is read `besides`, which counts as so many answers as
     would take as long, since nothing reports on it."""
     answers = len(cases) * request.repeats
     asked = evaluation_seconds(
-        facts, served, answers, request.max_tokens, bench=bench, prompt_tokens=prompt_tokens(cases)
+        facts, served, answers, request.max_tokens, bench=context_settings, prompt_tokens=prompt_tokens(cases)
     )
     together = sum(besides, asked)
     return replace(together, answers=answers * together.answer / max(asked.answer, 1e-9))
 
 
-def _answering(arm: str, facts: Facts, made: Artifact | None, measured: Artifact) -> dict[str, Artifact]:
+def _answering(arm: str, facts: Facts, artifact: Artifact | None, measured: Artifact) -> dict[str, Artifact]:
     """The inputs that answer beside the base's own: the arm's, and the quantized base where that answers for it."""
     beside = beside_base(facts.need("base", "base"), measured) if arm in ("adapter", "prompted") else {}
-    return {**beside, **({arm: made} if made else {})}
+    return {**beside, **({arm: artifact} if artifact else {})}
 
 
 def _asked(suite: Suite, arm: str, *, beside: bool) -> Mapping[str, list[Case]]:
@@ -320,7 +320,7 @@ def _served_by(arm: str, *, beside: bool) -> str:
 
 
 def _sampled_as_the_base(
-    request: EvaluateRequest, context: EvaluateContext, bench: Bench, *, beside: bool
+    request: EvaluateRequest, context: EvaluateContext, context_settings: Bench, *, beside: bool
 ) -> EvaluateRequest:
     """The request with the baseline's sampling where it says nothing of its own.
 
@@ -330,7 +330,7 @@ def _sampled_as_the_base(
     unset = {name: value for name, value in baseline.items() if name not in request.model_fields_set}
     request = request.model_copy(update=unset)
     asked = context.base_asked
-    sampling = Sampling.on(bench, request.max_tokens, request.temperature, request.repeats)
+    sampling = Sampling.on(context_settings, request.max_tokens, request.temperature, request.repeats)
     if beside or not asked or sampling.key in asked:
         return request
     differing = [name for name, value in baseline.items() if getattr(request, name) != value]

@@ -33,7 +33,7 @@ from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.judge_job import agreed_models, judge_waiting
 from tunesmith.tools.evaluation.liveness_job import prove_adapter
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.evaluation.prompts import Prompt, given, made_from
+from tunesmith.tools.evaluation.prompts import Prompt, given, prompt_of
 from tunesmith.tools.evaluation.protocol import Keys, Sampling
 from tunesmith.tools.evaluation.verdict import RULE
 from tunesmith.tools.models.measuring import answering_base
@@ -95,12 +95,12 @@ def run(job: Job[EvaluateRequest]) -> EvaluateResult:
 def _ask(job: Job[EvaluateRequest], suite: Suite, sampling: Sampling) -> AskRecord:
     """Every answer of every arm, stored; their keys, and what else must be known of how they came about."""
     with ExitStack() as stack:
-        bench = _engine(job, stack, suite, sampling)
-        taken_over = run_arms(job, suite, bench.arms, sampling, bench.answer, fresh=job.request.fresh)
+        engine = _engine(job, stack, suite, sampling)
+        taken_over = run_arms(job, suite, engine.arms, sampling, engine.answer, fresh=job.request.fresh)
     return AskRecord(
-        keys={arm.name: dict(arm.key) for arm in bench.arms},
-        prompt=bench.prompt.as_dict() if bench.prompt else {},
-        proof=dict(bench.proof),
+        keys={arm.name: dict(arm.key) for arm in engine.arms},
+        prompt=engine.prompt.as_dict() if engine.prompt else {},
+        proof=dict(engine.proof),
         taken_over=taken_over,
     )
 
@@ -136,9 +136,9 @@ def _engine(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling:
         return _Engine(arms, answer, None, proof)
     if request.arm != "prompted":
         return _Engine([Arm(request.arm, server.model, key)], answer, None, proof)
-    prompt = given(request.system_prompt) if request.system_prompt else made_from(_agreed_behaviour(job))
-    told = {**key, "system_prompt": prompt.key}
-    prompted = Arm("prompted", server.model, told, list(prompt.preamble), prompt.schema)
+    prompt = given(request.system_prompt) if request.system_prompt else prompt_of(_agreed_behaviour(job))
+    prompted_key = {**key, "system_prompt": prompt.key}
+    prompted = Arm("prompted", server.model, prompted_key, list(prompt.preamble), prompt.schema)
     return _Engine([base, prompted], answer, prompt, proof)
 
 
@@ -186,11 +186,11 @@ def _local_engine(
     key = model.key(base, suite, sampling)
     arms = [Arm("base", "base", key), Arm("adapter", "adapter", {**key, "adapter": adapter.sha256})]
     proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
-    told: dict[str, JsonValue] = {
+    refusal_proof: dict[str, JsonValue] = {
         "vllm_refused": refusal.reason,
         **({"liveness": refusal.liveness} if refusal.liveness else {}),
     }
-    return _Engine(arms, model.answers(sampling), None, {**proof, **told})
+    return _Engine(arms, model.answers(sampling), None, {**proof, **refusal_proof})
 
 
 def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[Comparison]:

@@ -51,7 +51,8 @@ _ROOM_FOR_ADAPTERS = ("lora",)
 """What makes room for adapters answers no request that names none."""
 _NO_JUDGE = JudgeAgreement()
 """Cases that a judge grades decide nothing then."""
-_KEPT = 16
+_CACHED_CONTROLS = 16
+"""Answers of arms whose controls stay in memory, the oldest dropped first."""
 _KNOWN: dict[str, AnswerControls] = {}
 
 
@@ -122,7 +123,7 @@ def evidence_of(
         opening = _opening_of_ratings(rated)
         facts = Facts(rated=_rated(rated), opening=opening, unusable=str(error), rate=_rate(run, arm))
         return Evidence(decide(facts), arm)
-    found = weigh(
+    evidence = weigh(
         arm,
         list(cases.values()),
         {name: store.results(step, name) for name, step in compared.steps.items()},
@@ -130,11 +131,11 @@ def evidence_of(
         rated=rated,
         opening=opening_of(store, run, arm, cases.values(), suite, at_work=at_work, lineage=lineage),
         prompted=_prompted(store, run, arm, lineage, at_work),
-        worth=judge_agreement(store, run),
+        agreement=judge_agreement(store, run),
         rate=_rate(run, arm),
     )
-    verdict = found.verdict if rated else _as_it_was_said(store, compared.steps[arm], found.verdict)
-    return replace(found, verdict=verdict, repeat=_repeat(store, evaluations, compared, cases) if cases else None)
+    verdict = evidence.verdict if rated else _earlier_verdict(store, compared.steps[arm], evidence.verdict)
+    return replace(evidence, verdict=verdict, repeat=_repeat(store, evaluations, compared, cases) if cases else None)
 
 
 def weigh(
@@ -146,20 +147,20 @@ def weigh(
     rated: Sequence[Rated] = (),
     opening: int = 1,
     prompted: tuple[int, int] | None = None,
-    worth: JudgeAgreement = _NO_JUDGE,
+    agreement: JudgeAgreement = _NO_JUDGE,
     rate: str = "tunesmith rate",
 ) -> Evidence:
-    """The evidence from cases, both arms' answers to them, and people's ratings; `worth` is their judge's, `rate` the
-    command that adds ratings."""
+    """The evidence from cases, both arms' answers to them, and people's ratings; `agreement` is their judge's, `rate`
+    the command that adds ratings."""
     claimed = [case for case in claimed_cases(case for case in cases if case.block == PRIMARY_BLOCK) if case.of_people]
-    counted = [case for case in claimed if worth.decides(case)]
+    counted = [case for case in claimed if agreement.decides(case)]
     near = claimed_cases(case for case in cases if case.block == NEAR_MISS_BLOCK)
     suite = _pairs(counted or claimed, results, arm)
     public = asserted_values(case for case in cases if not case.is_blind)
     controls = _controls_of_answers(answers_to(counted, results[arm]), answers_to(near, results[arm]), public)
     if any(case.is_blind for case in counted):
         controls = replace(controls, constant=_unquoted(controls.constant))
-    found = _triggers(cases, results["base"], results[arm])
+    triggers = _triggers(cases, results["base"], results[arm])
     guarded = {
         name: Guarded(block.judged, block.passed["base"], block.passed[arm], block.verdict)
         for name, block in compared.blocks.items()
@@ -171,15 +172,15 @@ def weigh(
         rated=_rated(rated),
         controls=controls,
         guarded=guarded,
-        triggers=found,
+        triggers=triggers,
         refused=compared.refused,
-        unusable=_unusable(compared, claimed, counted, worth, bool(cases)),
+        unusable=_unusable(compared, claimed, counted, agreement, bool(cases)),
         writers=Paired.of(pairs) if (pairs := _pairs(written, results, arm)) else None,
         prompted=prompted,
         opening=max(opening if suite else 1, _opening_of_ratings(rated)),
         rate=rate,
     )
-    return Evidence(decide(facts), arm, compared, controls, found, prompted=prompted)
+    return Evidence(decide(facts), arm, compared, controls, triggers, prompted=prompted)
 
 
 def _rate(run: str, arm: str) -> str:
@@ -187,7 +188,7 @@ def _rate(run: str, arm: str) -> str:
 
 
 def _unusable(
-    compared: Comparison, claimed: Sequence[Case], counted: Sequence[Case], worth: JudgeAgreement, recorded: bool
+    compared: Comparison, claimed: Sequence[Case], counted: Sequence[Case], agreement: JudgeAgreement, recorded: bool
 ) -> str:
     """Why the suite's own cases say nothing, whatever came out; empty where they may."""
     if not recorded:
@@ -195,7 +196,7 @@ def _unusable(
     target = compared.blocks.get(PRIMARY_BLOCK)
     if claimed and not counted:
         judged = any(case.tests_meaning for case in claimed)
-        return worth.sentence if judged else "their assertions hold the form alone"
+        return agreement.sentence if judged else "their assertions hold the form alone"
     if claimed and target and not target.tested:
         return target.reason
     return ""
@@ -222,16 +223,16 @@ def _opening_of_ratings(rated: Sequence[Rated]) -> int:
     return max((one.opening for one in rated if one.written_by_a_person), default=1)
 
 
-def _as_it_was_said(store: Store, step: str, verdict: Verdict) -> Verdict:
+def _earlier_verdict(store: Store, step: str, verdict: Verdict) -> Verdict:
     """The word that an earlier rule said when this evaluation ended, with that rule's version; else the verdict."""
     report = store.step(step).report
     rule = report.get("claim_rule", 1)
     word: Word | None = next((one for one in get_args(Word) if one == report.get("claim")), None)
     if word is None or not isinstance(rule, int) or rule >= RULE:
         return verdict
-    said = str(report.get("claim_sentence") or word).removeprefix(f"{word}: ")
+    sentence = str(report.get("claim_sentence") or word).removeprefix(f"{word}: ")
     again = f"`tunesmith evaluate` decides by rule {RULE}"
-    return replace(verdict, word=word, reasons=(said,), advice=again, needs=0, untested=(), rule=rule)
+    return replace(verdict, word=word, reasons=(sentence,), advice=again, needs=0, untested=(), rule=rule)
 
 
 def opening_of(
@@ -270,8 +271,8 @@ def _training(store: Store, sha256: str) -> str:
     rows = store.read("SELECT artifact FROM artifacts WHERE sha256 = ? ORDER BY created_at LIMIT 1", sha256)
     if not rows:
         return sha256
-    made = store.artifact(rows[0]["artifact"])
-    adapter = made if made.kind == "adapter" else store.ancestor(made, "adapter")
+    model = store.artifact(rows[0]["artifact"])
+    adapter = model if model.kind == "adapter" else store.ancestor(model, "adapter")
     return adapter.sha256 if adapter else sha256
 
 
@@ -284,8 +285,8 @@ def answers_to(cases: Sequence[Case], results: Iterable[EvalResult]) -> list[Ans
         if outcome.passed is None:
             continue
         repeats = [result for result in asked if result.case_id == case_id]
-        shown = next((result for result in repeats if result.passed is outcome.passed), repeats[0])
-        answers.append(Answered(by_id[case_id], Response.stored(shown), outcome.passed))
+        sample = next((result for result in repeats if result.passed is outcome.passed), repeats[0])
+        answers.append(Answered(by_id[case_id], Response.stored(sample), outcome.passed))
     return answers
 
 
@@ -303,7 +304,7 @@ def _controls_of_answers(
         answer = [one.case.dump(), one.response.output_text, list(one.response.tool_calls), one.passed]
         digest.update(canonical_json(answer).encode())
     if (key := digest.hexdigest()) not in _KNOWN:
-        while len(_KNOWN) >= _KEPT:
+        while len(_KNOWN) >= _CACHED_CONTROLS:
             del _KNOWN[next(iter(_KNOWN))]
         _KNOWN[key] = answer_controls(answered, near, public=public)
     return _KNOWN[key]

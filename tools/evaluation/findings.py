@@ -104,8 +104,8 @@ def _learned(records: RunRecords) -> list[Finding]:
     evidence: dict[str, object] = {"arm": arm, "claim": verdict.word, "needed": verdict.needs}
     if people and people.cases:
         evidence |= {"passed": people.arm, "judged": people.cases, "base": people.base, "p_value": people.p_value}
-    found = Finding(verdict.word, f"The {arm} model: {verdict.sentence}.", evidence, _next_step(records, verdict))
-    return [found, *(_too_weak(records) if verdict.word == NOT_LEARNED else [])]
+    finding = Finding(verdict.word, f"The {arm} model: {verdict.sentence}.", evidence, _next_step(records, verdict))
+    return [finding, *(_too_weak(records) if verdict.word == NOT_LEARNED else [])]
 
 
 def _next_step(records: RunRecords, verdict: Verdict) -> Proposal | None:
@@ -269,9 +269,9 @@ def _quantized(records: RunRecords) -> list[Finding]:
         "gained": gained,
         "blocks": {b: c.verdict for b, c in hop.blocks.items()},
     }
-    kept = next((one for one in gain_retained(records.store, records.run) if one.arm == "quantized"), None)
-    retained = f" Gain retained: {kept.sentence}." if kept else ""
-    evidence |= {"gain_retained": kept.to_json()} if kept else {}
+    gain = next((one for one in gain_retained(records.store, records.run) if one.arm == "quantized"), None)
+    retained = f" Gain retained: {gain.sentence}." if gain else ""
+    evidence |= {"gain_retained": gain.to_json()} if gain else {}
     if lost <= gained or lost < 2:
         return [
             Finding(
@@ -299,12 +299,12 @@ def _other_quantization(records: RunRecords) -> Proposal | None:
 
 def _judge(records: RunRecords) -> list[Finding]:
     """That a judge's word is advice, as long as no marks say what it is worth."""
-    worth, answers = judge_agreement(records.store, records.run), records.results(_last_tuned(records) or "base")
+    agreement, answers = judge_agreement(records.store, records.run), records.results(_last_tuned(records) or "base")
     judged = sum(any(one.type == "llm-rubric" for one in answer.assertions) for answer in answers)
-    if not judged or worth.grades_alone:
+    if not judged or agreement.grades_alone:
         return []
-    says = f"A judge graded {judged} answers; its word is advice: {worth.sentence}."
-    return [Finding("judge is advice", says, {"answers": judged, **worth.model_dump()})]
+    says = f"A judge graded {judged} answers; its word is advice: {agreement.sentence}."
+    return [Finding("judge is advice", says, {"answers": judged, **agreement.model_dump()})]
 
 
 def _suite(records: RunRecords) -> list[Finding]:
@@ -328,14 +328,14 @@ def _suite(records: RunRecords) -> list[Finding]:
     return []
 
 
-def rows_found(records: RunRecords) -> list[Finding]:
+def row_findings(records: RunRecords) -> list[Finding]:
     """What is wrong with the rows that were written: too much alike, or often not right."""
     rows = [row for row in records.rows() if row.origin == "generated"]
     dropped = Counter(row.verdict.kind for row in rows if row.verdict and row.dropped)
     narrow = []
     near = sum(count for kind, count in dropped.items() if "duplicate" in kind)
-    kept = [row for row in rows if row.kept]
-    answers = {str(row.completion[0]["content"]) for row in kept}
+    usable_rows = [row for row in rows if row.kept]
+    answers = {str(row.completion[0]["content"]) for row in usable_rows}
     if rows and near > _NARROW_SHARE * len(rows):
         says = f"The rows are narrow: {near} of {len(rows)} were near-duplicates of others."
         proposal = Proposal(
@@ -379,6 +379,6 @@ _FINDERS: tuple[Callable[[RunRecords], list[Finding]], ...] = (
     _overfitting,
     _prompt,
     _judge,
-    rows_found,
+    row_findings,
     _suite,
 )

@@ -39,17 +39,17 @@ class Gate:
         return (*self.unmeasured, *self.refused)
 
 
-def broken_hops(store: Store, run: str, arm: str, *, made_as: Artifact | None = None) -> list[str]:
+def broken_hops(store: Store, run: str, arm: str, *, artifact: Artifact | None = None) -> list[str]:
     """Why the run's newest `arm`, or the one given, must not be deployed, a line for each block; empty: it may."""
-    return list(gate_of(store, run, arm, made_as=made_as).broken)
+    return list(gate_of(store, run, arm, artifact=artifact).broken)
 
 
-def gate_of(store: Store, run: str, arm: str, *, made_as: Artifact | None = None) -> Gate:
+def gate_of(store: Store, run: str, arm: str, *, artifact: Artifact | None = None) -> Gate:
     """What the gate says of the run's newest `arm`, or of the one given.
 
     An evaluation of an earlier artifact counts for nothing. The adversarial block is listed, and gates nothing.
     """
-    lineage = Lineage.of(store, made_as, arm) if made_as else Lineage.newest(store, run, arm)
+    lineage = Lineage.of(store, artifact, arm) if artifact else Lineage.newest(store, run, arm)
     try:
         whole = compare_run(store, run, "base", arm, lineage=lineage)
     except (NotFound, BadInput) as error:
@@ -58,20 +58,20 @@ def gate_of(store: Store, run: str, arm: str, *, made_as: Artifact | None = None
         return Gate(unmeasured=(whole.refused,))
     unmeasured = _unmeasured(whole)
     broken = {name: why for name in whole.blocks if (why := _against_base(whole, name))}
-    found = evidence_of(store, run, arm, lineage=lineage).verdict
-    if found.word == FORM_ONLY:
-        broken[PRIMARY_BLOCK] = f"{PRIMARY_BLOCK}: {found.sentence}; {_shows(run, 'base', arm)} the controls"
-    for line in found.worse:
+    verdict = evidence_of(store, run, arm, lineage=lineage).verdict
+    if verdict.word == FORM_ONLY:
+        broken[PRIMARY_BLOCK] = f"{PRIMARY_BLOCK}: {verdict.sentence}; {_shows(run, 'base', arm)} the controls"
+    for line in verdict.worse:
         if (name := line.partition(" ")[0]) not in broken:
             broken[name] = f"{line}; {_shows(run, 'base', arm)} them"
     for hop in _hops(store, run, lineage) if lineage else ():
         lost = {name: f"{' → '.join(hop.arms)}, {why}" for name in hop.blocks if (why := _over_hop(hop, name))}
         broken |= {name: why for name, why in lost.items() if name not in broken}
-    warned = found.word not in (LEARNED, FORM_ONLY)
+    warned = verdict.word not in (LEARNED, FORM_ONLY)
     return Gate(
         unmeasured=tuple(unmeasured.values()),
         refused=tuple(broken.values()),
-        warnings=(found.sentence,) if warned else (),
+        warnings=(verdict.sentence,) if warned else (),
     )
 
 

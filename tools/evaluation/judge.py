@@ -218,9 +218,9 @@ def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:
         raise BadInput(f"settings.toml, [judge]: cannot read key_file {settings.key_file}: {error.strerror}") from None
     address = read_address(url, "settings.toml, [judge]: endpoint")
     refuse_key_in_clear(address, key, allowed=settings.allow_plain_http, section="judge")
-    shown = hashlib.sha256(json.dumps([url, settings.name]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([url, settings.name]).encode()).hexdigest()
     allow = settings.allow_plain_http
-    return JudgeModel(ENDPOINT, settings.name, url=url, key=key, allow_plain_http=allow, sha256=shown)
+    return JudgeModel(ENDPOINT, settings.name, url=url, key=key, allow_plain_http=allow, sha256=digest)
 
 
 def _settings(home: Path) -> JudgeSettings:

@@ -38,25 +38,27 @@ class JudgeAgreement(Frozen):
         """What it is worth, and what would make it worth more."""
         if not self.marks:
             return f"no judge was held against marks: mark {MARKS_MIN} rows, right and wrong ones, or rate answers"
-        told = f"{self.judge} agrees with {self.marks} marked answers with a kappa of {self.kappa:.2f}"
+        statement = f"{self.judge} agrees with {self.marks} marked answers with a kappa of {self.kappa:.2f}"
         if self.grades_alone:
-            return told
-        return f"{told}; from {KAPPA_MIN} on {MARKS_MIN} marks of both kinds its word counts: until then rate answers"
+            return statement
+        return (
+            f"{statement}; from {KAPPA_MIN} on {MARKS_MIN} marks of both kinds its word counts: until then rate answers"
+        )
 
     def decides(self, case: Case) -> bool:
         """Whether a case's grade alone says that an answer is right: by value, or by a judge that can be trusted."""
         return case.tests_meaning and (self.grades_alone or not case.asks_judge)
 
 
-def agreement_of(judge: str, known: Sequence[bool], told: Sequence[bool]) -> JudgeAgreement:
+def agreement_of(judge: str, known: Sequence[bool], verdicts: Sequence[bool]) -> JudgeAgreement:
     """A judge's worth by what people found right, and what it said of the same answers."""
-    kappa = round(cohen_kappa(told, known), 3)
+    kappa = round(cohen_kappa(verdicts, known), 3)
     return JudgeAgreement(judge=judge, marks=len(known), wrong=sum(not right for right in known), kappa=kappa)
 
 
-def record_agreement(store: Store, run: str, step: str, worth: JudgeAgreement) -> None:
+def record_agreement(store: Store, run: str, step: str, agreement: JudgeAgreement) -> None:
     """Keep it as an event of the run."""
-    store.event(_CALIBRATED, run=run, step=step, **worth.model_dump())
+    store.event(_CALIBRATED, run=run, step=step, **agreement.model_dump())
 
 
 def judge_agreement(store: Store, run: str) -> JudgeAgreement:

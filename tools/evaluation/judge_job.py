@@ -73,8 +73,8 @@ def agreed_models(job: Job[Request], suite: Suite, judge: str) -> Models:
     Raises BadInput where one is not here, StepFailed where it is another than was agreed to.
     """
     models = find_models(suite.cases, judge, job.home)
-    if shown := models.judge:  # its folder may have moved with its home
-        job.agreed_folder("judge", shown.folder or job.dir, shown.sha256)
+    if judge_model := models.judge:  # its folder may have moved with its home
+        job.agreed_folder("judge", judge_model.folder or job.dir, judge_model.sha256)
     if models.embeds:
         job.agreed(EMBEDDER_PIN, embedder_sha256())
     return models
@@ -125,9 +125,9 @@ def _calibrate(job: Job[Request], judge: _Judge) -> None:
             break
         judge.ask_missing()
     known = [(pair.right, one.passed) for pair, one in zip(pairs, grades, strict=True) if not one.error]
-    worth = agreement_of(judge.model.name, [right for right, _ in known], [passed for _, passed in known])
-    record_agreement(job.store, job.run, job.step.id, worth)
-    job.log(worth.sentence)
+    agreement = agreement_of(judge.model.name, [right for right, _ in known], [passed for _, passed in known])
+    record_agreement(job.store, job.run, job.step.id, agreement)
+    job.log(agreement.sentence)
 
 
 def waits(row: EvalResult) -> bool:

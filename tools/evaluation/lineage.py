@@ -20,17 +20,17 @@ class Lineage:
     """Arm → the artifact that it was at that point of the chain."""
 
     @classmethod
-    def of(cls, store: Store, made: Artifact, arm: str) -> Lineage:
+    def of(cls, store: Store, artifact: Artifact, arm: str) -> Lineage:
         """The way to an artifact that is the chain's `arm`."""
         before = CHAIN[: CHAIN.index(arm)] if arm in CHAIN else ()
-        ancestors = {kind: ancestor for kind in before if (ancestor := store.ancestor(made, kind))}
-        return cls({**ancestors, arm: made})
+        ancestors = {kind: ancestor for kind in before if (ancestor := store.ancestor(artifact, kind))}
+        return cls({**ancestors, arm: artifact})
 
     @classmethod
     def newest(cls, store: Store, run: str, arm: str) -> Lineage | None:
         """The way to the run's newest `arm`; None where it made none."""
-        made = store.artifacts(run, arm)
-        return cls.of(store, made[-1], arm) if made else None
+        artifacts = store.artifacts(run, arm)
+        return cls.of(store, artifacts[-1], arm) if artifacts else None
 
     @property
     def base(self) -> Artifact | None:
@@ -62,5 +62,5 @@ def own_base(store: Store, run: str, arm: str) -> Artifact | None:
 def as_measured(store: Store, run: str, own: Artifact) -> Artifact:
     """The base of a run's adapter as the adapter was measured on it: itself, or its quantized base. Raises BadInput."""
     same = [base for base in store.artifacts(run, "base") if base.sha256 == own.sha256]
-    made = [q for q in store.artifacts(run, QUANTIZED_BASE) if q.meta.get("base_sha256") == own.sha256]
-    return measured_as(same[-1] if same else own, made[-1] if made else None)
+    quantized = [q for q in store.artifacts(run, QUANTIZED_BASE) if q.meta.get("base_sha256") == own.sha256]
+    return measured_as(same[-1] if same else own, quantized[-1] if quantized else None)

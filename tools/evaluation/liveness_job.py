@@ -48,5 +48,5 @@ def probe_text(server: servers.Server, suite: Suite) -> list[int]:
 
 def _scored(server: servers.Server, model: str, text: Sequence[int]) -> Scores:
     servers.renew(server)
-    [found] = asyncio.run(score_prompts(server, model, [text], concurrency=1))
-    return found
+    [scores] = asyncio.run(score_prompts(server, model, [text], concurrency=1))
+    return scores

@@ -102,12 +102,12 @@ class LocalModel:
         started = time.perf_counter()
         limits = [_limit(question, sampling) for question in batch]
         with torch.inference_mode(), switch:
-            made = self.model.generate(
+            generated = self.model.generate(
                 **asked, max_new_tokens=max(limits), do_sample=False, pad_token_id=self.tokenizer.pad_token_id
             )
         took_ms = (time.perf_counter() - started) * 1000
         prompt_width = asked["input_ids"].shape[1]
-        answers = made[:, prompt_width:].tolist()
+        answers = generated[:, prompt_width:].tolist()
         for question, mask, tokens, limit in zip(batch, asked["attention_mask"], answers, limits, strict=True):
             yield self._response(question, int(mask.sum()), tokens[:limit], took_ms)
 

@@ -49,21 +49,21 @@ class Evaluations:
 
     def of_arm(self, arm: str, lineage: Lineage | None = None) -> list[str]:
         """The steps that evaluated an arm, the oldest first; of a lineage's own artifact alone where it has one."""
-        made = lineage.models.get(arm) if lineage else None
+        artifact = lineage.models.get(arm) if lineage else None
         return [
             step
             for step, keys in self.keys.items()
-            if arm in keys and (made is None or measured(arm, keys[arm]) == made.sha256)
+            if arm in keys and (artifact is None or measured(arm, keys[arm]) == artifact.sha256)
         ]
 
     def need(self, arm: str, lineage: Lineage | None = None) -> list[str]:
         """`of_arm`, at least one. Raises NotFound, naming what makes one."""
         if steps := self.of_arm(arm, lineage):
             return steps
-        made = lineage.models.get(arm) if lineage else None
-        which = f" as it is now ({made.id})" if made else ""
+        artifact = lineage.models.get(arm) if lineage else None
+        version = f" as it is now ({artifact.id})" if artifact else ""
         raise NotFound(
-            f"run {self.run} has no finished evaluation of the arm {arm!r}{which}; "
+            f"run {self.run} has no finished evaluation of the arm {arm!r}{version}; "
             f"`tunesmith {'baseline' if arm == 'base' else f'evaluate --arm {arm}'}` makes one"
         )
 
@@ -182,8 +182,8 @@ def _relevant(key: Key, asked: Sequence[Case]) -> Key:
 
 def _origins(store: Store, run: str, first: str, last: str, keys: Keys) -> Keys:
     """What the later arm was made from beside what the earlier one is: a part of both keys, where the store knows."""
-    made = [a for a in store.artifacts(run, last) if a.sha256 == measured(last, keys[last])]
-    own = Lineage.of(store, made[-1], last).models.get(first) if made else None
+    artifacts = [a for a in store.artifacts(run, last) if a.sha256 == measured(last, keys[last])]
+    own = Lineage.of(store, artifacts[-1], last).models.get(first) if artifacts else None
     if own is None:
         return {}
     sha256s = {first: measured(first, keys[first]), last: own.sha256}

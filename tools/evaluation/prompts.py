@@ -44,7 +44,7 @@ def given(system_prompt: str) -> Prompt:
     return Prompt("the user's own", ({"role": "system", "content": system_prompt},))
 
 
-def made_from(spec: Spec) -> Prompt:
+def prompt_of(spec: Spec) -> Prompt:
     """What the base is told of a behaviour."""
     schema = form_of(spec).schema()
     name = "instructions, held to the JSON schema" if schema else "instructions"

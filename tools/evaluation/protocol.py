@@ -36,9 +36,9 @@ class Sampling:
     """Of a thought, beside those of the answer; 0 unless the model thinks first."""
 
     @classmethod
-    def on(cls, bench: Bench, max_tokens: int, temperature: float = 0.0, repeats: int = 1) -> Sampling:
+    def on(cls, context_settings: Bench, max_tokens: int, temperature: float = 0.0, repeats: int = 1) -> Sampling:
         """That of a run whose models are asked so."""
-        return cls(max_tokens, temperature, repeats, bench.thinking, bench.thinking_tokens)
+        return cls(max_tokens, temperature, repeats, context_settings.thinking, context_settings.thinking_tokens)
 
     @property
     def key(self) -> dict[str, JsonValue]:

@@ -114,12 +114,12 @@ def messages_in(name: str) -> list[str]:
     """The messages of a file: a text with one a line, or JSONL or CSV with one a record. Raises BadInput, NotFound."""
     path = expanded(name)
     if path.suffix.lower() in _RECORDS:
-        found = [str(text) for text in confined(read_records, {"path": str(path.absolute())}, str(path), _LIMITS)]
+        messages = [str(text) for text in confined(read_records, {"path": str(path.absolute())}, str(path), _LIMITS)]
     else:
-        found = [line for line in read_plain_text(path, _TEXT_BYTES).splitlines() if line.strip()][:_READ]
-    if not found:
+        messages = [line for line in read_plain_text(path, _TEXT_BYTES).splitlines() if line.strip()][:_READ]
+    if not messages:
         raise BadInput(f"{path} holds no messages; write one a line")
-    return found
+    return messages
 
 
 def read_records(argument: Mapping[str, Any]) -> Iterator[str]:

@@ -40,14 +40,14 @@ def ratings_of(store: Store, run: str, arm: str) -> tuple[Rated, ...]:
 
     Of an arm that was made again only the newest artifact's count: the earlier answers were another model's.
     """
-    made = store.artifacts(run, arm)
-    if not made:
+    artifacts = store.artifacts(run, arm)
+    if not artifacts:
         return ()
     of_arm = [
         one
         for one in ratings_in(store, run)
         if one.rated and not one.taken_back
-        if one.pair.first_arm == BASE and one.pair.last_artifact == made[-1].id
+        if one.pair.first_arm == BASE and one.pair.last_artifact == artifacts[-1].id
     ]
     openings = _openings(store, of_arm)
     return tuple(

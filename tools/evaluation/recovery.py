@@ -48,8 +48,8 @@ def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> S
     if asked.get("rounding") == "nearest" and not scheme.floats:
         return Setting({"rounding": "gptq"}, _CORRECTED)
     shape = ModelShape.of(config)
-    kept = asked.get("keep")
-    keep = tuple(str(name) for name in kept) if isinstance(kept, list | tuple) else ()
+    value = asked.get("keep")
+    keep = tuple(str(name) for name in value) if isinstance(value, list | tuple) else ()
     behind_outliers = ("o_proj",) if shape.experts else ("down_proj", "o_proj")
     first = behind_outliers[:1]
     if scheme.bits == 4:
@@ -57,10 +57,10 @@ def next_setting(asked: Mapping[str, object], config: Mapping[str, object]) -> S
             _more_rows(asked, shape)
             or _searched(asked, config, shape)
             or _finer(asked, config)
-            or _kept(keep, first, shape)
+            or _one_more_at_16_bits(keep, first, shape)
             or _eight_bits(asked, first, shape)
         )
-    return _kept(keep, behind_outliers, shape)
+    return _one_more_at_16_bits(keep, behind_outliers, shape)
 
 
 def _more_rows(asked: Mapping[str, object], shape: ModelShape) -> Setting | None:
@@ -94,7 +94,7 @@ def _finer(asked: Mapping[str, object], config: Mapping[str, object]) -> Setting
     return Setting({"group_size": _FINE_GROUP}, f"{why}, for half a bit a weight or less")
 
 
-def _kept(keep: tuple[str, ...], candidates: tuple[str, ...], shape: ModelShape) -> Setting | None:
+def _one_more_at_16_bits(keep: tuple[str, ...], candidates: tuple[str, ...], shape: ModelShape) -> Setting | None:
     name = next((name for name in candidates if name not in keep), None)
     if name is None:
         return None

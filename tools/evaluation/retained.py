@@ -58,7 +58,7 @@ class GainRetained:
 def gain_retained(store: Store, run: str) -> tuple[GainRetained, ...]:
     """What every evaluated arm after the adapter kept, the earlier hop first; none where the adapter won nothing."""
     after = CHAIN[CHAIN.index("adapter") + 1 :]
-    return tuple(found for arm in after if (found := _retained(store, run, arm)))
+    return tuple(gain for arm in after if (gain := _retained(store, run, arm)))
 
 
 def _retained(store: Store, run: str, arm: str) -> GainRetained | None:
@@ -72,7 +72,7 @@ def _retained(store: Store, run: str, arm: str) -> GainRetained | None:
     if not (gained.comparable and hop.comparable):
         return None
     steps = {"base": gained.steps["base"], "adapter": hop.steps["adapter"], arm: hop.steps[arm]}
-    base, adapter, made = (case_outcomes(store.results(step, name), cases) for name, step in steps.items())
+    base, adapter, later = (case_outcomes(store.results(step, name), cases) for name, step in steps.items())
 
     def passed(outcomes: dict[str, CaseOutcome], case_id: str) -> bool | None:
         return outcomes[case_id].passed if case_id in outcomes else None
@@ -83,10 +83,10 @@ def _retained(store: Store, run: str, arm: str) -> GainRetained | None:
         if outcome.block == PRIMARY_BLOCK
         and outcome.passed
         and passed(base, case_id) is False
-        and passed(made, case_id) is not None
+        and passed(later, case_id) is not None
     ]
     if not won:
         return None
-    kept = sum(passed(made, case_id) is True for case_id in won)
-    interval = clustered_pass_rate_interval(kept, [adapter[case_id].cluster for case_id in won])
-    return GainRetained(arm, len(won), kept, interval)
+    retained = sum(passed(later, case_id) is True for case_id in won)
+    interval = clustered_pass_rate_interval(retained, [adapter[case_id].cluster for case_id in won])
+    return GainRetained(arm, len(won), retained, interval)

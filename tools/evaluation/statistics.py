@@ -125,8 +125,8 @@ def _refusal(arms: tuple[str, str], keys: Keys, differing: Sequence[str]) -> str
     if not differing:
         return ""
     a, b = arms
-    parts = "; ".join(f"{name}: {_clip(keys[a].get(name))} against {_clip(keys[b].get(name))}" for name in differing)
-    return f"{a} and {b} differ in more than what is under test ({parts}); evaluate both again under the same settings"
+    values = "; ".join(f"{name}: {_clip(keys[a].get(name))} against {_clip(keys[b].get(name))}" for name in differing)
+    return f"{a} and {b} differ in more than what is under test ({values}); evaluate both again under the same settings"
 
 
 def _clip(value: object) -> str:

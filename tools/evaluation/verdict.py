@@ -226,8 +226,8 @@ def decide(facts: Facts) -> Verdict:
 
 def _gains(people: Paired) -> bool:
     """Whether there is a gain: by the test, or so large a share that a lack of cases is no proof of none."""
-    shown = people.arm > people.base and people.p_value < ALPHA
-    return shown or (people.arm > people.base and people.rate >= LEARNED_RATE)
+    significant = people.arm > people.base and people.p_value < ALPHA
+    return significant or (people.arm > people.base and people.rate >= LEARNED_RATE)
 
 
 def _worse(facts: Facts) -> tuple[str, ...]:
@@ -236,9 +236,11 @@ def _worse(facts: Facts) -> tuple[str, ...]:
         for name, one in facts.guarded.items()
         if one.worse
     ]
-    found = facts.triggers
-    if found and len(found.triggered) >= _HARM_CASES and found.rate > HARM_SHARE:
-        lines.append(f"{len(found.triggered)} of {found.cases} ordinary messages are answered in the behaviour's form")
+    triggers = facts.triggers
+    if triggers and len(triggers.triggered) >= _HARM_CASES and triggers.rate > HARM_SHARE:
+        lines.append(
+            f"{len(triggers.triggered)} of {triggers.cases} ordinary messages are answered in the behaviour's form"
+        )
     return tuple(lines)
 
 
@@ -263,12 +265,12 @@ def _as_good(controls: AnswerControls) -> tuple[str, ...]:
 
 def _does(control: Control) -> str:
     part = control.on_target if control.on_target and not control.on_target.beaten else control
-    said = {
+    subject = {
         "shuffle": "its own answers, each given to another message,",
         "constant": f"one answer to everything, “{' '.join(control.answer.split())[:60]}”,",
         "echo": f"an echo ({control.answer})",
     }[control.name]
-    return f"{said} passes {part.passed} of {part.cases}, the arm {part.own}".replace(
+    return f"{subject} passes {part.passed} of {part.cases}, the arm {part.own}".replace(
         "message, passes", "message, pass"
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.models.memory_math import rows_in_a_batch
-from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
+from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ def chosen_rows(rows_path: Path, samples: int, seed: int) -> list[TrainingRow]:
     rows = read_rows(rows_path)
     draw = random.Random(seed)
     draw.shuffle(rows)
-    rehearsal = [row for row in rows if row.origin in HELD_ORIGINS][: samples // 2]
+    rehearsal = [row for row in rows if row.origin in REHEARSAL_ORIGINS][: samples // 2]
     taken = {id(row) for row in rehearsal}
     return [*rehearsal, *(row for row in rows if id(row) not in taken)][:samples]
 

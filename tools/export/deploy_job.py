@@ -153,7 +153,7 @@ def _serve(
 def _pass_gate(job: Job[DeployRequest], made: Artifact) -> None:
     """Raises GateRefused for what was measured since the yes; what a reason accepts is recorded with it."""
     arm, request = job.plan.arm, job.request
-    gate = gate_of(job.store, made.run, arm, made_as=made)
+    gate = gate_of(job.store, made.run, arm, artifact=made)
     refuse_broken(request, arm, gate)
     if gate.refused:
         job.store.event(

@@ -22,7 +22,7 @@ from tunesmith.tools.export.offloaded_model import keep_layers, offloaded_model,
 from tunesmith.tools.models.chat_template import answering_at_once
 from tunesmith.tools.models.memory_math import COMPARED_POSITIONS, FP32_BELOW_PARAMETERS
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_row
+from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ def behaviour_rows(dataset: Path, *, seed: int = 17) -> list[TrainingRow]:
     """A few rows of the behaviour, drawn by seed: of those held out of training where there are any."""
     for name in ("valid.jsonl", "train.jsonl"):
         if (dataset / name).is_file() and (dataset / name).stat().st_size:
-            rows = [row for row in read_rows(dataset / name) if row.origin not in HELD_ORIGINS]
+            rows = [row for row in read_rows(dataset / name) if row.origin not in REHEARSAL_ORIGINS]
             if rows:
                 return random.Random(seed).sample(rows, min(_ROWS, len(rows)))
     return []

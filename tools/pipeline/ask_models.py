@@ -118,8 +118,8 @@ class _Asking:
     def running(self, *, machine_is_ours: bool) -> dict[str, Server]:
         """Arm → the healthy server that answers for it: a deployed one first, a measuring one only where no step works,
         since an answer beside those of an evaluation might change these."""
-        found = servers.list_servers(self.store.home)
-        usable = [one for one in found if machine_is_ours or one.role == servers.DEPLOYED]
+        listed = servers.list_servers(self.store.home)
+        usable = [one for one in listed if machine_is_ours or one.role == servers.DEPLOYED]
         usable.sort(key=lambda one: one.role != servers.DEPLOYED)
         fitting = {one.arm: [s for s in usable if one.answered_by(s, self.tokens)] for one in self.who}
         healthy = {s.id for s in usable if any(s in some for some in fitting.values()) and servers.healthy(s)}
@@ -131,14 +131,14 @@ class _Asking:
         lacking = [one for one in self.who if one.arm not in running]
         by_server = {one.spec.hash: one for one in sorted(lacking, key=lambda one: one.adapter is not None)}
         home, used = self.store.home, {server.id for server in running.values()}
-        bench, driver = (servers.list_servers(home, role=role) for role in (servers.BENCH, servers.DRIVER))
-        idle = tuple(server for server in bench if server.id not in used)
+        measuring, driver = (servers.list_servers(home, role=role) for role in (servers.BENCH, servers.DRIVER))
+        idle = tuple(server for server in measuring if server.id not in used)
         machine = measure_machine(home)
         return ToServe(
             arms=tuple(one.arm for one in self.who),
             start=tuple(by_server.values()),
             machine=without(machine, [*idle, *driver]),
-            alone=without(machine, [*bench, *driver]),
+            alone=without(machine, [*measuring, *driver]),
             deployed=tuple(servers.deployed(home)),
             stops=idle,
             questions=max(map(len, self.asked.values())),
@@ -155,12 +155,12 @@ def ask_models(ws: Workspace, question: Question, approver: Approver) -> Answere
     started = ask_each(
         ws, run, who, {one.arm: {"": asked} for one in who}, approver, lambda _, a: answers.update({a.arm: a})
     )
-    told = [
+    summaries = [
         {"arm": a.arm, "artifact": a.artifact, "seconds": round(a.seconds, 3), "characters": len(a.text)}
         for one in who
         for a in [answers[one.arm]]
     ]
-    ws.store.event("asked", run=run, characters=len(question.text), answers=told)
+    ws.store.event("asked", run=run, characters=len(question.text), answers=summaries)
     return Answered(run, tuple(answers[one.arm] for one in who), frame, started)
 
 
@@ -227,10 +227,10 @@ def _at_work(asking: _Asking, running: dict[str, Server]) -> BadInput:
 def _machine(asking: _Asking, cards: int) -> AbstractContextManager[None]:
     """Hold the machine while servers are started and asked. Raises BadInput where somebody else has it."""
 
-    def taken(what: str) -> None:
+    def refuse(what: str) -> None:
         raise _at_work(asking, {}) if "another step" in what else BadInput(f"the GPU is taken: {what}; ask again later")
 
-    return tenancy(asking.store.home, ASK, measure_gpus(), cards=cards, waiting=taken, log=lambda text: None)
+    return tenancy(asking.store.home, ASK, measure_gpus(), cards=cards, waiting=refuse, log=lambda text: None)
 
 
 def _agreed(asking: _Asking, to_serve: ToServe, approver: Approver) -> Plan:
@@ -284,9 +284,9 @@ def _answer_all(asking: _Asking, running: dict[str, Server], to_serve: ToServe, 
     beside, asking.began, asking.estimated_s = to_serve.side_by_side, time.time(), agreed.estimate.seconds
     started: set[str] = set()
     for one in to_serve.start:
-        kept = started | {server.id for server in running.values()} if beside else set()
+        spared = started | {server.id for server in running.values()} if beside else set()
         for server in servers.list_servers(asking.store.home, role=servers.BENCH):
-            if server.id not in kept:
+            if server.id not in spared:
                 servers.stop(server)
         server = _start(asking, one)
         started.add(server.id)
@@ -299,8 +299,8 @@ def _start(asking: _Asking, one: Answering) -> Server:
     """A server for an arm, started now, its files verified. Raises StepFailed."""
     ws, began = asking.ws, time.monotonic()
     assert ws.vllm is not None, "the plan needs it"
-    for made in {one.served.id: one.served, one.artifact.id: one.artifact}.values():
-        verify(made.path, made.sha256, sha256_of=Digests(ws.store.home).sha256)
+    for artifact in {one.served.id: one.served, one.artifact.id: one.artifact}.values():
+        verify(artifact.path, artifact.sha256, sha256_of=Digests(ws.store.home).sha256)
 
     start = partial(
         servers.start, ws.store.home, vllm=ws.vllm, log_path=ws.store.home / "logs" / "ask.log", owner=ASK,

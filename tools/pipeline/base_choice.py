@@ -106,8 +106,8 @@ def plan_here(
         except BadInput as error:
             refused = str(error)
         choice = _choose(prices, [one for one in listed if not one.on_hub], model, writer)
-        which = "--writer" if model else "--model"
-        reason = f"{proposed[0].title} of the hub is left out: {refused} ({which} {proposed[0].model} takes it)"
+        flag = "--writer" if model else "--model"
+        reason = f"{proposed[0].title} of the hub is left out: {refused} ({flag} {proposed[0].model} takes it)"
         choice = replace(choice, reasons=(*choice.reasons, reason))
     return _settled(prices, choice, say)
 
@@ -141,9 +141,9 @@ def _choose(prices: _Prices, listed: Sequence[KnownBase], model: str, writer: st
         if least.within(limit):
             break
         skipped.append((base, least))
-    tried = [(one, prices.of(base, one)) for one in writers]
-    chosen, price = next((pair for pair in tried if pair[1].within(limit)), tried[-1])
-    stronger = tried[: tried.index((chosen, price))]
+    priced = [(one, prices.of(base, one)) for one in writers]
+    chosen, price = next((pair for pair in priced if pair[1].within(limit)), priced[-1])
+    stronger = priced[: priced.index((chosen, price))]
     reasons = [] if model else [_why_base(base, price, [pair for pair in skipped if pair[0] is not base], limit)]
     reasons += [] if writer or prices.own else [_why_writer(base, chosen, price, stronger, limit)]
     return _Choice(base, chosen, tuple(reasons))
@@ -173,8 +173,8 @@ def _named(model: str) -> KnownBase:
 
 
 def _on_hub(model: str) -> KnownBase:
-    found, _commit = find_model(model)
-    return KnownBase(model, found.name, "", found.config)
+    hub_model, _commit = find_model(model)
+    return KnownBase(model, hub_model.name, "", hub_model.config)
 
 
 def _minutes(seconds: float) -> str:

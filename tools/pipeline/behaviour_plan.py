@@ -109,9 +109,9 @@ def _row_steps(
     rehearsal = min(rehearsal, len(load_rehearsal(str(folder))) or rehearsal)  # of none the stage says what to do
     if behaviour.every_message:  # no message is to be answered as before
         near = rehearsal = 0
-    taken = [("import", {**fields, "behaviour": str(folder)}) for fields in (own.imports if own else ())]
+    imports = [("import", {**fields, "behaviour": str(folder)}) for fields in (own.imports if own else ())]
     if not rows + near + rehearsal:
-        return taken
+        return imports
     generate: dict[str, object] = {
         "behaviour": str(folder),
         "rows": rows,
@@ -120,4 +120,4 @@ def _row_steps(
         "rehearsal_rows": rehearsal,
         "writer": writer,
     }
-    return [*taken, ("generate", {**generate, "ordinary_tokens": 40} if pace == "fast" else generate)]
+    return [*imports, ("generate", {**generate, "ordinary_tokens": 40} if pace == "fast" else generate)]

@@ -81,7 +81,7 @@ class Settled:
 
     own: OwnRows
     spec: Spec
-    shown: tuple[str, ...]
+    trained_examples: tuple[str, ...]
     """Messages of the spec's examples that are trained on."""
     notes: tuple[str, ...]
 
@@ -141,21 +141,21 @@ def settle(brought: Brought, spec: Spec, cases: Sequence[Case], *, formed: bool 
     if brought.survey is None:
         blind = BLIND_LEAST if brought.wanted.blind is None else brought.wanted.blind
         return Settled(_own(brought, blind), spec, (), brought.notes)
-    found, rows = against(brought.sources, spec, cases), brought.survey.rows
+    conflicts, rows = against(brought.sources, spec, cases), brought.survey.rows
     notes = []
-    if found.unformed and not formed:
-        notes.append(f"no form, as {found.unformed} of {rows} answers do not have it: {form_of(spec)}")
+    if conflicts.unformed and not formed:
+        notes.append(f"no form, as {conflicts.unformed} of {rows} answers do not have it: {form_of(spec)}")
         spec = _free(spec)
-        found = against(brought.sources, spec, cases)
-    notes += [f"no rule, as {n} of {rows} rows do not keep it: {rule}" for rule, n in found.broken.items()]
-    if found.leaking:
-        notes.append(f"{found.leaking} of {rows} rows repeat a test case: they test, and are not trained on")
-    changes: dict[str, object] = {"rules": tuple(rule for rule in spec.rules if rule.says not in found.broken)}
+        conflicts = against(brought.sources, spec, cases)
+    notes += [f"no rule, as {n} of {rows} rows do not keep it: {rule}" for rule, n in conflicts.broken.items()]
+    if conflicts.leaking:
+        notes.append(f"{conflicts.leaking} of {rows} rows repeat a test case: they test, and are not trained on")
+    changes: dict[str, object] = {"rules": tuple(rule for rule in spec.rules if rule.says not in conflicts.broken)}
     if (tokens := tokens_for(brought.survey.longest_answer)) > spec.max_tokens:
         changes["answer_tokens"] = tokens
-    blind, why = _blind(brought, found)
+    blind, why = _blind(brought, conflicts)
     notes = [*brought.notes, *notes, *why]
-    return Settled(_own(brought, blind), spec.model_copy(update=changes), found.repeated, tuple(notes))
+    return Settled(_own(brought, blind), spec.model_copy(update=changes), conflicts.repeated, tuple(notes))
 
 
 def _free(spec: Spec) -> Spec:
@@ -163,8 +163,8 @@ def _free(spec: Spec) -> Spec:
     concluded = ("answer", "criteria", "rules")
     document = {name: value for name, value in as_document(spec).items() if name not in concluded}
     stated = [rule.model_dump() for rule in spec.rules if not rule.guessed]
-    made = spec_of({**document, "attributes": [_TOPIC], **({"rules": stated} if stated else {})}, spec.name)
-    return made.model_copy(update={"blind": spec.blind})
+    loosened = spec_of({**document, "attributes": [_TOPIC], **({"rules": stated} if stated else {})}, spec.name)
+    return loosened.model_copy(update={"blind": spec.blind})
 
 
 def _own(brought: Brought, blind: int) -> OwnRows:
@@ -216,7 +216,7 @@ def _asked_about(what: str, ask: Ask) -> Literal["", "drop"]:
     return "drop" if answer else ""
 
 
-def _blind(brought: Brought, found: Against) -> tuple[int, list[str]]:
+def _blind(brought: Brought, conflicts: Against) -> tuple[int, list[str]]:
     """How many rows become blind cases, and what is to be said of that."""
     usable = brought.usable
     blind = blind_count(usable) if brought.wanted.blind is None else brought.wanted.blind
@@ -225,12 +225,12 @@ def _blind(brought: Brought, found: Against) -> tuple[int, list[str]]:
             f"--blind {blind} leaves {usable - blind} of {usable} rows to train on; take half of them at most"
         )
     notes = []
-    if found.askable < blind:
+    if conflicts.askable < blind:
         notes.append(
-            f"only {found.askable} of {usable} rows can become blind cases: in the form of the examples, with one "
+            f"only {conflicts.askable} of {usable} rows can become blind cases: in the form of the examples, with one "
             "answer, and shown to nobody"
         )
-        blind = found.askable
+        blind = conflicts.askable
     if blind < BLIND_LEAST:
         more = f"{2 * BLIND_LEAST} rows give {BLIND_LEAST}" if usable < 2 * BLIND_LEAST else f"--blind {BLIND_LEAST}"
         notes.append(

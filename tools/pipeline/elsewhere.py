@@ -77,13 +77,13 @@ def carried_out(
     contact.opened()
     try:
         earlier = attempts(job.home, job.step, launcher)
-        handle = _taken_up(job, storage, launcher, earlier, there.place)
+        handle = _attempt_to_follow(job, storage, launcher, earlier, there.place)
         if handle is None:
             order = _send(job, storage, there, traffic)
             name = attempt_name(job.home, job.step, len(earlier) + 1)
             handle = launcher.start(name, guest_command(settings, "work", order))
-        said = words(_followed(job, launcher, handle, there.place, patience_s))
-        answer = json.loads(storage.get_bytes(returned(said, there.place)))
+        output = words(_followed(job, launcher, handle, there.place, patience_s))
+        answer = json.loads(storage.get_bytes(returned(output, there.place)))
         return _brought_back(job, storage, answer, handle.name, traffic)
     finally:
         contact.closed(traffic)
@@ -92,7 +92,7 @@ def carried_out(
 # Sent
 
 
-def _taken_up(
+def _attempt_to_follow(
     job: Job[Request], storage: Storage, launcher: Launcher, earlier: Sequence[Handle], place: str
 ) -> Handle | None:
     """An attempt that goes on there, or whose result still lies on the storage; None where there is none."""
@@ -152,16 +152,16 @@ def _needed_files(job: Job[Request], records: Records) -> list[tuple[Path, str]]
     inputs = {a.id for a in job.inputs.values()}
     wanted = {name for name in wanted if name in inputs or by_id[name]["kind"] not in _WHOLE_MODELS}
     wanted |= {name for name, row in by_id.items() if row["kind"] == "suite" and row["run"] == job.run}
-    places, found = job.store.places, dict[Path, str]()
+    places, files = job.store.places, dict[Path, str]()
     for name in sorted(wanted):
-        found |= {path: places.stored(str(path)) for path in _files_of(places.path(by_id[name]["path"]))}
+        files |= {path: places.stored(str(path)) for path in _files_of(places.path(by_id[name]["path"]))}
     moved = dict[str, str]()
     named = [json.loads(by_id[name]["meta"]).get("behaviour") for name in wanted]
     for text in {*_texts(job.request.model_dump(mode="json")), *filter(None, named)}:
         if text.startswith("/") and exists(text):
-            found |= _beside(job, Path(text), moved)
+            files |= _beside(job, Path(text), moved)
     _move(records, {places.stored(text): there for text, there in moved.items()})
-    return sorted(found.items())
+    return sorted(files.items())
 
 
 def _files_of(path: Path) -> Iterator[Path]:
@@ -218,11 +218,11 @@ class _Ear:
 
     def hear(self, text: str) -> None:
         """Pass on what is new: lines of the log, and how far the step is."""
-        said = words(text)
-        for line in said.log[self.lines :]:
+        output = words(text)
+        for line in output.log[self.lines :]:
             print(line, file=sys.stderr, flush=True)
-        self.lines = max(self.lines, len(said.log))
-        now = said.last.get("progress")
+        self.lines = max(self.lines, len(output.log))
+        now = output.last.get("progress")
         if now and now != self.progress:
             self.progress = now
             done, total, note = float(now[0]), float(now[1]), str(now[2])

@@ -193,8 +193,8 @@ def _training(precision: str, kind: str, step: str, model: NamedModel, facts: Fa
     plan = plans[step]
     request = TrainRequest.model_validate(plan.request)
     rows = request.micro_batch or request.batch_size // request.cards
-    kept = ", all activations kept" if request.activation_checkpointing == "off" else ""
-    settings = f"{kind}, {rows} row{'s' if rows > 1 else ''} of up to {2 * ROW_TOKENS} tokens at once{kept}"
+    activations = ", all activations kept" if request.activation_checkpointing == "off" else ""
+    settings = f"{kind}, {rows} row{'s' if rows > 1 else ''} of up to {2 * ROW_TOKENS} tokens at once{activations}"
     settings += f", on each of {request.cards} cards" if request.cards > 1 else ""
     thrifty = plan_of(step, model, facts, micro_batch=1, activation_checkpointing="on").estimate
     return Task("train", precision, plan, settings, thrifty.peak_vram_bytes or thrifty.peak_ram_bytes)
@@ -214,8 +214,8 @@ def lacking(plan: Plan, context: object, facts: Facts) -> tuple[str, ...]:
     for task in tasks:
         if task.task not in fitting and (task.task not in least or task.peak_bytes < least[task.task].peak_bytes):
             least[task.task] = task
-    told = (f"{task.task} at {task.precision} {task.plan.refusals[0]}" for task in least.values())
-    return tuple(f"it does not fit here as a base to be fine-tuned: {line}" for line in told)
+    lines = (f"{task.task} at {task.precision} {task.plan.refusals[0]}" for task in least.values())
+    return tuple(f"it does not fit here as a base to be fine-tuned: {line}" for line in lines)
 
 
 def plans_of(model: NamedModel, facts: Facts) -> dict[str, Plan]:
@@ -231,10 +231,10 @@ def plan_of(step: str, model: NamedModel, facts: Facts, **fields: object) -> Pla
 
 def quantized_bytes(model: NamedModel, scheme: Literal["W8A8", "W4A16"]) -> int:
     """Of the files of a model once it is quantized."""
-    made = quantize.expected_artifact(
+    artifact = quantize.expected_artifact(
         quantize.QuantizeRequest(scheme=scheme), _with_artifacts(model, Facts(Path(), _NOWHERE, "")).artifacts
     )
-    return made.bytes if made else 0
+    return artifact.bytes if artifact else 0
 
 
 def _with_artifacts(model: NamedModel, facts: Facts, *, measuring: Asked = "auto") -> Facts:
@@ -255,9 +255,9 @@ def _with_artifacts(model: NamedModel, facts: Facts, *, measuring: Asked = "auto
 def _plan(step: str, facts: Facts, fields: Mapping[str, object]) -> Plan:
     usual = STEPS[step]
     if usual.serves:
-        made = quantize.expected_artifact(quantize.QuantizeRequest(scheme=usual.serves), facts.artifacts)
-        assert made is not None, "its merged model is there"
-        facts = replace(facts, artifacts={**facts.artifacts, made.kind: made})
+        artifact = quantize.expected_artifact(quantize.QuantizeRequest(scheme=usual.serves), facts.artifacts)
+        assert artifact is not None, "its merged model is there"
+        facts = replace(facts, artifacts={**facts.artifacts, artifact.kind: artifact})
     declared = BY_NAME[usual.stage].load()
     request = declared.request.model_validate({**usual.fields, **fields})
     return declared.plan(request, facts, declared.usual_context(facts))
@@ -268,7 +268,7 @@ def times_are_for() -> str:
     return f"{ROWS} rows of {ROW_TOKENS} tokens, and {len(usual_suite().cases)} cases to be measured"
 
 
-def to_json(found: Fits, card: Card | None = None) -> dict[str, object]:
+def to_json(report: Fits, card: Card | None = None) -> dict[str, object]:
     """The documented shape, on this machine or on another card."""
     tasks = [
         {
@@ -286,16 +286,16 @@ def to_json(found: Fits, card: Card | None = None) -> dict[str, object]:
             "try": list(map(str, task.plan.fitting)),
             "refusals": list(task.plan.refusals),
         }
-        for task in found.tasks
+        for task in report.tasks
     ]
     return {
-        "model": found.model,
-        "revision": found.revision,
-        "parameters": found.parameters,
-        "active_parameters": found.active_parameters,
-        "approximate": found.approximate,
+        "model": report.model,
+        "revision": report.revision,
+        "parameters": report.parameters,
+        "active_parameters": report.active_parameters,
+        "approximate": report.approximate,
         "card": card.name if card else "",
         "card_note": card.note if card else "",
-        "room": {"ram_bytes": found.machine.memory_free_bytes, "vram_bytes": found.machine.vram_free_bytes},
+        "room": {"ram_bytes": report.machine.memory_free_bytes, "vram_bytes": report.machine.vram_free_bytes},
         "tasks": tasks,
     }

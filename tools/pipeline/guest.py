@@ -211,15 +211,15 @@ def _sent(
     """Send what the step made, and list it: path in the home, digest, size."""
     folder = home / "runs" / step.run / step.id
     published = [places.path(str(row["path"])) for row in artifacts]
-    found = []
+    files = []
     for path in sorted(folder.rglob("*")):
         of_artifact = any(path == one or path.is_relative_to(one) for one in published)
         if path.is_symlink() or not path.is_file() or path.name == "worker.log":
             continue
         if of_artifact or path.stat().st_size <= _SMALL_BYTES:
             sha256 = storage.put(path, sha256_file(path))
-            found.append({"path": places.stored(str(path)), "sha256": sha256, "bytes": path.stat().st_size})
-    return found
+            files.append({"path": places.stored(str(path)), "sha256": sha256, "bytes": path.stat().st_size})
+    return files
 
 
 if __name__ == "__main__":

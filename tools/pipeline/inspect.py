@@ -20,7 +20,7 @@ class GpuReport(Result):
     compute_capability: str
 
 
-class Fit(Result):
+class MemoryNeed(Result):
     """What one size of dense model needs for one kind of work, and whether that is free."""
 
     parameters: int
@@ -42,7 +42,7 @@ class InspectResult(Result):
     gpus: tuple[GpuReport, ...]
     gpus_left_out: tuple[str, ...] = ()
     """Those that are there and not used, with the reason."""
-    fits: tuple[Fit, ...]
+    fits: tuple[MemoryNeed, ...]
     vllm: str | None
 
 

@@ -11,7 +11,7 @@ from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.models.model_names import of_size
 from tunesmith.tools.pipeline import planning_facts
 from tunesmith.tools.pipeline.fits import plan_of
-from tunesmith.tools.pipeline.inspect import Fit, GpuReport, InspectRequest, InspectResult
+from tunesmith.tools.pipeline.inspect import GpuReport, InspectRequest, InspectResult, MemoryNeed
 from tunesmith.tools.pipeline.workspace import Workspace
 
 _SIZES = (135_000_000, 1_500_000_000, 3_000_000_000, 7_000_000_000, 14_000_000_000, 32_000_000_000)
@@ -65,17 +65,17 @@ def report(facts: Facts) -> InspectResult:
             for gpu in machine.gpus
         ),
         gpus_left_out=left_out_gpus(),
-        fits=tuple(_fit(facts, parameters, work) for work in _WORK for parameters in _SIZES),
+        fits=tuple(_memory_need(facts, parameters, work) for work in _WORK for parameters in _SIZES),
         vllm=facts.vllm,
     )
 
 
-def _fit(facts: Facts, parameters: int, work: str) -> Fit:
+def _memory_need(facts: Facts, parameters: int, work: str) -> MemoryNeed:
     """What the usual model of a size needs for a kind of work, as its plan says it."""
     plan = plan_of(_WORK[work], of_size(parameters), facts)
     price = plan.estimate
     free_bytes = facts.machine.vram_free_bytes if price.peak_vram_bytes else facts.machine.memory_free_bytes
     needed_bytes = price.peak_vram_bytes or price.peak_ram_bytes
-    return Fit(
+    return MemoryNeed(
         parameters=parameters, work=work, needs_bytes=needed_bytes, free_bytes=free_bytes, fits=not plan.refusals
     )

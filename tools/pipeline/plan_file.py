@@ -36,7 +36,7 @@ class PipelinePlan(Frozen):
     @property
     def steps_to_run(self) -> tuple[StepSpec, ...]:
         """The steps as they are carried out: one that tries the settings of a later one takes them over from there."""
-        return tuple(_with_tried_settings(spec, self.steps[at:]) for at, spec in enumerate(self.steps))
+        return tuple(_with_shared_settings(spec, self.steps[at:]) for at, spec in enumerate(self.steps))
 
     def with_steps(self, steps: tuple[StepSpec, ...]) -> PipelinePlan:
         """The plan with other steps; what was said of its models goes where these are others."""
@@ -44,11 +44,11 @@ class PipelinePlan(Frozen):
         return self.model_copy(update={"steps": steps, "reasons": self.reasons if named == before else ()})
 
 
-def _with_tried_settings(spec: StepSpec, after: Sequence[StepSpec]) -> StepSpec:
+def _with_shared_settings(spec: StepSpec, after: Sequence[StepSpec]) -> StepSpec:
     if spec.stage not in catalog.BY_NAME:  # told when its request is read
         return spec
-    tried, names = catalog.BY_NAME[spec.stage].load().tries_settings_of
-    fields: Mapping[str, object] = next((later.fields for later in after if later.stage == tried), {})
+    later_stage, names = catalog.BY_NAME[spec.stage].load().tries_settings_of
+    fields: Mapping[str, object] = next((later.fields for later in after if later.stage == later_stage), {})
     shared = {name: fields[name] for name in names if name in fields}
     return spec.model_copy(update={"fields": {**shared, **spec.fields}}) if shared else spec
 
@@ -92,9 +92,9 @@ def settled(plan: PipelinePlan, say: Callable[[str], None]) -> PipelinePlan:
     """
     steps = []
     for spec in plan.steps:
-        found = catalog.BY_NAME[spec.stage].load().settle(spec.fields)
-        steps.append(spec.model_copy(update={"fields": {**spec.fields, **found.fields}}))
-        for sentence in found.said:
+        settlement = catalog.BY_NAME[spec.stage].load().settle(spec.fields)
+        steps.append(spec.model_copy(update={"fields": {**spec.fields, **settlement.fields}}))
+        for sentence in settlement.said:
             say(sentence)
     return plan.with_steps(tuple(steps))
 
@@ -193,6 +193,6 @@ def check_pipeline(plan: PipelinePlan, *, have: tuple[str, ...]) -> None:
                 f"step {number}: {spec.stage} serves only what was evaluated, and nothing before it would evaluate the "
                 f"{subject} model; leave {spec.stage} out too, or keep that evaluation"
             )
-        made = declared.makes(request) or entry.makes
-        kinds.add(made)
-        measured = (measured | {subject} if declared.measures else measured) - {made}
+        output_kind = declared.makes(request) or entry.makes
+        kinds.add(output_kind)
+        measured = (measured | {subject} if declared.measures else measured) - {output_kind}

@@ -66,12 +66,12 @@ def half_done(store: Store, run: str) -> Step:
 
 def same_inputs(store: Store, step: Step) -> bool:
     """Whether a failed step would still be planned on the artifacts it was approved for."""
-    return all(made.id == newest.id for made, newest in _beside_newest(store, step))
+    return all(pinned.id == newest.id for pinned, newest in _beside_newest(store, step))
 
 
 def is_current(store: Store, step: Step) -> bool:
     """Whether nothing that a step worked on has been made anew in its run since, to other content."""
-    return all(made.sha256 == newest.sha256 for made, newest in _beside_newest(store, step))
+    return all(pinned.sha256 == newest.sha256 for pinned, newest in _beside_newest(store, step))
 
 
 def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:

@@ -147,28 +147,28 @@ class Sitting:
             for arm, side in sides.items()
         }
         who = [one for one in self.who if asked[one.arm]]
-        told: dict[str, list[int]] = {one.arm: [0, 0] for one in who}
+        tallies: dict[str, list[int]] = {one.arm: [0, 0] for one in who}
 
         def take(name: str, answer: Answer) -> None:
             if answer.error:
                 self.errors[int(name)] = f"{answer.arm}: {answer.error}"
                 return
             records.keep_answer(self.store, int(name), answer.arm, answer.text, answer.cut_at_tokens)
-            told[answer.arm][0] += 1
-            told[answer.arm][1] += len(answer.text)
+            tallies[answer.arm][0] += 1
+            tallies[answer.arm][1] += len(answer.text)
 
         try:
             return ask_each(self.ws, self.pair.run, who, asked, approver, take)
         finally:
-            self._record(sum(len(one.message) for one in waiting), told)
+            self._record(sum(len(one.message) for one in waiting), tallies)
 
-    def _record(self, characters: int, told: dict[str, list[int]]) -> None:
+    def _record(self, characters: int, tallies: dict[str, list[int]]) -> None:
         artifacts = {self.pair.first_arm: self.pair.first_artifact, self.pair.last_arm: self.pair.last_artifact}
         answers = [
             {"arm": arm, "artifact": artifacts[arm], "answers": n, "characters": length}
-            for arm, (n, length) in told.items()
+            for arm, (n, length) in tallies.items()
         ]
-        if any(n for n, _ in told.values()):
+        if any(n for n, _ in tallies.values()):
             self.store.event("asked", run=self.pair.run, characters=characters, answers=answers)
 
     # Judgements
@@ -177,12 +177,12 @@ class Sitting:
         """Number → message that has both answers and waits for a judgement."""
         return {number: one for number, one in self.now().items() if one.answered and not one.rated}
 
-    def rate(self, number: int, as_shown: tuple[bool, bool], by: str, *, shown: Rating | None = None) -> None:
+    def rate(self, number: int, verdicts: tuple[bool, bool], by: str, *, on_screen: Rating | None = None) -> None:
         """Keep a judgement of answers 1 and 2. Raises BadInput where it cannot be one, or was made meanwhile."""
-        rating = shown or self.open().get(number)
-        if rating and rating.shown[0] == rating.shown[1] and as_shown[0] != as_shown[1]:
+        rating = on_screen or self.open().get(number)
+        if rating and rating.shown[0] == rating.shown[1] and verdicts[0] != verdicts[1]:
             raise BadInput("both answers are the same, letter for letter: both are right, or none is; judge it again")
-        if rating is None or not records.rate(self.store, rating, as_shown, by):
+        if rating is None or not records.rate(self.store, rating, verdicts, by):
             raise BadInput(f"message {number} was judged elsewhere meanwhile; it counts once, as it was judged first")
         self.rated_here += 1
 

@@ -62,14 +62,14 @@ class Reservation:
     def lacking(self, node: Node, place: str) -> str:
         """Why a node can never hold this, with the numbers; empty where it can."""
         wanted = {"GPU": self.cards, "CPU": self.cpus, "memory": self.memory_bytes}
-        told = ", ".join(
+        shortfalls = ", ".join(
             f"{_amount(name, need)} ({_amount(name, have)} there)"
             for name, need in wanted.items()
             if need > (have := node.resources.get(name, 0.0))
         )
-        return told and (
-            f"{place} can never hold this step: it needs {told}; give its Ray more (`ray start --num-gpus, --num-cpus, "
-            "--memory`), or leave `on` out"
+        return shortfalls and (
+            f"{place} can never hold this step: it needs {shortfalls}; give its Ray more (`ray start --num-gpus, "
+            "--num-cpus, --memory`), or leave `on` out"
         )
 
 

@@ -72,7 +72,7 @@ def propose_step(ws: Workspace, request: StepRequest) -> Step:
 
 def _proposed(ws: Workspace, request: StepRequest) -> str:
     placement = place(ws.store, request)
-    for sentence in request.said:
+    for sentence in request.notices:
         ws.emit("message", stage=request.stage, text=sentence)
     plan = _settled(ws, replace(request, run=placement.run))
     if placement.new_name:  # what is refused opens no run
@@ -86,7 +86,7 @@ def ask_about(ws: Workspace, waiting: Step, approver: Approver) -> tuple[Step, D
     Raises ApprovalPending where nobody decides: it goes on waiting.
     """
     try:
-        step, plan, decision = agree(ws, waiting.id, shown_plan(waiting), approver)
+        step, plan, decision = agree(ws, waiting.id, current_plan(waiting), approver)
     except ApprovalPending:
         _nobody_works(ws, waiting.run)
         raise
@@ -112,10 +112,10 @@ def _adding(ws: Workspace, stage: str, fields: Mapping[str, object], run: str) -
         yield
         return
 
-    def told(holder: str) -> None:
+    def notify(holder: str) -> None:
         ws.emit("message", stage=stage, text=f"waiting for another step to be done with {run} ({holder})")
 
-    with adding_to(ws.store.home, run, waiting=told):
+    with adding_to(ws.store.home, run, waiting=notify):
         yield
 
 
@@ -131,7 +131,7 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
     declared = entry.load()
     request = declared.request.of(record.stage, record.request)
     declared.check_before_start(request, planning_facts.inputs_of(ws.store, record.run))
-    plan = shown_plan(record)
+    plan = current_plan(record)
     there.check_place(plan, ws.ray)
     ws.store.reopen(step, plan_hash=plan.hash)
     ws.emit("plan.shown", run=plan.run, step=step, stage=plan.stage, plan_hash=plan.hash, plan=plan, resumed=True)
@@ -139,7 +139,7 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
         return _from_decision(ws, step, approver, follow=follow)
 
 
-def shown_plan(step: Step) -> Plan:
+def current_plan(step: Step) -> Plan:
     """The plan of a proposed step, its paths as they are now: a moved home gives another hash, `auto` for 0 none."""
     plan = Plan.model_validate(step.plan)
     known = catalog.ENTRIES[step.stage].load().request.model_fields
@@ -160,11 +160,11 @@ def run_pending(ws: Workspace, waiting: Step, approver: Approver, *, follow: boo
 
 def as_of_today(ws: Workspace, waiting: Step) -> Step:
     """A step that waits for a yes; where it would be planned otherwise today, that plan, which waits in its place."""
-    now, shown = price(ws, StepRequest.of(waiting)), shown_plan(waiting)
-    if now.hash == shown.hash:
+    now, proposed = price(ws, StepRequest.of(waiting)), current_plan(waiting)
+    if now.hash == proposed.hash:
         return waiting
-    changed = f"it would now be planned as {now.hash[:12]}, not {shown.hash[:12]}"
-    ws.store.decide(waiting.id, "no", by="--approve", reason=changed, price=shown.estimate.model_dump(mode="json"))
+    changed = f"it would now be planned as {now.hash[:12]}, not {proposed.hash[:12]}"
+    ws.store.decide(waiting.id, "no", by="--approve", reason=changed, price=proposed.estimate.model_dump(mode="json"))
     return ws.store.step(propose(ws, now))
 
 
@@ -325,7 +325,7 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
             except TunesmithError as error:
                 ws.emit("message", text=f"that cannot be: {error}")
                 continue
-            for sentence in (*new.said, *asked.said):
+            for sentence in (*new.said, *asked.notices):
                 ws.emit("message", stage=plan.stage, text=sentence)
             edited_to = Decision(False, "edit", f"edited: {Edited(new.fields)}")
             decide(ws, step, plan, lambda *_, no=edited_to: no)
@@ -336,8 +336,8 @@ def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
     before = {name: value for name, value in plan.request.items() if name != "run"}
     declared = catalog.ENTRIES[plan.stage].load()
     new = declared.taken_along(before, fields) | dict(fields)
-    found = declared.settle(new)
-    return StepRequest(plan.stage, new | dict(found.fields), plan.run, found.said)
+    settlement = declared.settle(new)
+    return StepRequest(plan.stage, new | dict(settlement.fields), plan.run, settlement.said)
 
 
 # Started, followed, recorded

@@ -38,7 +38,7 @@ def place(store: Store, request: StepRequest) -> Placement:
     if name := _ASIDE.get(rule):
         own = next((run for run in store.runs() if run.name == name), None)
         return Placement(own.id) if own else Placement("", name)
-    if rule is RunRule.OWN and (newest is None or _has_made(store, newest.id, entry)):
+    if rule is RunRule.OWN and (newest is None or _has_artifact(store, newest.id, entry)):
         return Placement("", Path(str(getattr(parsed, "model", request.stage))).name)
     if newest is None:
         opening = next(other.name for other in catalog.STAGES if other.makes and not other.needs)
@@ -46,7 +46,7 @@ def place(store: Store, request: StepRequest) -> Placement:
     return Placement(newest.id)
 
 
-def _has_made(store: Store, run: str, entry: catalog.Entry) -> bool:
+def _has_artifact(store: Store, run: str, entry: catalog.Entry) -> bool:
     """Whether a run has what a stage makes, or a step at work on it."""
     at_work = any(step.stage == entry.name and step.status in (APPROVED, RUNNING) for step in store.steps(run))
     return at_work or bool(store.artifacts(run, entry.makes))

@@ -100,13 +100,13 @@ class Storage:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _hold(self, expected: str, found: str) -> None:
-        if found == expected:
+    def _hold(self, expected: str, actual: str) -> None:
+        if actual == expected:
             return
         with contextlib.suppress(OSError):
             self._files.rm_file(self._place(expected))
         raise StepFailed(
-            f"a file on the storage {self.url} was changed on its way: its sha256 is {found[:12]}, sent was "
+            f"a file on the storage {self.url} was changed on its way: its sha256 is {actual[:12]}, sent was "
             f"{expected[:12]}; it was removed, and going on with the step sends it again"
         )
 

@@ -38,11 +38,11 @@ def tenancy(
     The kernel lets go of the locks when this process ends, however it ends.
     """
     holder = f"{step} of {home}"
-    with ExitStack() as held:
-        _hold(held, home / MACHINE_LOCK, holder, lambda _: waiting("waiting for another step to leave the machine"))
+    with ExitStack() as locks:
+        _hold(locks, home / MACHINE_LOCK, holder, lambda _: waiting("waiting for another step to leave the machine"))
         for gpu in sorted(chosen_gpus(gpus, cards), key=lambda gpu: gpu.uuid):
             if folder := _folder_of_all_homes():
-                _hold(held, folder / f"{gpu.uuid}.lock", holder, partial(_wait_for, waiting, gpu.name))
+                _hold(locks, folder / f"{gpu.uuid}.lock", holder, partial(_wait_for, waiting, gpu.name))
             else:
                 log("no private folder for locks below /run/user or /tmp: other homes on this GPU are not seen")
         yield
@@ -52,10 +52,10 @@ def _wait_for(waiting: Callable[[str], None], gpu: str, who: str) -> None:
     waiting(f"waiting for {gpu} to be left by {who}")
 
 
-def _hold(held: ExitStack, path: Path, holder: str, waiting: Callable[[str], None]) -> None:
+def _hold(locks: ExitStack, path: Path, holder: str, waiting: Callable[[str], None]) -> None:
     while True:
         try:
-            held.callback(os.close, take(path, wait_s=_LOOK_EVERY_S, holder=holder))
+            locks.callback(os.close, take(path, wait_s=_LOOK_EVERY_S, holder=holder))
             return
         except Held:
             waiting(last_holder(path) or "another process")
@@ -67,9 +67,9 @@ def _folder_of_all_homes() -> Path | None:
     for folder in (Path(f"/run/user/{user}/tunesmith"), Path(f"/tmp/tunesmith-{user}")):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            found = folder.lstat()
+            status = folder.lstat()
         except OSError:
             continue
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o077:
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077:
             return folder
     return None

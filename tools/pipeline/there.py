@@ -70,8 +70,8 @@ class There:
         if abs(self.ahead_s) < _CLOCK_S:
             return ()
         way = "ahead of" if self.ahead_s > 0 else "behind"
-        told = f"the clock of {self.place} is {duration(abs(self.ahead_s))} {way} this one"
-        return (f"{told}; what is recorded goes by this one",)
+        difference = f"the clock of {self.place} is {duration(abs(self.ahead_s))} {way} this one"
+        return (f"{difference}; what is recorded goes by this one",)
 
 
 def home_id(home: Path) -> str:
@@ -147,8 +147,8 @@ def attempt_name(home: Path, step: Step, attempt: int) -> str:
 
 def attempts(home: Path, step: Step, launcher: Launcher) -> list[Handle]:
     """All attempts at a step that are known there, the first one first."""
-    found = (launcher.find(attempt_name(home, step, number)) for number in itertools.count(1))
-    return [handle for handle in itertools.takewhile(lambda handle: handle is not None, found) if handle]
+    handles = (launcher.find(attempt_name(home, step, number)) for number in itertools.count(1))
+    return [handle for handle in itertools.takewhile(lambda handle: handle is not None, handles) if handle]
 
 
 def check_place(plan: Plan, settings: RaySettings) -> None:
@@ -181,11 +181,11 @@ def look(home: Path, settings: RaySettings, launcher: Launcher) -> There:
     order = storage.put_bytes(json.dumps({"version": versions(), "nonce": uuid.uuid4().hex}).encode())
     name = f"tunesmith-{home_id(home)}-inspect-{uuid.uuid4().hex[:8]}"
     handle = launcher.start(name, guest_command(settings, "inspect", order))
-    said = words(_until_ended(launcher, handle, place))
-    answer = json.loads(storage.get_bytes(returned(said, place)))
+    output = words(_until_ended(launcher, handle, place))
+    answer = json.loads(storage.get_bytes(returned(output, place)))
     ahead_s = answer["now"] - time.time()
-    kept = {"settings": settings.model_dump(), "at": time.time(), "answer": answer, "ahead_s": ahead_s}
-    atomic_write(home / _SEEN, json.dumps(kept), mode=0o600)
+    record = {"settings": settings.model_dump(), "at": time.time(), "answer": answer, "ahead_s": ahead_s}
+    atomic_write(home / _SEEN, json.dumps(record), mode=0o600)
     return There.of(place, answer, ahead_s)
 
 
@@ -226,11 +226,11 @@ def words(text: str) -> Words:
     return Words(last, tuple(line for line in lines if not line.startswith(MARK)))
 
 
-def returned(said: Words, place: str) -> str:
+def returned(output: Words, place: str) -> str:
     """Under which digest the answer lies. Raises StepFailed with the reason where there is none."""
-    if "returned" in said.last:
-        return str(said.last["returned"])
-    if "failed" in said.last:
-        raise StepFailed(f"on {place}: {said.last['failed']}")
-    last = next((line.strip()[:300] for line in reversed(said.log) if line.strip()), "it said nothing")
+    if "returned" in output.last:
+        return str(output.last["returned"])
+    if "failed" in output.last:
+        raise StepFailed(f"on {place}: {output.last['failed']}")
+    last = next((line.strip()[:300] for line in reversed(output.log) if line.strip()), "it said nothing")
     raise StepFailed(f"on {place} the step's process ended without a result: {last}")

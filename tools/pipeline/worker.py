@@ -275,8 +275,8 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
             peak_bytes = max(peak_bytes, own_bytes(job))
             due = time.monotonic() + (time.thread_time() - started) / _SAMPLED_SHARE
         if vram_before:
-            taken = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
-            peak_vram = max(peak_vram, *taken, 0)
+            used_bytes = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
+            peak_vram = max(peak_vram, *used_bytes, 0)
         if last or peak_bytes > reported_bytes * 1.02 or peak_vram > reported_vram * 1.02:
             job.best_effort(partial(_tell_peaks, job, peak_bytes, peak_vram if vram_before else None))
             reported_bytes, reported_vram = peak_bytes, peak_vram

@@ -63,7 +63,7 @@ class StepRequest:
     """Of the stage's request, without `run`."""
     run: str = ""
     """Empty: the run that the stage belongs to by itself."""
-    said: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     """What its user should hear of how it was asked for, before its price."""
 
     @classmethod
@@ -77,9 +77,9 @@ class StepRequest:
         """Of fields that a user gave, `run` among them. Raises BadInput, naming a field as it was `spelled`."""
         fields = plan_file.parse_fields(stage, given, spelled=spelled)
         run = str(fields.pop("run", ""))
-        found = catalog.BY_NAME[stage].load().settle(fields)
-        said = (*plan_file.renamed(stage, given, spelled), *found.said)
-        return cls(stage, {**fields, **found.fields}, run, said)
+        settlement = catalog.BY_NAME[stage].load().settle(fields)
+        notices = (*plan_file.renamed(stage, given, spelled), *settlement.said)
+        return cls(stage, {**fields, **settlement.fields}, run, notices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from tunesmith.tools.suites.case import BLOCKS
 from tunesmith.tools.suites.loading import newest_cases
 
 _HOPS = (("base", "prompted"), ("base", "adapter"), ("adapter", "merged"), ("adapter", "quantized"))
-_SHOWN_FLIPS = 200
-_SHOWN_REASONS = 4
+_MAX_FLIPS = 200
+_MAX_REASONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Score:
 class Answer:
     """One arm's answer to one case."""
 
-    shown: EvalResult
+    sample: EvalResult
     """The first repeat that has the verdict of the whole."""
     passed: bool | None
     repeats: int
@@ -68,12 +68,12 @@ class Answer:
 
     @property
     def block(self) -> str:
-        return self.shown.block
+        return self.sample.block
 
     @property
     def reasons(self) -> list[str]:
         """Why it failed, one a failed assertion."""
-        return [a.reason or a.type for a in self.shown.assertions if not a.passed][:_SHOWN_REASONS]
+        return [a.reason or a.type for a in self.sample.assertions if not a.passed][:_MAX_REASONS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +209,8 @@ def _answers(store: Store, step: str, arm: str, rows: Mapping[str, str] | None =
     answers = {}
     for case_id, repeats in by_case.items():
         passed = outcomes[case_id].passed
-        shown = next((r for r in repeats if r.passed is passed), repeats[0])
-        answers[case_id] = Answer(shown, passed, len(repeats), (rows or {}).get(case_id, case_id))
+        sample = next((r for r in repeats if r.passed is passed), repeats[0])
+        answers[case_id] = Answer(sample, passed, len(repeats), (rows or {}).get(case_id, case_id))
     return answers
 
 
@@ -252,17 +252,17 @@ def _hop(store: Store, run: str, pair: tuple[str, str], questions: Mapping[str, 
     counts = comparison.blocks.values()
     answers = {arm: _answers(store, step, arm) for arm, step in comparison.steps.items()}
 
-    def shown(flips: Sequence[Flip]) -> list[FlippedCase]:
+    def visible(flips: Sequence[Flip]) -> list[FlippedCase]:
         ids = sorted((flip.case_id for flip in flips), key=lambda i: (_block_order(answers[a][i].block), i))
-        return [FlippedCase(i, answers[a][i], answers[b][i], questions.get(i, "")) for i in ids[:_SHOWN_FLIPS]]
+        return [FlippedCase(i, answers[a][i], answers[b][i], questions.get(i, "")) for i in ids[:_MAX_FLIPS]]
 
     return Hop(
         a,
         b,
         comparison,
         problem,
-        shown(lost),
-        shown(gained),
+        visible(lost),
+        visible(gained),
         sum(c.pass_to_fail for c in counts),
         sum(c.fail_to_pass for c in counts),
     )

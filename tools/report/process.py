@@ -21,11 +21,11 @@ from tunesmith.tools.training.train import TrainRequest
 _EXAMPLES = 4
 _REASON_KINDS = 12
 _VALIDATION = re.compile(r"val|eval|held|dev", re.IGNORECASE)
-_REQUEST_SHOWN = (
+_REQUEST_FIELDS = (
     "lora_rank", "lora_alpha", "learning_rate", "epochs", "max_steps", "batch_size", "max_seq_len_tokens",
     "precision", "load_in_4bit", "seed",
 )  # fmt: skip
-_RESULT_SHOWN = ("choice", "steps", "trainable_parameters", "trained_tokens", "tokens_per_second")
+_RESULT_FIELDS = ("choice", "steps", "trainable_parameters", "trained_tokens", "tokens_per_second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ class AuditLine:
 
 def audits(steps: Sequence[Step]) -> list[AuditLine]:
     """The audits that finished steps recorded, the oldest first; steps of earlier versions have none."""
-    found = [(step.id, audit) for step in steps if step.status == DONE and (audit := Audit.of(step))]
-    return [AuditLine(step, audit.model, not audit.faults, audit.summary) for step, audit in found]
+    audited = [(step.id, audit) for step in steps if step.status == DONE and (audit := Audit.of(step))]
+    return [AuditLine(step, audit.model, not audit.faults, audit.summary) for step, audit in audited]
 
 
 def trainings(store: Store, steps: Sequence[Step]) -> list[Training]:
@@ -157,8 +157,8 @@ def _training(store: Store, step: Step) -> Training:
         step,
         _curve(store, step.id, train),
         _curve(store, step.id, validation),
-        {name: as_shown(asks[name], step.request[name]) for name in _REQUEST_SHOWN if name in step.request},
-        {name: step.report[name] for name in _RESULT_SHOWN if name in step.report},
+        {name: as_shown(asks[name], step.request[name]) for name in _REQUEST_FIELDS if name in step.request},
+        {name: step.report[name] for name in _RESULT_FIELDS if name in step.report},
     )
 
 
@@ -176,17 +176,17 @@ def training_rows(store: Store, run: str) -> Rows | None:
         return None
     step = newest[0]["step"]
     rows = store.rows(step)
-    kept = [row for row in rows if row.kept]
+    usable = [row for row in rows if row.kept]
     dropped = [row for row in rows if row.dropped]
     seen = [row for row in dropped if not row.attributes.hidden]
     return Rows(
         total=len(rows),
-        kept=len(kept),
+        kept=len(usable),
         dropped=len(dropped),
-        validation=sum(row.split != "train" for row in kept),
-        origins={origin: len(group) for origin, group in _by_kind(kept, _origin).items()},
+        validation=sum(row.split != "train" for row in usable),
+        origins={origin: len(group) for origin, group in _by_kind(usable, _origin).items()},
         reasons=_reasons(dropped),
-        kept_examples=_examples(_by_kind(kept, _origin)),
+        kept_examples=_examples(_by_kind(usable, _origin)),
         dropped_examples=_examples(_by_kind(seen, _kind)),
     )
 
@@ -209,12 +209,12 @@ def _kind(row: TrainingRow) -> str:
 
 def _reasons(dropped: Sequence[TrainingRow]) -> list[Reason]:
     groups = list(_by_kind(dropped, _kind).items())
-    shown = [
+    reasons = [
         Reason(kind, len(rows), rows[0].verdict.reason if rows[0].verdict else "")
         for kind, rows in groups[:_REASON_KINDS]
     ]
     rest = sum(len(rows) for _, rows in groups[_REASON_KINDS:])
-    return [*shown, *([Reason("other reasons", rest, "")] if rest else [])]
+    return [*reasons, *([Reason("other reasons", rest, "")] if rest else [])]
 
 
 def _examples(groups: Mapping[str, Sequence[TrainingRow]]) -> list[TrainingRow]:
@@ -279,10 +279,10 @@ def ancestry(store: Store, artifact: str) -> list[str]:
 
 def served(store: Store, run: str) -> Served | None:
     """The newest finished deployment, of whichever run; None where nothing was ever deployed."""
-    made = [one for one in store.newest_of_kind("deployment") if store.step(one.step).status == DONE]
-    if not made:
+    deployments = [one for one in store.newest_of_kind("deployment") if store.step(one.step).status == DONE]
+    if not deployments:
         return None
-    artifact, result = made[0], store.step(made[0].step).report
+    artifact, result = deployments[0], store.step(deployments[0].step).report
     meta = artifact.meta
     of = str(meta.get("serves") or next(iter(artifact.parents), ""))
     server = servers.serving_now(store.home, of)

@@ -60,8 +60,8 @@ def _outcome(name: str, steps: Sequence[Step], evaluation: Evaluation) -> str:
     chain = _target_chain(evaluation)
     if not any(score.arm in _CHAIN for score in chain):
         return f"{name} {_not_taught(steps)}{_baseline_clause(chain)}"
-    parts = [_passes(score, chain[0], evaluation) for score in chain]
-    return f"{name} {_learned(evaluation)}: of {count(chain[0].cases, 'target case')} {listed(parts)}"
+    passes = [_passes(score, chain[0], evaluation) for score in chain]
+    return f"{name} {_learned(evaluation)}: of {count(chain[0].cases, 'target case')} {listed(passes)}"
 
 
 def _target_chain(evaluation: Evaluation) -> list[Score]:
@@ -83,15 +83,15 @@ def _passes(score: Score, first: Score, evaluation: Evaluation) -> str:
 def _learned(evaluation: Evaluation) -> str:
     """The last arm's verdict; that of the adapter first, where more was learned than what was made from it shows."""
     last = evaluation.last_arm
-    said = _said_of(evaluation, last)
+    verdict = _verdict_of(evaluation, last)
     words = {arm: one.verdict.word for arm, one in evaluation.evidence.items()}
     adapter, ranks = words.get("adapter", UNDECIDED), (PARTLY, LEARNED)
     if adapter not in ranks or words.get(last) in ranks[ranks.index(adapter) :]:
-        return f"was {said}"
-    return f"was {_WORDS[adapter]} by the adapter, and {arm_name(last)} was {said}"
+        return f"was {verdict}"
+    return f"was {_WORDS[adapter]} by the adapter, and {arm_name(last)} was {verdict}"
 
 
-def _said_of(evaluation: Evaluation, arm: str) -> str:
+def _verdict_of(evaluation: Evaluation, arm: str) -> str:
     evidence = evaluation.evidence.get(arm)
     if evidence is None:
         return _WORDS[UNDECIDED]
@@ -122,12 +122,12 @@ def _general(evaluation: Evaluation) -> str:
     worst = next((block for word in _GENERAL for block in blocks if block.verdict == word), None)
     if worst is None:
         return ""
-    told = _GENERAL[worst.verdict]
+    sentence = _GENERAL[worst.verdict]
     if not worst.tested:
-        told = f"whether the general block held cannot be decided, since {worst.reason}"
+        sentence = f"whether the general block held cannot be decided, since {worst.reason}"
     scores = [score for arm in arms if (score := evaluation.score("general", arm))]
     numbers = " → ".join(str(score.passed) for score in scores)
-    return f"{told} ({numbers} of {scores[0].cases})"
+    return f"{sentence} ({numbers} of {scores[0].cases})"
 
 
 def _served(served: Served | None) -> str:
@@ -166,8 +166,8 @@ def _failures(steps: Sequence[Step]) -> list[str]:
 
 def _missing(steps: Sequence[Step], evaluation: Evaluation) -> list[str]:
     makers = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
-    made = [arm for arm, stage in makers.items() if any(s.stage == stage and s.status == DONE for s in steps)]
-    unseen = [arm for arm in made if arm not in evaluation.arms]
+    arms = [arm for arm, stage in makers.items() if any(s.stage == stage and s.status == DONE for s in steps)]
+    unseen = [arm for arm in arms if arm not in evaluation.arms]
     lines = [f"Made but never evaluated: {listed(unseen)}."] if unseen else []
     if evaluation.arms and "target" not in evaluation.blocks:
         lines.append("No target block was run: nothing here shows whether the behaviour was learned.")
@@ -251,19 +251,19 @@ def _remaining(evaluation: Evaluation) -> list[str]:
         failing = [case for case, a in answers.items() if a.passed is False and a.block == block]
         named = sorted(case for case in failing if case not in evaluation.hidden)
         blind = len(failing) - len(named)
-        told = ([count(blind, "blind case")] if blind else []) + [clip(case_id, 60) for case_id in named]
+        cases = ([count(blind, "blind case")] if blind else []) + [clip(case_id, 60) for case_id in named]
         if failing:
             lines.append(
                 f"{count(len(failing), f'{block} case')} still "
                 f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(evaluation.last_arm)}: "
-                f"{listed(told, 8)}."
+                f"{listed(cases, 8)}."
             )
     return lines
 
 
 def _cut(evaluation: Evaluation) -> list[str]:
     cut = {
-        arm: sum(a.shown.finish_reason == "length" for a in answers.values())
+        arm: sum(a.sample.finish_reason == "length" for a in answers.values())
         for arm, answers in evaluation.answers.items()
     }
     named = [f"{arm} {number} of {len(evaluation.answers[arm])}" for arm, number in cut.items() if number]
@@ -271,8 +271,8 @@ def _cut(evaluation: Evaluation) -> list[str]:
 
 
 def _power(evaluation: Evaluation) -> list[str]:
-    shown = [line for block in evaluation.blocks if (line := _detectable(evaluation, block))]
-    return [f"The smallest gain that so few cases can show, in points of pass rate: {listed(shown)}."] if shown else []
+    gains = [line for block in evaluation.blocks if (line := _detectable(evaluation, block))]
+    return [f"The smallest gain that so few cases can show, in points of pass rate: {listed(gains)}."] if gains else []
 
 
 def _detectable(evaluation: Evaluation, block: str) -> str:

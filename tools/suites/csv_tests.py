@@ -20,8 +20,8 @@ def test_of_row(row: dict[str, str], is_type: Callable[[str], bool]) -> dict[str
     """The test that a row stands for. Raises ValueError for a special column that does not exist."""
     variables: dict[str, str] = {}
     assertions: list[dict[str, object]] = []
-    parts: dict[str, dict[str, object]] = {"options": {}, "metadata": {}}
-    test: dict[str, object] = {"vars": variables, "assert": assertions, **parts}
+    sections: dict[str, dict[str, object]] = {"options": {}, "metadata": {}}
+    test: dict[str, object] = {"vars": variables, "assert": assertions, **sections}
     thresholds: dict[int, float] = {}
     for column, cell in row.items():
         if not column.startswith("__"):
@@ -32,7 +32,7 @@ def test_of_row(row: dict[str, str], is_type: Callable[[str], bool]) -> dict[str
         elif match := re.fullmatch(r"__config:__expected(\d*):threshold", column):
             thresholds[int(match[1] or 1) - 1] = _number(cell, column)
         else:
-            _special(test, parts, column, cell)
+            _special(test, sections, column, cell)
     metric = test.pop("metric", None)
     for index, assertion in enumerate(assertions):
         if metric:
@@ -42,16 +42,16 @@ def test_of_row(row: dict[str, str], is_type: Callable[[str], bool]) -> dict[str
     return test
 
 
-def _special(test: dict[str, object], parts: dict[str, dict[str, object]], column: str, cell: str) -> None:
+def _special(test: dict[str, object], sections: dict[str, dict[str, object]], column: str, cell: str) -> None:
     name = column.removeprefix("__")
     if name.startswith("metadata:"):
         key = name.removeprefix("metadata:")
         if not cell.strip():
             return
         fields = [field.strip().replace("\\,", ",") for field in re.split(r"(?<!\\),", cell)]
-        parts["metadata"][key.removesuffix("[]")] = fields if key.endswith("[]") else cell
+        sections["metadata"][key.removesuffix("[]")] = fields if key.endswith("[]") else cell
     elif name in ("prefix", "suffix"):
-        parts["options"][name] = cell
+        sections["options"][name] = cell
     elif name in ("description", "providerOutput", "metric"):
         if cell:
             test[name] = cell

@@ -67,7 +67,7 @@ class SuiteFiles:
         self.root = suite.parent.resolve()
         self.budget = TextBudget()
         self._where: dict[int, str] = {}  # id of a dict or list → "file:line"
-        self._kept: list[object] = []  # keeps those ids from being used again
+        self._alive: list[object] = []  # keeps those ids from being used again
 
     def at(self, value: object) -> str:
         """`file:line` of a mapping or list that was read here; the suite's name where that is not known."""
@@ -80,7 +80,7 @@ class SuiteFiles:
     def mark(self, value: _Value, place: str) -> _Value:
         """Remember `place` as where `value` stood."""
         self._where[id(value)] = place
-        self._kept.append(value)
+        self._alive.append(value)
         return value
 
     def named(self, reference: str, near: object) -> list[Path]:
@@ -95,15 +95,15 @@ class SuiteFiles:
         if Path(name).is_absolute() or ".." in Path(name).parts or not name:
             self.refuse(near, f"{reference!r} leaves the suite's folder; move the file beside the suite")
         try:
-            return self._found(name, reference, near)
+            return self._matching(name, reference, near)
         except OSError as error:  # a name too long, a folder without rights
             self.refuse(near, f"{reference!r} cannot be read ({error.strerror}); check the name and the rights")
 
-    def _found(self, name: str, reference: str, near: object) -> list[Path]:
+    def _matching(self, name: str, reference: str, near: object) -> list[Path]:
         if not re.search(r"[*?\[]", name):
             return [self._plain(self.root / name, near)]
-        parts = Path(name).parts
-        name = "/".join(part for part, last in zip(parts, ("", *parts), strict=False) if not part == last == "**")
+        segments = Path(name).parts
+        name = "/".join(part for part, last in zip(segments, ("", *segments), strict=False) if not part == last == "**")
         if name.split("/").count("**") > _MAX_DEPTHS:
             self.refuse(near, f"the pattern {reference!r} has ** more than {_MAX_DEPTHS} times; name the folders")
         try:
@@ -155,7 +155,7 @@ class SuiteFiles:
         except YamlRefused as error:
             raise BadInput(f"{path}:{error.line}: {_brief(str(error))}") from None
         self._where.update({key: f"{path}:{line}" for key, line in document.lines.items()})
-        self._kept.append(document)
+        self._alive.append(document)
         return document.plain
 
     def _json(self, text: str, path: Path, first_line: int = 1) -> object:

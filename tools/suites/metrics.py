@@ -98,20 +98,20 @@ def _value(expression: str, values: Mapping[str, float]) -> float | None:
 @cache
 def _parsed(expression: str) -> ast.Expression:
     """The expression's tree. Raises ValueError for what is not arithmetic."""
-    shown = expression[:60]
+    excerpt = expression[:60]
     if len(expression) > MAX_CHARS:
         raise ValueError(f"derivedMetrics: an expression of {len(expression)} characters; at most {MAX_CHARS}")
     if "**" in expression or "//" in expression or "\n" in expression.strip():
-        raise ValueError(f"derivedMetrics: {shown!r} is no arithmetic; powers are written ^")
+        raise ValueError(f"derivedMetrics: {excerpt!r} is no arithmetic; powers are written ^")
     try:
         tree = ast.parse(expression.strip().replace("^", "**"), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(f"derivedMetrics: {shown!r} is no arithmetic") from None
-    _check(tree.body, shown)
+        raise ValueError(f"derivedMetrics: {excerpt!r} is no arithmetic") from None
+    _check(tree.body, excerpt)
     return tree
 
 
-def _check(node: ast.AST, shown: str) -> None:
+def _check(node: ast.AST, excerpt: str) -> None:
     operands: Sequence[ast.AST]
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         operands = (node.left, node.right)
@@ -126,9 +126,11 @@ def _check(node: ast.AST, shown: str) -> None:
         operands = ()
     else:
         kind = type(node).__name__.lower()
-        raise ValueError(f"derivedMetrics: {shown!r} holds a {kind}; only numbers, metric names, + - * / % ^ and calls")
+        raise ValueError(
+            f"derivedMetrics: {excerpt!r} holds a {kind}; only numbers, metric names, + - * / % ^ and calls"
+        )
     for operand in operands:
-        _check(operand, shown)
+        _check(operand, excerpt)
 
 
 def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:

@@ -53,9 +53,9 @@ class Parsed:
     files: SuiteFiles
     config: dict[str, object]
 
-    def metrics(self, known: set[str], taken: Mapping[str, object]) -> dict[str, DerivedMetric]:
+    def metrics(self, known: set[str], reserved: Mapping[str, object]) -> dict[str, DerivedMetric]:
         """The file's derivedMetrics by name, whose expressions may use the metrics `known` to its cases."""
-        return _metrics(self.files, self.config, known, taken)
+        return _metrics(self.files, self.config, known, reserved)
 
 
 def parse_suite(path: Path) -> Parsed:
@@ -111,7 +111,7 @@ def _hint(key: object, known: Collection[str]) -> str:
 
 
 def _metrics(
-    files: SuiteFiles, config: dict[str, object], known: set[str], taken: Mapping[str, object]
+    files: SuiteFiles, config: dict[str, object], known: set[str], reserved: Mapping[str, object]
 ) -> dict[str, DerivedMetric]:
     listed = config.get("derivedMetrics") or []
     metrics: dict[str, DerivedMetric] = {}
@@ -124,7 +124,7 @@ def _metrics(
             files.refuse(
                 near, f"derivedMetrics: {metric.value!r} is code, which is never run; write the arithmetic here"
             )
-        if metric.name in (*metrics, *taken, COUNT):
+        if metric.name in (*metrics, *reserved, COUNT):
             files.refuse(near, f"derivedMetrics: the name {metric.name!r} is taken; choose another")
         try:
             check_metric(metric, {*known, *metrics})

@@ -120,19 +120,19 @@ def render(text: str, values: Mapping[str, object], budget: TextBudget) -> str:
 
 
 def _rendered(text: str, values: Mapping[str, object]) -> str:
-    pieces: list[str] = []
+    chunks: list[str] = []
     room = MAX_RENDERED_CHARS
     try:
-        for piece in _template(text).generate(values):
-            pieces.append(piece)
-            room -= len(piece)
+        for chunk in _template(text).generate(values):
+            chunks.append(chunk)
+            room -= len(chunk)
             if room < 0:
                 raise ValueError(f"a template makes over {MAX_RENDERED_CHARS} characters")
-            if has_lone_surrogate(piece):
+            if has_lone_surrogate(chunk):
                 raise ValueError(LONE_SURROGATE)
     except (TemplateError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise ValueError(f"the template {text[:60]!r} cannot be filled in: {error}") from None
-    return "".join(pieces)
+    return "".join(chunks)
 
 
 @lru_cache(maxsize=512)

@@ -31,7 +31,7 @@ class LossSettings:
 
     learned_weight: float
     """Of the cross-entropy of each token that is learned."""
-    held_weight: float
+    divergence_weight: float
     """Of the divergence from the base, in nats, of each token that is held to it."""
     head: Head | None
     """None: the model's own forward makes the logits, all at once."""
@@ -64,7 +64,7 @@ class BatchLoss:
     divergence: Tensor
     """From the base, of the rows that are held to it."""
     learned: int
-    held: int
+    rehearsed: int
     right: int
     """Tokens that the model would have chosen."""
 
@@ -78,23 +78,23 @@ class BatchLoss:
         )
 
     @classmethod
-    def together(cls, parts: Sequence[BatchLoss]) -> BatchLoss:
-        """The sums of all parts."""
-        return cls(*(sum(getattr(part, field.name) for part in parts) for field in fields(cls)))
+    def together(cls, losses: Sequence[BatchLoss]) -> BatchLoss:
+        """The sums of all losses."""
+        return cls(*(sum(getattr(loss, field.name) for loss in losses) for field in fields(cls)))
 
     def means(self) -> Measured:
         """Means over tokens, each kind for itself."""
         return Measured(
             self.cross_entropy / self.learned if self.learned else None,
-            self.divergence / self.held if self.held else None,
+            self.divergence / self.rehearsed if self.rehearsed else None,
         )
 
     def curves(self) -> dict[str, float]:
         """What is worth a curve, as means over tokens; a kind without a token has none."""
         means = self.means()
-        found = {"behaviour_loss": means.behaviour_loss, "rehearsal_kl": means.rehearsal_kl}
-        accuracy = {"mean_token_accuracy": self.right / max(self.learned + self.held, 1)}
-        return accuracy | {name: value for name, value in found.items() if value is not None}
+        losses = {"behaviour_loss": means.behaviour_loss, "rehearsal_kl": means.rehearsal_kl}
+        accuracy = {"mean_token_accuracy": self.right / max(self.learned + self.rehearsed, 1)}
+        return accuracy | {name: value for name, value in losses.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,15 @@ class Batch:
         if (len(rows) - 1) * prefix < min_shared_tokens:
             prefix = 0
         sizes = CPU_SIZES if torch.device(device).type == "cpu" else 1
-        made = packed_sequences(rows, prefix=prefix, device=device, sizes=sizes)
-        forward = {"input_ids": made.ids, "position_ids": made.positions, "documents": made}
-        return cls(forward, (torch.zeros_like(made.predicts), made.predicts), made.targets, made.row, made.place)
+        sequences = packed_sequences(rows, prefix=prefix, device=device, sizes=sizes)
+        forward = {"input_ids": sequences.ids, "position_ids": sequences.positions, "sequences": sequences}
+        return cls(
+            forward,
+            (torch.zeros_like(sequences.predicts), sequences.predicts),
+            sequences.targets,
+            sequences.row,
+            sequences.place,
+        )
 
     @classmethod
     def padded(cls, rows: Sequence[Row], device: torch.device) -> Batch:
@@ -144,9 +150,9 @@ class Batch:
     def logits(self, core: Model) -> Tensor:
         """Their logits by the model's own forward in fp32, (labelled, vocab)."""
         sequence, place = self.predicts
-        places, which = place.unique(return_inverse=True)
-        made = core(**self.forward, use_cache=False, logits_to_keep=places).logits
-        return made[sequence, which].float()
+        places, inverse = place.unique(return_inverse=True)
+        logits = core(**self.forward, use_cache=False, logits_to_keep=places).logits
+        return logits[sequence, inverse].float()
 
 
 def core_of(model: Any) -> Model:
@@ -167,22 +173,22 @@ def rows_of_rank(lengths: Sequence[int], rank: int, ranks: int) -> list[int]:
 
 
 def micro_batches(inputs: Inputs, loss: LossSettings) -> list[dict[str, Tensor]]:
-    """A trainer's batch in the parts that are computed one after the other."""
-    parts = in_micro_batches(inputs["attention_mask"].sum(1).tolist(), loss)
-    return [{name: value[part] for name, value in inputs.items()} for part in parts]
+    """A trainer's batch in the micro-batches that are computed one after the other."""
+    batches = in_micro_batches(inputs["attention_mask"].sum(1).tolist(), loss)
+    return [{name: value[places] for name, value in inputs.items()} for places in batches]
 
 
 def in_micro_batches(lengths: Sequence[int], loss: LossSettings) -> list[list[int]]:
-    """Places of rows of these lengths in parts of no more than `micro_batch_tokens`, padding included."""
+    """Places of rows of these lengths in batches of no more than `micro_batch_tokens`, padding included."""
     if loss.packed:
         return best_fit(lengths, loss.micro_batch_tokens)
-    parts: list[list[int]] = []
+    batches: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
-        if parts and (len(parts[-1]) + 1) * lengths[place] <= loss.micro_batch_tokens:
-            parts[-1].append(place)
+        if batches and (len(batches[-1]) + 1) * lengths[place] <= loss.micro_batch_tokens:
+            batches[-1].append(place)
         else:
-            parts.append([place])
-    return parts
+            batches.append([place])
+    return batches
 
 
 def rows_of(inputs: Inputs) -> list[Row]:
@@ -211,22 +217,22 @@ def batch_loss(
     core = core_of(model)
     batch = _batch(core, rows, loss)
     values = _values(core, batch, loss)
-    held = torch.tensor(rehearsal, device=values.device)[batch.row]  # (labelled,)
-    each = None if weights is None else weights.to(values.device)[batch.row, batch.place][~held]
-    learned = _summed(loss, loss.learned_weight, values[~held], batch.targets[~held], each=each)
-    count = int(held.sum())
+    of_rehearsal = torch.tensor(rehearsal, device=values.device)[batch.row]  # (labelled,)
+    each = None if weights is None else weights.to(values.device)[batch.row, batch.place][~of_rehearsal]
+    learned = _summed(loss, loss.learned_weight, values[~of_rehearsal], batch.targets[~of_rehearsal], each=each)
+    count = int(of_rehearsal.sum())
     if any(rehearsal):
         with torch.no_grad(), model.disable_adapter():
             if base_states is None:
-                kept = [row for row, is_held in zip(rows, rehearsal, strict=True) if is_held]
-                reference = _values(core, _batch(core, kept, loss), loss)  # held rows come in the same order
+                rehearsal_rows = [row for row, chosen in zip(rows, rehearsal, strict=True) if chosen]
+                reference = _values(core, _batch(core, rehearsal_rows, loss), loss)  # held rows come in the same order
             else:
-                reference = torch.cat([base_states[place] for place in dict.fromkeys(batch.row[held].tolist())])
-        kept_to = _summed(loss, loss.held_weight, values[held], batch.targets[held], reference)
-        total, divergence, right = learned.weighted + kept_to.weighted, kept_to.sum, learned.right + kept_to.right
+                reference = torch.cat([base_states[place] for place in dict.fromkeys(batch.row[of_rehearsal].tolist())])
+        rehearsed = _summed(loss, loss.divergence_weight, values[of_rehearsal], batch.targets[of_rehearsal], reference)
+        total, divergence, right = learned.weighted + rehearsed.weighted, rehearsed.sum, learned.right + rehearsed.right
     else:
         total, divergence, right = learned.weighted, 0.0, learned.right
-    return BatchLoss(total, learned.sum, divergence, len(held) - count, count, int(right))
+    return BatchLoss(total, learned.sum, divergence, len(of_rehearsal) - count, count, int(right))
 
 
 def _batch(core: Model, rows: Sequence[Row], loss: LossSettings) -> Batch:
@@ -281,21 +287,21 @@ def base_states(model: Model, rows: Sequence[TokenRow], loss: LossSettings) -> d
     """
     import torch
 
-    core, held = core_of(model), [place for place, row in enumerate(rows) if row.rehearsal]
+    core, rehearsal = core_of(model), [place for place, row in enumerate(rows) if row.rehearsal]
     if loss.head is None:
         return {}
     width = loss.head.weight.shape[-1]
-    if sum(rows[place].trainable for place in held) * width * core.dtype.itemsize > MOST_STATES_BYTES:
+    if sum(rows[place].trainable for place in rehearsal) * width * core.dtype.itemsize > MOST_STATES_BYTES:
         return {}
     states: dict[int, Tensor] = {}
     was_training = model.training
     model.eval()
     with torch.no_grad(), model.disable_adapter():
-        for part in in_micro_batches([len(rows[place].input_ids) for place in held], loss):
-            group = [held[at] for at in part]
+        for batch_places in in_micro_batches([len(rows[place].input_ids) for place in rehearsal], loss):
+            group = [rehearsal[at] for at in batch_places]
             pairs = [(rows[place].input_ids, rows[place].labels) for place in group]
             batch = _batch(core, pairs, loss)
-            found, row = batch.hidden(core).cpu(), batch.row.cpu()
-            states |= {place: found[row == number] for number, place in enumerate(group)}
+            hidden, row = batch.hidden(core).cpu(), batch.row.cpu()
+            states |= {place: hidden[row == number] for number, place in enumerate(group)}
     model.train(was_training)
     return states

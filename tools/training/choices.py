@@ -53,12 +53,14 @@ def few_rows(dataset: Artifact, *, accepted: bool) -> Stops:
     if accepted or left >= _ENOUGH * asked:
         return (), ()
     more = min(_ROWS_MOST, math.ceil(asked * asked / max(1, left)))
-    told = (
+    shortage = (
         f"{left} of the {asked} rows that were asked for are left to train on; `tunesmith generate --rows {more}` and "
         "then `tunesmith critique` would make up for the others"
     )
-    question = PlanQuestion(text=f"{told}: train on those that are left?", yes={"few_rows": True}, needs_person=True)
-    return (f"{told}, or train on those that are left with few_rows=true",), (question,)
+    question = PlanQuestion(
+        text=f"{shortage}: train on those that are left?", yes={"few_rows": True}, needs_person=True
+    )
+    return (f"{shortage}, or train on those that are left with few_rows=true",), (question,)
 
 
 def choose_cards(
@@ -156,10 +158,12 @@ def too_long(limit: int, base: Artifact, dataset: Artifact) -> tuple[str, ...]:
     longest, most = int(dataset.meta.get("longest_row_tokens", 0)), positions_of(base.meta["config"])
     if longest <= limit:
         return ()
-    told, ways = f"the data set's longest row has {longest:,} tokens", "shorten or drop the rows that are longer"
+    problem, ways = f"the data set's longest row has {longest:,} tokens", "shorten or drop the rows that are longer"
     if most and longest > most:
-        return (f"{told}, and the base takes {most:,}; {ways}",)
-    return (f"{told}, and max_seq_len_tokens={limit}; try max_seq_len_tokens={row_limit(base, dataset)[0]}, or {ways}",)
+        return (f"{problem}, and the base takes {most:,}; {ways}",)
+    return (
+        f"{problem}, and max_seq_len_tokens={limit}; try max_seq_len_tokens={row_limit(base, dataset)[0]}, or {ways}",
+    )
 
 
 def faster_precision(facts: Facts) -> tuple[str, str]:
@@ -172,9 +176,9 @@ def faster_precision(facts: Facts) -> tuple[str, str]:
     return "fp32", f"this processor {known} {fp32} in fp32 and {bf16} in bf16"
 
 
-def steps_of(dataset: Artifact, epochs: float, forms: int, batch_size: int) -> int:
-    """Optimiser steps of so many epochs; in each of several, a row with other forms is seen in `forms` of them."""
-    again = (max(forms, 1) - 1) * int(dataset.meta.get("varied_rows", 0)) if epochs > 1 else 0
+def steps_of(dataset: Artifact, epochs: float, variants_per_epoch: int, batch_size: int) -> int:
+    """Optimiser steps of so many epochs; in each of several, a row with variants is seen in `variants_per_epoch`."""
+    again = (max(variants_per_epoch, 1) - 1) * int(dataset.meta.get("varied_rows", 0)) if epochs > 1 else 0
     return max(1, round(epochs * (int(dataset.meta["train_rows"]) + again) / batch_size))
 
 
@@ -197,18 +201,18 @@ def checkpoint_steps(dataset: Artifact, steps: int, batch_size: int) -> tuple[in
 def rows_read(dataset: Artifact, checkpoints: int) -> float:
     """Rows that are computed and not trained on: rehearsal by the base once; validation by the base, before, and at
     every checkpoint."""
-    held = float(dataset.meta.get("held_rows", 0.3 * int(dataset.meta["train_rows"])))
-    return held + _validation_rows(dataset) * (2 + checkpoints)
+    rehearsal = float(dataset.meta.get("held_rows", 0.3 * int(dataset.meta["train_rows"])))
+    return rehearsal + _validation_rows(dataset) * (2 + checkpoints)
 
 
-def held_rows(dataset: Artifact, batch_size: int) -> tuple[str, ...]:
+def rehearsal_lines(dataset: Artifact, batch_size: int) -> tuple[str, ...]:
     """How much of a training holds the model to its base, and what would be enough; nothing where it is not known."""
-    if (held := dataset.meta.get("held_rows")) is None:
+    if (rehearsal := dataset.meta.get("held_rows")) is None:
         return ()
     rows = int(dataset.meta["train_rows"])
-    wanted = rehearsal_wanted(rows - held, batch_size)
-    line = f"{held} of the {rows} rows hold it to its base, {held / rows * batch_size:.1f} in a step"
-    return (line if held >= wanted else f"{line}; {wanted} would put one into every step",)
+    wanted = rehearsal_wanted(rows - rehearsal, batch_size)
+    line = f"{rehearsal} of the {rows} rows hold it to its base, {rehearsal / rows * batch_size:.1f} in a step"
+    return (line if rehearsal >= wanted else f"{line}; {wanted} would put one into every step",)
 
 
 def tokens_at_once(rows: int, tokens_per_row: float, max_seq_len_tokens: int, *, on_cpu: bool = False) -> int:

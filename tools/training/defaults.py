@@ -26,7 +26,7 @@ _FULL_RATE, _LORA_FACTOR, _REFERENCE_HIDDEN = 5e-5, 10, 2000
 _EXPONENTS = {"qwen": 0.0775, "llama": 0.781}
 _RATE_MIN, _RATE_MAX = 1e-4, 1e-3
 _SHORT_RUN_STEPS, _SHORT_RUN_FACTOR = 100, 1.5
-_HELD_RATE = 3e-4
+_RATE_CAP = 3e-4
 """Best of 14 of the sweep's 24 models; the other 10 did best at 1e-3."""
 _TINY_PARAMETERS, _SMALL_PARAMETERS = 300_000_000, 1_000_000_000
 _WEIGHT_TINY, _WEIGHT = 1.0, 3.0
@@ -34,7 +34,7 @@ _KL_TINY, _KL = 0.2, 0.05
 _VIEWS_SMALL, _VIEWS = 960, 480
 """Rows that a training sees, those seen again included."""
 _EPOCHS_MIN, _EPOCHS_MAX = 1.0, 3.0
-_FORMS_TINY, _FORMS = 3, 1
+_VARIANTS_TINY, _VARIANTS = 3, 1
 _BATCHES = ((200, 2), (1000, 4))
 """Below so many rows, rows a step."""
 _BATCH = 8
@@ -72,7 +72,7 @@ def training_defaults(
     wanted, why_epochs = _epochs(parameters, rows)
     epochs = epochs or wanted
     steps = max_steps or max(1, round(epochs * rows / batch_size))
-    forms, why_forms = _forms(parameters)
+    variants, why_variants = _variants_per_epoch(parameters)
     rate, why_rate = _learning_rate(config, steps)
     weight, why_weight = _rehearsal_weight(parameters)
     rank, why_rank = _rank(config, rows * tokens_per_row, experts=not load_in_4bit)
@@ -81,7 +81,7 @@ def training_defaults(
         {
             "learning_rate": rate,
             "epochs": epochs,
-            "forms": forms,
+            "forms": variants,
             "rehearsal_weight": weight,
             "value_weight": _VALUE_WEIGHT if valued_rows else 1.0,
             "max_kl": _KL_TINY if tiny else _KL,
@@ -93,7 +93,7 @@ def training_defaults(
             "batch_size": f"{rows} rows: the fewer they are, the smaller the steps that learn from them",
             "learning_rate": why_rate,
             "epochs": why_epochs,
-            "forms": why_forms,
+            "forms": why_variants,
             "rehearsal_weight": why_weight,
             "value_weight": f"{valued_rows} of {rows} rows say where the values of their answers stand",
             "max_kl": "135M models that ended at 0.02 to 0.1 lost at most 3 of 44 general cases"
@@ -111,10 +111,10 @@ def rehearsal_wanted(own_rows: int, batch_size: int = 0) -> int:
     Every one is then seen as often as a row of the behaviour is. `batch_size` 0: what such a data set gets; of 1, every
     other step has one.
     """
-    held = 0
-    while held * max(batch_size or _rows_a_step(own_rows + held), 2) < own_rows + held:
-        held += 1
-    return held
+    rehearsal = 0
+    while rehearsal * max(batch_size or _rows_a_step(own_rows + rehearsal), 2) < own_rows + rehearsal:
+        rehearsal += 1
+    return rehearsal
 
 
 def _learning_rate(config: Mapping[str, Any], steps: int) -> tuple[float, str]:
@@ -123,7 +123,7 @@ def _learning_rate(config: Mapping[str, Any], steps: int) -> tuple[float, str]:
     exponents = [_EXPONENTS[known]] if known else list(_EXPONENTS.values())
     rule = min(_FULL_RATE * _LORA_FACTOR * (_REFERENCE_HIDDEN / hidden) ** exponent for exponent in exponents)
     basis = f"{rule:.1e} by the rule 5e-5 · 10 · (2000 / {hidden})^p of {known or 'an unknown'} family"
-    rate, most = rule, _HELD_RATE
+    rate, most = rule, _RATE_CAP
     why_most = "at 8e-4 a 0.5B lost 11 of 40 general cases, at 3e-4 3, and learned as much"
     if ModelShape.of(config).parameters < _TINY_PARAMETERS:
         most, why_most = _RATE_MAX, f"published sweeps found the best rate between {_RATE_MIN:g} and {_RATE_MAX:g}"
@@ -152,18 +152,18 @@ def _epochs(parameters: int, rows: int) -> tuple[float, str]:
     return epochs, reason
 
 
-def _forms(parameters: int) -> tuple[int, str]:
+def _variants_per_epoch(parameters: int) -> tuple[int, str]:
     """Measured once, on 89 rows of weekdays and times and a 135M model: 9 of 40 cases of people with 3 forms of a row
     in all, 14 with 9 of them, in the same time (the rehearsal was cut shorter)."""
     if parameters < _TINY_PARAMETERS:
-        return _FORMS_TINY, "a tiny model learns how values are written from many of them, not from the same again"
-    return _FORMS, "a larger model knows how values are written: one form an epoch, another one in the next"
+        return _VARIANTS_TINY, "a tiny model learns how values are written from many of them, not from the same again"
+    return _VARIANTS, "a larger model knows how values are written: one form an epoch, another one in the next"
 
 
 def _rehearsal_weight(parameters: int) -> tuple[float, str]:
     if parameters < _TINY_PARAMETERS:
         return _WEIGHT_TINY, "a tiny model needs most of its training for the behaviour"
-    return _WEIGHT, f"at {_WEIGHT:g} and {_HELD_RATE:g} a 0.5B ended at a KL of 0.02 to its base, at 1 and 8e-4 at 0.14"
+    return _WEIGHT, f"at {_WEIGHT:g} and {_RATE_CAP:g} a 0.5B ended at a KL of 0.02 to its base, at 1 and 8e-4 at 0.14"
 
 
 def _rank(config: Mapping[str, Any], tokens: int, *, experts: bool) -> tuple[int, str]:

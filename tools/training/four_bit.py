@@ -76,14 +76,14 @@ def _registered() -> type[BitsAndBytesConfig]:
         def convert(self, input_dict: dict[str, Stack], model: Any = None, **more: object) -> dict[str, Tensor]:
             stacks = {name for name in input_dict if is_expert_stack(name, model.get_parameter(name))}
             rest = {name: value for name, value in input_dict.items() if name not in stacks}
-            made = super().convert(rest, model=model, **more) if rest else {}
+            quantized = super().convert(rest, model=model, **more) if rest else {}
             for name in stacks:
                 [value] = input_dict[name] if isinstance(input_dict[name], list) else [input_dict[name]]
                 packed, state = quantize_4bit(value, compress_statistics=True, quant_type="nf4")
                 self.hf_quantizer.states[name] = state
-                made[name] = Parameter(packed, requires_grad=False)
+                quantized[name] = Parameter(packed, requires_grad=False)
             _leave_whole(input_dict.values())
-            return made
+            return quantized
 
     @register_quantizer(_METHOD)
     class Quantizer(Bnb4BitHfQuantizer):
@@ -182,8 +182,8 @@ def _kind(name: str) -> str:
 
 def is_router(name: str) -> bool:
     """Whether a parameter chooses experts, by its name: `mlp.gate`, `block_sparse_moe.gate`, a `router` of any kind."""
-    parts = name.split(".")
-    return "router" in name or "gate" in parts or "shared_expert_gate" in parts
+    segments = name.split(".")
+    return "router" in name or "gate" in segments or "shared_expert_gate" in segments
 
 
 def need_four_bits(kinds: Mapping[str, Weights]) -> None:

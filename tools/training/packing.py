@@ -152,23 +152,23 @@ def _similar(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def best_fit(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Places of rows in as few parts of at most `most_tokens` as best fit, the longest first, finds.
+    """Places of rows in as few bins of at most `most_tokens` as best fit, the longest first, finds.
 
-    A row that is longer than that has a part of its own.
+    A row that is longer than that has a bin of its own.
     """
-    parts: list[list[int]] = []
+    bins: list[list[int]] = []
     room: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        fitting = [part for part, left in enumerate(room) if left >= lengths[place]]
+        fitting = [number for number, left in enumerate(room) if left >= lengths[place]]
         if fitting:
-            part = min(fitting, key=lambda part: room[part])
+            best = min(fitting, key=lambda number: room[number])
         else:
-            part = len(parts)
-            parts.append([])
+            best = len(bins)
+            bins.append([])
             room.append(most_tokens)
-        parts[part].append(place)
-        room[part] -= lengths[place]
-    return [sorted(part) for part in parts]
+        bins[best].append(place)
+        room[best] -= lengths[place]
+    return [sorted(places) for places in bins]
 
 
 def shared_prefix_tokens(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
@@ -191,12 +191,12 @@ def _while_alike(rows: Sequence[Sequence[int]]) -> Iterator[int]:
 def hidden_states(core: Model, batch: PackedSequences) -> Tensor:
     """The backbone's last hidden states, (tokens, hidden)."""
     return core.base_model(
-        input_ids=batch.ids, position_ids=batch.positions, use_cache=False, documents=batch
+        input_ids=batch.ids, position_ids=batch.positions, use_cache=False, sequences=batch
     ).last_hidden_state[0]
 
 
 def use_document_attention(model: Model) -> None:
-    """Have a model's attention keep documents apart; without `documents=` it is the usual causal one."""
+    """Have a model's attention keep packed sequences apart; without `sequences=` it is the usual causal one."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, _attention)
@@ -265,7 +265,7 @@ def _attention(
     attention_mask: Tensor | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    documents: PackedSequences | None = None,
+    sequences: PackedSequences | None = None,
     sliding_window: int | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
@@ -275,22 +275,22 @@ def _attention(
 
     if odd := [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]:
         raise NotImplementedError(f"attention with {', '.join(odd)}")
-    if documents is None:
+    if sequences is None:
         if sliding_window is not None and key.shape[-2] > sliding_window:
             attention_mask = causal_mask(query.shape[-2], key.shape[-2] - query.shape[-2], sliding_window, query.device)
         out: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **more)[0]
         return out, None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    parts = [documents.prefix, *(group.tokens for group in documents.groups), documents.padding]
-    queries, keys, values = (states[0].split(parts, dim=1) for states in (query, key, value))  # (heads, tokens, width)
+    sizes = [sequences.prefix, *(group.tokens for group in sequences.groups), sequences.padding]
+    queries, keys, values = (states[0].split(sizes, dim=1) for states in (query, key, value))  # (heads, tokens, width)
     outs = []
     first_key, first_value = keys[0], values[0]
-    if documents.prefix:
+    if sequences.prefix:
         q, k, v = (one[None] for one in (queries[0], first_key, first_value))
         outs.append(causal_attention(q, k, v, scale, dropout, sliding_window)[0])
-    for group, *states in zip(documents.groups, queries[1:-1], keys[1:-1], values[1:-1], strict=True):
+    for group, *states in zip(sequences.groups, queries[1:-1], keys[1:-1], values[1:-1], strict=True):
         q, k, v = (_padded(one, group) for one in states)  # (rows, heads, longest, width)
-        if documents.prefix:
+        if sequences.prefix:
             k, v = (
                 torch.cat([first[None].expand(group.rows, -1, -1, -1), one], dim=2)
                 for first, one in ((first_key, k), (first_value, v))

@@ -39,7 +39,7 @@ from tunesmith.tools.training.train import (
     not_served,
     rank_of,
     training_bytes,
-    tried,
+    workload,
 )
 
 _ANSWER_TOKENS = 24
@@ -93,7 +93,7 @@ class PreflightResult(Result):
 def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
-    measured, bench = measured_base(facts), bench_of(facts.artifacts)
+    measured, context_settings = measured_base(facts), bench_of(facts.artifacts)
     need_vllm(facts)
     if not request.lora_rank:
         request = request.model_copy(update={"lora_rank": rank_of(request, base, dataset)})
@@ -122,11 +122,11 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
             "something, and the adapter must move",
             "vLLM accepts an adapter of zeros, answers with it as the base does, and renders the trainer's tokens",
             *measured_with(measured),
-            *bench.steps,
+            *context_settings.steps,
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, dataset=dataset, **beside_base(base, measured)),
-        pins=bench.pins,
+        pins=context_settings.pins,
         estimate=price,
         writes=("an adapter that is thrown away",),
         reasons={name: why[name] for name in _OF_ROWS if name in why},
@@ -171,7 +171,7 @@ def _fitting_settings(
         if not named or not named[0].settings.startswith(ANOTHER_BASE):
             least = serving["vram_bytes" if facts.trains_on_gpu else "ram_bytes"]  # the other half, whatever is set
             return tuple(one.model_copy(update={"peak_bytes": max(one.peak_bytes, least)}) for one in named)
-    asked = tried(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
+    asked = workload(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
     asked = replace(asked, checkpointing=True)
     context = bench_of(facts.artifacts).context_tokens
 
@@ -202,14 +202,21 @@ def _peaks(request: PreflightRequest, facts: Facts, base: Artifact, dataset: Art
     return {**serving, own: max(training, serving[own])}
 
 
-_TRIED = ("lora_rank", "max_seq_len_tokens", "precision", "load_in_4bit", "activation_checkpointing", "micro_batch")
+_PROBED_SETTINGS = (
+    "lora_rank",
+    "max_seq_len_tokens",
+    "precision",
+    "load_in_4bit",
+    "activation_checkpointing",
+    "micro_batch",
+)
 
 STAGE = Stage(
     "preflight",
     PreflightRequest,
     PreflightResult,
     plan,
-    tries_settings_of=("train", _TRIED),
+    tries_settings_of=("train", _PROBED_SETTINGS),
     spends=True,
     lasting=("lora_rank", "precision", "load_in_4bit", "max_seq_len_tokens"),
 )

@@ -32,7 +32,7 @@ from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
-from tunesmith.tools.training.rows import HELD_ORIGINS, tokenize_rows
+from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class _Links:
             by_origin.setdefault(row.origin, []).append(row)
         mixed = [row for turn in itertools.zip_longest(*by_origin.values()) for row in turn if row is not None]
         few = mixed[: self.job.request.rows]
-        own = [row for row in mixed if row.origin not in HELD_ORIGINS][:1]
+        own = [row for row in mixed if row.origin not in REHEARSAL_ORIGINS][:1]
         return few if not own or own[0] in few else [*few[:-1], *own]
 
     def _settings(self) -> LoraSettings:

@@ -16,7 +16,7 @@ from tunesmith.tools.models.turn_end import Tokenizer, turn_end
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
-HELD_ORIGINS = ("rehearsal", "near_miss")
+REHEARSAL_ORIGINS = ("rehearsal", "near_miss")
 """Origins of rows that hold the model to its base: ordinary answers, to ordinary messages and to look-alikes."""
 
 
@@ -62,9 +62,9 @@ def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int
         end = stops[-1] + 1 if stops else end_of_turn
         labels[start:end] = whole[start:end]
     ids = whole[:end][:max_seq_len_tokens]
-    held, spans = row.origin in HELD_ORIGINS, row.attributes.values_at
-    values = _of_values(tokenizer, messages, row, options, whole)[: len(ids)] if spans and not held else ()
-    return TokenRow(ids, labels[: len(ids)], rehearsal=held, row_id=row.row_id, values=values)
+    rehearsal, spans = row.origin in REHEARSAL_ORIGINS, row.attributes.values_at
+    values = _of_values(tokenizer, messages, row, options, whole)[: len(ids)] if spans and not rehearsal else ()
+    return TokenRow(ids, labels[: len(ids)], rehearsal=rehearsal, row_id=row.row_id, values=values)
 
 
 def _of_values(
@@ -131,31 +131,34 @@ def tokenize_rows(
 def read_variants(
     tokenizer: Tokenizer, rows_path: Path, max_seq_len_tokens: int, *, at_once: bool = True
 ) -> dict[str, list[TokenRow]]:
-    """Row → its other forms, of the file beside its data set's; empty where there is none."""
+    """Row → its variants, of the file beside its data set's; empty where there is none."""
     path = rows_path.parent / VARIANTS
     if not path.exists():
         return {}
     rows = read_rows(path)
-    made: dict[str, list[TokenRow]] = {}
+    variants: dict[str, list[TokenRow]] = {}
     rendered = tokenize_rows(tokenizer, rows, max_seq_len_tokens, at_once=at_once)
     for row, tokens in zip(rows, rendered, strict=True):
-        made.setdefault(row.attributes.variant_of, []).append(tokens)
-    return made
+        variants.setdefault(row.attributes.variant_of, []).append(tokens)
+    return variants
 
 
 def with_variants(
-    rows: Sequence[TokenRow], variants: Mapping[str, Sequence[TokenRow]], joined_epochs: int, forms: int = 1
+    rows: Sequence[TokenRow],
+    variants: Mapping[str, Sequence[TokenRow]],
+    joined_epochs: int,
+    variants_per_epoch: int = 1,
 ) -> tuple[list[TokenRow], list[int]]:
-    """Every row once a lap, or `forms` times if it has other forms: each time in its next one.
+    """Every row once an epoch, or `variants_per_epoch` times if it has variants: each time in its next one.
 
     Also the place in `rows` of each.
     """
     placed = [
-        (own[(epoch * forms + turn) % len(own)], place)
+        (own[(epoch * variants_per_epoch + turn) % len(own)], place)
         for epoch in range(joined_epochs)
         for place, row in enumerate(rows)
         for own in ((row, *variants.get(row.row_id, ())),)
-        for turn in range(min(forms, len(own)))
+        for turn in range(min(variants_per_epoch, len(own)))
     ]
     return [row for row, _ in placed], [place for _, place in placed]
 

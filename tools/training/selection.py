@@ -50,37 +50,37 @@ class Selection:
         """Whether it is near enough to the base."""
         return not self.max_kl or one.kl is None or one.kl <= self.max_kl
 
-    def rate_share(self, found: Sequence[Validation]) -> float:
+    def rate_share(self, validations: Sequence[Validation]) -> float:
         """Share of the learning rate that is gone on with: half for every checkpoint that strayed too far, an eighth at
         least.
 
         The divergence of a training grows as the square of its rate, and what pulls a model back to its base is slow
         beside large steps.
         """
-        return 0.5 ** min(_HALVINGS, sum(not self.allows(one) for one in found))
+        return 0.5 ** min(_HALVINGS, sum(not self.allows(one) for one in validations))
 
-    def best(self, found: Iterable[Validation]) -> Validation | None:
+    def best(self, validations: Iterable[Validation]) -> Validation | None:
         """The lowest loss within the bound; the one nearest to the base where none is; None where no loss is known."""
-        judged = [one for one in found if one.loss is not None]
+        judged = [one for one in validations if one.loss is not None]
         allowed = [one for one in judged if self.allows(one)]
         if not allowed:
             return min(judged, key=lambda one: one.kl or 0.0, default=None)
         return min(allowed, key=lambda one: one.loss or 0.0)
 
-    def ends(self, found: Sequence[Validation]) -> bool:
+    def ends(self, validations: Sequence[Validation]) -> bool:
         """Whether a training has gone on for `patience` validations after its best one."""
-        best = self.best(found)
+        best = self.best(validations)
         if not self.patience or best is None or not self.allows(best):
             return False
-        return sum(one.step > best.step for one in found) >= self.patience
+        return sum(one.step > best.step for one in validations) >= self.patience
 
     def sentence(self, best: Validation, *, ended: int, planned: int) -> str:
         """What was kept, in words: its step, its figures and the bound; and where the training ended early."""
-        parts = [f"validation {best.loss:.3g}"] if best.loss is not None else []
+        figures = [f"validation {best.loss:.3g}"] if best.loss is not None else []
         if best.kl is not None:
             bound = f" {'≤' if self.allows(best) else '>'} {self.max_kl:g}" if self.max_kl else ""
-            parts.append(f"KL {best.kl:.3g}{bound}")
-        choice = f"kept step {best.step} of {planned}: {', '.join(parts)}"
+            figures.append(f"KL {best.kl:.3g}{bound}")
+        choice = f"kept step {best.step} of {planned}: {', '.join(figures)}"
         if not self.allows(best):
             choice += "; no checkpoint is within the bound, this one is nearest to the base"
         if ended < planned:
@@ -88,9 +88,9 @@ class Selection:
         return choice
 
 
-def write_validations(checkpoint: Path, found: Sequence[Validation]) -> None:
+def write_validations(checkpoint: Path, validations: Sequence[Validation]) -> None:
     """Into a checkpoint that is not sealed yet."""
-    atomic_write(checkpoint / _FILE, json.dumps([asdict(one) for one in found]))
+    atomic_write(checkpoint / _FILE, json.dumps([asdict(one) for one in validations]))
 
 
 def read_validations(checkpoint: Path | None) -> list[Validation]:

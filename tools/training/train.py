@@ -34,8 +34,8 @@ from tunesmith.tools.training.choices import (
     choose_cards,
     doubtful_rows,
     faster_precision,
-    held_rows,
     of_each,
+    rehearsal_lines,
     row_limit,
     rows_read,
     shared_steps,
@@ -170,7 +170,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     at_once = request.micro_batch or rows
     peak = training_bytes(request, base, dataset, batch_size=at_once, on_cpu=not facts.trains_on_gpu)
     fitting = fitting_settings(request, each, base, dataset, batch_size=at_once)
-    bench, on_gpu = bench_of(facts.artifacts).thoughts, facts.trains_on_gpu
+    context_settings, on_gpu = bench_of(facts.artifacts).thoughts, facts.trains_on_gpu
     price = estimate(
         "train", facts, seconds=_seconds(request, facts, base, dataset, steps), rates=facts.training_rates,
         ram_bytes=0 if on_gpu else cards * peak, vram_bytes=peak if on_gpu else 0, cards=cards,
@@ -185,16 +185,16 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
         summary=f"train a rank-{request.lora_rank} LoRA adapter on {dataset.meta['train_rows']} rows",
         steps=(
             "verify the base against its manifest",
-            *bench.steps,
+            *context_settings.steps,
             f"{steps} optimiser steps of {request.batch_size} rows over the frozen {bits} base, learning rate "
             f"{request.learning_rate:g}",
             *shared_steps(cards, request.batch_size, on_card=on_gpu),
-            *held_rows(dataset, request.batch_size),
+            *rehearsal_lines(dataset, request.batch_size),
             Selection(request.max_kl, request.patience).rule(request.save_steps),
         ),
         request=request.model_dump(mode="json"),
         inputs=pinned(base=base, dataset=dataset),
-        pins=bench.pins,
+        pins=context_settings.pins,
         estimate=price,
         writes=("an adapter of a few MB",),
         replaces=("the adapter of this run",) if "adapter" in facts.artifacts else (),
@@ -229,7 +229,7 @@ def _seconds(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artif
 def _cards(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifact) -> tuple[int, str]:
     """How many cards share the rows. Each has to have room for the thriftiest way to compute one of them, and as many
     as keep it busy, or as it could compute at once anyway."""
-    way = replace(tried(request, base, dataset, batch_size=1), checkpointing=True)
+    way = replace(workload(request, base, dataset, batch_size=1), checkpointing=True)
     needed = way.peak_bytes(base.meta["config"])
     alone, _ = decide_micro_batches(request, of_each(facts, 1), base, dataset)
     at_once = int(str(alone.get("micro_batch", request.micro_batch or request.batch_size)))
@@ -286,37 +286,37 @@ def decide_micro_batches(
     precision, faster = faster_precision(facts) if request.precision == "auto" else (request.precision, "")
 
     def needs(rows: int, checkpointing: str) -> int:
-        asked = tried(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
+        asked = workload(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
         way = replace(asked, checkpointing=checkpointing == "on", precision=precision)
         return way.peak_bytes(base.meta["config"])
 
     open_ = request.activation_checkpointing == "auto"
     modes = ("off", "on") if open_ and not packed_experts else ("on",) if open_ else (request.activation_checkpointing,)
-    parts = [rows for rows in range(request.batch_size, 0, -1) if request.batch_size % rows == 0]
-    parts = [request.micro_batch] if request.micro_batch else parts
-    if precision == "fp32" and faster and needs(parts[-1], modes[-1]) > free:
+    sizes = [rows for rows in range(request.batch_size, 0, -1) if request.batch_size % rows == 0]
+    sizes = [request.micro_batch] if request.micro_batch else sizes
+    if precision == "fp32" and faster and needs(sizes[-1], modes[-1]) > free:
         precision, faster = "bf16", f"{faster}, and fp32 does not fit into {free / GIB:.1f} GiB"
-    longest = tried(request, base, dataset, batch_size=1).longest_row_tokens
+    longest = workload(request, base, dataset, batch_size=1).longest_row_tokens
     ways = [
         (rows, mode)
         for mode in modes
-        for rows in parts
-        if mode == "on" or not open_ or rows == parts[0] or rows * longest >= BUSY_TOKENS
+        for rows in sizes
+        if mode == "on" or not open_ or rows == sizes[0] or rows * longest >= BUSY_TOKENS
     ]
-    rows, mode = next((way for way in ways if needs(*way) <= free), (parts[0], modes[-1]))
-    told = f"training needs {needs(parts[0], 'off') / GIB:.1f} GiB with all activations kept, {free / GIB:.1f} are free"
+    rows, mode = next((way for way in ways if needs(*way) <= free), (sizes[0], modes[-1]))
+    note = f"training needs {needs(sizes[0], 'off') / GIB:.1f} GiB with all activations kept, {free / GIB:.1f} are free"
     if packed_experts:
-        told = "experts at 4 bits are unpacked a layer at a time, and kept activations would keep them all"
+        note = "experts at 4 bits are unpacked a layer at a time, and kept activations would keep them all"
     decided: dict[str, object] = {"activation_checkpointing": mode} if open_ else {}
-    why = {"activation_checkpointing": told} if open_ else {}
+    why = {"activation_checkpointing": note} if open_ else {}
     if request.precision == "auto":
         decided["precision"] = precision
         why |= {"precision": faster} if faster else {}
     if not request.max_seq_len_tokens:
         decided["max_seq_len_tokens"], why["max_seq_len_tokens"] = row_limit(base, dataset)
-    if rows < parts[0]:
+    if rows < sizes[0]:
         decided["micro_batch"] = rows
-        why["micro_batch"] = f"{told}; {rows} rows at once need {needs(rows, mode) / GIB:.1f} GiB"
+        why["micro_batch"] = f"{note}; {rows} rows at once need {needs(rows, mode) / GIB:.1f} GiB"
     return decided, why
 
 
@@ -334,7 +334,7 @@ def fitting_settings(
 
     `fewer` types so many rows at once, of which there are at least `fewest`.
     """
-    asked = tried(request, base, dataset, batch_size=batch_size, on_cpu=not facts.trains_on_gpu)
+    asked = workload(request, base, dataset, batch_size=batch_size, on_cpu=not facts.trains_on_gpu)
     config = base.meta["config"]
     if asked.peak_bytes(config) <= facts.training_free_bytes:
         return ()
@@ -356,11 +356,11 @@ def training_bytes(
     request: Attempt, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False
 ) -> int:
     """Peak memory of training so, on a GPU or a processor."""
-    asked = tried(request, base, dataset, batch_size=batch_size, on_cpu=on_cpu)
+    asked = workload(request, base, dataset, batch_size=batch_size, on_cpu=on_cpu)
     return asked.peak_bytes(base.meta["config"])
 
 
-def tried(request: Attempt, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> Training:
+def workload(request: Attempt, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> Training:
     """What the memory depends on; a row counts at twice the usual length, or at the longest that is allowed.
 
     So many tokens are computed at once at most (`tokens_at_once`), but for a row that alone is longer.

@@ -188,7 +188,7 @@ class _Session:
         step = StepTokens.of(self.seen, settings.batch_size)
         loss = LossSettings(
             learned_weight=1 / step.learned,
-            held_weight=settings.rehearsal_weight / step.held,
+            divergence_weight=settings.rehearsal_weight / step.rehearsed,
             head=find_head(model, self.config),
             packed=keeps_sequences_apart(model, self.config),
             micro_batch_tokens=self._micro_batch_tokens(),
@@ -243,7 +243,7 @@ class _Session:
             with settled_objects():
                 self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
             state = self.trainer.state
-        seconds, taken = time.monotonic() - self.started - self.validation_s, state.global_step - self.first
+        seconds, new_steps = time.monotonic() - self.started - self.validation_s, state.global_step - self.first
         best = self._load_best(state.global_step, loaded=not over)
         self._need_routers_unchanged()
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
@@ -259,7 +259,7 @@ class _Session:
             best_step=best.step,
             choice=choice if best.loss is not None else "",
             trainable_parameters=sum(p.numel() for p in self.trainer.model.parameters() if p.requires_grad),
-            trained_tokens=round(taken * self.settings.batch_size * self._tokens_per_row()),
+            trained_tokens=round(new_steps * self.settings.batch_size * self._tokens_per_row()),
             seconds=seconds,
             bytes_per_parameter=self.bytes_per_parameter,
         )
@@ -277,8 +277,8 @@ class _Session:
     def _load_best(self, ended: int, *, loaded: bool) -> Validation:
         """Give the model the weights of the best checkpoint that is whole; `loaded`: it has those of step `ended`."""
         whole = {step_of(one): one for one in whole_checkpoints(self.checkpoints_dir, self.fingerprint, self._usable)}
-        found = [one for one in self.validations if one.step in whole]
-        best = self.settings.selection.best(found) or Validation(ended, None, None)
+        candidates = [one for one in self.validations if one.step in whole]
+        best = self.settings.selection.best(candidates) or Validation(ended, None, None)
         if best.step != ended or not loaded:
             model = self.trainer.model
             model.load_adapter(str(whole[best.step]), model.active_adapter, is_trainable=True)
@@ -351,7 +351,7 @@ class _Session:
 
 def _of_each_kind(rows: list[TokenRow]) -> list[TokenRow]:
     """The first rows of either kind, those that are learned before those that are held: neither hides the other."""
-    kinds = ([row for row in rows if row.rehearsal is held] for held in (False, True))
+    kinds = ([row for row in rows if row.rehearsal is rehearsal] for rehearsal in (False, True))
     return [row for kind in kinds for row in kind[:VALIDATION_ROWS]]
 
 

@@ -71,7 +71,7 @@ class StepTokens:
     """Labelled tokens of an average optimiser step, by what is done with them; at least 1 each."""
 
     learned: float
-    held: float
+    rehearsed: float
 
     @classmethod
     def of(cls, rows: Sequence[TokenRow], batch_size: int) -> StepTokens:
@@ -120,8 +120,8 @@ def make_trainer(
     """
     from transformers import PrinterCallback
 
-    made = _trainer_class(loss, settings, fingerprint, validate)
-    trainer: Any = made(callbacks=[_reporter(on_step, on_log)], **options)
+    trainer_class = _trainer_class(loss, settings, fingerprint, validate)
+    trainer: Any = trainer_class(callbacks=[_reporter(on_step, on_log)], **options)
     trainer.validations = validations
     trainer.data_collator = _with_own_columns(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
@@ -269,13 +269,13 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
 
         def own_loss(self, inputs: Inputs, weights: Tensor | None = None) -> BatchLoss:
             bare = self.accelerator.unwrap_model(self.model)
-            held = inputs["rehearsal"].tolist()
+            rehearsal = inputs["rehearsal"].tolist()
             known = None
             if self.base_states:
                 rows = enumerate(inputs["row"].tolist())
-                known = {place: self.base_states[row].to(bare.device) for place, row in rows if held[place]}
+                known = {place: self.base_states[row].to(bare.device) for place, row in rows if rehearsal[place]}
             with torch.autocast(bare.device.type, enabled=False):
-                return batch_loss(bare, rows_of(inputs), held, loss, known, weights)
+                return batch_loss(bare, rows_of(inputs), rehearsal, loss, known, weights)
 
         def measure(self, dataset: Dataset) -> Measured:
             """What a data set costs, each kind of row for itself, nothing trained."""
@@ -284,8 +284,13 @@ def _sharing(careful: Any, loss: LossSettings) -> Any:
             with torch.no_grad():
                 batches = [self._prepare_inputs(batch) for batch in _whole_batches(self.get_eval_dataloader(dataset))]
                 own = ({name: value[self._own_rows(batch)] for name, value in batch.items()} for batch in batches)
-                parts = (part for rows in own if len(rows["row"]) for part in micro_batches(rows, loss))
-                losses = self._together([self.own_loss(part).counted() for part in parts]).means()
+                computed = [
+                    self.own_loss(micro_batch).counted()
+                    for rows in own
+                    if len(rows["row"])
+                    for micro_batch in micro_batches(rows, loss)
+                ]
+                losses = self._together(computed).means()
             self.model.train(was_training)
             return losses
 

@@ -103,7 +103,7 @@ def test_a_plan_of_before_there_was_auto_is_the_one_that_its_yes_is_for(finished
     step = way.propose(ws, plan.model_copy(update={"request": old}))
     waiting = finished.step(step)
     assert waiting.request["max_steps"] == 0 and waiting.plan_hash != plan.hash
-    assert way.shown_plan(waiting).hash == plan.hash
+    assert way.current_plan(waiting).hash == plan.hash
 
     def nobody(plan: object, step: str) -> Decision:
         raise ApprovalPending("nobody is here")

@@ -23,7 +23,7 @@ from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.scaffold import HARD_SUITE, SPEC, SUITE, write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import verified
-from tunesmith.tools.evaluation.prompts import made_from
+from tunesmith.tools.evaluation.prompts import prompt_of
 from tunesmith.tools.suites.case import Case, claimed_cases
 from tunesmith.tools.suites.loading import load_suites, subsample
 
@@ -58,7 +58,7 @@ def test_nothing_but_the_suite_sees_the_blind_examples(tmp_path: Path) -> None:
         str(loaded.model_dump()),
         str(answer_messages(loaded, "x")),
         str(answer_messages(loaded, "x", turn=1)),
-        str(made_from(loaded)),
+        str(prompt_of(loaded)),
         *(path.read_text() for path in (folder / "suites").glob("over*.yaml")),
     ]
     for example in made.blind:

@@ -26,7 +26,7 @@ from tunesmith.tools.data.scaffold import (
 )
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import verified
-from tunesmith.tools.evaluation.prompts import made_from
+from tunesmith.tools.evaluation.prompts import prompt_of
 from tunesmith.tools.pipeline import plan_file
 from tunesmith.tools.pipeline.behaviour_plan import Pace, plan_for
 from tunesmith.tools.pipeline.forecast import forecast
@@ -205,7 +205,7 @@ def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(
 
 
 def test_the_rival_prompt_shows_no_example_as_they_are_test_cases(tmp_path: Path) -> None:
-    said = " ".join(message["content"] for message in made_from(COOKING).preamble)
+    said = " ".join(message["content"] for message in prompt_of(COOKING).preamble)
     assert COOKING.what in said and "exactly 3 lines" in said
     assert not any(example.prompt in said or example.answer in said for example in COOKING.examples)
 

@@ -27,7 +27,7 @@ from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.evaluation.asking import Arm, Keep, Question, run_arms, server_answers
 from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.evaluation.local_model import refuse_unanswerable
-from tunesmith.tools.evaluation.prompts import made_from
+from tunesmith.tools.evaluation.prompts import prompt_of
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, resume_step, run_step, start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
@@ -262,7 +262,7 @@ def test_the_prompted_arm_is_told_what_the_behaviour_is_and_speaks_against_train
 
 
 def test_a_prompt_with_a_schema_is_held_to_it_on_the_behaviours_own_messages_alone() -> None:
-    prompt = made_from(load_behaviour("demo"))
+    prompt = prompt_of(load_behaviour("demo"))
     arm = Arm("prompted", "m", {}, list(prompt.preamble), prompt.schema)
     cases = {case.block: case for case in load_named_suites(("demo",)).cases}
     forms = {

@@ -8,7 +8,7 @@ from typing import Any, cast
 from tests.fixtures.tables import table
 from tunesmith.memory.records import Step, TrainingRow, Verdict
 from tunesmith.memory.store import Store
-from tunesmith.tools.evaluation.findings import _more_rehearsal, _more_rows, _next_step, rows_found
+from tunesmith.tools.evaluation.findings import _more_rehearsal, _more_rows, _next_step, row_findings
 from tunesmith.tools.evaluation.run_records import RunRecords
 from tunesmith.tools.evaluation.verdict import FORM_ONLY, LEARNED, NOT_LEARNED, PARTLY
 
@@ -32,7 +32,7 @@ class _Rows:
     ("held out", []), ("leak", []), ("balance", []), ("label", ["rows mislabelled"]), ("duplicate", ["rows narrow"]),
 ])  # fmt: skip
 def test_only_rows_that_are_wrong_are_called_so(kind: str, found: list[str]) -> None:
-    assert [one.kind for one in rows_found(cast(RunRecords, _Rows(kind, 40)))] == found
+    assert [one.kind for one in row_findings(cast(RunRecords, _Rows(kind, 40)))] == found
 
 
 @table(

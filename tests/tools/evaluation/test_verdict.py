@@ -81,7 +81,7 @@ def weighed(
     by_id = {case.case_id: case for case in asked}
     base, arm = (case_outcomes(results[name], by_id).values() for name in ("base", "adapter"))
     compared = compare_arms(base, arm, ("base", "adapter"), {name: {"suite": "s"} for name in ("base", "adapter")})
-    return weigh("adapter", asked, results, compared, rated=rated, worth=worth)
+    return weigh("adapter", asked, results, compared, rated=rated, agreement=worth)
 
 
 @cache

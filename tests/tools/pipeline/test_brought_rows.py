@@ -128,7 +128,7 @@ def test_rows_that_are_test_cases_are_counted(tmp_path: Path) -> None:
     path = written(tmp_path / "mine.jsonl", [*PAIRS, *((e.prompt, e.answer) for e in spec.examples)])
     found = settled(path, spec, cases)
     assert "3 of 27 rows repeat a test case: they test, and are not trained on" in found.notes
-    assert set(found.shown) == {example.prompt for example in spec.examples}
+    assert set(found.trained_examples) == {example.prompt for example in spec.examples}
 
 
 @pytest.mark.parametrize(("blind", "said"), [(22, "leaves 2 of 24"), (40, "take half of them at most")])
@@ -145,7 +145,7 @@ def test_few_blind_cases_are_said_to_decide_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pace", ["fast", "full"])
 def test_a_plan_of_own_rows_writes_none_and_holds_the_model_to_its_base_all_the_same(pace: str, tmp_path: Path) -> None:
     found = settled(written(tmp_path / "mine.jsonl", PAIRS))
-    folder = write_behaviour(found.spec, tmp_path / "behaviours", trained=found.shown)
+    folder = write_behaviour(found.spec, tmp_path / "behaviours", trained=found.trained_examples)
     plan = plan_for(folder, pace, model="bundled", teacher="", own=found.own)  # type: ignore[arg-type]
     steps = {spec.stage: spec.fields for spec in plan.steps if spec.stage in ("import", "generate", "critique", "base")}
     assert [spec.stage for spec in plan.steps][:5] == ["inspect", "base", "import", "generate", "critique"]

@@ -13,7 +13,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.export import quantize
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.models.bundled import QWEN_CODER, QWEN_CODER_SMALL, BundledModel
-from tunesmith.tools.training.choices import checkpoint_steps, held_rows
+from tunesmith.tools.training.choices import checkpoint_steps, rehearsal_lines
 from tunesmith.tools.training.defaults import rehearsal_wanted, training_defaults
 from tunesmith.tools.training.train import TrainRequest, resolved
 
@@ -156,7 +156,7 @@ def test_rehearsal_is_enough_for_one_row_of_it_in_every_step_and_no_more(own: in
 def test_a_plan_tells_how_much_holds_the_model_to_its_base(meta: dict[str, int], said: tuple[str, ...]) -> None:
     dataset = artifacts(QWEN)[1]
     dataset.meta.update(meta)
-    assert held_rows(dataset, 4) == said
+    assert rehearsal_lines(dataset, 4) == said
 
 
 def test_rows_with_other_forms_are_seen_in_more_of_them_by_a_tiny_model_and_priced_so() -> None:

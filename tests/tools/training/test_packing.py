@@ -105,7 +105,7 @@ def test_without_its_documents_a_sequence_of_rows_is_one_row(tmp_path: Path) -> 
 
 @contextmanager
 def deaf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A model that hears nothing of documents."""
+    """A model that hears nothing of packed sequences."""
     from transformers.models.llama import modeling_llama as llama
 
     own = llama.LlamaAttention.forward
@@ -113,7 +113,7 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(
             llama.LlamaAttention,
             "forward",
-            lambda self, *args, documents=None, **kwargs: own(self, *args, **kwargs),
+            lambda self, *args, sequences=None, **kwargs: own(self, *args, **kwargs),
         )
         yield
 

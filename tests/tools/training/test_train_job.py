@@ -208,7 +208,7 @@ def test_fused_layers_and_the_shared_prefix_change_no_gradient(tiny_llama: Path,
             assert use_fused_lora(model) == 14
             use_document_attention(base)
             batch = Batch.packed(pairs(rows), base.device)
-            assert batch.forward["documents"].prefix > 20
+            assert batch.forward["sequences"].prefix > 20
             logits, wanted = batch.logits(base), batch.targets
         else:
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)
@@ -343,7 +343,7 @@ def test_the_loss_is_of_the_models_own_logits_whatever_its_head_does_to_them(
 
     def parts(rehearsal: list[bool], head: Head | None) -> tuple[float, float]:
         found = batch_loss(model, pairs(rows), rehearsal, LossSettings(1.0, 3.0, head, packed))
-        assert found.learned + found.held == sum(row.trainable for row in rows)
+        assert found.learned + found.rehearsed == sum(row.trainable for row in rows)
         return float(found.cross_entropy), float(found.divergence)
 
     for known in (head, None):

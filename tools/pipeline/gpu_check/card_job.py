@@ -43,7 +43,7 @@ def card(home: Path) -> Iterator[Finding]:
     )
     if computes_on_cpu():
         raise StepFailed(f"torch {torch.__version__} (CUDA {torch.version.cuda}) sees no card; see nvidia-smi")
-    taken = context_bytes()  # before anything else makes a context
+    context_size = context_bytes()  # before anything else makes a context
     seen = torch.cuda.get_device_capability()
     yield stated(
         "compute capability",
@@ -53,7 +53,7 @@ def card(home: Path) -> Iterator[Finding]:
     )
     total = torch.cuda.get_device_properties(0).total_memory
     yield compared("total memory", expected=gpu.total_bytes, measured=total, within=_BYTES, unit="bytes")
-    yield compared("CUDA context", expected=CUDA_BYTES, measured=taken, within=_CONTEXT, unit="bytes")
+    yield compared("CUDA context", expected=CUDA_BYTES, measured=context_size, within=_CONTEXT, unit="bytes")
     free, _ = torch.cuda.mem_get_info()
     yield compared("free memory", expected=free_bytes(), measured=free, within=_BYTES, unit="bytes")
 
@@ -61,14 +61,14 @@ def card(home: Path) -> Iterator[Finding]:
 def rates(home: Path) -> Iterator[Finding]:
     """What the device reaches, against what is assumed of one until it is measured; kept for the prices to come."""
     gpu = None if computes_on_cpu() else chosen_gpu(measure_gpus())
-    usual, found = usual_card() if gpu else usual_cpu(psutil.cpu_count() or 1), measure_rates(home)
-    keep_rates(home, gpu.name if gpu else CPU, found)
+    usual, reached = usual_card() if gpu else usual_cpu(psutil.cpu_count() or 1), measure_rates(home)
+    keep_rates(home, gpu.name if gpu else CPU, reached)
     for name, unit in (("bf16_flops", "FLOP/s"), ("fp32_flops", "FLOP/s"), ("memory_bytes_s", "bytes/s"),
                        ("disk_bytes_s", "bytes/s")):  # fmt: skip
         yield compared(
             f"{name.partition('_')[0]} rate",
             expected=getattr(usual, name),
-            measured=getattr(found, name),
+            measured=getattr(reached, name),
             within=(1 / usual.spread, usual.spread),
             unit=unit,
             why="prices are by what was measured from now on",

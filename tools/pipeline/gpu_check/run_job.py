@@ -39,13 +39,13 @@ def run(job: Job[GpuCheckRequest]) -> GpuCheckResult:
 
 def _each(names: tuple[str, ...], findings: Iterator[Finding]) -> list[Finding]:
     """A finding for each name; those that never came have failed, by the error that ended them."""
-    found: list[Finding] = []
+    collected: list[Finding] = []
     began, why = time.monotonic(), "it was not found"
     try:
         for finding in findings:
             now = time.monotonic()
-            found.append(finding.model_copy(update={"seconds": round(now - began, 3)}))
+            collected.append(finding.model_copy(update={"seconds": round(now - began, 3)}))
             began = now
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:600]
-    return [*found, *(failed(name, why) for name in names[len(found) :])]
+    return [*collected, *(failed(name, why) for name in names[len(collected) :])]

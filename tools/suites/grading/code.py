@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
-from tunesmith.tools.suites.grading.text import shown
+from tunesmith.tools.suites.grading.text import quoted
 
 MAX_CHARS = 20_000
 _KEYS = frozenset(("language", "same", "fenced"))
@@ -83,7 +83,7 @@ def is_code(assertion: Assertion, response: Response, context: GradingContext) -
         return Finding(True, f"be {language}")
     wanted, _ = _parsed(language, str(value["same"]), None)
     holds = parsed == wanted if isinstance(wanted, str) else js.strictly_equal(parsed, wanted)
-    return Finding(holds, f"be {language} that parses like {shown(str(value['same']))}", shown(response.output_text))
+    return Finding(holds, f"be {language} that parses like {quoted(str(value['same']))}", quoted(response.output_text))
 
 
 def _parsed(language: str, text: str, fenced: object) -> tuple[object, str]:
@@ -99,8 +99,8 @@ def _parsed(language: str, text: str, fenced: object) -> tuple[object, str]:
     try:
         return _PARSERS[language](code), ""
     except (SyntaxError, ValueError, YamlRefused, RecursionError, MemoryError) as error:
-        return None, f"{shown(text)}: {str(error)[:120] or type(error).__name__}"
+        return None, f"{quoted(text)}: {str(error)[:120] or type(error).__name__}"
     except Exception as error:  # sqlglot's own, which must not be imported at the top
         if not type(error).__module__.startswith("sqlglot"):
             raise
-        return None, f"{shown(text)}: {str(error)[:120]}"
+        return None, f"{quoted(text)}: {str(error)[:120]}"

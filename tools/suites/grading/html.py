@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
-from tunesmith.tools.suites.grading.text import shown
+from tunesmith.tools.suites.grading.text import quoted
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -46,10 +46,10 @@ _COMMON = re.compile(
 def contains_html(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Signs of HTML: a pair of tags, a common element, a doctype, or two weaker ones."""
     text = response.output_text
-    pair = js.found(_OPENING, text) + js.found(_CLOSING, text)
-    signs = pair + sum(weight for pattern, weight in _SIGNS if js.found(pattern, text))
+    pair = js.matches(_OPENING, text) + js.matches(_CLOSING, text)
+    signs = pair + sum(weight for pattern, weight in _SIGNS if js.matches(pattern, text))
     signs += 2 if _COMMON.search(text) else 0
-    return Finding(signs >= 2, "contain HTML", shown(text))
+    return Finding(signs >= 2, "contain HTML", quoted(text))
 
 
 @assertion_type("is-html", needs_value=False)
@@ -65,7 +65,7 @@ def wrong_html(text: str) -> str:
         return "nothing"
     if len(text) > MAX_CHARS or text.count("<") > MAX_TAGS:
         raise js.CannotGrade(f"is-html: over {MAX_CHARS} characters or {MAX_TAGS} tags")
-    if js.found(r"^\s*<\?[xX][mM][lL]", text):
+    if js.matches(r"^\s*<\?[xX][mM][lL]", text):
         return "XML"
     document, opened = _parse(text)
     body = next((e for e in document.iter() if e.tag == "body"), None)

@@ -122,7 +122,7 @@ def utf16_units(text: str) -> str:
     return "".join(chr(data[i] | data[i + 1] << 8) for i in range(0, len(data), 2))
 
 
-def found(pattern: str, text: str, *, unicode: bool = False) -> bool:
+def matches(pattern: str, text: str, *, unicode: bool = False) -> bool:
     """Whether `new RegExp(pattern).test(text)`, within a second. Raises CannotGrade when it takes longer.
 
     `unicode` is the flag u in one thing: a character is a code point, not a UTF-16 unit.
@@ -184,12 +184,12 @@ class _Translation:
         """The whole translation. Raises ValueError for what JavaScript does not know, with what to write instead."""
         out, at = [], 0
         while at < len(self._pattern):
-            piece, used = self._piece(at)
-            out.append(piece)
+            token, used = self._token(at)
+            out.append(token)
             at += used
         return "".join(out)
 
-    def _piece(self, at: int) -> tuple[str, int]:
+    def _token(self, at: int) -> tuple[str, int]:
         char, rest = self._pattern[at], self._pattern[at + 1 :]
         if not self._in_class and (place := self._place.match(self._pattern, at)):
             self._check_not_repeated(place[0], self._pattern[place.end() :])

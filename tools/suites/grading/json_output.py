@@ -10,7 +10,7 @@ from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 from tunesmith.tools.suites.grading.schema import check_schema, violations
-from tunesmith.tools.suites.grading.text import shown
+from tunesmith.tools.suites.grading.text import quoted
 
 MAX_OBJECT_CHARS = 100_000
 # Characters looked at before the search for objects gives up: "{{{{…" would otherwise cost its length squared.
@@ -45,7 +45,7 @@ def is_json(assertion: Assertion, response: Response, context: GradingContext) -
     try:
         value = js.parse_json(response.output_text)
     except ValueError:
-        return Finding(False, "be valid JSON", shown(response.output_text))
+        return Finding(False, "be valid JSON", quoted(response.output_text))
     schema = _schema_of(assertion)
     broken = violations(schema, value) if schema is not None else ""
     return Finding(not broken, "be valid JSON" + (" that conforms to the schema" if schema is not None else ""), broken)

@@ -16,7 +16,7 @@ from functools import cache
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Judge, Response, assertion_type
 from tunesmith.tools.suites.grading.json_output import json_objects
-from tunesmith.tools.suites.grading.text import shown
+from tunesmith.tools.suites.grading.text import quoted
 from tunesmith.tools.suites.judge_prompt import judge_prompt, judge_template
 
 _YES = re.compile(r"(true|yes|pass|y)", re.IGNORECASE)
@@ -77,14 +77,14 @@ def llm_rubric(assertion: Assertion, response: Response, context: GradingContext
     reply = judge.answer(asked, _VERDICT)
     passed, score, reason = read_rubric_reply(reply)
     holds = passed and (assertion.threshold is None or score >= assertion.threshold)
-    return Finding(holds, f"fulfil {shown(criteria)}", f"the judge's {reason!r}", score, max(0.0, min(1.0, 1 - score)))
+    return Finding(holds, f"fulfil {quoted(criteria)}", f"the judge's {reason!r}", score, max(0.0, min(1.0, 1 - score)))
 
 
 def read_rubric_reply(reply: str) -> tuple[bool, float, str]:
     """Finding, score and reason of a judge's JSON. Raises CannotGrade where it gives no verdict."""
     reply_object = next(json_objects(reply), None)
     if not isinstance(reply_object, Mapping) or not reply_object.keys() & {"pass", "score"}:
-        raise js.CannotGrade(f"the judge gave no verdict in JSON: {shown(reply)}")
+        raise js.CannotGrade(f"the judge gave no verdict in JSON: {quoted(reply)}")
     given, score = reply_object.get("pass"), reply_object.get("score")
     if given is None:
         given = True
@@ -148,7 +148,7 @@ def _reply_object(reply: str, pattern: str) -> Mapping[str, object]:
             continue
         if isinstance(value, Mapping):
             return value
-    raise js.CannotGrade(f"the judge's reply is not JSON: {shown(reply)}")
+    raise js.CannotGrade(f"the judge's reply is not JSON: {quoted(reply)}")
 
 
 def _need_texts(assertion: Assertion) -> None:

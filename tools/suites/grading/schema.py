@@ -33,15 +33,15 @@ _PLAIN = frozenset((
     "contentEncoding", "contentMediaType",
 ))  # fmt: skip
 _KEYWORDS = _ONE | _MANY | _NAMED | _PLAIN | {"items", "dependencies"}
-_KEPT_APART = frozenset(("definitions", "$defs"))
+_DEFINITIONS = frozenset(("definitions", "$defs"))
 
 
 def _is_time(text: str) -> bool:
-    return js.found(r"^([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([zZ]|[+-]\d\d:?\d\d)$", text)
+    return js.matches(r"^([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([zZ]|[+-]\d\d:?\d\d)$", text)
 
 
 def _is_date(text: str) -> bool:
-    return js.found(r"^\d{4}-\d\d-\d\d$", text) and _parses(date.fromisoformat, text)
+    return js.matches(r"^\d{4}-\d\d-\d\d$", text) and _parses(date.fromisoformat, text)
 
 
 def _parses(parse: Callable[[str], object], text: str) -> bool:
@@ -61,10 +61,10 @@ _FORMATS: dict[str, Callable[[str], bool]] = {
     "date": _is_date,
     "time": _is_time,
     "date-time": _is_date_time,
-    "email": lambda text: js.found(r"^[^\s@]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$", text),
-    "uuid": lambda text: js.found(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", text),
-    "ipv4": lambda text: js.found(r"^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}$", text),
-    "uri": lambda text: js.found(r"^[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+$", text),
+    "email": lambda text: js.matches(r"^[^\s@]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$", text),
+    "uuid": lambda text: js.matches(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", text),
+    "ipv4": lambda text: js.matches(r"^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}$", text),
+    "uri": lambda text: js.matches(r"^[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+$", text),
     "regex": lambda text: _parses(js.compiled, text),
 }
 
@@ -149,7 +149,7 @@ def _unfolded_size(root: dict[str, object], schema: object, path: tuple[str, ...
     """Subschemas once every reference is written out. Raises ValueError for a cycle or more than MAX_UNFOLDED."""
     size = 1
     for step, child in _children(schema):
-        if step.split("/")[0] not in _KEPT_APART or not path:
+        if step.split("/")[0] not in _DEFINITIONS or not path:
             size += _unfolded_size(root, child, path, known)
     reference = schema.get("$ref") if isinstance(schema, dict) else None
     if reference is not None:
@@ -211,7 +211,7 @@ def _key(value: object) -> Hashable:
 def _pattern(validator: object, pattern: str, instance: object, schema: object) -> Iterator[object]:
     import jsonschema
 
-    if isinstance(instance, str) and not js.found(pattern, instance, unicode=True):
+    if isinstance(instance, str) and not js.matches(pattern, instance, unicode=True):
         yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
 
 

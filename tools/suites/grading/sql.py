@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
-from tunesmith.tools.suites.grading.text import shown
+from tunesmith.tools.suites.grading.text import quoted
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -73,7 +73,7 @@ def contains_sql(assertion: Assertion, response: Response, context: GradingConte
     text = response.output_text
     candidates = [block for block in _sql_blocks(text) or [text] if js.trim(block)]
     reasons = [wrong_sql(candidate, _rules(assertion)) for candidate in candidates]
-    return Finding("" in reasons, "contain SQL", reasons[0] if reasons else shown(text))
+    return Finding("" in reasons, "contain SQL", reasons[0] if reasons else quoted(text))
 
 
 def _rules(assertion: Assertion) -> dict[str, object]:
@@ -115,7 +115,7 @@ def wrong_sql(text: str, rules: dict[str, object]) -> str:
         # A rule for a table's column also allows that column where the query names no table.
         allowed += [re.sub(r"^([^:]*)::.*::", r"\1::null::", rule) for rule in allowed if key == "allowedColumns"]
         for use in (use for statement in statements for use in read(statement)) if allowed else ():
-            if not any(js.found(f"^(?:{rule})$", use.lower()) for rule in map(str.lower, allowed)):
+            if not any(js.matches(f"^(?:{rule})$", use.lower()) for rule in map(str.lower, allowed)):
                 return f"{use} is not among the {key}"
     return ""
 

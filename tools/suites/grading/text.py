@@ -10,8 +10,8 @@ from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
 
 
-def shown(text: str, limit: int = 120) -> str:
-    """A quotation short enough for a reason."""
+def quoted(text: str, limit: int = 120) -> str:
+    """A quoted short enough for a reason."""
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
@@ -21,12 +21,12 @@ def equals(assertion: Assertion, response: Response, context: GradingContext) ->
     value = assertion.value
     if value is not None and not isinstance(value, dict | list):
         holds = js.as_text(value) == response.output_text
-        return Finding(holds, f"equal {shown(js.as_text(value))}", shown(response.output_text))
+        return Finding(holds, f"equal {quoted(js.as_text(value))}", quoted(response.output_text))
     try:
         holds = js.strictly_equal(value, js.parse_json(response.output_text))
     except ValueError:
         holds = False
-    return Finding(holds, f"equal the JSON {shown(js.as_json(value))}", shown(response.output_text))
+    return Finding(holds, f"equal the JSON {quoted(js.as_json(value))}", quoted(response.output_text))
 
 
 def _need_text(assertion: Assertion) -> None:
@@ -39,7 +39,7 @@ def _need_text(assertion: Assertion) -> None:
 def contains(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     fold = _fold(assertion)
     value = js.as_text(assertion.value)
-    return Finding(fold(value) in fold(response.output_text), f"contain {shown(value)}", shown(response.output_text))
+    return Finding(fold(value) in fold(response.output_text), f"contain {quoted(value)}", quoted(response.output_text))
 
 
 def _fold(assertion: Assertion) -> Callable[[str], str]:
@@ -65,7 +65,7 @@ def contains_any(assertion: Assertion, response: Response, context: GradingConte
     fold, needles = _fold(assertion), _needles(assertion)
     text = fold(response.output_text)
     holds = any(fold(needle) in text for needle in needles)
-    return Finding(holds, f"contain any of {needles}", shown(response.output_text))
+    return Finding(holds, f"contain any of {needles}", quoted(response.output_text))
 
 
 @assertion_type("contains-all", "icontains-all", check=_need_list)
@@ -122,7 +122,7 @@ def _need_string(assertion: Assertion) -> None:
 @assertion_type("starts-with", check=_need_string)
 def starts_with(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     holds = response.output_text.startswith(assertion.text)
-    return Finding(holds, f"start with {shown(assertion.text)}", shown(response.output_text))
+    return Finding(holds, f"start with {quoted(assertion.text)}", quoted(response.output_text))
 
 
 def _need_pattern(assertion: Assertion) -> None:
@@ -130,13 +130,13 @@ def _need_pattern(assertion: Assertion) -> None:
     try:
         js.compiled(assertion.text)
     except ValueError as error:
-        raise ValueError(f"the regex {shown(assertion.text, 60)} is not valid: {error}") from None
+        raise ValueError(f"the regex {quoted(assertion.text, 60)} is not valid: {error}") from None
 
 
 @assertion_type("regex", check=_need_pattern)
 def regex(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    holds = js.found(assertion.text, response.output_text)
-    return Finding(holds, f"match {shown(assertion.text)}", shown(response.output_text))
+    holds = js.matches(assertion.text, response.output_text)
+    return Finding(holds, f"match {quoted(assertion.text)}", quoted(response.output_text))
 
 
 def _word_bounds(value: object) -> tuple[float, float]:
@@ -217,4 +217,4 @@ def is_refusal(assertion: Assertion, response: Response, context: GradingContext
         return Finding(False, "be a refusal", "a tool call")
     if not js.trim(response.output):
         return Finding(True, "be a refusal", "nothing", score=0.0, inverse_score=0.0)
-    return Finding(reads_as_refusal(response.output), "be a refusal", shown(response.output))
+    return Finding(reads_as_refusal(response.output), "be a refusal", quoted(response.output))

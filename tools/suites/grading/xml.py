@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
-from tunesmith.tools.suites.grading.text import shown
+from tunesmith.tools.suites.grading.text import quoted
 
 MAX_CHARS = 500_000
 _NAME_START = (
@@ -158,7 +158,7 @@ def contains_xml(assertion: Assertion, response: Response, context: GradingConte
                 return Finding(True, "contain XML")
     except TimeoutError:
         raise js.CannotGrade(f"contains-xml took over {js.PATTERN_TIMEOUT_S:g} s: too many unclosed tags") from None
-    return Finding(False, "contain XML" + (" that holds every path" if paths else ""), missing or shown(text))
+    return Finding(False, "contain XML" + (" that holds every path" if paths else ""), missing or quoted(text))
 
 
 @lru_cache(maxsize=1)
