@@ -49,7 +49,7 @@ from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, ro
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
 from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
-from tunesmith.tools.models.chat_template import as_taken, thoughts_of
+from tunesmith.tools.models.chat_template import template_messages, thoughts_of
 from tunesmith.tools.serving.bench import bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
@@ -383,7 +383,7 @@ def row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Trainin
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
 
     def rendered(row: TrainingRow) -> str:
-        chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
+        chat = template_messages(tokenizer.chat_template, [*row.prompt, *row.completion])
         text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
         return text
 

@@ -20,7 +20,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.evaluation.asking import NEEDS_LOGPROBS, Answerer, Keep, Question
 from tunesmith.tools.evaluation.protocol import Key, Sampling
-from tunesmith.tools.models.chat_template import answering_at_once, as_taken, template_sha256
+from tunesmith.tools.models.chat_template import answering_at_once, template_messages, template_sha256
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.serving.client import ChatResponse
@@ -114,7 +114,7 @@ class LocalModel:
     def _prompt(self, question: Question, sampling: Sampling) -> str:
         tools = list(question.case.tools) or None
         options = answering_at_once(self.tokenizer.chat_template) if sampling.thinking == "off" else {}
-        messages = as_taken(self.tokenizer.chat_template, question.arm.messages(question.case))
+        messages = template_messages(self.tokenizer.chat_template, question.arm.messages(question.case))
         prompt: str = self.tokenizer.apply_chat_template(
             messages, tools=tools, tokenize=False, add_generation_prompt=True, **options
         )

@@ -17,7 +17,7 @@ from tunesmith.tools.core.rates import START
 from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
-from tunesmith.tools.models.chat_template import answering_at_once, as_taken
+from tunesmith.tools.models.chat_template import answering_at_once, template_messages
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.models.probe_adapters import write_probe
 from tunesmith.tools.models.tensor_file import ADAPTER_NAME
@@ -187,7 +187,7 @@ class _Links:
         return f"{same} prompts tokenized alike; {alike} of {half} answers the same with an adapter of zeros"
 
     def _same_tokens(self, server: servers.Server) -> int:
-        prompts = [as_taken(self.tokenizer.chat_template, row.prompt) for row in self.few]
+        prompts = [template_messages(self.tokenizer.chat_template, row.prompt) for row in self.few]
         options = answering_at_once(self.tokenizer.chat_template) if self.at_once else {}
         for number, prompt in enumerate(prompts, 1):
             rendered = self.tokenizer.apply_chat_template(
