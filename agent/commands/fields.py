@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.auto import AUTO, default_shown, is_auto
+from tunesmith.tools.core.auto import AUTO, is_auto, readable_default
 from tunesmith.tools.core.field_names import others, ours
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _metavar(name: str, info: FieldInfo) -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    default = default_shown(info)
+    default = readable_default(info)
     if isinstance(default, tuple | list):
         return " ".join(map(str, default)) or "none"
     if isinstance(default, dict):

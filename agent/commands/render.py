@@ -12,7 +12,7 @@ from rich.text import Text
 from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Cell, Labelled, Prose, Rows, prose
 from tunesmith.memory.records import DONE, Step
-from tunesmith.tools.core.auto import default_shown
+from tunesmith.tools.core.auto import readable_default
 from tunesmith.tools.core.format import duration, p_value, size, visible
 from tunesmith.tools.pipeline.inspect import MemoryNeed
 
@@ -192,7 +192,7 @@ def _cell(column: str, value: object) -> str:
 def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableType:
     """The fields of a stage's request, with defaults and what they mean."""
     rows = [
-        [field, "" if info.is_required() else str(default_shown(info)), info.description or ""]
+        [field, "" if info.is_required() else str(readable_default(info)), info.description or ""]
         for field, info in model.model_fields.items()
     ]
     return Group(prose(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))

@@ -167,7 +167,7 @@ def stage_request(args: argparse.Namespace, rest: list[str], store: Store) -> St
     typed = request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
     flags = our_names(typed, model.model_fields, request_fields.spelled(args))
     request = StepRequest.given(args.command, written.fields | flags.fields, written.typed | flags.typed)
-    return replace(request, notices=tuple(dict.fromkeys([*written.said, *flags.said, *request.notices])))
+    return replace(request, notices=tuple(dict.fromkeys([*written.notes, *flags.notes, *request.notices])))
 
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:

@@ -193,12 +193,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ('job.agreed_folder("model folder", folder, fingerprint(folder))', "pass", f"{_CHANGED}[base-model folder]"),
     )),
     *rows(YES, "tools/serving/bench.py", (
-        ("        job.agreed(_PIN, bench.sha256)\n", "        pass\n", f"{_CHANGED}[train-way of asking]",
+        ("        job.agreed(_PIN, context_settings.sha256)\n", "        pass\n", f"{_CHANGED}[train-way of asking]",
          f"{_CHANGED}[generate-way of asking]"),
     )),
     *rows(YES, "tools/release/release_job.py", (
-        ('made, base = job.verified("model"), job.verified("base")',
-         'made, base = job.verified("model"), job.inputs["base"]', f"{_CHANGED}[release-base]"),
+        ('model, base = job.verified("model"), job.verified("base")',
+         'model, base = job.verified("model"), job.inputs["base"]', f"{_CHANGED}[release-base]"),
     )),
     *rows(YES, "tools/core/stage.py", (
         ("decided = decided if decided[later] else", "decided = decided if False else",
@@ -442,7 +442,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if not text.translate(_SPACES).isprintable():", "if False:", "tests/tools/release/test_go_template.py"),
     )),
     *rows(TEMPLATE, "tools/release/modelfile.py", (
-        ("{one_line(told)}", "{told}", "tests/tools/release/test_modelfile.py"),
+        ("{one_line(reason)}", "{reason}", "tests/tools/release/test_modelfile.py"),
     )),
     *rows(TEMPLATE, "tools/models/base_job.py", (
         ("        probe_template(folder, request.model)\n", "",

@@ -80,8 +80,8 @@ def train_memory_bytes(
     Activations: what each layer keeps of a token (`activation_bytes`; `plain_activation_bytes` where LoRA is not
     `fused`), with checkpointing each layer's input and one layer's whole; beside them the gradients of one layer.
     Logits: of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear
-    layers, which are unpacked one at a time, and a mixture's fused experts, which are unpacked a layer at a time and get
-    no adapter.
+    layers, which are unpacked one at a time, and a mixture's fused experts, which are unpacked a layer at a time and
+    get no adapter.
     """
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16

@@ -92,14 +92,14 @@ class Bench:
     @property
     def steps(self) -> tuple[str, ...]:
         """What a plan says of it; nothing where all is usual."""
-        told = []
+        lines = []
         if self.context_tokens != CONTEXT_TOKENS:
-            told.append(f"conversations of up to {self.context_tokens} tokens, the same for every arm of the run")
+            lines.append(f"conversations of up to {self.context_tokens} tokens, the same for every arm of the run")
         if self.thinking == "off":
-            told.append("the model could think before it answers: that is switched off, for every arm of the run")
+            lines.append("the model could think before it answers: that is switched off, for every arm of the run")
         if self.thinking == "on":
-            told.append(self._thinks)
-        return tuple(told)
+            lines.append(self._thinks)
+        return tuple(lines)
 
 
 USUAL = Bench()
@@ -141,16 +141,16 @@ def bench_of_run(store: Store, run: str) -> Bench:
 
 def bench_at_work(job: Job[Request], *, thoughts_only: bool = False) -> Bench:
     """The bench of a step's run, or its thoughts. Raises StepFailed where its plan was agreed to for another."""
-    bench = bench_of_run(job.store, job.run)
-    bench = bench.thoughts if thoughts_only else bench
-    bound_to(job, bench)
-    return bench
+    context_settings = bench_of_run(job.store, job.run)
+    context_settings = context_settings.thoughts if thoughts_only else context_settings
+    bound_to(job, context_settings)
+    return context_settings
 
 
-def bound_to(job: Job[Request], bench: Bench) -> None:
+def bound_to(job: Job[Request], context_settings: Bench) -> None:
     """Raises StepFailed where the plan of a step was agreed to for another bench."""
-    if bench.recorded or _PIN in job.plan.pins:
-        job.agreed(_PIN, bench.sha256)
+    if context_settings.recorded or _PIN in job.plan.pins:
+        job.agreed(_PIN, context_settings.sha256)
 
 
 def positions_of(config: Mapping[str, object]) -> int:

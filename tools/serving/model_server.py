@@ -174,7 +174,7 @@ def comparability_key(server: servers.Server, *, weights_sha256: str) -> dict[st
 
 def _weights_key(server: servers.Server, model: Artifact) -> dict[str, JsonValue]:
     key = comparability_key(server, weights_sha256=weights_of(model))
-    return {**key, "precision": precision_told(model)}
+    return {**key, "precision": precision_label(model)}
 
 
 def weights_of(model: Artifact) -> str:
@@ -182,7 +182,7 @@ def weights_of(model: Artifact) -> str:
     return str(model.meta["base_sha256"]) if model.kind == QUANTIZED_BASE else model.sha256
 
 
-def precision_told(model: Artifact) -> str:
+def precision_label(model: Artifact) -> str:
     """How a model's weights are stored, for a comparability key; which quantized base, where it is one."""
-    which = f", quantized base {model.sha256[:12]}" if model.kind == QUANTIZED_BASE else ""
-    return f"{precision_of(model.path)}{which}"
+    base = f", quantized base {model.sha256[:12]}" if model.kind == QUANTIZED_BASE else ""
+    return f"{precision_of(model.path)}{base}"

@@ -29,11 +29,11 @@ from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation.judge import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
 from tunesmith.tools.export import quantize
 from tunesmith.tools.machine.gpus import (
-    held_by,
     left_out_gpus,
     measure_gpus,
     pin_environment,
     pinning,
+    process_bytes,
     server_environment,
     usable,
 )
@@ -477,9 +477,9 @@ def test_a_server_waits_for_memory_that_an_ended_process_gives_back_late(monkeyp
 def test_a_lost_gpu_hides_nothing_of_what_is_held_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = plant(monkeypatch, gpu(0), gpu(1))
     planted.holds, planted.lost = {7: 3 * GIB}, {1}
-    assert held_by({7}) == {0: 3 * GIB}
+    assert process_bytes({7}) == {0: 3 * GIB}
     sys.modules["pynvml"].nvmlShutdown = lambda: (_ for _ in ()).throw(sys.modules["pynvml"].NVMLError("GPU is lost"))  # type: ignore[attr-defined]
-    assert held_by({7}) == {0: 3 * GIB} and len(measure_gpus()) == 1
+    assert process_bytes({7}) == {0: 3 * GIB} and len(measure_gpus()) == 1
 
 
 def test_the_bench_the_judge_and_the_driver_ask_for_the_same_memory(tmp_path: Path) -> None:
