@@ -47,8 +47,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
     for other, name in others(model.model_fields).items():
         spellings[name].append(other)
     for name, info in model.model_fields.items():
-        told = "required" if info.is_required() else f"default: {_default(info)}"
-        text = f"{info.description or ''} ({told})".strip().replace("%", "%%")
+        default = "required" if info.is_required() else f"default: {_default(info)}"
+        text = f"{info.description or ''} ({default})".strip().replace("%", "%%")
         _add_flag(group, f"--{name.replace('_', '-')}", name, info, text)
         for typed in dict.fromkeys(one for other in spellings[name] for one in (other, other.replace("_", "-"))):
             if typed != name.replace("_", "-"):

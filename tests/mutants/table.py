@@ -145,7 +145,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('    if table in ("runs", "steps", "artifacts"):\n',
          '    if table in ("runs", "steps", "artifacts", "approvals"):\n',
          f"{_ELSEWHERE}test_the_yes_goes_along_once_and_the_records_come_back_once"),
-        ("        if told is None:\n", "        if True:\n",
+        ("        if reported is None:\n", "        if True:\n",
          f"{_ELSEWHERE}test_the_yes_goes_along_once_and_the_records_come_back_once"),
         ("    if set(records) != expected or foreign or", "    if",
          f"{_ELSEWHERE}test_records_of_anything_else_are_refused"),
@@ -237,7 +237,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_STORE}test_a_free_step_is_taken_once"),
     )),
     *rows(CLAIM, "tools/pipeline/worker.py", (
-        ('    with held(lock_file(store.home, step), wait_s=_LOCK_WAIT_S, holder=f"pid {me.pid} on {me.host}"):\n',
+        ('    with locked(lock_file(store.home, step), wait_s=_LOCK_WAIT_S, holder=f"pid {me.pid} on {me.host}"):\n',
          "    with contextlib.nullcontext():\n", "tests/trust/test_workers.py", "tests/crash/test_worker.py"),
     )),
     *rows(LEDGER, "memory/ledger.py", (
@@ -571,7 +571,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ("set(more.split()) <= _AROUND_A_YES | named", "True", "tests/agent/commands/test_approvals.py"),
-        ('said = f"{_unclear(text)}\\n"', 'return Decision(False, "terminal", text.strip())',
+        ('notice = f"{_unclear(text)}\\n"', 'return Decision(False, "terminal", text.strip())',
          "tests/agent/commands/test_approvals.py"),
     )),
     *rows(APPROVALS, "agent/words/acts.py", (
@@ -828,7 +828,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),
     )),
     *rows(PEOPLE, "agent/commands/review.py", (
-        ("            trained = to_be_trained(store, made)", "            trained = frozenset[str]()",
+        ("            trained = to_be_trained(store, artifact)", "            trained = frozenset[str]()",
          "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),
     )),
     *rows(PEOPLE, "tools/data/undecided.py", (

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.locks import Held, held, lock_file
+from tunesmith.memory.locks import Locked, lock_file, locked
 from tunesmith.memory.places import Places
 from tunesmith.tools.machine.gpus import server_environment
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
@@ -293,7 +293,7 @@ def bring_back(home: Path) -> list[tuple[Server, str]]:
     attempts: list[tuple[Server, str]] = []
     if not down(home):
         return attempts
-    with contextlib.suppress(Held), held(lock_file(home, "servers")):
+    with contextlib.suppress(Locked), locked(lock_file(home, "servers")):
         for server in down(home):
             why_not = renew_record(server)
             if not why_not:
