@@ -192,7 +192,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(YES, "tools/models/base_job.py", (
         ('job.agreed_folder("model folder", folder, fingerprint(folder))', "pass", f"{_CHANGED}[base-model folder]"),
     )),
-    *rows(YES, "tools/serving/bench.py", (
+    *rows(YES, "tools/serving/context_settings.py", (
         ("        job.agreed(_PIN, context_settings.sha256)\n", "        pass\n", f"{_CHANGED}[train-way of asking]",
          f"{_CHANGED}[generate-way of asking]"),
     )),

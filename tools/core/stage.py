@@ -282,7 +282,7 @@ class Inputs:
     run: str
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
 
-    def made(self, kind: str) -> Artifact | None:
+    def existing(self, kind: str) -> Artifact | None:
         """The artifact of a kind where it exists, so that it can be read."""
         artifact = self.artifacts.get(kind)
         return None if artifact is None or is_expected(artifact) else artifact

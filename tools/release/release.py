@@ -71,7 +71,7 @@ def inspect_inputs(request: ReleaseRequest, inputs: Inputs) -> ReleaseContext:
         raise BadInput(
             f"a GGUF is made from the merged model, not from the {request.arm}; leave arm out, or format=hub"
         )
-    model = inputs.made(request.arm)
+    model = inputs.existing(request.arm)
     if model is None:
         return ReleaseContext()
     reason = unwritable(model.path) if request.format == "gguf" and model.path.is_dir() else ""

@@ -23,11 +23,11 @@ from tunesmith.tools.models.probe_adapters import write_probe
 from tunesmith.tools.models.tensor_file import ADAPTER_NAME
 from tunesmith.tools.models.turn_end import turn_end
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.serving.budget import rank_served
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.context_settings import context_settings_at_work
 from tunesmith.tools.serving.eviction import make_room
-from tunesmith.tools.serving.model_server import bench_server
+from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.lora_settings import LoraSettings
@@ -69,7 +69,7 @@ class _Links:
     def __init__(self, job: Job[PreflightRequest], base: Path, dataset: Path) -> None:
         self.job, self.base = job, base
         self.rows = [row for name in ("train.jsonl", "valid.jsonl") for row in _rows(dataset / name)]
-        self.at_once = bench_at_work(job).thinking == "off"
+        self.at_once = context_settings_at_work(job).thinking == "off"
         """Whether the run's models are told to answer without a thought."""
         self.scratch = job.dir / "scratch"
         self.scratch.mkdir(exist_ok=True)
@@ -171,7 +171,7 @@ class _Links:
         zero = write_probe(self.scratch / "adapter", self.scratch / _ZERO)
         base = answering_base(self.job.inputs)
         rank = rank_served(self.job.request.lora_rank)
-        with bench_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
+        with measuring_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
             same = self._same_tokens(server)
             answers = asyncio.run(self._answers(server))
         errors = [answer.error for answer in answers if answer.error]
