@@ -18,7 +18,7 @@ from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip, size, visible
 from tunesmith.tools.models.base import bundled_model, source_of
-from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear, shown_address
+from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear, visible_address
 from tunesmith.tools.serving.traffic import contacts
 
 OFF, HERE, ON_REQUEST, ELSEWHERE, REFUSED = "off", "this machine", "on request", "another machine", "refused"
@@ -85,7 +85,7 @@ def _channel(what: str, state: str, to: str, note: str) -> Channel:
 
 
 def _hub(settings: Settings) -> Channel:
-    hub = shown_address(settings.network.hub)
+    hub = visible_address(settings.network.hub)
     if settings.network.hub_offline:
         return _channel("hub", OFF, hub, "HF_HUB_OFFLINE is set")
     return _channel(
@@ -118,7 +118,7 @@ def _ray(settings: Settings) -> Channel:
     if not chosen.address:
         return _channel("Ray", HERE, "", "not configured: every step is carried out here")
     words = (
-        f"what a step with `on: ray` works on, with its run's records, by the storage {shown_address(chosen.storage)}"
+        f"what a step with `on: ray` works on, with its run's records, by the storage {visible_address(chosen.storage)}"
     )
     try:
         address = chosen.head()
@@ -166,7 +166,7 @@ def _downloads(settings: Settings, store: Store) -> Iterator[Contacted]:
             continue
         if host:
             yield {
-                "host": shown_address(host).rpartition("://")[2],
+                "host": visible_address(host).rpartition("://")[2],
                 "purpose": f"{step.id} fetched {clip(model, 100)}",
                 "last_at": step.finished_at or 0.0,
                 "contacts": 1,

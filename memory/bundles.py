@@ -36,13 +36,13 @@ RETURNED = "step.returned"
 """The event that says from where, and by which submission, what a step made was brought back."""
 
 
-def taken(store: Store, step: Step) -> Records:
+def records_for(store: Store, step: Step) -> Records:
     """The records that a step may ask for: its run's, and of every artifact that its own were made from."""
     artifacts = _rows(store, _NEEDED, step.run, step.id)
     records: Records = {"artifacts": artifacts}
     for table in _OF_THE_RUN:
         records[table] = _without_ids(_rows(store, f"SELECT * FROM {table} WHERE run = ? ORDER BY id", step.run))
-    makers = {made["step"] for made in artifacts}
+    makers = {artifact["step"] for artifact in artifacts}
     steps = _rows(store, "SELECT * FROM steps ORDER BY rowid")
     records["steps"] = [row for row in steps if row["run"] == step.run or row["step"] in makers]
     approvals = {row["approval"] for row in records["steps"] if row["approval"]}
@@ -89,7 +89,7 @@ def _put(conn: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
         conn.execute(f"INSERT OR IGNORE {insert}", [*row.values()])
 
 
-def made(store: Store, step: Step, before: Records) -> Records:
+def new_records(store: Store, step: Step, before: Records) -> Records:
     """What a step that is done made: its own records, and the rows of its run that it changed."""
     known = {_key("rows", row): row for row in before.get("rows", [])}
     rows = _without_ids(_rows(store, "SELECT * FROM rows WHERE run = ? ORDER BY id", step.run))
@@ -111,8 +111,8 @@ def bring_back(store: Store, step: Step, records: Records, *, submission: str, l
     ids: dict[str, str] = {}
     with store.write() as conn:
         done = conn.execute("SELECT data FROM events WHERE step = ? AND event = ?", (step.id, RETURNED)).fetchall()
-        told = next((data for row in done if (data := json.loads(row["data"]))["submission"] == submission), None)
-        if told is None:
+        reported = next((data for row in done if (data := json.loads(row["data"]))["submission"] == submission), None)
+        if reported is None:
             for row in records["artifacts"]:
                 there = row.pop("artifact")
                 row["parents"] = to_json([ids.get(parent, parent) for parent in json.loads(row["parents"])])
@@ -123,14 +123,14 @@ def bring_back(store: Store, step: Step, records: Records, *, submission: str, l
                     changed = {"at": row["at"] + later_s} if "at" in row else {}
                     changed |= {"data": _renamed_json(row["data"], ids)} if table == "events" else {}
                     _put_back(conn, table, {**row, **changed})
-            told = {"submission": submission, "artifacts": ids}
+            reported = {"submission": submission, "artifacts": ids}
             conn.execute(
                 "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
-                (step.run, step.id, time.time(), RETURNED, to_json(told)),
+                (step.run, step.id, time.time(), RETURNED, to_json(reported)),
             )
-    result = _renamed_json(records["steps"][0]["result"] or "{}", told["artifacts"])
-    found: dict[str, Any] = store.places.from_json(result)
-    return found
+    result = _renamed_json(records["steps"][0]["result"] or "{}", reported["artifacts"])
+    result_here: dict[str, Any] = store.places.from_json(result)
+    return result_here
 
 
 def _put_back(conn: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:

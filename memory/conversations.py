@@ -83,9 +83,9 @@ class Conversations:
         """Write down the plan that stands proposed after a turn; None where none does any more."""
         self._write(conversation, _DRAFT, self._text({"turn": turn, "plan": plan}))
 
-    def description(self, conversation: str, turn: int, said: dict[str, object] | None) -> None:
+    def description(self, conversation: str, turn: int, statement: dict[str, object] | None) -> None:
         """Write down what was said of a new behaviour after a turn; None where none is being described any more."""
-        self._write(conversation, _DESCRIPTION, self._text({"turn": turn, "said": said}))
+        self._write(conversation, _DESCRIPTION, self._text({"turn": turn, "said": statement}))
 
     def undo(self, conversation: str) -> Turn:
         """Take the newest turn back and return it. Raises NotFound where there is none."""

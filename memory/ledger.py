@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound
-from tunesmith.memory.locks import Held, is_locked, lock_file, take
+from tunesmith.memory.locks import Locked, is_locked, lock_file, take
 from tunesmith.memory.records import (
     ABANDONED,
     APPROVED,
@@ -78,9 +78,11 @@ class Ledger(RunLedger):
         with self.write() as conn:
             self._abandon(conn, "step = ?", (step,), why)
 
-    def _abandon(self, conn: sqlite3.Connection, which: str, values: Sequence[str], why: str) -> None:
+    def _abandon(self, conn: sqlite3.Connection, condition: str, values: Sequence[str], why: str) -> None:
         status = f"status = '{PLANNED}'"
-        open_ = conn.execute(f"SELECT step, run, plan_hash FROM steps WHERE {status} AND {which}", values).fetchall()
+        open_ = conn.execute(
+            f"SELECT step, run, plan_hash FROM steps WHERE {status} AND {condition}", values
+        ).fetchall()
         for row in open_:
             conn.execute(
                 f"UPDATE steps SET status = coalesce(ended_as, ?), approval = {_LAST_YES} WHERE step = ?",
@@ -111,7 +113,7 @@ class Ledger(RunLedger):
         self.let_go(step)
         try:
             self._starting[step] = take(lock_file(self.home, f"{step}-start"), holder=f"pid {os.getpid()}")
-        except Held:
+        except Locked:
             raise BadInput(_decided_elsewhere(step, APPROVED)) from None
 
     def let_go(self, step: str) -> None:

@@ -21,7 +21,7 @@ _POLL_S = 0.02
 _SOON_S, _ADDING_S = 0.5, 600.0
 
 
-class Held(BadInput):
+class Locked(BadInput):
     """Another process holds the lock."""
 
 
@@ -42,7 +42,7 @@ def take(path: Path, *, wait_s: float = 0.0, holder: str = "") -> int:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 os.close(fd)
-                raise Held(f"{path.stem} is held by {last_holder(path) or 'another process'}") from None
+                raise Locked(f"{path.stem} is held by {last_holder(path) or 'another process'}") from None
             time.sleep(_POLL_S)
     with contextlib.suppress(OSError):  # a full disk takes nothing from the lock
         os.ftruncate(fd, 0)
@@ -51,7 +51,7 @@ def take(path: Path, *, wait_s: float = 0.0, holder: str = "") -> int:
 
 
 @contextmanager
-def held(path: Path, *, wait_s: float = 0.0, holder: str = "") -> Iterator[None]:
+def locked(path: Path, *, wait_s: float = 0.0, holder: str = "") -> Iterator[None]:
     """Hold a lock for the time of a block. Raises Held where another process has it for longer than `wait_s`."""
     fd = take(path, wait_s=wait_s, holder=holder)
     try:
@@ -65,9 +65,9 @@ def carrying_out(home: Path, run: str) -> Iterator[None]:
     """Hold a run while its plan is carried out: two at once would do its steps twice. Raises Held."""
     try:
         fd = take(lock_file(home, run), holder=f"pid {os.getpid()}")
-    except Held:
+    except Locked:
         who = last_holder(lock_file(home, run))
-        raise Held(
+        raise Locked(
             f"{run} is being carried out by another tunesmith ({who}); `tunesmith jobs list` shows its step, and "
             "`tunesmith jobs attach STEP` follows it"
         ) from None
@@ -87,7 +87,7 @@ def adding_to(home: Path, run: str, *, waiting: Callable[[str], None] = lambda h
     path, holder = lock_file(home, f"{run}-adding"), f"pid {os.getpid()}"
     try:
         fd = take(path, wait_s=_SOON_S, holder=holder)
-    except Held:
+    except Locked:
         waiting(last_holder(path))
         fd = take(path, wait_s=_ADDING_S, holder=holder)
     try:

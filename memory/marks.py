@@ -73,10 +73,10 @@ def _marks(store: Store, column: str, value: str) -> list[Mark]:
     rows = store.read(
         f"SELECT m.*, coalesce(({origin}), '') AS origin FROM marks m WHERE m.{column} = ? ORDER BY m.id", value
     )
-    found: dict[str, Mark] = {}
+    by_message: dict[str, Mark] = {}
     for row in rows:
         mark = Mark(**{name: row[name] for name in (*_COLUMNS, "origin")})
         words = " ".join(mark.message.lower().split())
-        found.pop(words, None)
-        found[words] = mark
-    return list(found.values())
+        by_message.pop(words, None)
+        by_message[words] = mark
+    return list(by_message.values())

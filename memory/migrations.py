@@ -163,8 +163,8 @@ def m010_paths_by_their_place_in_the_home(db: Database, home: Path) -> None:
         _rewrite(db, table, column, f"{column} LIKE '%/%'", places.stored)
     for table, column in _DOCUMENTS:
         _rewrite(db, table, column, f"{column} LIKE '%/%'", partial(_document, places))
-    kept = "role IN ('draft', 'description') AND content LIKE '%/%'"
-    _rewrite(db, "conversations", "content", kept, partial(_document, places))
+    condition = "role IN ('draft', 'description') AND content LIKE '%/%'"
+    _rewrite(db, "conversations", "content", condition, partial(_document, places))
 
 
 def _earlier_homes(db: Database) -> set[str]:
@@ -227,10 +227,10 @@ def m013_blind_cases_are_counted(db: Database, home: Path) -> None:
         try:
             cases = json.loads(Path(places.present(path)).read_text())["cases"]
             blind = [case["case_id"] for case in cases if case["metadata"].get("split") == "blind"]
-            told = json.dumps({**json.loads(meta), "blind": blind}, ensure_ascii=False)
+            with_blind = json.dumps({**json.loads(meta), "blind": blind}, ensure_ascii=False)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # gone, or of another version
             continue
-        db.execute("UPDATE artifacts SET meta = ? WHERE artifact = ?", (told, artifact))
+        db.execute("UPDATE artifacts SET meta = ? WHERE artifact = ?", (with_blind, artifact))
     db.create_view("v_flips", VIEWS["v_flips"], replace=True)
 
 

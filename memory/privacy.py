@@ -11,8 +11,8 @@ from tunesmith.memory.errors import BadInput
 
 _STORE = "tunesmith.db"
 _OURS = ("servers", "runs", "models", "logs", "history", "settings.toml", "accelerator.lock", ".migrate.lock")
-_MADE_BY_US = {*_OURS, "locks", "backups", "downloads", "behaviours", "dry-loads", "rates.json", "driver-probe.json"}
-_MADE_BY_US |= {"lost+found"}  # a disk of its own begins with it
+_OUR_ENTRIES = {*_OURS, "locks", "backups", "downloads", "behaviours", "dry-loads", "rates.json", "driver-probe.json"}
+_OUR_ENTRIES |= {"lost+found"}  # a disk of its own begins with it
 
 
 def keep_private() -> None:
@@ -43,4 +43,4 @@ def make_private(folder: Path) -> None:
 
 def _not_ours(folder: Path) -> str:
     """Something in a folder that tunesmith did not put there; empty where all is ours."""
-    return next((path.name for path in sorted(folder.iterdir()) if path.name not in _MADE_BY_US), "")
+    return next((path.name for path in sorted(folder.iterdir()) if path.name not in _OUR_ENTRIES), "")

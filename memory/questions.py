@@ -86,8 +86,8 @@ def _guarded(path: Path, home: Path) -> sqlite3.Connection:
 
 def _show_present_paths(conn: sqlite3.Connection, home: str) -> None:
     """Put views of this connection over those whose paths the store names by their place in the home."""
-    shown = {"text": home, "json": json.dumps(home, ensure_ascii=False)[1:-1]}
-    quoted = {kind: text.replace("'", "''") for kind, text in shown.items()}
+    home_texts = {"text": home, "json": json.dumps(home, ensure_ascii=False)[1:-1]}
+    quoted = {kind: text.replace("'", "''") for kind, text in home_texts.items()}
     for view, of_paths in PATHS.items():
         names = [row[0] for row in conn.execute("SELECT name FROM pragma_table_info(?, 'main')", (view,))]
         columns = [
@@ -262,7 +262,7 @@ def show_run(store: Store, run: str) -> RunShape:
 
 def step_shape(store: Store, step: Step) -> StepShape:
     """A step with its artifacts, as documents show it."""
-    made = [artifact for artifact in store.artifacts(step.run) if artifact.step == step.id]
+    artifacts = [artifact for artifact in store.artifacts(step.run) if artifact.step == step.id]
     return {
         "step": step.id,
         "stage": step.stage,
@@ -278,7 +278,7 @@ def step_shape(store: Store, step: Step) -> StepShape:
         "plan_hash": step.plan_hash,
         "request": step.request,
         "error": step.error,
-        "artifacts": [_artifact_shape(artifact) for artifact in made],
+        "artifacts": [_artifact_shape(artifact) for artifact in artifacts],
     }
 
 
@@ -292,9 +292,9 @@ def _artifact_shape(artifact: Artifact) -> ArtifactShape:
     }
 
 
-def what_made(store: Store, artifact: str) -> Provenance:
+def provenance_of(store: Store, artifact: str) -> Provenance:
     """An artifact with the step that made it and everything it descends from, the nearest first. Raises NotFound."""
-    made = store.artifact(artifact)
+    record = store.artifact(artifact)
     rows = store.read("SELECT * FROM v_lineage WHERE artifact = ? ORDER BY depth, ancestor", artifact)
     nearest: dict[str, Ancestor] = {}
     for row in rows:
@@ -311,4 +311,4 @@ def what_made(store: Store, artifact: str) -> Provenance:
                 "path": str(store.places.path(row["path"])),
             },
         )
-    return {**_artifact_shape(made), "run": made.run, "step": made.step, "lineage": list(nearest.values())}
+    return {**_artifact_shape(record), "run": record.run, "step": record.step, "lineage": list(nearest.values())}

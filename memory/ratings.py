@@ -70,7 +70,7 @@ class Rating:
         return self.first_right is not None
 
     @property
-    def shown(self) -> tuple[tuple[str, int], tuple[str, int]]:
+    def answers_in_order(self) -> tuple[tuple[str, int], tuple[str, int]]:
         """Answer 1 and answer 2, each with the tokens at which it was cut off."""
         first, last = (self.first_answer or "", self.first_cut), (self.last_answer or "", self.last_cut)
         return (first, last) if self.shown_first == self.pair.first_arm else (last, first)
@@ -106,9 +106,9 @@ def keep_answer(store: Store, rating: int, arm: str, text: str, cut_at_tokens: i
             )
 
 
-def rate(store: Store, rating: Rating, as_shown: tuple[bool, bool], by: str) -> bool:
+def rate(store: Store, rating: Rating, answers_right: tuple[bool, bool], by: str) -> bool:
     """Keep whether answer 1 and answer 2 are right; False where somebody else judged, or took it back, meanwhile."""
-    one, two = as_shown
+    one, two = answers_right
     right = (one, two) if rating.shown_first == rating.pair.first_arm else (two, one)
     with store.write() as conn:
         changed = conn.execute(

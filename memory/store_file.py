@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 BUSY_TIMEOUT_S = 30.0
-_BACKUPS_KEPT = 3
+_BACKUPS_MAX = 3
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _KEYS = {
     "runs": ("run", "r"),
@@ -160,7 +160,7 @@ class StoreFile:
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(folder)
-        for old in sorted(folder.glob("tunesmith-schema*.db"), key=lambda path: path.stat().st_mtime)[:-_BACKUPS_KEPT]:
+        for old in sorted(folder.glob("tunesmith-schema*.db"), key=lambda path: path.stat().st_mtime)[:-_BACKUPS_MAX]:
             old.unlink(missing_ok=True)
 
     def _switch_to_wal(self) -> None:
@@ -242,8 +242,8 @@ class StoreFile:
     def _insert(self, conn: sqlite3.Connection, table: str, values: dict[str, object]) -> str:
         """Insert a row under the table's next id and return that id."""
         key, letter = _KEYS[table]
-        taken = conn.execute(f"SELECT max(CAST(substr({key}, 2) AS INTEGER)) FROM {table}").fetchone()[0]
-        values = {key: f"{letter}{(taken or 0) + 1}", **values}
+        last_id = conn.execute(f"SELECT max(CAST(substr({key}, 2) AS INTEGER)) FROM {table}").fetchone()[0]
+        values = {key: f"{letter}{(last_id or 0) + 1}", **values}
         names = ", ".join(values)
         conn.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", [*values.values()])
         return str(values[key])

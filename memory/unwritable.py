@@ -43,14 +43,14 @@ def open_to_read(path: Path, schema: int, *, timeout_s: float) -> tuple[sqlite3.
 
 
 def _copied(path: Path) -> Path:
-    parts = [part for part in (path, path.with_name(f"{path.name}-wal")) if part.exists()]
-    folder = _room_for(path, sum(part.stat().st_size for part in parts))
+    files = [part for part in (path, path.with_name(f"{path.name}-wal")) if part.exists()]
+    folder = _room_for(path, sum(part.stat().st_size for part in files))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for _ in range(_ATTEMPTS):
-        before = [_state(part) for part in parts]
-        for part in parts:
+        before = [_state(part) for part in files]
+        for part in files:
             shutil.copyfile(part, folder / part.name)
-        if before == [_state(part) for part in parts]:
+        if before == [_state(part) for part in files]:
             return folder / path.name
     raise BadInput(f"{path} is being written by another process, which leaves no room to read it; try again")
 

@@ -177,27 +177,27 @@ class TerminalApprover:
         if granted and covered(plan, granted):
             return Decision(True, "terminal", f"{ALWAYS} ({granted.estimate.seconds:.0f} s)")
         time.sleep(GRACE_S)
-        said = ""
+        notice = ""
         while True:
             drop_typed_ahead()
             try:
-                text = self.ask(said + question(plan))
+                text = self.ask(notice + question(plan))
             except EOFError:
                 raise pending(plan, step, "the terminal was closed") from None
-            said = ""
+            notice = ""
             if text.strip().lower() in _SHOW_ALL:
                 self.show_all(plan, step)
                 continue
             try:
                 edit = read_edit(text, plan)
             except BadInput as error:
-                said = f"{error}\n"
+                notice = f"{error}\n"
                 continue
             if edit:
                 raise Edited(edit)
             answer = read_answer(text, by="terminal", stage=plan.stage)
             if answer is None and text.strip():
-                said = f"{_unclear(text)}\n"
+                notice = f"{_unclear(text)}\n"
             if answer and answer.reason == ALWAYS:
                 self.granted[plan.stage] = plan
             if answer:

@@ -76,6 +76,6 @@ def document(answered: Answered) -> dict[str, object]:
     answers = []
     for one in answered.answers:
         beside = {"tokens": one.tokens, "cut_at_tokens": one.cut_at_tokens, "error": one.error}
-        told = {"arm": one.arm, "artifact": one.artifact, "text": one.text, "seconds": round(one.seconds, 3)}
-        answers.append(told | {name: value for name, value in beside.items() if value})
+        fields = {"arm": one.arm, "artifact": one.artifact, "text": one.text, "seconds": round(one.seconds, 3)}
+        answers.append(fields | {name: value for name, value in beside.items() if value})
     return {"run": answered.run, "answers": answers}

@@ -24,7 +24,7 @@ from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
 
-SHOWN = 5
+VISIBLE_CASES = 5
 _QUESTION, _ANSWER, _WANTED, _REASON = 90, 90, 70, 60
 _NO_CASE = Case(case_id="", suite="", messages=())
 
@@ -43,9 +43,9 @@ class CaseTexts:
         """Of an arm's answers in a step; a suite that cannot be read any more leaves its questions out."""
         answers = {one.case_id: one for one in store.results(step, arm)}
         cases: dict[str, Case] = {}
-        for made in store.artifacts(run, "suite"):
+        for suite in store.artifacts(run, "suite"):
             try:
-                cases |= {case.case_id: case for case in read_suite(Path(made.path)).cases}
+                cases |= {case.case_id: case for case in read_suite(Path(suite.path)).cases}
             except (OSError, ValueError, BadInput):
                 continue
         return cls(cases, answers, hidden_cases(store, run))
@@ -53,11 +53,11 @@ class CaseTexts:
     def view(self, case_ids: Sequence[str], *, all_of_them: bool, blind: int = 0) -> Iterable[RenderableType]:
         """Some cases, or all; blind ones, and `blind` more that are not named, are counted alone."""
         open_ = [case_id for case_id in case_ids if case_id not in self.hidden]
-        shown = open_ if all_of_them else open_[:SHOWN]
-        for case_id in shown:
+        page = open_ if all_of_them else open_[:VISIBLE_CASES]
+        for case_id in page:
             yield from (Prose(line, hang=6) for line in self._in_words(case_id))
         blind += len(case_ids) - len(open_)
-        rest = [count(len(open_) - len(shown), "more case")] if len(open_) > len(shown) else []
+        rest = [count(len(open_) - len(page), "more case")] if len(open_) > len(page) else []
         rest += [f"{count(blind, 'blind case')}, not shown before --open-blind"] if blind else []
         if rest:
             yield Prose(Text(f"  and {', '.join(rest)}", style=theme.LABEL))

@@ -46,9 +46,9 @@ def verdict_sentence(compared: ComparedWithHops) -> Text:
     if not block:
         return Text(f"{whole.run}: no case was asked of {a} and {b} alike")
     if compared.evidence and a == "base" and b == compared.evidence.arm:
-        found = compared.evidence.verdict
-        by, _, why = found.because.partition(": ")
-        return Text(f"{whole.run} ") + theme.verdict(found.word) + Text(visible(f"{by}: {b}, {why}."))
+        verdict = compared.evidence.verdict
+        by, _, why = verdict.because.partition(": ")
+        return Text(f"{whole.run} ") + theme.verdict(verdict.word) + Text(visible(f"{by}: {b}, {why}."))
     counts = whole.blocks[block]
     numbers = (
         f": {b} passes {counts.passed[b]} of {counts.judged} {block} cases and {a} {counts.passed[a]} "
@@ -90,12 +90,12 @@ def evidence_view(compared: ComparedWithHops) -> Iterator[RenderableType]:
     yield from (prose(f"gain retained: {one.sentence}") for one in compared.retained)
 
 
-def next_line(found: Sequence[Finding], run: str, *, in_repl: bool) -> RenderableType:
+def next_line(findings: Sequence[Finding], run: str, *, in_repl: bool) -> RenderableType:
     """The one step to try next, as a line that can be typed: what decides, or of the finding with most at stake."""
-    if undecided := next((one for one in found if one.evidence.get("needed")), None):
+    if undecided := next((one for one in findings if one.evidence.get("needed")), None):
         rate = f"{'/' if in_repl else 'tunesmith '}rate {run} --arms base,{undecided.evidence['arm']}"
         return Prose(Text("next: ") + Text(rate, style=theme.COMMAND))
-    proposed = [one for one in found if one.next is not None]
+    proposed = [one for one in findings if one.next is not None]
     best = max(proposed, key=_at_stake, default=None)
     if best is None or best.next is None:
         return Prose(Text("next: ") + Text(_report(run, in_repl), style=theme.COMMAND))

@@ -52,7 +52,7 @@ def _append(folder: Path, name: str, text: str) -> None:
 
 def _need_ours(fd: int) -> os.stat_result:
     """Raises PermissionError where another user owns what is open, or may write to it."""
-    found = os.fstat(fd)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError("it is another user's, or others may write to it")
-    return found
+    return status

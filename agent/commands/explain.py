@@ -21,7 +21,7 @@ from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 def document(ws: Workspace, run: str) -> dict[str, Any]:
     """What `tunesmith explain RUN --json` prints. Raises NotFound for an unknown run."""
-    shown = [
+    entries = [
         {
             "kind": one.kind,
             "says": one.says,
@@ -30,7 +30,7 @@ def document(ws: Workspace, run: str) -> dict[str, Any]:
         }
         for one in findings(ws.store, run)
     ]
-    return {"run": run, "findings": shown}
+    return {"run": run, "findings": entries}
 
 
 def _next(ws: Workspace, run: str, proposal: Proposal) -> dict[str, object]:
@@ -52,15 +52,15 @@ def estimated_seconds(ws: Workspace, run: str, proposal: Proposal) -> float | No
 
 def view(ws: Workspace, run: str, *, whole: bool, in_repl: bool) -> RenderableType:
     """The same for a terminal: the verdict first, each finding, five lost and five failing cases, one next step."""
-    found = findings(ws.store, run)
-    if not found:
+    all_findings = findings(ws.store, run)
+    if not all_findings:
         return "the records say nothing yet"
     lines: list[RenderableType] = []
     compared = _against_base(ws.store, run)
     if compared is not None:
         lines += [Prose(verdict_sentence(compared), hang=2), render.comparison_table(compared.whole)]
     word = compared.evidence.verdict.word if compared and compared.evidence else ""
-    for one in found:
+    for one in all_findings:
         if one.kind == word and not whole:
             continue  # it stands above the table
         lines.append(prose(f"- {one.kind}: {one.says}"))
@@ -74,7 +74,7 @@ def view(ws: Workspace, run: str, *, whole: bool, in_repl: bool) -> RenderableTy
     if not whole:
         more = f"/explain {run} --all" if in_repl else f"tunesmith explain {run} --all"
         lines.append(prose(f"`{more}` shows every case, and what each finding proposes"))
-    return Group(*lines, next_line(found, run, in_repl=in_repl))
+    return Group(*lines, next_line(all_findings, run, in_repl=in_repl))
 
 
 def _against_base(store: Store, run: str) -> ComparedWithHops | None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.auto import AUTO, default_shown, is_auto
+from tunesmith.tools.core.auto import AUTO, is_auto, readable_default
 from tunesmith.tools.core.field_names import others, ours
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
     for other, name in others(model.model_fields).items():
         spellings[name].append(other)
     for name, info in model.model_fields.items():
-        told = "required" if info.is_required() else f"default: {_default(info)}"
-        text = f"{info.description or ''} ({told})".strip().replace("%", "%%")
+        default = "required" if info.is_required() else f"default: {_default(info)}"
+        text = f"{info.description or ''} ({default})".strip().replace("%", "%%")
         _add_flag(group, f"--{name.replace('_', '-')}", name, info, text)
         for typed in dict.fromkeys(one for other in spellings[name] for one in (other, other.replace("_", "-"))):
             if typed != name.replace("_", "-"):
@@ -208,7 +208,7 @@ def _metavar(name: str, info: FieldInfo) -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    default = default_shown(info)
+    default = readable_default(info)
     if isinstance(default, tuple | list):
         return " ".join(map(str, default)) or "none"
     if isinstance(default, dict):

@@ -56,20 +56,20 @@ class FirstLook:
             review = review_of(self.store, run)
         except NotFound:
             return
-        written = [suspect for suspect in review.found if not is_persons(suspect.row)]  # some others will be blind
-        if not written or self._was_shown(review.step):
+        written = [suspect for suspect in review.suspects if not is_persons(suspect.row)]  # some others will be blind
+        if not written or self._was_seen(review.step):
             return
-        shown = written[:SHOWN_FIRST]
-        self.out.say(f"{len(shown)} of {len(written)} rows, {review.order}, before any is trained on:")
-        self.out.console.print(rows_view(review, shown))
-        rows = [document(review, suspect) for suspect in shown]
+        sample = written[:SHOWN_FIRST]
+        self.out.say(f"{len(sample)} of {len(written)} rows, {review.order}, before any is trained on:")
+        self.out.console.print(rows_view(review, sample))
+        rows = [document(review, suspect) for suspect in sample]
         self.out.emit("rows.shown", run=run, step=review.step, rows=rows, balance=balance_of(review))
-        self.store.event("rows.shown", run=run, step=review.step, behaviour=review.behaviour, rows=len(shown))
-        self._look(review, len(shown))
+        self.store.event("rows.shown", run=run, step=review.step, behaviour=review.behaviour, rows=len(sample))
+        self._look(review, len(sample))
 
-    def _was_shown(self, step: str) -> bool:
-        told = "SELECT 1 FROM events WHERE step = ? AND event IN ('rows.shown', 'rows.reviewed') LIMIT 1"
-        return bool(self.store.read(told, step))
+    def _was_seen(self, step: str) -> bool:
+        query = "SELECT 1 FROM events WHERE step = ? AND event IN ('rows.shown', 'rows.reviewed') LIMIT 1"
+        return bool(self.store.read(query, step))
 
     def _look(self, review: Review, most: int) -> None:
         try:
@@ -92,5 +92,5 @@ def look_through(store: Store, out: Output, run: str) -> None:
 def _look(review: Review, out: Output, most: int) -> None:
     in_terminal(review, out, most)
     out.console.print(render.plain(review.ended()))
-    if review.made:
-        raise Marked(review.made.total())
+    if review.mark_counts:
+        raise Marked(review.mark_counts.total())

@@ -14,7 +14,7 @@ from tunesmith.tools.models.known_bases import KnownBase
 from tunesmith.tools.pipeline.fits import Fits, Task, times_are_for, to_json
 
 
-def listed_document(found: Sequence[tuple[KnownBase, Fits]]) -> dict[str, object]:
+def listed_document(bases: Sequence[tuple[KnownBase, Fits]]) -> dict[str, object]:
     """The bases that are proposed where nobody names one, as `--json` prints them."""
     return {
         "bases": [
@@ -25,22 +25,22 @@ def listed_document(found: Sequence[tuple[KnownBase, Fits]]) -> dict[str, object
                 "on_hub": base.on_hub,
                 "fits": to_json(answer),
             }
-            for base, answer in found
+            for base, answer in bases
         ]
     }
 
 
-def listed_view(found: Sequence[tuple[KnownBase, Fits]], card: Card | None) -> RenderableType:
+def listed_view(bases: Sequence[tuple[KnownBase, Fits]], card: Card | None) -> RenderableType:
     """A line for each of them: at which precisions it trains here, and how long that takes."""
     rows = []
-    for base, answer in found:
+    for base, answer in bases:
         training = answer.of("train")
         fitting = [task for task in training if task.fits] or training[-1:]
         trains = ", ".join(task.precision for task in fitting) if fitting[0].fits else "no"
         took = duration(fitting[0].plan.estimate.seconds)
         rows.append([base.model, f"{base.parameters / 1e9:.2g}B", base.license, trains, took, base.why])
     return Group(
-        *_where(found[0][1].machine, card),
+        *_where(bases[0][1].machine, card),
         render.rows_table(["model", "size", "license", "trains", "time, about", "why it is listed"], rows),
         render.plain(f"The times are of training, for {times_are_for()}. `tunesmith fits MODEL` says more of one."),
     )

@@ -80,7 +80,7 @@ def view(result: GpuCheckResult) -> RenderableType:
         f"{duration(result.took_seconds)}"
     )
     rows = [
-        [i.name, i.state, _shown(i.expected, i.unit), _shown(i.measured, i.unit), i.ratio, f"{i.seconds:.1f} s"]
+        [i.name, i.state, _quantity(i.expected, i.unit), _quantity(i.measured, i.unit), i.ratio, f"{i.seconds:.1f} s"]
         for i in result.items
     ]
     table = render.rows_table(["item", "state", "expected", "measured", "ratio", "took"], rows, exact=True)
@@ -93,7 +93,7 @@ def _reasons(items: Sequence[Finding]) -> list[RenderableType]:
     return [render.plain(f"! {item.name}: {item.why}") for item in items if item.state == "failed"]
 
 
-def _shown(value: float | str | None, unit: str) -> str:
+def _quantity(value: float | str | None, unit: str) -> str:
     from tunesmith.tools.core.format import size
 
     if value is None or isinstance(value, str):

@@ -97,10 +97,10 @@ def _units(plain: str, room: int) -> Iterable[tuple[int, int]]:
 
 def _fitting(text: str, columns: int) -> int:
     """How many characters fit into so many columns; one at least."""
-    taken = 0
+    width = 0
     for count, character in enumerate(text):
-        taken += cell_len(character)
-        if taken > columns:
+        width += cell_len(character)
+        if width > columns:
             return max(count, 1)
     return len(text)
 
@@ -145,10 +145,10 @@ class Rows:
             yield from self._blocks()
 
     def _without(self, column: str) -> Rows:
-        kept = [index for index, name in enumerate(self.columns) if name != column]
-        numeric = frozenset(new for new, old in enumerate(kept) if old in self.numeric)
-        rows = [[row[index] for index in kept] for row in self.rows]
-        return Rows([self.columns[index] for index in kept], rows, (), numeric)
+        indexes = [index for index, name in enumerate(self.columns) if name != column]
+        numeric = frozenset(new for new, old in enumerate(indexes) if old in self.numeric)
+        rows = [[row[index] for index in indexes] for row in self.rows]
+        return Rows([self.columns[index] for index in indexes], rows, (), numeric)
 
     def _least(self, index: int) -> int:
         """The columns that a column needs: of short cells all, of sentences the longest word, and some room."""

@@ -79,7 +79,7 @@ class PageServer(ThreadingHTTPServer):
         """Around everything that reads or changes what the page shows."""
         self.hosts = {f"{name}:{self.server_address[1]}" for name in (_LOOPBACK, "localhost")}
         self._free = threading.BoundedSemaphore(_CONNECTIONS_MAX)
-        self._said = False
+        self._reported = False
 
     def reads(self) -> Mapping[str, Callable[[], object]]:
         """Name behind the token → what it shows, as JSON."""
@@ -106,8 +106,8 @@ class PageServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that broke off is nobody's concern; a defect of ours is said once, its traceback kept."""
         error = sys.exc_info()[1]
-        if isinstance(error, Exception) and not isinstance(error, OSError) and not self._said:
-            self._said = True
+        if isinstance(error, Exception) and not isinstance(error, OSError) and not self._reported:
+            self._reported = True
             self.say(unexpected(error))
 
     @property
@@ -138,8 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, self.server.page.encode(), "text/html; charset=utf-8")
         elif what is not None and what in (reads := self.server.reads()):
             with self.server.lock:
-                shown = reads[what]()
-            self._json(200, shown)
+                content = reads[what]()
+            self._json(200, content)
         else:
             self._json(404, {"error": "there is nothing here"})
 
@@ -165,16 +165,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _length(self) -> int:
         """Bytes of the body; 0 where that is not said, said twice, or said in anything but plain digits."""
-        said = self.headers.get_all("Content-Length") or []
-        plain = len(said) == 1 and "Transfer-Encoding" not in self.headers and re.fullmatch("[0-9]{1,6}", said[0])
-        return int(said[0]) if plain else 0
+        lengths = self.headers.get_all("Content-Length") or []
+        plain = len(lengths) == 1 and "Transfer-Encoding" not in self.headers and re.fullmatch("[0-9]{1,6}", lengths[0])
+        return int(lengths[0]) if plain else 0
 
     def _asked(self) -> str | None:
         """What is asked for behind the token; None without it, or where another host's name was used."""
-        parts = self.path.split("?")[0].split("/", 2)
-        right = len(parts) == 3 and secrets.compare_digest(parts[1].encode(), self.server.token.encode())
+        path = self.path.split("?")[0].split("/", 2)
+        right = len(path) == 3 and secrets.compare_digest(path[1].encode(), self.server.token.encode())
         hosts = self.headers.get_all("Host") or []
-        return parts[2] if right and len(hosts) == 1 and hosts[0] in self.server.hosts else None
+        return path[2] if right and len(hosts) == 1 and hosts[0] in self.server.hosts else None
 
     def _json(self, status: int, value: object) -> None:
         self._answer(status, json.dumps(value).encode(), "application/json")

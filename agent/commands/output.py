@@ -67,16 +67,16 @@ class Output:
         if self.stream and self.as_json:
             self._line({"event": "done", "exit_code": exit_code, **document, "at": time.time()})
 
-    def document(self, value: object, shown: RenderableType) -> None:
-        """The result of a command: `value` as JSON, or `shown` for people."""
+    def document(self, value: object, view: RenderableType) -> None:
+        """The result of a command: `value` as JSON, or `view` for people."""
         if self.as_json and self.stream:
-            self.console.print(shown)
+            self.console.print(view)
         elif self.as_json:
             self._line(value)
         elif self.page:
-            self.page(shown)
+            self.page(view)
         else:
-            SafeConsole(highlight=False).print(shown)
+            SafeConsole(highlight=False).print(view)
 
     def say(self, text: str) -> None:
         """A remark on stderr."""

@@ -230,15 +230,15 @@ def _set_up(commands: _Commands) -> None:
 
 
 def _rows(rows: argparse.ArgumentParser) -> None:
-    _shown(rows)
+    _listing_flags(rows)
     actions = rows.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
-    _shown(_add(actions, "show", "the newest rows, the most suspicious first, and their balance"))
-    taken = _add(actions, "import", "the stage `import`: rows of your own, a file, a folder or a hub data set")
-    taken.add_argument("file", metavar="FILE", help="or a folder, or hub:owner/name, which is downloaded")
-    taken.add_argument("--behaviour", metavar="FILE", help="the behaviour that they are held to")
-    _as_taken(taken)
-    _consent(taken)
-    _run(taken)
+    _listing_flags(_add(actions, "show", "the newest rows, the most suspicious first, and their balance"))
+    importer = _add(actions, "import", "the stage `import`: rows of your own, a file, a folder or a hub data set")
+    importer.add_argument("file", metavar="FILE", help="or a folder, or hub:owner/name, which is downloaded")
+    importer.add_argument("--behaviour", metavar="FILE", help="the behaviour that they are held to")
+    _reading_flags(importer)
+    _consent(importer)
+    _run(importer)
     review = _add(actions, "review", "look through rows, one key a row, and mark them")
     review.add_argument("--web", action="store_true", help="as a page in a browser of this machine")
     review.add_argument("--port", type=port_number, metavar="N", help="with --web: of the page; else a free one")
@@ -263,10 +263,10 @@ def _own_rows(teach: argparse.ArgumentParser) -> None:
     teach.add_argument(
         "--contradictory", choices=("drop", "keep"), default="", help="rows of yours that contradict each other"
     )
-    _as_taken(teach)
+    _reading_flags(teach)
 
 
-def _as_taken(parser: argparse.ArgumentParser) -> None:
+def _reading_flags(parser: argparse.ArgumentParser) -> None:
     """How rows of one's own are read."""
     parser.add_argument("--map", nargs="+", metavar="PART=COLUMN", help="such as user=question assistant=reply")
     parser.add_argument("--limit", type=int, metavar="N", help="records taken at most, of each file")
@@ -274,7 +274,7 @@ def _as_taken(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-unusable-share", type=float, metavar="X", help=share)
 
 
-def _shown(parser: argparse.ArgumentParser) -> None:
+def _listing_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", default="", metavar="KIND", help="only rows with this verdict, such as keep")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows shown at most")
     _json(parser)

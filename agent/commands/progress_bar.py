@@ -37,7 +37,7 @@ class Bar:
         self._estimated_s = estimated_s
         self._console = console
         self._title = title
-        self._told_at = time.monotonic()
+        self._printed_at = time.monotonic()
         self._progress: Progress | None = None
         if console.is_terminal:
             self._progress = Progress(
@@ -55,8 +55,8 @@ class Bar:
         """Show how far the whole step has come, in seconds."""
         if self._progress:
             self._progress.update(self._task, completed=done, total=total or None, note=note)
-        elif time.monotonic() - self._told_at > _LINE_EVERY_S:
-            self._told_at = time.monotonic()
+        elif time.monotonic() - self._printed_at > _LINE_EVERY_S:
+            self._printed_at = time.monotonic()
             self._console.print(f"{self._title}: {self.words(done, total, note)}", markup=False)
 
     def words(self, done: float, total: float, note: str) -> str:

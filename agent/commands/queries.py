@@ -63,8 +63,8 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
 def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """`runs list`, `runs show [RUN]`, `runs sql "SELECT …"`."""
     if args.action == "show":
-        shown = show_run(store, _run_of(args, store, out))
-        out.document(shown, render.run_table(shown))
+        run = show_run(store, _run_of(args, store, out))
+        out.document(run, render.run_table(run))
     elif args.action == "sql":
         answer = ask_in_process(store.path, args.query, home=store.home)
         document = {
@@ -225,8 +225,8 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     ws = settings.workspace(store, out.emit)
     run = _run_of(args, store, out)
     with each_pair_once():
-        found = document(ws, run), view(ws, run, whole=args.all, in_repl=out.page is not None)
-    out.document(*found)
+        answer = document(ws, run), view(ws, run, whole=args.all, in_repl=out.page is not None)
+    out.document(*answer)
     return 0
 
 
@@ -242,8 +242,8 @@ def fits(args: argparse.Namespace, settings: Settings, store: Store, out: Output
 
     card = card_of(args.card) if args.card else None
     if args.model is None:
-        found = fits_of_listed(facts_here(store, vllm=settings.vllm, card=card))
-        out.document(listed_document(found), listed_view(found, card))
+        bases = fits_of_listed(facts_here(store, vllm=settings.vllm, card=card))
+        out.document(listed_document(bases), listed_view(bases, card))
         return 0
     model, revision = find_model(args.model, args.revision)
     answer = fits(model, facts_here(store, vllm=settings.vllm, card=card), revision=revision)

@@ -48,9 +48,9 @@ def rate(
 
             approver = approver_of(args, out)
         _sit(args, sitting, out, approver)
-    shown = render.rows_table(["", "message", "from", *sitting.pair.arms], _rows(sitting), exact=True)
+    table = render.rows_table(["", "message", "from", *sitting.pair.arms], _rows(sitting), exact=True)
     if args.show:
-        out.document(sitting.document(), shown)
+        out.document(sitting.document(), table)
     else:
         lines = [*sitting.sentence(), *_next(sitting, "/" if out.page else "tunesmith ")]
         out.document(sitting.document(), Group(*map(prose, lines)))

@@ -159,7 +159,7 @@ class Judging:
         self.out.console.print(render.plain(rating.message), style="bold")
         answers = [
             Answer(arm=str(place), artifact="", text=text, seconds=0.0, cut_at_tokens=cut)
-            for place, (text, cut) in enumerate(rating.shown, 1)
+            for place, (text, cut) in enumerate(rating.answers_in_order, 1)
         ]
         self.out.console.print(AnswersView(answers, lambda one: f"answer {one.arm}"))
 
@@ -239,8 +239,10 @@ class Entry:
             data = event.data.replace("\r\n", "\n").replace("\r", "\n")
             self.was_pasted = True
             if len(data.encode(errors="replace")) > MESSAGE_BYTES_MAX:
-                said = f"the paste has {len(data):,} characters; a message has up to {MESSAGE_BYTES_MAX:,}: paste less"
-                event.app.exit(exception=BadInput(said))
+                refusal = (
+                    f"the paste has {len(data):,} characters; a message has up to {MESSAGE_BYTES_MAX:,}: paste less"
+                )
+                event.app.exit(exception=BadInput(refusal))
             elif "\n" in data.strip("\n"):
                 self.pasted = event.current_buffer.text + data
                 event.app.exit(result="")
@@ -250,10 +252,10 @@ class Entry:
         @bindings.add(Keys.Any, filter=Condition(lambda: len(session.default_buffer.text) >= _TYPED_MAX))
         def flood(event: KeyPressEvent) -> None:
             if not event.app.is_done:
-                said = (
+                refusal = (
                     f"more than {_TYPED_MAX:,} characters came as keys; give them with --messages FILE, or paste less"
                 )
-                event.app.exit(exception=BadInput(said))
+                event.app.exit(exception=BadInput(refusal))
 
         terminal = create_output(stdout=sys.stderr)
         session: PromptSession[str] = PromptSession(key_bindings=bindings, output=terminal)

@@ -48,44 +48,44 @@ class RateServer(PageServer):
         document = self.sitting.document()
         if document["open"]:
             document["right"] = None  # while messages wait, no count tells one arm from the other
-        shown = [_shown(number, one) for number, one in self.sitting.now().items()]
-        return {**document, "shown": shown, "room": self.sitting.room(), "note": visible(self.note)}
+        entries = [_entry(number, one) for number, one in self.sitting.now().items()]
+        return {**document, "shown": entries, "room": self.sitting.room(), "note": visible(self.note)}
 
-    def messages(self, told: dict[str, Any]) -> dict[str, object]:
+    def messages(self, request: dict[str, Any]) -> dict[str, object]:
         """Take messages in, one a line or the whole as one. Raises BadInput for what is no text."""
-        text = told.get("text")
+        text = request.get("text")
         if not isinstance(text, str):
             raise BadInput("messages are a text")
-        texts = [text] if told.get("one") is True else [line for line in text.splitlines() if line.strip()]
+        texts = [text] if request.get("one") is True else [line for line in text.splitlines() if line.strip()]
         before = self.sitting.room()
-        refused = self.sitting.add_all(texts or [""], "pasted" if told.get("pasted") is True else "typed")
+        refused = self.sitting.add_all(texts or [""], "pasted" if request.get("pasted") is True else "typed")
         if self.sitting.room() < before:
             self.wanted.set()
         return {"refused": [visible(line) for line in refused], **self.state()}
 
-    def judge(self, told: dict[str, Any]) -> dict[str, object]:
+    def judge(self, request: dict[str, Any]) -> dict[str, object]:
         """Keep a judgement of answers 1 and 2 as they were shown. Raises BadInput."""
-        number, right = told.get("number"), told.get("right")
+        number, right = request.get("number"), request.get("right")
         if type(number) is not int or not isinstance(right, list) or [type(one) for one in right] != [bool, bool]:
             raise BadInput("a judgement is a number of a message and two answers, right or not")
         self.sitting.rate(number, (right[0], right[1]), who_is_here("on the page"))
         return self.state()
 
-    def back(self, told: dict[str, Any]) -> dict[str, object]:
+    def back(self, request: dict[str, Any]) -> dict[str, object]:
         """Take a judgement back, the newest where none is named. Raises BadInput."""
-        number = told.get("number", 0)
+        number = request.get("number", 0)
         if type(number) is not int:
             raise BadInput("a judgement is named by its number")
         return {"taken_back": self.sitting.take_back(number), **self.state()}
 
-    def ask(self, told: dict[str, Any]) -> dict[str, object]:
+    def ask(self, request: dict[str, Any]) -> dict[str, object]:
         """Have what was not answered asked again."""
         self.wanted.set()
         return self.state()
 
 
-def _shown(number: int, one: Rating) -> dict[str, object]:
-    answers = [{"text": visible(text), "cut": cut} for text, cut in one.shown] if one.answered else None
+def _entry(number: int, one: Rating) -> dict[str, object]:
+    answers = [{"text": visible(text), "cut": cut} for text, cut in one.answers_in_order] if one.answered else None
     return {"number": number, "message": visible(one.message), "generated": one.source == "generated",
             "answers": answers, "judged": one.rated}  # fmt: skip
 

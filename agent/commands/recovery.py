@@ -37,9 +37,9 @@ def recover(store: Store) -> list[str]:
 
 def _unwatched(ended: Sequence[Step]) -> list[str]:
     """Steps that ended while nobody looked: the newest and what failed, and how many more there are."""
-    shown = [step for step in ended if step is ended[-1] or step.status != DONE][-_UNWATCHED:]
-    lines = [f"ended while nobody watched: {render.step_end(step).text.plain}" for step in shown]
-    if more := len(ended) - len(shown):
+    listed = [step for step in ended if step is ended[-1] or step.status != DONE][-_UNWATCHED:]
+    lines = [f"ended while nobody watched: {render.step_end(step).text.plain}" for step in listed]
+    if more := len(ended) - len(listed):
         lines.insert(
             0, f"{more} more step{'s' * (more > 1)} ended while nobody watched; `tunesmith runs show` lists them"
         )

@@ -12,7 +12,7 @@ from rich.text import Text
 from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Cell, Labelled, Prose, Rows, prose
 from tunesmith.memory.records import DONE, Step
-from tunesmith.tools.core.auto import default_shown
+from tunesmith.tools.core.auto import readable_default
 from tunesmith.tools.core.format import duration, p_value, size, visible
 from tunesmith.tools.pipeline.inspect import MemoryNeed
 
@@ -70,13 +70,13 @@ def result_table(report: Mapping[str, object]) -> RenderableType:
     tables: list[RenderableType] = []
     for_programs = []
     for name, value in report.items():
-        shown = _reported(name, value)
-        if shown is None:
+        rendered = _reported(name, value)
+        if rendered is None:
             for_programs.append(_heading(name))
-        elif isinstance(shown, Text):
-            entries.append((_heading(name), shown))
+        elif isinstance(rendered, Text):
+            entries.append((_heading(name), rendered))
         else:
-            tables += [Text(_heading(name), style=theme.LABEL), shown]
+            tables += [Text(_heading(name), style=theme.LABEL), rendered]
     if for_programs:
         entries.append(("with --json", plain(", ".join(for_programs))))
     return Group(Labelled(entries, indent=0, fold=False), *tables)
@@ -123,10 +123,10 @@ def _hops_table(hops: Sequence[Comparison]) -> RenderableType:
 
 def _fits_table(fits: Sequence[MemoryNeed]) -> RenderableType:
     """Kinds of work down, sizes of model across: what each needs, green where it is free."""
-    sizes = sorted({fit.parameters for fit in fits})
-    needs = {(fit.work, fit.parameters): fit for fit in fits}
+    sizes = sorted({task.parameters for task in fits})
+    needs = {(task.work, task.parameters): task for task in fits}
     rows = []
-    for work in dict.fromkeys(fit.work for fit in fits):
+    for work in dict.fromkeys(task.work for task in fits):
         cells = [needs[work, parameters] for parameters in sizes]
         rows.append(
             [work, *(Text(size(one.needs_bytes), style=theme.GOOD if one.fits else theme.BAD) for one in cells)]
@@ -157,7 +157,7 @@ def rows_table(
     """
     cells: list[list[Cell]] = [
         [
-            _shown_cell(column, value if exact else _cell(column, value))
+            _styled_cell(column, value if exact else _cell(column, value))
             for column, value in zip(columns, row, strict=True)
         ]
         for row in rows
@@ -172,7 +172,7 @@ def rows_table(
 _VERDICT_COLUMNS = ("status", "verdict", "state", "fits")
 
 
-def _shown_cell(column: str, value: object) -> Cell:
+def _styled_cell(column: str, value: object) -> Cell:
     if isinstance(value, Text):
         return value
     style = theme.verdict_style(value) if column in _VERDICT_COLUMNS else ""
@@ -192,7 +192,7 @@ def _cell(column: str, value: object) -> str:
 def fields_table(name: str, summary: str, model: type[BaseModel]) -> RenderableType:
     """The fields of a stage's request, with defaults and what they mean."""
     rows = [
-        [field, "" if info.is_required() else str(default_shown(info)), info.description or ""]
+        [field, "" if info.is_required() else str(readable_default(info)), info.description or ""]
         for field, info in model.model_fields.items()
     ]
     return Group(prose(f"{name}: {summary}"), rows_table(["field", "default", "what it is"], rows, exact=True))
@@ -215,24 +215,22 @@ def runs_table(store: Store, date: Callable[[float], str]) -> RenderableType:
     return rows_table(columns, rows, optional=("seconds", "begun"))
 
 
-def run_table(shown: RunShape) -> RenderableType:
+def run_table(run: RunShape) -> RenderableType:
     """A run as `runs show` tells it."""
-    refused = f"; the gate refused: {shown['refused']}" if shown["refused"] else ""
-    head = (
-        theme.coloured(visible(f"{shown['run']} {shown['name']}: ")) + theme.verdict(shown["status"]) + plain(refused)
-    )
-    where = ["on"] if any(step["on"] for step in shown["steps"]) else []
+    refused = f"; the gate refused: {run['refused']}" if run["refused"] else ""
+    head = theme.coloured(visible(f"{run['run']} {run['name']}: ")) + theme.verdict(run["status"]) + plain(refused)
+    where = ["on"] if any(step["on"] for step in run["steps"]) else []
     columns = ["step", "stage", "arm", *where, "status", "seconds", "estimated_seconds", "peak_rss_bytes", "approval"]
-    steps = [[dict(step)[column] for column in columns] for step in shown["steps"]]
-    made = [
+    steps = [[dict(step)[column] for column in columns] for step in run["steps"]]
+    artifacts = [
         [artifact["artifact"], artifact["kind"], step["step"], artifact["bytes"], artifact["path"]]
-        for step in shown["steps"]
+        for step in run["steps"]
         for artifact in step["artifacts"]
     ]
-    errors = [prose(f"{step['step']}: {step['error']}") for step in shown["steps"] if step.get("error")]
+    errors = [prose(f"{step['step']}: {step['error']}") for step in run["steps"] if step.get("error")]
     tables = [rows_table(columns, steps, optional=("approval", "peak_rss_bytes", "estimated_seconds", "arm")), *errors]
-    if made:
-        tables.append(rows_table(["artifact", "kind", "made by", "bytes", "path"], made))
+    if artifacts:
+        tables.append(rows_table(["artifact", "kind", "made by", "bytes", "path"], artifacts))
     return Group(Prose(head), *tables)
 
 
@@ -265,9 +263,9 @@ def comparison_table(compared: Comparison) -> RenderableType:
 
 def controls_table(evidence: Evidence) -> RenderableType:
     """What an arm's answers are held against, and the verdict that is left."""
-    found, controls = evidence.verdict, evidence.controls
+    verdict, controls = evidence.verdict, evidence.controls
     rows: list[list[object]] = []
-    for name, part in (("people's cases", found.people), ("rows of the writer", found.writers)):
+    for name, part in (("people's cases", verdict.people), ("rows of the writer", verdict.writers)):
         if part and part.cases:
             rows.append([name, part.arm, part.cases, f"the base {part.base}, exact {p_value(part.p_value)}, mid-p "
                          f"{part.mid_p_value:.2g}"])  # fmt: skip
@@ -280,11 +278,11 @@ def controls_table(evidence: Evidence) -> RenderableType:
         tables.append(plain(f"the base asked twice: {evidence.repeat.flips} of {evidence.repeat.cases} verdicts flip"))
     if triggers := evidence.triggers:
         tables.append(plain(f"ordinary messages in the target's form: {len(triggers.triggered)} of {triggers.cases}"))
-    if found.opening > 1:
+    if verdict.opening > 1:
         tables.append(
-            plain(f"opening number {found.opening} of the blind cases: the bound is at {found.confidence:.3g}")
+            plain(f"opening number {verdict.opening} of the blind cases: the bound is at {verdict.confidence:.3g}")
         )
-    return Group(*tables, prose(f"claim for {evidence.arm}: {found.sentence}"))
+    return Group(*tables, prose(f"claim for {evidence.arm}: {verdict.sentence}"))
 
 
 def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
@@ -319,10 +317,10 @@ def rates_table(blocks: Mapping[str, Mapping[str, BlockScore]]) -> RenderableTyp
 def hop_line(compared: Comparison) -> Prose:
     """One comparison in a line: what was gained and lost in each block, and the verdict."""
     a, b = compared.arms
-    parts = [
+    block_verdicts = [
         f"{name} {block.verdict} (+{block.fail_to_pass} −{block.pass_to_fail}, {p_value(block.p_value)})"
         for name, block in compared.blocks.items()
     ]
-    verdicts = "; ".join(parts) if compared.comparable else f"not comparable: {', '.join(compared.differs_in)}"
+    verdicts = "; ".join(block_verdicts) if compared.comparable else f"not comparable: {', '.join(compared.differs_in)}"
     also = f"; the precision changes too: {compared.precision_changes}" if compared.precision_changes else ""
     return prose(f"{a} → {b}: {verdicts}{also}", hang=2)

@@ -37,25 +37,25 @@ class Review:
     run: str
     step: str
     spec: Spec | None
-    found: list[Suspect]
+    suspects: list[Suspect]
     unverified: Artifact | None = None
     """The rows, where the share of right ones decides whether they are trained on: they come by chance then."""
     marks: dict[str, Mark] = field(default_factory=dict)
     """Row id → its mark."""
-    made: Counter[str] = field(default_factory=Counter)
+    mark_counts: Counter[str] = field(default_factory=Counter)
     """Decision → marks that were made in this review."""
 
     @classmethod
-    def of(cls, store: Store, made: Artifact, spec: Spec | None) -> Review:
+    def of(cls, store: Store, artifact: Artifact, spec: Spec | None) -> Review:
         """A review of the rows that a step made, with the marks that there are."""
-        by_chance = bool(made.meta.get("unverified"))
-        found = suspects(spec, store.rows(made.step), by_chance=by_chance)
+        by_chance = bool(artifact.meta.get("unverified"))
+        in_order = suspects(spec, store.rows(artifact.step), by_chance=by_chance)
         if by_chance:
-            trained = to_be_trained(store, made)
-            found.sort(key=lambda suspect: suspect.row.row_id not in trained)
-        review = cls(store, made.run, made.step, spec, found, made if by_chance else None)
+            trained = to_be_trained(store, artifact)
+            in_order.sort(key=lambda suspect: suspect.row.row_id not in trained)
+        review = cls(store, artifact.run, artifact.step, spec, in_order, artifact if by_chance else None)
         known = {mark.message: mark for mark in marks_of(store, review.behaviour)}
-        review.marks = {s.row.row_id: known[s.message] for s in review.found if s.message in known}
+        review.marks = {s.row.row_id: known[s.message] for s in review.suspects if s.message in known}
         return review
 
     @property
@@ -86,7 +86,7 @@ class Review:
         mark = Mark(self.behaviour, self.run, self.step, row.row_id, decision, suspect.message, answer, suspect.answer)
         add_mark(self.store, mark)
         self.marks[row.row_id] = mark
-        self.made[decision] += 1
+        self.mark_counts[decision] += 1
 
     def choices(self, suspect: Suspect) -> Mapping[str, str]:
         """Label and value → the row's answer with it; empty where the answers have no label."""
@@ -101,16 +101,18 @@ class Review:
 
     def search(self, words: str, after: int) -> int | None:
         """The place of the next row behind `after` that holds the words, whatever their case; from the first again."""
-        wanted, count = words.lower(), len(self.found)
+        wanted, count = words.lower(), len(self.suspects)
         order = [(after + 1 + n) % count for n in range(count)] if count else []
-        return next((n for n in order if wanted in _in_words(self.found[n], self)), None)
+        return next((n for n in order if wanted in _in_words(self.suspects[n], self)), None)
 
     def ended(self) -> str:
         """Record that the rows were looked at; what was marked, in a line."""
-        told = ", ".join(f"{count} {decision}" for decision, count in sorted(self.made.items())) or "none"
-        self.store.event("rows.reviewed", run=self.run, step=self.step, behaviour=self.behaviour, marks=self.made)
-        then = "; critique reads them when it runs next" if self.made else ""
-        lines = [f"marks of {self.behaviour}: {told}{then}"]
+        counts = ", ".join(f"{count} {decision}" for decision, count in sorted(self.mark_counts.items())) or "none"
+        self.store.event(
+            "rows.reviewed", run=self.run, step=self.step, behaviour=self.behaviour, marks=self.mark_counts
+        )
+        then = "; critique reads them when it runs next" if self.mark_counts else ""
+        lines = [f"marks of {self.behaviour}: {counts}{then}"]
         if (known := unverified_of(self.store, self.unverified)).marked:
             lines.append(known.marks + ("" if known.borne_out else "; that is not enough to train on them unasked"))
         return "\n".join(lines)
@@ -135,8 +137,8 @@ class TerminalReview:
 
     def go(self) -> None:
         """Until the rows or the person's patience end."""
-        while 0 <= self.place < (self.most or len(self.review.found)):
-            suspect = self.review.found[self.place]
+        while 0 <= self.place < (self.most or len(self.review.suspects)):
+            suspect = self.review.suspects[self.place]
             self._show(suspect)
             pressed = self.key()
             if pressed in _LEAVE:
@@ -149,7 +151,7 @@ class TerminalReview:
     def _show(self, suspect: Suspect) -> None:
         mark = self.review.marks.get(suspect.row.row_id)
         marked = f" (marked: {mark.decision})" if mark else ""
-        at = f"[{self.place + 1} of {self.most or len(self.review.found)}]"
+        at = f"[{self.place + 1} of {self.most or len(self.review.suspects)}]"
         self.say(f"\n{at} {suspect.row.row_id}: {suspect.why}{marked}")
         self.say(f"  > {suspect.message}")
         self.say(f"  < {self.review.answer(suspect)}")
@@ -173,8 +175,8 @@ class TerminalReview:
             self.review.mark(suspect, "keep" if pressed == "k" else "drop")
             self.place += 1
         elif pressed == "e":
-            told = self.line("the right answer (\\n for a new line): ").replace("\\n", "\n")
-            self.review.mark(suspect, "edit", told)
+            answer = self.line("the right answer (\\n for a new line): ").replace("\\n", "\n")
+            self.review.mark(suspect, "edit", answer)
             self.place += 1
         elif pressed == "r":
             self._relabel(suspect)
@@ -192,10 +194,10 @@ class TerminalReview:
         if not choices:
             raise BadInput("this answer has no label; e edits the whole of it")
         self.say("  " + "  ".join(f"{n} {choice}" for n, choice in enumerate(choices, 1)))
-        told = self.line("number: ").strip()
-        if not told.isascii() or not told.isdigit() or not 1 <= int(told) <= len(choices):
-            raise BadInput(f"{told!r} is none of 1 to {len(choices)}")
-        self.review.mark(suspect, "relabel", list(choices.values())[int(told) - 1])
+        number = self.line("number: ").strip()
+        if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= len(choices):
+            raise BadInput(f"{number!r} is none of 1 to {len(choices)}")
+        self.review.mark(suspect, "relabel", list(choices.values())[int(number) - 1])
         self.place += 1
 
     def _search(self) -> None:
@@ -211,10 +213,10 @@ def in_terminal(review: Review, out: Output, most: int = 0) -> None:
 
     Where there is no terminal, each line of stdin is a key or what was asked for.
     """
-    said = f"{len(review.found)} rows of {review.run}, {review.order}; every mark is kept as it is made"
-    out.say(said)
-    unmarked = next((n for n, suspect in enumerate(review.found) if suspect.row.row_id not in review.marks), 0)
-    most = min(unmarked + most, len(review.found)) if most else 0
+    notice = f"{len(review.suspects)} rows of {review.run}, {review.order}; every mark is kept as it is made"
+    out.say(notice)
+    unmarked = next((n for n, suspect in enumerate(review.suspects) if suspect.row.row_id not in review.marks), 0)
+    most = min(unmarked + most, len(review.suspects)) if most else 0
     TerminalReview(review, _key, _line, lambda text: out.console.print(render.plain(text)), most, unmarked).go()
 
 

@@ -22,8 +22,8 @@ class ReviewServer(PageServer):
     def __init__(self, review: Review, port: int = 0, say: Callable[[str], None] = lambda line: None) -> None:
         super().__init__("review.html", port, say)
         self.review = review
-        self.found = review.found[:_ROWS_MAX]
-        self.by_id = {suspect.row.row_id: suspect for suspect in self.found}
+        self.suspects = review.suspects[:_ROWS_MAX]
+        self.by_id = {suspect.row.row_id: suspect for suspect in self.suspects}
 
     def reads(self) -> Mapping[str, Callable[[], object]]:
         """The rows."""
@@ -36,18 +36,22 @@ class ReviewServer(PageServer):
     def rows(self) -> dict[str, object]:
         """What the page shows."""
         marks = self.review.marks
-        shown = [
+        entries = [
             {"row_id": s.row.row_id, "title": visible(f"{s.row.row_id}: {s.why}"), "message": visible(s.message),
              "answer": visible(self.review.answer(s)),
              "choices": {visible(name): visible(answer) for name, answer in self.review.choices(s).items()},
              "mark": marks[s.row.row_id].decision if s.row.row_id in marks else None}
-            for s in self.found
+            for s in self.suspects
         ]  # fmt: skip
-        return {"rows": shown, "marks": len(marks)}
+        return {"rows": entries, "marks": len(marks)}
 
-    def mark(self, told: dict[str, Any]) -> dict[str, object]:
+    def mark(self, request: dict[str, Any]) -> dict[str, object]:
         """Keep a mark that the page sent. Raises BadInput."""
-        suspect, decision, answer = self.by_id.get(str(told.get("row_id"))), told.get("decision"), told.get("answer")
+        suspect, decision, answer = (
+            self.by_id.get(str(request.get("row_id"))),
+            request.get("decision"),
+            request.get("answer"),
+        )
         if suspect is None:
             raise BadInput("there is no such row here")
         if decision not in DECISIONS or not isinstance(answer, str):
@@ -62,6 +66,6 @@ class ReviewServer(PageServer):
 def serve(review: Review, out: Output, *, port: int = 0) -> None:
     """Serve the page until Ctrl-C."""
     with ReviewServer(review, port, out.say) as server:
-        out.say(f"look at {len(server.found)} rows in a browser of this machine: {server.url} (Ctrl-C ends it)")
+        out.say(f"look at {len(server.suspects)} rows in a browser of this machine: {server.url} (Ctrl-C ends it)")
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)

@@ -37,25 +37,25 @@ def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         serve(review, out, port=args.port or 0)
     else:
         in_terminal(review, out)
-    told = review.ended()
-    shown = {"run": review.run, "step": review.step, "behaviour": review.behaviour, "rows": len(review.found)}
-    out.document({**shown, "marks": dict(review.made)}, render.plain(told))
+    summary = review.ended()
+    identity = {"run": review.run, "step": review.step, "behaviour": review.behaviour, "rows": len(review.suspects)}
+    out.document({**identity, "marks": dict(review.mark_counts)}, render.plain(summary))
     return 0
 
 
 def _show(args: argparse.Namespace, review: Review, out: Output) -> int:
     if args.limit < 1:
         raise BadInput(f"--limit takes a number of rows from 1 on, not {args.limit}")
-    shown = of_kind(review, args.kind)[: args.limit]
+    page = of_kind(review, args.kind)[: args.limit]
     value = {
         "run": review.run,
         "step": review.step,
         "behaviour": review.behaviour,
-        "rows": len(review.found),
+        "rows": len(review.suspects),
         "balance": balance_of(review),
-        "shown": [document(review, suspect) for suspect in shown],
+        "shown": [document(review, suspect) for suspect in page],
     }
-    out.document(value, rows_view(review, shown))
+    out.document(value, rows_view(review, page))
     return 0
 
 
@@ -84,13 +84,13 @@ def mapping_of(args: argparse.Namespace) -> dict[str, str]:
     return {part: column for part, _, column in pairs}
 
 
-def _export(name: str, found: Sequence[TrainingRow], out: Output, *, force: bool) -> int:
+def _export(name: str, rows: Sequence[TrainingRow], out: Output, *, force: bool) -> int:
     """The rows that critique kept (before it, those without a known fault) as messages, one a line."""
-    judged = any(row.verdict for row in found)
+    judged = any(row.verdict for row in rows)
     lines = [
         {"id": row.row_id, "origin": row.origin, "messages": [*row.prompt, *row.completion],
          **({"tools": row.attributes.tools} if row.attributes.tools else {})}
-        for row in found if row.kept or not (judged or left_out(row))
+        for row in rows if row.kept or not (judged or left_out(row))
     ]  # fmt: skip
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     path = write_private_text(name, text, force=force)

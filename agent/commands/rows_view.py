@@ -25,13 +25,13 @@ def review_of(store: Store, run: str | None = None) -> Review:
     if run is not None:
         run = store.run(run).id
     where, values = ("AND run = ?", [run]) if run else ("", [])
-    found = store.read(f"SELECT artifact FROM artifacts WHERE kind = 'rows' {where} ORDER BY rowid DESC", *values)
-    if not found:
+    artifacts = store.read(f"SELECT artifact FROM artifacts WHERE kind = 'rows' {where} ORDER BY rowid DESC", *values)
+    if not artifacts:
         whose = f"run {run} has" if run else "no run has"
         raise NotFound(
             f"{whose} no rows yet; `tunesmith generate` makes some, `tunesmith rows import FILE` takes yours"
         )
-    newest = store.artifact(found[0]["artifact"])
+    newest = store.artifact(artifacts[0]["artifact"])
     return Review.of(store, newest, _spec(newest.meta.get("behaviour")))
 
 
@@ -43,11 +43,11 @@ def _spec(behaviour: str | None) -> Spec | None:
         return None
 
 
-def rows_view(review: Review, shown: Sequence[Suspect]) -> RenderableType:
+def rows_view(review: Review, page: Sequence[Suspect]) -> RenderableType:
     """The labels' balance, and rows as a table."""
     cells = [
         [s.row.row_id, clip(_flat(s.message), _CHARACTERS), clip(_flat(review.answer(s)), _CHARACTERS),
-         clip(s.why, _CHARACTERS)] for s in shown
+         clip(s.why, _CHARACTERS)] for s in page
     ]  # fmt: skip
     balance = [
         f"{name}: {', '.join(f'{value} {count}' for value, count in counts.items())}"
@@ -59,10 +59,10 @@ def rows_view(review: Review, shown: Sequence[Suspect]) -> RenderableType:
 
 def balance_of(review: Review) -> dict[str, dict[str, int]]:
     """Rows that would be trained on by the value of each attribute that the answer shows."""
-    kept = [suspect.row for suspect in review.found if not left_out(suspect.row)]
-    if not review.spec or not kept:
+    rows = [suspect.row for suspect in review.suspects if not left_out(suspect.row)]
+    if not review.spec or not rows:
         return {}
-    return {a.name: counted(review.spec, a, kept) for a in review.spec.attributes if a.shown}
+    return {a.name: counted(review.spec, a, rows) for a in review.spec.attributes if a.shown}
 
 
 def document(review: Review, suspect: Suspect) -> dict[str, object]:
@@ -77,9 +77,9 @@ def document(review: Review, suspect: Suspect) -> dict[str, object]:
 
 def of_kind(review: Review, kind: str) -> list[Suspect]:
     """The rows with a verdict; all where none is named. Raises BadInput where no row has it, naming those there are."""
-    chosen = [suspect for suspect in review.found if kind in ("", kind_of(suspect.row))]
-    if review.found and not chosen:
-        counts = Counter(kind_of(suspect.row) for suspect in review.found)
+    chosen = [suspect for suspect in review.suspects if kind in ("", kind_of(suspect.row))]
+    if review.suspects and not chosen:
+        counts = Counter(kind_of(suspect.row) for suspect in review.suspects)
         there = ", ".join(f"{name} {count}" for name, count in counts.most_common() if name)
         what = f"there are: {there}" if there else "they have none before `tunesmith critique`"
         raise BadInput(f"no row has the verdict {kind[:60]!r}; {what}")

@@ -167,7 +167,7 @@ def stage_request(args: argparse.Namespace, rest: list[str], store: Store) -> St
     typed = request_fields.of_flags(args, model) | request_fields.of_rest(rest, model)
     flags = our_names(typed, model.model_fields, request_fields.spelled(args))
     request = StepRequest.given(args.command, written.fields | flags.fields, written.typed | flags.typed)
-    return replace(request, notices=tuple(dict.fromkeys([*written.said, *flags.said, *request.notices])))
+    return replace(request, notices=tuple(dict.fromkeys([*written.notes, *flags.notes, *request.notices])))
 
 
 def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:
@@ -271,7 +271,7 @@ def whole(
     known = getattr(args, "resume", None)
     before = {r.id for r in store.runs()}
     exit_code = 1
-    told: dict[str, object] = dict(beside or {})
+    outcome: dict[str, object] = dict(beside or {})
     try:
         approver, on = _looking_first(args, store, out), getattr(args, "on", "")
         known = plan_or_rest(ws, plan, known, approver, partial(_show_prices, out), on)
@@ -280,19 +280,19 @@ def whole(
         exit_code = 0 if may_be_refused and isinstance(error, GateRefused) else error.exit_code
         if not exit_code:
             out.let_go()
-            told["gate_refused"] = str(error)
+            outcome["gate_refused"] = str(error)
         elif out.stream:
             out.failed(str(error), exit_code)
         else:
             out.let_go()
             waiting = out.pending if exit_code == ApprovalPending.exit_code else {}
-            told = {**waiting, "pending_plan": waiting.get("plan"), **told, "message": str(error)}
+            outcome = {**waiting, "pending_plan": waiting.get("plan"), **outcome, "message": str(error)}
         out.say(str(error) if exit_code else f"the gate refused, so nothing is served: {error}")
     except KeyboardInterrupt:
         out.let_go()
         exit_code = LET_GO
     run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
-    _conclude(store, run_id, exit_code, out, told)
+    _conclude(store, run_id, exit_code, out, outcome)
     return exit_code
 
 
@@ -310,18 +310,18 @@ def _goes_on(store: Store, step: str) -> str:
     return "interrupted; nothing is at work"
 
 
-def _conclude(store: Store, run: str | None, exit_code: int, out: Output, told: Mapping[str, object]) -> None:
+def _conclude(store: Store, run: str | None, exit_code: int, out: Output, outcome: Mapping[str, object]) -> None:
     if run is None:
         out.done(exit_code, {"run": None, "status": "failed"})
         if not out.stream:
-            message = str(told.get("message", ""))
-            out.document({**told, "run": None, "status": "failed", "exit_code": exit_code}, render.plain(message))
+            message = str(outcome.get("message", ""))
+            out.document({**outcome, "run": None, "status": "failed", "exit_code": exit_code}, render.plain(message))
         return
     if exit_code == LET_GO:
         out.say(f"{_goes_on(store, out.step)}; `tunesmith run --resume {run}` does the rest of {run}")
     elif exit_code:
         out.say(f"`tunesmith run --resume {run}` goes on where {run} stopped")
     summary = conclude(store, run, out.say)
-    out.done(exit_code, {**told, **summary.to_json()})
+    out.done(exit_code, {**outcome, **summary.to_json()})
     if not out.as_json or not out.stream or out.console.is_terminal:
-        out.document({**told, **summary.to_json(), "exit_code": exit_code}, summary_view(summary))
+        out.document({**outcome, **summary.to_json(), "exit_code": exit_code}, summary_view(summary))

@@ -70,13 +70,13 @@ def to_serve(store: Store, what: str) -> dict[str, object]:
 
 
 def _arms(store: Store, run: str) -> list[str]:
-    made = {artifact.kind for artifact in store.artifacts(run)}
-    return [arm for arm in _ARMS if arm in made]
+    kinds = {artifact.kind for artifact in store.artifacts(run)}
+    return [arm for arm in _ARMS if arm in kinds]
 
 
 def _line(store: Store, server: Server) -> dict[str, object]:
     artifact = server.facts.artifact or None
-    made = store.read(
+    rows = store.read(
         "SELECT artifact, run, step FROM artifacts WHERE artifact = ?1 OR (?1 IS NULL AND sha256 = ?2) LIMIT 1",
         artifact,
         server.spec.weights_sha256,
@@ -93,9 +93,9 @@ def _line(store: Store, server: Server) -> dict[str, object]:
         "key_file": str(server.key_file),
         "log": str(server.log),
         "ends_in_seconds": _lease_left(server),
-        "artifact": made[0]["artifact"] if made else artifact,
-        "run": made[0]["run"] if made else None,
-        "step": made[0]["step"] if made else None,
+        "artifact": rows[0]["artifact"] if rows else artifact,
+        "run": rows[0]["run"] if rows else None,
+        "step": rows[0]["step"] if rows else None,
     }
 
 
@@ -106,8 +106,9 @@ def _down(server: Server) -> str:
     happened = server.restarts
     if not happened.gave_up:
         return "its parent has ended, as by a boot; the next start of tunesmith brings it back"
-    said = telling_line(server.log) if not happened.port_lost and server.log.is_file() else ""
-    cause = f" ({said})" if said and "started again" not in said else ""  # that is the supervisor's own last word
+    last_line = telling_line(server.log) if not happened.port_lost and server.log.is_file() else ""
+    # "started again" is the supervisor's own last word, not the engine's
+    cause = f" ({last_line})" if last_line and "started again" not in last_line else ""
     remedy = "`tunesmith deploy` serves it again"
     return f"it is not started again: {happened.gave_up}{cause}; its log is {server.log}; {remedy}"
 

@@ -36,7 +36,7 @@ class Question(NamedTuple):
 def answered(spec: Spec, stated: Proposal, ask: Callable[[str], str], say: Callable[[str], None]) -> Proposal:
     """The proposal that a person's answers make; what the file states already is not asked."""
     proposal = stated
-    for number, questions in enumerate((_applies, _form, _template, _parts, _never, _language), 1):
+    for number, questions in enumerate((_applies, _form, _template, _part_questions, _never, _language), 1):
         for question in questions(spec, proposal):
             while True:
                 try:
@@ -86,15 +86,16 @@ def _template(spec: Spec, proposal: Proposal) -> list[Question]:
             raise BadInput(f"that template does not do: {why}")
         return before.model_copy(update={"template": shape.template})
 
-    shown = answers[0].replace("\n", "\\n")[:60]
+    yours = answers[0].replace("\n", "\\n")[:60]
     return [
         Question(
-            f"Write the answer with {{name}} in place of each part that differs [free text]; yours is: {shown}\n", take
+            f"Write the answer with {{name}} in place of each part that differs [free text]; yours is: {yours}\n",
+            take,
         )
     ]
 
 
-def _parts(spec: Spec, proposal: Proposal) -> list[Question]:
+def _part_questions(spec: Spec, proposal: Proposal) -> list[Question]:
     return [
         _part(name, list(dict.fromkeys(value for _, value in pairs if value is not None)), proposal)
         for name, pairs in fields_of(spec, proposal).items()
@@ -117,11 +118,11 @@ def _part(name: str, seen: list[str], proposal: Proposal) -> Question:
         parts = (*(other for other in before.parts if other.name != name), part)
         return before.model_copy(update={"parts": parts})
 
-    shown = ", ".join(seen[:6])
+    sample = ", ".join(seen[:6])
     if proposal.part(name).kind == "label":
-        return Question(f"Which values are there (yours: {shown})? value = what it means; value = …\n", take)
+        return Question(f"Which values are there (yours: {sample})? value = what it means; value = …\n", take)
     what = "its values as value = what it means; …, or copied (letter for letter from the message), or [words]"
-    return Question(f"What is {name} (yours: {shown})? {what}\n", take)
+    return Question(f"What is {name} (yours: {sample})? {what}\n", take)
 
 
 def _values(text: str) -> dict[str, Value]:
@@ -133,28 +134,28 @@ def _values(text: str) -> dict[str, Value]:
 
 def _never(spec: Spec, proposal: Proposal) -> list[Question]:
     def take(before: Proposal, text: str) -> Proposal:
-        said = [Check(kind="never says", text=one) for one in _SEPARATOR.split(text) if one]
-        made = before.model_copy(update={"checks": (*before.checks, *said)})
-        if left_out := [line for line in verified(spec, made).left_out if line.startswith("never says")]:
+        checks = [Check(kind="never says", text=one) for one in _SEPARATOR.split(text) if one]
+        after = before.model_copy(update={"checks": (*before.checks, *checks)})
+        if left_out := [line for line in verified(spec, after).left_out if line.startswith("never says")]:
             raise BadInput(f"{left_out[0]}; say the others")
-        return made
+        return after
 
     return [Question("Which words must never be in an answer (one; another)? [none]", take)]
 
 
 def _language(spec: Spec, proposal: Proposal) -> list[Question]:
     own = {other_language(example.prompt, frozenset({"English"})) for example in spec.examples}
-    shown = (own.pop() if len(own) == 1 else "") or "English"
+    default = (own.pop() if len(own) == 1 else "") or "English"
 
     def take(before: Proposal, text: str) -> Proposal:
-        return before.model_copy(update={"language": text or shown})
+        return before.model_copy(update={"language": text or default})
 
-    return [Question(f"In which language are the messages? [{shown}]", take)]
+    return [Question(f"In which language are the messages? [{default}]", take)]
 
 
 def _one_of(text: str, options: tuple[str, ...]) -> str:
     """The option that a text is, or begins. Raises BadInput."""
-    found = [option for option in options if option.startswith(text.lower())]
-    if len(found) != 1:
+    matches = [option for option in options if option.startswith(text.lower())]
+    if len(matches) != 1:
         raise BadInput(f"{text!r} is none of {', '.join(options)}")
-    return found[0]
+    return matches[0]

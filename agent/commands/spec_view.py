@@ -14,25 +14,25 @@ from tunesmith.tools.data.description import OWN_BLIND
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.suites.grading.code import is_parsed
 
-_VALUES_SHOWN = 8
+_VALUES_MAX = 8
 _CHARACTERS = 400
 PARTS = ("when", "what", "never", "attributes", "answer", "rules", "criteria", "near_misses")
 
 
 def spec_view(
-    spec: Spec, said: frozenset[str], left_out: Sequence[str] = (), *, written: bool = True
+    spec: Spec, stated: frozenset[str], left_out: Sequence[str] = (), *, written: bool = True
 ) -> RenderableType:
     """The whole behaviour as one table: what was said, what was proposed, and what of that was left out.
 
     `written`: a writer thinks up the rows, and near misses where the spec has none.
     """
-    by = {name: "said" if name in said else "proposed" for name in PARTS}
+    by = {name: "said" if name in stated else "proposed" for name in PARTS}
     rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
-    rows += [[f"attribute {name}", told, by["attributes"]] for name, told in _attributes(spec.attributes)]
+    rows += [[f"attribute {name}", text, by["attributes"]] for name, text in _attributes(spec.attributes)]
     rows += [["tool", json.dumps(tool["function"], ensure_ascii=False), "said"] for tool in spec.tools]
     rows.append(["answer", _answer(spec), by["answer"]])
     applies = "every message" if spec.every_message else f"some messages, in {spec.language}"
-    rows.insert(1, ["applies to", applies, "said" if "every_message" in said else "proposed"])
+    rows.insert(1, ["applies to", applies, "said" if "every_message" in stated else "proposed"])
     rows += [["rule", rule.says, by["rules"]] for rule in spec.rules]
     rows += [["criterion", text, by["criteria"]] for text in spec.criteria]
     rows += [["near miss", text, by["near_misses"]] for text in spec.near_misses]
@@ -60,23 +60,23 @@ def _attributes(attributes: Sequence[Attribute], at: str = "") -> Iterator[tuple
 
 def _attribute(attribute: Attribute) -> str:
     names = [f"{n} ({v.means})" if v.means else n for n, v in attribute.values.items()]
-    told: list[str] = [attribute.kind]
+    phrases: list[str] = [attribute.kind]
     if attribute.many:
         least, most = attribute.many
-        told = [f"{'set' if attribute.kind == 'label' else 'list'} of {least} to {most}: {attribute.kind}"]
+        phrases = [f"{'set' if attribute.kind == 'label' else 'list'} of {least} to {most}: {attribute.kind}"]
     if attribute.formula is not None:
-        told.append(formula_text(attribute.formula))
+        phrases.append(formula_text(attribute.formula))
     if names:
-        told.append(", ".join(names[:_VALUES_SHOWN]) + (" …" if len(names) > _VALUES_SHOWN else ""))
+        phrases.append(", ".join(names[:_VALUES_MAX]) + (" …" if len(names) > _VALUES_MAX else ""))
     elif attribute.means:
-        told.append(attribute.means)
+        phrases.append(attribute.means)
     if attribute.absent_share:
-        shown = "null" if attribute.absent_as is None else repr(attribute.absent_as)
-        shown = "left out" if attribute.left_out else shown
-        told.append(f"absent in {attribute.absent_share:.0%}, then {shown}")
+        absent = "null" if attribute.absent_as is None else repr(attribute.absent_as)
+        absent = "left out" if attribute.left_out else absent
+        phrases.append(f"absent in {attribute.absent_share:.0%}, then {absent}")
     for name, values in attribute.absent_where.items():
-        told.append(f"absent where {name} is {' or '.join(values)}")
-    return "; ".join(told) + ("" if attribute.shown else "; only makes messages differ")
+        phrases.append(f"absent where {name} is {' or '.join(values)}")
+    return "; ".join(phrases) + ("" if attribute.shown else "; only makes messages differ")
 
 
 def _answer(spec: Spec) -> str:
@@ -85,6 +85,6 @@ def _answer(spec: Spec) -> str:
         language = spec.answer.language
         unread = f"; {language} is not parsed here" if language and not is_parsed(language) else ""
         return f"written by the writer, held to the rules{unread}"
-    told = f"composed by code as {form}"
-    told += f": {spec.answer.template}" if spec.answer.template else ""
-    return told + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")
+    text = f"composed by code as {form}"
+    text += f": {spec.answer.template}" if spec.answer.template else ""
+    return text + (f"; else {spec.answer.otherwise!r}" if spec.answer.otherwise else "")

@@ -149,32 +149,32 @@ def endpoint(store: Store, run: str) -> Endpoint | None:
     from tunesmith.tools.serving import servers
 
     step = deployed[-1]
-    made = next((a for a in store.artifacts(run, "deployment") if a.step == step.id), None)
-    server = servers.serving_now(store.home, str(made.meta.get("serves"))) if made else None
+    deployment = next((a for a in store.artifacts(run, "deployment") if a.step == step.id), None)
+    server = servers.serving_now(store.home, str(deployment.meta.get("serves"))) if deployment else None
     now = {"url": server.url, "key_file": str(server.key_file)} if server else {}
     return Endpoint(step.id, {**step.report, **now}, served_now=server is not None)
 
 
 def summary_view(summary: RunSummary) -> RenderableType:
     """The summary for a terminal."""
-    parts: list[RenderableType] = []
+    views: list[RenderableType] = []
     refused = f", {summary.refused}" if summary.refused else ""
     if summary.blocks:
-        parts.append(render.rates_table(summary.blocks))
-        parts += [render.hop_line(compared) for compared in summary.comparisons]
-    parts += [render.plain(f"claim for {one.arm}: {one.verdict.sentence}") for one in summary.evidence[-1:]]
+        views.append(render.rates_table(summary.blocks))
+        views += [render.hop_line(compared) for compared in summary.comparisons]
+    views += [render.plain(f"claim for {one.arm}: {one.verdict.sentence}") for one in summary.evidence[-1:]]
     took, estimated = duration(summary.seconds), duration(summary.estimated_seconds)
     peak = f", peak memory of a worker {size(summary.peak_rss_bytes)}" if summary.peak_rss_bytes else ""
-    parts.append(render.plain(f"{summary.run} {summary.status}{refused}: took {took}, estimated {estimated}{peak}"))
+    views.append(render.plain(f"{summary.run} {summary.status}{refused}: took {took}, estimated {estimated}{peak}"))
     if summary.verdict:
-        parts.append(render.plain(summary.verdict))
+        views.append(render.plain(summary.verdict))
     if summary.endpoint and summary.endpoint.served_now:
         served = summary.endpoint.reported
-        parts.append(render.plain(f"served now: {served.get('model')} at {served.get('url')}"))
-        parts.append(render.plain(f"its key: {served.get('key_file')}; `tunesmith serve stop` ends it"))
+        views.append(render.plain(f"served now: {served.get('model')} at {served.get('url')}"))
+        views.append(render.plain(f"its key: {served.get('key_file')}; `tunesmith serve stop` ends it"))
     if summary.report:
-        parts.append(render.plain(f"report: {summary.report}"))
-    return Group(*parts)
+        views.append(render.plain(f"report: {summary.report}"))
+    return Group(*views)
 
 
 def conclude(store: Store, run: str, say: Callable[[str], None]) -> RunSummary:

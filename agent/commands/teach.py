@@ -52,13 +52,13 @@ _NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answe
 def teach(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Propose what is missing, write the behaviour's folder, and carry out its plan; with --plan-only, price it."""
     path = described_in(args.file)
-    said = said_parts(path)
+    stated = stated_parts(path)
     ws = run_steps.workspace_of(args, settings, store, out)
     there.check_reached(ws, [{"on": args.on}])
     path, read = read_spec(path, args, settings, ws, out, may_start=not args.plan_only)
     folder, plan = planned(ws, read.spec, path, args, out)
-    shown, view = document(read, said, folder, plan), spec_view(read.spec, said, read.left_out)
-    return carry_out(ws, folder, plan, shown, view, args, settings, out)
+    report, view = document(read, stated, folder, plan), spec_view(read.spec, stated, read.left_out)
+    return carry_out(ws, folder, plan, report, view, args, settings, out)
 
 
 def described_in(name: str | None) -> Path:
@@ -80,7 +80,7 @@ def described_in(name: str | None) -> Path:
 
 
 def carry_out(
-    ws: Workspace, folder: Path, plan: PipelinePlan, shown: dict[str, object], behaviour: RenderableType,
+    ws: Workspace, folder: Path, plan: PipelinePlan, report: dict[str, object], behaviour: RenderableType,
     args: argparse.Namespace, settings: Settings, out: Output,
 ) -> int:  # fmt: skip
     """Show a behaviour and its plan, and carry it out; with --plan-only, price it."""
@@ -88,12 +88,12 @@ def carry_out(
     view = Group(behaviour, render.plain(f"the behaviour is in {folder}; change any field of {SPEC_FILE} there"))
     if not args.plan_only:
         out.console.print(view)
-        return run_steps.whole(plan, args, settings, store, out, beside=shown)
+        return run_steps.whole(plan, args, settings, store, out, beside=report)
     prices = check_ahead(ws, plan)
     priced = [{"stage": p.stage, "estimated_seconds": p.estimate.seconds if p.estimate else None} for p in prices]
     total = sum(price.estimate.seconds for price in prices if price.estimate)
     out.document(
-        {**shown, "prices": priced, "estimated_seconds": total},
+        {**report, "prices": priced, "estimated_seconds": total},
         Group(view, forecast_table(plan.name, prices, plan.reasons)),
     )
     return 0
@@ -133,7 +133,7 @@ def _read(
         spec = load_behaviour(str(path))
         return Read(spec, "", spec_faults(spec))
     marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
-    if not (words.say or {"when", "what"} & said_parts(path)):
+    if not (words.say or {"when", "what"} & stated_parts(path)):
         return Read(verified(words, stated).spec, "", verified(words, stated).left_out)
     why = "no model answers here" + (
         "" if may_start else ", and --plan-only starts none: without it, one is after a yes"
@@ -151,13 +151,13 @@ def _read(
     if sys.stdin.isatty() and sys.stderr.isatty():
         out.say(f"no model reads your words ({why}); six questions instead:")
         try:
-            made = verified(marked, answered(words, stated, run_steps.ask_person, out.say))
+            checked = verified(marked, answered(words, stated, run_steps.ask_person, out.say))
         except EOFError:
             raise BadInput("the questions about your words were not answered; nothing was started") from None
-        return Read(made.spec, "you", made.left_out)
-    made = verified(words, stated)
+        return Read(checked.spec, "you", checked.left_out)
+    checked = verified(words, stated)
     note = f"nobody has read your words ({why}): only what the file states as data and its examples show was taken"
-    return Read(made.spec, "", (note, *made.left_out))
+    return Read(checked.spec, "", (note, *checked.left_out))
 
 
 def planned(
@@ -185,7 +185,7 @@ def planned(
         raise
 
 
-def said_parts(path: Path) -> frozenset[str]:
+def stated_parts(path: Path) -> frozenset[str]:
     """The parts of a behaviour that its file says itself; the others are proposed."""
     document = read_yaml(path / SPEC_FILE if path.is_dir() else path, "behaviour", through_link=True)
     given = {name for name, value in document.items() if value} if isinstance(document, dict) else set()
@@ -229,7 +229,7 @@ def _normal(texts: Iterable[str]) -> set[str]:
     return {normal(text, digits_count=True) for text in texts}
 
 
-def document(read: Read, said: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:
+def document(read: Read, stated: frozenset[str], folder: Path, plan: PipelinePlan) -> dict[str, object]:
     """The behaviour and its plan, as `--json` prints them."""
     return {
         "behaviour": read.spec.name,
@@ -237,6 +237,6 @@ def document(read: Read, said: frozenset[str], folder: Path, plan: PipelinePlan)
         "read_by": read.by,
         "left_out": list(read.left_out),
         "spec": read.spec.model_dump(mode="json", exclude_defaults=True),
-        "proposed": [name for name in PARTS if name not in said],
+        "proposed": [name for name in PARTS if name not in stated],
         "plan": plan.model_dump(mode="json"),
     }

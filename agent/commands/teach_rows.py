@@ -17,7 +17,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.rows import mapping_of
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.spec_view import spec_view
-from tunesmith.agent.commands.teach import carry_out, described_in, document, planned, read_spec, said_parts
+from tunesmith.agent.commands.teach import carry_out, described_in, document, planned, read_spec, stated_parts
 from tunesmith.agent.driver.reading import Read
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import own_suites
@@ -39,14 +39,14 @@ def teach_rows(args: argparse.Namespace, settings: Settings, store: Store, out: 
     assert read is not None
     spec = read.spec
     named = own_suites(str(path)) if path else ()
-    said = said_parts(path) if path else frozenset({"examples"})
+    stated = stated_parts(path) if path else frozenset({"examples"})
     cases = load_named_suites((*BUNDLED, *named)).cases
-    settled = settle(brought, spec, cases, formed=bool(said & {"attributes", "answer"}))
+    settled = settle(brought, spec, cases, formed=bool(stated & {"attributes", "answer"}))
     folder, plan = planned(ws, settled.spec, path, args, out, own=settled.own, trained=settled.trained_examples)
-    shown = {**document(replace(read, spec=settled.spec), said, folder, plan), "rows": _document(brought, settled)}
-    behaviour = spec_view(settled.spec, said, read.left_out, written=False)
+    report = {**document(replace(read, spec=settled.spec), stated, folder, plan), "rows": _document(brought, settled)}
+    behaviour = spec_view(settled.spec, stated, read.left_out, written=False)
     view = Group(behaviour, _view(brought, settled), *map(render.plain, settled.notes))
-    return carry_out(ws, folder, plan, shown, view, args, settings, out)
+    return carry_out(ws, folder, plan, report, view, args, settings, out)
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:

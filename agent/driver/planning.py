@@ -220,7 +220,7 @@ def _set(steps: tuple[StepSpec, ...], one: Assigned, named: Sequence[str]) -> tu
         value = _model_named(str(one.value)) if one.field == "model" else one.value
         typed = plan_file.parse_fields(stage, {one.field: value})
         steps = tuple(
-            spec.model_copy(update={"fields": {**declared.taken_along(spec.fields, typed), **typed}})
+            spec.model_copy(update={"fields": {**declared.carried_over(spec.fields, typed), **typed}})
             if spec in tasks
             else spec
             for spec in steps

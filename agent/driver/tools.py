@@ -25,7 +25,7 @@ from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.views import VIEWS
-from tunesmith.tools.core.auto import default_shown
+from tunesmith.tools.core.auto import readable_default
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog
@@ -79,7 +79,7 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
     fields: dict[str, Any] = {}
     for name in entry.load().settable:
         info = model.model_fields[name]
-        usual = default_shown(info)
+        usual = readable_default(info)
         text = f"{info.description or ''} null: as usual ({usual}).".strip()
         fields[name] = (Optional[info.annotation], Field(description=text))  # noqa: UP045
     others = [name for name in model.model_fields if name not in (*entry.load().settable, "run")]

@@ -17,7 +17,7 @@ from tunesmith.agent.queries.arguments import AnyArm, Query, RunName
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.agent.queries.steps import plain
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.questions import what_made
+from tunesmith.memory.questions import provenance_of
 from tunesmith.memory.records import Artifact, EvalResult, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, size
@@ -119,7 +119,8 @@ def _lines(query: ArtifactQuery, store: Store, made: Artifact) -> list[str]:
     overview = f"The {name} of {made.run} ({made.id}) is {title}{size(made.bytes)}{_against(store, made)}."
     path = f"It lies in {made.path}."
     line = " ← ".join(
-        f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})" for up in what_made(store, made.id)["lineage"][:6]
+        f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})"
+        for up in provenance_of(store, made.id)["lineage"][:6]
     )
     lineage = f"Made from: {line}." if line else ""
     date = f"{step.stage} ({cite(step)}) made it {day(step.finished_at)}; sha256 {made.sha256[:12]}."

@@ -13,7 +13,7 @@ from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, dec
 from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
 from tunesmith.agent.queries.steps import facts_of
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.questions import what_made
+from tunesmith.memory.questions import provenance_of
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, size
@@ -241,7 +241,7 @@ def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answ
 
 def _made_from(store: Store, artifact: str) -> str:
     try:
-        lineage = what_made(store, artifact)["lineage"]
+        lineage = provenance_of(store, artifact)["lineage"]
     except NotFound:
         return ""
     each = [f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']} of {up['run']})" for up in lineage[:4]]

@@ -133,7 +133,7 @@ def inherited(
         fields.pop("behaviour", None)
     if stage in ("deploy", "evaluate") and (arm := _last_made(ws, run.id)):
         fields["arm"] = arm
-    fields = declared.taken_along(fields, asked)
+    fields = declared.carried_over(fields, asked)
     return {**fields, **asked, **_multiplied(stage, times, fields, own)}
 
 

@@ -15,7 +15,7 @@ from tunesmith.agent.queries.arguments import Query, RunName, StageName
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.auto import AUTO, as_shown, default_shown
+from tunesmith.tools.core.auto import AUTO, readable_default, readable_value
 from tunesmith.tools.core.format import listed
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.run_step import price
@@ -176,13 +176,13 @@ def _resolved(store: Store, step: Step, field: str) -> str:
 
 
 def _default(stage: str, field: str) -> object:
-    return default_shown(catalog.BY_NAME[stage].load().request.model_fields[field])
+    return readable_default(catalog.BY_NAME[stage].load().request.model_fields[field])
 
 
 def _value(step: Step, field: str) -> object:
     """A field as a step was asked for with it; `auto` where an older version wrote 0 for that."""
     known = catalog.ENTRIES[step.stage].load().request.model_fields
-    return as_shown(known[field], step.request[field]) if field in known else step.request[field]
+    return readable_value(known[field], step.request[field]) if field in known else step.request[field]
 
 
 def _plain(value: object) -> str:

@@ -33,17 +33,17 @@ class Monitor(threading.Thread):
         self._store = store
         self._tell = tell
         self._changed = changed
-        self._told: set[tuple[str, float | None]] = set()
+        self._announced: set[tuple[str, float | None]] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
     def run(self) -> None:
         """Look again and again until closed."""
-        shown = ""
+        last_line = ""
         while not self._closed.wait(_EVERY_S):
             self.look()
-            if (line := self.line()) != shown:
-                shown = line
+            if (line := self.line()) != last_line:
+                last_line = line
                 self._changed()
 
     def look(self) -> None:
@@ -56,15 +56,15 @@ class Monitor(threading.Thread):
                 dead = {step.id for step in launcher.reconcile(self._store)}
                 self.running = tuple(step for step in self.running if step.id not in dead)
             for step in self._store.unannounced():
-                self.told(step)
+                self.announce(step)
 
-    def told(self, step: Step) -> None:
+    def announce(self, step: Step) -> None:
         """Tell the end of a step unless that was done already, whoever noticed it first."""
         with self._lock:
             key = (step.id, step.finished_at)
-            if key in self._told or not catalog.ENTRIES[step.stage].asks(step.request):
+            if key in self._announced or not catalog.ENTRIES[step.stage].asks(step.request):
                 return
-            self._told.add(key)
+            self._announced.add(key)
         self._tell(step)
 
     def line(self) -> str:

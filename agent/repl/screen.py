@@ -38,10 +38,10 @@ class Screen(Protocol):
     def say(self, text: str) -> None:
         """Print plain text as one line, from any thread."""
 
-    def show(self, shown: RenderableType) -> None:
+    def show(self, view: RenderableType) -> None:
         """Print above the prompt, from any thread."""
 
-    def page(self, shown: RenderableType) -> None:
+    def page(self, view: RenderableType) -> None:
         """Print what was asked for, as much of it as the screen holds."""
 
     def more(self) -> bool:

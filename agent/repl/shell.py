@@ -58,7 +58,7 @@ class Shell:
         self.monitor = Monitor(store, tell=self._tell, changed=self._redraw)
         self.plans: dict[str, threading.Thread] = {}
         self.bar_console: Console | None = None
-        self._shown: set[str] = set()
+        self._printed: set[str] = set()
         self._folding = Folding()
         self.talk = Talk(self)
         self._approver = TerminalApprover(self.ask, lambda plan, step: self.show(price_page(plan, step)))
@@ -103,24 +103,24 @@ class Shell:
             return [(f"{name}={value}", "") for value in (*choices(field), *(field.examples or ()))]
         return [(f"{known}=", info.description or "") for known, info in model.model_fields.items()]
 
-    def show(self, shown: RenderableType) -> None:
+    def show(self, view: RenderableType) -> None:
         """Print above the prompt, or above the bar where one is shown."""
-        if isinstance(shown, Group):
-            self._shown.add(_text(shown))
-        (self.bar_console or _console()).print(shown)
+        if isinstance(view, Group):
+            self._printed.add(_text(view))
+        (self.bar_console or _console()).print(view)
 
-    def page(self, shown: RenderableType) -> None:
+    def page(self, view: RenderableType) -> None:
         """Print what was asked for, as much of it as the screen holds. Nothing that is to be agreed to: all of that."""
-        self._folding.show(self.bar_console or _console(), shown)
+        self._folding.show(self.bar_console or _console(), view)
 
     def more(self) -> bool:
         """Print the next screen of a long page; False where nothing is left of one."""
         return self._folding.more(_console())
 
-    def show_once(self, shown: RenderableType) -> None:
+    def show_once(self, view: RenderableType) -> None:
         """Print something unless this session has shown it, word for word."""
-        if _text(shown) not in self._shown:
-            self.show(shown)
+        if _text(view) not in self._printed:
+            self.show(view)
 
     def say(self, text: str) -> None:
         """Print plain text, wrapped between its words; brackets in it are no markup."""
@@ -143,7 +143,7 @@ class Shell:
 
     def tell_end(self, step: Step) -> None:
         """Tell the end of a step unless that was done already, whoever noticed it first."""
-        self.monitor.told(step)
+        self.monitor.announce(step)
 
     def emit(self, event: str, /, **data: Unpack[EventData]) -> None:
         """An event of a step or a plan: what the user should see of it."""
@@ -204,8 +204,8 @@ class Shell:
             answer = self._asking.prompt(question)
             if answer.strip().startswith("/"):
                 self.handle(answer.strip())
-            elif said := self.talk.aside(answer, self._asked_for):  # a question back is neither a yes nor a no
-                for line in said.splitlines():
+            elif reply := self.talk.aside(answer, self._asked_for):  # a question back is neither a yes nor a no
+                for line in reply.splitlines():
                     self.say(line)
             else:
                 return self.talk.as_edit(answer, self._asked_for) or answer
@@ -278,22 +278,22 @@ class Shell:
     def enqueue(self, text: str) -> None:
         """Hold a turn on words that had to wait, as soon as the prompt is free; from any thread."""
 
-        def held() -> None:
+        def handle_now() -> None:
             self.say(f"now to your words: {text}")
             self.handle(text)
 
-        self.later(held)
+        self.later(handle_now)
 
     def later(self, act: Callable[[], None]) -> None:
         """Do something in the main thread as soon as the prompt is free; what goes wrong is told in a line."""
 
-        def told() -> None:
+        def act_or_report() -> None:
             try:
                 act()
             except TunesmithError as error:
                 self.say(f"tunesmith: {error}")
 
-        self._put(told)
+        self._put(act_or_report)
 
     def carries_a_plan(self) -> bool:
         """Whether a plan is being carried out, which says itself what is next."""
@@ -356,10 +356,10 @@ class Shell:
                 self.say(f"the rest of {run} waits: `tunesmith run --resume {run}` goes on with it")
 
 
-def _text(shown: RenderableType) -> str:
+def _text(view: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=200)
     with console.capture() as captured:
-        console.print(shown)
+        console.print(view)
     return captured.get()
 
 

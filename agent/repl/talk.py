@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.1
 _SUMMARY_CHARACTERS = 1500
-_SAID_EVERY_S = 15.0
+_NOTICE_EVERY_S = 15.0
 _NOT_FETCHED = "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
 
 
@@ -65,7 +65,7 @@ class Talk:
     def _load(self) -> None:
         try:
             with uncollected():
-                self._chat = self._made_chat()
+                self._chat = self._new_chat()
             self._chat.switch(self._chat.id)
         except Exception as error:
             self._error = error
@@ -89,7 +89,7 @@ class Talk:
         else:
             chat.switch(own)
 
-    def _made_chat(self) -> Chat:
+    def _new_chat(self) -> Chat:
         from tunesmith.agent.driver.abilities import is_routed, window_for
         from tunesmith.agent.driver.chat import Chat
         from tunesmith.agent.driver.endpoint import Driver, driver_state
@@ -223,7 +223,7 @@ class Talk:
             if seconds >= next_note[0]:
                 usual = "about a minute without a GPU; Ctrl-C gives the prompt back"
                 self._screen.say(f"the driver is starting ({seconds:.0f} s; {usual})")
-                next_note[0] += _SAID_EVERY_S
+                next_note[0] += _NOTICE_EVERY_S
 
         try:
             return self._driver.ensure(waiting)
@@ -336,11 +336,11 @@ class Talk:
         """Write the whole conversation as Markdown; the file. Raises BadInput for one that is there already."""
         chat = self.chat()
         conversation = chat.conversations.load(chat.id, whole=True)
-        parts = [f"# Conversation {chat.id}\n"]
+        sections = [f"# Conversation {chat.id}\n"]
         for turn in conversation.turns:
-            said_at = time.strftime("%F %H:%M", time.localtime(turn.at))
-            parts.append(f"**you** ({said_at}): {turn.prompt}\n\n**tunesmith**: {turn.reply}\n")
-        return write_private_text(name or f"tunesmith-{chat.id}.md", "\n".join(parts), force=force)
+            asked_at = time.strftime("%F %H:%M", time.localtime(turn.at))
+            sections.append(f"**you** ({asked_at}): {turn.prompt}\n\n**tunesmith**: {turn.reply}\n")
+        return write_private_text(name or f"tunesmith-{chat.id}.md", "\n".join(sections), force=force)
 
     def conversations(self) -> list[tuple[str, float, str]]:
         """Every conversation, the newest first."""

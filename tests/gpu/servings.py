@@ -35,7 +35,7 @@ from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, faile
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import FREED_WITHIN_S, rank_served, serving_memory
 from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
-from tunesmith.tools.serving.model_server import bench_spec
+from tunesmith.tools.serving.model_server import measuring_spec
 from tunesmith.tools.suites.loading import load_suites
 
 NAME = "live"
@@ -125,7 +125,7 @@ def mixture(check: Check) -> Iterator[Finding]:
 
 def started(check: Check, model: Artifact, *, rank: int = RANK) -> servers.Server:
     vllm = vllm_of_worker(check.vllm)
-    spec = bench_spec(model, vllm=vllm, adapters_allowed=True, rank=rank_served(rank))
+    spec = measuring_spec(model, vllm=vllm, adapters_allowed=True, rank=rank_served(rank))
     log = check.dir / f"vllm-{model.kind}.log"
     return servers.ensure(check.home, spec, vllm=vllm, log_path=log, owner=check.step)
 

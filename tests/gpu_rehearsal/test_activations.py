@@ -13,7 +13,7 @@ import pytest
 
 from tunesmith.tools.models.model_names import named_model
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.training_terms import kept_bytes, plain_kept_bytes
+from tunesmith.tools.models.training_terms import activation_bytes, plain_activation_bytes
 
 pytestmark = pytest.mark.lab
 
@@ -99,14 +99,14 @@ def a_layers(config: dict[str, Any], **how: bool) -> float:
 @pytest.mark.parametrize("name", [*DENSE, *MIXTURES])
 def test_a_layer_keeps_of_a_token_what_is_priced(name: str) -> None:
     config, shape = config_of(name)
-    assert 0.9 <= kept_bytes(shape, lora_rank=RANK) / a_layers(config) <= 1.3
+    assert 0.9 <= activation_bytes(shape, lora_rank=RANK) / a_layers(config) <= 1.3
 
 
 @pytest.mark.parametrize("name", DENSE)
 def test_pefts_own_layers_keep_more_and_are_priced_so(name: str) -> None:
     config, shape = config_of(name)
     plain = a_layers(config, fused=False)
-    assert 0.9 <= plain_kept_bytes(shape) / plain <= 1.3
+    assert 0.9 <= plain_activation_bytes(shape) / plain <= 1.3
     assert plain > 1.3 * a_layers(config)
 
 
@@ -124,7 +124,7 @@ def test_capped_scores_are_kept_and_priced_by_the_row() -> None:
     }  # fmt: skip
     for tokens in (256, 512):
         saved = (kept_on_cpu(config, 3, tokens) - kept_on_cpu(config, 2, tokens)) / tokens
-        assert 0.9 <= kept_bytes(ModelShape.of(config), lora_rank=RANK, row_tokens=tokens) / saved <= 1.3
+        assert 0.9 <= activation_bytes(ModelShape.of(config), lora_rank=RANK, row_tokens=tokens) / saved <= 1.3
 
 
 def kept_on_cpu(config: dict[str, Any], layers: int, tokens: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.memory.errors import BadInput, NotFound
-from tunesmith.memory.questions import ask_sql, show_run, what_made
+from tunesmith.memory.questions import ask_sql, provenance_of, show_run
 from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.memory.views import VIEWS
@@ -135,7 +135,7 @@ def test_a_run_is_shown_in_its_documented_shape(store: Store) -> None:
 
 
 def test_what_made_an_artifact_goes_back_to_its_base(store: Store) -> None:
-    made = what_made(store, "a2")
+    made = provenance_of(store, "a2")
     assert (made["kind"], made["step"], made["run"]) == ("adapter", "s2", "r1")
     assert [(link["artifact"], link["stage"], link["depth"]) for link in made["lineage"]] == [
         ("a2", "train", 0),

@@ -145,7 +145,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('    if table in ("runs", "steps", "artifacts"):\n',
          '    if table in ("runs", "steps", "artifacts", "approvals"):\n',
          f"{_ELSEWHERE}test_the_yes_goes_along_once_and_the_records_come_back_once"),
-        ("        if told is None:\n", "        if True:\n",
+        ("        if reported is None:\n", "        if True:\n",
          f"{_ELSEWHERE}test_the_yes_goes_along_once_and_the_records_come_back_once"),
         ("    if set(records) != expected or foreign or", "    if",
          f"{_ELSEWHERE}test_records_of_anything_else_are_refused"),
@@ -192,13 +192,13 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(YES, "tools/models/base_job.py", (
         ('job.agreed_folder("model folder", folder, fingerprint(folder))', "pass", f"{_CHANGED}[base-model folder]"),
     )),
-    *rows(YES, "tools/serving/bench.py", (
-        ("        job.agreed(_PIN, bench.sha256)\n", "        pass\n", f"{_CHANGED}[train-way of asking]",
+    *rows(YES, "tools/serving/context_settings.py", (
+        ("        job.agreed(_PIN, context_settings.sha256)\n", "        pass\n", f"{_CHANGED}[train-way of asking]",
          f"{_CHANGED}[generate-way of asking]"),
     )),
     *rows(YES, "tools/release/release_job.py", (
-        ('made, base = job.verified("model"), job.verified("base")',
-         'made, base = job.verified("model"), job.inputs["base"]', f"{_CHANGED}[release-base]"),
+        ('model, base = job.verified("model"), job.verified("base")',
+         'model, base = job.verified("model"), job.inputs["base"]', f"{_CHANGED}[release-base]"),
     )),
     *rows(YES, "tools/core/stage.py", (
         ("decided = decided if decided[later] else", "decided = decided if False else",
@@ -237,7 +237,7 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_STORE}test_a_free_step_is_taken_once"),
     )),
     *rows(CLAIM, "tools/pipeline/worker.py", (
-        ('    with held(lock_file(store.home, step), wait_s=_LOCK_WAIT_S, holder=f"pid {me.pid} on {me.host}"):\n',
+        ('    with locked(lock_file(store.home, step), wait_s=_LOCK_WAIT_S, holder=f"pid {me.pid} on {me.host}"):\n',
          "    with contextlib.nullcontext():\n", "tests/trust/test_workers.py", "tests/crash/test_worker.py"),
     )),
     *rows(LEDGER, "memory/ledger.py", (
@@ -442,7 +442,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if not text.translate(_SPACES).isprintable():", "if False:", "tests/tools/release/test_go_template.py"),
     )),
     *rows(TEMPLATE, "tools/release/modelfile.py", (
-        ("{one_line(told)}", "{told}", "tests/tools/release/test_modelfile.py"),
+        ("{one_line(reason)}", "{reason}", "tests/tools/release/test_modelfile.py"),
     )),
     *rows(TEMPLATE, "tools/models/base_job.py", (
         ("        probe_template(folder, request.model)\n", "",
@@ -571,7 +571,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ("set(more.split()) <= _AROUND_A_YES | named", "True", "tests/agent/commands/test_approvals.py"),
-        ('said = f"{_unclear(text)}\\n"', 'return Decision(False, "terminal", text.strip())',
+        ('notice = f"{_unclear(text)}\\n"', 'return Decision(False, "terminal", text.strip())',
          "tests/agent/commands/test_approvals.py"),
     )),
     *rows(APPROVALS, "agent/words/acts.py", (
@@ -828,7 +828,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),
     )),
     *rows(PEOPLE, "agent/commands/review.py", (
-        ("            trained = to_be_trained(store, made)", "            trained = frozenset[str]()",
+        ("            trained = to_be_trained(store, artifact)", "            trained = frozenset[str]()",
          "tests/tools/data/test_unverified.py::test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_come_last"),
     )),
     *rows(PEOPLE, "tools/data/undecided.py", (

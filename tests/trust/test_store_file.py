@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.old_homes import back_to
 from tunesmith.memory import migrations
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.locks import held, lock_file
+from tunesmith.memory.locks import lock_file, locked
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.processes import ProcessId
 
@@ -120,7 +120,7 @@ def test_the_schema_is_not_changed_under_a_step_at_work(home: Path, how: str) ->
     store.claim(step, needs_approval=False, pid=pid, pid_started=me.started, boot_id=boot, pid_ticks=ticks)
     store.close()
     older(home)
-    with held(lock_file(home, step if how == "lock" else "another")), pytest.raises(BadInput, match="is at work"):
+    with locked(lock_file(home, step if how == "lock" else "another")), pytest.raises(BadInput, match="is at work"):
         Store(home)
     assert not (home / "backups").exists()
     with sqlite3.connect(home / "tunesmith.db") as conn:

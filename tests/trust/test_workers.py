@@ -19,7 +19,7 @@ import pytest
 
 from tests.fixtures.waiting import wait_for
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.locks import held, lock_file
+from tunesmith.memory.locks import lock_file, locked
 from tunesmith.memory.records import Worker
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
@@ -32,11 +32,11 @@ from tunesmith.tools.pipeline.workspace import Decision, Workspace
 WORKER = """
 import sys, time
 from pathlib import Path
-from tunesmith.memory.locks import held, lock_file
+from tunesmith.memory.locks import locked, lock_file
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.processes import ProcessId
 store, step, me = Store(Path(sys.argv[1])), sys.argv[2], ProcessId.of(__import__("os").getpid())
-with held(lock_file(store.home, step)):
+with locked(lock_file(store.home, step)):
     store.claim(step, needs_approval=False, pid=me.pid, pid_started=me.started, boot_id=me.boot_id,
                 pid_ticks=me.ticks, host=me.host, pid_namespace=me.namespace)
     print("claimed", flush=True)
@@ -115,14 +115,14 @@ def test_a_worker_of_another_machine_is_given_up_only_after_a_long_silence(store
     assert launcher.reconcile(store) == []
     with store.write() as conn:
         conn.execute("UPDATE steps SET started_at = started_at - 700")
-    with held(lock_file(store.home, step)):
+    with locked(lock_file(store.home, step)):
         assert launcher.reconcile(store) == [], "its lock is seen"
     assert [dead.id for dead in launcher.reconcile(store)] == [step]
 
 
 def test_a_process_that_no_longer_holds_the_lock_of_its_step_is_no_worker_of_it(store: Store) -> None:
     step = planned(store)
-    with held(lock_file(store.home, step)):
+    with locked(lock_file(store.home, step)):
         claim(store, step)
         assert launcher.is_alive(store, store.step(step)) and launcher.reconcile(store) == []
     assert not launcher.is_alive(store, store.step(step)), "this process lives on, and does something else"
@@ -131,7 +131,7 @@ def test_a_process_that_no_longer_holds_the_lock_of_its_step_is_no_worker_of_it(
 
 def test_a_worker_in_another_container_lives_as_long_as_its_lock_is_held(store: Store) -> None:
     step = planned(store)
-    with held(lock_file(store.home, step)):
+    with locked(lock_file(store.home, step)):
         claim(store, step, pid=4_000_000, pid_namespace="another")
         assert launcher.is_alive(store, store.step(step)) and launcher.reconcile(store) == []
     assert [dead.id for dead in launcher.reconcile(store)] == [step]

@@ -66,11 +66,11 @@ def is_open(info: FieldInfo, value: object) -> bool:
     return is_auto(info) and (value == OPEN if _READ_WEIGHT in info.metadata else not value)
 
 
-def as_shown(info: FieldInfo, value: object) -> object:
+def readable_value(info: FieldInfo, value: object) -> object:
     """A field's value as people read it, whichever version of tunesmith wrote it down."""
     return AUTO if not isinstance(value, str) and is_open(info, value) else value
 
 
-def default_shown(info: FieldInfo) -> object:
+def readable_default(info: FieldInfo) -> object:
     """What a field is where nobody says anything, as people read it."""
-    return as_shown(info, info.get_default(call_default_factory=True))
+    return readable_value(info, info.get_default(call_default_factory=True))

@@ -70,14 +70,14 @@ class OurNames(NamedTuple):
     fields: dict[str, object]
     typed: dict[str, str]
     """Field → its name as it was typed, where that is another one."""
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """What is said of those that came under another program's name."""
 
 
 def ours(name: str, known: Collection[str]) -> str:
     """The field that a name stands for in a request with the `known` fields; else the name itself."""
     plain = name.replace("-", "_")
-    return plain if plain in known else found if (found := _OURS.get(plain, "")) in known else name
+    return plain if plain in known else field if (field := _OURS.get(plain, "")) in known else name
 
 
 def others(known: Collection[str]) -> dict[str, str]:
@@ -89,7 +89,7 @@ def our_names(given: Mapping[str, object], known: Collection[str], typed: Mappin
     """What was given, under our names; `typed`: as they were typed. Raises BadInput where a field has two values."""
     fields: dict[str, object] = {}
     names: dict[str, str] = {}
-    said = []
+    notes = []
     for name, value in given.items():
         field, as_typed = ours(name, known), (typed or {}).get(name, name)
         if field in fields and str(fields[field]) != str(value):
@@ -98,8 +98,8 @@ def our_names(given: Mapping[str, object], known: Collection[str], typed: Mappin
             )
         fields[field], names[field] = value, as_typed
         if field != name:
-            said.append(f"{name} is {field} here")
-    return OurNames(fields, {field: name for field, name in names.items() if field != name}, tuple(said))
+            notes.append(f"{name} is {field} here")
+    return OurNames(fields, {field: name for field, name in names.items() if field != name}, tuple(notes))
 
 
 def nearly(name: str, known: Collection[str]) -> str:

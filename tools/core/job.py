@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Request, covariant=True)
 T = TypeVar("T")
 RESULT_FILE = "result.json"
 PATIENCE_S = 600.0
-_PROGRESS_EVERY_S, _TOLD_EVERY_S = 0.2, 2.0
+_PROGRESS_EVERY_S, _REPEATED_EVERY_S = 0.2, 2.0
 _BEST_EFFORT_WAIT_S = 0.5
 _STORE_PAUSE_S = 2.0
 
@@ -97,7 +97,7 @@ class Job(Generic[R]):
     def go_on(self) -> None:
         """Tell how far the step is where nothing was reported for a while: time passes all the same."""
         with self._at_once:
-            if self._note and time.monotonic() - self._progress_at >= _TOLD_EVERY_S:
+            if self._note and time.monotonic() - self._progress_at >= _REPEATED_EVERY_S:
                 self._tell()
 
     def ended(self) -> Mapping[str, float]:
@@ -111,7 +111,7 @@ class Job(Generic[R]):
 
     def _tell(self) -> None:
         self._progress_at = time.monotonic()
-        done, whole = self.time_left.told(self._elapsed_s)
+        done, whole = self.time_left.progress(self._elapsed_s)
         note = "; ".join(filter(None, (self._note, self.time_left.word)))
         self.best_effort(
             lambda: self.store.progress(self.step.id, round(done, 2), round(whole, 2), note, wait_s=_BEST_EFFORT_WAIT_S)
@@ -219,11 +219,11 @@ class Job(Generic[R]):
             digest, size = manifest["sha256"], manifest["bytes"]
         else:
             digest, size = sha256_file(path), path.stat().st_size
-        made_from = [a.id for a in self.inputs.values()] if parents is None else list(parents)
-        artifact = Artifact("", self.run, self.step.id, kind, path, digest, size, tuple(made_from), dict(meta or {}))
+        parent_ids = [a.id for a in self.inputs.values()] if parents is None else list(parents)
+        artifact = Artifact("", self.run, self.step.id, kind, path, digest, size, tuple(parent_ids), dict(meta or {}))
         recorded = self.patiently(lambda: self.store.add_artifact(artifact))
-        made = {"artifact": recorded.id, "kind": kind}
-        self.best_effort(lambda: self.store.event("artifact.made", run=self.run, step=self.step.id, **made))
+        data = {"artifact": recorded.id, "kind": kind}
+        self.best_effort(lambda: self.store.event("artifact.made", run=self.run, step=self.step.id, **data))
         return recorded
 
     def write_json(self, name: str, value: object) -> Path:

@@ -51,10 +51,10 @@ class Request(Frozen):
         try:
             return cls.model_validate(now)
         except ValidationError as error:
-            told = error.errors()[0]
-            what = ".".join(str(part) for part in told["loc"])
+            fault = error.errors()[0]
+            what = ".".join(str(part) for part in fault["loc"])
             raise BadInput(
-                f"an earlier version planned this {stage} with {what}={told['input']!r}, which is gone; "
+                f"an earlier version planned this {stage} with {what}={fault['input']!r}, which is gone; "
                 f"plan it anew with `tunesmith {stage}`"
             ) from None
 
@@ -282,7 +282,7 @@ class Inputs:
     run: str
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
 
-    def made(self, kind: str) -> Artifact | None:
+    def existing(self, kind: str) -> Artifact | None:
         """The artifact of a kind where it exists, so that it can be read."""
         artifact = self.artifacts.get(kind)
         return None if artifact is None or is_expected(artifact) else artifact
@@ -314,7 +314,7 @@ class Settled(NamedTuple):
     """Fields that were looked up before a step was priced, and what its user should hear of them."""
 
     fields: Mapping[str, object] = {}
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 R = TypeVar("R", bound=Request)
@@ -388,10 +388,10 @@ class Stage(Generic[R, C]):
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment its worker is started with."""
 
-    def taken_along(self, before: Mapping[str, object], said: Mapping[str, object]) -> dict[str, object]:
+    def carried_over(self, before: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
         """Of an earlier request's fields, those that hold where others are said; see `follows` and `belongs_to`."""
-        before = {name: value for name, value in before.items() if self.belongs_to.get(name) not in said}
-        fresh = {name: self.request.model_fields[name].default for name, of in self.follows.items() if of in said}
+        before = {name: value for name, value in before.items() if self.belongs_to.get(name) not in given}
+        fresh = {name: self.request.model_fields[name].default for name, of in self.follows.items() if of in given}
         return {name: value for name, value in before.items() if name not in fresh or value != fresh[name]}
 
 

@@ -136,8 +136,8 @@ def clustered_pass_rate_interval(passed: int, clusters: Sequence[Hashable]) -> t
     """The interval that is shown for cases with these cluster labels, one a case, of which so many passed."""
     if len(set(clusters)) == len(clusters):
         return pass_rate_interval(passed, len(clusters))
-    worth = effective_cases(clusters)
-    return pass_rate_interval(passed / len(clusters) * worth, worth)
+    effective = effective_cases(clusters)
+    return pass_rate_interval(passed / len(clusters) * effective, effective)
 
 
 def effective_cases(clusters: Iterable[Hashable]) -> float:
@@ -164,9 +164,10 @@ def clustered_difference_interval(
     The bootstrap alone is too narrow for few clusters and has no width where nothing flipped. So it covers more than
     it says where a cluster's cases do not agree, and is never narrower than the interval of independent cases.
     """
-    worth, cases = effective_cases(clusters), len(differences)
-    gained, lost = sum(d > 0 for d in differences) / cases * worth, sum(d < 0 for d in differences) / cases * worth
-    low, high = paired_difference_interval(worth, gained, lost, confidence)
+    effective, cases = effective_cases(clusters), len(differences)
+    gained = sum(d > 0 for d in differences) / cases * effective
+    lost = sum(d < 0 for d in differences) / cases * effective
+    low, high = paired_difference_interval(effective, gained, lost, confidence)
     bootstrap = paired_bootstrap(differences, clusters=clusters, confidence=confidence, resamples=resamples)
     return min(low, bootstrap.low), max(high, bootstrap.high)
 

@@ -62,7 +62,7 @@ class TimeLeft:
     _before: tuple[float, float] = (0.0, 0.0)
     """Units that earlier passes of this kind had, and how many of them there were to do here."""
     _share: float = 0.0
-    _told: float = 0.0
+    _total_s: float = 0.0
     """All the time that the step takes, as it was told last."""
     _longer: bool = False
 
@@ -99,29 +99,29 @@ class TimeLeft:
         self.took[self.kind] = self.took.get(self.kind, 0.0) + now - self._since
         self._since = now
 
-    def told(self, now: float) -> tuple[float, float]:
+    def progress(self, now: float) -> tuple[float, float]:
         """Seconds of the whole step that count as done, and all of them. The share of both never falls, and all of them
         grow only together with `word`."""
         spent, left = self._spent(now), self._left_of_kind(now)
         whole = now + left + self._slower * self._to_come
-        longer = self._told > 0 and whole - self._told > max(_MORE * (self._told - now), _MORE_S)
-        if longer or whole < self._told or not self._told:
-            self._told, self._longer = whole, self._longer or longer
+        longer = self._total_s > 0 and whole - self._total_s > max(_MORE * (self._total_s - now), _MORE_S)
+        if longer or whole < self._total_s or not self._total_s:
+            self._total_s, self._longer = whole, self._longer or longer
         share = self._counted
         if share is None:
             share = spent / (spent + left) if spent + left else 0.0
         before = sum(price for kind, price in self.parts.items() if kind in self.took and kind != self.kind)
         done = (before + self.parts.get(self.kind, 0.0) * share) / (self.priced or 1.0)
         self._share = max(self._share, min(done, _ALMOST))
-        return self._share * self._told, self._told
+        return self._share * self._total_s, self._total_s
 
     @property
     def word(self) -> str:
         """What is said once it takes longer than was told before."""
         if not self._longer:
             return ""
-        over = self._told > self.priced + max(_OFF * self.priced, _MORE_S)
-        return f"{duration(self._told)} in all" + (f", priced {duration(self.priced)}" if over else "")
+        over = self._total_s > self.priced + max(_OFF * self.priced, _MORE_S)
+        return f"{duration(self._total_s)} in all" + (f", priced {duration(self.priced)}" if over else "")
 
     def _spent(self, now: float) -> float:
         """On the kind at work."""

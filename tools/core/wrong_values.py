@@ -18,8 +18,8 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from tunesmith.tools.core import auto, field_names
 
-_SHOWN = reprlib.Repr()
-_SHOWN.maxstring = _SHOWN.maxother = 60
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 def sentences(error: ValidationError, model: type[BaseModel], spelled: Mapping[str, str] | None = None) -> str:
@@ -44,8 +44,8 @@ def sentence(error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, 
     if kind in ("value_error", "assertion_error"):
         own = str(ctx.get("error", ""))
         return f"{name}: {own}" if name else own
-    said = f"{name} is {_SHOWN.repr(value)}" if name else f"it is {_SHOWN.repr(value)}"
-    return f"{said}; {_wanted(kind, ctx, value, info)}"
+    statement = f"{name} is {_SHORT.repr(value)}" if name else f"it is {_SHORT.repr(value)}"
+    return f"{statement}; {_wanted(kind, ctx, value, info)}"
 
 
 def _holder(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
@@ -53,10 +53,10 @@ def _holder(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]
     for name in (part for part in loc if isinstance(part, str)):
         annotation = model.model_fields[name].annotation if name in model.model_fields else None
         inner = (one for one in (annotation, *get_args(annotation)) if isinstance(one, type))
-        found = next((one for one in inner if issubclass(one, BaseModel)), None)
-        if found is None:
+        inner_model = next((one for one in inner if issubclass(one, BaseModel)), None)
+        if inner_model is None:
             return None
-        model = found
+        model = inner_model
     return model
 
 
@@ -118,11 +118,11 @@ _BOUNDS = {
 
 
 def _least(noun: str) -> Callable[[Mapping[str, object]], str]:
-    def said(ctx: Mapping[str, object]) -> str:
+    def too_few(ctx: Mapping[str, object]) -> str:
         least = ctx.get("min_length")
         return "it must not be empty" if least == 1 else f"at least {least} {noun} are needed"
 
-    return said
+    return too_few
 
 
 _LENGTHS: Mapping[str, Callable[[Mapping[str, object]], str]] = {
@@ -160,11 +160,11 @@ def _number(info: FieldInfo) -> str:
         bounds["ge"] = 1  # 0 is how `auto` is written down
     least = f"at least {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
     most = f"at most {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
-    said = " and ".join(filter(None, (least, most)))
+    extent = " and ".join(filter(None, (least, most)))
     usual = default if isinstance(default, int | float) and default else 8 if whole and _takes_8(bounds) else None
     return (
         f"a {'whole ' if whole else ''}number"
-        + (f" of {said}" if said.startswith("at") else f" {said}" if said else "")
+        + (f" of {extent}" if extent.startswith("at") else f" {extent}" if extent else "")
         + (f", such as {usual:g}" if usual is not None else "")
         + (", or auto" if open_ else "")
     )

@@ -218,8 +218,8 @@ class _Builder:
 
 
 def _tag_refused(tag: str, line: int) -> YamlRefused:
-    shown = tag.replace(_CORE, "!!")
-    return YamlRefused(f"the YAML tag {shown} is refused: a suite is plain data; remove the tag", line)
+    short_tag = tag.replace(_CORE, "!!")
+    return YamlRefused(f"the YAML tag {short_tag} is refused: a suite is plain data; remove the tag", line)
 
 
 def _tagged(tag: str, text: str, line: int) -> object:

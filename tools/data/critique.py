@@ -34,8 +34,8 @@ from tunesmith.tools.data.undecided import (
 )
 from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import serving_peaks
-from tunesmith.tools.serving.bench import USUAL, bench_of
 from tunesmith.tools.serving.budget import asking_seconds, need_vllm, server_of
+from tunesmith.tools.serving.context_settings import USUAL, context_settings_of
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.grading.embedding import EMBEDDER_PIN, embedder_sha256
 from tunesmith.tools.suites.loading import SuiteName, load_named_suites
@@ -154,7 +154,7 @@ class CritiqueContext:
 
 def inspect_inputs(request: CritiqueRequest, inputs: Inputs) -> CritiqueContext:
     """Parse the suites, so that a broken one is refused before anything is judged, and read what a person marked."""
-    expected_rows, rows = inputs.artifacts.get("rows"), inputs.made("rows")
+    expected_rows, rows = inputs.artifacts.get("rows"), inputs.existing("rows")
     suite = suite_of(request, str(expected_rows.meta.get("behaviour") or "") if expected_rows else "")
     named = str(rows.meta["behaviour"]) if rows else ""
     spec = load_behaviour(named) if named else None
@@ -211,7 +211,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     suite = facts.artifacts.get("suite")
     count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
     judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
-    settings = bench_of(facts.artifacts) if judge and request.judge == "base" else USUAL
+    settings = context_settings_of(facts.artifacts) if judge and request.judge == "base" else USUAL
     compute = count / 500 + count * cases / 1e6  # rows checked, and texts compared, in a second
     cards, seconds, peaks = 1, Seconds(_START_S, compute=compute), {"ram_bytes": 1 << 29}
     if judge:

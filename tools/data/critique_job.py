@@ -49,9 +49,9 @@ from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, ro
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
 from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
-from tunesmith.tools.models.chat_template import as_taken, thoughts_of
-from tunesmith.tools.serving.bench import bench_at_work, choose_bench
-from tunesmith.tools.serving.model_server import bench_server
+from tunesmith.tools.models.chat_template import template_messages, thoughts_of
+from tunesmith.tools.serving.context_settings import choose_context_settings, context_settings_at_work
+from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
@@ -116,8 +116,8 @@ def _by_the_judge(
     model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
-    settings = bench_at_work(job) if of_run else choose_bench(thoughts_of(model.path))
-    with bench_server(job, model, adapters_allowed=of_run, bench=settings) as server:
+    settings = context_settings_at_work(job) if of_run else choose_context_settings(thoughts_of(model.path))
+    with measuring_server(job, model, adapters_allowed=of_run, context_settings=settings) as server:
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
@@ -383,7 +383,7 @@ def row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Trainin
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
 
     def rendered(row: TrainingRow) -> str:
-        chat = as_taken(tokenizer.chat_template, [*row.prompt, *row.completion])
+        chat = template_messages(tokenizer.chat_template, [*row.prompt, *row.completion])
         text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
         return text
 

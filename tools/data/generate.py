@@ -30,7 +30,6 @@ from tunesmith.tools.data.reading import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
-from tunesmith.tools.serving.bench import Bench, bench_of
 from tunesmith.tools.serving.budget import (
     USUAL_SHARE_OF_MAX_TOKENS,
     asking_seconds,
@@ -41,6 +40,7 @@ from tunesmith.tools.serving.budget import (
     serving_memory,
     split_steps,
 )
+from tunesmith.tools.serving.context_settings import ContextSettings, context_settings_of
 
 PREVIEW_ROWS = 5
 """Enough to see whether the writer understood the behaviour."""
@@ -255,7 +255,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     base = facts.need("base", "base")
     teacher = facts.need("teacher", "base --role teacher") if request.writer == "teacher" else None
     measured = measured_base(facts)
-    writer, settings = teacher or measured, bench_of(facts.artifacts)
+    writer, settings = teacher or measured, context_settings_of(facts.artifacts)
     need_vllm(facts)
     rows = rows_written(request, context.spare)
     ordinary = 0 if request.preview else near_misses_wanted(request) + min(request.rehearsal_rows, context.rehearsal)
@@ -347,7 +347,7 @@ def _seconds(
         prompt_tokens=_PROMPT_TOKENS,
         at_once=request.concurrency,
     )
-    thought = bench_of(facts.artifacts).thinking_tokens
+    thought = context_settings_of(facts.artifacts).thinking_tokens
     return written + asking_seconds(
         facts if teacher else replace(facts, served=facts.served | {served_name_of(measured)}),
         measured,
@@ -357,7 +357,9 @@ def _seconds(
     )
 
 
-def _peaks(facts: Facts, teacher: Artifact | None, measured: Artifact, settings: Bench, cards: int) -> dict[str, int]:
+def _peaks(
+    facts: Facts, teacher: Artifact | None, measured: Artifact, settings: ContextSettings, cards: int
+) -> dict[str, int]:
     """Of the writer's server; the base, which answers after a teacher, takes more where its context is longer."""
     served = [serving_memory(teacher, cards=cards)] if teacher else []
     if not teacher or settings.context_tokens > CONTEXT_TOKENS:

@@ -42,9 +42,9 @@ from tunesmith.tools.data.synthesis import Synthesis, Written
 from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import Bench, bench_at_work, choose_bench
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
-from tunesmith.tools.serving.model_server import bench_server
+from tunesmith.tools.serving.context_settings import ContextSettings, choose_context_settings, context_settings_at_work
+from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.serving.thoughts import without_thought
 
@@ -63,15 +63,17 @@ def run(job: Job[GenerateRequest]) -> GenerateResult:
     rehearsal = load_rehearsal(job.request.behaviour)  # read once: what was agreed to is what is used
     for name, sha256 in pins_of(spec, rehearsal).items():
         job.agreed(name, sha256)
-    settings = bench_at_work(job)
+    settings = context_settings_at_work(job)
     making = _Making(job, spec, tally, rehearsal, settings)
     making.keep_rows()
     making.take_examples()
     if teacher:
-        with bench_server(job, teacher, bench=choose_bench(thoughts_of(teacher.path))) as server:
+        with measuring_server(
+            job, teacher, context_settings=choose_context_settings(thoughts_of(teacher.path))
+        ) as server:
             making.written_by(server)
     if not teacher or making.needs_base:
-        with bench_server(job, base, adapters_allowed=True, bench=settings) as server:
+        with measuring_server(job, base, adapters_allowed=True, context_settings=settings) as server:
             if not teacher:
                 making.written_by(server)
             making.answered_by(server)
@@ -83,7 +85,7 @@ class _Making:
     """The rows of one step. What the writer decided for the base lies in files: the base may come later."""
 
     def __init__(
-        self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str], settings: Bench
+        self, job: Job[GenerateRequest], spec: Spec, tally: Tally, rehearsal: Sequence[str], settings: ContextSettings
     ) -> None:
         self.job, self.spec, self.tally, self.settings = job, spec, tally, settings
         request = job.request

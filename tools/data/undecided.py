@@ -242,10 +242,10 @@ def gate_cases(named: Iterable[Case], suite: Artifact | None) -> list[Case]:
 def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Undecided:
     """The rows of a run that repeat a case of these or of its own suite, and that contradict each other; as far as
     they can be counted while a person waits."""
-    rows = inputs.made("rows")
+    rows = inputs.existing("rows")
     if rows is None:
         return ALL_DECIDED
-    cases = gate_cases(named, inputs.made("suite"))
+    cases = gate_cases(named, inputs.existing("suite"))
     if len(cases) * int(rows.meta["rows"]) > _MOST_COMPARISONS:
         cases = []
     argument = {

@@ -27,9 +27,9 @@ from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import answering_seconds
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import Bench, bench_of_run
 from tunesmith.tools.serving.budget import lora_rank_served, need_vllm, serving_memory, starting_seconds
-from tunesmith.tools.serving.model_server import bench_spec, served_name
+from tunesmith.tools.serving.context_settings import ContextSettings, context_settings_of_run
+from tunesmith.tools.serving.model_server import measuring_spec, served_name
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 
@@ -126,7 +126,7 @@ def answering(store: Store, run: str, arms: Sequence[str], vllm: str | None) -> 
 
     Raises BadInput as that does, and for an arm whose files are gone, or that vLLM refused before.
     """
-    chosen, context_settings = chosen_models(store, run, arms), bench_of_run(store, run)
+    chosen, context_settings = chosen_models(store, run, arms), context_settings_of_run(store, run)
     own = _own_base(store, run, chosen)
     return [_answering(store, run, one, arm, own, context_settings, vllm) for arm, one in chosen.items()]
 
@@ -147,7 +147,13 @@ def _newest(store: Store, run: str, arm: str) -> Artifact:
 
 
 def _answering(
-    store: Store, run: str, artifact: Artifact, arm: str, own: Artifact, context_settings: Bench, vllm: str | None
+    store: Store,
+    run: str,
+    artifact: Artifact,
+    arm: str,
+    own: Artifact,
+    context_settings: ContextSettings,
+    vllm: str | None,
 ) -> Answering:
     measured = as_measured(store, run, own) if arm in ("base", "adapter") else None
     served = measured or artifact
@@ -162,7 +168,7 @@ def _answering(
             f"the adapter {artifact.id} was not measured on vLLM ({refused}), so it cannot be asked there; ask the "
             "merged model, which `tunesmith merge` makes: --arms base,merged"
         )
-    spec = bench_spec(
+    spec = measuring_spec(
         served,
         vllm=vllm,
         adapters_allowed=measured is not None and not refused,
@@ -186,7 +192,7 @@ def sampling_of_run(store: Store, run: str, arm: str) -> Sampling:
     evaluations = Evaluations.of(store, run)
     steps = evaluations.of_arm(arm) or [*evaluations.keys]
     drawn = sampling_of(store.step(steps[-1]).request) if steps else {}
-    return Sampling.on(bench_of_run(store, run), **{"max_tokens": UNMEASURED_TOKENS, **drawn})
+    return Sampling.on(context_settings_of_run(store, run), **{"max_tokens": UNMEASURED_TOKENS, **drawn})
 
 
 # What it costs

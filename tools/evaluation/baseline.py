@@ -47,7 +47,6 @@ from tunesmith.tools.models.chat_template import (
 )
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS
-from tunesmith.tools.serving.bench import THINKING_TOKENS, AskedThinking, Bench, Thinking, choose_bench, positions_of
 from tunesmith.tools.serving.budget import (
     bases_served,
     evaluation_seconds,
@@ -58,6 +57,14 @@ from tunesmith.tools.serving.budget import (
     serving_memory,
     shorter_context,
     split_steps,
+)
+from tunesmith.tools.serving.context_settings import (
+    THINKING_TOKENS,
+    AskedThinking,
+    ContextSettings,
+    Thinking,
+    choose_context_settings,
+    positions_of,
 )
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK, Case, Suite
@@ -139,7 +146,7 @@ class BaselineContext:
     """Whether the base's chat template shows the tools that cases offer."""
     takes_system: bool = True
     """Whether it takes system messages."""
-    context_settings: Bench = field(default_factory=Bench)
+    context_settings: ContextSettings = field(default_factory=ContextSettings)
     """How the run's models are asked from now on."""
     need: Need = field(default_factory=Need)
     """What the longest case takes."""
@@ -147,22 +154,22 @@ class BaselineContext:
 
 def inspect_inputs(request: BaselineRequest, inputs: Inputs) -> BaselineContext:
     """Parse the suites and find who judges, so that what cannot be done is refused before anything starts."""
-    dataset = inputs.made("dataset")
+    dataset = inputs.existing("dataset")
     suite = load_named_suites(suites_of(request, dataset.path if dataset else None), request.cases_per_block)
     cases = asked_cases(suite, ("base",))["base"]
     if not cases:
         raise BadInput("the suites ask nothing of the base; name base among the providers, or leave them out")
-    base = inputs.made("base")
+    base = inputs.existing("base")
     models = find_models(suite.cases, request.judge, inputs.store.home, coming_models(inputs))
     context_settings, need = _engine(request, suite.cases, inputs.artifacts.get("base"))
     tools, system = (base is None or takes(base.path) for takes in (takes_tools, takes_system))
     return BaselineContext(suite, models, tools, system, context_settings, need)
 
 
-def _engine(request: BaselineRequest, cases: Sequence[Case], base: Artifact | None) -> tuple[Bench, Need]:
+def _engine(request: BaselineRequest, cases: Sequence[Case], base: Artifact | None) -> tuple[ContextSettings, Need]:
     """How the base, and every later arm, is asked its cases. Raises BadInput where it cannot be done."""
     folder = None if base is None or is_expected(base) else base.path
-    context_settings = choose_bench(_thoughts(base), request.thinking, tokens=request.thinking_tokens)
+    context_settings = choose_context_settings(_thoughts(base), request.thinking, tokens=request.thinking_tokens)
     need = longest(
         cases,
         lambda case: int(case.sampled("max_tokens", request.max_tokens)) + context_settings.thinking_tokens,
@@ -190,15 +197,17 @@ def suites_of(request: BaselineRequest, dataset: Path | None) -> tuple[str, ...]
 def expected_artifact(request: BaselineRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
     """The suite that was run, to be read from where it is now."""
     context, thoughts = request.context_tokens or CONTEXT_TOKENS, _thoughts(artifacts.get("base"))
-    context_settings = choose_bench(thoughts, request.thinking, tokens=request.thinking_tokens, context=context)
+    context_settings = choose_context_settings(
+        thoughts, request.thinking, tokens=request.thinking_tokens, context=context
+    )
     return expected("suite", 0, cases=0, request=request.model_dump(mode="json"), **context_settings.recorded)
 
 
-def requested_settings(request: BaselineRequest) -> Bench:
+def requested_settings(request: BaselineRequest) -> ContextSettings:
     """How a planned baseline asks; a plan of before there was a choice leaves all of it as it was."""
     thinking: Thinking = "" if request.thinking == "auto" else request.thinking
     tokens = request.thinking_tokens if thinking == "on" else 0
-    return Bench(request.context_tokens or CONTEXT_TOKENS, thinking, tokens, request.cards or 1)
+    return ContextSettings(request.context_tokens or CONTEXT_TOKENS, thinking, tokens, request.cards or 1)
 
 
 def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Plan:
@@ -270,7 +279,12 @@ def _price(
     """Of every case once; and where memory is lacking, what would fit: a shorter context, else another base."""
     models, context_settings, answers = context.models, context.context_settings, len(cases) * request.repeats
     seconds = evaluation_seconds(
-        facts, measured, answers, request.max_tokens, bench=context_settings, prompt_tokens=prompt_tokens(cases)
+        facts,
+        measured,
+        answers,
+        request.max_tokens,
+        context_settings=context_settings,
+        prompt_tokens=prompt_tokens(cases),
     )
     price = estimate(
         "baseline",
@@ -291,7 +305,7 @@ def _price(
     return price, (*shorter, *bases_served(facts, context_tokens=context_settings.context_tokens))
 
 
-def _decided(request: BaselineRequest, context_settings: Bench) -> dict[str, object]:
+def _decided(request: BaselineRequest, context_settings: ContextSettings) -> dict[str, object]:
     """The fields of the request that say how the run is asked, where that is not usual."""
     context = (
         {"context_tokens": context_settings.context_tokens} if context_settings.context_tokens != CONTEXT_TOKENS else {}

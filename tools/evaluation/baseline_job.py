@@ -30,8 +30,8 @@ from tunesmith.tools.evaluation.statistics import case_outcomes
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import Bench
-from tunesmith.tools.serving.model_server import bench_server, key_of
+from tunesmith.tools.serving.context_settings import ContextSettings
+from tunesmith.tools.serving.model_server import key_of, measuring_server
 from tunesmith.tools.serving.thoughts import CUT_OFF
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import load_named_suites, read_suite
@@ -124,14 +124,16 @@ def _ask(job: Job[BaselineRequest], suite: Suite) -> AskRecord:
 
 
 @contextmanager
-def _server(job: Job[BaselineRequest], base: Artifact, context_settings: Bench) -> Iterator[servers.Server]:
+def _server(job: Job[BaselineRequest], base: Artifact, context_settings: ContextSettings) -> Iterator[servers.Server]:
     """A server that allows adapters, as later comparisons want it; one without where vLLM takes none for this base."""
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(bench_server(job, base, adapters_allowed=True, bench=context_settings))
+            server = stack.enter_context(
+                measuring_server(job, base, adapters_allowed=True, context_settings=context_settings)
+            )
         except StepFailed as error:
             if not refuses_adapters(error):
                 raise
             job.log(f"vLLM takes no adapters for this base, so its server allows none: {error}")
-            server = stack.enter_context(bench_server(job, base, bench=context_settings))
+            server = stack.enter_context(measuring_server(job, base, context_settings=context_settings))
         yield server

@@ -33,7 +33,6 @@ from tunesmith.tools.evaluation.protocol import IN_FLIGHT, THINKING, Key, Sampli
 from tunesmith.tools.evaluation.verdict import LEARNED_RATE
 from tunesmith.tools.models.chat_template import NO_SYSTEM, takes_system
 from tunesmith.tools.models.measuring import beside_base, measured_base
-from tunesmith.tools.serving.bench import Bench, bench_of
 from tunesmith.tools.serving.budget import (
     bases_served,
     evaluation_seconds,
@@ -43,6 +42,7 @@ from tunesmith.tools.serving.budget import (
     server_of,
     split_steps,
 )
+from tunesmith.tools.serving.context_settings import ContextSettings, context_settings_of
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.loading import load_named_suites, read_suite, usual_suite
@@ -148,7 +148,7 @@ class EvaluateContext:
 def inspect_inputs(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
     """Read the run's suite, who judges, the base that the arm was made from, and the behaviour of a prompt."""
     context = _of_baseline(request, inputs)
-    if request.arm in _MAKERS and inputs.made(request.arm):
+    if request.arm in _MAKERS and inputs.existing(request.arm):
         context = replace(context, base=own_base(inputs.store, inputs.run, request.arm))
     if request.arm == "prompted":
         prompt = given(request.system_prompt)
@@ -156,7 +156,7 @@ def inspect_inputs(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
             name = request.behaviour or _behaviour_of(inputs)
             behaviour = load_behaviour(name)
             context, prompt = replace(context, prompted=Prompted(name, behaviour.sha256)), prompt_of(behaviour)
-        base = inputs.made("base")
+        base = inputs.existing("base")
         if base and not takes_system(base.path):
             context = replace(context, prompted=replace(context.prompted, steps=(NO_SYSTEM,)))
         _refuse_longer(request, inputs, context, prompt.preamble)
@@ -167,7 +167,7 @@ def _refuse_longer(
     request: EvaluateRequest, inputs: Inputs, context: EvaluateContext, before: Sequence[Mapping[str, object]]
 ) -> None:
     """Raises BadInput where a case and the prompt before it do not fit the run's context."""
-    context_settings, base = bench_of(inputs.artifacts), inputs.made("base")
+    context_settings, base = context_settings_of(inputs.artifacts), inputs.existing("base")
     cases = asked_cases(context.suite, ("base", "prompted"))["prompted"] if context.suite else []
     asked = {"max_tokens": request.max_tokens} if "max_tokens" in request.model_fields_set else context.sampling
     tokens = int(str(asked.get("max_tokens", request.max_tokens)))
@@ -235,7 +235,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
         raise BadInput("evaluate: system_prompt belongs to arm=prompted")
     if request.arm == "prompted":
         request = request.model_copy(update={"behaviour": context.prompted.behaviour})
-    models, context_settings = context.models, bench_of(facts.artifacts)
+    models, context_settings = context.models, context_settings_of(facts.artifacts)
     if models.judge:
         request = request.model_copy(update={"judge": models.judge.named})
     artifact = facts.need(request.arm, _MAKERS[request.arm]) if request.arm in _MAKERS else None
@@ -286,14 +286,19 @@ def _answering_seconds(
     facts: Facts,
     served: Artifact,
     cases: Sequence[Case],
-    context_settings: Bench,
+    context_settings: ContextSettings,
     *besides: Seconds,
 ) -> Seconds:
     """To start a server and have every case answered; and what is read `besides`, which counts as so many answers as
     would take as long, since nothing reports on it."""
     answers = len(cases) * request.repeats
     asked = evaluation_seconds(
-        facts, served, answers, request.max_tokens, bench=context_settings, prompt_tokens=prompt_tokens(cases)
+        facts,
+        served,
+        answers,
+        request.max_tokens,
+        context_settings=context_settings,
+        prompt_tokens=prompt_tokens(cases),
     )
     together = sum(besides, asked)
     return replace(together, answers=answers * together.answer / max(asked.answer, 1e-9))
@@ -320,7 +325,7 @@ def _served_by(arm: str, *, beside: bool) -> str:
 
 
 def _sampled_as_the_base(
-    request: EvaluateRequest, context: EvaluateContext, context_settings: Bench, *, beside: bool
+    request: EvaluateRequest, context: EvaluateContext, context_settings: ContextSettings, *, beside: bool
 ) -> EvaluateRequest:
     """The request with the baseline's sampling where it says nothing of its own.
 

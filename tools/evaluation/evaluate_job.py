@@ -38,9 +38,9 @@ from tunesmith.tools.evaluation.protocol import Keys, Sampling
 from tunesmith.tools.evaluation.verdict import RULE
 from tunesmith.tools.models.measuring import answering_base
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.serving.budget import lora_rank_served
-from tunesmith.tools.serving.model_server import bench_server, key_of, served_name
+from tunesmith.tools.serving.context_settings import context_settings_at_work
+from tunesmith.tools.serving.model_server import key_of, measuring_server, served_name
 from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import read_suite
 
@@ -60,7 +60,7 @@ class _Engine:
 def run(job: Job[EvaluateRequest]) -> EvaluateResult:
     """Ask, compare, and keep the proof of what answered (hashes before and after, arguments, template)."""
     request = job.request
-    sampling = Sampling.on(bench_at_work(job), request.max_tokens, request.temperature, request.repeats)
+    sampling = Sampling.on(context_settings_at_work(job), request.max_tokens, request.temperature, request.repeats)
     used = [name for name in job.inputs if name != "base" or request.arm in _BESIDE_BASE]
     before: dict[str, JsonValue] = {name: job.verified(name).sha256 for name in used}
     suite = read_suite(job.inputs["suite"].path)
@@ -112,7 +112,7 @@ def _engine(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling:
     adapter = job.inputs.get("adapter") if request.arm == "adapter" else None
     try:
         server = stack.enter_context(
-            bench_server(
+            measuring_server(
                 job, served, adapters_allowed=request.arm in _BESIDE_BASE, rank=lora_rank_served(adapter),
                 adapters={served_name(adapter): adapter.path} if adapter else {},
                 meanwhile=partial(load_modules, ("scipy.special",)),

@@ -20,11 +20,11 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.evaluation.asking import NEEDS_LOGPROBS, Answerer, Keep, Question
 from tunesmith.tools.evaluation.protocol import Key, Sampling
-from tunesmith.tools.models.chat_template import answering_at_once, as_taken, template_sha256
+from tunesmith.tools.models.chat_template import answering_at_once, template_messages, template_sha256
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.serving.client import ChatResponse
-from tunesmith.tools.serving.model_server import precision_told
+from tunesmith.tools.serving.model_server import precision_label
 from tunesmith.tools.serving.spec import precision_of
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.training.model import load_base
@@ -114,7 +114,7 @@ class LocalModel:
     def _prompt(self, question: Question, sampling: Sampling) -> str:
         tools = list(question.case.tools) or None
         options = answering_at_once(self.tokenizer.chat_template) if sampling.thinking == "off" else {}
-        messages = as_taken(self.tokenizer.chat_template, question.arm.messages(question.case))
+        messages = template_messages(self.tokenizer.chat_template, question.arm.messages(question.case))
         prompt: str = self.tokenizer.apply_chat_template(
             messages, tools=tools, tokenize=False, add_generation_prompt=True, **options
         )
@@ -158,7 +158,7 @@ def _loaded(inputs: Mapping[str, Artifact], device: str) -> tuple[Model, str]:
     options: dict[str, object] = {"device_map": {"": 0} if device == "cuda" else None}
     options |= ModelShape.of(json.loads((folder / "config.json").read_text())).attention_options
     if quantized is not None:
-        folder, precision = quantized.path, f"{precision_told(quantized)}, unpacked to {precision}"
+        folder, precision = quantized.path, f"{precision_label(quantized)}, unpacked to {precision}"
         options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", local_files_only=True, output_loading_info=True, **options

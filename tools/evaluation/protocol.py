@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from tunesmith.tools.models.memory_math import SERVED_SEQUENCES
-from tunesmith.tools.serving.bench import Bench, Thinking
+from tunesmith.tools.serving.context_settings import ContextSettings, Thinking
 
 IN_FLIGHT = SERVED_SEQUENCES + 16
 """Requests to a server of ours: what it works on at once, and a short queue, so that it never idles between two."""
@@ -36,7 +36,9 @@ class Sampling:
     """Of a thought, beside those of the answer; 0 unless the model thinks first."""
 
     @classmethod
-    def on(cls, context_settings: Bench, max_tokens: int, temperature: float = 0.0, repeats: int = 1) -> Sampling:
+    def on(
+        cls, context_settings: ContextSettings, max_tokens: int, temperature: float = 0.0, repeats: int = 1
+    ) -> Sampling:
         """That of a run whose models are asked so."""
         return cls(max_tokens, temperature, repeats, context_settings.thinking, context_settings.thinking_tokens)
 

@@ -26,7 +26,7 @@ from tunesmith.tools.export.audit import (
     text_side_faults,
     with_faults,
 )
-from tunesmith.tools.models.full_precision import kept_layers, matches_layer
+from tunesmith.tools.models.full_precision import full_precision_layers, matches_layer
 from tunesmith.tools.models.packed_weights import IN_EXPERT, quantized_name
 from tunesmith.tools.models.quantized_layout import Layout, decoded
 from tunesmith.tools.models.shape import ModelShape
@@ -83,7 +83,7 @@ def audit_quantized(
     except (OSError, ValueError, LookupError, TypeError) as error:
         says = f"describes no quantization that is known here ({error!r:.120})"
         return with_faults(audit, [*faults, Fault(kind="config", where="config.json", says=says)])
-    kept = (*kept_layers(origin, keep), _EMBEDDINGS)
+    kept = (*full_precision_layers(origin, keep), _EMBEDDINGS)
     expected = _expected(places, before, layout, kept, tied=ModelShape.of(origin).tied)
     unchanged = {name for name, was in expected.same.items() if name in places and equal(places[name], was)}
     faults += [

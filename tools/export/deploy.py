@@ -25,7 +25,6 @@ from tunesmith.tools.models.measuring import measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, serving_peaks
 from tunesmith.tools.models.time_math import WORKER_START_S
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import Bench, bench_of, bench_of_run, positions_of
 from tunesmith.tools.serving.budget import (
     lora_rank_served,
     need_vllm,
@@ -33,6 +32,12 @@ from tunesmith.tools.serving.budget import (
     shorter_context,
     split_steps,
     starting_seconds,
+)
+from tunesmith.tools.serving.context_settings import (
+    ContextSettings,
+    context_settings_of,
+    context_settings_of_run,
+    positions_of,
 )
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
 from tunesmith.tools.serving.listeners import port_is_free
@@ -106,7 +111,7 @@ class DeployContext:
     """What the evaluations of its lineage say against it, and warn of."""
     kept: tuple[str, ...] = ()
     """What it kept of what its adapter won, where that was measured."""
-    bench: Bench = field(default_factory=Bench)
+    bench: ContextSettings = field(default_factory=ContextSettings)
     """How its run asked it."""
 
 
@@ -116,12 +121,12 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
     refuse_taken_port(store.home, request.port)
     deployed = tuple(servers.deployed(store.home))
     alone = without(machine_for_a_step(store.home), deployed)
-    context = DeployContext(alone, deployed, bench=bench_of(inputs.artifacts))
+    context = DeployContext(alone, deployed, bench=context_settings_of(inputs.artifacts))
     if request.rollback:
         earlier = previous_deployment(store)
         model = store.artifact(earlier.meta["serves"])
         own = store.ancestor(model, "base")
-        base, bench = own and as_measured(store, model.run, own), bench_of_run(store, model.run)
+        base, bench = own and as_measured(store, model.run, own), context_settings_of_run(store, model.run)
         return replace(context, earlier=earlier, model=model, base=base, bench=bench)
     if (artifact := inputs.artifacts.get(request.arm)) is not None and is_expected(artifact):
         return context

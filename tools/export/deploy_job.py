@@ -24,11 +24,11 @@ from tunesmith.tools.export.deploy import GATE_ACCEPTED, DeployRequest, DeployRe
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import Bench, bench_of_run, bound_to
 from tunesmith.tools.serving.boot_unit import how_it_comes_back
 from tunesmith.tools.serving.budget import lora_rank_served
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
-from tunesmith.tools.serving.model_server import bench_spec, served_name
+from tunesmith.tools.serving.context_settings import ContextSettings, bound_to, context_settings_of_run
+from tunesmith.tools.serving.model_server import measuring_spec, served_name
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.thoughts import without_thought
 from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case
@@ -116,7 +116,7 @@ def _serve(
     # Of a server that answers there now: where another program has had the port, what was sent there is known to it.
     key = next((earlier.key for earlier in before if earlier.port == port and servers.healthy(earlier)), "")
     rank = lora_rank_served(made if base else None)
-    spec = bench_spec(
+    spec = measuring_spec(
         base or made,
         vllm=vllm,
         adapters_allowed=base is not None,
@@ -161,9 +161,9 @@ def _pass_gate(job: Job[DeployRequest], made: Artifact) -> None:
         )
 
 
-def _engine(job: Job[DeployRequest], made: Artifact) -> Bench:
+def _engine(job: Job[DeployRequest], made: Artifact) -> ContextSettings:
     """How the model's run asked it. Raises StepFailed where a baseline has changed that since the yes."""
-    bench = bench_of_run(job.store, made.run)
+    bench = context_settings_of_run(job.store, made.run)
     bound_to(job, bench.thoughts)
     return bench
 

@@ -18,7 +18,7 @@ from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.round_to_nearest import round_base
 from tunesmith.tools.models.base import BaseRequest, BaseResult
 from tunesmith.tools.models.base_job import Pristine, fetch, record, set_aside_if_damaged
-from tunesmith.tools.models.full_precision import assert_full_precision, kept_layers
+from tunesmith.tools.models.full_precision import assert_full_precision, full_precision_layers
 from tunesmith.tools.models.measuring import FOUR, QUANTIZED_BASE, SCHEME
 from tunesmith.tools.models.memory_math import group_size_for
 
@@ -84,7 +84,7 @@ def _beside(job: Job[BaseRequest], made: Pristine) -> _Beside:
 def _rounded(job: Job[BaseRequest], made: Pristine, target: Path, group: int) -> str:
     def fill(folder: Path) -> Audit:
         round_base(made.path, folder, job.progress)
-        assert_full_precision(folder, kept_layers(made.folder.config))
+        assert_full_precision(folder, full_precision_layers(made.folder.config))
         job.progress(0, 1, "auditing the quantized base")
         audit = audit_quantized(folder, made.path, (), group_size=group, against=made.name)
         job.log(audit.summary)

@@ -67,7 +67,7 @@ class MergeContext:
 
 def inspect_inputs(request: MergeRequest, inputs: Inputs) -> MergeContext:
     """The base that the adapter was trained on. Refuses an adapter of another base than the run's."""
-    adapter = inputs.made("adapter")
+    adapter = inputs.existing("adapter")
     if adapter is None:
         return MergeContext()
     return MergeContext(own_base(inputs.store, inputs.run, "adapter"), trained_on_nf4(inputs.store, adapter))

@@ -185,7 +185,7 @@ def _rounding_seconds(
 ) -> Seconds:
     rates, tokens, at_once = facts.training_rates, samples * tokens_a_row, rows_in_a_batch(request.max_seq_len_tokens)
     if request.rounding == "gptq":
-        return gptq_seconds(config, rates, tokens=tokens, kept=request.keep)
+        return gptq_seconds(config, rates, tokens=tokens, unquantized=request.keep)
     if request.rounding == AUTOROUND:
         step = min(at_once * request.max_seq_len_tokens, tokens)
         return autoround_seconds(config, rates, tokens=tokens, tokens_a_step=step, on_card=facts.trains_on_gpu)

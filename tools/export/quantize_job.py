@@ -40,7 +40,7 @@ from tunesmith.tools.export.rounding_recipes import (
 from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes, stalled_percent
-from tunesmith.tools.models.full_precision import Proof, assert_full_precision, kept_layers
+from tunesmith.tools.models.full_precision import Proof, assert_full_precision, full_precision_layers
 from tunesmith.tools.models.memory_math import group_size_for, quantize_cache_bytes, quantize_memory_bytes
 from tunesmith.tools.models.rounding_terms import AUTOROUND, Rounding
 from tunesmith.tools.models.schemes import SCHEMES
@@ -80,7 +80,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
             progress=job.progress,
         )
     keep = request.keep
-    proof = assert_full_precision(out_dir, kept_layers(config, keep))
+    proof = assert_full_precision(out_dir, full_precision_layers(config, keep))
     job.progress(0, 1, "auditing the saved tensors")
     audit = audit_quantized(out_dir, merged.path, keep, group_size=group, against=merged.id, rounding=request.rounding)
     fallbacks = fallbacks_in(work_folder(out_dir) / FALLBACKS)
@@ -206,7 +206,7 @@ def quantize_with(
             shutil.copyfile(model_dir / name, out_dir / name)
     for folder in [path for path in work.iterdir() if path.is_dir()]:
         shutil.rmtree(folder)  # what is left are small files
-    return assert_full_precision(out_dir, kept_layers(config, keep))
+    return assert_full_precision(out_dir, full_precision_layers(config, keep))
 
 
 def work_folder(out_dir: Path) -> Path:

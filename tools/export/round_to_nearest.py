@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.export.audit import CARRIED, Places
-from tunesmith.tools.models.full_precision import kept_layers, matches_layer
+from tunesmith.tools.models.full_precision import full_precision_layers, matches_layer
 from tunesmith.tools.models.memory_math import group_size_for
 from tunesmith.tools.models.packed_weights import BITS, WORDS, packed, quantized_name
 from tunesmith.tools.models.tensor_file import (
@@ -53,7 +53,7 @@ def round_base(base: Path, out_dir: Path, progress: Progress) -> Rounded:
     Raises StepFailed for a mixture whose experts are one tensor, and where no layer is there to be rounded.
     """
     config = json.loads((base / "config.json").read_text())
-    group, kept, files = group_size_for(config), kept_layers(config), weight_files(base)
+    group, kept, files = group_size_for(config), full_precision_layers(config), weight_files(base)
     places = {file: read_places(file) for file in files}
     total = sum(_is_rounded(name, place, kept) for found in places.values() for name, place in found.items())
     if not total:

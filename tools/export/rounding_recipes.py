@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.machine.device import computes_on_cpu
-from tunesmith.tools.models.full_precision import kept_layers
+from tunesmith.tools.models.full_precision import full_precision_layers
 from tunesmith.tools.models.memory_math import matrices_at_once, rows_in_a_batch
 from tunesmith.tools.models.rounding_terms import AUTOROUND, ROUNDING_STEPS, Rounding
 from tunesmith.tools.models.schemes import SCHEMES
@@ -68,7 +68,7 @@ def recipes(
         )
         weights = QuantizationArgs(num_bits=kind.bits, type="int", symmetric=True, **shared)
         group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
-    layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(kept_layers(config, keep))}
+    layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(full_precision_layers(config, keep))}
     yield QUANTIZING, _rounding(layers, config, rounding_of(scheme, rounding), row_tokens)
 
 

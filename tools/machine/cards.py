@@ -23,7 +23,7 @@ _MIB = {
     "A40": 46068, "A100": 81920, "A100 80GB": 81920,
     "A100 40GB": 40960, "L4": 23034, "L40": 46068, "L40S": 46068, "H100": 81559, "H200": 143771, "B200": 183359,
 }  # fmt: skip
-_KEPT_GIB, _KEPT_SHARE = 0.4, 0.01
+_DRIVER_GIB, _DRIVER_SHARE = 0.4, 0.01
 """Of a card, what its driver keeps: the larger of both."""
 _DESKTOP_GIB = 0.6
 """What a desktop and the driver take of a card of unknown name."""
@@ -57,7 +57,7 @@ def card_of(text: str) -> Card:
     named = {_key(name): name for name in _MIB}
     if name := named.get(_key(text)):
         gib = _MIB[name] / 1024
-        return Card(name, gib - max(_KEPT_GIB, _KEPT_SHARE * gib))
+        return Card(name, gib - max(_DRIVER_GIB, _DRIVER_SHARE * gib))
     size = _SIZE.fullmatch(text.lower().replace(" ", ""))
     if not size or not 1 <= float(size[1]) <= _MOST_GIB:
         raise BadInput(
@@ -68,9 +68,11 @@ def card_of(text: str) -> Card:
 
 def card_of_size(gib: float) -> Card:
     """A card of so many GiB, of which a desktop and the driver take their part."""
-    taken = max(_DESKTOP_GIB, _KEPT_SHARE * gib)
-    note = f"{taken:.1f} GiB of its {gib:g} are left to a desktop and the driver; name the card to have its own figure"
-    return Card(f"a card of {gib:g} GB", gib - taken, note)
+    overhead = max(_DESKTOP_GIB, _DRIVER_SHARE * gib)
+    note = (
+        f"{overhead:.1f} GiB of its {gib:g} are left to a desktop and the driver; name the card to have its own figure"
+    )
+    return Card(f"a card of {gib:g} GB", gib - overhead, note)
 
 
 def _key(text: str) -> str:

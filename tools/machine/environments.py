@@ -47,7 +47,7 @@ class Environment:
     fingerprint: str = ""
     lock: str = ""
     """All packages but `cpu_builds`, by version and hash, as pip reads them; "": by ranges."""
-    made_here: bool = True
+    is_ours: bool = True
     """Whether the folder is ours to make and to remove; False for one of the user's, which packages are added to."""
 
     @property
@@ -56,9 +56,9 @@ class Environment:
 
     def recipe_hash(self) -> str:
         """Hash of everything that decides what this environment holds; machine-wide pip settings excepted."""
-        parts = [str(self.folder), sys.version, self.fingerprint, self.lock]
-        parts += [*self.requirements, *self.cpu_builds, *self.unwanted, self.vllm_alias]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        recipe = [str(self.folder), sys.version, self.fingerprint, self.lock]
+        recipe += [*self.requirements, *self.cpu_builds, *self.unwanted, self.vllm_alias]
+        return hashlib.sha256("\n".join(recipe).encode()).hexdigest()
 
     def ready(self) -> bool:
         """Whether a whole set-up of exactly this recipe stands on disk."""
@@ -173,7 +173,7 @@ class Builder:
         ones, so it goes; one without mark or stamp is somebody's own and is filled up instead.
         """
         folder = self.env.folder
-        if not self.env.made_here:
+        if not self.env.is_ours:
             self.log.write_text("")
             (folder / UNFINISHED).touch()
             return

@@ -84,14 +84,14 @@ def _visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
     try:
         count = pynvml.nvmlDeviceGetCount()
         slices = [entry for entry in _entries(named or "") if entry.startswith("MIG-")]
-        for read, which in (
+        for read, name in (
             *((partial(_whole_or_slices, pynvml, index), f"GPU {index}") for index in range(count)),
             *((partial(_slice, pynvml, uuid), uuid) for uuid in slices),
         ):
             try:
                 gpus += [gpu for gpu in read() if gpu.uuid not in {known.uuid for known in gpus}]
             except pynvml.NVMLError as error:
-                reasons.append(f"{which} is not used: its driver says {error}; nvidia-smi says more")
+                reasons.append(f"{name} is not used: its driver says {error}; nvidia-smi says more")
     except pynvml.NVMLError as error:
         reasons.append(f"no GPU is used: the driver says {error}; nvidia-smi says more")
     finally:
@@ -106,10 +106,10 @@ def _whole_or_slices(nvml: ModuleType, index: int) -> list[Gpu]:
     The first part has the card's number, as it is the one that CUDA takes for it.
     """
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    parts = list(_mig_handles(nvml, handle))
-    if not parts:
+    slices = list(_mig_handles(nvml, handle))
+    if not slices:
         return [_described(nvml, handle, handle, index)]
-    return [_described(nvml, part, handle, -1 if number else index) for number, part in enumerate(parts)]
+    return [_described(nvml, part, handle, -1 if number else index) for number, part in enumerate(slices)]
 
 
 def _mig_handles(nvml: ModuleType, handle: object) -> Iterator[object]:
@@ -219,7 +219,7 @@ def server_environment(gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:
     return env
 
 
-def held_by(pids: Collection[int]) -> dict[int, int]:
+def process_bytes(pids: Collection[int]) -> dict[int, int]:
     """GPU index → bytes that these processes hold there, as the driver counts them; it may not know them all."""
     import pynvml
 
@@ -229,8 +229,8 @@ def held_by(pids: Collection[int]) -> dict[int, int]:
         return {}
     try:
         count = pynvml.nvmlDeviceGetCount()
-        held = {index: _held_on(pynvml, index, pids) for index in range(count)}
-        return {index: bytes_ for index, bytes_ in held.items() if bytes_}
+        usage = {index: _process_bytes_on(pynvml, index, pids) for index in range(count)}
+        return {index: bytes_ for index, bytes_ in usage.items() if bytes_}
     except pynvml.NVMLError:
         return {}
     finally:
@@ -238,7 +238,7 @@ def held_by(pids: Collection[int]) -> dict[int, int]:
             pynvml.nvmlShutdown()
 
 
-def _held_on(nvml: ModuleType, index: int, pids: Collection[int]) -> int:
+def _process_bytes_on(nvml: ModuleType, index: int, pids: Collection[int]) -> int:
     """Bytes that these processes hold of one GPU; 0 where the driver cannot tell, as of a lost one or under WSL."""
     try:
         processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(index))

@@ -69,12 +69,12 @@ def _of_this_machine(name: str) -> Path | None:
 
 def _without(lock: str, left_out: Collection[str]) -> str:
     """A lock without some packages."""
-    kept, keeps = [], True
+    lines, keeps = [], True
     for line in lock.splitlines():
         if line and not line.startswith((" ", "#")):
             keeps = line.partition("==")[0].partition("[")[0].lower() not in left_out
-        kept += [line] if keeps else []
-    return "\n".join(kept) + "\n"
+        lines += [line] if keeps else []
+    return "\n".join(lines) + "\n"
 
 
 def make(name: str, required: Sequence[str], *options: str, cpu: bool, released: Sequence[str] = ()) -> None:

@@ -46,7 +46,7 @@ def stalled_percent(proc: Path = PROC) -> float:
     That is "full avg10" of Linux's pressure stall information: a machine that swaps more than it works has 50 and more.
     """
     try:
-        found = re.search(r"^full avg10=([\d.]+)", (proc / "pressure" / "memory").read_text(), re.MULTILINE)
+        match = re.search(r"^full avg10=([\d.]+)", (proc / "pressure" / "memory").read_text(), re.MULTILINE)
     except OSError:
         return 0.0
-    return float(found[1]) if found else 0.0
+    return float(match[1]) if match else 0.0

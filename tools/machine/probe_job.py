@@ -52,8 +52,8 @@ def _products_of_threads(threads: int) -> Flops:
 
     def flops(multiply: Callable[[], object], least_s: float) -> float:
         with ThreadPoolExecutor(threads) as pool:
-            found = [pool.submit(_seconds_each, multiply, None, least_s) for _ in range(threads)]
-        return sum(2 * _CPU_WIDTH**3 / statistics.mean(one.result()) for one in found)
+            futures = [pool.submit(_seconds_each, multiply, None, least_s) for _ in range(threads)]
+        return sum(2 * _CPU_WIDTH**3 / statistics.mean(one.result()) for one in futures)
 
     return flops
 

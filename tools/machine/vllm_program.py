@@ -35,9 +35,9 @@ def find_vllm(named: str | None) -> str | None:
     """The vllm program: the one named (by the environment or the settings), else what the set-up made, else PATH's."""
     if named:
         return shutil.which(named) or (named if Path(named).is_file() else None)
-    made = (Path(sys.prefix).parent / ".venv-serve", Path(sys.prefix) / "serve")  # of a project, of a wheel
-    found = (folder / "bin" / "vllm" for folder in made)
-    return next((str(program) for program in found if program.is_file()), None) or shutil.which("vllm")
+    folders = (Path(sys.prefix).parent / ".venv-serve", Path(sys.prefix) / "serve")  # of a project, of a wheel
+    programs = (folder / "bin" / "vllm" for folder in folders)
+    return next((str(program) for program in programs if program.is_file()), None) or shutil.which("vllm")
 
 
 def vllm_of_worker(program: str | None) -> str:

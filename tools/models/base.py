@@ -103,13 +103,13 @@ def settle(fields: Mapping[str, object]) -> Settled:
 
     Raises BadInput where the hub has no such model, or cannot be asked.
     """
-    found: dict[str, object] = {}
-    said = []
+    fields_now: dict[str, object] = {}
+    notes = []
     model, revision = str(fields.get("model") or ""), str(fields.get("revision") or "")
     if model and not is_commit(revision) and source_of(model) == "hub":
-        found["revision"] = newest_commit(model, revision)
-        said.append(f"{model} is at commit {found['revision']}, {revision or 'the newest'} on the hub")
-    return Settled(found, tuple(said))
+        fields_now["revision"] = newest_commit(model, revision)
+        notes.append(f"{model} is at commit {fields_now['revision']}, {revision or 'the newest'} on the hub")
+    return Settled(fields_now, tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,8 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
             return BaseContext(here, 2 * listed.parameters, config=listed.config)
         check_hub_revision(request.revision, request.model)
         try:
-            found = inspect_hub(request.model, request.revision)
-            return BaseContext(here, found.bytes, config=found.config)
+            hub_model = inspect_hub(request.model, request.revision)
+            return BaseContext(here, hub_model.bytes, config=hub_model.config)
         except StepFailed:
             return BaseContext(here)  # the plan says that nobody knows
     folder = expanded(request.model)
@@ -194,8 +194,8 @@ def _is_here(request: BaseRequest, store: Store) -> bool:
     """Whether a pristine copy of the model stands below models/, so that it only has to be verified."""
     if source_of(request.model) == "bundled":
         return read_manifest(store.home / "models" / bundled_model(request.model).name) is not None
-    made = store.copies_of(request.model, request.revision)
-    return any(read_manifest(artifact.path) is not None for artifact in made)
+    copies = store.copies_of(request.model, request.revision)
+    return any(read_manifest(artifact.path) is not None for artifact in copies)
 
 
 def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:

@@ -104,23 +104,23 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
     return Pristine(target, name, manifest["sha256"], check_model_folder(target), license_, aside)
 
 
-def record(job: Job[BaseRequest], made: Pristine) -> Artifact:
+def record(job: Job[BaseRequest], copy: Pristine) -> Artifact:
     """The copy as this step's artifact of the role."""
     request = job.request
     meta: dict[str, object] = {
-        "name": made.name,
-        "parameters": made.folder.parameters,
-        "config": made.folder.config,
-        "architecture": made.folder.architecture,
-        "license": made.license,
+        "name": copy.name,
+        "parameters": copy.folder.parameters,
+        "config": copy.folder.config,
+        "architecture": copy.folder.architecture,
+        "license": copy.license,
         "source": request.model,
         "revision": request.revision,
     }
-    if thoughts := thoughts_of(made.path):
+    if thoughts := thoughts_of(copy.path):
         meta[THOUGHTS] = thoughts
     if request.role == "base":
         meta[MEASURED_AT] = request.measuring if request.measuring != "auto" else SIXTEEN
-    return job.publish(request.role, made.path, meta=meta)
+    return job.publish(request.role, copy.path, meta=meta)
 
 
 def set_aside_if_damaged(target: Path, digests: Digests) -> tuple[str, Path | None]:

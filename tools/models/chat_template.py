@@ -129,10 +129,10 @@ def without_system(messages: Sequence[Mapping[str, _Value]]) -> list[dict[str, _
     return [{**(asked or {**leading[0], "role": cast("_Value", "user")}), "content": text}, *rest]
 
 
-def as_taken(template: object, messages: Sequence[Mapping[str, _Value]]) -> list[dict[str, _Value]]:
+def template_messages(template: object, messages: Sequence[Mapping[str, _Value]]) -> list[dict[str, _Value]]:
     """A conversation as a tokenizer's template takes it."""
-    taken = takes_system_in(str(template or ""))
-    return [dict(message) for message in messages] if taken else without_system(messages)
+    takes_system = takes_system_in(str(template or ""))
+    return [dict(message) for message in messages] if takes_system else without_system(messages)
 
 
 NO_SYSTEM = "the base's chat template takes no system message: its text goes before the first question"

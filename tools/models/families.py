@@ -92,15 +92,15 @@ def find_known(words: str) -> KnownModel | None:
 
 def known_of(words: str) -> list[KnownModel]:
     """Every published model that `words` may mean: of a family's name alone, all of its sizes."""
-    wanted = _parts(words)
-    return [model for model in KNOWN_MODELS if wanted and _names(wanted, _parts(model.name))]
+    wanted = _name_words(words)
+    return [model for model in KNOWN_MODELS if wanted and _names(wanted, _name_words(model.name))]
 
 
-def _names(wanted: set[str], parts: set[str]) -> bool:
-    return all(any(part == word or part.startswith(f"{word}.") for part in parts) for word in wanted)
+def _names(wanted: set[str], name_words: set[str]) -> bool:
+    return all(any(part == word or part.startswith(f"{word}.") for part in name_words) for word in wanted)
 
 
-def _parts(name: str) -> set[str]:
+def _name_words(name: str) -> set[str]:
     """The words of a model's name, with family and version apart however they are joined: {"qwen", "3", "8b"}."""
-    parts = re.findall(r"[a-z]+(?=\d)|\d+x\d+b|a?\d+(?:\.\d+)?[bm]?\b|\d+(?:\.\d+)?|[a-z]+", name.lower())
-    return {part for part in parts if part not in {"instruct", "it", "chat", "the", "model"}}
+    words = re.findall(r"[a-z]+(?=\d)|\d+x\d+b|a?\d+(?:\.\d+)?[bm]?\b|\d+(?:\.\d+)?|[a-z]+", name.lower())
+    return {part for part in words if part not in {"instruct", "it", "chat", "the", "model"}}

@@ -76,17 +76,17 @@ def training_that_fits(
         return way.peak_bytes(config) <= free_bytes
 
     bits = (asked,) if asked.load_in_4bit else (asked, replace(asked, load_in_4bit=True))
-    ways = [way for start in bits if (way := next(filter(fits, _smaller_parts(start, fewest)), None))]
+    ways = [way for start in bits if (way := next(filter(fits, _smaller_micro_batches(start, fewest)), None))]
     named = [Fitting(settings=_typed(asked, way, fewer), peak_bytes=way.peak_bytes(config)) for way in ways]
     least = replace(asked, checkpointing=True)
     return tuple(named) or largest_that_fits(lambda model: least.peak_bytes(model.config), free_bytes)
 
 
-def _smaller_parts(start: Training, fewest: int) -> Iterator[Training]:
+def _smaller_micro_batches(start: Training, fewest: int) -> Iterator[Training]:
     """The same step: all rows at once, its activations computed again, then fewer and fewer rows at once."""
     yield start
-    parts = [rows for rows in range(start.rows_at_once, fewest - 1, -1) if start.rows_at_once % rows == 0]
-    yield from (replace(start, checkpointing=True, rows_at_once=rows) for rows in parts)
+    micro_batches = [rows for rows in range(start.rows_at_once, fewest - 1, -1) if start.rows_at_once % rows == 0]
+    yield from (replace(start, checkpointing=True, rows_at_once=rows) for rows in micro_batches)
 
 
 def _typed(asked: Training, way: Training, fewer: Callable[[int], str]) -> str:

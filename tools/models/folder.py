@@ -206,7 +206,7 @@ def sealed_as(path: Path) -> str:
 
 def folder_pins(name: str, fingerprint: str, sealed: str) -> dict[str, str]:
     """What a plan pins of a folder, for `Job.agreed_folder` to hold it against."""
-    return {pin: held for pin, held in ((name, fingerprint), (f"{name}, sealed", sealed)) if held}
+    return {pin: digest for pin, digest in ((name, fingerprint), (f"{name}, sealed", sealed)) if digest}
 
 
 def check_hub_revision(revision: str | None, model_id: str) -> str:

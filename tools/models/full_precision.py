@@ -29,7 +29,7 @@ class Proof(NamedTuple):
     quantized_layers: int
 
 
-def kept_layers(config: Mapping[str, object], also: Iterable[str] = ()) -> tuple[str, ...]:
+def full_precision_layers(config: Mapping[str, object], also: Iterable[str] = ()) -> tuple[str, ...]:
     """Patterns of the layers to leave alone, in llm-compressor's form: names, or regexes after `re:`.
 
     `also` are further kinds of layers by the end of their name. vLLM fuses q, k and v, and gate and up: of those none
@@ -48,16 +48,16 @@ def assert_full_precision(folder: Path, patterns: Iterable[str]) -> Proof:
     dtypes = {name: spec.dtype for name, spec in read_headers(sorted(folder.glob("*.safetensors"))).items()}
     wanted = [*patterns, "re:.*embed_tokens$"]
     layers = {name.rsplit(".", 1)[0] for name in dtypes}
-    kept = sorted(layer for layer in layers if any(matches_layer(layer, pattern) for pattern in wanted))
+    matches = sorted(layer for layer in layers if any(matches_layer(layer, pattern) for pattern in wanted))
     proven = []
-    for layer in kept:
+    for layer in matches:
         packed = [layer + suffix for suffix in _PACKED if layer + suffix in dtypes]
         name = next((n for n in (f"{layer}.weight", f"{layer}.e_score_correction_bias") if n in dtypes), None)
         if packed or name is None or dtypes[name] not in _FLOATS:
             what = packed[0] if packed else f"{layer}.weight as {dtypes.get(name or '', 'nothing')}"
             raise StepFailed(f"{layer} had to stay full precision, the saved model has {what}; do not deploy it")
         proven.append(name)
-    if any("router" in pattern for pattern in patterns) and not any(_is_router(layer) for layer in kept):
+    if any("router" in pattern for pattern in patterns) and not any(_is_router(layer) for layer in matches):
         raise StepFailed(f"{folder}: a mixture of experts, yet no router is among its tensors; do not deploy it")
     quantized = sum(name.endswith(".weight_scale") for name in dtypes)
     if not quantized:

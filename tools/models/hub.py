@@ -72,12 +72,12 @@ def inspect_hub(model: str, revision: str) -> HubModel:
 
 
 def _inspected(model: str, revision: str) -> HubModel:
-    told = hub_listing(model, revision)
-    if told.get("sha") != revision:
+    listing = hub_listing(model, revision)
+    if listing.get("sha") != revision:
         raise BadInput(f"the hub was asked for {model} at {revision[:12]} and told of another commit; do not use it")
-    wanted = announced(told, model, lambda name: "/" not in name and is_wanted(name))
+    wanted = announced(listing, model, lambda name: "/" not in name and is_wanted(name))
     files = _once({file.name: file for file in wanted if file.name not in TEXTS or file.bytes <= TEXT_BYTES})
-    names = {str(entry.get("rfilename")) for entry in told.get("siblings") or ()}
+    names = {str(entry.get("rfilename")) for entry in listing.get("siblings") or ()}
     if ON_TOP in names:
         raise BadInput(f"{model} holds {ON_TOP}: it is an adapter, or would load one; take the model that it is for")
     if not any(name.endswith(".safetensors") for name in files):
@@ -109,16 +109,16 @@ def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, Any
         at = f"/revision/{quote(revision, safe='')}?blobs=true" if revision else ""
         data = read_body(f"{constants.ENDPOINT}/api/{kind}/{name}{at}", f"the files of {name}", _LISTING_BYTES)
     try:
-        told = parse_json(data)
+        listing = parse_json(data)
     except ValueError as error:
         raise BadInput(f"what the hub says of {name} is no JSON: {str(error)[:100]}; check HF_ENDPOINT") from None
-    return told if isinstance(told, dict) else {}
+    return listing if isinstance(listing, dict) else {}
 
 
-def announced(told: Mapping[str, Any], name: str, is_meant: Callable[[str], bool]) -> list[HubFile]:
+def announced(listing: Mapping[str, Any], name: str, is_meant: Callable[[str], bool]) -> list[HubFile]:
     """The files of a listing whose names are meant. Raises BadInput where one comes without a size or a hash."""
     files = []
-    for entry in told.get("siblings") or ():
+    for entry in listing.get("siblings") or ():
         path, size, large = str(entry.get("rfilename")), entry.get("size"), entry.get("lfs") or {}
         if not is_meant(path):
             continue
@@ -164,10 +164,10 @@ def _small_json(model: str, revision: str, name: str) -> dict[str, object]:
         document = parse_json(data)
     except ValueError as error:
         raise BadInput(f"{name} of {model} is not readable JSON: {error}") from None
-    found = document if isinstance(document, dict) else {}
+    fields = document if isinstance(document, dict) else {}
     if name == "config.json":
-        refuse_unrecordable(found, f"config.json of {model}")
-    return found
+        refuse_unrecordable(fields, f"config.json of {model}")
+    return fields
 
 
 def newest_commit(name: str, revision: str = "", kind: str = "models") -> str:
@@ -176,11 +176,11 @@ def newest_commit(name: str, revision: str = "", kind: str = "models") -> str:
     Raises BadInput, saying what to type, where the hub has none, cannot be reached, or names no commit.
     """
     try:
-        told = within(_INSPECTED_S, lambda: hub_listing(name, revision, kind), f"the newest commit of {name}")
+        listing = within(_INSPECTED_S, lambda: hub_listing(name, revision, kind), f"the newest commit of {name}")
     except StepFailed as error:
         how = "--revision, the 40 hex digits of a commit on its hub page" if kind == "models" else f"{name}@COMMIT"
         raise BadInput(f"{error}; or give {how}") from None
-    commit = told.get("sha")
+    commit = listing.get("sha")
     if not is_commit(commit):
         raise BadInput(f"the hub names no commit of {name}; give one as revision=COMMIT")
     return str(commit)

@@ -81,10 +81,10 @@ def within(seconds: float, work: Callable[[], T], what: str) -> T:
     thread.join(seconds)
     if not ended:
         raise StepFailed(f"the hub did not tell {what} within {seconds:g} s; try again later, or give a local folder")
-    found, error = ended[0]
+    result, error = ended[0]
     if error is not None:
         raise error
-    return found  # type: ignore[return-value]  # no error, so it is what `work` returned
+    return result  # type: ignore[return-value]  # no error, so it is what `work` returned
 
 
 @cache

@@ -73,12 +73,12 @@ class _Download:
         """Whether the hub's cache of this machine had it, and it is what was announced."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.name, file.name, revision=self.revision, repo_type=self.repo_type)
-        if not isinstance(found, str):
+        cached_path = try_to_load_from_cache(self.name, file.name, revision=self.revision, repo_type=self.repo_type)
+        if not isinstance(cached_path, str):
             return False
         digest = _Digest(file)
         try:
-            with open_inside(Path(found).parent, Path(found).name) as cached:
+            with open_inside(Path(cached_path).parent, Path(cached_path).name) as cached:
                 while (chunk := cached.read(_CHUNK_BYTES)) and digest.add(chunk):
                     self._write(out, chunk)
         except BadInput:  # a link that leaves the cache: fetched as if it were not there

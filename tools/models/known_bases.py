@@ -51,9 +51,9 @@ class KnownBase:
 
 def known_bases(*, on_card: bool) -> tuple[KnownBase, ...]:
     """What may be proposed, the smallest first; models of the hub where a card would train them."""
-    found = [_packaged(name) for name in _PACKAGED]
-    found += [_hub(*entry) for entry in _ON_HUB] if on_card else []
-    return tuple(sorted(found, key=lambda base: base.parameters))
+    bases = [_packaged(name) for name in _PACKAGED]
+    bases += [_hub(*entry) for entry in _ON_HUB] if on_card else []
+    return tuple(sorted(bases, key=lambda base: base.parameters))
 
 
 def known_base(model: str) -> KnownBase | None:

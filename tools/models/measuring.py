@@ -71,18 +71,18 @@ def choose(asked: Asked, config: Mapping[str, object], facts: Facts) -> Measurin
         return Measuring(SIXTEEN, "its config does not say its sizes")
     sixteen, four = measuring_bytes(config, facts, SIXTEEN), measuring_bytes(config, facts, FOUR)
     free, kind = facts.serving_free_bytes, "VRAM" if facts.serves_on_gpu else "memory"
-    told = f"measuring it at 16 bits needs {sixteen / GIB:.1f} GiB of {kind}, {free / GIB:.1f} GiB free"
+    reason = f"measuring it at 16 bits needs {sixteen / GIB:.1f} GiB of {kind}, {free / GIB:.1f} GiB free"
     if sixteen <= free:
-        return Measuring(SIXTEEN, told)
+        return Measuring(SIXTEEN, reason)
     if cards := measuring_cards(config, facts, SIXTEEN):
         each = measuring_bytes(config, facts, SIXTEEN, cards=cards)
-        return Measuring(SIXTEEN, f"{told}; split over {cards} cards {each / GIB:.1f} on each")
+        return Measuring(SIXTEEN, f"{reason}; split over {cards} cards {each / GIB:.1f} on each")
     if four <= free:
-        return Measuring(FOUR, f"{told}; at 4 bits {four / GIB:.1f}")
+        return Measuring(FOUR, f"{reason}; at 4 bits {four / GIB:.1f}")
     if cards := measuring_cards(config, facts, FOUR):
         each = measuring_bytes(config, facts, FOUR, cards=cards)
-        return Measuring(FOUR, f"{told}; at 4 bits split over {cards} cards {each / GIB:.1f} on each")
-    return Measuring(SIXTEEN, f"{told}; at 4 bits {four / GIB:.1f}, which does not fit either")
+        return Measuring(FOUR, f"{reason}; at 4 bits split over {cards} cards {each / GIB:.1f} on each")
+    return Measuring(SIXTEEN, f"{reason}; at 4 bits {four / GIB:.1f}, which does not fit either")
 
 
 def measuring_cards(config: Mapping[str, object], facts: Facts, bits: Bits) -> int:

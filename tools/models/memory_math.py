@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from tunesmith.tools.models.rounding_terms import Rounding, autoround_bytes
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.training_terms import (
+    activation_bytes,
     adapted_experts_bytes,
     backward_bytes,
     head_bytes,
-    kept_bytes,
-    plain_kept_bytes,
+    plain_activation_bytes,
     runtime_on_cpu_bytes,
     unpacked_bytes,
 )
@@ -77,10 +77,11 @@ def train_memory_bytes(
 
     The runtime is a GPU's (`CUDA_BYTES`), or with `on_cpu` what `runtime_on_cpu_bytes` says.
 
-    Activations: what each layer keeps of a token (`kept_bytes`; `plain_kept_bytes` where LoRA is not `fused`), with
-    checkpointing each layer's input and one layer's whole; beside them the gradients of one layer. Logits:
-    of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear layers, which are
-    unpacked one at a time, and a mixture's fused experts, which are unpacked a layer at a time and get no adapter.
+    Activations: what each layer keeps of a token (`activation_bytes`; `plain_activation_bytes` where LoRA is not
+    `fused`), with checkpointing each layer's input and one layer's whole; beside them the gradients of one layer.
+    Logits: of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear
+    layers, which are unpacked one at a time, and a mixture's fused experts, which are unpacked a layer at a time and
+    get no adapter.
     """
     shape = ModelShape.of(config)
     size = _FP32 if precision == "fp32" else _BF16
@@ -88,9 +89,9 @@ def train_memory_bytes(
     weights = loaded_bytes(shape, load_in_4bit=load_in_4bit, value_bytes=size)
     weights += unpacked_bytes(shape, value_bytes=size) if load_in_4bit else 0
     adapts_experts = shape.experts > 0 and not load_in_4bit
-    layer = tokens * plain_kept_bytes(shape, value_bytes=size)
+    layer = tokens * plain_activation_bytes(shape, value_bytes=size)
     if fused:
-        layer = tokens * kept_bytes(
+        layer = tokens * activation_bytes(
             shape,
             lora_rank=lora_rank,
             row_tokens=seq_len_tokens,
@@ -336,17 +337,17 @@ def quantized_weight_bytes(
     *,
     bits: int,
     group_size: int = 0,
-    kept: Collection[str] = (),
+    unquantized: Collection[str] = (),
 ) -> int:
     """Of a quantized model's tensors: its projections at so many bits with their scales, and the rest in bf16.
 
-    One scale for `group_size` weights, or for each output where that is 0. `kept` are kinds of projection that stay in
-    bf16: down_proj, o_proj. Embeddings, head, norms and routers always do.
+    One scale for `group_size` weights, or for each output where that is 0. `unquantized` are kinds of projection that
+    stay in bf16: down_proj, o_proj. Embeddings, head, norms and routers always do.
     """
     shape = ModelShape.of(config)
     down = shape.mlp_parameters // 3 * shape.mixture_layers + shape.dense_layers * shape.hidden * shape.intermediate
     out = shape.layers * shape.heads * shape.head_dim * shape.hidden
-    stays = (down if "down_proj" in kept else 0) + (out if "o_proj" in kept else 0)
+    stays = (down if "down_proj" in unquantized else 0) + (out if "o_proj" in unquantized else 0)
     packed = shape.linear_parameters - stays
     scales = packed // (group_size or shape.hidden)
     return packed * bits // 8 + _BF16 * scales + _BF16 * (shape.parameters - packed)

@@ -20,8 +20,8 @@ def is_quantized_here(model: str, revision: str, store: Store) -> bool:
 
     An earlier version could take an existing checkpoint as it; none of those is used again.
     """
-    made = store.copies_of(model, revision, QUANTIZED_BASE)
-    return any(read_manifest(one.path) is not None for one in made if "quantized_source" not in one.meta)
+    copies = store.copies_of(model, revision, QUANTIZED_BASE)
+    return any(read_manifest(one.path) is not None for one in copies if "quantized_source" not in one.meta)
 
 
 class Making(NamedTuple):

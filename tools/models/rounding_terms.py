@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.training_terms import backward_bytes, plain_kept_bytes
+from tunesmith.tools.models.training_terms import backward_bytes, plain_activation_bytes
 
 Rounding = Literal["gptq", "nearest", "autoround"]
 AUTOROUND: Rounding = "autoround"
@@ -29,7 +29,7 @@ def autoround_bytes(shape: ModelShape, *, tokens: int, row_tokens: int, rows_at_
     input and the output as the merged model has them, the same as the rounded layers make them, cosine and sine, and
     its row of the attention mask. Five fp32 copies of the largest matrix on the way back.
     """
-    step = rows_at_once * row_tokens * (plain_kept_bytes(shape) + backward_bytes(shape))
-    kept = _BF16 * tokens * (4 * shape.hidden + 2 * shape.head_dim + row_tokens)
+    step = rows_at_once * row_tokens * (plain_activation_bytes(shape) + backward_bytes(shape))
+    calibration = _BF16 * tokens * (4 * shape.hidden + 2 * shape.head_dim + row_tokens)
     learned = _LEARNED_WEIGHT * (shape.attention_parameters + shape.mlp_parameters)
-    return learned + step + kept + 5 * _FP32 * shape.largest_matrix
+    return learned + step + calibration + 5 * _FP32 * shape.largest_matrix

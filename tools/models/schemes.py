@@ -41,9 +41,9 @@ class Scheme:
         """Weights of a row that share a scale; 0: those of an output channel."""
         return asked or (group_size_for(config) if self.in_groups else 0)
 
-    def weight_bytes(self, config: Mapping[str, object], group: int, kept: Collection[str] = ()) -> int:
+    def weight_bytes(self, config: Mapping[str, object], group: int, unquantized: Collection[str] = ()) -> int:
         """Of the tensors of a model in this format, with kinds of layers that stay as they are."""
-        return quantized_weight_bytes(config, bits=self.bits, group_size=group, kept=kept)
+        return quantized_weight_bytes(config, bits=self.bits, group_size=group, unquantized=unquantized)
 
 
 SCHEMES: Mapping[str, Scheme] = {

@@ -50,19 +50,19 @@ class ChatTemplate:
         Raises BadInput in the template's own words where it fails, and OverLimits where it writes too much.
         """
         given = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": asks}
-        pieces: list[str] = []
+        chunks: list[str] = []
         room = MOST_RENDERED_CHARACTERS
         try:
-            for piece in self._compiled.generate({**given, **self._variables}):
-                pieces.append(piece)
-                room -= len(piece)
+            for chunk in self._compiled.generate({**given, **self._variables}):
+                chunks.append(chunk)
+                room -= len(chunk)
                 if room < 0:
                     raise OverLimits(f"writes over {MOST_RENDERED_CHARACTERS:,} characters for a short conversation")
         except (MemoryError, OverLimits):
             raise
         except Exception as error:  # whatever a template's own calculations raise
             raise _in_its_words(error) from None
-        return "".join(pieces)
+        return "".join(chunks)
 
 
 def probe_template(folder: Path, name: str = "") -> None:
@@ -107,15 +107,15 @@ def _failure(text: str, variables: Mapping[str, object]) -> str:
 def _templates(folder: Path) -> list[str]:
     """Every template, wherever a library looks for one."""
     files = [folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*.jinja"))]
-    found: list[object] = [read_plain_text(file, _TEMPLATE_BYTES) for file in files if file.is_file()]
+    templates: list[object] = [read_plain_text(file, _TEMPLATE_BYTES) for file in files if file.is_file()]
     for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
         named = _settings(folder / name).get("chat_template")
-        found += (
+        templates += (
             [one.get("template") if isinstance(one, dict) else one for one in named]
             if isinstance(named, list)
             else [named]
         )
-    return list(dict.fromkeys(text for text in found if isinstance(text, str) and text))
+    return list(dict.fromkeys(text for text in templates if isinstance(text, str) and text))
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
@@ -171,7 +171,7 @@ def _in_its_words(error: Exception) -> BadInput:
     return BadInput(kind + clip(one_line(error), _ERROR_CHARACTERS))
 
 
-def _said(role: str, content: str, **more: object) -> dict[str, object]:
+def _message(role: str, content: str, **more: object) -> dict[str, object]:
     return {"role": role, "content": content, **more}
 
 
@@ -184,13 +184,13 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
-_QUESTION = _said("user", "What is the capital of France? Answer in one short sentence.")
+_QUESTION = _message("user", "What is the capital of France? Answer in one short sentence.")
 _CONVERSATIONS: Sequence[tuple[list[dict[str, object]], object]] = (
     ([_QUESTION], None),
-    ([_QUESTION, _said("assistant", "Paris.")], None),
-    ([_said("system", "Be brief."), *[_said("user", "Hi"), _said("assistant", "Yes?")] * 4, _QUESTION], None),
-    ([_said("user", "Weather in Paris?"), _said("assistant", "", tool_calls=[_CALL]),
-      _said("tool", '{"sun": true}', name="weather", tool_call_id="call00001")], [_TOOL]),
-    ([_said("user", "Some words, again. " * 600)], None),
+    ([_QUESTION, _message("assistant", "Paris.")], None),
+    ([_message("system", "Be brief."), *[_message("user", "Hi"), _message("assistant", "Yes?")] * 4, _QUESTION], None),
+    ([_message("user", "Weather in Paris?"), _message("assistant", "", tool_calls=[_CALL]),
+      _message("tool", '{"sun": true}', name="weather", tool_call_id="call00001")], [_TOOL]),
+    ([_message("user", "Some words, again. " * 600)], None),
 )  # fmt: skip
 """Short, several turns, tools, and more than 10,000 characters; the first has to be rendered."""

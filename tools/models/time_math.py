@@ -76,8 +76,8 @@ def training_seconds(
     share = _NF4_SHARE if load_in_4bit else _TRAIN_SHARE if on_card else _CPU_TRAIN_SHARE
     flops, size = (rates.fp32_flops, 2 * _BF16) if precision == "fp32" else (rates.bf16_flops, _BF16)
     products = 2 * (passes * tokens + read_tokens) * shape.active_parameters / (share * flops)
-    kept = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * size
-    moved = _ACTIVATION_PASSES * kept / (_MEMORY_SHARE * rates.memory_bytes_s)
+    activation_bytes = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * size
+    moved = _ACTIVATION_PASSES * activation_bytes / (_MEMORY_SHARE * rates.memory_bytes_s)
     dispatch = micro_steps * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
     unpacked = 2.5 * micro_steps * passes * shape.linear_parameters / rates.memory_bytes_s if load_in_4bit else 0.0
     load = loading_seconds(shape, rates, load_in_4bit=load_in_4bit, on_card=on_card)
@@ -149,16 +149,18 @@ def rounding_seconds(config: Mapping[str, object], rates: Rates) -> Seconds:
     return Seconds(read=stored, compute=_ROUNDED_FLOP * shape.linear_parameters / rates.fp32_flops)
 
 
-def gptq_seconds(config: Mapping[str, object], rates: Rates, *, tokens: float, kept: Collection[str] = ()) -> Seconds:
+def gptq_seconds(
+    config: Mapping[str, object], rates: Rates, *, tokens: float, unquantized: Collection[str] = ()
+) -> Seconds:
     """GPTQ on so many calibration tokens: load and save + two forward passes + Hessians + their inverses + rounding.
 
     Of a layer with `in` inputs and `out` outputs: 2·in² FLOP a token for the Hessian; 4/3·in³ for its Cholesky factor,
     the inverse by that and the inverse's own factor; in²·out for rounding every column into the others. All in fp32.
-    Every expert sees every token. Columns are rounded one after the other. `kept` are the kinds of layer that stay as
-    they are, such as down_proj.
+    Every expert sees every token. Columns are rounded one after the other. `unquantized` are the kinds of layer that
+    stay as they are, such as down_proj.
     """
     shape = ModelShape.of(config)
-    layers = _quantized_layers(shape, kept)
+    layers = _quantized_layers(shape, unquantized)
     forward = 4 * tokens * shape.linear_parameters / (_GPTQ_SHARE * rates.bf16_flops)
     hessians = sum(count * 2 * tokens * inputs**2 for inputs, _, count in layers)
     solved = sum(count * (4 * inputs**3 / 3 + inputs**2 * outputs) for inputs, outputs, count in layers)
@@ -190,16 +192,16 @@ def autoround_seconds(
     return nearest_seconds(config, rates, tokens=4 * tokens) + Seconds(compute=ROUNDING_STEPS * step)
 
 
-def _quantized_layers(shape: ModelShape, kept: Collection[str]) -> list[tuple[int, int, int]]:
+def _quantized_layers(shape: ModelShape, unquantized: Collection[str]) -> list[tuple[int, int, int]]:
     """Inputs, outputs, and how many such layers there are."""
     hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    found = [(hidden, queries, shape.layers), (hidden, keys, 2 * shape.layers)]
-    found += [] if "o_proj" in kept else [(queries, hidden, shape.layers)]
+    layers = [(hidden, queries, shape.layers), (hidden, keys, 2 * shape.layers)]
+    layers += [] if "o_proj" in unquantized else [(queries, hidden, shape.layers)]
     for width, count in (
         (shape.intermediate, shape.dense_layers if shape.experts else shape.layers),
         (shape.shared_intermediate, shape.mixture_layers if shape.shared_intermediate else 0),
         (shape.expert_intermediate, shape.mixture_layers * shape.experts),
     ):
-        found.append((hidden, width, 2 * count))
-        found += [] if "down_proj" in kept else [(width, hidden, count)]
-    return found
+        layers.append((hidden, width, 2 * count))
+        layers += [] if "down_proj" in unquantized else [(width, hidden, count)]
+    return layers

@@ -9,7 +9,7 @@ _CHUNK_BYTES = 64 << 20
 _FEWEST_TOKENS = 16
 _CPU_PROCESS_BYTES = 580 << 20
 _CPU_VOCABULARY_ENTRY_BYTES = 900
-_CPU_KEPT_TOKEN_BYTES = 2 << 10
+_CPU_HEAP_TOKEN_BYTES = 2 << 10
 _CPU_ATTENDED_TOKENS = 1024
 """Of a row, whose attention weights exist at once; of longer ones torch computes a block after the other."""
 
@@ -34,7 +34,7 @@ def unpacked_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
     return value_bytes * (shape.expert_parameters or shape.largest_matrix)
 
 
-def kept_bytes(
+def activation_bytes(
     shape: ModelShape, *, lora_rank: int, row_tokens: int = 0, value_bytes: int = 2, adapts_experts: bool = False
 ) -> int:
     """What autograd keeps of a token in one layer, where every LoRA layer is fused (`training/fused_lora`).
@@ -59,7 +59,7 @@ def kept_bytes(
     return value_bytes * (attention + mlp) + 4 * norms + scores
 
 
-def plain_kept_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
+def plain_activation_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
     """The same where peft's own layers compute (LoRA dropout): an fp32 copy of every projection's input beside."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     norms = 4 * (queries + keys) if shape.has_head_norms else 0
@@ -85,6 +85,6 @@ def runtime_on_cpu_bytes(shape: ModelShape, *, rows: int, row_tokens: int, check
     `tests/bench/training_memory` measures them again.
     """
     tokens, layers = rows * row_tokens, 1 if checkpointing else shape.layers
-    kept = _CPU_KEPT_TOKEN_BYTES * layers * tokens
+    heap = _CPU_HEAP_TOKEN_BYTES * layers * tokens
     weights = 2 * 4 * shape.heads * tokens * min(row_tokens, _CPU_ATTENDED_TOKENS)
-    return _CPU_PROCESS_BYTES + _CPU_VOCABULARY_ENTRY_BYTES * shape.vocab + kept + weights
+    return _CPU_PROCESS_BYTES + _CPU_VOCABULARY_ENTRY_BYTES * shape.vocab + heap + weights

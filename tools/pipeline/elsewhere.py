@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.memory.bundles import Records, bring_back, taken
+from tunesmith.memory.bundles import Records, bring_back, records_for
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import MANIFEST, read_manifest, sha256_file, verify
 from tunesmith.tools.core.format import duration, size
@@ -116,7 +116,7 @@ def _send(job: Job[Request], storage: Storage, there: There, traffic: Traffic) -
     """Put what the step needs on the storage, and return the digest of the order that lists it."""
     for name in job.inputs:
         job.verified(name)
-    records, files = taken(job.store, job.step), list[dict[str, Any]]()
+    records, files = records_for(job.store, job.step), list[dict[str, Any]]()
     paths = _needed_files(job, records)
     for number, (path, stored) in enumerate(paths, 1):
         job.progress(0, 0, f"sending {number} of {len(paths)} files to {there.place}", kind=WAIT)

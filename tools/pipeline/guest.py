@@ -23,10 +23,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tunesmith.memory.bundles import made, put_down
+from tunesmith.memory.bundles import new_records, put_down
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.files import sha256_file
-from tunesmith.memory.locks import Held, held, lock_file
+from tunesmith.memory.locks import Locked, lock_file, locked
 from tunesmith.memory.migrations import LATEST
 from tunesmith.memory.places import Places
 from tunesmith.memory.privacy import keep_private
@@ -115,7 +115,7 @@ def _worked(folder: Path, storage: Storage, order: Mapping[str, Any]) -> dict[st
     if gone := sorted(set(order["cards"]) - cards):
         raise StepFailed(f"{gone[0]}, which the step was priced for, is no longer there; price it again")
     try:
-        with held(lock_file(home, "guest"), holder=f"pid {os.getpid()}"):
+        with locked(lock_file(home, "guest"), holder=f"pid {os.getpid()}"):
             _fetch(folder, home, storage, order["files"])
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(folder / _RATES, home / _RATES)
@@ -132,10 +132,10 @@ def _worked(folder: Path, storage: Storage, order: Mapping[str, Any]) -> dict[st
             log = launcher.log_path(store, step)
             if step.status != DONE:
                 raise StepFailed(step.error or f"its worker did not start: {launcher.last_line(log)}")
-            records = made(store, step, order["records"])
+            records = new_records(store, step, order["records"])
             files = _sent(home, step, records["artifacts"], store.places, storage)
             return {"records": records, "files": files}
-    except Held as error:
+    except Locked as error:
         raise StepFailed(f"an earlier attempt of {order['step']} is still at work there: {error}") from None
 
 

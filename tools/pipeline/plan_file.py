@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.auto import as_shown
+from tunesmith.tools.core.auto import readable_value
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.local_paths import FOLDER
 from tunesmith.tools.core.stage import Frozen, Request
@@ -82,7 +82,7 @@ def parse_fields(
 def renamed(stage: str, fields: Mapping[str, object], spelled: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """What is said of fields that were given under another program's names: `lora_r is lora_rank here`."""
     _need_known(stage, catalog.BY_NAME)
-    return our_names(fields, catalog.BY_NAME[stage].load().request.model_fields, spelled).said
+    return our_names(fields, catalog.BY_NAME[stage].load().request.model_fields, spelled).notes
 
 
 def settled(plan: PipelinePlan, say: Callable[[str], None]) -> PipelinePlan:
@@ -94,7 +94,7 @@ def settled(plan: PipelinePlan, say: Callable[[str], None]) -> PipelinePlan:
     for spec in plan.steps:
         settlement = catalog.BY_NAME[spec.stage].load().settle(spec.fields)
         steps.append(spec.model_copy(update={"fields": {**spec.fields, **settlement.fields}}))
-        for sentence in settlement.said:
+        for sentence in settlement.notes:
             say(sentence)
     return plan.with_steps(tuple(steps))
 
@@ -114,7 +114,7 @@ def _same_step(written: StepSpec, stored: StepSpec) -> bool:
     known = declared.request.model_fields
     open_ = {name for name in declared.belongs_to if name in stored.fields and name not in written.fields}
     return written.fields == {
-        name: as_shown(known[name], value) if name in known else value
+        name: readable_value(known[name], value) if name in known else value
         for name, value in stored.fields.items()
         if name not in open_
     }

@@ -180,7 +180,7 @@ class Sitting:
     def rate(self, number: int, verdicts: tuple[bool, bool], by: str, *, on_screen: Rating | None = None) -> None:
         """Keep a judgement of answers 1 and 2. Raises BadInput where it cannot be one, or was made meanwhile."""
         rating = on_screen or self.open().get(number)
-        if rating and rating.shown[0] == rating.shown[1] and verdicts[0] != verdicts[1]:
+        if rating and rating.answers_in_order[0] == rating.answers_in_order[1] and verdicts[0] != verdicts[1]:
             raise BadInput("both answers are the same, letter for letter: both are right, or none is; judge it again")
         if rating is None or not records.rate(self.store, rating, verdicts, by):
             raise BadInput(f"message {number} was judged elsewhere meanwhile; it counts once, as it was judged first")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, StepFailed, TunesmithError
 from tunesmith.memory.locks import adding_to
 from tunesmith.memory.records import ABANDONED, APPROVED, DECLINED, DONE, FAILED, RUNNING, WAITING, Step
-from tunesmith.tools.core.auto import as_shown
+from tunesmith.tools.core.auto import readable_value
 from tunesmith.tools.core.field_names import our_names
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.evaluation.advice import before_spending
@@ -143,7 +143,7 @@ def current_plan(step: Step) -> Plan:
     """The plan of a proposed step, its paths as they are now: a moved home gives another hash, `auto` for 0 none."""
     plan = Plan.model_validate(step.plan)
     known = catalog.ENTRIES[step.stage].load().request.model_fields
-    request = {name: as_shown(known[name], value) if name in known else value for name, value in plan.request.items()}
+    request = {n: readable_value(known[n], value) if n in known else value for n, value in plan.request.items()}
     return plan.model_copy(update={"request": request})
 
 
@@ -325,7 +325,7 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
             except TunesmithError as error:
                 ws.emit("message", text=f"that cannot be: {error}")
                 continue
-            for sentence in (*new.said, *asked.notices):
+            for sentence in (*new.notes, *asked.notices):
                 ws.emit("message", stage=plan.stage, text=sentence)
             edited_to = Decision(False, "edit", f"edited: {Edited(new.fields)}")
             decide(ws, step, plan, lambda *_, no=edited_to: no)
@@ -335,9 +335,9 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
 def _edited(plan: Plan, fields: Mapping[str, object]) -> StepRequest:
     before = {name: value for name, value in plan.request.items() if name != "run"}
     declared = catalog.ENTRIES[plan.stage].load()
-    new = declared.taken_along(before, fields) | dict(fields)
+    new = declared.carried_over(before, fields) | dict(fields)
     settlement = declared.settle(new)
-    return StepRequest(plan.stage, new | dict(settlement.fields), plan.run, settlement.said)
+    return StepRequest(plan.stage, new | dict(settlement.fields), plan.run, settlement.notes)
 
 
 # Started, followed, recorded

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from tunesmith.memory.locks import Held, last_holder, take
+from tunesmith.memory.locks import Locked, last_holder, take
 from tunesmith.tools.core.machine import Gpu, chosen_gpus
 
 MACHINE_LOCK = "accelerator.lock"
@@ -57,7 +57,7 @@ def _hold(locks: ExitStack, path: Path, holder: str, waiting: Callable[[str], No
         try:
             locks.callback(os.close, take(path, wait_s=_LOOK_EVERY_S, holder=holder))
             return
-        except Held:
+        except Locked:
             waiting(last_holder(path) or "another process")
 
 

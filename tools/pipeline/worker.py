@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.locks import adding_to, held, lock_file
+from tunesmith.memory.locks import adding_to, lock_file, locked
 from tunesmith.memory.privacy import keep_private
 from tunesmith.memory.records import APPROVED, FAILED, STOPPED
 from tunesmith.memory.store import Store
@@ -82,7 +82,7 @@ def claimed(store: Store, step: str, *, needs_approval: bool) -> Iterator[None]:
     Raises what `Store.claim` raises, and BadInput where an earlier worker of the step is at work after all.
     """
     me = ProcessId.of(os.getpid())
-    with held(lock_file(store.home, step), wait_s=_LOCK_WAIT_S, holder=f"pid {me.pid} on {me.host}"):
+    with locked(lock_file(store.home, step), wait_s=_LOCK_WAIT_S, holder=f"pid {me.pid} on {me.host}"):
         store.claim(
             step,
             needs_approval=needs_approval,

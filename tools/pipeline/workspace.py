@@ -78,7 +78,7 @@ class StepRequest:
         fields = plan_file.parse_fields(stage, given, spelled=spelled)
         run = str(fields.pop("run", ""))
         settlement = catalog.BY_NAME[stage].load().settle(fields)
-        notices = (*plan_file.renamed(stage, given, spelled), *settlement.said)
+        notices = (*plan_file.renamed(stage, given, spelled), *settlement.notes)
         return cls(stage, {**fields, **settlement.fields}, run, notices)
 
 

@@ -83,10 +83,10 @@ _INSTEAD = "use format=hub, and llama.cpp's convert_hf_to_gguf.py on that folder
 
 def rope(config: Mapping[str, object]) -> tuple[float, str]:
     """The base of the rotary embeddings, and how they are scaled; both as old and as new configs say it."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    assert isinstance(found, Mapping)
-    theta = found.get("rope_theta") or config.get("rope_theta") or 10_000.0
-    return float(str(theta)), str(found.get("rope_type") or found.get("type") or "")
+    settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    assert isinstance(settings, Mapping)
+    theta = settings.get("rope_theta") or config.get("rope_theta") or 10_000.0
+    return float(str(theta)), str(settings.get("rope_type") or settings.get("type") or "")
 
 
 def write_gguf(folder: Path, out: Path, kind: TensorType, progress: Progress, *, name: str, adds_bos: bool) -> None:
@@ -133,14 +133,14 @@ def read_back(folder: Path, file: Path, kind: TensorType, progress: Progress, *,
     expected = _tensors(folder, json.loads((folder / "config.json").read_text()), kind)
     reader = gguf_reader(file)
     _same_tokens(reader, folder, texts)
-    found = {tensor.name: tensor for tensor in reader.tensors}
-    if odd := sorted(expected.keys() ^ found.keys()):
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    if odd := sorted(expected.keys() ^ tensors.keys()):
         raise StepFailed(f"{file.name} and the model do not hold the same tensors: {odd[0]}; export it again")
     worst, where = 0.0, ""
     for done, (name, tensor) in enumerate(expected.items()):
         progress(done, len(expected), f"reading {name} back")
         wanted = _values(tensor)
-        values = dequantize(found[name].data, found[name].tensor_type).reshape(-1)
+        values = dequantize(tensors[name].data, tensors[name].tensor_type).reshape(-1)
         if values.size != wanted.size:
             raise StepFailed(f"{name} in {file.name} has {values.size} values, the model {wanted.size}; export again")
         size = float(np.linalg.norm(wanted))
@@ -151,7 +151,7 @@ def read_back(folder: Path, file: Path, kind: TensorType, progress: Progress, *,
             )
         worst, where = max((worst, where), (error, name))
     return ReadBack(
-        tensors=len(found), bytes=file.stat().st_size, largest_error=round(worst, 6), largest_error_in=where
+        tensors=len(tensors), bytes=file.stat().st_size, largest_error=round(worst, 6), largest_error_in=where
     )
 
 
@@ -183,11 +183,11 @@ def _tensors(folder: Path, config: Mapping[str, object], kind: TensorType) -> di
         for name, place in read_places(file).items():
             if name.endswith("rotary_emb.inv_freq"):
                 continue
-            found = names.get_name(name, try_suffixes=(".weight", ".bias"))
-            if found is None:
+            gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            if gguf_name is None:
                 raise BadInput(f"{name} has no name in a GGUF of {family}; {_INSTEAD}")
-            of_vocabulary = found in ("token_embd.weight", "output.weight")
-            tensors[found] = _Tensor(place, _kind(place, beside if of_vocabulary else asked), _heads(name, config))
+            of_vocabulary = gguf_name in ("token_embd.weight", "output.weight")
+            tensors[gguf_name] = _Tensor(place, _kind(place, beside if of_vocabulary else asked), _heads(name, config))
     return dict(sorted(tensors.items(), key=lambda item: _order(item[0])))
 
 
@@ -203,8 +203,8 @@ def _kind(place: TensorPlace, asked: GGMLQuantizationType) -> GGMLQuantizationTy
 
 
 def _order(name: str) -> tuple[int, str]:
-    parts = name.split(".")
-    return (int(parts[1]), name) if parts[0] == "blk" else (-1 if name.startswith("token") else 1 << 30, name)
+    path = name.split(".")
+    return (int(path[1]), name) if path[0] == "blk" else (-1 if name.startswith("token") else 1 << 30, name)
 
 
 def _heads(name: str, config: Mapping[str, object]) -> int:
@@ -301,10 +301,10 @@ def _write_tokenizer(writer: GGUFWriter, folder: Path, config: Mapping[str, obje
     writer.add_token_types(types)
     merges = document["model"]["merges"]
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    for which, add in (
+    for role, add in (
         ("bos", writer.add_bos_token_id), ("eos", writer.add_eos_token_id), ("pad", writer.add_pad_token_id),
     ):  # fmt: skip
-        if (number := ids.get(_content(settings.get(f"{which}_token")))) is not None:
+        if (number := ids.get(_content(settings.get(f"{role}_token")))) is not None:
             add(number)
     writer.add_add_bos_token(adds_bos)
     if template := template_text(folder):
@@ -321,22 +321,22 @@ def _pre_tokenizer(document: Mapping[str, Mapping[str, object]]) -> str:
     model = document["model"]
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         raise BadInput("no byte-level BPE")
-    parts = list(_parts(document.get("pre_tokenizer") or {}))
-    for part in parts:
+    steps = list(_steps(document.get("pre_tokenizer") or {}))
+    for part in steps:
         if part.get("type") == "Split" and isinstance(pattern := part.get("pattern"), Mapping):
-            if (found := _NAMED_SPLITS.get(str(pattern.get("Regex")))) is None:
+            if (known_name := _NAMED_SPLITS.get(str(pattern.get("Regex")))) is None:
                 raise BadInput(f"it splits by {str(pattern.get('Regex'))[:60]!r}")
-            return found
-    if any(part.get("type") == "Digits" and part.get("individual_digits") for part in parts):
+            return known_name
+    if any(part.get("type") == "Digits" and part.get("individual_digits") for part in steps):
         return "smollm"
     raise BadInput("its pre-tokenizer has no name in llama.cpp that is known here")
 
 
-def _parts(part: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+def _steps(part: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
     """A pre-tokenizer's own parts, or itself."""
     inner = part.get("pretokenizers")
     if isinstance(inner, list):
         for one in inner:
-            yield from _parts(one)
+            yield from _steps(one)
     else:
         yield part

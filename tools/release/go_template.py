@@ -46,16 +46,16 @@ class _Around(NamedTuple):
 
 def go_template(render: Render, bos: str) -> GoTemplate:
     """The template of a base. Raises BadInput where it is not one of messages with a beginning and an end each."""
-    found = _derived(render, bos)
+    template = _derived(render, bos)
     for number, chat in enumerate(CONVERSATIONS, 1):
-        wanted, written = render(chat, True), (bos if found.adds_bos else "") + render_go(found.text, chat)
+        wanted, written = render(chat, True), (bos if template.adds_bos else "") + render_go(template.text, chat)
         if wanted != written:
             at = next((n for n, (a, b) in enumerate(zip(wanted, written, strict=False)) if a != b), len(written))
             raise BadInput(
                 f"conversation {number} of {len(CONVERSATIONS)} reads {wanted[at:][:40]!r} in the base's template, and "
                 f"{written[at:][:40]!r} in one made of messages alone"
             )
-    return found
+    return template
 
 
 def proven_template(template: str, special_tokens: Mapping[str, str]) -> GoTemplate:
@@ -97,11 +97,11 @@ def _derived(render: Render, bos: str) -> GoTemplate:
 def _go(beginning: str, roles: Mapping[str, _Around], generation: str) -> str:
     for text in (beginning, generation, *(text for around in roles.values() for text in around)):
         _refuse_syntax(text)
-    parts = [f"{{{{ if not .System }}}}{beginning}{{{{ end }}}}" if beginning else "", "{{ range .Messages }}"]
+    fragments = [f"{{{{ if not .System }}}}{beginning}{{{{ end }}}}" if beginning else "", "{{ range .Messages }}"]
     for number, (role, around) in enumerate(roles.items()):
-        parts.append(f'{{{{ {"else " if number else ""}if eq .Role "{role}" }}}}')
-        parts.append(f"{around.before}{{{{ .Content }}}}{around.after}")
-    return "".join([*parts, "{{ end }}{{ end }}", generation])
+        fragments.append(f'{{{{ {"else " if number else ""}if eq .Role "{role}" }}}}')
+        fragments.append(f"{around.before}{{{{ .Content }}}}{around.after}")
+    return "".join([*fragments, "{{ end }}{{ end }}", generation])
 
 
 def _refuse_syntax(text: str) -> None:
@@ -156,13 +156,13 @@ def render_go(template: str, messages: Sequence[Message]) -> str:
 
 def _split(text: str, *words: str) -> list[str]:
     """What is before, between and after some words. Raises BadInput where one is missing, or there twice."""
-    parts = []
+    fragments = []
     for word in words:
-        before, found, text = text.partition(word)
-        if not found or word in text:
+        before, separator, text = text.partition(word)
+        if not separator or word in text:
             raise BadInput("the base's template leaves out a message, or writes it twice")
-        parts.append(before)
-    return [*parts, text]
+        fragments.append(before)
+    return [*fragments, text]
 
 
 def _without_start(text: str, start: str, between: str) -> str:

@@ -34,22 +34,22 @@ def license_of(base: Artifact) -> Mapping[str, str]:
     return dict(_LICENSE.findall(front[1])) if front else {}
 
 
-def model_card(store: Store, made: Artifact, base: Artifact, arm: str) -> str:
+def model_card(store: Store, model: Artifact, base: Artifact, arm: str) -> str:
     """The card of a run's adapter, merged or quantized model, as Markdown with a hub's front matter."""
-    run, steps = store.run(made.run), store.steps(made.run)
-    measured = evaluation(store, made.run)
-    title = _words(run.name) or made.run
-    parts = [
+    run, steps = store.run(model.run), store.steps(model.run)
+    measured = evaluation(store, model.run)
+    title = _words(run.name) or model.run
+    sections = [
         _front_matter(base, arm),
         f"# {title}\n\n{_words(story.outcome(run, steps, measured))}.",
         _section("Base and licence", _base_lines(base)),
-        _section("Data", _data_lines(store, made.run)),
-        _section("Training", _training_lines(store, made)),
+        _section("Data", _data_lines(store, model.run)),
+        _section("Training", _training_lines(store, model)),
         _section("Evaluation", _evaluation_lines(measured)),
         _section("Limits", (f"- {_words(line)}" for line in story.limits(steps, measured))),
-        _section("Where it comes from", (f"- {_words(line)}" for line in process.ancestry(store, made.id))),
+        _section("Where it comes from", (f"- {_words(line)}" for line in process.ancestry(store, model.id))),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def _front_matter(base: Artifact, arm: str) -> str:
@@ -77,10 +77,10 @@ def _base_lines(base: Artifact) -> Iterator[str]:
     name, revision = base.meta.get("name", base.id), base.meta.get("revision")
     yield f"- base: {_words(str(name))}" + (f", revision {_words(str(revision))}" if revision else "")
     yield f"- its files: sha256 {base.sha256}"
-    found = license_of(base)
+    terms = license_of(base)
     yield (
-        f"- licence of the base, which holds for what is made of it too: {_words(found.get('license', ''))}"
-        if found
+        f"- licence of the base, which holds for what is made of it too: {_words(terms.get('license', ''))}"
+        if terms
         else "- licence of the base: not recorded, and not in its files; read it where the base came from before this "
         "is given to anybody"
     )
@@ -97,8 +97,8 @@ def _data_lines(store: Store, run: str) -> Iterator[str]:
         yield f"- {reason.rows} rows dropped: {_words(reason.kind)}"
 
 
-def _training_lines(store: Store, made: Artifact) -> Iterator[str]:
-    adapter = made if made.kind == "adapter" else store.ancestor(made, "adapter")
+def _training_lines(store: Store, model: Artifact) -> Iterator[str]:
+    adapter = model if model.kind == "adapter" else store.ancestor(model, "adapter")
     steps = [store.step(adapter.step)] if adapter else []
     for training in process.trainings(store, steps):
         for name, value in {**training.settings, **training.outcome}.items():
@@ -116,8 +116,8 @@ def _evaluation_lines(measured: Evaluation) -> Iterator[str]:
     yield ""
     for evidence in measured.evidence.values():
         yield f"- {_words(evidence.verdict.sentence)}"
-    for said in [one.sentence for one in measured.retained]:
-        yield f"- {_words(said)}"
+    for sentence in [one.sentence for one in measured.retained]:
+        yield f"- {_words(sentence)}"
 
 
 def _score(measured: Evaluation, block: str, arm: str) -> str:

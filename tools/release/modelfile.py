@@ -12,9 +12,12 @@ from tunesmith.tools.core.format import one_line
 from tunesmith.tools.release.go_template import GoTemplate
 
 
-def modelfile(gguf_name: str, template: GoTemplate | None, told: str, stops: Sequence[str]) -> str:
-    """`told` says why there is no template; `stops` are the tokens at which the model was taught to end."""
-    lines = [f"FROM ./{gguf_name}", f'TEMPLATE """{template.text}"""' if template else f"# TEMPLATE: {one_line(told)}"]
+def modelfile(gguf_name: str, template: GoTemplate | None, reason: str, stops: Sequence[str]) -> str:
+    """`reason` says why there is no template; `stops` are the tokens at which the model was taught to end."""
+    lines = [
+        f"FROM ./{gguf_name}",
+        f'TEMPLATE """{template.text}"""' if template else f"# TEMPLATE: {one_line(reason)}",
+    ]
     return "\n".join([*lines, *map(_stop_line, stops)]) + "\n"
 
 

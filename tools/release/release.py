@@ -71,23 +71,23 @@ def inspect_inputs(request: ReleaseRequest, inputs: Inputs) -> ReleaseContext:
         raise BadInput(
             f"a GGUF is made from the merged model, not from the {request.arm}; leave arm out, or format=hub"
         )
-    made = inputs.made(request.arm)
-    if made is None:
+    model = inputs.existing(request.arm)
+    if model is None:
         return ReleaseContext()
-    reason = unwritable(made.path) if request.format == "gguf" and made.path.is_dir() else ""
+    reason = unwritable(model.path) if request.format == "gguf" and model.path.is_dir() else ""
     return ReleaseContext(own_base(inputs.store, inputs.run, request.arm), reason)
 
 
 def plan(request: ReleaseRequest, facts: Facts, context: ReleaseContext) -> Plan:
     """Price writing the model once more, and what proves it."""
-    made = facts.need(request.arm, {"adapter": "train", "merged": "merge"}.get(request.arm, "quantize"))
+    model = facts.need(request.arm, {"adapter": "train", "merged": "merge"}.get(request.arm, "quantize"))
     base = context.base or facts.need("base", "base")
     gguf = request.format == "gguf"
-    size_bytes = int(made.bytes * BITS[request.tensor_type] / 16) if gguf else made.bytes
+    size_bytes = int(model.bytes * BITS[request.tensor_type] / 16) if gguf else model.bytes
     price = estimate(
         "release",
         facts,
-        seconds=_seconds(request, made),
+        seconds=_seconds(request, model),
         ram_bytes=_ram_bytes(base, facts) if gguf else 0,
         disk_bytes=size_bytes,
         like=f"gguf {request.tensor_type}" if gguf else "hub",
@@ -101,7 +101,7 @@ def plan(request: ReleaseRequest, facts: Facts, context: ReleaseContext) -> Plan
         else f"write the {request.arm} model as a folder for a hub, with a model card",
         steps=_GGUF_STEPS if gguf else _HUB_STEPS,
         request=request.model_dump(mode="json"),
-        inputs=pinned(model=made, base=base),
+        inputs=pinned(model=model, base=base),
         estimate=price,
         writes=(
             f"{'a file' if gguf else 'a folder'} of {size_bytes / 1e9:.2f} GB on this machine; nothing is uploaded",
@@ -146,16 +146,16 @@ def _ram_bytes(base: Artifact, facts: Facts) -> int:
     return max(release_memory_bytes(config), whole if whole <= facts.machine.memory_free_bytes else 0)
 
 
-def _seconds(request: ReleaseRequest, made: Artifact) -> float:
+def _seconds(request: ReleaseRequest, model: Artifact) -> float:
     if request.format == "hub":
-        return 3 + made.bytes / 2e8
-    return 14 + float(made.meta["parameters"]) * _SECONDS_A_WEIGHT.get(request.tensor_type, _LONGEST)
+        return 3 + model.bytes / 2e8
+    return 14 + float(model.meta["parameters"]) * _SECONDS_A_WEIGHT.get(request.tensor_type, _LONGEST)
 
 
 def expected_artifact(request: ReleaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
     """A folder of about the model's size."""
-    made = artifacts.get(request.arm)
-    return expected("release", made.bytes) if made else None
+    model = artifacts.get(request.arm)
+    return expected("release", model.bytes) if model else None
 
 
 STAGE = Stage(

@@ -43,47 +43,47 @@ class Compared(NamedTuple):
 
 def run(job: Job[ReleaseRequest]) -> ReleaseResult:
     """Write what was asked for, prove it, and record it. Raises GateRefused for a model that fails its audit."""
-    made, base = job.verified("model"), job.verified("base")
+    model, base = job.verified("model"), job.verified("base")
     job.progress(0, 1, "auditing the saved tensors")
-    if odd := audit_refusals(job.store, made, job.request.arm):
+    if odd := audit_refusals(job.store, model, job.request.arm):
         raise GateRefused(f"release {job.request.arm}: {'; '.join(odd)}")
-    return _gguf(job, made) if job.request.format == "gguf" else _hub(job, made, base)
+    return _gguf(job, model) if job.request.format == "gguf" else _hub(job, model, base)
 
 
-def _gguf(job: Job[ReleaseRequest], made: Artifact) -> ReleaseResult:
+def _gguf(job: Job[ReleaseRequest], model: Artifact) -> ReleaseResult:
     out_dir, kind = job.dir / "gguf", job.request.tensor_type
     file = out_dir / f"model-{kind}.gguf"  # not by the model's name, which its Modelfile would have to quote
-    template, told = ollama_template(made.path)
+    template, statement = ollama_template(model.path)
     if read_manifest(out_dir) is None:
         shutil.rmtree(out_dir, ignore_errors=True)
         out_dir.mkdir(parents=True)
-        adds_bos = template.adds_bos if template else begins_with_bos(made.path)
-        name = one_line(f"{job.run}-{made.meta.get('name', made.id)}-{kind}")
-        write_gguf(made.path, file, kind, job.progress, name=name, adds_bos=adds_bos)
-        atomic_write(out_dir / "Modelfile", modelfile(file.name, template, told, stop_words(made.path)))
-    found = read_back(made.path, file, kind, job.progress, texts=spoken_texts())
-    left_out = logits_left_out(made.path)
-    compared = None if left_out else compare_gguf(made.path, file, kind, job.progress)
-    job.log(f"read back: {found}; logits: {left_out or compared}; template: {told}")
-    artifact = job.publish("release", out_dir, meta={"format": "gguf", "tensor_type": kind, "serves": made.id})
+        adds_bos = template.adds_bos if template else begins_with_bos(model.path)
+        name = one_line(f"{job.run}-{model.meta.get('name', model.id)}-{kind}")
+        write_gguf(model.path, file, kind, job.progress, name=name, adds_bos=adds_bos)
+        atomic_write(out_dir / "Modelfile", modelfile(file.name, template, statement, stop_words(model.path)))
+    readback = read_back(model.path, file, kind, job.progress, texts=spoken_texts())
+    left_out = logits_left_out(model.path)
+    compared = None if left_out else compare_gguf(model.path, file, kind, job.progress)
+    job.log(f"read back: {readback}; logits: {left_out or compared}; template: {statement}")
+    artifact = job.publish("release", out_dir, meta={"format": "gguf", "tensor_type": kind, "serves": model.id})
     return ReleaseResult(
-        artifact=artifact.id, path=str(file), format="gguf", bytes=found.bytes, files=_files(out_dir), template=told,
-        read_back=found, logits_left_out=left_out, **(compared._asdict() if compared else {}),
+        artifact=artifact.id, path=str(file), format="gguf", bytes=readback.bytes, files=_files(out_dir),
+        template=statement, read_back=readback, logits_left_out=left_out, **(compared._asdict() if compared else {}),
     )  # fmt: skip
 
 
-def _hub(job: Job[ReleaseRequest], made: Artifact, base: Artifact) -> ReleaseResult:
+def _hub(job: Job[ReleaseRequest], model: Artifact, base: Artifact) -> ReleaseResult:
     out_dir = job.dir / "hub"
     if read_manifest(out_dir) is None:
         shutil.rmtree(out_dir, ignore_errors=True)
         out_dir.mkdir(parents=True)
-        files = [file for file in sorted(made.path.iterdir()) if file.is_file() and file.name != MANIFEST]
+        files = [file for file in sorted(model.path.iterdir()) if file.is_file() and file.name != MANIFEST]
         files += [base.path / name for name in LICENSE_FILES if (base.path / name).is_file()]
         for done, file in enumerate(files):
             job.progress(done, len(files), f"copying {file.name}")
             shutil.copyfile(file, out_dir / file.name)
-        atomic_write(out_dir / "README.md", model_card(job.store, made, base, job.request.arm))
-    artifact = job.publish("release", out_dir, meta={"format": "hub", "serves": made.id})
+        atomic_write(out_dir / "README.md", model_card(job.store, model, base, job.request.arm))
+    artifact = job.publish("release", out_dir, meta={"format": "hub", "serves": model.id})
     return ReleaseResult(
         artifact=artifact.id, path=str(out_dir), format="hub", bytes=artifact.bytes, files=_files(out_dir),
         license=license_of(base).get("license", ""),
@@ -107,10 +107,10 @@ def ollama_template(folder: Path) -> tuple[GoTemplate | None, str]:
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     try:
-        found = proven_template(tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+        template = proven_template(tokenizer.get_chat_template(), tokenizer.special_tokens_map)
     except ValueError as error:  # BadInput, or transformers' own where none of several templates is the usual one
         return None, f"none: {one_line(error)}; without one Ollama takes what the GGUF carries"
-    return found, f"equal to the base's on {len(CONVERSATIONS)} conversations"
+    return template, f"equal to the base's on {len(CONVERSATIONS)} conversations"
 
 
 def begins_with_bos(folder: Path) -> bool:
@@ -171,15 +171,15 @@ def compare_gguf(folder: Path, file: Path, kind: TensorType, progress: Progress)
     loaded = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
     )
-    found = _logits(loaded.eval(), texts)
-    agreement = float((found.argmax(-1) == wanted.argmax(-1)).float().mean())
-    truth, told = wanted.log_softmax(-1), found.log_softmax(-1)
-    divergence = float((truth.exp() * (truth - told)).sum(-1).mean())
+    logits = _logits(loaded.eval(), texts)
+    agreement = float((logits.argmax(-1) == wanted.argmax(-1)).float().mean())
+    truth, log_probs = wanted.log_softmax(-1), logits.log_softmax(-1)
+    divergence = float((truth.exp() * (truth - log_probs)).sum(-1).mean())
     progress(2, 2, "compared")
     most = _MOST_KL.get(kind, float("inf"))
     if agreement < _LEAST_AGREEMENT or divergence > most:
         raise StepFailed(
-            f"the GGUF prefers the model's next token at {agreement:.0%} of {len(found)} positions, {divergence:.2g} "
+            f"the GGUF prefers the model's next token at {agreement:.0%} of {len(logits)} positions, {divergence:.2g} "
             f"nats a token from it ({_LEAST_AGREEMENT:.0%} and {most:g} are wanted); report this, and use format=hub"
         )
     return Compared(round(agreement, 6), round(divergence, 8))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.auto import as_shown
+from tunesmith.tools.core.auto import readable_value
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.serving import servers
 from tunesmith.tools.training.train import TrainRequest
@@ -157,7 +157,7 @@ def _training(store: Store, step: Step) -> Training:
         step,
         _curve(store, step.id, train),
         _curve(store, step.id, validation),
-        {name: as_shown(asks[name], step.request[name]) for name in _REQUEST_FIELDS if name in step.request},
+        {name: readable_value(asks[name], step.request[name]) for name in _REQUEST_FIELDS if name in step.request},
         {name: step.report[name] for name in _RESULT_FIELDS if name in step.report},
     )
 

@@ -23,7 +23,7 @@ _ADDRESS = re.compile(
 )
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
-_SHOWN_CHARS = 80
+_VISIBLE_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +73,19 @@ class Address:
     @property
     def proxy_place(self) -> str:
         """The proxy's host and port, without its password; empty where there is none. Raises BadInput."""
-        parts = urlsplit(self.proxy or "")
-        return f"{parts.hostname or ''}:{parts.port or _PORTS.get(parts.scheme, 80)}" if parts.scheme else ""
+        proxy = urlsplit(self.proxy or "")
+        return f"{proxy.hostname or ''}:{proxy.port or _PORTS.get(proxy.scheme, 80)}" if proxy.scheme else ""
 
 
 def read_address(url: str, what: str = "the address") -> Address:
     """Read the address of an endpoint; `what` names it in an error. Raises BadInput."""
     match = _ADDRESS.fullmatch(url.rstrip("/"))
     if match is None:
-        raise BadInput(f"{what} {_shown(url)} cannot be used; {_why(url)}")
+        raise BadInput(f"{what} {_without_password(url)} cannot be used; {_why(url)}")
     scheme, named, port, _ = match.groups()
     number = int(port) if port else _PORTS[scheme]
     if not 0 < number < 65536:
-        raise BadInput(f"{what} {_shown(url)} names port {number}; ports go from 1 to 65535")
+        raise BadInput(f"{what} {_without_password(url)} names port {number}; ports go from 1 to 65535")
     host = named.strip("[]").lower()
     ip = _ip_address(host, named.startswith("["), what, url)
     loopback = is_loopback_ip(ip) if ip else host == "localhost" and _leads_home(host, number)
@@ -116,14 +116,14 @@ def clear_text_note(address: Address, key: str, what: str) -> str:
     return f"{what}{with_key} go to {address.place} over plain http: everybody on the way there can read them"
 
 
-def shown_address(url: str) -> str:
+def visible_address(url: str) -> str:
     """Any address, to be shown: without user names, queries and what hides."""
-    return clip(re.sub(r"//[^/@]*@", "//", url.partition("?")[0].partition("#")[0]), _SHOWN_CHARS)
+    return clip(re.sub(r"//[^/@]*@", "//", url.partition("?")[0].partition("#")[0]), _VISIBLE_CHARS)
 
 
-def _shown(url: str) -> str:
+def _without_password(url: str) -> str:
     """Without what may be a password."""
-    return repr(clip(re.sub(r"//.*@", "//…@", url), _SHOWN_CHARS))
+    return repr(clip(re.sub(r"//.*@", "//…@", url), _VISIBLE_CHARS))
 
 
 def _why(url: str) -> str:
@@ -138,21 +138,27 @@ def _ip_address(
     """The host where it is a number; None for a name. Raises BadInput for a number in an unusual form."""
     labels = host.split(".")
     if not all(labels) or any(label.startswith("-") for label in labels):
-        raise BadInput(f"{what} {_shown(url)} names no host; leave a dot at its end out")
+        raise BadInput(f"{what} {_without_password(url)} names no host; leave a dot at its end out")
     if not bracketed and not _NUMBER.fullmatch(labels[-1]):
         return None
     try:
         ip = ipaddress.IPv6Address(host) if bracketed else ipaddress.IPv4Address(host)
     except ValueError:
-        raise BadInput(f"{what} {_shown(url)} names no host; write numbers as four, such as 127.0.0.1") from None
+        raise BadInput(
+            f"{what} {_without_password(url)} names no host; write numbers as four, such as 127.0.0.1"
+        ) from None
     if ip.is_unspecified:
-        raise BadInput(f"{what} {_shown(url)} names every address of this machine; write 127.0.0.1 or one of them")
+        raise BadInput(
+            f"{what} {_without_password(url)} names every address of this machine; write 127.0.0.1 or one of them"
+        )
     return ip
 
 
 def _leads_home(host: str, port: int) -> bool:
     """Whether a name leads to this machine alone; connections look at their other end once more."""
     with contextlib.suppress(OSError, ValueError):
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-        return bool(found) and all(is_loopback_ip(ipaddress.ip_address(str(ip).partition("%")[0])) for ip in found)
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        return bool(addresses) and all(
+            is_loopback_ip(ipaddress.ip_address(str(ip).partition("%")[0])) for ip in addresses
+        )
     return False

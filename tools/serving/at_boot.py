@@ -16,7 +16,7 @@ def main() -> int:
     """Become the supervisor of what is deployed."""
     home = Path(sys.argv[1])
     for server in reversed(servers.down(home)):
-        if not servers.made_ready_again(server):
+        if not servers.renew_record(server):
             server.log.parent.mkdir(parents=True, exist_ok=True)
             log = os.open(server.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             for stream in (1, 2):

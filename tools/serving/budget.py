@@ -36,7 +36,7 @@ from tunesmith.tools.models.memory_math import (
 )
 from tunesmith.tools.models.model_names import shape_of
 from tunesmith.tools.models.time_math import WORKER_START_S, answering_seconds, server_start
-from tunesmith.tools.serving.bench import USUAL, Bench
+from tunesmith.tools.serving.context_settings import USUAL, ContextSettings
 from tunesmith.tools.serving.spec import ServerSpec
 
 FREED_WITHIN_S = 10.0
@@ -110,16 +110,16 @@ def evaluation_seconds(
     cases: int,
     max_tokens: int,
     *,
-    bench: Bench = USUAL,
+    context_settings: ContextSettings = USUAL,
     prompt_tokens: float = 0.0,
 ) -> Seconds:
     """To start a server and answer so many cases; the length of prompts counts where the context is not the usual."""
-    longer = prompt_tokens if bench.context_tokens > CONTEXT_TOKENS else 0.0
+    longer = prompt_tokens if context_settings.context_tokens > CONTEXT_TOKENS else 0.0
     return asking_seconds(
         facts,
         model,
         answers=cases,
-        answer_tokens=(max_tokens + bench.thinking_tokens) * USUAL_SHARE_OF_MAX_TOKENS,
+        answer_tokens=(max_tokens + context_settings.thinking_tokens) * USUAL_SHARE_OF_MAX_TOKENS,
         prompt_tokens=max(_PROMPT_TOKENS, longer),
     )
 

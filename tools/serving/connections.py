@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from tunesmith.tools.serving.addresses import Address, shown_address
+from tunesmith.tools.serving.addresses import Address, visible_address
 from tunesmith.tools.serving.listeners import Guard, Listener, SendRefused
 from tunesmith.tools.serving.traffic import Recorder, Traffic
 
@@ -109,6 +109,7 @@ def refuse_redirect(address: Address, status: int, location: str) -> None:
     """Raises SendRefused for an answer that sends the request elsewhere: what it holds is meant for one host."""
     if 300 <= status < 400:
         raise SendRefused(
-            f"{address.place} answered {status} and wanted the request to go to {shown_address(location) or _UNNAMED}; "
-            "it was not sent there: where that is right, name that address itself"
+            f"{address.place} answered {status} and wanted the request to go to "
+            f"{visible_address(location) or _UNNAMED}; it was not sent there: where that is right, "
+            "name that address itself"
         )

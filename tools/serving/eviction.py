@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.stage import GIB
-from tunesmith.tools.machine.gpus import held_by, usable
+from tunesmith.tools.machine.gpus import process_bytes, usable
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.processes import tree_own_bytes, tree_pids
 from tunesmith.tools.serving import servers
@@ -42,8 +42,8 @@ def without(machine: Machine, servers: Sequence[Server]) -> Machine:
     ram_bytes = machine.ram_free_bytes + tree_own_bytes([server.pid for server in servers])
     vram_bytes: dict[int, int] = {}
     for server in servers if machine.gpus else ():
-        for index, held_bytes in _held(machine, server).items():
-            vram_bytes[index] = vram_bytes.get(index, 0) + held_bytes
+        for index, gpu_bytes in _server_bytes(machine, server).items():
+            vram_bytes[index] = vram_bytes.get(index, 0) + gpu_bytes
     return replace(
         machine,
         ram_free_bytes=min(ram_bytes, machine.ram_total_bytes),
@@ -54,11 +54,11 @@ def without(machine: Machine, servers: Sequence[Server]) -> Machine:
     )
 
 
-def _held(machine: Machine, server: Server) -> dict[int, int]:
+def _server_bytes(machine: Machine, server: Server) -> dict[int, int]:
     """GPU index → bytes of one server; what it may take where the driver does not know our pids, as in a container."""
     if server.spec.device != "cuda":
         return {}
-    measured = held_by(tree_pids([server.pid]))
+    measured = process_bytes(tree_pids([server.pid]))
     pinned = usable(machine.gpus, server.gpu or None)
     return measured or {gpu.index: server.gpu_bytes or server.spec.gpu_bytes for gpu in pinned[: server.spec.cards]}
 

@@ -17,8 +17,8 @@ from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, adapted_modules
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import Bench, bench_at_work
 from tunesmith.tools.serving.budget import placed, serving_memory
+from tunesmith.tools.serving.context_settings import ContextSettings, context_settings_at_work
 from tunesmith.tools.serving.listeners import SendRefused
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments, lora_of, precision_of
@@ -29,7 +29,7 @@ _WRITER, _WRITER_BLOCK_TOKENS = "teacher", 32
 What arms are measured by keeps vLLM's blocks, and its answers with them."""
 
 
-def bench_spec(
+def measuring_spec(
     model: Artifact,
     *,
     vllm: str | None = None,
@@ -68,33 +68,33 @@ def served_name(model: Artifact) -> str:
 
 
 @contextmanager
-def bench_server(
+def measuring_server(
     job: Job[Request],
     model: Artifact,
     *,
     adapters_allowed: bool = False,
     rank: int = 16,
     adapters: Mapping[str, Path] | None = None,
-    bench: Bench | None = None,
+    context_settings: ContextSettings | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> Iterator[servers.Server]:
     """A healthy server of `model` with `adapters` loaded, adopted where an equal one runs, started where not.
 
-    It takes conversations as `bench` says; None: as the run does. It is split over the cards of the step's plan. While
-    it starts, `meanwhile` is done once: such as importing what comes after the answers.
+    It takes conversations as `context_settings` says; None: as the run does. It is split over the cards of the step's
+    plan. While it starts, `meanwhile` is done once: such as importing what comes after the answers.
 
     It is left running under a short lease when the step is done, for the next step may want the same one; nothing
     outlives the lease. Its memory counts as the step's.
     """
     vllm = vllm_of_worker(job.vllm)
-    bench = bench or bench_at_work(job)
-    spec = bench_spec(
+    context_settings = context_settings or context_settings_at_work(job)
+    spec = measuring_spec(
         model,
         vllm=vllm,
         adapters_allowed=adapters_allowed,
         rank=rank,
-        context_tokens=bench.context_tokens,
-        without_thoughts=bench.thinking == "off",
+        context_tokens=context_settings.context_tokens,
+        without_thoughts=context_settings.thinking == "off",
         cards=job.plan.estimate.cards,
     )
     server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting", meanwhile=meanwhile)
@@ -174,7 +174,7 @@ def comparability_key(server: servers.Server, *, weights_sha256: str) -> dict[st
 
 def _weights_key(server: servers.Server, model: Artifact) -> dict[str, JsonValue]:
     key = comparability_key(server, weights_sha256=weights_of(model))
-    return {**key, "precision": precision_told(model)}
+    return {**key, "precision": precision_label(model)}
 
 
 def weights_of(model: Artifact) -> str:
@@ -182,7 +182,7 @@ def weights_of(model: Artifact) -> str:
     return str(model.meta["base_sha256"]) if model.kind == QUANTIZED_BASE else model.sha256
 
 
-def precision_told(model: Artifact) -> str:
+def precision_label(model: Artifact) -> str:
     """How a model's weights are stored, for a comparability key; which quantized base, where it is one."""
-    which = f", quantized base {model.sha256[:12]}" if model.kind == QUANTIZED_BASE else ""
-    return f"{precision_of(model.path)}{which}"
+    base = f", quantized base {model.sha256[:12]}" if model.kind == QUANTIZED_BASE else ""
+    return f"{precision_of(model.path)}{base}"

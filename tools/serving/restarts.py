@@ -44,8 +44,8 @@ class Restarts:
 
     def without_port(self, port: int) -> Restarts:
         """The end of them, where another program listens there."""
-        told = f"another program has port {port}, and may have been sent the key"
-        return replace(self, gave_up=told, port_lost=True)
+        reason = f"another program has port {port}, and may have been sent the key"
+        return replace(self, gave_up=reason, port_lost=True)
 
     @property
     def wait_s(self) -> float:

@@ -132,7 +132,7 @@ def read(record: Path) -> Server | None:
         if is_a_copy(record, data):
             forget(record)
             return None
-        data |= _who_said(record)
+        data |= _supervisor_identity(record)
         spec = ServerSpec.model_validate({k: v for k, v in data["spec"].items() if k in ServerSpec.model_fields})
         process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"), *_place(data))
     except (OSError, ValueError, KeyError):
@@ -154,7 +154,7 @@ def read(record: Path) -> Server | None:
     )
 
 
-def _who_said(record: Path) -> dict[str, Any]:
+def _supervisor_identity(record: Path) -> dict[str, Any]:
     """Its supervisor says itself who it is: whoever started it may have died before it wrote that down, and after a
     boot it is another process than the record names."""
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
-from tunesmith.memory.locks import Held, held, lock_file
+from tunesmith.memory.locks import Locked, lock_file, locked
 from tunesmith.memory.places import Places
 from tunesmith.tools.machine.gpus import server_environment
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
@@ -154,8 +154,8 @@ def start(
         stop_group(me)
         forget(record)
         raise
-    parts = [f"vllm {_call(server, '/version')['version']}", kernels_of(vllm), *plugins_of(server.spec)]
-    return _update(server, engine=", ".join(filter(None, parts)))
+    engine = [f"vllm {_call(server, '/version')['version']}", kernels_of(vllm), *plugins_of(server.spec)]
+    return _update(server, engine=", ".join(filter(None, engine)))
 
 
 def _spawn(record: Path, log_path: Path) -> subprocess.Popen[bytes]:
@@ -185,12 +185,12 @@ def _command(
     """What a record says of how a server is started now: its arguments, its environment, what it takes of a GPU."""
     gpus = gpus_once_free(spec.gpu_bytes, spec.cards) if spec.device == "cuda" else ()
     # What it takes now is no part of what it is: an equal one is adopted, however full the GPU is by then.
-    taken = claim(spec, gpus, alone=alone)
-    argv = arguments(spec, port, taken.arguments) + _loading(adapters or {})
+    gpu_claim = claim(spec, gpus, alone=alone)
+    argv = arguments(spec, port, gpu_claim.arguments) + _loading(adapters or {})
     return {
         "argv": argv,
         "env": environment(spec, vllm) | server_environment(gpus, spec.cards),
-        "gpu_bytes": taken.bytes,
+        "gpu_bytes": gpu_claim.bytes,
     }
 
 
@@ -266,8 +266,8 @@ def promote(server: Server, facts: ServerFacts | None = None, adapter: Path | No
     facts = facts or ServerFacts()
     home, adapters = server.record.parent.parent, {facts.model: str(adapter)} if adapter else {}
     data = json.loads(server.record.read_text())
-    kept = {"argv": [*data.get("argv", ()), *_loading(adapters)], "adapters": Places(home).stored(adapters)}
-    promoted = _update(server, role=DEPLOYED, meta=asdict(facts), **kept)
+    launch = {"argv": [*data.get("argv", ()), *_loading(adapters)], "adapters": Places(home).stored(adapters)}
+    promoted = _update(server, role=DEPLOYED, meta=asdict(facts), **launch)
     boot_unit.enable(home)
     return promoted
 
@@ -277,12 +277,12 @@ def down(home: Path) -> list[Server]:
 
     A row of crashes is forgiven by a boot, a lost port is not.
     """
-    found = []
+    stopped = []
     for server in deployed(home):
         happened, since_boot = server.restarts, server.process.boot_id == boot_id()
         if not server.runs and not happened.port_lost and not (happened.gave_up and since_boot):
-            found.append(server)
-    return found
+            stopped.append(server)
+    return stopped
 
 
 def bring_back(home: Path) -> list[tuple[Server, str]]:
@@ -290,20 +290,20 @@ def bring_back(home: Path) -> list[tuple[Server, str]]:
 
     Nobody waits for it here. Another terminal that does the same at the same time is left to it.
     """
-    tried: list[tuple[Server, str]] = []
+    attempts: list[tuple[Server, str]] = []
     if not down(home):
-        return tried
-    with contextlib.suppress(Held), held(lock_file(home, "servers")):
+        return attempts
+    with contextlib.suppress(Locked), locked(lock_file(home, "servers")):
         for server in down(home):
-            why_not = made_ready_again(server)
+            why_not = renew_record(server)
             if not why_not:
                 parent = _spawn(server.record, server.log)
                 _update(server, **named(ProcessId.of(parent.pid)))
-            tried.append((server, why_not))
-    return tried
+            attempts.append((server, why_not))
+    return attempts
 
 
-def made_ready_again(server: Server) -> str:
+def renew_record(server: Server) -> str:
     """Write a server's record anew for the machine as it is now, before its parent starts; why not, or nothing."""
     happened, record = server.restarts, server.record
     if not port_is_free(server.port):

@@ -23,8 +23,8 @@ def without_thought(response: ChatResponse) -> ChatResponse:
     if _END in text:
         return replace(response, text=_after(text))
     if text.lstrip().startswith(_BEGIN) or response.finish_reason == "length":
-        told = f"{CUT_OFF} after {response.completion_tokens} tokens; set a larger thinking_tokens in a new baseline"
-        return replace(response, error=told)
+        error = f"{CUT_OFF} after {response.completion_tokens} tokens; set a larger thinking_tokens in a new baseline"
+        return replace(response, error=error)
     return response
 
 

@@ -84,12 +84,12 @@ class Contacts:
 
 def contacts(store: Store) -> list[Contacts]:
     """What is recorded of contacts with other machines, the newest first."""
-    found = dict[tuple[str, str], Contacts]()
+    totals = dict[tuple[str, str], Contacts]()
     for row in store.read("SELECT at, event, data FROM events WHERE event IN (?, ?) ORDER BY id", _OPENED, _CLOSED):
         data, ended = json.loads(row["data"]), row["event"] == _CLOSED
         key = (str(data.get("host", "")), str(data.get("purpose", "")))
-        before = found.pop(key, Contacts(*key, 0.0, 0, 0, 0, 0, 0))
-        found[key] = Contacts(
+        before = totals.pop(key, Contacts(*key, 0.0, 0, 0, 0, 0, 0))
+        totals[key] = Contacts(
             *key,
             last_at=row["at"],
             contacts=before.contacts + (not ended),
@@ -98,4 +98,4 @@ def contacts(store: Store) -> list[Contacts]:
             received_bytes=before.received_bytes + data.get("received_bytes", 0),
             uncounted=before.uncounted + (-1 if ended else 1),
         )
-    return list(reversed(found.values()))
+    return list(reversed(totals.values()))

@@ -17,7 +17,7 @@ from tunesmith.tools.core.machine import chosen_gpus
 from tunesmith.tools.core.stage import Facts, PlanQuestion
 from tunesmith.tools.data.undecided import Unverified
 from tunesmith.tools.models.fitting import CPU_TOKENS
-from tunesmith.tools.serving.bench import positions_of
+from tunesmith.tools.serving.context_settings import positions_of
 from tunesmith.tools.training.defaults import rehearsal_wanted
 
 USUAL_TOKENS = 512

@@ -24,7 +24,6 @@ from tunesmith.tools.models.measuring import (
 from tunesmith.tools.models.memory_math import ServerMemory, serving_peaks
 from tunesmith.tools.models.model_names import NamedModel
 from tunesmith.tools.models.time_math import LAB_START_S, training_seconds
-from tunesmith.tools.serving.bench import bench_of
 from tunesmith.tools.serving.budget import (
     asking_seconds,
     measured_with,
@@ -32,6 +31,7 @@ from tunesmith.tools.serving.budget import (
     rank_served,
     server_of,
 )
+from tunesmith.tools.serving.context_settings import context_settings_of
 from tunesmith.tools.training.choices import Checkpointing, In4Bit, Precision, SeqLen, too_long
 from tunesmith.tools.training.train import (
     decide_micro_batches,
@@ -93,7 +93,7 @@ class PreflightResult(Result):
 def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
     """Price a server start, a model load and two optimiser steps."""
     base, dataset = facts.need("base", "base"), facts.need("dataset", "critique")
-    measured, context_settings = measured_base(facts), bench_of(facts.artifacts)
+    measured, context_settings = measured_base(facts), context_settings_of(facts.artifacts)
     need_vllm(facts)
     if not request.lora_rank:
         request = request.model_copy(update={"lora_rank": rank_of(request, base, dataset)})
@@ -173,7 +173,7 @@ def _fitting_settings(
             return tuple(one.model_copy(update={"peak_bytes": max(one.peak_bytes, least)}) for one in named)
     asked = workload(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
     asked = replace(asked, checkpointing=True)
-    context = bench_of(facts.artifacts).context_tokens
+    context = context_settings_of(facts.artifacts).context_tokens
 
     def needs(model: NamedModel) -> int:
         serving = min(measuring_bytes(model.config, facts, bits, context) for bits in (SIXTEEN, FOUR))
@@ -190,7 +190,7 @@ def _with_its_server(request: PreflightRequest, facts: Facts) -> dict[str, int]:
 
 def _server(request: PreflightRequest, facts: Facts) -> ServerMemory:
     """It may be split over several cards; the two steps before it are trained on one."""
-    context, rank = bench_of(facts.artifacts).context_tokens, rank_served(request.lora_rank)
+    context, rank = context_settings_of(facts.artifacts).context_tokens, rank_served(request.lora_rank)
     return server_of(facts, measured_base(facts), context, rank=rank)
 
 

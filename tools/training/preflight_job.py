@@ -17,17 +17,17 @@ from tunesmith.tools.core.rates import START
 from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
-from tunesmith.tools.models.chat_template import answering_at_once, as_taken
+from tunesmith.tools.models.chat_template import answering_at_once, template_messages
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.models.probe_adapters import write_probe
 from tunesmith.tools.models.tensor_file import ADAPTER_NAME
 from tunesmith.tools.models.turn_end import turn_end
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import bench_at_work
 from tunesmith.tools.serving.budget import rank_served
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.context_settings import context_settings_at_work
 from tunesmith.tools.serving.eviction import make_room
-from tunesmith.tools.serving.model_server import bench_server
+from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.lora_settings import LoraSettings
@@ -69,7 +69,7 @@ class _Links:
     def __init__(self, job: Job[PreflightRequest], base: Path, dataset: Path) -> None:
         self.job, self.base = job, base
         self.rows = [row for name in ("train.jsonl", "valid.jsonl") for row in _rows(dataset / name)]
-        self.at_once = bench_at_work(job).thinking == "off"
+        self.at_once = context_settings_at_work(job).thinking == "off"
         """Whether the run's models are told to answer without a thought."""
         self.scratch = job.dir / "scratch"
         self.scratch.mkdir(exist_ok=True)
@@ -171,7 +171,7 @@ class _Links:
         zero = write_probe(self.scratch / "adapter", self.scratch / _ZERO)
         base = answering_base(self.job.inputs)
         rank = rank_served(self.job.request.lora_rank)
-        with bench_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
+        with measuring_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
             same = self._same_tokens(server)
             answers = asyncio.run(self._answers(server))
         errors = [answer.error for answer in answers if answer.error]
@@ -187,7 +187,7 @@ class _Links:
         return f"{same} prompts tokenized alike; {alike} of {half} answers the same with an adapter of zeros"
 
     def _same_tokens(self, server: servers.Server) -> int:
-        prompts = [as_taken(self.tokenizer.chat_template, row.prompt) for row in self.few]
+        prompts = [template_messages(self.tokenizer.chat_template, row.prompt) for row in self.few]
         options = answering_at_once(self.tokenizer.chat_template) if self.at_once else {}
         for number, prompt in enumerate(prompts, 1):
             rendered = self.tokenizer.apply_chat_template(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.data.row_file import VARIANTS, read_rows
-from tunesmith.tools.models.chat_template import answering_at_once, as_taken, thoughts_in
+from tunesmith.tools.models.chat_template import answering_at_once, template_messages, thoughts_in
 from tunesmith.tools.models.turn_end import Tokenizer, turn_end
 
 IGNORED = -100
@@ -46,7 +46,7 @@ def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int
     message is given the conversation as the model is asked it.
     """
     given = row.prompt + row.completion
-    messages = as_taken(tokenizer.chat_template, given)
+    messages = template_messages(tokenizer.chat_template, given)
     prompt_length = len(row.prompt) - (len(given) - len(messages))
     options = answering_at_once(tokenizer.chat_template) if at_once else {}
     whole = _whole(tokenizer, messages, row, options)

@@ -21,7 +21,7 @@ from tunesmith.tools.models.fitting import Training, training_that_fits
 from tunesmith.tools.models.measuring import is_measured_at_four, refuse_quantized
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import LAB_START_S, training_seconds
-from tunesmith.tools.serving.bench import bench_of
+from tunesmith.tools.serving.context_settings import context_settings_of
 from tunesmith.tools.training.choices import (
     BUSY_TOKENS,
     Attempt,
@@ -170,7 +170,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     at_once = request.micro_batch or rows
     peak = training_bytes(request, base, dataset, batch_size=at_once, on_cpu=not facts.trains_on_gpu)
     fitting = fitting_settings(request, each, base, dataset, batch_size=at_once)
-    context_settings, on_gpu = bench_of(facts.artifacts).thoughts, facts.trains_on_gpu
+    context_settings, on_gpu = context_settings_of(facts.artifacts).thoughts, facts.trains_on_gpu
     price = estimate(
         "train", facts, seconds=_seconds(request, facts, base, dataset, steps), rates=facts.training_rates,
         ram_bytes=0 if on_gpu else cards * peak, vram_bytes=peak if on_gpu else 0, cards=cards,
@@ -385,7 +385,7 @@ STAGE = Stage(
     TrainRequest,
     TrainResult,
     plan,
-    lambda request, inputs: unverified_of(inputs.store, inputs.made("dataset")),
+    lambda request, inputs: unverified_of(inputs.store, inputs.existing("dataset")),
     expected_artifact,
     settable=("lora_rank", "learning_rate", "epochs"),
     meant_by=("seed", "max_seq_len_tokens", "lora_rank", "precision", "load_in_4bit"),

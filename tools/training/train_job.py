@@ -20,7 +20,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import settled_objects
 from tunesmith.tools.data.row_file import read_rows
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device, this_rank
-from tunesmith.tools.serving.bench import bench_at_work
+from tunesmith.tools.serving.context_settings import context_settings_at_work
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.batch_loss import LossSettings, Measured, base_states
 from tunesmith.tools.training.checkpoints import newest_checkpoint, step_of, whole_checkpoints
@@ -54,7 +54,7 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     names = LoraSettings.__dataclass_fields__
     asked = {k: v for k, v in job.request.model_dump().items() if k in names}
     asked["cards"] = job.plan.estimate.cards
-    settings = LoraSettings(**asked, at_once=bench_at_work(job, thoughts_only=True).thinking == "off")
+    settings = LoraSettings(**asked, at_once=context_settings_at_work(job, thoughts_only=True).thinking == "off")
     out_dir, measured = job.dir / "adapter", job.dir / "trained.json"
     if read_manifest(out_dir) is None or not measured.exists():
         trained = _training(job, settings)(

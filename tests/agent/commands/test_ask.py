@@ -22,7 +22,7 @@ from tunesmith.agent.commands.ask_view import AnswersView, plain_text
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import ApprovalPending, BadInput, NotFound, StepFailed
-from tunesmith.memory.locks import held
+from tunesmith.memory.locks import locked
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
@@ -170,7 +170,7 @@ def test_while_a_step_has_the_machine_only_what_is_deployed_is_asked(home: Home)
     home.ask("one", "base")  # a measuring server is there
     home.deploy("quantized")
     with ExitStack() as stack:
-        stack.enter_context(held(home.store.home / MACHINE_LOCK, holder="s4"))
+        stack.enter_context(locked(home.store.home / MACHINE_LOCK, holder="s4"))
         with pytest.raises(BadInput, match=r"has the machine now; ask again .* --arms quantized"):
             home.ask("two", approver=nobody_asked)
         assert home.ask("three", "quantized", approver=nobody_asked).answers[0].text

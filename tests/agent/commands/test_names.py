@@ -162,8 +162,8 @@ def test_another_model_at_the_price_does_not_keep_the_old_ones_commit(
 ) -> None:
     declared = way.catalog.BY_NAME["base"].load()
     before = {"model": "org/other", "revision": "f" * 40, "role": "base"}
-    assert declared.taken_along(before, {"model": MODEL}) == {"model": "org/other", "role": "base"}
-    assert declared.taken_along(before, {"role": "teacher"}) == before
+    assert declared.carried_over(before, {"model": MODEL}) == {"model": "org/other", "role": "base"}
+    assert declared.carried_over(before, {"role": "teacher"}) == before
 
 
 # run, resume, show, serve

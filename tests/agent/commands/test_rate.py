@@ -72,7 +72,9 @@ def test_messages_are_asked_of_both_arms_at_one_price_and_never_again(home: Home
     assert sitting.ask(note) == 1 and sitting.ask(nobody_asked) == 0
     assert len(plans) == 1 and "3 questions" in plans[0].summary and len(requests_sent(home.ws)) == 6
     for one in sitting.open().values():
-        assert {text for text, _ in one.shown} == {f"said by {kind}-{home.made[kind].id}" for kind in sitting.pair.arms}
+        assert {text for text, _ in one.answers_in_order} == {
+            f"said by {kind}-{home.made[kind].id}" for kind in sitting.pair.arms
+        }
     assert len(home.store.steps()) == before
     [told] = home.recorded("asked")
     assert [one["answers"] for one in told["answers"]] == [3, 3] and WHO not in json.dumps(told)

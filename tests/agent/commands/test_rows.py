@@ -89,8 +89,8 @@ def pressed(review: Review, keys: str, lines: list[str]) -> list[str]:
 
 def test_the_most_suspicious_that_would_be_trained_on_come_first(store: Store) -> None:
     review = review_of(store)
-    assert [s.row.row_id for s in review.found] == ["w00001", "w00002", "w00000", "w00003"]
-    assert "20%" in review.found[0].why and "attempt 2" in review.found[1].why
+    assert [s.row.row_id for s in review.suspects] == ["w00001", "w00002", "w00000", "w00003"]
+    assert "20%" in review.suspects[0].why and "attempt 2" in review.suspects[1].why
     with pytest.raises(NotFound):
         review_of(Store(store.home.parent / "empty"))
 
@@ -102,7 +102,7 @@ def test_each_key_does_what_it_says_and_is_kept_at_once(store: Store) -> None:
     assert marks == {"w00001": ("drop", sad), "w00002": ("relabel", happy), "w00003": ("edit", happy)}
     assert any("'x' is no key here" in line for line in said)
     again = review_of(store)
-    assert again.answer(again.found[1]) == happy and again.marks["w00001"].decision == "drop", "it is taken up again"
+    assert again.answer(again.suspects[1]) == happy and again.marks["w00001"].decision == "drop", "it is taken up again"
 
 
 def test_one_key_says_which_label_is_right(store: Store) -> None:
@@ -233,7 +233,7 @@ def test_rows_reach_the_page_as_data_and_never_as_markup(page: ReviewServer) -> 
 
 def test_what_hides_is_spelled_out_on_the_page_and_comes_back_as_it_was(page: ReviewServer, store: Store) -> None:
     own, hidden = f"/{page.token}/mark", '{"mood": "happy"}\u202e\u200b'
-    page.review.mark(page.found[0], "relabel", '{"mood": "happy"}')
+    page.review.mark(page.suspects[0], "relabel", '{"mood": "happy"}')
     page.review.marks["w00001"] = replace(page.review.marks["w00001"], answer=hidden)
     _, told, _ = asked(page, "GET", f"/{page.token}/rows")
     shown = told["rows"][0]["answer"]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.fixtures.tables import table
-from tunesmith.tools.core.auto import as_shown, default_shown, is_auto
+from tunesmith.tools.core.auto import is_auto, readable_default, readable_value
 from tunesmith.tools.evaluation.baseline import BaselineRequest
 from tunesmith.tools.export.deploy import DeployRequest
 from tunesmith.tools.export.quantize import QuantizeRequest
@@ -37,7 +37,7 @@ def test_what_is_left_to_the_model_is_auto_in_every_form(request_: type[Any], na
         assert read == request_.model_validate({})
         assert {read.model_dump(mode="json")[name] for name in names} == {"auto"}
     for name in names:
-        assert default_shown(request_.model_fields[name]) == "auto"
+        assert readable_default(request_.model_fields[name]) == "auto"
         assert request_.model_validate({name: "16" if name != "learning_rate" else "0.1"}).model_dump(mode="json")[name]
 
 
@@ -46,7 +46,7 @@ def test_no_other_number_is_0_for_a_choice_of_the_models() -> None:
     for entry in catalog.STAGES:
         for name, info in entry.load().request.model_fields.items():
             assert "0: by" not in (info.description or "") and "0: as" not in (info.description or ""), name
-            assert as_shown(info, 0) == ("auto" if is_auto(info) and name not in WEIGHTS else 0)
+            assert readable_value(info, 0) == ("auto" if is_auto(info) and name not in WEIGHTS else 0)
     with pytest.raises(ValidationError):
         BaselineRequest.model_validate({"cases_per_block": "auto"})
 

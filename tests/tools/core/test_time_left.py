@@ -48,7 +48,7 @@ def test_a_share_never_falls_and_a_time_grows_only_with_a_word(of: object, repor
     left, shares, told = of(), [], 0.0  # type: ignore[operator]
     for now, kind, done, total in reports(slower):  # type: ignore[operator]
         left.report(kind, done, total, now)
-        worth, whole = left.told(now)
+        worth, whole = left.progress(now)
         shares.append(round(worth / whole, 9))
         assert whole <= told or not told or left.word, f"{whole:.0f} s in all after {told:.0f}, and no word of it"
         told = whole
@@ -62,7 +62,7 @@ def test_half_way_the_time_left_is_told_by_what_was_measured(of: object, reports
     left, end = of(), max(now for now, *_ in reports(slower))  # type: ignore[operator]
     for now, kind, done, total in reports(slower):  # type: ignore[operator]
         left.report(kind, done, total, now)
-        _, whole = left.told(now)
+        _, whole = left.progress(now)
         if now > end / 2:
             assert 0.7 < whole / end < 1.35
             return
@@ -72,7 +72,7 @@ def test_a_start_that_was_slow_says_that_the_rest_will_be() -> None:
     left = of_generate()
     left.report(START, 0, 0, 79.0)
     left.report(ANSWER, 0, 24, 80.0)
-    assert left.told(80.0)[1] > 80 + 1.5 * left.parts[ANSWER]
+    assert left.progress(80.0)[1] > 80 + 1.5 * left.parts[ANSWER]
 
 
 def test_waiting_for_another_step_is_no_work() -> None:
@@ -81,7 +81,7 @@ def test_waiting_for_another_step_is_no_work() -> None:
         left.report(WAIT, 0, 0, float(now))
     left.report(START, 0, 0, 100.0)
     left.report(TRAIN, 0, 1, 110.0)
-    assert left.told(110.0)[1] == pytest.approx(110 + 95, rel=0.1) and not left.word
+    assert left.progress(110.0)[1] == pytest.approx(110 + 95, rel=0.1) and not left.word
     assert left.end(200.0) == {START: pytest.approx(10), TRAIN: pytest.approx(90)}
 
 
@@ -90,12 +90,12 @@ def test_what_an_earlier_attempt_did_counts_as_done_and_not_as_quick() -> None:
     left.report(START, 0, 0, 1.0)
     left.report(ANSWER, 60, 100, 1.0)
     left.report(ANSWER, 70, 100, 11.0)
-    assert left.told(11.0)[1] == pytest.approx(11 + 30, rel=0.2)
+    assert left.progress(11.0)[1] == pytest.approx(11 + 30, rel=0.2)
 
 
 def test_work_that_reports_nothing_goes_on_and_is_never_done_before_its_end() -> None:
     left = TimeLeft({COMPUTE: 10.0})
-    told = [left.told(float(now)) for now in range(0, 60, 2)]
+    told = [left.progress(float(now)) for now in range(0, 60, 2)]
     shares = [round(worth / whole, 9) for worth, whole in told]
     assert shares == sorted(shares) and shares[-1] < 1 and told[-1][1] > 58
 
@@ -104,5 +104,5 @@ def test_more_answers_than_were_asked_for_are_all_of_them() -> None:
     left = TimeLeft({START: 1.0, ANSWER: 5.0}, answers=3)
     for now, done, total in ((1.0, 4, 3), (2.0, 10, 5), (3.0, 500, 600)):
         left.report(ANSWER, done, total, now)
-        worth, whole = left.told(now)
+        worth, whole = left.progress(now)
         assert 0 <= worth < whole

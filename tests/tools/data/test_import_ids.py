@@ -53,7 +53,7 @@ def held(store: Store) -> list[TrainingRow]:
     assert [(r.row_id, r.prompt, r.completion) for r in file] == [(r.row_id, r.prompt, r.completion) for r in table]
     ids = [row.row_id for row in file]
     assert len(set(ids)) == len(ids) == newest.meta["rows"]
-    assert sorted(suspect.row.row_id for suspect in review_of(store).found) == sorted(ids)
+    assert sorted(suspect.row.row_id for suspect in review_of(store).suspects) == sorted(ids)
     return file
 
 

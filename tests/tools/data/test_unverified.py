@@ -139,12 +139,12 @@ def test_marks_of_rows_that_are_written_beyond_those_asked_for_say_nothing_and_c
     meta = store.artifacts("r1", "rows")[-1].meta
     made = artifact(store, "r1", step, "rows", **{**meta, "rows": 40, "asked": 10})
     review = Review.of(store, made, load_behaviour(str(meta["behaviour"])))
-    assert {suspect.row.row_id for suspect in review.found[:10]} == sure and len(review.found) == 40
-    for suspect in review.found[:20]:
-        review.mark(suspect, "drop" if suspect is review.found[0] else "keep")
+    assert {suspect.row.row_id for suspect in review.suspects[:10]} == sure and len(review.suspects) == 40
+    for suspect in review.suspects[:20]:
+        review.mark(suspect, "drop" if suspect is review.suspects[0] else "keep")
     known = unverified_of(store, made)
     assert (known.rows, known.marked, known.marked_right) == (10, 10, 9)
-    store.judge_rows(step, [replace(review.found[0].row, verdict=Verdict("dropped", "by a person"))])
+    store.judge_rows(step, [replace(review.suspects[0].row, verdict=Verdict("dropped", "by a person"))])
     assert unverified_of(store, made).marked == 10, "what was found wrong is not forgotten once it is dropped"
 
 

@@ -62,7 +62,9 @@ def test_a_key_is_for_the_answer_that_was_shown_under_it(store: Store, first: st
     with store.write() as conn:
         conn.execute("UPDATE ratings SET shown_first = ?", (first,))
     [one] = numbered(store, pair_of(store)).values()
-    assert one.shown[0] == (("the base on where is it?", 0) if first == "base" else ("the arm on where is it?", 7))
+    assert one.answers_in_order[0] == (
+        ("the base on where is it?", 0) if first == "base" else ("the arm on where is it?", 7)
+    )
     assert rate(store, one, keys, "me at the terminal")
     [rated] = ratings_of(store, "r1", "adapter")
     assert {first: keys[0], ({"base", "adapter"} - {first}).pop(): keys[1]} == {

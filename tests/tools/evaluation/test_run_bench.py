@@ -22,7 +22,7 @@ from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.pipeline.run_step import Outcome, decide, follow_step, price, propose, quote, run_step, start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.bench import bench_of_run
+from tunesmith.tools.serving.context_settings import context_settings_of_run
 
 pytestmark = pytest.mark.heavy
 
@@ -157,4 +157,4 @@ def test_answers_are_graded_without_their_thoughts_and_a_thought_without_end_is_
     assert (step.result or {})["blocks"]["target"] == {"cases": 4, "passed": 2, "errors": 1}
     advice = (step.result or {})["advice"]
     assert advice.startswith("1 of 4 target answers are cut off in their thoughts (thinking_tokens=1024)")
-    assert "thinking_tokens=2048" in advice and bench_of_run(ws.store, run).thinking_tokens == 1024
+    assert "thinking_tokens=2048" in advice and context_settings_of_run(ws.store, run).thinking_tokens == 1024

@@ -34,7 +34,7 @@ from tunesmith.tools.pipeline import launcher, worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step, start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
-from tunesmith.tools.serving.model_server import bench_spec, served_name
+from tunesmith.tools.serving.model_server import measuring_spec, served_name
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Assertion
@@ -90,7 +90,7 @@ def model(ws: Workspace, run: str, name: str, **meta: Any) -> Artifact:
 
 def serve(ws: Workspace, made: Artifact) -> Server:
     server = servers.start(
-        ws.store.home, bench_spec(made), vllm=str(ws.vllm), log_path=ws.store.home / "vllm.log", owner="s0"
+        ws.store.home, measuring_spec(made), vllm=str(ws.vllm), log_path=ws.store.home / "vllm.log", owner="s0"
     )
     return servers.promote(server, servers.ServerFacts(made.id, "quantized", model=served_name(made)))
 
@@ -205,7 +205,7 @@ def test_a_longer_context_is_priced_served_and_no_longer_than_the_model_takes(
     assert "take conversations of up to 32768 tokens" in longer.steps
     # 2 (key and value) × 32 layers × 8 heads × 128 × 2 bytes a token: 4 GiB for all of them, 1 GiB for the usual
     assert longer.estimate.peak_ram_bytes - usual.estimate.peak_ram_bytes == 3 * GIB
-    spec = bench_spec(made, context_tokens=32768)
+    spec = measuring_spec(made, context_tokens=32768)
     assert (spec.max_model_len_tokens, spec.kv_cache_gib) == (32768, 4)
     with pytest.raises(BadInput, match="context_tokens=40000 is more than this model takes; give at most 32768"):
         price(ws, StepRequest("deploy", {"context_tokens": 40000}, run))

@@ -262,9 +262,9 @@ def test_a_setting_that_a_format_cannot_follow_is_refused_by_name(
 def test_an_edited_scheme_is_not_held_to_the_default_of_another() -> None:
     """The plan of W8A8 that is edited holds rounding=gptq, which nobody said."""
     before = {"scheme": "W8A8", "rounding": "gptq", "keep": ["down_proj"]}
-    assert STAGE.taken_along(before, {"scheme": "FP8"}) == {"scheme": "W8A8", "keep": ["down_proj"]}
-    assert STAGE.taken_along(before, {"seed": 3}) == before
-    assert STAGE.taken_along(before | {"rounding": "nearest"}, {"scheme": "W4A16"})["rounding"] == "nearest"
+    assert STAGE.carried_over(before, {"scheme": "FP8"}) == {"scheme": "W8A8", "keep": ["down_proj"]}
+    assert STAGE.carried_over(before, {"seed": 3}) == before
+    assert STAGE.carried_over(before | {"rounding": "nearest"}, {"scheme": "W4A16"})["rounding"] == "nearest"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.round_to_nearest import round_base
-from tunesmith.tools.models.full_precision import assert_full_precision, kept_layers
+from tunesmith.tools.models.full_precision import assert_full_precision, full_precision_layers
 from tunesmith.tools.models.measuring import quantized_bytes
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec, read_headers, weight_files
 
@@ -33,7 +33,7 @@ def test_every_family_passes_the_audit_with_its_routers_at_full_precision(kind: 
     config = json.loads((model / "config.json").read_text())
     audit = audit_quantized(out, model, (), group_size=64)
     assert not audit.faults, audit.faults
-    assert assert_full_precision(out, kept_layers(config)).quantized_layers == audit.quantized_layers >= 14
+    assert assert_full_precision(out, full_precision_layers(config)).quantized_layers == audit.quantized_layers >= 14
     assert "quantization_config" not in config and quantized_bytes(config) == pytest.approx(audit.bytes, rel=0.02)
 
 

@@ -201,9 +201,9 @@ def test_a_set_up_says_which_card_it_found_and_what_it_installs_for_it(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert bootstrap.for_cuda("auto") is cuda
     environments_ = bootstrap.planned(ROOT, cuda=cuda)
-    assert bootstrap.found(cuda=cuda, missing=list(environments_)).startswith(said)
-    assert "GB of disk" in bootstrap.found(cuda=cuda, missing=list(environments_))
-    assert bootstrap.found(cuda=cuda, missing=[]).endswith("; all is installed")
+    assert bootstrap.device_summary(cuda=cuda, missing=list(environments_)).startswith(said)
+    assert "GB of disk" in bootstrap.device_summary(cuda=cuda, missing=list(environments_))
+    assert bootstrap.device_summary(cuda=cuda, missing=[]).endswith("; all is installed")
 
 
 def test_the_last_line_of_a_set_up_starts_tunesmith_whatever_the_path_holds(
@@ -225,7 +225,7 @@ def test_a_wheels_set_up_adds_to_the_users_environment_and_never_removes_it(
     offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab, serve = bootstrap.planned_in(tmp_path, cuda=False)
-    assert not lab.made_here and serve.folder == tmp_path / "serve"
+    assert not lab.is_ours and serve.folder == tmp_path / "serve"
     assert lab.requirements == ("tunesmith[lab]==0.1.0",)
     if lab.lock:
         names = {line.partition("==")[0] for line in lab.lock.splitlines() if line and not line.startswith(" ")}

@@ -29,11 +29,11 @@ from tunesmith.tools.data import generate
 from tunesmith.tools.evaluation.judge import JUDGE_CONTEXT_TOKENS, JudgeModel, Models
 from tunesmith.tools.export import quantize
 from tunesmith.tools.machine.gpus import (
-    held_by,
     left_out_gpus,
     measure_gpus,
     pin_environment,
     pinning,
+    process_bytes,
     server_environment,
     usable,
 )
@@ -290,7 +290,7 @@ def test_kernels_for_the_cpu_serve_on_the_cpu_beside_any_gpu(
     program = cpu_build(tmp_path, package)
     assert placed(program, NEEDED) == Place("cpu")
     monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
-    spec = model_server.bench_spec(model(), vllm=program, adapters_allowed=True)
+    spec = model_server.measuring_spec(model(), vllm=program, adapters_allowed=True)
     assert {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"} <= set(environment(spec, "vllm"))
     assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= {*engine_arguments(spec)}
 
@@ -370,7 +370,7 @@ PRICED = (f"--kv-cache-memory-bytes={GIB}", "--gpu-memory-utilization=0.01")
 def test_a_server_asks_a_gpu_for_what_it_is_priced_at_without_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, gpu(0, total=24))
     monkeypatch.setattr(model_server, "tool_parser_of", lambda folder: "hermes")
-    spec = model_server.bench_spec(model(), vllm="/bin/true", adapters_allowed=True)
+    spec = model_server.measuring_spec(model(), vllm="/bin/true", adapters_allowed=True)
     priced = generate.plan(generate.GenerateRequest(), known(gpu(0)), WRITING).estimate.peak_vram_bytes
     assert spec.gpu_bytes + GPU_MARGIN_BYTES == serving_memory(model()).vram_bytes + GPU_MARGIN_BYTES == priced
     assert GIB <= spec.gpu_cache_bytes < spec.gpu_bytes < 6 * GIB, "a small model leaves room for others"
@@ -385,7 +385,7 @@ def test_a_server_of_a_mixture_that_is_measured_at_4_bits_takes_adapters_of_atte
     sixteen = replace(model(), meta={**model().meta, "config": mixture})
 
     def spec(one: Artifact) -> ServerSpec:
-        return model_server.bench_spec(one, vllm="/bin/true", adapters_allowed=True, rank=32)
+        return model_server.measuring_spec(one, vllm="/bin/true", adapters_allowed=True, rank=32)
 
     every, alone = spec(sixteen), spec(replace(sixteen, kind=QUANTIZED_BASE))
     assert engine_arguments(alone)[-5:] == ["--lora-target-modules", "q_proj", "k_proj", "v_proj", "o_proj"]
@@ -393,7 +393,7 @@ def test_a_server_of_a_mixture_that_is_measured_at_4_bits_takes_adapters_of_atte
     assert lora_of(every) == "allowed up to rank 32" and "--lora-target-modules" not in engine_arguments(every)
     slots = every.gpu_bytes - every.gpu_cache_bytes - (alone.gpu_bytes - alone.gpu_cache_bytes)
     assert slots > expert_slot_bytes(ModelShape.of(mixture), 32)
-    for one in (spec(replace(model(), kind=QUANTIZED_BASE)), model_server.bench_spec(sixteen, vllm="/bin/true")):
+    for one in (spec(replace(model(), kind=QUANTIZED_BASE)), model_server.measuring_spec(sixteen, vllm="/bin/true")):
         assert "--lora-target-modules" not in engine_arguments(one), "a dense model, and one without adapters"
 
 
@@ -477,9 +477,9 @@ def test_a_server_waits_for_memory_that_an_ended_process_gives_back_late(monkeyp
 def test_a_lost_gpu_hides_nothing_of_what_is_held_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = plant(monkeypatch, gpu(0), gpu(1))
     planted.holds, planted.lost = {7: 3 * GIB}, {1}
-    assert held_by({7}) == {0: 3 * GIB}
+    assert process_bytes({7}) == {0: 3 * GIB}
     sys.modules["pynvml"].nvmlShutdown = lambda: (_ for _ in ()).throw(sys.modules["pynvml"].NVMLError("GPU is lost"))  # type: ignore[attr-defined]
-    assert held_by({7}) == {0: 3 * GIB} and len(measure_gpus()) == 1
+    assert process_bytes({7}) == {0: 3 * GIB} and len(measure_gpus()) == 1
 
 
 def test_the_bench_the_judge_and_the_driver_ask_for_the_same_memory(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline.catalog import BY_NAME
 from tunesmith.tools.pipeline.fits import with_card
 from tunesmith.tools.serving.budget import AT_FOUR_BITS, bases_served, serving_memory
-from tunesmith.tools.serving.model_server import precision_told, weights_of
+from tunesmith.tools.serving.model_server import precision_label, weights_of
 
 CONFIG = dict(model_of("qwen2.5-14b").config)
 
@@ -162,7 +162,7 @@ def test_the_precision_is_a_part_of_the_key_in_which_base_and_adapter_must_agree
     quantized = replace(made(QUANTIZED_BASE, "0123456789abcdef", base_sha256="b"), path=tmp_path)
     other = replace(quantized, sha256="fedcba9876543210")
     assert weights_of(sixteen) == weights_of(quantized) == "b", "the same weights, at another precision"
-    keys = [{"weights": weights_of(a), "precision": precision_told(a)} for a in (sixteen, quantized, other)]
+    keys = [{"weights": weights_of(a), "precision": precision_label(a)} for a in (sixteen, quantized, other)]
     assert len({key["precision"] for key in keys}) == 3, "nor are two quantizations of one base the same"
     for key in keys[1:]:
         assert differences(keys[0], key, under_test("base", "adapter")) == ["precision"]

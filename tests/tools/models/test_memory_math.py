@@ -26,7 +26,12 @@ from tunesmith.tools.models.memory_math import (
     train_memory_bytes,
 )
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.training_terms import adapted_experts_bytes, kept_bytes, plain_kept_bytes, unpacked_bytes
+from tunesmith.tools.models.training_terms import (
+    activation_bytes,
+    adapted_experts_bytes,
+    plain_activation_bytes,
+    unpacked_bytes,
+)
 
 GIB = 1 << 30
 SMOL: dict[str, Any] = {
@@ -172,9 +177,9 @@ def test_checkpointing_keeps_one_layer_whole_and_the_inputs_of_the_others() -> N
         return train_memory_bytes(QWEN, batch_size=8, seq_len_tokens=512, lora_rank=16, **more)
 
     shape = ModelShape.of(QWEN)
-    layer, inputs = 8 * 512 * kept_bytes(shape, lora_rank=16), shape.layers * 8 * 512 * 2 * shape.hidden
+    layer, inputs = 8 * 512 * activation_bytes(shape, lora_rank=16), shape.layers * 8 * 512 * 2 * shape.hidden
     assert need() - need(checkpointing=True) == (shape.layers - 1) * layer - inputs
-    assert need(fused=False) - need() == shape.layers * (8 * 512 * plain_kept_bytes(shape) - layer) > 0
+    assert need(fused=False) - need() == shape.layers * (8 * 512 * plain_activation_bytes(shape) - layer) > 0
 
 
 def test_a_merge_needs_no_more_for_more_layers_and_holds_a_mixtures_layer_twice() -> None:
@@ -254,7 +259,7 @@ def test_the_cache_of_a_server_on_a_gpu_grows_with_what_it_is_asked_to_hold_up_t
 
 def test_the_bytes_of_a_quantized_model_are_those_of_its_tensors() -> None:
     """W8A8 of the bundled model with down_proj kept: 189,680,256 bytes in its file, scales for each output."""
-    made = quantized_weight_bytes(SMOL, bits=8, kept=("down_proj",))
+    made = quantized_weight_bytes(SMOL, bits=8, unquantized=("down_proj",))
     assert made == pytest.approx(189_680_256, rel=2e-3)
     every = quantized_weight_bytes(QWEN, bits=4, group_size=128)
     linear, rest = ModelShape.of(QWEN).linear_parameters, ModelShape.of(QWEN).embedding_parameters

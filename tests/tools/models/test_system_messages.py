@@ -8,7 +8,13 @@ from typing import Any
 from tests.fixtures.families import CHATML, GEMMA, LLAMA3, MISTRAL, OLMO, PHI3, QWEN2
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import TEMPLATE
-from tunesmith.tools.models.chat_template import as_taken, has_system, takes_system, takes_system_in, without_system
+from tunesmith.tools.models.chat_template import (
+    has_system,
+    takes_system,
+    takes_system_in,
+    template_messages,
+    without_system,
+)
 
 ROLES_ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant/..."
 # As Mistral 7B Instruct v0.1 has it, then as Mistral Nemo does: the words are alike, the second takes one.
@@ -92,7 +98,7 @@ def test_what_holds_no_leading_system_text_is_left_alone(messages: list[dict[str
 
 def test_a_conversation_is_not_changed_in_place_nor_where_the_template_takes_it() -> None:
     asked = [system("A"), user("q")]
-    assert as_taken(GEMMA, asked) == [user("A\n\nq")] and asked == [system("A"), user("q")]
+    assert template_messages(GEMMA, asked) == [user("A\n\nq")] and asked == [system("A"), user("q")]
     for template in (*TAKE, None):
-        assert as_taken(template, asked) == asked
-    assert has_system(asked) and not has_system(as_taken(GEMMA, asked)) and not has_system([])
+        assert template_messages(template, asked) == asked
+    assert has_system(asked) and not has_system(template_messages(GEMMA, asked)) and not has_system([])

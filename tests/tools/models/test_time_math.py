@@ -47,7 +47,7 @@ def test_most_of_what_was_taken_is_priced_within_a_third() -> None:
         "a server's start": (13.5, server_start(269_000_000, EPYC, on_card=False).total),
         "a training of 64 steps": (60.3, trained.total),
         "a merge of 135M": (10.7, merge_seconds(SMALL, 269_000_000, EPYC).total),
-        "GPTQ of 135M": (25.4, gptq_seconds(SMALL, EPYC, tokens=64 * 95, kept=("down_proj",)).total),
+        "GPTQ of 135M": (25.4, gptq_seconds(SMALL, EPYC, tokens=64 * 95, unquantized=("down_proj",)).total),
         "GPTQ of 1.5B, 8 rows of 502": (453.0, gptq_seconds(LARGE, EPYC, tokens=8 * 502).total),
         "GPTQ of 1.5B, 32 rows of 512": (1004.0, gptq_seconds(LARGE, EPYC, tokens=32 * 512).total),
     }

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures.stored_runs import Builder
 from tests.fixtures.tables import table
-from tunesmith.memory.bundles import bring_back, made, put_down, taken
+from tunesmith.memory.bundles import bring_back, new_records, put_down, records_for
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
@@ -109,18 +109,18 @@ def sent(tmp_path: Path) -> tuple[Store, Store, str]:
     build.step("base")
     step = here.propose(build.run, "critique", plan={"on": "h:1, no card"}, plan_hash="p", request={"run": build.run})
     here.decide(step, "yes", by="test", reason="", price={})
-    put_down(there, step, taken(here, here.step(step)))
+    put_down(there, step, records_for(here, here.step(step)))
     there.claim(step, needs_approval=True, pid=1, pid_started=1.0, boot_id="b")
     here.claim(step, needs_approval=True, pid=2, pid_started=2.0, boot_id="b")
     return here, there, step
 
 
 def worked(here: Store, there: Store, step: str) -> dict[str, Any]:
-    before = taken(here, here.step(step))
+    before = records_for(here, here.step(step))
     there.event("told", run="r1", step=step, artifact="a1")
     there.metric(step, "loss", 1, 0.5)
     there.finish(step, {"artifact": "a1", "text": "x"})
-    return made(there, there.step(step), before)
+    return new_records(there, there.step(step), before)
 
 
 def test_the_yes_goes_along_once_and_the_records_come_back_once(sent: tuple[Store, Store, str]) -> None:
@@ -134,7 +134,7 @@ def test_the_yes_goes_along_once_and_the_records_come_back_once(sent: tuple[Stor
     there_at = there.read("SELECT at FROM events WHERE event = 'told'")[0]["at"]
     assert [round(row["at"] - there_at) for row in rows] == [3600], "times go by the clock here"
     with pytest.raises(Exception, match="was used already"):
-        put_down(there, step, taken(here, here.step(step)))
+        put_down(there, step, records_for(here, here.step(step)))
         there.claim(step, needs_approval=True, pid=3, pid_started=3.0, boot_id="b")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.serving.addresses import clear_text_note, read_address, refuse_key_in_clear, shown_address
+from tunesmith.tools.serving.addresses import clear_text_note, read_address, refuse_key_in_clear, visible_address
 
 
 @table(
@@ -82,5 +82,5 @@ def test_localhost_is_this_machine_only_where_it_leads_here(monkeypatch: pytest.
 
 
 def test_where_a_redirect_leads_is_shown_without_its_secrets() -> None:
-    assert shown_address("https://u:secret@h.example:1/a?token=secret#x") == "https://h.example:1/a"
-    assert "\x1b" not in shown_address("http://h/\x1b[2J") and len(shown_address("http://" + "a" * 900)) < 200
+    assert visible_address("https://u:secret@h.example:1/a?token=secret#x") == "https://h.example:1/a"
+    assert "\x1b" not in visible_address("http://h/\x1b[2J") and len(visible_address("http://" + "a" * 900)) < 200

@@ -20,8 +20,8 @@ from tunesmith.tools.models.memory_math import splits
 from tunesmith.tools.pipeline import tenancy as tenancy_module
 from tunesmith.tools.pipeline.fits import plans_of, with_card
 from tunesmith.tools.pipeline.tenancy import tenancy
-from tunesmith.tools.serving.bench import Bench, bench_of
 from tunesmith.tools.serving.budget import claim, serving_cards
+from tunesmith.tools.serving.context_settings import ContextSettings, context_settings_of
 from tunesmith.tools.serving.spec import ServerSpec, arguments, engine_arguments
 
 SPEC = ServerSpec(model_dir="/m", served_name="m", device="cuda", gpu_bytes=10 * GIB, gpu_cache_bytes=GIB)
@@ -101,9 +101,9 @@ def test_all_arms_of_a_run_are_served_on_as_many_cards_as_its_baseline() -> None
     facts = replace(of(4, 16), artifacts={"base": base})
     assert serving_cards(facts, base) == 2
     assert serving_cards(facts, base, asked=4) == 4
-    measured = replace(base, id="a1", kind="suite", meta=Bench(cards=4).recorded)
+    measured = replace(base, id="a1", kind="suite", meta=ContextSettings(cards=4).recorded)
     assert serving_cards(replace(facts, artifacts={"base": base, "suite": measured}), base) == 4
-    assert bench_of({"suite": measured}).cards == 4 and "cards" not in Bench().recorded
+    assert context_settings_of({"suite": measured}).cards == 4 and "cards" not in ContextSettings().recorded
     for asked, why in ((3, "try cards=1 or 2 or 4"), (8, "vLLM has 4 GPUs here")):
         with pytest.raises(BadInput, match=why):
             serving_cards(facts, base, asked=asked)

@@ -33,7 +33,7 @@ _PIN = "way of asking"
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class ContextSettings:
     """The context and the thoughts of every question that a run asks its models."""
 
     context_tokens: int = CONTEXT_TOKENS
@@ -76,9 +76,9 @@ class Bench:
         )
 
     @property
-    def thoughts(self) -> Bench:
+    def thoughts(self) -> ContextSettings:
         """What of it rows are rendered by."""
-        return Bench(thinking=self.thinking)
+        return ContextSettings(thinking=self.thinking)
 
     @property
     def serving_steps(self) -> tuple[str, ...]:
@@ -92,24 +92,24 @@ class Bench:
     @property
     def steps(self) -> tuple[str, ...]:
         """What a plan says of it; nothing where all is usual."""
-        told = []
+        lines = []
         if self.context_tokens != CONTEXT_TOKENS:
-            told.append(f"conversations of up to {self.context_tokens} tokens, the same for every arm of the run")
+            lines.append(f"conversations of up to {self.context_tokens} tokens, the same for every arm of the run")
         if self.thinking == "off":
-            told.append("the model could think before it answers: that is switched off, for every arm of the run")
+            lines.append("the model could think before it answers: that is switched off, for every arm of the run")
         if self.thinking == "on":
-            told.append(self._thinks)
-        return tuple(told)
+            lines.append(self._thinks)
+        return tuple(lines)
 
 
-USUAL = Bench()
+USUAL = ContextSettings()
 """2,048 tokens, and nothing known of thoughts."""
 
 
-def choose_bench(
+def choose_context_settings(
     thoughts: Thoughts, asked: AskedThinking = "auto", *, tokens: int = THINKING_TOKENS, context: int = CONTEXT_TOKENS
-) -> Bench:
-    """The bench for a base whose template thinks so. Raises BadInput where what was asked for cannot be had."""
+) -> ContextSettings:
+    """The settings for a base whose template thinks so. Raises BadInput where what was asked for cannot be had."""
     if asked == "on" and not thoughts:
         raise BadInput("thinking=on: the base's chat template knows no thoughts; leave thinking out")
     if asked == "off" and thoughts in ("opens", "channels"):
@@ -118,39 +118,39 @@ def choose_bench(
             "and give its thoughts room with thinking_tokens"
         )
     thinks = asked == "on" or (asked == "auto" and thoughts in ("opens", "channels"))
-    return Bench(context, "on" if thinks else "off" if thoughts else "", tokens if thinks else 0)
+    return ContextSettings(context, "on" if thinks else "off" if thoughts else "", tokens if thinks else 0)
 
 
-def bench_of(artifacts: Mapping[str, Artifact]) -> Bench:
-    """The bench of a run by its newest artifacts: its baseline's, or what is usual for its base."""
+def context_settings_of(artifacts: Mapping[str, Artifact]) -> ContextSettings:
+    """The context settings of a run by its newest artifacts: its baseline's, or what is usual for its base."""
     if suite := artifacts.get("suite"):
-        return Bench(
+        return ContextSettings(
             int(suite.meta.get("context_tokens", CONTEXT_TOKENS)),
             suite.meta.get("thinking", ""),
             int(suite.meta.get("thinking_tokens", 0)),
             int(suite.meta.get("cards", 1)),
         )
     base = artifacts.get("base")
-    return choose_bench(base.meta.get(THOUGHTS, "") if base else "")
+    return choose_context_settings(base.meta.get(THOUGHTS, "") if base else "")
 
 
-def bench_of_run(store: Store, run: str) -> Bench:
+def context_settings_of_run(store: Store, run: str) -> ContextSettings:
     """The same by what the store has."""
-    return bench_of({artifact.kind: artifact for artifact in store.artifacts(run)} if run else {})
+    return context_settings_of({artifact.kind: artifact for artifact in store.artifacts(run)} if run else {})
 
 
-def bench_at_work(job: Job[Request], *, thoughts_only: bool = False) -> Bench:
-    """The bench of a step's run, or its thoughts. Raises StepFailed where its plan was agreed to for another."""
-    bench = bench_of_run(job.store, job.run)
-    bench = bench.thoughts if thoughts_only else bench
-    bound_to(job, bench)
-    return bench
+def context_settings_at_work(job: Job[Request], *, thoughts_only: bool = False) -> ContextSettings:
+    """The context settings of a step's run, or its thoughts. Raises StepFailed where its plan was for another."""
+    context_settings = context_settings_of_run(job.store, job.run)
+    context_settings = context_settings.thoughts if thoughts_only else context_settings
+    bound_to(job, context_settings)
+    return context_settings
 
 
-def bound_to(job: Job[Request], bench: Bench) -> None:
-    """Raises StepFailed where the plan of a step was agreed to for another bench."""
-    if bench.recorded or _PIN in job.plan.pins:
-        job.agreed(_PIN, bench.sha256)
+def bound_to(job: Job[Request], context_settings: ContextSettings) -> None:
+    """Raises StepFailed where the plan of a step was agreed to under other context settings."""
+    if context_settings.recorded or _PIN in job.plan.pins:
+        job.agreed(_PIN, context_settings.sha256)
 
 
 def positions_of(config: Mapping[str, object]) -> int:

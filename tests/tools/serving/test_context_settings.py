@@ -14,8 +14,13 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.models.chat_template import THOUGHTS, thoughts_in
-from tunesmith.tools.serving.bench import Bench, bench_of, choose_bench, positions_of
 from tunesmith.tools.serving.client import ChatResponse
+from tunesmith.tools.serving.context_settings import (
+    ContextSettings,
+    choose_context_settings,
+    context_settings_of,
+    positions_of,
+)
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments
 from tunesmith.tools.serving.thoughts import CUT_OFF, without_thought
 
@@ -36,23 +41,27 @@ def test_the_template_tells_how_a_model_thinks(template: str, thoughts: str) -> 
 
 
 def test_thoughts_are_left_out_where_they_can_be_and_have_room_where_not() -> None:
-    assert choose_bench("") == Bench()
-    assert choose_bench("switch") == Bench(thinking="off")
-    assert choose_bench("switch", "on", tokens=500) == Bench(thinking="on", thinking_tokens=500)
-    assert choose_bench("opens") == choose_bench("channels") == Bench(thinking="on", thinking_tokens=1024)
-    assert choose_bench("", "off") == Bench()
+    assert choose_context_settings("") == ContextSettings()
+    assert choose_context_settings("switch") == ContextSettings(thinking="off")
+    assert choose_context_settings("switch", "on", tokens=500) == ContextSettings(thinking="on", thinking_tokens=500)
+    assert (
+        choose_context_settings("opens")
+        == choose_context_settings("channels")
+        == ContextSettings(thinking="on", thinking_tokens=1024)
+    )
+    assert choose_context_settings("", "off") == ContextSettings()
 
 
 def test_what_a_template_cannot_do_is_refused() -> None:
     with pytest.raises(BadInput, match="knows no thoughts"):
-        choose_bench("", "on")
+        choose_context_settings("", "on")
     with pytest.raises(BadInput, match=r"think always.*thinking_tokens"):
-        choose_bench("opens", "off")
+        choose_context_settings("opens", "off")
 
 
 def test_what_is_usual_is_written_nowhere_so_that_older_records_stay_comparable() -> None:
-    assert Bench().recorded == {} and Bench().pins == {} and Bench().steps == ()
-    assert Sampling.on(Bench(), 96).key == {"sampling": "temperature=0 seed=0 max_tokens=96"}
+    assert ContextSettings().recorded == {} and ContextSettings().pins == {} and ContextSettings().steps == ()
+    assert Sampling.on(ContextSettings(), 96).key == {"sampling": "temperature=0 seed=0 max_tokens=96"}
     assert engine_arguments(ServerSpec(model_dir="m", served_name="m")) == [
         "--max-model-len=2048", "--max-num-seqs=64", "--max-num-batched-tokens=2048", "--disable-uvicorn-access-log",
         "--enable-auto-tool-choice", "--tool-call-parser=hermes", "--enforce-eager", "--dtype=bfloat16",
@@ -60,9 +69,9 @@ def test_what_is_usual_is_written_nowhere_so_that_older_records_stay_comparable(
     ]  # fmt: skip
 
 
-@table("bench", [Bench(8192), Bench(thinking="off"), Bench(4096, "on", 700)])
-def test_what_is_unusual_is_in_the_record_the_plan_and_the_key(bench: Bench) -> None:
-    assert bench_of({"suite": made("suite", **bench.recorded)}) == bench
+@table("bench", [ContextSettings(8192), ContextSettings(thinking="off"), ContextSettings(4096, "on", 700)])
+def test_what_is_unusual_is_in_the_record_the_plan_and_the_key(bench: ContextSettings) -> None:
+    assert context_settings_of({"suite": made("suite", **bench.recorded)}) == bench
     assert bench.steps and bench.pins and bench.pins != replace(bench, context_tokens=16384).pins
     key = Sampling.on(bench, 96).key
     assert (key != Sampling(96).key) == bool(bench.thinking)
@@ -78,9 +87,9 @@ def test_what_is_unusual_is_in_the_record_the_plan_and_the_key(bench: Bench) -> 
 
 def test_the_baselines_record_goes_before_the_base_and_an_older_one_leaves_all_as_it_was() -> None:
     base = made("base", **{THOUGHTS: "switch"})
-    assert bench_of({}) == bench_of({"base": made("base")}) == Bench()
-    assert bench_of({"base": base}) == Bench(thinking="off")
-    assert bench_of({"base": base, "suite": made("suite", suite_sha256="x", cases=3)}) == Bench()
+    assert context_settings_of({}) == context_settings_of({"base": made("base")}) == ContextSettings()
+    assert context_settings_of({"base": base}) == ContextSettings(thinking="off")
+    assert context_settings_of({"base": base, "suite": made("suite", suite_sha256="x", cases=3)}) == ContextSettings()
 
 
 def test_an_answer_is_what_follows_the_last_thought() -> None:
