@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from tests.fixtures.scripted_writer import GYM, NAMES, SIGNS, ScriptedWriter, sa
 from tests.fixtures.tables import table
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.lists import LINES, Listed, labels_lead
+from tunesmith.tools.data.lists import Listed, labels_lead
 from tunesmith.tools.data.reader import WHOLE, Reader, Reading
 from tunesmith.tools.data.reading import NOTHING, Disagreement, right_where_two_agree, value_margins
 from tunesmith.tools.data.synthesis import Written, as_read
@@ -43,30 +43,11 @@ SPEC = spec_of(labelled(), "test")
 
 @dataclass
 class ListWriter(ScriptedWriter):
-    """Goes on with a list; every so many-th line is of another matter ("matter"), or the list ends early ("short")."""
+    """Goes on with lists, and is asked for nothing else."""
 
+    first: int = 0
     blind: bool = False
     """Reads one matter in every example that has one."""
-    first: int = 0
-    """Added to the number that each line has."""
-    ended: dict[int, bool] = field(default_factory=dict)
-    """Number of a line → whether it was written to its end."""
-
-    def _message(self, request: ChatRequest, asked: str) -> ChatResponse:
-        told = str(request.messages[0]["content"])
-        matter = next(name for name, signs in SIGNS.items() if f"the member {signs[0]}" in told)
-        place = len(re.findall(r"(?m)^\d+\.", asked))
-        lines = []
-        for number in range(2 if self._turn("short") else LINES + 1):
-            self.written += 1
-            other = [name for name in SIGNS if name != matter][self.written % 3] if self._turn("matter") else matter
-            sign = SIGNS[other][self.written % 4]
-            self.ended[self.written] = True
-            name = "" if self._turn("name") else f"{NAMES[self.written % 15]} "
-            lines.append(f"{place + number}. {name}here {self.first + self.written}, I {sign} {self._detail()}")
-        self.ended[self.written] = False
-        text = "\n".join(lines).removeprefix(f"{place}.")
-        return ChatResponse(id=request.id, text=text[: -len(lines[-1]) // 2], finish_reason="length")
 
     def _chosen(self, request: ChatRequest, asked: str, names: list[str]) -> ChatResponse:
         if self.blind and request.id.startswith("t/") and says(asked)[0] not in ("pause", ""):
@@ -146,8 +127,8 @@ def test_half_of_the_rows_of_a_label_may_say_its_name() -> None:
     signs = {"quit": "I quit", "pause": SIGNS["pause"][0], "booking": SIGNS["booking"][0], "lost": SIGNS["lost"][0]}
 
     class Naming(ListWriter):
-        def _message(self, request: ChatRequest, asked: str) -> ChatResponse:
-            answer = super()._message(request, asked)
+        def _lines(self, request: ChatRequest, asked: str) -> ChatResponse:
+            answer = super()._lines(request, asked)
             text = answer.text
             for sign in SIGNS["quit"]:
                 text = text.replace(f"I {sign}", f"{signs['quit']}, for I {sign}")
