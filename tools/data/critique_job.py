@@ -50,7 +50,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
 from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
 from tunesmith.tools.models.chat_template import as_taken, thoughts_of
-from tunesmith.tools.serving.bench import bench_at_work, choose_bench
+from tunesmith.tools.serving.bench import Bench, bench_at_work, choose_bench
 from tunesmith.tools.serving.model_server import bench_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.suites.case import Case
@@ -75,12 +75,13 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     for name, sha256 in critique_pins(job.request, suite, marks, spec if named else None).items():
         job.agreed(name, sha256)
     cases = gate_cases(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
+    judging = _judging(job) if is_judged(job.request, spec, rows_artifact) else None  # refused before the rows are read
     critic = Critic(spec, cases, job.request, marks, special_tokens(base.path))
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     unverified = unverified_of(job.store, rows_artifact)
     trial = None
-    if is_judged(job.request, spec, rows_artifact):
-        judged, trial = _by_the_judge(job, spec, judged, marks)
+    if judging:
+        judged, trial = _by_the_judge(job, *judging, spec, judged, marks)
     asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
     withheld = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
@@ -109,15 +110,19 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     return _result(spec, judged, accepted, balance, artifact, len(critic.leaks)).model_copy(update=seen)
 
 
+def _judging(job: Job[CritiqueRequest]) -> tuple[Artifact, Bench]:
+    """The model that judges, and how it is asked. Raises StepFailed where one of them changed since the yes."""
+    model = job.verified("judge")
+    return model, bench_at_work(job) if job.request.judge == "base" else choose_bench(thoughts_of(model.path))
+
+
 def _by_the_judge(
-    job: Job[CritiqueRequest], spec: Spec, rows: list[TrainingRow], marks: Sequence[Mark]
+    job: Job[CritiqueRequest], model: Artifact, bench: Bench, spec: Spec, rows: list[TrainingRow], marks: Sequence[Mark]
 ) -> tuple[list[TrainingRow], Judged]:
     """The rows after a model judged them; what a person marked is not asked again."""
-    model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
+    own = wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
-    of_run = job.request.judge == "base"
-    settings = bench_at_work(job) if of_run else choose_bench(thoughts_of(model.path))
-    with bench_server(job, model, adapters_allowed=of_run, bench=settings) as server:
+    with bench_server(job, model, adapters_allowed=job.request.judge == "base", bench=bench) as server:
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
