@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,31 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return cores if "not heavy" in chosen else 2 * cores
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The later parts of `make test` leave out files without a test of theirs: each worker would import them all, eight
+    seconds of a core."""
+    chosen = config.option.markexpr
+    part = {"lab"} if chosen.startswith("lab") else {"alone", "e2e"} if chosen.startswith(CHAINS) else None
+    return True if part and collection_path.name.startswith("test_") and not part & parts_of(collection_path) else None
+
+
+@cache
+def parts_of(file: Path) -> set[str]:
+    """The parts of `make test`, beside the light one, of which a file names the mark."""
+    text = file.read_text(encoding="utf-8")
+    return {name for name in ("lab", "alone", "e2e") if f"mark.{name}" in text}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What loads torch is heavy too, so that whoever asks for the light tests gets none of it.
 
-    Tests of the lab stay together by file, and there by the model that they share.
+    Tests of the lab stay together by file, and there by the model that they share. Raises UsageError for a mark that
+    the file of its test does not name: the test would be left out of its part.
     """
     for item in items:
+        if hidden := {"lab", "alone", "e2e"} & {mark.name for mark in item.iter_markers()} - parts_of(item.path):
+            raise pytest.UsageError(f"{item.nodeid}: {item.path.name} has to say `pytest.mark.{hidden.pop()}` itself")
         if loads_torch(item):
             item.add_marker("heavy")
         if item.get_closest_marker("lab"):

@@ -67,12 +67,17 @@ class Output:
         if self.stream and self.as_json:
             self._line({"event": "done", "exit_code": exit_code, **document, "at": time.time()})
 
+    @property
+    def wants_json(self) -> bool:
+        """Whether the result of a command is told as JSON, and nothing of it is shown."""
+        return self.as_json and not self.stream
+
     def document(self, value: object, view: RenderableType) -> None:
         """The result of a command: `value` as JSON, or `view` for people."""
-        if self.as_json and self.stream:
-            self.console.print(view)
-        elif self.as_json:
+        if self.wants_json:
             self._line(value)
+        elif self.as_json:
+            self.console.print(view)
         elif self.page:
             self.page(view)
         else:

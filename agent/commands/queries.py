@@ -224,9 +224,11 @@ def explain(args: argparse.Namespace, settings: Settings, store: Store, out: Out
 
     ws = settings.workspace(store, out.emit)
     run = _run_of(args, store, out)
-    with each_pair_once():
-        answer = document(ws, run), view(ws, run, whole=args.all, in_repl=out.page is not None)
-    out.document(*answer)
+    with each_pair_once():  # one of the two is wanted: each asks the records for everything
+        if out.wants_json:
+            out.document(document(ws, run), "")
+        else:
+            out.document(None, view(ws, run, whole=args.all, in_repl=out.page is not None))
     return 0
 
 

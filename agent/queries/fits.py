@@ -13,14 +13,14 @@ from pydantic import Field
 
 from tunesmith.agent.queries.answer import Answer, Context, clip
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.machine import Need, machine_of, needs_of, needs_of_a_card
+from tunesmith.agent.queries.machine import Need, machine_of, needs_in, needs_of_a_card
 from tunesmith.memory.errors import NotFound
 from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.stage import Facts, Plan
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
-from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
+from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, Fits, facts_here, fits, quantized_bytes, with_card
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
 _DAY_S = 8 * 3600.0
@@ -110,13 +110,14 @@ def answer(query: FitsQuery, context: Context) -> Answer:
     if query.about == "vram" and query.work != "merge" and "VRAM" not in rooms:
         needs = needs_of_a_card(model, facts)
         return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)), tuple(needs))
-    asked = _Asked(query, model, facts, rooms, needs_of(model, facts))
+    found = fits(model, facts)
+    asked = _Asked(query, model, facts, rooms, needs_in(found))
     if query.about == "time" and query.work in ("", "train"):
-        lines = [_how_long(model, facts), *_lines(asked, "train")]
+        lines = [_how_long(found), *_lines(asked, "train")]
     else:
         lines = _lines(asked, query.work)
         if query.work == "train" and not (query.card or query.ram_gib) and lines[0].startswith((_FITS, _ONCE)):
-            lines.append(_how_long(model, facts))
+            lines.append(_how_long(found))
         if query.work and query.bits and not any(n.bits == query.bits for n in asked.chosen(query.work)):
             lines[0] = f"Not at {query.bits} bits, for want of memory; what else would do: {lines[0]}"
     lines[1:1] = _several(asked) if query.cards > 1 and "VRAM" in rooms else []
@@ -250,7 +251,7 @@ def _why(model: NamedModel, work: str) -> str:
 def _instead(asked: _Asked, work: str) -> str:
     """The largest usual size that would do."""
     for model in reversed(usual_models()):
-        chosen = _chosen(needs_of(model, asked.facts), work, asked.query.bits)
+        chosen = _chosen(needs_in(fits(model, asked.facts)), work, asked.query.bits)
         if _met(work, chosen, asked.rooms):
             need = (max if work == "quantize" else min)(chosen, key=lambda one: one.bytes)
             return f"The largest usual model that would go: {model.name} ({size(need.bytes)})."
@@ -299,14 +300,14 @@ def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) 
     ]
 
 
-def _training_of(model: NamedModel, facts: Facts) -> Plan:
+def _training_in(found: Fits) -> Plan:
     """The training that would be chosen: the first that fits."""
-    tasks = fits(model, facts).of("train")
+    tasks = found.of("train")
     return next((task for task in tasks if task.fits), tasks[-1]).plan
 
 
-def _how_long(model: NamedModel, facts: Facts) -> str:
-    plan = _training_of(model, facts)
+def _how_long(found: Fits) -> str:
+    plan = _training_in(found)
     epochs = plan.request["epochs"]
     return (
         f"On this machine {ROWS} rows of {ROW_TOKENS} tokens and {epochs:g} epoch{'s' if epochs != 1 else ''} would "
@@ -321,16 +322,17 @@ def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answe
     room = rooms.get("VRAM", rooms["RAM"])
     name = f"{room.name[0].upper()}{room.name[1:]}"
     lines = [f"{name} has {size(room.free_bytes)} free of {size(room.total_bytes)}; the largest usual sizes that fit:"]
+    models = [fits(model, facts) for model in usual_models()]
     for work in [query.work] if query.work else ["train", "serve", "quantize"]:
         sizes: list[str] = []
         times: list[tuple[str, float]] = []
-        for model in usual_models():
-            chosen = _chosen(needs_of(model, facts), work, query.bits)
+        for model in models:
+            chosen = _chosen(needs_in(model), work, query.bits)
             if _met(work, chosen, rooms):
                 best = max((n for n in chosen if _fits(n, rooms)), key=lambda n: (n.bits, n.bytes))
-                sizes.append(f"{model.name} ({best.name}: {size(best.bytes)})")
+                sizes.append(f"{model.model} ({best.name}: {size(best.bytes)})")
                 if work == "train":
-                    times.append((model.name, _training_of(model, facts).estimate.seconds))
+                    times.append((model.model, _training_in(model).estimate.seconds))
         lines.append(f"  {_VERBS[work]}: up to {sizes[-1]}" if sizes else f"  {_VERBS[work]}: none of the usual sizes")
         lines += _in_time(times)
     return Answer(tuple(lines), tuple(rooms.values()))

@@ -24,7 +24,7 @@ from tunesmith.tools.machine.gpus import left_out_gpus, serves_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.models.fitting import ANOTHER_BASE
 from tunesmith.tools.models.model_names import NamedModel
-from tunesmith.tools.pipeline.fits import PREPARING, Task, fits, with_card
+from tunesmith.tools.pipeline.fits import PREPARING, Fits, Task, fits, with_card
 
 
 class MachineQuery(Query):
@@ -93,9 +93,9 @@ class Need:
     """What is lacking beside memory, in the words of the plan's refusal."""
 
 
-def needs_of(model: NamedModel, facts: Facts) -> list[Need]:
+def needs_in(found: Fits) -> list[Need]:
     """What every kind of work needs of a model on a machine."""
-    return [need for task in fits(model, facts).tasks if task.task not in PREPARING for need in _needs(task)]
+    return [need for task in found.tasks if task.task not in PREPARING for need in _needs(task)]
 
 
 def needs_of_a_card(model: NamedModel, facts: Facts) -> list[Need]:

@@ -99,7 +99,8 @@ class Encoder:
         count, length = ids.shape
         words = _plain(self._words[ids]).reshape(count, length, WIDTH)
         summed: Floats = np.add(words, self._places[:length], dtype=np.float32)
-        x = self._normed(summed, self._norm)
+        # All tokens of all sentences are rows of one matrix: numpy multiplies a stack of matrices one by one.
+        x = self._normed(summed.reshape(-1, WIDTH), self._norm)
         for layer in self._layers:
             q, k, v = (
                 part.reshape(count, length, self._heads, -1).transpose(0, 2, 1, 3)
@@ -108,14 +109,14 @@ class Encoder:
             scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self._heads))
             weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
-            attended = (weights @ v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
+            attended = (weights @ v).transpose(0, 2, 1, 3).reshape(-1, WIDTH)
             out: Floats = x + attended @ layer.ao[0] + layer.ao[1]
             x = self._normed(out, layer.norm)
             inner: Floats = x @ layer.fi[0] + layer.fi[1]
             inner *= 0.5 + 0.5 * _erf(inner * np.float32(0.5**0.5))
             out = x + inner @ layer.fo[0] + layer.fo[1]
             x = self._normed(out, layer.last_norm)
-        return x
+        return x.reshape(count, length, WIDTH)
 
     def _normed(self, x: Floats, norm: tuple[Floats, Floats]) -> Floats:
         import numpy as np

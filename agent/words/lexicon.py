@@ -52,6 +52,7 @@ class Names:
                     self._stems.append((words, thing))
                 elif words:
                     self._exact.setdefault(words[0], []).append((words, thing))
+        self._beginnings = tuple({words[0][:-1] for words, _ in self._stems})
 
     def words(self) -> Iterator[str]:
         """Every word in the names, stems with their star."""
@@ -68,7 +69,8 @@ class Names:
         matches: list[Match] = []
         for at, word in enumerate(sentence):
             singular = self._exact.get(word.text.removesuffix("s"), ()) if word.text.endswith("s") else ()
-            candidates = [*self._exact.get(word.text, ()), *singular, *self._stems]
+            stems = self._stems if word.text.startswith(self._beginnings) else ()
+            candidates = [*self._exact.get(word.text, ()), *singular, *stems]
             found = [
                 Match(thing, at, at + len(words))
                 for words, thing in candidates

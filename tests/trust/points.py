@@ -1,7 +1,8 @@
 """A process that kills its children, or fails their calls, at one file call after another, and looks at what is left.
 
-`python -m tests.trust.points SCENARIO FOLDER ACTION ERRNO KINDS STRIDE`, with faults.c preloaded. A child is a fork
-that has done its imports. What it was told to be done, it notes in memory that this process shares.
+`python -m tests.trust.points`, with faults.c preloaded, takes a line of JSON for each request, SCENARIO FOLDER ACTION
+ERRNO KINDS STRIDE, and answers with one. Each is carried out in a fork of its own, whose children are forks as well:
+all imports are done once. What a child was told to be done, it notes in memory that it shares.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import closing, redirect_stderr
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from tests.fixtures.old_homes import contents, make_old_home
@@ -274,18 +277,26 @@ def _note(shared: mmap.mmap, text: str) -> None:
     shared.write(f"{text}\n".encode())
 
 
-def main() -> None:
-    """Try point after point until one is past the last call, and print how many and what was wrong."""
-    name, where, *numbers = sys.argv[1:]
-    action, error, kinds, stride = map(int, numbers)
-    folder = Path(where)
+def scenario_of(name: str, folder: Path) -> Stage:
+    """The scenario of a name, or the step of a stage of that name."""
     made: dict[str, Callable[[Path], Stage]] = {"ledger": Ledger, "files": Files, "migration": Migration}
-    scenario = made[name](folder) if name in made else Stage(name, folder)
+    return made[name](folder) if name in made else Stage(name, folder)
+
+
+@cache
+def _import_what_it_imports(name: str) -> None:
+    """Here, so that what a child imports is there before it is forked."""
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = scenario_of(name, Path(folder))
+        scenario.prepare()
+        scenario.act(lambda text: None)
+
+
+def tried(name: str, folder: str, action: int, error: int, kinds: int, stride: int) -> dict[str, object]:
+    """Try point after point until one is past the last call: how many they were, and what was wrong."""
+    scenario = scenario_of(name, Path(folder))
     wrong: list[str] = []
     points = 0
-    scenario.prepare()
-    scenario.act(lambda text: None)  # here, so that what a child imports is there before it is forked
-    shutil.rmtree(scenario.home)
     for at in itertools.count(1, stride):
         scenario.prepare()
         try:
@@ -300,7 +311,23 @@ def main() -> None:
         if why:
             wrong.append(f"{name} at {at} ({sorted(notes)}, code {code}): {why}"[:500])
         shutil.rmtree(scenario.home)
-    print(json.dumps({"points": points, "wrong": wrong}))
+    return {"points": points, "wrong": wrong}
+
+
+def main() -> None:
+    """Answer every request."""
+    for line in sys.stdin:
+        name, *rest = json.loads(line)
+        _import_what_it_imports(name)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                print(json.dumps(tried(name, *rest)), flush=True)
+            except BaseException:
+                print(json.dumps({"points": 0, "wrong": [traceback.format_exc()[-3000:]]}), flush=True)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tunesmith.tools.data.import_formats import convert
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.suites.budget import MAX_SUITE_CHARS, BudgetSpent, TextBudget
 from tunesmith.tools.suites.files import SuiteFiles
-from tunesmith.tools.suites.grading import Assertion, CannotGrade, Response
+from tunesmith.tools.suites.grading import Assertion, CannotGrade, Response, json_output, schema
 from tunesmith.tools.suites.grading.core import TYPES, GradingContext
 from tunesmith.tools.suites.grading.schema import violations
 from tunesmith.tools.suites.loading import load_suites
@@ -45,9 +45,10 @@ ANSWERS: dict[str, tuple[str, str, object]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_hostile_answer_is_graded_or_said_to_be_too_long(name: str) -> None:
+def test_a_hostile_answer_is_graded_or_said_to_be_too_long(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     kind, text, value = ANSWERS[name]
-
+    for module, limit in ((schema, "CHECK_S"), (json_output, "_LOOSE_S")):  # what takes all its seconds has few here
+        monkeypatch.setattr(module, limit, getattr(module, limit) / 8)
     try:
         TYPES[kind].handler(Assertion(type=kind, value=value), Response(text=text), GradingContext())
     except CannotGrade as refused:

@@ -47,7 +47,10 @@ QUICK = {("ledger", "killed"): 16, ("files", "killed"): 3, ("migration", "killed
          ("ledger", "a slow disk"): 1000, ("base", "a slow disk"): 1000, ("import", "a slow disk"): 1000}  # fmt: skip
 """What is in the quick part → every which call."""
 EACH = [
-    *(pytest.param(*which, stride, id=f"{which[0]}-{which[1]}") for which, stride in QUICK.items()),
+    *(
+        pytest.param(*which, stride, id=f"{which[0]}-{which[1]}", marks=pytest.mark.xdist_group("kill points"))
+        for which, stride in QUICK.items()
+    ),
     *(
         pytest.param(scenario, fault, 1, id=f"{scenario}-{fault}-all", marks=pytest.mark.slow)
         for scenario in SCENARIOS
@@ -71,23 +74,31 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(made)
 
 
-def tried(library: Path, folder: Path, scenario: str, fault: str, stride: int) -> tuple[int, list[str]]:
-    """How many points were tried, and what was wrong at which."""
-    numbers = map(str, [*FAULTS[fault], stride])
-    command = [sys.executable, "-m", "tests.trust.points", scenario, str(folder), *numbers]
+@pytest.fixture(scope="module")
+def killer(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """The process that tries the points, for all tests of this module."""
     path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(HERE.parents[1]))))
     env = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": path}
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=850)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    command, pipe = [sys.executable, "-m", "tests.trust.points"], subprocess.PIPE
+    where = tmp_path_factory.mktemp("killer")
+    with subprocess.Popen(command, env=env, cwd=where, stdin=pipe, stdout=pipe, text=True) as process:
+        yield process
+        process.kill()
+
+
+def tried(killer: subprocess.Popen[str], folder: Path, scenario: str, fault: str, stride: int) -> tuple[int, list[str]]:
+    """How many points were tried, and what was wrong at which."""
+    assert killer.stdin and killer.stdout
+    print(json.dumps([scenario, str(folder), *FAULTS[fault], stride]), file=killer.stdin, flush=True)
+    found = json.loads(killer.stdout.readline() or '{"points": 0, "wrong": ["the process that tries them has ended"]}')
     return found["points"], found["wrong"]
 
 
 @pytest.mark.parametrize(("scenario", "fault", "stride"), EACH)
 def test_nothing_is_lost_or_half_wherever_it_ends(
-    library: Path, folder: Path, scenario: str, fault: str, stride: int
+    killer: subprocess.Popen[str], folder: Path, scenario: str, fault: str, stride: int
 ) -> None:
-    points_, wrong = tried(library, folder, scenario, fault, stride)
+    points_, wrong = tried(killer, folder, scenario, fault, stride)
     print(f"POINTS {scenario}, {fault}: {points_}, wrong: {len(wrong)}")
     assert not wrong, "\n".join(wrong)
     assert (

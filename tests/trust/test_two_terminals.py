@@ -18,8 +18,8 @@ from typing import IO
 import pytest
 
 from tests.fixtures import warm
-from tests.fixtures.lab_model import write_tiny_model
 from tests.fixtures.terminal import Tunesmith
+from tests.fixtures.tiny_model import make_tiny_model
 from tests.fixtures.waiting import HANG_S
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
@@ -119,7 +119,7 @@ def wrong_in(store: Store, run: str) -> list[str]:
 )
 def test_three_terminals_at_one_run_do_each_step_once(tmp_path: Path, part: int, rounds: int) -> None:
     tunesmith = Tunesmith(tmp_path / "home")
-    model = write_tiny_model(tmp_path / "tiny")
+    model = make_tiny_model(tmp_path / "tiny", weight_bytes=200_000)
     plan = tmp_path / "plan.yaml"
     plan.write_text(f"name: twice\nsteps:\n- inspect\n- stage: base\n  model: {model}\n")
     assert tunesmith("runs", "list").returncode == 0

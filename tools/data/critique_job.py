@@ -50,7 +50,7 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
 from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
 from tunesmith.tools.models.chat_template import template_messages, thoughts_of
-from tunesmith.tools.serving.context_settings import choose_context_settings, context_settings_at_work
+from tunesmith.tools.serving.context_settings import ContextSettings, choose_context_settings, context_settings_at_work
 from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import Tally
 from tunesmith.tools.suites.case import Case
@@ -75,12 +75,11 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     for name, sha256 in critique_pins(job.request, suite, marks, spec if named else None).items():
         job.agreed(name, sha256)
     cases = gate_cases(suite.cases, job.verified("suite") if "suite" in job.inputs else None)
+    judging = _judging(job) if is_judged(job.request, spec, rows_artifact) else None  # refused before the rows are read
     critic = Critic(spec, cases, job.request, marks, special_tokens(base.path))
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     unverified = unverified_of(job.store, rows_artifact)
-    trial = None
-    if is_judged(job.request, spec, rows_artifact):
-        judged, trial = _by_the_judge(job, spec, judged, marks)
+    judged, trial = _by_the_judge(job, judging, spec, judged, marks) if judging else (judged, None)
     asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
     withheld = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
@@ -109,20 +108,29 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     return _result(spec, judged, accepted, balance, artifact, len(critic.leaks)).model_copy(update=seen)
 
 
+def _judging(job: Job[CritiqueRequest]) -> tuple[Artifact, ContextSettings]:
+    """The model that judges, and how it is asked. Raises StepFailed where one of them changed since the yes."""
+    model = job.verified("judge")
+    if job.request.judge == "base":
+        return model, context_settings_at_work(job)
+    return model, choose_context_settings(thoughts_of(model.path))
+
+
 def _by_the_judge(
-    job: Job[CritiqueRequest], spec: Spec, rows: list[TrainingRow], marks: Sequence[Mark]
-) -> tuple[list[TrainingRow], Judged]:
-    """The rows after a model judged them; what a person marked is not asked again."""
-    model, own = job.verified("judge"), wrote_them(job.inputs["rows"], job.inputs["judge"])
+    job: Job[CritiqueRequest], judging: tuple[Artifact, ContextSettings], spec: Spec, rows: list[TrainingRow],
+    marks: Sequence[Mark],
+) -> tuple[list[TrainingRow], Judged]:  # fmt: skip
+    """The rows after a model judged them; what a person marked or wrote no model has to confirm."""
+    (model, settings), own = judging, wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
-    settings = context_settings_at_work(job) if of_run else choose_context_settings(thoughts_of(model.path))
     with measuring_server(job, model, adapters_allowed=of_run, context_settings=settings) as server:
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
-        written = [row for row in rows if not is_persons(row)]  # what a person says no model has to confirm
-        open_ = [row for row in written if normal(spec.text_of(row.prompt), digits_count=True) not in marked]
+        open_ = [
+            r for r in rows if not is_persons(r) and normal(spec.text_of(r.prompt), digits_count=True) not in marked
+        ]
         by_id = {row.row_id: row for row in judge.judge(open_)}
     return [by_id.get(row.row_id, row) for row in rows], judge.worth
 

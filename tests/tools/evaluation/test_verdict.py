@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -28,7 +28,7 @@ from tests.tools.evaluation.answer_sets import (
 )
 from tunesmith.memory.records import EvalResult
 from tunesmith.tools.core.stats import lower_bound
-from tunesmith.tools.evaluation.controls import grade_without_models
+from tunesmith.tools.evaluation import controls
 from tunesmith.tools.evaluation.evidence import Evidence, weigh
 from tunesmith.tools.evaluation.judge_agreement import JudgeAgreement
 from tunesmith.tools.evaluation.ratings import Rated
@@ -53,6 +53,36 @@ pytestmark = pytest.mark.xdist_group("verdicts")  # the evidence of an answer se
 TRUSTED = JudgeAgreement(judge="j", marks=20, wrong=10, kappa=0.9)
 
 
+_by_code = controls.grade_without_models
+_graded: dict[tuple[int, str], tuple[Case, bool | None]] = {}
+"""Case, by its place in memory, and text → the case, which so keeps its place, and its verdict on the text."""
+
+
+def graded_once(case: Case, response: Response) -> bool | None:
+    """What code says of an answer to a case; the answer sets of a kind have most of both in common."""
+    key = id(case), response.output_text
+    if key not in _graded:
+        _graded[key] = case, _by_code(case, response)
+    return _graded[key][1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _each_answer_is_graded_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(controls, "grade_without_models", graded_once)
+        yield
+    _graded.clear()
+
+
+@cache
+def cases_of(kind: Kind) -> tuple[list[Case], list[Case], list[Case]]:
+    """Target, near misses and general cases of a kind."""
+    return [kind.case(n) for n in range(TARGET)], [kind.near(n) for n in range(NEAR)], _GENERAL
+
+
+_GENERAL = [general(n) for n in range(GENERAL)]
+
+
 def weighed(
     kind: Kind,
     said: Answers,
@@ -61,13 +91,13 @@ def weighed(
     worth: JudgeAgreement = TRUSTED,
 ) -> Evidence:
     """The evidence where the base answers plainly and the adapter says this; a judge's word is the truth."""
-    target = [kind.case(n) for n in range(len(said.target))] if cases is None else list(cases)
-    asked = [*target, *(kind.near(n) for n in range(NEAR)), *(general(n) for n in range(GENERAL))]
+    target, near, everyday = cases_of(kind)
+    asked = [*(target if cases is None else cases), *near, *everyday]
     answers = [*said.target, *said.near, *said.general]
     truth = [*said.right, *[True] * (NEAR + GENERAL)]
 
     def result(arm: str, case: Case, text: str, right: bool) -> EvalResult:
-        verdict = grade_without_models(case, Response(text))
+        verdict = graded_once(case, Response(text))
         passed = right if verdict is None else verdict
         return EvalResult(arm, case.block, case.case_id, "k", text, passed, float(passed))
 

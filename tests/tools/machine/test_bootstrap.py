@@ -276,23 +276,34 @@ def test_a_cpu_build_that_is_at_hand_is_taken_from_there(offline: Path, tmp_path
     assert builder.cpu_index_arguments() == ("torch==2.13.0+cpu",)
 
 
-def test_nothing_in_the_present_folder_takes_the_place_of_pip_or_of_what_it_imports(
-    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran = tmp_path / "ran"
-    folder = tmp_path / ".venv"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> environments.Builder:
+    """Of an environment just made, three seconds of a core; in and above it lie modules that write a file `ran`."""
+    above = tmp_path_factory.mktemp("made")
+    folder = above / ".venv"
     folder.mkdir()
     for name in ("pip", "venv", "json", "logging", "setuptools"):
-        for place in (tmp_path, folder):
-            (place / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write({name!r})\nraise SystemExit(1)\n")
-    monkeypatch.chdir(tmp_path)
+        for place in (above, folder):
+            told = f"open({str(above / 'ran')!r}, 'a').write({name!r})\nraise SystemExit(1)\n"
+            (place / f"{name}.py").write_text(told)
     builder = environments.Builder(Environment(folder, ()), {})
     builder.log.touch()
-    builder.new_venv()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(above)
+        builder.new_venv()
+    return builder
+
+
+@pytest.mark.xdist_group("made")
+def test_nothing_in_the_present_folder_takes_the_place_of_pip_or_of_what_it_imports(
+    made: environments.Builder, offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = made.env.folder.parent
+    monkeypatch.chdir(above)
     wheel(offline, "thing", "1.0")
-    assert builder.resolved("thing") == "1.0"
-    builder.pip("--version")
-    assert not ran.exists()
+    assert made.resolved("thing") == "1.0"
+    made.pip("--version")
+    assert not (above / "ran").exists()
 
 
 def test_where_only_the_default_build_is_found_pytorchs_own_index_is_added(offline: Path) -> None:
@@ -309,9 +320,14 @@ def environment(folder: Path, *requirements: str, **changes: str) -> Environment
 
 
 @pytest.mark.heavy
+@pytest.mark.xdist_group("made")
 def test_an_environment_is_whole_only_with_its_stamp_and_an_interrupted_one_is_made_again(
-    offline: Path, tmp_path: Path
+    made: environments.Builder, offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def new_venv(self: environments.Builder) -> None:
+        shutil.copytree(made.env.folder, self.env.folder, symlinks=True, dirs_exist_ok=True)
+
+    monkeypatch.setattr(environments.Builder, "new_venv", new_venv)  # the test of `made` looks at how it is made
     env = environment(tmp_path / ".venv", str(wheel(offline, "thing", "1.0")), vllm_alias="9.9+cpu")
     assert not env.ready()
     environments.run_side_by_side([env])

@@ -38,6 +38,7 @@ def test_a_file_that_says_nothing_is_no_measurement(tmp_path: Path, text: str) -
     assert measured_rates(tmp_path) == {"CPU": ONE}
 
 
+@pytest.mark.lab
 def test_every_rate_of_a_device_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
     rates = measure_rates(tmp_path)
     assert rates.measured and not list(tmp_path.iterdir())
