@@ -128,10 +128,8 @@ def _by_the_judge(
         log = AnswerLog(job, server, Tally(), "judge.jsonl", concurrency=_AT_ONCE)
         judge = RowJudge(spec, log, marks, name=str(model.meta["name"]), wrote_the_rows=own)
         job.log(f"the judge: {judge.worth}")
-        open_ = [
-            r for r in rows if not is_persons(r) and normal(spec.text_of(r.prompt), digits_count=True) not in marked
-        ]
-        by_id = {row.row_id: row for row in judge.judge(open_)}
+        unmarked = [r for r in rows if normal(spec.text_of(r.prompt), digits_count=True) not in marked]
+        by_id = {row.row_id: row for row in judge.judge([r for r in unmarked if not is_persons(r)])}
     return [by_id.get(row.row_id, row) for row in rows], judge.worth
 
 
