@@ -87,8 +87,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
     _settled_contradictions(job, critic.repeats)
-    accepted = [row for row in judged if row.kept]
-    dropped = why_dropped(judged, job.run)
+    accepted, dropped = [row for row in judged if row.kept], why_dropped(judged, job.run)
     balance = balance_of(spec, accepted, dropped)
     varied = [row for row in variants(spec, [row for row in accepted if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not withheld.like_a_case(spec, row)]
@@ -117,11 +116,11 @@ def _judging(job: Job[CritiqueRequest]) -> tuple[Artifact, ContextSettings]:
 
 
 def _by_the_judge(
-    job: Job[CritiqueRequest], judging: tuple[Artifact, ContextSettings], spec: Spec, rows: list[TrainingRow],
+    job: Job[CritiqueRequest], by: tuple[Artifact, ContextSettings], spec: Spec, rows: list[TrainingRow],
     marks: Sequence[Mark],
 ) -> tuple[list[TrainingRow], Judged]:  # fmt: skip
     """The rows after a model judged them; what a person marked or wrote no model has to confirm."""
-    (model, settings), own = judging, wrote_them(job.inputs["rows"], job.inputs["judge"])
+    (model, settings), own = by, wrote_them(job.inputs["rows"], job.inputs["judge"])
     marked = {normal(mark.message, digits_count=True) for mark in marks}
     of_run = job.request.judge == "base"
     with measuring_server(job, model, adapters_allowed=of_run, context_settings=settings) as server:
