@@ -203,8 +203,8 @@ def check_assertion(assertion: Assertion) -> None:
     if entry is None:
         known = [*supported_types(), *(f"not-{name}" for name in supported_types())]
         near = difflib.get_close_matches(assertion.type.replace("_", "-"), known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"supported: {', '.join(supported_types())}"
-        raise ValueError(f"unknown assertion type {assertion.type!r}; {hint}")
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown assertion type {assertion.type!r}; {hint}supported: {', '.join(supported_types())}")
     entry.check(assertion)
 
 
