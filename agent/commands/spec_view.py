@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import RenderableType
 
@@ -11,7 +11,8 @@ from tunesmith.agent.commands import render
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import formula_text
 from tunesmith.tools.data.description import OWN_BLIND
-from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.spec import Attribute, Spec, without_places
+from tunesmith.tools.data.verify import topic
 from tunesmith.tools.suites.grading.code import is_parsed
 
 _VALUES_MAX = 8
@@ -28,7 +29,10 @@ def spec_view(
     """
     by = {name: "said" if name in stated else "proposed" for name in PARTS}
     rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
-    rows += [[f"attribute {name}", text, by["attributes"]] for name, text in _attributes(spec.attributes)]
+    for one in spec.attributes:
+        whose = "proposed" if one == topic() else by["attributes"]
+        rows += [[f"attribute {name}", text, whose] for name, text in _attributes([one], _shown_values(spec))]
+    rows += [["system prompt", text, "said"] for text in spec.system_prompts]
     rows += [["tool", json.dumps(tool["function"], ensure_ascii=False), "said"] for tool in spec.tools]
     rows.append(["answer", _answer(spec), by["answer"]])
     applies = "every message" if spec.every_message else f"some messages, in {spec.language}"
@@ -51,11 +55,25 @@ def _short(text: str) -> str:
     return flat if len(flat) <= _CHARACTERS else f"{flat[:_CHARACTERS]}…"
 
 
-def _attributes(attributes: Sequence[Attribute], at: str = "") -> Iterator[tuple[str, str]]:
+def _shown_values(spec: Spec) -> Mapping[str, set[str]]:
+    """The values of each part in the answers of all examples; nothing of answers that are not taken apart."""
+    values: dict[str, set[str]] = {}
+    for example in (*spec.examples, *spec.blind):
+        for record in form_of(spec).parse(example.answer) or []:
+            for path, value in record.items():
+                values.setdefault(without_places(path), set()).add(value or "")
+    return values
+
+
+def _attributes(
+    attributes: Sequence[Attribute], seen: Mapping[str, set[str]], at: str = ""
+) -> Iterator[tuple[str, str]]:
     """Every attribute by its path, and what is to be said of it."""
     for one in attributes:
-        yield f"{at}{one.name}", _attribute(one)
-        yield from _attributes(one.attributes, f"{at}{one.name}.")
+        path = f"{at}{one.name}"
+        unseen = [name for name in one.values if one.kind == "label" and path in seen and name not in seen[path]]
+        yield path, _attribute(one) + (f"; no example shows {', '.join(unseen[:_VALUES_MAX])}" if unseen else "")
+        yield from _attributes(one.attributes, seen, f"{path}.")
 
 
 def _attribute(attribute: Attribute) -> str:
@@ -70,6 +88,8 @@ def _attribute(attribute: Attribute) -> str:
         phrases.append(", ".join(names[:_VALUES_MAX]) + (" …" if len(names) > _VALUES_MAX else ""))
     elif attribute.means:
         phrases.append(attribute.means)
+    if attribute.words_max:
+        phrases.append(f"at most {attribute.words_max} words")
     if attribute.absent_share:
         absent = "null" if attribute.absent_as is None else repr(attribute.absent_as)
         absent = "left out" if attribute.left_out else absent

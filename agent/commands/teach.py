@@ -45,7 +45,7 @@ from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import load_named_suites
 
-_NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answer",)}
+_NAMES_OF = {"attributes": ("attributes", "fields", "labels"), "answer": ("answer", "template")}
 """Words of a user's file that say something of a part, where it is not the part's own name."""
 
 
@@ -131,7 +131,8 @@ def _read(
     words, stated = words_in(path)
     if is_complete(words):
         spec = load_behaviour(str(path))
-        return Read(spec, "", spec_faults(spec))
+        faults = spec_faults(spec.model_copy(update={"examples": words.examples}))
+        return Read(spec, "", tuple(dict.fromkeys((*faults, *verified(words, stated).left_out))))
     marked = words.model_copy(update={"words_sha256": words_digest(words, stated)})
     if not (words.say or {"when", "what"} & stated_parts(path)):
         return Read(verified(words, stated).spec, "", verified(words, stated).left_out)

@@ -20,8 +20,8 @@ from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
 from tests.fixtures.tables import table
 from tests.gpu.table import TASKS
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.data.proposal import stated_in
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.stated import stated_in
 from tunesmith.tools.data.verify import spec_faults
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.pipeline import catalog
@@ -79,7 +79,7 @@ def test_what_the_docs_say_of_a_file_is_what_a_file_may_state() -> None:
     assert told is not None
     values = {name: value for name, value in yaml.safe_load(told[1]).items() if name != "every_message"}
     stated = stated_in(values, "docs")
-    assert stated.template and len(stated.parts) == 3 and list(stated.labels) == ["urgent", "normal"]
+    assert stated.template and len(stated.parts) == 5 and list(stated.labels) == ["urgent", "normal"]
 
 
 def test_the_readme_is_two_screens_and_its_links_lead_somewhere() -> None:

@@ -32,13 +32,14 @@ def sentences(error: ValidationError, model: type[BaseModel], spelled: Mapping[s
 
 def sentence(error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, str] | None = None) -> str:
     """One thing that is wrong."""
-    first, path = str(next(iter(error["loc"]), "")), ".".join(map(str, error["loc"]))
-    name = path.replace(first, (spelled or {}).get(first, first), 1)
+    name = _place(error["loc"], spelled)
     holder = _holder(model, error["loc"][:-1])
     info = holder.model_fields.get(str(error["loc"][-1])) if holder and error["loc"] else None
     kind, ctx, value = error["type"], error.get("ctx") or {}, error["input"]
     if kind == "extra_forbidden":
-        return _unknown(name, str(error["loc"][-1]), holder)
+        *before, field = error["loc"]
+        listed = any(isinstance(key, int) for key in before)
+        return _unknown(f"{field!r} in {_place(before, spelled)}" if listed else repr(name), str(field), holder)
     if kind == "missing":
         return f"{name} is missing{_described(info)}"
     if kind in ("value_error", "assertion_error"):
@@ -46,6 +47,19 @@ def sentence(error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, 
         return f"{name}: {own}" if name else own
     statement = f"{name} is {_SHORT.repr(value)}" if name else f"it is {_SHORT.repr(value)}"
     return f"{statement}; {_wanted(kind, ctx, value, info)}"
+
+
+def _place(loc: Sequence[str | int], spelled: Mapping[str, str] | None = None) -> str:
+    """Where something is wrong: keys by their dots, what is in a list by the number of its item, counted from 1."""
+    first, *rest = loc or ("",)
+    place, listed = (spelled or {}).get(str(first), str(first)), False
+    for key in rest:
+        if isinstance(key, int):
+            place = f"item {key + 1} of {place}"
+        else:
+            place = f"{key} in {place}" if listed else f"{place}.{key}"
+        listed = isinstance(key, int)
+    return place
 
 
 def _holder(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
@@ -64,13 +78,13 @@ def _unknown(name: str, field: str, holder: type[BaseModel] | None) -> str:
     known = list(holder.model_fields) if holder else []
     plain = field.replace("-", "_")
     if what := field_names.nearly(plain, known):
-        return f"no field {name!r} here: {what}"
+        return f"no field {name} here: {what}"
     if near := difflib.get_close_matches(plain, known, 1) or difflib.get_close_matches(
         plain, field_names.others(known), 1, 0.8
     ):
         near = [field_names.ours(near[0], known)]
     hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}" if known else "leave it out"
-    return f"unknown field {name!r}; {hint}"
+    return f"unknown field {name}; {hint}"
 
 
 def _wanted(kind: str, ctx: Mapping[str, object], value: object, info: FieldInfo | None) -> str:
@@ -134,11 +148,19 @@ _LENGTHS: Mapping[str, Callable[[Mapping[str, object]], str]] = {
 }
 
 
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9-]*$": "it takes small letters a-z, digits and dashes, such as 'my-orders'",
+    r"^[^\W\d]\w*$": "it takes letters, digits and _, and no digit at the start",
+    r"^[^\W\d]\w*(?:\.[^\W\d]\w*)*$": "it takes letters, digits and _, and a dot between an object and what it holds",
+}
+"""What a name is made of, by the pattern of its field."""
+
+
 def _pattern(pattern: str) -> str:
     """A pattern in words where it only lists names; else as it is."""
     if names := re.fullmatch(r"\^\(([\w|-]+)\)\$", pattern):
         return f"it takes {_or(names[1].split('|'))}"
-    return f"it must match {pattern}"
+    return _PATTERNS.get(pattern, f"it must match {pattern}")
 
 
 def _one_of(expected: str, value: object) -> str:

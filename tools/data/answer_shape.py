@@ -131,20 +131,26 @@ def fitted(answers: Sequence[str], template: str) -> tuple[Shape | None, str]:
     if re.search(r"\}\{", template):
         return None, "two names stand side by side with nothing between them, so nobody can say where one ends"
     pattern = pattern_of(template)
-    for form in ("text", "lines"):
-        line_matches = [
-            [pattern.fullmatch(text) for text in (answer.split("\n") if form == "lines" else [answer])]
-            for answer in answers
-        ]
-        odd = {answer for answer, matches in zip(answers, line_matches, strict=True) if not all(matches)}
-        fits = len(answers) - sum(answer in odd for answer in answers)
-        if len(odd) > 1 or fits < max(2, len(answers) / 2) or (form == "lines" and max(map(len, line_matches)) < 2):
-            continue
-        records = tuple(tuple(m.groupdict() for m in ms if m) if all(ms) else () for ms in line_matches)
-        return Shape(form, template, names, records, next(iter(odd), "")), ""
+    shapes = [shape for form in ("text", "lines") if (shape := _in_form(form, answers, template, pattern))]
+    if shapes:  # of several lines that the template gives none is another text
+        return min(shapes, key=lambda shape: bool(shape.otherwise)), ""
     lines = [line for answer in answers for line in (answer, *answer.split("\n"))]
     lacking = next((line for line in answers if not pattern.fullmatch(line)), lines[0])
     return None, f"it does not give {lacking!r}"
+
+
+def _in_form(form: str, answers: Sequence[str], template: str, pattern: re.Pattern[str]) -> Shape | None:
+    """The shape of answers that are a template's text or its lines, but for one; None where they are not."""
+    line_matches = [
+        [pattern.fullmatch(text) for text in (answer.split("\n") if form == "lines" else [answer])]
+        for answer in answers
+    ]
+    odd = {answer for answer, matches in zip(answers, line_matches, strict=True) if not all(matches)}
+    fits = len(answers) - sum(answer in odd for answer in answers)
+    if len(odd) > 1 or fits < max(2, len(answers) / 2) or (form == "lines" and max(map(len, line_matches)) < 2):
+        return None
+    records = tuple(tuple(m.groupdict() for m in ms if m) if all(ms) else () for ms in line_matches)
+    return Shape(form, template, slots_of(template), records, next(iter(odd), ""))
 
 
 # A template that nobody stated
@@ -265,6 +271,15 @@ def leaves(samples: Samples, at: str = "") -> Iterator[tuple[str, Samples]]:
             yield from leaves([one for one in own if isinstance(one[1], dict)], f"{path}.")
         else:
             yield path, own
+
+
+def object_paths(samples: Samples, at: str = "") -> frozenset[str]:
+    """Every path under which there is an object, or a list of objects."""
+    paths: set[str] = set()
+    for name in _names(samples):
+        if own := [o for m, value in samples for o in _under(m, value, name) if isinstance(o[1], dict)]:
+            paths |= {f"{at}{name}", *object_paths(own, f"{at}{name}.")}
+    return frozenset(paths)
 
 
 def _names(samples: Samples) -> list[str]:

@@ -17,10 +17,12 @@ from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviou
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import dump_yaml, read_yaml
+from tunesmith.tools.data.answer_shape import json_examples, object_paths
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
 from tunesmith.tools.data.examples import example_problems
-from tunesmith.tools.data.proposal import Proposal, stated_in, with_call
+from tunesmith.tools.data.proposal import Proposal, with_call
 from tunesmith.tools.data.spec import Answer, Spec, as_document
+from tunesmith.tools.data.stated import STATED, stated_in
 from tunesmith.tools.data.verify import verified
 
 SPEC_FILE = "behaviour.yaml"
@@ -105,13 +107,28 @@ def words_of(document: object, where: str) -> tuple[Spec, Proposal]:
         raise BadInput(
             f"{where}: kind is {kind!r}; leave it out and say spec: 2, when, what, never, attributes and examples"
         )
-    stated = {name: values.pop(name, None) for name in ("labels", "fields", "template")}
+    stated = {name: values.pop(name, None) for name in STATED}
+    _move_form(values, stated)
     values = {**_unsaid(values), **{name: value for name, value in values.items() if value not in (None, "")}}
     _enough_examples(values.get("examples"), where)
     try:
-        return with_call(Spec.model_validate(values)), stated_in(stated, where)
+        spec = with_call(Spec.model_validate(values))
     except ValidationError as error:
         raise BadInput(f"{where}: {sentence(error.errors()[0], Spec)}") from None
+    return spec, stated_in(stated, where, object_paths(json_examples(spec.examples)))
+
+
+def _move_form(values: dict[str, object], stated: dict[str, object]) -> None:
+    """Of an answer without attributes, its template beside the fields: what its parts are the examples show."""
+    answer = values.get("answer")
+    known = {"form", "template", "language", "otherwise"}
+    if values.get("attributes") or not isinstance(answer, dict) or answer.keys() - known:
+        return
+    form, shapes = answer.get("form", "text"), any(stated.values()) or answer.get("template")
+    if form == "json" or (form in ("text", "lines") and shapes and not (stated["template"] and answer.get("template"))):
+        stated["template"] = stated["template"] or answer.get("template")
+        stated["form"] = answer.get("form")
+        values["answer"] = {key: answer[key] for key in ("language", "otherwise") if answer.get(key)} or None
 
 
 def words_in(path: Path) -> tuple[Spec, Proposal]:
@@ -122,7 +139,7 @@ def words_in(path: Path) -> tuple[Spec, Proposal]:
 
 def is_complete(spec: Spec) -> bool:
     """Whether a spec says what its answers are made of, so that nobody has to read its words for that."""
-    return bool(spec.attributes) or spec.answer != Answer()
+    return bool(spec.attributes) or spec.answer.model_copy(update={"otherwise": ""}) != Answer()
 
 
 def _unsaid(values: Mapping[str, object]) -> dict[str, str]:

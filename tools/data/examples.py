@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_shape import absent_share
 from tunesmith.tools.data.arithmetic import NUMERIC, Unanswerable, number_of
 from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.label_sets import LabelSet, label_set, places_said
 from tunesmith.tools.data.proposal import Part
 from tunesmith.tools.data.record_values import Values, items_of, number_in, with_computed
 from tunesmith.tools.data.spec import TYPED, Attribute, Kind, Spec, Value, without_places
@@ -226,14 +227,16 @@ def attribute_of(
     """
     absent = _absent(part, pairs)
     given = [(message, value) for message, value in pairs if value is not None and value not in absent]
-    kind, values = _kind(part, given, labels, notes)
-    if number and kind in ("digits", "copied"):
-        kind = "number"
+    several = set_of(part, [value for _, value in given], labels)
+    if several:
+        absent += [several.empty] if several.empty else []
+        given = [(m, item) for m, text in given if text not in absent for item in several.items(text)]
+    kind, values = _kind(part, given, labels, notes, number=number)
     absent_text = next((value for _, value in pairs if value in absent), absent[0] if absent else None)
     if absent_text in values:  # "none" among the values of a label is a value like the others
         absent, absent_text = [], None
         given = [(message, value) for message, value in pairs if value is not None]
-    missing = len(pairs) - len(given) + (lacking if kind in COPIED_FORMATS else 0)
+    missing = sum(value is None or value in absent for _, value in pairs) + (lacking if kind in COPIED_FORMATS else 0)
     return Attribute(
         name=part.name.rpartition(".")[2],
         kind=kind,
@@ -243,7 +246,23 @@ def attribute_of(
         absent_as=absent_text,
         lengths=tuple(sorted({len(value) for _, value in given})) if kind == "digits" else (),
         words_max=_words_max(part, [value for _, value in given], notes) if kind in ("copied", "text") else 0,
+        many=several.many if several else None,
+        joined=several.joined if several else ", ",
     )
+
+
+def set_of(part: Part, texts: Sequence[str], labels: Mapping[str, Value]) -> LabelSet | None:
+    """The set that a part shows, where most of what stands in it are values that were stated; as many at once as were
+    stated, and as the examples show."""
+    values = part.values or labels
+    several = label_set(values, texts) if values and not set(texts) <= set(values) else None
+    if several is None:
+        return None
+    items = {item for text in texts if text != several.empty for item in several.items(text)}
+    if len(items - set(values)) > len(items) / 2 or len(items | set(values)) > VALUES_MAX:
+        return None
+    least, most = part.many or several.many
+    return replace(several, many=(min(least, several.many[0]), max(most, several.many[1])))
 
 
 def _absent(part: Part, pairs: Pairs) -> list[str | None]:
@@ -257,7 +276,7 @@ def _absent(part: Part, pairs: Pairs) -> list[str | None]:
 
 
 def _kind(
-    part: Part, given: Sequence[tuple[str, str]], labels: Mapping[str, Value], notes: Notes
+    part: Part, given: Sequence[tuple[str, str]], labels: Mapping[str, Value], notes: Notes, *, number: bool
 ) -> tuple[Kind, dict[str, Value]]:
     """What kind of part it is: as proposed where its values bear it out, else by their format."""
     seen = list(dict.fromkeys(value for _, value in given))
@@ -272,6 +291,13 @@ def _kind(
         return "weekday", {day[:3] if short else day: Value() for day in WEEKDAYS}
     verbatim = copied(given)
     typed = format_of(part, seen, verbatim=verbatim)
+    if typed in (None, "digits") and (numeric := _numeric(part, given, typed, number=number)):
+        return numeric, {}
+    if number and not verbatim:
+        notes.add(
+            f"{part.name} is a number that the messages of the examples do not say in figures, so code cannot draw it: "
+            "state its values as a list, or a formula under attributes"
+        )
     if part.kind == "text" and not (typed and verbatim):
         return "text", {}
     if part.kind == "copied" and not verbatim:
@@ -285,6 +311,22 @@ def copied(pairs: Pairs) -> bool:
     """Whether the values of a part stand in the messages letter for letter, but for one that was bent."""
     given = [(message, value) for message, value in pairs if value is not None]
     return bool(given) and sum(holds(message, value) for message, value in given) >= _COPIED_SHARE * len(given)
+
+
+def _numeric(part: Part, given: Sequence[tuple[str, str]], typed: Kind | None, *, number: bool) -> Kind | None:
+    """The kind of values that messages say as numbers, in whichever marks: money where these have two places or none.
+
+    `number`: they are numbers of JSON. Of texts a number alone may be a code.
+    """
+    said = [places for message, value in given if (places := places_said(message, value)) is not None]
+    wanted = number or (typed is None and part.kind not in ("text", "copied"))
+    if not given or not wanted or len(said) < _COPIED_SHARE * len(given):
+        return None
+    if part.kind in ("number", "amount"):
+        return part.kind
+    whole = all(value.isdigit() for _, value in given)
+    money = set(said) <= {0, 2} and not whole
+    return "amount" if money else "number" if number or whole else None
 
 
 def format_of(part: Part, seen: Sequence[str], *, verbatim: bool) -> Kind | None:

@@ -202,14 +202,23 @@ def other_language(text: str, allowed: frozenset[str]) -> str:
         share = sum(first <= c <= last for c in letters) / max(1, len(letters))
         if share > 0.15 and name not in allowed:  # a name or a quotation is less
             return name
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    hits = {name: sum(word in known for word in words) for name, known in _WORDS.items()}
+    words, hits = _words(text), common_words(text)
     best = max(hits, key=lambda name: hits[name])
     own = max((hits[name] for name in allowed if name in hits), default=0)
     several = len(set(words) & _WORDS[best]) >= 2
     # Nearly a fifth of any text are the commonest words of its language; two languages share some of these.
     enough = several and hits[best] >= 0.18 * len(words) and hits[best] >= 2 * own
     return best if best not in allowed and enough else ""
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
+def common_words(text: str) -> dict[str, int]:
+    """Of each language how many words of a text are among its commonest ones."""
+    words = _words(text)
+    return {name: sum(word in known for word in words) for name, known in _WORDS.items()}
 
 
 def may_be_in(text: str, language: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from operator import not_
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -34,6 +35,9 @@ class Part(Frozen):
     missing: str = ""
     """What the answer shows where the message does not say it; empty: nothing was stated."""
     words_max: int = Field(default=0, ge=0)
+    many: tuple[int, int] | None = Field(default=None, exclude_if=not_)
+    """The fewest and the most of its values that an answer shows at once; None: by the examples. Left out of the digest
+    where it is empty: words of before there was such a field are known by theirs."""
 
 
 class Proposal(Frozen):
@@ -59,44 +63,6 @@ class Proposal(Frozen):
     def shapes(self) -> bool:
         """Whether it says what the answer is made of."""
         return bool(self.form or self.template or self.parts or self.labels)
-
-
-def stated_in(values: Mapping[str, object], where: str) -> Proposal:
-    """What a user's file states as data: `labels`, `fields` and `template`. Raises BadInput for what is none.
-
-    A field is its meaning, a list of its values, its values with what they mean, or whatever a Part takes.
-    """
-    fields, labels = values.get("fields") or {}, _named(values.get("labels"), where)
-    if isinstance(fields, list):
-        fields = {str(name): "" for name in fields}
-    if not isinstance(fields, dict):
-        raise BadInput(f"{where}: fields are lists of names, or names with what they mean")
-    listed = []
-    for name, of in fields.items():
-        if isinstance(of, list):
-            listed.append(Part(name=name, values={str(value): Value() for value in of}))
-        elif isinstance(of, dict) and of and not of.keys() & Part.model_fields.keys():
-            listed.append(Part(name=name, values=_named(of, where)))
-        elif isinstance(of, dict):
-            own = {**of, **({"values": _named(of["values"], where)} if "values" in of else {})}
-            listed.append(Part.model_validate({"name": name, **own}))
-        else:
-            listed.append(Part(name=str(name), means=" ".join(str(of or "").split())))
-    return Proposal(parts=tuple(listed), labels=labels, template=str(values.get("template") or ""))
-
-
-def _named(value: object, where: str) -> dict[str, Value]:
-    """Values with what they mean; a plain list has no meanings."""
-    if value is None:
-        return {}
-    if isinstance(value, list):
-        return {str(name): Value() for name in value}
-    if not isinstance(value, dict):
-        raise BadInput(f"{where}: labels and fields are lists of names, or names with what they mean")
-    return {
-        str(name): Value.model_validate(of) if isinstance(of, dict) else Value(means=" ".join(str(of or "").split()))
-        for name, of in value.items()
-    }
 
 
 def words_digest(description: Description, stated: Proposal) -> str:

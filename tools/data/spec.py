@@ -373,7 +373,7 @@ def _check_answer(spec: Spec) -> None:
     answer, names = spec.answer, [a.name for a in spec.attributes]
     for name in (*answer.placeholders, *answer.needs):
         if name not in names:
-            raise ValueError(f"answer names {name}, but the attributes are {', '.join(names) or 'none'}")
+            raise ValueError(f"answer names {name}, but the attributes are {', '.join(names) or 'none'}; add it")
     if answer.form in ("text", "lines") and not answer.placeholders:
         raise ValueError(f"answer has the form {answer.form} and no template with an attribute in it")
     if answer.form in ("text", "lines") and (odd := [a.name for a in spec.attributes if a.shown and a.attributes]):

@@ -114,12 +114,17 @@ def _place(message: str, part: str) -> int:
     text, wanted = message.lower(), part.lower()  # no pattern: one for each value would be compiled for each row
     at = text.find(wanted)
     while at >= 0:
-        inside_left = wanted[:1].isalnum() and _in_word(text[at - 1 : at])
-        inside_right = wanted[-1:].isalnum() and _in_word(text[at + len(wanted) : at + len(wanted) + 1])
+        inside_left = _ends_word(wanted[:1]) and _in_word(text[at - 1 : at])
+        inside_right = _ends_word(wanted[-1:]) and _in_word(text[at + len(wanted) : at + len(wanted) + 1])
         if not inside_left and not inside_right:
             break
         at = text.find(wanted, at + 1)
     return at
+
+
+def _ends_word(character: str) -> bool:
+    """Whether a word could go on beside it: in a script without spaces none does, digits beside it included."""
+    return character.isalnum() and _in_word(character)
 
 
 def _in_word(character: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -24,7 +24,6 @@ from tunesmith.tools.data.answer_shape import (
     NotExpressed,
     Samples,
     Shape,
-    absent_share,
     aligned,
     as_text,
     fitted,
@@ -32,10 +31,11 @@ from tunesmith.tools.data.answer_shape import (
     leaves,
     tree,
 )
+from tunesmith.tools.data.beside import together
 from tunesmith.tools.data.description import Example, parted
-from tunesmith.tools.data.examples import COPIED_FORMATS, Notes, attribute_of, example_problems
-from tunesmith.tools.data.faults import may_be_in, other_language
-from tunesmith.tools.data.proposal import Proposal
+from tunesmith.tools.data.examples import COPIED_FORMATS, Notes, attribute_of, example_problems, set_of
+from tunesmith.tools.data.faults import common_words, may_be_in, other_language
+from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.record_values import json_object
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import ATTRIBUTES_MAX, Answer, Attribute, Spec
@@ -76,10 +76,6 @@ _ORDERED = 4
 """Parts whose orders are all tried."""
 
 
-Records = Sequence[Mapping[str, str | None]]
-"""What the answers of the examples say, part by part; of a list each line."""
-
-
 @dataclass(frozen=True, slots=True)
 class Verified:
     """The spec of what the examples bear out, and what of the proposal was left out, a sentence each."""
@@ -96,10 +92,19 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     """
     proposal, notes = proposal or Proposal(), Notes()
     completed, blind = _without_blind(spec)
-    if not completed.attributes and completed.answer == Answer():
+    bare = completed.answer == Answer() or (proposal.shapes and completed.answer == _without_form(completed.answer))
+    if not completed.attributes and bare:
         completed = _formed(completed, proposal, notes)
+    elif proposal.shapes:
+        notes.add(
+            "labels, fields and template are not taken, as attributes and answer say what answers are made of: say all "
+            "of it in one of the two ways"
+        )
     changes: dict[str, object] = {}
-    if "rules" not in spec.model_fields_set:
+    if "rules" in spec.model_fields_set:
+        for fault in rule_faults(spec):
+            notes.add(fault)
+    else:
         changes["rules"] = _rules(completed, proposal, blind, notes)
     if completed.language == Spec.model_fields["language"].default:
         changes["language"] = _language(completed, proposal, notes)
@@ -115,13 +120,20 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
 
 def spec_faults(spec: Spec) -> tuple[str, ...]:
     """What a spec says that its own examples contradict, a sentence each: after somebody has changed its file."""
-    problems = list(example_problems(spec))
-    for number, example in enumerate(spec.examples, 1):
-        if (rule := broken_rule(spec.rules, example.answer)) is not None:
-            problems.append(f"the answer of example {number} breaks the rule: {rule.says}")
+    problems = [*example_problems(spec), *rule_faults(spec)]
     prompts = {normal(example.prompt) for example in spec.examples}
     problems += [f"the near miss {text[:60]!r} is an example" for text in spec.near_misses if normal(text) in prompts]
     return tuple(problems)
+
+
+def rule_faults(spec: Spec) -> list[str]:
+    """Where the answer of an example breaks a rule, a sentence each."""
+    broken = [(n, broken_rule(spec.rules, example.answer)) for n, example in enumerate(spec.examples, 1)]
+    return [
+        f"the answer of example {number} breaks the rule: {rule.says}; correct the example, or the rule"
+        for number, rule in broken
+        if rule is not None
+    ]
 
 
 def gives_back(spec: Spec, example: Example) -> bool:
@@ -130,9 +142,17 @@ def gives_back(spec: Spec, example: Example) -> bool:
     if (records := form.parse(example.answer)) is None:
         return False
     again = form.compose(records)
+    if any(one.many and one.kind == "label" for one in spec.value_attributes()):  # a set has no order
+        letters = [sorted("".join(text.split())) for text in (again, example.answer)]
+        return form.parse(again) == records and letters[0] == letters[1]
     if form.says_what_it_is:
         return json_object(again) == json_object(example.answer)
     return again.strip() == example.answer.strip()
+
+
+def _without_form(answer: Answer) -> Answer:
+    """What may be said of an answer before its form is known."""
+    return Answer(language=answer.language, otherwise=answer.otherwise)
 
 
 def _without_blind(spec: Spec) -> tuple[Spec, tuple[Example, ...]]:
@@ -153,22 +173,25 @@ def _without_blind(spec: Spec) -> tuple[Spec, tuple[Example, ...]]:
 def _formed(spec: Spec, proposal: Proposal, notes: Notes) -> Spec:
     """The spec with its answer's form and attributes: written by a model where no other form gives the examples."""
     objects = json_examples(spec.examples) if proposal.form != "written" else []
-    answer: dict[str, object] = {"form": "json"}
+    answer: dict[str, object] = {"form": "json", "language": spec.answer.language}
     if objects:
         attributes = _of_json(objects, proposal, notes)
     elif (shape := shape_of(spec, proposal, notes)) == WRITTEN:
         attributes = []
     else:
         attributes = _of_shape(spec, shape, proposal, notes)
-        answer = {"form": shape.form, "template": shape.template, "otherwise": shape.otherwise}
+        otherwise = shape.otherwise or spec.answer.otherwise
+        answer |= {"form": shape.form, "template": shape.template, "otherwise": otherwise}
         answer["needs"] = _needs(shape, attributes)
-    written = spec.model_copy(update={"attributes": (_topic(),)})
-    if proposal.labels and not any(set(proposal.labels) & set(one.values) for one in attributes):
+    written = spec.model_copy(update={"attributes": (topic(),)})
+    _name_lacking(attributes, proposal, notes)
+    of_labels = any(set(proposal.labels) & set(one.values) for one in attributes)
+    if proposal.labels and not of_labels and (attributes or not notes.sentences):
         notes.add(f"no part of the answers has only the labels {', '.join(proposal.labels)}: they are not taken")
     if not attributes:
         return written
     fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in attributes)
-    attributes += [_topic()] if fixed and answer["form"] != "lines" else []
+    attributes += [topic()] if fixed and answer["form"] != "lines" else []
     try:
         formed = Spec.model_validate({**spec.model_dump(), "attributes": attributes, "answer": answer})
     except ValidationError as error:
@@ -177,7 +200,25 @@ def _formed(spec: Spec, proposal: Proposal, notes: Notes) -> Spec:
     if odd := next((n for n, one in enumerate(formed.examples, 1) if not gives_back(formed, one)), 0):
         notes.add(f"the form is not taken: put together again, the answer of example {odd} is another one")
         return written
+    if proposal.form not in (None, formed.answer.form):
+        notes.add(
+            f"the form {proposal.form} is not taken: the answers of the examples are of the form {answer['form']}"
+        )
     return formed
+
+
+def _name_lacking(attributes: Sequence[Attribute], proposal: Proposal, notes: Notes) -> None:
+    """Name the parts of the proposal that answers with attributes have not."""
+    names = {one.name for one in attributes} | {path for one in attributes for path in _paths(one)}
+    lacking = [part.name for part in proposal.parts if part.name not in names]
+    if attributes and lacking:
+        there = ", ".join(one.name for one in attributes)
+        notes.add(f"{', '.join(lacking)}: the answers have no such part, but {there}; write the name as they do")
+
+
+def _paths(attribute: Attribute) -> list[str]:
+    """The paths of all that an object holds."""
+    return [f"{attribute.name}.{path}" for inner in attribute.attributes for path in (inner.name, *_paths(inner))]
 
 
 def _of_json(objects: Samples, proposal: Proposal, notes: Notes) -> list[Attribute]:
@@ -189,7 +230,7 @@ def _of_json(objects: Samples, proposal: Proposal, notes: Notes) -> list[Attribu
         return attribute_of(proposal.part(path), pairs, proposal.labels, notes, number=number)
 
     try:
-        attributes = tree(objects, leaf)
+        attributes = _as_many_as_stated(tree(objects, leaf), proposal)
     except NotExpressed as why:
         notes.add(f"{why}: the writer writes the answer, held to its keys and their types")
         return []
@@ -200,7 +241,19 @@ def _of_json(objects: Samples, proposal: Proposal, notes: Notes) -> list[Attribu
         for _, value in objects
         if isinstance(value, dict)
     ]
-    return _together(attributes, plain, notes)
+    return together(attributes, plain, notes)
+
+
+def _as_many_as_stated(attributes: Sequence[Attribute], proposal: Proposal, at: str = "") -> list[Attribute]:
+    """Lists and sets of as many values as were stated, and as the examples show."""
+    widened = []
+    for one in attributes:
+        stated, path = proposal.part(f"{at}{one.name}").many, f"{at}{one.name}."
+        changes: dict[str, object] = {"attributes": tuple(_as_many_as_stated(one.attributes, proposal, path))}
+        if one.many and stated:
+            changes["many"] = (min(one.many[0], stated[0]), max(one.many[1], stated[1]))
+        widened.append(one.model_copy(update=changes))
+    return widened
 
 
 def _of_shape(spec: Spec, shape: Shape, proposal: Proposal, notes: Notes) -> list[Attribute]:
@@ -209,7 +262,7 @@ def _of_shape(spec: Spec, shape: Shape, proposal: Proposal, notes: Notes) -> lis
     attributes = [
         attribute_of(proposal.part(n), pairs[n], proposal.labels, notes, lacking=lacking) for n in shape.names
     ]
-    return _together(attributes, [record for records in shape.records for record in records], notes)
+    return together(attributes, [record for records in shape.records for record in records], notes)
 
 
 def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shape:
@@ -223,13 +276,22 @@ def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shap
             notes.add(f"the template {proposal.template!r} is not taken: {why}")
         return shape or WRITTEN
     names = [part.name for part in proposal.parts]
-    known = proposal.labels or (proposal.parts[0].values if len(names) == 1 else {})
-    if known and len(names) <= 1 and set(answers) <= set(known):
-        name = names[0] if names else LABEL
-        return Shape("text", f"{{{name}}}", (name,), tuple(({name: answer},) for answer in answers))
+    only = proposal.parts[0] if len(names) == 1 else Part(name=LABEL, values=proposal.labels)
+    known = proposal.labels or only.values
+    if known and len(names) <= 1 and (set(answers) <= {*known, only.missing} or set_of(only, answers, known)):
+        return Shape("text", f"{{{only.name}}}", (only.name,), tuple(({only.name: answer},) for answer in answers))
     shape = _placed(answers, names, proposal)
-    if names and shape is None:
-        notes.add(f"the answers have not {len(names)} parts ({', '.join(names)}) with the same text around them")
+    odd = [n for n, answer in enumerate(answers) if answer not in {*known, only.missing}]
+    if shape is None and known and len(names) <= 1 and len(odd) < len(answers):
+        notes.add(
+            f"an example is answered {answers[odd[0]]!r}, which is none of the values of {only.name}: "
+            f"{', '.join(known)}; add it to these, or correct the example"
+        )
+    elif names and shape is None:
+        notes.add(
+            f"the answers have not {len(names)} parts ({', '.join(names)}) with the same text around them; state a "
+            "template, with a {name} for each of them"
+        )
     return shape or WRITTEN
 
 
@@ -261,7 +323,8 @@ def _text(value: object) -> str | None:
     return None if value is None or value is LACKS else as_text(value)
 
 
-def _topic() -> Attribute:
+def topic() -> Attribute:
+    """What messages differ in where nothing else makes them differ."""
     return Attribute(name=TOPIC, kind="text", means="what the message is about", shown=False, words_max=6)
 
 
@@ -272,43 +335,6 @@ def pairs_of(spec: Spec, shape: Shape, name: str) -> list[tuple[str, str | None]
         for example, records in zip(spec.examples, shape.records, strict=True)
         for record in records
     ]
-
-
-def _together(attributes: Sequence[Attribute], records: Records, notes: Notes) -> list[Attribute]:
-    """Attributes beside one another: no two labels share a value, and one may be missing where a label has a value."""
-    apart = [_apart(one, attributes, records, notes) for one in attributes]
-    return [_absent_by_label(attribute, apart, records) for attribute in apart]
-
-
-def _apart(one: Attribute, attributes: Sequence[Attribute], records: Records, notes: Notes) -> Attribute:
-    """A label without the values that another one holds and that no example shows in it."""
-    seen = {record.get(one.name) for record in records}
-    others = {v for other in attributes if other.kind == "label" and other.name != one.name for v in other.values}
-    wrong = [value for value in one.values if one.kind == "label" and value in others - seen]
-    if not wrong or set(one.values) == {"true", "false"}:
-        return one
-    left = {value: of for value, of in one.values.items() if value not in wrong}
-    notes.add(f"{', '.join(wrong)}: a value of another part, so it was taken out of {one.name}")
-    alone = Attribute(name=one.name, kind="text", means=one.means)
-    return one.model_copy(update={"values": left}) if len(left) >= 2 else alone
-
-
-def _absent_by_label(attribute: Attribute, attributes: Sequence[Attribute], records: Records) -> Attribute:
-    """Where a part is missing in every example of a label's value, more than once, and not with others, that is why."""
-    for label in attributes:
-        if label.kind != "label" or label.name == attribute.name or attribute.kind not in ("copied", "text"):
-            continue
-        by_value: dict[str | None, list[bool]] = {}
-        for record in records:
-            lacks = record.get(attribute.name) == attribute.absent_as
-            by_value.setdefault(record.get(label.name), []).append(lacks)
-        mixed = any(any(lacks) and not all(lacks) for lacks in by_value.values())
-        never = tuple(v for v, of in by_value.items() if v is not None and all(of) and (len(of) > 1 or not mixed))
-        others = [lack for value, lacks in by_value.items() if value not in never for lack in lacks]
-        if others and not all(others) and any(len(by_value[value]) > 1 for value in never):
-            share = absent_share(sum(others), len(others)) if any(others) else 0
-            return attribute.model_copy(update={"absent_share": share, "absent_where": {label.name: never}})
-    return attribute
 
 
 def _needs(shape: Shape, attributes: Sequence[Attribute]) -> tuple[str, ...]:
@@ -339,6 +365,9 @@ def _language(spec: Spec, proposal: Proposal, notes: Notes) -> str:
     """The language of the messages: as proposed, unless their letters or commonest words are of another one."""
     messages = "\n".join(example.prompt for example in spec.examples)
     seen = other_language(messages, frozenset())
+    if not seen:  # too few of their words are common ones: that of the user's words, where no more speak for English
+        own, counts = other_language("\n".join((spec.say, spec.when, spec.what)), frozenset()), common_words(messages)
+        seen = own if counts.get(own, 0) >= counts["English"] else ""
     if proposal.language and may_be_in(messages, proposal.language):
         return proposal.language
     if proposal.language:

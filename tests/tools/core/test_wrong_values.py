@@ -53,10 +53,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"role": "judge"}, "role is 'judge'; it takes base or teacher"),
     ({"suites": []}, "suites is []; it must not be empty"),
     ({"suites": ["a", "b", "c"]}, "suites is ['a', 'b', 'c']; at most 2 values are taken, not 3"),
-    ({"suites": [3]}, "suites.0 is 3; it takes a text"),
+    ({"suites": [3]}, "item 1 of suites is 3; it takes a text"),
     ({"mapping": "x"}, "mapping is 'x'; it takes names with their values"),
-    ({"examples": [{"prompt": "too long"}]}, "examples.0.prompt is 'too long'; at most 5 characters are taken"),
-    ({"examples": [{"promt": "x", "prompt": ""}]}, "unknown field 'examples.0.promt'; did you mean 'prompt'?"),
+    (
+        {"examples": [{"prompt": "too long"}]},
+        "prompt in item 1 of examples is 'too long'; at most 5 characters are taken",
+    ),
+    (
+        {"examples": [{"promt": "x", "prompt": ""}]},
+        "unknown field 'promt' in item 1 of examples; did you mean 'prompt'?",
+    ),
     ({"rnk": 8}, "unknown field 'rnk'; did you mean 'rank'?"),
 ]
 

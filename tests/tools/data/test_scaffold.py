@@ -192,7 +192,10 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
         ({"rules": [{"says": "good", "type": "llm-rubric", "value": "is good"}]}, "asks a model"),
         ({"rules": [{"says": "odd", "type": "regex", "value": "("}]}, "regex .* is not valid"),
         ({"colour": "red"}, "behaviour.yaml: unknown field 'colour'; it takes"),
-        ({"attributes": [{"name": "x", "kind": "lable"}]}, "attributes.0.kind is 'lable'; did you mean 'label'?"),
+        (
+            {"attributes": [{"name": "x", "kind": "lable"}]},
+            "kind in item 1 of attributes is 'lable'; did you mean 'label'",
+        ),
     ],
 )
 def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(

@@ -20,7 +20,6 @@ from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of, spec_text
 from tunesmith.tools.data.examples import example_shots, sentence_shots
 from tunesmith.tools.data.generate import GenerateRequest, inspect_inputs
-from tunesmith.tools.data.proposal import stated_in
 from tunesmith.tools.data.spec import Spec
 
 
@@ -102,27 +101,13 @@ def test_what_the_user_says_of_a_field_stays() -> None:
         ({"attributes": [{"name": "a", "values": {"one": {}}}]}, "two and more"),
         ({"attributes": [{"name": "a", "kind": "text"}, {"name": "a", "kind": "text"}]}, "called a"),
         ({"answer": {"form": "text", "template": "{nothing}"}}, "names nothing"),
-        ({"answer": {"form": "lines"}}, "no template"),
+        ({"answer": {"form": "lines"}, "template": None, "fields": None}, "no template"),
         ({"labels": 3}, "lists of names"),
     ],
 )
 def test_a_broken_spec_is_refused_with_the_place(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput, match=told):
         spec_of({**PICKUP, **changes}, "x")
-
-
-@table(
-    ("of", "values", "means"),
-    [
-        ("how it is tied", {}, "how it is tied"),
-        (["bowline", "clove"], {"bowline": "", "clove": ""}, ""),
-        ({"bowline": "a loop", "clove": "a hitch"}, {"bowline": "a loop", "clove": "a hitch"}, ""),
-        ({"means": "which knot", "values": {"bowline": "a loop"}}, {"bowline": "a loop"}, "which knot"),
-    ],
-)
-def test_a_field_is_stated_by_its_meaning_or_by_its_values(of: Any, values: dict[str, str], means: str) -> None:
-    [part] = stated_in({"fields": {"knot": of}}, "x").parts
-    assert ({name: value.means for name, value in part.values.items()}, part.means) == (values, means)
 
 
 KNOTS: dict[str, Any] = {

@@ -108,4 +108,5 @@ def test_what_may_say_several_values_is_read_as_none(kind: str, text: str) -> No
 
 def test_a_value_is_found_between_characters_that_know_no_spaces() -> None:
     assert matches_in(attribute("digits"), "我的订单48120还没到") == ["48120"] and holds("我的订单48120还没到", "48120")
+    assert holds("豆腐2块", "豆腐") and holds("两块豆腐", "豆腐"), "digits go on no word of a script without spaces"
     assert holds("请把沙发拿走", "沙发") and not holds("order A48120", "48120")

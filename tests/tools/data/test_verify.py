@@ -66,7 +66,7 @@ BOTH = ("TECH", "HR", *LEVELS)
         (DESK, {"template": "TECH"}, {}, "it has no {name}"),
         (DESK, {"parts": (part("a"), part("b"), part("c"))}, {}, "have not 3 parts (a, b, c)"),
         (TWO_ODD, {"template": "{team}/{level}"}, {}, "is not taken: it does not give 'ask again'"),
-        (DESK, {"labels": {"TECH/P1": Value(), "HR/P3": Value()}}, {}, "only the labels TECH/P1, HR/P3: they are not"),
+        (DESK, {"labels": {"TECH/P1": Value(), "HR/P3": Value()}}, {}, "'TECH/P2', which is none of the values"),
         (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}."}, {"NUMBER": "digits", "TROUBLE": "text"}, ""),
         (LOAN, {"template": "Loan {NUMBER}: {TROUBLE}.", "parts": (part("NUMBER", kind="time"),)},
          {"NUMBER": "digits", "TROUBLE": "text"}, "NUMBER is no time: the examples show '481203'"),
@@ -84,6 +84,8 @@ BOTH = ("TECH", "HR", *LEVELS)
          {"label": ["TECH", "HR", "SALES"], "level": "text"}, ""),
         (DESK, {"labels": part("x", *LEVELS).values, "parts": (part("team", "TECH", "HR"),)},
          {"team": ["TECH", "HR"], "label": ["P1", "P2", "P3"]}, ""),
+        (DESK, {"template": "{team}/{level}", "parts": (part("taem", "TECH", "HR"),)},
+         {"team": "text", "level": "text"}, "taem: the answers have no such part, but team, level"),
         (DESK, {"labels": part("x", "TECH", "SALES").values, "parts": (part("level"),)},
          {"level": "text"}, "no part of the answers has only the labels TECH, SALES"),
     ],
@@ -136,6 +138,7 @@ def test_what_the_examples_contradict_is_left_out(
         (("Wo ist mein Paket?", "Die Lampe ist kaputt", "Kann ich das umtauschen?"), "", "German"),
         (("Где моя посылка?", "Лампа сломана", "Можно вернуть?"), "Russian", "Russian"),
         (("def f(x):\n    return x", "x = 1", "print(x)"), "English", "English"),
+        (("Kassel, 120 km", "40 km", "Parkhaus"), "", "English"),
     ],
 )
 def test_a_language_that_the_messages_contradict_is_not_taken(messages: Any, language: str, taken: str) -> None:
@@ -250,3 +253,28 @@ def test_of_numbers_only_numbers_are_thought_up_and_never_what_stands_for_none()
     days = Attribute(name="days", kind="text", absent_as="?")
     assert listed_values(days, listed, ["3", "7"]) == ["2", "14"]
     assert listed_values(days, " soon\n2. null\n3. ?\n4. later\n5. cut", ["today"]) == ["soon", "later"]
+
+
+@table(
+    ("messages", "language"),
+    [
+        (("Kassel, 120 km", "40 km mit Parkhaus", "Fahrt nach Ulm"), "German"),
+        (("120 km to Kassel", "40 km", "Car park of Ulm"), "English"),
+    ],
+)
+def test_a_language_that_too_few_words_of_the_messages_tell_is_that_of_the_users_own(
+    messages: Any, language: str
+) -> None:
+    own = words(
+        "der Betrag für die Fahrt mit einem Auto", dict.fromkeys(messages, "y"), when="jemand ist mit dem Auto da"
+    )
+    assert verified(own).spec.language == language
+
+
+def test_an_example_that_breaks_a_rule_of_its_users_is_named() -> None:
+    rules = [{"says": "in capitals", "type": "regex", "value": "^[A-Z/0-9]+$"}]
+    examples = {"m": "TECH/P1", "n": "hr/P3", "o": "TECH/P2"}
+    made = verified(words("x", examples, rules=rules))
+    assert "the answer of example 2 breaks the rule: in capitals" in " · ".join(made.left_out)
+    many = {f"message {n}": "lower" if n == 7 else f"P{n}" for n in range(14)}
+    assert "the answer of example 8 breaks" in " · ".join(verified(words("x", many, rules=rules)).left_out)

@@ -6,6 +6,7 @@ semantics are those of promptfoo 0.123.1; the deliberate differences are listed 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -200,7 +201,10 @@ def check_assertion(assertion: Assertion) -> None:
         return
     entry = TYPES.get(assertion.base_type)
     if entry is None:
-        raise ValueError(f"unknown assertion type {assertion.type!r}; supported: {', '.join(supported_types())}")
+        known = [*supported_types(), *(f"not-{name}" for name in supported_types())]
+        near = difflib.get_close_matches(assertion.type.replace("_", "-"), known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown assertion type {assertion.type!r}; {hint}supported: {', '.join(supported_types())}")
     entry.check(assertion)
 
 
