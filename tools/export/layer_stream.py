@@ -4,6 +4,10 @@ The library traces the model into parts of one decoder layer each, calibrates th
 pipeline does. Around that, a layer is read from its files before, and packed, written, synced and dropped after; what
 the layers hand on lies on disk. So the peak does not depend on the depth, and a step that was killed goes on with the
 layer that it had reached: what that layer needs are its weights and its inputs, and both are files.
+
+llm-compressor's own way from a disk (`load_context`, `oneshot`) gives the same tensors at 1.04 times the peak, and
+would spare this module and two more. But a kill or a stop loses all layers, not one; what it leaves stops the next
+attempt; and a mixture does not load without torchvision (`tests/bench/offloaded.py`, docs/measurements.md).
 """
 
 from __future__ import annotations
