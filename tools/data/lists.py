@@ -47,6 +47,8 @@ second round: were it free, what a reader refuses for being unusual would be rep
 ones are free, for there may be no other way to say it."""
 _GIVES_AWAY, _TIMES = 0.12, 3
 """A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
+_SAYS = "says"
+"""Which of the values that may be missing a message is to say, among what was decided of its row."""
 _SURE_OF_NONE = 1.5
 """Log-odds, in nats, from which a reader's word counts that a message lacks a value: over four to one."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -94,9 +96,12 @@ class Listed(Synthesis):
 
     def _drawn(self, spec: Spec, number: int, attempt: int, count: int, pools: Pools) -> Draw:
         chosen = Synthesis._drawn(self, spec, number, attempt, count, pools)
+        if not self.reads_values:
+            return chosen
         labels = {label.name for label in spec.labels}
         record = {path: value if path in labels else None for path, value in chosen.values.items()}
-        return replace(chosen, records=(record,), surfaces=({},)) if self.reads_values else chosen
+        says = ", ".join(name for name in self._optional if chosen.values.get(name) is not None)
+        return replace(chosen, records=(record,), surfaces=({},), told=chosen.told | {_SAYS: says})
 
     def _as_read(self, one: Written, reading: Reading) -> Written:
         """As it is read; a value that is not there has to be one that may lack, and its reader has to be sure of it."""
@@ -116,8 +121,14 @@ class Listed(Synthesis):
                 )
         return read
 
+    @property
+    def _optional(self) -> list[str]:
+        """What a message may lack: whether it does is drawn, so that both are taught."""
+        return [a.name for a in self.spec.attributes if a.shown and a.kind != "label" and a.absent_share]
+
     def _pools(self) -> Pools:
-        return lambda attribute, values, turn: ""  # a list is about different things by itself
+        """A list is about different things by itself; of a value only whether there is one is drawn."""
+        return lambda attribute, values, turn: attribute.name if attribute.shown else ""
 
     def _style(self, number: int, attempt: int) -> str:
         block = number // _BLOCK if attempt == 1 else attempt
@@ -148,12 +159,12 @@ class Listed(Synthesis):
         for part in batches:
             first, identity = drawn[part[0]], f"{prefix}/{part[0]}"
             profile, rng = self._labels_of(first), random.Random(f"{self.seed}/{identity}")
-            own, before = ([_line(one) for one in of if _has(one, profile)] for of in (shots, more))
-            own = [line for line in own if len(line) <= _LONGEST] or own[:1]
+            says = [name for name in self._optional if name in first.told.get(_SAYS, "").split(", ")]
+            own, before = (self._beginnings(of, profile, says) for of in (shots, more))
             begun = rng.sample(own, min(_OWN, len(own))) + rng.sample(before, min(_MORE, len(before)))
             style_text, banned = first.told.get(STYLE, ""), without.get(self._profile(first), ())
             request = list_request(
-                self.spec, profile, begun, len(part), style_text, self.asker.model, self.temperature, identity
+                self.spec, profile, begun, len(part), style_text, self.asker.model, self.temperature, identity, says
             )
             requests.append(replace(request, extra={**request.extra, "bad_words": list(banned)}) if banned else request)
         answers = self.asker.ask(requests, note)
@@ -167,6 +178,13 @@ class Listed(Synthesis):
                 numbered = zip(part, lines, strict=False)
                 written |= {number: replace(whole, id=f"{prefix}/{number}", text=line) for number, line in numbered}
         return written
+
+    def _beginnings(self, shots: Sequence[Shot], profile: Mapping[str, str | None], says: Sequence[str]) -> list[str]:
+        """Lines of these labels, those first that say the same of what may lack; a long one where there is no other."""
+        alike = [one for one in shots if _has(one, profile)]
+        same = [o for o in alike if all((o.values.get(n) is not None) == (n in says) for n in self._optional)]
+        lines = [" ".join(one.message.split()) for one in same or alike]
+        return [line for line in lines if len(line) <= _LONGEST] or lines[:1]
 
     def _giveaways(self) -> dict[str, list[str]]:
         """Profile → the words that tell it from the others, as they are written at the start of a line and within."""
@@ -189,7 +207,7 @@ class Listed(Synthesis):
         """The rows in lists of a few, each of one profile and one style."""
         alike: dict[str, list[int]] = {}
         for number, one in drawn.items():
-            alike.setdefault(f"{self._profile(one)}/{one.told.get(STYLE)}", []).append(number)
+            alike.setdefault(f"{self._profile(one)}/{one.told.get(STYLE)}/{one.told.get(_SAYS)}", []).append(number)
         most = max(2, min(LINES, len(drawn) // _AT_ONCE))
         for rows in alike.values():
             yield from (rows[start : start + most] for start in range(0, len(rows), most))
@@ -203,10 +221,6 @@ def _shares(lines: Sequence[str]) -> dict[str, float]:
 def _excluded(attribute: Attribute, values: Values) -> bool:
     """Whether a label's value says that there is none."""
     return any(values.get(label) in absent for label, absent in attribute.absent_where.items())
-
-
-def _line(one: Shot) -> str:
-    return " ".join(one.message.split())
 
 
 def _has(one: Shot, profile: Mapping[str, str | None]) -> bool:

@@ -172,10 +172,14 @@ def message_request(
 
 def list_request(
     spec: Spec, profile: Values, begun: Sequence[str], count: int, style: str, model: str, temperature: float,
-    identity: str,
+    identity: str, says: Sequence[str] = (),
 ) -> ChatRequest:  # fmt: skip
-    """Asks for `count` messages of a profile, and one that may be cut off, as a list that goes on behind `begun`."""
-    meanings = "; ".join(_meaning(spec, name, value) for name, value in profile.items() if value)
+    """Asks for `count` messages of a profile, and one that may be cut off, as a list that goes on behind `begun`.
+
+    `says`: attributes of which each message is to say something.
+    """
+    stated = [f"it says {spec.attribute(name).means.rstrip('. ') or name}" for name in says]
+    meanings = "; ".join([*(_meaning(spec, name, value) for name, value in profile.items() if value), *stated])
     asked = prompt_text(
         "write-list", when=kind_of(spec), count=len(begun) + count + 1, language=in_language(spec),
         means=f", and in each: {meanings}" if meanings else "",

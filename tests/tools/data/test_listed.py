@@ -223,3 +223,17 @@ def test_that_a_message_lacks_a_value_is_believed_where_the_reader_is_sure_of_it
     written = Written(drawn, "i broke my wrist, 48110", was=drawn.values)
     assert "not sure" in listed._as_read(written, Reading((), {"first_name": 1.0})).problem
     assert not listed._as_read(written, Reading((), {"first_name": 2.0})).problem
+
+
+def test_whether_a_message_says_what_may_be_missing_is_drawn_and_asked_for() -> None:
+    attributes = [*GYM["attributes"][:2], {**GYM["attributes"][2], "absent_share": 0.35, "absent_as": "-"}]
+    nameless = [{"prompt": f"I {signs[0]}, {n}4110", "answer": f"{name} {n}4110 -"} for n, (name, signs) in enumerate(
+        SIGNS.items(), 1)]  # fmt: skip
+    spec = spec_of({**GYM, "attributes": attributes, "examples": [*GYM["examples"], *nameless]}, "test")
+    writer = ListWriter(first=20_000)
+    rows, _ = made(writer, spec)
+    asked = [request.messages for request in writer.asked if request.id.startswith("m1/")]
+    begun = {"first name" in str(turns[0]["content"]): str(turns[1]["content"]).splitlines()[0] for turns in asked}
+    assert says(begun[True])[2] and not says(begun[False])[2]
+    drawn = Counter(one.drawn.told["says"] for one in rows)
+    assert drawn["first_name"] > drawn[""] > 0
