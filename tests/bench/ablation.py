@@ -164,6 +164,7 @@ class Ablation:
             "validation_loss": trained["validation_loss"], "validation_kl": trained["validation_kl"],
             "seconds": {stage: round(row[1]) for stage, row in steps.items()},
         }  # fmt: skip
+        figures["program"] = self._commit()
         figures["passed"] = {arm: self._answers(run, steps["evaluate"][0], arm) for arm in ("base", "adapter")}
         with RESULTS.open("a") as lines:
             lines.write(json.dumps({**variant._asdict(), **figures}, ensure_ascii=False) + "\n")
@@ -189,6 +190,8 @@ class Ablation:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             copy = Copy(folder)
+            head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+            (folder / "commit").write_text(head.stdout.strip())
             for name, old, new in PLAIN_ROWS if rows == "plain" else ():
                 text = (folder / name).read_text()
                 if text.count(old) != 1:
@@ -196,6 +199,10 @@ class Ablation:
                 copy.write(name, text.replace(old, new))
             (folder / "done").touch()
         return folder / ".venv" / "bin" / "python"
+
+    def _commit(self) -> str:
+        """Of the tree that the copies were made of."""
+        return (self.work / "all" / "commit").read_text()
 
     def _command(self, python: Path, *words: str) -> None:
         environment = {**os.environ, "TUNESMITH_HOME": str(self.home), "TUNESMITH_VLLM": find_vllm(None) or ""}
