@@ -169,14 +169,16 @@ class Ablation:
         with RESULTS.open("a") as lines:
             lines.write(json.dumps({**variant._asdict(), **figures}, ensure_ascii=False) + "\n")
 
-    def _answers(self, run: str, step: str, arm: str) -> dict[str, dict[str, int]]:
-        """Block → case → whether it passed; of the base those of the baseline where it was not asked again."""
+    def _answers(self, run: str, step: str, arm: str) -> dict[str, dict[str, Any]]:
+        """Block → its cases and those that failed; of the base those of the baseline where it was not asked again."""
         rows = self._query("select block, case_id, passed from eval_results where step = ? and arm = ?", step, arm)
         if not rows:
             rows = self._query("select block, case_id, passed from eval_results where run = ? and arm = ?", run, arm)
-        blocks: dict[str, dict[str, int]] = {}
-        for block, case, passed in rows:
-            blocks.setdefault(block, {})[case] = int(bool(passed))
+        blocks: dict[str, dict[str, Any]] = {}
+        for block, case, passed in sorted(rows):
+            counts = blocks.setdefault(block, {"cases": 0, "failed": []})
+            counts["cases"] += 1
+            counts["failed"] += [] if passed else [case]
         return blocks
 
     @property
@@ -243,12 +245,13 @@ def table(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )
     for one in figures:
         after, before = one["passed"]["adapter"], one["passed"]["base"]
-        hard = {case: ok for case, ok in after["target"].items() if case in _hard(one["behaviour"])}
+        hard = _hard(one["behaviour"])
+        right = len(hard - set(after["target"]["failed"]))
         kl = one["validation_kl"]
         yield (
             f"{one['behaviour']:<12} {one['base']:<12} {one['seed']:>4} {one['rows']:<5} {one['steps']:<5} "
             f"{one['train_rows']:>7} {one['best_step']:>5} {'' if kl is None else format(kl, '.3f'):>6} "
-            f"{_passed(before['target']) + ' → ' + _passed(after['target']):>11} {_passed(hard):>5} "
+            f"{_passed(before['target']) + ' → ' + _passed(after['target']):>11} {f'{right}/{len(hard)}':>5} "
             f"{_failed(after['over-trigger']):>6} {_passed(before['general']) + ' → ' + _passed(after['general']):>12} "
             f"{sum(one['seconds'].values()) / 60:>7.1f}"
         )
@@ -266,16 +269,13 @@ def _brought(part: str, figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if getattr(variant, part) == "all" and (other := variant._replace(**{part: "plain"})) in by_variant
     ]
     for block in ("target", "over-trigger", "general"):
-        flips = [
-            with_it["passed"]["adapter"][block][case] - without["passed"]["adapter"][block][case]
-            for with_it, without in pairs
-            for case in with_it["passed"]["adapter"][block]
-        ]
-        gained, lost = flips.count(1), flips.count(-1)
+        failed = [[set(one["passed"]["adapter"][block]["failed"]) for one in pair] for pair in pairs]
+        gained, lost = (sum(len(a - b) for a, b in of) for of in ([pair[::-1] for pair in failed], failed))
+        cases = sum(pair[0]["passed"]["adapter"][block]["cases"] for pair in pairs)
         if pairs:
             yield (
                 f"{part} on {figures[0]['base']}, {block}: {gained} cases pass only with it, {lost} only without "
-                f"({len(flips)} in {len(pairs)} pairs; p {mcnemar_exact(gained, lost):.3f} as if they were independent)"
+                f"({cases} in {len(pairs)} pairs; p {mcnemar_exact(gained, lost):.3f} as if they were independent)"
             )
 
 
@@ -284,12 +284,12 @@ def _hard(behaviour: str) -> set[str]:
     return {case["metadata"]["case_id"] for case in cases if case["metadata"].get("hard")}
 
 
-def _passed(cases: Mapping[str, int]) -> str:
-    return f"{sum(cases.values())}/{len(cases)}"
+def _passed(counts: Mapping[str, Any]) -> str:
+    return f"{counts['cases'] - len(counts['failed'])}/{counts['cases']}"
 
 
-def _failed(cases: Mapping[str, int]) -> str:
-    return f"{len(cases) - sum(cases.values())}/{len(cases)}"
+def _failed(counts: Mapping[str, Any]) -> str:
+    return f"{len(counts['failed'])}/{counts['cases']}"
 
 
 if __name__ == "__main__":
