@@ -112,11 +112,11 @@ def answer(query: FitsQuery, context: Context) -> Answer:
         return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)), tuple(needs))
     asked = _Asked(query, model, facts, rooms, needs_of(model, facts))
     if query.about == "time" and query.work in ("", "train"):
-        lines = [_how_long(model, facts), *_lines(asked, "train")]
+        lines = [_how_long(model, facts, query), *_lines(asked, "train")]
     else:
         lines = _lines(asked, query.work)
         if query.work == "train" and not (query.card or query.ram_gib) and lines[0].startswith((_FITS, _ONCE)):
-            lines.append(_how_long(model, facts))
+            lines.append(_how_long(model, facts, query))
         if query.work and query.bits and not any(n.bits == query.bits for n in asked.chosen(query.work)):
             lines[0] = f"Not at {query.bits} bits, for want of memory; what else would do: {lines[0]}"
     lines[1:1] = _several(asked) if query.cards > 1 and "VRAM" in rooms else []
@@ -305,11 +305,12 @@ def _training_of(model: NamedModel, facts: Facts) -> Plan:
     return next((task for task in tasks if task.fits), tasks[-1]).plan
 
 
-def _how_long(model: NamedModel, facts: Facts) -> str:
+def _how_long(model: NamedModel, facts: Facts, query: FitsQuery) -> str:
     plan = _training_of(model, facts)
+    where = "On such a machine" if query.ram_gib else "On such a card" if query.card else "On this machine"
     epochs = plan.request["epochs"]
     return (
-        f"On this machine {ROWS} rows of {ROW_TOKENS} tokens and {epochs:g} epoch{'s' if epochs != 1 else ''} would "
+        f"{where} {ROWS} rows of {ROW_TOKENS} tokens and {epochs:g} epoch{'s' if epochs != 1 else ''} would "
         f"take about {duration(plan.estimate.seconds)}, by {plan.estimate.basis}."
     )
 
