@@ -26,8 +26,9 @@ GRACE_S = 0.5
 
 # A consent is the one place where a list of words decides: it costs hours, so no model may read a yes into it.
 _YES = (
-    "y", "yes", "yep", "yeah", "yup", "ok", "okay", "sure", "go", "go ahead", "start", "do it", "please do",
-    "of course", "absolutely", "definitely", "perfect", "alright", "all right", "sounds good", "looks good",
+    "y", "yes", "yep", "yeah", "yup", "ok", "okay", "sure", "go", "go ahead", "start", "do it", "go for it",
+    "please do", "of course", "absolutely", "definitely", "perfect", "alright", "all right", "sounds good",
+    "looks good",
     "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "sim",
     "da", "да", "hai", "はい", "是", "好", "好的", "可以", "开始", "开始吧",
 )  # fmt: skip

@@ -98,7 +98,7 @@ def _asks_for_each(deps: TurnDeps, parts: Sequence[str]) -> bool:
         return False
     if (two.sure and (two.request or two.order)) or _is_second(two):
         return True
-    if not two.sure and two.request and len(two.slots.words) >= _CLAUSE:
+    if not two.sure and (two.request or two.order) and len(two.slots.words) >= _CLAUSE:
         deps.rest = parts[1] if read(deps.prompt, said_in(deps)).label == one.label else ""
     return False
 
@@ -227,7 +227,7 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     plan, changes = edited_plan(deps, deps.draft, edits)
     lines = []
     if changes and plan != deps.draft:
-        deps.draft = plan
+        deps.change(plan)
         shown = show_draft(deps)
         lines.append(f"The plan has what you said: {', '.join(changes)}; about {shown['estimated_in_all']} in all. "
                      f"Start it, or change something?")  # fmt: skip

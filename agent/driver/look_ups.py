@@ -127,7 +127,7 @@ def as_edit(words: str, stage: str) -> str:
     if not found.sure or found.label == "plan.what_if" or edits is None:
         return ""
     unread = [part for part in edits.unread if not ((answer := read_answer(part, by="terminal")) and answer.yes)]
-    if unread or edits.without or edits.model or edits.last or edits.pace:
+    if unread or edits.without or edits.model or edits.last or edits.pace or edits.factors:
         return ""
     return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))
 

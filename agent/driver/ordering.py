@@ -13,14 +13,14 @@ from tunesmith.agent.driver.look_ups import looked_up, meaning
 from tunesmith.agent.driver.state_summary import next_stages
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Context, find
-from tunesmith.agent.queries.machine import MachineQuery
+from tunesmith.agent.queries.machine import MachineQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import Assigned, Edits, Order, settled
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
+from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
@@ -121,15 +121,21 @@ def report(deps: TurnDeps, run_id: str) -> TurnAnswer:
 
 
 def stop(deps: TurnDeps, slots: Slots) -> TurnAnswer:
-    """Which step could be stopped, and how."""
+    """Which step could be stopped, how far it is, and how; else, or where that is named, the server that answers."""
+    from tunesmith.agent.commands.served_models import status
+
     running = deps.store.steps(status=RUNNING)
+    if not running or "serve" in slots.values("work") or "port" in slots.values("field"):
+        for served in (line for line in status(deps.store) if line["role"] == "deployed" and not line["down"]):
+            return TurnAnswer(f"{served['model']} of {served['run'] or 'an unknown run'} is served at {served['url']}; "
+                              f"`/serve stop` ends that, and no file goes with it.")  # fmt: skip
+    if not running and deps.draft is not None:
+        return TurnAnswer(f"Nothing is running; {_waits(deps.draft)} “without …” and a step's name leaves that out.")
     if not running:
-        return TurnAnswer("Nothing is running, so there is nothing to stop.")
+        return TurnAnswer("Nothing is running and nothing is served, so there is nothing to stop.")
     named = {*slots.values("step"), *slots.values("stage")}
     step = next((one for one in running if {one.id, one.stage} & named), running[0])
-    return TurnAnswer(
-        f"{step.stage} ({step.id} of {step.run}) is running; `/stop {step.id}` ends it, after one more question."
-    )
+    return TurnAnswer(f"{at_work(step)} `/stop {step.id}` ends it, after one more question.")
 
 
 # The proposed plan
@@ -151,15 +157,17 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.show" | "plan.cost":
             return _shown(deps)
         case "plan.wait" | "remark" | "plan.start":
-            return TurnAnswer(
-                f"The plan {deps.draft.name} waits unchanged: “start it” begins it, “drop it” gives it up."
-            )
+            return TurnAnswer(f"T{_waits(deps.draft)[1:]}")
         case "plan.what_if" if edits is not None:
             return _imagined(deps, edits)
         case "plan.set" | "plan.without" if edits is not None:
             return _changed(deps, edits)
         case "plan.why":
             return _reason(deps, reading.slots)
+        case "plan.undo":
+            return _taken_back(deps)
+        case "plan.as_before" if edits is not None:
+            return _as_before(deps, reading.slots.first("run"), edits)
     if reading.order is not None and edits is not None:
         if edits.changes:
             return _changed(deps, edits)
@@ -170,10 +178,18 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     return None
 
 
+def _waits(plan: PipelinePlan) -> str:
+    return f"the plan {plan.name} waits unchanged: “start it” begins it, “drop it” gives it up."
+
+
 def settled_in(plan: PipelinePlan, edits: Edits) -> Edits:
     """The edits, a number that only names what the plan has already taken as that."""
-    values, unread = settled(edits.values, edits.unread, {k: v for spec in plan.steps for k, v in spec.fields.items()})
-    return replace(edits, values=values, unread=unread)
+    now = {name: value for spec in plan.steps for name, value in spec.fields.items()}
+    multiplied = [(name, value * by) for name, by in edits.factors.items()
+                  if isinstance(value := now.get(name), int | float)]  # fmt: skip
+    own = [one for one in edits.values if one.field not in edits.factors]
+    values, unread = settled([*own, *(Assigned(name, value, ()) for name, value in multiplied)], edits.unread, now)
+    return replace(edits, values=values, unread=unread, factors={})
 
 
 def _shown(deps: TurnDeps) -> TurnAnswer:
@@ -223,6 +239,30 @@ def _imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
     )
 
 
+def _taken_back(deps: TurnDeps) -> TurnAnswer:
+    """The plan as it was before its newest change; said again, the change is back."""
+    if deps.draft_before is None:
+        return TurnAnswer("Nothing of the plan was changed that I could take back; it waits unchanged.")
+    deps.change(deps.draft_before)
+    shown = planning.show_draft(deps)
+    return TurnAnswer(
+        f"The plan is as it was before the last change; about {shown['estimated_in_all']} in all. Start it, or change "
+        f"something?"
+    )
+
+
+def _as_before(deps: TurnDeps, run_id: str, edits: Edits) -> TurnAnswer:
+    """The training of the plan with what the newest one of a run was given, and what else the sentence sets."""
+    run = find(deps.store, run_id) if run_id else deps.current_run()
+    done = [step for step in deps.store.steps(run.id, status=DONE) if step.stage == "train"] if run else []
+    if not done:
+        return TurnAnswer("No training was done before whose settings the plan could take; it is unchanged.")
+    own = {one.field for one in edits.values}
+    names = [name for name in catalog.BY_NAME["train"].load().settable if name in done[-1].request and name not in own]
+    had = tuple(Assigned(name, done[-1].request[name], ()) for name in names)
+    return _changed(deps, replace(edits, values=(*had, *edits.values), stages=("train",)))
+
+
 def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     """Every step that a sentence leaves out and every value that it sets, in one go, or nothing of it."""
     assert deps.draft is not None
@@ -232,7 +272,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     if not changes:
         return TurnAnswer("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
                       "“without quantizing”.")  # fmt: skip
-    deps.draft = plan
+    deps.change(plan)
     shown = planning.show_draft(deps)
     text = (
         f"The plan is changed: {', '.join(changes)}. It takes about {shown['estimated_in_all']} now. "

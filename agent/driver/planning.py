@@ -99,7 +99,7 @@ def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: bool) -> None
     """Let a plan stand proposed."""
     quantizing = catalog.maker_of("quantized")
     steps = plan.steps if quantize else _without_stage(plan.steps, quantizing)
-    deps.draft = plan.model_copy(update={"goal": goal, "steps": steps})
+    deps.draft, deps.draft_before = plan.model_copy(update={"goal": goal, "steps": steps}), None
 
 
 def _without_stage(steps: tuple[StepSpec, ...], stage: str) -> tuple[StepSpec, ...]:
@@ -165,7 +165,7 @@ def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) 
     if not changes:
         steps = ", ".join(spec.stage for spec in plan.steps)
         raise BadInput(f"nothing of the plan is changed by that: its steps are {steps}")
-    deps.draft = edited
+    deps.change(edited)
     shown = show_draft(deps)
     deps.say(f"The plan is changed: {', '.join(changes)}. Its new prices are on your screen. Start it, or change more?")
     return {"changed": changes, **shown}
@@ -291,7 +291,7 @@ def start_plan(deps: TurnDeps, args: StartPlan, ctx: RunContext[TurnDeps] | None
     """Begin to carry the proposed plan out, or drop it; one that cannot begin stays proposed. Raises BadInput."""
     draft = _drafted(deps)
     if args.confirm == "drop":
-        deps.draft = None
+        deps.draft = deps.draft_before = None
         deps.say("The plan is dropped; nothing was started.")
         return {"dropped": draft.name, "note": "nothing was started"}
     plan_file.check_pipeline(draft, have=())

@@ -77,6 +77,8 @@ class TurnDeps:
     """The run that a question named last, for questions that name none; empty: the newest. No step goes by it."""
     draft: PipelinePlan | None = None
     """The plan that was proposed and not yet started."""
+    draft_before: PipelinePlan | None = None
+    """The same as it was before its newest change; None: nothing of it was changed."""
     prompt: str = ""
     """What the user said in this turn."""
     routed: bool = False
@@ -161,7 +163,12 @@ class TurnDeps:
         """Forget what was talked about, for another conversation."""
         self.prompt, self.calls, self.focused_run_id, self.last_answer = "", [], "", ""
         self.last_query, self.page, self.proposals = None, None, ()
+        self.draft_before = None
         self.drafts_before.clear()
+
+    def change(self, plan: PipelinePlan) -> None:
+        """Let the proposed plan be another one; the one before can be had back."""
+        self.draft, self.draft_before = plan, self.draft
 
     def begin_turn(self, prompt: str) -> None:
         """Forget what belonged to the turn before."""

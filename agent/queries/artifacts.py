@@ -26,7 +26,7 @@ from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case
 
 Made = Literal[
     "", "base", "teacher", "suite", "rows", "dataset", "preflight", "adapter", "results", "merged", "quantized",
-    "deployment",
+    "deployment", "release",
 ]  # fmt: skip
 
 

@@ -291,6 +291,8 @@ def _setting(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
 def _loss(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
     trained = [step for step in store.steps(run.id, status=DONE) if step.stage == "train"]
     after = trained[-1].report.get("validation_loss") if trained else None
+    if trained and after is None and (logged := store.metrics(trained[-1].id, "validation_loss")):
+        after = logged[-1][1]
     return Figure(run.id, after, f"{after:.3f}", trained[-1].id) if isinstance(after, float) else None
 
 

@@ -113,11 +113,11 @@ def answer(query: FitsQuery, context: Context) -> Answer:
     found = fits(model, facts)
     asked = _Asked(query, model, facts, rooms, needs_in(found))
     if query.about == "time" and query.work in ("", "train"):
-        lines = [_how_long(found), *_lines(asked, "train")]
+        lines = [_how_long(found, query), *_lines(asked, "train")]
     else:
         lines = _lines(asked, query.work)
         if query.work == "train" and not (query.card or query.ram_gib) and lines[0].startswith((_FITS, _ONCE)):
-            lines.append(_how_long(found))
+            lines.append(_how_long(found, query))
         if query.work and query.bits and not any(n.bits == query.bits for n in asked.chosen(query.work)):
             lines[0] = f"Not at {query.bits} bits, for want of memory; what else would do: {lines[0]}"
     lines[1:1] = _several(asked) if query.cards > 1 and "VRAM" in rooms else []
@@ -306,11 +306,12 @@ def _training_in(found: Fits) -> Plan:
     return next((task for task in tasks if task.fits), tasks[-1]).plan
 
 
-def _how_long(found: Fits) -> str:
+def _how_long(found: Fits, query: FitsQuery) -> str:
     plan = _training_in(found)
+    where = "On such a machine" if query.ram_gib else "On such a card" if query.card else "On this machine"
     epochs = plan.request["epochs"]
     return (
-        f"On this machine {ROWS} rows of {ROW_TOKENS} tokens and {epochs:g} epoch{'s' if epochs != 1 else ''} would "
+        f"{where} {ROWS} rows of {ROW_TOKENS} tokens and {epochs:g} epoch{'s' if epochs != 1 else ''} would "
         f"take about {duration(plan.estimate.seconds)}, by {plan.estimate.basis}."
     )
 

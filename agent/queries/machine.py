@@ -253,13 +253,13 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
     store = context.store
     running = store.steps(status=RUNNING)
     waiting = [step for status in (APPROVED, PLANNED) for step in store.steps(status=status)]
-    lines = [_running(step) for step in running]
+    lines = [at_work(step) for step in running]
     if not running:
         ended = [step for run in store.runs() for step in store.steps(run.id) if step.finished_at]
         last = max(ended, key=lambda step: step.finished_at or 0.0, default=None)
         newest = f"; the last step to end was {last.stage} ({cite(last)}), {last.status} {day(last.finished_at)}" \
             if last else ""  # fmt: skip
-        lines = [f"Nothing is running{newest}."]
+        lines = [f"Nothing is running{newest}.", *_deployed(store)]
     if query.about == "waiting":
         lines = []
     if query.about == "running" and running:
@@ -272,7 +272,19 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
     return Answer(tuple(lines), tuple(facts_of(step) for step in [*running, *waiting[-4:]]))
 
 
-def _running(step: Step) -> str:
+def _deployed(store: Store) -> list[str]:
+    """What answers all the same, where no step runs."""
+    from tunesmith.agent.commands import served_models
+
+    return [
+        f"{clip(str(line['model']), 60)} of {line['run'] or 'an unknown run'} is served at {line['url']}."
+        for line in served_models.status(store)
+        if line["role"] == "deployed" and not line["down"]
+    ]
+
+
+def at_work(step: Step) -> str:
+    """How far a step is that runs."""
     elapsed = time.time() - (step.started_at or time.time())
     left = render.eta_seconds(elapsed, step.total, step.estimated_seconds)
     share = f", {step.done / step.total:.0%} done" if step.total else ""

@@ -52,12 +52,14 @@ class Edits:
     """The stage after which the plan is to end; empty: not said."""
     model: str = ""
     pace: str = ""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Field → what its value in the plan is multiplied by: `half the epochs`."""
     unread: tuple[str, ...] = ()
 
     @property
     def changes(self) -> bool:
         """Whether anything is given another value, or left out."""
-        return bool(self.values or self.without or self.model or self.last)
+        return bool(self.values or self.without or self.model or self.last or self.factors)
 
 
 def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
@@ -178,13 +180,15 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     named = (slot for slot in slots.found if slot.kind in ("model", "path"))
     model = next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
     pace = next(iter(slots.all("pace")), None)
-    places = [place for one in taken for place in one.places]
+    multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
+    places = [*(place for one in taken for place in one.places), *(place for _, place in multiples.values())]
     places += _places(slots, (*_OWN_SLOTS, "stage", "commit", "unspoken"))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
     return Edits(
         tuple(taken), tuple(names), tuple(dict.fromkeys(without)), last,
-        str(model.value) if model else "", str(pace.value) if pace else "", _unread(slots, places, known),
+        str(model.value) if model else "", str(pace.value) if pace else "",
+        {name: one[0] for name, one in multiples.items()}, _unread(slots, places, known),
     )  # fmt: skip
 
 

@@ -154,9 +154,9 @@ def _stems() -> tuple[str, ...]:
     return tuple(sorted(word[:-1] for word in words if word.endswith("*")))
 
 
-def is_known(word: str) -> bool:
-    """Whether it is an ordinary English word, or one of the lexicon."""
-    return word in _ordinary() or word in _trade_words() or word.startswith(_stems())
+def is_known(word: str, *, by_stem: bool = True) -> bool:
+    """Whether it is an ordinary English word, or one of the lexicon; `by_stem`: also by how it begins alone."""
+    return word in _ordinary() or word in _trade_words() or (by_stem and word.startswith(_stems()))
 
 
 @cache

@@ -37,7 +37,7 @@ _BEHIND_A_YES, _EACH_WORD_TAKEN = 0.7, 0.5
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
-_ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop")
+_ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before")
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page")
 """What nobody means who was not understood."""
 _PRIOR = {"plan": 3.0, "follow": 2.0}
@@ -242,8 +242,9 @@ _FLAGS = (
     "ram_gib", "span", "quote", "path", "pair", "case", "row", "artifact", "verdict", "origin", "decision", "order",
     "again", "factor", "not", "only", "until", "choice.scheme", "pronoun", "number", "asks",
 )  # fmt: skip
-_SHORTEST_MISSPELT, _OFTEN = 4, 3
-"""Letters of a word that may be put right, and how many sentences hold one that it is put right to."""
+_SHORTEST_SWAPPED, _SHORTEST_MISSPELT, _OFTEN = 3, 4, 3
+"""Letters of a word with two of them the wrong way round that may be put right, of one with any slip, and how many
+sentences hold one that it is put right to."""
 _FLAG = 0.35
 """How much a named slot counts beside the embedding's numbers."""
 
@@ -337,7 +338,7 @@ _PLAIN = {
 
 def vocabulary_of(said: Iterable[str]) -> list[str]:
     """The words that several of these sentences hold, the most frequent first: what a misspelt one may be meant for."""
-    count = Counter(word.written for one in said for word in words_of(one) if len(word.written) >= _SHORTEST_MISSPELT)
+    count = Counter(word.written for one in said for word in words_of(one) if len(word.written) >= _SHORTEST_SWAPPED)
     return [word for word, n in count.most_common() if n >= _OFTEN and word.isalpha()]
 
 
@@ -363,10 +364,14 @@ def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:
     if written in vocabulary:
         return written
     put_right = word.text != written and word.text[0] == written[0]
-    if put_right or len(written) < _SHORTEST_MISSPELT or is_known(written):
+    if put_right or len(written) < _SHORTEST_SWAPPED or is_known(written, by_stem=False):
         return word.text
     near = process.extract(written, vocabulary.keys(), scorer=OSA.distance, score_cutoff=1, limit=None)
-    likely = ((found[0] != written[0], vocabulary[found], found) for found, _, _ in near)
+    likely = (
+        (found[0] != written[0] and len(written) >= _SHORTEST_MISSPELT, vocabulary[found], found)
+        for found, _, _ in near
+        if min(len(found), len(written)) >= _SHORTEST_MISSPELT or sorted(found) == sorted(written)
+    )
     return min(likely, default=(False, 0, word.text))[2]
 
 

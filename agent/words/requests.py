@@ -11,7 +11,9 @@ from datetime import datetime
 from typing import Literal, get_args, get_origin
 
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
+from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import Slot, Slots, arms_of, stages_of
@@ -286,11 +288,26 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
     if before.kind == "step" and "stage" in given:
         given |= {"step": "", "arm": given.get("arm", "")}
     if not given:
+        given = _of_its_kind(before, asked)
+        if before.kind in ("step", "price") and _card(asked):  # how long it took here, and on another card?
+            return FitsQuery(about="time", work="train", card=_card(asked), cards=_cards(asked) or 1)
+    if not given:
         return None
     data = {**before.model_dump(exclude={"kind"}), **given}
     return type(before).model_validate(data)
 
 
+def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:
+    """What words say that name nothing by itself: `and 24?` after a card of 16 GB, `only the failed ones` of runs."""
+    if isinstance(before, RunsQuery) and _outcome(asked) == "failed":
+        return {"about": "failed"}
+    bare = [number for number in asked.slots.numbers if not number.unit and not number.weak]
+    if isinstance(before, FitsQuery) and len(bare) == 1 and (before.ram_gib or _GIB.fullmatch(before.card)):
+        return {"ram_gib": bare[0].value} if before.ram_gib else {"card": f"{bare[0].value:g}"}
+    return {}
+
+
+_GIB = re.compile(r"[\d.]+")
 _CARRIED = (
     "run", "step", "stage", "arm", "block", "outcome", "fields", "field", "model", "work", "bits", "card", "cards",
     "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label",

@@ -597,6 +597,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/driver/look_ups.py", (
         ("    if unread or edits.without", "    if edits.without",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
+        (" or edits.factors:", ":",
+         "tests/agent/driver/test_said.py::test_half_of_a_value_of_the_plan_is_half_of_what_it_has"),
     )),
     # --- the verdict, people, blind cases, prices
     *rows(CLAIM, "tools/evaluation/verdict.py", (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic_ai.models import Model
 
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
-from tests.fixtures.stored_runs import finished_run
+from tests.fixtures.stored_runs import finished_run, server_record
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, planning
@@ -175,6 +176,47 @@ def test_a_file_of_rows_is_no_base_model(planned: Alone, file: str) -> None:
 
 def test_the_last_step_is_left_out_by_that_name(planned: Alone) -> None:
     assert "without deploy" in planned.hears("skip the last step")
+
+
+def train_fields(one: Alone) -> dict[str, object]:
+    assert one.deps.draft is not None
+    return dict(next(spec.fields for spec in one.deps.draft.steps if spec.stage == "train"))
+
+
+def test_half_of_a_value_of_the_plan_is_half_of_what_it_has(planned: Alone) -> None:
+    planned.hears("4 epochs")
+    assert "train epochs 2" in planned.hears("half the epochs please")
+    assert train_fields(planned)["epochs"] == 2
+    assert as_edit("half the epochs please", "train") == "", "at a price it is no value"
+
+
+def test_the_newest_change_of_the_plan_is_taken_back_and_only_where_one_was_made(planned: Alone) -> None:
+    before = planned.deps.draft
+    assert "waits unchanged" in planned.hears("take that change back") and planned.deps.draft == before
+    planned.hears("rank 8")
+    assert "as it was before" in planned.hears("take that change back")
+    assert planned.deps.draft == before and planned.started == []
+
+
+def test_the_plan_takes_what_the_newest_training_was_given(planned: Alone) -> None:
+    assert "learning_rate 0.0005" in planned.hears("use the settings of the last run")
+    assert train_fields(planned)["lora_rank"] == 16 and planned.started == []
+
+
+def test_a_stop_where_a_plan_waits_names_the_plan_and_leaves_it(planned: Alone) -> None:
+    before = planned.deps.draft
+    assert "waits unchanged" in planned.hears("stop") and planned.deps.draft == before
+
+
+def test_what_is_served_is_named_where_nothing_else_could_be_stopped(alone: Alone) -> None:
+    assert "nothing is served" in alone.hears("stop")
+    made = alone.store.artifacts("r1", "quantized")[-1].id
+    (alone.store.home / "servers").mkdir()
+    (alone.store.home / "servers" / "1-x.json").write_text(json.dumps(server_record(made)))
+    found = alone.hears("take the served model offline")
+    assert "http://127.0.0.1:8411" in found and "/serve stop" in found
+    assert (alone.store.home / "servers" / "1-x.json").exists()
+    assert "is served at" in alone.hears("is anything running")
 
 
 EDITS = {

@@ -46,6 +46,7 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("fits", {"about": "disk", "model": "7b"}, "files of a 7B model take about 1"),
     ("fits", {"about": "vram", "model": "7b"}, "VRAM"),
     ("fits", {"about": "time", "model": "0.5b"}, "^On this machine"),
+    ("fits", {"about": "time", "model": "0.5b", "card": "3090"}, "^On such a card"),
     ("fits", {"model": "70b", "card": "24", "cards": 2, "work": "serve"}, "^Too large here"),
     ("runs", {}, "2 runs, the newest is r2"),
     ("runs", {"about": "best"}, "passes"),

@@ -22,7 +22,7 @@ ALIKE_MOST = 80
 
 CONVERSATION = {"page", "again", "follow", "why", "accept", "go_on", "yes", "no", "remark", "code"}
 ACTS = {"report", "stop", "delete", "approve", "repeat_run"} | {entry.name for entry in catalog.STAGES}
-PLAN = {"start", "drop", "show", "cost", "set", "without", "what_if", "why", "wait"}
+PLAN = {"start", "drop", "show", "cost", "set", "without", "what_if", "why", "wait", "undo", "as_before"}
 DESCRIBE = {"back", "so_far", "drop", "help", "edit", "done", "nothing", "change", "remove", "more", "forbid", "answer"}
 CHOICES = {"do": ACTS, "plan": PLAN, "describe": DESCRIBE, "want": {"", "bundled"}, "term": {"", "difference"}}
 OTHER = CONVERSATION | {"out_of_scope"}

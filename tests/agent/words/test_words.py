@@ -12,11 +12,15 @@ from pydantic.fields import FieldInfo
 from tests.bench.reading import context_of, verdict
 from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
+from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
+from tunesmith.agent.queries.runs import RunsQuery
+from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words.acts import edits_of, info_of, known_fields, order_of, settled
 from tunesmith.agent.words.encoder import Encoder
 from tunesmith.agent.words.reading import Context, Guess, Head, canonical, content_of, read, reader
-from tunesmith.agent.words.requests import Asked, request_of
+from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.training import fingerprint, intents, own_words, source
 from tunesmith.agent.words.values import numbers_in
@@ -134,6 +138,30 @@ def test_of_two_numbers_for_a_setting_the_one_that_it_has_is_the_old_one(said: s
 def test_a_statement_about_the_plan_is_no_edit(said: str) -> None:
     found = read(said, Context(planned=PLANNED))
     assert not (found.sure and found.label in ("plan.set", "plan.without")), found
+
+
+FOLLOWS: dict[str, tuple[Query, dict[str, object]]] = {
+    "and 24?": (FitsQuery(card="16"), {"card": "24"}),
+    "und mit 64": (FitsQuery(ram_gib=32), {"ram_gib": 64.0}),
+    "only the failed ones": (RunsQuery(), {"about": "failed"}),
+    "und auf einer 3090?": (StepQuery(about="time", stage="train"), {"about": "time", "card": "3090"}),
+}
+"""A few words → the question before, and what of the next one they say."""
+
+
+@table("said", FOLLOWS)
+def test_a_few_words_change_one_thing_of_the_question_before(said: str) -> None:
+    before, changed = FOLLOWS[said]
+    found = followed(before, Asked("follow", "", slots_of(said), ""), ["r1"])
+    assert found is not None and {name: getattr(found, name) for name in changed} == changed
+    assert followed(FitsQuery(card="4090"), Asked("follow", "", slots_of("and 7 times?"), ""), ["r1"]) is None
+
+
+@table(
+    ("said", "plain"), [("hte loss", "the loss"), ("whcih adpater", "which adapter"), ("der die das", "der die das")]
+)
+def test_letters_the_wrong_way_round_are_put_right(said: str, plain: str) -> None:
+    assert canonical(slots_of(said), reader().head.vocabulary) == plain
 
 
 def test_the_words_name_what_there_is() -> None:
