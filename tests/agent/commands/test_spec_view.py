@@ -8,7 +8,7 @@ import yaml
 from rich.console import Console
 
 from tunesmith.agent.commands.spec_view import spec_view
-from tunesmith.agent.commands.teach import said_parts
+from tunesmith.agent.commands.teach import stated_parts
 from tunesmith.tools.data.behaviour import words_in
 from tunesmith.tools.data.verify import verified
 
@@ -34,7 +34,7 @@ def test_the_screen_says_whose_each_part_is_and_which_values_no_example_shows(tm
     file = tmp_path / "description.yaml"
     file.write_text(yaml.safe_dump(STATED))
     screen = Console(width=200, record=True)
-    screen.print(spec_view(verified(*words_in(file)).spec, said_parts(file)))
+    screen.print(spec_view(verified(*words_in(file)).spec, stated_parts(file)))
     lines = [" ".join(line.split()) for line in screen.export_text().splitlines()]
     for wanted in (
         "attribute team label; loans, fees, rooms; no example shows rooms said",
@@ -53,6 +53,6 @@ def test_what_makes_messages_differ_is_proposed_by_code_beside_fields_that_were_
     sorted_mail = words.model_copy(update={"examples": words.examples[:3]})
     spec = verified(sorted_mail, stated.model_copy(update={"template": "", "parts": (), "form": "written"})).spec
     screen = Console(width=200, record=True)
-    screen.print(spec_view(spec, said_parts(file)))
+    screen.print(spec_view(spec, stated_parts(file)))
     [topic] = [line for line in screen.export_text().splitlines() if line.startswith("attribute topic")]
     assert topic.split()[-1] == "proposed"

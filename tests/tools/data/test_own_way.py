@@ -43,7 +43,7 @@ def test_every_row_of_a_persons_is_trained_on_or_asked_blind(ws: Workspace, tmp_
     pairs = [(form.format(topic), f"Arr, {topic}!") for topic in TOPICS for form in SAID]
     found = bring(Wanted((str(written(tmp_path / "mine.jsonl", pairs)),), {}, 1000, 0.05), lambda question: None)
     settled = settle(found, spec_of_rows(found, "mine"), ())
-    folder = write_behaviour(settled.spec, tmp_path / "behaviours", trained=settled.shown, judged=False)
+    folder = write_behaviour(settled.spec, tmp_path / "behaviours", trained=settled.trained_examples, judged=False)
     plan = plan_for(folder, "fast", model="bundled", teacher="", judged=False, own=settled.own)
     for step in plan.steps:
         if step.stage in ("import", "generate", "critique", "baseline"):
