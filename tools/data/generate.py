@@ -247,6 +247,8 @@ def _way(spec: Spec) -> tuple[str, ...]:
     if form.composed:
         composed = f"code composes each answer ({form}) from what was drawn"
     one = "messages in lists of one meaning" if labels_lead(spec) else "each message"
+    if labels_lead(spec) and reads_values(spec):
+        one += " (each for a note where it cannot read their values out of your examples, which takes longer)"
     return drawn, f"{{writer}} writes {one}, then reads each back without knowing what was drawn", composed
 
 

@@ -64,12 +64,11 @@ def labels_lead(spec: Spec) -> bool:
     led = all(a.plain and not number_ranges(a) and not a.absent_share for a in labels)
     others = [a for a in visible if a.kind != "label"]
     found = all(a.plain and (a.kind == "copied" or a.typed or _is_count(spec, a)) for a in others)
-    typed = [a.kind for a in others if a.typed]  # of two dates code cannot tell which is which
-    short = sum(len(e.prompt) <= _LONGEST and "\n" not in e.prompt for e in spec.examples) >= _SHORT * len(
-        spec.examples
-    )
+    typed = sum(a.typed for a in others)  # of two, code cannot tell which a figure in the message is of
+    lines = [e for e in spec.examples if len(e.prompt) <= _LONGEST and "\n" not in e.prompt]
+    short = len(lines) >= _SHORT * len(spec.examples)
     composed = form.composed and not form.of_records
-    return composed and bool(labels) and led and found and len(set(typed)) == len(typed) and short
+    return composed and bool(labels) and led and found and typed <= 1 and short
 
 
 def reads_values(spec: Spec) -> bool:

@@ -69,7 +69,9 @@ def as_read(spec: Spec, drawn: Draw, message: str, reading: Reading) -> Draw | N
             return None
         if one.read in attribute.values and attribute.kind == "label":
             values[one.attribute] = one.read
-        elif (attribute.kind == "copied" or number_of(one.read) is not None) and holds(message, one.read):
+        elif holds(message, one.read) and (
+            attribute.kind == "copied" or (attribute.kind == "text" and number_of(one.read) is not None)
+        ):
             values[one.attribute] = surfaces[one.attribute] = one.read
         elif one.read == NOTHING and _may_lack(attribute):
             values[one.attribute] = None

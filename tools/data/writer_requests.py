@@ -116,7 +116,7 @@ def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) 
     Of numbers only numbers; what an answer shows where there is none is no value.
     """
     numbers = bool(examples) and all(map(is_number, examples))
-    absent = {"null", str(attribute.absent_as)}
+    absent = {"null", (attribute.absent_as or "null").lower()}
     longest = max(map(word_count, examples), default=4)
     most = attribute.words_max or max(6, 2 * longest)
     small = bool(examples) and all(value[:1].islower() for value in examples)

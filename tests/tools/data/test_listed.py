@@ -70,6 +70,7 @@ def good(rows: list[Written]) -> list[Written]:
         ({}, True),
         ({"attributes": [GYM["attributes"][0], TOPIC]}, True),
         (GYM, True),  # a number and a name are read out of the message
+        ({**GYM, "attributes": [*GYM["attributes"], {"name": "day", "kind": "date"}]}, False),  # which figure is whose?
         ({**GYM, "attributes": [*GYM["attributes"], {"name": "why", "kind": "text"}]}, False),  # nobody can verify it
         ({"matter": {"absent_share": 0.2}}, False),
         ({"answer": {}, "attributes": []}, False),  # a model writes the answers

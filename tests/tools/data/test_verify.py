@@ -250,9 +250,9 @@ def test_a_number_in_words_of_its_own_is_read_right_where_it_is_the_same(
 
 def test_of_numbers_only_numbers_are_thought_up_and_never_what_stands_for_none() -> None:
     listed = " 2\n5. null\n6. a week\n7. 14\n8. 3\n9. cut off"
-    days = Attribute(name="days", kind="text", absent_as="?")
+    days = Attribute(name="days", kind="text", absent_as="N/A")
     assert listed_values(days, listed, ["3", "7"]) == ["2", "14"]
-    assert listed_values(days, " soon\n2. null\n3. ?\n4. later\n5. cut", ["today"]) == ["soon", "later"]
+    assert listed_values(days, " soon\n2. null\n3. n/a\n4. later\n5. cut", ["today"]) == ["soon", "later"]
 
 
 @table(
