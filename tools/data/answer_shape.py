@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import lru_cache
 
@@ -115,6 +115,13 @@ WRITTEN = Shape("written", "", (), ())
 def slots_of(template: str) -> tuple[str, ...]:
     """The names of a template's slots, each once; one that comes again holds the same."""
     return tuple(dict.fromkeys(_SLOT.findall(template)))
+
+
+def renamed(shape: Shape, names: Mapping[str, str]) -> Shape:
+    """The shape with other names for its slots."""
+    template = _SLOT.sub(lambda slot: f"{{{names[slot[1]]}}}", shape.template)
+    records = tuple(tuple({names[name]: value for name, value in r.items()} for r in of) for of in shape.records)
+    return replace(shape, template=template, names=tuple(names[name] for name in shape.names), records=records)
 
 
 # A template that is stated

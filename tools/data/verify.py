@@ -29,6 +29,7 @@ from tunesmith.tools.data.answer_shape import (
     fitted,
     json_examples,
     leaves,
+    renamed,
     tree,
 )
 from tunesmith.tools.data.beside import together
@@ -301,14 +302,21 @@ def _placed(answers: Sequence[str], names: Sequence[str], proposal: Proposal) ->
     Labels that stand beside stated parts are a part of their own where no slot of theirs holds another text.
     """
     values: dict[str, Collection[str]] = {part.name: part.values for part in proposal.parts if part.values}
-    orders = permutations(names) if values and len(names) <= _ORDERED else (tuple(names),)
-    shapes = [shape for order in orders if order and (shape := aligned(answers, order))]
+    shapes = _orders(aligned(answers, names), names, tried=bool(values)) if names else []
     if proposal.labels and len(names) < _ORDERED:
         values[LABEL] = proposal.labels
-        beside = (aligned(answers, [*names[:at], LABEL, *names[at:]]) for at in range(len(names) + 1))
-        shapes += [s for s in beside if s and all(r[LABEL] in proposal.labels for of in s.records for r in of)]
+        named = [*names, LABEL]
+        beside = _orders(aligned(answers, named), named, tried=True)
+        shapes += [s for s in beside if all(r[LABEL] in proposal.labels for of in s.records for r in of)]
     stated = [sum(r[n] in values[n] for of in s.records for r in of for n in s.names if n in values) for s in shapes]
     return shapes[stated.index(max(stated))] if shapes else None
+
+
+def _orders(shape: Shape | None, names: Sequence[str], *, tried: bool) -> list[Shape]:
+    """The shape with its slots called by the names in each order, its own first: answers are compared once for all."""
+    if shape is None or not tried or len(names) > _ORDERED:
+        return [shape] if shape else []
+    return [renamed(shape, dict(zip(names, order, strict=True))) for order in permutations(names)]
 
 
 def fields_of(spec: Spec, proposal: Proposal) -> dict[str, list[tuple[str, str | None]]]:
