@@ -774,6 +774,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("same = server.spec == spec or (server.role == BENCH and server.spec.answers_as(spec))",
          "same = server.spec == spec",
          "tests/tools/serving/test_servers.py::test_one_that_has_the_weights_under_another_runs_name_is_adopted_too"),
+        ("while not ended.wait(RENEW_EVERY_S):", "while False:",
+         "tests/tools/serving/test_servers.py::test_a_server_whose_lease_ran_out_stops_by_itself"),
     )),
     *rows(CLAIM, "tools/serving/spec.py", (
         ("return bool(self.weights_sha256) and self.model_copy", "return self.model_copy",

@@ -88,7 +88,6 @@ class AnswerLog:
                 values = asdict(response)
                 log.add({name: values[name] for name in _LOGGED})
                 self.answers[response.id] = response
-                servers.renew(self.server)
                 done += 1
                 self.job.progress(done, len(requests), note)
                 if on_answer:

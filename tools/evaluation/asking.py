@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ from tunesmith.tools.suites.grading import PENDING, grade_deterministic
 
 _STORE_EVERY_S = 0.02
 """Answers that arrive within so short a time share one commit to the disk."""
-_RENEW_EVERY_S = 1.0
 NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
 """Types of assertion that rest on log probabilities."""
 _BEHAVIOUR_BLOCKS = (PRIMARY_BLOCK, *LISTED_BLOCKS)
@@ -217,14 +215,9 @@ def server_answers(server: servers.Server, sampling: Sampling, concurrency: int)
 
     def answer(questions: Sequence[Question], keep: Keep) -> None:
         asked = {question.id: question for question in questions}
-        renewed_at = 0.0
 
         def arrived(response: ChatResponse) -> None:
-            nonlocal renewed_at
             keep(asked[response.id], response)
-            if time.monotonic() - renewed_at > _RENEW_EVERY_S:
-                renewed_at = time.monotonic()
-                servers.renew(server)
 
         async def ask() -> None:
             requests = (question.request(sampling) for question in questions)

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -214,7 +214,6 @@ class _Judge:
                 nonlocal done
                 done += 1
                 self.job.progress(done, len(requests), f"{self.model.name} judges")
-                place.renew()
                 if response.error:
                     self._failed[response.id] = response.error
                     return
@@ -225,7 +224,8 @@ class _Judge:
                 async with chat_client(place.server) if place.server else self._endpoint() as client:
                     await client.complete_many(requests, concurrency=JUDGE_CONCURRENCY, on_result=keep)
 
-            asyncio.run(ask())
+            with servers.kept(place.server) if place.server else nullcontext():
+                asyncio.run(ask())
 
     def _endpoint(self) -> ChatClient:
         """Connections to the user's own endpoint, recorded as what leaves this machine."""
@@ -268,11 +268,6 @@ class _Place:
     model: str
     identity: dict[str, str]
     server: servers.Server | None = None
-
-    def renew(self) -> None:
-        """Keep the server's lease from ending while it is used."""
-        if self.server:
-            servers.renew(self.server)
 
 
 def _served(job: Job[Request], model: JudgeModel) -> _Place:

@@ -47,6 +47,5 @@ def probe_text(server: servers.Server, suite: Suite) -> list[int]:
 
 
 def _scored(server: servers.Server, model: str, text: Sequence[int]) -> Scores:
-    servers.renew(server)
     [scores] = asyncio.run(score_prompts(server, model, [text], concurrency=1))
     return scores

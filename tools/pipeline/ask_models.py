@@ -46,8 +46,6 @@ from tunesmith.tools.serving.thoughts import without_thought
 LEASE_S = STAYS_MINUTES * 60.0
 _AT_ONCE = 8
 """Questions that a server works on side by side."""
-_RENEW_EVERY_S = 30.0
-"""While an answer is written: on a slow machine that may take longer than an adopted server's own lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,17 +378,9 @@ def _put(asking: _Asking, one: Answering, server: Server) -> None:
 
 
 async def _complete(server: Server, requests: Sequence[ChatRequest], keep: Callable[[ChatResponse], None]) -> None:
-    async def renew() -> None:
-        while True:
-            servers.renew(server)
-            await asyncio.sleep(_RENEW_EVERY_S)
-
-    renewing = asyncio.create_task(renew())
-    try:
+    with servers.kept(server):
         async with chat_client(server) as client:
             if len(requests) == 1:
-                return keep(await client.complete(requests[0]))
-            await client.complete_many(requests, concurrency=_AT_ONCE, on_result=keep)
-    finally:
-        renewing.cancel()
-        servers.renew(server)
+                keep(await client.complete(requests[0]))
+            else:
+                await client.complete_many(requests, concurrency=_AT_ONCE, on_result=keep)

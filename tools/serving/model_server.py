@@ -100,10 +100,8 @@ def measuring_server(
     server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting", meanwhile=meanwhile)
     for name, folder in (adapters or {}).items():
         servers.load_adapter(server, name, folder)
-    try:
+    with servers.kept(server):
         yield server
-    finally:
-        servers.renew(server)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import contextlib
 import json
 import secrets
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from tunesmith.tools.serving.spec import ServerSpec, arguments, environment, plu
 BENCH, DEPLOYED, DRIVER = "bench", "deployed", "driver"
 LEASE_S = 300.0
 """A bench server that nobody used for so long is stopped by its own parent."""
+RENEW_EVERY_S = 30.0
+"""While it is used: an answer may take longer than a lease on a slow or busy machine."""
 _READY_TIMEOUT_S = 600.0
 _POLL_S = 0.2
 _STARTING_S = 60.0
@@ -248,6 +251,29 @@ def renew(server: Server) -> None:
     """Extend a server's lease from now."""
     with contextlib.suppress(OSError):
         server.record.with_suffix(".lease").touch()
+
+
+@contextlib.contextmanager
+def kept(server: Server) -> Iterator[None]:
+    """Keep a server's lease from running out while it is used, however long it takes to answer.
+
+    It ends LEASE_S after the last use, and as long after a process that was killed in the middle of one.
+    """
+    ended = threading.Event()
+
+    def renewing() -> None:
+        while not ended.wait(RENEW_EVERY_S):
+            renew(server)
+
+    renew(server)
+    thread = threading.Thread(target=renewing, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        renew(server)
 
 
 def _update(server: Server, **changes: object) -> Server:

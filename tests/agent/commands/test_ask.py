@@ -127,7 +127,7 @@ def test_a_lease_is_renewed_while_a_slow_answer_is_written(home: Home, monkeypat
     home.deploy("quantized")
     renewed: list[servers.Server] = []
     monkeypatch.setattr(servers, "renew", renewed.append)
-    monkeypatch.setattr(asking, "_RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr(servers, "RENEW_EVERY_S", 0.05)
     home.ask("slowly", "quantized", approver=nobody_asked)
     assert len(renewed) > 2, "once before it and once after it is no answer of ten minutes"
 

@@ -101,7 +101,6 @@ def test_notes_of_one_manner_and_turn_begin_alike_and_all_examples_are_shown_in_
 def test_half_a_character_of_a_server_ends_in_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = ChatResponse(id="a", text="half of a pair: \ud83d")
     monkeypatch.setattr(model_requests, "ask", lambda server, pending, keep, tally, concurrency: keep(half))
-    monkeypatch.setattr(model_requests.servers, "renew", lambda server: None)
     job: Any = SimpleNamespace(dir=tmp_path, progress=lambda *done: None)
     server: Any = SimpleNamespace(model="m")
     for _ in range(2):  # asked, then read from its file
