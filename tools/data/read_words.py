@@ -16,7 +16,7 @@ from rapidfuzz import fuzz
 
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
-from tunesmith.tools.data.examples import VALUES_MAX, Pairs, copied, format_of, stems
+from tunesmith.tools.data.examples import VALUES_MAX, Pairs, absent_in, copied, format_of, stems
 from tunesmith.tools.data.faults import may_be_in, other_language
 from tunesmith.tools.data.model_requests import (
     NUMBER,
@@ -206,11 +206,12 @@ class _Reader:
         seen = [value for _, value in pairs if value is not None]
         if (odd := odd_value(pairs)) and not part.missing and holds(self._words, odd):
             part = part.model_copy(update={"missing": odd})
-        rest = [(message, value) for message, value in pairs if value not in (part.missing, None)]
+        absent = absent_in(part, pairs)
+        rest = [(message, value) for message, value in pairs if value is not None and value not in absent]
         if part.kind or part.values:
             return part
         label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
-        typed = format_of(part, list(dict.fromkeys(v for _, v in rest if v)), verbatim=copied(rest))
+        typed = format_of(part, list(dict.fromkeys(v for _, v in rest)), verbatim=copied(rest))
         kind: Kind = "label" if label else typed or ("copied" if copied(rest) else "text")
         return part.model_copy(update={"kind": kind})
 

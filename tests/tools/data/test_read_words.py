@@ -43,6 +43,23 @@ PIRATE: dict[str, Any] = {
 }
 
 
+SIGNED: dict[str, Any] = {
+    "name": "signed",
+    "when": "a member writes to the club",
+    "what": "[LABEL] NAME, and - where nobody signs",
+    "never": "greet",
+    "labels": {"IN": "they come", "OUT": "they do not come"},
+    "fields": {"NAME": "the first name that they sign with"},
+    "examples": [
+        {"prompt": "count me in. Marek", "answer": "[IN] Marek"},
+        {"prompt": "my car broke down. Anja", "answer": "[OUT] Anja"},
+        {"prompt": "start without me, i'm late", "answer": "[IN] -"},
+        {"prompt": "see you on Saturday, Lou", "answer": "[IN] Lou"},
+        {"prompt": "the trains are cancelled", "answer": "[OUT] -"},
+    ],
+}
+
+
 def items(*of: object) -> dict[str, object]:
     return {"items": list(of)}
 
@@ -89,6 +106,15 @@ def test_two_labels_of_one_sentence_are_read_apart_with_what_each_value_means() 
     assert spec.near_misses == ("Who founded the firm?",), "neither one of the kind nor one about other things"
     assert "never says 'sorry'" in [rule.says for rule in spec.rules] and spec_faults(spec) == ()
     assert reader.pages.count("values") == 2 and made.questions == len(reader.asked)
+
+
+def test_a_mark_where_a_message_says_nothing_leaves_a_part_copied() -> None:
+    """A model proposed one in words of its own for it, so that its rows were not written as those of copied parts."""
+    spec, _, _ = reading(SIGNED, RIGHT | {"template": {"template": "[{label}] {NAME}"}})
+    unread, stated = words_of(SIGNED, "x")
+    without = verified(unread, stated).spec
+    name, same = (next(a for a in one.attributes if a.name == "NAME") for one in (spec, without))
+    assert name == same and (name.kind, name.absent_as) == ("copied", "-")
 
 
 @table(
