@@ -20,9 +20,8 @@ from tunesmith.tools.core.yaml_file import dump_yaml, read_yaml
 from tunesmith.tools.data.answer_shape import json_examples, object_paths
 from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
 from tunesmith.tools.data.examples import example_problems
-from tunesmith.tools.data.proposal import Proposal, with_call
+from tunesmith.tools.data.proposal import STATED, Proposal, stated_in, with_call
 from tunesmith.tools.data.spec import Answer, Spec, as_document
-from tunesmith.tools.data.stated import STATED, stated_in
 from tunesmith.tools.data.verify import verified
 
 SPEC_FILE = "behaviour.yaml"

@@ -2,7 +2,7 @@
 
 A pure function of the spec, a seed and a row's number: a resumed step draws the same rows. Labels come in turn, by
 their weights, so that any stretch of rows is balanced. Values of open attributes are dealt from pools that a model
-filled (`Pools`); they are the only thing here that a model had a hand in.
+fills (`fill_pools`); they are the only thing here that a model has a hand in.
 
 Further rows out of a kept one, for a later epoch: "dentist on tuesday at 4 pm" is "dentist on friday at 11:30" the next
 time it is seen, right by construction as its first form is, and no model is asked. Only values that code draws and
@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
+from itertools import product
+from math import prod
 from typing import TypeVar
 
 from tunesmith.memory.errors import StepFailed
@@ -25,10 +27,24 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
-from tunesmith.tools.data.record_values import Values, drawn_number, in_order, number_ranges, with_computed
+from tunesmith.tools.data.model_requests import Asker
+from tunesmith.tools.data.record_values import Values, drawn_number, excluded, in_order, number_ranges, with_computed
 from tunesmith.tools.data.row_checks import drawn_problem, verbatim
+from tunesmith.tools.data.similarity import word_count
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
 from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
+from tunesmith.tools.data.writer_requests import (
+    LISTED,
+    TOPICS,
+    distinct_texts,
+    example_shots,
+    listed_topics,
+    listed_values,
+    topics_request,
+    values_of,
+    values_request,
+)
+from tunesmith.tools.serving.client import ChatRequest
 
 
 @lru_cache(maxsize=1)
@@ -73,15 +89,12 @@ def is_empty(spec: Spec, seed: int, index: int) -> bool:
 
 def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
     """The records of a row with what of them is to stand in its message letter for letter."""
-    surfaces = [
-        {
-            path: surface
-            for path, attribute in spec.leaves(record)
-            if (value := record.get(path)) is not None and (surface := _surface(attribute, value, rng))
-        }
-        for record in records
-    ]
-    return Draw(f"w{index:05d}", tuple(records), tuple(surfaces), index)
+
+    def surfaces(record: Values) -> dict[str, str]:
+        stated = ((path, a, value) for path, a in spec.leaves(record) if (value := record.get(path)) is not None)
+        return {path: surface for path, attribute, value in stated if (surface := _surface(attribute, value, rng))}
+
+    return Draw(f"w{index:05d}", tuple(records), tuple(map(surfaces, records)), index)
 
 
 def _surface(attribute: Attribute, value: str, rng: random.Random) -> str:
@@ -152,7 +165,7 @@ class _Drawing:
 
     def _absent(self, attribute: Attribute) -> bool:
         """Whether a message says nothing of it: a label, its share, or the tool that is called decides."""
-        if any(self.values.get(label) in absent for label, absent in attribute.absent_where.items()):
+        if excluded(attribute, self.values):
             return True
         if attribute.absent_share and self.rng.random() < attribute.absent_share:
             return True
@@ -208,6 +221,103 @@ def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
     """The `turn`-th of endless shuffles of `choices`: each comes once before any comes again."""
     lap, place = divmod(turn, len(choices))
     return random.Random(f"{seed}/{lap}").sample(list(choices), len(choices))[place]
+
+
+_USABLE_SHARE = 0.6
+"""Of a list's lines, the share that is new and usable: small models repeat themselves."""
+_SHORT_WORDS, _USES_OF_SHORT, _USES = 2, 6, 2
+"""Values of so few words are used so often, others so often."""
+_REQUESTS_MAX = 40
+"""For one attribute: later lists repeat the earlier ones."""
+_COMBINATIONS_MAX = 12
+"""Of labels' values: open values are thought up for each, with requests of their own."""
+
+
+def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
+    """The values of every open attribute, by the labels that they go with."""
+    pools: dict[tuple[str, str], list[str]] = {}
+    requests: list[ChatRequest] = []
+    owners: dict[str, tuple[Attribute, Values, list[str]]] = {}
+    for attribute in spec.value_attributes():
+        if not attribute.open:
+            continue
+        cases = _conditions(spec, attribute)
+        for place, given in enumerate(cases):
+            examples = _examples_of(spec, attribute, given)
+            for number in range(_requests(attribute, examples, rows, len(cases))):
+                identity = f"v/{attribute.name}/{place}/{number}"
+                owners[identity] = (attribute, given, examples)
+                if attribute.shown:
+                    request = values_request(spec, attribute, given, examples, asker.model, identity, seed)
+                else:
+                    request = topics_request(spec, given, examples, asker.model, identity, seed)
+                requests.append(request)
+    for identity, response in asker.ask(requests, "thinking up values").items():
+        attribute, given, examples = owners[identity]
+        key = (attribute.name, _key(given))
+        listed = listed_values(attribute, response.text, examples) if attribute.shown else listed_topics(response.text)
+        pools[key] = distinct_texts([*pools.get(key, ()), *listed])
+    return _dealer(spec, pools, seed)
+
+
+def _dealer(spec: Spec, pools: dict[tuple[str, str], list[str]], seed: int) -> Pools:
+    """Deals the values of a pool in turn; of an empty one the examples' own, so that no row lacks its value."""
+
+    def deal(attribute: Attribute, values: Values, index: int) -> str:
+        given = {a.name: values.get(a.name) for a in _labels_of(spec)}
+        pool = pools.get((attribute.name, _key(given))) or (
+            _examples_of(spec, attribute, given) if attribute.shown else []
+        )
+        return in_turn(pool, f"{seed}/{attribute.name}/{_key(given)}", index) if pool else ""
+
+    return deal
+
+
+def _labels_of(spec: Spec) -> list[Attribute]:
+    """The labels that open values depend on: those that the answer shows, as far as their values can be combined."""
+    chosen: list[Attribute] = []
+    for label in spec.labels:
+        if label.shown and prod(len(a.values) for a in (*chosen, label)) <= _COMBINATIONS_MAX:
+            chosen.append(label)
+    return chosen
+
+
+def _conditions(spec: Spec, attribute: Attribute) -> list[Values]:
+    """The combinations of labels under which an attribute has values."""
+    labels = _labels_of(spec)
+    names = [label.name for label in labels]
+    cases: list[Values] = [dict(zip(names, values, strict=True)) for values in product(*(a.values for a in labels))]
+    return [case for case in cases if not excluded(attribute, case)]
+
+
+_SHOWN_LEAST = 4
+"""Of a copied value's examples: of fewer, those of other labels are shown too."""
+
+
+def _examples_of(spec: Spec, attribute: Attribute, given: Values) -> list[str]:
+    """Of a value that answers show the examples' own; else whole messages, those of the labels first.
+
+    Behind one or two names alone a small writer goes astray: the examples of other labels stand beside them.
+    """
+    if attribute.shown:
+        own, of_all = values_of(spec, attribute.name, given), values_of(spec, attribute.name, {})
+        few = attribute.kind == "copied" and len(own) < _SHOWN_LEAST
+        return distinct_texts([*own, *of_all]) if few or not own else own
+    shots = example_shots(spec)
+    like = [one.message for one in shots if all(one.values.get(name) == value for name, value in given.items())]
+    return like or [one.message for one in shots]
+
+
+def _requests(attribute: Attribute, examples: Sequence[str], rows: int, cases: int) -> int:
+    """Requests for as many values as rows need: of names and days some come again, of what a message says few."""
+    short = bool(examples) and sum(map(word_count, examples)) / len(examples) <= _SHORT_WORDS
+    wanted = rows / (_USES_OF_SHORT if short else _USES) / cases
+    listed = LISTED if attribute.shown else TOPICS
+    return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _USABLE_SHARE))))
+
+
+def _key(given: Values) -> str:
+    return "/".join(f"{name}={value}" for name, value in sorted(given.items()))
 
 
 # The answer

@@ -21,7 +21,6 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answers import RowJudge, write_answers
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.examples import Shot, sentence_shots
 from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.generate import (
     PREVIEW_ROWS,
@@ -39,6 +38,7 @@ from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.row_file import read_rows, write_rows
 from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
+from tunesmith.tools.data.writer_requests import Shot, sentence_shots
 from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers

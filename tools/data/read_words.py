@@ -16,7 +16,7 @@ from rapidfuzz import fuzz
 
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
-from tunesmith.tools.data.examples import VALUES_MAX, Pairs, copied, format_of, stems
+from tunesmith.tools.data.examples import VALUES_MAX, Pairs, copied, format_of
 from tunesmith.tools.data.faults import may_be_in, other_language
 from tunesmith.tools.data.model_requests import (
     NUMBER,
@@ -33,6 +33,7 @@ from tunesmith.tools.data.model_requests import (
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.record_values import numbers_in
+from tunesmith.tools.data.similarity import stems
 from tunesmith.tools.data.spec import Kind, Spec, Value
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.verify import fields_of

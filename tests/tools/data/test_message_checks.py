@@ -13,10 +13,10 @@ from tests.fixtures.behaviours import COMMIT, FEEDBACK
 from tests.fixtures.tables import table
 from tunesmith.tools.data import model_requests
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.examples import example_shots, values_of
+from tunesmith.tools.data.draw import fill_pools
 from tunesmith.tools.data.row_checks import names_label
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.writer_requests import Note, fill_pools, message_request, written_message
+from tunesmith.tools.data.writer_requests import Note, example_shots, message_request, values_of, written_message
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.requests import Tally
 
