@@ -27,7 +27,6 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
-from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.record_values import Values, drawn_number, excluded, in_order, number_ranges, with_computed
 from tunesmith.tools.data.row_checks import drawn_problem, verbatim
 from tunesmith.tools.data.similarity import word_count
@@ -45,6 +44,7 @@ from tunesmith.tools.data.writer_requests import (
     values_request,
 )
 from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.serving.requests import Asker
 
 
 @lru_cache(maxsize=1)

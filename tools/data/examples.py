@@ -150,6 +150,13 @@ def copied(pairs: Pairs) -> bool:
     return bool(given) and sum(holds(message, value) for message, value in given) >= _COPIED_SHARE * len(given)
 
 
+def odd_value(pairs: Pairs) -> str:
+    """The one value that does not stand in its message where most others do; empty where it is not like that."""
+    odd = {value for message, value in pairs if value and not holds(message, value) and any(map(str.isalnum, value))}
+    rest = [(message, value) for message, value in pairs if value not in odd]
+    return odd.pop() if len(odd) == 1 and copied(rest) and 2 * len(rest) > len(pairs) else ""
+
+
 def _numeric(part: Part, given: Sequence[tuple[str, str]], typed: Kind | None, *, number: bool) -> Kind | None:
     """The kind of values that messages say as numbers, in whichever marks: money where these have two places or none.
 

@@ -19,6 +19,11 @@ ORDINARY = ("rehearsal", "near_miss")
 """Origins of rows that hold the base's own answers: no behaviour, and nothing to be judged by it."""
 EXAMPLE = "example"
 """Origin of rows that are the user's own examples, where there are enough to keep others as blind cases."""
+
+ORIGINS = ("imported", EXAMPLE)
+"""Origins of rows whose answers a person gave."""
+RULE = "rule"
+"""Kind of verdict on an answer that breaks a rule."""
 _TOKENS = re.compile(
     r"<\|[a-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
     r"|###\s*(?:Instruction|Response|Input|Assistant|Human)\b|^\s*(?:Human|Assistant|User|Bot):\s",
@@ -69,6 +74,11 @@ _CUT_END = re.compile(
     r"(?:[,;:(\[{\"“–-]|\b(?:the|a|an|and|or|to|of|with|for|in|on|at|is|are|was|that|which|because|we|will))\s*$",
     re.IGNORECASE,
 )
+
+
+def is_persons(row: TrainingRow) -> bool:
+    """Whether a person gave the row's answer."""
+    return row.origin in ORIGINS
 
 
 def fault_of(problem: str) -> Verdict:

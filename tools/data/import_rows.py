@@ -34,15 +34,19 @@ from tunesmith.tools.core.stage import (
 )
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
-from tunesmith.tools.data.import_hub import PREFIX, at_commit, list_files, listing_digest, parse_source
-from tunesmith.tools.data.import_reading import (
+from tunesmith.tools.data.import_sources import (
     CHILD_BYTES,
     MAX_IMPORT_BYTES,
+    PREFIX,
     Look,
     SourceFiles,
+    at_commit,
     digest_of,
     find_files,
     inspect_files,
+    list_files,
+    listing_digest,
+    parse_source,
 )
 
 _TOKENS_PER_BYTE = 0.25

@@ -17,15 +17,13 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from tunesmith.tools.core.yaml_file import read_own
-from tunesmith.tools.data.behaviour import own_suites
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.model_requests import Asker, assistant, system, user
-from tunesmith.tools.data.similarity import LEAK, LeakGate, Likeness, word_count
+from tunesmith.tools.data.similarity import Likeness, word_count
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import draw_value, surface_of
 from tunesmith.tools.data.writer_requests import distinct_texts, prompt_text, written_message
-from tunesmith.tools.serving.client import ChatRequest
-from tunesmith.tools.suites.loading import load_named_suites
+from tunesmith.tools.serving.client import ChatRequest, assistant, system, user
+from tunesmith.tools.serving.requests import Asker
 
 _ALIKE = 88.0
 """Similarity, of 100, from which an edit is the message itself, or one that was made already."""
@@ -71,16 +69,6 @@ def near_misses(
                 edited.append(text)
         accepted += other_kinds(edited)[: wanted - len(accepted)] if edited else []
     return distinct_texts([*own, *accepted, *formed])
-
-
-def untested(spec: Spec, behaviour: str) -> Spec:
-    """The spec without the near misses that a suite of its own asks, or nearly: what tests is not trained on."""
-    if not spec.near_misses:
-        return spec
-    named = own_suites(behaviour)
-    gate = LeakGate(load_named_suites(named).cases if named else (), spec.slot, LEAK)
-    left = tuple(text for text in spec.near_misses if gate.check("", [text], digits_count=True) is None)
-    return spec.model_copy(update={"near_misses": left})
 
 
 def edit_request(message: str, model: str, identity: str, turn: int, seed: int) -> ChatRequest:

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reading import (
     BIAS_MOST,
     NOTHING,
@@ -40,6 +39,7 @@ from tunesmith.tools.data.record_values import Values
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.writer_requests import Shot
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.requests import Asker
 
 WHOLE = "the answer"
 """What margins call that which is read of a whole answer."""

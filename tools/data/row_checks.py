@@ -21,8 +21,7 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
-from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, kinds_allowed_by, languages
-from tunesmith.tools.data.own_rows import RULE
+from tunesmith.tools.data.faults import ORDINARY, RULE, cut_off, fault_of, kinds_allowed_by, languages
 from tunesmith.tools.data.record_values import Values, items_of, number_ranges, stated_number, values_at
 from tunesmith.tools.data.similarity import Likeness, loops, normal, overlap, word_count
 from tunesmith.tools.data.spec import Attribute, Spec

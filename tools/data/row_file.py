@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,31 +23,6 @@ from tunesmith.tools.suites.grading.calls import check_tools
 
 VARIANTS = "variants.jsonl"
 """Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""
-
-
-_NUMBERED = re.compile(r"i-(\d{1,12})")
-
-
-class RowIds:
-    """Ids of imported rows: none is given twice, whatever a data set calls its own."""
-
-    def __init__(self, used: Iterable[str] = ()) -> None:
-        self._used = set(used)
-        self._number = max((int(m[1]) for name in self._used if (m := _NUMBERED.fullmatch(name))), default=0)
-        self._again: Counter[str] = Counter()
-
-    def new(self, name: str = "") -> str:
-        """An id for a row that its data set calls `name`; without one it is numbered on from those that there are."""
-        row_id = f"i-{name}" if name else self._numbered()
-        while row_id in self._used:
-            self._again[name] += bool(name)
-            row_id = f"i-{name}~{self._again[name] + 1}" if name else self._numbered()
-        self._used.add(row_id)
-        return row_id
-
-    def _numbered(self) -> str:
-        self._number += 1
-        return f"i-{self._number:06d}"
 
 
 class _Message(BaseModel):

@@ -16,7 +16,6 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.draw import Pools, answer_of, draw, fill_pools, in_turn, style
-from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
 from tunesmith.tools.data.reading import NOTHING, Disagreement
 from tunesmith.tools.data.record_values import Values, excluded, with_computed
@@ -34,6 +33,7 @@ from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, value_of
 from tunesmith.tools.data.writer_requests import Note, Shot, example_shots, message_request, profile_of, written_message
 from tunesmith.tools.serving.client import ChatResponse
+from tunesmith.tools.serving.requests import Asker
 
 SURE = 3.0
 """Log-odds, in nats, from which the reader's word on another value counts: twenty to one."""

@@ -17,12 +17,12 @@ from statistics import mean
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.model_requests import assistant, storable, user
 from tunesmith.tools.data.record_values import Values, number_in, number_ranges, values_at
 from tunesmith.tools.data.similarity import normal, overlap, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds, is_number, matches_in
-from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.serving.client import ChatRequest, assistant, user
+from tunesmith.tools.serving.requests import storable
 
 LISTED, TOPICS = 10, 12
 """Asked for in one request."""

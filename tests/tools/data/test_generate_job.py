@@ -17,9 +17,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
 from tunesmith.tools.data import faults
-from tunesmith.tools.data.behaviour import spec_of, spec_text
+from tunesmith.tools.data.behaviour import spec_of, spec_text, write_behaviour
 from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.data.scaffold import write_behaviour
 from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
