@@ -500,11 +500,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(SERVER, "tools/serving/local_http.py", (
         ("        self._guard.after(self.sock)\n", "", "tests/trust/test_network.py"),
     )),
-    *rows(ROWS, "tools/data/import_records.py", (
+    *rows(ROWS, "tools/core/record_files.py", (
         ("return not _is_number(kind.value_type) and _is_plain", "return _is_plain",
          "tests/tools/data/test_import_files.py::test_extension_types_and_vectors_are_left_out_and_labels_are_text"),
     )),
-    *rows(ROWS, "tools/data/import_records.py", (
+    *rows(ROWS, "tools/core/record_files.py", (
         ("if len(line) > MAX_LINE_BYTES:", "if False:",
          "tests/tools/data/test_import_files.py::test_a_sparse_file_is_not_read_to_its_end"),
         ("if lines > MAX_CELL_LINES:", "if False:",

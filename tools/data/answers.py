@@ -20,9 +20,9 @@ from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.stats import cohen_kappa
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.reading import answer_request, judge_request, yes
 from tunesmith.tools.data.row_checks import answer_problem
+from tunesmith.tools.data.rows import EXAMPLE, ORDINARY
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Written
 from tunesmith.tools.serving.client import ChatRequest, assistant, response_format_of, system, user

@@ -27,10 +27,10 @@ from tunesmith.tools.core.stats import detectable_text, minimum_detectable_effec
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import dump_yaml, read_yaml
 from tunesmith.tools.data.answer_shape import json_examples, object_paths
+from tunesmith.tools.data.augmentation import formed_near_misses
 from tunesmith.tools.data.description import EXAMPLES_MIN, Description, Example, distinct, slug
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.examples import example_problems
-from tunesmith.tools.data.near_misses import formed_near_misses
 from tunesmith.tools.data.proposal import STATED, Proposal, stated_in, with_call
 from tunesmith.tools.data.row_checks import prompt_problem
 from tunesmith.tools.data.similarity import LEAK, LeakGate, Likeness

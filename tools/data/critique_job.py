@@ -20,6 +20,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.answers import Judged, RowJudge
+from tunesmith.tools.data.augmentation import variants
 from tunesmith.tools.data.balance import alarms, balance_of, best, diversity, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.critique import (
@@ -30,22 +31,23 @@ from tunesmith.tools.data.critique import (
     suite_of,
     wrote_them,
 )
-from tunesmith.tools.data.draw import variants
-from tunesmith.tools.data.faults import (
-    EXAMPLE,
-    ORDINARY,
-    RULE,
-    conversation_fault,
-    fault_of,
-    is_persons,
-    secret_fault,
-    text_fault,
-    token_fault,
-)
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
 from tunesmith.tools.data.own_rows import Doubts, Repeats, repeats_in
 from tunesmith.tools.data.row_checks import LONG_ANSWER_CHARS, BehaviourChecks
-from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
+from tunesmith.tools.data.rows import (
+    EXAMPLE,
+    ORDINARY,
+    RULE,
+    VARIANTS,
+    conversation_fault,
+    fault_of,
+    is_persons,
+    read_rows,
+    secret_fault,
+    text_fault,
+    token_fault,
+    write_rows,
+)
 from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, row_texts
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites

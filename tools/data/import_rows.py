@@ -267,8 +267,7 @@ def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[
             f"NEEDS MAPPING: the columns are {', '.join(inspection.columns[:12])}; agree with --map {pairs}, or name "
             "others",
         )
-    first = inspection.problems[0] if inspection.problems else None
-    why = f"record {first.number}: {first.reason}" if first else "no record is a row"
+    why = problem_list(inspection.problems, 1) or "no record is a row"
     return (f"INCOMPATIBLE: {len(inspection.problems)} of {inspection.checked} records looked at are no rows; {why}",)
 
 
@@ -283,7 +282,7 @@ def questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
 
 def problem_list(problems: Sequence[Problem], count: int = 3) -> str:
     """The first records that are no rows, each with its reason."""
-    return "; ".join(f"record {problem.number}: {problem.reason}" for problem in problems[:count])
+    return "; ".join(map(str, problems[:count]))
 
 
 def _problems(inspection: Inspection | None) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from tunesmith.tools.data.import_rows import (
     too_much,
 )
 from tunesmith.tools.data.import_sources import Stopped, Totals, digest_of, find_files, inspect_files, rows_of
-from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.rows import read_rows, write_rows
 
 _PROBLEMS_LISTED = 50
 """In the result, which is stored and shown."""
@@ -63,7 +63,7 @@ def run(job: Job[ImportRequest]) -> ImportResult:
         with_system=sum(row.prompt[0]["role"] == "system" for row in rows),
         with_tools=sum(bool(row.attributes.tools) for row in rows),
         incompatible=len(problems),
-        problems=tuple(f"record {problem.number}: {problem.reason}" for problem in problems[:_PROBLEMS_LISTED]),
+        problems=tuple(map(str, problems[:_PROBLEMS_LISTED])),
     )
 
 

@@ -25,8 +25,8 @@ from tunesmith.memory.confined import Limits, OverLimits, confined, confined_ans
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.tools.core.record_files import Record, column_records, columns_of, open_regular, text_records
 from tunesmith.tools.data.import_formats import Inspection, Problem, convert_one, inspect_records
-from tunesmith.tools.data.import_records import Record, column_records, columns_of, open_regular, text_records
 from tunesmith.tools.models.hub import HubFile, announced, hub_listing, is_commit, newest_commit
 from tunesmith.tools.models.hub_download import Progress, download
 
@@ -343,7 +343,7 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
     first = _first(records)
     inspection = inspect_records([record.value for record in first], argument["mapping"])
     if inspection.status != "READY":
-        why = "; ".join(f"record {p.number}: {p.reason}" for p in inspection.problems[:3])
+        why = "; ".join(map(str, inspection.problems[:3]))
         yield "stopped", f"{inspection.status}: {why or ', '.join(inspection.columns) or 'there are no records'}"
         return
     count = lines = read = row_bytes = 0

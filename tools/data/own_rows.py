@@ -22,9 +22,9 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.faults import RULE, is_persons
 from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
 from tunesmith.tools.data.import_sources import CHILD_BYTES, MAX_IMPORT_BYTES, take
+from tunesmith.tools.data.rows import RULE, is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case

@@ -23,10 +23,10 @@ from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
 from tunesmith.tools.data.examples import VALUES_MAX, Pairs, copied, format_of, odd_value
-from tunesmith.tools.data.faults import may_be_in, other_language
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.record_values import numbers_in
+from tunesmith.tools.data.rows import may_be_in, other_language
 from tunesmith.tools.data.similarity import stems
 from tunesmith.tools.data.spec import Kind, Spec, Value
 from tunesmith.tools.data.typed_values import holds

@@ -186,7 +186,7 @@ def json_kind(values: Sequence[object]) -> str:
 def at_path(given: object, path: str) -> list[object]:
     """What JSON holds under a path without its places in lists, but for null."""
     values = [given]
-    for name in re.sub(r"\[\d+\]", "", path).split("."):
+    for name in without_places(path).split("."):
         inner = [one.get(name) for one in values if isinstance(one, Mapping)]
         values = [item for one in inner for item in (one if isinstance(one, list) else [one]) if one is not None]
     return values
@@ -223,7 +223,7 @@ def parameters_of(tools: Sequence[Mapping[str, object]], name: str) -> dict[str,
 def argument_kind(parameters: Mapping[str, object], path: str) -> str:
     """The JSON type that a tool's schema gives to a path of its arguments."""
     properties, kind = parameters, "string"
-    for name in re.sub(r"\[\d+\]", "", path).split("."):
+    for name in without_places(path).split("."):
         schema = properties.get(name)
         if not isinstance(schema, Mapping):
             return "string"

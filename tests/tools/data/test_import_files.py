@@ -18,10 +18,10 @@ from tunesmith.memory.confined import OverLimits
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.machine import Machine
+from tunesmith.tools.core.record_files import strict_json, text_records
 from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.data import import_sources
 from tunesmith.tools.data.import_formats import Problem, convert
-from tunesmith.tools.data.import_records import strict_json, text_records
 from tunesmith.tools.data.import_rows import ImportContext, ImportRequest, plan
 from tunesmith.tools.data.import_sources import Look, Totals, digest_of, find_files, inspect_files, rows_of
 

@@ -18,7 +18,7 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.data import import_sources
 from tunesmith.tools.data.import_sources import HubSource, parse_source
-from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.models.hub import HubFile
 from tunesmith.tools.pipeline import catalog
 

@@ -17,9 +17,9 @@ from tunesmith.tools.data.behaviour import HARD_SUITE, SPEC_FILE, SUITE, load_be
 from tunesmith.tools.data.critique import CritiqueRequest, suite_of
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.description import Example, parted
-from tunesmith.tools.data.faults import EXAMPLE
 from tunesmith.tools.data.held_out import hold_out
 from tunesmith.tools.data.proposal import Proposal
+from tunesmith.tools.data.rows import EXAMPLE
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import prompt_of

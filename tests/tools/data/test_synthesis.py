@@ -23,7 +23,7 @@ from tunesmith.tools.data.balance import balance_of, why_dropped
 from tunesmith.tools.data.behaviour import SPEC_FILE, SUITE, add_cases, write_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
-from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step

@@ -1,6 +1,11 @@
-"""Messages that look like a behaviour's and want an ordinary answer: the user's own, and edits of kept messages.
+"""Further messages out of those that there are: variants, which say other values, and near misses of another kind.
 
-An edit changes as little as it can; it is taken where the reader is surer of it being another kind than of any of the
+A variant of a kept row is for a later epoch: "dentist on tuesday at 4 pm" is "dentist on friday at 11:30" the next time
+it is seen, right by construction as its first form is, and no model is asked. Only values that code draws and finds are
+drawn anew: typed ones, and numbers that tell a label.
+
+Near misses look like a behaviour's messages and want an ordinary answer: the user's own, and edits of kept messages. An
+edit changes as little as it can; it is taken where the reader is surer of it being another kind than of any of the
 user's examples. Ordinary requests in fixed forms about a whole message, or about values that the behaviour reads or
 answers, need no model: they are a fifth at most. No word is picked out of a message: code cannot tell which are things.
 """
@@ -10,18 +15,28 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import count as count_from
 from itertools import islice, zip_longest
 from typing import Any
 
+from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.yaml_file import read_own
-from tunesmith.tools.data.draw import in_turn
+from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.draw import answer_of, in_turn
+from tunesmith.tools.data.record_values import drawn_number, number_ranges
+from tunesmith.tools.data.row_checks import drawn_problem, verbatim
 from tunesmith.tools.data.similarity import Likeness, word_count
-from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.typed_values import draw_value, surface_of
-from tunesmith.tools.data.writer_requests import distinct_texts, prompt_text, written_message
+from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
+from tunesmith.tools.data.writer_requests import (
+    distinct_texts,
+    prompt_text,
+    written_message,
+)
 from tunesmith.tools.serving.client import ChatRequest, assistant, system, user
 from tunesmith.tools.serving.requests import Asker
 
@@ -129,3 +144,74 @@ def formed_near_misses(spec: Spec, seed: int, messages: Sequence[str], *, tests:
         ]
         turns.append(near)
     return distinct_texts([text for turn in zip_longest(*turns) for text in turn if text])
+
+
+EACH = 8
+"""Of a row: with the row itself three for each of three epochs, which is what a small model is given."""
+_ROWS_MOST = 1_000
+"""Of more rows each is seen once, whatever its forms are."""
+_TRIES = 6
+"""Draws for one variant: a message that says the same, or does not say what was drawn, is drawn anew."""
+
+
+def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:
+    """`each` variants of every row that has such values and was made here; fewer where they do not come out right."""
+    varied: list[TrainingRow] = []
+    if not form_of(spec).one_record or len(rows) > _ROWS_MOST:
+        return varied
+    for row in rows:
+        drawn = row.attributes.draw
+        if drawn is None or len(row.prompt) > 2 or len(row.completion) > 1:
+            continue
+        there = {spec.text_of(row.prompt)}
+        for number in range(1, each + 1):
+            if (one := _variant(spec, row, drawn, number)) and spec.text_of(one.prompt) not in there:
+                there.add(spec.text_of(one.prompt))
+                varied.append(one)
+    return varied
+
+
+def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> TrainingRow | None:
+    """A row with other values in the places of its own; None where one stands there twice, or none comes out right."""
+    message, old = spec.text_of(row.prompt), drawn.surfaces[0]
+    swapped = [
+        a for a in spec.attributes if a.name in old and (a.typed or number_ranges(a)) and holds(message, old[a.name])
+    ]
+    spans = {a.name: _spans(message, old[a.name]) for a in swapped}
+    if not swapped or any(len(places) != 1 for places in spans.values()):
+        return None
+    rng = random.Random(f"{row.row_id}/{number}")
+    for _ in range(_TRIES):
+        values, surfaces, text = dict(drawn.values), dict(old), message
+        for attribute in sorted(swapped, key=lambda a: spans[a.name][0], reverse=True):
+            name = attribute.name
+            values[name], surfaces[name] = _another(attribute, str(values[name]), rng)
+            start, end = spans[name][0]
+            text = text[:start] + _cased(surfaces[name], message[start:end], at_start=start == 0) + text[end:]
+        if text == message or drawn_problem(spec, values, surfaces, text):
+            continue
+        changed = replace(drawn, records=(verbatim(spec, values, text),), surfaces=(surfaces,))
+        attributes = replace(row.attributes, draw=changed, text=text, variant_of=row.row_id)
+        prompt = [*row.prompt[: len(row.prompt) - len(spec.turns(text))], *spec.turns(text)]
+        answer = [form_of(spec).turn(answer_of(spec, changed))]
+        return replace(row, row_id=f"{row.row_id}.{number}", prompt=prompt, completion=answer, attributes=attributes)
+    return None
+
+
+def _another(attribute: Attribute, value: str, rng: random.Random) -> tuple[str, str]:
+    """A value and how the message says it; a label keeps its value, for the rest of the message may speak of it."""
+    if attribute.kind == "label":
+        return value, drawn_number(attribute, value, rng)
+    drawn = draw_value(attribute, rng)
+    return drawn, surface_of(attribute, drawn, rng)
+
+
+def _spans(message: str, part: str) -> list[tuple[int, int]]:
+    """Where a part stands in a message and not inside a longer word."""
+    pattern = rf"(?<!{GLUED}){re.escape(part)}(?!{GLUED})"
+    return [match.span() for match in re.finditer(pattern, message, re.IGNORECASE)]
+
+
+def _cased(new: str, old: str, *, at_start: bool) -> str:
+    """A capital at the start of a message stays one."""
+    return new[:1].upper() + new[1:] if at_start and old[:1].isupper() else new
