@@ -32,11 +32,7 @@ from tunesmith.tools.data.row_checks import drawn_problem, verbatim
 from tunesmith.tools.data.similarity import Likeness, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
-from tunesmith.tools.data.writer_requests import (
-    distinct_texts,
-    prompt_text,
-    written_message,
-)
+from tunesmith.tools.data.writer_requests import distinct_texts, prompt_text, written_message
 from tunesmith.tools.serving.client import ChatRequest, assistant, system, user
 from tunesmith.tools.serving.requests import Asker
 
@@ -145,6 +141,8 @@ def formed_near_misses(spec: Spec, seed: int, messages: Sequence[str], *, tests:
         turns.append(near)
     return distinct_texts([text for turn in zip_longest(*turns) for text in turn if text])
 
+
+# Variants
 
 EACH = 8
 """Of a row: with the row itself three for each of three epochs, which is what a small model is given."""

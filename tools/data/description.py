@@ -15,14 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    JsonValue,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Frozen
@@ -35,6 +28,8 @@ OWN_BLIND = 10
 """Of enough examples so many become blind cases: a claim needs ten cases of people."""
 _PARTS = ("when", "what", "never", "examples")
 
+
+# Conversations as text
 
 _MESSAGES_MOST, _TOOLS_MOST, _TOOLS_CHARS = 40, 20, 32_000
 """Of a conversation and of the tools offered with it, all of which a model is given with every row."""
@@ -134,6 +129,9 @@ def offered(tools: Sequence[dict[str, JsonValue]]) -> tuple[dict[str, JsonValue]
         raise ValueError(f"tools: at most {_TOOLS_MOST}, of {_TOOLS_CHARS:,} characters together, are offered")
     check_tools(list(tools))
     return tuple(tools)
+
+
+# What is said of a behaviour
 
 
 def _clean(text: str) -> str:

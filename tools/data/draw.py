@@ -216,6 +216,8 @@ def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
     return random.Random(f"{seed}/{lap}").sample(list(choices), len(choices))[place]
 
 
+# Values of open attributes
+
 _USABLE_SHARE = 0.6
 """Of a list's lines, the share that is new and usable: small models repeat themselves."""
 _SHORT_WORDS, _USES_OF_SHORT, _USES = 2, 6, 2

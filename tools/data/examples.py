@@ -212,6 +212,8 @@ def _words_max(part: Part, values: Sequence[str], notes: Notes) -> int:
     return part.words_max
 
 
+# Attributes beside one another
+
 Records = Sequence[Mapping[str, str | None]]
 """What the answers of the examples say, part by part; of a list each line."""
 
@@ -256,6 +258,9 @@ def _absent_by_label(attribute: Attribute, attributes: Sequence[Attribute], reco
             share = absent_share(sum(others), len(others)) if any(others) else 0
             return attribute.model_copy(update={"absent_share": share, "absent_where": {label.name: never}})
     return attribute
+
+
+# Sets of labels, and numbers, in texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +326,9 @@ def _readings(numeral: str) -> dict[Decimal, int]:
         readings |= {Decimal(plain + last): 0} if plain + last else {}
         readings |= {Decimal(f"{plain}.{last}"): len(last)} if plain and last else {}
     return readings
+
+
+# Whether the spec holds on them
 
 
 def example_problems(spec: Spec) -> Iterator[str]:

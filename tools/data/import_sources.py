@@ -126,6 +126,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# A data set of the hub
+
 PREFIX = "hub:"
 _NAMED = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/[^@\s]+)?(?:@(.*))?")
 _SPLITS = ("train", "test", "valid", "validation", "val", "dev", "eval")
@@ -228,6 +230,8 @@ def fetch(source: HubSource, files: Sequence[HubFile], folder: Path, progress: P
     download(source.name, source.commit, targets, progress, kind="datasets")
     return tuple(targets)
 
+
+# What files hold
 
 LOOKED_AT, _LOOKED_AT_BYTES = 200, 16 << 20
 """Records that a plan is made by, and their bytes at most: a person waits for it."""

@@ -112,6 +112,8 @@ class Doubts:
         return tuple(lines)
 
 
+# A look at all of them
+
 _EXAMPLES_MOST, _EXAMPLES_SHARE, _EXAMPLE_CHARS = 12, 4, 4_000
 """Rows that a behaviour is shown by where rows alone show it, at most a fourth of them, and none that is longer."""
 _LABELS_MOST, _LABEL_COMES, _LABEL_CHARS = 20, 3, 40

@@ -74,6 +74,8 @@ def words_digest(description: Description, stated: Proposal) -> str:
     return hashlib.sha256(json.dumps([words, stated.model_dump(mode="json")], sort_keys=True).encode()).hexdigest()
 
 
+# What a file states
+
 STATED = ("labels", "fields", "template")
 _KEYS = frozenset(Part.model_fields) - {"name"}
 _TEXTS = ("means", "missing")
@@ -164,6 +166,8 @@ def _text(value: object) -> str:
     plain = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
     return " ".join(plain.split())
 
+
+# What the calls of the examples say
 
 TOOL = "tool"
 """The label that says which of several tools is called."""

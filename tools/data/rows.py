@@ -90,6 +90,8 @@ def _row(path: Path, number: int, text: str) -> TrainingRow:
     return TrainingRow(line.row_id or f"line {number}", line.origin, **conversations, attributes=attributes)
 
 
+# What can be wrong with one
+
 ROLES = ("system", "user", "assistant", "tool")
 ORDINARY = ("rehearsal", "near_miss")
 """Origins of rows that hold the base's own answers: no behaviour, and nothing to be judged by it."""
