@@ -30,7 +30,6 @@ from tunesmith.tools.core.yaml_file import read_yaml
 from tunesmith.tools.data.behaviour import (
     REHEARSAL,
     SPEC_FILE,
-    SUITE,
     check_answer_lengths,
     is_complete,
     load_behaviour,
@@ -42,6 +41,7 @@ from tunesmith.tools.data.import_sources import KINDS
 from tunesmith.tools.data.proposal import Proposal, words_digest
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.data.verify import spec_faults, verified
 from tunesmith.tools.evaluation.judge import asks_judge, has_judge
 from tunesmith.tools.models.base import bundled_model

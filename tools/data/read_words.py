@@ -361,8 +361,8 @@ class _Reader:
         example = data(spec.examples[0].prompt[:_EXAMPLE_CHARACTERS])
         lines = [f"It applies when: {spec.when}", f"For instance: {example}", f"Write them in {language}."]
         asked = question("near-misses", lines, self.model, list_of(TEXT, _NEAR_MISSES))
-        texts = items_in(self._asked(asked), "near-misses", object)
-        near = list(dict.fromkeys(str(text).strip() for text in texts if str(text).strip()))
+        items = items_in(self._asked(asked), "near-misses", object)
+        near = list(dict.fromkeys(str(text).strip() for text in items if str(text).strip()))
         examples = [example.prompt for example in spec.examples[:_EXAMPLES_ASKED]]
         texts = [*examples, *_ORDINARY, *near] if near else []
         requests = [kind_request(spec, text, (), self.model, f"kind/{n}") for n, text in enumerate(texts)]

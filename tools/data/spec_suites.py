@@ -33,6 +33,8 @@ from tunesmith.tools.suites.judge_prompt import as_data
 from tunesmith.tools.suites.loading import load_suites
 
 TARGET, NEAR_MISSES, HARD = "target.yaml", "over-trigger.yaml", "adversarial.yaml"
+
+SUITE, NEAR_MISS_SUITE, HARD_SUITE = (f"suites/{name}" for name in (TARGET, NEAR_MISSES, HARD))
 HELD_OUT, HELD_OUT_NEAR = "held-out.yaml", "held-out-near-misses.yaml"
 """Cases that are rows of a run, kept out of its training."""
 CASES = "cases"

@@ -14,18 +14,11 @@ from tests.fixtures.descriptions import COOKING, HOSTILE, SAID
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.behaviour import (
-    HARD_SUITE,
-    NEAR_MISS_SUITE,
-    SPEC_FILE,
-    SUITE,
-    add_cases,
-    load_behaviour,
-    load_rehearsal,
-    write_behaviour,
-)
+from tunesmith.tools.data.augmentation import add_cases
+from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour, load_rehearsal, write_behaviour
 from tunesmith.tools.data.description import Description, DescriptionDraft, Example, described, missing
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import HARD_SUITE, NEAR_MISS_SUITE, SUITE
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import prompt_of
 from tunesmith.tools.pipeline import plan_file

@@ -13,7 +13,7 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.answer_rules import Check, Rule
 from tunesmith.tools.data.answers import answer_messages
-from tunesmith.tools.data.behaviour import HARD_SUITE, SPEC_FILE, SUITE, load_behaviour, spec_of, write_behaviour
+from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour, spec_of, write_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest, suite_of
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.description import Example, parted
@@ -21,6 +21,7 @@ from tunesmith.tools.data.held_out import hold_out
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.rows import EXAMPLE
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import HARD_SUITE, SUITE
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import prompt_of
 from tunesmith.tools.suites.case import Case, claimed_cases

@@ -19,11 +19,13 @@ from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.augmentation import add_cases
 from tunesmith.tools.data.balance import balance_of, why_dropped
-from tunesmith.tools.data.behaviour import SPEC_FILE, SUITE, add_cases, write_behaviour
+from tunesmith.tools.data.behaviour import SPEC_FILE, write_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.rows import read_rows
+from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
