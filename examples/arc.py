@@ -30,8 +30,7 @@ from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import between, duration, p_value, size
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.behaviour import load_behaviour, write_behaviour
 from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.pipeline.ask_models import Question, ask_models
 from tunesmith.tools.pipeline.run_step import run_step

@@ -17,7 +17,7 @@ from tunesmith.memory.errors import NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.balance import SHOWN_FIRST
-from tunesmith.tools.data.own_rows import is_persons
+from tunesmith.tools.data.rows import is_persons
 from tunesmith.tools.pipeline.workspace import Approver, Decision, Edited
 
 _STAGE = "critique"

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
-from tunesmith.tools.data.faults import other_language
 from tunesmith.tools.data.proposal import Part, Proposal
+from tunesmith.tools.data.rows import other_language
 from tunesmith.tools.data.spec import Kind, Spec, Value
 from tunesmith.tools.data.verify import fields_of, verified
 

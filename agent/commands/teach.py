@@ -27,12 +27,21 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import expanded, is_there
 from tunesmith.tools.core.yaml_file import read_yaml
-from tunesmith.tools.data.behaviour import SPEC_FILE, is_complete, load_behaviour, own_suites, words_in
-from tunesmith.tools.data.import_reading import KINDS
+from tunesmith.tools.data.behaviour import (
+    REHEARSAL,
+    SPEC_FILE,
+    check_answer_lengths,
+    is_complete,
+    load_behaviour,
+    own_suites,
+    words_in,
+    write_behaviour,
+)
+from tunesmith.tools.data.import_sources import KINDS
 from tunesmith.tools.data.proposal import Proposal, words_digest
-from tunesmith.tools.data.scaffold import REHEARSAL, SUITE, check_answer_lengths, write_behaviour
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.data.verify import spec_faults, verified
 from tunesmith.tools.evaluation.judge import asks_judge, has_judge
 from tunesmith.tools.models.base import bundled_model

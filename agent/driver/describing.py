@@ -24,10 +24,12 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence, sentences
+from tunesmith.tools.data.augmentation import add_cases, propose_cases
+from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing, slug
 from tunesmith.tools.data.proposal import Proposal
-from tunesmith.tools.data.scaffold import SUITE, add_cases, propose_cases, write_behaviour
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model

@@ -19,9 +19,8 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.description import slug
-from tunesmith.tools.data.model_requests import Ask
 from tunesmith.tools.data.proposal import Proposal
-from tunesmith.tools.data.read_words import WordsRead, read
+from tunesmith.tools.data.read_words import Ask, WordsRead, read
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import Verified, verified
 from tunesmith.tools.data.writer_requests import prompt_text

@@ -112,10 +112,9 @@ def _timed(home: Path, side: str, command: list[str], prompts: list[str] | None 
 def ours(home: Path, record: Path, prompts: Path, out: Path) -> None:
     """What `generate` does with its requests: all at once, each answer written down as it comes."""
     from tests.bench._harness import new_job
-    from tunesmith.tools.data.model_requests import AnswerLog
     from tunesmith.tools.serving import servers
     from tunesmith.tools.serving.client import ChatRequest
-    from tunesmith.tools.serving.requests import Tally
+    from tunesmith.tools.serving.requests import AnswerLog, Tally
 
     server = servers.read(record)
     assert server, f"{record} is no record of a server"

@@ -170,7 +170,7 @@ def main() -> int:
     args = parser.parse_args()
     from transformers import AutoTokenizer
 
-    from tunesmith.tools.data.row_file import read_rows
+    from tunesmith.tools.data.rows import read_rows
     from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_row
 
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as temporary:

@@ -146,7 +146,7 @@ def validation_loss(model: Path, folder: Path, adapter: Path) -> float:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tunesmith.tools.data.row_file import read_rows
+    from tunesmith.tools.data.rows import read_rows
     from tunesmith.tools.training.rows import tokenize_rows
 
     rows = tokenize_rows(AutoTokenizer.from_pretrained(model), read_rows(folder / "valid.jsonl"), 4096)
@@ -164,7 +164,7 @@ def row_tokens(model: Path, folder: Path, steps: int) -> tuple[int, float]:
     """Tokens of all training rows, once, and the share that padding has in batches of the rows as they come."""
     from transformers import AutoTokenizer
 
-    from tunesmith.tools.data.row_file import read_rows
+    from tunesmith.tools.data.rows import read_rows
     from tunesmith.tools.training.rows import tokenize_rows
 
     rows = tokenize_rows(AutoTokenizer.from_pretrained(model), read_rows(folder / "train.jsonl"), 4096)

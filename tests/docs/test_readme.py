@@ -20,8 +20,8 @@ from tests.fixtures.demo_run import HANG_S, Demo, tunesmith
 from tests.fixtures.tables import table
 from tests.gpu.table import TASKS
 from tunesmith.tools.data.behaviour import load_behaviour
+from tunesmith.tools.data.proposal import stated_in
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.stated import stated_in
 from tunesmith.tools.data.verify import spec_faults
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.pipeline import catalog

@@ -19,7 +19,7 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.core.stage import CPU
-from tunesmith.tools.data.row_file import write_rows
+from tunesmith.tools.data.rows import write_rows
 from tunesmith.tools.machine.device import computes_on_cpu
 from tunesmith.tools.machine.gpus import measure_gpus
 from tunesmith.tools.machine.probe import keep_rates, measured_rates

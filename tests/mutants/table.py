@@ -500,17 +500,17 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(SERVER, "tools/serving/local_http.py", (
         ("        self._guard.after(self.sock)\n", "", "tests/trust/test_network.py"),
     )),
-    *rows(ROWS, "tools/data/import_records.py", (
+    *rows(ROWS, "tools/core/record_files.py", (
         ("return not _is_number(kind.value_type) and _is_plain", "return _is_plain",
          "tests/tools/data/test_import_files.py::test_extension_types_and_vectors_are_left_out_and_labels_are_text"),
     )),
-    *rows(ROWS, "tools/data/import_records.py", (
+    *rows(ROWS, "tools/core/record_files.py", (
         ("if len(line) > MAX_LINE_BYTES:", "if False:",
          "tests/tools/data/test_import_files.py::test_a_sparse_file_is_not_read_to_its_end"),
         ("if lines > MAX_CELL_LINES:", "if False:",
          "tests/tools/data/test_import_files.py::test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them"),
     )),
-    *rows(ROWS, "tools/data/import_reading.py", (
+    *rows(ROWS, "tools/data/import_sources.py", (
         ("if path.is_symlink():", "if False:",
          "tests/tools/data/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked"),
     )),
@@ -518,11 +518,11 @@ MUTANTS: tuple[Mutant, ...] = (
         (".fetchone()) != talk:", ".fetchone()) != talk and False:",
          "tests/tools/data/test_import_ids.py::test_another_text_under_a_recorded_id_is_refused_and_the_same_is_left_alone"),
     )),
-    *rows(ROWS, "tools/data/row_file.py", (
+    *rows(ROWS, "tools/data/import_rows_job.py", (
         ("        self._used.add(row_id)\n", "",
          "tests/tools/data/test_import_ids.py::test_whatever_is_imported_after_each_other_every_row_has_an_id_of_its_own"),
     )),
-    *rows(ROWS, "tools/data/import_hub.py", (
+    *rows(ROWS, "tools/data/import_sources.py", (
         ("if not is_commit(commit):", "if not commit:",
          "tests/tools/data/test_import_hub.py::test_a_data_set_without_its_commit_is_told_what_to_type"),
     )),
@@ -722,8 +722,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_own_examples.py::test_rows_are_held_to_the_suites_of_the_behaviour_at_hand_or_to_none"),
     )),
     *rows(JUDGED, "tools/data/critique_job.py", (
-        ("conversation_fault(row) or token_fault(row, self.special_tokens)\n        fault = fault or secret_fault",
-         "conversation_fault(row)\n        fault = fault or secret_fault",
+        ("self._no_row(row) or secret_fault", "conversation_fault(row) or secret_fault",
          "tests/tools/data/test_own_rows.py::test_no_row_whatever_its_origin_holds_a_token_by_which_the_base_begins_or_ends_a_turn"),
     )),
     *rows(PRICES, "tools/core/stage.py", (
@@ -799,7 +798,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("min(BIAS_MOST, mean - middle))", "min(BIAS_MOST, 0.0))",
          "tests/tools/data/test_reader_bias.py::test_what_a_reader_has_for_a_value_whatever_it_reads_is_taken_off_where_examples_show_it"),
     )),
-    *rows(PEOPLE, "tools/data/near_misses.py", (
+    *rows(PEOPLE, "tools/data/behaviour.py", (
         ("if gate.check(\"\", [text], digits_count=True) is None)", "if text)",
          "tests/tools/data/test_near_misses.py::test_what_a_suite_of_its_own_asks_is_not_trained_on"),
     )),
@@ -807,7 +806,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("except (ValueError, RecursionError):", "except ValueError:",
          "tests/tools/data/test_critique_job.py::test_an_answer_that_is_nested_too_deep_is_no_json_and_ends_nothing"),
     )),
-    *rows(ROWS, "tools/data/model_requests.py", (
+    *rows(ROWS, "tools/serving/requests.py", (
         ("replace(response, text=storable(response.text))", "replace(response, text=response.text)",
          "tests/tools/data/test_message_checks.py::test_half_a_character_of_a_server_ends_in_no_row"),
     )),

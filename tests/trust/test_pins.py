@@ -21,7 +21,7 @@ from tunesmith.memory.records import PLANNED, Artifact, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.behaviour import load_behaviour
-from tunesmith.tools.data.row_file import write_rows
+from tunesmith.tools.data.rows import write_rows
 from tunesmith.tools.evaluation.gate import Gate
 from tunesmith.tools.export import deploy, deploy_job
 from tunesmith.tools.pipeline import catalog, worker

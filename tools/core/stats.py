@@ -367,3 +367,14 @@ def _cluster_totals(differences: Sequence[float], clusters: Sequence[Hashable] |
     for label, value in zip(clusters, differences, strict=True):
         groups.setdefault(label, []).append(value)
     return [math.fsum(group) for group in groups.values()], [len(group) for group in groups.values()]
+
+
+def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Agreement of two yes-or-no raters beyond chance; 0 where both say the same of everything, or there is nothing."""
+    count = len(first)
+    if not count:
+        return 0.0
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / count
+    yes_first, yes_second = sum(first) / count, sum(second) / count
+    by_chance = yes_first * yes_second + (1 - yes_first) * (1 - yes_second)
+    return (observed - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0

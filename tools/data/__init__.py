@@ -2,18 +2,18 @@
 
 The way of a row, file by file:
 
-- What is to be learned: `description` (a user's words and examples), `proposal` (what a model or a file proposes beside
-  them), `verify` (held to the examples), `spec` (the whole, checked), `behaviour` (its file). `read_words` has a model
-  read the words.
+- What is to be learned: `description` (a user's words, examples and conversations), `proposal` (what a file or a model
+  proposes beside them), `examples` and `verify` (held to the examples), `spec` (the whole, checked), `behaviour` (its
+  file and folder). `read_words` has a model read the words.
 - What an answer is made of: `answer_form`, `answer_shape`, `answer_rules`; its values: `record_values`, `typed_values`,
-  `arithmetic`; those of the user's own examples: `examples`.
+  `arithmetic`.
 - Rows that are written (`generate`): `draw` decides what a row is about, `writer_requests` asks for it, `synthesis` and
-  `lists` make messages of it, `reader` and `reading` read them back, `answers` has answers written and judged,
-  `near_misses` makes what only looks alike.
-- Rows that are brought (`import_rows`): `import_reading`, `import_records`, `import_formats`, `import_hub`; what is
-  theirs alone: `own_survey`, `own_rows`.
-- What is kept (`critique`): `faults`, `row_checks`, `similarity`, then `balance`, `held_out` and `undecided`.
-- What tests it: `spec_suites`, `scaffold`. Rows lie in a `row_file`; models are asked by `model_requests`.
+  `lists` make messages of it, `reader` and `reading` read them back, `answers` has answers written and judged.
+  `augmentation` makes further messages: near misses, which only look alike, variants, and proposed cases.
+- Rows that are brought (`import_rows`): `import_sources` finds and reads them, `import_formats` makes conversations of
+  them; a person's are looked at by `own_rows`.
+- What is kept (`critique`): `rows`, `row_checks`, `similarity`, then `balance`, `held_out` and `undecided`.
+- What tests it: `spec_suites`. Rows lie in files as `rows` has them.
 
 Words of this room:
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, cast
 
-from tunesmith.tools.data.answer_rules import Rule, js_escape
+from tunesmith.tools.data.answer_rules import Rule, escaped
 from tunesmith.tools.data.answer_shape import (
     Span,
     fill,
@@ -44,7 +44,7 @@ from tunesmith.tools.data.record_values import (
     typed_value,
 )
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.typed_values import escaped, is_decided, literal
+from tunesmith.tools.data.typed_values import is_decided, literal
 from tunesmith.tools.suites.grading import Response
 from tunesmith.tools.suites.grading.calls import wrong_call
 from tunesmith.tools.suites.grading.code import is_parsed
@@ -175,11 +175,10 @@ class Text(AnswerForm):
     def grammar(self) -> dict[str, object]:
         segments = re.split(r"\{(\w+)\}", self.spec.answer.template)
         slots = [
-            place_grammar(self.spec.attribute(p), segments[n + 1]) if n % 2 else js_escape(p)
+            place_grammar(self.spec.attribute(p), segments[n + 1]) if n % 2 else escaped(p)
             for n, p in enumerate(segments)
         ]
-        line = "".join(slots).replace("\n", "\\n")
-        other = js_escape(self.spec.answer.otherwise).replace("\n", "\\n")
+        line, other = "".join(slots), escaped(self.spec.answer.otherwise)
         return {"regex": f"({line})|({other})" if other else line}
 
     def rules(self) -> tuple[Rule, ...]:

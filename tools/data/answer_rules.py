@@ -95,13 +95,13 @@ def rule_of(check: Check) -> Rule:
 
 def _text_rule(kind: str, text: str) -> Rule:
     """A rule on what an answer, or each of its lines, begins or ends with, or never says."""
-    escaped = js_escape(text).replace("\n", "\\n")
+    plain = escaped(text)
     if kind == "never says":
         return Rule(says=f"never says {text!r}", type="not-icontains", value=text)
     if kind == "every line begins with":
-        line = rf"{escaped}[^\n]*"
+        line = rf"{plain}[^\n]*"
         return Rule(says=f"{kind} {text!r}", type="regex", value=rf"^\s*{line}(?:\n+{line})*\s*$")
-    value = rf"^\s*{escaped}" if kind == "begins with" else rf"{escaped}\s*$"
+    value = rf"^\s*{plain}" if kind == "begins with" else rf"{plain}\s*$"
     return Rule(says=f"the answer {kind} {text!r}", type="regex", value=value)
 
 
@@ -167,6 +167,6 @@ def _words_of(schema: Mapping[str, str | list[str]], before: str = "") -> str:
     return before + " or ".join(_JSON_WORDS[name] for name in names)
 
 
-def js_escape(text: str) -> str:
-    """`text` as a regex that JavaScript and Python read alike, and in which no template begins."""
-    return re.sub(r"[\\^$.*+?()\[\]{}|/]", lambda match: "\\" + match[0], text)
+def escaped(text: str) -> str:
+    """`text` as a regex on one line that JavaScript and Python read alike, and in which no template begins."""
+    return re.sub(r"[\\^$.*+?()\[\]{}|/]", lambda match: "\\" + match[0], text).replace("\n", "\\n")

@@ -16,11 +16,11 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 
 from tunesmith.tools.core.strict_json import json_value
-from tunesmith.tools.data.answer_rules import js_escape
+from tunesmith.tools.data.answer_rules import escaped
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.record_values import Values, items_of, json_object, may_lack
 from tunesmith.tools.data.spec import Attribute
-from tunesmith.tools.data.typed_values import escaped, several_pattern, value_pattern
+from tunesmith.tools.data.typed_values import several_pattern, value_pattern
 
 _PLACE = re.compile(r"(\{\w+\})")
 
@@ -77,13 +77,13 @@ def place_rule(attribute: Attribute) -> str:
 
 def place_grammar(attribute: Attribute, behind: str) -> str:
     """What a server lets stand in a place; a free one ends where the fixed text `behind` it begins."""
-    absent = [js_escape(attribute.absent_as)] if attribute.absent_as else []
+    absent = [escaped(attribute.absent_as)] if attribute.absent_as else []
     if attribute.kind in ("label", "weekday"):
-        one = "|".join([*map(js_escape, attribute.values), *absent])
-        return f"({one})(({js_escape(attribute.joined)})({one}))*" if attribute.many else f"({one})"
+        one = "|".join([*map(escaped, attribute.values), *absent])
+        return f"({one})(({escaped(attribute.joined)})({one}))*" if attribute.many else f"({one})"
     if attribute.kind == "digits" and attribute.lengths:
         return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
-    end = js_escape(behind.strip()[:1])
+    end = escaped(behind.strip()[:1])
     return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"
 
 

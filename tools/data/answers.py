@@ -7,7 +7,6 @@ and Cohen's kappa, and with whether it wrote the rows itself.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import unicodedata
@@ -18,14 +17,16 @@ from itertools import accumulate
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.stage import Frozen
+from tunesmith.tools.core.stats import cohen_kappa
+from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
-from tunesmith.tools.data.model_requests import Asker, assistant, system, user
 from tunesmith.tools.data.reading import answer_request, judge_request, yes
 from tunesmith.tools.data.row_checks import answer_problem
+from tunesmith.tools.data.rows import EXAMPLE, ORDINARY
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Written
-from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.serving.client import ChatRequest, assistant, response_format_of, system, user
+from tunesmith.tools.serving.requests import Asker
 from tunesmith.tools.suites.case import canonical_json
 
 Judge = Callable[[Mapping[str, tuple[str, str]]], dict[str, float]]
@@ -87,7 +88,8 @@ def _answered(
     spec: Spec, asker: Asker, pending: Mapping[str, Written], first: int, temperature: float
 ) -> dict[str, list[_Answer]]:
     """Row → its answers to the next samples."""
-    extra = {"top_k": 60, **_json_format(spec)}
+    schema = json_schema(spec)  # which holds a server to the behaviour's JSON, where it has one
+    extra = {"top_k": 60, **({"response_format": response_format_of(schema)} if schema else {})}
     requests = [
         ChatRequest(
             f"a{sample}/{row_id}", asker.model, answer_messages(spec, one.message, turn=one.drawn.order + sample),
@@ -134,19 +136,11 @@ def _best(one: Written, answers: Sequence[_Answer], likely: Mapping[str, float])
     return replace(one, answer=answer.text, finish_reason=answer.finish_reason, agreed=False, margin=odds)
 
 
-def _json_format(spec: Spec) -> dict[str, object]:
-    """What holds a server to the behaviour's JSON, where it has one."""
-    schema = json_schema(spec)
-    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    return {"response_format": form} if schema else {}
-
-
 def _value(answer: str) -> object:
     """What two answers are the same by: JSON whatever its layout, text whatever its case, space and last stop."""
-    try:
-        return canonical_json(json.loads(answer))
-    except (ValueError, RecursionError):
-        return " ".join(unicodedata.normalize("NFKC", answer).casefold().split()).rstrip(".。!")
+    if (value := json_value(answer)) is not None:
+        return canonical_json(value)
+    return " ".join(unicodedata.normalize("NFKC", answer).casefold().split()).rstrip(".。!")
 
 
 def answer_messages(spec: Spec, message: str, broken: str = "", turn: int = 0) -> list[dict[str, str]]:
@@ -357,14 +351,3 @@ def example_pairs(spec: Spec) -> list[Pair]:
         chosen = random.Random(f"judge/{place}").sample(others, min(_OTHERS, len(others)))
         pairs += [Pair(example.prompt, answer, False, place) for answer in chosen]
     return pairs
-
-
-def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Agreement of two yes-or-no raters beyond chance; 0 where both say the same of everything, or there is nothing."""
-    count = len(first)
-    if not count:
-        return 0.0
-    observed = sum(a == b for a, b in zip(first, second, strict=True)) / count
-    yes_first, yes_second = sum(first) / count, sum(second) / count
-    by_chance = yes_first * yes_second + (1 - yes_first) * (1 - yes_second)
-    return (observed - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0

@@ -15,7 +15,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.faults import ORDINARY
+from tunesmith.tools.data.rows import ORDINARY
 from tunesmith.tools.data.spec import Attribute, Spec
 
 SHOWN_FIRST = 20

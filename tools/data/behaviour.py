@@ -1,31 +1,34 @@
-"""Where a behaviour lies, and its file: read as a spec, or as what a user would say and state as data; and written."""
+"""A behaviour on disk: its file, read as a spec or as what a user says and states as data; and its folder, written."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.core.yaml_file import dump_yaml, read_yaml
 from tunesmith.tools.data.answer_shape import json_examples, object_paths
-from tunesmith.tools.data.description import EXAMPLES_MIN, Example, distinct, slug
+from tunesmith.tools.data.description import EXAMPLES_MIN, Description, Example, distinct, slug
 from tunesmith.tools.data.examples import example_problems
-from tunesmith.tools.data.proposal import Proposal, with_call
-from tunesmith.tools.data.spec import Answer, Spec, as_document
-from tunesmith.tools.data.stated import STATED, stated_in
+from tunesmith.tools.data.proposal import STATED, Proposal, stated_in, with_call
+from tunesmith.tools.data.similarity import LEAK, LeakGate
+from tunesmith.tools.data.spec import ANSWER_CHARACTERS_MAX, Answer, Spec, as_document
 from tunesmith.tools.data.verify import verified
+from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
+from tunesmith.tools.suites.loading import load_named_suites
 
-SPEC_FILE = "behaviour.yaml"
+SPEC_FILE, REHEARSAL = "behaviour.yaml", "rehearsal.txt"
 IMPORTED = "imported"
 """What rows are of that came without a behaviour."""
 _ROWS_AS_EXAMPLES = 12
@@ -50,6 +53,16 @@ def own_suites(name: str) -> tuple[str, ...]:
     if not is_folder(path) and path.name != SPEC_FILE:  # a file among others has no folder of its own
         return ()
     return tuple(str(path) for path in sorted((behaviour_folder(name) / "suites").glob("*.yaml")))
+
+
+def untested(spec: Spec, behaviour: str) -> Spec:
+    """The spec without the near misses that a suite of its own asks, or nearly: what tests is not trained on."""
+    if not spec.near_misses:
+        return spec
+    named = own_suites(behaviour)
+    gate = LeakGate(load_named_suites(named).cases if named else (), spec.slot, LEAK)
+    left = tuple(text for text in spec.near_misses if gate.check("", [text], digits_count=True) is None)
+    return spec.model_copy(update={"near_misses": left})
 
 
 def load_behaviour(name: str) -> Spec:
@@ -168,7 +181,7 @@ def load_rehearsal(name: str) -> list[str]:
 
     Raises BadInput for what is no plain file of bounded size in the behaviour's own folder: it becomes training rows.
     """
-    path = behaviour_folder(name) / "rehearsal.txt"
+    path = behaviour_folder(name) / REHEARSAL
     if not os.path.lexists(path):
         return []
     text = read_plain_text(path, _MAX_REHEARSAL_BYTES, through_link=False)
@@ -197,3 +210,47 @@ def spec_text(spec: Spec) -> str:
     document = as_document(spec)
     known = {name: document[name] for name in _ORDER if name in document}
     return _HEADER + dump_yaml({**known, **{k: v for k, v in document.items() if k not in known}})
+
+
+_NEAR_MISSES, _TEST_SEED = 12, 880_402
+"""Near misses that are made in code for the suite, and what they are drawn with: enough to notice an answer that comes
+always. Critique puts those beside them that a writer made and a reader checked."""
+
+
+def check_answer_lengths(description: Description) -> None:
+    """Raises BadInput for an answer that no model here could give whole."""
+    for number, example in enumerate(description.examples, 1):
+        if len(example.answer) > ANSWER_CHARACTERS_MAX:
+            raise BadInput(
+                f"the answer of example {number} has {len(example.answer):,} characters; a model is given "
+                f"{MAX_ANSWER_TOKENS:,} tokens for an answer, about {ANSWER_CHARACTERS_MAX:,} characters: shorten it, "
+                "or leave it out"
+            )
+
+
+def write_behaviour(spec: Spec, parent: Path, *, trained: Collection[str] = (), judged: bool = True) -> Path:
+    """Write the folder of a behaviour below `parent` and return it: its spec, its suites, ordinary prompts.
+
+    It appears whole or not at all, under the spec's name or the next that is free (`name-2`); nothing is ever replaced.
+    Messages that are `trained` on are no cases. `judged`: a judge reads what code cannot tell. Raises BadInput for a
+    text that a suite cannot hold, and for an answer that is too long.
+    """
+    # Imported here, so that who only reads a behaviour starts in half the time.
+    from tunesmith.tools.data.augmentation import formed_near_misses
+    from tunesmith.tools.data.spec_suites import write_suites
+
+    check_answer_lengths(spec)
+
+    def fill(folder: Path) -> None:
+        atomic_write(folder / SPEC_FILE, spec_text(spec))
+        examples = (
+            [] if spec.blind_sha256 else [example.prompt for example in spec.examples]
+        )  # else they are trained on
+        asked = [text for text in examples if text not in trained]
+        near = [] if spec.every_message else formed_near_misses(spec, _TEST_SEED, asked, tests=True)[:_NEAR_MISSES]
+        write_suites(spec, folder / "suites", near_misses=near, trained=trained, judged=judged)
+        atomic_write(folder / REHEARSAL, (bundled_behaviour() / REHEARSAL).read_bytes())
+        if load_behaviour(str(folder)) != spec.model_copy(update={"blind": ()}):
+            raise BadInput("the description holds a text that its file does not give back; put it in other words")
+
+    return new_folder(parent, spec.name, fill)

@@ -20,6 +20,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.answers import Judged, RowJudge
+from tunesmith.tools.data.augmentation import variants
 from tunesmith.tools.data.balance import alarms, balance_of, best, diversity, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.critique import (
@@ -30,21 +31,23 @@ from tunesmith.tools.data.critique import (
     suite_of,
     wrote_them,
 )
-from tunesmith.tools.data.draw import variants
-from tunesmith.tools.data.faults import (
+from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
+from tunesmith.tools.data.own_rows import Doubts, Repeats, repeats_in
+from tunesmith.tools.data.row_checks import LONG_ANSWER_CHARS, BehaviourChecks
+from tunesmith.tools.data.rows import (
     EXAMPLE,
     ORDINARY,
+    RULE,
+    VARIANTS,
     conversation_fault,
     fault_of,
+    is_persons,
+    read_rows,
     secret_fault,
     text_fault,
     token_fault,
+    write_rows,
 )
-from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
-from tunesmith.tools.data.model_requests import AnswerLog
-from tunesmith.tools.data.own_rows import RULE, Doubts, Repeats, is_persons, repeats_in
-from tunesmith.tools.data.row_checks import LONG_ANSWER_CHARS, BehaviourChecks
-from tunesmith.tools.data.row_file import VARIANTS, read_rows, write_rows
 from tunesmith.tools.data.similarity import Leak, LeakGate, Likeness, normal, row_texts
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import CASES, write_case_suites
@@ -52,7 +55,7 @@ from tunesmith.tools.data.undecided import ACCEPTED, gate_cases, unverified_of
 from tunesmith.tools.models.chat_template import template_messages, thoughts_of
 from tunesmith.tools.serving.context_settings import ContextSettings, choose_context_settings, context_settings_at_work
 from tunesmith.tools.serving.model_server import measuring_server
-from tunesmith.tools.serving.requests import Tally
+from tunesmith.tools.serving.requests import AnswerLog, Tally
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
 
@@ -229,8 +232,7 @@ class Critic:
 
     def _own_fault(self, row: TrainingRow) -> Verdict | None:
         """What keeps a person's row out; what code only doubts is noted."""
-        fault = conversation_fault(row) or token_fault(row, self.special_tokens)
-        fault = fault or secret_fault(row, allowed=self.checks.allowed)
+        fault = self._no_row(row) or secret_fault(row, allowed=self.checks.allowed)
         if row.origin != EXAMPLE:  # which all others are held to
             fault = fault or self.checks.stated_fault(row.answer)
         fault = fault or self._repeat(row) or self._leak(row)
@@ -258,9 +260,11 @@ class Critic:
         same = self.repeats.same.get(row.row_id)
         return Verdict("duplicate", f"it says what row {same} says") if same else None
 
+    def _no_row(self, row: TrainingRow) -> Verdict | None:
+        return conversation_fault(row) or token_fault(row, self.special_tokens)
+
     def _unsound(self, row: TrainingRow) -> Verdict | None:
-        fault = conversation_fault(row) or token_fault(row, self.special_tokens)
-        return fault or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
+        return self._no_row(row) or text_fault(row, allowed=self.checks.allowed) or self.checks.fault(row)
 
     def sound(self, row: TrainingRow) -> bool:
         """Whether a row is right by itself and gives no case of a suite away."""
@@ -270,15 +274,13 @@ class Critic:
     def _leak(self, row: TrainingRow) -> Verdict | None:
         texts = row_texts(row, self.spec.text_of(row.prompt))
         leak = self.gate.check(row.row_id, texts, digits_count=row.origin in ORDINARY)
-        if leak is None:
-            return None
-        self._leaked(leak)
-        return Verdict("leak", str(leak))
+        return self._leaked(leak) if leak else None
 
-    def _leaked(self, leak: Leak) -> None:
+    def _leaked(self, leak: Leak) -> Verdict:
         self.leaks.append(leak)
         if leak.blind:
             self.blind_leaks.add(leak.row_id)
+        return Verdict("leak", str(leak))
 
     def _embedded(self, rows: Sequence[TrainingRow], faults: dict[str, Verdict]) -> None:
         """Paraphrased cases, where the embedding model is installed."""
@@ -287,8 +289,7 @@ class Critic:
         texts = [(row.row_id, self.spec.text_of(row.prompt)) for row in rows]
         with local_embedder() as embedder:
             for leak in self.gate.embedded(texts, embedder) if embedder else ():
-                self._leaked(leak)
-                faults[leak.row_id] = Verdict("leak", str(leak))
+                faults[leak.row_id] = self._leaked(leak)
 
     def _duplicate(self, row: TrainingRow) -> Verdict | None:
         """Why a row repeats an earlier one; one that repeats none counts as seen from here on."""
@@ -389,8 +390,7 @@ def row_tokens(base: Path, rows: Sequence[TrainingRow], varied: Sequence[Trainin
 
     def rendered(row: TrainingRow) -> str:
         chat = template_messages(tokenizer.chat_template, [*row.prompt, *row.completion])
-        text: str = tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None)
-        return text
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, tools=list(row.attributes.tools) or None))
 
     lengths: list[int] = []
     every = [*rows, *varied]

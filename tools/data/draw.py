@@ -2,33 +2,42 @@
 
 A pure function of the spec, a seed and a row's number: a resumed step draws the same rows. Labels come in turn, by
 their weights, so that any stretch of rows is balanced. Values of open attributes are dealt from pools that a model
-filled (`Pools`); they are the only thing here that a model had a hand in.
-
-Further rows out of a kept one, for a later epoch: "dentist on tuesday at 4 pm" is "dentist on friday at 11:30" the next
-time it is seen, right by construction as its first form is, and no model is asked. Only values that code draws and
-finds: typed ones, and numbers that tell a label.
+fills (`fill_pools`); they are the only thing here that a model has a hand in.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import product
+from math import prod
 from typing import TypeVar
 
 from tunesmith.memory.errors import StepFailed
-from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import Unanswerable
-from tunesmith.tools.data.record_values import Values, drawn_number, in_order, number_ranges, with_computed
-from tunesmith.tools.data.row_checks import drawn_problem, verbatim
+from tunesmith.tools.data.record_values import Values, drawn_number, excluded, in_order, with_computed
+from tunesmith.tools.data.similarity import word_count
 from tunesmith.tools.data.spec import Attribute, Spec, without_places
-from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
+from tunesmith.tools.data.typed_values import draw_value, surface_of
+from tunesmith.tools.data.writer_requests import (
+    LISTED,
+    TOPICS,
+    distinct_texts,
+    example_shots,
+    listed_topics,
+    listed_values,
+    topics_request,
+    values_of,
+    values_request,
+)
+from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.serving.requests import Asker
 
 
 @lru_cache(maxsize=1)
@@ -73,15 +82,12 @@ def is_empty(spec: Spec, seed: int, index: int) -> bool:
 
 def _drawn(spec: Spec, seed: int, index: int, records: Sequence[Values], rng: random.Random) -> Draw:
     """The records of a row with what of them is to stand in its message letter for letter."""
-    surfaces = [
-        {
-            path: surface
-            for path, attribute in spec.leaves(record)
-            if (value := record.get(path)) is not None and (surface := _surface(attribute, value, rng))
-        }
-        for record in records
-    ]
-    return Draw(f"w{index:05d}", tuple(records), tuple(surfaces), index)
+
+    def surfaces(record: Values) -> dict[str, str]:
+        stated = ((path, a, value) for path, a in spec.leaves(record) if (value := record.get(path)) is not None)
+        return {path: surface for path, attribute, value in stated if (surface := _surface(attribute, value, rng))}
+
+    return Draw(f"w{index:05d}", tuple(records), tuple(map(surfaces, records)), index)
 
 
 def _surface(attribute: Attribute, value: str, rng: random.Random) -> str:
@@ -152,7 +158,7 @@ class _Drawing:
 
     def _absent(self, attribute: Attribute) -> bool:
         """Whether a message says nothing of it: a label, its share, or the tool that is called decides."""
-        if any(self.values.get(label) in absent for label, absent in attribute.absent_where.items()):
+        if excluded(attribute, self.values):
             return True
         if attribute.absent_share and self.rng.random() < attribute.absent_share:
             return True
@@ -210,80 +216,108 @@ def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
     return random.Random(f"{seed}/{lap}").sample(list(choices), len(choices))[place]
 
 
+# Values of open attributes
+
+_USABLE_SHARE = 0.6
+"""Of a list's lines, the share that is new and usable: small models repeat themselves."""
+_SHORT_WORDS, _USES_OF_SHORT, _USES = 2, 6, 2
+"""Values of so few words are used so often, others so often."""
+_REQUESTS_MAX = 40
+"""For one attribute: later lists repeat the earlier ones."""
+_COMBINATIONS_MAX = 12
+"""Of labels' values: open values are thought up for each, with requests of their own."""
+
+
+def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
+    """The values of every open attribute, by the labels that they go with."""
+    pools: dict[tuple[str, str], list[str]] = {}
+    requests: list[ChatRequest] = []
+    owners: dict[str, tuple[Attribute, Values, list[str]]] = {}
+    for attribute in spec.value_attributes():
+        if not attribute.open:
+            continue
+        cases = _conditions(spec, attribute)
+        for place, given in enumerate(cases):
+            examples = _examples_of(spec, attribute, given)
+            for number in range(_requests(attribute, examples, rows, len(cases))):
+                identity = f"v/{attribute.name}/{place}/{number}"
+                owners[identity] = (attribute, given, examples)
+                if attribute.shown:
+                    request = values_request(spec, attribute, given, examples, asker.model, identity, seed)
+                else:
+                    request = topics_request(spec, given, examples, asker.model, identity, seed)
+                requests.append(request)
+    for identity, response in asker.ask(requests, "thinking up values").items():
+        attribute, given, examples = owners[identity]
+        key = (attribute.name, _key(given))
+        listed = listed_values(attribute, response.text, examples) if attribute.shown else listed_topics(response.text)
+        pools[key] = distinct_texts([*pools.get(key, ()), *listed])
+    return _dealer(spec, pools, seed)
+
+
+def _dealer(spec: Spec, pools: dict[tuple[str, str], list[str]], seed: int) -> Pools:
+    """Deals the values of a pool in turn; of an empty one the examples' own, so that no row lacks its value."""
+
+    def deal(attribute: Attribute, values: Values, index: int) -> str:
+        given = {a.name: values.get(a.name) for a in _labels_of(spec)}
+        pool = pools.get((attribute.name, _key(given))) or (
+            _examples_of(spec, attribute, given) if attribute.shown else []
+        )
+        return in_turn(pool, f"{seed}/{attribute.name}/{_key(given)}", index) if pool else ""
+
+    return deal
+
+
+def _labels_of(spec: Spec) -> list[Attribute]:
+    """The labels that open values depend on: those that the answer shows, as far as their values can be combined."""
+    chosen: list[Attribute] = []
+    for label in spec.labels:
+        if label.shown and prod(len(a.values) for a in (*chosen, label)) <= _COMBINATIONS_MAX:
+            chosen.append(label)
+    return chosen
+
+
+def _conditions(spec: Spec, attribute: Attribute) -> list[Values]:
+    """The combinations of labels under which an attribute has values."""
+    labels = _labels_of(spec)
+    names = [label.name for label in labels]
+    cases: list[Values] = [dict(zip(names, values, strict=True)) for values in product(*(a.values for a in labels))]
+    return [case for case in cases if not excluded(attribute, case)]
+
+
+_SHOWN_LEAST = 4
+"""Of a copied value's examples: of fewer, those of other labels are shown too."""
+
+
+def _examples_of(spec: Spec, attribute: Attribute, given: Values) -> list[str]:
+    """Of a value that answers show the examples' own; else whole messages, those of the labels first.
+
+    Behind one or two names alone a small writer goes astray: the examples of other labels stand beside them.
+    """
+    if attribute.shown:
+        own, of_all = values_of(spec, attribute.name, given), values_of(spec, attribute.name, {})
+        few = attribute.kind == "copied" and len(own) < _SHOWN_LEAST
+        return distinct_texts([*own, *of_all]) if few or not own else own
+    shots = example_shots(spec)
+    like = [one.message for one in shots if all(one.values.get(name) == value for name, value in given.items())]
+    return like or [one.message for one in shots]
+
+
+def _requests(attribute: Attribute, examples: Sequence[str], rows: int, cases: int) -> int:
+    """Requests for as many values as rows need: of names and days some come again, of what a message says few."""
+    short = bool(examples) and sum(map(word_count, examples)) / len(examples) <= _SHORT_WORDS
+    wanted = rows / (_USES_OF_SHORT if short else _USES) / cases
+    listed = LISTED if attribute.shown else TOPICS
+    return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _USABLE_SHARE))))
+
+
+def _key(given: Values) -> str:
+    return "/".join(f"{name}={value}" for name, value in sorted(given.items()))
+
+
 # The answer
 
 
 def answer_of(spec: Spec, drawn: Draw) -> str:
     """The answer that the drawn values make; empty where a model has to write it."""
     return form_of(spec).compose(drawn.records)
-
-
-EACH = 8
-"""Of a row: with the row itself three for each of three epochs, which is what a small model is given."""
-_ROWS_MOST = 1_000
-"""Of more rows each is seen once, whatever its forms are."""
-_TRIES = 6
-"""Draws for one variant: a message that says the same, or does not say what was drawn, is drawn anew."""
-
-
-def variants(spec: Spec, rows: Sequence[TrainingRow], each: int = EACH) -> list[TrainingRow]:
-    """`each` variants of every row that has such values and was made here; fewer where they do not come out right."""
-    varied: list[TrainingRow] = []
-    if not form_of(spec).one_record or len(rows) > _ROWS_MOST:
-        return varied
-    for row in rows:
-        drawn = row.attributes.draw
-        if drawn is None or len(row.prompt) > 2 or len(row.completion) > 1:
-            continue
-        there = {spec.text_of(row.prompt)}
-        for number in range(1, each + 1):
-            if (one := _variant(spec, row, drawn, number)) and spec.text_of(one.prompt) not in there:
-                there.add(spec.text_of(one.prompt))
-                varied.append(one)
-    return varied
-
-
-def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> TrainingRow | None:
-    """A row with other values in the places of its own; None where one stands there twice, or none comes out right."""
-    message, old = spec.text_of(row.prompt), drawn.surfaces[0]
-    swapped = [
-        a for a in spec.attributes if a.name in old and (a.typed or number_ranges(a)) and holds(message, old[a.name])
-    ]
-    spans = {a.name: _spans(message, old[a.name]) for a in swapped}
-    if not swapped or any(len(places) != 1 for places in spans.values()):
-        return None
-    rng = random.Random(f"{row.row_id}/{number}")
-    for _ in range(_TRIES):
-        values, surfaces, text = dict(drawn.values), dict(old), message
-        for attribute in sorted(swapped, key=lambda a: spans[a.name][0], reverse=True):
-            name = attribute.name
-            values[name], surfaces[name] = _another(attribute, str(values[name]), rng)
-            start, end = spans[name][0]
-            text = text[:start] + _cased(surfaces[name], message[start:end], at_start=start == 0) + text[end:]
-        if text == message or drawn_problem(spec, values, surfaces, text):
-            continue
-        changed = replace(drawn, records=(verbatim(spec, values, text),), surfaces=(surfaces,))
-        attributes = replace(row.attributes, draw=changed, text=text, variant_of=row.row_id)
-        prompt = [*row.prompt[: len(row.prompt) - len(spec.turns(text))], *spec.turns(text)]
-        answer = [form_of(spec).turn(answer_of(spec, changed))]
-        return replace(row, row_id=f"{row.row_id}.{number}", prompt=prompt, completion=answer, attributes=attributes)
-    return None
-
-
-def _another(attribute: Attribute, value: str, rng: random.Random) -> tuple[str, str]:
-    """A value and how the message says it; a label keeps its value, for the rest of the message may speak of it."""
-    if attribute.kind == "label":
-        return value, drawn_number(attribute, value, rng)
-    drawn = draw_value(attribute, rng)
-    return drawn, surface_of(attribute, drawn, rng)
-
-
-def _spans(message: str, part: str) -> list[tuple[int, int]]:
-    """Where a part stands in a message and not inside a longer word."""
-    pattern = rf"(?<!{GLUED}){re.escape(part)}(?!{GLUED})"
-    return [match.span() for match in re.finditer(pattern, message, re.IGNORECASE)]
-
-
-def _cased(new: str, old: str, *, at_start: bool) -> str:
-    """A capital at the start of a message stays one."""
-    return new[:1].upper() + new[1:] if at_start and old[:1].isupper() else new

@@ -1,189 +1,26 @@
-"""The user's examples against a spec: the values behind their answers, their kinds, and whether the spec holds on them.
+"""The user's examples against a spec: the kinds of their answers' parts, and whether the spec holds on them.
 
-Formats are those of values (12:30, 2026-03-14, a@b.c), whatever the language; what a value means is nobody's here.
+Formats are those of values (12:30, 2026-03-14, a@b.c), whatever the language; what a value means is nobody's here. Sets
+of labels in answers that are text, and numbers in whichever marks, are told by the examples alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from itertools import pairwise
 
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_shape import absent_share
 from tunesmith.tools.data.arithmetic import NUMERIC, Unanswerable, number_of
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.label_sets import LabelSet, label_set, places_said
 from tunesmith.tools.data.proposal import Part
-from tunesmith.tools.data.record_values import Values, items_of, number_in, with_computed
-from tunesmith.tools.data.spec import TYPED, Attribute, Kind, Spec, Value, without_places
+from tunesmith.tools.data.record_values import Values, items_of, with_computed
+from tunesmith.tools.data.spec import TYPED, Attribute, Kind, Spec, Value
 from tunesmith.tools.data.typed_values import WEEKDAYS, holds, matches_in
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-_STOP_WORDS = (
-    "a an the and or but is are was were be been to of in on at by for from with as it its this that i you we they he "
-    "she my your our their not no do does did has have had will would can could should so if then than there here"
-)
-STOP = frozenset(_STOP_WORDS.split())
-"""Words that mean little by themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """An example as a writer is shown it: its message, the values behind its answer, and their words in the message."""
-
-    message: str
-    values: Values
-    surfaces: dict[str, str] = field(default_factory=dict)
-
-
-def example_shots(spec: Spec) -> list[Shot]:
-    """The examples with their values, whole messages; of an answer that is a list, its first record alone."""
-    shots = []
-    for example in spec.examples:
-        records = form_of(spec).parse(example.answer)
-        values: Values = records[0] if records else dict.fromkeys(spec.answer.needs)
-        surfaces = surfaces_in(spec, values, example.prompt)
-        shots.append(Shot(example.prompt, values, surfaces))
-    return shots
-
-
-def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
-    """How the message says each value that stands in it letter for letter or that code can find."""
-    surfaces = {}
-    for path, attribute in spec.leaves(values):
-        value = values.get(path)
-        if value is None or attribute.kind == "computed":
-            continue
-        if number := number_in(attribute, value, message):
-            surfaces[path] = number
-        elif holds(message, value):
-            if attribute.typed or attribute.kind == "copied":
-                surfaces[path] = value
-        elif attribute.typed and (there := matches_in(attribute, message)):
-            surfaces[path] = there[0]
-    return surfaces
-
-
-def sentence_shots(spec: Spec) -> tuple[list[Shot], list[str]]:
-    """Of the examples of an answer that is a list: the sentence of each record, and the sentences without one."""
-    shots: list[Shot] = []
-    distractors: list[str] = []
-    for example in spec.examples:
-        records = form_of(spec).parse(example.answer) or []
-        sentences = _sentences(example, len(records))
-        left = list(sentences)
-        for record in records:
-            best = max(left, key=lambda sentence: overlap(record, sentence), default="")
-            if best and overlap(record, best):
-                shots.append(Shot(best, record, surfaces_in(spec, record, best)))
-                left.remove(best)
-        distractors += [sentence for sentence in left if len(sentence.split()) > 1]
-    return shots, distractors
-
-
-def _sentences(example: Example, records: int) -> list[str]:
-    """The sentences of an example; its clauses where it has fewer sentences than records."""
-    sentences = [s.strip() for s in _SENTENCE_END.split(example.prompt) if s.strip()]
-    whole: list[str] = []
-    for sentence in sentences:  # "Mr. Roth" ends no sentence
-        if whole and re.search(r"\b[A-Z][a-z]{0,2}\.$", whole[-1]):
-            whole[-1] += " " + sentence
-        else:
-            whole.append(sentence)
-    if len(whole) < records:
-        whole = [part.strip() for sentence in whole for part in re.split(r"[;,]\s+", sentence)]
-    return whole
-
-
-def overlap(values: Mapping[str, str | None], text: str) -> float:
-    """How much of the values' words stands in a text, from 0 to 1."""
-    words = stems(" ".join(value for value in values.values() if value))
-    return len(words & stems(text)) / len(words) if words else 0.0
-
-
-def stems(text: str) -> set[str]:
-    """The beginnings of the words that mean something."""
-    words = [w for w in re.findall(r"[^\W_]{2,}", text.lower()) if w not in STOP]
-    return {re.sub(r"(?:ations?|ings?|ies|es|ed|s|y|e)$", "", w)[:6] if len(w) > 3 else w for w in words}
-
-
-def values_at(record: Values, name: str) -> list[str]:
-    """The values of an attribute: one, those of a list, or none where it is absent."""
-    return [value for path, value in record.items() if value is not None and without_places(path) == name]
-
-
-def values_of(spec: Spec, name: str, where: Values) -> list[str]:
-    """What the examples say of an attribute, first where their labels are those of `where`; else all of them."""
-    records = [record for example in spec.examples for record in (form_of(spec).parse(example.answer) or [])]
-    all_values = [value for record in records for value in values_at(record, name)]
-    fitting = [
-        value
-        for record in records
-        if all(record.get(n) == v for n, v in where.items())
-        for value in values_at(record, name)
-    ]
-    return list(dict.fromkeys(fitting or ([] if where else all_values)))
-
-
-def example_problems(spec: Spec) -> Iterator[str]:
-    """What is wrong with the examples, one sentence each; nothing of answers that a model writes."""
-    form = form_of(spec)
-    for number, example in enumerate(spec.examples if form.composed else (), 1):
-        records = form.parse(example.answer)
-        if records is None:
-            yield f"the answer of example {number} is not of the form {form}: {_why(spec, example)}"
-            continue
-        if problem := form.problem(example.answer):
-            yield f"example {number}: {problem.partition(': ')[2]}"
-        for record in records:
-            yield from (f"example {number}: {problem}" for problem in _of_record(spec, example, record))
-
-
-def _why(spec: Spec, example: Example) -> str:
-    if example.answer.lstrip().startswith("["):
-        return "a list at the top is no object; put it under a key, or leave the form to be written"
-    names = ", ".join(a.name for a in spec.attributes if a.shown)
-    return f"it shows {names} as {spec.answer.template!r}" if spec.answer.template else f"it holds {names}"
-
-
-def _of_record(spec: Spec, example: Example, record: Values) -> Iterator[str]:
-    """What is wrong with one record of an example: a value that its label lacks, a list of another length, a sum."""
-    for path, attribute in spec.leaves(record):
-        value = record.get(path)
-        if attribute.kind == "label" and value is not None and value not in attribute.values:
-            yield f"{path} is {value!r}, which is none of {', '.join(attribute.values)}"
-    for attribute in spec.attributes:
-        if attribute.many is not None and attribute.name not in record:
-            count, (least, most) = items_of(attribute.name, record), attribute.many
-            if not least <= count <= most:
-                yield f"{attribute.name} has {count} values, its spec allows {least} to {most}"
-    yield from _miscalculated(spec, example, record)
-
-
-def _miscalculated(spec: Spec, example: Example, record: Values) -> Iterator[str]:
-    """Where an answer shows another value than its formula gives for what the message says."""
-    known = {**record, **{a.name: _stated_value(a, example.prompt) for a in spec.attributes if not a.shown and a.plain}}
-    try:
-        computed = with_computed(spec, known)
-    except Unanswerable:
-        return
-    for path, value in computed.items():
-        if spec.attribute(path).kind != "computed" or value is None or (stated := record.get(path)) is None:
-            continue
-        if number_of(stated) != number_of(value) or (number_of(value) is None and stated != value):
-            yield f"{path} is {stated}, its formula gives {value}"
-
-
-def _stated_value(attribute: Attribute, message: str) -> str | None:
-    """The only number or date that a message says of an attribute; None where that is not sure."""
-    if attribute.kind not in ("digits", "date", *NUMERIC) or attribute.kind == "computed":
-        return None
-    numbers = (re.search(r"\d[\d-]*(?:\.\d+)?", text) for text in matches_in(attribute, message))
-    texts = {part[0] for part in numbers if part}
-    texts &= set(attribute.values) or texts
-    return texts.pop() if len(texts) == 1 else None
-
 
 _COPIED_SHARE = 0.75
 """Of the examples, where a value stands in the message letter for letter; a user bends one now and then."""
@@ -313,6 +150,13 @@ def copied(pairs: Pairs) -> bool:
     return bool(given) and sum(holds(message, value) for message, value in given) >= _COPIED_SHARE * len(given)
 
 
+def odd_value(pairs: Pairs) -> str:
+    """The one value that does not stand in its message where most others do; empty where it is not like that."""
+    odd = {value for message, value in pairs if value and not holds(message, value) and any(map(str.isalnum, value))}
+    rest = [(message, value) for message, value in pairs if value not in odd]
+    return odd.pop() if len(odd) == 1 and copied(rest) and 2 * len(rest) > len(pairs) else ""
+
+
 def _numeric(part: Part, given: Sequence[tuple[str, str]], typed: Kind | None, *, number: bool) -> Kind | None:
     """The kind of values that messages say as numbers, in whichever marks: money where these have two places or none.
 
@@ -366,3 +210,181 @@ def _words_max(part: Part, values: Sequence[str], notes: Notes) -> int:
         notes.add(f"{part.name} has at most {part.words_max} words: not taken, an example has {longest}")
         return 0
     return part.words_max
+
+
+# Attributes beside one another
+
+Records = Sequence[Mapping[str, str | None]]
+"""What the answers of the examples say, part by part; of a list each line."""
+
+
+def together(attributes: Sequence[Attribute], records: Records, notes: Notes) -> list[Attribute]:
+    """Attributes beside one another: no two labels share a value, and one may be missing where a label has a value."""
+    apart = [_apart(one, attributes, records, notes) for one in attributes]
+    return [_absent_by_label(attribute, apart, records) for attribute in apart]
+
+
+def _apart(one: Attribute, attributes: Sequence[Attribute], records: Records, notes: Notes) -> Attribute:
+    """A label without the values that another one holds and that no example shows in it."""
+    seen = {item for record in records for item in _items(one, record.get(one.name))}
+    others = {v for other in attributes if other.kind == "label" and other.name != one.name for v in other.values}
+    wrong = [value for value in one.values if one.kind == "label" and value in others - seen]
+    if not wrong or set(one.values) == {"true", "false"}:
+        return one
+    left = {value: of for value, of in one.values.items() if value not in wrong}
+    notes.add(f"{', '.join(wrong)}: a value of another part, so it was taken out of {one.name}")
+    alone = Attribute(name=one.name, kind="text", means=one.means)
+    return one.model_copy(update={"values": left}) if len(left) >= 2 else alone
+
+
+def _items(attribute: Attribute, text: str | None) -> list[str | None]:
+    """The values that a text shows of an attribute."""
+    return [text] if text is None or attribute.many is None else [*map(str.strip, text.split(attribute.joined.strip()))]
+
+
+def _absent_by_label(attribute: Attribute, attributes: Sequence[Attribute], records: Records) -> Attribute:
+    """Where a part is missing in every example of a label's value, more than once, and not with others, that is why."""
+    for label in attributes:
+        if label.kind != "label" or label.name == attribute.name or attribute.kind not in ("copied", "text"):
+            continue
+        by_value: dict[str | None, list[bool]] = {}
+        for record in records:
+            lacks = record.get(attribute.name) == attribute.absent_as
+            by_value.setdefault(record.get(label.name), []).append(lacks)
+        mixed = any(any(lacks) and not all(lacks) for lacks in by_value.values())
+        never = tuple(v for v, of in by_value.items() if v is not None and all(of) and (len(of) > 1 or not mixed))
+        others = [lack for value, lacks in by_value.items() if value not in never for lack in lacks]
+        if others and not all(others) and any(len(by_value[value]) > 1 for value in never):
+            share = absent_share(sum(others), len(others)) if any(others) else 0
+            return attribute.model_copy(update={"absent_share": share, "absent_where": {label.name: never}})
+    return attribute
+
+
+# Sets of labels, and numbers, in texts
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """How a place shows several of its values at once."""
+
+    joined: str
+    """What stands between two of them."""
+    many: tuple[int, int]
+    """The fewest and the most in one answer."""
+    empty: str = ""
+    """The only text that is no value and stands alone; empty: there is none, or several."""
+
+    def items(self, text: str) -> list[str]:
+        """The values of a place."""
+        return [item.strip() for item in text.split(self.joined.strip() or self.joined)]
+
+
+def label_set(values: Collection[str], texts: Sequence[str]) -> LabelSet | None:
+    """The set that texts are of, where two of the values stand beside one another; None where they are single ones."""
+    between = Counter(mark for text in texts for mark in _marks(values, text))
+    if not between:
+        return None
+    joined = between.most_common(1)[0][0]
+    split = [LabelSet(joined, (1, 1)).items(text) for text in texts]
+    odd = {item for items in split for item in items if item not in values}
+    beside = {item for items in split if len(items) > 1 for item in items}
+    alone = sorted(odd - beside)
+    empty = alone[0] if len(alone) == 1 else ""
+    counts = [len(items) for items in split if items != [empty]]
+    return LabelSet(joined, (min(counts), max(counts)), empty)
+
+
+def _marks(values: Collection[str], text: str) -> list[str]:
+    """What stands between neighbouring values, where that is no word."""
+    one = "|".join(re.escape(value) for value in sorted(filter(None, values), key=len, reverse=True))
+    spans = [match.span() for match in re.finditer(rf"(?<!\w)(?:{one})(?!\w)", text)] if one else []
+    marks = [text[a[1] : b[0]] for a, b in pairwise(spans)]
+    return [mark for mark in marks if mark and not any(c.isalnum() for c in mark)]
+
+
+_NUMERAL = re.compile(r"\d(?:[\d.,' \u00a0\u202f’]*\d)?")
+"""Digits with the marks that people group them by or set before decimals."""
+_SPACE, _GROUPS = re.compile("[ \u00a0\u202f]"), re.compile("[ '\u00a0\u202f’]")
+
+
+def places_said(message: str, value: str) -> int | None:
+    """Places after the decimal mark with which a message says a number; None where it does not say it in figures.
+
+    In whichever marks: 1.240,50 and 1,240.50 are both 1240.50.
+    """
+    number = number_of(value)
+    places = (_readings(match[0]).get(number) for match in _NUMERAL.finditer(message)) if number is not None else ()
+    return next((one for one in places if one is not None), None)
+
+
+def _readings(numeral: str) -> dict[Decimal, int]:
+    """What a numeral may mean, with its places: its last mark stands before decimals, or groups digits too."""
+    readings: dict[Decimal, int] = {}
+    for text in (numeral, *_SPACE.split(numeral)):  # "2 12,50" is two numbers, or one
+        *before, last = re.split("[.,]", _GROUPS.sub("", text))
+        plain = "".join(before)
+        readings |= {Decimal(plain + last): 0} if plain + last else {}
+        readings |= {Decimal(f"{plain}.{last}"): len(last)} if plain and last else {}
+    return readings
+
+
+# Whether the spec holds on them
+
+
+def example_problems(spec: Spec) -> Iterator[str]:
+    """What is wrong with the examples, one sentence each; nothing of answers that a model writes."""
+    form = form_of(spec)
+    for number, example in enumerate(spec.examples if form.composed else (), 1):
+        records = form.parse(example.answer)
+        if records is None:
+            yield f"the answer of example {number} is not of the form {form}: {_why(spec, example)}"
+            continue
+        if problem := form.problem(example.answer):
+            yield f"example {number}: {problem.partition(': ')[2]}"
+        for record in records:
+            yield from (f"example {number}: {problem}" for problem in _of_record(spec, example, record))
+
+
+def _why(spec: Spec, example: Example) -> str:
+    if example.answer.lstrip().startswith("["):
+        return "a list at the top is no object; put it under a key, or leave the form to be written"
+    names = ", ".join(a.name for a in spec.attributes if a.shown)
+    return f"it shows {names} as {spec.answer.template!r}" if spec.answer.template else f"it holds {names}"
+
+
+def _of_record(spec: Spec, example: Example, record: Values) -> Iterator[str]:
+    """What is wrong with one record of an example: a value that its label lacks, a list of another length, a sum."""
+    for path, attribute in spec.leaves(record):
+        value = record.get(path)
+        if attribute.kind == "label" and value is not None and value not in attribute.values:
+            yield f"{path} is {value!r}, which is none of {', '.join(attribute.values)}"
+    for attribute in spec.attributes:
+        if attribute.many is not None and attribute.name not in record:
+            count, (least, most) = items_of(attribute.name, record), attribute.many
+            if not least <= count <= most:
+                yield f"{attribute.name} has {count} values, its spec allows {least} to {most}"
+    yield from _miscalculated(spec, example, record)
+
+
+def _miscalculated(spec: Spec, example: Example, record: Values) -> Iterator[str]:
+    """Where an answer shows another value than its formula gives for what the message says."""
+    known = {**record, **{a.name: _stated_value(a, example.prompt) for a in spec.attributes if not a.shown and a.plain}}
+    try:
+        computed = with_computed(spec, known)
+    except Unanswerable:
+        return
+    for path, value in computed.items():
+        if spec.attribute(path).kind != "computed" or value is None or (stated := record.get(path)) is None:
+            continue
+        if number_of(stated) != number_of(value) or (number_of(value) is None and stated != value):
+            yield f"{path} is {stated}, its formula gives {value}"
+
+
+def _stated_value(attribute: Attribute, message: str) -> str | None:
+    """The only number or date that a message says of an attribute; None where that is not sure."""
+    if attribute.kind not in ("digits", "date", *NUMERIC) or attribute.kind == "computed":
+        return None
+    numbers = (re.search(r"\d[\d-]*(?:\.\d+)?", text) for text in matches_in(attribute, message))
+    texts = {part[0] for part in numbers if part}
+    texts &= set(attribute.values) or texts
+    return texts.pop() if len(texts) == 1 else None

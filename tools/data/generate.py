@@ -22,10 +22,10 @@ from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
+from tunesmith.tools.data.augmentation import FORMED_SHARE
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of, untested
 from tunesmith.tools.data.held_out import rows_beside
 from tunesmith.tools.data.lists import LINES, labels_lead, reads_values
-from tunesmith.tools.data.near_misses import FORMED_SHARE, untested
 from tunesmith.tools.data.reading import reads_whole
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.models.measuring import beside_base, measured_base

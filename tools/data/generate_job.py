@@ -19,10 +19,9 @@ from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answers import RowJudge, write_answers
-from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of
+from tunesmith.tools.data.augmentation import near_misses
+from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of, untested
 from tunesmith.tools.data.draw import in_turn
-from tunesmith.tools.data.examples import Shot, sentence_shots
-from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
 from tunesmith.tools.data.generate import (
     PREVIEW_ROWS,
     GenerateRequest,
@@ -33,19 +32,18 @@ from tunesmith.tools.data.generate import (
     spare_of,
 )
 from tunesmith.tools.data.lists import Listed, Lists, labels_lead, reads_values
-from tunesmith.tools.data.model_requests import AnswerLog, assistant, system, user
-from tunesmith.tools.data.near_misses import near_misses, untested
 from tunesmith.tools.data.reader import Reader
-from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.rows import EXAMPLE, ORDINARY, read_rows, write_rows
 from tunesmith.tools.data.spec import Answer, Spec
 from tunesmith.tools.data.synthesis import Synthesis, Written
+from tunesmith.tools.data.writer_requests import Shot, sentence_shots
 from tunesmith.tools.models.chat_template import thoughts_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse, assistant, system, user
 from tunesmith.tools.serving.context_settings import ContextSettings, choose_context_settings, context_settings_at_work
 from tunesmith.tools.serving.model_server import measuring_server
-from tunesmith.tools.serving.requests import Tally
+from tunesmith.tools.serving.requests import AnswerLog, Tally
 from tunesmith.tools.serving.thoughts import without_thought
 
 _PROMPTS_AT_ONCE = 16

@@ -13,18 +13,22 @@ import math
 import os
 import pwd
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
+
+from rapidfuzz import fuzz
 
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
-from tunesmith.tools.data.faults import EXAMPLE, ORDINARY
-from tunesmith.tools.data.own_rows import BLIND_LEAST, Alike, groups_of, is_persons, levels, pool_of, visible_rows
-from tunesmith.tools.data.row_file import takes_turns
-from tunesmith.tools.data.similarity import LeakGate, normal
+from tunesmith.tools.data.description import takes_turns
+from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
+from tunesmith.tools.data.rows import EXAMPLE, ORDINARY, is_persons
+from tunesmith.tools.data.similarity import LeakGate, normal, runs
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.suites.case import Case
 
@@ -327,3 +331,69 @@ def masked(row: TrainingRow) -> TrainingRow:
         return row
     turns = [[{**turn, "content": "(a blind case)"} for turn in turns] for turns in (row.prompt, row.completion)]
     return replace(row, prompt=turns[0], completion=turns[1])
+
+
+BLIND_LEAST, BLIND_MOST, BLIND_SHARE = 10, 40, 0.15
+"""Fewer than ten cases carry no claim; of many rows forty are enough for one, and the others teach (`blind_count`)."""
+
+
+def blind_count(rows: int) -> int:
+    """How many of so many rows become blind cases where nobody says: 15 %, at least 10, at most 40, and never more than
+    half: of fewer than twenty rows so few are left that their cases decide nothing."""
+    return min(BLIND_MOST, max(BLIND_LEAST, round(BLIND_SHARE * rows)), rows // 2)
+
+
+_POOL_LEAST, _POOL_TIMES = 200, 5
+"""Rows that cases are chosen from: so many, or so many times the cases; to compare all of 100,000 would take hours."""
+_RUN, _FRAME_FROM = 8, 3
+"""Words in a row that two messages share; in so many messages they are a frame, and say nothing."""
+
+
+class Alike(NamedTuple):
+    """From where on two messages count as alike."""
+
+    score: float
+    """Edit similarity, of 100."""
+    digits_count: bool = False
+    runs_count: bool = True
+    """Whether eight words in a row that both hold are enough."""
+
+
+def levels(threshold: float) -> tuple[Alike, ...]:
+    """As the leakage gate sees it, then narrower for rows that are all alike, down to the same text."""
+    return Alike(threshold), Alike(max(95.0, threshold), True), Alike(100.0, True, False)
+
+
+def visible_rows(spec: Spec, rows: Sequence[TrainingRow]) -> set[str]:
+    """The ids of a person's rows that somebody was shown: as examples, or as the first that an import takes."""
+    examples = {normal(example.prompt, digits_count=True) for example in spec.examples if spec.described}
+    visible = set()
+    for row in filter(is_persons, rows):
+        first = row.attributes.number is not None and row.attributes.number <= PREVIEW_RECORDS
+        if first or normal(spec.text_of(row.prompt), digits_count=True) in examples:
+            visible.add(row.row_id)
+    return visible
+
+
+def pool_of(rows: Sequence[TrainingRow], visible: Collection[str], count: int) -> list[TrainingRow]:
+    """The rows that `count` cases are chosen from, and those shown: of a person's no more than can be compared."""
+    persons = [row.row_id for row in rows if is_persons(row) and row.row_id not in visible]
+    beyond = set(persons[max(_POOL_LEAST, _POOL_TIMES * count) :])
+    return [row for row in rows if row.row_id not in beyond]
+
+
+def groups_of(texts: Sequence[str], alike: Alike) -> list[int]:
+    """For each text the place of the first one that it is like, directly or through others."""
+    words = [normal(text, digits_count=alike.digits_count) for text in texts]
+    run_sets = [set(runs(text, _RUN)) if alike.runs_count else set() for text in words]
+    holders = Counter(run for own in run_sets for run in own)
+    group = list(range(len(texts)))
+    for place, text in enumerate(words):
+        for other in range(place):
+            if group[other] == group[place]:
+                continue
+            shared = any(holders[run] < _FRAME_FROM for run in run_sets[place] & run_sets[other])
+            if shared or fuzz.ratio(text, words[other], score_cutoff=alike.score):
+                first, last = sorted((group[other], group[place]))
+                group = [first if one == last else one for one in group]
+    return group

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.data.import_records import Unreadable, strict_json
+from tunesmith.tools.core.record_files import Unreadable, strict_json
 
 Message = dict[str, Any]
 """In OpenAI's form; as a file may say it: with tool calls beside the text."""
@@ -50,6 +50,9 @@ class Problem:
     reason: str
     weight: int = 1
     """Lines of the file that it takes: a record that swallowed others counts as all of them."""
+
+    def __str__(self) -> str:
+        return f"record {self.number}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,15 +34,19 @@ from tunesmith.tools.core.stage import (
 )
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
-from tunesmith.tools.data.import_hub import PREFIX, at_commit, list_files, listing_digest, parse_source
-from tunesmith.tools.data.import_reading import (
+from tunesmith.tools.data.import_sources import (
     CHILD_BYTES,
     MAX_IMPORT_BYTES,
+    PREFIX,
     Look,
     SourceFiles,
+    at_commit,
     digest_of,
     find_files,
     inspect_files,
+    list_files,
+    listing_digest,
+    parse_source,
 )
 
 _TOKENS_PER_BYTE = 0.25
@@ -263,8 +267,7 @@ def refusals(inspection: Inspection | None, max_unusable_share: float) -> tuple[
             f"NEEDS MAPPING: the columns are {', '.join(inspection.columns[:12])}; agree with --map {pairs}, or name "
             "others",
         )
-    first = inspection.problems[0] if inspection.problems else None
-    why = f"record {first.number}: {first.reason}" if first else "no record is a row"
+    why = problem_list(inspection.problems, 1) or "no record is a row"
     return (f"INCOMPATIBLE: {len(inspection.problems)} of {inspection.checked} records looked at are no rows; {why}",)
 
 
@@ -279,7 +282,7 @@ def questions(inspection: Inspection | None) -> tuple[PlanQuestion, ...]:
 
 def problem_list(problems: Sequence[Problem], count: int = 3) -> str:
     """The first records that are no rows, each with its reason."""
-    return "; ".join(f"record {problem.number}: {problem.reason}" for problem in problems[:count])
+    return "; ".join(map(str, problems[:count]))
 
 
 def _problems(inspection: Inspection | None) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,9 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.local_paths import expanded
-from tunesmith.tools.data import import_hub
+from tunesmith.tools.data import import_sources
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.import_formats import Problem
-from tunesmith.tools.data.import_reading import Stopped, Totals, digest_of, find_files, inspect_files, rows_of
 from tunesmith.tools.data.import_rows import (
     ImportRequest,
     ImportResult,
@@ -24,7 +25,8 @@ from tunesmith.tools.data.import_rows import (
     too_many_unusable,
     too_much,
 )
-from tunesmith.tools.data.row_file import RowIds, read_rows, write_rows
+from tunesmith.tools.data.import_sources import Stopped, Totals, digest_of, find_files, inspect_files, rows_of
+from tunesmith.tools.data.rows import read_rows, write_rows
 
 _PROBLEMS_LISTED = 50
 """In the result, which is stored and shown."""
@@ -61,7 +63,7 @@ def run(job: Job[ImportRequest]) -> ImportResult:
         with_system=sum(row.prompt[0]["role"] == "system" for row in rows),
         with_tools=sum(bool(row.attributes.tools) for row in rows),
         incompatible=len(problems),
-        problems=tuple(f"record {problem.number}: {problem.reason}" for problem in problems[:_PROBLEMS_LISTED]),
+        problems=tuple(map(str, problems[:_PROBLEMS_LISTED])),
     )
 
 
@@ -71,10 +73,10 @@ def _files(job: Job[ImportRequest]) -> Sequence[Path]:
         named = find_files(expanded(job.request.source))
         job.agreed("source", digest_of(named.files))
         return named.files
-    source = import_hub.parse_source(job.request.source)
-    files = import_hub.list_files(source, job.request.split)
-    job.agreed("source", import_hub.listing_digest(files))
-    return import_hub.fetch(source, files, _hub_folder(job), job.progress)
+    source = import_sources.parse_source(job.request.source)
+    files = import_sources.list_files(source, job.request.split)
+    job.agreed("source", import_sources.listing_digest(files))
+    return import_sources.fetch(source, files, _hub_folder(job), job.progress)
 
 
 def _hub_folder(job: Job[ImportRequest]) -> Path:
@@ -142,3 +144,28 @@ def _refuse_others(job: Job[ImportRequest], count: int) -> None:
     recorded = job.store.read("SELECT count(*) AS rows FROM rows WHERE step = ?", job.step.id)[0]["rows"]
     if recorded != count:
         raise StepFailed(f"{job.step.id} has {recorded:,} rows recorded, {count:,} were read now; import them anew")
+
+
+_NUMBERED = re.compile(r"i-(\d{1,12})")
+
+
+class RowIds:
+    """Ids of imported rows: none is given twice, whatever a data set calls its own."""
+
+    def __init__(self, used: Iterable[str] = ()) -> None:
+        self._used = set(used)
+        self._number = max((int(m[1]) for name in self._used if (m := _NUMBERED.fullmatch(name))), default=0)
+        self._again: Counter[str] = Counter()
+
+    def new(self, name: str = "") -> str:
+        """An id for a row that its data set calls `name`; without one it is numbered on from those that there are."""
+        row_id = f"i-{name}" if name else self._numbered()
+        while row_id in self._used:
+            self._again[name] += bool(name)
+            row_id = f"i-{name}~{self._again[name] + 1}" if name else self._numbered()
+        self._used.add(row_id)
+        return row_id
+
+    def _numbered(self) -> str:
+        self._number += 1
+        return f"i-{self._number:06d}"

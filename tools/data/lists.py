@@ -16,22 +16,23 @@ from dataclasses import dataclass, field, replace
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
-from tunesmith.tools.data.draw import ITEMS, Pools, answer_of, draw, in_turn, is_empty, style
-from tunesmith.tools.data.examples import Shot, sentence_shots, values_of
+from tunesmith.tools.data.draw import ITEMS, Pools, answer_of, draw, fill_pools, in_turn, is_empty, style
 from tunesmith.tools.data.reader import WHOLE, Reading, ToRead
-from tunesmith.tools.data.record_values import Values, number_ranges
+from tunesmith.tools.data.record_values import Values, excluded, number_ranges
 from tunesmith.tools.data.row_checks import prompt_problem, verbatim
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written, go_together
 from tunesmith.tools.data.writer_requests import (
     LISTED,
+    Shot,
     distinct_texts,
     distractor_request,
-    fill_pools,
     list_request,
     listed_lines,
     profile_of,
+    sentence_shots,
+    values_of,
 )
 from tunesmith.tools.serving.client import ChatResponse
 
@@ -113,7 +114,7 @@ class Listed(Synthesis):
             return replace(read, problem="value: the message lacks a value that its answer shows")
         margins = reading.margins
         for a in self.spec.attributes:
-            read_none = a.shown and not a.typed and values.get(a.name) is None and not _excluded(a, values)
+            read_none = a.shown and not a.typed and values.get(a.name) is None and not excluded(a, values)
             if read_none and margins.get(a.name, margins.get(WHOLE, 0.0)) < _SURE_OF_NONE:
                 return replace(
                     read, problem=f"reading: its reader is not sure that the message says nothing of {a.name}"
@@ -215,11 +216,6 @@ class Listed(Synthesis):
 def _shares(lines: Sequence[str]) -> dict[str, float]:
     counts = Counter(word for line in lines for word in set(_WORD.findall(line.lower())))
     return {word: count / len(lines) for word, count in counts.items()}
-
-
-def _excluded(attribute: Attribute, values: Values) -> bool:
-    """Whether a label's value says that there is none."""
-    return any(values.get(label) in absent for label, absent in attribute.absent_where.items())
 
 
 def _has(one: Shot, profile: Mapping[str, str | None]) -> bool:

@@ -7,36 +7,99 @@ tell them from ordinary messages. What fails is asked for once more, with what f
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from itertools import groupby
+from typing import Any, TypeVar
 
 from rapidfuzz import fuzz
 
+from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
-from tunesmith.tools.data.examples import VALUES_MAX, Pairs, absent_in, copied, format_of, stems
-from tunesmith.tools.data.faults import may_be_in, other_language
-from tunesmith.tools.data.model_requests import (
-    NUMBER,
-    TEXT,
-    Ask,
-    data,
-    items_in,
-    list_of,
-    object_in,
-    object_of,
-    question,
-    word_in,
-)
+from tunesmith.tools.data.examples import VALUES_MAX, Pairs, absent_in, copied, format_of, odd_value
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.record_values import numbers_in
+from tunesmith.tools.data.rows import may_be_in, other_language
+from tunesmith.tools.data.similarity import stems
 from tunesmith.tools.data.spec import Kind, Spec, Value
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.verify import fields_of
-from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse, response_format_of, user
+
+T = TypeVar("T")
+Ask = Callable[[Sequence[ChatRequest]], Mapping[str, ChatResponse]]
+"""Puts requests to a model: its answers by the requests' ids; what was not answered is left out."""
+_WORD_TOKENS, _ANSWER_TOKENS = 4, 500
+"""Of an answer of a word, and of one that is held to a schema."""
+TEXT: Mapping[str, object] = {"type": "string", "maxLength": 300}
+"""A server that is held to it ends a text there: a small model may never end it."""
+NUMBER: Mapping[str, object] = {"type": ["integer", "null"]}
+
+
+def object_of(**properties: Mapping[str, object]) -> dict[str, object]:
+    """The schema of an object with just these keys."""
+    return {
+        "type": "object", "properties": dict(properties), "required": list(properties), "additionalProperties": False,
+    }  # fmt: skip
+
+
+def list_of(item: Mapping[str, object], most: int) -> dict[str, object]:
+    """The schema of an object with a list under `items`, as servers hold answers to objects alone."""
+    return object_of(items={"type": "array", "items": dict(item), "maxItems": most})
+
+
+@cache
+def _page(name: str) -> tuple[dict[str, str], ...]:
+    """The turns of a page: what is asked for, then questions (`>`) and their answers (`=`)."""
+    text = (files("tunesmith.prompts") / "read-words.md").read_text(encoding="utf-8")
+    page = next(body for body in f"\n{text}".split("\n# ") if body.partition("\n")[0].strip() == name)
+    lines = [line for line in page.split("\n")[1:] if line.strip()]
+    turns = []
+    for mark, group in groupby(lines, lambda line: line[:2]):
+        role = {"> ": "user", "= ": "assistant"}.get(mark, "system")
+        turns.append({"role": role, "content": "\n".join(line[0 if role == "system" else 2 :] for line in group)})
+    return tuple(turns)
+
+
+def question(
+    page: str, lines: Sequence[str], model: str, schema: Mapping[str, object] | None = None, *, identity: str = "",
+    temperature: float = 0.0, seed: int = 0, tokens: int = _WORD_TOKENS,
+) -> ChatRequest:  # fmt: skip
+    """The question of a page about these lines; without a schema a few words are asked for."""
+    messages = [*_page(page), user("\n".join(lines))]
+    extra: Mapping[str, object] = {"response_format": response_format_of(schema)} if schema else {}
+    most = _ANSWER_TOKENS if schema else tokens
+    return ChatRequest(identity or page, model, messages, most, temperature, seed=seed, extra=extra)
+
+
+def object_in(answers: Mapping[str, ChatResponse], identity: str) -> dict[str, Any]:
+    """What was answered, as an object; empty where nothing was, or no object."""
+    value = json_value(answers[identity].text) if identity in answers else None
+    return value if isinstance(value, dict) else {}
+
+
+def items_in(answers: Mapping[str, ChatResponse], identity: str, kind: type[T]) -> list[T]:
+    """The list that was answered, its items of a kind alone; empty where none was."""
+    items = object_in(answers, identity).get("items")
+    return [item for item in items if isinstance(item, kind)] if isinstance(items, list) else []
+
+
+def word_in(answers: Mapping[str, ChatResponse], identity: str) -> str:
+    """The words that were answered, on their first line; empty where none were."""
+    return answers[identity].text.strip().split("\n")[0].strip(" .*`") if identity in answers else ""
+
+
+def data(text: str) -> str:
+    """A text as a JSON string, in which nothing can pass for a part of the question."""
+    return json.dumps(text, ensure_ascii=False)
+
 
 _QUOTED = 85
 """Similarity, of 100, from which a text counts as a piece of the user's words."""
@@ -45,8 +108,7 @@ _LABEL_CHARACTERS = 40
 _EXAMPLES_ASKED, _EXAMPLE_CHARACTERS = 6, 400
 """Examples in a question, and the characters of each: a model of a billion parameters reads it."""
 _PARTS_MAX, _CLAUSES_MAX, _NEAR_MISSES, _DEMAND_TOKENS, _MEANING_TOKENS = 8, 14, 6, 24, 60
-"""Parts of an answer, clauses of a description, near misses: each costs questions; tokens of a demand and of a
-meaning."""
+"""Parts of an answer, clauses of a description, near misses: each costs questions; of a demand, and of a meaning."""
 _READINGS, _TEMPERATURE = 3, 0.7
 """Of a template: the first is greedy."""
 _OPEN_END = 3
@@ -108,11 +170,10 @@ class _Reader:
             self.left_out.append("your words do not say clearly whether it applies to every message: taken as to some")
         if not may_be_in(messages, language):
             language = other_language(messages, frozenset())
-        demands = [(clause, self._demand(clause, word_in(answers, f"demand/{n}"))) for n, clause in enumerate(clauses)]
+        checks = ((clause, self._demand(clause, word_in(answers, f"demand/{n}"))) for n, clause in enumerate(clauses))
+        demands = [(clause, check) for clause, check in checks if check is not None]
         known = {"every_message": applies == "all", "language": language[:40]}
-        proposal = self._formed(
-            self.stated.model_copy(update=known), [(clause, check) for clause, check in demands if check is not None]
-        )
+        proposal = self._formed(self.stated.model_copy(update=known), demands)
         if applies != "all":
             proposal = proposal.model_copy(update={"near_misses": self._near_misses(language or "English")})
         return WordsRead(proposal, tuple(self.left_out), self.questions)
@@ -184,10 +245,9 @@ class _Reader:
                 return Counter(fitting).most_common(1)[0][0]
             if not attempts or 2 * templates.count("") > len(templates):
                 return ""
-            lines.append(f"{data(attempts[0][0])} is wrong: {attempts[0][2]}. Write the right template.")
-        self.left_out.append(
-            f"the template {attempts[0][0]!r}: {attempts[0][2]}; the answers are taken as written freely"
-        )
+            template, _, why = attempts[0]
+            lines.append(f"{data(template)} is wrong: {why}. Write the right template.")
+        self.left_out.append(f"the template {template!r}: {why}; the answers are taken as written freely")
         return ""
 
     # Its parts
@@ -195,9 +255,8 @@ class _Reader:
     def _classified(self, pairs: Mapping[str, Pairs], proposal: Proposal) -> tuple[Part, ...]:
         """Each part with its kind, by what its values in the examples show; of a choice its values."""
         classified = [self._part(proposal.part(name), pairs[name], proposal) for name in pairs]
-        labels = self._values(
-            [p for p in classified if p.kind == "label" and not p.values and not proposal.labels], pairs
-        )
+        bare = [part for part in classified if part.kind == "label" and not part.values and not proposal.labels]
+        labels = self._values(bare, pairs)
         classified = [part.model_copy(update={"values": labels.get(part.name, part.values)}) for part in classified]
         return tuple(self._ranged(part, pairs[part.name]) for part in classified)
 
@@ -227,7 +286,7 @@ class _Reader:
         for name, examples in seen.items():
             spelled = {value.casefold(): value for value in examples}
             read[name] = dict.fromkeys(examples, "")
-            for item in items_in(answers, f"values/{name}"):
+            for item in items_in(answers, f"values/{name}", dict):
                 value, means = (str(item.get(key) or "").strip() for key in ("value", "means"))
                 value = spelled.get(value.casefold(), value)
                 if value and value not in read[name] and not holds(self._words, value):
@@ -249,9 +308,8 @@ class _Reader:
                      identity=identity, tokens=_MEANING_TOKENS)
             for identity, value in asked.items()
         ))  # fmt: skip
-        return _meaning_one(
-            values | {value: self._meaning(value, word_in(answers, identity)) for identity, value in asked.items()}
-        )
+        copied_now = {value: self._meaning(value, word_in(answers, identity)) for identity, value in asked.items()}
+        return _meaning_one(values | copied_now)
 
     def _meaning(self, value: str, means: str) -> str:
         """What a model copied as the meaning of a value, where it stands in the user's words and says more than it."""
@@ -266,7 +324,7 @@ class _Reader:
         identity = f"ranges/{part.name}"
         asked = question("ranges", lines, self.model, list_of(_RANGE, VALUES_MAX), identity=identity)
         ranges: dict[str, tuple[int, int]] = {}
-        for item in items_in(self._asked(asked), identity):
+        for item in items_in(self._asked(asked), identity, dict):
             low, high = item.get("lowest"), item.get("highest")
             if item.get("value") in part.values and (isinstance(low, int) or isinstance(high, int)):
                 low = low if isinstance(low, int) else 1
@@ -301,15 +359,11 @@ class _Reader:
     def _near_misses(self, language: str) -> tuple[str, ...]:
         """Messages that look alike, each told from all examples by a model that tells these from ordinary messages."""
         spec = self.spec
-        lines = [
-            f"It applies when: {spec.when}",
-            f"For instance: {data(spec.examples[0].prompt[:_EXAMPLE_CHARACTERS])}",
-        ]
-        asked = question("near-misses", [*lines, f"Write them in {language}."], self.model,
-                         list_of(TEXT, _NEAR_MISSES))  # fmt: skip
-        items = object_in(self._asked(asked), "near-misses").get("items")
-        texts = items if isinstance(items, list) else []
-        near = list(dict.fromkeys(str(text).strip() for text in texts if str(text).strip()))
+        example = data(spec.examples[0].prompt[:_EXAMPLE_CHARACTERS])
+        lines = [f"It applies when: {spec.when}", f"For instance: {example}", f"Write them in {language}."]
+        asked = question("near-misses", lines, self.model, list_of(TEXT, _NEAR_MISSES))
+        items = items_in(self._asked(asked), "near-misses", object)
+        near = list(dict.fromkeys(str(text).strip() for text in items if str(text).strip()))
         examples = [example.prompt for example in spec.examples[:_EXAMPLES_ASKED]]
         texts = [*examples, *_ORDINARY, *near] if near else []
         requests = [kind_request(spec, text, (), self.model, f"kind/{n}") for n, text in enumerate(texts)]
@@ -345,10 +399,3 @@ def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
 def _part_line(part: Part, seen: Sequence[str]) -> str:
     means = f" ({part.means})" if part.means else ""
     return f"The part {part.name}{means}, in the examples {', '.join(map(data, seen[:_EXAMPLES_ASKED]))}"
-
-
-def odd_value(pairs: Pairs) -> str:
-    """The one value that does not stand in its message where most others do; empty where it is not like that."""
-    odd = {value for message, value in pairs if value and not holds(message, value) and any(map(str.isalnum, value))}
-    rest = [(message, value) for message, value in pairs if value not in odd]
-    return odd.pop() if len(odd) == 1 and copied(rest) and 2 * len(rest) > len(pairs) else ""

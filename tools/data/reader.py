@@ -13,8 +13,6 @@ from pydantic import Field
 
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.examples import Shot
-from tunesmith.tools.data.model_requests import Asker
 from tunesmith.tools.data.reading import (
     BIAS_MOST,
     NOTHING,
@@ -39,7 +37,9 @@ from tunesmith.tools.data.reading import (
 )
 from tunesmith.tools.data.record_values import Values
 from tunesmith.tools.data.spec import Attribute, Spec
+from tunesmith.tools.data.writer_requests import Shot
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.requests import Asker
 
 WHOLE = "the answer"
 """What margins call that which is read of a whole answer."""
@@ -324,13 +324,12 @@ class Reader:
             requests.append(answer_request(spec, message, rest, model, f"t/answer/{place}", 0))
         requests += [self._kind_request(text, f"t/ordinary/{n}") for n, text in enumerate(self.trial_prompts)]
         answers = self.asker.ask(requests, "trying the reader out")
-        kind_name = f"t/{self.kind_label.name if self.kind_label else 'kind'}"
-        examples = [answers[name] for n in range(len(spec.examples)) if (name := f"{kind_name}/{n}") in answers]
-        kind = [self._kind_in(response) for response in examples]
-        trial_answers = [
-            answers[name] for n in range(len(self.trial_prompts)) if (name := f"t/ordinary/{n}") in answers
-        ]
-        ordinary = [self._kind_in(response) for response in trial_answers]
+
+        def kinds(prefix: str, count: int) -> list[float]:
+            return [self._kind_in(answers[name]) for n in range(count) if (name := f"t/{prefix}/{n}") in answers]
+
+        kind = kinds(self.kind_label.name if self.kind_label else "kind", len(spec.examples))
+        ordinary = kinds("ordinary", len(self.trial_prompts))
         cut = _cut(kind, ordinary)
         margins = {label.name: self._label_margins(label, answers) for label in labels}
         right = {name: round(sum(m > 0 for m in of) / max(1, len(of)), 3) for name, of in margins.items()}
@@ -381,10 +380,9 @@ def _bias(label: Attribute, read: Sequence[tuple[str, ChatResponse]]) -> dict[st
     drawn = Counter(value for value, _ in read)
     bias = {}
     for name in label.values:
-        mean = sum(one[name] for one in likely) / len(read) + _EPSILON
-        bias[name] = max(
-            -BIAS_MOST, min(BIAS_MOST, _BIAS_SHARE * math.log(mean / (drawn[name] / len(read) + _EPSILON)))
-        )
+        mean, share = sum(one[name] for one in likely) / len(read), drawn[name] / len(read)
+        odds = _BIAS_SHARE * math.log((mean + _EPSILON) / (share + _EPSILON))
+        bias[name] = max(-BIAS_MOST, min(BIAS_MOST, odds))
     return bias
 
 

@@ -20,13 +20,12 @@ from tunesmith.tools.core.stats import wilson_interval
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.examples import Shot, overlap, stems
-from tunesmith.tools.data.model_requests import assistant, system, user
 from tunesmith.tools.data.record_values import Values, json_object, kinds_in
+from tunesmith.tools.data.similarity import overlap, stems
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import holds
-from tunesmith.tools.data.writer_requests import kind_of, prompt_text
-from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.data.writer_requests import Shot, kind_of, prompt_text
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse, assistant, system, user
 from tunesmith.tools.suites.judge_prompt import judge_prompt
 
 YES_NO = ("yes", "no")

@@ -62,6 +62,11 @@ def items_of(path: str, values: Mapping[str, object]) -> int:
     return len({one[start:].partition("]")[0] for one in values if one.startswith(f"{path}[")})
 
 
+def values_at(record: Values, name: str) -> list[str]:
+    """The values of an attribute: one, those of a list, or none where it is absent."""
+    return [value for path, value in record.items() if value is not None and without_places(path) == name]
+
+
 def flatten(attributes: Sequence[Attribute], given: Mapping[str, object], at: str = "") -> Values:
     """The values of an object; keys that no attribute describes are left aside. Raises NotOfTheForm."""
     values: Values = {}
@@ -95,6 +100,11 @@ def _flat(attribute: Attribute, value: object, path: str) -> Values:
 def may_lack(attribute: Attribute) -> bool:
     """Whether a message may say nothing of it."""
     return bool(attribute.absent_share or attribute.absent_where or attribute.absent_as)
+
+
+def excluded(attribute: Attribute, values: Mapping[str, str | None]) -> bool:
+    """Whether a label's value says that there is none of an attribute."""
+    return any(values.get(label) in absent for label, absent in attribute.absent_where.items())
 
 
 def in_order(attribute: Attribute, items: Sequence[T]) -> list[T]:
@@ -176,7 +186,7 @@ def json_kind(values: Sequence[object]) -> str:
 def at_path(given: object, path: str) -> list[object]:
     """What JSON holds under a path without its places in lists, but for null."""
     values = [given]
-    for name in re.sub(r"\[\d+\]", "", path).split("."):
+    for name in without_places(path).split("."):
         inner = [one.get(name) for one in values if isinstance(one, Mapping)]
         values = [item for one in inner for item in (one if isinstance(one, list) else [one]) if one is not None]
     return values
@@ -213,7 +223,7 @@ def parameters_of(tools: Sequence[Mapping[str, object]], name: str) -> dict[str,
 def argument_kind(parameters: Mapping[str, object], path: str) -> str:
     """The JSON type that a tool's schema gives to a path of its arguments."""
     properties, kind = parameters, "string"
-    for name in re.sub(r"\[\d+\]", "", path).split("."):
+    for name in without_places(path).split("."):
         schema = properties.get(name)
         if not isinstance(schema, Mapping):
             return "string"

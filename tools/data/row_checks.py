@@ -21,11 +21,9 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
-from tunesmith.tools.data.examples import overlap, values_at
-from tunesmith.tools.data.faults import ORDINARY, cut_off, fault_of, kinds_allowed_by, languages
-from tunesmith.tools.data.own_rows import RULE
-from tunesmith.tools.data.record_values import Values, items_of, number_ranges, stated_number
-from tunesmith.tools.data.similarity import Likeness, loops, normal, word_count
+from tunesmith.tools.data.record_values import Values, items_of, number_ranges, stated_number, values_at
+from tunesmith.tools.data.rows import ORDINARY, RULE, cut_off, fault_of, kinds_allowed_by, languages
+from tunesmith.tools.data.similarity import Likeness, loops, normal, overlap, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, ways_to_say
 from tunesmith.tools.suites.case import Case

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rapidfuzz import fuzz, process
@@ -265,3 +265,23 @@ def _asked(case: Case, slot: str) -> list[str]:
         return [text]
     contents = [m.get("content") for m in case.messages if m.get("role") == "user"]
     return [content for content in contents if isinstance(content, str) and content.strip()]
+
+
+_STOP_WORDS = (
+    "a an the and or but is are was were be been to of in on at by for from with as it its this that i you we they he "
+    "she my your our their not no do does did has have had will would can could should so if then than there here"
+)
+STOP = frozenset(_STOP_WORDS.split())
+"""Words that mean little by themselves."""
+
+
+def overlap(values: Mapping[str, str | None], text: str) -> float:
+    """How much of the values' words stands in a text, from 0 to 1."""
+    words = stems(" ".join(value for value in values.values() if value))
+    return len(words & stems(text)) / len(words) if words else 0.0
+
+
+def stems(text: str) -> set[str]:
+    """The beginnings of the words that mean something."""
+    words = [w for w in re.findall(r"[^\W_]{2,}", text.lower()) if w not in STOP]
+    return {re.sub(r"(?:ations?|ings?|ies|es|ed|s|y|e)$", "", w)[:6] if len(w) > 3 else w for w in words}

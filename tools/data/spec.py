@@ -20,9 +20,8 @@ from pydantic import Field, JsonValue, model_validator
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.arithmetic import NUMERIC, check_formula, names_in
-from tunesmith.tools.data.description import Description, Example, Tools
-from tunesmith.tools.data.row_file import Message, turns_of
-from tunesmith.tools.data.row_file import transcript as as_transcript
+from tunesmith.tools.data.description import Description, Example, Message, Tools, turns_of
+from tunesmith.tools.data.description import transcript as as_transcript
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
 TYPED = ("digits", "number", "amount", "date", "time", "weekday", "email", "phone", "url")

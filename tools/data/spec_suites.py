@@ -23,9 +23,8 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.core.yaml_file import dump_yaml
 from tunesmith.tools.data.answer_form import Assertion, form_of
-from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.description import Example, Message, transcript, turns_of
 from tunesmith.tools.data.held_out import HeldOut, KnownCase, account, now
-from tunesmith.tools.data.row_file import Message, transcript, turns_of
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.typed_values import holds, is_number, literal
@@ -34,6 +33,8 @@ from tunesmith.tools.suites.judge_prompt import as_data
 from tunesmith.tools.suites.loading import load_suites
 
 TARGET, NEAR_MISSES, HARD = "target.yaml", "over-trigger.yaml", "adversarial.yaml"
+
+SUITE, NEAR_MISS_SUITE, HARD_SUITE = (f"suites/{name}" for name in (TARGET, NEAR_MISSES, HARD))
 HELD_OUT, HELD_OUT_NEAR = "held-out.yaml", "held-out-near-misses.yaml"
 """Cases that are rows of a run, kept out of its training."""
 CASES = "cases"

@@ -15,12 +15,10 @@ from dataclasses import dataclass, field, replace
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
-from tunesmith.tools.data.draw import Pools, answer_of, draw, in_turn, style
-from tunesmith.tools.data.examples import Shot, example_shots
-from tunesmith.tools.data.model_requests import Asker
+from tunesmith.tools.data.draw import Pools, answer_of, draw, fill_pools, in_turn, style
 from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
 from tunesmith.tools.data.reading import NOTHING, Disagreement
-from tunesmith.tools.data.record_values import Values, with_computed
+from tunesmith.tools.data.record_values import Values, excluded, with_computed
 from tunesmith.tools.data.row_checks import (
     drawn_problem,
     in_message_order,
@@ -33,8 +31,9 @@ from tunesmith.tools.data.row_checks import (
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, value_of
-from tunesmith.tools.data.writer_requests import Note, fill_pools, message_request, profile_of, written_message
+from tunesmith.tools.data.writer_requests import Note, Shot, example_shots, message_request, profile_of, written_message
 from tunesmith.tools.serving.client import ChatResponse
+from tunesmith.tools.serving.requests import Asker
 
 SURE = 3.0
 """Log-odds, in nats, from which the reader's word on another value counts: twenty to one."""
@@ -96,9 +95,8 @@ def _may_lack(attribute: Attribute) -> bool:
 def go_together(spec: Spec, values: Mapping[str, str | None]) -> bool:
     """Whether each attribute is absent where a label says so, and only there or where it may be."""
     for path, attribute in spec.leaves(values):
-        excluded = any(values.get(label) in absent for label, absent in attribute.absent_where.items())
         lacking = path in values and values[path] is None
-        if attribute.shown and lacking != excluded and not (lacking and _may_lack(attribute)):
+        if attribute.shown and lacking != excluded(attribute, values) and not (lacking and _may_lack(attribute)):
             return False
     return bool(form_of(spec).of_records) or any(value is not None for value in values.values())
 

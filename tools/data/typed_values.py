@@ -15,7 +15,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from functools import lru_cache
 
-from tunesmith.tools.data.answer_rules import js_escape
+from tunesmith.tools.data.answer_rules import escaped
 from tunesmith.tools.data.arithmetic import NUMERIC, number_of
 from tunesmith.tools.data.similarity import UNSPACED
 from tunesmith.tools.data.spec import Attribute
@@ -365,11 +365,6 @@ def any_case(text: str) -> str:
         f"[{low}{up}]" if low != up and len(low) == len(up) == 1 else escaped(c)
         for (low, up), c in zip(both, text, strict=True)
     )
-
-
-def escaped(text: str) -> str:
-    """A text as a pattern that JavaScript and Python read alike."""
-    return js_escape(text).replace("\n", "\\n")
 
 
 def literal(value: object) -> object:

@@ -32,12 +32,11 @@ from tunesmith.tools.data.answer_shape import (
     renamed,
     tree,
 )
-from tunesmith.tools.data.beside import together
 from tunesmith.tools.data.description import Example, parted
-from tunesmith.tools.data.examples import COPIED_FORMATS, Notes, attribute_of, example_problems, set_of
-from tunesmith.tools.data.faults import common_words, may_be_in, other_language
+from tunesmith.tools.data.examples import COPIED_FORMATS, Notes, attribute_of, example_problems, set_of, together
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.record_values import json_object
+from tunesmith.tools.data.rows import common_words, may_be_in, other_language
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import ATTRIBUTES_MAX, Answer, Attribute, Spec
 

@@ -9,21 +9,20 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
-from itertools import accumulate, product
-from math import prod
+from itertools import accumulate
 from statistics import mean
 
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_shape import fill
-from tunesmith.tools.data.draw import Pools, in_turn
-from tunesmith.tools.data.examples import Shot, example_shots, values_of
-from tunesmith.tools.data.model_requests import Asker, assistant, storable, user
-from tunesmith.tools.data.record_values import Values, number_ranges
-from tunesmith.tools.data.similarity import normal, word_count
+from tunesmith.tools.data.description import Example
+from tunesmith.tools.data.record_values import Values, number_in, number_ranges, values_at
+from tunesmith.tools.data.similarity import normal, overlap, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.typed_values import is_number
-from tunesmith.tools.serving.client import ChatRequest
+from tunesmith.tools.data.typed_values import holds, is_number, matches_in
+from tunesmith.tools.serving.client import ChatRequest, assistant, user
+from tunesmith.tools.serving.requests import storable
 
 LISTED, TOPICS = 10, 12
 """Asked for in one request."""
@@ -44,6 +43,89 @@ _ANGLES = (
     "Take ones from many countries.", "Take ones for a special occasion.", "Take old and new ones.",
 )  # fmt: skip
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """An example as a writer is shown it: its message, the values behind its answer, and their words in the message."""
+
+    message: str
+    values: Values
+    surfaces: dict[str, str] = field(default_factory=dict)
+
+
+def example_shots(spec: Spec) -> list[Shot]:
+    """The examples with their values, whole messages; of an answer that is a list, its first record alone."""
+    shots = []
+    for example in spec.examples:
+        records = form_of(spec).parse(example.answer)
+        values: Values = records[0] if records else dict.fromkeys(spec.answer.needs)
+        surfaces = surfaces_in(spec, values, example.prompt)
+        shots.append(Shot(example.prompt, values, surfaces))
+    return shots
+
+
+def surfaces_in(spec: Spec, values: Values, message: str) -> dict[str, str]:
+    """How the message says each value that stands in it letter for letter or that code can find."""
+    surfaces = {}
+    for path, attribute in spec.leaves(values):
+        value = values.get(path)
+        if value is None or attribute.kind == "computed":
+            continue
+        if number := number_in(attribute, value, message):
+            surfaces[path] = number
+        elif holds(message, value):
+            if attribute.typed or attribute.kind == "copied":
+                surfaces[path] = value
+        elif attribute.typed and (there := matches_in(attribute, message)):
+            surfaces[path] = there[0]
+    return surfaces
+
+
+def sentence_shots(spec: Spec) -> tuple[list[Shot], list[str]]:
+    """Of the examples of an answer that is a list: the sentence of each record, and the sentences without one."""
+    shots: list[Shot] = []
+    distractors: list[str] = []
+    for example in spec.examples:
+        records = form_of(spec).parse(example.answer) or []
+        sentences = _sentences(example, len(records))
+        left = list(sentences)
+        for record in records:
+            best = max(left, key=lambda sentence: overlap(record, sentence), default="")
+            if best and overlap(record, best):
+                shots.append(Shot(best, record, surfaces_in(spec, record, best)))
+                left.remove(best)
+        distractors += [sentence for sentence in left if len(sentence.split()) > 1]
+    return shots, distractors
+
+
+def _sentences(example: Example, records: int) -> list[str]:
+    """The sentences of an example; its clauses where it has fewer sentences than records."""
+    sentences = [s.strip() for s in _SENTENCE_END.split(example.prompt) if s.strip()]
+    whole: list[str] = []
+    for sentence in sentences:  # "Mr. Roth" ends no sentence
+        if whole and re.search(r"\b[A-Z][a-z]{0,2}\.$", whole[-1]):
+            whole[-1] += " " + sentence
+        else:
+            whole.append(sentence)
+    if len(whole) < records:
+        whole = [part.strip() for sentence in whole for part in re.split(r"[;,]\s+", sentence)]
+    return whole
+
+
+def values_of(spec: Spec, name: str, where: Values) -> list[str]:
+    """What the examples say of an attribute, first where their labels are those of `where`; else all of them."""
+    records = [record for example in spec.examples for record in (form_of(spec).parse(example.answer) or [])]
+    all_values = [value for record in records for value in values_at(record, name)]
+    fitting = [
+        value
+        for record in records
+        if all(record.get(n) == v for n, v in where.items())
+        for value in values_at(record, name)
+    ]
+    return list(dict.fromkeys(fitting or ([] if where else all_values)))
 
 
 def prompt_text(page: str, /, **values: object) -> str:
@@ -285,100 +367,3 @@ def distinct_texts(texts: Iterable[str]) -> list[str]:
     for text in texts:
         unique.setdefault(normal(text, digits_count=True), text)
     return list(unique.values())
-
-
-_USABLE_SHARE = 0.6
-"""Of a list's lines, the share that is new and usable: small models repeat themselves."""
-_SHORT_WORDS, _USES_OF_SHORT, _USES = 2, 6, 2
-"""Values of so few words are used so often, others so often."""
-_REQUESTS_MAX = 40
-"""For one attribute: later lists repeat the earlier ones."""
-_COMBINATIONS_MAX = 12
-"""Of labels' values: open values are thought up for each, with requests of their own."""
-
-
-def fill_pools(spec: Spec, asker: Asker, rows: int, seed: int) -> Pools:
-    """The values of every open attribute, by the labels that they go with."""
-    pools: dict[tuple[str, str], list[str]] = {}
-    requests: list[ChatRequest] = []
-    owners: dict[str, tuple[Attribute, Values, list[str]]] = {}
-    for attribute in spec.value_attributes():
-        if not attribute.open:
-            continue
-        cases = _conditions(spec, attribute)
-        for place, given in enumerate(cases):
-            examples = _examples_of(spec, attribute, given)
-            for number in range(_requests(attribute, examples, rows, len(cases))):
-                identity = f"v/{attribute.name}/{place}/{number}"
-                owners[identity] = (attribute, given, examples)
-                if attribute.shown:
-                    request = values_request(spec, attribute, given, examples, asker.model, identity, seed)
-                else:
-                    request = topics_request(spec, given, examples, asker.model, identity, seed)
-                requests.append(request)
-    for identity, response in asker.ask(requests, "thinking up values").items():
-        attribute, given, examples = owners[identity]
-        key = (attribute.name, _key(given))
-        listed = listed_values(attribute, response.text, examples) if attribute.shown else listed_topics(response.text)
-        pools[key] = distinct_texts([*pools.get(key, ()), *listed])
-    return _dealer(spec, pools, seed)
-
-
-def _dealer(spec: Spec, pools: dict[tuple[str, str], list[str]], seed: int) -> Pools:
-    """Deals the values of a pool in turn; of an empty one the examples' own, so that no row lacks its value."""
-
-    def deal(attribute: Attribute, values: Values, index: int) -> str:
-        given = {a.name: values.get(a.name) for a in _labels_of(spec)}
-        pool = pools.get((attribute.name, _key(given))) or (
-            _examples_of(spec, attribute, given) if attribute.shown else []
-        )
-        return in_turn(pool, f"{seed}/{attribute.name}/{_key(given)}", index) if pool else ""
-
-    return deal
-
-
-def _labels_of(spec: Spec) -> list[Attribute]:
-    """The labels that open values depend on: those that the answer shows, as far as their values can be combined."""
-    chosen: list[Attribute] = []
-    for label in spec.labels:
-        if label.shown and prod(len(a.values) for a in (*chosen, label)) <= _COMBINATIONS_MAX:
-            chosen.append(label)
-    return chosen
-
-
-def _conditions(spec: Spec, attribute: Attribute) -> list[Values]:
-    """The combinations of labels under which an attribute has values."""
-    labels = _labels_of(spec)
-    names = [label.name for label in labels]
-    cases: list[Values] = [dict(zip(names, values, strict=True)) for values in product(*(a.values for a in labels))]
-    return [c for c in cases if not any(c.get(n) in absent for n, absent in attribute.absent_where.items())]
-
-
-_SHOWN_LEAST = 4
-"""Of a copied value's examples: of fewer, those of other labels are shown too."""
-
-
-def _examples_of(spec: Spec, attribute: Attribute, given: Values) -> list[str]:
-    """Of a value that answers show the examples' own; else whole messages, those of the labels first.
-
-    Behind one or two names alone a small writer goes astray: the examples of other labels stand beside them.
-    """
-    if attribute.shown:
-        own, of_all = values_of(spec, attribute.name, given), values_of(spec, attribute.name, {})
-        few = attribute.kind == "copied" and len(own) < _SHOWN_LEAST
-        return distinct_texts([*own, *of_all]) if few or not own else own
-    shots = example_shots(spec)
-    like = [one.message for one in shots if all(one.values.get(name) == value for name, value in given.items())]
-    return like or [one.message for one in shots]
-
-
-def _requests(attribute: Attribute, examples: Sequence[str], rows: int, cases: int) -> int:
-    """Requests for as many values as rows need: of names and days some come again, of what a message says few."""
-    short = bool(examples) and sum(map(word_count, examples)) / len(examples) <= _SHORT_WORDS
-    wanted = rows / (_USES_OF_SHORT if short else _USES) / cases
-    listed = LISTED if attribute.shown else TOPICS
-    return max(1 if cases > 1 and attribute.shown else 2, min(_REQUESTS_MAX, round(wanted / (listed * _USABLE_SHARE))))
-
-
-def _key(given: Values) -> str:
-    return "/".join(f"{name}={value}" for name, value in sorted(given.items()))

@@ -27,7 +27,7 @@ from tunesmith.tools.core.stage import Request
 from tunesmith.tools.core.stats import MAX_ERROR_SHARE
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS, Key, Sampling, measured
 from tunesmith.tools.serving import servers
-from tunesmith.tools.serving.client import ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatRequest, ChatResponse, response_format_of
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.thoughts import CUT_OFF, without_thought
 from tunesmith.tools.suites.case import LISTED_BLOCKS, PRIMARY_BLOCK, Case, Suite
@@ -42,11 +42,6 @@ _NOT_THE_QUESTION = frozenset({"suite", "repeats"})
 """Parts of the comparability key that do not change the answer to one case."""
 _HAS_ANSWER = f"""(passed IS NOT NULL OR assertions LIKE '%"reason": "{PENDING}"%')"""
 """Of a stored result: the arm answered, whether or not a judge decided since."""
-
-
-def response_format_of(schema: Mapping[str, object]) -> dict[str, object]:
-    """The `response_format` of a request whose answer must fit a JSON Schema."""
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema)}}
 
 
 @dataclass(frozen=True)

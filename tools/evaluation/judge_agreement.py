@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Frozen
-from tunesmith.tools.data.answers import cohen_kappa
+from tunesmith.tools.core.stats import cohen_kappa
 from tunesmith.tools.suites.case import Case
 
 MARKS_MIN, KAPPA_MIN = 20, 0.6

@@ -37,7 +37,7 @@ from tunesmith.tools.models.template_trial import probe_template
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.addresses import read_address
 from tunesmith.tools.serving.budget import placed
-from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse
+from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse, response_format_of
 from tunesmith.tools.serving.model_server import serve
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments
@@ -190,9 +190,12 @@ class _Judge:
         if name in self._failed:
             raise CannotGrade(f"the judge did not answer: {self._failed[name]}")
         self._lacked = True
-        shape = {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(form)}}
         self._missing[name] = ChatRequest(
-            name, "", [{"role": "user", "content": prompt}], _REPLY_TOKENS, extra={"response_format": shape}
+            name,
+            "",
+            [{"role": "user", "content": prompt}],
+            _REPLY_TOKENS,
+            extra={"response_format": response_format_of(form, "reply")},
         )
         raise CannotGrade("the judge has not answered yet")
 

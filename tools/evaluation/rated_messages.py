@@ -19,11 +19,11 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip
 from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.plain_file import read_plain_text
+from tunesmith.tools.core.record_files import Unreadable, text_records
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.held_out import KIND
 from tunesmith.tools.data.import_formats import ASKED
-from tunesmith.tools.data.import_records import Unreadable, text_records
-from tunesmith.tools.data.own_rows import is_persons
+from tunesmith.tools.data.rows import is_persons
 from tunesmith.tools.data.similarity import LeakGate, normal
 from tunesmith.tools.evaluation.ask_message import Frame, frame_of_run, read_message
 from tunesmith.tools.suites.case import Case

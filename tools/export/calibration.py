@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.models.memory_math import rows_in_a_batch
 from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_row
 

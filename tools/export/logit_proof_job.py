@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.export.offloaded_model import keep_layers, offloaded_model, put_adapter
 from tunesmith.tools.models.chat_template import answering_at_once
 from tunesmith.tools.models.memory_math import COMPARED_POSITIONS, FP32_BELOW_PARAMETERS

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
-from tunesmith.tools.data.scaffold import HARD_SUITE, NEAR_MISS_SUITE, SUITE, check_answer_lengths
+from tunesmith.tools.data.behaviour import check_answer_lengths, load_behaviour, load_rehearsal
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import asked_near_misses
+from tunesmith.tools.data.spec_suites import HARD_SUITE, NEAR_MISS_SUITE, SUITE, asked_near_misses
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec, check_pipeline, parse_fields
 from tunesmith.tools.suites.loading import BUNDLED
 from tunesmith.tools.training.defaults import rehearsal_wanted

@@ -202,3 +202,23 @@ def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
 def _message(document: object) -> str:
     error = document.get("error", document) if isinstance(document, dict) else document
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
+
+
+def system(content: str) -> dict[str, str]:
+    """A system message."""
+    return {"role": "system", "content": content}
+
+
+def user(content: str) -> dict[str, str]:
+    """A message of the user."""
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> dict[str, str]:
+    """An answer, or the beginning of one that a model goes on with."""
+    return {"role": "assistant", "content": content}
+
+
+def response_format_of(schema: Mapping[str, object], name: str = "answer") -> dict[str, object]:
+    """The `response_format` of a request whose answer must fit a JSON Schema."""
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": dict(schema)}}

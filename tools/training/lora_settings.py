@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.memory.files import read_manifest, sha256_file
-from tunesmith.tools.data.row_file import VARIANTS
+from tunesmith.tools.data.rows import VARIANTS
 from tunesmith.tools.training.selection import Selection
 
 

@@ -14,7 +14,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.rates import START
-from tunesmith.tools.data.row_file import read_rows, write_rows
+from tunesmith.tools.data.rows import read_rows, write_rows
 from tunesmith.tools.machine.device import need_priced_device
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
 from tunesmith.tools.models.chat_template import answering_at_once, template_messages

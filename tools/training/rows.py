@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
-from tunesmith.tools.data.row_file import VARIANTS, read_rows
+from tunesmith.tools.data.rows import VARIANTS, read_rows
 from tunesmith.tools.models.chat_template import answering_at_once, template_messages, thoughts_in
 from tunesmith.tools.models.turn_end import Tokenizer, turn_end
 

@@ -18,7 +18,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import settled_objects
-from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device, this_rank
 from tunesmith.tools.serving.context_settings import context_settings_at_work
 from tunesmith.tools.training.apart_job import train_apart

@@ -30,8 +30,7 @@ from tunesmith.memory.records import Artifact, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
-from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.behaviour import spec_of, write_behaviour
 from tunesmith.tools.pipeline.workspace import Decision
 
 HOSTILE = "<img src=x onerror=alert(1)></script>\x1b[2J\u202e"

@@ -16,10 +16,8 @@ from tests.fixtures.steps import requests_sent, say_yes
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import verify
 from tunesmith.memory.store import Store
-from tunesmith.tools.data import faults
-from tunesmith.tools.data.behaviour import spec_of, spec_text
-from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.behaviour import spec_of, spec_text, write_behaviour
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import servers
@@ -88,7 +86,7 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     dataset = ws.store.artifacts(run, "dataset")[0]
     train = read_rows(dataset.path / "train.jsonl")
     assert len(train) == result["train_rows"] == dataset.meta["train_rows"]
-    held = [row for row in train if row.origin in faults.ORDINARY]
+    held = [row for row in train if row.origin in ("rehearsal", "near_miss")]
     assert len(held) == dataset.meta["held_rows"] and not any(row.attributes.values_at for row in held)
     valued = [row for row in train if row.attributes.values_at]
     assert len(valued) == dataset.meta["valued_rows"] == len(train) - len(held) > 0

@@ -8,7 +8,7 @@ from typing import Any
 from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.draw import answer_of, draw
-from tunesmith.tools.data.label_sets import LabelSet, label_set, places_said
+from tunesmith.tools.data.examples import LabelSet, label_set, places_said
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.verify import gives_back
 

@@ -20,7 +20,7 @@ from tunesmith.tools.data import critique, undecided
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.import_formats import inspect_records
 from tunesmith.tools.data.import_rows import questions
-from tunesmith.tools.data.row_file import write_rows
+from tunesmith.tools.data.rows import write_rows
 
 REPEATED = [str(case.vars[DEMO.slot]) for case in cases() if case.block == "target"][:3]
 

@@ -11,12 +11,12 @@ import pytest
 
 from tests.fixtures.behaviours import COMMIT, FEEDBACK
 from tests.fixtures.tables import table
-from tunesmith.tools.data import model_requests
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.examples import example_shots, values_of
+from tunesmith.tools.data.draw import fill_pools
 from tunesmith.tools.data.row_checks import names_label
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.writer_requests import Note, fill_pools, message_request, written_message
+from tunesmith.tools.data.writer_requests import Note, example_shots, message_request, values_of, written_message
+from tunesmith.tools.serving import requests
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.requests import Tally
 
@@ -100,10 +100,10 @@ def test_notes_of_one_manner_and_turn_begin_alike_and_all_examples_are_shown_in_
 
 def test_half_a_character_of_a_server_ends_in_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = ChatResponse(id="a", text="half of a pair: \ud83d")
-    monkeypatch.setattr(model_requests, "ask", lambda server, pending, keep, tally, concurrency: keep(half))
+    monkeypatch.setattr(requests, "ask", lambda server, pending, keep, tally, concurrency: keep(half))
     job: Any = SimpleNamespace(dir=tmp_path, progress=lambda *done: None)
     server: Any = SimpleNamespace(model="m")
     for _ in range(2):  # asked, then read from its file
-        log = model_requests.AnswerLog(job, server, Tally(), "answers.jsonl", concurrency=1)
+        log = requests.AnswerLog(job, server, Tally(), "answers.jsonl", concurrency=1)
         assert log.ask([ChatRequest("a", "m", [], 1)], "asking")["a"].text == "half of a pair: ?"
     assert written_message('"half of a pair: \ud83d"') == "half of a pair: ?", "as messages of proposed cases come"

@@ -13,9 +13,8 @@ import pytest
 from tests.fixtures.behaviours import PICKUP
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tests.fixtures.tables import table
-from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.near_misses import formed_near_misses, near_misses, untested
-from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.augmentation import formed_near_misses, near_misses
+from tunesmith.tools.data.behaviour import spec_of, untested, write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import asked_near_misses
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse

@@ -13,15 +13,15 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.answer_rules import Check, Rule
 from tunesmith.tools.data.answers import answer_messages
-from tunesmith.tools.data.behaviour import load_behaviour, spec_of
+from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour, spec_of, write_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest, suite_of
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.description import Example, parted
-from tunesmith.tools.data.faults import EXAMPLE
 from tunesmith.tools.data.held_out import hold_out
 from tunesmith.tools.data.proposal import Proposal
-from tunesmith.tools.data.scaffold import HARD_SUITE, SPEC, SUITE, write_behaviour
+from tunesmith.tools.data.rows import EXAMPLE
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import HARD_SUITE, SUITE
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import prompt_of
 from tunesmith.tools.suites.case import Case, claimed_cases
@@ -54,7 +54,7 @@ def test_nothing_but_the_suite_sees_the_blind_examples(tmp_path: Path) -> None:
     assert len(made.blind) == 10
     loaded = load_behaviour(str(folder))
     seen = [
-        (folder / SPEC).read_text(),
+        (folder / SPEC_FILE).read_text(),
         str(loaded.model_dump()),
         str(answer_messages(loaded, "x")),
         str(answer_messages(loaded, "x", turn=1)),
@@ -111,10 +111,12 @@ def test_a_demand_that_a_blind_answer_breaks_is_left_out_and_named() -> None:
 def test_rows_are_held_to_the_suites_of_the_behaviour_at_hand_or_to_none(tmp_path: Path) -> None:
     folder = write_behaviour(said(13), tmp_path)
     lone = tmp_path / "mine.yaml"
-    lone.write_text((folder / SPEC).read_text())
+    lone.write_text((folder / SPEC_FILE).read_text())
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "another.yaml").write_text((folder / SUITE).read_text())
-    counts = [len(suite_of(CritiqueRequest(), name).cases) for name in (str(folder), str(folder / SPEC), str(lone), "")]
+    counts = [
+        len(suite_of(CritiqueRequest(), name).cases) for name in (str(folder), str(folder / SPEC_FILE), str(lone), "")
+    ]
     assert counts[0] == counts[1] > 10 and counts[2:] == [0, 0]
     assert {one.suite for one in suite_of(CritiqueRequest(), "demo").cases} >= {"target", "blind"}
     named = suite_of(CritiqueRequest(suites=("general",)), str(folder)).cases

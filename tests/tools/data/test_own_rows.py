@@ -12,13 +12,13 @@ from tests.fixtures.own_rows import FIRST, own_row, own_rows
 from tests.fixtures.tables import table
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.tools.data.answer_rules import Rule
+from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
-from tunesmith.tools.data.held_out import KIND, HeldOut, hold_out
-from tunesmith.tools.data.own_rows import blind_count, repeats_in
-from tunesmith.tools.data.scaffold import SUITE, write_behaviour
+from tunesmith.tools.data.held_out import KIND, HeldOut, blind_count, hold_out
+from tunesmith.tools.data.own_rows import repeats_in
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import HELD_OUT, write_case_suites
+from tunesmith.tools.data.spec_suites import HELD_OUT, SUITE, write_case_suites
 from tunesmith.tools.suites.loading import load_suites
 
 LONG = "Arr, " + " and ".join(

@@ -15,8 +15,8 @@ from tests.fixtures.steps import say_yes
 from tests.tools.data.test_own_rows import SAID, TOPICS
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.behaviour import write_behaviour
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.brought_rows import Wanted, bring, settle, spec_of_rows

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from tests.fixtures.tables import table
 from tunesmith.tools.data.draw import draw
-from tunesmith.tools.data.examples import example_shots
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.record_values import number_meant, number_ranges
 from tunesmith.tools.data.row_checks import drawn_problem, stated_surfaces
 from tunesmith.tools.data.spec import Attribute, Spec, Value
 from tunesmith.tools.data.verify import verified
-from tunesmith.tools.data.writer_requests import note
+from tunesmith.tools.data.writer_requests import example_shots, note
 
 _SIZES = {"small": ("up to 4", (1, 4)), "medium": ("5 to 12", (5, 12)), "large": ("13 and more", (13, 39))}
 ROOMS = verified(

@@ -12,7 +12,8 @@ import pytest
 from tests.fixtures.tables import table
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
-from tunesmith.tools.data.answers import RowJudge, cohen_kappa
+from tunesmith.tools.core.stats import cohen_kappa
+from tunesmith.tools.data.answers import RowJudge
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.reading import judge_request
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse

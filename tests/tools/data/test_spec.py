@@ -18,9 +18,9 @@ from tunesmith.tools.core.stage import Inputs
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, spec_of, spec_text
-from tunesmith.tools.data.examples import example_shots, sentence_shots
 from tunesmith.tools.data.generate import GenerateRequest, inspect_inputs
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.writer_requests import example_shots, sentence_shots
 
 
 def kinds(spec: Spec) -> dict[str, str]:

@@ -9,8 +9,8 @@ import pytest
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.behaviour import is_complete, spec_of, words_of
+from tunesmith.tools.data.proposal import stated_in
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.stated import stated_in
 from tunesmith.tools.data.verify import verified
 
 

@@ -19,11 +19,13 @@ from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
+from tunesmith.tools.data.augmentation import add_cases
 from tunesmith.tools.data.balance import balance_of, why_dropped
+from tunesmith.tools.data.behaviour import SPEC_FILE, write_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
-from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.data.scaffold import SPEC, SUITE, add_cases, write_behaviour
+from tunesmith.tools.data.rows import read_rows
+from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.run_step import price, resume_step, run_step
@@ -161,7 +163,7 @@ def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path:
     assert (
         plan.estimate.seconds < price(ws, StepRequest("generate", fields(folder, rows=10 * ROWS), run)).estimate.seconds
     )
-    (folder / SPEC).write_text("kind: examples\nname: x\n")
+    (folder / SPEC_FILE).write_text("kind: examples\nname: x\n")
     with pytest.raises(BadInput, match=r"behaviour.yaml: "):
         price(ws, StepRequest("generate", fields(folder), run))
 
@@ -169,7 +171,7 @@ def test_the_price_and_the_plan_say_how_rows_come_about(ws: Workspace, tmp_path:
 def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path: Path) -> None:
     run, folder = RUN, write_behaviour(COOKING, tmp_path / "behaviours")
     run_step(ws, StepRequest("generate", fields(folder, rows=4), run), say_yes).done()
-    path = folder / SPEC
+    path = folder / SPEC_FILE
     path.write_text(path.read_text().replace("greet, or", "greet or"))
     with pytest.raises(BadInput, match="changed since its rows were made"):
         run_step(ws, StepRequest("critique", {"suites": []}, run), say_yes).done()

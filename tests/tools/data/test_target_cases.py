@@ -17,12 +17,13 @@ import pytest
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING
 from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.tools.data.augmentation import add_cases, draw_row, propose_cases
+from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.row_checks import prompt_problem
-from tunesmith.tools.data.scaffold import SUITE, add_cases, draw_row, propose_cases, write_behaviour
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import right_answer
+from tunesmith.tools.data.spec_suites import SUITE, right_answer
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.serving.client import ChatClient
 from tunesmith.tools.suites.loading import load_suites

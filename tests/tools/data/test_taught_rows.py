@@ -22,11 +22,12 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
+from tunesmith.tools.data.description import transcript, turns_of
 from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.held_out import hold_out
 from tunesmith.tools.data.reading import disagreements
 from tunesmith.tools.data.row_checks import drawn_problem, in_message_order
-from tunesmith.tools.data.row_file import read_rows, transcript, turns_of, write_rows
+from tunesmith.tools.data.rows import read_rows, write_rows
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import write_case_suites
 from tunesmith.tools.suites.case import VALUE, Case

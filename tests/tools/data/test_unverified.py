@@ -19,8 +19,7 @@ from tunesmith.memory.records import WAITING, Artifact, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import Draw, RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
-from tunesmith.tools.data.behaviour import load_behaviour, spec_of
-from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.behaviour import load_behaviour, spec_of, write_behaviour
 from tunesmith.tools.data.undecided import Unverified, unverified_of
 from tunesmith.tools.pipeline import executor
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec

@@ -10,8 +10,9 @@ import pytest
 from tests.fixtures.behaviours import COMMIT, PICKUP
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw, RowAttributes
+from tunesmith.tools.data.augmentation import EACH, variants
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.draw import EACH, answer_of, variants
+from tunesmith.tools.data.draw import answer_of
 from tunesmith.tools.data.record_values import number_meant
 from tunesmith.tools.data.row_checks import BehaviourChecks
 from tunesmith.tools.data.spec import Spec

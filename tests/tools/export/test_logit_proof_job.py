@@ -16,8 +16,8 @@ from tunesmith.memory.records import Artifact, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.stage import GIB, Facts
-from tunesmith.tools.data.row_file import read_rows
-from tunesmith.tools.data.row_file import write_rows as write_row_file
+from tunesmith.tools.data.rows import read_rows
+from tunesmith.tools.data.rows import write_rows as write_row_file
 from tunesmith.tools.export import logit_proof_job, merge, merge_job
 from tunesmith.tools.export.logit_proof_job import behaviour_rows, compare_logits
 from tunesmith.tools.export.offloaded_model import offloaded_model

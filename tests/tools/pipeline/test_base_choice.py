@@ -18,7 +18,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Rates, usual_card, usual_cpu
 from tunesmith.tools.core.stage import CPU, GIB, Facts, PlanQuestion
-from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.export import deploy
 from tunesmith.tools.models import base
 from tunesmith.tools.models.bundled import QWEN_CODER

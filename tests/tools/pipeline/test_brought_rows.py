@@ -14,7 +14,7 @@ from tests.fixtures.own_rows import written
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import PlanQuestion
-from tunesmith.tools.data.scaffold import write_behaviour
+from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.pipeline.behaviour_plan import plan_for, rehearsal_rows
 from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows

@@ -19,7 +19,7 @@ import pytest
 from tests.fixtures.families import FAMILIES, Family, write_family
 from tests.fixtures.lab_model import write_rows
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.export.audit_merged import audit_adapter, audit_merged
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.logit_proof_job import compare_logits

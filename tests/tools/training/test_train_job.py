@@ -16,7 +16,7 @@ import pytest
 from tests.fixtures.forked import forked
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.data.row_file import read_rows
+from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.training.head_loss import Head
 from tunesmith.tools.training.packing import shared_prefix_tokens
 from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_rows, with_variants

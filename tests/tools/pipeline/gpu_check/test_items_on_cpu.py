@@ -98,7 +98,7 @@ def test_rows_have_exactly_the_tokens_that_are_priced(check: Check) -> None:
     from transformers import AutoTokenizer
 
     from tests.gpu.measures import make_model, make_rows
-    from tunesmith.tools.data.row_file import read_rows
+    from tunesmith.tools.data.rows import read_rows
     from tunesmith.tools.training.rows import tokenize_rows
 
     model = make_model(check, "dense", check.sizes.dense)

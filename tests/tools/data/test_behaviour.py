@@ -14,17 +14,11 @@ from tests.fixtures.descriptions import COOKING, HOSTILE, SAID
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal
+from tunesmith.tools.data.augmentation import add_cases
+from tunesmith.tools.data.behaviour import SPEC_FILE, load_behaviour, load_rehearsal, write_behaviour
 from tunesmith.tools.data.description import Description, DescriptionDraft, Example, described, missing
-from tunesmith.tools.data.scaffold import (
-    HARD_SUITE,
-    NEAR_MISS_SUITE,
-    SPEC,
-    SUITE,
-    add_cases,
-    write_behaviour,
-)
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import HARD_SUITE, NEAR_MISS_SUITE, SUITE
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.prompts import prompt_of
 from tunesmith.tools.pipeline import plan_file
@@ -201,7 +195,7 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
 def test_a_spec_that_was_broken_by_hand_is_refused_where_it_is_broken(
     change: dict[str, object], match: str, tmp_path: Path
 ) -> None:
-    path = write_behaviour(COOKING, tmp_path) / SPEC
+    path = write_behaviour(COOKING, tmp_path) / SPEC_FILE
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
     with pytest.raises(BadInput, match=match):
         load_behaviour(str(path))

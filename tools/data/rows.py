@@ -1,24 +1,107 @@
-"""What can be wrong with a row whatever the behaviour: its form as a conversation, leftovers, secrets, language, loops.
+"""Training rows, whatever their behaviour: as JSON lines, and what can be wrong with one.
 
-Each check is code, takes microseconds, and gives a kind and a reason. Not covered: whether a row means what it says.
+The file is the truth: it is what a manifest hashes and a plan pins, and the one shape in which the stages hand rows on.
+The table `rows` of the store is its index, for questions, verdicts and the report. A row keeps its `row_id` from the
+writer to the gradient. Each check (form as a conversation, leftovers, secrets, language, loops) is code, takes
+microseconds, and gives a kind and a reason. Not covered: whether a row means what it says.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.data.similarity import loops, only_loops
+
+VARIANTS = "variants.jsonl"
+"""Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str | None
+    """None, or empty, where the message is a tool call."""
+
+
+class _Line(BaseModel):
+    """What a line must hold; a user's own file may leave out all but the two conversations."""
+
+    row_id: str = ""
+    origin: str = ""
+    prompt: list[_Message]
+    completion: list[_Message]
+    attributes: dict[str, JsonValue] = {}
+
+
+def write_rows(path: Path, rows: Iterable[TrainingRow]) -> None:
+    """Write rows, atomically. Verdicts are left to the store: a dataset holds kept rows alone."""
+    lines = (
+        {
+            "row_id": row.row_id,
+            "origin": row.origin,
+            "prompt": row.prompt,
+            "completion": row.completion,
+            "attributes": row.attributes.as_json(),
+        }
+        for row in rows
+    )
+    atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_rows(path: Path) -> list[TrainingRow]:
+    """The rows of a file, at least one; a row without an id is named by its line. Raises BadInput naming the line."""
+    with path.open(encoding="utf-8") as file:
+        rows = [_row(path, number, line) for number, line in enumerate(file, 1) if line.strip()]
+    if not rows:
+        raise BadInput(f"{path} holds no rows; generate some first")
+    return rows
+
+
+def _row(path: Path, number: int, text: str) -> TrainingRow:
+    """A line as a row. Raises BadInput, naming the line."""
+    try:
+        line = _Line.model_validate_json(text)
+    except ValidationError as error:
+        why = sentence(error.errors()[0], _Line)
+        raise BadInput(f"{path}:{number} is not a row with prompt and completion messages: {why}") from None
+    mute = [
+        m for m in (*line.prompt, *line.completion) if m.content is None and not (m.model_extra or {}).get("tool_calls")
+    ]
+    if mute:
+        raise BadInput(f"{path}:{number}: the {mute[0].role}'s message has neither content nor tool_calls")
+    if not (line.prompt and line.completion):
+        raise BadInput(f"{path}:{number}: prompt and completion must be non-empty lists of messages")
+    conversations = line.model_dump(include={"prompt", "completion"})
+    attributes = RowAttributes.of(line.attributes)
+    return TrainingRow(line.row_id or f"line {number}", line.origin, **conversations, attributes=attributes)
+
+
+# What can be wrong with one
 
 ROLES = ("system", "user", "assistant", "tool")
 ORDINARY = ("rehearsal", "near_miss")
 """Origins of rows that hold the base's own answers: no behaviour, and nothing to be judged by it."""
 EXAMPLE = "example"
 """Origin of rows that are the user's own examples, where there are enough to keep others as blind cases."""
+
+ORIGINS = ("imported", EXAMPLE)
+"""Origins of rows whose answers a person gave."""
+RULE = "rule"
+"""Kind of verdict on an answer that breaks a rule."""
 _TOKENS = re.compile(
     r"<\|[a-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
     r"|###\s*(?:Instruction|Response|Input|Assistant|Human)\b|^\s*(?:Human|Assistant|User|Bot):\s",
@@ -69,6 +152,11 @@ _CUT_END = re.compile(
     r"(?:[,;:(\[{\"“–-]|\b(?:the|a|an|and|or|to|of|with|for|in|on|at|is|are|was|that|which|because|we|will))\s*$",
     re.IGNORECASE,
 )
+
+
+def is_persons(row: TrainingRow) -> bool:
+    """Whether a person gave the row's answer."""
+    return row.origin in ORIGINS
 
 
 def fault_of(problem: str) -> Verdict:

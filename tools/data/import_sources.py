@@ -1,8 +1,10 @@
-"""A stranger's files of rows: those that a source names, what they look like, and then every row of them.
+"""Where a stranger's rows come from: files and folders, or a data set of the hub at a commit; and every row of them.
 
-A source names regular files of known kinds, within bounds, and no link in a folder. They are read in a confined child:
-it parses, converts and counts; what reaches the caller's process is rows within bounds, and nothing of a file that is
-none. `look` and `take` are the child's side; `inspect_files` and `rows_of` start it.
+A source names regular files of known kinds, within bounds, and no link in a folder; or `hub:owner/name@COMMIT`, with
+/folder behind the name for one folder of it. What is fetched is what was listed: by name, size and digest, over https,
+as files and never as code; a server on this machine may be asked without (`HF_ENDPOINT`). Files are read in a confined
+child: it parses, converts and counts; what reaches the caller's process is rows within bounds, and nothing of a file
+that is none. `look` and `take` are the child's side; `inspect_files` and `rows_of` start it.
 """
 
 from __future__ import annotations
@@ -10,20 +12,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tunesmith.memory.confined import Limits, OverLimits, confined, confined_answer
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.tools.core.record_files import Record, column_records, columns_of, open_regular, text_records
 from tunesmith.tools.data.import_formats import Inspection, Problem, convert_one, inspect_records
-from tunesmith.tools.data.import_records import Record, column_records, columns_of, open_regular, text_records
+from tunesmith.tools.models.hub import HubFile, announced, hub_listing, is_commit, newest_commit
+from tunesmith.tools.models.hub_download import Progress, download
 
 TEXT = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 COLUMNAR = (".parquet", ".arrow")
@@ -120,6 +125,113 @@ def _sha256(path: Path) -> str:
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
+
+# A data set of the hub
+
+PREFIX = "hub:"
+_NAMED = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/[^@\s]+)?(?:@(.*))?")
+_SPLITS = ("train", "test", "valid", "validation", "val", "dev", "eval")
+
+
+class HubSource(NamedTuple):
+    """Where on the hub rows come from."""
+
+    name: str
+    """owner/name"""
+    folder: str
+    """Of the repository; empty: all of it."""
+    commit: str
+
+    def __str__(self) -> str:
+        return f"{self.name}{f'/{self.folder}' if self.folder else ''} at {self.commit[:12]}"
+
+
+def at_commit(source: str) -> str:
+    """A source at the commit that its data set has now, where it names a branch, a tag, or nothing; any other as it is.
+
+    Raises BadInput where the hub has no such data set, or cannot be asked.
+    """
+    named = _NAMED.fullmatch(source)
+    if named is None or is_commit(named[3]):
+        return source
+    return f"{source.partition('@')[0]}@{newest_commit(named[1], named[3] or '', 'datasets')}"
+
+
+def parse_source(source: str) -> HubSource:
+    """The data set that a source names. Raises BadInput, saying what to type."""
+    named = _NAMED.fullmatch(source)
+    if named is None:
+        raise BadInput(f"{source[:200]!r} names no data set; type {PREFIX}owner/name@COMMIT")
+    name, folder, commit = named[1], (named[2] or "").strip("/"), named[3] or ""
+    if not is_commit(commit):
+        given = f"{commit[:60]!r} is no commit, and may be another one tomorrow" if commit else "the commit is missing"
+        raise BadInput(
+            f"{given}: type {source.partition('@')[0][:200]}@COMMIT, 40 hex digits; "
+            f"`git ls-remote https://huggingface.co/datasets/{name} HEAD` prints the newest"
+        )
+    return HubSource(name, folder, commit)
+
+
+def list_files(source: HubSource, split: str) -> tuple[HubFile, ...]:
+    """The files of a split, with sizes and digests; nothing of them is fetched.
+
+    Raises BadInput where there are none, or several sets of them to choose from; StepFailed where the hub cannot be
+    reached.
+    """
+    listing = hub_listing(source.name, source.commit, "datasets")
+    if listing.get("sha") != source.commit:
+        raise BadInput(f"the hub was asked for {source} and told of another commit; do not use it")
+    listed = announced(listing, source.name, is_rows_file)
+    below = [file for file in listed if not source.folder or file.name.startswith(f"{source.folder}/")]
+    files = _of_split(source, below, split)
+    folders = sorted({str(PurePosixPath(file.name).parent) for file in files})
+    kinds = sorted({PurePosixPath(file.name).suffix for file in files})
+    if len(folders) > 1 or len(kinds) > 1:
+        several = folders if len(folders) > 1 else kinds
+        raise BadInput(
+            f"{source} holds rows in {', '.join(several[:8])}; name one folder, {PREFIX}{source.name}/FOLDER@"
+            f"{source.commit}, or fetch the files that you want and import those"
+        )
+    size = sum(file.bytes for file in files)
+    if size > MAX_SOURCE_BYTES or len(files) > _MAX_FILES:
+        raise BadInput(
+            f"{source} has {len(files):,} files of {size / 1e9:,.0f} GB; at most {_MAX_FILES:,} of "
+            f"{MAX_SOURCE_BYTES / 1e9:,.0f} GB are fetched: name a folder of it"
+        )
+    return files
+
+
+def _of_split(source: HubSource, files: Sequence[HubFile], split: str) -> tuple[HubFile, ...]:
+    """The files whose name says the split; all, where no name says any."""
+    if not files:
+        raise BadInput(f"{source} holds no file of rows; its page lists what there is: datasets/{source.name}")
+    chosen = [file for file in files if _says(file.name, split)]
+    if not chosen and any(_says(file.name, other) for file in files for other in _SPLITS):
+        names = ", ".join(file.name for file in files[:6])
+        raise BadInput(f"{source} has no split {split!r} among {names}; give `tunesmith import --split` another")
+    return tuple(sorted(chosen or files))
+
+
+def _says(name: str, split: str) -> bool:
+    return bool(re.search(rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])", name.lower()))
+
+
+def listing_digest(files: Sequence[HubFile]) -> str:
+    """What the hub lists, for a plan to pin."""
+    return hashlib.sha256("\n".join(map(repr, files)).encode()).hexdigest()
+
+
+def fetch(source: HubSource, files: Sequence[HubFile], folder: Path, progress: Progress) -> tuple[Path, ...]:
+    """Fetch listed files into a folder, under names that are ours but for the ending; raises as `download` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = {
+        folder / f"{number:04d}{PurePosixPath(file.name).suffix.lower()}": file for number, file in enumerate(files, 1)
+    }
+    download(source.name, source.commit, targets, progress, kind="datasets")
+    return tuple(targets)
+
+
+# What files hold
 
 LOOKED_AT, _LOOKED_AT_BYTES = 200, 16 << 20
 """Records that a plan is made by, and their bytes at most: a person waits for it."""
@@ -235,7 +347,7 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
     first = _first(records)
     inspection = inspect_records([record.value for record in first], argument["mapping"])
     if inspection.status != "READY":
-        why = "; ".join(f"record {p.number}: {p.reason}" for p in inspection.problems[:3])
+        why = "; ".join(map(str, inspection.problems[:3]))
         yield "stopped", f"{inspection.status}: {why or ', '.join(inspection.columns) or 'there are no records'}"
         return
     count = lines = read = row_bytes = 0
