@@ -265,10 +265,10 @@ class _Reader:
         seen = [value for _, value in pairs if value is not None]
         if (odd := odd_value(pairs)) and not part.missing and holds(self._words, odd):
             part = part.model_copy(update={"missing": odd})
-        absent = absent_in(part, pairs)
-        rest = [(message, value) for message, value in pairs if value is not None and value not in absent]
         if part.kind or part.values:
             return part
+        absent = absent_in(part, pairs)
+        rest = [(m, value) for m, value in pairs if value is not None and value not in absent]
         label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
         typed = format_of(part, list(dict.fromkeys(v for _, v in rest)), verbatim=copied(rest))
         kind: Kind = "label" if label else typed or ("copied" if copied(rest) else "text")
@@ -397,5 +397,4 @@ def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _part_line(part: Part, seen: Sequence[str]) -> str:
-    means = f" ({part.means})" if part.means else ""
-    return f"The part {part.name}{means}, in the examples {', '.join(map(data, seen[:_EXAMPLES_ASKED]))}"
+    return f"The part {part.name}{part.means and f' ({part.means})'}, in the examples {', '.join(map(data, seen[:_EXAMPLES_ASKED]))}"
