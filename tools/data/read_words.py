@@ -28,7 +28,7 @@ from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.record_values import numbers_in
 from tunesmith.tools.data.rows import may_be_in, other_language
 from tunesmith.tools.data.similarity import stems
-from tunesmith.tools.data.spec import Kind, Spec, Value
+from tunesmith.tools.data.spec import Spec, Value
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.verify import fields_of
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse, response_format_of, user
@@ -215,7 +215,7 @@ class _Reader:
         typed = tuple(_limited(part, demands) for part in self._classified(pairs, proposal))
         if as_json or any(part.kind != "text" for part in typed):
             return proposal.model_copy(update={"parts": typed})
-        begins, ends = (proposal.template.split(brace)[place] for brace, place in (("{", 0), ("}", -1)))
+        begins, ends = proposal.template.split("{")[0], proposal.template.split("}")[-1]
         frame = [Check(kind="begins with", text=begins)] if begins.strip() else []
         frame += [Check(kind="ends with", text=ends)] if ends.strip() else []
         checks = dict.fromkeys((*proposal.checks, *frame))
@@ -271,8 +271,7 @@ class _Reader:
         rest = [(m, value) for m, value in pairs if value is not None and value not in absent]
         label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
         typed = format_of(part, list(dict.fromkeys(v for _, v in rest)), verbatim=copied(rest))
-        kind: Kind = "label" if label else typed or ("copied" if copied(rest) else "text")
-        return part.model_copy(update={"kind": kind})
+        return part.model_copy(update={"kind": "label" if label else typed or ("copied" if copied(rest) else "text")})
 
     def _values(self, labels: Sequence[Part], pairs: Mapping[str, Pairs]) -> dict[str, dict[str, Value]]:
         """The values of each label: those of the examples, and those that stand in the user's words."""
@@ -397,4 +396,5 @@ def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _part_line(part: Part, seen: Sequence[str]) -> str:
-    return f"The part {part.name}{part.means and f' ({part.means})'}, in the examples {', '.join(map(data, seen[:_EXAMPLES_ASKED]))}"
+    shown = ", ".join(map(data, seen[:_EXAMPLES_ASKED]))
+    return f"The part {part.name}{part.means and f' ({part.means})'}, in the examples {shown}"
