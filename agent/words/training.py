@@ -1,8 +1,8 @@
-"""Train the head from the sentences in intents/: `make words`, some minutes on two cores, the same every time.
+"""Train the reader from the sentences in intents/: `make words`, half an hour on two cores.
 
-Softmax regression with an L2 penalty by L-BFGS. First every fifth of the sentences is read by a head that learned from
-the others, near copies of one another in the same fifth: what it gets right of them is printed, and the threshold is
-the least from which the share that is right is WANTED. Then a head learns from all.
+First a fifth of the sentences is left out, near copies of one another together, and read by what learned from the
+others: what it gets right is printed, and the threshold is the least from which the share that is right is WANTED. Then
+a reader learns from all.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import ZIP_DEFLATED, ZipFile
 
-from tunesmith.agent.words.encoder import WIDTH, Encoder
+from tunesmith.agent.words.encoder import Encoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import canonical, flags_of, kind_of, possible, vocabulary_of
 from tunesmith.agent.words.slots import empty_words, slots_of
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tunesmith.agent.words.tuning import Sentences, Tuned
+
     Floats = NDArray[np.float32]
 
 WANTED = 0.95
 """Share of what the head answers by itself that must name the right kind, in cross-validation."""
-_PENALTY, _STEPS = 3e-6, 90
 _FOLDS = 5
 _NEAR_COPY = 0.75
 """Cosine between two centred embeddings from which sentences of a label are near copies."""
@@ -79,88 +81,65 @@ def own_words(sentences: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return found
 
 
-def fitted(x: Floats, y: NDArray[np.int64], classes: int) -> Floats:
-    """The weights of the softmax layer and its bias: classes × (features + 1)."""
-    import numpy as np
-    from scipy.optimize import minimize
-
-    wanted = np.zeros((len(y), classes), np.float32)
-    wanted[np.arange(len(y)), y] = 1.0
-
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        w = flat.reshape(classes, -1).astype(np.float32)
-        likely = likelihood(x, w)
-        error = (likely - wanted) / len(y)
-        gradient = np.hstack([error.T @ x + _PENALTY * w[:, :-1], error.sum(axis=0)[:, None]])
-        surprise = -np.log(np.maximum((likely * wanted).sum(axis=1), 1e-12)).mean()
-        return float(surprise) + 0.5 * _PENALTY * float((w[:, :-1] ** 2).sum()), gradient.ravel().astype(np.float64)
-
-    start = np.zeros(classes * (x.shape[1] + 1))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS, "maxcor": 6})
-    weights: Floats = found.x.reshape(classes, -1).astype(np.float32)
-    return weights
-
-
-def likelihood(x: Floats, w: Floats) -> Floats:
-    """The probability of each class for each row."""
+def prepared(said: Sequence[str], numbers: NDArray[np.int64], vocabulary: Sequence[str], encoder: Encoder) -> Sentences:
+    """The sentences as the encoder and the head take them."""
     import numpy as np
 
-    scores = x @ w[:, :-1].T + w[:, -1]
-    likely: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
-    likely /= likely.sum(axis=1, keepdims=True)
-    return likely
-
-
-def features(said: Sequence[str], vocabulary: Sequence[str], cache: Path | None) -> Floats:
-    """The embedding and the flags of each sentence. A cache keeps embeddings between trainings."""
-    import numpy as np
+    from tunesmith.agent.words.tuning import Sentences
 
     slots = [slots_of(one) for one in said]
     places = {word: place for place, word in enumerate(vocabulary)}
-    plain = [canonical(one, places) for one in slots]
-    known = dict(np.load(cache)) if cache and cache.exists() else {}
-    keys = [hashlib.sha256(one.encode()).hexdigest()[:24] for one in plain]
-    lacking = {key: text for key, text in zip(keys, plain, strict=True) if key not in known}
-    known |= zip(lacking, Encoder().embed(list(lacking.values())), strict=True)
-    if cache and lacking:
-        np.savez(cache, **known)
-    embedded = np.stack([known[key] for key in keys]).astype(np.float32)
-    return np.hstack([embedded, np.stack([flags_of(one) for one in slots])])
+    ids = [encoder.token_ids(canonical(one, places)) for one in slots]
+    return Sentences(ids, np.stack([flags_of(one) for one in slots]), numbers, int(numbers.max()) + 1)
+
+
+def likelihood(encoder: Encoder, tuned: Tuned, sentences: Sentences) -> Floats:
+    """The probability of each label for each sentence, as the reader computes it."""
+    import numpy as np
+
+    scores = np.hstack([encoder.embed_ids(sentences.ids), sentences.flags]) @ tuned.weights.T + tuned.bias
+    likely: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    return likely
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, print what sentences that were left out say, write the head."""
     import numpy as np
 
+    from tunesmith.agent.words.tuning import Tuning
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(str(source("head.npz"))))
-    parser.add_argument("--cache", type=Path, help="where embeddings are kept between trainings")
     args = parser.parse_args(argv)
-    sentences = intents()
-    labels = sorted(sentences)
-    said = [(label, one) for label in labels for one in sentences[label]]
+    examples = intents()
+    labels = sorted(examples)
+    said = [(label, one) for label in labels for one in examples[label]]
     vocabulary = vocabulary_of(one for _, one in said)
-    x, y = (
-        features([one for _, one in said], vocabulary, args.cache),
-        np.array([labels.index(label) for label, _ in said]),
-    )
-    mean, spread = x[:, :WIDTH].mean(axis=0), x[:, :WIDTH].std(axis=0) * WIDTH**0.5
-    x[:, :WIDTH] = (x[:, :WIDTH] - mean) / spread
-    likely, fold = np.zeros((len(y), len(labels)), np.float32), folds(x[:, :WIDTH], y)
-    for one in range(_FOLDS):
-        likely[fold == one] = likelihood(x[fold == one], fitted(x[fold != one], y[fold != one], len(labels)))
-    threshold = calibrated(likely, y, labels)
-    w = fitted(x, y, len(labels))
-    own = w[:, :WIDTH] / spread  # the spread and the mean go into the weights and the bias
-    weights, bias = np.hstack([own, w[:, WIDTH:-1]]), w[:, -1] - own @ mean
-    scales = np.maximum(np.abs(weights).max(axis=1), 1e-12) / 127
+    numbers = np.array([labels.index(label) for label, _ in said])
+    encoder = Encoder()
+    sentences = prepared([one for _, one in said], numbers, vocabulary, encoder)
+    fold = folds(encoder.embed_ids(sentences.ids), numbers)
+    tuning, left_out = Tuning(encoder, sentences), np.flatnonzero(fold == 0)
+    print(f"{len(said)} sentences of {len(labels)} labels; {len(left_out)} of them are left out first", flush=True)
+    tuned = tuning.learned(np.flatnonzero(fold != 0))
+    held_out = sentences.some(left_out)
+    threshold = calibrated(likelihood(Encoder(added=tuned.added), tuned, held_out), held_out.labels, labels)
+    tuned = tuning.learned(np.arange(len(said)))
+    scales = np.maximum(np.abs(tuned.weights).max(axis=1), 1e-12) / 127
     about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(),
-             "examples": sentences, "own_words": own_words(sentences), "vocabulary": " ".join(vocabulary)}  # fmt: skip
-    raw = np.frombuffer(json.dumps(about, ensure_ascii=False, sort_keys=True).encode(), np.uint8)
-    rounded = np.round(weights / scales[:, None]).astype(np.int8)
-    np.savez_compressed(
-        args.out, about=raw, bias=bias.astype(np.float32), weights=rounded, scales=scales.astype(np.float32)
-    )
+             "examples": examples, "own_words": own_words(examples), "vocabulary": " ".join(vocabulary)}  # fmt: skip
+    arrays = {
+        "about": np.frombuffer(json.dumps(about, ensure_ascii=False, sort_keys=True).encode(), np.uint8),
+        "bias": tuned.bias.astype(np.float32),
+        "weights": np.round(tuned.weights / scales[:, None]).astype(np.int8),
+        "scales": scales.astype(np.float32),
+        **tuned.added,
+    }
+    with ZipFile(args.out, "w", ZIP_DEFLATED) as packed:  # as numpy.savez does, whose names its types do not know
+        for name, array in arrays.items():
+            with packed.open(f"{name}.npy", "w") as opened:
+                np.save(opened, array)
     print(f"{args.out}: {args.out.stat().st_size / 1024:.0f} KiB")
     return 0
 
@@ -169,7 +148,8 @@ def folds(embedded: Floats, y: NDArray[np.int64]) -> NDArray[np.int64]:
     """The fifth that each sentence is left out with; near copies, and copies of these, have the same."""
     import numpy as np
 
-    unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
+    centred = (embedded - embedded.mean(axis=0)) / embedded.std(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     fold = np.zeros(len(y), np.int64)
     for label in np.unique(y):
         own = np.flatnonzero(y == label)

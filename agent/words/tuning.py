@@ -1,0 +1,187 @@
+"""Fine-tune the encoder on the sentences in intents/: LoRA on every matrix, a softmax layer over what comes out of it.
+
+The encoder's own weights stay as the package holds them; the low-rank matrices lie in head.npz and are added to them as
+they are loaded (Hu et al. 2021, arXiv:2106.09685). It needs torch, and only `make words` needs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunesmith.agent.words.encoder import MATRICES, WIDTH, Encoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Floats = NDArray[np.float32]
+
+RANK, EPOCHS = 8, 5
+_TOGETHER, _SCORED = 32, 64
+_RATE, _HEAD_RATE, _HEAD_DECAY, _WARM_UP = 7e-4, 3e-3, 0.05, 100
+"""Of the low-rank matrices and of the softmax layer, by AdamW; the decay holds the layer only, and the rate rises over
+so many steps and then falls to nothing."""
+_SMOOTHED, _DROPPED = 0.05, 0.1
+"""Share of a label's weight that all labels get, and of the embedding's numbers left out of a step: a sentence's label
+is seldom the only right one."""
+_MOST_GRADIENT = 1.0
+_LENGTH_APART = 2.0
+"""Tokens by which sentences of one batch may differ in length: padding is computed too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """What is learned from: token ids, flags of the slots, and the number of each one's label."""
+
+    ids: Sequence[Sequence[int]]
+    flags: Floats
+    labels: NDArray[np.int64]
+    classes: int
+
+    def some(self, places: NDArray[np.int64]) -> Sentences:
+        """Those at these places."""
+        return Sentences([self.ids[i] for i in places], self.flags[places], self.labels[places], self.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was learned, rounded as it is stored."""
+
+    added: dict[str, NDArray[np.float16]]
+    """`l0.q.in` (rank × inputs) and `l0.q.out` (outputs × rank) of every matrix."""
+    weights: Floats
+    """Classes × (embedding, flags)."""
+    bias: Floats
+
+
+class Tuning:
+    """Trainings on some of the sentences, whose token vectors are computed once."""
+
+    def __init__(self, encoder: Encoder, sentences: Sentences) -> None:
+        import numpy as np
+        import torch
+
+        self._encoder, self._all = encoder, sentences
+        self._vectors: dict[int, NDArray[np.float16]] = {}
+        for places, ids in encoder.of_one_length(sentences.ids):
+            self._vectors |= zip(places, encoder.token_vectors(ids).astype(np.float16), strict=True)
+        self._names = [f"l{i}.{part}" for i in range(encoder.layers) for part in MATRICES]
+        held = {name: encoder.matrix(name) for name in self._names}
+        norms = [f"l{i}.{norm}.{end}" for i in range(encoder.layers) for norm in ("aln", "oln") for end in ("w", "b")]
+        held |= {name: encoder.floats(name) for name in (*(f"{name}.b" for name in self._names), *norms)}
+        self._held = {name: torch.from_numpy(np.array(array)) for name, array in held.items()}
+
+    def learned(self, places: NDArray[np.int64], seed: int = 0) -> Tuned:
+        """What the sentences at these places teach."""
+        import numpy as np
+        import torch
+        from torch.nn import functional, utils
+
+        torch.manual_seed(seed)
+        added = {name: array.requires_grad_() for name, array in self._begun().items()}
+        centre = self._centre(added, places)
+        features = WIDTH + self._all.flags.shape[1]
+        layer = torch.nn.Linear(features, self._all.classes)
+        torch.nn.init.zeros_(layer.weight)
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": [*added.values()], "lr": _RATE, "weight_decay": 0.0},
+                {"params": layer.parameters(), "lr": _HEAD_RATE, "weight_decay": _HEAD_DECAY},
+            ]
+        )
+        steps = EPOCHS * math.ceil(len(places) / _TOGETHER)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP) * max(0.0, 1 - step / steps)
+        )
+        random = np.random.default_rng(seed)
+        for epoch in range(EPOCHS):
+            total = 0.0
+            for batch in self._batches(places, random):
+                embedded = functional.dropout((self._embedded(added, batch) - centre[0]) / centre[1], _DROPPED)
+                scores = layer(torch.cat([embedded, torch.from_numpy(self._all.flags[batch])], dim=1))
+                labels = torch.from_numpy(self._all.labels[batch])
+                loss = functional.cross_entropy(scores, labels, label_smoothing=_SMOOTHED)
+                optimizer.zero_grad()
+                loss.backward()
+                utils.clip_grad_norm_([*added.values(), *layer.parameters()], _MOST_GRADIENT)
+                optimizer.step()
+                schedule.step()
+                total += loss.item() * len(batch)
+            print(f"  epoch {epoch + 1} of {EPOCHS}: loss {total / len(places):.3f}", flush=True)
+        return _stored(added, layer.weight, layer.bias, centre)
+
+    def _begun(self) -> dict[str, Tensor]:
+        """The low-rank matrices before anything is learned: what they add is nothing."""
+        import torch
+
+        begun = {}
+        for name in self._names:
+            outputs, inputs = self._held[name].shape
+            begun[f"{name}.in"] = torch.randn(RANK, inputs) / math.sqrt(inputs)
+            begun[f"{name}.out"] = torch.zeros(outputs, RANK)
+        return begun
+
+    def _centre(self, added: Mapping[str, Tensor], places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Mean and spread of the embeddings."""
+        import torch
+
+        with torch.no_grad():
+            parts = [places[start : start + _SCORED] for start in range(0, len(places), _SCORED)]
+            embedded = torch.cat([self._embedded(added, part) for part in parts])
+        return embedded.mean(dim=0), embedded.std(dim=0)
+
+    def _batches(self, places: NDArray[np.int64], random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Sentences of about one length together, in an order of chance."""
+        import numpy as np
+
+        lengths = np.array([len(self._all.ids[i]) for i in places])
+        order = np.argsort(lengths + random.uniform(-_LENGTH_APART, _LENGTH_APART, len(places)), kind="stable")
+        batches = [places[order[start : start + _TOGETHER]] for start in range(0, len(places), _TOGETHER)]
+        for i in random.permutation(len(batches)):
+            yield batches[i]
+
+    def _embedded(self, added: Mapping[str, Tensor], batch: NDArray[np.int64]) -> Tensor:
+        """What the encoder with the low-rank matrices makes of some sentences: as `Encoder.embed_ids` does."""
+        import torch
+        from torch.nn import functional, utils
+
+        vectors = [torch.from_numpy(self._vectors[int(i)]).float() for i in batch]
+        lengths = torch.tensor([len(one) for one in vectors])
+        x = utils.rnn.pad_sequence(vectors, batch_first=True)
+        is_token = torch.arange(x.shape[1])[None, :] < lengths[:, None]
+        held = self._held
+
+        def through(name: str, x: Tensor) -> Tensor:
+            low = functional.linear(functional.linear(x, added[f"{name}.in"]), added[f"{name}.out"])
+            return functional.linear(x, held[name], held[f"{name}.b"]) + low
+
+        def normed(name: str, x: Tensor) -> Tensor:
+            return functional.layer_norm(x, (WIDTH,), held[f"{name}.w"], held[f"{name}.b"], self._encoder.eps)
+
+        for layer in (f"l{i}" for i in range(self._encoder.layers)):
+            heads = (*x.shape[:2], self._encoder.heads, -1)
+            q, k, v = (through(f"{layer}.{part}", x).view(heads).transpose(1, 2) for part in ("q", "k", "v"))
+            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=is_token[:, None, None, :])
+            x = normed(f"{layer}.aln", x + through(f"{layer}.ao", attended.transpose(1, 2).reshape(x.shape)))
+            inner = functional.gelu(through(f"{layer}.fi", x))
+            x = normed(f"{layer}.oln", x + through(f"{layer}.fo", inner))
+        counted = is_token[..., None].to(x.dtype)
+        return (x * counted).sum(dim=1) / lengths[:, None]
+
+
+def _stored(added: Mapping[str, Tensor], weights: Tensor, bias: Tensor, centre: tuple[Tensor, Tensor]) -> Tuned:
+    """As it is stored: the mean and the spread of the embeddings go into the weights and the bias."""
+    import numpy as np
+
+    mean, spread = (one.numpy() for one in centre)
+    plain = weights.detach().numpy()
+    own = plain[:, :WIDTH] / spread
+    return Tuned(
+        {name: array.detach().numpy().astype(np.float16) for name, array in added.items()},
+        np.hstack([own, plain[:, WIDTH:]]),
+        bias.detach().numpy() - own @ mean,
+    )
