@@ -62,7 +62,7 @@ def attribute_of(
 
     `lacking`: examples that answer something else where it is missing. `number`: its values are numbers of JSON.
     """
-    absent = absent_in(part, pairs)
+    absent = _absent(part, pairs)
     given = [(message, value) for message, value in pairs if value is not None and value not in absent]
     several = set_of(part, [value for _, value in given], labels)
     if several:
@@ -102,7 +102,7 @@ def set_of(part: Part, texts: Sequence[str], labels: Mapping[str, Value]) -> Lab
     return replace(several, many=(min(least, several.many[0]), max(most, several.many[1])))
 
 
-def absent_in(part: Part, pairs: Pairs) -> list[str | None]:
+def _absent(part: Part, pairs: Pairs) -> list[str | None]:
     """What the answer shows where the message does not say it: null, what was stated, or a mark that is no word."""
     absent: list[str | None] = [part.missing] if part.missing else []
     for message, value in pairs:

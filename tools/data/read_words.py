@@ -22,7 +22,7 @@ from rapidfuzz import fuzz
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
-from tunesmith.tools.data.examples import VALUES_MAX, Pairs, absent_in, copied, format_of, odd_value
+from tunesmith.tools.data.examples import VALUES_MAX, Notes, Pairs, attribute_of, odd_value
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.record_values import numbers_in
@@ -158,14 +158,15 @@ class _Reader:
         messages = "\n".join(example.prompt for example in spec.examples)
         prompts = [data(e.prompt[:_EXAMPLE_CHARACTERS]) for e in spec.examples[:_EXAMPLES_ASKED]]
         answers = self._asked(
-            question("applies", [f"When: {spec.when}"], self.model),
+            *([] if spec.near_misses else [question("applies", [f"When: {spec.when}"], self.model)]),
             question("language", prompts, self.model),
             *(
                 question("demand", [clause], self.model, identity=f"demand/{n}", tokens=_DEMAND_TOKENS)
                 for n, clause in enumerate(clauses)
             ),
         )
-        applies, language = word_in(answers, "applies").lower(), word_in(answers, "language")
+        applies = "kind" if spec.near_misses else word_in(answers, "applies").lower()
+        language = word_in(answers, "language")
         if applies not in ("all", "kind"):
             self.left_out.append("your words do not say clearly whether it applies to every message: taken as to some")
         if not may_be_in(messages, language):
@@ -174,7 +175,7 @@ class _Reader:
         demands = [(clause, check) for clause, check in checks if check is not None]
         known = {"every_message": applies == "all", "language": language[:40]}
         proposal = self._formed(self.stated.model_copy(update=known), demands)
-        if applies != "all":
+        if applies != "all" and not spec.near_misses:
             proposal = proposal.model_copy(update={"near_misses": self._near_misses(language or "English")})
         return WordsRead(proposal, tuple(self.left_out), self.questions)
 
@@ -262,16 +263,14 @@ class _Reader:
 
     def _part(self, part: Part, pairs: Pairs, proposal: Proposal) -> Part:
         """A part with its kind, as its values in the examples show it, and with what stands for a missing value."""
-        seen = [value for _, value in pairs if value is not None]
         if (odd := odd_value(pairs)) and not part.missing and holds(self._words, odd):
             part = part.model_copy(update={"missing": odd})
         if part.kind or part.values:
             return part
-        absent = absent_in(part, pairs)
-        rest = [(m, value) for m, value in pairs if value is not None and value not in absent]
+        shown = attribute_of(part, pairs, {}, Notes())
+        seen = [value for _, value in pairs if value is not None and value != shown.absent_as]
         label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
-        typed = format_of(part, list(dict.fromkeys(v for _, v in rest)), verbatim=copied(rest))
-        return part.model_copy(update={"kind": "label" if label else typed or ("copied" if copied(rest) else "text")})
+        return part.model_copy(update={"kind": "label" if label and shown.kind != "weekday" else shown.kind})
 
     def _values(self, labels: Sequence[Part], pairs: Mapping[str, Pairs]) -> dict[str, dict[str, Value]]:
         """The values of each label: those of the examples, and those that stand in the user's words."""

@@ -110,7 +110,7 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
         changes["language"] = _language(completed, proposal, notes)
     if not completed.near_misses and not completed.every_message:
         changes["near_misses"] = _near_misses(completed, proposal, notes)
-    if proposal.every_message and not completed.every_message:
+    if proposal.every_message and not completed.every_message and not spec.near_misses:
         changes |= {"every_message": True, "near_misses": ()}
     if not completed.criteria:
         changes["criteria"] = proposal.criteria[:4] + criteria_of(completed)

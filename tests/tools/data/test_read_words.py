@@ -46,16 +46,16 @@ PIRATE: dict[str, Any] = {
 SIGNED: dict[str, Any] = {
     "name": "signed",
     "when": "a member writes to the club",
-    "what": "[LABEL] NAME, and - where nobody signs",
+    "what": "[LABEL] NAME DAY: - where nobody signs, and where no day is named",
     "never": "greet",
     "labels": {"IN": "they come", "OUT": "they do not come"},
-    "fields": {"NAME": "the first name that they sign with"},
+    "fields": {"NAME": "the first name that they sign with", "DAY": "the day that it is about"},
     "examples": [
-        {"prompt": "count me in. Marek", "answer": "[IN] Marek"},
-        {"prompt": "my car broke down. Anja", "answer": "[OUT] Anja"},
-        {"prompt": "start without me, i'm late", "answer": "[IN] -"},
-        {"prompt": "see you on Saturday, Lou", "answer": "[IN] Lou"},
-        {"prompt": "the trains are cancelled", "answer": "[OUT] -"},
+        {"prompt": "count me in on Friday. Marek", "answer": "[IN] Marek Fri"},
+        {"prompt": "my car broke down. Anja", "answer": "[OUT] Anja -"},
+        {"prompt": "start without me, i'm late", "answer": "[IN] - -"},
+        {"prompt": "see you on Saturday, Lou", "answer": "[IN] Lou Sat"},
+        {"prompt": "the trains are cancelled on Monday", "answer": "[OUT] - Mon"},
     ],
 }
 
@@ -108,13 +108,14 @@ def test_two_labels_of_one_sentence_are_read_apart_with_what_each_value_means() 
     assert reader.pages.count("values") == 2 and made.questions == len(reader.asked)
 
 
-def test_a_mark_where_a_message_says_nothing_leaves_a_part_copied() -> None:
-    """A model proposed one in words of its own for it, so that its rows were not written as those of copied parts."""
-    spec, _, _ = reading(SIGNED, RIGHT | {"template": {"template": "[{label}] {NAME}"}})
+def test_what_examples_show_by_themselves_is_the_same_where_a_model_reads_the_words() -> None:
+    """A name became one in words of its own, a weekday one of the three days of the examples."""
+    spec, _, _ = reading(SIGNED, RIGHT | {"template": {"template": "[{label}] {NAME} {DAY}"}})
     unread, stated = words_of(SIGNED, "x")
     without = verified(unread, stated).spec
-    name, same = (next(a for a in one.attributes if a.name == "NAME") for one in (spec, without))
-    assert name == same and (name.kind, name.absent_as) == ("copied", "-")
+    assert spec.attributes[:3] == without.attributes[:3] and spec.answer == without.answer
+    kinds = {a.name: (a.kind, a.absent_as) for a in spec.attributes[:3]}
+    assert kinds == {"label": ("label", None), "NAME": ("copied", "-"), "DAY": ("weekday", "-")}
 
 
 @table(
@@ -228,6 +229,16 @@ def test_near_misses_count_only_where_the_model_tells_examples_from_ordinary_mes
     spec, made, _ = reading(DESK, {**RIGHT, "kind": by_message(shares)})
     assert len(spec.near_misses) == kept
     assert any("near misses" in line for line in made.left_out) == (kept == 0)
+
+
+@pytest.mark.parametrize("applies", ["all", "kind", "no idea"])
+def test_a_user_s_own_look_alikes_stay_whatever_a_model_says_of_them(applies: str) -> None:
+    """A model took the behaviour for one of every message, and all ten were dropped without a word."""
+    own = ["What does a mouse eat?", "Write me a contract."]
+    spec, made, reader = reading({**DESK, "near_misses": own}, {**RIGHT, "applies": applies})
+    assert not spec.every_message and spec.near_misses == tuple(own)
+    assert not {"applies", "near-misses", "kind"} & set(reader.pages), "nobody is asked what is known"
+    assert not any("near misses" in line for line in made.left_out)
 
 
 @pytest.mark.parametrize(("low", "taken"), [(5, True), (7, False)])
