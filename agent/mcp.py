@@ -146,7 +146,7 @@ class _Tools:
             failure, what passes, counts of cases and rows, settings and who chose them, losses, files, approvals, what
             to try next. Leave `run` out for the newest that has it. Texts of rows, cases and answers are never told."""
             found = answer(question, Records(self.ws, self.store.newest_run()))
-            return {"says": found.for_model.splitlines(), "facts": found.documents()}
+            return {"says": found.for_model.splitlines(), "facts": found.as_json()}
 
         def compare(run: str = "", arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None) -> Json:
             """Two arms of a run, paired case by case: counts by block, exact tests, and the claim. Arms are base,
