@@ -223,7 +223,9 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     assert deps.draft is not None
     planned = tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps))
     edits = edits_of(reading.slots, planned, lambda word: True, leaves_out=False)
-    limits = tuple(reading.slots.said[n.start : n.end] for n in reading.slots.numbers if n.unit in ("min", "h", "day"))
+    limits = tuple(
+        reading.slots.sentence[n.start : n.end] for n in reading.slots.numbers if n.unit in ("min", "h", "day")
+    )
     plan, changes = edited_plan(deps, deps.draft, edits)
     lines = []
     if changes and plan != deps.draft:

@@ -112,7 +112,7 @@ def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
 
 
 def _turn(home: Path, interview: Interview, reading: Reading, read: Read, aside: Aside) -> tuple[Interview | None, str]:
-    words = reading.slots.said.strip()
+    words = reading.slots.sentence.strip()
     if (answer := _pointed(home, interview, reading, read)) is not None:
         return answer
     if describing.names_a_part(words) or "=>" in words or "\n" in words:
@@ -237,7 +237,7 @@ def draft_table(interview: Interview) -> RenderableType:
 
 def _pointed(home: Path, interview: Interview, reading: Reading, read: Read) -> _Outcome:
     """`change the second example to …`, `remove the last example`, `replace the never with …`; None for other words."""
-    words = reading.slots.said.strip()
+    words = reading.slots.sentence.strip()
     pointing = _pointing(words) if "\n" not in words and not describing.names_a_part(words) else None
     if pointing is None or "=>" in pointing.head:
         return None
@@ -320,7 +320,7 @@ def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
 
 
 def _asks_for_an_editor(reading: Reading) -> bool:
-    bare = reading.slots.said.strip(" .!").lower()
+    bare = reading.slots.sentence.strip(" .!").lower()
     return bare in ("edit", "editor") or means(reading, "describe.edit")
 
 

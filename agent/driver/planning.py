@@ -262,7 +262,7 @@ def without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSp
     tasks = {_task(spec): spec for spec in steps if spec.stage == stage}
     if len(tasks) < 2:
         return _without_stage(steps, stage)
-    meant = {str(slot.value) for slot in slots_of(words).found}
+    meant = {str(slot.value) for slot in slots_of(words).named}
     meant |= {str(catalog.BY_NAME[name].makes) for name in meant & {*catalog.BY_NAME}}
     named = [task for task in tasks if meant & {*task.split()}]
     if len(named) != 1:
