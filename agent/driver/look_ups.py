@@ -14,6 +14,7 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, ordinary
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.cases import CaseQuery
+from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
@@ -73,11 +74,13 @@ _WHY: Mapping[type, str] = {StepQuery: "failure", RowsQuery: "reasons", CaseQuer
 
 def turn_context(deps: TurnDeps) -> reading.Context:
     """What the words of this turn are said in."""
+    run = deps.focused_run()
     return reading.Context(
         runs=tuple(ordinary(deps.store)),
         planned=tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps)) if deps.draft else (),
         describing=open_interview(deps.store.home) is not None,
         before=deps.last_query,
+        labels=labels_of(deps.store, run.id) if run else (),
     )
 
 

@@ -155,17 +155,16 @@ def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
     gained = [b for a, b in pairs if b.passed and not a.passed]
     n, was, passed = len(pairs), _passed([a for a, _ in pairs]), _passed([b for _, b in pairs])
     score = f"{other} passes {was} of {n}, {arm} passes {passed} of {n}{unmeasured}"
-    if query.outcome == "gained":
-        first = f"{len(gained) or 'No'} {asked.what} of {run.id} were gained from {other} to {arm}: {score}."
-        more = f"{len(lost)} were lost." if lost else "None was lost."
-        return _listed(first, asked, gained, query.outcome, more, other=other)
     if query.outcome == "flipped":
         first = f"{len(lost) + len(gained)} {asked.what} of {run.id} flipped from {other} to {arm}, "
         first += f"{len(lost)} lost and {len(gained)} gained: {score}."
         return _listed(first, asked, [*lost, *gained], query.outcome, other=other)
-    number = f"1 {asked.what.removesuffix('s')}" if len(lost) == 1 else f"{len(lost) or 'No'} {asked.what}"
-    was_ = "was" if len(lost) == 1 else "were"
-    first = f"{number} of {run.id} {was_} lost from {other} to {arm}: {score}."
+    chosen = gained if query.outcome == "gained" else lost
+    what, were = (asked.what.removesuffix("s"), "was") if len(chosen) == 1 else (asked.what, "were")
+    first = f"{len(chosen) or 'No'} {what} of {run.id} {were} {query.outcome} from {other} to {arm}: {score}."
+    if query.outcome == "gained":
+        more = f"{len(lost)} {'was' if len(lost) == 1 else 'were'} lost." if lost else "None was lost."
+        return _listed(first, asked, gained, query.outcome, more, other=other)
     retained = "" if query.block else scores.retained_sentence(store, run.id, arm)
     more = f"{len(gained) or 'None'} gained. {retained}".strip()
     return _listed(first, asked, lost, query.outcome, more, other=other)

@@ -22,6 +22,8 @@ from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
 
 _MOST_TEXTS = 6
+_LONGEST_LABEL = 40
+"""Characters: a longer value is a text that is wanted word for word."""
 
 
 class DescribedQuery(Query):
@@ -134,6 +136,21 @@ def cases_of(store: Store, run: str, suite: str = "") -> Mapping[str, Case]:
 @lru_cache(maxsize=8)
 def _read(path: Path, changed_ns: int) -> Mapping[str, Case]:
     return {case.case_id: case for case in read_suite(path).cases}
+
+
+def labels_of(store: Store, run: str) -> tuple[str, ...]:
+    """The labels by which the cases of a run can be told apart: values that its open cases want again and again."""
+    wanted: dict[str, list[str]] = {}
+    for case in cases_of(store, run).values():
+        for key, value in wanted_of(case) if not case.is_blind else ():
+            wanted.setdefault(key, []).append(value)
+    labels = (value for values in wanted.values() if _come_again(values) for value in values)
+    return tuple(dict.fromkeys(label for label in labels if 0 < len(label) <= _LONGEST_LABEL))
+
+
+def _come_again(values: Sequence[str]) -> bool:
+    """As labels do, and numbers of orders do not."""
+    return len(values) >= 2 * len(set(values))
 
 
 def asked_by(case: Case | None) -> str:

@@ -60,7 +60,7 @@ class Context:
     before: Query | None = None
     """The question that was answered last."""
     labels: tuple[str, ...] = ()
-    """The labels of the behaviour."""
+    """Those of the cases of the run that is talked about."""
 
 
 @dataclass(frozen=True, slots=True)

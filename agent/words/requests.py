@@ -15,7 +15,7 @@ from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
-from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, arms_of, stages_of
 from tunesmith.agent.words.values import Span
 
@@ -37,7 +37,7 @@ class Asked:
     content: str
     """The words of the sentence that neither name anything nor belong to how such a question is asked."""
     labels: tuple[str, ...] = ()
-    """The labels of the behaviour."""
+    """Those of the cases of the run that is talked about."""
 
 
 def request_of(asked: Asked) -> Query | None:
@@ -206,8 +206,22 @@ def _text(kind: str) -> Callable[[Asked], str]:
 
 
 def _label(asked: Asked) -> str:
-    words = {word.text for word in asked.slots.words}
-    return next((label for label in asked.labels if label.lower() in words), "")
+    """The label that is named: in quotation marks, else the longest that stands there, not denied, and whose words do
+    not all name something else: `which cases have no error` is about no label `no`."""
+    if (quote := asked.slots.first("quote")) in asked.labels:
+        return quote
+    return max((label for label in asked.labels if _names_label(asked.slots, label)), key=len, default="")
+
+
+def _names_label(slots: Slots, label: str) -> bool:
+    own = [word.text for word in words_of(label)]
+    loose = slots.unread([(slot.start, slot.end) for slot in slots.named], lambda word: False)
+    for at in range(len(slots.words) - len(own) + 1 if own else 0):
+        there = slots.words[at : at + len(own)]
+        place = Slot("label", label, there[0].start, there[-1].end)
+        if [word.text for word in there] == own and any(word in loose for word in there):
+            return not slots.negated(place, most=1)
+    return False
 
 
 def _runs(asked: Asked) -> tuple[str, str]:
