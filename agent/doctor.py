@@ -129,9 +129,9 @@ def _stronger(settings: Settings) -> dict[str, str]:
     if settings.driver.endpoint or not (settings.home / "tunesmith.db").exists():
         return {}
     with contextlib.closing(Store(settings.home)) as store:
-        found = proposed(settings.workspace(store, lambda event, **data: None))
-    how = f"`tunesmith base --model {found.driver.model} --role driver` fetches it" if found else ""
-    return {"proposed": f"{found}; {how}"} if found else {}
+        proposal = proposed(settings.workspace(store, lambda event, **data: None))
+    how = f"`tunesmith base --model {proposal.driver.model} --role driver` fetches it" if proposal else ""
+    return {"proposed": f"{proposal}; {how}"} if proposal else {}
 
 
 def _ray(settings: Settings) -> RayFacts:
@@ -204,20 +204,20 @@ def examined_view(examination: Examination) -> RenderableType:
     ]
     if "driver" in examination:
         rows.append(["driver", _driver_words(examination["driver"])])
-    parts = [render.rows_table(["what", "found"], rows)]
-    parts += [render.plain(f"! {line}") for line in examination["missing"]]
-    parts += [leaving_view(examination["leaving"])] if "leaving" in examination else []
-    return Group(*parts)
+    sections = [render.rows_table(["what", "found"], rows)]
+    sections += [render.plain(f"! {line}") for line in examination["missing"]]
+    sections += [leaving_view(examination["leaving"])] if "leaving" in examination else []
+    return Group(*sections)
 
 
 def _driver_words(driver: dict[str, object]) -> str:
-    parts = [f"{driver['model']}: {driver['state']}"]
-    parts += [
+    clauses = [f"{driver['model']}: {driver['state']}"]
+    clauses += [
         f"{name.replace('_', ' ')}: {_plain(value)}"
         for name, value in driver.items()
         if name not in ("model", "state", "url", "of")
     ]
-    return "; ".join(parts)
+    return "; ".join(clauses)
 
 
 def _plain(value: object) -> str:

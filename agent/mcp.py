@@ -105,10 +105,10 @@ def serve(settings: Settings, store: Store) -> int:
 def server(settings: Settings, store: Store) -> MCPServer[Any]:
     """The server with all of its tools, over this store."""
     tools = _Tools(store, settings.workspace(store, lambda event, **data: None))
-    made: MCPServer[Any] = MCPServer("tunesmith", version=VERSION, instructions=_ABOUT, log_level="ERROR")
+    mcp_server: MCPServer[Any] = MCPServer("tunesmith", version=VERSION, instructions=_ABOUT, log_level="ERROR")
     for tool, annotations in tools.all():
-        made.tool(annotations=annotations)(_plain_errors(tool))
-    return made
+        mcp_server.tool(annotations=annotations)(_plain_errors(tool))
+    return mcp_server
 
 
 def _plain_errors(tool: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,8 +145,8 @@ class _Tools:
             """Any question about the runs, by its kind and arguments: what a run came to, a step's time, memory or
             failure, what passes, counts of cases and rows, settings and who chose them, losses, files, approvals, what
             to try next. Leave `run` out for the newest that has it. Texts of rows, cases and answers are never told."""
-            found = answer(question, Records(self.ws, self.store.newest_run()))
-            return {"says": found.for_model.splitlines(), "facts": found.documents()}
+            reply = answer(question, Records(self.ws, self.store.newest_run()))
+            return {"says": reply.for_model.splitlines(), "facts": reply.as_json()}
 
         def compare(run: str = "", arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None) -> Json:
             """Two arms of a run, paired case by case: counts by block, exact tests, and the claim. Arms are base,
@@ -195,10 +195,10 @@ class _Tools:
             return self._plan(stage, run, fields or {})
 
         @_plain_errors
-        def shown_price(plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
-            return self._shown_price(plan_hash, ctx)
+        def ask_price(plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
+            return self._ask_price(plan_hash, ctx)
 
-        def start(plan_hash: str, price: Annotated[ElicitationResult[Agreed], Resolve(shown_price)]) -> Json:
+        def start(plan_hash: str, price: Annotated[ElicitationResult[Agreed], Resolve(ask_price)]) -> Json:
             """Have the person agree to a planned step, and start it. Nobody else can agree to it."""
             return self._start(plan_hash, price)
 
@@ -263,11 +263,13 @@ class _Tools:
         compared = compare_with_hops(self.store, run, first, second)
         document = compared.to_json()
         # Of the whole document what is counted: the rest quotes answers.
-        shown = ("run", "arms", "comparable", "differs_in", "refused", "claim", "people", "worse", "left_out", "alpha")
+        visible = (
+            "run", "arms", "comparable", "differs_in", "refused", "claim", "people", "worse", "left_out", "alpha",
+        )  # fmt: skip
         counted = ("cases", "judged", "passed", "errors", "fail_to_pass", "pass_to_fail", "p_value", "verdict")
         blocks = {name: asdict(block) for name, block in compared.whole.blocks.items()}
         return {
-            **{name: document[name] for name in shown if name in document},
+            **{name: document[name] for name in visible if name in document},
             "blocks": {name: {key: block[key] for key in counted} for name, block in blocks.items()},
             "type_for_the_cases": f"tunesmith compare {run} --arms {first},{second}",
         }
@@ -287,10 +289,10 @@ class _Tools:
         from tunesmith.tools.models.find import find_model
         from tunesmith.tools.pipeline.fits import facts_here, fits, to_json
 
-        found, revision = find_model(model)
+        named_model, revision = find_model(model)
         other = card_of(card) if card else None
         facts = facts_here(self.store, vllm=self.ws.vllm, card=other)
-        return {"answered": True, **to_json(fits(found, facts, revision=revision), other)}
+        return {"answered": True, **to_json(fits(named_model, facts, revision=revision), other)}
 
     # Do
 
@@ -322,7 +324,7 @@ class _Tools:
             raise BadInput(f"no step waits with plan {plan_hash[:80]!r}; call `plan`, and give its plan_hash")
         return waiting[-1]
 
-    def _shown_price(self, plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
+    def _ask_price(self, plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
         plan = current_plan(step := self._waiting(plan_hash))
         if not _can_ask(ctx):
             return Unasked()
@@ -332,10 +334,10 @@ class _Tools:
             for name, value in plan.request.items()
             if name != "run" and value not in (None, "", [], {}) and value != declared[name].default
         ]
-        shown = Console(file=io.StringIO(), width=_COLUMNS, color_system=None)
-        shown.print(price_lines(plan, step.id, with_hash=True))
-        assert isinstance(shown.file, io.StringIO)
-        return Elicit("\n".join([shown.file.getvalue().rstrip(), *chosen]), Agreed)
+        console = Console(file=io.StringIO(), width=_COLUMNS, color_system=None)
+        console.print(price_lines(plan, step.id, with_hash=True))
+        assert isinstance(console.file, io.StringIO)
+        return Elicit("\n".join([console.file.getvalue().rstrip(), *chosen]), Agreed)
 
     def _start(self, plan_hash: str, price: ElicitationResult[Agreed]) -> Json:
         step = self._waiting(plan_hash)
@@ -368,5 +370,5 @@ def _can_ask(ctx: Context) -> bool:
 
 def _step(step: Step) -> Json:
     """A step as the model may see it: numbers and names."""
-    shown = {name: getattr(step, name) for name in _OF_A_STEP}
-    return {"step": step.id, **shown, "error": one_line(step.error) if step.error else None}
+    visible = {name: getattr(step, name) for name in _OF_A_STEP}
+    return {"step": step.id, **visible, "error": one_line(step.error) if step.error else None}

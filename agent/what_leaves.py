@@ -178,8 +178,8 @@ def _downloads(settings: Settings, store: Store) -> Iterator[Contacted]:
 
 
 def _bytes(report: object) -> int | None:
-    found = report.get("bytes") if isinstance(report, dict) else None
-    return found if isinstance(found, int) else None
+    number = report.get("bytes") if isinstance(report, dict) else None
+    return number if isinstance(number, int) else None
 
 
 def _calls(store: Store) -> Iterator[Contacted]:
@@ -196,16 +196,16 @@ def _calls(store: Store) -> Iterator[Contacted]:
         }
 
 
-def leaving_view(found: Leaving) -> RenderableType:
+def leaving_view(report: Leaving) -> RenderableType:
     """The same for a terminal."""
-    can = [[one["what"], one["state"], visible(one["to"]), visible(one["note"])] for one in found["can"]]
-    parts = [render.rows_table(["what can leave", "state", "to", "what, and when"], can)]
-    if found["did"]:
-        did = [[one["host"], one["purpose"], _when(one["last_at"]), _amount(one)] for one in found["did"]]
-        parts.append(render.rows_table(["what did leave, to", "for", "last", "how much"], did))
+    can = [[one["what"], one["state"], visible(one["to"]), visible(one["note"])] for one in report["can"]]
+    sections = [render.rows_table(["what can leave", "state", "to", "what, and when"], can)]
+    if report["did"]:
+        did = [[one["host"], one["purpose"], _when(one["last_at"]), _amount(one)] for one in report["did"]]
+        sections.append(render.rows_table(["what did leave, to", "for", "last", "how much"], did))
     else:
-        parts.append(render.plain("By the records of this home nothing has left this machine."))
-    return Group(*parts)
+        sections.append(render.plain("By the records of this home nothing has left this machine."))
+    return Group(*sections)
 
 
 def _when(at: float) -> str:

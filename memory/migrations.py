@@ -146,7 +146,7 @@ def m009_marks_of_rows(db: Database) -> None:
     db.execute("CREATE INDEX marks_by_behaviour ON marks(behaviour, id)")
 
 
-_DOCUMENTS = (
+_JSON_COLUMNS = (
     ("runs", "plan"), ("steps", "request"), ("steps", "plan"), ("steps", "result"), ("artifacts", "meta"),
     ("events", "data"),
 )  # fmt: skip
@@ -161,7 +161,7 @@ def m010_paths_by_their_place_in_the_home(db: Database, home: Path) -> None:
     places = Places(home, _earlier_homes(db))
     for table, column in (("artifacts", "path"), ("steps", "error")):
         _rewrite(db, table, column, f"{column} LIKE '%/%'", places.stored)
-    for table, column in _DOCUMENTS:
+    for table, column in _JSON_COLUMNS:
         _rewrite(db, table, column, f"{column} LIKE '%/%'", partial(_document, places))
     condition = "role IN ('draft', 'description') AND content LIKE '%/%'"
     _rewrite(db, "conversations", "content", condition, partial(_document, places))

@@ -31,7 +31,7 @@ def spec_view(
     rows: list[list[str]] = [[name, getattr(spec, name), by[name]] for name in ("when", "what", "never")]
     for one in spec.attributes:
         whose = "proposed" if one == topic() else by["attributes"]
-        rows += [[f"attribute {name}", text, whose] for name, text in _attributes([one], _shown_values(spec))]
+        rows += [[f"attribute {name}", text, whose] for name, text in _attributes([one], _example_values(spec))]
     rows += [["system prompt", text, "said"] for text in spec.system_prompts]
     rows += [["tool", json.dumps(tool["function"], ensure_ascii=False), "said"] for tool in spec.tools]
     rows.append(["answer", _answer(spec), by["answer"]])
@@ -55,7 +55,7 @@ def _short(text: str) -> str:
     return flat if len(flat) <= _CHARACTERS else f"{flat[:_CHARACTERS]}…"
 
 
-def _shown_values(spec: Spec) -> Mapping[str, set[str]]:
+def _example_values(spec: Spec) -> Mapping[str, set[str]]:
     """The values of each part in the answers of all examples; nothing of answers that are not taken apart."""
     values: dict[str, set[str]] = {}
     for example in (*spec.examples, *spec.blind):

@@ -108,7 +108,7 @@ def _hooks() -> Hooks[TurnDeps]:
     hooks.on.model_request(_by_the_driver)
     hooks.on.after_model_request(_read)
     hooks.on.tool_execute(_no_loop)
-    hooks.on.tool_execute_error(_told_to_the_model)
+    hooks.on.tool_execute_error(_failure_for_the_model)
     return hooks
 
 
@@ -152,10 +152,12 @@ async def _fitted(ctx: RunContext[TurnDeps], request_context: ModelRequestContex
 
 def _others(request_context: ModelRequestContext, *, routed: bool) -> int:
     """Characters that are sent beside the messages."""
-    parts = request_context.messages
-    said = next((m.instructions for m in reversed(parts) if isinstance(m, ModelRequest) and m.instructions), "")
+    messages = request_context.messages
+    instruction_text = next(
+        (m.instructions for m in reversed(messages) if isinstance(m, ModelRequest) and m.instructions), ""
+    )
     tools = [] if routed else request_context.model_request_parameters.function_tools
-    return len(said or "") + history.tool_characters(tools)
+    return len(instruction_text or "") + history.tool_characters(tools)
 
 
 def _with(message: ModelMessage, card: str) -> ModelMessage:
@@ -282,7 +284,7 @@ async def _no_loop(
     return result
 
 
-async def _told_to_the_model(
+async def _failure_for_the_model(
     ctx: RunContext[TurnDeps], *, call: ToolCallPart, tool_def: object, args: object, error: Exception
 ) -> object:
     if isinstance(error, ApprovalPending):

@@ -65,7 +65,7 @@ def asked_again(deps: TurnDeps, messages: list[ModelMessage], waiting: dict[str,
             results.approvals[call.tool_call_id] = ToolDenied(f"{call.tool_name} cannot be done any more: {error}")
             continue
         if _waits(step):
-            _shown(deps, step)
+            _show_plan(deps, step)
             _put(deps, call, step.id, results)
         elif step.started_at:
             results.approvals[call.tool_call_id] = ToolApproved()
@@ -90,7 +90,7 @@ def _waits(step: Step) -> bool:
     return step.status == PLANNED
 
 
-def _shown(deps: TurnDeps, step: Step) -> None:
+def _show_plan(deps: TurnDeps, step: Step) -> None:
     plan = current_plan(step)
     deps.ws.emit("plan.shown", run=step.run, step=step.id, stage=step.stage, plan_hash=plan.hash, plan=plan,
                  resumed=True)  # fmt: skip
@@ -109,5 +109,5 @@ def open_calls(messages: list[ModelMessage]) -> list[ToolCallPart]:
 def with_lost_results(messages: list[ModelMessage], waiting: dict[str, str]) -> list[ModelMessage]:
     """The messages with a result for every call that was under way and waited for nobody."""
     lost = [call for call in open_calls(messages) if call.tool_call_id not in waiting]
-    parts = [ToolReturnPart(call.tool_name, LOST, call.tool_call_id) for call in lost]
-    return [*messages, ModelRequest(parts)] if parts else messages
+    results = [ToolReturnPart(call.tool_name, LOST, call.tool_call_id) for call in lost]
+    return [*messages, ModelRequest(results)] if results else messages

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from tunesmith.agent.driver import describing, look_ups, ordering
 from tunesmith.agent.driver.interview import interviewed
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, looked_up, said_in, told, why
+from tunesmith.agent.driver.look_ups import CAN_ANSWER, answer_to, looked_up, turn_context, why
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.words.acts import edits_of
@@ -22,7 +22,7 @@ from tunesmith.agent.words.reading import LONGEST, Reading, read
 from tunesmith.memory.errors import TunesmithError
 
 _LINES_OF_ALL = 6
-_PARTS_MOST = 3
+_MOST_CUTS = 3
 _GUESSED = 0.4
 """From which probability a question is answered, as a guess, where no driver can say what it is."""
 _SECOND, _CLAUSE = 0.6, 3
@@ -62,44 +62,44 @@ def steps_of(deps: TurnDeps) -> list[str]:
     if deps.draft is not None or describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
         return whole
     try:
-        for parts in [*_cut(deps.prompt)][:_PARTS_MOST]:
-            if _asks_for_each(deps, parts):
-                deps.most_lines = _LINES_OF_ALL // len(parts)
-                return parts
+        for halves in [*_cut(deps.prompt)][:_MOST_CUTS]:
+            if _asks_for_each(deps, halves):
+                deps.most_lines = _LINES_OF_ALL // len(halves)
+                return halves
     except NoEncoder:
         pass
     return whole
 
 
-def _cut(said: str) -> Iterator[list[str]]:
+def _cut(text: str) -> Iterator[list[str]]:
     """A sentence in two, at each place where one ends or a word such as `and` joins two things."""
-    words = words_of(said)
+    words = words_of(text)
     joints = {match.first for match in lexicon()["joints"].find(words)}
     for at, (one, two) in enumerate(pairwise(words)):
-        between = said[one.end : two.start]
+        between = text[one.end : two.start]
         ended = one.end + next((i + 1 for i, mark in enumerate(between) if mark in _SENTENCE_ENDS), 0)
-        if ended > one.end and said[ended : ended + 1].isspace():
-            yield [said[:ended], said[two.start :]]
+        if ended > one.end and text[ended : ended + 1].isspace():
+            yield [text[:ended], text[two.start :]]
         elif at + 1 in joints and at not in joints:
             behind = next((word for i, word in enumerate(words) if i > at and i not in joints), None)
             if behind is not None:
-                yield [said[: one.end], said[behind.start :]]
+                yield [text[: one.end], text[behind.start :]]
 
 
-def _asks_for_each(deps: TurnDeps, parts: Sequence[str]) -> bool:
+def _asks_for_each(deps: TurnDeps, halves: Sequence[str]) -> bool:
     """Whether each of two parts asks for something of its own, the first one with certainty.
 
     Where the second is too uncertain, and the whole is what the first is, it is kept as the rest that nobody answered.
     """
-    if any(len(part.split()) < _FEWEST_WORDS for part in parts):
+    if any(len(part.split()) < _FEWEST_WORDS for part in halves):
         return False
-    one, two = (read(part, said_in(deps)) for part in parts)
+    one, two = (read(part, turn_context(deps)) for part in halves)
     if not one.sure or one.request is None or one.kind == two.kind:
         return False
     if (two.sure and (two.request or two.order)) or _is_second(two):
         return True
     if not two.sure and (two.request or two.order) and len(two.slots.words) >= _CLAUSE:
-        deps.rest = parts[1] if read(deps.prompt, said_in(deps)).label == one.label else ""
+        deps.rest = halves[1] if read(deps.prompt, turn_context(deps)).label == one.label else ""
     return False
 
 
@@ -115,7 +115,7 @@ def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
         more = " “Show all” gives the whole page." if deps.page is not None else ""
         answer = TurnAnswer(
             f"{answer.text}\n(That is all I can say to this; ask for something else of it, or name a run.{more})",
-            answer.told,
+            answer.for_model,
             answer.tool,
             answer.arguments,
         )
@@ -128,16 +128,16 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return TurnAnswer(_NOTHING)
     if opened := describing.open_interview(deps.store.home):
         return interviewed(deps, opened)
-    reading = read(deps.prompt[:LONGEST], said_in(deps))
+    reading = read(deps.prompt[:LONGEST], turn_context(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if deps.most_lines and not reading.sure and _is_second(reading):
         reading = replace(reading, sure=True)
     deps.nearest, deps.unsure = reading.nearest, None if reading.sure else reading
-    found = answered(deps, reading) if reading.sure else None
-    if deps.rest and isinstance(found, TurnAnswer):
-        found, deps.rest = _naming(found, deps.rest), ""
-    return found
+    outcome = answered(deps, reading) if reading.sure else None
+    if deps.rest and isinstance(outcome, TurnAnswer):
+        outcome, deps.rest = _naming(outcome, deps.rest), ""
+    return outcome
 
 
 def _naming(answer: TurnAnswer, rest: str) -> TurnAnswer:
@@ -155,10 +155,10 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     if kind == "do":
         return _done(deps, reading, name)
     if kind == "talk":
-        return look_ups.as_answer(look_ups.said_to(deps, name))
+        return look_ups.as_answer(look_ups.talk_text(deps, name))
     match kind:
         case "page":
-            return TurnAnswer(look_ups.page(deps), told="(the page is on the screen)")
+            return TurnAnswer(look_ups.page(deps), for_model="(the page is on the screen)")
         case "again":
             return TurnAnswer(look_ups.again(deps))
         case "why":
@@ -223,16 +223,18 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     assert deps.draft is not None
     planned = tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps))
     edits = edits_of(reading.slots, planned, lambda word: True, leaves_out=False)
-    limits = tuple(reading.slots.said[n.start : n.end] for n in reading.slots.numbers if n.unit in ("min", "h", "day"))
+    limits = tuple(
+        reading.slots.sentence[n.start : n.end] for n in reading.slots.numbers if n.unit in ("min", "h", "day")
+    )
     plan, changes = edited_plan(deps, deps.draft, edits)
     lines = []
     if changes and plan != deps.draft:
         deps.change(plan)
-        shown = show_draft(deps)
-        lines.append(f"The plan has what you said: {', '.join(changes)}; about {shown['estimated_in_all']} in all. "
+        summary = show_draft(deps)
+        lines.append(f"The plan has what you said: {', '.join(changes)}; about {summary['estimated_in_all']} in all. "
                      f"Start it, or change something?")  # fmt: skip
     if limits or edits.unread:
-        lines.append(ordering.not_taken((*limits, *edits.unread), "the plan goes without it"))
+        lines.append(ordering.unread_notice((*limits, *edits.unread), "the plan goes without it"))
     return "\n".join(lines)
 
 
@@ -246,29 +248,29 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
     try:
         if (half := _half(deps)) is not None:
             return half
-        found = _told_unsure(deps, reading) if reading.probability >= _GUESSED else None
+        guess = _unsure_answer(deps, reading) if reading.probability >= _GUESSED else None
     except TunesmithError:
         return None
     others = ", ".join(f"“{one}”" for one in deps.nearest[1:])
-    return found and replace(
-        found, text=f"{found.text}\n(I read that with little certainty; or did you mean {others}?)"
+    return guess and replace(
+        guess, text=f"{guess.text}\n(I read that with little certainty; or did you mean {others}?)"
     )
 
 
-def _told_unsure(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
+def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """The answer to what words most likely ask, of the open plan too; None where they may change something."""
     if deps.draft is not None and reading.label in _CHANGES_NOTHING:
         return ordering.turn(deps, reading)
-    return told(deps, replace(reading, sure=reading.slots.words != ()))
+    return answer_to(deps, replace(reading, sure=reading.slots.words != ()))
 
 
 def _half(deps: TurnDeps) -> TurnAnswer | None:
     """The answer to that one of two questions which is read with certainty; the other is named."""
-    for parts in _cut(deps.prompt):
-        found = [(read(part, said_in(deps)), part) for part in parts]
-        sure = [one for one, part in found if one.sure and one.request and len(part.split()) >= _FEWEST_WORDS]
-        if len(sure) == 1 and (answer := told(deps, sure[0])) is not None:
-            rest = next(part for one, part in found if one is not sure[0])
+    for halves in _cut(deps.prompt):
+        readings = [(read(part, turn_context(deps)), part) for part in halves]
+        sure = [one for one, part in readings if one.sure and one.request and len(part.split()) >= _FEWEST_WORDS]
+        if len(sure) == 1 and (answer := answer_to(deps, sure[0])) is not None:
+            rest = next(part for one, part in readings if one is not sure[0])
             return _naming(answer, rest)
     return None
 

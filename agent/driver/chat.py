@@ -81,17 +81,17 @@ class Chat:
 
     def waiting(self) -> list[Step]:
         """The steps that this conversation's driver asked for and that nobody has decided on."""
-        kept = self.conversations.load(self.id).waiting
-        return still_waits(self.deps.store.step, kept.calls) if kept else []
+        waiting = self.conversations.load(self.id).waiting
+        return still_waits(self.deps.store.step, waiting.calls) if waiting else []
 
     def go_on(self, model: Callable[[], Model], say: Say) -> Future[Reply]:
         """Take up the turn whose calls wait: each is asked about again. Raises as `begin` does, in the future."""
-        kept = self.conversations.load(self.id)
-        if kept.waiting is None:
+        conversation = self.conversations.load(self.id)
+        if conversation.waiting is None:
             raise NotFound("no call waits in this conversation")
         self._token = CancellationToken()
-        self.deps.begin_turn(kept.turns[-1].prompt)
-        return asyncio.run_coroutine_threadsafe(self._goes_on(kept.waiting, model, say), self._loop)
+        self.deps.begin_turn(conversation.turns[-1].prompt)
+        return asyncio.run_coroutine_threadsafe(self._goes_on(conversation.waiting, model, say), self._loop)
 
     def cancel(self) -> None:
         """Cancel the turn that runs; a job that it started goes on."""
@@ -164,7 +164,7 @@ class Chat:
         voice = self._begun(model, say)
         async with self._ended(number, before):
             if (answer := await self._by_code(say)) is not None:
-                return self._said_by_code(number, before, answer)
+                return self._keep_code_answer(number, before, answer)
             try:
                 return await self._answered(number, before, voice, prompt, self._history(number), None)
             except (ApprovalPending, Cancelled, RunCancelled):
@@ -173,16 +173,16 @@ class Chat:
                 if (answer := await asyncio.to_thread(guessed, self.deps)) is not None:
                     for line in answer.text.split("\n"):
                         say(line)
-                    return self._said_by_code(number, before, answer)
+                    return self._keep_code_answer(number, before, answer)
                 if self.deps.nearest:
                     say(did_you_mean(self.deps))
                 raise
 
-    def _said_by_code(self, turn: int, before: PipelinePlan | None, answer: TurnAnswer) -> Reply:
+    def _keep_code_answer(self, turn: int, before: PipelinePlan | None, answer: TurnAnswer) -> Reply:
         """Keep an answer of code's, without what no model may read."""
-        told = answer.told or answer.text
-        messages = ModelMessagesTypeAdapter.dump_python(messages_of(self.deps.prompt, told), mode="json")
-        self._finish(turn, told, messages, before)
+        for_model = answer.for_model or answer.text
+        messages = ModelMessagesTypeAdapter.dump_python(messages_of(self.deps.prompt, for_model), mode="json")
+        self._finish(turn, for_model, messages, before)
         return Reply(answer.text)
 
     async def _goes_on(self, waiting: Waiting, model: Callable[[], Model], say: Say) -> Reply:
@@ -190,8 +190,8 @@ class Chat:
         _TOKEN.set(self._token)
         before, voice = self.deps.draft, self._begun(model, say)
         async with self._ended(waiting.turn, before):
-            kept = ModelMessagesTypeAdapter.validate_python([*waiting.messages])
-            own = with_lost_results(kept, waiting.calls)
+            messages = ModelMessagesTypeAdapter.validate_python([*waiting.messages])
+            own = with_lost_results(messages, waiting.calls)
             results = await asyncio.to_thread(asked_again, self.deps, own, waiting.calls)
             if self.deps.undecided:
                 raise self.deps.undecided
@@ -302,29 +302,35 @@ class Chat:
             return None
         whole = self.deps.prompt
         steps = await asyncio.to_thread(steps_of, self.deps)
-        said: list[TurnAnswer] = []
+        answers: list[TurnAnswer] = []
         try:
             for self.deps.prompt in steps:
-                found = await self._one_step(say)
-                if found is None:
+                answer = await self._one_step(say)
+                if answer is None:
                     return None
-                said.append(found)
+                answers.append(answer)
         finally:
             self.deps.prompt = whole
-        told = [one.told or one.text for one in said]
-        return said[0] if len(said) == 1 else TurnAnswer("\n".join(one.text for one in said), "\n".join(told))
+        if len(answers) == 1:
+            return answers[0]
+        for_model = [one.for_model or one.text for one in answers]
+        return TurnAnswer("\n".join(one.text for one in answers), "\n".join(for_model))
 
     async def _one_step(self, say: Say) -> TurnAnswer | None:
-        found: TurnAnswer | Call | None = await asyncio.to_thread(decide, self.deps)
-        if isinstance(found, Call):
-            found = await asyncio.to_thread(self._run_ordered, found)
-        if found is not None:
-            if found.tool:
-                self.deps.ws.emit("tool.called", tool=found.tool, arguments=dict(found.arguments), stage="", quiet=True)
-                self.deps.ws.emit("tool.returned", tool=found.tool, result=found.told or found.text, stage="")
-            for line in found.text.split("\n"):
+        outcome: TurnAnswer | Call | None = await asyncio.to_thread(decide, self.deps)
+        if isinstance(outcome, Call):
+            outcome = await asyncio.to_thread(self._run_ordered, outcome)
+        if outcome is not None:
+            if outcome.tool:
+                self.deps.ws.emit(
+                    "tool.called", tool=outcome.tool, arguments=dict(outcome.arguments), stage="", quiet=True
+                )
+                self.deps.ws.emit(
+                    "tool.returned", tool=outcome.tool, result=outcome.for_model or outcome.text, stage=""
+                )
+            for line in outcome.text.split("\n"):
                 say(line)
-        return found
+        return outcome
 
     def _history(self, turn: int) -> list[ModelMessage]:
         """Every earlier turn; what of it a request holds is for the driver's context to say."""

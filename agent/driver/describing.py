@@ -88,8 +88,8 @@ class Interview(Frozen):
 
 def echoed(example: Example) -> str:
     """An example as it was understood, in one line."""
-    parts = (" ".join(text.replace("\n", "\\n").split()) for text in (example.prompt, example.answer))
-    return " => ".join(f"“{text[:_ECHOED_CHARACTERS]}{'…' * (len(text) > _ECHOED_CHARACTERS)}”" for text in parts)
+    texts = (" ".join(text.replace("\n", "\\n").split()) for text in (example.prompt, example.answer))
+    return " => ".join(f"“{text[:_ECHOED_CHARACTERS]}{'…' * (len(text) > _ECHOED_CHARACTERS)}”" for text in texts)
 
 
 def _file(home: Path) -> Path:
@@ -152,8 +152,8 @@ def keep(home: Path, interview: Interview, draft: DescriptionDraft) -> Interview
 
 def add(home: Path, interview: Interview, part: str, words: str) -> Interview:
     """What was said of a part later on, kept below what was said of it before."""
-    said = getattr(interview.draft, part)
-    return keep(home, interview, interview.draft.model_copy(update={part: f"{said}\n{words}" if said else words}))
+    before = getattr(interview.draft, part)
+    return keep(home, interview, interview.draft.model_copy(update={part: f"{before}\n{words}" if before else words}))
 
 
 def names_a_part(words: str) -> bool:
@@ -292,23 +292,24 @@ _HEAD = """\
 def as_text(interview: Interview) -> str:
     """The draft as YAML."""
     draft = interview.draft
-    parts = {"when": draft.when, "what": draft.what, "never": draft.never}
+    texts = {"when": draft.when, "what": draft.what, "never": draft.never}
     examples = [{"message": one.prompt, "answer": one.answer} for one in draft.examples]
-    return _HEAD + yaml.safe_dump({**parts, "examples": examples}, allow_unicode=True, sort_keys=False, width=10_000)
+    return _HEAD + yaml.safe_dump({**texts, "examples": examples}, allow_unicode=True, sort_keys=False, width=10_000)
 
 
-def taken_from(text: str, home: Path, interview: Interview) -> Interview:
+def edited_draft(text: str, home: Path, interview: Interview) -> Interview:
     """The draft as it was edited, kept. Raises BadInput where the text is no draft; the one before stays."""
     try:
-        parts = yaml.safe_load(text) or {}
+        # Every value stays the text that was typed: to the other loaders `yes` is True, `no` nothing, and 1.50 1.5.
+        fields = yaml.load(text, Loader=yaml.BaseLoader) or {}
         examples = [
-            Example(prompt=str(one["message"]), answer=str(one["answer"])) for one in parts.pop("examples", None) or ()
+            Example(prompt=str(one["message"]), answer=str(one["answer"])) for one in fields.pop("examples", None) or ()
         ]
-        said = {name: str(value or "") for name, value in parts.items()}
-        draft = DescriptionDraft.model_validate({**said, "examples": examples})
+        texts = {name: str(value) for name, value in fields.items()}
+        draft = DescriptionDraft.model_validate({**texts, "examples": examples})
     except (yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError) as error:
-        told = sentences(error, DescriptionDraft) if isinstance(error, ValidationError) else str(error)
-        why = " ".join(told.split())[:160]
+        message = sentences(error, DescriptionDraft) if isinstance(error, ValidationError) else str(error)
+        why = " ".join(message.split())[:160]
         raise BadInput(
             f"the edited draft cannot be read ({why}); it stays as it was. Say “edit” to try again"
         ) from None

@@ -153,8 +153,8 @@ class Driver:
         if not (self._settings.home / "tunesmith.db").exists():
             return None
         with contextlib.closing(Store(self._settings.home)) as store:
-            made = store.newest_of_kind("driver")
-        return next((one.path for one in made if driver_of(one.path.name) and read_manifest(one.path)), None)
+            drivers = store.newest_of_kind("driver")
+        return next((one.path for one in drivers if driver_of(one.path.name) and read_manifest(one.path)), None)
 
     def ensure(self, on_wait: Callable[[float], None] = lambda seconds: None) -> Endpoint:
         """The driver's endpoint, healthy; a server is adopted or started where the driver has none of its own.

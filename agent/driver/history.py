@@ -137,8 +137,8 @@ def _cut(messages: list[ModelMessage], room: int) -> list[ModelMessage]:
         if isinstance(message, ModelRequest):
             parts = []
             for part in message.parts:
-                kept = max(_LEAST_RESULT_CHARACTERS, len(_text(part)) - max(0, too_much) - len(_CUT))
-                parts.append(shortened(part, kept))
+                most = max(_LEAST_RESULT_CHARACTERS, len(_text(part)) - max(0, too_much) - len(_CUT))
+                parts.append(shortened(part, most))
                 too_much -= len(_text(part)) - len(_text(parts[-1]))
             messages[index] = replace(message, parts=parts)
     return messages

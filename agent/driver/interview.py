@@ -16,7 +16,7 @@ from rich.console import RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver import describing, ordering
 from tunesmith.agent.driver.describing import Interview, echoed
-from tunesmith.agent.driver.look_ups import said_in, told
+from tunesmith.agent.driver.look_ups import answer_to, turn_context
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import Reading, read_or_not
@@ -61,9 +61,9 @@ class _Pointing:
     text: str
 
 
-def _pointing(said: str) -> _Pointing | None:
+def _pointing(sentence: str) -> _Pointing | None:
     """What a sentence points at in its first words; None where it names no part, or begins with one."""
-    words = words_of(said[:_POINTING_CHARACTERS])
+    words = words_of(sentence[:_POINTING_CHARACTERS])
     numbers = {
         match.first: int(match.name) for name in ("numbers", "ordinals") for match in lexicon()[name].find(words)
     }
@@ -75,10 +75,12 @@ def _pointing(said: str) -> _Pointing | None:
         after = max(match.after, (place or 0) + 1) if match.name == "example" else match.after
         end, behind = words[after - 1].end, words[after:]
         joint = next((one for one in lexicon()["draft_joins"].find(behind[:2]) if one.first == 0), None)
-        if joint and ":" not in said[end : behind[0].start]:
+        if joint and ":" not in sentence[end : behind[0].start]:
             end = behind[joint.after - 1].end
-        text = said[end:].lstrip(" :\"'“,.").rstrip() if said[end:].strip(" :\"'“,.?!") else ""
-        return _Pointing(match.name, numbers[place] if place is not None else 0, said[: len(said) - len(text)], text)
+        text = sentence[end:].lstrip(" :\"'“,.").rstrip() if sentence[end:].strip(" :\"'“,.?!") else ""
+        return _Pointing(
+            match.name, numbers[place] if place is not None else 0, sentence[: len(sentence) - len(text)], text
+        )
     return None
 
 
@@ -110,11 +112,11 @@ def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
 
 
 def _turn(home: Path, interview: Interview, reading: Reading, read: Read, aside: Aside) -> tuple[Interview | None, str]:
-    words = reading.slots.said.strip()
+    words = reading.slots.sentence.strip()
     if (answer := _pointed(home, interview, reading, read)) is not None:
         return answer
     if describing.names_a_part(words) or "=>" in words or "\n" in words:
-        return _taken(home, interview, words)
+        return _answer_recorded(home, interview, words)
     if means(reading, "describe.drop", "plan.drop"):
         saved = describing.drop(home)
         return None, f"The new behaviour is dropped and nothing was started; what you said of it is kept in {saved}."
@@ -132,43 +134,43 @@ def _turn(home: Path, interview: Interview, reading: Reading, read: Read, aside:
             interview,
             f"{left} more example{'s' if left > 1 else ''} needed before it can be tested: MESSAGE => ANSWER.",
         )
-    return _corrected(home, interview, reading, words) or _taken(home, interview, words)
+    return _corrected(home, interview, reading, words) or _answer_recorded(home, interview, words)
 
 
-def _corrected(home: Path, interview: Interview, reading: Reading, words: str) -> _Found:
+def _corrected(home: Path, interview: Interview, reading: Reading, words: str) -> _Outcome:
     """Words that come back to a part that was said already, added below it or in its place; None for other words.
 
     What must not be is no correction where a rule of another part is asked for: there it is the answer.
     """
     draft = interview.draft
-    said = [part for part in ("when", "what", "never") if getattr(draft, part)]
-    if len(words) >= _LONG and (again := [part for part in said if _alike(words, getattr(draft, part))]):
+    filled = [part for part in ("when", "what", "never") if getattr(draft, part)]
+    if len(words) >= _LONG and (again := [part for part in filled if _alike(words, getattr(draft, part))]):
         after = describing.take(home, interview, f"{again[0]}: {words}")
         return after, f"{again[0]} is now: “{words}”. {short_question(after)}"
-    if not said or reading.probability < _ADDS or reading.label not in _ADDED_TO:
+    if not filled or reading.probability < _ADDS or reading.label not in _ADDED_TO:
         return None
     if reading.label == "describe.forbid" and interview.asked != "examples":
         return None
-    part = _ADDED_TO[reading.label] if _ADDED_TO[reading.label] in (*said, "never") else said[-1]
+    part = _ADDED_TO[reading.label] if _ADDED_TO[reading.label] in (*filled, "never") else filled[-1]
     after = describing.add(home, interview, part, words)
     return after, f"Added to {part}: “{words}”; “{part}: …” says it anew, “back” takes it out. {short_question(after)}"
 
 
-def _alike(words: str, said: str) -> bool:
+def _alike(words: str, earlier: str) -> bool:
     """Whether words say anew what was said."""
-    return max(fuzz.ratio(words, said), fuzz.ratio(words, said.split("\n")[0])) >= _ALIKE
+    return max(fuzz.ratio(words, earlier), fuzz.ratio(words, earlier.split("\n")[0])) >= _ALIKE
 
 
-def _taken(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
+def _answer_recorded(home: Path, interview: Interview, words: str) -> tuple[Interview, str]:
     after = describing.take(home, interview, words)
     if not missing(after.draft):
         return after, ""
     if after == interview:
         return after, short_question(after)
-    return after, f"{_kept(interview.draft, after.draft)}{after.question}"
+    return after, f"{_written_down(interview.draft, after.draft)}{after.question}"
 
 
-def _kept(before: DescriptionDraft, after: DescriptionDraft) -> str:
+def _written_down(before: DescriptionDraft, after: DescriptionDraft) -> str:
     """What was written down just now, a line each; an example is read back with the next question."""
     changed = [part for part in ("when", "what", "never") if getattr(before, part) != getattr(after, part)]
     return "".join(f"{part}: {' '.join(getattr(after, part).split())} ✓\n" for part in changed)
@@ -185,7 +187,7 @@ def short_question(interview: Interview) -> str:
     }[interview.asked]
 
 
-_Found = tuple[Interview | None, str] | None
+_Outcome = tuple[Interview | None, str] | None
 
 
 def _back(home: Path, interview: Interview, earlier: list[DescriptionDraft]) -> tuple[Interview, str]:
@@ -215,27 +217,27 @@ def _difference(before: DescriptionDraft, after: DescriptionDraft) -> str:
     return ""
 
 
-def _parts(interview: Interview) -> list[list[str]]:
+def _draft_rows(interview: Interview) -> list[list[str]]:
     """Every part as it was said, behind its name."""
     draft = interview.draft
-    parts = [["goal", interview.goal], *([part, getattr(draft, part)] for part in ("when", "what", "never"))]
-    return [*parts, *([f"example {n}", echoed(example)] for n, example in enumerate(draft.examples, 1))]
+    rows = [["goal", interview.goal], *([part, getattr(draft, part)] for part in ("when", "what", "never"))]
+    return [*rows, *([f"example {n}", echoed(example)] for n, example in enumerate(draft.examples, 1))]
 
 
 def so_far(interview: Interview) -> str:
     """The draft in lines."""
     none_yet = [] if interview.draft.examples else ["examples: (none yet)"]
-    return "\n".join([*(f"{name}: {text or '(not said yet)'}" for name, text in _parts(interview)), *none_yet])
+    return "\n".join([*(f"{name}: {text or '(not said yet)'}" for name, text in _draft_rows(interview)), *none_yet])
 
 
 def draft_table(interview: Interview) -> RenderableType:
     """The whole draft for the screen."""
-    return render.rows_table(["part", "as you said it"], _parts(interview), exact=True)
+    return render.rows_table(["part", "as you said it"], _draft_rows(interview), exact=True)
 
 
-def _pointed(home: Path, interview: Interview, reading: Reading, read: Read) -> _Found:
+def _pointed(home: Path, interview: Interview, reading: Reading, read: Read) -> _Outcome:
     """`change the second example to …`, `remove the last example`, `replace the never with …`; None for other words."""
-    words = reading.slots.said.strip()
+    words = reading.slots.sentence.strip()
     pointing = _pointing(words) if "\n" not in words and not describing.names_a_part(words) else None
     if pointing is None or "=>" in pointing.head:
         return None
@@ -257,7 +259,7 @@ def _pointed(home: Path, interview: Interview, reading: Reading, read: Read) -> 
     return after, f"{pointing.part} is now: “{getattr(after.draft, pointing.part)}”. {asked}".strip()
 
 
-def _example(home: Path, interview: Interview, pointing: _Pointing, *, removes: bool) -> _Found:
+def _example(home: Path, interview: Interview, pointing: _Pointing, *, removes: bool) -> _Outcome:
     """Change, replace or remove an example by its number."""
     examples = list(interview.draft.examples)
     number = len(examples) if pointing.number == -1 else pointing.number
@@ -289,13 +291,13 @@ def _rewritten(text: str, before: Example) -> Example:
 
 def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
     """What the user's words come to while a description is open; it also works where no sentence can be read."""
-    reading = read_or_not(deps.prompt, said_in(deps))
+    reading = read_or_not(deps.prompt, turn_context(deps))
 
     def read_again(words: str) -> Reading:
-        return read_or_not(words, said_in(deps))
+        return read_or_not(words, turn_context(deps))
 
     def aside() -> str | None:
-        answer = told(deps, reading)
+        answer = answer_to(deps, reading)
         return answer.text if answer else None
 
     try:
@@ -308,7 +310,7 @@ def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
     if after is None or missing(after.draft) or words:
         return TurnAnswer(
             words,
-            told="(the description goes on)",
+            for_model="(the description goes on)",
             tool="describe_behaviour",
             arguments={"act": "answer" if after else "drop"},
         )
@@ -318,7 +320,7 @@ def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
 
 
 def _asks_for_an_editor(reading: Reading) -> bool:
-    bare = reading.slots.said.strip(" .!").lower()
+    bare = reading.slots.sentence.strip(" .!").lower()
     return bare in ("edit", "editor") or means(reading, "describe.edit")
 
 
@@ -326,6 +328,6 @@ def _edited(deps: TurnDeps, opened: Interview) -> tuple[Interview | None, str]:
     """The draft after the user's editor, and what is asked next. Raises BadInput."""
     if deps.edit is None:
         raise BadInput(f"there is no terminal to open an editor on. {opened.question}")
-    after = describing.taken_from(deps.edit(describing.as_text(opened)), deps.store.home, opened)
+    after = describing.edited_draft(deps.edit(describing.as_text(opened)), deps.store.home, opened)
     deps.show(draft_table(after))
     return after, after.question if missing(after.draft) else ""

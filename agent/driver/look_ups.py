@@ -14,6 +14,7 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, ordinary
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.cases import CaseQuery
+from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
@@ -39,21 +40,21 @@ def looked_up(deps: TurnDeps, request: Query) -> TurnAnswer:
     Raises NotFound, BadInput.
     """
     deps.last_query = request
-    found = answer(request, deps.records())
-    remember(deps, request, found)
+    reply = answer(request, deps.records())
+    remember(deps, request, reply)
     return TurnAnswer(
-        "\n".join(found.lines[: deps.most_lines or None]),
-        told=found.for_model,
+        "\n".join(reply.lines[: deps.most_lines or None]),
+        for_model=reply.for_model,
         tool=tool_of(request),
         arguments=request.model_dump(mode="json", exclude_defaults=True),
     )
 
 
-def remember(deps: TurnDeps, request: Query, found: Answer) -> None:
+def remember(deps: TurnDeps, request: Query, reply: Answer) -> None:
     """What was asked about, the page behind the answer and the steps that it proposes, for the words after it."""
     deps.focused_run_id = getattr(request, "run", "") or deps.focused_run_id
-    deps.page, deps.proposals = found.page, found.proposals
-    deps.note(found.for_model)
+    deps.page, deps.proposals = reply.page, reply.proposals
+    deps.note(reply.for_model)
 
 
 def why(deps: TurnDeps) -> TurnAnswer:
@@ -71,25 +72,27 @@ _WHY: Mapping[type, str] = {StepQuery: "failure", RowsQuery: "reasons", CaseQuer
 """Question → what of the same thing holds its reason."""
 
 
-def said_in(deps: TurnDeps) -> reading.Context:
+def turn_context(deps: TurnDeps) -> reading.Context:
     """What the words of this turn are said in."""
+    run = deps.focused_run()
     return reading.Context(
         runs=tuple(ordinary(deps.store)),
         planned=tuple(dict.fromkeys(spec.stage for spec in deps.draft.steps)) if deps.draft else (),
         describing=open_interview(deps.store.home) is not None,
         before=deps.last_query,
+        labels=labels_of(deps.store, run.id) if run else (),
     )
 
 
-def told(deps: TurnDeps, found: reading.Reading) -> TurnAnswer | None:
+def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
     """The answer to a question, from the records or the glossary; nothing is changed or begun. Raises NotFound."""
-    if not found.sure:
+    if not understood.sure:
         return None
-    if found.request is not None:
-        return looked_up(deps, found.request)
-    kind, _, name = found.label.partition(".")
-    text = said_to(deps, name) if kind == "talk" else ""
-    return as_answer(meaning(found.slots, both=name == "difference") if kind == "term" else text)
+    if understood.request is not None:
+        return looked_up(deps, understood.request)
+    kind, _, name = understood.label.partition(".")
+    text = talk_text(deps, name) if kind == "talk" else ""
+    return as_answer(meaning(understood.slots, both=name == "difference") if kind == "term" else text)
 
 
 # At a question about a price: a question back, or other values
@@ -107,7 +110,7 @@ def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
         at_price = reading.read(words, reading.Context(planned=(stage,))) if stage else None
         if at_price and at_price.sure and at_price.label in ("plan.cost", "plan.show"):
             return f"The price of {stage} stands above; “why” shows all of it."
-        answer = told(deps, reading.read(words, said_in(deps)))
+        answer = answer_to(deps, reading.read(words, turn_context(deps)))
     except NoEncoder:
         return ""
     except TunesmithError as error:
@@ -122,9 +125,9 @@ def as_edit(words: str, stage: str) -> str:
     """
     if "=" in words or "?" in words or len(words) > reading.LONGEST or read_answer(words, by="terminal") is not None:
         return ""
-    found = reading.read_or_not(words, reading.Context(planned=(stage,)))
-    edits = found.edits
-    if not found.sure or found.label == "plan.what_if" or edits is None:
+    understood = reading.read_or_not(words, reading.Context(planned=(stage,)))
+    edits = understood.edits
+    if not understood.sure or understood.label == "plan.what_if" or edits is None:
         return ""
     unread = [part for part in edits.unread if not ((answer := read_answer(part, by="terminal")) and answer.yes)]
     if unread or edits.without or edits.model or edits.last or edits.pace or edits.factors:
@@ -150,7 +153,7 @@ def _page() -> _Page:
     )
 
 
-def said_to(deps: TurnDeps, topic: str) -> str:
+def talk_text(deps: TurnDeps, topic: str) -> str:
     """What is said to a piece of talk; empty for one that is not on the page."""
     text = _page().talk.get(topic, "")
     driver = deps.driver_state() if "{driver}" in text else ""
@@ -162,8 +165,8 @@ def said_to(deps: TurnDeps, topic: str) -> str:
 
 def meaning(slots: Slots, *, both: bool = False) -> str:
     """What the term means that a sentence names, or the two that it sets against each other; empty: it names none."""
-    found = list(dict.fromkeys(match.name for match in _page().terms.find(slots.words)))
-    return "\n".join(_page().meaning[term] for term in found[: 2 if both else 1])
+    terms = list(dict.fromkeys(match.name for match in _page().terms.find(slots.words)))
+    return "\n".join(_page().meaning[term] for term in terms[: 2 if both else 1])
 
 
 def page(deps: TurnDeps) -> str:
@@ -176,8 +179,8 @@ def page(deps: TurnDeps) -> str:
 
 def again(deps: TurnDeps) -> str:
     """What was said last, once more."""
-    said, deps.last_answer = deps.last_answer, ""
-    return f"Once more: {said}" if said else "I have said nothing yet in this conversation."
+    text, deps.last_answer = deps.last_answer, ""
+    return f"Once more: {text}" if text else "I have said nothing yet in this conversation."
 
 
 def as_answer(text: str) -> TurnAnswer | None:

@@ -64,13 +64,13 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         )
     if order.unread and stage == "import" and (source := order.fields.get("source")):
         return TurnAnswer(f"Rows of another file come in first: `/import {source}`, then “train”; nothing was begun.")
-    found = [Assigned(name, value, ()) for name, value in order.fields.items()]
-    if order.unread and found:
+    assigned = [Assigned(name, value, ()) for name, value in order.fields.items()]
+    if order.unread and assigned:
         now = inherited(deps.ws, stage, {}, order.run, again=True)
-        values, unread = settled(found, order.unread, now)
+        values, unread = settled(assigned, order.unread, now)
         order = replace(order, unread=unread, fields={one.field: one.value for one in values})
     if order.unread:
-        return TurnAnswer(f"{not_taken(order.unread, 'nothing was begun')} `/help {stage}` lists the fields.")
+        return TurnAnswer(f"{unread_notice(order.unread, 'nothing was begun')} `/help {stage}` lists the fields.")
     model = str(order.fields.get("model", ""))
     if stage == "base" and model and "/" not in model and not model.startswith("bundled"):
         return TurnAnswer(
@@ -149,13 +149,13 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.start" | "plan.drop" | "yes" | "no" | "accept" if edits is not None and edits.changes:
             return _changed(deps, edits)
         case "plan.start" | "yes" | "accept" if edits is not None and edits.unread:
-            return TurnAnswer(not_taken(edits.unread, "nothing was started"))
+            return TurnAnswer(unread_notice(edits.unread, "nothing was started"))
         case "plan.start" | "yes" | "accept" if not reading.slots.asks:
             return _confirm(deps, "start")
         case "plan.drop" | "no":
             return _confirm(deps, "drop")
         case "plan.show" | "plan.cost":
-            return _shown(deps)
+            return _plan_again(deps)
         case "plan.wait" | "remark" | "plan.start":
             return TurnAnswer(f"T{_waits(deps.draft)[1:]}")
         case "plan.what_if" if edits is not None:
@@ -165,7 +165,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.why":
             return _reason(deps, reading.slots)
         case "plan.undo":
-            return _taken_back(deps)
+            return _undone(deps)
         case "plan.as_before" if edits is not None:
             return _as_before(deps, reading.slots.first("run"), edits)
     if reading.order is not None and edits is not None:
@@ -192,11 +192,11 @@ def settled_in(plan: PipelinePlan, edits: Edits) -> Edits:
     return replace(edits, values=values, unread=unread, factors={})
 
 
-def _shown(deps: TurnDeps) -> TurnAnswer:
+def _plan_again(deps: TurnDeps) -> TurnAnswer:
     assert deps.draft is not None
-    shown = planning.show_draft(deps)
+    summary = planning.show_draft(deps)
     return TurnAnswer(
-        f"The plan {deps.draft.name}, {len(deps.draft.steps)} steps, takes about {shown['estimated_in_all']} in all; "
+        f"The plan {deps.draft.name}, {len(deps.draft.steps)} steps, takes about {summary['estimated_in_all']} in all; "
         f"each step's price is in the table, and asked about again when its turn comes. Start it, or change something?"
     )
 
@@ -239,15 +239,15 @@ def _imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
     )
 
 
-def _taken_back(deps: TurnDeps) -> TurnAnswer:
+def _undone(deps: TurnDeps) -> TurnAnswer:
     """The plan as it was before its newest change; said again, the change is back."""
     if deps.draft_before is None:
         return TurnAnswer("Nothing of the plan was changed that I could take back; it waits unchanged.")
     deps.change(deps.draft_before)
-    shown = planning.show_draft(deps)
+    summary = planning.show_draft(deps)
     return TurnAnswer(
-        f"The plan is as it was before the last change; about {shown['estimated_in_all']} in all. Start it, or change "
-        f"something?"
+        f"The plan is as it was before the last change; about {summary['estimated_in_all']} in all. Start it, or "
+        f"change something?"
     )
 
 
@@ -267,24 +267,26 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     """Every step that a sentence leaves out and every value that it sets, in one go, or nothing of it."""
     assert deps.draft is not None
     if edits.unread or edits.pace:
-        return TurnAnswer(not_taken((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged"))
+        return TurnAnswer(
+            unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
+        )
     plan, changes = planning.edited_plan(deps, deps.draft, edits)
     if not changes:
         return TurnAnswer("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
                       "“without quantizing”.")  # fmt: skip
     deps.change(plan)
-    shown = planning.show_draft(deps)
+    summary = planning.show_draft(deps)
     text = (
-        f"The plan is changed: {', '.join(changes)}. It takes about {shown['estimated_in_all']} now. "
+        f"The plan is changed: {', '.join(changes)}. It takes about {summary['estimated_in_all']} now. "
         f"Start it, or change more?"
     )
     return TurnAnswer(text, tool="edit_plan", arguments={"changes": changes})
 
 
-def not_taken(unread: tuple[str, ...], so: str) -> str:
+def unread_notice(unread: tuple[str, ...], so: str) -> str:
     """What is said where a part of an order is no argument of it."""
-    said = " and ".join(f"“{one}”" for one in unread)
-    return f"You said {said}: I know no argument for it, so {so}. Say it without that, or with a setting's name."
+    quotes = " and ".join(f"“{one}”" for one in unread)
+    return f"You said {quotes}: I know no argument for it, so {so}. Say it without that, or with a setting's name."
 
 
 def finish_description(deps: TurnDeps, opened: Interview) -> str:
@@ -294,5 +296,5 @@ def finish_description(deps: TurnDeps, opened: Interview) -> str:
     except BadInput as error:
         return str(error)
     planning.draft(deps, plan, opened.goal, opened.quantize)
-    shown = planning.show_draft(deps)
-    return f"{words} It takes about {shown['estimated_in_all']} in all."
+    summary = planning.show_draft(deps)
+    return f"{words} It takes about {summary['estimated_in_all']} in all."

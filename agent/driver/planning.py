@@ -79,20 +79,20 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps]
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize)
         return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
     draft(deps, plan, args.goal, args.quantize)
-    shown = show_draft(deps)
+    summary = show_draft(deps)
     if not deps.agreed_before:
         deps.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
-    return {"behaviour": behaviour, **shown}
+    return {"behaviour": behaviour, **summary}
 
 
 def _means_the_bundled(words: str) -> bool:
     """Whether words want the bundled behaviour and say nothing more of theirs than values: with `fields a, b and c` it
     is a behaviour of their own."""
-    found = read_or_not(words, Context())
-    if found.label != _BUNDLED:
+    understood = read_or_not(words, Context())
+    if understood.label != _BUNDLED:
         return False
-    edits = edits_of(found.slots, STAGES, reader().known(_BUNDLED), leaves_out=False)
-    return found.probability == 1.0 or not edits.unread
+    edits = edits_of(understood.slots, STAGES, reader().known(_BUNDLED), leaves_out=False)
+    return understood.probability == 1.0 or not edits.unread
 
 
 def draft(deps: TurnDeps, plan: PipelinePlan, goal: str, quantize: bool) -> None:
@@ -166,9 +166,9 @@ def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) 
         steps = ", ".join(spec.stage for spec in plan.steps)
         raise BadInput(f"nothing of the plan is changed by that: its steps are {steps}")
     deps.change(edited)
-    shown = show_draft(deps)
+    summary = show_draft(deps)
     deps.say(f"The plan is changed: {', '.join(changes)}. Its new prices are on your screen. Start it, or change more?")
-    return {"changed": changes, **shown}
+    return {"changed": changes, **summary}
 
 
 def edited_plan(deps: TurnDeps, plan: PipelinePlan, edits: Edits) -> tuple[PipelinePlan, list[str]]:
@@ -236,20 +236,20 @@ def plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _model_named(said: str) -> str:
+def _model_named(asked: str) -> str:
     """A model as a request names it: OWNER/NAME, a folder, a bundled one also by its own name. Raises BadInput."""
-    if said.startswith(("/", "~", ".")):
-        if not (folder := Path(said).expanduser() / "config.json").is_file():
+    if asked.startswith(("/", "~", ".")):
+        if not (folder := Path(asked).expanduser() / "config.json").is_file():
             raise BadInput(f"{folder.parent} is no model folder: it has no config.json; name the folder that holds it")
         return str(folder.parent)
-    if "/" in said:
-        return said.removeprefix("hub:")
-    words = "-".join(said.lower().removesuffix("instruct").split()).rstrip("-")
+    if "/" in asked:
+        return asked.removeprefix("hub:")
+    words = "-".join(asked.lower().removesuffix("instruct").split()).rstrip("-")
     exact = [name for name, one in BUNDLED.items() if words in (name, one.name.removesuffix("-instruct"))]
     family = [name for name, one in BUNDLED.items() if words == one.name.partition("-")[0]]
     if exact or len({BUNDLED[name].name for name in family}) == 1:  # a family of several is no choice of one
         return (exact or family)[0]
-    raise BadInput(f"“{said}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
+    raise BadInput(f"“{asked}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
                    f"“bundled”; the plan is unchanged")  # fmt: skip
 
 
@@ -262,9 +262,9 @@ def without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSp
     tasks = {_task(spec): spec for spec in steps if spec.stage == stage}
     if len(tasks) < 2:
         return _without_stage(steps, stage)
-    said = {str(slot.value) for slot in slots_of(words).found}
-    said |= {str(catalog.BY_NAME[name].makes) for name in said & {*catalog.BY_NAME}}
-    named = [task for task in tasks if said & {*task.split()}]
+    meant = {str(slot.value) for slot in slots_of(words).named}
+    meant |= {str(catalog.BY_NAME[name].makes) for name in meant & {*catalog.BY_NAME}}
+    named = [task for task in tasks if meant & {*task.split()}]
     if len(named) != 1:
         raise Unclear(f"Which step {stage} shall I leave out: that of {' or '.join(tasks)}?")
     return tuple(spec for spec in steps if spec is not tasks[named[0]])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from openai.types.chat.chat_completion import Choice
 
 _TIMEOUT_S = 120.0
-_TRIED_TOKENS = 768
+_ANSWER_TOKENS = 768
 """One that thinks has thought by then."""
 _CITY = {
     "type": "object",
@@ -54,7 +54,7 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
     Every ability is true, false, or the words of its refusal; `level` is how much it is let do by itself.
     """
     with endpoint.client(timeout_s=_TIMEOUT_S) as client:
-        abilities = _tried(client, endpoint)
+        abilities = _abilities_of(client, endpoint)
     if abilities["auto"] is True:
         context = abilities.get("context_tokens")
         abilities |= examine(endpoint, Window(context) if isinstance(context, int) else Window())
@@ -64,7 +64,7 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
     return abilities
 
 
-def _tried(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
+def _abilities_of(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
     checks: dict[str, Callable[[], object]] = {
         "auto": lambda: _called(_ask(client, endpoint, tools=[_WEATHER])),
         "json_schema": lambda: _is_city(
@@ -84,7 +84,7 @@ def _tried(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
 
 def _ask(client: OpenAI, endpoint: Endpoint, **options: Any) -> Choice:
     answer: ChatCompletion = client.chat.completions.create(
-        model=endpoint.model, messages=_ASKED, max_tokens=_TRIED_TOKENS, temperature=0.0, **options
+        model=endpoint.model, messages=_ASKED, max_tokens=_ANSWER_TOKENS, temperature=0.0, **options
     )
     return answer.choices[0]
 
@@ -147,7 +147,7 @@ LEARNING_RATE = {"r1": 0.0002, "r2": 0.0003, "r3": 0.0007}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Attempt:
     """What a driver did with one task: its calls in order, and its last words."""
 
     calls: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -174,14 +174,14 @@ class Task:
 
     name: str
     asked: str
-    right: Callable[[Told], bool]
+    right: Callable[[Attempt], bool]
     alone: bool = False
     """Whether failing it alone keeps a driver from being native."""
 
 
-def _two_steps(told: Told) -> bool:
-    acts = [(name, given.get("run")) for name, given in told.calls if name not in told.reads]
-    return acts[:1] == [("evaluate", "r2")] and told.calls[0][0] in told.reads
+def _two_steps(attempt: Attempt) -> bool:
+    acts = [(name, given.get("run")) for name, given in attempt.calls if name not in attempt.reads]
+    return acts[:1] == [("evaluate", "r2")] and attempt.calls[0][0] in attempt.reads
 
 
 TASKS: tuple[Task, ...] = (
@@ -209,7 +209,7 @@ def examine(endpoint: Endpoint, window: Window, *, deadline_s: float = _DEADLINE
         for task in TASKS:
             left = deadline_s - (time.monotonic() - begun)
             try:
-                passed[task.name] = left > 0 and task.right(_held(store, endpoint, window, task.asked, left))
+                passed[task.name] = left > 0 and task.right(_attempt_at(store, endpoint, window, task.asked, left))
             except Exception:  # whatever an endpoint does instead of an answer, the task is not passed
                 passed[task.name] = False
         store.close()
@@ -228,7 +228,7 @@ def level_of(passed: Mapping[str, bool]) -> Level:
     return "native" if alone and sum(passed.values()) >= _NEEDED else "routed"
 
 
-def _held(store: Store, endpoint: Endpoint, window: Window, asked: str, left_s: float) -> Told:
+def _attempt_at(store: Store, endpoint: Endpoint, window: Window, asked: str, left_s: float) -> Attempt:
     """Hold one turn of the agent. Raises what the endpoint raises, and TimeoutError."""
     calls: list[tuple[str, Mapping[str, Any]]] = []
 
@@ -242,7 +242,7 @@ def _held(store: Store, endpoint: Endpoint, window: Window, asked: str, left_s: 
     deps = TurnDeps(
         ws=Workspace(store, None, emit),
         approver=nobody_agrees,
-        show=lambda shown: None,
+        show=lambda renderable: None,
         start_pipeline=lambda plan: "not started: this is an examination",
         window=window,
     )
@@ -250,7 +250,7 @@ def _held(store: Store, endpoint: Endpoint, window: Window, asked: str, left_s: 
     try:
         turn = chat.begin(asked, lambda: model_of(endpoint), lambda words: None)
         answer = turn.result(left_s).text
-        return Told(tuple(calls), answer)
+        return Attempt(tuple(calls), answer)
     except TooLong:
         chat.cancel()
         raise
@@ -262,14 +262,16 @@ def exam_store(home: Path) -> Store:
     """Three runs that trained and evaluated an adapter, the second the best and the slowest."""
     store = Store(home)
     for run in TRAINED_S:
-        made = store.new_run(f"exam-{run}", goal="answer questions about a shop")
+        run_id = store.new_run(f"exam-{run}", goal="answer questions about a shop")
         rate = LEARNING_RATE[run]
-        _done(store, made, "train", "adapter", TRAINED_S[run], {"learning_rate": rate, "lora_rank": 16, "epochs": 2.0})
-        step = _done(store, made, "evaluate", "adapter", 45.0, {"arm": "adapter"})
+        _done(
+            store, run_id, "train", "adapter", TRAINED_S[run], {"learning_rate": rate, "lora_rank": 16, "epochs": 2.0}
+        )
+        step = _done(store, run_id, "evaluate", "adapter", 45.0, {"arm": "adapter"})
         for number in range(CASES):
             passed = number < PASSED[run]
             case = f"target-{number:03}"
-            store.add_result(made, step, EvalResult("adapter", "target", case, "key", "{}", passed, float(passed)))
+            store.add_result(run_id, step, EvalResult("adapter", "target", case, "key", "{}", passed, float(passed)))
     return store
 
 

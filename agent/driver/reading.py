@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 READ = "read"
 """What the price is of that starts a server for reading."""
 _AT_ONCE = 8
-NAME_WORDS, _NAME_TOKENS, _STEM, _SHOWN = 4, 16, 4, 300
+NAME_WORDS, _NAME_TOKENS, _STEM, _EXAMPLE_CHARACTERS = 4, 16, 4, 300
 """Of a name for a behaviour; so many letters that one of its words shares with the user's, and shown of an example."""
 _QUESTIONS, _ANSWER_TOKENS, _PROMPT_TOKENS = 24, 60, 120
 """Of a reading: what each prompt has that no other begins with."""
@@ -64,8 +64,8 @@ def read_by(ws: Workspace, endpoint: Endpoint, spec: Spec, stated: Proposal) -> 
 
 
 def _read(spec: Spec, reading: WordsRead, by: str) -> Read:
-    made: Verified = verified(spec, reading.proposal)
-    return Read(made.spec, by, tuple(dict.fromkeys((*reading.left_out, *made.left_out))))
+    checked: Verified = verified(spec, reading.proposal)
+    return Read(checked.spec, by, tuple(dict.fromkeys((*reading.left_out, *checked.left_out))))
 
 
 def named(spec: Spec, ask: Ask, model: str) -> Spec:
@@ -74,14 +74,20 @@ def named(spec: Spec, ask: Ask, model: str) -> Spec:
     Raises StepFailed for no answer.
     """
     example = spec.examples[0]
-    said = " ".join((spec.say, spec.when, spec.what, *(f"{one.prompt} {one.answer}" for one in spec.examples))).lower()
+    own_words = " ".join(
+        (spec.say, spec.when, spec.what, *(f"{one.prompt} {one.answer}" for one in spec.examples))
+    ).lower()
     page = prompt_text(
-        "name-behaviour", when=spec.when, what=spec.what, prompt=example.prompt[:_SHOWN], answer=example.answer[:_SHOWN]
+        "name-behaviour",
+        when=spec.when,
+        what=spec.what,
+        prompt=example.prompt[:_EXAMPLE_CHARACTERS],
+        answer=example.answer[:_EXAMPLE_CHARACTERS],
     )
     answers = ask([ChatRequest("name", model, [{"role": "user", "content": page}], _NAME_TOKENS, 0.0)])
     first = answers["name"].text.strip().split("\n")[0] if "name" in answers else ""
     name, words = slug(first), first.split()
-    known = any(part[:_STEM] in said for part in name.split("-") if len(part) >= _STEM)
+    known = any(part[:_STEM] in own_words for part in name.split("-") if len(part) >= _STEM)
     return spec.model_copy(update={"name": name}) if known and len(words) <= NAME_WORDS else spec
 
 
@@ -120,10 +126,10 @@ def ready(settings: Settings) -> Endpoint | None:
         return driver.ensure()
     if not judge.endpoint:
         return None
-    found = find_judge("endpoint", settings.home)
+    judge_model = find_judge("endpoint", settings.home)
     return Endpoint(
-        f"{found.url}/v1", found.name, found.key, allow_plain_http=found.allow_plain_http, home=settings.home,
-        section="judge",
+        f"{judge_model.url}/v1", judge_model.name, judge_model.key, allow_plain_http=judge_model.allow_plain_http,
+        home=settings.home, section="judge",
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from rapidfuzz import fuzz, process
 
 from tunesmith.agent.driver.by_code import answered, did_you_mean, guessed
 from tunesmith.agent.driver.history import is_prompt, last_turns, shortened, within
-from tunesmith.agent.driver.look_ups import said_in
+from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.state_summary import STATE_HEADING, few_tools, in_half_a_line
 from tunesmith.agent.driver.tools import stage_call
 from tunesmith.agent.driver.turn_deps import Call, TurnDeps
@@ -57,18 +57,18 @@ async def answer(deps: TurnDeps, request: ModelRequestContext, handler: WrapMode
         return await handler(_showing(_few_turns(request), []))
     tools = request.model_request_parameters.function_tools
     try:
-        found = await choose(request.model, deps, in_half_a_line(deps))
+        choice = await choose(request.model, deps, in_half_a_line(deps))
     except CannotRoute as error:
         deps.routed = not error.lasting
         few = few_tools(deps.store, deps.current_run(), deps.draft, deps.prompt)
         fitting = within([tool for tool in tools if tool.name in few], (), deps.window)
         return await handler(_showing(_few_turns(request), fitting))
-    if isinstance(found, ToolCallPart):
-        deps.calls = [*deps.calls, _brief(found)]
-        return ModelResponse([found], model_name=request.model.model_name)
-    if found is not None:
-        deps.note(found)
-        return ModelResponse([TextPart(found)], model_name=request.model.model_name)
+    if isinstance(choice, ToolCallPart):
+        deps.calls = [*deps.calls, _brief(choice)]
+        return ModelResponse([choice], model_name=request.model.model_name)
+    if choice is not None:
+        deps.note(choice)
+        return ModelResponse([TextPart(choice)], model_name=request.model.model_name)
     return await handler(_showing(_small_talk(request, deps), []))
 
 
@@ -116,7 +116,7 @@ async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str
     Raises CannotRoute, and what the answer itself raises.
     """
     try:
-        reading = read(deps.prompt, said_in(deps))
+        reading = read(deps.prompt, turn_context(deps))
     except NoEncoder as error:
         raise CannotRoute(str(error), lasting=True) from error
     if not reading.likely:
@@ -132,9 +132,9 @@ async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str
             raise CannotRoute(f"no schema-bound answers here (status {error.status_code})", lasting=True) from error
         raise
     label = chosen(response.text or "", labels)
-    found = act_on(deps, reader().read(deps.prompt, said_in(deps), label)) if label != NONE else None
-    if found is not None or deps.unsure is None or labels[0].partition(".")[0] in _WORDS_ANSWER:
-        return found
+    act = act_on(deps, reader().read(deps.prompt, turn_context(deps), label)) if label != NONE else None
+    if act is not None or deps.unsure is None or labels[0].partition(".")[0] in _WORDS_ANSWER:
+        return act
     guess = guessed(deps)
     return guess.text if guess else did_you_mean(deps)
 
@@ -157,11 +157,11 @@ def act_on(deps: TurnDeps, reading: Reading) -> ToolCallPart | str | None:
         arguments = reading.request.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True)
         deps.last_query = reading.request
         return ToolCallPart(tool_of(reading.request), arguments, tool_call_id=call_id)
-    found = answered(deps, reading)
-    if isinstance(found, Call):
-        run = str(found.arguments.get("run", ""))
-        return stage_call(found.tool, {k: v for k, v in found.arguments.items() if k != "run"}, run, call_id)
-    return found.text if found is not None else None
+    act = answered(deps, reading)
+    if isinstance(act, Call):
+        run = str(act.arguments.get("run", ""))
+        return stage_call(act.tool, {k: v for k, v in act.arguments.items() if k != "run"}, run, call_id)
+    return act.text if act is not None else None
 
 
 def choice_schema(labels: Sequence[str]) -> Mapping[str, Any]:
@@ -180,8 +180,8 @@ def messages(words: str, labels: Sequence[str], state: str) -> list[ModelMessage
     examples = reader().head.examples
     for label in reversed(labels):
         nearest = process.extract(words, examples[label], scorer=fuzz.token_set_ratio, limit=_SHOTS)
-        for said, _, _ in reversed(nearest):
-            turns.append(ModelRequest([UserPromptPart(said)]))
+        for example, _, _ in reversed(nearest):
+            turns.append(ModelRequest([UserPromptPart(example)]))
             turns.append(ModelResponse([TextPart(json.dumps({"label": label}))]))
     asked = f"(Where things stand: {state}.)\n{words[:_WORDS_CHARACTERS]}"
     first, *rest = [*turns, ModelRequest([UserPromptPart(asked)])]

@@ -244,14 +244,14 @@ def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
 
 def answered(deps: TurnDeps, asked: Query) -> str:
     """Answer a request: its lines go to the screen, and what a model may read of them is returned."""
-    found = answer(asked, deps.records())
+    reply = answer(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        remember(deps, asked, found)
-        for line in found.lines:
+        remember(deps, asked, reply)
+        for line in reply.lines:
             deps.show(render.plain(line))
     if deps.routed:
-        deps.spoken, deps.say_next = found.lines, found.for_model or "It is on your screen."
-    return found.for_model
+        deps.spoken, deps.say_next = reply.lines, reply.for_model or "It is on your screen."
+    return reply.for_model
 
 
 def lean_schema(kind: str) -> dict[str, Any]:
@@ -270,14 +270,14 @@ def _lean(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     dropped = {"title", "default", "anyOf", "enum", *(("description",) if name in _SHARED else ())}
     if len(options) > 1 and not enum:
         dropped.discard("anyOf")
-    kept = {key: value for key, value in flat.items() if key not in dropped}
-    return {**kept, **({"enum": [value for value in enum if value != ""]} if enum else {})}
+    lean = {key: value for key, value in flat.items() if key not in dropped}
+    return {**lean, **({"enum": [value for value in enum if value != ""]} if enum else {})}
 
 
 def _in_words(error: ValidationError) -> str:
     """What is wrong with some arguments, for the model to mend."""
-    parts = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in error.errors()[:3]]
-    return f"{'; '.join(parts)}. Call again with the arguments of this tool alone."
+    problems = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in error.errors()[:3]]
+    return f"{'; '.join(problems)}. Call again with the arguments of this tool alone."
 
 
 def _records_tool() -> Tool[TurnDeps]:
@@ -294,6 +294,6 @@ def _query_records(deps: TurnDeps, sql: str) -> dict[str, Any]:
     """Answer in a process with limits of its own, from the views alone; the query is shown to the user."""
     with deps.one_at_a_time:
         deps.show(render.plain(f"· asks the records: {' '.join(sql.split())[:400]}"))
-    found = ask_in_process(deps.store.path, sql, max_rows=_SQL_ROWS, only=VIEWS, home=deps.store.home)
-    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-    return {"rows": rows, "note": f"only the first {len(rows)} rows"} if found.truncated else {"rows": rows}
+    table = ask_in_process(deps.store.path, sql, max_rows=_SQL_ROWS, only=VIEWS, home=deps.store.home)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    return {"rows": rows, "note": f"only the first {len(rows)} rows"} if table.truncated else {"rows": rows}

@@ -36,10 +36,10 @@ _READING = frozenset({*TOOLS, "query_records", *_FREE})
 
 @dataclass(frozen=True, slots=True)
 class TurnAnswer:
-    """Words that answer the turn; `told` is what a model may read of them later."""
+    """Words that answer the turn; `for_model` is what a model may read of them later."""
 
     text: str
-    told: str = ""
+    for_model: str = ""
     tool: str = ""
     """The tool that did it, for the events of a script; empty: none."""
     arguments: Mapping[str, object] = field(default_factory=dict)

@@ -49,7 +49,7 @@ class Voice:
         self._deps, self._say = deps, say
         self._text, self._spoken = "", ""
         self._called: set[str] = set()
-        self._said: list[str] = []
+        self._uttered: list[str] = []
         self._left_out: list[str] = []
 
     async def hear(self, ctx: RunContext[TurnDeps], events: AsyncIterable[object]) -> None:
@@ -85,7 +85,7 @@ class Voice:
         supported, wrong = checked(sentence, self._deps.heard)
         self._left_out += wrong
         if supported:
-            self._said.append(supported)
+            self._uttered.append(supported)
             self._say(supported)
 
     def conclude(self, output: str) -> Reply:
@@ -99,12 +99,12 @@ class Voice:
         if self._left_out:
             figures = ", ".join(dict.fromkeys(self._left_out))
             note = f"(A sentence with a figure that no record holds was left out: {figures}.)"
-            self._said.append(note)
+            self._uttered.append(note)
             self._say(note)
-        if not self._said:
-            self._said.append("I have no answer to that; say it in other words, or “help” for what I can do.")
-            self._say(self._said[-1])
-        return Reply(" ".join(self._said), tuple(self._left_out))
+        if not self._uttered:
+            self._uttered.append("I have no answer to that; say it in other words, or “help” for what I can do.")
+            self._say(self._uttered[-1])
+        return Reply(" ".join(self._uttered), tuple(self._left_out))
 
 
 def _own_words(text: str) -> str:
@@ -162,13 +162,13 @@ class Figure:
 
 def sentences(text: str) -> list[str]:
     """The text cut behind its sentences and lines; joined again it is the text but for white space at the cuts."""
-    pieces: list[str] = []
-    for piece in _SENTENCE_END.split(text):
-        if pieces and _ONLY_A_MARK.fullmatch(pieces[-1]):
-            pieces[-1] += f" {piece}"
-        elif piece.strip():
-            pieces.append(piece)
-    return pieces
+    whole: list[str] = []
+    for sentence in _SENTENCE_END.split(text):
+        if whole and _ONLY_A_MARK.fullmatch(whole[-1]):
+            whole[-1] += f" {sentence}"
+        elif sentence.strip():
+            whole.append(sentence)
+    return whole
 
 
 def unsupported(text: str, heard: Iterable[str]) -> list[str]:
@@ -177,16 +177,16 @@ def unsupported(text: str, heard: Iterable[str]) -> list[str]:
     Supported is one that is equal once it is rounded as the text rounds it, and where a unit stands behind it also
     the same share in percent, the same duration and the same size in that unit.
     """
-    told = "\n".join(heard)
-    in_seconds = with_durations_in_seconds(told)
+    source = "\n".join(heard)
+    in_seconds = with_durations_in_seconds(source)
     counts = set(_values(in_seconds, counts=True))
-    known = set(_values(in_seconds)) | set(_values(told))
+    known = set(_values(in_seconds)) | set(_values(source))
     unknown = [
         figure
         for figure in figures(with_durations_in_seconds(text))
         if not _known(figure, counts if figure.unit.removesuffix("s") in _COUNTED else known)
     ]
-    lines = [[*quantities(line)] for line in told.splitlines()] if unknown else []
+    lines = [[*quantities(line)] for line in source.splitlines()] if unknown else []
     return [one.written for one in unknown if not is_computed(one.value, one.decimals, one.unit, lines)]
 
 
@@ -236,13 +236,13 @@ def _known(figure: Figure, known: set[float]) -> bool:
 def checked(text: str, heard: Iterable[str]) -> tuple[str, list[str]]:
     """The text without the sentences that state unsupported figures, and those figures."""
     sources = list(heard)
-    kept, wrong = [], []
+    supported, wrong = [], []
     for sentence in sentences(text):
         unknown = unsupported(sentence, sources)
         wrong += unknown
         if not unknown:
-            kept.append(sentence)
-    return ("\n" if "\n" in text.strip() else " ").join(kept), wrong
+            supported.append(sentence)
+    return ("\n" if "\n" in text.strip() else " ").join(supported), wrong
 
 
 _UNITS = "|".join(sorted({*_SECONDS, *_BYTES}, key=len, reverse=True))
@@ -302,9 +302,9 @@ def _hit(value: float, decimals: int, pool: Sequence[float]) -> bool:
     return round(value, decimals) in near and len(near) / possible <= _MOST_CHANCE
 
 
-def _derived(unit: str, told: Sequence[Quantity]) -> Iterator[float]:
+def _derived(unit: str, known: Sequence[Quantity]) -> Iterator[float]:
     """In the unit of a figure: whatever two quantities that are alike come to."""
-    for a, b in permutations(told, 2):
+    for a, b in permutations(known, 2):
         if a.kind != b.kind:
             continue
         if unit in (*_SHARES, *_FOLD) and b.value:
@@ -314,9 +314,9 @@ def _derived(unit: str, told: Sequence[Quantity]) -> Iterator[float]:
             yield from ((a.value + b.value) / _scale(unit), abs(a.value - b.value) / _scale(unit))
 
 
-def _sum(unit: str, told: Sequence[Quantity]) -> list[float]:
+def _sum(unit: str, known: Sequence[Quantity]) -> list[float]:
     """All of those in the unit of a figure added up."""
-    of_kind = [one.value for one in told if one.kind == _kind_of(unit)]
+    of_kind = [one.value for one in known if one.kind == _kind_of(unit)]
     return [sum(of_kind) / _scale(unit)] if of_kind else []
 
 

@@ -53,7 +53,7 @@ class Answer:
         """The lines as a model may read them."""
         return self.open_words if self.private else "\n".join(self.lines)
 
-    def documents(self) -> list[dict[str, object]]:
+    def as_json(self) -> list[dict[str, object]]:
         """The data as JSON can hold it."""
         return [asdict(one) for one in self.data if is_dataclass(one) and not isinstance(one, type)]
 

@@ -24,7 +24,7 @@ from tunesmith.tools.core.format import count, size
 from tunesmith.tools.evaluation.ask import newest_tuned, run_to_ask
 from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case
 
-Made = Literal[
+ArtifactKind = Literal[
     "", "base", "teacher", "suite", "rows", "dataset", "preflight", "adapter", "results", "merged", "quantized",
     "deployment", "release",
 ]  # fmt: skip
@@ -37,7 +37,7 @@ class ArtifactQuery(Query):
     kind: Literal["artifact"] = "artifact"
     about: Literal["overview", "path", "size", "digest", "lineage", "date"] = "overview"
     artifact: Annotated[str, Field(description="By its id, such as a12")] = ""
-    made: Annotated[Made, Field(description="By what it is; empty: all that the run made")] = ""
+    made: Annotated[ArtifactKind, Field(description="By what it is; empty: all that the run made")] = ""
     run: RunName = ""
 
 
@@ -47,7 +47,7 @@ class DiskUseQuery(Query):
     kind: Literal["disk_use"] = "disk_use"
     about: Literal["total", "largest"] = "total"
     run: Annotated[str, Field(description="Run; empty: all")] = ""
-    made: Annotated[Made, Field(description="empty: everything")] = ""
+    made: Annotated[ArtifactKind, Field(description="empty: everything")] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +77,23 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
     run = context.run(query.run)
     if not query.run:
         run = next((one for one in context.runs() if store.artifacts(one.id, query.made or None)), run)
-    made = store.artifacts(run.id, query.made or None)
-    if not made:
+    artifacts = store.artifacts(run.id, query.made or None)
+    if not artifacts:
         kinds = ", ".join(dict.fromkeys(a.kind for a in store.artifacts(run.id))) or "nothing yet"
-        raise NotFound(f"{run.id} has no {query.made}; it has made: {kinds}.")
-    table = [[a.id, a.kind, a.step, size(a.bytes), a.sha256[:12], str(a.path)] for a in made]
+        raise NotFound(f"{run.id} has no {query.made or 'artifacts'}; it has made: {kinds}.")
+    table = [[a.id, a.kind, a.step, size(a.bytes), a.sha256[:12], str(a.path)] for a in artifacts]
     if query.made:
-        lines = _lines(query, store, made[-1])
+        lines = _lines(query, store, artifacts[-1])
     else:
-        large = sorted({a.kind: a for a in made}.values(), key=lambda a: a.bytes, reverse=True)
-        total = size(sum(a.bytes for a in made))
-        lines = [f"{named(run, 30)} has made {len(made)} artifacts, {total} in all:",
+        large = sorted({a.kind: a for a in artifacts}.values(), key=lambda a: a.bytes, reverse=True)
+        total = size(sum(a.bytes for a in artifacts))
+        lines = [f"{named(run, 30)} has made {count(len(artifacts), 'artifact')}, {total} in all:",
                  *(f"  {a.kind} {a.id} ({a.step}): {size(a.bytes)}, {a.path}" for a in large[:5])]  # fmt: skip
     columns = ["artifact", "kind", "made by", "bytes", "sha256", "path"]
     return Answer(
-        tuple(lines), tuple(ArtifactFacts.of(a) for a in made), lambda: render.rows_table(columns, table, exact=True)
+        tuple(lines),
+        tuple(ArtifactFacts.of(a) for a in artifacts),
+        lambda: render.rows_table(columns, table, exact=True),
     )
 
 
@@ -100,53 +102,62 @@ def disk_use(query: DiskUseQuery, context: Context) -> Answer:
     store = context.store
     runs = [find(store, query.run)] if query.run else store.runs()
     of_all = {str(a.path): a for run in runs for a in store.artifacts(run.id, query.made or None)}
-    made = sorted(of_all.values(), key=lambda a: a.bytes, reverse=True)
-    if not made:
+    artifacts = sorted(of_all.values(), key=lambda a: a.bytes, reverse=True)
+    if not artifacts:
         raise NotFound(f"No {query.made or 'file'} was made yet.")
     of = runs[0].id if query.run else f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    total = f"The {len(made)} artifacts of {of} take {size(sum(a.bytes for a in made))}, models included."
-    one = made[0]
+    total = (f"The {count(len(artifacts), 'artifact')} of {of} take{'s' if len(artifacts) == 1 else ''} "
+             f"{size(sum(a.bytes for a in artifacts))}, models included.")  # fmt: skip
+    one = artifacts[0]
     largest = f"The largest is {one.kind} {one.id} of {one.run} ({one.step}): {size(one.bytes)}, {one.path}."
-    rest = [f"  then {a.kind} {a.id} of {a.run}: {size(a.bytes)}" for a in made[1:4]]
+    rest = [f"  then {a.kind} {a.id} of {a.run}: {size(a.bytes)}" for a in artifacts[1:4]]
     lines = (largest, *rest, total) if query.about == "largest" else (total, largest, *rest)
-    return Answer(lines, tuple(ArtifactFacts.of(a) for a in made))
+    return Answer(lines, tuple(ArtifactFacts.of(a) for a in artifacts))
 
 
-def _lines(query: ArtifactQuery, store: Store, made: Artifact) -> list[str]:
-    step = store.step(made.step)
-    name = made.kind if made.kind not in ("base", "teacher", "merged", "quantized") else f"{made.kind} model"
-    title = f"{clip(made.meta['name'], 60)}, " if made.kind in ("base", "teacher") and "name" in made.meta else ""
-    overview = f"The {name} of {made.run} ({made.id}) is {title}{size(made.bytes)}{_against(store, made)}."
-    path = f"It lies in {made.path}."
+def _lines(query: ArtifactQuery, store: Store, artifact: Artifact) -> list[str]:
+    step = store.step(artifact.step)
+    name = (
+        artifact.kind if artifact.kind not in ("base", "teacher", "merged", "quantized") else f"{artifact.kind} model"
+    )
+    title = (
+        f"{clip(artifact.meta['name'], 60)}, "
+        if artifact.kind in ("base", "teacher") and "name" in artifact.meta
+        else ""
+    )
+    overview = (
+        f"The {name} of {artifact.run} ({artifact.id}) is {title}{size(artifact.bytes)}{_against(store, artifact)}."
+    )
+    path = f"It lies in {artifact.path}."
     line = " ← ".join(
         f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})"
-        for up in provenance_of(store, made.id)["lineage"][:6]
+        for up in provenance_of(store, artifact.id)["lineage"][:6]
     )
     lineage = f"Made from: {line}." if line else ""
-    date = f"{step.stage} ({cite(step)}) made it {day(step.finished_at)}; sha256 {made.sha256[:12]}."
+    date = f"{step.stage} ({cite(step)}) made it {day(step.finished_at)}; sha256 {artifact.sha256[:12]}."
     leads = {
-        "digest": [f"The sha256 of {name} {made.id} of {made.run} is {made.sha256}.", path, date],
+        "digest": [f"The sha256 of {name} {artifact.id} of {artifact.run} is {artifact.sha256}.", path, date],
         "path": [path],
         "lineage": [lineage, date],
         "date": [date],
     }
-    lines = [*leads.get(query.about, []), overview, path, date, lineage, _contents(made)]
+    lines = [*leads.get(query.about, []), overview, path, date, lineage, _contents(artifact)]
     return [line for line in dict.fromkeys(lines) if line]
 
 
-def _contents(made: Artifact) -> str:
+def _contents(artifact: Artifact) -> str:
     names = ("name", "parameters", "lora_rank", "scheme", "train_rows", "cases", "url")
-    parts = [f"{name.replace('_', ' ')} {plain('', made.meta[name])}" for name in names if name in made.meta]
-    return f"It holds: {', '.join(parts)}." if parts else ""
+    facts = [f"{name.replace('_', ' ')} {plain('', artifact.meta[name])}" for name in names if name in artifact.meta]
+    return f"It holds: {', '.join(facts)}." if facts else ""
 
 
-def _against(store: Store, made: Artifact) -> str:
+def _against(store: Store, artifact: Artifact) -> str:
     """Its size against that of what it was made from, where that tells something."""
-    against = {"quantized": "merged", "merged": "base", "adapter": "base"}.get(made.kind)
-    other = store.ancestor(made, against) if against else None
+    against = {"quantized": "merged", "merged": "base", "adapter": "base"}.get(artifact.kind)
+    other = store.ancestor(artifact, against) if against else None
     if other is None or not other.bytes:
         return ""
-    return f", {made.bytes / other.bytes:.0%} of the {other.kind} model's {size(other.bytes)}"
+    return f", {artifact.bytes / other.bytes:.0%} of the {other.kind} model's {size(other.bytes)}"
 
 
 # How to try the model, where it is, and what it changed
@@ -194,19 +205,19 @@ def _how(store: Store, run: Run) -> Answer:
 
 def _where(store: Store, run: Run) -> Answer:
     """Where the model of a run lies, and where it answers or how it comes to."""
-    made = newest_tuned(store, run.id)
-    if made is None:
+    model = newest_tuned(store, run.id)
+    if model is None:
         return Answer((f"{named(run)} has made no model of its own yet, only its base.",))
-    lines = [f"The {made.kind} model of {run.id} ({made.id}, {size(made.bytes)}) lies in {made.path}."]
-    if not made.path.exists():
-        return Answer((*lines, f"That folder is gone: {store.step(made.step).stage} has to run again."))
-    served = [line for line in _deployed(store) if line["artifact"] == made.id]
+    lines = [f"The {model.kind} model of {run.id} ({model.id}, {size(model.bytes)}) lies in {model.path}."]
+    if not model.path.exists():
+        return Answer((*lines, f"That folder is gone: {store.step(model.step).stage} has to run again."))
+    served = [line for line in _deployed(store) if line["artifact"] == model.id]
     for line in served:
         health = "" if line["healthy"] else ", and does not answer at the moment"
         lines.append(f"It is served at {line['url']}/v1 as {clip(line['model'], 60)}{health}.")
         lines.append(f"Its key is in {line['key_file']}.")
     if not served:
-        lines.append(f"It is not served: “deploy the {made.kind} model” serves it, at its price and with your yes.")
+        lines.append(f"It is not served: “deploy the {model.kind} model” serves it, at its price and with your yes.")
     return Answer((*lines, "“try the model” says how to ask it."))
 
 

@@ -30,7 +30,7 @@ from tunesmith.tools.suites.case import Case
 
 Cases = Mapping[str, Case]
 Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any"]
-_FEW, _SOME, _SHOWN = 2, 5, 9
+_FEW, _SOME, _MOST = 2, 5, 9
 
 
 class CasesQuery(Query):
@@ -155,19 +155,18 @@ def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
     gained = [b for a, b in pairs if b.passed and not a.passed]
     n, was, passed = len(pairs), _passed([a for a, _ in pairs]), _passed([b for _, b in pairs])
     score = f"{other} passes {was} of {n}, {arm} passes {passed} of {n}{unmeasured}"
-    if query.outcome == "gained":
-        first = f"{len(gained) or 'No'} {asked.what} of {run.id} were gained from {other} to {arm}: {score}."
-        more = f"{len(lost)} were lost." if lost else "None was lost."
-        return _listed(first, asked, gained, query.outcome, more, other=other)
     if query.outcome == "flipped":
         first = f"{len(lost) + len(gained)} {asked.what} of {run.id} flipped from {other} to {arm}, "
         first += f"{len(lost)} lost and {len(gained)} gained: {score}."
         return _listed(first, asked, [*lost, *gained], query.outcome, other=other)
-    number = f"1 {asked.what.removesuffix('s')}" if len(lost) == 1 else f"{len(lost) or 'No'} {asked.what}"
-    was_ = "was" if len(lost) == 1 else "were"
-    first = f"{number} of {run.id} {was_} lost from {other} to {arm}: {score}."
-    kept = "" if query.block else scores.kept_of_the_gain(store, run.id, arm)
-    more = f"{len(gained) or 'None'} gained. {kept}".strip()
+    chosen = gained if query.outcome == "gained" else lost
+    what, were = (asked.what.removesuffix("s"), "was") if len(chosen) == 1 else (asked.what, "were")
+    first = f"{len(chosen) or 'No'} {what} of {run.id} {were} {query.outcome} from {other} to {arm}: {score}."
+    if query.outcome == "gained":
+        more = f"{len(lost)} {'was' if len(lost) == 1 else 'were'} lost." if lost else "None was lost."
+        return _listed(first, asked, gained, query.outcome, more, other=other)
+    retained = "" if query.block else scores.retained_sentence(store, run.id, arm)
+    more = f"{len(gained) or 'None'} gained. {retained}".strip()
     return _listed(first, asked, lost, query.outcome, more, other=other)
 
 
@@ -226,8 +225,8 @@ def suite(query: SuiteQuery, context: Context) -> Answer:
                   for one in chosen[:4]]  # fmt: skip
         lines += [f"{len(chosen) - 4} more; “show all” lists them with the answers."] if len(chosen) > 4 else []
         lines += blind
-    if made := [one for one in store.artifacts(run.id, "suite") if asked.suite in ("", one.id)]:
-        lines.append(f"The suite ({made[-1].id}) lies in {made[-1].path}.")
+    if suites := [one for one in store.artifacts(run.id, "suite") if asked.suite in ("", one.id)]:
+        lines.append(f"The suite ({suites[-1].id}) lies in {suites[-1].path}.")
     facts = SuiteFacts(run.id, len(asked.given), dict(by_block))
     return Answer(tuple(lines), (facts,), lambda: page_of(chosen, asked.cases), private=True, open_words=first)
 
@@ -245,13 +244,13 @@ def _listed(
     """The headline, and the cases below it: the fewer they are, the more of each."""
     seen, blind = _open(chosen, asked.hidden)
     lines = [headline]
-    for one in seen[:_SHOWN]:
+    for one in seen[:_MOST]:
         lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(seen))
-    lines += [f"{len(seen) - _SHOWN} more; “show all” lists every one."] if len(seen) > _SHOWN else []
+    lines += [f"{len(seen) - _MOST} more; “show all” lists every one."] if len(seen) > _MOST else []
     lines += [*blind, *([more] if more else [])]
     ids = tuple(one.case_id for one in seen)
     judged = sum(one.passed is not None for one in asked.given)
-    facts = CaseCounts(asked.run.id, asked.arm, outcome, len(chosen), judged, _passed(asked.given), ids[:_SHOWN], other)
+    facts = CaseCounts(asked.run.id, asked.arm, outcome, len(chosen), judged, _passed(asked.given), ids[:_MOST], other)
     opening = f"{headline} {listed(ids, 12)}"
     return Answer(tuple(lines), (facts,), lambda: page_of(seen, asked.cases), private=True, open_words=opening)
 
@@ -275,8 +274,8 @@ def quoted(question: str, most: int) -> str:
 def given_by(one: EvalResult) -> str:
     """An answer's text, else the calls that it made."""
     calls = [call.get("function") for call in one.tool_calls if isinstance(call, dict)]
-    made = [function for function in calls if isinstance(function, dict)]
-    called = "; ".join(f"calls {function.get('name')}, arguments {function.get('arguments')}" for function in made)
+    functions = [function for function in calls if isinstance(function, dict)]
+    called = "; ".join(f"calls {function.get('name')}, arguments {function.get('arguments')}" for function in functions)
     return one.output or called or "(nothing)"
 
 
@@ -329,15 +328,15 @@ def one_case(query: CaseQuery, context: Context) -> Answer:
     run = scores.evaluated_run(context, query.run, arm=query.arm)
     others = [] if query.run else [one for one in context.runs() if one.id != run.id]
     for one in [run, *others]:
-        if (found := _found(query, context.store, one)) is not None:
-            return found
+        if (from_run := _from_run(query, context.store, one)) is not None:
+            return from_run
     return Answer((
         f"Nothing of that was measured: no case of {run.id} speaks of “{clip(query.case, 80)}”; “which cases failed” "
         f"lists what there is.",
     ))  # fmt: skip
 
 
-def _found(query: CaseQuery, store: Store, run: Run) -> Answer | None:
+def _from_run(query: CaseQuery, store: Store, run: Run) -> Answer | None:
     """The answer from one run; None where it was asked no such case.
 
     Looked for in every suite that the run was measured on, the newest first: by its id, by its very words, then by what
@@ -346,13 +345,13 @@ def _found(query: CaseQuery, store: Store, run: Run) -> Answer | None:
     hidden = hidden_cases(store, run.id)
     arms = [query.arm] if query.arm else ARMS
     asked: list[tuple[str, set[str], Cases]] = []
-    for suite in [made.id for made in reversed(store.artifacts(run.id, "suite"))] or [""]:
+    for suite in [artifact.id for artifact in reversed(store.artifacts(run.id, "suite"))] or [""]:
         given = {one.case_id for arm in arms for one in scores.results(store, run.id, arm, suite)}
         asked.append((suite, given - hidden, cases_of(store, run.id, suite)))
     for matches in (_by_id, _by_its_words, _by_content):
         for suite, given, cases in asked:
-            if found := [one for one in matches(query.case, given, cases) if one in given]:
-                return _told(query, store, run, suite, found, cases)
+            if ids := [one for one in matches(query.case, given, cases) if one in given]:
+                return _case_answer(query, store, run, suite, ids, cases)
     return None
 
 
@@ -368,10 +367,10 @@ def _by_content(text: str, given: set[str], cases: Cases) -> list[str]:
     return matching(text, {name: asked_by(case) for name, case in cases.items()})
 
 
-def _told(query: CaseQuery, store: Store, run: Run, suite: str, found: list[str], cases: Cases) -> Answer:
-    name = found[0]
-    near = listed([clip(one, 40) for one in found[:4]])
-    if re.fullmatch(r"[a-z]\S*-\d+", query.case) and query.case not in found:  # an id, and no case's
+def _case_answer(query: CaseQuery, store: Store, run: Run, suite: str, ids: list[str], cases: Cases) -> Answer:
+    name = ids[0]
+    near = listed([clip(one, 40) for one in ids[:4]])
+    if re.fullmatch(r"[a-z]\S*-\d+", query.case) and query.case not in ids:  # an id, and no case's
         return Answer((f"{run.id} asked no case {query.case}, among {len(cases)}. Near it: {near}.",))
     given = list(_given(query, store, run, suite, name))
     if not given:
@@ -382,7 +381,7 @@ def _told(query: CaseQuery, store: Store, run: Run, suite: str, found: list[str]
     reason = reason_of(given[-1][1]) if not given[-1][1].passed else ""
     why = [line for line in (wanted and f"  wanted: {wanted}", reason and f"  why: {clip(reason, 200)}") if line]
     lines = [*why, *lines] if query.about == "wanted" else [*lines, *why]
-    lines += [f"Near it: {listed([clip(one, 40) for one in found[1:4]])}."] if len(found) > 1 else []
+    lines += [f"Near it: {listed([clip(one, 40) for one in ids[1:4]])}."] if len(ids) > 1 else []
     facts = CaseFacts(run.id, name, {arm: verdict_of(one) for arm, one in given})
     return Answer(
         (f"{run.id}, case {clip(name, 60)}{quoted(asked_by(cases.get(name)), 220)}", *lines),

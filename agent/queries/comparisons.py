@@ -104,7 +104,7 @@ def compare(query: CompareQuery, context: Context) -> Answer:
         n, passed = counts.judged, counts.passed
         lines.append(f"  {block}: {a} {passed[a]} of {n}, {b} {passed[b]} of {n}: {scores.verdict_of(counts)}")
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
-    lines += [] if query.block else [scores.kept_of_the_gain(store, run.id, b)]
+    lines += [] if query.block else [scores.retained_sentence(store, run.id, b)]
     facts = tuple(
         BlockFacts(
             name, b, a, one.judged, one.passed[b], one.passed[a], one.fail_to_pass, one.pass_to_fail, one.p_value,
@@ -151,8 +151,10 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         of_both = settings.differing(store, one, two)
         own = {name: pair for name, pair in of_both.items() if name.rpartition(".")[2] in _MAKE_A_SUITE}
         each = "; ".join(f"{name} {a} / {b}" for name, (a, b) in own.items())
-        found = asked_of_both(store, one, two)
-        return replace(found, lines=(*found.lines, *([f"What decides it differs: {clip(each, 300)}."] if own else [])))
+        suites = asked_of_both(store, one, two)
+        return replace(
+            suites, lines=(*suites.lines, *([f"What decides it differs: {clip(each, 300)}."] if own else []))
+        )
     if query.about == "time":
         return _times(store, (one, two), query.stage)
     differing = [Difference(name, a, b) for name, (a, b) in settings.differing(store, one, two).items()]
@@ -209,7 +211,7 @@ def _results(store: Store, one: Run, two: Run) -> list[str]:
     return lines
 
 
-_SHOWN = 4
+_MOST_RUNS = 4
 
 
 class AcrossQuery(Query):
@@ -245,23 +247,23 @@ def answer(query: AcrossQuery, context: Context) -> Answer:
     """The run that has most of it, or least, and the others behind it. Raises NotFound where no run has the figure."""
     runs = {run.id: run for run in ordinary(context.store)}
     what, measure = _what(query), _MEASURES[query.figure]
-    found = [one for run in runs.values() if (one := measure(query, context.store, run)) is not None]
-    if not found:
+    figures = [one for run in runs.values() if (one := measure(query, context.store, run)) is not None]
+    if not figures:
         raise NotFound(f"No run has {what} that could be told.")
-    names = {one.run: named(runs[one.run], 30) for one in found}
-    numbers = [one for one in found if isinstance(one.value, int | float)]
-    ranked = sorted(found, key=lambda one: one.value, reverse=query.order == "most") if len(numbers) == len(found) \
-        else found  # fmt: skip
-    if len(found) == 1:
-        return Answer((f"Only {names[found[0].run]} has {what}: {found[0]}.",), tuple(found))
-    if len({one.words for one in found}) == 1:
-        first = f"The {len(found)} runs are alike in {what}: {found[0]}."
-    elif ranked is found:  # texts, which nothing ranks
-        first = f"The {len(found)} runs differ in {what}:"
+    names = {one.run: named(runs[one.run], 30) for one in figures}
+    numbers = [one for one in figures if isinstance(one.value, int | float)]
+    ranked = sorted(figures, key=lambda one: one.value, reverse=query.order == "most") if len(numbers) == len(figures) \
+        else figures  # fmt: skip
+    if len(figures) == 1:
+        return Answer((f"Only {names[figures[0].run]} has {what}: {figures[0]}.",), tuple(figures))
+    if len({one.words for one in figures}) == 1:
+        first = f"The {len(figures)} runs are alike in {what}: {figures[0]}."
+    elif ranked is figures:  # texts, which nothing ranks
+        first = f"The {len(figures)} runs differ in {what}:"
     else:
         first = f"{names[ranked[0].run]} has the {query.order}, {what}: {ranked[0]}."
-    lines = [first, *(f"  {names[one.run]}: {one}" for one in ranked[:_SHOWN])]
-    lines += [f"  {len(ranked) - _SHOWN} runs more."] if len(ranked) > _SHOWN else []
+    lines = [first, *(f"  {names[one.run]}: {one}" for one in ranked[:_MOST_RUNS])]
+    lines += [f"  {count(len(ranked) - _MOST_RUNS, 'run')} more."] if len(ranked) > _MOST_RUNS else []
     if query.figure == "pass_rate":
         lines.append("  Runs of other behaviours have other cases, so their rates are not comparable.")
     return Answer(tuple(lines), tuple(ranked))
@@ -312,16 +314,16 @@ def _time(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
 
 
 def _rows(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    made = [step for step in store.steps(run.id, status=DONE) if step.stage == "generate"]
-    kept = [row for row in store.rows(made[-1].id) if row.kept] if made else []
-    trained = sum(row.split == "train" for row in kept)
-    return Figure(run.id, trained, f"{trained:,} to train on of {len(kept):,} kept") if made else None
+    generated = [step for step in store.steps(run.id, status=DONE) if step.stage == "generate"]
+    usable = [row for row in store.rows(generated[-1].id) if row.kept] if generated else []
+    trained = sum(row.split == "train" for row in usable)
+    return Figure(run.id, trained, f"{trained:,} to train on of {len(usable):,} kept") if generated else None
 
 
 def _size(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    made = store.artifacts(run.id, query.arm or None)
-    total = made[-1].bytes if made and query.arm else sum(artifact.bytes for artifact in made)
-    return Figure(run.id, total, size(total)) if made else None
+    artifacts = store.artifacts(run.id, query.arm or None)
+    total = artifacts[-1].bytes if artifacts and query.arm else sum(artifact.bytes for artifact in artifacts)
+    return Figure(run.id, total, size(total)) if artifacts else None
 
 
 def _rate(query: AcrossQuery, store: Store, run: Run) -> Figure | None:

@@ -135,14 +135,14 @@ def _of_reader(query: ConfusionQuery, context: Context) -> Answer:
         raise NotFound(f"{run.id} has no written rows, so nothing was read back.")
     step = written[-1]
     try:
-        found = _Read.model_validate(dict(step.report))
+        record = _Read.model_validate(dict(step.report))
     except ValidationError:  # of another version
         return Answer((f"generate ({cite(step)}) kept no record of what its reader read.",))
-    trusted = ", ".join(f"{name} {share:.0%}" for name, share in found.reader.labels.items())
+    trusted = ", ".join(f"{name} {share:.0%}" for name, share in record.reader.labels.items())
     examples = [f"Of the labels in your own examples it reads right: {trusted}."] if trusted else []
     seen = Counts({
         (name, drawn, read): n
-        for name, by in found.read.items() for drawn, of in by.items() for read, n in of.items()
+        for name, by in record.read.items() for drawn, of in by.items() for read, n in of.items()
     })  # fmt: skip
     first = f"The reader of generate ({cite(step)})"
     if not seen:

@@ -21,7 +21,9 @@ from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
 
-_SHOWN = 6
+_MOST_TEXTS = 6
+_LONGEST_LABEL = 40
+"""Characters: a longer value is a text that is wanted word for word."""
 
 
 class DescribedQuery(Query):
@@ -69,7 +71,7 @@ def _behaviour(context: Context, run: Run) -> tuple[Spec, str]:
 
 
 def _lines(part: str, spec: Spec) -> list[str]:
-    listed_parts: dict[str, tuple[str, str, Sequence[str]]] = {
+    lists: dict[str, tuple[str, str, Sequence[str]]] = {
         "examples": (
             "example",
             "examples",
@@ -79,8 +81,8 @@ def _lines(part: str, spec: Spec) -> list[str]:
         "rules": ("rule", "rules", [rule.says for rule in spec.rules]),
         "near_misses": ("near miss", "near misses", spec.near_misses),
     }
-    if part in listed_parts:
-        return _some(*listed_parts[part])
+    if part in lists:
+        return _some(*lists[part])
     if part == "labels":
         return _labels(spec)
     if part in ("never", "when"):
@@ -98,17 +100,17 @@ def _lines(part: str, spec: Spec) -> list[str]:
 def _some(one: str, many: str, texts: Sequence[str]) -> list[str]:
     if not texts:
         return [f"no {many} of its own."]
-    more = len(texts) - _SHOWN
-    shown = [f"  {clip(text, 260)}" for text in texts[:_SHOWN]]
-    return [f"{count(len(texts), one, many)}:", *shown, *([f"  and {more} more"] if more > 0 else [])]
+    more = len(texts) - _MOST_TEXTS
+    listed_texts = [f"  {clip(text, 260)}" for text in texts[:_MOST_TEXTS]]
+    return [f"{count(len(texts), one, many)}:", *listed_texts, *([f"  and {more} more"] if more > 0 else [])]
 
 
 def _labels(spec: Spec) -> list[str]:
-    shown = [attribute for attribute in spec.attributes if attribute.shown]
-    if not shown:
+    visible = [attribute for attribute in spec.attributes if attribute.shown]
+    if not visible:
         return ["the answer is free text."]
-    lines = [f"the answer is made of {count(len(shown), 'part')}:"]
-    for one in shown:
+    lines = [f"the answer is made of {count(len(visible), 'part')}:"]
+    for one in visible:
         values = [name + (f" ({clip(v.means, 60)})" if v.means else "") for name, v in one.values.items()]
         lines.append(f"  {one.name}: {listed(values, 12) or one.means or one.kind}")
     return lines
@@ -121,7 +123,7 @@ _WHOLE_CHECKS = ("equals", "iequals", "contains", "icontains", "starts-with")
 
 def cases_of(store: Store, run: str, suite: str = "") -> Mapping[str, Case]:
     """Case by its id, of a suite of the run, or of its newest; empty where its file is gone."""
-    suites = [made for made in store.artifacts(run, "suite") if suite in ("", made.id)]
+    suites = [artifact for artifact in store.artifacts(run, "suite") if suite in ("", artifact.id)]
     if not suites:
         return {}
     path = Path(suites[-1].path)
@@ -134,6 +136,21 @@ def cases_of(store: Store, run: str, suite: str = "") -> Mapping[str, Case]:
 @lru_cache(maxsize=8)
 def _read(path: Path, changed_ns: int) -> Mapping[str, Case]:
     return {case.case_id: case for case in read_suite(path).cases}
+
+
+def labels_of(store: Store, run: str) -> tuple[str, ...]:
+    """The labels by which the cases of a run can be told apart: values that its open cases want again and again."""
+    wanted: dict[str, list[str]] = {}
+    for case in cases_of(store, run).values():
+        for key, value in wanted_of(case) if not case.is_blind else ():
+            wanted.setdefault(key, []).append(value)
+    labels = (value for values in wanted.values() if _come_again(values) for value in values)
+    return tuple(dict.fromkeys(label for label in labels if 0 < len(label) <= _LONGEST_LABEL))
+
+
+def _come_again(values: Sequence[str]) -> bool:
+    """As labels do, and numbers of orders do not."""
+    return len(values) >= 2 * len(set(values))
 
 
 def asked_by(case: Case | None) -> str:

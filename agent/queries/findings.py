@@ -55,7 +55,7 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Asked:
     """The findings of a run, and what is asked of them."""
 
     query: FindingsQuery
@@ -96,15 +96,15 @@ def answer(query: FindingsQuery, context: Context) -> Answer:
         run = scores.evaluated_run(context, query.run, arm=query.arm)
     except NotFound:
         run = context.run(query.run)
-    found = _Found(query, context, run, findings(context.store, run.id))
-    first, *rest = _ABOUT[query.about](found)
+    asked = _Asked(query, context, run, findings(context.store, run.id))
+    first, *rest = _ABOUT[query.about](asked)
     lines = tuple(line for line in (first, *rest) if line)
-    shown = "\n".join(lines)
-    proposed = [one.next for one in found.findings if one.next and _words(one.next) in shown]
-    proposed.sort(key=lambda one: shown.index(_words(one)))
+    text = "\n".join(lines)
+    proposed = [one.next for one in asked.findings if one.next and _words(one.next) in text]
+    proposed.sort(key=lambda one: text.index(_words(one)))
     facts = tuple(
         Advice(run.id, one.kind, one.says, *((one.next.stage, dict(one.next.fields)) if one.next else ()))
-        for one in found.findings
+        for one in asked.findings
     )
     return Answer(lines[:7], facts, proposals=tuple(Proposed(run.id, one.stage, one.fields) for one in proposed))
 
@@ -125,115 +125,116 @@ def _says(ones: Sequence[Finding], most: int = 220) -> list[str]:
     return [clip(one.says, most) for one in ones]
 
 
-def _all(found: _Found) -> list[str]:
-    lines = _says(found.findings, 300) or [f"The records of {found.run.id} say nothing yet: no arm was measured."]
-    proposal = next((line for one in found.weighty if (line := found.proposed(one))), [])
-    return [f"{named(found.run, 30)}: {lines[0]}", *lines[1:5], *proposal]
+def _all(asked: _Asked) -> list[str]:
+    lines = _says(asked.findings, 300) or [f"The records of {asked.run.id} say nothing yet: no arm was measured."]
+    proposal = next((line for one in asked.weighty if (line := asked.proposed(one))), [])
+    return [f"{named(asked.run, 30)}: {lines[0]}", *lines[1:5], *proposal]
 
 
-def _next(found: _Found) -> list[str]:
+def _next(asked: _Asked) -> list[str]:
     """What to try next, and why."""
-    if not found.weighty:
-        good = found.first("learned")
+    if not asked.weighty:
+        good = asked.first("learned")
         first = good.says if good else "The records show nothing that needs mending."
-        rest = [one for one in found.findings if one is not good][:3]
-        return [f"{found.run.id}: {first}", *_says(rest), _deploy_line(found)]
-    one = found.weighty[0]
-    lines = [f"{found.run.id}: {clip(one.says, 300)}"]
-    lines += [line for other in found.weighty[:2] for line in found.proposed(other)]
+        rest = [one for one in asked.findings if one is not good][:3]
+        return [f"{asked.run.id}: {first}", *_says(rest), _deploy_line(asked)]
+    one = asked.weighty[0]
+    lines = [f"{asked.run.id}: {clip(one.says, 300)}"]
+    lines += [line for other in asked.weighty[:2] for line in asked.proposed(other)]
     lines += [f"Cases: {listed([clip(case, 40) for case in one.cases], 6)}."] if one.cases else []
-    return [*lines, *_says([other for other in found.findings if other is not one][:2], 200)]
+    return [*lines, *_says([other for other in asked.findings if other is not one][:2], 200)]
 
 
-def _overfitting(found: _Found) -> list[str]:
+def _overfitting(asked: _Asked) -> list[str]:
     """Whether it overfits, by the validation loss."""
-    trained = [step for step in found.store.steps(found.run.id, status=DONE) if step.stage == "train"]
+    trained = [step for step in asked.store.steps(asked.run.id, status=DONE) if step.stage == "train"]
     if not trained:
-        raise NotFound(f"{found.run.id} has no finished training, so nothing can be said about overfitting.")
-    one = found.first("over-trained", "not over-trained")
+        raise NotFound(f"{asked.run.id} has no finished training, so nothing can be said about overfitting.")
+    one = asked.first("over-trained", "not over-trained")
     first = one.says if one else "Too few validation losses were kept to say whether it overfits."
-    general = "; ".join(f"{s.arm} {s}" for s in scores.of_run(found.store, found.run.id) if s.block == "general")
-    lines = [f"{found.run.id}: {first}", *lines_of(found.store, trained[-1])[:2]]
+    general = "; ".join(f"{s.arm} {s}" for s in scores.of_run(asked.store, asked.run.id) if s.block == "general")
+    lines = [f"{asked.run.id}: {first}", *lines_of(asked.store, trained[-1])[:2]]
     return [*lines, f"General block: {general}." if general else ""]
 
 
 def _advised(
-    found: _Found, one: Finding | None, otherwise: str, *more: str, rather_not: bool = False, also: str = ""
+    asked: _Asked, one: Finding | None, otherwise: str, *more: str, rather_not: bool = False, also: str = ""
 ) -> list[str]:
     """What a finding says and proposes; where there is none that no record asks for it, and what the run came to, with
     the findings of the kind `also`."""
     says = f"{'Rather not: ' * rather_not}{one.says}" if one else otherwise
-    rest = found.proposed(one) if one else _says(found.of(*_VERDICTS, also))[:3]
-    return [f"{found.run.id}: {says}", *rest, *more]
+    rest = asked.proposed(one) if one else _says(asked.of(*_VERDICTS, also))[:3]
+    return [f"{asked.run.id}: {says}", *rest, *more]
 
 
-def _longer(found: _Found) -> list[str]:
+def _longer(asked: _Asked) -> list[str]:
     """Whether training on would help, by the validation losses and what passes."""
-    one = found.first("partly learned") or found.first("over-trained")
+    one = asked.first("partly learned") or asked.first("over-trained")
     elsewhere = one is not None and one.kind == "partly learned" and one.next is not None and one.next.stage != "train"
-    return _advised(found, one, "The records show no need for it.", rather_not=elsewhere, also="not over-trained")
+    return _advised(asked, one, "The records show no need for it.", rather_not=elsewhere, also="not over-trained")
 
 
-def _more_rows(found: _Found) -> list[str]:
+def _more_rows(asked: _Asked) -> list[str]:
     """Whether more or other rows would help, by the findings that speak of rows."""
-    one = found.first("form only", "rows narrow", "rows mislabelled")
-    one = one or next((other for other in found.findings if other.next and other.next.stage == "generate"), None)
-    written = [step for step in found.store.steps(found.run.id, status=DONE) if step.stage == "generate"]
-    kept = sum(row.kept for step in written for row in found.store.rows(step.id))
-    return _advised(found, one, "No record asks for more rows.", f"{count(kept, 'row')} of it were kept.")
+    one = asked.first("form only", "rows narrow", "rows mislabelled")
+    one = one or next((other for other in asked.findings if other.next and other.next.stage == "generate"), None)
+    written = [step for step in asked.store.steps(asked.run.id, status=DONE) if step.stage == "generate"]
+    usable = sum(row.kept for step in written[-1:] for row in asked.store.rows(step.id))
+    were = "was" if usable == 1 else "were"
+    return _advised(asked, one, "No record asks for more rows.", f"{count(usable, 'row')} of it {were} kept.")
 
 
-def _bigger_base(found: _Found) -> list[str]:
+def _bigger_base(asked: _Asked) -> list[str]:
     """Whether another base would help: by the finding that this one is too weak, else by what it came to."""
     fits = "“would Qwen2.5-0.5B train here?” says what this machine can hold."
-    return _advised(found, found.first("base too weak"), "No record says that the base is too weak.", fits)
+    return _advised(asked, asked.first("base too weak"), "No record says that the base is too weak.", fits)
 
 
-def _prompt_alone(found: _Found) -> list[str]:
+def _prompt_alone(asked: _Asked) -> list[str]:
     """Whether the best prompt does as well as the fine-tune: by the prompted arm, where it was measured."""
-    target = [one for one in scores.of_run(found.store, found.run.id) if one.block == "target"]
+    target = [one for one in scores.of_run(asked.store, asked.run.id) if one.block == "target"]
     prompted = next((one for one in target if one.arm == "prompted"), None)
     others = "; ".join(f"{one.arm} {one}" for one in target if one.arm != "prompted")
     if prompted is None:
         how = "“evaluate the prompted base” does it, priced first"
         measured = f"Of the target cases pass: {others}." if others else "No arm was measured yet."
-        return [f"{found.run.id}: unknown, the prompted arm was never measured; {how}.", measured]
-    would = found.first("the prompt would do")
+        return [f"{asked.run.id}: unknown, the prompted arm was never measured; {how}.", measured]
+    would = asked.first("the prompt would do")
     first = would.says if would else "The prompt alone does not do as well:"
-    return [f"{found.run.id}: {first} prompted {prompted}; {others}."]
+    return [f"{asked.run.id}: {first} prompted {prompted}; {others}."]
 
 
-def _why(found: _Found) -> list[str]:
+def _why(asked: _Asked) -> list[str]:
     """Why a block fell, or nothing was learned: the finding about it, with its cases."""
-    query, run = found.query, found.run
-    about = [one for one in found.findings if query.block and one.evidence.get("block") == query.block]
-    about += found.of("lost in quantization", "kept in quantization") if query.arm == "quantized" else []
+    query, run = asked.query, asked.run
+    about = [one for one in asked.findings if query.block and one.evidence.get("block") == query.block]
+    about += asked.of("lost in quantization", "kept in quantization") if query.arm == "quantized" else []
     if query.block and not about:
-        own = [s for s in scores.of_run(found.store, run.id) if s.block == query.block]
+        own = [s for s in scores.of_run(asked.store, run.id) if s.block == query.block]
         rates = "; ".join(f"{s.arm} {s}" for s in own) or "not measured"
-        verdict = found.first(*_VERDICTS) if query.block == "target" else None
+        verdict = asked.first(*_VERDICTS) if query.block == "target" else None
         if verdict:
             return [f"{run.id}: {verdict.says}", f"{query.block}: {rates}."]
         return [f"No {query.block} case that the base passes was lost in {run.id}: {rates}."]
-    chosen = about or found.weighty or [*found.findings]
+    chosen = about or asked.weighty or [*asked.findings]
     if not chosen:
         return [f"{run.id}: the records hold no reason."]
     one = chosen[0]
     cases = f"The cases: {listed([clip(case, 40) for case in one.cases], 6)}." if one.cases else ""
-    return [f"{run.id}: {clip(one.says, 300)}", cases, *found.proposed(one), *_says(chosen[1:3], 200)]
+    return [f"{run.id}: {clip(one.says, 300)}", cases, *asked.proposed(one), *_says(chosen[1:3], 200)]
 
 
-def _deploy(found: _Found) -> list[str]:
+def _deploy(asked: _Asked) -> list[str]:
     """The evaluated arms, what the gate says of each, which one to take; what was deployed or refused."""
-    store, run = found.store, found.run
-    measured, (arms, open_arms) = scores.of_run(store, run.id), _arms(found)
+    store, run = asked.store, asked.run
+    measured, (arms, open_arms) = scores.of_run(store, run.id), _arms(asked)
     if not arms:
         raise NotFound(f"{run.id} has no evaluated model that could be deployed; “evaluate” measures one.")
     sizes = {a.kind: a.bytes for a in store.artifacts(run.id) if a.kind in arms}
     lines = [_recommended(run, arms, open_arms)]
-    if (asked := found.query.arm) in arms:  # one that was asked about is spoken of first
-        allowed = "may be deployed" if asked in open_arms else "is refused by the gate"
-        lines = [f"The {asked} model of {run.id} {allowed}. {lines[0]}"]
+    if (arm_meant := asked.query.arm) in arms:  # one that was asked about is spoken of first
+        allowed = "may be deployed" if arm_meant in open_arms else "is refused by the gate"
+        lines = [f"The {arm_meant} model of {run.id} {allowed}. {lines[0]}"]
     if past := store.artifacts(run.id, "deployment"):
         lines.insert(0, f"{run.id}'s {past[-1].meta.get('arm', 'own')} model was deployed ({past[-1].step}).")
     for arm in arms:
@@ -256,21 +257,21 @@ def _recommended(run: Run, arms: Sequence[str], open_arms: Sequence[str]) -> str
     return f"Of {run.id} rather the {best} model: {why.get(best, 'it is the last that passes the gate')}."
 
 
-def _arms(found: _Found) -> tuple[list[str], list[str]]:
+def _arms(asked: _Asked) -> tuple[list[str], list[str]]:
     """The tuned arms that were measured, and those of them that the gate lets through."""
-    measured = {s.arm for s in scores.of_run(found.store, found.run.id)}
+    measured = {s.arm for s in scores.of_run(asked.store, asked.run.id)}
     arms = [arm for arm in scores.TUNED if arm in measured]
-    return arms, [arm for arm in arms if not broken_hops(found.store, found.run.id, arm)]
+    return arms, [arm for arm in arms if not broken_hops(asked.store, asked.run.id, arm)]
 
 
-def _deploy_line(found: _Found) -> str:
-    if not (arms := _arms(found)[1]):
+def _deploy_line(asked: _Asked) -> str:
+    if not (arms := _arms(asked)[1]):
         return "The gate would refuse a deployment of every model that was measured."
-    best = f"deploying its {arms[-1]} model: “deploy the {arms[-1]} model of {found.run.id}”"
+    best = f"deploying its {arms[-1]} model: “deploy the {arms[-1]} model of {asked.run.id}”"
     return f"Nothing stands in the way of {best}."
 
 
-_ABOUT: Mapping[str, Callable[[_Found], list[str]]] = {
+_ABOUT: Mapping[str, Callable[[_Asked], list[str]]] = {
     "all": _all, "next": _next, "why": _why, "overfitting": _overfitting, "deploy": _deploy,
     "prompt_alone": _prompt_alone, "train_longer": _longer, "more_rows": _more_rows, "bigger_base": _bigger_base,
 }  # fmt: skip

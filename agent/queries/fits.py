@@ -101,8 +101,8 @@ def answer(query: FitsQuery, context: Context) -> Answer:
         return _largest(query, facts, rooms)
     try:
         model = _model(query, context)
-    except SeveralSizes as which:
-        return Answer((f"{str(which)[0].upper()}{str(which)[1:]}.",))
+    except SeveralSizes as sizes:
+        return Answer((f"{str(sizes)[0].upper()}{str(sizes)[1:]}.",))
     if model is None:
         return _largest(query, facts, rooms)
     if query.about == "disk":
@@ -110,14 +110,14 @@ def answer(query: FitsQuery, context: Context) -> Answer:
     if query.about == "vram" and query.work != "merge" and "VRAM" not in rooms:
         needs = needs_of_a_card(model, facts)
         return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)), tuple(needs))
-    found = fits(model, facts)
-    asked = _Asked(query, model, facts, rooms, needs_in(found))
+    forecast = fits(model, facts)
+    asked = _Asked(query, model, facts, rooms, needs_in(forecast))
     if query.about == "time" and query.work in ("", "train"):
-        lines = [_how_long(found, query), *_lines(asked, "train")]
+        lines = [_how_long(forecast, query), *_lines(asked, "train")]
     else:
         lines = _lines(asked, query.work)
         if query.work == "train" and not (query.card or query.ram_gib) and lines[0].startswith((_FITS, _ONCE)):
-            lines.append(_how_long(found, query))
+            lines.append(_how_long(forecast, query))
         if query.work and query.bits and not any(n.bits == query.bits for n in asked.chosen(query.work)):
             lines[0] = f"Not at {query.bits} bits, for want of memory; what else would do: {lines[0]}"
     lines[1:1] = _several(asked) if query.cards > 1 and "VRAM" in rooms else []
@@ -184,9 +184,9 @@ def _a(model: NamedModel) -> str:
 def _lines(asked: _Asked, work: str) -> list[str]:
     if not work:
         return _all_works(asked)
-    shown, good = asked.verdict(work)
-    lines = [_verdict(asked, shown, good)]
-    for need in [] if work == "quantize" else [need for need in asked.chosen(work) if need is not shown][:3]:
+    chief, good = asked.verdict(work)
+    lines = [_verdict(asked, chief, good)]
+    for need in [] if work == "quantize" else [need for need in asked.chosen(work) if need is not chief][:3]:
         more = "" if asked.fits(need) else ", which is more than there is"
         lines.append(f"  {need.name}: {size(need.bytes)} of {need.memory}{more}")
     return [*lines, _why(asked.model, work), *([] if good else [_instead(asked, work)])]
@@ -262,9 +262,9 @@ def _several(asked: _Asked) -> list[str]:
     """What several cards would change: nothing here, and what they could hold in other hands."""
     query, card = asked.query, asked.rooms["VRAM"]
     together = query.cards * card.total_bytes
-    held = [need for need in asked.chosen(query.work) if need.memory == "VRAM" and need.bytes <= together]
-    names = listed([f"{need.name} ({size(need.bytes)})" for need in sorted(held, key=lambda n: n.bytes)], 3)
-    hold = f"in a program that splits it: {names}" if held else "none of it either"
+    within = [need for need in asked.chosen(query.work) if need.memory == "VRAM" and need.bytes <= together]
+    names = listed([f"{need.name} ({size(need.bytes)})" for need in sorted(within, key=lambda n: n.bytes)], 3)
+    hold = f"in a program that splits it: {names}" if within else "none of it either"
     return [
         f"That is one card: tunesmith works on one at a time and splits no model. The {query.cards} together have "
         f"{size(together)}, which would hold {hold}."
@@ -300,14 +300,14 @@ def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) 
     ]
 
 
-def _training_in(found: Fits) -> Plan:
+def _training_in(forecast: Fits) -> Plan:
     """The training that would be chosen: the first that fits."""
-    tasks = found.of("train")
+    tasks = forecast.of("train")
     return next((task for task in tasks if task.fits), tasks[-1]).plan
 
 
-def _how_long(found: Fits, query: FitsQuery) -> str:
-    plan = _training_in(found)
+def _how_long(forecast: Fits, query: FitsQuery) -> str:
+    plan = _training_in(forecast)
     where = "On such a machine" if query.ram_gib else "On such a card" if query.card else "On this machine"
     epochs = plan.request["epochs"]
     return (

@@ -50,13 +50,13 @@ def answer(query: MachineQuery, context: Context) -> Answer:
     home, vllm = context.store.home, context.ws.vllm or ""
     machine = measure_machine(home)
     here = Here(machine, vllm, "cpu" if not machine.gpus or serves_on_cpu(vllm or None) else "gpu")
-    parts = {
+    line_of = {
         "gpu": _gpu(machine),
         "ram": _ram(machine),
         "disk": f"Disk: {size(machine.disk_free_bytes)} free where tunesmith keeps its models and runs ({home}).",
         "cpu": f"Processor: {machine.cpu}, {cores_text(machine.cores, machine.cores_allowed)}.",
     }
-    lines = [text for _, text in sorted(parts.items(), key=lambda part: part[0] != query.part)]
+    lines = [text for _, text in sorted(line_of.items(), key=lambda part: part[0] != query.part)]
     where = "the processor" if here.serves_on == "cpu" else "the graphics card"
     lines.append(f"vLLM serves on {where} ({vllm})." if vllm else "No vLLM was found; `tunesmith setup` installs it.")
     return Answer(tuple([*lines, *left_out_gpus()][:6]), (here,))
@@ -93,20 +93,20 @@ class Need:
     """What is lacking beside memory, in the words of the plan's refusal."""
 
 
-def needs_in(found: Fits) -> list[Need]:
+def needs_in(forecast: Fits) -> list[Need]:
     """What every kind of work needs of a model on a machine."""
-    return [need for task in found.tasks if task.task not in PREPARING for need in _needs(task)]
+    return [need for task in forecast.tasks if task.task not in PREPARING for need in _needs(task)]
 
 
 def needs_of_a_card(model: NamedModel, facts: Facts) -> list[Need]:
     """The same by the smallest usual card on which each kind of work fits; what fits on none is left out."""
-    found: dict[tuple[str, str], list[Need]] = {}
+    by_task: dict[tuple[str, str], list[Need]] = {}
     for card_gib in CARDS_GIB:
         for task in fits(model, with_card(facts.machine, card_of_size(card_gib), home=facts.home)).tasks:
             needs = list(_needs(task)) if task.task not in PREPARING else []
             if needs and all(need.bytes <= card_gib * GIB for need in needs if need.memory == "VRAM"):
-                found.setdefault((task.task, task.precision), needs)
-    return [need for needs in found.values() for need in needs]
+                by_task.setdefault((task.task, task.precision), needs)
+    return [need for needs in by_task.values() for need in needs]
 
 
 def machine_of(facts: Facts, ram_gib: float) -> Facts:
@@ -207,7 +207,7 @@ def served(query: ServedQuery, context: Context) -> Answer:
         f"{clip(line['model'], 60)} is served at {line['url']}{health}; it was made in "
         f"{line['run'] or 'an unknown run'} ({line['step'] or '–'}).",
         f"Its key lies in {line['key_file']}.",
-        _made_from(store, str(line["artifact"])) if line["artifact"] else "",
+        _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
     lines += [f"It was deployed {len(past)} times in all:", *before[:3]] if len(past) > 1 else []
     return Answer(tuple(one for one in lines if one), tuple(_fact(line) for line in deployed))
@@ -239,7 +239,7 @@ def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answ
     return Answer(tuple(lines), facts)
 
 
-def _made_from(store: Store, artifact: str) -> str:
+def _lineage_line(store: Store, artifact: str) -> str:
     try:
         lineage = provenance_of(store, artifact)["lineage"]
     except NotFound:

@@ -116,11 +116,11 @@ def inherited(
     own = _newest(known, stage, str(asked.get("arm", "")))
     declared = catalog.BY_NAME[stage].load()
     names = [name for name in declared.request.model_fields if name not in _NEVER]
-    taken = names if again else [name for name in names if name in declared.lasting]
+    carried = names if again else [name for name in names if name in declared.lasting]
     if own is not None:  # what a rule chose for other values or other rows is chosen anew
-        taken = [name for name in taken if name not in (own.plan.get("reasons") or {})]
+        carried = [name for name in carried if name not in (own.plan.get("reasons") or {})]
     fields: dict[str, object] = {}
-    for name in taken:
+    for name in carried:
         if own is not None and name in own.request:
             fields[name] = own.request[name]
         elif name in planned.get(stage, {}):
@@ -131,7 +131,7 @@ def inherited(
                 fields[name] = newest.request[name]
     if stage == "evaluate" and asked.get("arm", "adapter") != "prompted":
         fields.pop("behaviour", None)
-    if stage in ("deploy", "evaluate") and (arm := _last_made(ws, run.id)):
+    if stage in ("deploy", "evaluate") and (arm := _last_arm(ws, run.id)):
         fields["arm"] = arm
     fields = declared.carried_over(fields, asked)
     return {**fields, **asked, **_multiplied(stage, times, fields, own)}
@@ -141,18 +141,18 @@ def _multiplied(
     stage: str, times: Mapping[str, float], fields: Mapping[str, object], own: Step | None
 ) -> dict[str, object]:
     """The fields that are to be a multiple of what they were in the run's newest such step. Raises BadInput."""
-    found: dict[str, object] = {}
+    multiplied: dict[str, object] = {}
     for name, factor in times.items():
         before = fields.get(name, own.request.get(name) if own else None)
         if not isinstance(before, int | float) or not before:
             raise BadInput(
                 f"{name} has no value yet that could be multiplied; say it outright, such as “{stage} with {name}=…”"
             )
-        found[name] = round(before * factor) if isinstance(before, int) else before * factor
-    return found
+        multiplied[name] = round(before * factor) if isinstance(before, int) else before * factor
+    return multiplied
 
 
-def _last_made(ws: Workspace, run: str) -> str:
+def _last_arm(ws: Workspace, run: str) -> str:
     """The arm that stands last in the chain of what the run has made; empty where nothing was tuned yet."""
     kinds = {artifact.kind for artifact in ws.store.artifacts(run)}
     return next((arm for arm in ("quantized", "merged", "adapter") if arm in kinds), "")
@@ -168,7 +168,7 @@ def _newest(steps: list[Step], stage: str, arm: str) -> Step | None:
 # Agreed to and refused
 
 
-_SHOWN = 5
+_MOST_DECISIONS = 5
 _DECIDED = """SELECT a.*, s.run, s.arm, s.seconds, s.status FROM approvals a JOIN steps s ON s.step = a.step
 ORDER BY a.rowid DESC"""
 
@@ -246,8 +246,8 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     facts = [_fact(row) for row in of_kind]
     by = Counter(one.by for one in facts).most_common(4)
     lines = [head, "Decided by " + ", ".join(f"{name} ({n})" for name, n in by) + ".",
-             *(_line(one) for one in facts[:_SHOWN])]  # fmt: skip
-    lines += [f"{len(facts) - _SHOWN} more before those."] if len(facts) > _SHOWN else []
+             *(_line(one) for one in facts[:_MOST_DECISIONS])]  # fmt: skip
+    lines += [f"{len(facts) - _MOST_DECISIONS} more before those."] if len(facts) > _MOST_DECISIONS else []
     table = [
         [row["approval"], one.run, one.stage, one.decision, one.by, clip(one.reason, 80), day(one.decided_at)]
         for row, one in zip(of_kind, facts, strict=True)
@@ -275,7 +275,7 @@ def _questions(store: Store, query: ApprovalsQuery, run: str) -> Answer:
     lines = [
         f"  {one.stage}{f' in {one.run}' if one.run else ''}, {day(one.at)}: you said {one.answer} to: "
         f"{clip(one.question, 300)}"
-        for one in facts[:_SHOWN]
+        for one in facts[:_MOST_DECISIONS]
     ]
     return Answer(
         (f"{count(len(facts), 'question')}{where} {'was' if len(facts) == 1 else 'were'} answered:", *lines), facts

@@ -18,7 +18,7 @@ from tunesmith.memory.records import DONE, Run, TrainingRow
 from tunesmith.tools.core.format import count
 from tunesmith.tools.data.held_out import masked
 
-_SHOWN = 4
+_SAMPLE_ROWS = 4
 Verdict = Annotated[Literal["", "keep", "drop"], Field(description="empty: both")]
 Origin = Annotated[Literal["", "generated", "rehearsal"], Field(description="empty: all")]
 
@@ -73,18 +73,18 @@ class Lengths:
 
 
 def answer(query: RowsQuery, context: Context) -> Answer:
-    """The rows of a run, as far as verdict, origin and reason were named. Raises NotFound without any."""
+    """The rows of a run, as far as verdict, origin, split and reason were named. Raises NotFound without any."""
     run, rows = _rows_of(context, query.run)
     chosen = [r for r in rows if query.verdict in ("", _verdict(r)) and query.origin in ("", r.origin)]
-    if query.about in ("longest", "shortest", "length"):
-        return _by_length(query, run, chosen)
     if query.split:
         chosen = [r for r in chosen if r.split == query.split and r.kept]
     if query.reason:
         chosen = [r for r in chosen if r.dropped and (query.reason in _kind(r) or _kind(r) in query.reason)]
+    if query.about in ("longest", "shortest", "length"):
+        return _by_length(query, run, chosen)
     known = _counted(run, rows, chosen)
     if query.about == "examples":
-        return _shown(query, run, chosen, known, "")
+        return _sample(query, run, chosen, known, "")
     lines = _count_lines(query, known, rows)
 
     def page() -> RenderableType:
@@ -111,25 +111,25 @@ def find_rows(query: RowQuery, context: Context) -> Answer:
     texts = {row.row_id: f"{_message(row)} {_answer(row)} {row.verdict or ''}" for row in chosen}
     plain = [row for row in chosen if query.row.lower() in texts[row.row_id].lower()]
     alike = [] if plain else matching(query.row, texts)
-    found = plain or [row for row in chosen if row.row_id in alike]
-    if not found:
+    matches = plain or [row for row in chosen if row.row_id in alike]
+    if not matches:
         return Answer((f"No such row of {run.id} speaks of “{clip(query.row, 60)}”.",))
-    return _shown(query, run, found, _counted(run, rows, found), f" with “{clip(query.row, 40)}”")
+    return _sample(query, run, matches, _counted(run, rows, matches), f" with “{clip(query.row, 40)}”")
 
 
 def _rows_of(context: Context, name: str) -> tuple[Run, list[TrainingRow]]:
     run = context.run(name, with_stage="generate")
-    made = [step for step in context.store.steps(run.id, status=DONE) if step.stage == "generate"]
-    if not made:
+    generated = [step for step in context.store.steps(run.id, status=DONE) if step.stage == "generate"]
+    if not generated:
         raise NotFound(f"{run.id} has no training rows yet; “generate” makes them.")
-    return run, [masked(row) for row in context.store.rows(made[-1].id)]
+    return run, [masked(row) for row in context.store.rows(generated[-1].id)]
 
 
 def _counted(run: Run, rows: Sequence[TrainingRow], chosen: Sequence[TrainingRow]) -> RowCounts:
-    kept = Counter(row.split for row in rows if row.kept)
+    usable = Counter(row.split for row in rows if row.kept)
     dropped = Counter(_kind(row) for row in rows if row.dropped)
     return RowCounts(
-        run.id, len(rows), kept.total(), dropped.total(), kept["train"], kept["valid"], len(chosen), dict(dropped)
+        run.id, len(rows), usable.total(), dropped.total(), usable["train"], usable["valid"], len(chosen), dict(dropped)
     )
 
 
@@ -150,10 +150,10 @@ def _count_lines(query: RowsQuery, known: RowCounts, rows: Sequence[TrainingRow]
         f"dropped."
     )
     if known.kept:
-        kept = Counter(row.origin for row in rows if row.kept)
-        each = ", ".join(f"{kept[origin]} {origin}" for origin in origins)
-        parts = f"{known.to_train} to train on, {known.to_validate} held out for validation"
-        lines.append(f"Of the kept: {each}; {parts}.")
+        usable = Counter(row.origin for row in rows if row.kept)
+        each = ", ".join(f"{usable[origin]} {origin}" for origin in origins)
+        splits = f"{known.to_train} to train on, {known.to_validate} held out for validation"
+        lines.append(f"Of the kept: {each}; {splits}.")
     return [*lines, *([_reasons(known)] if known.dropped else [])]
 
 
@@ -183,16 +183,18 @@ def _by_length(query: RowsQuery, run: Run, wanted: Sequence[TrainingRow]) -> Ans
     return Answer((first, *lines), (facts,), lambda: _page(ranked), private=True, open_words=first)
 
 
-def _shown(
+def _sample(
     query: RowsQuery | RowQuery, run: Run, chosen: Sequence[TrainingRow], known: RowCounts, holding: str
 ) -> Answer:
     verdict = {"keep": "kept ", "drop": "dropped ", "": ""}[query.verdict]
     origin = f"{query.origin} " if query.origin else ""
-    shown = min(len(chosen), _SHOWN)
-    first = f"{len(chosen)} {verdict}{origin}rows of {run.id}{holding}; {shown} of them:"
     plain = not (query.verdict or query.origin or holding)
+    generated = [row for row in chosen if row.origin == "generated"] if plain else []
+    sample = (generated or chosen)[:_SAMPLE_ROWS]
+    many = count(len(chosen), f"{verdict}{origin}row")
+    first = f"{many} of {run.id}{holding}; {len(sample)} of them:"
     lines = [first]
-    for row in [row for row in chosen if row.origin == "generated" or not plain][:_SHOWN]:
+    for row in sample:
         mark = f" (dropped: {clip(str(row.verdict), 60)})" if row.dropped else ""
         lines.append(f"  {row.row_id}{mark}: “{clip(_message(row), 100)}”")
         lines.append(f"    → “{clip(_answer(row), 105)}”")

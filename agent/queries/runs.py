@@ -21,7 +21,7 @@ from tunesmith.memory.records import DONE, DRIVER_RUN, FAILED, STOPPED, Run, Ste
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
 
-_SHOWN = 5
+_MOST_RUNS = 5
 
 
 class RunsQuery(Query):
@@ -92,7 +92,7 @@ def all_runs(query: RunsQuery, context: Context) -> Answer:
     first = f"There {'is 1 run' if total == 1 else f'are {total} runs'}, the newest is {named(runs[0])}"
     first += f"; {driver[0].id} only fetched the driver" if driver else ""
     lines = [f"{first}.", *_lines(store, known)]
-    lines += [f"{len(runs) - _SHOWN} older ones: `/runs` lists them all."] if len(runs) > _SHOWN else []
+    lines += [f"{len(runs) - _MOST_RUNS} older ones: `/runs` lists them all."] if len(runs) > _MOST_RUNS else []
     return Answer(tuple(lines), tuple(known), lambda: render.runs_table(store, day))
 
 
@@ -100,7 +100,7 @@ def _lines(store: Store, runs: list[RunFacts]) -> list[str]:
     return [
         f"  {one.run} {clip(one.name, 40)}: {one.status}, begun {day(one.began)}, took {duration(one.seconds)}"
         f"{_target(store, one.run)}"
-        for one in runs[:_SHOWN]
+        for one in runs[:_MOST_RUNS]
     ]
 
 
@@ -119,7 +119,7 @@ def _within(query: RunsQuery, store: Store, runs: list[Run]) -> Answer:
     if not begun:
         return Answer((f"Nothing ran{when}; the newest run, {runs[0].id}, was begun {day(runs[0].created_at)}.",))
     lines = [f"{count(sum(len(steps) for _, steps in begun), 'step')} ran{when}, in {count(len(begun), 'run')}:"]
-    for run, steps in begun[:_SHOWN]:
+    for run, steps in begun[:_MOST_RUNS]:
         each = listed([f"{step.stage} {step.status}" for step in reversed(steps)], 6)
         lines.append(f"  {named(run, 30)}: {each}, {duration(sum(step.seconds or 0.0 for step in steps))}")
     return Answer(tuple(lines), tuple(facts_of(store, run) for run, _ in begun))

@@ -103,8 +103,8 @@ def suite_of(store: Store, step: str) -> str:
     if not step:
         return ""
     one = store.step(step)
-    made = (artifact.id for artifact in store.artifacts(one.run, "suite") if artifact.step == step)
-    return one.inputs.get("suite") or next(made, "")
+    own = (artifact.id for artifact in store.artifacts(one.run, "suite") if artifact.step == step)
+    return one.inputs.get("suite") or next(own, "")
 
 
 def results(store: Store, run: str, arm: str, suite: str = "") -> list[EvalResult]:
@@ -131,23 +131,23 @@ def of_run(store: Store, run: str) -> list[Score]:
     newest = next((suite_of(store, step) for step in _steps(store, run)), "")
     suites = {arm: newest if step_of(store, run, arm, newest) else "" for arm in ARMS}
     answered = {arm: results(store, run, arm, suites[arm]) for arm in ARMS}
-    found = []
+    scores = []
     for block in BLOCKS:
         for arm, given in answered.items():
             of_block = [one for one in given if one.block == block]
             judged = [one for one in of_block if one.passed is not None]
             passed, errors = sum(bool(one.passed) for one in judged), len(of_block) - len(judged)
             step = step_of(store, run, arm, suites[arm]) if of_block else ""
-            found += [Score(run, arm, block, step, passed, len(judged), errors)] if of_block else []
-    return found
+            scores += [Score(run, arm, block, step, passed, len(judged), errors)] if of_block else []
+    return scores
 
 
-def kept_of_the_gain(store: Store, run: str, arm: str) -> str:
+def retained_sentence(store: Store, run: str, arm: str) -> str:
     """What a merged or quantized model kept of what the adapter won, in passed cases; else empty."""
     if arm not in ("merged", "quantized"):
         return ""
-    kept = next((one for one in gain_retained(store, run) if one.arm == arm), None)
-    return f"{arm} keeps {kept.kept} of the {kept.won} target cases that the adapter won." if kept else ""
+    retained = next((one for one in gain_retained(store, run) if one.arm == arm), None)
+    return f"{arm} keeps {retained.kept} of the {retained.won} target cases that the adapter won." if retained else ""
 
 
 def in_a_sentence(compared: Comparison, block: str = "") -> str:
@@ -155,8 +155,8 @@ def in_a_sentence(compared: Comparison, block: str = "") -> str:
     a, b = compared.arms
     if not compared.comparable:
         return f"{a} → {b} are not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 160)}"
-    parts = [f"{name} {verdict_of(counts)}" for name, counts in compared.blocks.items() if block in ("", name)]
-    return f"{a} → {b}: {'; '.join(parts)}." if parts else ""
+    verdicts = [f"{name} {verdict_of(counts)}" for name, counts in compared.blocks.items() if block in ("", name)]
+    return f"{a} → {b}: {'; '.join(verdicts)}." if verdicts else ""
 
 
 def verdict_of(counts: BlockComparison) -> str:
@@ -222,17 +222,17 @@ def answer(query: ResultQuery, context: Context) -> Answer:
 
 
 def _speeds(store: Store, run: Run) -> Answer:
-    found = []
+    speeds = []
     for arm in ARMS:
         answers = [one for one in results(store, run.id, arm) if one.completion_tokens]
         if answers:
             seconds = median(one.latency_ms for one in answers) / 1000
-            found.append(Speed(arm, seconds, median(one.completion_tokens for one in answers)))
-    if not found:
+            speeds.append(Speed(arm, seconds, median(one.completion_tokens for one in answers)))
+    if not speeds:
         return Answer((f"{run.id} has no measured answers whose time is known.",))
-    each = "; ".join(f"{one.arm} {one.seconds:.1f} s for {one.tokens:.0f} tokens" for one in found)
+    each = "; ".join(f"{one.arm} {one.seconds:.1f} s for {one.tokens:.0f} tokens" for one in speeds)
     note = "Measured with many questions at once, so one alone is answered sooner."
-    return Answer((f"An answer took in the middle, in {run.id}: {each}.", note), tuple(found))
+    return Answer((f"An answer took in the middle, in {run.id}: {each}.", note), tuple(speeds))
 
 
 def verdict_lines(store: Store, run: Run) -> list[str]:
@@ -246,12 +246,12 @@ def verdict_lines(store: Store, run: Run) -> list[str]:
     if not tuned:
         return [f"{named(run)}: nothing tuned was measured yet; the base passes {target[0]} target cases."]
     arm = tuned[-1].arm
-    found = evidence_of(store, run.id, arm).verdict
+    verdict = evidence_of(store, run.id, arm).verdict
     passed = ", ".join(f"{s.arm} {s}" for s in tuned)
     general = [f"{s.arm} {s.passed} of {s.judged}" for s in measured if s.block == "general"]
     return [
-        f"{named(run)}, {arm}: {found.word}; of all target cases pass: base {base or '–'}, {passed}.",
-        f"The claim for its {arm} model: {clip(found.sentence, 500)}.",
+        f"{named(run)}, {arm}: {verdict.word}; of all target cases pass: base {base or '–'}, {passed}.",
+        f"The claim for its {arm} model: {clip(verdict.sentence, 500)}.",
         *([f"General block: {', '.join(general)}."] if general else []),
     ]
 

@@ -164,15 +164,15 @@ def _usual(stage: str, field: str) -> str:
 
 def _resolved(store: Store, step: Step, field: str) -> str:
     """What a model's name came to: its title, its size and where it is from."""
-    made = next((a for a in store.artifacts(step.run) if a.step == step.id), None) if field in _MODELS else None
-    if made is None or not made.meta.get("name"):
+    model = next((a for a in store.artifacts(step.run) if a.step == step.id), None) if field in _MODELS else None
+    if model is None or not model.meta.get("name"):
         return ""
-    parts = [str(made.meta["name"])]
-    if isinstance(parameters := made.meta.get("parameters"), int):
-        parts.append(f"{parameters:,} parameters")
-    if revision := made.meta.get("revision") or made.meta.get("commit"):
-        parts.append(f"commit {revision}")
-    return f"That is {', '.join([*parts, f'sha256 {made.sha256[:12]}'])}."
+    facts = [str(model.meta["name"])]
+    if isinstance(parameters := model.meta.get("parameters"), int):
+        facts.append(f"{parameters:,} parameters")
+    if revision := model.meta.get("revision") or model.meta.get("commit"):
+        facts.append(f"commit {revision}")
+    return f"That is {', '.join([*facts, f'sha256 {model.sha256[:12]}'])}."
 
 
 def _default(stage: str, field: str) -> object:

@@ -71,9 +71,9 @@ def answer(query: StepQuery, context: Context) -> Answer:
     store = context.store
     step = store.step(query.step) if query.step else _newest(query, context, query.stage, query.arm)
     if step is None:
-        which = f"{query.stage} of the {query.arm} arm" if query.arm else query.stage or "such"
+        sought = f"{query.stage} of the {query.arm} arm" if query.arm else query.stage or "such"
         where = f" in {context.run(query.run).id}" if query.run else ""
-        return Answer((f"There is no {which} step{where} yet, so there is nothing to tell of it.",))
+        return Answer((f"There is no {sought} step{where} yet, so there is nothing to tell of it.",))
     if query.other_stage:
         other = _newest(query, context, query.other_stage, "")
         return _two(query, step, other)
@@ -203,16 +203,16 @@ def memory_of(step: Step) -> str:
 
 
 def _outcome(step: Step) -> str:
-    result, parts = step.report, []
+    result, clauses = step.report, []
     for name in catalog.ENTRIES[step.stage].load().headline if step.stage in catalog.ENTRIES else ():
         if result.get(name) not in (None, ""):
-            parts.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {plain(name, result[name])}")
+            clauses.append(f"{name.replace('_', ' ').removesuffix(' bytes')} {plain(name, result[name])}")
     if isinstance(checks := result.get("checks"), list):
         passed = sum(bool(check.get("passed")) for check in checks)
-        parts.append(f"{passed} of {len(checks)} checks passed")
+        clauses.append(f"{passed} of {len(checks)} checks passed")
     if isinstance(blocks := result.get("blocks"), dict):
-        parts += [f"{block} {counts['passed']} of {counts['cases']}" for block, counts in blocks.items()]
-    return f"Result: {', '.join(parts)}." if parts else ""
+        clauses += [f"{block} {counts['passed']} of {counts['cases']}" for block, counts in blocks.items()]
+    return f"Result: {', '.join(clauses)}." if clauses else ""
 
 
 def _passed(store: Store, step: Step) -> str:
@@ -382,10 +382,10 @@ def lines_of(store: Store, step: Step) -> list[str]:
     if len(validation) > 1:
         each = ", ".join(f"{x:.0f}: {value:.3f}" for x, value in validation[-8:])
         lines.append(f"Validation by optimiser step: {each}.")
-    parts = [f"{name.replace('_', ' ')} {result[name]:,}" for name in ("steps", "trained_tokens") if name in result]
+    amounts = [f"{name.replace('_', ' ')} {result[name]:,}" for name in ("steps", "trained_tokens") if name in result]
     if isinstance(result.get("tokens_per_second"), float):
-        parts.append(f"{result['tokens_per_second']:.0f} tokens a second")
-    return [*lines, *([f"In {', '.join(parts)} ({cite(step)})."] if parts else [])]
+        amounts.append(f"{result['tokens_per_second']:.0f} tokens a second")
+    return [*lines, *([f"In {', '.join(amounts)} ({cite(step)})."] if amounts else [])]
 
 
 def _spark(points: Sequence[tuple[float, float]], width: int = 40) -> str:

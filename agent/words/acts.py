@@ -65,9 +65,9 @@ class Edits:
 def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     """The step that a sentence orders; `known` tells the words by which such a step is ordered."""
     request = catalog.BY_NAME[stage].load().request.model_fields
-    taken = assigned(slots, (stage,))
-    fields = {one.field: one.value for one in taken}
-    places = [place for one in taken for place in one.places]
+    assignments = assigned(slots, (stage,))
+    fields = {one.field: one.value for one in assignments}
+    places = [place for one in assignments for place in one.places]
     others: list[Place] = []
     multiples = {name: one for name, one in factors(slots).items() if name in request}
     if "arm" in request and (arms := slots.all("arm")):
@@ -75,11 +75,11 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         places += [(slot.start, slot.end) for slot in arms if slot.value == arms[0].value]
         others = [(slot.start, slot.end) for slot in arms if slot.value != arms[0].value]
     if "model" in request:
-        named = [slot for slot in slots.found if slot.kind in ("model", "path", "commit")]
+        named = [slot for slot in slots.named if slot.kind in ("model", "path", "commit")]
         for slot in named:
             fields.setdefault("revision" if slot.kind == "commit" else "model", str(slot.value))
         places += [(slot.start, slot.end) for slot in named]
-    if "source" in request and (source := next((s for s in slots.found if s.kind in ("path", "model")), None)):
+    if "source" in request and (source := next((s for s in slots.named if s.kind in ("path", "model")), None)):
         fields["source"] = str(source.value)
         places.append((source.start, source.end))
     if "system_prompt" in request and (quote := slots.first("quote")):
@@ -106,17 +106,17 @@ def _owner(name: str) -> str:
 
 
 def _places(slots: Slots, kinds: Sequence[str]) -> list[Place]:
-    return [(slot.start, slot.end) for slot in slots.found if slot.kind in kinds]
+    return [(slot.start, slot.end) for slot in slots.named if slot.kind in kinds]
 
 
 def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
     """Fields that are to be a multiple of what they were, `twice the rank`, `half as many rows`, and where that is."""
-    found = {}
+    multiples = {}
     for factor in slots.all("factor"):
         behind = [slot for slot in slots.all("field") if slot.start >= factor.end]
         if behind and len(slots.between(factor.end, behind[0].start)) <= 4:
-            found[str(behind[0].value)] = (float(str(factor.value)), (factor.start, behind[0].end))
-    return found
+            multiples[str(behind[0].value)] = (float(str(factor.value)), (factor.start, behind[0].end))
+    return multiples
 
 
 def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tuple[str, bool, list[Place]]:
@@ -132,37 +132,37 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
 
 
 def _unread(
-    slots: Slots, taken: Sequence[Place], known: Callable[[str], bool], others: Sequence[Place] = ()
+    slots: Slots, read_places: Sequence[Place], known: Callable[[str], bool], others: Sequence[Place] = ()
 ) -> tuple[str, ...]:
     """What no argument took, neighbouring words together, as it was typed: words with a content, numbers, paths, and
     the `others` that there was no second argument for."""
-    loose = [*others, *((word.start, word.end) for word in slots.unread(taken, known))]
+    loose = [*others, *((word.start, word.end) for word in slots.unread(read_places, known))]
     hard = [(number.start, number.end) for number in slots.numbers if not number.weak]
-    hard += [(slot.start, slot.end) for slot in slots.found if slot.kind in _HARD]
-    loose += [one for one in hard if not any(start <= one[0] and one[1] <= end for start, end in taken)]
+    hard += [(slot.start, slot.end) for slot in slots.named if slot.kind in _HARD]
+    loose += [one for one in hard if not any(start <= one[0] and one[1] <= end for start, end in read_places)]
     groups: list[Place] = []
     for start, end in sorted(set(loose)):
         if (
             groups
-            and slots.said[groups[-1][1] : start].count(" ") <= 2
-            and len(slots.said[groups[-1][1] : start]) <= 12
+            and slots.sentence[groups[-1][1] : start].count(" ") <= 2
+            and len(slots.sentence[groups[-1][1] : start]) <= 12
         ):
             groups[-1] = (groups[-1][0], max(end, groups[-1][1]))
         else:
             groups.append((start, end))
-    return tuple(" ".join(_with_article(slots.said, start, end).split()) for start, end in groups)
+    return tuple(" ".join(_with_article(slots.sentence, start, end).split()) for start, end in groups)
 
 
 _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
 
 
-def _with_article(said: str, start: int, end: int) -> str:
+def _with_article(sentence: str, start: int, end: int) -> str:
     """The words with the `my` or `the` before them, so that they are told as they were said."""
-    before = said[:start].rstrip().rsplit(" ", 1)[-1]
+    before = sentence[:start].rstrip().rsplit(" ", 1)[-1]
     return (
-        said[start - len(before) - 1 : end]
+        sentence[start - len(before) - 1 : end]
         if before.lower() in ("my", "the", "our", "meine", "mis")
-        else said[start:end]
+        else sentence[start:end]
     )
 
 
@@ -172,21 +172,21 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     until = [slot for slot in stages if any(u.end <= slot.start and len(slots.between(u.end, slot.start)) <= 2
                                             for u in (*slots.all("until"), *slots.all("only")))]  # fmt: skip
     negated = [slot for slot in stages if slots.negated(slot)]
-    taken = assigned(slots, tuple(planned))
+    assignments = assigned(slots, tuple(planned))
     last = str(until[0].value) if until and leaves_out else ""
     without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
-    if leaves_out and not (stages or taken or slots.numbers):  # `skip the last step`
+    if leaves_out and not (stages or assignments or slots.numbers):  # `skip the last step`
         without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
-    named = (slot for slot in slots.found if slot.kind in ("model", "path"))
+    named = (slot for slot in slots.named if slot.kind in ("model", "path"))
     model = next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
-    places = [*(place for one in taken for place in one.places), *(place for _, place in multiples.values())]
+    places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
     places += _places(slots, (*_OWN_SLOTS, "stage", "commit", "unspoken"))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
     return Edits(
-        tuple(taken), tuple(names), tuple(dict.fromkeys(without)), last,
+        tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
         {name: one[0] for name, one in multiples.items()}, _unread(slots, places, known),
     )  # fmt: skip
@@ -227,8 +227,8 @@ def info_of(field: str, stages: Sequence[str] = ()) -> FieldInfo | None:
 
 def assigned(slots: Slots, stages: Sequence[str] = ()) -> list[Assigned]:
     """Every value that the sentence gives to a field of these stages, else of any; of two for a field the last."""
-    found = [*_pairs(slots, stages), *_numbers(slots, stages), *_choices(slots, stages), *_without(slots, stages)]
-    return list({one.field: one for one in found}.values())
+    assignments = [*_pairs(slots, stages), *_numbers(slots, stages), *_choices(slots, stages), *_without(slots, stages)]
+    return list({one.field: one for one in assignments}.values())
 
 
 def _pairs(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
@@ -242,8 +242,8 @@ def _pairs(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
 @cache
 def _field_called(name: str) -> str:
     words = words_of(name.replace("_", " "))
-    found = lexicon()["fields"].find(words)
-    return found[0].name if found and found[0].after == len(words) else ""
+    matches = lexicon()["fields"].find(words)
+    return matches[0].name if matches and matches[0].after == len(words) else ""
 
 
 def _typed(text: str, info: FieldInfo) -> object:
@@ -296,7 +296,7 @@ def _joining(table: str) -> frozenset[str]:
 
 
 def settled(
-    found: Sequence[Assigned], unread: Sequence[str], now: Mapping[str, object]
+    assignments: Sequence[Assigned], unread: Sequence[str], now: Mapping[str, object]
 ) -> tuple[tuple[Assigned, ...], tuple[str, ...]]:
     """The values and what is left unread, where a number that nothing took is the old or the new value of a field.
 
@@ -304,7 +304,7 @@ def settled(
     the old one, in any language.
     """
     left, values = list(unread), []
-    for one in found:
+    for one in assignments:
         loose = {text: numbers[0] for text in left if len(numbers := numbers_in(text)) == len(text.split()) == 1}
         had, info = now.get(one.field), info_of(one.field)
         old = next((text for text, number in loose.items() if number.value == had), "")
@@ -318,7 +318,7 @@ def settled(
 
 def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
     """Fields with a choice of words, and switches."""
-    for slot in slots.found:
+    for slot in slots.named:
         if not slot.kind.startswith("choice."):
             continue
         field, value = slot.kind.removeprefix("choice."), str(slot.value)
@@ -331,8 +331,8 @@ def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:
             if value in get_args(info.annotation):
                 yield Assigned(field, value, ((slot.start, slot.end),))
         elif not off:
-            kept = [str(other.value) for other in slots.all(slot.kind)]
-            yield Assigned(field, kept, tuple((s.start, s.end) for s in slots.all(slot.kind)))
+            values = [str(other.value) for other in slots.all(slot.kind)]
+            yield Assigned(field, values, tuple((s.start, s.end) for s in slots.all(slot.kind)))
     for field, value, place in _own_words(slots, stages):
         yield Assigned(field, value, (place,))
 

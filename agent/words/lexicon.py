@@ -71,16 +71,16 @@ class Names:
             singular = self._exact.get(word.text.removesuffix("s"), ()) if word.text.endswith("s") else ()
             stems = self._stems if word.text.startswith(self._beginnings) else ()
             candidates = [*self._exact.get(word.text, ()), *singular, *stems]
-            found = [
+            at_word = [
                 Match(thing, at, at + len(words))
                 for words, thing in candidates
                 if at + len(words) <= len(sentence)
                 and all(_same(name, sentence[at + i].text) for i, name in enumerate(words))
             ]
-            if found and (not matches or at >= matches[-1].after):
-                matches.append(max(found, key=lambda match: match.after))
-            elif found and max(m.after for m in found) - at > matches[-1].after - matches[-1].first:
-                matches[-1] = max(found, key=lambda match: match.after)
+            if at_word and (not matches or at >= matches[-1].after):
+                matches.append(max(at_word, key=lambda match: match.after))
+            elif at_word and max(m.after for m in at_word) - at > matches[-1].after - matches[-1].first:
+                matches[-1] = max(at_word, key=lambda match: match.after)
         return matches
 
 
@@ -99,11 +99,11 @@ def lexicon() -> Mapping[str, Names]:
 
 def words_of(text: str) -> list[Word]:
     """The words of a text; those that are no words but one slip of the finger from a known one are put right."""
-    found = []
+    words = []
     for match in _WORD.finditer(text):
         written = folded(match[0])
-        found.append(Word(repaired(written), match.start(), match.end(), written))
-    return found
+        words.append(Word(repaired(written), match.start(), match.end(), written))
+    return words
 
 
 def folded(text: str) -> str:

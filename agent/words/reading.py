@@ -33,7 +33,7 @@ LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
 _NEAREST, _LIKELY = 3, 12
 _REMEMBERED = 32
-_BEHIND_A_YES, _EACH_WORD_TAKEN = 0.7, 0.5
+_BEHIND_A_YES, _EACH_WORD_READ = 0.7, 0.5
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
@@ -60,7 +60,7 @@ class Context:
     before: Query | None = None
     """The question that was answered last."""
     labels: tuple[str, ...] = ()
-    """The labels of the behaviour."""
+    """Those of the cases of the run that is talked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,39 +98,39 @@ class Reader:
         self._embedded: Callable[[str], Floats] = lru_cache(_REMEMBERED)(lambda text: self._encoder.embed([text])[0])
         """One sentence in numbers. A turn reads its words several times, each 15 ms and more."""
 
-    def read(self, said: str, context: Context, label: str = "") -> Reading:
+    def read(self, sentence: str, context: Context, label: str = "") -> Reading:
         """Read a sentence; with a label as what that label means, which is then sure."""
-        slots = slots_of(said[:LONGEST], context.runs)
+        slots = slots_of(sentence[:LONGEST], context.runs)
         if slots.all("run") and not slots.words:  # nothing but a run's name
             return self._as(Guess("run.overview", 1.0), True, slots, context)
-        if not slots.words or len(said) > LONGEST:
+        if not slots.words or len(sentence) > LONGEST:
             return Reading("", 0.0, False, slots)
         if label:
             return self._as(Guess(label, 1.0), True, slots, context)
         embedded = self._embedded(canonical(slots, self.head.vocabulary))
         guesses = _possible(self.head.guesses(embedded, slots), slots, context)
-        if (known := self.head.label_of(said)) in {guess.label for guess in guesses}:
+        if (known := self.head.label_of(sentence)) in {guess.label for guess in guesses}:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)
             guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
         by_kind = kinds(guesses)
         stop = next((one for one in by_kind if one.label == _STOP), None)
-        found = self._as(by_kind[0], True, slots, context)
-        asks_or_orders = found.request or found.order or found.label == _STOP
+        reading = self._as(by_kind[0], True, slots, context)
+        asks_or_orders = reading.request or reading.order or reading.label == _STOP
         if stop is not None and stop.probability >= _MAY_STOP and asks_or_orders:
-            found = self._as(stop, True, slots, context)
+            reading = self._as(stop, True, slots, context)
         else:
-            found = replace(found, sure=found.sure and found.probability >= self._least(found))
+            reading = replace(reading, sure=reading.sure and reading.probability >= self._least(reading))
         offered = [one.label for one in by_kind if one.label not in _SAYS_NOTHING]
         nearest = tuple(self.head.examples[label][0] for label in offered[:_NEAREST])
-        return replace(found, likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY])), nearest=nearest)
+        return replace(reading, likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY])), nearest=nearest)
 
-    def _least(self, found: Reading) -> float:
+    def _least(self, reading: Reading) -> float:
         """The probability from which a reading may be acted on."""
-        if not found.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
+        if not reading.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
             return self.head.threshold
-        order, edits = found.order, found.edits
+        order, edits = reading.order, reading.edits
         whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
-        return min(self.head.threshold, _EACH_WORD_TAKEN if whole else _BEHIND_A_YES)
+        return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
         label, act = guess.label, guess.label.removeprefix("do.")
@@ -160,7 +160,7 @@ class Reader:
 
 def content_of(slots: Slots, known: Callable[[str], bool]) -> str:
     """The words that tell a case or a row: what is left without the run, the arm and how such a thing is asked."""
-    places = [(slot.start, slot.end) for slot in slots.found if slot.kind in _AROUND]
+    places = [(slot.start, slot.end) for slot in slots.named if slot.kind in _AROUND]
     return " ".join(word.written for word in slots.unread(places, known))
 
 
@@ -186,8 +186,8 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         if possible(guess.label, **moment)
     ]
     total = sum(guess.probability for guess in open_) or 1.0
-    found = (Guess(guess.label, guess.probability / total) for guess in open_)
-    return sorted(found, key=lambda guess: -guess.probability)
+    rescaled = (Guess(guess.label, guess.probability / total) for guess in open_)
+    return sorted(rescaled, key=lambda guess: -guess.probability)
 
 
 def _carried(request: Query | None, before: Query | None, slots: Slots) -> Query | None:
@@ -215,17 +215,17 @@ def reader() -> Reader:
         return _reader[0]
 
 
-def read(said: str, context: Context | None = None) -> Reading:
+def read(sentence: str, context: Context | None = None) -> Reading:
     """Read a sentence in its context. Raises NoEncoder."""
-    return reader().read(said, context or Context())
+    return reader().read(sentence, context or Context())
 
 
-def read_or_not(said: str, context: Context) -> Reading:
+def read_or_not(sentence: str, context: Context) -> Reading:
     """The same; with nothing but what the sentence names where it cannot be read."""
     try:
-        return read(said, context)
+        return read(sentence, context)
     except NoEncoder:
-        return Reading("", 0.0, False, slots_of(said[:LONGEST], context.runs))
+        return Reading("", 0.0, False, slots_of(sentence[:LONGEST], context.runs))
 
 
 # The head
@@ -292,7 +292,9 @@ class Head:
         self.fingerprint: str = about["fingerprint"]
         self.threshold: float = about["threshold"]
         self.vocabulary = {word: place for place, word in enumerate(about["vocabulary"].split())}
-        self._labels: dict[str, str] = {_key(one): label for label, said in self.examples.items() for one in said}
+        self._labels: dict[str, str] = {
+            _key(one): label for label, sentences in self.examples.items() for one in sentences
+        }
 
     @classmethod
     def load(cls) -> Head:
@@ -302,9 +304,9 @@ class Head:
         with (files("tunesmith.agent.words") / "head.npz").open("rb") as file, np.load(file) as stored:
             return cls({name: stored[name] for name in stored.files})
 
-    def label_of(self, said: str) -> str:
+    def label_of(self, sentence: str) -> str:
         """The label of the example that these words are, whatever run they name; empty: they are none."""
-        return self._labels.get(_key(said), "")
+        return self._labels.get(_key(sentence), "")
 
     def guesses(self, embedding: Floats, slots: Slots) -> list[Guess]:
         """Every label with its probability, the likeliest first."""
@@ -316,8 +318,8 @@ class Head:
         return [Guess(self.labels[i], float(likely[i])) for i in np.argsort(-likely)]
 
 
-def _key(said: str) -> str:
-    return " ".join(re.sub(r"\b[ras]\d+\b", "r1", said.lower()).strip(" ?!.,¿¡").split())
+def _key(sentence: str) -> str:
+    return " ".join(re.sub(r"\b[ras]\d+\b", "r1", sentence.lower()).strip(" ?!.,¿¡").split())
 
 
 def flags_of(slots: Slots) -> Floats:
@@ -340,9 +342,11 @@ _PLAIN = {
 }  # fmt: skip
 
 
-def vocabulary_of(said: Iterable[str]) -> list[str]:
+def vocabulary_of(sentences: Iterable[str]) -> list[str]:
     """The words that several of these sentences hold, the most frequent first: what a misspelt one may be meant for."""
-    count = Counter(word.written for one in said for word in words_of(one) if len(word.written) >= _SHORTEST_SWAPPED)
+    count = Counter(
+        word.written for one in sentences for word in words_of(one) if len(word.written) >= _SHORTEST_SWAPPED
+    )
     return [word for word, n in count.most_common() if n >= _OFTEN and word.isalpha()]
 
 
@@ -351,15 +355,15 @@ def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
 
     `vocabulary`: word → its place by frequency.
     """
-    parts, at = [], 0
-    shapes = [(slot.start, slot.end, _PLAIN[slot.kind]) for slot in slots.found if slot.kind in _PLAIN]
+    stretches, at = [], 0
+    shapes = [(slot.start, slot.end, _PLAIN[slot.kind]) for slot in slots.named if slot.kind in _PLAIN]
     put_right = ((word, _nearest(word, vocabulary)) for word in slots.words)
     words = [(word.start, word.end, text) for word, text in put_right if text != word.written]
     for start, end, text in sorted([*shapes, *words]):
         if start >= at:
-            parts += [slots.said[at:start], text]
+            stretches += [slots.sentence[at:start], text]
             at = end
-    return " ".join("".join([*parts, slots.said[at:]]).lower().split())[:400]
+    return " ".join("".join([*stretches, slots.sentence[at:]]).lower().split())[:400]
 
 
 def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:
@@ -372,9 +376,9 @@ def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:
         return word.text
     near = process.extract(written, vocabulary.keys(), scorer=OSA.distance, score_cutoff=1, limit=None)
     likely = (
-        (found[0] != written[0] and len(written) >= _SHORTEST_MISSPELT, vocabulary[found], found)
-        for found, _, _ in near
-        if min(len(found), len(written)) >= _SHORTEST_MISSPELT or sorted(found) == sorted(written)
+        (word_near[0] != written[0] and len(written) >= _SHORTEST_MISSPELT, vocabulary[word_near], word_near)
+        for word_near, _, _ in near
+        if min(len(word_near), len(written)) >= _SHORTEST_MISSPELT or sorted(word_near) == sorted(written)
     )
     return min(likely, default=(False, 0, word.text))[2]
 

@@ -15,7 +15,7 @@ from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
-from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, arms_of, stages_of
 from tunesmith.agent.words.values import Span
 
@@ -37,7 +37,7 @@ class Asked:
     content: str
     """The words of the sentence that neither name anything nor belong to how such a question is asked."""
     labels: tuple[str, ...] = ()
-    """The labels of the behaviour."""
+    """Those of the cases of the run that is talked about."""
 
 
 def request_of(asked: Asked) -> Query | None:
@@ -76,9 +76,9 @@ def _arms(asked: Asked) -> list[str]:
     arms = arms_of(asked.slots)
     if arms or "stage" in REQUESTS[asked.kind].model_fields:
         return arms
-    made = [_MAKES[stage] for stage in asked.slots.values("stage") if stage in _MAKES]
+    of_stages = [_MAKES[stage] for stage in asked.slots.values("stage") if stage in _MAKES]
     bits = ["quantized"] if asked.slots.first("choice.scheme") or asked.slots.first("bits") else []
-    return made or bits
+    return of_stages or bits
 
 
 def _arm(asked: Asked) -> str:
@@ -103,14 +103,14 @@ def _other_arm(asked: Asked) -> str:
 
 def _outcome(asked: Asked) -> str:
     """What became of the cases; of two arms of which one passes and the other fails, who gained or lost."""
-    found = asked.slots.values("outcome")
+    outcomes = asked.slots.values("outcome")
     arms = asked.slots.all("arm")
-    if {"passed", "failed"} <= set(found) and len(arms) > 1:
+    if {"passed", "failed"} <= set(outcomes) and len(arms) > 1:
         failing = _nearest(arms, next(s for s in asked.slots.all("outcome") if s.value == "failed"))
         first, second = arms_of(asked.slots)[:2]
         return "lost" if failing == max((first, second), key=CHAIN.index) else "gained"
     for outcome in ("lost", "gained", "flipped", "error", "any", "failed", "passed"):
-        if outcome in found:
+        if outcome in outcomes:
             return outcome
     return asked.choice if asked.kind == "cases" else ""
 
@@ -129,16 +129,16 @@ def _fields(asked: Asked) -> tuple[str, ...]:
     """The settings that are named; a word that everybody says, such as rows, counts only where no other does."""
     named = [*asked.slots.values("field"), *asked.slots.values("pair")]
     named = [name for name in named if name in known_fields()]
-    named += [slot.kind.removeprefix("choice.") for slot in asked.slots.found if slot.kind.startswith("choice.")]
+    named += [slot.kind.removeprefix("choice.") for slot in asked.slots.named if slot.kind.startswith("choice.")]
     own = [name for name in named if name not in ("rows", "cases_per_block", "model")]
     return tuple(dict.fromkeys(own or named))
 
 
 def _model(asked: Asked) -> str:
     """A model by name, by size, or a family with the size that stands apart from it."""
-    found = asked.slots.values("model")
-    name = next((one for one in found if re.search(r"[a-zA-Z]{2}", one)), "")
-    size = next((one for one in found if re.fullmatch(r"[\d.]+[bm]", one)), "")
+    models = asked.slots.values("model")
+    name = next((one for one in models if re.search(r"[a-zA-Z]{2}", one)), "")
+    size = next((one for one in models if re.fullmatch(r"[\d.]+[bm]", one)), "")
     if name and size and not re.search(r"\d+(?:\.\d+)?\s?[bm]\b", name, re.IGNORECASE):
         return f"{name}-{size}"
     return name or size
@@ -151,7 +151,7 @@ def _card(asked: Asked) -> str:
 def _cards(asked: Asked) -> int:
     if count := asked.slots.first("cards"):
         return int(count)
-    card = next((slot for slot in asked.slots.found if slot.kind in ("card", "card_gib")), None)
+    card = next((slot for slot in asked.slots.named if slot.kind in ("card", "card_gib")), None)
     before = [n for n in asked.slots.numbers if card and n.end <= card.start and not n.unit and not n.weak]
     near = before and card and len(asked.slots.between(before[-1].end, card.start)) <= 1
     return int(before[-1].value) if near and 2 <= before[-1].value <= 16 else 0
@@ -206,8 +206,22 @@ def _text(kind: str) -> Callable[[Asked], str]:
 
 
 def _label(asked: Asked) -> str:
-    said = {word.text for word in asked.slots.words}
-    return next((label for label in asked.labels if label.lower() in said), "")
+    """The label that is named: in quotation marks, else the longest that stands there, not denied, and whose words do
+    not all name something else: `which cases have no error` is about no label `no`."""
+    if (quote := asked.slots.first("quote")) in asked.labels:
+        return quote
+    return max((label for label in asked.labels if _names_label(asked.slots, label)), key=len, default="")
+
+
+def _names_label(slots: Slots, label: str) -> bool:
+    own = [word.text for word in words_of(label)]
+    loose = slots.unread([(slot.start, slot.end) for slot in slots.named], lambda word: False)
+    for at in range(len(slots.words) - len(own) + 1 if own else 0):
+        there = slots.words[at : at + len(own)]
+        place = Slot("label", label, there[0].start, there[-1].end)
+        if [word.text for word in there] == own and any(word in loose for word in there):
+            return not slots.negated(place, most=1)
+    return False
 
 
 def _runs(asked: Asked) -> tuple[str, str]:
@@ -231,7 +245,7 @@ def _failing(slots: Slots, failing: Slot) -> str:
     return str(before[-1].value) if before else ""
 
 
-def _made(asked: Asked) -> str:
+def _artifact_kind(asked: Asked) -> str:
     """What was made: of several arms the last in the chain; else what is named of the rest."""
     arms = [arm for arm in _arms(asked) if arm != "prompted"]
     return max(arms, key=CHAIN.index) if arms else asked.slots.first("made")
@@ -258,7 +272,7 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "values": _values,
     "times": _times,
     "verdict": lambda a: a.slots.first("verdict") or ("drop" if a.slots.first("reason") else ""),
-    "made": _made,
+    "made": _artifact_kind,
     "case": _text("case"),
     "row": _text("row"),
     "label": _label,

@@ -67,24 +67,24 @@ class Slot:
 class Slots:
     """A sentence with everything that it names."""
 
-    said: str
+    sentence: str
     words: tuple[Word, ...]
-    found: tuple[Slot, ...]
+    named: tuple[Slot, ...]
     numbers: tuple[Number, ...]
     pairs: Mapping[str, str] = field(default_factory=dict)
     """`field=value` as it was typed."""
 
     def all(self, kind: str) -> list[Slot]:
         """Every slot of a kind, in order."""
-        return [slot for slot in self.found if slot.kind == kind]
+        return [slot for slot in self.named if slot.kind == kind]
 
     def values(self, kind: str) -> list[str]:
         """Their different values, in order."""
-        return list(dict.fromkeys(str(slot.value) for slot in self.found if slot.kind == kind))
+        return list(dict.fromkeys(str(slot.value) for slot in self.named if slot.kind == kind))
 
     def first(self, kind: str) -> str:
         """The first value of a kind; empty: none is named."""
-        return next((str(slot.value) for slot in self.found if slot.kind == kind), "")
+        return next((str(slot.value) for slot in self.named if slot.kind == kind), "")
 
     def negated(self, slot: Slot | Number, most: int = 3) -> bool:
         """Whether a word such as `without` stands before a slot with at most so many words between."""
@@ -95,13 +95,13 @@ class Slots:
         """The words from one place to another."""
         return [word for word in self.words if word.start >= start and word.end <= end]
 
-    def unread(self, taken: Sequence[tuple[int, int]], known: Callable[[str], bool]) -> list[Word]:
-        """The words with a content that nothing took: none of the empty ones, none inside a taken place, none that is
+    def unread(self, read_places: Sequence[tuple[int, int]], known: Callable[[str], bool]) -> list[Word]:
+        """The words with a content that nothing took: none of the empty ones, none inside a read place, none that is
         known."""
         return [
             word
             for word in self.words
-            if not any(start <= word.start and word.end <= end for start, end in taken)
+            if not any(start <= word.start and word.end <= end for start, end in read_places)
             and word.text not in empty_words()
             and not known(word.text)
         ]
@@ -109,7 +109,7 @@ class Slots:
     @cached_property
     def asks(self) -> bool:
         """Whether a question mark ends it."""
-        return self.said.rstrip().endswith(("?", "？"))
+        return self.sentence.rstrip().endswith(("?", "？"))
 
 
 def arms_of(slots: Slots) -> list[str]:
@@ -131,34 +131,34 @@ def empty_words() -> frozenset[str]:
     return frozenset((*lexicon()["empty"].words(), *lexicon()["ordering"].words()))
 
 
-def slots_of(said: str, runs: Sequence[Run] = ()) -> Slots:
+def slots_of(sentence: str, runs: Sequence[Run] = ()) -> Slots:
     """Read what a sentence names; `runs` are those of the store, the newest first."""
-    found, masked, pairs = _shapes(said)
+    slots, masked, pairs = _shapes(sentence)
     ordinary = [run for run in runs if run.name not in ASIDE_RUNS]
     named, masked = _named_runs(masked, ordinary)
     numbers = tuple(numbers_in(masked))
     words = tuple(words_of(masked))
-    found += named
+    slots += named
     for table, kind in _TABLES.items():
-        found += [Slot(kind, match.name, *_place(match, words)) for match in lexicon()[table].find(words)]
+        slots += [Slot(kind, match.name, *_place(match, words)) for match in lexicon()[table].find(words)]
     for table, names in lexicon().items():
         if table.startswith("choices."):
             choice = table.removeprefix("choices.")
-            found += [Slot(f"choice.{choice}", m.name, *_place(m, words)) for m in names.find(words)]
-    found += [Slot("span", span, *place) for span, place in _spans(masked, found)]
-    found += _relative_runs(found, ordinary)
-    found += _sizes(numbers, masked)
-    return Slots(said, words, tuple(sorted(found, key=lambda slot: (slot.start, -slot.end))), numbers, pairs)
+            slots += [Slot(f"choice.{choice}", m.name, *_place(m, words)) for m in names.find(words)]
+    slots += [Slot("span", span, *place) for span, place in _spans(masked, slots)]
+    slots += _relative_runs(slots, ordinary)
+    slots += _sizes(numbers, masked)
+    return Slots(sentence, words, tuple(sorted(slots, key=lambda slot: (slot.start, -slot.end))), numbers, pairs)
 
 
 def _place(match: Match, words: Sequence[Word]) -> tuple[int, int]:
     return words[match.first].start, words[match.after - 1].end
 
 
-def _shapes(said: str) -> tuple[list[Slot], str, dict[str, str]]:
+def _shapes(sentence: str) -> tuple[list[Slot], str, dict[str, str]]:
     """What is told by its shape, the text with blanks in its place, and the pairs among it."""
-    found: list[Slot] = []
-    masked, pairs = said, {}
+    slots: list[Slot] = []
+    masked, pairs = sentence, {}
     for kind, pattern in _COMPILED:
         for match in pattern.finditer(masked):
             value: object = match[0]
@@ -170,45 +170,45 @@ def _shapes(said: str) -> tuple[list[Slot], str, dict[str, str]]:
                 pairs[match["name"].replace("-", "_").lower()] = match["value"].strip("\"'")
                 value = match["name"].replace("-", "_").lower()
             elif kind == "card" and (count := re.match(r"(\d{1,2}) ?[x×] ?", match[0])):
-                found.append(Slot("cards", count[1], match.start(), match.end()))
+                slots.append(Slot("cards", count[1], match.start(), match.end()))
                 value = match[0][count.end() :].rstrip("s")
             elif kind == "card" and re.fullmatch(r"a\d+", match[0]):
-                found.append(Slot("artifact", match[0], match.start(), match.end()))  # an A10, or the tenth artifact
+                slots.append(Slot("artifact", match[0], match.start(), match.end()))  # an A10, or the tenth artifact
             elif kind == "card":
                 value = match[0].rstrip("s")
             elif kind in ("path", "model"):
                 value = match[0].rstrip(".,;?! ")
-            found.append(Slot(kind, value, match.start(), match.start() + len(match[0].rstrip())))
+            slots.append(Slot(kind, value, match.start(), match.start() + len(match[0].rstrip())))
             masked = masked[: match.start()] + " " * len(match[0]) + masked[match.end() :]
-    return found, masked, pairs
+    return slots, masked, pairs
 
 
 def _named_runs(text: str, runs: Sequence[Run]) -> tuple[list[Slot], str]:
     """Runs by their whole name, which is blanked: its words are no blocks and no stages."""
-    found = []
+    slots = []
     for name, run in {run.name.lower(): run.id for run in reversed(runs) if len(run.name) > 3}.items():
         for match in re.finditer(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", text, re.IGNORECASE):
-            found.append(Slot("run", run, match.start(), match.end()))
+            slots.append(Slot("run", run, match.start(), match.end()))
             text = text[: match.start()] + " " * len(match[0]) + text[match.end() :]
-    return found, text
+    return slots, text
 
 
-def _relative_runs(found: Sequence[Slot], runs: Sequence[Run]) -> list[Slot]:
+def _relative_runs(named: Sequence[Slot], runs: Sequence[Run]) -> list[Slot]:
     """`the last run`, `the one before`, `both runs` as the runs that they are."""
     slots = []
-    for slot in found:
+    for slot in named:
         if slot.kind == "which_run" and runs:
-            which = {"last": runs[:1], "previous": runs[1:2], "first": runs[-1:], "both": runs[:2]}[str(slot.value)]
-            slots += [Slot("run", run.id, slot.start, slot.end) for run in which]
+            selection = {"last": runs[:1], "previous": runs[1:2], "first": runs[-1:], "both": runs[:2]}[str(slot.value)]
+            slots += [Slot("run", run.id, slot.start, slot.end) for run in selection]
     return slots
 
 
-def _spans(text: str, found: Sequence[Slot]) -> Iterator[tuple[Span, tuple[int, int]]]:
+def _spans(text: str, slots: Sequence[Slot]) -> Iterator[tuple[Span, tuple[int, int]]]:
     """Spans of time; dates were blanked before and are found among the shapes."""
     for pattern in SPANS:
         for match in pattern.finditer(text):
             yield Span(match[0].lower()), (match.start(), match.end())
-    for slot in found:
+    for slot in slots:
         if slot.kind == "date":
             yield Span(str(slot.value)), (slot.start, slot.end)
 

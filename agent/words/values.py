@@ -44,9 +44,9 @@ class Number:
 
 def numbers_in(text: str) -> list[Number]:
     """Every number of a text, in order. Ids such as r3 and names such as W4A16 hold none."""
-    found = [*_in_digits(text), *_in_words(text)]
-    found.sort(key=lambda number: number.start)
-    return [_with_unit(number, text) for number in found]
+    numbers = [*_in_digits(text), *_in_words(text)]
+    numbers.sort(key=lambda number: number.start)
+    return [_with_unit(number, text) for number in numbers]
 
 
 def _in_digits(text: str) -> Iterator[Number]:
@@ -212,8 +212,8 @@ class Span:
         if name in fixed:
             return fixed[name]
         if match := re.fullmatch(_LAST_N, name, re.IGNORECASE):
-            said = match["count"] or ""
-            count = int(said) if said.isdigit() else _FEW[said]
+            number = match["count"] or ""
+            count = int(number) if number.isdigit() else _FEW[number]
             hours = match["unit"][0].lower() in "hs"
             return now - count * (timedelta(hours=1) if hours else day), now
         if (weekday := _DAY_NAMES.get(name.split()[-1])) is not None:

@@ -89,11 +89,11 @@ def free(model: Path, out: Path, group: int) -> None:
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from llmcompressor import model_free_ptq
 
-    from tunesmith.tools.models.full_precision import kept_layers
+    from tunesmith.tools.models.full_precision import full_precision_layers
 
     shared: dict[str, Any] = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
     weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, **shared)
-    kept = [*kept_layers(json.loads((model / "config.json").read_text())), "re:.*embed_tokens$"]
+    kept = [*full_precision_layers(json.loads((model / "config.json").read_text())), "re:.*embed_tokens$"]
     model_free_ptq(model, out, scheme=QuantizationScheme(targets=["Linear"], weights=weights), ignore=kept)
 
 

@@ -57,7 +57,7 @@ def estimate(
         most_seconds=round(learned.most, 1),
         unmeasured=unmeasured,
         rates_spread=rates.spread if rates else 1.0,
-        parts={kind: round(of_kind, 2) for kind, of_kind in learned.parts.items()},
+        parts={kind: round(of_kind, 2) for kind, of_kind in learned.seconds_by_kind.items()},
         work={kind: round(of_kind, 2) for kind, of_kind in work.by_kind.items()},
         answers=round(work.answers, 1),
         like=f"{like}, {device}".strip(", ") if device else like,

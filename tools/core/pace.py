@@ -63,7 +63,7 @@ class Past:
 class Learned:
     """A price as this machine's past corrects it."""
 
-    parts: dict[str, float]
+    seconds_by_kind: dict[str, float]
     """Kind of work → seconds."""
     least: float
     most: float
@@ -71,7 +71,7 @@ class Learned:
 
     @property
     def seconds(self) -> float:
-        return sum(self.parts.values())
+        return sum(self.seconds_by_kind.values())
 
 
 class Pace:
@@ -99,13 +99,13 @@ class Pace:
 
     def _price(self, work: Past, spread: float) -> Learned:
         weights = self._weights(work, work.priced)
-        parts = {kind: seconds * self._factor(work, kind) for kind, seconds in work.priced}
+        seconds_by_kind = {kind: seconds * self._factor(work, kind) for kind, seconds in work.priced}
         unknown = math.log(spread) / _INTERVAL_SD
-        total = sum(parts.values())
+        total = sum(seconds_by_kind.values())
         unsteady = max(1.0, sum(self._surprises) / len(self._surprises))
         variance = unsteady * (self._variance_of(weights) + _noise(total)) + unknown**2
         spread_ = math.exp(_INTERVAL_SD * math.sqrt(variance))
-        return Learned(parts, total / spread_, total * spread_)
+        return Learned(seconds_by_kind, total / spread_, total * spread_)
 
     def _go_on_to(self, run: str) -> None:
         """Time has passed: how busy each device is falls back towards what it usually is."""

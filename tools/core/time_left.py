@@ -50,7 +50,7 @@ class _Pass:
 class TimeLeft:
     """Of one step at work; every time is in seconds since it was started."""
 
-    parts: Mapping[str, float]
+    price_by_kind: Mapping[str, float]
     """Kind of work → its price, in the order of the work."""
     answers: float = 0.0
     """Answers that the price is for."""
@@ -69,12 +69,12 @@ class TimeLeft:
     @property
     def priced(self) -> float:
         """The whole price."""
-        return sum(self.parts.values())
+        return sum(self.price_by_kind.values())
 
     @property
     def usual_kind(self) -> str:
         """What most of the time is for, but for the start."""
-        others = {kind: seconds for kind, seconds in self.parts.items() if kind != START}
+        others = {kind: seconds for kind, seconds in self.price_by_kind.items() if kind != START}
         return max(others, key=others.__getitem__, default=START)
 
     def report(self, kind: str, done: float, total: float, now: float) -> None:
@@ -110,8 +110,8 @@ class TimeLeft:
         share = self._counted
         if share is None:
             share = spent / (spent + left) if spent + left else 0.0
-        before = sum(price for kind, price in self.parts.items() if kind in self.took and kind != self.kind)
-        done = (before + self.parts.get(self.kind, 0.0) * share) / (self.priced or 1.0)
+        before = sum(price for kind, price in self.price_by_kind.items() if kind in self.took and kind != self.kind)
+        done = (before + self.price_by_kind.get(self.kind, 0.0) * share) / (self.priced or 1.0)
         self._share = max(self._share, min(done, _ALMOST))
         return self._share * self._total_s, self._total_s
 
@@ -130,13 +130,13 @@ class TimeLeft:
     @property
     def _to_come(self) -> float:
         """The price of the kinds that have not begun."""
-        return sum(price for kind, price in self.parts.items() if kind not in self.took and kind != self.kind)
+        return sum(price for kind, price in self.price_by_kind.items() if kind not in self.took and kind != self.kind)
 
     @property
     def _slower(self) -> float:
         """The factor by which the kinds before the present one took longer than their price."""
-        finished = [kind for kind in self.took if kind in self.parts and kind != self.kind]
-        took, price = (sum(of[kind] for kind in finished) for of in (self.took, self.parts))
+        finished = [kind for kind in self.took if kind in self.price_by_kind and kind != self.kind]
+        took, price = (sum(of[kind] for kind in finished) for of in (self.took, self.price_by_kind))
         prior = _PRIOR * self.priced or 1.0
         return (prior + took) / (prior + price)
 
@@ -152,7 +152,7 @@ class TimeLeft:
 
     def _left_of_kind(self, now: float) -> float:
         """By the pace where it is known, and by the price the less the more of the work it is known of."""
-        spent, price, share = self._spent(now), self._slower * self.parts.get(self.kind, 0.0), self._counted
+        spent, price, share = self._spent(now), self._slower * self.price_by_kind.get(self.kind, 0.0), self._counted
         rest, by_pace = max(price - spent, 0.0), self._pass.left_s(now)
         if by_pace is None:
             least = 0.0 if self.kind == WAIT else _AT_LEAST if share is None else _UNTIL_FIRST

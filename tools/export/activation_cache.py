@@ -47,8 +47,8 @@ class ActivationCache:
         names = set(names)
         values = {name: value for name, value in self._batches[batch].items() if name in names}
         for part in sorted({self._maker[name] for name in names - values.keys()}):
-            made: Values = torch.load(self._path(part, batch), map_location=device, weights_only=True)
-            values |= {name: value for name, value in made.items() if name in names and self._maker[name] == part}
+            outputs: Values = torch.load(self._path(part, batch), map_location=device, weights_only=True)
+            values |= {name: value for name, value in outputs.items() if name in names and self._maker[name] == part}
         return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
     def write(self, part: int, batch: int, values: Values) -> None:
@@ -71,7 +71,7 @@ class ActivationCache:
             file.flush()
             os.fsync(file.fileno())
 
-    def kept(self, part: int) -> object:
+    def carried(self, part: int) -> object:
         """What a finished part left for the next one."""
         import torch
 

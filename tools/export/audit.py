@@ -28,7 +28,7 @@ CARRIED = {
 """What makes the text side of a model, taken over as it is at every hop, and what a file of it is called."""
 FALLEN_BACK = "gptq_fallbacks"
 """In a quantized model's record: how many layers GPTQ only rounded to the nearest step; absent where none."""
-_SHOWN = 20
+_MOST_FAULTS = 20
 Places = Mapping[str, TensorPlace]
 
 
@@ -92,18 +92,21 @@ class Audit(Frozen):
         """One sentence for a report."""
         if self.faults:
             return f"{self.refusal[0].upper()}{self.refusal[1:]}."
-        parts = [f"{self.tensors} tensors, all finite", f"{self.unchanged} as in {self.against or 'the model before'}"]
+        clauses = [
+            f"{self.tensors} tensors, all finite",
+            f"{self.unchanged} as in {self.against or 'the model before'}",
+        ]
         if self.updated:
             rounding = "" if self.update_error is None else f" (rounding is {self.update_error:.1%} of the update)"
-            parts.append(
+            clauses.append(
                 f"{self.updated} carry the adapter's update, {self.recomputed} of them computed again{rounding}"
             )
         if self.quantized_layers:
             error = "" if self.weight_error is None else f" (median weight error {self.weight_error:.1%})"
-            parts.append(f"{self.quantized_layers} layers quantized, {self.decoded} of them decoded again{error}")
+            clauses.append(f"{self.quantized_layers} layers quantized, {self.decoded} of them decoded again{error}")
         if self.fallbacks:
-            parts.append(fallbacks_sentence(self.fallbacks, self.quantized_layers))
-        return f"{'; '.join(parts)}; tokenizer, chat template and generation config unchanged."
+            clauses.append(fallbacks_sentence(self.fallbacks, self.quantized_layers))
+        return f"{'; '.join(clauses)}; tokenizer, chat template and generation config unchanged."
 
 
 def fallbacks_sentence(fallbacks: int, layers: int) -> str:
@@ -117,7 +120,9 @@ def fallbacks_sentence(fallbacks: int, layers: int) -> str:
 
 def with_faults(audit: Audit, faults: list[Fault]) -> Audit:
     """The audit with the first of its faults, and how many there are beside."""
-    return audit.model_copy(update={"faults": tuple(faults[:_SHOWN]), "further_faults": len(faults[_SHOWN:])})
+    return audit.model_copy(
+        update={"faults": tuple(faults[:_MOST_FAULTS]), "further_faults": len(faults[_MOST_FAULTS:])}
+    )
 
 
 class Weights(NamedTuple):
@@ -146,13 +151,13 @@ def read_weights(folder: Path) -> Weights:
     unread = set()
     for file in files:
         try:
-            found = read_places(file)
+            in_file = read_places(file)
         except (BadInput, OSError) as error:
             unread.add(file.name)
             faults.append(Fault(kind="truncated file", where=file.name, says=f"cannot be read: {error}"))
             continue
-        faults += [*_sizes(file, found), *_twice(places, found)]
-        places |= found
+        faults += [*_sizes(file, in_file), *_twice(places, in_file)]
+        places |= in_file
     faults += _stale(index or {}, places, unread) if index is not None else []
     odd = {fault.where for fault in faults if fault.kind == "size"}
     return Weights({name: place for name, place in places.items() if name not in odd}, faults)
@@ -170,10 +175,10 @@ def _index(folder: Path, faults: list[Fault]) -> dict[str, str] | None:
         return {}
 
 
-def _sizes(file: Path, found: Places) -> Iterator[Fault]:
+def _sizes(file: Path, places: Places) -> Iterator[Fault]:
     """Offsets that are not the size that dtype and shape make, and bytes that no tensor owns."""
     owned = 0
-    for name, place in found.items():
+    for name, place in places.items():
         size = place.end - place.start
         owned += size
         try:
@@ -183,14 +188,14 @@ def _sizes(file: Path, found: Places) -> Iterator[Fault]:
             continue
         if size != needed:
             yield Fault(kind="size", where=name, says=f"takes {size} bytes, its type and shape need {needed}")
-    first = min((place.start for place in found.values()), default=file.stat().st_size)
+    first = min((place.start for place in places.values()), default=file.stat().st_size)
     if first + owned != file.stat().st_size:
         yield Fault(kind="size", where=file.name, says=f"has {file.stat().st_size - first - owned} bytes of no tensor")
 
 
-def _twice(places: Places, found: Places) -> Iterator[Fault]:
-    for name in sorted(places.keys() & found.keys()):
-        files = f"{places[name].path.name} and {found[name].path.name}"
+def _twice(places: Places, in_file: Places) -> Iterator[Fault]:
+    for name in sorted(places.keys() & in_file.keys()):
+        files = f"{places[name].path.name} and {in_file[name].path.name}"
         yield Fault(kind="extra tensor", where=name, says=f"is in both {files}")
 
 
@@ -226,11 +231,11 @@ def text_side_faults(folder: Path, before: Path) -> Iterator[Fault]:
             yield Fault(kind=kind, where=name, says=f"is not that of {before}")
 
 
-def name_faults(found: Places, expected: Places | Mapping[str, object], optional: set[str]) -> Iterator[Fault]:
+def name_faults(saved: Places, expected: Places | Mapping[str, object], optional: set[str]) -> Iterator[Fault]:
     """Tensors that should be there and are not, and those that should not."""
     for name in expected:
-        if name not in found and name not in optional:
+        if name not in saved and name not in optional:
             yield Fault(kind="missing tensor", where=name, says="is not in the saved model")
-    for name in found:
+    for name in saved:
         if name not in expected:
             yield Fault(kind="extra tensor", where=name, says="is in the saved model, and nothing asks for it")

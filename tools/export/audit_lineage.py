@@ -13,25 +13,25 @@ from tunesmith.tools.export.audit_merged import audit_adapter, audit_merged
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.quantize import QuantizeRequest
 
-_HELD_AGAINST = {"adapter": ("base",), "merged": ("base", "adapter"), "quantized": ("merged",)}
+_COMPARED_WITH = {"adapter": ("base",), "merged": ("base", "adapter"), "quantized": ("merged",)}
 _MAKER = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
 
 
-def audit_refusals(store: Store, made: Artifact, arm: str) -> list[str]:
+def audit_refusals(store: Store, model: Artifact, arm: str) -> list[str]:
     """Why the saved bytes of an `arm`, or of what it was made from, forbid to serve it; empty: they do not.
 
     What is served is always audited anew where that from which it was made is still there, and where its format is
     known. Its bytes must have been verified: then an audit that its step recorded holds for them too.
     """
-    models = Lineage.of(store, made, arm).models
+    models = Lineage.of(store, model, arm).models
     lines = []
     for name, artifact in models.items():
         recorded = Audit.of(store.step(artifact.step))
-        if name not in _HELD_AGAINST or (name != arm and (recorded or name == "adapter")):
+        if name not in _COMPARED_WITH or (name != arm and (recorded or name == "adapter")):
             continue
         if name == "quantized" and recorded and _is_of_the_past(store, artifact):
             continue
-        if gone := [kind for kind in _HELD_AGAINST[name] if kind not in models or not models[kind].path.exists()]:
+        if gone := [kind for kind in _COMPARED_WITH[name] if kind not in models or not models[kind].path.exists()]:
             if recorded is None:
                 lines.append(
                     f"the {name} {artifact.id} was never audited, and the {gone[0]} that it was made from is gone; "
@@ -56,13 +56,13 @@ def _is_of_the_past(store: Store, quantized: Artifact) -> bool:
 
 def audit_arm(store: Store, arm: str, models: Mapping[str, Artifact]) -> Audit:
     """Audit one arm of a lineage against those that it was made from. Raises BadInput where one is not readable."""
-    made = models[arm]
+    model = models[arm]
     if arm == "adapter":
-        return audit_adapter(made.path, models["base"].path, against=models["base"].id)
+        return audit_adapter(model.path, models["base"].path, against=models["base"].id)
     if arm == "merged":
-        return audit_merged(made.path, models["base"].path, models["adapter"].path, against=models["base"].id)
-    keep = store.step(made.step).request.get("keep") or ()
-    group = made.meta.get("group_size")
-    rounding = store.step(made.step).request.get("rounding", "gptq")
+        return audit_merged(model.path, models["base"].path, models["adapter"].path, against=models["base"].id)
+    keep = store.step(model.step).request.get("keep") or ()
+    group = model.meta.get("group_size")
+    rounding = store.step(model.step).request.get("rounding", "gptq")
     merged = models["merged"]
-    return audit_quantized(made.path, merged.path, keep, group_size=group, against=merged.id, rounding=rounding)
+    return audit_quantized(model.path, merged.path, keep, group_size=group, against=merged.id, rounding=rounding)

@@ -83,13 +83,13 @@ def audit_quantized(
     except (OSError, ValueError, LookupError, TypeError) as error:
         says = f"describes no quantization that is known here ({error!r:.120})"
         return with_faults(audit, [*faults, Fault(kind="config", where="config.json", says=says)])
-    kept = (*full_precision_layers(origin, keep), _EMBEDDINGS)
-    expected = _expected(places, before, layout, kept, tied=ModelShape.of(origin).tied)
+    unquantized = (*full_precision_layers(origin, keep), _EMBEDDINGS)
+    expected = _expected(places, before, layout, unquantized, tied=ModelShape.of(origin).tied)
     unchanged = {name for name, was in expected.same.items() if name in places and equal(places[name], was)}
     faults += [
         *_config_faults(config, origin, layout, group_size),
         *name_faults(places, expected.names, expected.optional),
-        *_kept_faults(places, expected, unchanged, kept, layout),
+        *_unquantized_faults(places, expected, unchanged, unquantized, layout),
         *_layer_faults(places, expected, layout),
         *_expert_faults(places, keep),
         *not_finite_faults(places),
@@ -107,11 +107,11 @@ def audit_quantized(
     return with_faults(audit, [*faults, *far])
 
 
-def _expected(places: Places, before: Places, layout: Layout, kept: Sequence[str], *, tied: bool) -> _Expected:
+def _expected(places: Places, before: Places, layout: Layout, unquantized: Sequence[str], *, tied: bool) -> _Expected:
     expected = _Expected()
     for name, place in before.items():
         layer, _, end = name.rpartition(".")
-        stays = any(matches_layer(layer, pattern) for pattern in kept)
+        stays = any(matches_layer(layer, pattern) for pattern in unquantized)
         linear = end == "weight" and len(place.spec.shape) == 2 and ".layers." in name
         if linear and not stays:
             layer = quantized_name(layer)
@@ -121,7 +121,7 @@ def _expected(places: Places, before: Places, layout: Layout, kept: Sequence[str
         elif len(place.spec.shape) == 3 and ".experts." in name:
             # Fused experts are taken apart by quantizing: each is held to the layout, and to no weight of before.
             beginning = name[: name.index(".experts.") + len(".experts.")]
-            expected.names |= {found: "" for found in places if found.startswith(beginning)}
+            expected.names |= {tensor: "" for tensor in places if tensor.startswith(beginning)}
         else:
             expected.same[name] = place
             expected.names[name] = ""
@@ -142,8 +142,8 @@ def _config_faults(
         yield Fault(kind="group size", where="config.json", says=says)
 
 
-def _kept_faults(
-    places: Places, expected: _Expected, unchanged: Collection[str], kept: Sequence[str], layout: Layout
+def _unquantized_faults(
+    places: Places, expected: _Expected, unchanged: Collection[str], unquantized: Sequence[str], layout: Layout
 ) -> Iterator[Fault]:
     """What had to stay and did not: as a float, and with the very values of the merged model."""
     for name, was in expected.same.items():
@@ -151,7 +151,7 @@ def _kept_faults(
         if place is None:
             continue
         layer = name.rpartition(".")[0]
-        must = any(matches_layer(layer, pattern) for pattern in kept)
+        must = any(matches_layer(layer, pattern) for pattern in unquantized)
         if place.spec.dtype not in FLOATS and was.spec.dtype in FLOATS:
             yield Fault(kind="precision", where=name, says=f"is {place.spec.dtype} and had to stay full precision")
         elif place.spec.shape != was.spec.shape:
@@ -192,10 +192,10 @@ def _expert_faults(places: Places, keep: Collection[str]) -> Iterator[Fault]:
         match = IN_EXPERT.match(layer)
         if match and end in ("weight", "weight_packed") and match[2] not in keep:
             kinds.setdefault(match[1], {}).setdefault(place.spec.dtype, name)
-    for layer, found in kinds.items():
-        if len(found) > 1:
+    for layer, by_dtype in kinds.items():
+        if len(by_dtype) > 1:
             says = (
-                f"holds {' and '.join(f'{dtype} ({name})' for dtype, name in found.items())}; one precision is served"
+                f"holds {' and '.join(f'{dtype} ({one})' for dtype, one in by_dtype.items())}; one precision is served"
             )
             yield Fault(kind="expert precision", where=layer, says=says)
 

@@ -41,8 +41,8 @@ def chosen_rows(rows_path: Path, samples: int, seed: int) -> list[TrainingRow]:
     draw = random.Random(seed)
     draw.shuffle(rows)
     rehearsal = [row for row in rows if row.origin in REHEARSAL_ORIGINS][: samples // 2]
-    taken = {id(row) for row in rehearsal}
-    return [*rehearsal, *(row for row in rows if id(row) not in taken)][:samples]
+    rehearsal_ids = {id(row) for row in rehearsal}
+    return [*rehearsal, *(row for row in rows if id(row) not in rehearsal_ids)][:samples]
 
 
 def calibration_batch(rows: Sequence[list[int]], padding: int) -> Batch:

@@ -42,7 +42,7 @@ from tunesmith.tools.serving.context_settings import (
 from tunesmith.tools.serving.eviction import machine_for_a_step, without
 from tunesmith.tools.serving.listeners import port_is_free
 
-_TRIED_S = 2.5
+_CHECKS_S = 2.5
 """To verify and audit what is served, and have it answer one case."""
 GATE_ACCEPTED = "gate.accepted"
 """Event of a deployment in spite of the gate: the arm, what was refused, and the reason that accepted it."""
@@ -109,33 +109,35 @@ class DeployContext:
     """The model's own, as it is measured."""
     gate: Gate = field(default_factory=Gate)
     """What the evaluations of its lineage say against it, and warn of."""
-    kept: tuple[str, ...] = ()
+    retained: tuple[str, ...] = ()
     """What it kept of what its adapter won, where that was measured."""
-    bench: ContextSettings = field(default_factory=ContextSettings)
+    context_settings: ContextSettings = field(default_factory=ContextSettings)
     """How its run asked it."""
 
 
 def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
     """What is deployed now and was before, the model's own base, whether the port is free, what evaluations say."""
     store = inputs.store
-    refuse_taken_port(store.home, request.port)
+    refuse_busy_port(store.home, request.port)
     deployed = tuple(servers.deployed(store.home))
     alone = without(machine_for_a_step(store.home), deployed)
-    context = DeployContext(alone, deployed, bench=context_settings_of(inputs.artifacts))
+    context = DeployContext(alone, deployed, context_settings=context_settings_of(inputs.artifacts))
     if request.rollback:
         earlier = previous_deployment(store)
         model = store.artifact(earlier.meta["serves"])
         own = store.ancestor(model, "base")
-        base, bench = own and as_measured(store, model.run, own), context_settings_of_run(store, model.run)
-        return replace(context, earlier=earlier, model=model, base=base, bench=bench)
+        base, context_settings = own and as_measured(store, model.run, own), context_settings_of_run(store, model.run)
+        return replace(context, earlier=earlier, model=model, base=base, context_settings=context_settings)
     if (artifact := inputs.artifacts.get(request.arm)) is not None and is_expected(artifact):
         return context
     own = own_base(store, inputs.run, request.arm)
     base = own and as_measured(store, inputs.run, own)
-    return replace(context, base=base, gate=gate_of(store, inputs.run, request.arm), kept=_kept(inputs, request))
+    return replace(
+        context, base=base, gate=gate_of(store, inputs.run, request.arm), retained=_gain_sentences(inputs, request)
+    )
 
 
-def _kept(inputs: Inputs, request: DeployRequest) -> tuple[str, ...]:
+def _gain_sentences(inputs: Inputs, request: DeployRequest) -> tuple[str, ...]:
     """Of the adapter's gain, in passed cases."""
     return tuple(one.sentence for one in gain_retained(inputs.store, inputs.run) if one.arm == request.arm)
 
@@ -153,7 +155,7 @@ def refuse_broken(request: DeployRequest, arm: str, gate: Gate) -> None:
         raise GateRefused(f"deploy {arm}: {'; '.join(gate.refused)}; `--accept REASON` serves it all the same")
 
 
-def refuse_taken_port(home: Path, port: int) -> None:
+def refuse_busy_port(home: Path, port: int) -> None:
     """Raises BadInput where another program than a deployment of ours holds the port."""
     if port and not port_is_free(port) and not servers.deployed_on(home, port):
         raise BadInput(f"port {port} is in use by another program; choose another, or port=0 for a free one")
@@ -174,40 +176,40 @@ def previous_deployment(store: Store) -> Artifact:
 def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     """Price a server start; raises GateRefused where an evaluation of the chain forbids it or is missing."""
     need_vllm(facts)
-    earlier, bench = context.earlier, context.bench
+    earlier, context_settings = context.earlier, context.context_settings
     if "context_tokens" not in request.model_fields_set:
-        request = request.model_copy(update={"context_tokens": bench.context_tokens})
+        request = request.model_copy(update={"context_tokens": context_settings.context_tokens})
     arm = earlier.meta["arm"] if earlier else request.arm
-    made = context.model or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
+    served_model = context.model or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
     refuse_broken(request, arm, context.gate)
     base = context.base
     if earlier and arm == "adapter" and base is None:
         raise BadInput(f"nothing says which base {earlier.meta['serves']} was trained on; deploy another arm")
     base = (base or measured_base(facts)) if arm == "adapter" else None
-    rank = lora_rank_served(made) if base else 0
+    rank = lora_rank_served(served_model) if base else 0
     # A server that measured on a GPU may fill it, and one that stays may not: it starts anew there.
     facts = replace(facts, served=frozenset()) if facts.serves_on_gpu else facts
-    _refuse_longer_than_known(request, base or made)
+    _refuse_longer_than_known(request, base or served_model)
     alone = replace(facts, machine=context.alone)
-    server = server_of(alone, base or made, request.context_tokens, rank=rank, asked=request.cards)
+    server = server_of(alone, base or served_model, request.context_tokens, rank=rank, asked=request.cards)
     price = estimate(
         "deploy",
         facts,
-        seconds=Seconds(WORKER_START_S + _TRIED_S)
-        + starting_seconds(facts, made if arm != "adapter" else base or made),
+        seconds=Seconds(WORKER_START_S + _CHECKS_S)
+        + starting_seconds(facts, served_model if arm != "adapter" else base or served_model),
         rates=facts.serving_rates,
         like="",
         **serving_peaks(server, on_gpu=facts.serves_on_gpu),
         cards=server.cards,
     )
     lacks, now = lacks_memory(price, context.alone), context.deployed
-    fitting = shorter_context(alone, base or made, request.context_tokens, rank=rank) if lacks else ()
-    port = taken_over(request, now)
+    fitting = shorter_context(alone, base or served_model, request.context_tokens, rank=rank) if lacks else ()
+    port = port_to_serve_on(request, now)
     return Plan(
         stage="deploy",
         run=facts.run,
         arm=arm,
-        summary=f"serve the {arm} model ({made.id}) on 127.0.0.1" + (f":{port}" if port else ""),
+        summary=f"serve the {arm} model ({served_model.id}) on 127.0.0.1" + (f":{port}" if port else ""),
         steps=(
             "verify the model against its manifest",
             *([] if earlier else ["audit its saved tensors against what it was made from; refuse a fault by name"]),
@@ -215,20 +217,20 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
             "start vLLM on the loopback address with a random key, or keep the server that evaluated this model",
             *([_SAME_KEY] if any(server.port == port for server in now) else []),
             f"take conversations of up to {request.context_tokens} tokens"
-            + (", as it was measured" if request.context_tokens == bench.context_tokens else ""),
-            *bench.serving_steps,
+            + (", as it was measured" if request.context_tokens == context_settings.context_tokens else ""),
+            *context_settings.serving_steps,
             *split_steps(server.cards),
             "ask it one case of the suite",
         ),
         request=request.model_dump(mode="json"),
-        inputs=pinned(model=made, base=base),
-        pins=bench.thoughts.pins,
+        inputs=pinned(model=served_model, base=base),
+        pins=context_settings.thoughts.pins,
         estimate=price,
         writes=("a server that runs until `tunesmith serve stop`, and comes back after a crash or a boot",),
         replaces=tuple(f"what is served now on port {server.port} ({server.model})" for server in now),
         refusals=room(price, alone, remedy=_smaller(request), fitting=fitting),
         fitting=fitting,
-        notes=(*_in_words(context.gate), *context.kept, *_fallbacks(made)),
+        notes=(*_in_words(context.gate), *context.retained, *_fallbacks(served_model)),
     )
 
 
@@ -238,8 +240,8 @@ def _in_words(gate: Gate) -> tuple[str, ...]:
     return (*accepted, *(f"warning: {line}" for line in gate.warnings))
 
 
-def _fallbacks(made: Artifact) -> tuple[str, ...]:
-    count = int(made.meta.get(FALLEN_BACK, 0))
+def _fallbacks(model: Artifact) -> tuple[str, ...]:
+    count = int(model.meta.get(FALLEN_BACK, 0))
     return (fallbacks_sentence(count, 0),) if count else ()
 
 
@@ -256,7 +258,7 @@ def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:
         raise BadInput(f"context_tokens={request.context_tokens} is more than this model takes; give at most {known}")
 
 
-def taken_over(request: DeployRequest, deployed: Sequence[servers.Server]) -> int:
+def port_to_serve_on(request: DeployRequest, deployed: Sequence[servers.Server]) -> int:
     """The port to serve on, 0 for a free one: what is deployed anew answers where its clients ask already."""
     theirs = [server.port for server in deployed if server.runs or port_is_free(server.port)]
     return request.port or next(reversed(theirs), 0)

@@ -20,7 +20,7 @@ from tunesmith.tools.evaluation.ask import UNMEASURED_TOKENS, sampling_of_run
 from tunesmith.tools.evaluation.asking import Arm, Question, result_of
 from tunesmith.tools.evaluation.gate import gate_of
 from tunesmith.tools.export.audit_lineage import audit_refusals
-from tunesmith.tools.export.deploy import GATE_ACCEPTED, DeployRequest, DeployResult, refuse_broken, taken_over
+from tunesmith.tools.export.deploy import GATE_ACCEPTED, DeployRequest, DeployResult, port_to_serve_on, refuse_broken
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.serving import servers
@@ -37,24 +37,30 @@ from tunesmith.tools.suites.loading import newest_cases
 
 def run(job: Job[DeployRequest]) -> DeployResult:
     """Serve the model, and record the deployment with what it serves and what it replaced."""
-    made, arm = job.verified("model"), job.plan.arm
+    served_model, arm = job.verified("model"), job.plan.arm
     base = job.verified("base") if arm == "adapter" else None
     if not job.request.rollback:
-        _pass_gate(job, made)
+        _pass_gate(job, served_model)
         job.progress(0, 2, "auditing the saved tensors")
-        if odd := audit_refusals(job.store, made, arm):
+        if odd := audit_refusals(job.store, served_model, arm):
             raise GateRefused(f"deploy {arm}: {'; '.join(odd)}")
     before = servers.deployed(job.home)
-    name = served_name(made)
+    name = served_name(served_model)
     with _back_on_failure(job, before):
-        server = _serve(job, made, base, before)
+        server = _serve(job, served_model, base, before)
         job.watched.append(server.pid)
         job.progress(1, 2, "asking it one case")
-        response, case, passed = _first_answer(job, server, name, made)
+        response, case, passed = _first_answer(job, server, name, served_model)
     # Promoted first: a kill in between leaves two in service, never none.
-    facts = servers.ServerFacts(made.id, arm, job.run, name)
-    server = servers.promote(server, facts, adapter=made.path if base else None)
-    record = {"serves": made.id, "arm": arm, "url": server.url, "model": name, "replaced": [s.id for s in before]}
+    facts = servers.ServerFacts(served_model.id, arm, job.run, name)
+    server = servers.promote(server, facts, adapter=served_model.path if base else None)
+    record = {
+        "serves": served_model.id,
+        "arm": arm,
+        "url": server.url,
+        "model": name,
+        "replaced": [s.id for s in before],
+    }
     artifact = job.publish("deployment", job.write_json("deployment.json", record), meta=record)
     for earlier in servers.deployed(job.home):
         if earlier.id != server.id:
@@ -108,21 +114,21 @@ def _bring_back(job: Job[DeployRequest], server: servers.Server, key: str) -> No
 
 
 def _serve(
-    job: Job[DeployRequest], made: Artifact, base: Artifact | None, before: list[servers.Server]
+    job: Job[DeployRequest], served_model: Artifact, base: Artifact | None, before: list[servers.Server]
 ) -> servers.Server:
     """A server of the model on the wished port: the one that runs already where it fits, else a new one."""
     vllm = vllm_of_worker(job.vllm)
-    port = taken_over(job.request, before)
+    port = port_to_serve_on(job.request, before)
     # Of a server that answers there now: where another program has had the port, what was sent there is known to it.
     key = next((earlier.key for earlier in before if earlier.port == port and servers.healthy(earlier)), "")
-    rank = lora_rank_served(made if base else None)
+    rank = lora_rank_served(served_model if base else None)
     spec = measuring_spec(
-        base or made,
+        base or served_model,
         vllm=vllm,
         adapters_allowed=base is not None,
         rank=rank,
         context_tokens=job.request.context_tokens,
-        without_thoughts=_engine(job, made).thinking == "off",
+        without_thoughts=_engine(job, served_model).thinking == "off",
         cards=job.plan.estimate.cards,
     )
     running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
@@ -146,14 +152,14 @@ def _serve(
             on_wait=lambda seconds: job.progress(0, 2, f"vLLM is starting ({seconds:.0f} s)"),
         )
     if base:
-        servers.load_adapter(server, served_name(made), made.path)
+        servers.load_adapter(server, served_name(served_model), served_model.path)
     return server
 
 
-def _pass_gate(job: Job[DeployRequest], made: Artifact) -> None:
+def _pass_gate(job: Job[DeployRequest], served_model: Artifact) -> None:
     """Raises GateRefused for what was measured since the yes; what a reason accepts is recorded with it."""
     arm, request = job.plan.arm, job.request
-    gate = gate_of(job.store, made.run, arm, artifact=made)
+    gate = gate_of(job.store, served_model.run, arm, artifact=served_model)
     refuse_broken(request, arm, gate)
     if gate.refused:
         job.store.event(
@@ -161,11 +167,11 @@ def _pass_gate(job: Job[DeployRequest], made: Artifact) -> None:
         )
 
 
-def _engine(job: Job[DeployRequest], made: Artifact) -> ContextSettings:
+def _engine(job: Job[DeployRequest], served_model: Artifact) -> ContextSettings:
     """How the model's run asked it. Raises StepFailed where a baseline has changed that since the yes."""
-    bench = context_settings_of_run(job.store, made.run)
-    bound_to(job, bench.thoughts)
-    return bench
+    context_settings = context_settings_of_run(job.store, served_model.run)
+    bound_to(job, context_settings.thoughts)
+    return context_settings
 
 
 def _fits_beside(job: Job[DeployRequest]) -> bool:
@@ -180,12 +186,12 @@ def case_to_show(store: Store, run: str, arm: str) -> Case | None:
 
 
 def _first_answer(
-    job: Job[DeployRequest], server: servers.Server, model: str, made: Artifact
+    job: Job[DeployRequest], server: servers.Server, model: str, served_model: Artifact
 ) -> tuple[ChatResponse, Case | None, bool | None]:
     """Ask one case of the suite, as an evaluation asks it; a server that cannot answer at all is not a deployment."""
     arm = Arm(job.plan.arm, model, {})
-    sampling = sampling_of_run(job.store, made.run, job.plan.arm)
-    case = case_to_show(job.store, made.run, arm.name)
+    sampling = sampling_of_run(job.store, served_model.run, job.plan.arm)
+    case = case_to_show(job.store, served_model.run, arm.name)
     hello = [{"role": "user", "content": "Hello"}]
     request = ChatRequest("first", model, hello, max_tokens=UNMEASURED_TOKENS + sampling.thinking_tokens)
     if case:

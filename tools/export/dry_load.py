@@ -29,7 +29,7 @@ from tunesmith.tools.models.time_math import CARD_SERVER_START_S, SERVER_START_S
 _FOLDER = "dry-loads"
 _TRIAL_S = 14.0
 """To make the tiny model and quantize it on two cores, without its server."""
-WORTH_TIMES = 5
+PAYS_FROM_TIMES = 5
 """Where quantizing takes no more than so many dry loads, failing late costs less than asking first each time."""
 _TINY_BYTES = 200 << 20
 _WIDTH = 512
@@ -101,15 +101,15 @@ def _architecture(config: Mapping[str, object]) -> str:
 
 def known_dry_loads(home: Path) -> tuple[DryLoad, ...]:
     """Those whose vLLM is still the one that was asked."""
-    found = []
+    current = []
     for file in sorted((home / _FOLDER).glob("*.json")):
         try:
             one = DryLoad.model_validate_json(file.read_text())
         except (OSError, ValidationError):
             continue
         if engine_beside(one.key.program) == one.key.engine:
-            found.append(one)
-    return tuple(found)
+            current.append(one)
+    return tuple(current)
 
 
 def keep_dry_load(home: Path, one: DryLoad) -> None:
@@ -141,19 +141,22 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
         refused = (mine[-1].why_not,) if mine[-1].why_not else ()
         why = "vLLM loaded a tiny model of this kind here before" if not refused else "vLLM refused it here before"
         return _decided(plan, "off", why).model_copy(update={"refusals": (*refused, *plan.refusals)})
-    seconds, worth = dry_load_seconds(on_card=facts.serves_on_gpu), plan.estimate.seconds
+    seconds, quantizing_s = dry_load_seconds(on_card=facts.serves_on_gpu), plan.estimate.seconds
     peaks = serving_peaks(server_memory(_TINY_BYTES, kv_bytes_per_token=4096), on_gpu=facts.serves_on_gpu)
     if facts.vllm is None:
         return _decided(plan, "off", "there is no vLLM here to ask")
     doubtful = SCHEMES[scheme].floats and not facts.serves_on_gpu
-    if asked == "auto" and worth <= WORTH_TIMES * seconds and not doubtful:
-        why = f"quantizing takes {duration(worth)}, a dry load {duration(seconds)}: it pays from {WORTH_TIMES} times on"
+    if asked == "auto" and quantizing_s <= PAYS_FROM_TIMES * seconds and not doubtful:
+        why = (
+            f"quantizing takes {duration(quantizing_s)}, a dry load {duration(seconds)}: "
+            f"it pays from {PAYS_FROM_TIMES} times on"
+        )
         return _decided(plan, "off", why)
     if peaks["ram_bytes"] > facts.machine.memory_free_bytes or peaks["vram_bytes"] > facts.machine.vram_free_bytes:
         return _decided(plan, "off", "a server of even a tiny model finds no room now")
     price = plan.estimate.model_copy(
         update={
-            "seconds": round(worth + seconds, 1),
+            "seconds": round(quantizing_s + seconds, 1),
             "calibrated_seconds": round(plan.estimate.calibrated_seconds + seconds, 1),
             "fixed_seconds": round(plan.estimate.fixed_seconds + seconds, 1),
             **{name: round(getattr(plan.estimate, name) + seconds, 1) for name in ("least_seconds", "most_seconds")},
@@ -163,13 +166,13 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
         }
     )
     first = "quantize a tiny model of this architecture in the same way, and have vLLM load it: a refusal ends the step"
-    why = f"{duration(seconds)} before {duration(worth)} are spent"
+    why = f"{duration(seconds)} before {duration(quantizing_s)} are spent"
     asking = _decided(plan, "on", f"on a CPU vLLM serves few formats of floats: {why}" if doubtful else why)
     return asking.model_copy(update={"estimate": price, "steps": (first, *plan.steps)})
 
 
-def _with_start(parts: Mapping[str, float], seconds: float) -> dict[str, float]:
-    return {START: 0.0, **parts} | {START: round(parts.get(START, 0.0) + seconds, 2)}
+def _with_start(seconds_by_part: Mapping[str, float], seconds: float) -> dict[str, float]:
+    return {START: 0.0, **seconds_by_part} | {START: round(seconds_by_part.get(START, 0.0) + seconds, 2)}
 
 
 def _decided(plan: Plan, how: str, why: str) -> Plan:

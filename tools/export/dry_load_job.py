@@ -77,12 +77,12 @@ def refuse_unservable(
     )
     known = next((one for one in known_dry_loads(job.home) if one.key == key), None)
     if known is None:
-        known = _tried(job, model_dir, config, group, DryLoad(key=key, served=True), quantize)
+        known = _run_dry_load(job, model_dir, config, group, DryLoad(key=key, served=True), quantize)
     if known.why_not:
         raise StepFailed(known.why_not)
 
 
-def _tried(
+def _run_dry_load(
     job: Job[QuantizeRequest],
     model_dir: Path,
     config: Mapping[str, object],
@@ -96,34 +96,34 @@ def _tried(
     try:
         job.progress(0, 0, "dry load: a tiny model of this architecture is quantized")
         whole, batch = make_tiny(model_dir, config, folder / "whole", group)
-        made = folder / "quantized"
+        quantized_dir = folder / "quantized"
         scheme, keep = job.request.scheme, job.request.keep
-        quantize([batch], whole, made, scheme=scheme, group_size=group, keep=keep, progress=_quiet)
+        quantize([batch], whole, quantized_dir, scheme=scheme, group_size=group, keep=keep, progress=_quiet)
     except (TunesmithError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         job.log(f"no dry load: a tiny model could not be made ({type(error).__name__}: {str(error)[:200]})")
         return hoped
     try:
-        _load(job, made)
-        found = hoped
+        _load(job, quantized_dir)
+        outcome = hoped
     except StepFailed as error:
         job.log(f"dry load: {error}")
         if any(words in str(error) for words in _NO_PROOF):
             return hoped
         refusal = str(error).removeprefix("vLLM ended before it was ready: ").partition("; its log is")[0]
-        found = hoped.model_copy(
+        outcome = hoped.model_copy(
             update={
                 "served": False,
                 "refusal": refusal[:300].rstrip(": "),
-                "by_transformers": loads_in_transformers(made),
+                "by_transformers": loads_in_transformers(quantized_dir),
             }
         )
     seconds = round(time.monotonic() - started, 1)
-    found = found.model_copy(update={"seconds": seconds})
-    keep_dry_load(job.home, found)
-    job.log(f"dry load: {found.key.architecture} at {found.key.scheme} is {'' if found.served else 'not '}served "
+    outcome = outcome.model_copy(update={"seconds": seconds})
+    keep_dry_load(job.home, outcome)
+    job.log(f"dry load: {outcome.key.architecture} at {outcome.key.scheme} is {'' if outcome.served else 'not '}served "
             f"({seconds:.0f} s)")  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
-    return found
+    return outcome
 
 
 def _quiet(done: float, total: float, note: str) -> None:
@@ -147,14 +147,14 @@ def make_tiny(
     return folder, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _load(job: Job[QuantizeRequest], made: Path) -> None:
+def _load(job: Job[QuantizeRequest], quantized_dir: Path) -> None:
     """Serve it, and have it read a few tokens. Raises StepFailed, with the server's own words."""
     assert job.vllm is not None
-    size = sum(file.stat().st_size for file in made.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in quantized_dir.glob("*.safetensors"))
     needed = server_memory(size, kv_bytes_per_token=4096, context_tokens=_CONTEXT_TOKENS)
     spec = ServerSpec(
-        model_dir=str(made), served_name=_NAME, max_model_len_tokens=_CONTEXT_TOKENS, max_num_seqs=4, tool_parser="",
-        **placed(job.vllm, needed)._asdict(),
+        model_dir=str(quantized_dir), served_name=_NAME, max_model_len_tokens=_CONTEXT_TOKENS, max_num_seqs=4,
+        tool_parser="", **placed(job.vllm, needed)._asdict(),
     )  # fmt: skip
     server = serve(job, spec, vllm=job.vllm, log="dry-load.log", note="dry load: vLLM is starting")
     try:
@@ -165,13 +165,13 @@ def _load(job: Job[QuantizeRequest], made: Path) -> None:
         servers.stop(server)
 
 
-def loads_in_transformers(made: Path) -> bool:
+def loads_in_transformers(model_dir: Path) -> bool:
     """Whether transformers loads a quantized model and computes finite numbers with it."""
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(made, dtype=torch.bfloat16, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16, local_files_only=True)
         with torch.inference_mode():
             return bool(model(input_ids=torch.tensor([[5, 6, 7]])).logits.isfinite().all())
     except (BadInput, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError, OSError):

@@ -62,4 +62,4 @@ def expert_updates(base: Path, adapter: Path, names: Iterable[str]) -> dict[str,
 def _of_slot(a: Tensor, b: Tensor, scale: float, slot: Slot) -> Update:
     if slot.expert is None:
         return Update(a, b, scale)
-    return Update(a[slot.expert], b[slot.expert].chunk(slot.parts)[slot.part], scale)
+    return Update(a[slot.expert], b[slot.expert].chunk(slot.chunks)[slot.chunk], scale)

@@ -93,7 +93,7 @@ def stream_layers(
         session.state.loss_masks, session.state.sequential_prefetch = None, False
         done = sum(len(part.layers) for part in parts[: cache.reached()])
         if carried and cache.reached():
-            carried.put(cache.kept(cache.reached() - 1))
+            carried.put(cache.carried(cache.reached() - 1))
         for number in range(cache.reached(), len(parts)):
             at = max(1, done + len(parts[number].layers))
             _work(weights, parts, number, cache, len(batches), hand_on_changed, partial(watch, at, len(layers)))
@@ -140,8 +140,8 @@ def parts_of(weights: StreamedWeights, sample: Values) -> list[ModelPart]:
 def _outputs(graph: Subgraph) -> list[str]:
     """What a piece hands on; the last one hands on nothing that is needed."""
     [output] = graph.graph.find_nodes(op="output")
-    [made] = output.args
-    return [str(name) for name in made] if isinstance(made, dict) else []
+    [returned] = output.args
+    return [str(name) for name in returned] if isinstance(returned, dict) else []
 
 
 def _work(
@@ -165,9 +165,9 @@ def _work(
         for batch in range(batches):
             watch()
             active_session().state.current_batch_idx = batch
-            made = part.graph.forward(weights.model, **cache.read(batch, part.graph.input_names, weights.device))
+            outputs = part.graph.forward(weights.model, **cache.read(batch, part.graph.input_names, weights.device))
             if keep and not last:
-                cache.write(number, batch, made)
+                cache.write(number, batch, outputs)
 
     if not part.layers:
         run(keep=True)

@@ -60,7 +60,7 @@ def stored_updates(adapter: Path) -> AdapterUpdates:
     """The updates in an adapter's file, matched with nothing yet."""
     weights = adapter_tensors(adapter)
     config = json.loads((adapter / "adapter_config.json").read_text())
-    found, experts = {}, set()
+    updates, experts = {}, set()
     for name, place in weights.items():
         if not name.endswith(_A) or (b := weights.get(f"{name.removesuffix(_A)}{_B}")) is None:
             continue
@@ -69,8 +69,8 @@ def stored_updates(adapter: Path) -> AdapterUpdates:
             experts.add(module.removesuffix(".base_layer") + ".")
         else:
             scale = lora_scale(config, module, place.spec.shape[0])
-            found[f"{module}.weight"] = StoredUpdate(place, b, scale)
-    return AdapterUpdates(found, frozenset(experts))
+            updates[f"{module}.weight"] = StoredUpdate(place, b, scale)
+    return AdapterUpdates(updates, frozenset(experts))
 
 
 def adapter_tensors(adapter: Path) -> Mapping[str, TensorPlace]:

@@ -29,20 +29,20 @@ def run(job: Job[BaseRequest]) -> BaseResult:
 
     Nothing is on the record before both are whole. Raises StepFailed where the quantized base fails its audit.
     """
-    made = fetch(job)
-    beside = _beside(job, made) if job.request.role == "base" and job.request.measuring == FOUR else None
-    artifact = record(job, made)
+    pristine = fetch(job)
+    beside = _beside(job, pristine) if job.request.role == "base" and job.request.measuring == FOUR else None
+    artifact = record(job, pristine)
     result = BaseResult(
         artifact=artifact.id,
-        path=str(made.path),
-        name=made.name,
+        path=str(pristine.path),
+        name=pristine.name,
         sha256=artifact.sha256,
         bytes=artifact.bytes,
-        parameters=made.folder.parameters,
-        architecture=made.folder.architecture,
+        parameters=pristine.folder.parameters,
+        architecture=pristine.folder.architecture,
         measured_at=str(artifact.meta.get("measured_at", "")),
         measured_because=job.plan.reasons.get("measuring", ""),
-        damaged_copy=str(made.aside) if made.aside else "",
+        damaged_copy=str(pristine.aside) if pristine.aside else "",
     )
     if beside is None:
         return result
@@ -66,27 +66,27 @@ class _Beside(NamedTuple):
     audit: str
 
 
-def _beside(job: Job[BaseRequest], made: Pristine) -> _Beside:
+def _beside(job: Job[BaseRequest], pristine: Pristine) -> _Beside:
     """Named by what it was made from; one that is there and whole is used again."""
-    group = group_size_for(made.folder.config)
-    name = f"{made.path.name}-{made.sha256[:12]}-{SCHEME}-g{group}"
-    target = made.path.with_name(name)
+    group = group_size_for(pristine.folder.config)
+    name = f"{pristine.path.name}-{pristine.sha256[:12]}-{SCHEME}-g{group}"
+    target = pristine.path.with_name(name)
     damage, aside = set_aside_if_damaged(target, Digests(job.home))
     if aside:
         job.log(f"{damage}: it was set aside as {aside}, and the quantized base is made again")
     if read_manifest(target) is not None:
-        told = "audited when it was made; its bytes are those of then"
+        audit = "audited when it was made; its bytes are those of then"
     else:
-        told = _rounded(job, made, target, group)
-    return _Beside(target, group, told)
+        audit = _rounded(job, pristine, target, group)
+    return _Beside(target, group, audit)
 
 
-def _rounded(job: Job[BaseRequest], made: Pristine, target: Path, group: int) -> str:
+def _rounded(job: Job[BaseRequest], pristine: Pristine, target: Path, group: int) -> str:
     def fill(folder: Path) -> Audit:
-        round_base(made.path, folder, job.progress)
-        assert_full_precision(folder, full_precision_layers(made.folder.config))
+        round_base(pristine.path, folder, job.progress)
+        assert_full_precision(folder, full_precision_layers(pristine.folder.config))
         job.progress(0, 1, "auditing the quantized base")
-        audit = audit_quantized(folder, made.path, (), group_size=group, against=made.name)
+        audit = audit_quantized(folder, pristine.path, (), group_size=group, against=pristine.name)
         job.log(audit.summary)
         if audit.refusal:
             raise StepFailed(f"{audit.refusal}; nothing of it was kept: measure with measuring=16")

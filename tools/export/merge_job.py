@@ -116,7 +116,7 @@ def merge_adapter(
         progress(number, len(shards), f"merging {shard.name}")
         if shard.name not in whole.names:
             where = f"shard {number + 1} of {len(shards)}"
-            _merge_shard(shard, updates, out_dir / shard.name, where, kept=number)
+            _merge_shard(shard, updates, out_dir / shard.name, where, finished=number)
             written.append(disk.submit(whole.add, out_dir / shard.name))
     progress(len(shards), len(shards), "merged")
     copy_beside_weights(base_dir, out_dir)
@@ -157,7 +157,7 @@ class _Whole:
 
     def __init__(self, base_dir: Path, adapter_dir: Path, out_dir: Path) -> None:
         manifest = read_manifest(base_dir)
-        self._made_from = {
+        self._source_digests = {
             "base": manifest["sha256"] if manifest else None,
             "adapter": sha256_file(adapter_dir / ADAPTER_NAME),
             "config": sha256_file(adapter_dir / "adapter_config.json"),
@@ -166,7 +166,7 @@ class _Whole:
         known = json.loads(self._path.read_text()) if self._path.exists() else {}
         whole = known.pop("whole", []) if isinstance(known, dict) else []
         self.names: list[str] = [name for name in whole if (out_dir / name).is_file()]
-        if known != self._made_from:
+        if known != self._source_digests:
             self.names = []
             self._write()
         for file in out_dir.iterdir():
@@ -182,7 +182,7 @@ class _Whole:
         self._write()
 
     def _write(self) -> None:
-        atomic_write(self._path, json.dumps({**self._made_from, "whole": self.names}))
+        atomic_write(self._path, json.dumps({**self._source_digests, "whole": self.names}))
 
 
 def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
@@ -213,15 +213,15 @@ def _need_room(base_dir: Path) -> None:
         )
 
 
-def _stop_where_memory_ends(where: str, kept: int) -> None:
+def _stop_where_memory_ends(where: str, finished: int) -> None:
     if (left := memory_left_bytes()) < RESERVE_BYTES:
         raise StepFailed(
-            f"stopped at {where}: {left >> 20} MiB of memory are left; finished shards are kept ({kept}): stop "
+            f"stopped at {where}: {left >> 20} MiB of memory are left; finished shards are kept ({finished}): stop "
             "another program, or start in a larger control group, and resume"
         )
 
 
-def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, where: str, *, kept: int) -> None:
+def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, where: str, *, finished: int) -> None:
     """Sum and write one shard; a tensor is written while the next is summed."""
     import torch
     from safetensors import safe_open
@@ -234,7 +234,7 @@ def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, wher
     ):
         writing: Future[None] | None = None
         for name, _spec in specs:
-            _stop_where_memory_ends(where, kept)
+            _stop_where_memory_ends(where, finished)
             weight = file.get_tensor(name)
             if name in updates:
                 weight = _sum(weight, updates[name], name)

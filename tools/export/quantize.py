@@ -198,17 +198,17 @@ def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tu
     scheme = SCHEMES[request.scheme]
     if not scheme.floats:
         return tuple(_unsearchable(request, config))
-    found = []
+    sentences = []
     if request.group_size:
-        found.append(f"{scheme.name} has a scale for an output channel, which is its format; set group_size=0")
+        sentences.append(f"{scheme.name} has a scale for an output channel, which is its format; set group_size=0")
     if request.rounding != "nearest":
         way = "AutoRound" if request.rounding == AUTOROUND else "GPTQ"
-        found.append(f"{scheme.name} rounds every weight by itself, without data, so there is no {way} for it; "
+        sentences.append(f"{scheme.name} rounds every weight by itself, without data, so there is no {way} for it; "
                      "set rounding=nearest")  # fmt: skip
     if request.calibration_samples != _SAMPLES:
-        found.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
+        sentences.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
                      f"leave calibration_samples at {_SAMPLES}")  # fmt: skip
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Iterator[str]:

@@ -296,12 +296,12 @@ class LayerWatch:
 
     def __init__(self, doing: str, progress: Progress) -> None:
         self.doing = doing
-        self._progress, self._told = progress, 0
+        self._progress, self._last_layer = progress, 0
 
     def __call__(self, layer: int, layers: int) -> None:
         """Raises StepFailed where the kernel's killer is near, or nothing but waiting for memory gets done."""
-        if layer != self._told:
-            self._told = layer
+        if layer != self._last_layer:
+            self._last_layer = layer
             self._progress(layer - 1, layers, f"{self.doing} layer {layer} of {layers}")
         left, stalled = memory_left_bytes(), stalled_percent()
         if left >= RESERVE_BYTES and stalled < _MOST_STALLED_PERCENT:

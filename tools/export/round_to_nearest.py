@@ -53,15 +53,15 @@ def round_base(base: Path, out_dir: Path, progress: Progress) -> Rounded:
     Raises StepFailed for a mixture whose experts are one tensor, and where no layer is there to be rounded.
     """
     config = json.loads((base / "config.json").read_text())
-    group, kept, files = group_size_for(config), full_precision_layers(config), weight_files(base)
+    group, unquantized, files = group_size_for(config), full_precision_layers(config), weight_files(base)
     places = {file: read_places(file) for file in files}
-    total = sum(_is_rounded(name, place, kept) for found in places.values() for name, place in found.items())
+    total = sum(_is_rounded(name, place, unquantized) for in_file in places.values() for name, place in in_file.items())
     if not total:
         raise StepFailed(f"{base} has no linear layers that could be rounded; measure it with measuring=16")
     done = 0
     with ThreadPoolExecutor() as pool:  # numpy lets other threads run while it computes
         for file in files:
-            for name in _write(out_dir / file.name, places[file], kept, group, pool):
+            for name in _write(out_dir / file.name, places[file], unquantized, group, pool):
                 if name.endswith(".weight_packed"):
                     done += 1
                     progress(done, total, f"rounding layer {done} of {total}")
@@ -70,12 +70,12 @@ def round_base(base: Path, out_dir: Path, progress: Progress) -> Rounded:
     for name in CARRIED:
         if (base / name).is_file():
             shutil.copyfile(base / name, out_dir / name)
-    described = {**config, "quantization_config": quantization(group, kept)}
+    described = {**config, "quantization_config": quantization(group, unquantized)}
     atomic_write(out_dir / "config.json", json.dumps(described, indent=2) + "\n")
     return Rounded(total, group)
 
 
-def quantization(group: int, kept: Sequence[str]) -> Mapping[str, object]:
+def quantization(group: int, unquantized: Sequence[str]) -> Mapping[str, object]:
     """What a config says of a model that was rounded so, in compressed-tensors' words."""
     weights: dict[str, object] = {"num_bits": BITS, "type": "int", "symmetric": True, "dynamic": False}
     weights |= {"strategy": "group", "group_size": group} if group else {"strategy": "channel", "group_size": None}
@@ -86,13 +86,13 @@ def quantization(group: int, kept: Sequence[str]) -> Mapping[str, object]:
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": {"group_0": {**scheme, "input_activations": None, "output_activations": None}},
-        "ignore": list(kept),
+        "ignore": list(unquantized),
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
     }
 
 
-def _is_rounded(name: str, place: TensorPlace, kept: Sequence[str]) -> bool:
+def _is_rounded(name: str, place: TensorPlace, unquantized: Sequence[str]) -> bool:
     """Whether a stored tensor is a linear layer of the decoder that does not have to stay. Raises StepFailed."""
     layer, _, end = name.rpartition(".")
     if len(place.spec.shape) == 3 and ".experts." in name:
@@ -100,24 +100,26 @@ def _is_rounded(name: str, place: TensorPlace, kept: Sequence[str]) -> bool:
             f"{place.path.name} holds its experts as one tensor ({name}): they cannot be rounded one by one; take a "
             "checkpoint with separate experts, or measure with measuring=16"
         )
-    stays = any(matches_layer(layer, pattern) for pattern in kept)
+    stays = any(matches_layer(layer, pattern) for pattern in unquantized)
     return end == "weight" and len(place.spec.shape) == 2 and ".layers." in name and not stays
 
 
-def _write(path: Path, found: Places, kept: Sequence[str], group: int, pool: ThreadPoolExecutor) -> Iterator[str]:
+def _write(
+    path: Path, places: Places, unquantized: Sequence[str], group: int, pool: ThreadPoolExecutor
+) -> Iterator[str]:
     """Write one file of the model; the name of every tensor once it is written."""
-    rounded = {name for name, place in found.items() if _is_rounded(name, place, kept)}
+    rounded = {name for name, place in places.items() if _is_rounded(name, place, unquantized)}
     specs: dict[str, TensorSpec] = {}
-    for name, place in found.items():
+    for name, place in places.items():
         specs |= _codes(name, place.spec, group) if name in rounded else {name: place.spec}
     with TensorFileWriter(path, specs.items()) as writer:
-        for name, place in found.items():
+        for name, place in places.items():
             if name not in rounded:
                 writer.write(name, place.read())
                 yield name
                 continue
-            made = _rounded(place, group, pool)
-            for code, words in zip(_codes(name, place.spec, group), made, strict=True):
+            arrays = _rounded(place, group, pool)
+            for code, words in zip(_codes(name, place.spec, group), arrays, strict=True):
                 writer.write(code, words.tobytes())
                 yield code
 
@@ -145,9 +147,9 @@ def _rounded(place: TensorPlace, group: int, pool: ThreadPoolExecutor) -> tuple[
         weights = np.require(floats_of(words, kind), requirements="W")  # of fp32 it is the file's own bytes
         return packed(weights.reshape(-1, inputs), group, kind)
 
-    parts = list(pool.map(some, range(0, outputs, step)))
+    blocks = list(pool.map(some, range(0, outputs, step)))
     return (
-        np.concatenate([codes for codes, _ in parts]),
-        np.concatenate([scales for _, scales in parts]),
+        np.concatenate([codes for codes, _ in blocks]),
+        np.concatenate([scales for _, scales in blocks]),
         np.array(place.spec.shape, "<i8"),
     )

@@ -28,9 +28,9 @@ class Slot(NamedTuple):
     parameter: str
     expert: int | None = None
     """Along the parameter's first axis; None where the tensor is the whole parameter."""
-    part: int = 0
+    chunk: int = 0
     """Of the parts that an expert's rows are joined from, in equal sizes."""
-    parts: int = 1
+    chunks: int = 1
 
 
 def empty_model(folder: Path) -> PreTrainedModel:
@@ -62,21 +62,21 @@ def slots(model: PreTrainedModel, names: Iterable[str]) -> Mapping[str, Slot]:
     """Stored name → where it goes. Raises BadInput for a name or a conversion that is not known here."""
     _, converters = _conversions(model)
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    held = model.state_dict()
-    found = {}
+    state = model.state_dict()
+    slot_by_name = {}
     for name, (target, pattern) in renamed(model, names).items():
-        if target not in held:
+        if target not in state:
             raise BadInput(f"{name} has no place in a {type(model).__name__}")
-        found[name] = _slot(name, target, pattern, by_pattern[pattern]) if pattern else Slot(target)
-    return found
+        slot_by_name[name] = _slot(name, target, pattern, by_pattern[pattern]) if pattern else Slot(target)
+    return slot_by_name
 
 
 def renamed(model: PreTrainedModel, names: Iterable[str]) -> Mapping[str, tuple[str, str | None]]:
     """Stored name → the parameter that it becomes, or becomes a part of, and the pattern of the conversion, if any."""
     from transformers.core_model_loading import rename_source_key
 
-    (renamings, converters), held, prefix = _conversions(model), model.state_dict(), model.base_model_prefix
-    return {name: rename_source_key(name, renamings, converters, prefix, held) for name in names}
+    (renamings, converters), state, prefix = _conversions(model), model.state_dict(), model.base_model_prefix
+    return {name: rename_source_key(name, renamings, converters, prefix, state) for name in names}
 
 
 def _conversions(model: PreTrainedModel) -> tuple[list[WeightRenaming], list[WeightConverter]]:

@@ -35,7 +35,7 @@ class StreamedWeights:
         self.places = places_of(folder)
         self.model = _empty_model(folder)
         self._conversions = get_model_conversion_mapping(self.model)
-        self._parameter_of = {name: found for name, (found, _) in renamed(self.model, self.places).items()}
+        self._parameter_of = {name: parameter for name, (parameter, _) in renamed(self.model, self.places).items()}
         self._names = tuple(self.model.state_dict())
         self._take_stored_precision()
         for buffer in self.model.buffers():
@@ -95,8 +95,8 @@ class StreamedWeights:
         from transformers.core_model_loading import revert_weight_conversion
 
         state = self.model.get_submodule(module).state_dict()
-        held = {f"{module}.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        reverted: dict[str, Tensor] = revert_weight_conversion(self.model, held)
+        named = {f"{module}.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        reverted: dict[str, Tensor] = revert_weight_conversion(self.model, named)
         return reverted
 
     def outside(self, modules: Iterable[str]) -> dict[str, TensorPlace]:

@@ -15,10 +15,10 @@ from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
 from tests.fixtures.scripted_reader import by_piece, served
 from tests.fixtures.tables import table
 from tests.fixtures.terminal import Terminal, Tunesmith
-from tunesmith.agent.driver.describing import begin, open_interview, take
+from tunesmith.agent.driver.describing import as_text, begin, edited_draft, open_interview, take
 from tunesmith.agent.driver.endpoint import Endpoint
 from tunesmith.agent.driver.reading import named
-from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
 from tunesmith.tools.data.description import Example, described
 from tunesmith.tools.serving.client import ChatResponse
@@ -233,6 +233,26 @@ def test_an_example_is_parted_at_the_arrow_that_was_asked_for_and_told_as_unders
 def when_and_what(talk: Talk) -> tuple[str, str] | None:
     held = open_interview(talk.store.home)
     return (held.draft.when, held.draft.what) if held else None
+
+
+def test_what_is_typed_into_the_draft_stays_text(tmp_path: Path) -> None:
+    opened = begin(tmp_path, "tell whether it is spam", "fast", True)
+    typed = "when: 1.50\nwhat: yes\nnever: no\n"
+    typed += "examples:\n- {message: 2026-01-02, answer: yes}\n- {message: 0, answer: no}\n"
+    draft = edited_draft(typed, tmp_path, opened).draft
+    assert (draft.when, draft.what, draft.never) == ("1.50", "yes", "no")
+    assert [(one.prompt, one.answer) for one in draft.examples] == [("2026-01-02", "yes"), ("0", "no")]
+    again = edited_draft(as_text(opened.model_copy(update={"draft": draft})), tmp_path, opened).draft
+    assert again == draft
+    assert edited_draft("when:\nexamples:\n", tmp_path, opened).draft.when == ""
+
+
+@table("text", ["- a list", "just words", "examples: words", "when: {a: b}: c", "of: nothing here"])
+def test_an_edited_text_that_is_no_draft_is_refused(text: str, tmp_path: Path) -> None:
+    opened = begin(tmp_path, "tell whether it is spam", "fast", True)
+    with pytest.raises(BadInput, match="cannot be read"):
+        edited_draft(text, tmp_path, opened)
+    assert open_interview(tmp_path) == opened
 
 
 def test_undo_takes_an_answer_of_a_description_back(talk: Talk) -> None:

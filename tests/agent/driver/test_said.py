@@ -13,16 +13,18 @@ from pydantic_ai.models import Model
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures.stored_runs import finished_run, server_record
+from tests.fixtures.stored_runs import suite as stored_suite
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, planning
 from tunesmith.agent.driver.by_code import decide, guessed
-from tunesmith.agent.driver.look_ups import as_edit, aside
+from tunesmith.agent.driver.look_ups import as_edit, aside, turn_context
 from tunesmith.agent.driver.turn_deps import Call
 from tunesmith.agent.words.reading import Context, Reading, read
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline.workspace import Decision
+from tunesmith.tools.suites.case import Suite
 
 
 class Alone(Talk):
@@ -251,6 +253,19 @@ def test_two_questions_are_answered_one_after_the_other_and_a_follow_up_keeps_wh
     assert "train" in both and "case" in both
     alone.hears("how long did the training take?")
     assert "evaluate" in alone.hears("and the evaluation?")
+
+
+def test_a_question_is_about_the_cases_of_a_label_that_the_suite_of_the_run_has(alone: Alone) -> None:
+    assert not turn_context(alone.deps).labels, "numbers of orders are no labels"
+    [suite] = alone.store.artifacts("r1", "suite")
+    wanted = {"type": "object", "properties": {"team": {"const": "billing"}, "urgency": {"const": "low"}}}
+    cases = [case.model_dump(mode="json") for case in stored_suite().cases]
+    for case in [case for case in cases if case["block"] == "target"][::2]:
+        case["assertions"].append({"type": "is-json", "value": wanted})
+    Path(suite.path).write_text(Suite.model_validate({"cases": cases}).to_json())
+    assert turn_context(alone.deps).labels == ("billing", "low")
+    few, every = alone.hears("which billing cases failed?"), alone.hears("which target cases failed?")
+    assert " of 30 billing cases" in few.split("\n")[0] and " of 60 target cases" in every.split("\n")[0], (few, every)
 
 
 def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -> None:

@@ -139,7 +139,7 @@ def test_the_fact_that_is_asked_for_stands_in_the_first_line(
     found = told(store, kind, **given)
     assert re.search(fact, found.lines[0]), found.lines
     assert 0 < len(found.lines) <= 12
-    json.dumps(found.documents(), default=str)
+    json.dumps(found.as_json(), default=str)
 
 
 def test_every_kind_and_what_each_can_be_asked_about_answers_or_says_why_not(store: Store) -> None:
@@ -196,7 +196,7 @@ def test_what_rows_cases_and_outputs_hold_is_shown_and_never_told_to_a_model(
     found = told(store, kind, **given)
     assert found.private
     quoted = re.findall("“([^”]{6,})", " ".join(found.lines))
-    open_words = found.for_model + json.dumps(found.documents(), default=str, ensure_ascii=False)
+    open_words = found.for_model + json.dumps(found.as_json(), default=str, ensure_ascii=False)
     assert quoted and not [text for text in quoted if text[:20] in open_words]
 
 
@@ -211,7 +211,7 @@ def test_the_end_of_a_log_is_for_the_screen(tmp_path: Path) -> None:
                         ("step", {"step": step, "about": "log"})):  # fmt: skip
         found = told(build.store, kind, **given)
         assert "a row of somebody's" in " ".join(found.lines), kind
-        assert "a row of somebody's" not in found.for_model + str(found.documents()), kind
+        assert "a row of somebody's" not in found.for_model + str(found.as_json()), kind
 
 
 def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:

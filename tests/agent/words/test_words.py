@@ -221,6 +221,30 @@ def test_an_order_to_stop_is_not_answered_as_a_question(said: str) -> None:
     assert not (found.sure and found.request is not None), found
 
 
+LABELS = ("urgent", "not urgent", "billing", "Überfällig", "no", "failed", "好评")
+
+
+@table(
+    ("said", "label"),
+    [
+        ("which billing cases failed", "billing"),
+        ("which BILLING cases failed", "billing"),
+        ("which urgent cases failed", "urgent"),
+        ("which not urgent cases failed", "not urgent"),
+        ("which cases that are not billing failed", ""),
+        ("failed cases with label überfällig", "Überfällig"),
+        ("哪些好评案例失败了", "好评"),
+        ("which cases failed", ""),
+        ("no cases failed", ""),
+        ('failed cases of label "no"', "no"),
+        ("which refund cases failed", ""),
+    ],
+)
+def test_a_label_is_read_where_it_is_named_and_no_other_word_is_taken_for_one(said: str, label: str) -> None:
+    request = request_of(Asked("cases", "failed", slots_of(said), "", LABELS))
+    assert request is not None and getattr(request, "label", None) == label, request
+
+
 def test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -72,7 +72,7 @@ def test_a_start_that_was_slow_says_that_the_rest_will_be() -> None:
     left = of_generate()
     left.report(START, 0, 0, 79.0)
     left.report(ANSWER, 0, 24, 80.0)
-    assert left.progress(80.0)[1] > 80 + 1.5 * left.parts[ANSWER]
+    assert left.progress(80.0)[1] > 80 + 1.5 * left.price_by_kind[ANSWER]
 
 
 def test_waiting_for_another_step_is_no_work() -> None:

@@ -54,7 +54,7 @@ def printed(*parts: RenderableType) -> str:
 def asked(store: Store, run: str, kind: str = "cases", **query: object) -> str:
     found = answer(REQUESTS[kind].model_validate({"run": run, **query}), Context(workspace(store), store.run(run)))
     page = printed(found.page()) if found.page else ""
-    return "\n".join((*found.lines, found.open_words, str(found.documents()), page))
+    return "\n".join((*found.lines, found.open_words, str(found.as_json()), page))
 
 
 def workspace(store: Store) -> Workspace:

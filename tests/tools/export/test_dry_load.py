@@ -14,7 +14,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.machine import Gpu, Machine
 from tunesmith.tools.core.stage import Estimate, Facts, Plan
 from tunesmith.tools.export.dry_load import (
-    WORTH_TIMES,
+    PAYS_FROM_TIMES,
     DryLoad,
     dry_load_key,
     dry_load_seconds,
@@ -39,7 +39,7 @@ GEMMA = LLAMA | {
     "model_type": "gemma3_text", "head_dim": 256, "hidden_size": 1152, "num_attention_heads": 4,
     "num_key_value_heads": 1, "layer_types": [*["sliding_attention"] * 5, "full_attention"] * 4,
 }  # fmt: skip
-LONG_S = 10 * WORTH_TIMES * dry_load_seconds(on_card=False)
+LONG_S = 10 * PAYS_FROM_TIMES * dry_load_seconds(on_card=False)
 
 
 @pytest.fixture

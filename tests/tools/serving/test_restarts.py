@@ -18,7 +18,7 @@ from tests.tools.serving.test_servers import gone, spec_of, start, tree, until
 from tests.tools.serving.test_servers import model as model
 from tunesmith.agent.commands import served_models
 from tunesmith.memory.store import Store
-from tunesmith.tools.export.deploy import DeployRequest, taken_over
+from tunesmith.tools.export.deploy import DeployRequest, port_to_serve_on
 from tunesmith.tools.serving import boot_unit, restarts, servers
 from tunesmith.tools.serving.restarts import LONGEST_S, MOST_IN_A_ROW, STEADY_S, Restarts
 from tunesmith.tools.serving.servers import Server, ServerFacts
@@ -216,8 +216,8 @@ def test_a_row_of_crashes_is_forgiven_by_a_boot_and_a_lost_port_is_not(home: Pat
         other.bind(("127.0.0.1", server.port))
         other.listen()
         [(_, why_not)] = servers.bring_back(home)
-        assert taken_over(DeployRequest(), servers.deployed(home)) == 0, "the next one answers elsewhere"
-    assert taken_over(DeployRequest(), servers.deployed(home)) == server.port
+        assert port_to_serve_on(DeployRequest(), servers.deployed(home)) == 0, "the next one answers elsewhere"
+    assert port_to_serve_on(DeployRequest(), servers.deployed(home)) == server.port
     assert "may have been sent the key" in why_not and servers.bring_back(home) == []
 
 
