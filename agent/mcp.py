@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import wraps
-from typing import Annotated, Any, Union
+from typing import Annotated, ParamSpec, TypeVar, Union
 
 from mcp.server.elicitation import AcceptedElicitation, DeclinedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
@@ -58,7 +58,9 @@ _PRICES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempote
 _STARTS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True)
 _STOPS = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
-Json = dict[str, Any]
+Json = dict[str, object]
+P = ParamSpec("P")
+T = TypeVar("T")
 _NOT_ASKED = ("case", "row", "described", "trial", "served", "fits", "price")
 # What is for the screen alone, where a key lies, and what may look at a folder or the hub.
 _ASKED = tuple(request for kind, request in REQUESTS.items() if kind not in _NOT_ASKED)
@@ -102,20 +104,20 @@ def serve(settings: Settings, store: Store) -> int:
     return 0
 
 
-def server(settings: Settings, store: Store) -> MCPServer[Any]:
+def server(settings: Settings, store: Store) -> MCPServer:
     """The server with all of its tools, over this store."""
     tools = _Tools(store, settings.workspace(store, lambda event, **data: None))
-    mcp_server: MCPServer[Any] = MCPServer("tunesmith", version=VERSION, instructions=_ABOUT, log_level="ERROR")
+    mcp_server = MCPServer("tunesmith", version=VERSION, instructions=_ABOUT, log_level="ERROR")
     for tool, annotations in tools.all():
         mcp_server.tool(annotations=annotations)(_plain_errors(tool))
     return mcp_server
 
 
-def _plain_errors(tool: Callable[..., Any]) -> Callable[..., Any]:
+def _plain_errors(tool: Callable[P, T]) -> Callable[P, T]:
     """A tool whose refusals reach the model as the sentences that they are."""
 
     @wraps(tool)
-    def carried_out(*args: Any, **kwargs: Any) -> Any:
+    def carried_out(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return tool(*args, **kwargs)
         except TunesmithError as error:
@@ -131,11 +133,11 @@ class _Tools:
     store: Store
     ws: Workspace
 
-    def all(self) -> Sequence[tuple[Callable[..., Any], ToolAnnotations]]:
+    def all(self) -> Sequence[tuple[Callable[..., object], ToolAnnotations]]:
         """Every tool, and what a client should know of it."""
         return (*self._reading(), *self._doing())
 
-    def _reading(self) -> Sequence[tuple[Callable[..., Any], ToolAnnotations]]:
+    def _reading(self) -> Sequence[tuple[Callable[..., object], ToolAnnotations]]:
         def status() -> Json:
             """This machine, what is at work, what is served, the newest run with what could follow, and what can be
             planned."""
@@ -170,12 +172,12 @@ class _Tools:
                 return {"answered": False, "type_this": f"tunesmith fits {model}"}
             return self._fits(model, card)
 
-        reading: tuple[Callable[..., Any], ...] = (status, ask, compare, query)
+        reading: tuple[Callable[..., object], ...] = (status, ask, compare, query)
         return (*((tool, _READS) for tool in reading), (fits, _ASKS_THE_HUB))
 
-    def _doing(self) -> Sequence[tuple[Callable[..., Any], ToolAnnotations]]:
+    def _doing(self) -> Sequence[tuple[Callable[..., object], ToolAnnotations]]:
         @_plain_errors
-        def leave_to_look(stage: str, ctx: Context, fields: dict[str, Any] | None = None) -> Elicit[Allowed] | Allowed:
+        def leave_to_look(stage: str, ctx: Context, fields: Json | None = None) -> Elicit[Allowed] | Allowed:
             priced = [name for name, one in catalog.BY_NAME.items() if one.expensive]
             if stage not in priced:
                 raise BadInput(f"{stage!r} is no step that is priced; those are {', '.join(priced)}")
@@ -185,7 +187,7 @@ class _Tools:
             stage: str,
             leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_look)],
             run: str = "",
-            fields: dict[str, Any] | None = None,
+            fields: Json | None = None,
         ) -> Json:
             """The price of one step, and its plan_hash; nothing is started. What `fields` leave out is chosen."""
             if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
@@ -296,7 +298,7 @@ class _Tools:
 
     # Do
 
-    def _plan(self, stage: str, run: str, fields: Mapping[str, Any]) -> Json:
+    def _plan(self, stage: str, run: str, fields: Mapping[str, object]) -> Json:
         return self._price(propose_step(self.ws, StepRequest(stage, dict(fields), run)))
 
     def _price(self, step: Step) -> Json:

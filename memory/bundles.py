@@ -11,14 +11,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.json_values import as_float, as_list, as_object
 from tunesmith.memory.ledger import to_json
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, Step
 from tunesmith.memory.store import Store
 
-Records = dict[str, list[dict[str, Any]]]
+Records = dict[str, list[dict[str, object]]]
 """Table → its rows."""
 
 _NEEDED = """
@@ -34,6 +34,11 @@ _KEYS = {"runs": "run", "steps": "step", "approvals": "approval", "artifacts": "
 _UNIQUE = {"rows": ("step", "row_id"), "eval_results": ("step", "arm", "case_id", "repeat")}
 RETURNED = "step.returned"
 """The event that says from where, and by which submission, what a step made was brought back."""
+
+
+def as_records(document: object) -> Records:
+    """The records of a document that came from elsewhere. Raises TypeError for another one."""
+    return {table: [as_object(row) for row in as_list(rows)] for table, rows in as_object(document).items()}
 
 
 def records_for(store: Store, step: Step) -> Records:
@@ -53,7 +58,7 @@ def records_for(store: Store, step: Step) -> Records:
     for row in records["steps"]:
         if row["step"] == step.id:  # it waits for its worker there
             status = APPROVED if row["approval"] else PLANNED
-            row["plan"] = to_json({**json.loads(row["plan"]), "on": ""})  # where it goes it is at home
+            row["plan"] = to_json({**json.loads(str(row["plan"])), "on": ""})  # where it goes it is at home
             row |= {"status": status, "pid": None, "pid_started": None, "finished_at": None, "error": None}
     for row in records["approvals"]:
         if row["step"] == step.id:
@@ -79,7 +84,7 @@ def put_down(store: Store, step: str, records: Records) -> None:
                 _put(conn, table, row)
 
 
-def _put(conn: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+def _put(conn: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
     names = ", ".join(row)
     insert = f"INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})"
     if table in ("runs", "steps", "artifacts"):
@@ -101,7 +106,7 @@ def new_records(store: Store, step: Step, before: Records) -> Records:
     return {**records, "rows": [row for row in rows if known.get(_key("rows", row)) != row]}
 
 
-def bring_back(store: Store, step: Step, records: Records, *, submission: str, later_s: float) -> dict[str, Any]:
+def bring_back(store: Store, step: Step, records: Records, *, submission: str, later_s: float) -> dict[str, object]:
     """Record what a step made elsewhere, in one transaction, and return its result with its artifacts' ids here.
 
     `later_s` is how far the clock here is ahead of the one there. Raises StepFailed for records of anything else.
@@ -114,26 +119,26 @@ def bring_back(store: Store, step: Step, records: Records, *, submission: str, l
         reported = next((data for row in done if (data := json.loads(row["data"]))["submission"] == submission), None)
         if reported is None:
             for row in records["artifacts"]:
-                there = row.pop("artifact")
-                row["parents"] = to_json([ids.get(parent, parent) for parent in json.loads(row["parents"])])
-                row["meta"] = _renamed_json(row["meta"], ids)
-                ids[there] = store._insert(conn, "artifacts", {**row, "created_at": row["created_at"] + later_s})
+                there = str(row.pop("artifact"))
+                row["parents"] = to_json([ids.get(parent, parent) for parent in json.loads(str(row["parents"]))])
+                row["meta"] = _renamed_json(str(row["meta"]), ids)
+                row["created_at"] = as_float(row["created_at"]) + later_s
+                ids[there] = store._insert(conn, "artifacts", row)
             for table in ("events", "metrics", "eval_results", "rows"):
                 for row in records[table]:
-                    changed = {"at": row["at"] + later_s} if "at" in row else {}
-                    changed |= {"data": _renamed_json(row["data"], ids)} if table == "events" else {}
+                    changed: dict[str, object] = {"at": as_float(row["at"]) + later_s} if "at" in row else {}
+                    changed |= {"data": _renamed_json(str(row["data"]), ids)} if table == "events" else {}
                     _put_back(conn, table, {**row, **changed})
             reported = {"submission": submission, "artifacts": ids}
             conn.execute(
                 "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
                 (step.run, step.id, time.time(), RETURNED, to_json(reported)),
             )
-    result = _renamed_json(records["steps"][0]["result"] or "{}", reported["artifacts"])
-    result_here: dict[str, Any] = store.places.from_json(result)
-    return result_here
+    result = _renamed_json(str(records["steps"][0]["result"] or "{}"), reported["artifacts"])
+    return as_object(store.places.from_json(result))
 
 
-def _put_back(conn: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+def _put_back(conn: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
     """Insert a row; one that is there under the same key becomes what it was made there."""
     names, keys = ", ".join(row), _UNIQUE.get(table)
     changes = ", ".join(f"{name} = excluded.{name}" for name in row)
@@ -163,7 +168,7 @@ def _renamed_json(text: str, ids: Mapping[str, str]) -> str:
     return to_json(_renamed(json.loads(text), ids)) if ids else text
 
 
-def _renamed(value: Any, ids: Mapping[str, str]) -> Any:
+def _renamed(value: object, ids: Mapping[str, str]) -> object:
     """A document of ours in which artifacts that were made there have their ids here."""
     if isinstance(value, dict):
         return {name: _renamed(item, ids) for name, item in value.items()}
@@ -172,14 +177,14 @@ def _renamed(value: Any, ids: Mapping[str, str]) -> Any:
     return ids.get(value, value) if isinstance(value, str) else value
 
 
-def _key(table: str, row: Mapping[str, Any]) -> tuple[object, ...]:
+def _key(table: str, row: Mapping[str, object]) -> tuple[object, ...]:
     return tuple(row[name] for name in _UNIQUE[table])
 
 
-def _rows(store: Store, sql: str, *values: object) -> list[dict[str, Any]]:
+def _rows(store: Store, sql: str, *values: object) -> list[dict[str, object]]:
     return [dict(row) for row in store.read(sql, *values)]
 
 
-def _without_ids(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_ids(rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
     """Without the numbers that each store gives for itself."""
     return [{name: value for name, value in row.items() if name != "id"} for row in rows]

@@ -17,10 +17,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from tunesmith.memory.errors import BadInput, TunesmithError
 
+T = TypeVar("T")
 _GRACE_S = 0.3
 """For work that watches its own clock to say itself that its time is up."""
 _ITEM, _REFUSED, _FAILED, _ENDED = "item", "refused", "failed", "ended"
@@ -42,7 +43,7 @@ class OverLimits(BadInput):
 
 
 def confined(
-    work: Callable[[Any], Iterable[object]], argument: object, what: str, limits: Limits | None = None
+    work: Callable[[T], Iterable[object]], argument: T, what: str, limits: Limits | None = None
 ) -> Iterator[Any]:
     """The items of `work(argument)`, a function of a module, as they come; both sides of it are JSON.
 
@@ -74,9 +75,7 @@ def confined(
     )
 
 
-def confined_answer(
-    work: Callable[[Any], Iterable[object]], argument: object, what: str, limits: Limits | None = None
-) -> Any:
+def confined_answer(work: Callable[[T], Iterable[object]], argument: T, what: str, limits: Limits | None = None) -> Any:
     """The one item of `work(argument)`; as `confined` otherwise."""
     (answer,) = confined(work, argument, what, limits)
     return answer
@@ -94,7 +93,7 @@ def main() -> None:
         _carry_out(work, argument, answers)
 
 
-def _carry_out(work: Callable[[Any], Iterable[object]], argument: object, answers: IO[bytes]) -> None:
+def _carry_out(work: Callable[[T], Iterable[object]], argument: T, answers: IO[bytes]) -> None:
     def tell(mark: str, item: object) -> None:
         answers.write(json.dumps([mark, item]).encode() + b"\n")
 

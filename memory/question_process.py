@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.confined import Limits, OverLimits, confined_answer
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_record
 from tunesmith.memory.questions import DEADLINE_S, MAX_ROWS, Answer, ask_sql
 
 _MEMORY_BYTES = 192 << 20
@@ -29,23 +29,17 @@ def ask_in_process(
 ) -> Answer:
     """As `ask_sql`, bounded within every step of SQLite as well. Raises BadInput."""
     places = {"path": str(path.absolute()), "home": str(home or path.parent)}
-    request = {**places, "sql": sql, "max_rows": max_rows, "deadline_s": deadline_s, "only": only and [*only]}
+    bounds: dict[str, object] = {"max_rows": max_rows, "deadline_s": deadline_s, "only": only and [*only]}
     limits = Limits(deadline_s, _MEMORY_BYTES, _SORTED_BYTES)
     try:
-        columns, rows, truncated = confined_answer(answered, request, "the question", limits)
+        columns, rows, truncated = confined_answer(answered, {**places, **bounds, "sql": sql}, "the question", limits)
     except OverLimits as error:
         raise BadInput(f"{error}; narrow it, or add LIMIT") from None
     return Answer(tuple(columns), tuple(tuple(row) for row in rows), truncated)
 
 
-def answered(request: dict[str, Any]) -> Iterator[object]:
+def answered(request: dict[str, object]) -> Iterator[object]:
     """The one request's answer: columns, rows, and whether there are more."""
-    answer = ask_sql(
-        Path(request["path"]),
-        request["sql"],
-        max_rows=request["max_rows"],
-        deadline_s=request["deadline_s"],
-        only=request["only"],
-        home=Path(request["home"]),
-    )
+    places = {name: Path(str(request[name])) for name in ("path", "home")}
+    answer = as_record(ask_sql, {**request, **places})
     yield answer.columns, answer.rows, answer.truncated

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.places import HOME_MARK
@@ -205,7 +205,7 @@ class StepShape(TypedDict):
     estimated_peak_bytes: int
     approval: str | None
     plan_hash: str
-    request: dict[str, Any]
+    request: dict[str, object]
     error: str | None
     artifacts: list[ArtifactShape]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from tunesmith.memory.json_values import as_int, as_list, as_object
 from tunesmith.memory.places import Places
 from tunesmith.memory.row_attributes import RowAttributes
 
@@ -42,7 +43,7 @@ class Artifact:
     sha256: str
     bytes: int
     parents: tuple[str, ...] = ()
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, row: sqlite3.Row, places: Places) -> Artifact:
@@ -59,6 +60,20 @@ class Artifact:
             meta=places.from_json(row["meta"]),
         )
 
+    @property
+    def config(self) -> Mapping[str, object]:
+        """Of a model: its config.json. Raises KeyError where its record lacks it."""
+        return as_object(self.meta["config"])
+
+    @property
+    def known_config(self) -> Mapping[str, object]:
+        """The same, empty where its record lacks it."""
+        return self.config if "config" in self.meta else {}
+
+    def count(self, name: str, otherwise: float | None = None) -> int:
+        """A number that is known of it, or `otherwise`; without one, KeyError where it is not known."""
+        return as_int(self.meta[name] if otherwise is None else self.meta.get(name, otherwise))
+
 
 DRIVER_RUN = "driver"
 """Name of the run in which the conversation's own model was fetched."""
@@ -68,7 +83,7 @@ ASIDE_RUNS = (DRIVER_RUN, CHECK_RUN)
 """Names of runs that train nothing: they are nobody's newest run."""
 
 
-def planned_stages(plan: Mapping[str, Any]) -> str:
+def planned_stages(plan: Mapping[str, object]) -> str:
     """The stages of a written plan in their order, as a JSON list; `[]` where the document is no plan."""
     steps = plan.get("steps") if isinstance(plan, dict) else None
     stages = [step.get("stage") for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
@@ -105,7 +120,7 @@ class Run:
     name: str
     goal: str
     status: str
-    plan: dict[str, Any]
+    plan: dict[str, object]
     created_at: float
     finished_at: float | None
 
@@ -122,6 +137,11 @@ class Run:
             finished_at=row["finished_at"],
         )
 
+    @property
+    def planned(self) -> list[dict[str, object]]:
+        """The steps of its plan: `stage` and `fields` of each; none without a plan."""
+        return [as_object(step) for step in as_list(self.plan.get("steps", []))]
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -132,8 +152,8 @@ class Step:
     stage: str
     arm: str
     status: str
-    request: dict[str, Any]
-    plan: dict[str, Any]
+    request: dict[str, object]
+    plan: dict[str, object]
     plan_hash: str
     inputs: dict[str, str]
     """Input name → artifact id, as resolved when the plan was made."""
@@ -157,7 +177,7 @@ class Step:
     done: float
     total: float
     note: str
-    result: dict[str, Any] | None
+    result: dict[str, object] | None
     error: str | None
 
     @property
@@ -171,7 +191,7 @@ class Step:
         return str(self.plan.get("on", ""))
 
     @property
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """What it reported, by the fields of its stage's result; empty before it is done."""
         return self.result or {}
 
@@ -256,8 +276,8 @@ class TrainingRow:
     row_id: str
     origin: str
     """generated (written for drawn attributes) or rehearsal (the base's own answers, against forgetting)."""
-    prompt: list[dict[str, Any]]
-    completion: list[dict[str, Any]]
+    prompt: Sequence[Mapping[str, object]]
+    completion: Sequence[Mapping[str, object]]
     attributes: RowAttributes = _NOTHING_KNOWN
     split: str = "train"
     verdict: Verdict | None = None
@@ -266,8 +286,9 @@ class TrainingRow:
     @property
     def answer(self) -> str:
         """What it answers last; tool calls as {"name": …, "arguments": {…}}, one a line."""
-        last: Mapping[str, Any] = self.completion[-1] if self.completion else {}
-        calls = [call.get("function", call) for call in last.get("tool_calls") or ()]
+        last: Mapping[str, object] = self.completion[-1] if self.completion else {}
+        made = [as_object(call) for call in as_list(last.get("tool_calls") or [])]
+        calls = [as_object(call.get("function", call)) for call in made]
         texts = [{"name": one.get("name"), "arguments": one.get("arguments")} for one in calls]
         return "\n".join(json.dumps(text, ensure_ascii=False) for text in texts) or str(last.get("content") or "")
 

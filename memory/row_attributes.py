@@ -5,9 +5,10 @@ Stored flat, as one JSON object with the names of these fields; what has its def
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+
+from tunesmith.memory.json_values import as_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +62,22 @@ class RowAttributes:
     """The row that this is another form of."""
     values_at: tuple[tuple[int, int], ...] = ()
     """Where the answer says its values, as ranges of characters; nothing where that is not known."""
-    tools: tuple[dict[str, Any], ...] = ()
+    tools: tuple[Mapping[str, object], ...] = ()
     """Offered in its conversation, in OpenAI's form."""
     number: int | None = None
     """Of the record in the source that it was imported from."""
-    others: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, object] = field(default_factory=dict)
     """What else a stored row has: of another version, or a user's own."""
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> RowAttributes:
+    def of(cls, stored: Mapping[str, object]) -> RowAttributes:
         """The attributes that a stored row's JSON holds; what is not of its field's type is one of the others."""
         rest = dict(stored)
         known = {name: _READ[name](rest[name]) for name in _READ if name in rest and _fits(name, rest[name])}
         draw = _draw(rest)
         for name in (*known, *(_DRAWN if draw else ())):
             del rest[name]
-        return cls(draw=draw, **known, others=rest)
+        return as_record(cls, {"draw": draw, **known, "others": rest})
 
     def as_json(self) -> dict[str, object]:
         """For its file and its table."""
@@ -93,7 +94,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "of_kind": (int, float), "judged": (int, float), "hidden": (bool,), "variant_of": (str,), "tools": (list,),
     "number": (int,), "values_at": (list,),
 }  # fmt: skip
-_READ: Mapping[str, Any] = {
+_READ: Mapping[str, Callable[..., object]] = {
     **dict.fromkeys(_TYPES, lambda value: value), "tools": tuple,
     **dict.fromkeys(("read", "relabelled", "values_at"), lambda value: tuple(map(tuple, value))),
 }  # fmt: skip
@@ -107,12 +108,14 @@ def _fits(name: str, value: object) -> bool:
     return isinstance(value, _TYPES[name]) and listed
 
 
-def _draw(stored: Mapping[str, Any]) -> Draw | None:
+def _draw(stored: Mapping[str, object]) -> Draw | None:
     if not all(name in stored for name in ("records", "surfaces")):
         return None
     records, surfaces = stored["records"], stored["surfaces"]
     told, order, row_id = stored.get("told", {}), stored.get("order", 0), stored.get("row_id", "")
-    listed = all(isinstance(one, list) and all(isinstance(item, dict) for item in one) for one in (records, surfaces))
-    if not listed or not isinstance(told, dict) or type(order) is not int or not isinstance(row_id, str):
+    if not isinstance(records, list) or not isinstance(surfaces, list) or not isinstance(told, dict):
+        return None
+    listed = all(isinstance(item, dict) for item in (*records, *surfaces))
+    if not listed or type(order) is not int or not isinstance(row_id, str):
         return None
     return Draw(row_id, tuple(records), tuple(surfaces), order, told)

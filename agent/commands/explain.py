@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
@@ -19,7 +17,7 @@ from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 
-def document(ws: Workspace, run: str) -> dict[str, Any]:
+def document(ws: Workspace, run: str) -> dict[str, object]:
     """What `tunesmith explain RUN --json` prints. Raises NotFound for an unknown run."""
     entries = [
         {

@@ -27,6 +27,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import visible
 
 _LOOPBACK = "127.0.0.1"
+_Request = socket.socket | tuple[bytes, socket.socket]
 _BODY_MAX = 200_000
 _REQUEST_S = 30.0
 """A request that is not there whole after so long is dropped, however it trickles in: a browser keeps several
@@ -85,25 +86,25 @@ class PageServer(ThreadingHTTPServer):
         """Name behind the token → what it shows, as JSON."""
         return {}
 
-    def acts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
+    def acts(self) -> Mapping[str, Callable[[dict[str, object]], object]]:
         """Name → what a JSON object that is sent there does. Raises BadInput."""
         return {}
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: _Request, client_address: object) -> None:
         """In a thread of its own, where one is free; else the connection is closed."""
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def process_request_thread(self, request: _Request, client_address: object) -> None:
         """Give the thread back, whatever becomes of the request."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: _Request, client_address: object) -> None:
         """A connection that broke off is nobody's concern; a defect of ours is said once, its traceback kept."""
         error = sys.exc_info()[1]
         if isinstance(error, Exception) and not isinstance(error, OSError) and not self._reported:

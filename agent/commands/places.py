@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.models.bundled import BUNDLED
@@ -20,7 +19,7 @@ def is_known(model: str) -> bool:
     return known is not None and not known.approximate
 
 
-def places(values: Sequence[Any]) -> list[str]:
+def places(values: Sequence[object]) -> list[str]:
     """What among fields may be a file, a folder or a name on the hub."""
     inner = [value for one in values for value in (one if isinstance(one, list) else [one])]
     return [one for one in inner if isinstance(one, str) and ("/" in one or Path(one).exists())]

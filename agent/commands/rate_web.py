@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tunesmith.agent.commands.local_page import PageServer
 from tunesmith.agent.commands.output import Output
@@ -39,7 +38,7 @@ class RateServer(PageServer):
         """How the sitting stands."""
         return {"state": self.state}
 
-    def acts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
+    def acts(self) -> Mapping[str, Callable[[dict[str, object]], object]]:
         """Messages, a judgement, one taken back, and what was not answered asked again."""
         return {"messages": self.messages, "judge": self.judge, "back": self.back, "ask": self.ask}
 
@@ -51,7 +50,7 @@ class RateServer(PageServer):
         entries = [_entry(number, one) for number, one in self.sitting.now().items()]
         return {**document, "shown": entries, "room": self.sitting.room(), "note": visible(self.note)}
 
-    def messages(self, request: dict[str, Any]) -> dict[str, object]:
+    def messages(self, request: dict[str, object]) -> dict[str, object]:
         """Take messages in, one a line or the whole as one. Raises BadInput for what is no text."""
         text = request.get("text")
         if not isinstance(text, str):
@@ -63,7 +62,7 @@ class RateServer(PageServer):
             self.wanted.set()
         return {"refused": [visible(line) for line in refused], **self.state()}
 
-    def judge(self, request: dict[str, Any]) -> dict[str, object]:
+    def judge(self, request: dict[str, object]) -> dict[str, object]:
         """Keep a judgement of answers 1 and 2 as they were shown. Raises BadInput."""
         number, right = request.get("number"), request.get("right")
         if type(number) is not int or not isinstance(right, list) or [type(one) for one in right] != [bool, bool]:
@@ -71,14 +70,14 @@ class RateServer(PageServer):
         self.sitting.rate(number, (right[0], right[1]), who_is_here("on the page"))
         return self.state()
 
-    def back(self, request: dict[str, Any]) -> dict[str, object]:
+    def back(self, request: dict[str, object]) -> dict[str, object]:
         """Take a judgement back, the newest where none is named. Raises BadInput."""
         number = request.get("number", 0)
         if type(number) is not int:
             raise BadInput("a judgement is named by its number")
         return {"taken_back": self.sitting.take_back(number), **self.state()}
 
-    def ask(self, request: dict[str, Any]) -> dict[str, object]:
+    def ask(self, request: dict[str, object]) -> dict[str, object]:
         """Have what was not answered asked again."""
         self.wanted.set()
         return self.state()

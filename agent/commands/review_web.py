@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tunesmith.agent.commands.local_page import PageServer
 from tunesmith.agent.commands.output import Output
@@ -29,7 +28,7 @@ class ReviewServer(PageServer):
         """The rows."""
         return {"rows": self.rows}
 
-    def acts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
+    def acts(self) -> Mapping[str, Callable[[dict[str, object]], object]]:
         """A mark."""
         return {"mark": self.mark}
 
@@ -45,7 +44,7 @@ class ReviewServer(PageServer):
         ]  # fmt: skip
         return {"rows": entries, "marks": len(marks)}
 
-    def mark(self, request: dict[str, Any]) -> dict[str, object]:
+    def mark(self, request: dict[str, object]) -> dict[str, object]:
         """Keep a mark that the page sent. Raises BadInput."""
         suspect, decision, answer = (
             self.by_id.get(str(request.get("row_id"))),

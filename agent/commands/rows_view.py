@@ -32,7 +32,7 @@ def review_of(store: Store, run: str | None = None) -> Review:
             f"{whose} no rows yet; `tunesmith generate` makes some, `tunesmith rows import FILE` takes yours"
         )
     newest = store.artifact(artifacts[0]["artifact"])
-    return Review.of(store, newest, _spec(newest.meta.get("behaviour")))
+    return Review.of(store, newest, _spec(str(newest.meta.get("behaviour") or "")))
 
 
 def _spec(behaviour: str | None) -> Spec | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.resources import as_file, files
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
@@ -118,7 +118,7 @@ class Look(TypedDict):
     status: str
     approval: None
     artifacts: list[object]
-    result: dict[str, Any]
+    result: dict[str, object]
 
 
 def look(ws: Workspace, request: StepRequest) -> Look:

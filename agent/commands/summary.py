@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
@@ -32,11 +31,11 @@ class Endpoint:
     """The run's newest deployment: where it answers, and whether it does now."""
 
     step: str
-    reported: Mapping[str, JsonValue]
+    reported: Mapping[str, object]
     """What the deploying step said of it: url, model, key file, first answer; address and key file of this moment."""
     served_now: bool
 
-    def to_json(self) -> dict[str, JsonValue]:
+    def to_json(self) -> dict[str, object]:
         """As `report --json` tells it."""
         return {"step": self.step, **self.reported, "served_now": self.served_now}
 
@@ -63,7 +62,7 @@ class RunSummary:
     verdict: str = ""
     """The report's headline."""
 
-    def to_json(self) -> dict[str, JsonValue]:
+    def to_json(self) -> dict[str, object]:
         """The shape that scripts read."""
         return {
             "run": self.run,

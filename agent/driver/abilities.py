@@ -129,6 +129,6 @@ def _work(store: Store) -> NamedModel:
     run = store.newest_run()
     base = store.artifacts(run.id, "base") if run else []
     if base and base[-1].meta.get("config"):
-        return NamedModel(str(base[-1].meta.get("name", "the base")), base[-1].meta["config"])
+        return NamedModel(str(base[-1].meta.get("name", "the base")), base[-1].config)
     usual = BUNDLED[_USUAL_WORK]
     return NamedModel(usual.title, usual.config)

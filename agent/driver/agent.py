@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import pydantic_ai
 from pydantic_ai import Agent, DeferredToolRequests, RunContext
@@ -35,6 +34,7 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     ModelResponse,
+    ModelResponsePart,
     TextPart,
     ThinkingPart,
     ToolCallPart,
@@ -219,7 +219,7 @@ async def _read(
     return replace(response, parts=[call]) if call else response
 
 
-def _without_thoughts(part: Any) -> Any:
+def _without_thoughts(part: ModelResponsePart) -> ModelResponsePart:
     """A text without the thoughts before it, where a template opened them in the prompt and only their end is said."""
     if not isinstance(part, TextPart) or _END_OF_THOUGHTS not in part.content:
         return part
@@ -245,7 +245,7 @@ def call_in_text(text: str, names: set[str]) -> ToolCallPart | None:
     return ToolCallPart(name, arguments, tool_call_id=f"text_{secrets.token_hex(6)}")
 
 
-def _object(text: str) -> Mapping[str, Any] | None:
+def _object(text: str) -> Mapping[str, object] | None:
     """The JSON object in a text, its braces doubled or not: a template's habit that small models have picked up."""
     for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
         try:
@@ -269,8 +269,8 @@ async def _no_loop(
     *,
     call: ToolCallPart,
     tool_def: object,
-    args: dict[str, Any],
-    handler: Callable[[dict[str, Any]], Awaitable[object]],
+    args: dict[str, object],
+    handler: Callable[[dict[str, object]], Awaitable[object]],
 ) -> object:
     """The same call with the same result is not carried out for ever."""
     deps = ctx.deps

@@ -28,7 +28,7 @@ from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost
 from tunesmith.agent.driver.by_code import decide, did_you_mean, guessed, steps_of
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
-from tunesmith.agent.driver.tools import run_stage
+from tunesmith.agent.driver.ordering import run_stage
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.voice import Reply, Say, Voice
 from tunesmith.memory.conversations import Conversations, Waiting

@@ -20,6 +20,7 @@ from tunesmith.agent.driver.endpoint import Endpoint, model_of, refusal_in
 from tunesmith.agent.driver.history import Window
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.registry import TOOLS
+from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
@@ -150,7 +151,7 @@ LEARNING_RATE = {"r1": 0.0002, "r2": 0.0003, "r3": 0.0007}
 class Attempt:
     """What a driver did with one task: its calls in order, and its last words."""
 
-    calls: tuple[tuple[str, Mapping[str, Any]], ...]
+    calls: tuple[tuple[str, Mapping[str, object]], ...]
     answer: str
 
     @property
@@ -201,7 +202,7 @@ TASKS: tuple[Task, ...] = (
 )  # fmt: skip
 
 
-def examine(endpoint: Endpoint, window: Window, *, deadline_s: float = _DEADLINE_S) -> dict[str, Any]:
+def examine(endpoint: Endpoint, window: Window, *, deadline_s: float = _DEADLINE_S) -> dict[str, object]:
     """The level of a served driver, and which tasks it passed; what the time did not reach counts as failed."""
     begun, passed = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as home:
@@ -230,11 +231,11 @@ def level_of(passed: Mapping[str, bool]) -> Level:
 
 def _attempt_at(store: Store, endpoint: Endpoint, window: Window, asked: str, left_s: float) -> Attempt:
     """Hold one turn of the agent. Raises what the endpoint raises, and TimeoutError."""
-    calls: list[tuple[str, Mapping[str, Any]]] = []
+    calls: list[tuple[str, Mapping[str, object]]] = []
 
-    def emit(event: str, /, **data: Any) -> None:
+    def emit(event: str, /, **data: object) -> None:
         if event == "tool.called":
-            calls.append((data["tool"], data["arguments"]))
+            calls.append((str(data["tool"]), as_object(data["arguments"])))
 
     def nobody_agrees(plan: Plan, step: str) -> Decision:
         return Decision(False, "examination", "this is an examination")

@@ -12,7 +12,6 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
 from pydantic_ai.direct import model_request
@@ -164,7 +163,7 @@ def act_on(deps: TurnDeps, reading: Reading) -> ToolCallPart | str | None:
     return act.text if act is not None else None
 
 
-def choice_schema(labels: Sequence[str]) -> Mapping[str, Any]:
+def choice_schema(labels: Sequence[str]) -> Mapping[str, object]:
     """JSON Schema of a choice: one of the labels, or none of them."""
     return {
         "type": "object",

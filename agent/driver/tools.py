@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Optional, TypeVar
 
@@ -13,25 +13,21 @@ from pydantic_ai import FunctionToolset, ModelRetry, RunContext, Tool
 from pydantic_ai.exceptions import ApprovalRequired, ToolFailed
 from pydantic_ai.messages import ToolCallPart
 
-from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands import render
 from tunesmith.agent.commands.fields import of_words
 from tunesmith.agent.driver import planning
 from tunesmith.agent.driver.agreement import STEP
 from tunesmith.agent.driver.look_ups import remember
+from tunesmith.agent.driver.ordering import checked, run_stage, started
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS, TOOLS, answer
-from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
+from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.question_process import ask_in_process
-from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.views import VIEWS
 from tunesmith.tools.core.auto import readable_default
-from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.run_step import Outcome, propose_step, run_step, start_agreed
-from tunesmith.tools.pipeline.runs import place
-from tunesmith.tools.pipeline.workspace import StepRequest
+from tunesmith.tools.pipeline.run_step import propose_step, start_agreed
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -93,99 +89,16 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
 
     def run(deps: TurnDeps, given: BaseModel, ctx: RunContext[TurnDeps]) -> object:
         if ctx.tool_call_approved:
-            return _started(deps, start_agreed(deps.ws, str(ctx.tool_call_metadata[STEP]), follow=deps.follow))
+            return started(deps, start_agreed(deps.ws, str(ctx.tool_call_metadata[STEP]), follow=deps.follow))
         asked = given.model_dump(exclude_none=True)
         further = of_words(asked.pop(OTHER, ""), entry.load().request)
         fields = {**further, **asked}
         if not entry.asks(fields):
             return run_stage(deps, entry, fields)
-        step = propose_step(deps.ws, _checked(deps, entry, fields))
+        step = propose_step(deps.ws, checked(deps, entry, fields))
         raise ApprovalRequired(metadata={STEP: step.id})
 
     return _tool(entry.name, args, run)
-
-
-def _checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> StepRequest:
-    """The request of a stage that costs something. Raises BadInput for a free path, and for one that is at work."""
-    deps.check_grounded(fields)
-    request = StepRequest.given(entry.name, fields)
-    _refuse_a_second(deps, request)
-    return request
-
-
-def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
-    """Carry out one stage that code has read: what is expensive asks the user first, and starts nothing without a
-    yes."""
-    if entry.asks(given):
-        outcome = run_step(deps.ws, _checked(deps, entry, given), deps.approver, follow=deps.follow)
-        if outcome.decision and outcome.declined:
-            reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
-            raise StepFailed(f"{entry.name}: the user said no{reason}; nothing was started")
-        return _started(deps, outcome.step)
-    request = StepRequest.given(entry.name, given)
-    if entry.only_looks:
-        seen = run_steps.look(deps.ws, request)["result"]
-        deps.show(render.result_table(seen))
-        return {"stage": entry.name, **_brief(seen)}
-    ended = run_step(deps.ws, request, deps.approver).done()
-    deps.show(render.result_table(ended.report))
-    return step_facts(ended)
-
-
-def _started(deps: TurnDeps, step: Step) -> object:
-    """What is told of a step that was agreed to and started. Raises StepFailed where it was followed and failed."""
-    deps.focused_run_id = ""
-    ran = {"ran_with": dict(StepRequest.of(step).fields)}
-    if deps.follow:
-        return {**step_facts(Outcome(step).done()), **ran}
-    deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
-    return {
-        "started": step.stage,
-        "step": step.id,
-        "run": step.run,
-        "estimated": duration(step.estimated_seconds),
-        **ran,
-        "note": "it runs in the background; the user is told when it ends",
-    }
-
-
-def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
-    """Raises BadInput where the stage is at work in the run already: the driver would only start it twice."""
-    run = place(deps.store, request).run
-    running = [step for step in deps.store.steps(run, status=RUNNING) if step.stage == request.stage]
-    if running:
-        raise BadInput(f"{request.stage} ({running[0].id}) runs already; wait for it to end")
-
-
-_QUIET = frozenset(
-    ["path", "sha256", "artifact", "keys", "key", "comparisons", "suite_sha256", "key_file", "first_answer", "fits"]
-)
-
-
-def step_facts(step: Step) -> dict[str, object]:
-    """What a finished step came to, for the driver: its numbers, none of the texts it worked on."""
-    result = dict(step.report)
-    blocks = result.pop("blocks", None)
-    if isinstance(blocks, Mapping):
-        result["passed"] = {name: f"{block['passed']} of {block['cases']}" for name, block in blocks.items()}
-    stored = step.report.get("comparisons", [])
-    if verdicts := [render.hop_line(Comparison.from_json(compared)).text.plain for compared in stored]:
-        result["verdicts"] = verdicts
-    return {"stage": step.stage, "step": step.id, "run": step.run, "took": duration(step.seconds)} | _brief(result)
-
-
-def _brief(values: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: size(value)
-        if name.endswith("bytes") and isinstance(value, int)
-        else round(value, 4)
-        if isinstance(value, float)
-        else value
-        for name, value in values.items()
-        if name not in _QUIET
-        and not (isinstance(value, str) and len(value) > 200)
-        and not (isinstance(value, Sequence) and len(value) > 12)
-    }
 
 
 def failed(error: Exception) -> ToolFailed:
@@ -231,7 +144,7 @@ def read_tools() -> list[Tool[TurnDeps]]:
 def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
     request = REQUESTS[kind]
 
-    def read(ctx: RunContext[TurnDeps], **given: Any) -> str:
+    def read(ctx: RunContext[TurnDeps], **given: object) -> str:
         try:
             asked = request.model_validate({name: value for name, value in given.items() if value not in (None, "")})
         except ValidationError as error:
@@ -254,7 +167,7 @@ def answered(deps: TurnDeps, asked: Query) -> str:
     return reply.for_model
 
 
-def lean_schema(kind: str) -> dict[str, Any]:
+def lean_schema(kind: str) -> dict[str, object]:
     """The arguments of a kind as a model reads them: no titles, no nulls, and what all tools share is not explained."""
     fields = REQUESTS[kind].model_json_schema()
     given = {name: _lean(name, schema) for name, schema in fields["properties"].items() if name != "kind"}
@@ -263,7 +176,7 @@ def lean_schema(kind: str) -> dict[str, Any]:
     return {"type": "object", "properties": given, "required": required, "additionalProperties": False}
 
 
-def _lean(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+def _lean(name: str, schema: Mapping[str, Any]) -> dict[str, object]:
     options = [one for one in schema.get("anyOf", ()) if one.get("type") != "null" and one != {"const": ""}]
     flat = {**schema, **options[0]} if len(options) == 1 else dict(schema)
     enum = [value for one in options for value in one.get("enum", ())] if len(options) > 1 else flat.get("enum", [])
@@ -290,7 +203,7 @@ def _records_tool() -> Tool[TurnDeps]:
     return Tool.from_schema(query, QUERY_RECORDS, description, schema, takes_ctx=True)
 
 
-def _query_records(deps: TurnDeps, sql: str) -> dict[str, Any]:
+def _query_records(deps: TurnDeps, sql: str) -> dict[str, object]:
     """Answer in a process with limits of its own, from the views alone; the query is shown to the user."""
     with deps.one_at_a_time:
         deps.show(render.plain(f"· asks the records: {' '.join(sql.split())[:400]}"))

@@ -12,6 +12,7 @@ from typing import Literal
 from tunesmith.agent.queries.answer import Answer, Context, clip, without_instruction
 from tunesmith.agent.queries.arguments import Query, RunName
 from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, listed
@@ -59,7 +60,7 @@ def answer(query: DescribedQuery, context: Context) -> Answer:
 def _behaviour(context: Context, run: Run) -> tuple[Spec, str]:
     steps = context.store.steps(run.id)
     written = [str(s.request.get("behaviour", BUNDLED_BEHAVIOUR)) for s in steps if s.stage == "generate"]
-    planned = [s.get("fields", {}) for s in run.plan.get("steps", []) if s.get("stage") == "generate"]
+    planned = [as_object(s.get("fields", {})) for s in run.planned if s.get("stage") == "generate"]
     written = written or [str(fields["behaviour"]) for fields in planned if fields.get("behaviour")]
     written = written or [str(s.request["behaviour"]) for s in steps if s.request.get("behaviour")]
     if not written:

@@ -132,7 +132,7 @@ def _model(query: FitsQuery, context: Context) -> NamedModel | None:
         base = context.store.artifacts(context.current.id, "base") if context.current else []
         if not base:
             return None
-        config: Mapping[str, object] = base[-1].meta.get("config", {})
+        config = base[-1].known_config
         model = NamedModel(str(base[-1].meta.get("name", "the base")), config) if config else None
     if model is None:
         known = listed([model.name for model in usual_models()], 8)

@@ -7,7 +7,8 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from sqlite3 import Row
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,6 +16,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, find, span, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
@@ -112,13 +114,13 @@ def inherited(
     if run is None or stage in ("base", "merge") or asked.get("rollback"):
         return dict(asked)
     known = ws.store.steps(run.id)
-    planned = {spec["stage"]: spec.get("fields", {}) for spec in run.plan.get("steps", [])}
+    planned = {spec["stage"]: as_object(spec.get("fields", {})) for spec in run.planned}
     own = _newest(known, stage, str(asked.get("arm", "")))
     declared = catalog.BY_NAME[stage].load()
     names = [name for name in declared.request.model_fields if name not in _NEVER]
     carried = names if again else [name for name in names if name in declared.lasting]
     if own is not None:  # what a rule chose for other values or other rows is chosen anew
-        carried = [name for name in carried if name not in (own.plan.get("reasons") or {})]
+        carried = [name for name in carried if name not in as_object(own.plan.get("reasons") or {})]
     fields: dict[str, object] = {}
     for name in carried:
         if own is not None and name in own.request:
@@ -282,7 +284,7 @@ def _questions(store: Store, query: ApprovalsQuery, run: str) -> Answer:
     )
 
 
-def _unasked(context: Context, decided: Sequence[Any], run: str) -> Answer:
+def _unasked(context: Context, decided: Sequence[Row], run: str) -> Answer:
     """Whether an expensive step ran that nobody had agreed to."""
     agreed = {row["step"] for row in decided if row["decision"] == "yes"}
     steps = [s for one in context.store.runs() if run in ("", one.id) for s in context.store.steps(one.id)]
@@ -301,7 +303,7 @@ def _plans(number: int, of_stage: str) -> str:
     return f"{count(number, 'plan')}{of_stage} {'was' if number == 1 else 'were'}"
 
 
-def _fact(row: Any) -> Approval:
+def _fact(row: Row) -> Approval:
     try:
         seconds: float | None = float(json.loads(row["price"]).get("seconds", 0.0))
     except (ValueError, TypeError):

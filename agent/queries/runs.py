@@ -61,7 +61,7 @@ def facts_of(store: Store, run: Run) -> RunFacts:
     """A run as its steps tell it."""
     steps = store.steps(run.id)
     done = [step.stage for step in steps if step.status == DONE]
-    planned = [str(spec.get("stage", "")) for spec in run.plan.get("steps", [])]
+    planned = [str(spec.get("stage", "")) for spec in run.planned]
     left = [stage for number, stage in enumerate(planned) if planned[: number + 1].count(stage) > done.count(stage)]
     return RunFacts(
         run.id, run.name, store.status_words(run), run.created_at,

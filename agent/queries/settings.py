@@ -13,6 +13,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, find, named, ordinary
 from tunesmith.agent.queries.arguments import Query, RunName, StageName
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
+from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AUTO, readable_default, readable_value
@@ -290,7 +291,7 @@ def why(store: Store, run: Run, step: Step, name: str) -> str:
         return f"you set it when {step.stage} was priced"
     if any(_as_read(step.stage, fields, name) == value for fields in _planned(run, step.stage, name)):
         return f"it is written in the plan of {named(run)}"
-    if reason := (step.plan.get("reasons") or {}).get(name):
+    if reason := as_object(step.plan.get("reasons") or {}).get(name):
         return f"nobody set it; it was chosen by the model and the rows: {clip(reason, 260)}"
     if value == _default(step.stage, name):
         return "nobody chose another value: it is the default"
@@ -313,7 +314,7 @@ def _edits_before(store: Store, step: Step) -> list[str]:
 
 
 def _planned(run: Run, stage: str, name: str) -> list[dict[str, object]]:
-    planned = [spec.get("fields", {}) for spec in run.plan.get("steps", []) if spec.get("stage") == stage]
+    planned = [as_object(spec.get("fields", {})) for spec in run.planned if spec.get("stage") == stage]
     return [fields for fields in planned if name in fields]
 
 

@@ -17,6 +17,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
 from tunesmith.memory.errors import NotFound
+from tunesmith.memory.json_values import as_float
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store
@@ -367,10 +368,11 @@ def lines_of(store: Store, step: Step) -> list[str]:
     """What the losses of one training were."""
     losses, validation = store.metrics(step.id, "loss"), store.metrics(step.id, "validation_loss")
     result = step.report
-    before = result.get("validation_loss_before", validation[0][1] if validation else None)
-    after = result.get("validation_loss", validation[-1][1] if validation else None)
+    first = result.get("validation_loss_before", validation[0][1] if validation else None)
+    last = result.get("validation_loss", validation[-1][1] if validation else None)
     lines = []
-    if before is not None and after is not None:
+    if first is not None and last is not None:
+        before, after = as_float(first), as_float(last)
         lowest = min([after, *(value for _, value in validation)])
         fell = f"from {before:.3f} to {after:.3f}, the lowest was {lowest:.3f}"
         lines.append(f"The validation loss of train ({cite(step)}) went {fell}.")

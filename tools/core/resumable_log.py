@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 
 class ResumableLog:
@@ -31,7 +31,7 @@ class ResumableLog:
         self._file.close()
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, object]]:
     """The whole entries of a log in the order in which they came; none where there is no file yet."""
     entries = []
     for line in path.read_text().splitlines() if path.exists() else ():

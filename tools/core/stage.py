@@ -140,7 +140,7 @@ class PlanQuestion(Frozen):
 
     text: str
     """Ends with a question mark; the answer is yes or no."""
-    yes: dict[str, Any]
+    yes: dict[str, object]
     """Field → its value after a yes."""
     cautious: bool = False
     """Whether a yes can spoil nothing, so that `--yes` gives it too."""
@@ -159,7 +159,7 @@ class Plan(Frozen):
     """The other machine that carries it out, as it is told: its address and its card; empty: this one."""
     summary: str
     steps: tuple[str, ...]
-    request: dict[str, Any]
+    request: dict[str, object]
     inputs: dict[str, Input] = {}
     pins: dict[str, str] = {}
     """What was read for this plan and is read again at work, by what it is called: its whole sha256."""
@@ -291,7 +291,7 @@ class Inputs:
 _EXPECTED = "expected"
 
 
-def expected(kind: str, bytes_: int = 0, **meta: Any) -> Artifact:
+def expected(kind: str, bytes_: int = 0, /, **meta: object) -> Artifact:
     """What a step should leave, for the forecast of those after it: a kind, a size, and what their plans read of it."""
     return Artifact(_EXPECTED, "", "", kind, Path(), "", bytes_, meta=meta)
 
@@ -321,7 +321,7 @@ R = TypeVar("R", bound=Request)
 C = TypeVar("C")
 
 
-def _nothing(*known: Any) -> Any:
+def _nothing(*known: object) -> Any:
     """For a stage whose plan needs nothing but its request and the facts: its context is None."""
     return None
 
@@ -373,7 +373,7 @@ class Stage(Generic[R, C]):
     """The kind of artifact that this request works on beside what the stage always needs; empty: none."""
     works_on_newest: Callable[[R], bool] = lambda request: True
     """Whether its inputs are the run's newest, so that it is out of date once one of them is made anew."""
-    without: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None] = lambda fields, kind: fields
+    without: Callable[[Mapping[str, object], str], Mapping[str, object] | None] = lambda fields, kind: fields
     """The fields of a planned step once nothing makes artifacts of `kind` any more; None: it has nothing left to do."""
     tries_settings_of: tuple[str, tuple[str, ...]] = ("", ())
     """A stage later in a plan, and the fields that this one takes over from there unless it has its own."""

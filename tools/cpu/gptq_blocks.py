@@ -8,7 +8,11 @@ falls through to the library's own.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compressed_tensors.quantization import QuantizationArgs
+    from torch import Tensor
 
 
 def use_fast_blocks() -> bool:
@@ -22,23 +26,25 @@ def use_fast_blocks() -> bool:
     return True
 
 
-def _serves(work: Any, *args: Any, quant_args: Any, global_scale: Any = None, **kwargs: Any) -> bool:
+def _serves(
+    work: Tensor, *args: object, quant_args: QuantizationArgs, global_scale: Tensor | None = None, **kwargs: object
+) -> bool:
     kind = getattr(quant_args.type, "value", quant_args.type)
     return work.device.type == "cpu" and work.dim() == 3 and kind == "int" and global_scale is None
 
 
 def cpu_gptq_block_update(
-    work: Any,
-    hessian_inverse: Any,
-    quantized: Any,
-    errors: Any,
-    losses: Any,
+    work: Tensor,
+    hessian_inverse: Tensor,
+    quantized: Tensor,
+    errors: Tensor,
+    losses: Tensor,
     *,
-    scale: Any,
-    zero_point: Any,
-    global_scale: Any,
-    g_idx: Any,
-    quant_args: Any,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    global_scale: Tensor | None,
+    g_idx: Tensor | None,
+    quant_args: QuantizationArgs,
     i1: int,
 ) -> None:
     """One block of GPTQ (section 3.4 of arXiv:2203.07259), in place, on tensors of shape (batch, rows, block)."""

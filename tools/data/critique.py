@@ -198,10 +198,10 @@ def expected_artifact(request: CritiqueRequest, artifacts: Mapping[str, Artifact
     rows = artifacts.get("rows")
     if rows is None:
         return None
-    asked = int(rows.meta.get("asked", 0))  # cases come beside these
-    candidates = rows.meta["ordinary"] if asked else rows.meta["rows"]
+    asked = rows.count("asked", 0)  # cases come beside these
+    candidates = rows.count("ordinary" if asked else "rows")
     count = int(candidates * _ACCEPTED_SHARE) + (asked or -request.held_out)
-    tokens = int(rows.meta.get("tokens_per_row", _TOKENS_PER_ROW))
+    tokens = rows.count("tokens_per_row", _TOKENS_PER_ROW)
     return expected("dataset", train_rows=int(count * (1 - request.valid_share)), tokens_per_row=tokens)
 
 
@@ -209,7 +209,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     """Judging costs milliseconds a row."""
     rows, base = facts.need("rows", "generate"), facts.need("base", "base")
     suite = facts.artifacts.get("suite")
-    count, cases = int(rows.meta["rows"]), context.cases + int(suite.meta["cases"] if suite else 0)
+    count, cases = rows.count("rows"), context.cases + (suite.count("cases") if suite else 0)
     judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
     settings = context_settings_of(facts.artifacts) if judge and request.judge == "base" else USUAL
     compute = count / 500 + count * cases / 1e6  # rows checked, and texts compared, in a second

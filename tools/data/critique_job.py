@@ -83,7 +83,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     judged = critic.judge(candidates, progress=lambda done: job.progress(done, len(candidates), "judging"))
     unverified = unverified_of(job.store, rows_artifact)
     judged, trial = _by_the_judge(job, judging, spec, judged, marks) if judging else (judged, None)
-    asked, beside = int(rows_artifact.meta.get("asked", 0)), rows_beside(job.request.held_out)
+    asked, beside = rows_artifact.count("asked", 0), rows_beside(job.request.held_out)
     judged = best(spec, judged, asked + beside if asked else 0)
     withheld = hold_out(spec, judged, marks, job.request.held_out, job.request.leak, known=not unverified.names)
     judged = withheld.rows

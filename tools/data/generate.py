@@ -232,7 +232,7 @@ def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact
         return None
     ordinary, before = near_misses_wanted(request) + request.rehearsal_rows, artifacts.get("rows")
     if before is not None and not rows_wanted(request):
-        return expected("rows", **{**before.meta, "rows": ordinary + int(before.meta["rows"])})
+        return expected("rows", **{**before.meta, "rows": ordinary + before.count("rows")})
     rows = rows_written(request, _SPARE) + ordinary
     return expected("rows", rows=rows, asked=request.rows, ordinary=ordinary, behaviour=request.behaviour)
 

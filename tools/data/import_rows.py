@@ -168,7 +168,7 @@ def _looked(
 def expected_artifact(request: ImportRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
     """As many rows as a file seems to hold, of their length; of a data set that nobody has read, a usual number."""
     before = artifacts.get("rows") if request.beside else None
-    rows = int(before.meta["rows"]) if before else 0
+    rows = before.count("rows") if before else 0
     if is_on_hub(request.source):
         return expected("rows", rows=rows + min(request.limit, 1000), behaviour=request.behaviour)
     look = look_at(files_of(request.source), request.mapping, request.limit)

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from tunesmith.memory.confined import Limits, OverLimits, confined_answer
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_list
 from tunesmith.memory.marks import marks_in
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
@@ -151,7 +152,7 @@ def unverified_of(store: Store, artifact: Artifact | None) -> Unverified:
     """What is known of rows, or of those that a data set was made of; marks as they are now."""
     dataset = artifact if artifact is not None and artifact.kind == "dataset" else None
     rows = store.ancestor(dataset, "rows") if dataset else artifact
-    names = tuple(rows.meta.get("unverified") or ()) if rows else ()
+    names = tuple(map(str, as_list(rows.meta.get("unverified") or []))) if rows else ()
     if rows is None or not names:
         return ALL_CHECKED
     trained = to_be_trained(store, rows)
@@ -245,7 +246,7 @@ def undecided_in(inputs: Inputs, named: Iterable[Case], threshold: float) -> Und
     if rows is None:
         return ALL_DECIDED
     cases = gate_cases(named, inputs.existing("suite"))
-    if len(cases) * int(rows.meta["rows"]) > _MOST_COMPARISONS:
+    if len(cases) * rows.count("rows") > _MOST_COMPARISONS:
         cases = []
     argument = {
         "rows": str(rows.path / "rows.jsonl"),

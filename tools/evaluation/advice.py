@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tunesmith.memory.json_values import as_float
 from tunesmith.memory.records import Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import flips_to_show
@@ -46,7 +47,7 @@ def before_spending(done: Sequence[Step]) -> tuple[str, ...]:
 def goal_rate(store: Store, compared: Comparison) -> float:
     """The goal that the evaluation of the prompted arm was asked to hold it to."""
     step = compared.steps.get("prompted")
-    return float(store.step(step).request.get("goal_rate", LEARNED_RATE)) if step else LEARNED_RATE
+    return as_float(store.step(step).request.get("goal_rate", LEARNED_RATE)) if step else LEARNED_RATE
 
 
 def prompt_advice(compared: Comparison, goal: float) -> str:

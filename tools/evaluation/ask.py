@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tunesmith.memory.arms import CHAIN
 from tunesmith.memory.errors import BadInput, NotFound
+from tunesmith.memory.json_values import as_int, as_record
 from tunesmith.memory.records import ASIDE_RUNS, DONE, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
@@ -192,7 +194,8 @@ def sampling_of_run(store: Store, run: str, arm: str) -> Sampling:
     evaluations = Evaluations.of(store, run)
     steps = evaluations.of_arm(arm) or [*evaluations.keys]
     drawn = sampling_of(store.step(steps[-1]).request) if steps else {}
-    return Sampling.on(context_settings_of_run(store, run), **{"max_tokens": UNMEASURED_TOKENS, **drawn})
+    on = partial(Sampling.on, context_settings_of_run(store, run))
+    return as_record(on, {"max_tokens": UNMEASURED_TOKENS, **drawn})
 
 
 # What it costs
@@ -289,7 +292,7 @@ def _named(one: Answering) -> str:
 
 def _seconds(facts: Facts, one: Answering, to_serve: ToServe) -> Seconds:
     answered = answering_seconds(
-        shape_of(one.served.meta.get("config", {}), int(one.served.meta.get("parameters") or one.served.bytes / 2)),
+        shape_of(one.served.known_config, as_int(one.served.meta.get("parameters") or one.served.bytes / 2)),
         one.served.bytes,
         facts.serving_rates,
         answers=to_serve.questions,

@@ -38,12 +38,12 @@ from tunesmith.tools.evaluation.protocol import IN_FLIGHT
 from tunesmith.tools.evaluation.statistics import MARGIN
 from tunesmith.tools.models.chat_template import (
     NO_SYSTEM,
-    THOUGHTS,
     Thoughts,
     has_system,
     takes_system,
     takes_tools,
     thoughts_of,
+    thoughts_recorded,
 )
 from tunesmith.tools.models.measuring import beside_base, measured_base
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS
@@ -176,7 +176,7 @@ def _engine(request: BaselineRequest, cases: Sequence[Case], base: Artifact | No
         folder,
         enough=request.context_tokens or CONTEXT_TOKENS,
     )
-    most = positions_of(base.meta.get("config", {})) if base else 0
+    most = positions_of(base.known_config) if base else 0
     return replace(context_settings, context_tokens=choose_context(need, request.context_tokens, most)), need
 
 
@@ -184,8 +184,7 @@ def _thoughts(base: Artifact | None) -> Thoughts:
     """How the base thinks, by its template where that is there."""
     if base is not None and not is_expected(base):
         return thoughts_of(base.path)
-    known: Thoughts = base.meta.get(THOUGHTS, "") if base else ""
-    return known
+    return thoughts_recorded(base.meta) if base else ""
 
 
 def suites_of(request: BaselineRequest, dataset: Path | None) -> tuple[str, ...]:

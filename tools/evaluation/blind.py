@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_list
 from tunesmith.memory.records import BLIND_SHOWN, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.suites.case import Case
@@ -41,8 +42,7 @@ def open_blind(store: Store, run: str, by: str) -> int:
 def _named(suite: Artifact) -> Collection[str]:
     """The blind cases of a suite; where its record does not say, as its file does."""
     if META in suite.meta:
-        named: list[str] = suite.meta[META]
-        return named
+        return [str(case) for case in as_list(suite.meta[META])]
     try:
         return blind_ids(read_suite(suite.path).cases)
     except (OSError, BadInput):  # gone, or of another version: nothing of it can be shown

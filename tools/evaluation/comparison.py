@@ -193,7 +193,7 @@ class Comparison:
         return {"case_id": flip.case_id, "block": flip.block, "flip": flip.kind, a: flip.before, b: flip.after}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, JsonValue]) -> Comparison:
+    def from_json(cls, data: Mapping[str, object]) -> Comparison:
         """What `to_json` wrote. Raises ValueError where it is something else."""
         a, b = TypeAdapter(tuple[str, str]).validate_python(data.get("arms"))
         flips = [

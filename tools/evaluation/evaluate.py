@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_int, as_list, as_object
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
@@ -187,8 +188,8 @@ def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
     if baseline is None:
         return EvaluateContext(None)
     if is_expected(baseline):
-        asked = baseline.meta["request"]
-        suite = load_named_suites(asked["suites"], asked["cases_per_block"])
+        asked = as_object(baseline.meta["request"])
+        suite = load_named_suites([*map(str, as_list(asked["suites"]))], as_int(asked["cases_per_block"]))
         base_asked: tuple[Key, ...] = ()
     else:
         asked = inputs.store.step(baseline.step).request
@@ -199,7 +200,7 @@ def _of_baseline(request: EvaluateRequest, inputs: Inputs) -> EvaluateContext:
     return EvaluateContext(suite, models, sampling_of(asked), base_asked)
 
 
-def sampling_of(baseline: Mapping[str, Any]) -> dict[str, Any]:
+def sampling_of(baseline: Mapping[str, object]) -> dict[str, object]:
     """How a baseline drew its answers, by the fields of its request: an evaluation has the same unless told."""
     return {name: baseline[name] for name in ("max_tokens", "temperature", "repeats") if name in baseline}
 
@@ -218,8 +219,8 @@ def _behaviour_of(inputs: Inputs) -> str:
         return str(rows.meta["behaviour"])
     steps = inputs.store.steps(inputs.run) if inputs.run else []
     behaviours = [str(step.request["behaviour"]) for step in steps if step.stage == "generate"]
-    asked = [suite for step in steps if step.stage == "baseline" for suite in step.request.get("suites", ())]
-    asked += suite.meta["request"]["suites"] if suite is not None and is_expected(suite) else []
+    asked = [suite for step in steps if step.stage == "baseline" for suite in as_list(step.request.get("suites", []))]
+    asked += as_list(as_object(suite.meta["request"])["suites"]) if suite is not None and is_expected(suite) else []
     if not behaviours and BUNDLED_BEHAVIOUR not in asked:
         raise BadInput("evaluate: nothing says which behaviour to prompt for; set behaviour, or write a system_prompt")
     return behaviours[-1] if behaviours else BUNDLED_BEHAVIOUR

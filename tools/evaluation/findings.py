@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tunesmith.memory.json_values import as_float
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
@@ -128,7 +129,7 @@ def _still_falling(records: RunRecords) -> bool:
         return False
     trained = records.steps["train"].report
     kl = trained.get("validation_kl")
-    return trained.get("best_step") == trained.get("steps") and (not bound or kl is None or kl < bound)
+    return trained.get("best_step") == trained.get("steps") and (not bound or kl is None or as_float(kl) < bound)
 
 
 def _too_weak(records: RunRecords) -> list[Finding]:
@@ -288,7 +289,7 @@ def _quantized(records: RunRecords) -> list[Finding]:
 def _other_quantization(records: RunRecords) -> Proposal | None:
     """The next setting of what was quantized last; serving the merged model where no setting is left."""
     step = records.steps.get("quantize")
-    config = next((one.meta.get("config") for one in records.store.artifacts(records.run, "merged")), None)
+    config = next((one.known_config for one in records.store.artifacts(records.run, "merged")), None)
     if step is None or not config:
         return None
     setting = next_setting(step.request, config)

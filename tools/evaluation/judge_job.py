@@ -261,7 +261,7 @@ class _Judge:
         own_only = self.fresh or self.model.folder is None
         folders = [] if own_only else sorted(self.job.dir.parent.iterdir())
         logged = [entry for folder in (*folders, self.job.dir) for entry in read_log(folder / _REPLIES)]
-        return {entry["prompt"]: entry["reply"] for entry in logged if entry["judge"] == self._digest}
+        return {str(entry["prompt"]): str(entry["reply"]) for entry in logged if entry["judge"] == self._digest}
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def apart(one: Scores, other: Scores) -> float:
 def proof_seconds(facts: Facts, served: Artifact) -> Seconds:
     """What the proof adds to the price of an adapter's evaluation."""
     return answering_seconds(
-        shape_of(served.meta.get("config", {}), int(served.meta["parameters"])),
+        shape_of(served.known_config, served.count("parameters")),
         served.bytes,
         facts.serving_rates,
         answers=_READINGS,

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pydantic import JsonValue
 
@@ -25,7 +24,7 @@ class Prompt:
 
     name: str
     preamble: tuple[dict[str, str], ...]
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, object] | None = None
     """What the server holds answers to messages of the behaviour to; None: they are free."""
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.confined import Limits, confined
 from tunesmith.memory.errors import BadInput
@@ -122,7 +121,7 @@ def messages_in(name: str) -> list[str]:
     return messages
 
 
-def read_records(argument: Mapping[str, Any]) -> Iterator[str]:
+def read_records(argument: Mapping[str, str]) -> Iterator[str]:
     """The child's side: the message of each record of a file."""
     path = Path(argument["path"])
     for number, record in enumerate(islice(text_records(path), _READ), 1):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.json_values import as_float
 from tunesmith.memory.records import EvalResult, Step, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.comparison import Comparison
@@ -56,7 +57,7 @@ class RunRecords:
 
     def number(self, stage: str, name: str, default: float) -> float:
         """A field that the newest step of a stage ran with."""
-        return float(self.steps[stage].request.get(name, default)) if stage in self.steps else default
+        return as_float(self.steps[stage].request.get(name, default)) if stage in self.steps else default
 
     @property
     def brought(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_list
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.lineage import Lineage
@@ -61,8 +62,8 @@ def audit_arm(store: Store, arm: str, models: Mapping[str, Artifact]) -> Audit:
         return audit_adapter(model.path, models["base"].path, against=models["base"].id)
     if arm == "merged":
         return audit_merged(model.path, models["base"].path, models["adapter"].path, against=models["base"].id)
-    keep = store.step(model.step).request.get("keep") or ()
-    group = model.meta.get("group_size")
-    rounding = store.step(model.step).request.get("rounding", "gptq")
+    asked = store.step(model.step).request
+    keep, rounding = tuple(map(str, as_list(asked.get("keep") or []))), str(asked.get("rounding", "gptq"))
+    group = None if model.meta.get("group_size") is None else model.count("group_size")
     merged = models["merged"]
     return audit_quantized(model.path, merged.path, keep, group_size=group, against=merged.id, rounding=rounding)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.tools.export.audit import (
     Audit,
@@ -131,7 +131,7 @@ def _expected(places: Places, before: Places, layout: Layout, unquantized: Seque
 
 
 def _config_faults(
-    config: Mapping[str, Any], origin: Mapping[str, Any], layout: Layout, group_size: int | None
+    config: Mapping[str, object], origin: Mapping[str, object], layout: Layout, group_size: int | None
 ) -> Iterator[Fault]:
     for name in _OF_THE_MODEL:
         if name in config and name in origin and config[name] != origin[name]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -124,7 +124,7 @@ def inspect_inputs(request: DeployRequest, inputs: Inputs) -> DeployContext:
     context = DeployContext(alone, deployed, context_settings=context_settings_of(inputs.artifacts))
     if request.rollback:
         earlier = previous_deployment(store)
-        model = store.artifact(earlier.meta["serves"])
+        model = store.artifact(str(earlier.meta["serves"]))
         own = store.ancestor(model, "base")
         base, context_settings = own and as_measured(store, model.run, own), context_settings_of_run(store, model.run)
         return replace(context, earlier=earlier, model=model, base=base, context_settings=context_settings)
@@ -179,7 +179,7 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     earlier, context_settings = context.earlier, context.context_settings
     if "context_tokens" not in request.model_fields_set:
         request = request.model_copy(update={"context_tokens": context_settings.context_tokens})
-    arm = earlier.meta["arm"] if earlier else request.arm
+    arm = str(earlier.meta["arm"]) if earlier else request.arm
     served_model = context.model or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
     refuse_broken(request, arm, context.gate)
     base = context.base
@@ -241,7 +241,7 @@ def _in_words(gate: Gate) -> tuple[str, ...]:
 
 
 def _fallbacks(model: Artifact) -> tuple[str, ...]:
-    count = int(model.meta.get(FALLEN_BACK, 0))
+    count = model.count(FALLEN_BACK, 0)
     return (fallbacks_sentence(count, 0),) if count else ()
 
 
@@ -253,7 +253,7 @@ def _smaller(request: DeployRequest) -> str:
 
 def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:
     """Raises BadInput where the model's positions end before the context that is asked for."""
-    known = positions_of(model.meta.get("config", {}))
+    known = positions_of(model.known_config)
     if known and request.context_tokens > known:
         raise BadInput(f"context_tokens={request.context_tokens} is more than this model takes; give at most {known}")
 
@@ -275,7 +275,7 @@ def _replaced_first(price: Estimate, facts: Facts, context: DeployContext, port:
     return ("stop what is served now, since both do not fit; it comes back if the new one fails",)
 
 
-def _without(fields: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+def _without(fields: Mapping[str, object], kind: str) -> Mapping[str, object]:
     """The adapter is served where what should have been is not made."""
     return {**fields, "arm": "adapter"} if fields.get("arm", "quantized") == kind else fields
 

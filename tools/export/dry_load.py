@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.json_values import as_list
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.core.rates import START
@@ -133,7 +134,7 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
     asked = str(plan.request["dry_load"])
     if asked == "off":
         return plan
-    scheme, keep = str(plan.request["scheme"]), tuple(plan.request["keep"])
+    scheme, keep = str(plan.request["scheme"]), tuple(map(str, as_list(plan.request["keep"])))
     asks = {"architecture": _architecture(config), "scheme": scheme, "group_size": group, "keep": keep}
     asks |= {"program": facts.vllm, "device": device_of(facts)}
     mine = [one for one in known if one.key == one.key.model_copy(update=asks)]

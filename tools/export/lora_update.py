@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tunesmith.memory.json_values import as_float, as_object
 from tunesmith.tools.models.tensor_file import ADAPTER_NAME, TensorPlace, read_places
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -46,14 +46,14 @@ def of_experts(module: str) -> bool:
     return module.removesuffix(".base_layer").endswith(".experts")
 
 
-def lora_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+def lora_scale(config: Mapping[str, object], module: str, rank: int) -> float:
     """alpha ÷ rank, or alpha ÷ √rank when rank-stabilised, with the module's own alpha where a pattern names it."""
     alpha = config["lora_alpha"]
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
+    for pattern, value in as_object(config.get("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = value
             break
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return as_float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def stored_updates(adapter: Path) -> AdapterUpdates:

@@ -91,11 +91,11 @@ def plan(request: MergeRequest, facts: Facts, context: MergeContext) -> Plan:
     price = estimate(
         "merge",
         facts,
-        seconds=merge_seconds(base.meta["config"], base.bytes, facts.training_rates),
+        seconds=merge_seconds(base.config, base.bytes, facts.training_rates),
         rates=facts.training_rates,
-        ram_bytes=merge_memory_bytes(base.meta["config"]),
+        ram_bytes=merge_memory_bytes(base.config),
         # A mixture's experts are written once more, put together, while logits are compared.
-        disk_bytes=base.bytes * (2 if ModelShape.of(base.meta["config"]).experts else 1),
+        disk_bytes=base.bytes * (2 if ModelShape.of(base.config).experts else 1),
     )
     return Plan(
         stage="merge",

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest, sha256_file, sync_folder
@@ -123,14 +123,14 @@ def merge_adapter(
     return written
 
 
-def load_updates(adapter_dir: Path, config: Mapping[str, Any]) -> dict[str, Update]:
+def load_updates(adapter_dir: Path, config: Mapping[str, object]) -> dict[str, Update]:
     """Weight name in the base → its update, with rank and alpha patterns and rank-stabilised scaling respected.
 
     Not of fused experts, whose factors are those of many weights.
     """
     from safetensors import safe_open
 
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
     with safe_open(adapter_dir / ADAPTER_NAME, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118  not a dict
             tensors[name] = file.get_tensor(name)
@@ -185,7 +185,7 @@ class _Whole:
         atomic_write(self._path, json.dumps({**self._source_digests, "whole": self.names}))
 
 
-def _refuse_unmergeable(config: Mapping[str, Any]) -> None:
+def _refuse_unmergeable(config: Mapping[str, object]) -> None:
     odd = {
         "peft_type": config.get("peft_type") != "LORA",
         "use_dora": bool(config.get("use_dora")),

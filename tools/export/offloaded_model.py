@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.export.stored_layout import for_an_adapter
@@ -74,7 +74,7 @@ def _bring_earlier(wrapper: nn.Module, experts: nn.Module) -> None:
     """Have the weights of experts read as their wrapper is called: it adds the update before it calls them."""
     from accelerate.hooks import remove_hook_from_module
 
-    hook: Any = experts._hf_hook
+    hook = experts._hf_hook
     remove_hook_from_module(experts)
 
     def bring(*_: object) -> None:

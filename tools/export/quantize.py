@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -106,7 +106,7 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
     merged = artifacts.get("merged")
     if merged is None:
         return None
-    request, config = resolved(request, merged)[0], merged.meta["config"]
+    request, config = resolved(request, merged)[0], merged.config
     scheme = SCHEMES[request.scheme]
     bytes_ = scheme.weight_bytes(config, scheme.group_of(config, request.group_size), request.keep)
     return expected("quantized", bytes_, **merged.meta)
@@ -116,8 +116,8 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
     """Price quantizing: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
     request, reasons = resolved(request, merged)
-    samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
-    config, tokens = merged.meta["config"], request.max_seq_len_tokens
+    samples = min(request.calibration_samples, dataset.count("train_rows"))
+    config, tokens = merged.config, request.max_seq_len_tokens
     scheme = SCHEMES[request.scheme]
     joined = ", joined and cut to one length" if request.rounding == AUTOROUND else ""
     price = _price(request, facts, merged, dataset)
@@ -160,9 +160,9 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
 
 
 def _price(request: QuantizeRequest, facts: Facts, merged: Artifact, dataset: Artifact) -> Estimate:
-    config, tokens, rates = merged.meta["config"], request.max_seq_len_tokens, facts.training_rates
-    samples = min(request.calibration_samples, int(dataset.meta["train_rows"]))
-    tokens_a_row = min(tokens, int(dataset.meta["tokens_per_row"]))
+    config, tokens, rates = merged.config, request.max_seq_len_tokens, facts.training_rates
+    samples = min(request.calibration_samples, dataset.count("train_rows"))
+    tokens_a_row = min(tokens, dataset.count("tokens_per_row"))
     scheme, on_gpu = SCHEMES[request.scheme], facts.trains_on_gpu
     seconds, way = _rounding_seconds(request, facts, config, samples, tokens_a_row), request.rounding
     ram = quantize_memory_bytes(config, seq_len_tokens=tokens, on_gpu=on_gpu, rounding=way, samples=samples)
@@ -233,15 +233,15 @@ def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Ite
 def plan_after_dry_load(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
     """The plan, with the dry load before it where that pays; refused where vLLM is known not to load such a model."""
     planned, merged = plan(request, facts, context), facts.need("merged", "merge")
-    decided, config = resolved(request, merged)[0], merged.meta["config"]
+    decided, config = resolved(request, merged)[0], merged.config
     group = SCHEMES[decided.scheme].group_of(config, decided.group_size)
     return with_dry_load(planned, facts, config, group, context.dry_loads if context else ())
 
 
 def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeRequest, Mapping[str, str]]:
     """The request with everything that is `auto` decided, and why each of these has its value."""
-    config, parameters = merged.meta["config"], int(merged.meta["parameters"])
-    chosen: dict[str, Any] = {}
+    config, parameters = merged.config, merged.count("parameters")
+    chosen: dict[str, object] = {}
     reasons = {}
     if request.scheme == "auto" and request.rounding == AUTOROUND:
         chosen["scheme"] = "W4A16"
@@ -254,7 +254,7 @@ def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeReques
             if small
             else "four bits take a quarter of the memory; perplexity × 1.07 at 1.5 B, published recovery 98 % and more"
         )
-    scheme = SCHEMES[chosen.get("scheme", request.scheme)]
+    scheme = SCHEMES[str(chosen.get("scheme", request.scheme))]
     if "auto" in request.keep:
         # Of a gated MLP: the product of two activations is where outliers arise, and integers do not hold them.
         rounded = scheme.smooths and config.get("hidden_act") in _GATED

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
@@ -106,7 +106,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     )
 
 
-def chosen_group_size(config: dict[str, Any], scheme: str, asked: int, keep: Sequence[str] = ()) -> int:
+def chosen_group_size(config: dict[str, object], scheme: str, asked: int, keep: Sequence[str] = ()) -> int:
     """The group size that will be used; 0: one scale per output channel, as 8-bit schemes have unless asked.
 
     Raises StepFailed for one that does not divide the inputs of every layer, or is not the format's own.
@@ -316,7 +316,7 @@ class LayerWatch:
 
 
 def _need_room(
-    model_dir: Path, config: dict[str, Any], out_dir: Path, samples: int, max_seq_len_tokens: int,
+    model_dir: Path, config: dict[str, object], out_dir: Path, samples: int, max_seq_len_tokens: int,
     *, smooths: bool, rounding: Rounding,
 ) -> None:  # fmt: skip
     on_gpu = not computes_on_cpu()

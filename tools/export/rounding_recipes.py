@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.machine.device import computes_on_cpu
@@ -43,7 +43,7 @@ def rounding_of(scheme: str, rounding: Rounding) -> Rounding:
 def recipes(
     scheme: str,
     group_size: int,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     keep: Sequence[str] = (),
     rounding: Rounding = "gptq",
     row_tokens: int = 256,
@@ -63,17 +63,15 @@ def recipes(
     if kind.preset:
         group = preset_name_to_scheme(kind.preset, ["Linear"])
     else:
-        shared: dict[str, Any] = (
-            {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
-        )
+        shared = {"strategy": "group", "group_size": group_size} if group_size else {"strategy": "channel"}
         weights = QuantizationArgs(num_bits=kind.bits, type="int", symmetric=True, **shared)
         group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
-    layers: dict[str, Any] = {"config_groups": {"group_0": group}, "ignore": list(full_precision_layers(config, keep))}
+    layers = {"config_groups": {"group_0": group}, "ignore": list(full_precision_layers(config, keep))}
     yield QUANTIZING, _rounding(layers, config, rounding_of(scheme, rounding), row_tokens)
 
 
 def _rounding(
-    layers: Mapping[str, Any], config: Mapping[str, Any], rounding: Rounding, row_tokens: int
+    layers: Mapping[str, object], config: Mapping[str, object], rounding: Rounding, row_tokens: int
 ) -> list[Modifier]:
     from llmcompressor.modifiers.quantization import QuantizationModifier
 

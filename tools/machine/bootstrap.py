@@ -27,7 +27,7 @@ from pathlib import Path
 NAME = "tunesmith"
 
 
-def beside(name: str) -> typing.Any:
+def beside(name: str) -> types.ModuleType:
     """A module of the standard library alone that lies beside this file, by its path: with `-I` it is on no other."""
     path = str(Path(__file__).with_name(f"{name}.py"))
     loader = importlib.machinery.SourceFileLoader(f"{__name__}.{name}", path)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 
 def computes_on_cpu() -> bool:
@@ -18,7 +21,7 @@ def computes_on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
-def this_rank() -> Any:
+def this_rank() -> PartialState:
     """Which process this is of those that train together, in accelerate's words; it meets the others first."""
     from accelerate import PartialState
 

@@ -143,7 +143,7 @@ def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
 def usual_context(facts: Facts) -> BaseContext:
     """A model that has to be fetched, of which the config is known."""
     base = facts.artifacts["base"]
-    return BaseContext(False, base.bytes, config=base.meta["config"])
+    return BaseContext(False, base.bytes, config=base.config)
 
 
 def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class BundledModel:
     folder_bytes: int
     """Of the bf16 folder it becomes."""
     parameters: int
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     """What of its config.json decides how much memory it takes; known before it is here, for a price."""
     tie_embeddings: bool | None = None
     """True where the original ties its embeddings and the GGUF carries the matrix twice, once at fewer bits."""

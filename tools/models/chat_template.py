@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast, get_args
 
 # One pass over what may be megabytes: a tag begins, ends, or names the tools.
 _TAGS = re.compile(r"(?P<open>\{[{%])|(?P<close>[%}]\})|\btools\b")
@@ -150,6 +150,7 @@ Thoughts = Literal["", "switch", "opens", "channels"]
 opens a thought, or always, in a channel of its own."""
 THOUGHTS = "thoughts"
 """Where a base's record holds it."""
+_KINDS: tuple[Thoughts, ...] = get_args(Thoughts)
 SWITCH = "enable_thinking"
 """The template's variable that switches thoughts off."""
 _SWITCH = re.compile(rf"(?<![.\w]){SWITCH}\b")
@@ -158,6 +159,11 @@ _SWITCH = re.compile(rf"(?<![.\w]){SWITCH}\b")
 def thoughts_of(model_dir: Path) -> Thoughts:
     """How a model's template has it think, by its text."""
     return thoughts_in(template_text(model_dir))
+
+
+def thoughts_recorded(base: Mapping[str, object]) -> Thoughts:
+    """The same by a base's record."""
+    return next((kind for kind in _KINDS if kind == base.get(THOUGHTS)), "")
 
 
 def thoughts_in(template: str) -> Thoughts:

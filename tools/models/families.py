@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 _KEYS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "vocab_size",
 )  # fmt: skip
+_EXPERT_KEYS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +23,14 @@ class KnownModel:
 
     name: str
     """Its id on the hub."""
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
 
 
-def _model(name: str, family: str, sizes: tuple[int, ...], *, tied: bool = False, **more: Any) -> KnownModel:
-    config = dict(zip(_KEYS, sizes, strict=True))
-    return KnownModel(name, {"model_type": family, **config, "tie_word_embeddings": tied, **more})
-
-
-def _experts(count: int, per_token: int, width: int) -> dict[str, Any]:
-    return {"num_experts": count, "num_experts_per_tok": per_token, "moe_intermediate_size": width}
+def _model(
+    name: str, family: str, sizes: tuple[int, ...], *, tied: bool = False, experts: tuple[int, ...] = ()
+) -> KnownModel:
+    config, mixture = dict(zip(_KEYS, sizes, strict=True)), dict(zip(_EXPERT_KEYS, experts, strict=bool(experts)))
+    return KnownModel(name, {"model_type": family, **config, "tie_word_embeddings": tied, **mixture})
 
 
 KNOWN_MODELS: tuple[KnownModel, ...] = (
@@ -57,8 +55,8 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
     _model("Qwen/Qwen3-8B", "qwen3", (4096, 12288, 36, 32, 8, 128, 151936)),
     _model("Qwen/Qwen3-14B", "qwen3", (5120, 17408, 40, 40, 8, 128, 151936)),
     _model("Qwen/Qwen3-32B", "qwen3", (5120, 25600, 64, 64, 8, 128, 151936)),
-    _model("Qwen/Qwen3-30B-A3B", "qwen3_moe", (2048, 6144, 48, 32, 4, 128, 151936), **_experts(128, 8, 768)),
-    _model("Qwen/Qwen3-235B-A22B", "qwen3_moe", (4096, 12288, 94, 64, 4, 128, 151936), **_experts(128, 8, 1536)),
+    _model("Qwen/Qwen3-30B-A3B", "qwen3_moe", (2048, 6144, 48, 32, 4, 128, 151936), experts=(128, 8, 768)),
+    _model("Qwen/Qwen3-235B-A22B", "qwen3_moe", (4096, 12288, 94, 64, 4, 128, 151936), experts=(128, 8, 1536)),
     _model("meta-llama/Llama-3.2-1B-Instruct", "llama", (2048, 8192, 16, 32, 8, 64, 128256), tied=True),
     _model("meta-llama/Llama-3.2-3B-Instruct", "llama", (3072, 8192, 28, 24, 8, 128, 128256), tied=True),
     _model("meta-llama/Llama-3.1-8B-Instruct", "llama", (4096, 14336, 32, 32, 8, 128, 128256)),
@@ -68,7 +66,7 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
     _model("mistralai/Mistral-Small-24B-Instruct-2501", "mistral", (5120, 32768, 40, 32, 8, 128, 131072)),
     _model(
         "mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral", (4096, 14336, 32, 32, 8, 128, 32000),
-        **_experts(8, 2, 14336),
+        experts=(8, 2, 14336),
     ),
     _model("google/gemma-2-2b-it", "gemma2", (2304, 9216, 26, 8, 4, 256, 256000), tied=True),
     _model("google/gemma-2-9b-it", "gemma2", (3584, 14336, 42, 16, 8, 256, 256000), tied=True),
@@ -76,7 +74,7 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
     _model("google/gemma-3-270m-it", "gemma3_text", (640, 2048, 18, 4, 1, 256, 262144), tied=True),
     _model("google/gemma-3-1b-it", "gemma3_text", (1152, 6912, 26, 4, 1, 256, 262144), tied=True),
     _model("allenai/OLMo-2-1124-7B-Instruct", "olmo2", (4096, 11008, 32, 32, 32, 128, 100352)),
-    _model("allenai/OLMoE-1B-7B-0125-Instruct", "olmoe", (2048, 1024, 16, 16, 16, 128, 50304), **_experts(64, 8, 1024)),
+    _model("allenai/OLMoE-1B-7B-0125-Instruct", "olmoe", (2048, 1024, 16, 16, 16, 128, 50304), experts=(64, 8, 1024)),
     _model("microsoft/Phi-3.5-mini-instruct", "phi3", (3072, 8192, 32, 32, 32, 96, 32064)),
     _model("microsoft/phi-4", "phi3", (5120, 17920, 40, 40, 10, 128, 100352)),
 )  # fmt: skip

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tunesmith.memory.confined import Limits, confined_answer
 from tunesmith.memory.errors import BadInput
@@ -68,19 +68,19 @@ def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelF
     try:
         config, *sizes = _look(path, need_chat_template, IN_PLACE_BYTES)
     except _LargeLook:
-        argument = [str(path.absolute()), need_chat_template]
+        argument = (str(path.absolute()), need_chat_template)
         config, *sizes = confined_answer(look_elsewhere, argument, f"the model in {path}", _LIMITS)
     return ModelFolder(path, config, *sizes)
 
 
-def look_elsewhere(argument: Any) -> Iterator[object]:
+def look_elsewhere(argument: tuple[str, bool]) -> Iterator[object]:
     """A look of any size, for the confined child."""
     gc.disable()  # of a million small lists and objects that all stay, it would take most of the time
     path, need_chat_template = argument
     yield _look(Path(path), need_chat_template, _LIMITS.memory_bytes)
 
 
-def _look(path: Path, need_chat_template: bool, most_bytes: int) -> tuple[dict[str, Any], int, int]:
+def _look(path: Path, need_chat_template: bool, most_bytes: int) -> tuple[dict[str, object], int, int]:
     """Config, bytes of the weights, and parameters. Raises BadInput, or _LargeLook before more than that is parsed."""
     look = _Look(path, most_bytes)
     config = look.config()
@@ -106,7 +106,7 @@ class _Look:
         self.path, self.names, self._left = path, names_in(path), most_bytes
         wanted_files(path)  # that each is a file, and no link that leaves
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """Its config.json, of a size and depth that a record can keep."""
         if "config.json" not in self.names:
             raise BadInput(f"{self.path} is not a model folder: it has no config.json")
@@ -116,7 +116,7 @@ class _Look:
         refuse_unrecordable(config, f"{self.path}/config.json")
         return config
 
-    def json(self, name: str, most_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any]:
+    def json(self, name: str, most_bytes: int = _MAX_JSON_BYTES) -> dict[str, object]:
         """An object; an empty one for a list, which is another kind of file. Raises BadInput, _LargeLook."""
         with open_inside(self.path, name) as file:
             if os.fstat(file.fileno()).st_size <= most_bytes:
@@ -173,7 +173,7 @@ class _Look:
             raise _LargeLook
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, object]:
     """The config.json of a folder of which nothing else was looked at. Raises BadInput."""
     return _Look(folder, IN_PLACE_BYTES).config()
 
@@ -238,7 +238,7 @@ def has_auto_map(document: object) -> bool:
     return _has_key(document, "auto_map")
 
 
-def _refuse_code(look: _Look, config: dict[str, Any]) -> None:
+def _refuse_code(look: _Look, config: dict[str, object]) -> None:
     # Every JSON file: processors and nested configs can carry auto_map as well.
     for name in look.names:
         if may_name_code(name) and has_auto_map(config if name == "config.json" else look.json(name)):

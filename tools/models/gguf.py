@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.json_values import as_int
 from tunesmith.tools.models.tensor_file import SINGLE_NAME, TensorFileWriter, TensorSpec
 from tunesmith.tools.models.tensor_values import words_of
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
-    from numpy.typing import NDArray
+    from numpy import generic
+    from numpy.typing import DTypeLike, NDArray
     from tokenizers import Tokenizer
 
 Progress = Callable[[float, float, str], None]
@@ -74,8 +76,10 @@ def gguf_reader(path: Path) -> GGUFReader:
     from gguf import GGUFReader
 
     class Reader(GGUFReader):
-        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: str | None = None) -> NDArray[Any]:
-            kind: Any = np.dtype(dtype).newbyteorder(self.byte_order if override_order is None else override_order)
+        def _get(
+            self, offset: int, dtype: DTypeLike, count: int = 1, override_order: Literal["I", "S", "<"] | None = None
+        ) -> NDArray[generic]:
+            kind = np.dtype(dtype).newbyteorder(self.byte_order if override_order is None else override_order)
             return np.frombuffer(self.data, kind, int(count), int(offset))
 
     return Reader(path)
@@ -96,7 +100,7 @@ def hf_names(architecture: str, layers: int, gguf_names: Iterable[str]) -> dict[
     return names
 
 
-def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
+def _config(fields: Mapping[str, Any], tied: bool) -> dict[str, object]:
     arch = fields["general.architecture"]
     hidden, heads = fields[f"{arch}.embedding_length"], fields[f"{arch}.attention.head_count"]
     config = {
@@ -131,7 +135,7 @@ def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
     return config
 
 
-def _generation_config(fields: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def _generation_config(fields: Mapping[str, Any], config: dict[str, object]) -> dict[str, object]:
     """Only stop and padding ids: sampling is the caller's to say, and vLLM would take defaults from here."""
     eos = fields["tokenizer.ggml.eos_token_id"]
     pad = fields["tokenizer.ggml.padding_token_id"]
@@ -140,10 +144,10 @@ def _generation_config(fields: dict[str, Any], config: dict[str, Any]) -> dict[s
 
 
 def _write_weights(
-    reader: GGUFReader, config: dict[str, Any], path: Path, progress: Progress, *, drop_input: bool
+    reader: GGUFReader, config: dict[str, object], path: Path, progress: Progress, *, drop_input: bool
 ) -> None:
     stored = {tensor.name: tensor for tensor in reader.tensors}
-    names = hf_names(config["model_type"], config["num_hidden_layers"], stored)
+    names = hf_names(str(config["model_type"]), as_int(config["num_hidden_layers"]), stored)
     tensors = {name: stored[gguf_name] for gguf_name, name in names.items()}
     if drop_input:
         tensors["model.embed_tokens.weight"] = tensors.pop("lm_head.weight")
@@ -157,13 +161,13 @@ def _write_weights(
     progress(len(specs), len(specs), "weights converted")
 
 
-def _rope_heads(name: str, config: dict[str, Any]) -> int:
+def _rope_heads(name: str, config: dict[str, object]) -> int:
     """How many heads a q or k projection's rows interleave in the file (llama only); 0 when rows are in order."""
     if config["model_type"] != "llama":
         return 0
     if ".q_proj." in name:
-        return int(config["num_attention_heads"])
-    return int(config["num_key_value_heads"]) if ".k_proj." in name else 0
+        return as_int(config["num_attention_heads"])
+    return as_int(config["num_key_value_heads"]) if ".k_proj." in name else 0
 
 
 def _bf16_chunks(tensor: ReaderTensor, shape: tuple[int, ...], rope_heads: int) -> Iterator[bytes]:
@@ -181,7 +185,7 @@ def _bf16_chunks(tensor: ReaderTensor, shape: tuple[int, ...], rope_heads: int) 
         yield words_of(values, "BF16").tobytes()
 
 
-def _write_tokenizer(fields: dict[str, Any], out_dir: Path) -> None:
+def _write_tokenizer(fields: Mapping[str, Any], out_dir: Path) -> None:
     tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     tokenizer = build_tokenizer(tokens, types, fields["tokenizer.ggml.merges"], fields["tokenizer.ggml.pre"])
     atomic_write(out_dir / "tokenizer.json", tokenizer.to_str(pretty=False))
@@ -214,7 +218,7 @@ def build_tokenizer(tokens: list[str], types: list[int], merges: list[str], pre:
     vocabulary = {tokens[i]: i for i in range(last + 1)}
     tokenizer = Tokenizer(BPE(vocabulary, [(left, right) for left, right in (merge.split(" ") for merge in merges)]))
     if pre == "smollm":
-        split: list[Any] = [
+        split: list[pre_tokenizers.PreTokenizer] = [
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
@@ -235,5 +239,5 @@ def build_tokenizer(tokens: list[str], types: list[int], merges: list[str], pre:
     return tokenizer
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def _write_json(path: Path, value: dict[str, object]) -> None:
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

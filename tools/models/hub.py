@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.json_values import as_list, as_object
 from tunesmith.tools.core.strict_json import parse_json
 from tunesmith.tools.models.folder import (
     CONFIG_BYTES,
@@ -77,7 +78,7 @@ def _inspected(model: str, revision: str) -> HubModel:
         raise BadInput(f"the hub was asked for {model} at {revision[:12]} and told of another commit; do not use it")
     wanted = announced(listing, model, lambda name: "/" not in name and is_wanted(name))
     files = _once({file.name: file for file in wanted if file.name not in TEXTS or file.bytes <= TEXT_BYTES})
-    names = {str(entry.get("rfilename")) for entry in listing.get("siblings") or ()}
+    names = {str(entry.get("rfilename")) for entry in map(as_object, as_list(listing.get("siblings") or []))}
     if ON_TOP in names:
         raise BadInput(f"{model} holds {ON_TOP}: it is an adapter, or would load one; take the model that it is for")
     if not any(name.endswith(".safetensors") for name in files):
@@ -99,7 +100,7 @@ def _inspected(model: str, revision: str) -> HubModel:
     return HubModel(files, config)
 
 
-def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, Any]:
+def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, object]:
     """What the hub's interface says of a model, or of one of the `datasets`, with sizes and hashes at a commit."""
     from huggingface_hub import constants
     from huggingface_hub.utils import validate_repo_id
@@ -115,16 +116,16 @@ def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, Any
     return listing if isinstance(listing, dict) else {}
 
 
-def announced(listing: Mapping[str, Any], name: str, is_meant: Callable[[str], bool]) -> list[HubFile]:
+def announced(listing: Mapping[str, object], name: str, is_meant: Callable[[str], bool]) -> list[HubFile]:
     """The files of a listing whose names are meant. Raises BadInput where one comes without a size or a hash."""
     files = []
-    for entry in listing.get("siblings") or ():
-        path, size, large = str(entry.get("rfilename")), entry.get("size"), entry.get("lfs") or {}
+    for entry in map(as_object, as_list(listing.get("siblings") or [])):
+        path, size, large = str(entry.get("rfilename")), entry.get("size"), as_object(entry.get("lfs") or {})
         if not is_meant(path):
             continue
         sha256, blob = str(large.get("sha256") or ""), "" if large else str(entry.get("blobId") or "")
-        has_size = isinstance(size, int) and 0 <= size < _MOST_BYTES
-        if not (has_size and (_SHA256.fullmatch(sha256) or _SHA1.fullmatch(blob))):
+        hashed = _SHA256.fullmatch(sha256) or _SHA1.fullmatch(blob)
+        if not (isinstance(size, int) and 0 <= size < _MOST_BYTES and hashed):
             raise BadInput(f"the hub gives no size or no hash of {path[:200]} in {name}; check HF_ENDPOINT")
         files.append(HubFile(path, size, sha256, blob))
     return files

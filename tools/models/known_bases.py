@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.families import KNOWN_MODELS
@@ -39,7 +38,7 @@ class KnownBase:
     """As `base model=…` takes it."""
     title: str
     license: str
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     why: str = ""
     on_hub: bool = False
 

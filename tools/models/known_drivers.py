@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.tools.models.families import KNOWN_MODELS
 from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, ServerMemory, kv_bytes_per_token, server_memory
@@ -39,7 +38,7 @@ class KnownDriver:
     license: str
     tool_parser: str
     why: str
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
 
     @property
     def title(self) -> str:

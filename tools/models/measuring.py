@@ -179,13 +179,13 @@ def measured_base(facts: Facts) -> Artifact:
         return measured_as(base, facts.artifacts.get(QUANTIZED_BASE))
     if not is_measured_at_four(base, facts):
         return base
-    return expected(QUANTIZED_BASE, quantized_bytes(base.meta["config"]), **base.meta)
+    return expected(QUANTIZED_BASE, quantized_bytes(base.config), **base.meta)
 
 
 def is_measured_at_four(base: Artifact, facts: Facts) -> bool:
     """Whether a base's quantized base answers for it, or will."""
-    asked: Asked = base.meta.get(MEASURED_AT, "auto" if is_expected(base) else SIXTEEN)
-    return asked == FOUR or (asked == "auto" and choose(asked, base.meta.get("config", {}), facts).bits == FOUR)
+    asked = base.meta.get(MEASURED_AT, "auto" if is_expected(base) else SIXTEEN)
+    return asked == FOUR or (asked == "auto" and choose("auto", base.known_config, facts).bits == FOUR)
 
 
 def answers_for(model: Artifact, facts: Facts) -> Artifact:
@@ -205,7 +205,7 @@ def measured_as(base: Artifact, quantized: Artifact | None) -> Artifact:
 
 def refuse_quantized(base: Artifact) -> None:
     """Raise BadInput for a base that is a quantized checkpoint: it is measured and served, and nothing trains on it."""
-    if base.meta.get("config", {}).get("quantization_config"):
+    if base.known_config.get("quantization_config"):
         raise BadInput(
             f"base {base.id} ({base.meta.get('name', 'no name')}) is a quantized checkpoint: it can be measured and "
             "served, and adapters are trained on original weights; fetch those, with measuring=4 to measure at 4 bits"

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_int
 from tunesmith.tools.models.families import KNOWN_MODELS, find_known, known_of
 from tunesmith.tools.models.shape import ModelShape
 
@@ -36,7 +36,7 @@ class NamedModel:
     """A model by its config's sizes."""
 
     name: str
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     approximate: bool = False
     """Whether it only stands for a size that was named."""
 
@@ -76,7 +76,7 @@ def named_model(name: str) -> NamedModel | None:
     return of_size(_parameters(size), name=name.strip()) if size and _is_size(size) else None
 
 
-def shape_of(config: Mapping[str, Any], parameters: int) -> ModelShape:
+def shape_of(config: Mapping[str, object], parameters: int) -> ModelShape:
     """The sizes of a model; where its config does not say them, those of the usual model of so many parameters."""
     try:
         return ModelShape.of(config)
@@ -108,6 +108,7 @@ def of_size(parameters: float, *, name: str = "") -> NamedModel:
     nearest = min(usual_models(), key=lambda model: abs(model.parameters - parameters))
     config = dict(nearest.config)
     if not 1 / _SCALED_FROM < parameters / nearest.parameters < _SCALED_FROM:
-        config["num_hidden_layers"] = max(1, round(config["num_hidden_layers"] * parameters / nearest.parameters))
+        layers = as_int(config["num_hidden_layers"])
+        config["num_hidden_layers"] = max(1, round(layers * parameters / nearest.parameters))
     size = f"{parameters / 1e9:g}B" if parameters >= 1e9 else f"{parameters / 1e6:g}M"
     return NamedModel(name or size, config, approximate=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tunesmith.memory.json_values import as_int, as_list, as_object
 from tunesmith.tools.models.tensor_file import TensorPlace, TensorSpec
 from tunesmith.tools.models.tensor_values import FLOATS, floats, row_ranges, stored
 
@@ -36,21 +37,21 @@ class Layout:
     """Whether a scale may be below zero."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Layout:
+    def of(cls, config: Mapping[str, object]) -> Layout:
         """Read it. Raises LookupError, TypeError or ValueError where the config describes no layout of ours."""
-        document = config["quantization_config"]
-        [group] = document["config_groups"].values()
-        weights, form = group["weights"], group.get("format") or document["format"]
+        document = as_object(config["quantization_config"])
+        [group] = map(as_object, as_object(document["config_groups"]).values())
+        weights, form = as_object(group["weights"]), str(group.get("format") or document["format"])
         if weights["type"] != _KINDS[form] or not weights["symmetric"]:
             raise ValueError(f"the weights are not symmetric, or {weights['type']} in {form}")
         if (shared := weights["strategy"]) not in ("group", "channel"):
             raise ValueError(f"a scale is for a {shared}")
-        size = int(weights["group_size"] or 0) if shared == "group" else 0
-        bits, integers = int(weights["num_bits"]), _KINDS[form] == "int"
+        size = as_int(weights["group_size"] or 0) if shared == "group" else 0
+        bits, integers = as_int(weights["num_bits"]), _KINDS[form] == "int"
         if not integers and (bits, size) != (8, 0):
             raise ValueError(f"{form} of {bits} bits in groups of {size}")
         smoothed = integers and group["input_activations"] is not None
-        return cls(form, bits, size, smoothed, tuple(document["ignore"]))
+        return cls(form, bits, size, smoothed, tuple(map(str, as_list(document["ignore"]))))
 
     def codes(self, shape: tuple[int, ...]) -> tuple[str, TensorSpec]:
         """The tensor that holds a layer's codes: the end of its name, and what a header says of it."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_int, as_list, as_object
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 """Names of the projections of attention: all that an adapter of a mixture at 4 bits has."""
@@ -55,9 +55,9 @@ class ModelShape:
     """Weights of one layer's norms."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ModelShape:
+    def of(cls, config: Mapping[str, object]) -> ModelShape:
         """Read the shape from a config.json, or its text_config. Raises KeyError where a size is missing."""
-        c = {**config, **config.get("text_config", {})}
+        c = {**config, **as_object(config.get("text_config", {}))}
         family = str(c.get("model_type") or "llama")
         hidden, heads = _size(c, "hidden_size"), _size(c, "num_attention_heads")
         kv_heads = _size(c, "num_key_value_heads", heads)
@@ -193,14 +193,14 @@ class ModelShape:
         return rank * (self.layers * attention + self.mixture_layers * fused)
 
 
-def _size(config: Mapping[str, Any], name: str, otherwise: Any = None, *, most: int = 1 << 24) -> int:
+def _size(config: Mapping[str, object], name: str, otherwise: object = None, *, most: int = 1 << 24) -> int:
     """A size that the config names, or what it is where it names none; KeyError where that is not known.
 
     Whoever wrote the config may have written any number. Raises BadInput for one that no model has.
     """
     value, least = (config[name], 1) if otherwise is None else (config.get(name) or otherwise, 0)
     try:
-        size = int(value)
+        size = as_int(value)
     except OverflowError:  # of an infinity
         size = -1
     if not least <= size <= most:
@@ -208,23 +208,23 @@ def _size(config: Mapping[str, Any], name: str, otherwise: Any = None, *, most: 
     return size
 
 
-def _layers(config: Mapping[str, Any]) -> int:
+def _layers(config: Mapping[str, object]) -> int:
     """Few enough to be counted one by one."""
     return _size(config, "num_hidden_layers", most=10_000)
 
 
-def _shared(config: Mapping[str, Any]) -> int:
+def _shared(config: Mapping[str, object]) -> int:
     """Width of the experts that every token meets; DeepSeek's and GLM's kind counts them instead."""
     if config.get("shared_expert_intermediate_size"):
         return _size(config, "shared_expert_intermediate_size")
     return _size(config, "n_shared_experts", 0) * _size(config, "moe_intermediate_size", 0)
 
 
-def _dense_layers(config: Mapping[str, Any]) -> int:
+def _dense_layers(config: Mapping[str, object]) -> int:
     """How many layers of a mixture have an ordinary MLP."""
     if config.get("first_k_dense_replace"):
         return _size(config, "first_k_dense_replace")
     layers = _layers(config)
     every = _size(config, "decoder_sparse_step", 1)
-    named = set(config.get("mlp_only_layers") or ())
+    named = as_list(config.get("mlp_only_layers") or [])
     return sum(layer in named or (layer + 1) % every != 0 for layer in range(layers))

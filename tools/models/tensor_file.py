@@ -15,10 +15,11 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.json_values import as_list
 from tunesmith.tools.core.strict_json import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -104,16 +105,18 @@ def places_in(file: BinaryIO, path: Path) -> dict[str, TensorPlace]:
     return places
 
 
-def _place(path: Path, name: str, entry: Mapping[str, Any], data: int) -> TensorPlace:
+def _place(path: Path, name: str, entry: Mapping[str, object], data: int) -> TensorPlace:
     """Raises ValueError, TypeError or LookupError for what describes no tensor."""
-    dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if len(name) > _NAME_LETTERS or dtype not in _BITS:
+    dtype, shape, offsets = entry["dtype"], entry["shape"], as_list(entry["data_offsets"])
+    if len(name) > _NAME_LETTERS or not isinstance(dtype, str) or dtype not in _BITS:
         raise ValueError(f"{name[:40]!r} is of {str(dtype)[:20]!r}")
     if not isinstance(shape, list) or len(shape) > _MOST_DIMS:
         raise ValueError(f"{name[:40]!r} has no shape of at most {_MOST_DIMS} dimensions")
     # `type`, because True is an int
-    if any(type(size) is not int or not 0 <= size < _MOST_ROWS for size in (*shape, start, end)):
+    sizes = [size for size in (*shape, *offsets) if type(size) is int and 0 <= size < _MOST_ROWS]
+    if len(sizes) < len(shape) + len(offsets):
         raise ValueError(f"{name[:40]!r} has a size that none can have")
+    start, end = sizes[len(shape) :]
     spec = TensorSpec(dtype, tuple(shape))
     if end - start != spec.bytes:
         raise ValueError(f"{name[:40]!r} lies in {end - start} bytes and takes {spec.bytes}")

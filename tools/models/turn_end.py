@@ -10,10 +10,18 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol, overload
+from typing import Literal, Protocol, TypedDict, overload
 
 _QUESTION = [{"role": "user", "content": "Q"}]
 _ANSWER = {"role": "assistant", "content": "A"}
+
+
+class Tokens(TypedDict):
+    """Of a conversation."""
+
+    input_ids: Sequence[int]
+    offset_mapping: Sequence[tuple[int, int]]
+    """Which characters each token is of; there where it was asked for."""
 
 
 class Tokenizer(Protocol):
@@ -48,8 +56,8 @@ class Tokenizer(Protocol):
         return_dict: bool,
         add_generation_prompt: bool,
         **options: object,
-    ) -> Mapping[str, Sequence[int]]:
-        """Tokens of a conversation, as `input_ids`."""
+    ) -> Tokens:
+        """A conversation as tokens."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Tokens of a text."""

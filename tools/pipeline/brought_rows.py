@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_object
 from tunesmith.tools.core.stage import PlanQuestion
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import spec_of
@@ -182,7 +183,7 @@ def _mapping(name: str, wanted: Wanted, ask: Ask) -> dict[str, str]:
     look = look_at(files_of(name), wanted.mapping, wanted.limit)
     for question in questions(look.inspection):
         if ask(question):
-            return dict(question.yes["mapping"])
+            return {name: str(role) for name, role in as_object(question.yes["mapping"]).items()}
     if refused := refusals(look.inspection, wanted.max_unusable_share):
         raise BadInput(f"{name}: {'; '.join(refused)}")
     return dict(wanted.mapping)

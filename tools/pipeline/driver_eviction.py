@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunesmith.memory.json_values import as_int, as_object
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
@@ -38,9 +39,9 @@ def evict_driver(home: Path, price: Estimate) -> bool:
 def blocked_by(machine: Machine, store: Store, *, ram_bytes: int, vram_bytes: int) -> Step | None:
     """The running step beside which a driver of this size would not fit, by what that step may still come to need."""
     for step in (step for step in store.steps(status=RUNNING) if not step.on):
-        price = step.plan.get("estimate", {})
-        more_ram = max(int(price.get("peak_ram_bytes", 0)) - (step.peak_rss_bytes or 0), 0)
-        more_vram = max(int(price.get("peak_vram_bytes", 0)) - (step.peak_vram_bytes or 0), 0)
+        price = as_object(step.plan.get("estimate", {}))
+        more_ram = max(as_int(price.get("peak_ram_bytes", 0)) - (step.peak_rss_bytes or 0), 0)
+        more_vram = max(as_int(price.get("peak_vram_bytes", 0)) - (step.peak_vram_bytes or 0), 0)
         if launcher.is_alive(store, step) and not _fits(machine, ram_bytes + more_ram, vram_bytes + more_vram):
             return step
     return None

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tunesmith.memory.bundles import Records, bring_back, records_for
+from tunesmith.memory.bundles import Records, as_records, bring_back, records_for
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import MANIFEST, read_manifest, sha256_file, verify
+from tunesmith.memory.json_values import as_float, as_int, as_list, as_object
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.job import PATIENCE_S, Job
 from tunesmith.tools.core.local_paths import is_there as exists
@@ -103,10 +103,10 @@ def _attempt_to_follow(
     return None
 
 
-def _lies_whole(storage: Storage, answer: str | None) -> bool:
+def _lies_whole(storage: Storage, answer: object) -> bool:
     """Whether all that an attempt sent back is still there."""
     try:
-        files = json.loads(storage.get_bytes(answer))["files"] if answer else None
+        files = json.loads(storage.get_bytes(str(answer)))["files"] if answer else None
     except StepFailed:
         return False
     return files is not None and all(storage.has(file["sha256"], file["bytes"]) for file in files)
@@ -116,7 +116,7 @@ def _send(job: Job[Request], storage: Storage, there: There, traffic: Traffic) -
     """Put what the step needs on the storage, and return the digest of the order that lists it."""
     for name in job.inputs:
         job.verified(name)
-    records, files = records_for(job.store, job.step), list[dict[str, Any]]()
+    records, files = records_for(job.store, job.step), list[dict[str, object]]()
     paths = _needed_files(job, records)
     for number, (path, stored) in enumerate(paths, 1):
         job.progress(0, 0, f"sending {number} of {len(paths)} files to {there.place}", kind=WAIT)
@@ -142,10 +142,10 @@ def _needed_files(job: Job[Request], records: Records) -> list[tuple[Path, str]]
 
     The records are changed where one of them lies elsewhere there.
     """
-    by_id = {row["artifact"]: row for row in records["artifacts"]}
+    by_id = {str(row["artifact"]): row for row in records["artifacts"]}
     wanted, open_ = set(by_id) & {a.id for a in job.inputs.values()}, [a.id for a in job.inputs.values()]
     while open_:
-        for parent in json.loads(by_id[open_.pop()]["parents"]):
+        for parent in json.loads(str(by_id[open_.pop()]["parents"])):
             if parent in by_id and parent not in wanted:
                 open_.append(parent)
                 wanted.add(parent)
@@ -154,9 +154,9 @@ def _needed_files(job: Job[Request], records: Records) -> list[tuple[Path, str]]
     wanted |= {name for name, row in by_id.items() if row["kind"] == "suite" and row["run"] == job.run}
     places, files = job.store.places, dict[Path, str]()
     for name in sorted(wanted):
-        files |= {path: places.stored(str(path)) for path in _files_of(places.path(by_id[name]["path"]))}
+        files |= {path: places.stored(str(path)) for path in _files_of(places.path(str(by_id[name]["path"])))}
     moved = dict[str, str]()
-    named = [json.loads(by_id[name]["meta"]).get("behaviour") for name in wanted]
+    named = [json.loads(str(by_id[name]["meta"])).get("behaviour") for name in wanted]
     for text in {*_texts(job.request.model_dump(mode="json")), *filter(None, named)}:
         if text.startswith("/") and exists(text):
             files |= _beside(job, Path(text), moved)
@@ -202,7 +202,7 @@ def _move(records: Records, moved: dict[str, str]) -> None:
         for row in records[table]:
             for column in columns:
                 for before, after in quoted.items():
-                    row[column] = row[column].replace(before, after)
+                    row[column] = str(row[column]).replace(before, after)
 
 
 # Followed
@@ -222,10 +222,10 @@ class _Ear:
         for line in output.log[self.lines :]:
             print(line, file=sys.stderr, flush=True)
         self.lines = max(self.lines, len(output.log))
-        now = output.last.get("progress")
+        now = as_list(output.last.get("progress") or [])
         if now and now != self.progress:
             self.progress = now
-            done, total, note = float(now[0]), float(now[1]), str(now[2])
+            done, total, note = as_float(now[0]), as_float(now[1]), str(now[2])
             self.job.best_effort(lambda: self.job.store.progress(self.job.step.id, done, total, note, wait_s=0.5))
 
 
@@ -274,24 +274,26 @@ def _let_go(job: Job[Request], launcher: Launcher, handle: Handle) -> None:
 
 
 def _brought_back(
-    job: Job[Request], storage: Storage, answer: dict[str, Any], submission: str, traffic: Traffic
+    job: Job[Request], storage: Storage, answer: dict[str, object], submission: str, traffic: Traffic
 ) -> Result:
     """Put the step's files in its folder, its records in the store. Raises StepFailed before any is recorded."""
-    files = sorted(answer["files"], key=lambda file: str(file["path"]).endswith(f"/{MANIFEST}"))
+    files = [as_object(file) for file in as_list(answer["files"])]
+    files.sort(key=lambda file: str(file["path"]).endswith(f"/{MANIFEST}"))
     for number, file in enumerate(files, 1):
         target = _own(job, str(file["path"]))
         job.progress(0, 0, f"fetching {number} of {len(files)} files", kind=WAIT)
         if not target.is_file() or sha256_file(target) != file["sha256"]:
-            storage.get(file["sha256"], target)
+            storage.get(str(file["sha256"]), target)
             traffic.requests += 1
-            traffic.received_bytes += file["bytes"]
-    records: Records = answer["records"]
+            traffic.received_bytes += as_int(file["bytes"])
+    records = as_records(answer["records"])
     for row in records.get("artifacts", []):
         _proven(_own(job, str(row["path"])), str(row["sha256"]))
-    later_s = time.time() - float(answer["now"])
+    later_s = time.time() - as_float(answer["now"])
     result = job.patiently(lambda: bring_back(job.store, job.step, records, submission=submission, later_s=later_s))
     end = records["steps"][0]
-    job.best_effort(lambda: job.store.peak(job.step.id, end["peak_rss_bytes"] or 0, end["peak_vram_bytes"]))
+    rss, vram = as_int(end["peak_rss_bytes"] or 0), end["peak_vram_bytes"]
+    job.best_effort(lambda: job.store.peak(job.step.id, rss, None if vram is None else as_int(vram)))
     return catalog.ENTRIES[job.step.stage].load().result.model_validate(result)
 
 

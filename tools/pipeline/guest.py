@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from tunesmith.memory.bundles import new_records, put_down
+from tunesmith.memory.bundles import as_records, new_records, put_down
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.files import sha256_file
+from tunesmith.memory.json_values import as_list, as_object
 from tunesmith.memory.locks import Locked, lock_file, locked
 from tunesmith.memory.migrations import LATEST
 from tunesmith.memory.places import Places
@@ -93,7 +93,7 @@ def _refuse_other_version(theirs: str) -> None:
         raise StepFailed(f"{versions()} is installed there, and {theirs} here; install the same on both")
 
 
-def _inspected(folder: Path) -> dict[str, Any]:
+def _inspected(folder: Path) -> dict[str, object]:
     """What this machine has, for a price."""
     vllm = find_vllm(None)
     return {
@@ -105,41 +105,42 @@ def _inspected(folder: Path) -> dict[str, Any]:
     }
 
 
-def _home(folder: Path, order: Mapping[str, Any]) -> Path:
+def _home(folder: Path, order: Mapping[str, object]) -> Path:
     return folder / "homes" / str(order["home"]) / str(order["step"])
 
 
-def _worked(folder: Path, storage: Storage, order: Mapping[str, Any]) -> dict[str, Any]:
+def _worked(folder: Path, storage: Storage, order: Mapping[str, object]) -> dict[str, object]:
     """Carry out a step in a home of its own; what it made. Raises StepFailed with the step's own reason."""
+    step_id, records_before = str(order["step"]), as_records(order["records"])
     home, cards = _home(folder, order), {gpu.name for gpu in measure_gpus()}
-    if gone := sorted(set(order["cards"]) - cards):
+    if gone := sorted({str(card) for card in as_list(order["cards"])} - cards):
         raise StepFailed(f"{gone[0]}, which the step was priced for, is no longer there; price it again")
     try:
         with locked(lock_file(home, "guest"), holder=f"pid {os.getpid()}"):
-            _fetch(folder, home, storage, order["files"])
+            _fetch(folder, home, storage, map(as_object, as_list(order["files"])))
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(folder / _RATES, home / _RATES)
             store = Store(home)
             launcher.reconcile(store)
-            put_down(store, order["step"], order["records"])
+            put_down(store, step_id, records_before)
             try:
-                _work(store, store.step(order["step"]))
+                _work(store, store.step(step_id))
             finally:
                 servers.stop_all(home)
                 with contextlib.suppress(FileNotFoundError):
                     (home / _RATES).replace(folder / _RATES)
-            step = store.step(order["step"])
+            step = store.step(step_id)
             log = launcher.log_path(store, step)
             if step.status != DONE:
                 raise StepFailed(step.error or f"its worker did not start: {launcher.last_line(log)}")
-            records = new_records(store, step, order["records"])
+            records = new_records(store, step, records_before)
             files = _sent(home, step, records["artifacts"], store.places, storage)
             return {"records": records, "files": files}
     except Locked as error:
-        raise StepFailed(f"an earlier attempt of {order['step']} is still at work there: {error}") from None
+        raise StepFailed(f"an earlier attempt of {step_id} is still at work there: {error}") from None
 
 
-def _fetch(folder: Path, home: Path, storage: Storage, files: Iterable[Mapping[str, Any]]) -> None:
+def _fetch(folder: Path, home: Path, storage: Storage, files: Iterable[Mapping[str, object]]) -> None:
     """Put the files of an order where its records say; those that came for an earlier one are there already."""
     for file in files:
         target, cached = inside(home, str(file["path"])), folder / "blobs" / str(file["sha256"])
@@ -148,7 +149,7 @@ def _fetch(folder: Path, home: Path, storage: Storage, files: Iterable[Mapping[s
                 continue
             target.unlink()
         if not cached.exists() or cached.stat().st_size != file["bytes"]:
-            storage.get(file["sha256"], cached)
+            storage.get(str(file["sha256"]), cached)
             cached.chmod(0o400)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -206,8 +207,8 @@ def _telling(store: Store, step: str) -> Callable[[], None]:
 
 
 def _sent(
-    home: Path, step: Step, artifacts: Iterable[Mapping[str, Any]], places: Places, storage: Storage
-) -> list[dict[str, Any]]:
+    home: Path, step: Step, artifacts: Iterable[Mapping[str, object]], places: Places, storage: Storage
+) -> list[dict[str, object]]:
     """Send what the step made, and list it: path in the home, digest, size."""
     folder = home / "runs" / step.run / step.id
     published = [places.path(str(row["path"])) for row in artifacts]

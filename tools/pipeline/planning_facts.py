@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from sqlite3 import Row
-from typing import Any
 
+from tunesmith.memory.json_values import as_float, as_object
 from tunesmith.memory.records import DONE, Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.machine import Machine
@@ -80,21 +80,22 @@ def past_steps(store: Store, machine: Machine) -> tuple[Past, ...]:
     return tuple(step for step in reversed(past) if step)
 
 
-def _past(row: Row, price: Mapping[str, Any], seen: Mapping[str, Any], machine: Machine) -> Past | None:
+def _past(row: Row, price: Mapping[str, object], seen: Mapping[str, object], machine: Machine) -> Past | None:
     """A finished step as its successors' prices see it; None where another machine carried it out."""
     if seen.get("machine", machine.fingerprint) != machine.fingerprint:
         return None
-    fixed, total = float(price.get("fixed_seconds", 0.0)), float(price["calibrated_seconds"])
+    fixed, total = as_float(price.get("fixed_seconds", 0.0)), as_float(price["calibrated_seconds"])
     usual = {START: fixed, COMPUTE: total - fixed}  # of a version that priced no kinds
-    like, took = str(price.get("like", "")), dict(seen.get("took", {}))
+    took = {kind: as_float(seconds) for kind, seconds in as_object(seen.get("took", {})).items()}
+    like, work = str(price.get("like", "")), as_object(price.get("work") or usual)
     on_gpu = "GPU" in like.split(", ")
     return Past(
         stage=row["stage"],
         like=", ".join(word for word in like.split(", ") if word != "GPU"),
         run=row["run"],
-        priced=tuple((kind, seconds) for kind, seconds in (price.get("work") or usual).items() if seconds > 0),
+        priced=tuple((kind, seconds) for kind, one in work.items() if (seconds := as_float(one)) > 0),
         seconds=sum(took.values()) or row["seconds"],
         took=tuple(took.items()),
-        spread=float(price.get("rates_spread", 1.0)),
+        spread=as_float(price.get("rates_spread", 1.0)),
         device="GPU" if on_gpu else "",
     )

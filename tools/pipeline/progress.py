@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_list, as_object, as_record
 from tunesmith.memory.records import DONE, Artifact, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
@@ -21,7 +21,7 @@ def done_positions(store: Store, run: str) -> dict[int, Step]:
     again stands at the same position, and so does one whose price waits for a yes. A step that was done on what has
     been made anew since is no longer done.
     """
-    wanted = [StepSpec.model_validate(spec) for spec in store.run(run).plan.get("steps", [])]
+    wanted = [StepSpec.model_validate(spec) for spec in store.run(run).planned]
     positions: dict[int, Step] = {}
     position = 0
     for step in store.priced_steps(run):
@@ -49,7 +49,8 @@ def is_complete(store: Store, run: str) -> bool:
     """Whether every step of the written plan that a run follows is done."""
     done = done_positions(store, run)
     return all(
-        position in done and done[position].status == DONE for position in range(len(store.run(run).plan["steps"]))
+        position in done and done[position].status == DONE
+        for position in range(len(as_list(store.run(run).plan["steps"])))
     )
 
 
@@ -82,16 +83,16 @@ def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:
     if not _works_on_newest(step.stage, step.request):
         return []
     newest = {artifact.kind: artifact for artifact in store.artifacts(step.run)}
-    pinned = [
-        replace(store.artifact(pin["artifact"]), sha256=pin["sha256"]) for pin in step.plan.get("inputs", {}).values()
-    ]
+    pins = [as_object(pin) for pin in as_object(step.plan.get("inputs", {})).values()]
+    pinned = [replace(store.artifact(str(pin["artifact"])), sha256=str(pin["sha256"])) for pin in pins]
     return [(artifact, newest[artifact.kind]) for artifact in pinned if artifact.kind in newest]
 
 
 def _works_on_newest(stage: str, request: Mapping[str, object]) -> bool:
     declared = catalog.ENTRIES[stage].load()
-    known: dict[str, Any] = {name: value for name, value in request.items() if name in declared.request.model_fields}
-    return declared.works_on_newest(declared.request.model_construct(**known))  # of any version: it was valid then
+    known = {name: value for name, value in request.items() if name in declared.request.model_fields}
+    made = as_record(declared.request.model_construct, known)  # of any version: it was valid then
+    return declared.works_on_newest(made)
 
 
 def older_line(store: Store, plan: Plan) -> tuple[str, ...]:

@@ -191,7 +191,7 @@ def _nobody_works(ws: Workspace, run: str) -> None:
 def _still_pinned(ws: Workspace, begun: Step) -> bool:
     """Whether a plan pins what one of today would; where none can be made today, its worker says what is wrong."""
     try:
-        return quote(ws, StepRequest.of(begun)).pins == dict(begun.plan.get("pins", {}))
+        return quote(ws, StepRequest.of(begun)).pins == begun.plan.get("pins", {})
     except TunesmithError:
         return True
 

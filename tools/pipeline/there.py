@@ -14,10 +14,10 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.json_values import as_list, as_object, as_record
 from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.core.machine import Gpu, Machine, chosen_gpu
@@ -46,18 +46,20 @@ class There:
     vllm: str | None
     cpu_builds: frozenset[str]
     rates: Mapping[str, Rates]
-    report: Mapping[str, Any]
+    report: Mapping[str, object]
     """What `inspect` says of it."""
     ahead_s: float = 0.0
     """How far its clock is ahead of ours."""
 
     @classmethod
-    def of(cls, place: str, answer: Mapping[str, Any], ahead_s: float) -> There:
+    def of(cls, place: str, answer: Mapping[str, object], ahead_s: float) -> There:
         """The machine behind an answer of `guest`."""
-        seen = answer["machine"]
-        machine = Machine(**{**seen, "gpus": tuple(Gpu(**gpu) for gpu in seen["gpus"])})
-        rates = {device: Rates(**one) for device, one in answer["rates"].items()}
-        return cls(place, machine, answer["vllm"], frozenset(answer["cpu_builds"]), rates, answer["report"], ahead_s)
+        seen, vllm = as_object(answer["machine"]), answer["vllm"]
+        gpus = tuple(as_record(Gpu, gpu) for gpu in as_list(seen["gpus"]))
+        rates = {device: as_record(Rates, one) for device, one in as_object(answer["rates"]).items()}
+        builds, report = frozenset(map(str, as_list(answer["cpu_builds"]))), as_object(answer["report"])
+        machine = as_record(Machine, {**seen, "gpus": gpus})
+        return cls(place, machine, None if vllm is None else str(vllm), builds, rates, report, ahead_s)
 
     def __str__(self) -> str:
         card = chosen_gpu(self.machine.gpus)
@@ -209,13 +211,13 @@ def guest_command(settings: RaySettings, what: str, order: str) -> list[str]:
 class Words:
     """What `guest` said so far: of its own words the last of each kind, and the lines of the step's log."""
 
-    last: Mapping[str, Any]
+    last: Mapping[str, object]
     log: tuple[str, ...]
 
 
 def words(text: str) -> Words:
     """The output of `guest`, taken apart."""
-    last: dict[str, Any] = {}
+    last: dict[str, object] = {}
     lines = text.splitlines()
     for line in lines:
         if line.startswith(MARK):

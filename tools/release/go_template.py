@@ -60,7 +60,7 @@ def go_template(render: Render, bos: str) -> GoTemplate:
 
 def proven_template(template: str, special_tokens: Mapping[str, str]) -> GoTemplate:
     """The same of a chat template as a base's folder holds it, which is rendered in a confined child only."""
-    return GoTemplate(*confined_answer(prove, [template, special_tokens], "the base's template", LIMITS))
+    return GoTemplate(*confined_answer(prove, (template, special_tokens), "the base's template", LIMITS))
 
 
 def prove(argument: tuple[str, Mapping[str, str]]) -> Iterator[GoTemplate]:

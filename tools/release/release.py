@@ -141,7 +141,7 @@ def whole_gguf_bytes(parameters: int) -> int:
 
 def _ram_bytes(base: Artifact, facts: Facts) -> int:
     """With the logits where the whole model fits; without them else, since they are left out then."""
-    config = base.meta["config"]
+    config = base.config
     whole = whole_gguf_bytes(ModelShape.of(config).parameters)
     return max(release_memory_bytes(config), whole if whole <= facts.machine.memory_free_bytes else 0)
 
@@ -149,7 +149,7 @@ def _ram_bytes(base: Artifact, facts: Facts) -> int:
 def _seconds(request: ReleaseRequest, model: Artifact) -> float:
     if request.format == "hub":
         return 3 + model.bytes / 2e8
-    return 14 + float(model.meta["parameters"]) * _SECONDS_A_WEIGHT.get(request.tensor_type, _LONGEST)
+    return 14 + model.count("parameters") * _SECONDS_A_WEIGHT.get(request.tensor_type, _LONGEST)
 
 
 def expected_artifact(request: ReleaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:

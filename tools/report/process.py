@@ -9,8 +9,8 @@ import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from tunesmith.memory.json_values import as_float, as_int, as_object
 from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import readable_value
@@ -229,14 +229,14 @@ def costs(steps: Sequence[Step]) -> list[StepCost]:
 
 
 def _cost(step: Step) -> StepCost:
-    price = step.plan.get("estimate", {})
+    price = as_object(step.plan.get("estimate", {}))
     on_gpu = bool(price.get("peak_vram_bytes")) and bool(step.peak_vram_bytes)
     return StepCost(
         step,
         step.seconds,
         step.estimated_seconds,
         step.peak_vram_bytes if on_gpu else step.peak_rss_bytes or None,
-        int(price["peak_vram_bytes"]) if on_gpu else int(price.get("peak_ram_bytes") or step.estimated_peak_bytes),
+        as_int(price["peak_vram_bytes"] if on_gpu else price.get("peak_ram_bytes") or step.estimated_peak_bytes),
         "VRAM" if on_gpu else "RAM",
     )
 
@@ -248,7 +248,7 @@ def approvals(store: Store, run: str) -> list[Approval]:
     return [_approval(row, json.loads(row["price"])) for row in rows if row["step"] in begun]
 
 
-def _approval(row: sqlite3.Row, price: Mapping[str, Any]) -> Approval:
+def _approval(row: sqlite3.Row, price: Mapping[str, object]) -> Approval:
     return Approval(
         id=row["approval"],
         step=row["step"],
@@ -257,10 +257,10 @@ def _approval(row: sqlite3.Row, price: Mapping[str, Any]) -> Approval:
         by=row["decided_by"],
         reason=row["reason"],
         plan_hash=row["plan_hash"],
-        seconds=price.get("seconds"),
-        ram_bytes=int(price.get("peak_ram_bytes") or 0),
-        vram_bytes=int(price.get("peak_vram_bytes") or 0),
-        disk_bytes=int(price.get("disk_bytes") or 0),
+        seconds=None if price.get("seconds") is None else as_float(price["seconds"]),
+        ram_bytes=as_int(price.get("peak_ram_bytes") or 0),
+        vram_bytes=as_int(price.get("peak_vram_bytes") or 0),
+        disk_bytes=as_int(price.get("disk_bytes") or 0),
         basis=str(price.get("basis", "")),
         at=row["decided_at"],
         used_at=row["used_at"],

@@ -80,7 +80,7 @@ def asking_seconds(
     """To start a server of a model, unless one that has it loaded waits for the next step, and to be answered by it."""
     on_card = facts.serves_on_gpu
     answered = answering_seconds(
-        shape_of(model.meta.get("config", {}), int(model.meta["parameters"])),
+        shape_of(model.known_config, model.count("parameters")),
         model.bytes,
         facts.serving_rates,
         answers=answers,
@@ -134,7 +134,7 @@ def serving_memory(
     quantized = model.kind == QUANTIZED_BASE
     usual = USUAL_RANK if quantized or model.kind == "base" else 0
     allowed = usual if rank is None else rank
-    config = model.meta.get("config", {})
+    config = model.known_config
     return measuring_server(model.bytes, config, context_tokens, rank=allowed, quantized_base=quantized, cards=cards)
 
 
@@ -146,7 +146,7 @@ def serving_cards(
 
     Raises BadInput for more than there are, and for a number that vLLM cannot split the model by.
     """
-    config, gpus = model.meta.get("config", {}), len(facts.machine.gpus) if facts.serves_on_gpu else 0
+    config, gpus = model.known_config, len(facts.machine.gpus) if facts.serves_on_gpu else 0
     quantized = config.get("quantization_config") or model.kind == QUANTIZED_BASE
     group = group_size_for(config) if quantized and asked != 1 else 0
     if asked > max(gpus, 1):
@@ -155,7 +155,7 @@ def serving_cards(
         good = [str(n) for n in range(1, gpus + 1) if splits(config, n, group_size=group)]
         raise BadInput(f"cards={asked}: its heads and widths do not split so evenly; try cards={' or '.join(good)}")
     suite = facts.artifacts.get("suite")
-    measured_on = int(suite.meta.get("cards", 1)) if suite and not is_expected(suite) else 0
+    measured_on = suite.count("cards", 1) if suite and not is_expected(suite) else 0
 
     def needs(cards: int) -> int:
         needed = serving_memory(model, context_tokens, rank=rank, cards=cards)
@@ -186,7 +186,7 @@ def one_box(price: Estimate, machine: Machine, fitting: Sequence[Fitting]) -> tu
 
 def lora_rank_served(adapter: Artifact | None) -> int:
     """Rank that a server must allow: the usual 16 wherever that is enough, so that servers stay equal."""
-    return rank_served(int(adapter.meta.get("lora_rank", 0)) if adapter else 0)
+    return rank_served(adapter.count("lora_rank", 0) if adapter else 0)
 
 
 def rank_served(rank: int) -> int:
@@ -206,7 +206,7 @@ def bases_served(
             return (Fitting(settings="writer=base", peak_bytes=needed),)
     base = facts.artifacts.get("base")
     if base and base.meta.get("config") and base.meta.get(MEASURED_AT, SIXTEEN) == SIXTEEN:
-        needed = measuring_bytes(base.meta["config"], facts, FOUR, context_tokens)
+        needed = measuring_bytes(base.config, facts, FOUR, context_tokens)
         if needed <= free:
             return (Fitting(settings=AT_FOUR_BITS, peak_bytes=needed),)
     return largest_that_fits(

@@ -10,8 +10,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from tunesmith.memory.json_values import as_float, as_int, as_list, as_object
 from tunesmith.tools.models.chat_template import without_system
 from tunesmith.tools.serving.addresses import read_address, refuse_key_in_clear
 from tunesmith.tools.serving.listeners import Listener, SendRefused
@@ -176,27 +177,33 @@ def _first(fault: BaseException) -> BaseException:
     return fault
 
 
-def _response(identity: str, document: Any, latency_ms: float) -> ChatResponse:
+def _response(identity: str, document: object, latency_ms: float) -> ChatResponse:
     try:
-        choice, usage = document["choices"][0], document.get("usage") or {}
-        message, tokens = choice["message"], (choice.get("logprobs") or {}).get("content") or []
+        answer = as_object(document)
+        choice, usage = as_object(as_list(answer["choices"])[0]), as_object(answer.get("usage") or {})
+        message, logprobs = as_object(choice["message"]), as_object(choice.get("logprobs") or {})
+        tokens = [as_object(token) for token in as_list(logprobs.get("content") or [])]
+        finish = choice.get("finish_reason")
+        return ChatResponse(
+            id=identity,
+            text=str(message.get("content") or ""),
+            tool_calls=[as_object(call) for call in as_list(message.get("tool_calls") or [])],
+            finish_reason=None if finish is None else str(finish),
+            prompt_tokens=as_int(usage.get("prompt_tokens") or 0),
+            completion_tokens=as_int(usage.get("completion_tokens") or 0),
+            latency_ms=latency_ms,
+            logprobs=[as_float(token["logprob"]) for token in tokens],
+            steps=[
+                (
+                    str(one["token"]),
+                    {str(top["token"]): as_float(top["logprob"]) for top in map(as_object, as_list(tops))},
+                )
+                for one in tokens
+                if (tops := one.get("top_logprobs"))
+            ],
+        )
     except (KeyError, IndexError, TypeError):
         return ChatResponse(id=identity, error=f"the server answered without a choice: {str(document)[:200]}")
-    return ChatResponse(
-        id=identity,
-        text=message.get("content") or "",
-        tool_calls=list(message.get("tool_calls") or []),
-        finish_reason=choice.get("finish_reason"),
-        prompt_tokens=usage.get("prompt_tokens", 0),
-        completion_tokens=usage.get("completion_tokens", 0),
-        latency_ms=latency_ms,
-        logprobs=[token["logprob"] for token in tokens],
-        steps=[
-            (str(one["token"]), {top["token"]: top["logprob"] for top in one["top_logprobs"]})
-            for one in tokens
-            if one.get("top_logprobs")
-        ],
-    )
 
 
 def _message(document: object) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 
 from tunesmith.tools.serving.addresses import Address, visible_address
 from tunesmith.tools.serving.listeners import Guard, Listener, SendRefused
@@ -60,7 +62,7 @@ class Connections:
         if self._recorder:
             await asyncio.to_thread(self._recorder.closed, self.traffic)
 
-    async def post(self, path: str, body: Mapping[str, object]) -> tuple[int, Any]:
+    async def post(self, path: str, body: Mapping[str, object]) -> tuple[int, object]:
         """The status and the JSON of an answer.
 
         Raises SendRefused, aiohttp.ClientError, TimeoutError, and ValueError for an answer that is no JSON.
@@ -93,7 +95,9 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(limit=0)
         self._guard = guard
 
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
         await self._guard.before_async()
         protocol = await super()._create_connection(req, traces, timeout)
         try:

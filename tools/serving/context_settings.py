@@ -16,11 +16,12 @@ from typing import Literal
 from pydantic import JsonValue
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_record
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.stage import Request
-from tunesmith.tools.models.chat_template import THOUGHTS, Thoughts
+from tunesmith.tools.models.chat_template import Thoughts, thoughts_recorded
 from tunesmith.tools.models.memory_math import CONTEXT_TOKENS
 
 Thinking = Literal["", "on", "off"]
@@ -124,14 +125,10 @@ def choose_context_settings(
 def context_settings_of(artifacts: Mapping[str, Artifact]) -> ContextSettings:
     """The context settings of a run by its newest artifacts: its baseline's, or what is usual for its base."""
     if suite := artifacts.get("suite"):
-        return ContextSettings(
-            int(suite.meta.get("context_tokens", CONTEXT_TOKENS)),
-            suite.meta.get("thinking", ""),
-            int(suite.meta.get("thinking_tokens", 0)),
-            int(suite.meta.get("cards", 1)),
-        )
+        known = {name: suite.meta[name] for name in ContextSettings.__dataclass_fields__ if name in suite.meta}
+        return as_record(ContextSettings, known)
     base = artifacts.get("base")
-    return choose_context_settings(base.meta.get(THOUGHTS, "") if base else "")
+    return choose_context_settings(thoughts_recorded(base.meta) if base else "")
 
 
 def context_settings_of_run(store: Store, run: str) -> ContextSettings:

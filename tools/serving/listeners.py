@@ -11,10 +11,10 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.machine.processes import ProcessId, tree
@@ -33,9 +33,9 @@ _LOOKS, _PAUSE_S = 3, 0.02
 class _Connected(Protocol):
     """A socket, or what asyncio shows of one."""
 
-    def getsockname(self) -> Any: ...
+    def getsockname(self) -> Sequence[str | int]: ...
 
-    def getpeername(self) -> Any: ...
+    def getpeername(self) -> Sequence[str | int]: ...
 
 
 class SendRefused(StepFailed):

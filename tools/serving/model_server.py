@@ -44,7 +44,7 @@ def measuring_spec(
     A base is always served with adapters allowed, so that its baseline, the preflight and the comparison with an
     adapter all run on the very same engine settings.
     """
-    allowed, config = rank if adapters_allowed else 0, model.meta.get("config", {})
+    allowed, config = rank if adapters_allowed else 0, model.known_config
     place = placed(vllm, serving_memory(model, context_tokens, rank=allowed, cards=cards))
     quantized = model.kind == QUANTIZED_BASE
     return ServerSpec(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tunesmith.memory.errors import StepFailed
+from tunesmith.memory.json_values import as_record
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.resumable_log import ResumableLog, read_log
 from tunesmith.tools.core.stage import Request
@@ -129,6 +130,6 @@ class AnswerLog:
     def _read(self) -> dict[str, ChatResponse]:
         answers = {}
         for entry in read_log(self.path):
-            response = ChatResponse(**{name: entry[name] for name in _LOGGED if name in entry})
+            response = as_record(ChatResponse, {name: entry[name] for name in _LOGGED if name in entry})
             answers[response.id] = response
         return answers

@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from tunesmith.memory.json_values import as_float, as_int, as_object
 from tunesmith.memory.places import Places
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.serving import restarts
@@ -107,9 +107,9 @@ def placed(record: Path, spec: ServerSpec, log: Path) -> dict[str, object]:
     return {"books": _books(record), "spec": places.stored(spec.model_dump()), "log": log_path}
 
 
-def read_record(record: Path) -> dict[str, Any]:
+def read_record(record: Path) -> dict[str, object]:
     """A record with its places as they are now. Raises OSError and ValueError where it cannot be read now."""
-    data: dict[str, Any] = json.loads(record.read_text())
+    data: dict[str, object] = json.loads(record.read_text())
     places = Places(record.parent.parent)
     return data | {name: places.present(data[name]) for name in ("spec", "log", "adapters") if name in data}
 
@@ -133,34 +133,34 @@ def read(record: Path) -> Server | None:
             forget(record)
             return None
         data |= _supervisor_identity(record)
-        spec = ServerSpec.model_validate({k: v for k, v in data["spec"].items() if k in ServerSpec.model_fields})
-        process = ProcessId(data["pid"], data["pid_started"], data["boot_id"], data.get("pid_ticks"), *_place(data))
-    except (OSError, ValueError, KeyError):
+        known = as_object(data["spec"]).items()
+        spec = ServerSpec.model_validate({k: v for k, v in known if k in ServerSpec.model_fields})
+        process = _process(data)
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # being written or being stopped right now, or of another version
     return Server(
         id=record.stem,
         spec=spec,
-        port=data["port"],
-        role=data["role"],
+        port=as_int(data["port"]),
+        role=str(data["role"]),
         process=process,
         record=record,
-        log=Path(data["log"]),
-        engine=data.get("engine", ""),
-        facts=_facts(data.get("meta", {})),
-        owner=data.get("owner", ""),
-        loader_key=data.get("loader_key", ""),
-        gpu=data.get("env", {}).get("CUDA_VISIBLE_DEVICES", ""),
-        gpu_bytes=data.get("gpu_bytes", 0),
+        log=Path(str(data["log"])),
+        engine=str(data.get("engine", "")),
+        facts=_facts(as_object(data.get("meta", {}))),
+        owner=str(data.get("owner", "")),
+        loader_key=str(data.get("loader_key", "")),
+        gpu=str(as_object(data.get("env", {})).get("CUDA_VISIBLE_DEVICES", "")),
+        gpu_bytes=as_int(data.get("gpu_bytes", 0)),
     )
 
 
-def _supervisor_identity(record: Path) -> dict[str, Any]:
+def _supervisor_identity(record: Path) -> dict[str, object]:
     """Its supervisor says itself who it is: whoever started it may have died before it wrote that down, and after a
     boot it is another process than the record names."""
     try:
-        who: dict[str, Any] = json.loads(record.with_suffix(".pid").read_text())
-        return who
-    except (OSError, ValueError):
+        return as_object(json.loads(record.with_suffix(".pid").read_text()))
+    except (OSError, ValueError, TypeError):
         return {}
 
 
@@ -176,8 +176,10 @@ def _facts(recorded: Mapping[str, object]) -> ServerFacts:
     return ServerFacts(**{name: str(value) for name, value in recorded.items() if name in known})
 
 
-def _place(data: Mapping[str, object]) -> tuple[str, str]:
-    return str(data.get("host", "")), str(data.get("pid_namespace", ""))
+def _process(data: Mapping[str, object]) -> ProcessId:
+    pid, started, ticks = as_int(data["pid"]), as_float(data["pid_started"]), data.get("pid_ticks")
+    names = (str(data.get(name, "")) for name in ("host", "pid_namespace"))
+    return ProcessId(pid, started, str(data["boot_id"]), None if ticks is None else as_int(ticks), *names)
 
 
 def forget(record: Path) -> None:

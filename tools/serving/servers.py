@@ -12,7 +12,7 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -364,7 +364,7 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
         raise StepFailed(f"vLLM refused the adapter {folder}: {reason}; its log is {server.log}") from error
 
 
-def template_tokens(server: Server, messages: list[dict[str, str]]) -> list[int]:
+def template_tokens(server: Server, messages: Sequence[Mapping[str, object]]) -> list[int]:
     """Token ids that the server's own chat template makes of a conversation, ready for an answer."""
     asked = messages if takes_system(Path(server.spec.model_dir)) else without_system(messages)
     body = {"model": server.model, "messages": asked, "add_generation_prompt": True}

@@ -20,8 +20,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+from tunesmith.memory.json_values import as_float, as_int, as_list, as_object
 from tunesmith.tools.serving import restarts
 from tunesmith.tools.serving.restarts import Restarts
 
@@ -80,7 +80,7 @@ class _Engine:
         """Start it and wait for its end, or for that of its lease."""
         try:
             record = self._books.record()
-            command = [record["program"], *record["argv"]]
+            command = [str(record["program"]), *map(str, as_list(record["argv"]))]
             self._child = child = subprocess.Popen(
                 command, preexec_fn=_die_with_parent, cwd=Path.cwd(), env=self._books.environment(record)
             )
@@ -147,20 +147,19 @@ class _Books:
             return True
         return False
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What is on record now. Raises OSError, ValueError."""
-        read: dict[str, Any] = json.loads(self._path.read_text())
-        return read
+        return as_object(json.loads(self._path.read_text()))
 
-    def environment(self, record: dict[str, Any]) -> dict[str, str]:
+    def environment(self, record: dict[str, object]) -> dict[str, str]:
         """What the program is started in."""
-        self._port = record["port"]
-        env = {**os.environ, **record["env"]}
+        self._port, own = as_int(record["port"]), {n: str(v) for n, v in as_object(record["env"]).items()}
+        env = {**os.environ, **own}
         before, theirs = os.environ.get("PYTHONPATH", ""), os.environ.get("LD_PRELOAD", "")
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [record["env"].get("PYTHONPATH", ""), before]))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [own.get("PYTHONPATH", ""), before]))
         if theirs:
-            env["LD_PRELOAD"] = preloads(record["env"].get("LD_PRELOAD", ""), theirs)
-        env["TUNESMITH_LOADER_KEY"] = record.get("loader_key", "")
+            env["LD_PRELOAD"] = preloads(own.get("LD_PRELOAD", ""), theirs)
+        env["TUNESMITH_LOADER_KEY"] = str(record.get("loader_key", ""))
         env["PYTHONSAFEPATH"] = "1"  # vLLM starts Pythons of its own, which would look into their folder first
         env["VLLM_API_KEY"] = self._path.with_suffix(".key").read_text()
         return env
@@ -190,7 +189,7 @@ class _Books:
             return False
         if renewed_ns != self._renewed_ns:
             self._renewed_ns, self._since = renewed_ns, time.monotonic()
-        return bool(record["role"] != "deployed" and time.monotonic() - self._since > record["lease_s"])
+        return bool(record["role"] != "deployed" and time.monotonic() - self._since > as_float(record["lease_s"]))
 
     def after(self, ran_s: float, why: str) -> Restarts:
         """The restart that follows, written down; a port that others took ends them."""

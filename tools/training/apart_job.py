@@ -15,10 +15,11 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write
+from tunesmith.memory.json_values import as_int, as_list, as_record
 from tunesmith.tools.machine.gpus import measure_gpus, pinning, trains_on_cpu
 from tunesmith.tools.machine.processes import python_module, tree
 from tunesmith.tools.machine.torch_env import TORCH_ENV
@@ -67,7 +68,7 @@ def train_apart(
         cwd=rows_path.parent,
     )
     watch(child.pid)
-    ended: dict[str, list[Any]] = {}
+    ended: dict[str, list[object]] = {}
     try:
         assert child.stdout is not None
         _follow(child.stdout, {"progress": progress, "metric": metric, "log": log}, ended)
@@ -77,8 +78,8 @@ def train_apart(
                 process.kill()
         child.wait()
     if "trained" in ended:
-        return Trained(**ended["trained"][0])
-    raise StepFailed(_killed(ended) or next(iter(ended.get("failed", [])), "") or _how(child.returncode))
+        return as_record(Trained, ended["trained"][0])
+    raise StepFailed(_killed(ended) or str(next(iter(ended.get("failed", [])), "")) or _how(child.returncode))
 
 
 def _environment(cards: int) -> list[str]:
@@ -94,7 +95,7 @@ def _environment(cards: int) -> list[str]:
     return ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items())]
 
 
-def _follow(lines: IO[str], called: dict[str, Callable[..., None]], ended: dict[str, list[Any]]) -> None:
+def _follow(lines: IO[str], called: dict[str, Callable[..., None]], ended: dict[str, list[object]]) -> None:
     """Pass on what a training calls back with, until all of its processes have ended; `ended` gets the rest."""
     for line in lines:
         try:
@@ -108,10 +109,11 @@ def _follow(lines: IO[str], called: dict[str, Callable[..., None]], ended: dict[
             ended.setdefault(name, []).append(values[0] if len(values) == 1 else values)
 
 
-def _killed(ended: Mapping[str, Sequence[Any]]) -> str:
+def _killed(ended: Mapping[str, Sequence[object]]) -> str:
     """Which rank a signal ended, or which died without a word; the others fail because of it, whatever they say."""
     # The launcher itself ends ranks by SIGTERM: what else ended one goes before.
-    died = sorted(ended.get(DIED, ()), key=lambda one: (one[1] >= 0, one[1] == -signal.SIGTERM))
+    ends = ([*map(as_int, as_list(one))] for one in ended.get(DIED, ()))
+    died = sorted(ends, key=lambda one: (one[1] >= 0, one[1] == -signal.SIGTERM))
     if not died or ("failed" in ended and died[0][1] >= 0):
         return ""
     rank, code = died[0]

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from torch.autograd.function import FunctionCtx
+    from torch.autograd.function import Function, FunctionCtx
 
 BLOCK_TOKENS = 128
 """Queries that are computed at once: 64 to 256 take the same time, fewer hold less."""
@@ -82,14 +82,14 @@ class _Block(NamedTuple):
 
 
 @cache
-def _in_blocks() -> Any:
+def _in_blocks() -> type[Function]:
     import torch
 
     class InBlocks(torch.autograd.Function):
         @staticmethod
         def forward(
             ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
-        ) -> Any:
+        ) -> Tensor:
             out = torch.empty_like(query, memory_format=torch.contiguous_format)
             for block in _Block.of(query.shape[2], key.shape[2] - query.shape[2], window):
                 seen = block.weights(query, key, scale) @ value[:, :, block.keys]
@@ -99,7 +99,7 @@ def _in_blocks() -> Any:
             return out
 
         @staticmethod
-        def backward(ctx: FunctionCtx, grad: Tensor) -> Any:
+        def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
             query, key, value = ctx.saved_tensors
             of_query = torch.empty_like(query, memory_format=torch.contiguous_format)
             of_key, of_value = (torch.zeros(key.shape, dtype=torch.float32) for _ in range(2))  # sums over blocks

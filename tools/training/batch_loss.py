@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.tools.training.head_loss import Head, HeadLoss, head_loss
 from tunesmith.tools.training.packing import CPU_SIZES, best_fit, packed_sequences, shared_prefix_tokens
@@ -101,7 +101,7 @@ class BatchLoss:
 class Batch:
     """Rows as a model takes them at once, and where their labels are."""
 
-    forward: Mapping[str, Any]
+    forward: Mapping[str, object]
     """For the model: `input_ids` (sequences, tokens) and what belongs to them."""
     predicts: tuple[Tensor, Tensor]
     """Sequence and place of each token that predicts a label, (labelled,) each."""
@@ -155,7 +155,7 @@ class Batch:
         return logits[sequence, inverse].float()
 
 
-def core_of(model: Any) -> Model:
+def core_of(model: Model) -> Model:
     """The causal language model inside peft's wrapper; its adapted layers stay in place."""
     model = getattr(model, "module", model)
     core: Model = model.get_base_model() if hasattr(model, "get_base_model") else model

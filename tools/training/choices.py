@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.json_values import as_float
 from tunesmith.memory.records import Artifact
 from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.machine import chosen_gpus
@@ -49,7 +50,7 @@ def doubtful_rows(dataset: Artifact, unverified: Unverified, *, few: bool, unche
 
 def few_rows(dataset: Artifact, *, accepted: bool) -> Stops:
     """Where far fewer rows of the behaviour are left than were asked for."""
-    asked, left = int(dataset.meta.get("asked_rows", 0)), int(dataset.meta.get("own_rows", 0))
+    asked, left = dataset.count("asked_rows", 0), dataset.count("own_rows", 0)
     if accepted or left >= _ENOUGH * asked:
         return (), ()
     more = min(_ROWS_MOST, math.ceil(asked * asked / max(1, left)))
@@ -146,7 +147,7 @@ In4Bit = Annotated[bool, Field(description="Hold the frozen base as NF4, double-
 
 def row_limit(base: Artifact, dataset: Artifact) -> tuple[int, str]:
     """Tokens of the longest row that is trained on, rounded up, within what the base takes; and the reason."""
-    longest, most = int(dataset.meta.get("longest_row_tokens", 0)), positions_of(base.meta["config"]) or math.inf
+    longest, most = dataset.count("longest_row_tokens", 0), positions_of(base.config) or math.inf
     if not longest:
         return int(min(USUAL_TOKENS, most)), "the data set has no record of its longest row"
     limit = int(min(_MULTIPLE * math.ceil((longest + _SLACK) / _MULTIPLE), most))
@@ -155,7 +156,7 @@ def row_limit(base: Artifact, dataset: Artifact) -> tuple[int, str]:
 
 def too_long(limit: int, base: Artifact, dataset: Artifact) -> tuple[str, ...]:
     """The refusal of rows that would lose their end: they are longer than `limit`, or than what the base takes."""
-    longest, most = int(dataset.meta.get("longest_row_tokens", 0)), positions_of(base.meta["config"])
+    longest, most = dataset.count("longest_row_tokens", 0), positions_of(base.config)
     if longest <= limit:
         return ()
     problem, ways = f"the data set's longest row has {longest:,} tokens", "shorten or drop the rows that are longer"
@@ -178,12 +179,12 @@ def faster_precision(facts: Facts) -> tuple[str, str]:
 
 def steps_of(dataset: Artifact, epochs: float, variants_per_epoch: int, batch_size: int) -> int:
     """Optimiser steps of so many epochs; in each of several, a row with variants is seen in `variants_per_epoch`."""
-    again = (max(variants_per_epoch, 1) - 1) * int(dataset.meta.get("varied_rows", 0)) if epochs > 1 else 0
-    return max(1, round(epochs * (int(dataset.meta["train_rows"]) + again) / batch_size))
+    again = (max(variants_per_epoch, 1) - 1) * dataset.count("varied_rows", 0) if epochs > 1 else 0
+    return max(1, round(epochs * (dataset.count("train_rows") + again) / batch_size))
 
 
 def _validation_rows(dataset: Artifact) -> int:
-    return min(int(dataset.meta.get("valid_rows", int(dataset.meta["train_rows"]) // 9)), 2 * VALIDATION_ROWS)
+    return min(dataset.count("valid_rows", dataset.count("train_rows") // 9), 2 * VALIDATION_ROWS)
 
 
 def checkpoint_steps(dataset: Artifact, steps: int, batch_size: int) -> tuple[int, str]:
@@ -201,15 +202,15 @@ def checkpoint_steps(dataset: Artifact, steps: int, batch_size: int) -> tuple[in
 def rows_read(dataset: Artifact, checkpoints: int) -> float:
     """Rows that are computed and not trained on: rehearsal by the base once; validation by the base, before, and at
     every checkpoint."""
-    rehearsal = float(dataset.meta.get("held_rows", 0.3 * int(dataset.meta["train_rows"])))
+    rehearsal = as_float(dataset.meta.get("held_rows", 0.3 * dataset.count("train_rows")))
     return rehearsal + _validation_rows(dataset) * (2 + checkpoints)
 
 
 def rehearsal_lines(dataset: Artifact, batch_size: int) -> tuple[str, ...]:
     """How much of a training holds the model to its base, and what would be enough; nothing where it is not known."""
-    if (rehearsal := dataset.meta.get("held_rows")) is None:
+    if dataset.meta.get("held_rows") is None:
         return ()
-    rows = int(dataset.meta["train_rows"])
+    rehearsal, rows = dataset.count("held_rows"), dataset.count("train_rows")
     wanted = rehearsal_wanted(rows - rehearsal, batch_size)
     line = f"{rehearsal} of the {rows} rows hold it to its base, {rehearsal / rows * batch_size:.1f} in a step"
     return (line if rehearsal >= wanted else f"{line}; {wanted} would put one into every step",)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunesmith.tools.models.shape import ModelShape
 
@@ -51,7 +50,7 @@ class Defaults:
 
 
 def training_defaults(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     *,
     rows: int,
     tokens_per_row: int,
@@ -117,7 +116,7 @@ def rehearsal_wanted(own_rows: int, batch_size: int = 0) -> int:
     return rehearsal
 
 
-def _learning_rate(config: Mapping[str, Any], steps: int) -> tuple[float, str]:
+def _learning_rate(config: Mapping[str, object], steps: int) -> tuple[float, str]:
     hidden, family = ModelShape.of(config).hidden, str(config.get("model_type", ""))
     known = next((name for name in _EXPONENTS if name in family), "")
     exponents = [_EXPONENTS[known]] if known else list(_EXPONENTS.values())
@@ -166,7 +165,7 @@ def _rehearsal_weight(parameters: int) -> tuple[float, str]:
     return _WEIGHT, f"at {_WEIGHT:g} and {_RATE_CAP:g} a 0.5B ended at a KL of 0.02 to its base, at 1 and 8e-4 at 0.14"
 
 
-def _rank(config: Mapping[str, Any], tokens: int, *, experts: bool) -> tuple[int, str]:
+def _rank(config: Mapping[str, object], tokens: int, *, experts: bool) -> tuple[int, str]:
     """The smallest usual rank whose adapter has more parameters than there are tokens to learn."""
     shape, rank = ModelShape.of(config), _RANK_MIN
     while rank < _RANK_MAX and shape.lora_parameters(rank, experts=experts) < tokens:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.machine.device import computes_on_cpu
@@ -73,7 +73,7 @@ def _registered() -> type[BitsAndBytesConfig]:
             self.quant_method = _METHOD
 
     class Quantize(Bnb4bitQuantize):
-        def convert(self, input_dict: dict[str, Stack], model: Any = None, **more: object) -> dict[str, Tensor]:
+        def convert(self, input_dict: dict[str, Stack], model: Model, **more: object) -> dict[str, Tensor]:
             stacks = {name for name in input_dict if is_expert_stack(name, model.get_parameter(name))}
             rest = {name: value for name, value in input_dict.items() if name not in stacks}
             quantized = super().convert(rest, model=model, **more) if rest else {}

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from tunesmith.memory.json_values import as_float, as_object
 from tunesmith.tools.models.training_terms import chunk_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.autograd.function import FunctionCtx
+    from torch.autograd.function import Function, FunctionCtx
 
     from tunesmith.tools.training.library import Model
 
@@ -50,16 +51,16 @@ class Head(NamedTuple):
         return (of_logits.to(self.weight.dtype) @ self.weight) * self.scale
 
 
-def find_head(model: Model, config: Mapping[str, Any]) -> Head | None:
+def find_head(model: Model, config: Mapping[str, object]) -> Head | None:
     """The head of a model, tried on 8 tokens against its own logits; None where they are made in another way."""
     import torch
 
     module = model.get_output_embeddings()
     if module is None or type(module) is not torch.nn.Linear:
         return None
-    text = {**config, **config.get("text_config", {})}
-    cap = float(text.get("final_logit_softcapping") or 0.0)
-    scale = float(text.get("logit_scale") or 1.0) / float(text.get("logits_scaling") or 1.0)
+    text = {**config, **as_object(config.get("text_config", {}))}
+    cap = as_float(text.get("final_logit_softcapping") or 0.0)
+    scale = as_float(text.get("logit_scale") or 1.0) / as_float(text.get("logits_scaling") or 1.0)
     training = model.training
     ids = torch.arange(8, device=model.device)[None]
     try:
@@ -104,7 +105,7 @@ def head_loss(
 
 
 @cache
-def _chunked() -> Any:
+def _chunked() -> type[Function]:
     import torch
 
     class ChunkedLoss(torch.autograd.Function):
@@ -117,7 +118,7 @@ def _chunked() -> Any:
             reference: Tensor | None,
             weight: float,
             each: Tensor | None,
-        ) -> Any:
+        ) -> tuple[Tensor, Tensor, Tensor]:
             grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
             total, weighted = (torch.zeros((), device=hidden.device) for _ in range(2))
             right = torch.zeros((), device=hidden.device, dtype=torch.long)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.memory.files import read_manifest, sha256_file
 from tunesmith.tools.data.rows import VARIANTS
@@ -62,7 +61,7 @@ class LoraSettings:
 def fingerprint(base_dir: Path, rows_path: Path, settings: LoraSettings) -> str:
     """Of everything that a checkpoint must share with a training to be gone on from."""
     manifest = read_manifest(base_dir)
-    decided: dict[str, Any] = {
+    decided: dict[str, object] = {
         **asdict(settings),
         "save_steps": 0,
         "loss": "two means of documents",

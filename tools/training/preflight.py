@@ -143,9 +143,9 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
     """Two optimiser steps in a child, which imports anew, a server unless one waits, and as many answers as there are
     rows, twice."""
     trained = training_seconds(
-        base.meta["config"],
+        base.config,
         facts.training_rates,
-        tokens=2.0 * request.batch_size * int(dataset.meta["tokens_per_row"]),
+        tokens=2.0 * request.batch_size * dataset.count("tokens_per_row"),
         micro_steps=2,
         on_card=facts.trains_on_gpu,
         checkpointing=request.activation_checkpointing == "on",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
@@ -45,7 +44,7 @@ def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int
     Rows hold no thoughts: with `at_once` a template that can leave them out is told to. One that takes no system
     message is given the conversation as the model is asked it.
     """
-    given = row.prompt + row.completion
+    given = [*row.prompt, *row.completion]
     messages = template_messages(tokenizer.chat_template, given)
     prompt_length = len(row.prompt) - (len(given) - len(messages))
     options = answering_at_once(tokenizer.chat_template) if at_once else {}
@@ -69,7 +68,7 @@ def tokenize_row(tokenizer: Tokenizer, row: TrainingRow, max_seq_len_tokens: int
 
 def _of_values(
     tokenizer: Tokenizer,
-    messages: list[dict[str, str]],
+    messages: Sequence[Mapping[str, object]],
     row: TrainingRow,
     options: Mapping[str, object],
     whole: Sequence[int],
@@ -78,18 +77,21 @@ def _of_values(
 
     Nothing where the tokenizer does not say where tokens stand, or the template writes the answer in another way.
     """
-    answer = messages[-1]["content"] or ""
-    more: dict[str, Any] = {**_with_tools(row), **options}
-    ask: Any = partial(tokenizer.apply_chat_template, messages, add_generation_prompt=False, **more)
+    answer = str(messages[-1]["content"] or "")
+    more: dict[str, object] = {**_with_tools(row), **options}
+    placing = {"return_offsets_mapping": True}
     try:
-        placed = ask(tokenize=True, return_dict=True, tokenizer_kwargs={"return_offsets_mapping": True})
+        placed = tokenizer.apply_chat_template(
+            messages, tokenize=True, return_dict=True, add_generation_prompt=False, tokenizer_kwargs=placing, **more
+        )
     except (NotImplementedError, ValueError):  # of a tokenizer in Python
         return ()
     offsets = placed["offset_mapping"]
     asked = _shared(_render(tokenizer, messages[:-1], row, options, add_generation_prompt=True), whole)
     if list(placed["input_ids"]) != list(whole) or not answer.strip() or asked == len(whole):
         return ()
-    start = ask(tokenize=False, return_dict=False).find(answer.strip(), offsets[asked][0])
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **more)
+    start = text.find(answer.strip(), offsets[asked][0])
     first = start - (len(answer) - len(answer.lstrip()))
     spans = [(first + begin, first + end) for begin, end in row.attributes.values_at] if start >= 0 else []
     values = [at >= asked and any(a < end and begin < b for begin, end in spans) for at, (a, b) in enumerate(offsets)]
@@ -164,7 +166,7 @@ def with_variants(
 
 
 def _whole(
-    tokenizer: Tokenizer, messages: list[dict[str, str]], row: TrainingRow, options: Mapping[str, object]
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, object]], row: TrainingRow, options: Mapping[str, object]
 ) -> list[int]:
     """Tokens of a whole conversation; a thought that every prompt opens is closed before the last answer.
 
@@ -185,7 +187,7 @@ def _whole(
 
 def _render(
     tokenizer: Tokenizer,
-    messages: list[dict[str, str]],
+    messages: Sequence[Mapping[str, object]],
     row: TrainingRow,
     options: Mapping[str, object],
     *,

@@ -174,7 +174,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     price = estimate(
         "train", facts, seconds=_seconds(request, facts, base, dataset, steps), rates=facts.training_rates,
         ram_bytes=0 if on_gpu else cards * peak, vram_bytes=peak if on_gpu else 0, cards=cards,
-        disk_bytes=5 * 12 * request.lora_rank * int(base.meta["parameters"]) // 1000,
+        disk_bytes=5 * 12 * request.lora_rank * base.count("parameters") // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
     doubts, questions = doubtful_rows(dataset, unverified, few=request.few_rows, unchecked=request.unverified_rows)
@@ -211,9 +211,9 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
 
 def _seconds(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifact, steps: int) -> Seconds:
     """Of so many steps. Cards share their rows; processes on one processor have its cores all the same."""
-    per_row, rows = int(dataset.meta["tokens_per_row"]), request.batch_size // request.cards
+    per_row, rows = dataset.count("tokens_per_row"), request.batch_size // request.cards
     trained = training_seconds(
-        base.meta["config"],
+        base.config,
         facts.training_rates,
         tokens=float(steps * (rows if facts.trains_on_gpu else request.batch_size) * per_row),
         micro_steps=steps * rows // (request.micro_batch or rows),
@@ -230,7 +230,7 @@ def _cards(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifac
     """How many cards share the rows. Each has to have room for the thriftiest way to compute one of them, and as many
     as keep it busy, or as it could compute at once anyway."""
     way = replace(workload(request, base, dataset, batch_size=1), checkpointing=True)
-    needed = way.peak_bytes(base.meta["config"])
+    needed = way.peak_bytes(base.config)
     alone, _ = decide_micro_batches(request, of_each(facts, 1), base, dataset)
     at_once = int(str(alone.get("micro_batch", request.micro_batch or request.batch_size)))
     busy = min(at_once, math.ceil(BUSY_TOKENS / way.longest_row_tokens))
@@ -241,14 +241,14 @@ def _cards(request: TrainRequest, facts: Facts, base: Artifact, dataset: Artifac
 def resolved(request: TrainRequest, base: Artifact, dataset: Artifact) -> tuple[TrainRequest, Mapping[str, str]]:
     """The request with every open field decided, and why each of these has its value."""
     defaults = training_defaults(
-        base.meta["config"],
-        rows=int(dataset.meta["train_rows"]),
-        tokens_per_row=int(dataset.meta["tokens_per_row"]),
+        base.config,
+        rows=dataset.count("train_rows"),
+        tokens_per_row=dataset.count("tokens_per_row"),
         batch_size=request.batch_size,
         epochs=request.epochs,
         max_steps=request.max_steps,
         load_in_4bit=request.load_in_4bit,
-        valued_rows=int(dataset.meta.get("valued_rows", 0)),
+        valued_rows=dataset.count("valued_rows", 0),
     )
     fields = TrainRequest.model_fields
     chosen = {name: value for name, value in defaults.values.items() if is_open(fields[name], getattr(request, name))}
@@ -277,7 +277,7 @@ def decide_micro_batches(
     """
     refuse_quantized(base)
     free = facts.training_free_bytes
-    packed_experts = request.load_in_4bit and ModelShape.of(base.meta["config"]).experts > 0
+    packed_experts = request.load_in_4bit and ModelShape.of(base.config).experts > 0
     if packed_experts and request.activation_checkpointing == "off":
         raise BadInput(
             "train: a mixture at 4 bits needs activation_checkpointing: every layer's experts would else be kept at 16 "
@@ -288,7 +288,7 @@ def decide_micro_batches(
     def needs(rows: int, checkpointing: str) -> int:
         asked = workload(request, base, dataset, batch_size=rows, on_cpu=not facts.trains_on_gpu)
         way = replace(asked, checkpointing=checkpointing == "on", precision=precision)
-        return way.peak_bytes(base.meta["config"])
+        return way.peak_bytes(base.config)
 
     open_ = request.activation_checkpointing == "auto"
     modes = ("off", "on") if open_ and not packed_experts else ("on",) if open_ else (request.activation_checkpointing,)
@@ -335,7 +335,7 @@ def fitting_settings(
     `fewer` types so many rows at once, of which there are at least `fewest`.
     """
     asked = workload(request, base, dataset, batch_size=batch_size, on_cpu=not facts.trains_on_gpu)
-    config = base.meta["config"]
+    config = base.config
     if asked.peak_bytes(config) <= facts.training_free_bytes:
         return ()
     return training_that_fits(asked, config, facts.training_free_bytes, fewer=fewer, fewest=fewest)
@@ -343,7 +343,7 @@ def fitting_settings(
 
 def not_served(request: Attempt, facts: Facts, base: Artifact) -> tuple[str, ...]:
     """Why an adapter that is trained so would not be taken by the server that the run is measured on; else nothing."""
-    adapts_experts = ModelShape.of(base.meta["config"]).experts > 0 and not request.load_in_4bit
+    adapts_experts = ModelShape.of(base.config).experts > 0 and not request.load_in_4bit
     if not adapts_experts or not is_measured_at_four(base, facts):
         return ()
     return (
@@ -357,7 +357,7 @@ def training_bytes(
 ) -> int:
     """Peak memory of training so, on a GPU or a processor."""
     asked = workload(request, base, dataset, batch_size=batch_size, on_cpu=on_cpu)
-    return asked.peak_bytes(base.meta["config"])
+    return asked.peak_bytes(base.config)
 
 
 def workload(request: Attempt, base: Artifact, dataset: Artifact, *, batch_size: int, on_cpu: bool = False) -> Training:
@@ -366,8 +366,8 @@ def workload(request: Attempt, base: Artifact, dataset: Artifact, *, batch_size:
     So many tokens are computed at once at most (`tokens_at_once`), but for a row that alone is longer.
     """
     limit = request.max_seq_len_tokens or row_limit(base, dataset)[0]
-    usual = min(limit, 2 * int(dataset.meta["tokens_per_row"]))
-    longest = min(limit, int(dataset.meta.get("longest_row_tokens", usual)))
+    usual = min(limit, 2 * dataset.count("tokens_per_row"))
+    longest = min(limit, dataset.count("longest_row_tokens", usual))
     return Training(
         rows_at_once=batch_size,
         longest_row_tokens=max(usual, math.ceil(longest / batch_size)),

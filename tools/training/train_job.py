@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import atomic_write, read_manifest
@@ -136,7 +136,7 @@ class _Session:
         self.writes: bool = this_rank().is_main_process
         """Whether this process writes what all ranks came to."""
         self.progress, self.metric, self.log = progress, metric, log
-        self.config: dict[str, Any] = json.loads((base_dir / "config.json").read_text())
+        self.config: dict[str, object] = json.loads((base_dir / "config.json").read_text())
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(base_dir)
         longest, at_once = settings.max_seq_len_tokens, settings.at_once
         self.rows = tokenize_rows(tokenizer, read_rows(rows_path), longest, at_once=at_once)

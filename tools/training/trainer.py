@@ -28,8 +28,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from tunesmith.memory.json_values import as_int, as_list
 from tunesmith.tools.training.batch_loss import (
     BatchLoss,
     LossSettings,
@@ -53,12 +54,12 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from torch.utils.data import DataLoader, Sampler
     from transformers import TrainerCallback, TrainerState
-    from trl import SFTConfig
+    from trl import SFTConfig, SFTTrainer
 
     from tunesmith.tools.training.library import Inputs, Model, Trainer
 
     Logs: TypeAlias = dict[str, float] | None
-    Collate: TypeAlias = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+    Collate: TypeAlias = Callable[[list[dict[str, object]]], dict[str, Tensor]]
 
 _OWN_COLUMNS = ("rehearsal", "row", "values")
 _FRAME_WEIGHT, _ALIKE_SHARE = 0.3, 0.2
@@ -121,7 +122,7 @@ def make_trainer(
     from transformers import PrinterCallback
 
     trainer_class = _trainer_class(loss, settings, fingerprint, validate)
-    trainer: Any = trainer_class(callbacks=[_reporter(on_step, on_log)], **options)
+    trainer = trainer_class(callbacks=[_reporter(on_step, on_log)], **options)
     trainer.validations = validations
     trainer.data_collator = _with_own_columns(trainer.data_collator)
     trainer.remove_callback(PrinterCallback)  # the curve goes to the store, not to the log
@@ -132,7 +133,7 @@ def make_trainer(
 
 
 def sft_config(
-    settings: LoraSettings, checkpoints_dir: Path, config: Mapping[str, Any], *, joined_epochs: int, packed: bool
+    settings: LoraSettings, checkpoints_dir: Path, config: Mapping[str, object], *, joined_epochs: int, packed: bool
 ) -> SFTConfig:
     """The trainer's own settings; `joined_epochs`: epochs of different forms of the rows that it is given as one."""
     import torch
@@ -196,7 +197,7 @@ def dataset_of(rows: Sequence[TokenRow], places: Sequence[int]) -> Dataset:
 
 def _trainer_class(
     loss: LossSettings, settings: LoraSettings, fingerprint: str, validate: Callable[[int], Validation]
-) -> Any:
+) -> type[SFTTrainer]:
     """An SFTTrainer of this loss, a step at a time."""
 
     class Trainer(_sharing(_careful(settings, fingerprint, validate), loss)):  # type: ignore[misc]
@@ -239,7 +240,7 @@ def _trainer_class(
     return Trainer
 
 
-def _sharing(careful: Any, loss: LossSettings) -> Any:
+def _sharing(careful: type[SFTTrainer], loss: LossSettings) -> type[SFTTrainer]:
     """Such a trainer whose ranks share the rows of a batch, trained on or measured."""
     import torch
     from accelerate.utils import gather_object
@@ -305,7 +306,7 @@ def _whole_batches(loader: DataLoader) -> DataLoader:
     return loader
 
 
-def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int], Validation]) -> Any:
+def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int], Validation]) -> type[SFTTrainer]:
     """An SFTTrainer whose checkpoints are validated, whole and of finite weights, or not there, that stops before it
     uses a gradient that is not, and whose warm-up begins above zero."""
     import torch
@@ -379,13 +380,13 @@ def _with_own_columns(collate: Collate) -> Collate:
     tokens are of values."""
     import torch
 
-    def collated(features: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def collated(features: list[dict[str, object]]) -> dict[str, Tensor]:
         batch = collate([{k: v for k, v in feature.items() if k not in _OWN_COLUMNS} for feature in features])
         batch["rehearsal"] = torch.tensor([bool(feature.get("rehearsal")) for feature in features])
-        batch["row"] = torch.tensor([int(feature.get("row", -1)) for feature in features])
+        batch["row"] = torch.tensor([as_int(feature.get("row", -1)) for feature in features])
         batch["values"] = torch.zeros_like(batch["labels"], dtype=torch.bool)
         for row, feature in enumerate(features):
-            batch["values"][row, list(feature.get("values") or ())] = True
+            batch["values"][row, as_list(feature.get("values") or [])] = True
         return batch
 
     return collated

@@ -14,7 +14,8 @@ import ctypes
 import multiprocessing
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from multiprocessing.context import BaseContext
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -35,8 +36,8 @@ def register() -> None:
 
     usual = utils.get_mp_context
 
-    def get_mp_context() -> Any:
-        chosen = usual()
+    def get_mp_context() -> BaseContext:
+        chosen: BaseContext = usual()
         return multiprocessing.get_context("fork") if can_fork() else chosen
 
     utils.get_mp_context = get_mp_context

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _PROVIDER = "tunesmith"
 _VECTOR = 16
@@ -31,7 +32,7 @@ def register(platform: Any) -> None:
         logging.getLogger("vllm").warning("tunesmith: this vLLM's CPU norms are not the known ones: %r", error)
         return
 
-    def preferred(cls: Any, vllm_config: Any) -> Any:
+    def preferred(cls: object, vllm_config: object) -> object:
         priority = usual(vllm_config)
         for operator in (priority.rms_norm, priority.fused_add_rms_norm):
             operator.insert(0, _PROVIDER)
@@ -40,9 +41,7 @@ def register(platform: Any) -> None:
     type(platform).get_default_ir_op_priority = classmethod(preferred)
 
 
-def rms_norm(
-    x: torch.Tensor, weight: torch.Tensor | None, epsilon: float, variance_size: int | None = None
-) -> torch.Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
     """`x` (..., hidden) over its root mean square, times `weight` (hidden,)."""
     out = torch.empty_like(x)
     torch.ops._C.rms_norm(out, x, weight, epsilon)
@@ -50,22 +49,20 @@ def rms_norm(
 
 
 def fused_add_rms_norm(
-    x: torch.Tensor,
-    x_residual: torch.Tensor,
-    weight: torch.Tensor | None,
-    epsilon: float,
-    variance_size: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
+) -> tuple[Tensor, Tensor]:
     """The norm of the sum, and the sum; both take the place of what was given."""
     torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
     return x, x_residual
 
 
-def _fits(x: Any, weight: Any, epsilon: float, variance_size: int | None = None) -> bool:
+def _fits(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> bool:
     whole = variance_size is None and weight is not None and weight.dtype == x.dtype
     return whole and x.shape[-1] % _VECTOR == 0 and bool(x.is_contiguous())
 
 
-def _fits_both(x: Any, x_residual: Any, weight: Any, epsilon: float, variance_size: int | None = None) -> bool:
+def _fits_both(
+    x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
+) -> bool:
     alike = x_residual.dtype == x.dtype and bool(x_residual.is_contiguous())
     return alike and _fits(x, weight, epsilon, variance_size)

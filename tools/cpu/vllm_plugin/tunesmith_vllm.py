@@ -15,10 +15,21 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LOGITS_PARAMETERS = ["self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "buffer", "kwargs"]
 _PARAMETERS = [*_LOGITS_PARAMETERS[:6], "output_slices", *_LOGITS_PARAMETERS[6:]]
+
+
+class _Wrapper(Protocol):
+    """What is used of vLLM's PunicaWrapperCPU."""
+
+    no_lora: bool
+    prefill_metadata: tuple[Tensor, ...]
+    sampler_indices: Tensor
 
 
 def register() -> None:
@@ -48,16 +59,16 @@ def register() -> None:
 
 
 def add_lora_linear(
-    self: Any,
-    y: Any,
-    x: Any,
-    lora_a_stacked: tuple[Any, ...],
-    lora_b_stacked: tuple[Any, ...],
+    self: _Wrapper,
+    y: Tensor,
+    x: Tensor,
+    lora_a_stacked: tuple[Tensor, ...],
+    lora_b_stacked: tuple[Tensor, ...],
     scale: float,
     output_slices: tuple[int, ...],
     *,
-    buffer: Any = None,
-    **kwargs: Any,
+    buffer: object = None,
+    **kwargs: object,
 ) -> None:
     """Add each token's adapter to the layer's output `y` in place; tokens without one are left alone."""
     if self.no_lora:
@@ -73,15 +84,15 @@ def add_lora_linear(
 
 
 def add_lora_logits(
-    self: Any,
-    y: Any,
-    x: Any,
-    lora_a_stacked: Any,
-    lora_b_stacked: Any,
+    self: _Wrapper,
+    y: Tensor,
+    x: Tensor,
+    lora_a_stacked: Tensor,
+    lora_b_stacked: Tensor,
     scale: float,
     *,
-    buffer: Any = None,
-    **kwargs: Any,
+    buffer: object = None,
+    **kwargs: object,
 ) -> None:
     """Add each row's adapter to its logits `y` in place, of adapters that have a part there; most have none."""
     if self.no_lora:
@@ -97,7 +108,7 @@ def add_lora_logits(
 
 
 def _add(
-    y: Any, x: Any, slot: int, a: tuple[Any, ...], b: tuple[Any, ...], scale: float, slices: tuple[int, ...]
+    y: Tensor, x: Tensor, slot: int, a: tuple[Tensor, ...], b: tuple[Tensor, ...], scale: float, slices: tuple[int, ...]
 ) -> None:
     left = 0
     for index, width in enumerate(slices):

@@ -13,7 +13,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-_App = Callable[[dict[str, Any], Callable[..., Awaitable[Any]], Callable[..., Awaitable[None]]], Awaitable[None]]
+_App = Callable[[dict[str, Any], Callable[..., Awaitable[object]], Callable[..., Awaitable[None]]], Awaitable[None]]
 _OPEN = frozenset({("GET", "/health"), ("HEAD", "/health")})
 _ADAPTERS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters")
 
@@ -29,7 +29,7 @@ class Guard:
             raise RuntimeError("tunesmith: no VLLM_API_KEY, so the server would answer everybody")
 
     async def __call__(
-        self, scope: dict[str, Any], receive: Callable[..., Awaitable[Any]], send: Callable[..., Awaitable[None]]
+        self, scope: dict[str, Any], receive: Callable[..., Awaitable[object]], send: Callable[..., Awaitable[None]]
     ) -> None:
         """Hand on what is allowed, answer the rest with 401 or 403."""
         status = 0 if scope["type"] == "lifespan" else self._refusal(scope)

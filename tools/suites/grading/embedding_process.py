@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 _MAX_TOKENS = 256
 
@@ -18,8 +17,8 @@ def main() -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(sys.argv[1], local_files_only=True)
-    model: Any = AutoModel.from_pretrained(sys.argv[1], local_files_only=True, use_safetensors=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], local_files_only=True)
+    model = AutoModel.from_pretrained(sys.argv[1], local_files_only=True, use_safetensors=True).eval()
     for line in sys.stdin:
         batch = tokenizer(json.loads(line), padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt")
         with torch.inference_mode():

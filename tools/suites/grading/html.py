@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunesmith.tools.suites.grading import javascript as js
 from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingContext, Response, assertion_type
@@ -98,12 +98,12 @@ def _parse(text: str) -> tuple[Element, set[str]]:
     class Builder(getTreeBuilder("etree")):  # type: ignore[misc]
         """Remembers which elements were made from a tag that stands in the text: only those carry this key."""
 
-        def insertRoot(self, token: dict[str, Any]) -> None:  # noqa: N802
+        def insertRoot(self, token: dict[str, object]) -> None:  # noqa: N802
             opened.update({"html"} if "selfClosingAcknowledged" in token else ())
             super().insertRoot(token)
 
-        def insertElementNormal(self, token: dict[str, Any]) -> object:  # noqa: N802
-            opened.update({token["name"]} if "selfClosingAcknowledged" in token else ())
+        def insertElementNormal(self, token: dict[str, object]) -> object:  # noqa: N802
+            opened.update({str(token["name"])} if "selfClosingAcknowledged" in token else ())
             return super().insertElementNormal(token)
 
     return html5lib.HTMLParser(Builder, namespaceHTMLElements=False).parse(text), opened

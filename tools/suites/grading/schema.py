@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from datetime import date
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.tools.suites.grading import javascript as js
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
 
 MAX_UNFOLDED = 10_000
 """Subschemas after every `$ref` is written out."""
@@ -163,19 +166,20 @@ def _unfolded_size(root: dict[str, object], schema: object, path: tuple[str, ...
     return size
 
 
-def _validator_class(schema: dict[str, object]) -> Any:
+def _validator_class(schema: dict[str, object]) -> type[Validator]:
     import jsonschema.validators
 
     return _with_our_patterns(jsonschema.validators.validator_for(schema, default=jsonschema.Draft7Validator))
 
 
 @lru_cache
-def _with_our_patterns(dialect: Any) -> Any:
+def _with_our_patterns(dialect: type[Validator]) -> type[Validator]:
     import jsonschema.validators
 
-    extend: Any = jsonschema.validators.extend
+    extend: Any = jsonschema.validators.extend  # which its types leave out
     keywords = {**dialect.VALIDATORS, "pattern": _pattern, "uniqueItems": _unique}
-    return extend(dialect, {name: _timed(check) for name, check in keywords.items()})
+    extended: type[Validator] = extend(dialect, {name: _timed(check) for name, check in keywords.items()})
+    return extended
 
 
 _running = threading.local()
