@@ -221,7 +221,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "tools/pipeline/run_step.py", (
         ("    if now.hash == proposed.hash:\n", "    if True:\n",
          f"{_PINS}test_a_critique_that_waits_is_asked_about_anew_where_anything_that_decides_changed"),
-        ('        return quote(ws, StepRequest.of(begun)).pins == dict(begun.plan.get("pins", {}))\n',
+        ('        return quote(ws, StepRequest.of(begun)).pins == begun.plan.get("pins", {})\n',
          "        return True\n",
          f"{_PINS}test_a_half_done_critique_whose_suite_was_mended_is_planned_anew_and_an_unchanged_one_goes_on"),
     )),
