@@ -815,6 +815,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_import_rows.py::test_a_record_that_is_no_row_is_told_with_its_number"),
     )),
     *rows(ROWS, "tools/data/lists.py", (
+        ("return self._evened(read)", "return read",
+         "tests/tools/data/test_listed.py::test_a_signature_that_only_one_label_has_is_taken_off_some_and_put_on_others"),
         ("if wave or self._rounds == _WITHOUT else {}", "if wave else {}",
          "tests/tools/data/test_listed.py::test_what_is_lacking_is_written_without_those_words_once_more_and_freely_then"),
     )),

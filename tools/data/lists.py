@@ -17,17 +17,19 @@ from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
 from tunesmith.tools.data.draw import ITEMS, Pools, answer_of, draw, fill_pools, in_turn, is_empty, style
+from tunesmith.tools.data.endings import Endings
 from tunesmith.tools.data.reader import WHOLE, Reading, ToRead
 from tunesmith.tools.data.record_values import Values, excluded, number_ranges
 from tunesmith.tools.data.row_checks import prompt_problem, verbatim
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written, go_together
+from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written, go_together, with_values
 from tunesmith.tools.data.writer_requests import (
     LISTED,
     Shot,
     distinct_texts,
     distractor_request,
+    example_shots,
     list_request,
     listed_lines,
     profile_of,
@@ -50,6 +52,8 @@ _GIVES_AWAY, _TIMES = 0.12, 3
 """A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
 _SAYS = "says"
 """Which of the values that may be missing a message is to say, among what was decided of its row."""
+_ENDING = "ending"
+"""Which value code took off a message's end, or put there, among what was decided of its row."""
 _SURE_OF_NONE = 1.5
 """Log-odds, in nats, from which a reader's word counts that a message lacks a value: over four to one."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -90,9 +94,13 @@ class Listed(Synthesis):
     _lines: dict[str, list[str]] = field(default_factory=dict)
     """Profile, as text → what was written for it."""
     _rounds: int = 0
+    _endings: Endings = field(init=False)
 
     def __post_init__(self) -> None:
         self.reads_values = reads_values(self.spec)
+        self._endings = Endings(self.spec, self.seed)
+        for shot in example_shots(self.spec):
+            self._endings.see(shot.message, shot.values)
 
     def _drawn(self, spec: Spec, number: int, attempt: int, count: int, pools: Pools) -> Draw:
         chosen = Synthesis._drawn(self, spec, number, attempt, count, pools)
@@ -119,7 +127,24 @@ class Listed(Synthesis):
                 return replace(
                     read, problem=f"reading: its reader is not sure that the message says nothing of {a.name}"
                 )
-        return read
+        return self._evened(read)
+
+    def _evened(self, one: Written) -> Written:
+        """The row, its message with another ending where its label's rows have a value too often or too seldom."""
+        drawn = one.drawn
+        changed = self._endings.evened(drawn.row_id, self._profile(drawn), one.message, drawn.values)
+        if changed is None:
+            return one
+        says = {changed.name: changed.value}
+        surfaces = {name: text for name, text in drawn.surfaces[0].items() if name != changed.name}
+        surfaces |= {changed.name: changed.value} if changed.value else {}
+        ended = "put on" if changed.value else "taken off"
+        again = with_values(self.spec, drawn, {**drawn.values, **says}, surfaces)
+        again = replace(again, told=again.told | {_ENDING: f"{changed.name} {ended}"})
+        row = self._composed(
+            again, changed.message, prompt_problem(self.spec, changed.message), one.attempt, one.was | says
+        )
+        return one if row.problem else replace(row, read=one.read, margin=one.margin)
 
     @property
     def _optional(self) -> list[str]:

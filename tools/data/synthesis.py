@@ -55,7 +55,7 @@ def as_stated(spec: Spec, drawn: Draw, message: str) -> Draw:
             surfaces.pop(path, None)
         elif len(there) == 1 and (value := value_of(attribute, there[0])) is not None:
             values[path], surfaces[path] = value, there[0]
-    return _changed(spec, drawn, values, surfaces)
+    return with_values(spec, drawn, values, surfaces)
 
 
 def as_read(spec: Spec, drawn: Draw, message: str, reading: Reading) -> Draw | None:
@@ -78,7 +78,7 @@ def as_read(spec: Spec, drawn: Draw, message: str, reading: Reading) -> Draw | N
         else:
             return None
     written = verbatim(spec, values, message)
-    return _changed(spec, drawn, written, surfaces) if go_together(spec, written) else None
+    return with_values(spec, drawn, written, surfaces) if go_together(spec, written) else None
 
 
 def _attribute(spec: Spec, path: str) -> Attribute | None:
@@ -101,7 +101,8 @@ def go_together(spec: Spec, values: Mapping[str, str | None]) -> bool:
     return bool(form_of(spec).of_records) or any(value is not None for value in values.values())
 
 
-def _changed(spec: Spec, drawn: Draw, values: Values, surfaces: dict[str, str]) -> Draw:
+def with_values(spec: Spec, drawn: Draw, values: Values, surfaces: dict[str, str]) -> Draw:
+    """The draw with other values in its first record, and what is computed of them."""
     computed = with_computed(spec, values)
     return replace(drawn, records=(computed, *drawn.records[1:]), surfaces=(surfaces, *drawn.surfaces[1:]))
 
