@@ -17,7 +17,7 @@ from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, 
 from tunesmith.agent.queries.steps import estimate_of, log_end, memory_of, name_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
-from tunesmith.memory.records import DONE, DRIVER_RUN, FAILED, STOPPED, Run, Step
+from tunesmith.memory.records import DONE, DRIVER_RUN, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
 
@@ -152,7 +152,8 @@ def one_run(query: RunQuery, context: Context) -> Answer:
     ]
     if query.about == "remaining":
         left = f"Of the plan of {run.id} is left: {listed(known.remaining, 12)}."
-        return Answer((left if known.remaining else f"Nothing is left of {run.id}.", *lines), (known,))
+        done = f"Nothing is left of {run.id}{' behind the step that runs now' if known.status == RUNNING else ''}."
+        return Answer((left if known.remaining else done, *lines), (known,))
     if query.about == "steps":
         return _steps(store, run, known, steps)
     if query.about == "dates":

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.slots import FILES, Slot, Slots, stages_of
+from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, stages_of
 from tunesmith.agent.words.values import Number, fitting, numbers_in
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
@@ -172,6 +173,9 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     until = [slot for slot in stages if any(u.end <= slot.start and len(slots.between(u.end, slot.start)) <= 2
                                             for u in (*slots.all("until"), *slots.all("only")))]  # fmt: skip
     negated = [slot for slot in stages if slots.negated(slot)]
+    for one, two in pairwise(stages) if leaves_out else ():  # `without the merge and the quantization`
+        if one in negated and two not in negated and _joined(slots, one, two):
+            negated.append(two)
     assignments = assigned(slots, tuple(planned))
     last = str(until[0].value) if until and leaves_out else ""
     without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
@@ -190,6 +194,13 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         str(model.value) if model else "", str(pace.value) if pace else "",
         {name: one[0] for name, one in multiples.items()}, _unread(slots, places, known),
     )  # fmt: skip
+
+
+def _joined(slots: Slots, one: Slot, two: Slot) -> bool:
+    """Whether nothing but a word such as `and`, and words without a content, stands between two slots."""
+    between = slots.between(one.end, two.start)
+    joints = {match.first for match in lexicon()["joints"].find(between)}
+    return bool(joints) and all(n in joints or word.text in empty_words() for n, word in enumerate(between))
 
 
 Place = tuple[int, int]

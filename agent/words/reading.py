@@ -103,7 +103,7 @@ class Reader:
         slots = slots_of(sentence[:LONGEST], context.runs)
         if slots.all("run") and not slots.words:  # nothing but a run's name
             return self._as(Guess("run.overview", 1.0), True, slots, context)
-        if not slots.words or len(sentence) > LONGEST:
+        if not (slots.words or slots.all("pair")) or len(sentence) > LONGEST:
             return Reading("", 0.0, False, slots)
         if label:
             return self._as(Guess(label, 1.0), True, slots, context)

@@ -814,6 +814,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("str(error.args[0]) if error.args else \"\"", "str(error).strip(\"'\\\"\")",
          "tests/tools/data/test_import_rows.py::test_a_record_that_is_no_row_is_told_with_its_number"),
     )),
+    *rows(BLIND, "tools/data/balance.py", (
+        ("lines += _giveaways(spec, rows)", "lines += ()",
+         "tests/tools/data/test_balance.py::test_a_value_that_tells_the_label_by_being_there_raises_an_alarm"),
+    )),
     *rows(ROWS, "tools/data/lists.py", (
         ("return self._evened(read)", "return read",
          "tests/tools/data/test_listed.py::test_a_signature_that_only_one_label_has_is_taken_off_some_and_put_on_others"),

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import mean
@@ -15,6 +15,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
+from tunesmith.tools.data.record_values import excluded
 from tunesmith.tools.data.rows import ORDINARY
 from tunesmith.tools.data.spec import Attribute, Spec
 
@@ -120,6 +121,8 @@ _SHARE_OFF = 0.3
 _CONSTANT_SHARE, _LEAST_ACCEPTED, _EPSILON = 0.8, 0.6, 1e-6
 """One answer in so large a share of the rows teaches no choice; so much of the rows is kept however unbalanced they
 are; a difference of shares that is none."""
+_GIVES_AWAY = 0.7
+"""Of the rows of a label so many more, or fewer, lack a value than of the others: it gives the label away."""
 _FEW_ROWS = 12
 """For each value: shares of fewer rows are chance."""
 
@@ -185,8 +188,29 @@ def alarms(spec: Spec, judged: Sequence[TrainingRow], accepted: Sequence[Trainin
         top, most = max(now.items(), key=lambda pair: pair[1])
         if len(rows) >= _FEW_ROWS and most >= _CONSTANT_SHARE * len(rows):
             lines.append(f"{label.name} is {top!r} in {most} of {len(rows)} kept rows: one answer for nearly all")
+    lines += _giveaways(spec, rows)
     drawn_rows = any(row.attributes.draw for row in rows)
     return (*lines, *(_never_missing(spec, rows) if drawn_rows else ()))
+
+
+def _giveaways(spec: Spec, rows: Sequence[TrainingRow]) -> Iterator[str]:
+    """Labels that a model could tell by whether another value is there: it may learn that, which people do not keep."""
+    records = [one for row in rows for one in form_of(spec).parse(row.answer) or ()]
+    optional = [a for a in spec.attributes if a.shown and a.absent_share and a.kind != "label"]
+    labels = ((a, label, value) for a in optional for label in spec.labels if label.shown for value in label.values)
+    for attribute, label, value in labels:
+        of_it, others = list[bool](), list[bool]()
+        for one in records:
+            if not excluded(attribute, one):
+                (of_it if value in _given(label, one) else others).append(not _given(attribute, one))
+        if min(len(of_it), len(others)) < _FEW_ROWS:
+            continue
+        if abs(sum(of_it) / len(of_it) - sum(others) / len(others)) >= _GIVES_AWAY:
+            yield (
+                f"{attribute.name} is missing in {sum(of_it)} of {len(of_it)} kept rows of {label.name}={value} and in "
+                f"{sum(others)} of {len(others)} others: a model may learn that in place of what {value} means; bring "
+                "rows of your own that show both"
+            )
 
 
 def _never_missing(spec: Spec, rows: Sequence[TrainingRow]) -> list[str]:

@@ -176,6 +176,28 @@ def test_a_file_of_rows_is_no_base_model(planned: Alone, file: str) -> None:
     assert planned.deps.draft == before
 
 
+@pytest.mark.parametrize(
+    ("said", "left_out"),
+    [
+        ("without the merge and the quantization", {"merge", "quantize"}),
+        ("Lass das Mergen und das Quantisieren weg.", {"merge", "quantize"}),
+        ("leave out the quantization", {"quantize"}),
+    ],
+)
+def test_each_of_the_steps_that_are_to_be_left_out_is_left_out(planned: Alone, said: str, left_out: set[str]) -> None:
+    """The second of two with an article between them was kept, without a word."""
+    assert planned.deps.draft is not None
+    before = {step.stage for step in planned.deps.draft.steps}
+    planned.hears(said)
+    assert planned.deps.draft is not None
+    assert before - {step.stage for step in planned.deps.draft.steps} == left_out
+
+
+def test_a_value_that_is_none_is_refused_with_what_the_field_takes(planned: Alone) -> None:
+    draft, answer = planned.deps.draft, planned.hears("epochs = banana")
+    assert "'banana'" in answer and "at most 100" in answer and planned.deps.draft == draft
+
+
 def test_the_last_step_is_left_out_by_that_name(planned: Alone) -> None:
     assert "without deploy" in planned.hears("skip the last step")
 

@@ -107,3 +107,30 @@ def test_a_reader_is_shown_what_stands_for_a_missing_part(turn: int) -> None:
     request = answer_request(ERRAND, "Max sings", shots, "model", "id", turn)
     answers = [turn["content"] for turn in request.messages if turn["role"] == "assistant"]
     assert {"anyone: run", "Nothing."} < set(answers)
+
+
+@table(
+    ("signed_in", "signed_out", "told"), [(30, 0, True), (28, 3, True), (15, 12, False), (30, 30, False), (0, 30, True)]
+)
+def test_a_value_that_tells_the_label_by_being_there_raises_an_alarm(
+    signed_in: int, signed_out: int, told: bool
+) -> None:
+    """All rows of one label were signed and none of the other: a model learned the signature."""
+    spec = spec_of(
+        {
+            "name": "club", "say": "one line", "what": "[label] name, - for none",
+            "examples": [{"prompt": "in. Lou", "answer": "[IN] Lou"}, {"prompt": "not me", "answer": "[OUT] -"},
+                         {"prompt": "see you, Ann", "answer": "[IN] Ann"}],
+            "attributes": [{"name": "label", "values": {"IN": {"means": "they come"}, "OUT": {"means": "not"}}},
+                           {"name": "name", "kind": "copied", "means": "who", "absent_share": 0.3, "absent_as": "-"}],
+            "answer": {"form": "text", "template": "[{label}] {name}"},
+        },
+        "test",
+    )  # fmt: skip
+    kept = []
+    for label, signed in (("IN", signed_in), ("OUT", signed_out)):
+        for n in range(30):
+            answer = f"[{label}] {f'Ann{n}' if n < signed else '-'}"
+            turns = [{"role": "user", "content": f"{label} {n}"}], [{"role": "assistant", "content": answer}]
+            kept.append(TrainingRow(f"{label}{n:03d}", "own", *turns, verdict=Verdict(KEEP)))
+    assert any("in place of what" in line for line in alarms(spec, kept, kept)) == told
