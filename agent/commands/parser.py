@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from tunesmith.agent.commands.rate_options import RATE, add_rate_options, port_number
-from tunesmith.agent.commands.same_words import SAME_AS, command_at, in_full
+from tunesmith.agent.commands.same_words import SAME_AS, command_at, commands_that_take, in_full
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.pipeline import catalog
@@ -24,10 +24,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises BadInput, with the nearest right word where a wrong one was given."""
-        raise BadInput(f"{_plainer(message)}; `{self.prog} --help` lists what it takes")
+        raise BadInput(f"{_plainer(message, self)}; `{self.prog} --help` lists what it takes")
 
 
-def _plainer(message: str) -> str:
+def _plainer(message: str, parser: argparse.ArgumentParser) -> str:
     """What argparse says, in our words."""
     option, text = "", message
     if named := re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL):
@@ -37,7 +37,9 @@ def _plainer(message: str) -> str:
     if wrong := re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", text, re.DOTALL):
         known, word = re.findall(r"[\w-]+", wrong[2]), wrong[1].strip("'\"")
         near = nearest(word, known)
+        known_by = [f"`{parser.prog} {command} {word}`" for command in commands_that_take(word, parser)]
         hint = f"; did you mean {near!r}?" if near else ""
+        hint = f"; did you mean {' or '.join(known_by)}?" if known_by else hint
         if option.startswith("-"):
             return f"{option} takes {' or '.join(known)}, not {word!r}{hint}"
         return f"no command {word!r}{hint}"

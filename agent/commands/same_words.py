@@ -5,6 +5,7 @@ Light: the command line's help reads it.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -41,3 +42,10 @@ def command_at(argv: Sequence[str]) -> int | None:
             return at
         skip = word in _WITH_VALUE and not skip
     return None
+
+
+def commands_that_take(word: str, parser: argparse.ArgumentParser) -> list[str]:
+    """The commands that have a word as an action of theirs: `stop` of `jobs` and of `serve`."""
+    commands = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    below = ((name, action.choices) for named in commands for name, one in named.items() for action in one._actions)
+    return list(dict.fromkeys(name for name, choices in below if choices and word in choices))
