@@ -30,6 +30,8 @@ _POINTING_WORDS, _POINTING_CHARACTERS = 7, 300
 """Among so many first words of a sentence stands what it points at, such as `the second example`."""
 _ADDS = 0.6
 """From which probability words are added to what was said; it is told, and `back` takes it out."""
+_ASIDE = 0.8
+"""From which probability a question is answered beside the description; below it, it may be what a message says."""
 _ADDED_TO = {"describe.more": "what", "describe.forbid": "never"}
 _WHY = {
     "when": "I ask when it applies so that everything else stays as it is. One sentence about the kind of "
@@ -124,9 +126,10 @@ def _turn(home: Path, interview: Interview, reading: Reading, read: Read, aside:
         return interview, f"{so_far(interview)}\nOpen now: {short_question(interview)}"
     if means(reading, "describe.help", "why", "talk.lost", "yes", "no", "accept"):
         return interview, f"{_WHY[interview.asked]} {short_question(interview)}"
-    if reading.sure and reading.slots.asks | (len(reading.slots.words) <= _FEW_WORDS) and (answered := aside()):
+    may_ask = reading.slots.asks or len(reading.slots.words) <= _FEW_WORDS
+    if reading.sure and reading.probability >= _ASIDE and may_ask and (answered := aside()):
         return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
-    if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark", least=0.7):
+    if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark", least=0.55):
         return interview, f"Take your time. {short_question(interview)}"
     if means(reading, "describe.done") and interview.asked == "examples":
         left = EXAMPLES_MIN - len(distinct(interview.draft.examples))

@@ -33,7 +33,7 @@ LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
 _NEAREST, _LIKELY = 3, 12
 _REMEMBERED = 32
-_BEHIND_A_YES, _EACH_WORD_READ = 0.7, 0.5
+_BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
@@ -115,7 +115,7 @@ class Reader:
         by_kind = kinds(guesses)
         stop = next((one for one in by_kind if one.label == _STOP), None)
         reading = self._as(by_kind[0], True, slots, context)
-        asks_or_orders = reading.request or reading.order or reading.label == _STOP
+        asks_or_orders = reading.request or reading.label.startswith("do.")
         if stop is not None and stop.probability >= _MAY_STOP and asks_or_orders:
             reading = self._as(stop, True, slots, context)
         else:
