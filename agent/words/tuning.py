@@ -70,10 +70,10 @@ class Tuning:
         for places, ids in encoder.of_one_length(sentences.ids):
             self._vectors |= zip(places, encoder.token_vectors(ids).astype(np.float16), strict=True)
         self._names = [f"l{i}.{part}" for i in range(encoder.layers) for part in MATRICES]
-        held = {name: encoder.matrix(name) for name in self._names}
+        frozen = {name: encoder.matrix(name) for name in self._names}
         norms = [f"l{i}.{norm}.{end}" for i in range(encoder.layers) for norm in ("aln", "oln") for end in ("w", "b")]
-        held |= {name: encoder.floats(name) for name in (*(f"{name}.b" for name in self._names), *norms)}
-        self._held = {name: torch.from_numpy(np.array(array)) for name, array in held.items()}
+        frozen |= {name: encoder.floats(name) for name in (*(f"{name}.b" for name in self._names), *norms)}
+        self._frozen = {name: torch.from_numpy(np.array(array)) for name, array in frozen.items()}
 
     def learned(self, places: NDArray[np.int64], seed: int = 0) -> Tuned:
         """What the sentences at these places teach."""
@@ -120,7 +120,7 @@ class Tuning:
 
         begun = {}
         for name in self._names:
-            outputs, inputs = self._held[name].shape
+            outputs, inputs = self._frozen[name].shape
             begun[f"{name}.in"] = torch.randn(RANK, inputs) / math.sqrt(inputs)
             begun[f"{name}.out"] = torch.zeros(outputs, RANK)
         return begun
@@ -153,14 +153,14 @@ class Tuning:
         lengths = torch.tensor([len(one) for one in vectors])
         x = utils.rnn.pad_sequence(vectors, batch_first=True)
         is_token = torch.arange(x.shape[1])[None, :] < lengths[:, None]
-        held = self._held
+        frozen = self._frozen
 
         def through(name: str, x: Tensor) -> Tensor:
             low = functional.linear(functional.linear(x, added[f"{name}.in"]), added[f"{name}.out"])
-            return functional.linear(x, held[name], held[f"{name}.b"]) + low
+            return functional.linear(x, frozen[name], frozen[f"{name}.b"]) + low
 
         def normed(name: str, x: Tensor) -> Tensor:
-            return functional.layer_norm(x, (WIDTH,), held[f"{name}.w"], held[f"{name}.b"], self._encoder.eps)
+            return functional.layer_norm(x, (WIDTH,), frozen[f"{name}.w"], frozen[f"{name}.b"], self._encoder.eps)
 
         for layer in (f"l{i}" for i in range(self._encoder.layers)):
             heads = (*x.shape[:2], self._encoder.heads, -1)

@@ -51,8 +51,9 @@ def ending_of(message: str, value: str) -> Ending | None:
     return None if not body or holds(body, value) else Ending(whole[len(body) :], value)
 
 
-def with_ending(message: str, ending: Ending) -> Changed | None:
-    """A message with an ending behind it, in small letters where it is; None where it says the value already."""
+def with_ending(message: str, ending: Ending) -> tuple[str, str] | None:
+    """A message with an ending behind it, and the value that it then says, both in small letters where the message is;
+    None where it says the value already."""
     body, (text, value) = message.rstrip(), ending
     if holds(body, value) or not body:
         return None
@@ -62,7 +63,7 @@ def with_ending(message: str, ending: Ending) -> Changed | None:
         body += "" if body[-1] in _ENDS_A_SENTENCE else "."
     else:
         body = body.rstrip(".")
-    return Changed(body + text, "", value)
+    return body + text, value
 
 
 @dataclass(slots=True)
@@ -110,6 +111,6 @@ class Endings:
             return Changed(message.rstrip()[: -len(ending.text)], attribute.name, None) if ending else None
         endings: Sequence[Ending] = [*self._seen.get(attribute.name, ())]
         for ending in random.Random(f"{self.seed}/ending/{row_id}").sample(endings, len(endings)):
-            if changed := with_ending(message, ending):
-                return changed._replace(name=attribute.name)
+            if whole := with_ending(message, ending):
+                return Changed(whole[0], attribute.name, whole[1])
         return None

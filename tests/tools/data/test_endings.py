@@ -57,7 +57,7 @@ def test_an_ending_is_a_value_alone_behind_a_sentence(message: str, value: str, 
 )
 def test_an_ending_is_put_behind_a_message_in_its_own_letters(message: str, ending: Ending, whole: str | None) -> None:
     changed = with_ending(message, ending)
-    assert (changed and changed.message) == whole and (changed is None or (changed.value or "?") in changed.message)
+    assert (changed and changed[0]) == whole and (changed is None or changed[1] in changed[0])
 
 
 def test_a_value_that_only_one_label_has_is_evened_out() -> None:
