@@ -47,5 +47,6 @@ def command_at(argv: Sequence[str]) -> int | None:
 def commands_that_take(word: str, parser: argparse.ArgumentParser) -> list[str]:
     """The commands that have a word as an action of theirs: `stop` of `jobs` and of `serve`."""
     commands = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    below = ((name, action.choices) for named in commands for name, one in named.items() for action in one._actions)
-    return list(dict.fromkeys(name for name, choices in below if choices and word in choices))
+    below = ((name, action) for named in commands for name, one in named.items() for action in one._actions)
+    actions = ((name, action.choices) for name, action in below if not action.option_strings)  # `fast` is no action
+    return list(dict.fromkeys(name for name, choices in actions if choices and word in choices))

@@ -52,6 +52,7 @@ def test_every_stage_has_a_command_with_a_flag_per_field(tunesmith: Tunesmith) -
     ("argv", "told"),
     [
         (["stop", "s6"], "did you mean `tunesmith jobs stop` or `tunesmith serve stop`"),
+        (["fast"], "no command 'fast'; `tunesmith --help`"),
         (["bass"], "did you mean 'base'"),
         (["base", "--modle", "x"], "did you mean 'model'"),
         (["base", "--role", "judge"], "role"),
