@@ -37,6 +37,8 @@ _LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "tu
 ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "instruction", "source")
 """Names of columns that hold a message, the likeliest first."""
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
+_COMPLETED = ("completion", "answer")
+"""What stands beside `prompt` in a known format: trl's word, and the one that a description's examples have."""
 _NAMED = ("system", "system_prompt")
 PREVIEW_RECORDS = 3
 """Records that a plan shows as they would be taken."""
@@ -132,7 +134,9 @@ def _format_of_one(record: Mapping[str, object]) -> str:
                 return "tool calls" if record.get("tools") or called else "messages"
     if "instruction" in record and "output" in record:
         return "alpaca"
-    return "prompt/completion" if "prompt" in record and "completion" in record else ""
+    if "prompt" in record:
+        return next((f"prompt/{column}" for column in _COMPLETED if column in record), "")
+    return ""
 
 
 def _listed(value: object) -> list[object]:
@@ -186,14 +190,15 @@ def _messages(
         more = record.get("input")
         asked += f"\n\n{_text(more, 'input')}" if isinstance(more, str) and more.strip() else ""
         return _pair(asked, _text(record.get("output"), "output"), record.get("system")), tools
-    if name == "prompt/completion":
-        asked_, answered = record.get("prompt"), record.get("completion")
+    if name.startswith("prompt/"):
+        column = name.partition("/")[2]
+        asked_, answered = record.get("prompt"), record.get(column)
         if isinstance(asked_, list) or isinstance(answered, list):
             turns = [
                 _turn(turn, n) for n, turn in enumerate([*_chat(asked_, "user"), *_chat(answered, "assistant")], 1)
             ]
             return turns, tools
-        return _pair(_text(asked_, "prompt"), _text(answered, "completion"), record.get("system")), tools
+        return _pair(_text(asked_, "prompt"), _text(answered, column), record.get("system")), tools
     missing = next((mapping.get(part) for part in ("user", "assistant") if mapping.get(part) not in record), None)
     if missing is not None or not mapping.get("user"):
         raise ValueError(f"it has no column {missing or 'for the message'}")

@@ -36,6 +36,7 @@ FORMATS: dict[str, list[Any]] = {
     "prompt/completion": [{"prompt": "2+2?", "completion": "4"},
                           {"prompt": [{"role": "user", "content": "3+3?"}],
                            "completion": [{"role": "assistant", "content": "6"}]}],
+    "prompt/answer": [{"prompt": "2+2?", "answer": "4"}, {"prompt": "3+3?", "answer": "6"}],
     "tool calls": [{"tools": json.dumps([TOOL]), "messages": [
         {"role": "user", "content": "Weather in Graz?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "content": "sunny"}, {"role": "assistant", "content": "It is sunny."}]}],
