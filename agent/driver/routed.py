@@ -20,7 +20,6 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
-from rapidfuzz import fuzz, process
 
 from tunesmith.agent.driver.by_code import answered, did_you_mean, guessed
 from tunesmith.agent.driver.history import is_prompt, last_turns, shortened, within
@@ -176,10 +175,8 @@ def choice_schema(labels: Sequence[str]) -> Mapping[str, object]:
 def messages(words: str, labels: Sequence[str], state: str) -> list[ModelMessage]:
     """The request: the examples of each label that are nearest to the words as turns, the likeliest label's last."""
     turns: list[ModelMessage] = []
-    examples = reader().head.examples
     for label in reversed(labels):
-        nearest = process.extract(words, examples[label], scorer=fuzz.token_set_ratio, limit=_SHOTS)
-        for example, _, _ in reversed(nearest):
+        for example in reversed(reader().examples_near(words, label, _SHOTS)):
             turns.append(ModelRequest([UserPromptPart(example)]))
             turns.append(ModelResponse([TextPart(json.dumps({"label": label}))]))
     asked = f"(Where things stand: {state}.)\n{words[:_WORDS_CHARACTERS]}"

@@ -10,23 +10,20 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from rapidfuzz import process
-from rapidfuzz.distance import OSA
-
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
-from tunesmith.agent.words.lexicon import Word, is_known, words_of
+from tunesmith.agent.words.neighbours import Neighbours
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, slots_of
+from tunesmith.agent.words.spelling import canonical
 from tunesmith.memory.records import ASIDE_RUNS, Run
 
 LONGEST = 600
@@ -123,6 +120,11 @@ class Reader:
         offered = [one.label for one in by_kind if one.label not in _SAYS_NOTHING]
         nearest = tuple(self.head.examples[label][0] for label in offered[:_NEAREST])
         return replace(reading, likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY])), nearest=nearest)
+
+    def examples_near(self, sentence: str, label: str, count: int) -> list[str]:
+        """The examples of a label that a sentence is nearest to in meaning, the nearest first."""
+        slots = slots_of(sentence[:LONGEST], ())
+        return self.head.nearest(self._embedded(canonical(slots, self.head.vocabulary)), label, count)
 
     def _least(self, reading: Reading) -> float:
         """The probability from which a reading may be acted on."""
@@ -242,9 +244,6 @@ _FLAGS = (
     "ram_gib", "span", "quote", "path", "pair", "case", "row", "artifact", "verdict", "origin", "decision", "order",
     "again", "factor", "not", "only", "until", "choice.scheme", "pronoun", "number", "asks",
 )  # fmt: skip
-_SHORTEST_SWAPPED, _SHORTEST_MISSPELT, _OFTEN = 3, 4, 3
-"""Letters of a word with two of them the wrong way round that may be put right, of one with any slip, and how many
-sentences hold one that it is put right to."""
 _FLAG = 0.35
 """How much a named slot counts beside the embedding's numbers."""
 
@@ -292,6 +291,8 @@ class Head:
         self.fingerprint: str = about["fingerprint"]
         self.threshold: float = about["threshold"]
         self.vocabulary = {word: place for place, word in enumerate(about["vocabulary"].split())}
+        sizes = [len(self.examples[label]) for label in self.labels]
+        self._near = Neighbours.stored(stored, np.repeat(np.arange(len(sizes)), sizes))
         self._labels: dict[str, str] = {
             _key(one): label for label, sentences in self.examples.items() for one in sentences
         }
@@ -308,13 +309,21 @@ class Head:
         """The label of the example that these words are, whatever run they name; empty: they are none."""
         return self._labels.get(_key(sentence), "")
 
+    def nearest(self, embedding: Floats, label: str, count: int) -> list[str]:
+        """The examples of a label that an embedding is nearest to, the nearest first."""
+        import numpy as np
+
+        own = np.flatnonzero(self._near.labels == self.labels.index(label))
+        order = np.argsort(-self._near.similar(embedding[None])[0, own], kind="stable")
+        return [self.examples[label][i] for i in order[:count]]
+
     def guesses(self, embedding: Floats, slots: Slots) -> list[Guess]:
         """Every label with its probability, the likeliest first."""
         import numpy as np
 
         scores = self._weights @ np.concatenate([embedding, flags_of(slots)]) + self._bias
         likely = np.exp(scores - scores.max())
-        likely /= likely.sum()
+        likely = self._near.beside((likely / likely.sum())[None], embedding[None])[0]
         return [Guess(self.labels[i], float(likely[i])) for i in np.argsort(-likely)]
 
 
@@ -334,53 +343,6 @@ def _count(slots: Slots, flag: str) -> int:
     if flag == "number":
         return sum(not number.weak for number in slots.numbers)
     return int(slots.asks) if flag == "asks" else len(slots.values(flag))
-
-
-_PLAIN = {
-    "run": "r1", "step": "s1", "artifact": "a1", "row": "g0001", "case": "case-id", "path": "/file", "quote": "“…”",
-    "model": "model-7b", "card": "gpu card", "pair": "field=1", "commit": "commit",
-}  # fmt: skip
-
-
-def vocabulary_of(sentences: Iterable[str]) -> list[str]:
-    """The words that several of these sentences hold, the most frequent first: what a misspelt one may be meant for."""
-    count = Counter(
-        word.written for one in sentences for word in words_of(one) if len(word.written) >= _SHORTEST_SWAPPED
-    )
-    return [word for word, n in count.most_common() if n >= _OFTEN and word.isalpha()]
-
-
-def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
-    """The sentence in small letters, its misspelt words put right, ids and names of models as any of their kind.
-
-    `vocabulary`: word → its place by frequency.
-    """
-    stretches, at = [], 0
-    shapes = [(slot.start, slot.end, _PLAIN[slot.kind]) for slot in slots.named if slot.kind in _PLAIN]
-    put_right = ((word, _nearest(word, vocabulary)) for word in slots.words)
-    words = [(word.start, word.end, text) for word, text in put_right if text != word.written]
-    for start, end, text in sorted([*shapes, *words]):
-        if start >= at:
-            stretches += [slots.sentence[at:start], text]
-            at = end
-    return " ".join("".join([*stretches, slots.sentence[at:]]).lower().split())[:400]
-
-
-def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:
-    """A word as it is, or as the frequent one that is a slip of the finger away."""
-    written = word.written
-    if written in vocabulary:
-        return written
-    put_right = word.text != written and word.text[0] == written[0]
-    if put_right or len(written) < _SHORTEST_SWAPPED or is_known(written, by_stem=False):
-        return word.text
-    near = process.extract(written, vocabulary.keys(), scorer=OSA.distance, score_cutoff=1, limit=None)
-    likely = (
-        (word_near[0] != written[0] and len(written) >= _SHORTEST_MISSPELT, vocabulary[word_near], word_near)
-        for word_near, _, _ in near
-        if min(len(word_near), len(written)) >= _SHORTEST_MISSPELT or sorted(word_near) == sorted(written)
-    )
-    return min(likely, default=(False, 0, word.text))[2]
 
 
 def kinds(guesses: Sequence[Guess]) -> list[Guess]:

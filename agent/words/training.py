@@ -21,8 +21,10 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from tunesmith.agent.words.encoder import Encoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.reading import canonical, flags_of, kind_of, possible, vocabulary_of
+from tunesmith.agent.words.neighbours import Neighbours
+from tunesmith.agent.words.reading import flags_of, kind_of, possible
 from tunesmith.agent.words.slots import empty_words, slots_of
+from tunesmith.agent.words.spelling import canonical, vocabulary_of
 from tunesmith.tools.core.yaml_file import read_own
 
 if TYPE_CHECKING:
@@ -93,14 +95,18 @@ def prepared(said: Sequence[str], numbers: NDArray[np.int64], vocabulary: Sequen
     return Sentences(ids, np.stack([flags_of(one) for one in slots]), numbers, int(numbers.max()) + 1)
 
 
-def likelihood(encoder: Encoder, tuned: Tuned, sentences: Sentences) -> Floats:
-    """The probability of each label for each sentence, as the reader computes it."""
+def likelihood(encoder: Encoder, tuned: Tuned, sentences: Sentences, learned: Sentences) -> Floats:
+    """The probability of each label for each sentence, as a reader computes it that learned from others.
+
+    `encoder` has what was learned added to it.
+    """
     import numpy as np
 
-    scores = np.hstack([encoder.embed_ids(sentences.ids), sentences.flags]) @ tuned.weights.T + tuned.bias
+    embedded = encoder.embed_ids(sentences.ids)
+    scores = np.hstack([embedded, sentences.flags]) @ tuned.weights.T + tuned.bias
     likely: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
-    return likely
+    return Neighbours.of(encoder.embed_ids(learned.ids), learned.labels).beside(likely, embedded)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,9 +128,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     fold = folds(encoder.embed_ids(sentences.ids), numbers)
     tuning, left_out = Tuning(encoder, sentences), np.flatnonzero(fold == 0)
     print(f"{len(said)} sentences of {len(labels)} labels; {len(left_out)} of them are left out first", flush=True)
-    tuned = tuning.learned(np.flatnonzero(fold != 0))
+    tuned = tuning.learned(taught := np.flatnonzero(fold != 0))
     held_out = sentences.some(left_out)
-    threshold = calibrated(likelihood(Encoder(added=tuned.added), tuned, held_out), held_out.labels, labels)
+    likely = likelihood(Encoder(added=tuned.added), tuned, held_out, sentences.some(taught))
+    threshold = calibrated(likely, held_out.labels, labels)
     tuned = tuning.learned(np.arange(len(said)))
     scales = np.maximum(np.abs(tuned.weights).max(axis=1), 1e-12) / 127
     about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(),
@@ -135,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "weights": np.round(tuned.weights / scales[:, None]).astype(np.int8),
         "scales": scales.astype(np.float32),
         **tuned.added,
+        **Neighbours.of(Encoder(added=tuned.added).embed_ids(sentences.ids), numbers).arrays(),
     }
     with ZipFile(args.out, "w", ZIP_DEFLATED) as packed:  # as numpy.savez does, whose names its types do not know
         for name, array in arrays.items():

@@ -104,9 +104,9 @@ def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> N
 @pytest.mark.parametrize(
     ("said", "own_words"),
     [
-        ("so what did all of this cost me", False),
+        ("was it a lot of stuff in the end", False),
         ("wie viele beispiele hatte ich selbst geschrieben in r8", False),
-        ("hmm not sure what to do", True),
+        ("everything is so complicated", True),
         ("write me a haiku about GPUs", True),
     ],
 )

@@ -39,7 +39,8 @@ def test_the_reader_computes_what_was_learned_and_tells_the_labels_apart(monkeyp
     encoder, labels = Encoder(), np.array([0] * len(SAID) + [1] * len(ORDERED))
     sentences = prepared([*SAID, *ORDERED], labels, [], encoder)
     learned = tuning.Tuning(encoder, sentences).learned(np.array([0, 1, 2, 4, 5, 6]))
-    likely = likelihood(Encoder(added=learned.added), learned, sentences)
+    taught = sentences.some(np.array([0, 1, 2, 4, 5, 6]))
+    likely = likelihood(Encoder(added=learned.added), learned, sentences, taught)
     assert likely.argmax(axis=1).tolist() == labels.tolist()  # two of them were left out
-    before = likelihood(encoder, learned, sentences)
+    before = likelihood(encoder, learned, sentences, taught)
     assert np.abs(likely - before).max() > 1e-4

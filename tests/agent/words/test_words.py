@@ -19,9 +19,10 @@ from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words.acts import edits_of, info_of, known_fields, order_of, settled
 from tunesmith.agent.words.encoder import Encoder
-from tunesmith.agent.words.reading import Context, Guess, Head, canonical, content_of, read, reader
+from tunesmith.agent.words.reading import Context, Guess, Head, content_of, read, reader
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import slots_of
+from tunesmith.agent.words.spelling import canonical
 from tunesmith.agent.words.training import fingerprint, intents, own_words, source
 from tunesmith.agent.words.values import numbers_in
 from tunesmith.tools.pipeline import catalog

@@ -1,0 +1,61 @@
+"""A sentence as the encoder gets it: misspelt words put right, names and ids as any of their kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from tunesmith.agent.words.lexicon import Word, is_known, words_of
+from tunesmith.agent.words.slots import Slots
+
+_SHORTEST_SWAPPED, _SHORTEST_MISSPELT, _OFTEN = 3, 4, 3
+"""Letters of a word with two of them the wrong way round that may be put right, of one with any slip, and how many
+sentences hold one that it is put right to."""
+_PLAIN = {
+    "run": "r1", "step": "s1", "artifact": "a1", "row": "g0001", "case": "case-id", "path": "/file", "quote": "“…”",
+    "model": "model-7b", "card": "gpu card", "pair": "field=1", "commit": "commit",
+}  # fmt: skip
+
+
+def vocabulary_of(sentences: Iterable[str]) -> list[str]:
+    """The words that several of these sentences hold, the most frequent first: what a misspelt one may be meant for."""
+    count = Counter(
+        word.written for one in sentences for word in words_of(one) if len(word.written) >= _SHORTEST_SWAPPED
+    )
+    return [word for word, n in count.most_common() if n >= _OFTEN and word.isalpha()]
+
+
+def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
+    """The sentence in small letters, its misspelt words put right, ids and names of models as any of their kind.
+
+    `vocabulary`: word → its place by frequency.
+    """
+    stretches, at = [], 0
+    shapes = [(slot.start, slot.end, _PLAIN[slot.kind]) for slot in slots.named if slot.kind in _PLAIN]
+    put_right = ((word, _nearest(word, vocabulary)) for word in slots.words)
+    words = [(word.start, word.end, text) for word, text in put_right if text != word.written]
+    for start, end, text in sorted([*shapes, *words]):
+        if start >= at:
+            stretches += [slots.sentence[at:start], text]
+            at = end
+    return " ".join("".join([*stretches, slots.sentence[at:]]).lower().split())[:400]
+
+
+def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:
+    """A word as it is, or as the frequent one that is a slip of the finger away."""
+    written = word.written
+    if written in vocabulary:
+        return written
+    put_right = word.text != written and word.text[0] == written[0]
+    if put_right or len(written) < _SHORTEST_SWAPPED or is_known(written, by_stem=False):
+        return word.text
+    near = process.extract(written, vocabulary.keys(), scorer=OSA.distance, score_cutoff=1, limit=None)
+    likely = (
+        (word_near[0] != written[0] and len(written) >= _SHORTEST_MISSPELT, vocabulary[word_near], word_near)
+        for word_near, _, _ in near
+        if min(len(word_near), len(written)) >= _SHORTEST_MISSPELT or sorted(word_near) == sorted(written)
+    )
+    return min(likely, default=(False, 0, word.text))[2]
