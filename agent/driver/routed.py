@@ -29,7 +29,7 @@ from tunesmith.agent.driver.tools import stage_call
 from tunesmith.agent.driver.turn_deps import Call, TurnDeps
 from tunesmith.agent.queries.registry import tool_of
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.reading import Reading, read, reader
+from tunesmith.agent.words.reading import Reading, kind_of, read, reader
 
 NONE = "none"
 """No reading: words are the answer."""
@@ -130,9 +130,30 @@ async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str
             raise CannotRoute(f"no schema-bound answers here (status {error.status_code})", lasting=True) from error
         raise
     label = chosen(response.text or "", labels)
-    act = act_on(deps, reader().read(deps.prompt, turn_context(deps), label)) if label != NONE else None
-    if act is not None or deps.unsure is None or labels[0].partition(".")[0] in _WORDS_ANSWER:
-        return act
+    if deps.unsure is not None:
+        return _two_opinions(deps, label, labels[0])
+    return act_on(deps, reader().read(deps.prompt, turn_context(deps), label)) if label != NONE else None
+
+
+def _two_opinions(deps: TurnDeps, label: str, likeliest: str) -> ToolCallPart | str | None:
+    """What comes of words that the reader is unsure of, by the driver's choice and by the reader's own likeliest label.
+
+    Of 56 such sentences a 1.5B chose rightly in half of those where it agreed with the reader and in a fifth of the
+    others, so that its choice is a guess, told as one, and two opinions that differ are asked about.
+    """
+    agreed = label != NONE and kind_of(label) == kind_of(likeliest)
+    in_words = likeliest.partition(".")[0] in _WORDS_ANSWER
+    if agreed:
+        reading = reader().read(deps.prompt, turn_context(deps), label)
+        deps.unsure = reading
+        guess = None if in_words else guessed(deps)
+        if (act := guess.text if guess else act_on(deps, reading)) is not None:
+            return act
+    if in_words:
+        return None
+    if label != NONE:
+        deps.nearest = tuple(dict.fromkeys((reader().head.examples[label][0], *deps.nearest)))[: len(deps.nearest)]
+        return did_you_mean(deps)
     guess = guessed(deps)
     return guess.text if guess else did_you_mean(deps)
 

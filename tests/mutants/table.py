@@ -889,9 +889,13 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
-        ("or deps.unsure is None or labels[0].partition(\".\")[0] in _WORDS_ANSWER:", "or True:",
+        ("    if in_words:\n", "    if True:\n",
          "tests/agent/driver/test_routed_turns.py::"
          "test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own"),
+        ("kind_of(label) == kind_of(likeliest)", "True",
+         "tests/agent/driver/test_routed_turns.py::test_a_choice_that_the_reader_does_not_share_is_asked_about"),
+        ("None if in_words else guessed(deps)", "None",
+         "tests/agent/driver/test_routed_turns.py::test_a_choice_among_unsure_words_is_told_as_a_guess"),
     )),
     *rows(PRICES, "tools/pipeline/workspace.py", (
         ("        if answer is None and question.needs_person:", "        if answer is None and False:",

@@ -121,6 +121,24 @@ def test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own(
     assert own_words or "ou mean" in answer
 
 
+UNSURE = "the history of everything, roughly"
+"""Most likely all runs, says the reader, with too little certainty."""
+
+
+def test_a_choice_among_unsure_words_is_told_as_a_guess(routed: Routed) -> None:
+    routed.deps.code_first = True
+    run = routed.store.new_run("tickets", plan={"steps": [{"stage": "base"}]})
+    said = routed.say(UNSURE, '{"label": "runs.all"}')
+    assert "with little certainty; or did you mean" in said and run in said and routed.shown == []
+
+
+def test_a_choice_that_the_reader_does_not_share_is_asked_about(routed: Routed) -> None:
+    routed.deps.code_first = True
+    said = routed.say(UNSURE, '{"label": "steps.time"}')
+    assert said.startswith(f"Did you mean: “{reader().head.examples['steps.time'][0]}”, “")
+    assert said.count("“") == 3 and routed.shown == []
+
+
 @pytest.mark.parametrize("context_tokens", [1024, 4096])
 def test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads(
     routed: Routed, context_tokens: int
