@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.memory.json_values import as_float
-from tunesmith.memory.records import DONE
+from tunesmith.memory.records import DONE, RUNNING
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
 from tunesmith.tools.evaluation.baseline import BaselineResult
@@ -73,6 +73,10 @@ def _last_tuned(records: RunRecords) -> str:
 def _unmeasured(records: RunRecords) -> list[Finding]:
     if _last_tuned(records):
         return []
+    if running := records.store.steps(records.run, status=RUNNING):
+        step = running[0]
+        says = f"{step.stage} ({step.id}) is running; no trained model was measured yet."
+        return [Finding("not measured", says, {"running": step.id})]
     if "train" in records.steps:
         says = "It was trained, but no arm was evaluated: nothing is known of what it learned."
         return [
