@@ -127,24 +127,16 @@ def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
         if at_price and at_price.sure and at_price.label in ("plan.cost", "plan.show"):
             return f"The price of {stage} stands above; “why” shows all of it."
         if at_price and at_price.sure and at_price.label == "plan.what_if":
-            return _what_if(deps, words, stage)
+            asked = reading.reader().read(words, turn_context(deps), "price").request
+            if isinstance(asked, PriceQuery) and asked.stage == stage and (asked.values or asked.times):
+                return looked_up(deps, asked).text
+            return f"Type a value as field=value: {stage} is priced with it then; `/help {stage}` lists the fields."
         answer = answer_to(deps, reading.read(words, turn_context(deps)))
     except NoEncoder:
         return ""
     except TunesmithError as error:
         return str(error)
     return answer.text if answer else ""
-
-
-def _what_if(deps: TurnDeps, words: str, stage: str) -> str:
-    """What the step whose price waits would take with the values that a question names; else how they are tried."""
-    asked = reading.reader().read(words, turn_context(deps), "price").request
-    if isinstance(asked, PriceQuery) and asked.stage == stage and (asked.values or asked.times):
-        return looked_up(deps, asked).text
-    return (
-        f"I can price it for a value that you name, not for “more” or “less”: type one as field=value, and {stage} is "
-        f"priced with it before anything starts; `/help {stage}` lists the fields."
-    )
 
 
 def as_edit(words: str, stage: str) -> str:
@@ -186,11 +178,8 @@ def talk_text(deps: TurnDeps, topic: str) -> str:
     """What is said to a piece of talk; empty for one that is not on the page."""
     text = _page().talk.get(topic, "")
     driver = deps.driver_state() if "{driver}" in text else ""
-    running = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING)) if "{running}" in text else ""
-    values = {
-        "driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M"),
-        "running": running,
-    }  # fmt: skip
+    values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
+    values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
     for name, value in values.items():
         text = text.replace("{" + name + "}", str(value))
     return text

@@ -64,6 +64,8 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
     stage = order.stage
     if stage == "inspect":
         return looked_up(deps, MachineQuery())
+    if order.denied:
+        return TurnAnswer(f"I read that as not to {stage}, so nothing was begun; “{stage}” alone asks for it.")
     if all(order.foreign):
         name, has = order.foreign
         return TurnAnswer(
@@ -369,15 +371,10 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     summary = planning.show_draft(deps)
     text = (
         f"The plan is changed: {', '.join(changes)}. It takes about {summary['estimated_in_all']} now. "
-        f"Start it, or change more?{_left_alone(edits)}"
+        f"Start it, or change more?"
     )
+    text += "".join(f"\n(About “{one}” nothing was done.)" for one in edits.beside)
     return TurnAnswer(text, tool="edit_plan", arguments={"changes": changes})
-
-
-def _left_alone(edits: Edits) -> str:
-    """The parts of a sentence that changed nothing of the plan, named."""
-    quotes = " and ".join(f"“{one}”" for one in edits.beside)
-    return f"\n(About {quotes} nothing was done.)" if quotes else ""
 
 
 def unread_notice(unread: tuple[str, ...], so: str) -> str:

@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.slots import Slot, Slots, stages_of
+from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
 from tunesmith.agent.words.values import Number, fitting, numbers_in
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
@@ -38,6 +38,8 @@ class Order:
     """Whether that field is to be another than before: `a higher rank`."""
     unread: tuple[str, ...] = ()
     """What no argument took, as it was typed."""
+    denied: bool = False
+    """Whether words say not to: `don't import rows.csv`."""
 
 
 def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
@@ -75,7 +77,26 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
         (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
+        denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
     )  # fmt: skip
+
+
+def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
+    """Whether a negation denies a slot with no mark between them: shortly before it, or behind it as the last word of
+    that part of the sentence that says anything, as in `die Quantisierung brauche ich nicht`; none before `since`."""
+    for no in (one for one in slots.all("not") if one.start >= since):
+        start, end = min(no.end, slot.end), max(no.start, slot.start)
+        ends = (at for mark in MARKS if (at := slots.sentence.find(mark, no.end)) >= 0)
+        last = all(word.text in empty_words() for word in slots.between(no.end, min(ends, default=len(slots.sentence))))
+        near = len(slots.between(start, end)) <= NEAR and not set(MARKS) & set(slots.sentence[start:end])
+        if near and (no.end <= slot.start or last):
+            return True
+    return False
+
+
+MARKS = ",;.!?"
+NEAR = 3
+"""Words at most between a negation and what it denies."""
 
 
 def _owner(name: str) -> str:

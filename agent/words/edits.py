@@ -6,17 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tunesmith.agent.words.acts import (
-    OWN_SLOTS,
-    Assigned,
-    Place,
-    assigned,
-    factors,
-    info_of,
-    known_fields,
-    places_of,
-    unread_of,
-)
+from tunesmith.agent.words import acts
+from tunesmith.agent.words.acts import Assigned, Place, assigned, factors, info_of
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
 
@@ -60,20 +51,20 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
-    places += places_of(slots, (*OWN_SLOTS, "stage", "commit", "unspoken"))
+    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken"))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
-        {name: one[0] for name, one in multiples.items()}, unread_of(slots, places, known),
+        {name: one[0] for name, one in multiples.items()}, acts.unread_of(slots, places, known),
     )  # fmt: skip
     loose = slots.unread(places, known)
     clauses = [(start, end) for start, end in _clauses_beside(slots) if any(start <= one.start < end for one in loose)]
-    if not (edits.changes and clauses):
-        return edits
-    beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
-    return replace(edits, unread=unread_of(slots, [*places, *clauses], known), beside=beside)
+    if edits.changes and clauses:
+        beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
+        return replace(edits, unread=acts.unread_of(slots, [*places, *clauses], known), beside=beside)
+    return edits
 
 
 def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> list[Slot]:
@@ -83,29 +74,17 @@ def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> li
     since, left_out = 0, False
     for slot in stages:
         between = slots.between(since, slot.start)
-        empty = len(between) <= _NEAR and all(word.text in empty_words() for word in between)
+        empty = len(between) <= acts.NEAR and all(word.text in empty_words() for word in between)
         joined = left_out and empty and not lexicon()["contrast"].find(between) and not _is_set(slots, slot)
-        near = [no for no in slots.all("not") if since <= no.start and no.end <= slot.start]
-        direct = any(len(slots.between(no.end, slot.start)) <= _NEAR for no in near)
-        since, left_out = slot.end, slot not in until and (direct or joined)
+        since, left_out = slot.end, slot not in until and (joined or acts.denied(slots, slot, since))
         negated += [slot] if left_out else []
     return negated
 
 
 def _is_set(slots: Slots, stage: Slot) -> bool:
     """Whether a setting of a stage stands behind it, with no mark between: it is to be carried out."""
-    behind = [slot for slot in slots.named if slot.start >= stage.end and slot.kind.startswith(_SETTING)]
-    having = (one for one in behind if stage.value in known_fields().get(_field_of(one), ()))
-    return any(not set(",;.") & set(slots.sentence[stage.end : one.start]) for one in having)
-
-
-def _field_of(slot: Slot) -> str:
-    return slot.kind.removeprefix("choice.") if "choice." in slot.kind else str(slot.value)
-
-
-_SETTING = ("field", "pair", "choice.")
-_NEAR = 3
-"""Words at most between a negation and what it denies, or between two steps of a list."""
+    begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places]
+    return any(at >= stage.end and not set(acts.MARKS) & set(slots.sentence[stage.end : at]) for at in begins)
 
 
 def _clauses_beside(slots: Slots) -> Iterator[Place]:
@@ -114,5 +93,5 @@ def _clauses_beside(slots: Slots) -> Iterator[Place]:
     for match in re.finditer(r"[^,;:.!?…–—]+", slots.sentence):
         start, end = match.span()
         names = any(one.start < end and start < one.end for one in (*named, *slots.numbers))
-        if not names and len(slots.between(start, end)) >= _NEAR:
+        if not names and len(slots.between(start, end)) >= acts.NEAR:
             yield start, end

@@ -252,15 +252,12 @@ def _artifact_kind(asked: Asked) -> str:
 
 
 def _most(asked: Asked) -> int:
-    """How many cases or rows are to be shown: a bare number that counts these, or stands for itself; of more than a
-    screen holds a few are, and the page has the rest."""
-    others = [one for one in assigned(asked.slots) if one.field not in _COUNTED]
+    """How many cases or rows are to be shown: a bare number that counts these, or stands for itself."""
+    counted = ("rows", "rehearsal_rows", "near_miss_rows", "cases_per_block", "limit")
+    others = [one for one in assigned(asked.slots) if one.field not in counted]
     places = [*(place for one in others for place in one.places), *((s.start, s.end) for s in asked.slots.all("span"))]
     numbers = (n for n in asked.slots.numbers if not (n.unit or n.weak) and n.value in range(1, MOST_SHOWN + 1))
     return next((int(n.value) for n in numbers if not any(a <= n.start and n.end <= b for a, b in places)), 0)
-
-
-_COUNTED = ("rows", "rehearsal_rows", "near_miss_rows", "cases_per_block", "limit")
 
 
 _FILL: Mapping[str, Callable[[Asked], object]] = {
@@ -337,6 +334,6 @@ def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:
 _GIB = re.compile(r"[\d.]+")
 _CARRIED = (
     "run", "step", "stage", "arm", "block", "outcome", "fields", "field", "model", "work", "bits", "card", "cards",
-    "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label", "most",
+    "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label",
 )  # fmt: skip
 """Arguments that a few words can change in the question before."""

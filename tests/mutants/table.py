@@ -586,6 +586,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ('if more is None or set(text) & set("?？؟"):', 'if more is None or "?" in text:',
          "tests/agent/commands/test_approvals.py::test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said"),
     )),
+    *rows(APPROVALS, "agent/driver/ordering.py", (
+        ("    if order.denied:", "    if False:",
+         "tests/agent/driver/test_said.py::test_a_plain_sentence_is_answered_by_code_and_begins_nothing"),
+    )),
     *rows(APPROVALS, "agent/words/edits.py", (
         ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
          "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),

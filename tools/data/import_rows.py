@@ -295,8 +295,7 @@ def _problems(inspection: Inspection | None) -> tuple[str, ...]:
 
 
 def settle(fields: Mapping[str, object]) -> Settled:
-    """A data set of the hub at the commit that it has now, where none was given. Raises BadInput, also for a file that
-    is not there: before it is said what else is lacking."""
+    """A data set of the hub at the commit that it has now. Raises BadInput, also for a file that is not there."""
     given = str(fields.get("source") or "")
     if given and not is_on_hub(given):
         files_of(given)

@@ -32,15 +32,6 @@ _PROBLEMS_LISTED = 50
 """In the result, which is stored and shown."""
 
 
-def _rows_before(job: Job[ImportRequest]) -> list[TrainingRow]:
-    """The run's rows that stay beside the new ones. Raises StepFailed where they are damaged, with what to do."""
-    try:
-        return read_rows(job.verified("rows").path / "rows.jsonl") if "rows" in job.inputs else []
-    except StepFailed as error:
-        how = "beside=false takes its rows without those"
-        raise StepFailed(f"{error}; nothing of {job.request.source} was taken, and {how}") from None
-
-
 def run(job: Job[ImportRequest]) -> ImportResult:
     """Take the rows, record them, publish them beside those that were there."""
     request = job.request
@@ -48,7 +39,7 @@ def run(job: Job[ImportRequest]) -> ImportResult:
     if request.behaviour:
         sha256 = pins_of(load_behaviour(request.behaviour), ())["behaviour"]
         job.agreed("behaviour", sha256)
-    before = _rows_before(job)
+    before = read_rows(job.verified("rows").path / "rows.jsonl") if "rows" in job.inputs else []
     rows, problems, totals = _read_source(job, _files(job))
     _refuse_newer(job)
     before, rows = _with_ids(job, before, rows)

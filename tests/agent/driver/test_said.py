@@ -84,6 +84,7 @@ ANSWERS = {
     "train again with a higher rank": "Which lora_rank",
     "delete r1": "I delete nothing",
     "approve everything": "I approve nothing",
+    "don't import /tmp/rows.jsonl": "not to import, so nothing was begun",
 }
 
 
@@ -313,7 +314,7 @@ def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) 
 def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answered(alone: Alone) -> None:
     assert "price of train stands above" in aside(alone.deps, "how much time will all of this take?", "train")
     assert "adapter" in aside(alone.deps, "which cases does the adapter fail?", "train")
-    assert "type one as field=value" in aside(alone.deps, "ginge das mit weniger Epochen schneller?", "train")
+    assert "Type a value as field=value" in aside(alone.deps, "ginge das mit weniger Epochen schneller?", "train")
     assert "cannot be priced" in aside(alone.deps, "would rank 4 be quicker?", "train"), "these records lack a size"
     assert "lora_rank was 16" in aside(alone.deps, "not sure, which rank did we use last time?", "train")
     assert aside(alone.deps, "not now, yes?", "train") == aside(alone.deps, "no, too slow", "train") == ""

@@ -93,17 +93,6 @@ def test_ids_are_not_given_again_after_rows_were_replaced(ws: Workspace, tmp_pat
     assert [row.row_id for row in held(ws.store)] == ["i-000004", "i-000005"]
 
 
-def test_where_the_rows_of_before_are_damaged_nothing_is_taken_and_it_is_said_how_it_would_be(
-    ws: Workspace, tmp_path: Path
-) -> None:
-    take(ws, records(tmp_path / "a.jsonl", [None] * 3, "a"))
-    file = ws.store.artifacts("r1", "rows")[-1].path / "rows.jsonl"
-    file.chmod(0o644)
-    file.write_text(file.read_text() + " ")
-    with pytest.raises(StepFailed, match=r"make it again; nothing of .*b\.jsonl was taken, and beside=false"):
-        take(ws, records(tmp_path / "b.jsonl", [None] * 2, "b"))
-
-
 def test_rows_that_an_older_version_gave_one_id_get_two(ws: Workspace, tmp_path: Path) -> None:
     take(ws, records(tmp_path / "a.jsonl", [None] * 2, "a"))
     folder = ws.store.artifacts("r1", "rows")[-1].path
