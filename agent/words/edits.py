@@ -89,9 +89,9 @@ def _is_set(slots: Slots, stage: Slot) -> bool:
 
 def _clauses_beside(slots: Slots) -> Iterator[Place]:
     """The parts of a sentence, from mark to mark, that name nothing of the trade: what they say is no argument."""
-    named = [slot for slot in slots.named if slot.kind not in ("pronoun", "only", "not")]
+    named = [(slot.start, slot.end) for slot in slots.named if slot.kind not in ("pronoun", "only", "not")]
+    named += [(number.start, number.end) for number in slots.numbers]
     for match in re.finditer(r"[^,;:.!?…–—]+", slots.sentence):
         start, end = match.span()
-        names = any(one.start < end and start < one.end for one in (*named, *slots.numbers))
-        if not names and len(slots.between(start, end)) >= acts.NEAR:
+        if not any(a < end and start < b for a, b in named) and len(slots.between(start, end)) >= acts.NEAR:
             yield start, end
