@@ -599,9 +599,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/look_ups.py", (
+        (" or edits.beside:", ":",
+         "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
         ("    if unread or edits.without", "    if edits.without",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
-        (" or edits.factors:", ":",
+        (" or edits.factors or", " or",
          "tests/agent/driver/test_said.py::test_half_of_a_value_of_the_plan_is_half_of_what_it_has"),
     )),
     # --- the verdict, people, blind cases, prices
