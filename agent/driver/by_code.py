@@ -15,7 +15,7 @@ from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, answer_to, looked_up, turn_context, why
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.words.acts import edits_of
+from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read
@@ -93,13 +93,15 @@ def _asks_for_each(deps: TurnDeps, halves: Sequence[str]) -> bool:
     """
     if any(len(part.split()) < _FEWEST_WORDS for part in halves):
         return False
-    one, two = (read(part, turn_context(deps)) for part in halves)
+    one = read(halves[0], turn_context(deps))
+    two = read(halves[1], replace(turn_context(deps), before=one.request))
     if not one.sure or one.request is None or one.kind == two.kind:
         return False
     if (two.sure and (two.request or two.order)) or _is_second(two):
         return True
     if not two.sure and (two.request or two.order) and len(two.slots.words) >= _CLAUSE:
-        deps.rest = halves[1] if read(deps.prompt, turn_context(deps)).label == one.label else ""
+        same = read(deps.prompt, turn_context(deps)).kind == one.kind
+        deps.rest = deps.rest or (halves[1] if same else "")
     return False
 
 

@@ -14,8 +14,11 @@ from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, ordinary
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.cases import CaseQuery
+from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
+from tunesmith.agent.queries.machine import at_work
+from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.settings import SettingQuery
@@ -26,6 +29,8 @@ from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import Names
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
+from tunesmith.memory.store import Store
 from tunesmith.tools.core.yaml_file import read_own
 
 CAN_ANSWER = (
@@ -68,7 +73,10 @@ def why(deps: TurnDeps) -> TurnAnswer:
     return looked_up(deps, FindingsQuery.model_validate({**of, "about": "why" if of["block"] else "all"}))
 
 
-_WHY: Mapping[type, str] = {StepQuery: "failure", RowsQuery: "reasons", CaseQuery: "wanted", SettingQuery: "value"}
+_WHY: Mapping[type, str] = {
+    StepQuery: "failure", RowsQuery: "reasons", CaseQuery: "wanted", SettingQuery: "value",
+    CompareRunsQuery: "settings",
+}  # fmt: skip
 """Question → what of the same thing holds its reason."""
 
 
@@ -81,7 +89,14 @@ def turn_context(deps: TurnDeps) -> reading.Context:
         describing=open_interview(deps.store.home) is not None,
         before=deps.last_query,
         labels=labels_of(deps.store, run.id) if run else (),
+        broken_off=run is not None and broken_off(deps.store, run) is not None,
     )
+
+
+def broken_off(store: Store, run: Run) -> Step | None:
+    """The newest step of a run where it failed or was stopped: it is what goes on."""
+    newest = store.steps(run.id)[-1:]
+    return newest[0] if newest and newest[0].status in (FAILED, STOPPED) else None
 
 
 def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
@@ -102,14 +117,20 @@ def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
     """What the records say to a question that is asked while another one waits for its answer; empty for other words.
 
     Nothing is ordered here: only facts, terms and what would fit are told. `stage` is that whose price waits: what it
-    takes, stands there.
+    takes, stands there. What begins as a no and is read as a question is one.
     """
-    if "=" in words or read_answer(words, by="terminal") is not None:
+    decided = read_answer(words, by="terminal")
+    if "=" in words or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？")))):
         return ""
     try:
         at_price = reading.read(words, reading.Context(planned=(stage,))) if stage else None
         if at_price and at_price.sure and at_price.label in ("plan.cost", "plan.show"):
             return f"The price of {stage} stands above; “why” shows all of it."
+        if at_price and at_price.sure and at_price.label == "plan.what_if":
+            asked = reading.reader().read(words, turn_context(deps), "price").request
+            if isinstance(asked, PriceQuery) and asked.stage == stage and (asked.values or asked.times):
+                return looked_up(deps, asked).text
+            return f"Type a value as field=value: {stage} is priced with it then; `/help {stage}` lists the fields."
         answer = answer_to(deps, reading.read(words, turn_context(deps)))
     except NoEncoder:
         return ""
@@ -130,7 +151,7 @@ def as_edit(words: str, stage: str) -> str:
     if not understood.sure or understood.label == "plan.what_if" or edits is None:
         return ""
     unread = [part for part in edits.unread if not ((answer := read_answer(part, by="terminal")) and answer.yes)]
-    if unread or edits.without or edits.model or edits.last or edits.pace or edits.factors:
+    if unread or edits.without or edits.model or edits.last or edits.pace or edits.factors or edits.beside:
         return ""
     return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))
 
@@ -158,6 +179,7 @@ def talk_text(deps: TurnDeps, topic: str) -> str:
     text = _page().talk.get(topic, "")
     driver = deps.driver_state() if "{driver}" in text else ""
     values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
+    values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
     for name, value in values.items():
         text = text.replace("{" + name + "}", str(value))
     return text

@@ -11,19 +11,20 @@ from dataclasses import replace
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.driver import describing, planning
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.look_ups import looked_up, meaning
+from tunesmith.agent.driver.look_ups import broken_off, looked_up, meaning
 from tunesmith.agent.driver.state_summary import next_stages
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Context, find
 from tunesmith.agent.queries.machine import MachineQuery, at_work
 from tunesmith.agent.queries.prices import inherited
-from tunesmith.agent.words.acts import Assigned, Edits, Order, settled
+from tunesmith.agent.words.acts import Assigned, Order, settled
+from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.json_values import as_list, as_object
-from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
+from tunesmith.memory.records import DONE, RUNNING, Step
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog
@@ -63,6 +64,8 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
     stage = order.stage
     if stage == "inspect":
         return looked_up(deps, MachineQuery())
+    if order.denied:
+        return TurnAnswer(f"I read that as not to {stage}, so nothing was begun; “{stage}” alone asks for it.")
     if all(order.foreign):
         name, has = order.foreign
         return TurnAnswer(
@@ -97,7 +100,7 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
 def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
     """The step that comes next in a run: the one that ended badly, else the first that is missing."""
     run = find(deps.store, run_id) if run_id else deps.current_run()
-    if run is not None and (ended_badly := _ended_badly(deps, run)):
+    if run is not None and (ended_badly := broken_off(deps.store, run)):
         arm = {"arm": ended_badly.request["arm"]} if ended_badly.request.get("arm") else {}
         return call_of(deps, Order(ended_badly.stage, arm, run=run_id, again=True))
     following = next_stages(deps.store, run)
@@ -107,12 +110,6 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
             f"Every step of {name} is done. Ask “what should I try next?”, or say what another model should learn."
         )
     return call_of(deps, Order(following[0], run=run_id))
-
-
-def _ended_badly(deps: TurnDeps, run: Run) -> Step | None:
-    """The newest step of a run where it failed or was stopped: it is what goes on."""
-    newest = deps.store.steps(run.id)[-1:]
-    return newest[0] if newest and newest[0].status in (FAILED, STOPPED) else None
 
 
 def report(deps: TurnDeps, run_id: str) -> TurnAnswer:
@@ -363,7 +360,10 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         return TurnAnswer(
             unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
         )
-    plan, changes = planning.edited_plan(deps, deps.draft, edits)
+    try:
+        plan, changes = planning.edited_plan(deps, deps.draft, edits)
+    except BadInput as error:
+        return TurnAnswer(f"{error}; the plan is unchanged.")
     if not changes:
         return TurnAnswer("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
                       "“without quantizing”.")  # fmt: skip
@@ -373,6 +373,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         f"The plan is changed: {', '.join(changes)}. It takes about {summary['estimated_in_all']} now. "
         f"Start it, or change more?"
     )
+    text += "".join(f"\n(About “{one}” nothing was done.)" for one in edits.beside)
     return TurnAnswer(text, tool="edit_plan", arguments={"changes": changes})
 
 

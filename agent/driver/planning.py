@@ -18,7 +18,8 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.words.acts import Assigned, Edits, assigned, edits_of
+from tunesmith.agent.words.acts import Assigned, assigned
+from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput

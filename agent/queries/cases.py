@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Answer, Context, clip, matching
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Most, Query, RunName
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
@@ -43,6 +43,7 @@ class CasesQuery(Query):
     other_arm: Annotated[AnyArm, Field(description="Of a flip: the arm before. Of failed: both arms fail it")] = ""
     block: AnyBlock = ""
     label: Annotated[str, Field(description="Only cases of this label, such as billing")] = ""
+    most: Most = 0
 
 
 class SuiteQuery(Query):
@@ -89,27 +90,27 @@ class _Asked:
     hidden: frozenset[str]
     what: str
     """The cases in words: `target billing cases`."""
+    most: int = 0
 
 
 def answer(query: CasesQuery, context: Context) -> Answer:
     """The cases of an outcome. Raises NotFound where the arm was never measured."""
     store, run = context.store, scores.evaluated_run(context, query.run, arm=query.arm)
-    asked = _asked(store, run, query.arm or scores.last_arm(store, run.id), query.block, query.label)
+    asked = _asked(store, run, query.arm or scores.last_arm(store, run.id), query.block, query.label, query.most)
     if query.outcome in ("lost", "gained", "flipped"):
         return _flips(store, asked, query)
     passed, judged = _passed(asked.given), sum(one.passed is not None for one in asked.given)
-    if query.outcome == "any":
-        first = f"In {run.id} the {asked.arm} model passes {passed} of {len(asked.given)} {asked.what}; its answers:"
-        return _listed(first, asked, asked.given, query.outcome)
     wanted = {"passed": True, "error": None}.get(query.outcome, False)
-    chosen = [one for one in asked.given if one.passed is wanted]
+    chosen = [one for one in asked.given if query.outcome == "any" or one.passed is wanted]
     if query.outcome == "failed" and query.other_arm:
         also = {one.case_id for one in scores.results(store, run.id, query.other_arm) if one.passed is False}
         chosen = [one for one in chosen if one.case_id in also]
         first = f"{len(chosen) or 'None'} of the {len(asked.given)} cases of {run.id} are failed by both {asked.arm} "
         return _listed(f"{first}and {query.other_arm}.", asked, chosen, query.outcome)
     whose = f"In {run.id} the {asked.arm} model"
-    if query.outcome == "passed":
+    if query.outcome == "any":
+        first = f"{whose} passes {passed} of {len(asked.given)} {asked.what}; its answers:"
+    elif query.outcome == "passed":
         first = f"{whose} passes {passed} of {judged} {asked.what}."
     elif query.outcome == "error":
         of = f"{len(asked.given)} {asked.what} of the {asked.arm} model"
@@ -121,7 +122,7 @@ def answer(query: CasesQuery, context: Context) -> Answer:
     return _listed(first, asked, chosen, query.outcome)
 
 
-def _asked(store: Store, run: Run, arm: str, block: str, label: str = "") -> _Asked:
+def _asked(store: Store, run: Run, arm: str, block: str, label: str = "", most: int = 0) -> _Asked:
     """The answers of an arm on a block, of one label where some case has it. Raises NotFound where there are none."""
     suite = scores.suite_of(store, scores.step_of(store, run.id, arm))
     cases = cases_of(store, run.id, suite)
@@ -133,7 +134,7 @@ def _asked(store: Store, run: Run, arm: str, block: str, label: str = "") -> _As
     if not given:
         raise scores.unmeasured(store, run, arm, block)
     what = " ".join(word for word in (block, label if labelled else "", "cases") if word)
-    return _Asked(run, arm, suite, labelled or given, cases, hidden_cases(store, run.id), what)
+    return _Asked(run, arm, suite, labelled or given, cases, hidden_cases(store, run.id), what, most)
 
 
 def _passed(given: Sequence[EvalResult]) -> int:
@@ -243,10 +244,10 @@ def _listed(
 ) -> Answer:
     """The headline, and the cases below it: the fewer they are, the more of each."""
     seen, blind = _open(chosen, asked.hidden)
-    lines = [headline]
-    for one in seen[:_MOST]:
-        lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(seen))
-    lines += [f"{len(seen) - _MOST} more; “show all” lists every one."] if len(seen) > _MOST else []
+    lines, shown = [headline], seen[: asked.most or _MOST]
+    for one in shown:
+        lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(shown))
+    lines += [f"{len(seen) - len(shown)} more; “show all” lists every one."] if len(seen) > len(shown) else []
     lines += [*blind, *([more] if more else [])]
     ids = tuple(one.case_id for one in seen)
     judged = sum(one.passed is not None for one in asked.given)
@@ -375,8 +376,8 @@ def _case_answer(query: CaseQuery, store: Store, run: Run, suite: str, ids: list
     given = list(_given(query, store, run, suite, name))
     if not given:
         return Answer((f"The {query.arm} arm of {run.id} was not asked {clip(name, 60)}.",))
-    most = 330 if len(given) == 1 else 170
-    lines = [f"{arm} ({verdict_of(one)}): “{clip(given_by(one), most)}”" for arm, one in given]
+    length = 330 if len(given) == 1 else 170
+    lines = [f"{arm} ({verdict_of(one)}): “{clip(given_by(one), length)}”" for arm, one in given]
     wanted = ", ".join(f"{key} {clip(value, 60)}" for key, value in wanted_of(cases.get(name)))
     reason = reason_of(given[-1][1]) if not given[-1][1].passed else ""
     why = [line for line in (wanted and f"  wanted: {wanted}", reason and f"  why: {clip(reason, 200)}") if line]

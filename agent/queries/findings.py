@@ -254,7 +254,8 @@ def _recommended(run: Run, arms: Sequence[str], open_arms: Sequence[str]) -> str
         "quantized": "it is the smallest and nothing broke on the way to it",
         "adapter": "it is what was measured on the base's own server",
     }
-    return f"Of {run.id} rather the {best} model: {why.get(best, 'it is the last that passes the gate')}."
+    rest = "" if len(open_arms) < len(arms) else " The gate refuses none of its models."
+    return f"Of {run.id} rather the {best} model: {why.get(best, 'it is the last that passes the gate')}.{rest}"
 
 
 def _arms(asked: _Asked) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, clip, matching, without_instruction
-from tunesmith.agent.queries.arguments import Query, RunName
+from tunesmith.agent.queries.arguments import Most, Query, RunName
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run, TrainingRow
 from tunesmith.tools.core.format import count
@@ -33,6 +33,7 @@ class RowsQuery(Query):
     origin: Origin = ""
     split: Annotated[Literal["", "train", "valid"], Field(description="Part: trained on, or for validation")] = ""
     reason: Annotated[str, Field(description="Only dropped for this, such as duplicate or leak")] = ""
+    most: Most = 0
 
 
 class RowQuery(Query):
@@ -179,7 +180,7 @@ def _by_length(query: RowsQuery, run: Run, wanted: Sequence[TrainingRow]) -> Ans
         ), (facts,))  # fmt: skip
     ranked = sorted(wanted, key=lambda row: long[row.row_id], reverse=query.about == "longest")
     first = f"The {query.about} row of {run.id} is {ranked[0].row_id}: {long[ranked[0].row_id]} characters."
-    lines = [f"  {row.row_id} ({long[row.row_id]}): “{clip(_message(row), 110)}”" for row in ranked[:3]]
+    lines = [f"  {row.row_id} ({long[row.row_id]}): “{clip(_message(row), 110)}”" for row in ranked[: query.most or 3]]
     return Answer((first, *lines), (facts,), lambda: _page(ranked), private=True, open_words=first)
 
 
@@ -190,7 +191,7 @@ def _sample(
     origin = f"{query.origin} " if query.origin else ""
     plain = not (query.verdict or query.origin or holding)
     generated = [row for row in chosen if row.origin == "generated"] if plain else []
-    sample = (generated or chosen)[:_SAMPLE_ROWS]
+    sample = (generated or chosen)[: (isinstance(query, RowsQuery) and query.most) or _SAMPLE_ROWS]
     many = count(len(chosen), f"{verdict}{origin}row")
     first = f"{many} of {run.id}{holding}; {len(sample)} of them:"
     lines = [first]

@@ -14,6 +14,7 @@ from tunesmith.agent.queries import scores
 from tunesmith.agent.queries import steps as one_step
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named, ordinary, span, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
+from tunesmith.agent.queries.machine import at_work
 from tunesmith.agent.queries.steps import estimate_of, log_end, memory_of, name_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import show_run
@@ -153,7 +154,8 @@ def one_run(query: RunQuery, context: Context) -> Answer:
     if query.about == "remaining":
         left = f"Of the plan of {run.id} is left: {listed(known.remaining, 12)}."
         done = f"Nothing is left of {run.id}{' behind the step that runs now' if known.status == RUNNING else ''}."
-        return Answer((left if known.remaining else done, *lines), (known,))
+        now = [at_work(step) for step in steps if step.status == RUNNING]
+        return Answer((*now, left if known.remaining else done, *lines), (known,))
     if query.about == "steps":
         return _steps(store, run, known, steps)
     if query.about == "dates":

@@ -1,23 +1,21 @@
-"""What is to be done: a step with its fields, or changes of the proposed plan, and the values that a sentence gives."""
+"""What is to be done: a step with its fields, and the values that a sentence gives."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words, stages_of
+from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
 from tunesmith.agent.words.values import Number, fitting, numbers_in
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
 
-_OWN_SLOTS = ("run", "not", "again", "only", "pronoun", "until", "which_run")
+OWN_SLOTS = ("run", "not", "again", "only", "pronoun", "until", "which_run")
 """Slots that any order may hold and that are no argument of it."""
 
 
@@ -40,27 +38,8 @@ class Order:
     """Whether that field is to be another than before: `a higher rank`."""
     unread: tuple[str, ...] = ()
     """What no argument took, as it was typed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edits:
-    """Changes of a plan: values by field, the stages that were named with them, and stages to leave out."""
-
-    values: tuple[Assigned, ...] = ()
-    stages: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    last: str = ""
-    """The stage after which the plan is to end; empty: not said."""
-    model: str = ""
-    pace: str = ""
-    factors: Mapping[str, float] = field(default_factory=dict)
-    """Field → what its value in the plan is multiplied by: `half the epochs`."""
-    unread: tuple[str, ...] = ()
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is given another value, or left out."""
-        return bool(self.values or self.without or self.model or self.last or self.factors)
+    denied: bool = False
+    """Whether words say not to: `don't import rows.csv`."""
 
 
 def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
@@ -88,17 +67,36 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     fields = {name: value for name, value in fields.items() if name not in multiples}
     places += [
         *(place for _, place in multiples.values()),
-        *_places(slots, (*_OWN_SLOTS, "stage" if set(stages_of(slots)) <= {stage} else "")),
+        *places_of(slots, (*OWN_SLOTS, "stage" if set(stages_of(slots)) <= {stage} else "")),
     ]
     if fields or multiples:  # `longer, 5 epochs`; without a value it is an order that nothing took
-        places += _places(slots, ("unspoken",))
+        places += places_of(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
     unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *multiples})
-    unread = _unread(slots, [*places, *unvalued_places], known, others)
+    unread = unread_of(slots, [*places, *unvalued_places], known, others)
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
         (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
+        denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
     )  # fmt: skip
+
+
+def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
+    """Whether a negation denies a slot with no mark between them: shortly before it, or behind it as the last word of
+    that part of the sentence that says anything, as in `die Quantisierung brauche ich nicht`; none before `since`."""
+    for no in (one for one in slots.all("not") if one.start >= since):
+        start, end = min(no.end, slot.end), max(no.start, slot.start)
+        ends = (at for mark in MARKS if (at := slots.sentence.find(mark, no.end)) >= 0)
+        last = all(word.text in empty_words() for word in slots.between(no.end, min(ends, default=len(slots.sentence))))
+        near = len(slots.between(start, end)) <= NEAR and not set(MARKS) & set(slots.sentence[start:end])
+        if near and (no.end <= slot.start or last):
+            return True
+    return False
+
+
+MARKS = ",;.!?"
+NEAR = 3
+"""Words at most between a negation and what it denies."""
 
 
 def _owner(name: str) -> str:
@@ -106,7 +104,8 @@ def _owner(name: str) -> str:
     return "train" if "train" in stages else stages[0]
 
 
-def _places(slots: Slots, kinds: Sequence[str]) -> list[Place]:
+def places_of(slots: Slots, kinds: Sequence[str]) -> list[Place]:
+    """Where slots of some kinds stand."""
     return [(slot.start, slot.end) for slot in slots.named if slot.kind in kinds]
 
 
@@ -132,7 +131,7 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
     return "", False, []
 
 
-def _unread(
+def unread_of(
     slots: Slots, read_places: Sequence[Place], known: Callable[[str], bool], others: Sequence[Place] = ()
 ) -> tuple[str, ...]:
     """What no argument took, neighbouring words together, as it was typed: words with a content, numbers, paths, and
@@ -165,42 +164,6 @@ def _with_article(sentence: str, start: int, end: int) -> str:
         if before.lower() in ("my", "the", "our", "meine", "mis")
         else sentence[start:end]
     )
-
-
-def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool) -> Edits:
-    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out."""
-    stages = [slot for slot in slots.all("stage") if slot.value in planned]
-    until = [slot for slot in stages if any(u.end <= slot.start and len(slots.between(u.end, slot.start)) <= 2
-                                            for u in (*slots.all("until"), *slots.all("only")))]  # fmt: skip
-    negated = [slot for slot in stages if slots.negated(slot)]
-    for one, two in pairwise(stages) if leaves_out else ():  # `without the merge and the quantization`
-        if one in negated and two not in negated and _joined(slots, one, two):
-            negated.append(two)
-    assignments = assigned(slots, tuple(planned))
-    last = str(until[0].value) if until and leaves_out else ""
-    without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
-    if leaves_out and not (stages or assignments or slots.numbers):  # `skip the last step`
-        without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
-    named = (slot for slot in slots.named if slot.kind in ("model", "path"))
-    model = next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
-    pace = next(iter(slots.all("pace")), None)
-    multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
-    places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
-    places += _places(slots, (*_OWN_SLOTS, "stage", "commit", "unspoken"))
-    places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
-    names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
-    return Edits(
-        tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
-        str(model.value) if model else "", str(pace.value) if pace else "",
-        {name: one[0] for name, one in multiples.items()}, _unread(slots, places, known),
-    )  # fmt: skip
-
-
-def _joined(slots: Slots, one: Slot, two: Slot) -> bool:
-    """Whether nothing but a word such as `and`, and words without a content, stands between two slots."""
-    between = slots.between(one.end, two.start)
-    joints = {match.first for match in lexicon()["joints"].find(between)}
-    return bool(joints) and all(n in joints or word.text in empty_words() for n, word in enumerate(between))
 
 
 Place = tuple[int, int]

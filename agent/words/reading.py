@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS
-from tunesmith.agent.words.acts import Edits, Order, edits_of, order_of
+from tunesmith.agent.words.acts import Order, order_of
+from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.neighbours import Neighbours
 from tunesmith.agent.words.requests import Asked, followed, request_of
@@ -40,6 +41,8 @@ _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no
 _PRIOR = {"plan": 3.0, "follow": 2.0}
 """How many times likelier such words are at their moment, with a plan proposed or a question answered, than their share
 of all sentences says; words that name a run speak of the records, and ask for no term."""
+_ANOTHER_WISH, _GOES_ON = 0.25, 4.0
+"""The same of a new wish in words that leave out a step of the open plan; of words to go on where a step broke off."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
 
@@ -58,6 +61,8 @@ class Context:
     """The question that was answered last."""
     labels: tuple[str, ...] = ()
     """Those of the cases of the run that is talked about."""
+    broken_off: bool = False
+    """Whether its newest step failed or was stopped, and none runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,8 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
         guesses = [replace(guess, label=_MEANS_OF_A_PLAN.get(guess.label, guess.label)) for guess in guesses]
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
     prior = _PRIOR if not slots.all("run") else {"term": 0.0}
+    leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
+    prior = {**prior, "want": _ANOTHER_WISH if leaves_out else 1.0, "go_on": _GOES_ON if context.broken_off else 1.0}
     open_ = [
         replace(guess, probability=guess.probability * prior.get(guess.label.partition(".")[0], 1.0))
         for guess in guesses

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, get_args, get_origin
 
-from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
@@ -251,6 +251,15 @@ def _artifact_kind(asked: Asked) -> str:
     return max(arms, key=CHAIN.index) if arms else asked.slots.first("made")
 
 
+def _most(asked: Asked) -> int:
+    """How many cases or rows are to be shown: a bare number that counts these, or stands for itself."""
+    counted = ("rows", "rehearsal_rows", "near_miss_rows", "cases_per_block", "limit")
+    others = [one for one in assigned(asked.slots) if one.field not in counted]
+    places = [*(place for one in others for place in one.places), *((s.start, s.end) for s in asked.slots.all("span"))]
+    numbers = (n for n in asked.slots.numbers if not (n.unit or n.weak) and n.value in range(1, MOST_SHOWN + 1))
+    return next((int(n.value) for n in numbers if not any(a <= n.start and n.end <= b for a, b in places)), 0)
+
+
 _FILL: Mapping[str, Callable[[Asked], object]] = {
     "run": lambda a: _runs(a)[0],
     "other_run": lambda a: _runs(a)[1],
@@ -276,6 +285,7 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "case": _text("case"),
     "row": _text("row"),
     "label": _label,
+    "most": _most,
 }
 """Argument → how it is read from what a sentence names, where it is not simply a slot of its name."""
 

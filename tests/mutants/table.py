@@ -575,7 +575,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/commands/test_approvals.py"),
     )),
     *rows(APPROVALS, "agent/words/acts.py", (
-        ("    unread = _unread(slots, [*places, *unvalued_places], known, others)\n", "    unread = ()\n",
+        ("    unread = unread_of(slots, [*places, *unvalued_places], known, others)\n", "    unread = ()\n",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
     )),
     *rows(APPROVALS, "agent/driver/ordering.py", (
@@ -586,7 +586,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ('if more is None or set(text) & set("?？؟"):', 'if more is None or "?" in text:',
          "tests/agent/commands/test_approvals.py::test_what_is_no_plain_yes_and_no_no_is_asked_about_until_one_is_said"),
     )),
-    *rows(APPROVALS, "agent/words/acts.py", (
+    *rows(APPROVALS, "agent/driver/ordering.py", (
+        ("    if order.denied:", "    if False:",
+         "tests/agent/driver/test_said.py::test_a_plain_sentence_is_answered_by_code_and_begins_nothing"),
+    )),
+    *rows(APPROVALS, "agent/words/edits.py", (
         ('if not re.search(f"{FILES}$", str(slot.value))', "if slot.value",
          "tests/agent/driver/test_said.py::test_a_file_of_rows_is_no_base_model"),
     )),
@@ -595,9 +599,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/look_ups.py", (
+        (" or edits.beside:", ":",
+         "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
         ("    if unread or edits.without", "    if edits.without",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
-        (" or edits.factors:", ":",
+        (" or edits.factors or", " or",
          "tests/agent/driver/test_said.py::test_half_of_a_value_of_the_plan_is_half_of_what_it_has"),
     )),
     # --- the verdict, people, blind cases, prices

@@ -295,8 +295,10 @@ def _problems(inspection: Inspection | None) -> tuple[str, ...]:
 
 
 def settle(fields: Mapping[str, object]) -> Settled:
-    """A data set of the hub at the commit that it has now, where none was given. Raises BadInput."""
+    """A data set of the hub at the commit that it has now. Raises BadInput, also for a file that is not there."""
     given = str(fields.get("source") or "")
+    if given and not is_on_hub(given):
+        files_of(given)
     source = at_commit(given)
     if source == given:
         return Settled()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.memory.json_values import as_float
-from tunesmith.memory.records import DONE
+from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.advice import FLIPS_TO_SHOW
 from tunesmith.tools.evaluation.baseline import BaselineResult
@@ -73,6 +73,10 @@ def _last_tuned(records: RunRecords) -> str:
 def _unmeasured(records: RunRecords) -> list[Finding]:
     if _last_tuned(records):
         return []
+    newest = records.store.steps(records.run)[-1:]
+    if newest and newest[0].status == RUNNING:
+        says = f"{newest[0].stage} ({newest[0].id}) is running; no trained model was measured yet."
+        return [Finding("not measured", says, {"running": newest[0].id})]
     if "train" in records.steps:
         says = "It was trained, but no arm was evaluated: nothing is known of what it learned."
         return [
@@ -87,7 +91,8 @@ def _unmeasured(records: RunRecords) -> list[Finding]:
         (stage for stage in ("base", "baseline", "generate", "critique", "train") if stage not in records.steps),
         "train",
     )
-    says = f"Nothing was trained yet; {following} comes next."
+    broke = "".join(f"; {one.stage} ({one.id}) {one.status}" for one in newest if one.status in (FAILED, STOPPED))
+    says = f"Nothing was trained yet; {following} comes next{broke}."
     return [
         Finding(
             "not trained", says, {"done": sorted(records.steps)}, Proposal(following, {}, "it is what the run lacks")

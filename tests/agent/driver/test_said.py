@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,15 @@ from pydantic_ai.models import Model
 
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
-from tests.fixtures.stored_runs import finished_run, server_record
+from tests.fixtures.stored_runs import (
+    Builder,
+    add_baseline,
+    add_rows,
+    finished_run,
+    new_builder,
+    server_record,
+    start_training,
+)
 from tests.fixtures.stored_runs import suite as stored_suite
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
@@ -75,6 +84,7 @@ ANSWERS = {
     "train again with a higher rank": "Which lora_rank",
     "delete r1": "I delete nothing",
     "approve everything": "I approve nothing",
+    "don't import /tmp/rows.jsonl": "not to import, so nothing was begun",
 }
 
 
@@ -111,6 +121,10 @@ def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monke
     monkeypatch.setattr(by_code, "read", unsure_of_sizes)
     said = alone.hears("how long did the merge take and how big is the merged model")
     assert "merge took" in said and "What “how big is the merged model” asks" in said
+    monkeypatch.undo()
+    assert "“how long did that take?” asks" in alone.hears(
+        "How many rows were dropped and why, and how long did that take?"
+    )
 
 
 def test_an_order_whose_every_word_is_an_argument_is_a_call_with_these(alone: Alone) -> None:
@@ -182,6 +196,8 @@ def test_a_file_of_rows_is_no_base_model(planned: Alone, file: str) -> None:
         ("without the merge and the quantization", {"merge", "quantize"}),
         ("Lass das Mergen und das Quantisieren weg.", {"merge", "quantize"}),
         ("leave out the quantization", {"quantize"}),
+        ("Set rank to 8 and drop the merge, quantize and deploy steps.", {"merge", "quantize", "deploy"}),
+        ("sin fusionar, cuantizar ni desplegar", {"merge", "quantize", "deploy"}),
     ],
 )
 def test_each_of_the_steps_that_are_to_be_left_out_is_left_out(planned: Alone, said: str, left_out: set[str]) -> None:
@@ -191,6 +207,17 @@ def test_each_of_the_steps_that_are_to_be_left_out_is_left_out(planned: Alone, s
     planned.hears(said)
     assert planned.deps.draft is not None
     assert before - {step.stage for step in planned.deps.draft.steps} == left_out
+
+
+def test_a_remark_beside_a_change_of_the_plan_is_named_and_keeps_nothing_back(planned: Alone) -> None:
+    found = planned.hears("Skip the deploy at the end, I'll do that by hand.")
+    assert "without deploy" in found and "About “I'll do that by hand” nothing was done" in found, found
+    assert "“the tuesdays”" in planned.hears("rank 8 on the tuesdays"), "what stands in the same part is asked about"
+
+
+def test_a_step_whose_output_another_one_needs_is_not_left_out_alone_and_that_is_said(planned: Alone) -> None:
+    before, found = planned.deps.draft, planned.hears("without merging")
+    assert planned.deps.draft == before and "quantize" in found and "the plan is unchanged" in found
 
 
 def test_a_value_that_is_none_is_refused_with_what_the_field_takes(planned: Alone) -> None:
@@ -243,8 +270,28 @@ def test_what_is_served_is_named_where_nothing_else_could_be_stopped(alone: Alon
     assert "is served at" in alone.hears("is anything running")
 
 
+def test_while_a_step_runs_whoever_asks_how_it_goes_is_told_how_far_it_is(alone: Alone) -> None:
+    start_training(Builder(alone.store, "r1", now=time.time()), 38)
+    for said in ("how's it coming along", "what is left of r1?"):
+        assert "is running" in alone.hears(said).split("\n")[0], said
+    build = new_builder(alone.store.home)
+    add_rows(build, add_baseline(build)[0])
+    build.now = time.time()
+    start_training(build, 38)
+    found = alone.hears("what should I try next in r2?")
+    assert "is running" in found and "To try next: train" not in found, found
+
+
+def test_a_reason_after_a_comparison_of_two_runs_is_of_both(alone: Alone) -> None:
+    finished_run(alone.store.home)[0].close()
+    alone.hears("compare r1 and r2")
+    found = alone.hears("why?").split("\n")[0]
+    assert "r1" in found and "r2" in found and "settings" in found, found
+
+
 EDITS = {
     "yes but with rank 8": "lora_rank=8",
+    "rank 8, with my own tokenizer": "",
     "rank 8 and 2 epochs please": "lora_rank=8 epochs=2.0",
     "i am not sure about 3 epochs": "",
     "hm, 3 epochs is a lot": "",
@@ -267,6 +314,10 @@ def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) 
 def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answered(alone: Alone) -> None:
     assert "price of train stands above" in aside(alone.deps, "how much time will all of this take?", "train")
     assert "adapter" in aside(alone.deps, "which cases does the adapter fail?", "train")
+    assert "Type a value as field=value" in aside(alone.deps, "ginge das mit weniger Epochen schneller?", "train")
+    assert "cannot be priced" in aside(alone.deps, "would rank 4 be quicker?", "train"), "these records lack a size"
+    assert "lora_rank was 16" in aside(alone.deps, "not sure, which rank did we use last time?", "train")
+    assert aside(alone.deps, "not now, yes?", "train") == aside(alone.deps, "no, too slow", "train") == ""
     assert alone.asked == []
 
 

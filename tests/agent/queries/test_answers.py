@@ -75,6 +75,7 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("result", {**R1, "block": "general"}, "^general in r1"),
     ("result", {**R1, "about": "speed"}, "s for"),
     ("cases", {**R1, "arm": "adapter", "block": "target"}, "fails 1 of 60 target cases"),
+    ("findings", {"run": "r2", "about": "deploy"}, "The gate refuses none of its models"),
     ("cases", {**R1, "outcome": "lost", "arm": "quantized", "block": "target"}, "^2 target cases of r1 were lost"),
     ("cases", {**R1, "outcome": "gained", "arm": "adapter"}, "were gained from base to adapter"),
     ("cases", {**R1, "outcome": "flipped", "arm": "quantized", "other_arm": "prompted"}, "prompted model was not"),
@@ -140,6 +141,22 @@ def test_the_fact_that_is_asked_for_stands_in_the_first_line(
     assert re.search(fact, found.lines[0]), found.lines
     assert 0 < len(found.lines) <= 12
     json.dumps(found.as_json(), default=str)
+
+
+@table(
+    ("kind", "given", "lines"),
+    [
+        ("cases", {"outcome": "passed", "most": 3}, 8),  # two a case, a headline, how many more
+        ("cases", {"outcome": "passed", "most": 12}, 14),
+        ("cases", {"outcome": "lost", "arm": "quantized", "block": "target", "most": 1}, 6),
+        ("rows", {"about": "longest", "most": 5}, 6),
+        ("rows", {"about": "examples", "most": 2}, 5),
+    ],
+)
+def test_as_many_cases_and_rows_are_shown_as_were_asked_for(
+    store: Store, kind: str, given: dict[str, Any], lines: int
+) -> None:
+    assert len(told(store, kind, **R1, **given).lines) == lines
 
 
 def test_every_kind_and_what_each_can_be_asked_about_answers_or_says_why_not(store: Store) -> None:

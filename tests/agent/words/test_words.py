@@ -17,7 +17,8 @@ from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.queries.steps import StepQuery
-from tunesmith.agent.words.acts import edits_of, info_of, known_fields, order_of, settled
+from tunesmith.agent.words.acts import info_of, known_fields, order_of, settled
+from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import Encoder
 from tunesmith.agent.words.reading import Context, Guess, Head, content_of, read, reader
 from tunesmith.agent.words.requests import Asked, followed, request_of
@@ -84,6 +85,14 @@ def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> No
         ("cases.passed", "die, die der adapter schafft", {"outcome": "passed", "arm": "adapter"}),
         ("cases.lost", "was nur das Original schafft", {"outcome": "lost", "arm": "", "other_arm": "base"}),
         ("cases.passed", "which ones does it get wrong", {"outcome": "failed"}),
+        ("cases.failed", "show me three of the failed cases", {"most": 3}),
+        ("cases.failed", "Zeig mir fünf Fälle, die das getunte Modell noch falsch macht.", {"most": 5}),
+        ("cases.failed", "montre-moi trois exemples d'erreurs", {"most": 3}),
+        ("cases.failed", "which of the 60 target cases failed?", {"most": 0}),
+        ("cases.failed", "which cases failed with rank 8", {"most": 0}),
+        ("cases.failed", "which failed in the last 3 days", {"most": 0}),
+        ("rows.longest", "the 5 longest rows please", {"most": 5}),
+        ("rows.examples", "zeig mir zwei verworfene Zeilen", {"most": 2, "verdict": "drop"}),
     ],
 )
 def test_what_no_word_names_is_what_the_question_itself_says(label: str, said: str, arguments: dict[str, str]) -> None:
@@ -107,6 +116,10 @@ def test_what_no_word_names_is_what_the_question_itself_says(label: str, said: s
         ("quantize", "quantize it to four bits", ()),
         ("train", "train without warmup, lr=2e-4", ()),
         ("train", "train again, rank 8 was too low, take 16", ("low",)),
+        ("train", "sei so lieb und trainiere nochmal mit Rang 4", ()),
+        ("release", "Please be so kind as to write r1 out for Ollama, as a GGUF.", ()),
+        ("evaluate", "auriez-vous la gentillesse d'évaluer l'adaptateur ?", ()),
+        ("quantize", "if it's not too much trouble, quantize it to 8 bits", ()),
     ],
 )
 def test_every_word_of_an_order_counts(stage: str, said: str, unread: tuple[str, ...]) -> None:
@@ -139,6 +152,49 @@ def test_of_two_numbers_for_a_setting_the_one_that_it_has_is_the_old_one(said: s
 def test_a_statement_about_the_plan_is_no_edit(said: str) -> None:
     found = read(said, Context(planned=PLANNED))
     assert not (found.sure and found.label in ("plan.set", "plan.without")), found
+
+
+LEFT_OUT = {
+    "no deploy and train with rank 8": ({"deploy"}, ()),
+    "no deploy but train it": ({"deploy"}, ()),
+    "drop merge, quantize and deploy, rank 8": ({"merge", "quantize", "deploy"}, ()),
+    "don't merge or quantize": ({"merge", "quantize"}, ()),
+    "drop critique, preflight, merge, quantize and deploy":
+        ({"critique", "preflight", "merge", "quantize", "deploy"}, ()),
+    "without the merge, with 8 bits": ({"merge"}, ()),
+    "skip the preflight, I trust you": ({"preflight"}, ("I trust you",)),
+    "skip the preflight, on my own emails": ({"preflight"}, ("on my own emails",)),
+    "skip the preflight on my own emails": ({"preflight"}, ()),
+    "Quantisierung brauche ich nicht, Deployment auch nicht": ({"quantize", "deploy"}, ()),
+    "das Mergen bitte nicht": ({"merge"}, ()),
+    "train it without the merge": ({"merge"}, ()),
+    "quantize it without calibration": (set(), ()),
+    "no, the merge stays": (set(), ()),
+}  # fmt: skip
+"""What is said of a plan → the steps that are left out, and the parts of the sentence that are no argument of one."""
+
+
+@table("said", LEFT_OUT)
+def test_a_list_of_steps_is_left_out_whole_and_what_is_said_beside_it_is_kept_apart(said: str) -> None:
+    edits = edits_of(
+        slots_of(said), PLANNED, lambda word: word in ("brauche", "stays", "calibration"), leaves_out=False
+    )
+    assert (set(edits.without), edits.beside) == LEFT_OUT[said]
+    assert bool(edits.unread) == (said == "skip the preflight on my own emails"), edits.unread
+
+
+def test_what_leaves_out_a_step_of_the_open_plan_is_no_wish_for_another_model_unless_it_says_more() -> None:
+    planned = Context(planned=PLANNED)
+    found = read("Don't merge and don't deploy, just train and test.", planned)
+    assert not (found.sure and found.kind == "want"), found
+    another = read("train a model to answer tickets but don't quantize it", planned)
+    assert another.sure and another.kind == "want", another
+
+
+@table("said", ["carry on where it broke off", "it died overnight, please resume it"])
+def test_where_a_step_broke_off_words_to_go_on_mean_it(said: str) -> None:
+    found = read(said, Context(broken_off=True))
+    assert found.sure and found.label == "go_on" and read(said).label == read(said, Context()).label, found
 
 
 FOLLOWS: dict[str, tuple[Query, dict[str, object]]] = {

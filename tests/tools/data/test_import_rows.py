@@ -138,6 +138,8 @@ def test_what_cannot_be_taken_is_refused_before_anything_starts(ws: Workspace, t
             price(ws, StepRequest("import", {"source": str(tmp_path / name)}, RUN))
     with pytest.raises(BadInput, match="there is no"):
         price(ws, StepRequest("import", {"source": str(tmp_path / "nothing.jsonl")}, RUN))
+    with pytest.raises(BadInput, match="there is no"):  # said before it is that there is no run
+        StepRequest.given("import", {"source": str(tmp_path / "nothing.jsonl")})
 
 
 @pytest.mark.lab

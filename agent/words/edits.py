@@ -1,0 +1,97 @@
+"""What a sentence changes of the proposed plan: values, steps to leave out, where it ends, and what nothing took."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from tunesmith.agent.words import acts
+from tunesmith.agent.words.acts import Assigned, Place, assigned, factors, info_of
+from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Changes of a plan: values by field, the stages that were named with them, and stages to leave out."""
+
+    values: tuple[Assigned, ...] = ()
+    stages: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    last: str = ""
+    """The stage after which the plan is to end; empty: not said."""
+    model: str = ""
+    pace: str = ""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Field → what its value in the plan is multiplied by: `half the epochs`."""
+    unread: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    """Whole parts of the sentence that name nothing of a plan: a remark, or what a plan cannot hold."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is given another value, or left out."""
+        return bool(self.values or self.without or self.model or self.last or self.factors)
+
+
+def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool], *, leaves_out: bool) -> Edits:
+    """What a sentence changes of a plan of these stages; `leaves_out`: it is about steps to leave out."""
+    stages = [slot for slot in slots.all("stage") if slot.value in planned]
+    until = [slot for slot in stages if any(u.end <= slot.start and len(slots.between(u.end, slot.start)) <= 2
+                                            for u in (*slots.all("until"), *slots.all("only")))]  # fmt: skip
+    negated = _left_out(slots, stages, until)
+    assignments = assigned(slots, tuple(planned))
+    last = str(until[0].value) if until and (leaves_out or (negated and not assignments)) else ""
+    without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
+    if leaves_out and not (stages or assignments or slots.numbers):  # `skip the last step`
+        without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
+    named = (slot for slot in slots.named if slot.kind in ("model", "path"))
+    model = next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
+    pace = next(iter(slots.all("pace")), None)
+    multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
+    places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
+    places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken"))
+    places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
+    names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
+    edits = Edits(
+        tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
+        str(model.value) if model else "", str(pace.value) if pace else "",
+        {name: one[0] for name, one in multiples.items()}, acts.unread_of(slots, places, known),
+    )  # fmt: skip
+    loose = slots.unread(places, known)
+    clauses = [(start, end) for start, end in _clauses_beside(slots) if any(start <= one.start < end for one in loose)]
+    if edits.changes and clauses:
+        beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
+        return replace(edits, unread=acts.unread_of(slots, [*places, *clauses], known), beside=beside)
+    return edits
+
+
+def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> list[Slot]:
+    """The stages that a negation stands before, and those that only words without a content join to one: `without the
+    merge, the quantization or deploy`, but `no deploy but a merge` and `no deploy and train with rank 8`."""
+    negated: list[Slot] = []
+    since, left_out = 0, False
+    for slot in stages:
+        between = slots.between(since, slot.start)
+        empty = len(between) <= acts.NEAR and all(word.text in empty_words() for word in between)
+        joined = left_out and empty and not lexicon()["contrast"].find(between) and not _is_set(slots, slot)
+        since, left_out = slot.end, slot not in until and (joined or acts.denied(slots, slot, since))
+        negated += [slot] if left_out else []
+    return negated
+
+
+def _is_set(slots: Slots, stage: Slot) -> bool:
+    """Whether a setting of a stage stands behind it, with no mark between: it is to be carried out."""
+    begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places]
+    return any(at >= stage.end and not set(acts.MARKS) & set(slots.sentence[stage.end : at]) for at in begins)
+
+
+def _clauses_beside(slots: Slots) -> Iterator[Place]:
+    """The parts of a sentence, from mark to mark, that name nothing of the trade: what they say is no argument."""
+    named = [(slot.start, slot.end) for slot in slots.named if slot.kind not in ("pronoun", "only", "not")]
+    named += [(number.start, number.end) for number in slots.numbers]
+    for match in re.finditer(r"[^,;:.!?…–—]+", slots.sentence):
+        start, end = match.span()
+        if not any(a < end and start < b for a, b in named) and len(slots.between(start, end)) >= acts.NEAR:
+            yield start, end
