@@ -122,7 +122,7 @@ def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monke
     said = alone.hears("how long did the merge take and how big is the merged model")
     assert "merge took" in said and "What “how big is the merged model” asks" in said
     monkeypatch.undo()
-    assert "“how long did that take?” asks" in alone.hears(
+    assert "how long did that take?” asks" in alone.hears(
         "How many rows were dropped and why, and how long did that take?"
     )
 
