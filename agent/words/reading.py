@@ -41,7 +41,7 @@ _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no
 _PRIOR = {"plan": 3.0, "follow": 2.0}
 """How many times likelier such words are at their moment, with a plan proposed or a question answered, than their share
 of all sentences says; words that name a run speak of the records, and ask for no term."""
-_ANOTHER_WISH, _GOES_ON = 0.25, 4.0
+_ANOTHER_WISH, _GOES_ON = 0.25, 6.0
 """The same of a new wish in words that leave out a step of the open plan; of words to go on where a step broke off."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
