@@ -40,13 +40,14 @@ def license_of(base: Artifact) -> Mapping[str, str]:
 
 def model_card(store: Store, model: Artifact, base: Artifact, arm: str) -> str:
     """The card of a run's adapter, merged or quantized model, as Markdown with a hub's front matter."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     run, steps, measured = store.run(model.run), store.steps(model.run), evaluation(store, model.run)
     adapter = model if model.kind == "adapter" else store.ancestor(model, "adapter")
     trainings = process.trainings(store, [store.step(adapter.step)] if adapter else [])
     source = files("tunesmith.prompts").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    page = Environment(
+    page = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, finalize=_words, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     page.filters.update(percent=percent, plain=plain)
