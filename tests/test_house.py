@@ -62,6 +62,7 @@ JINJA = {
     "tools/suites/template.py": SANDBOX,  # of suites
     "tools/models/template_trial.py": SANDBOX,  # of chat templates
     "tools/report/page.py": ESCAPING,  # our own page, around strangers' text
+    "tools/release/model_card.py": SANDBOX,  # the same, as Markdown
 }
 """Who may render a template of Jinja's, and in which environment."""
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)

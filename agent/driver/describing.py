@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -24,12 +23,10 @@ from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.core.wrong_values import sentence, sentences
-from tunesmith.tools.data.augmentation import add_cases, propose_cases
 from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, described, distinct, missing, slug
 from tunesmith.tools.data.proposal import Proposal
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.evaluation.judge import has_judge
 from tunesmith.tools.models.base import bundled_model
@@ -37,8 +34,6 @@ from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _WRITER = "bundled-driver"
-CASES_WANTED = 20
-"""Target cases that a described behaviour is to have; what the examples lack is proposed by the driver."""
 _ARROWS = (re.compile(r"\s*(?:=>|⇒)\s*"), re.compile(r"\s*(?:->|→)\s*"))
 """The arrow that was asked for counts before those that a message may hold itself."""
 _LABELLED = re.compile(
@@ -205,7 +200,7 @@ def _parted(line: str) -> list[str]:
 
 
 def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
-    """Write the behaviour's folder, with further test cases proposed by the driver; the plan, and words about both.
+    """Write the behaviour's folder; the plan, and words about both.
 
     Raises BadInput where nothing about the answers can be checked; the description is then asked on from `what`.
     """
@@ -225,11 +220,10 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
     deps.show(spec_view(behaviour, frozenset({"when", "what", "never"}), read.left_out))
     deps.show(render.plain(f"{behaviour.name} is in {folder}; change any field of behaviour.yaml there"))
     blind = f"{len(behaviour.blind)} of your examples are blind test cases now. " if behaviour.blind else ""
-    cases = blind + _more_cases(deps, folder, behaviour, judged=judged)
     _file(home).unlink(missing_ok=True)
     words = (
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
-        f"behaviour.yaml and its test cases. {cases}The plan is on your screen. Start it, or change something?"
+        f"behaviour.yaml and its test cases. {blind}The plan is on your screen. Start it, or change something?"
     )
     return plan_here(deps.ws, folder, interview.pace, judged=judged), words
 
@@ -248,32 +242,6 @@ def _read(deps: TurnDeps, spec: Spec, *, name: str) -> Read:
         return Read(
             verified(spec).spec, "", (f"nobody has read your words ({error}): code took what the examples show",)
         )
-
-
-def _more_cases(deps: TurnDeps, folder: Path, behaviour: Spec, *, judged: bool) -> str:
-    """Further test cases from the driver, shown and added; what they can show, in a sentence."""
-    wanted = CASES_WANTED - len(behaviour.examples) - len(behaviour.blind)
-    if deps.endpoint is None or wanted <= 0:
-        return ""
-    try:
-        endpoint = deps.endpoint()
-        deps.show(render.plain(f"asking the driver for {wanted} more test cases"))
-        proposed = asyncio.run(
-            propose_cases(
-                behaviour,
-                endpoint.chat_client(),
-                model=endpoint.model,
-                count=wanted,
-                concurrency=8,
-            )
-        )
-    except (BadInput, StepFailed) as error:
-        return f"More test cases were not to be had ({error}). "
-    add_cases(folder / SUITE, behaviour, proposed.prompts, judged=judged)
-    for prompt in proposed.prompts:
-        deps.show(render.plain(f"  + {prompt}"))
-    count = len(proposed.prompts)
-    return f"{count} test cases were proposed; remove from {SUITE} what does not fit. {proposed.detectable}. "
 
 
 def described_before(home: Path, words: str) -> Path | None:

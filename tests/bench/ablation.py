@@ -54,10 +54,10 @@ PLAIN_STEPS = {
 PLAIN_ROWS = (
     ("tools/data/draw.py", 'return "; ".join(filter(None, drawn))', 'return ""'),
     ("tools/data/synthesis.py", "stated = as_stated(self.spec, drawn, message)", "stated = drawn"),
-    ("tools/data/synthesis.py", "if self.reader is None:\n            return dict(written)", "return dict(written)"),
+    ("tools/data/synthesis.py", "        readable = {n:", "        return dict(written)\n        readable = {n:"),
     ("tools/data/synthesis.py", "for one in good]\n            note", "for one in good[:0]]\n            note"),
     ("tools/data/generate_job.py", "Listed if led else Synthesis", "Synthesis"),
-    ("tools/data/generate_job.py", "if self.spec.blind_sha256 and not self.preview else ()", "if False else ()"),
+    ("tools/data/generate_job.py", "if self.spec.blind_sha256 else ()", "if False else ()"),
     ("tools/data/augmentation.py", "FORMED_SHARE = 0.2", "FORMED_SHARE = 1.0"),
 )  # fmt: skip
 """File, text that stands in it once, and what stands there instead."""

@@ -1,4 +1,4 @@
-"""Further messages out of those that there are: near misses, variants that say other values, and proposed cases.
+"""Further messages out of those that there are: near misses, and variants that say other values.
 
 A variant of a kept row is for a later epoch: "dentist on tuesday at 4 pm" is "dentist on friday at 11:30" the next time
 it is seen, right by construction as its first form is, and no model is asked. Only values that code draws and finds are
@@ -8,8 +8,6 @@ Near misses look like a behaviour's messages and want an ordinary answer: the us
 edit changes as little as it can; it is taken where the reader is surer of it being another kind than of any of the
 user's examples. Ordinary requests in fixed forms about a whole message, or about values that the behaviour reads or
 answers, need no model: they are a fifth at most. No word is picked out of a message: code cannot tell which are things.
-
-Further target cases are proposed by a served model; the user sees them and may drop any.
 """
 
 from __future__ import annotations
@@ -17,40 +15,25 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import count as count_from
 from itertools import islice, zip_longest
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw
-from tunesmith.tools.core.stats import detectable_text, minimum_detectable_effect
-from tunesmith.tools.core.yaml_file import dump_yaml, read_own
+from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.draw import answer_of, in_turn
 from tunesmith.tools.data.record_values import drawn_number, number_ranges
-from tunesmith.tools.data.row_checks import drawn_problem, prompt_problem, verbatim
+from tunesmith.tools.data.row_checks import drawn_problem, verbatim
 from tunesmith.tools.data.similarity import Likeness, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.spec_suites import HEADERS, TARGET, as_yaml, open_test
 from tunesmith.tools.data.typed_values import GLUED, draw_value, holds, surface_of
-from tunesmith.tools.data.writer_requests import (
-    distinct_texts,
-    kind_of,
-    list_start,
-    listed_topics,
-    prompt_text,
-    topics_request,
-    written_message,
-)
-from tunesmith.tools.serving.client import ChatClient, ChatRequest, ChatResponse, assistant, system, user
+from tunesmith.tools.data.writer_requests import distinct_texts, prompt_text, written_message
+from tunesmith.tools.serving.client import ChatRequest, assistant, system, user
 from tunesmith.tools.serving.requests import Asker
 
 _ALIKE = 88.0
@@ -230,124 +213,3 @@ def _spans(message: str, part: str) -> list[tuple[int, int]]:
 def _cased(new: str, old: str, *, at_start: bool) -> str:
     """A capital at the start of a message stays one."""
     return new[:1].upper() + new[1:] if at_start and old[:1].isupper() else new
-
-
-# Further cases
-
-_SHOTS = 4
-"""Examples that a writer goes on from; another few for each message, so that messages differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a further message is about, and the examples that it is shown behind."""
-
-    row_id: str
-    subject: str
-    shots: tuple[int, ...]
-
-
-def draw_row(behaviour: Spec, subjects: Sequence[str], seed: int, index: int) -> Subject:
-    """What message number `index` is about: the subjects in turn, each once before any comes again."""
-    rng = random.Random(f"{seed}/{index}")
-    subject = in_turn(subjects, str(seed), index) if subjects else ""
-    count = len(behaviour.examples)
-    return Subject(f"w{index:05d}", subject, tuple(rng.sample(range(count), min(_SHOTS, count))))
-
-
-def case_request(behaviour: Spec, drawn: Subject, model: str, temperature: float) -> ChatRequest:
-    """Asks for one message about the drawn subject: the writer goes on with a list of such messages."""
-    prompts = [behaviour.examples[shot].prompt for shot in drawn.shots]
-    about = f" The last one is about: {drawn.subject}." if drawn.subject else ""
-    asked = f"Messages that different people sent. What all of them have in common: {kind_of(behaviour)}.{about}"
-    end = f"\n{len(prompts) + 2}." if any("\n" in text for text in prompts) else "\n"
-    tokens = max(60, round(max(map(len, prompts)) * 0.6))
-    return list_start(asked, prompts, model, drawn.row_id, tokens, temperature, {"top_p": 0.95, "stop": [end]})
-
-
-CASE_SEED = 880_401
-"""Of proposed cases: rows for training are drawn with the seed of `generate`."""
-_CASES_ALIKE = 85.0
-"""Similarity, of 100, from which two cases ask the same."""
-_CASE_ROUNDS = 3
-"""What is lacking is asked for again; a small model repeats itself."""
-_MORE = re.compile(r"-more-(\d+)$")
-
-
-@dataclass(frozen=True, slots=True)
-class Proposed:
-    """Further messages for the target suite, none of them in it yet."""
-
-    prompts: tuple[str, ...]
-    asked: int
-    """How many messages the model was asked for."""
-    detectable: str
-    """What the examples and these cases together can show, in a sentence."""
-    minimum_detectable_effect: float
-    """The same as a share; infinite where nothing can be shown."""
-
-
-async def propose_cases(
-    behaviour: Spec, chat: ChatClient, *, model: str, count: int, concurrency: int = 16
-) -> Proposed:
-    """Ask a served model for `count` messages that are like neither an example nor one another.
-
-    Fewer come back where the model repeats itself. Raises StepFailed where it does not answer at all.
-    """
-    prompts: list[str] = []
-    seen = Likeness((example.prompt, example.prompt) for example in behaviour.examples)
-    asked = 0
-    async with chat as client:
-        subjects = await _subjects(client, behaviour, model, count, concurrency)
-        for attempt in range(_CASE_ROUNDS):
-            wanted = round((count - len(prompts)) * 1.5)
-            if wanted <= 0:
-                break
-            drawn = [draw_row(behaviour, subjects, CASE_SEED + attempt, index) for index in range(wanted)]
-            requests = [case_request(behaviour, one, model, _TEMPERATURE) for one in drawn]
-            asked += wanted
-            for response in await _answers(client, requests, concurrency):
-                prompt = written_message(response.text)
-                if prompt_problem(behaviour, prompt) or seen.match(prompt, _CASES_ALIKE, digits_count=True):
-                    continue
-                seen.add(prompt, prompt)
-                prompts.append(prompt)
-    chosen = tuple(prompts[:count])
-    cases = len(behaviour.examples) + len(chosen)
-    return Proposed(chosen, asked, detectable_text(cases), minimum_detectable_effect(cases))
-
-
-async def _subjects(client: ChatClient, behaviour: Spec, model: str, count: int, concurrency: int) -> list[str]:
-    prompts, several = [example.prompt for example in behaviour.examples], range(max(2, -(-count // 8)))
-    requests = [topics_request(behaviour, {}, prompts, model, f"s{n:03d}", CASE_SEED) for n in several]
-    answers = await _answers(client, requests, concurrency)
-    return distinct_texts(topic for answer in answers for topic in listed_topics(answer.text))
-
-
-async def _answers(client: ChatClient, requests: Sequence[ChatRequest], concurrency: int) -> list[ChatResponse]:
-    """The answers in the order of their requests. Raises StepFailed where there is none."""
-    answers: dict[str, ChatResponse] = {}
-    await client.complete_many(
-        requests, concurrency=concurrency, on_result=lambda response: answers.update({response.id: response})
-    )
-    answered = [answers[request.id] for request in requests if not answers[request.id].error]
-    if requests and not answered:
-        raise StepFailed(f"none of {len(requests)} requests was answered: {answers[requests[0].id].error}")
-    return answered
-
-
-def add_cases(suite: Path, behaviour: Spec, prompts: Sequence[str], *, judged: bool = True) -> None:
-    """Add messages to a target suite that `write_suites` wrote; what is in it stays, but for its comments.
-
-    Raises BadInput for another file, and leaves it as it was.
-    """
-    document = yaml.safe_load(suite.read_text())
-    try:
-        ids = [str(test["metadata"]["case_id"]) for test in document["tests"]]
-    except (KeyError, TypeError):
-        raise BadInput(f"{suite} is not a target suite of a described behaviour; add a test to it by hand") from None
-    numbers = [int(match[1]) for case_id in ids if (match := _MORE.search(case_id))]
-    first = max(numbers, default=0) + 1
-    added = (open_test(behaviour, prompt, n, judged=judged) for n, prompt in enumerate(prompts, first))
-    tests = [as_yaml(behaviour, one) for one in added]
-    atomic_write(suite, HEADERS[TARGET] + dump_yaml({**document, "tests": [*document["tests"], *tests]}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
 
@@ -43,16 +43,8 @@ Pairs = Sequence[tuple[str, str | None]]
 """(message, value) of a part in each record of the examples; None where it is missing."""
 
 
-@dataclass(slots=True)
-class Notes:
-    """What is left out while a proposal is looked through."""
-
-    sentences: list[str] = field(default_factory=list)
-
-    def add(self, sentence: str) -> None:
-        """Take a sentence, once."""
-        if sentence not in self.sentences:
-            self.sentences.append(sentence)
+Notes = list[str]
+"""What is left out while a proposal is looked through, a sentence each; the same one may come twice."""
 
 
 def attribute_of(
@@ -131,16 +123,16 @@ def _kind(
     if typed in (None, "digits") and (numeric := _numeric(part, given, typed, number=number)):
         return numeric, {}
     if number and not verbatim:
-        notes.add(
+        notes.append(
             f"{part.name} is a number that the messages of the examples do not say in figures, so code cannot draw it: "
             "state its values as a list, or a formula under attributes"
         )
     if part.kind == "text" and not (typed and verbatim):
         return "text", {}
     if part.kind == "copied" and not verbatim:
-        notes.add(f"{part.name} is not copied: its values do not stand in the messages of the examples")
+        notes.append(f"{part.name} is not copied: its values do not stand in the messages of the examples")
     elif part.kind in TYPED and part.kind != typed:
-        notes.add(f"{part.name} is no {part.kind}: the examples show {(seen or ['none'])[0]!r}")
+        notes.append(f"{part.name} is no {part.kind}: the examples show {(seen or ['none'])[0]!r}")
     return typed or ("copied" if verbatim else "text"), {}
 
 
@@ -188,10 +180,10 @@ def _label(name: str, values: Mapping[str, Value], seen: Sequence[str], notes: N
     beside = [value for value in seen if value not in label]
     if len(beside) > len(seen) / 2 or not 2 <= len(label) + len(beside) <= VALUES_MAX:
         listed, seen_text = ", ".join(list(values)[:4]), ", ".join(seen[:4]) or "none"
-        notes.add(f"{name} is no choice of {listed}: the examples show {seen_text}")
+        notes.append(f"{name} is no choice of {listed}: the examples show {seen_text}")
         return {}
     if beside:
-        notes.add(f"{', '.join(beside)} was added to the values of {name}, as the examples show it")
+        notes.append(f"{', '.join(beside)} was added to the values of {name}, as the examples show it")
     return label | {value: Value() for value in beside}
 
 
@@ -207,7 +199,7 @@ def _weekday(value: str) -> int:
 def _words_max(part: Part, values: Sequence[str], notes: Notes) -> int:
     longest = max((len(value.split()) for value in values), default=0)
     if part.words_max and part.words_max < longest:
-        notes.add(f"{part.name} has at most {part.words_max} words: not taken, an example has {longest}")
+        notes.append(f"{part.name} has at most {part.words_max} words: not taken, an example has {longest}")
         return 0
     return part.words_max
 
@@ -232,7 +224,7 @@ def _apart(one: Attribute, attributes: Sequence[Attribute], records: Records, no
     if not wrong or set(one.values) == {"true", "false"}:
         return one
     left = {value: of for value, of in one.values.items() if value not in wrong}
-    notes.add(f"{', '.join(wrong)}: a value of another part, so it was taken out of {one.name}")
+    notes.append(f"{', '.join(wrong)}: a value of another part, so it was taken out of {one.name}")
     alone = Attribute(name=one.name, kind="text", means=one.means)
     return one.model_copy(update={"values": left}) if len(left) >= 2 else alone
 

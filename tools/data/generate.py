@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -42,8 +42,6 @@ from tunesmith.tools.serving.budget import (
 )
 from tunesmith.tools.serving.context_settings import ContextSettings, context_settings_of
 
-PREVIEW_ROWS = 5
-"""Enough to see whether the writer understood the behaviour."""
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
 _USUAL_TOKENS = 40
@@ -63,6 +61,8 @@ _PROMPT_TOKENS = 130
 
 class GenerateRequest(PlacedRequest):
     """How many rows to make, and who writes them."""
+
+    GONE: ClassVar = {"preview": (False,)}
 
     behaviour: Annotated[str, local_path(BUNDLED_BEHAVIOUR)] = Field(
         default=BUNDLED_BEHAVIOUR,
@@ -94,7 +94,6 @@ class GenerateRequest(PlacedRequest):
         le=1024,
         description="Tokens of an ordinary answer, at most: a sentence should end in them and another begin.",
     )
-    preview: bool = Field(default=False, description="Write five rows to look at, and nothing that is trained on.")
     writer: Literal["base", "teacher"] = Field(default="base", description="Which model of the run writes the texts.")
     temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
     tries: int = Field(default=2, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
@@ -170,19 +169,17 @@ def spare_of(spec: Spec) -> float:
 
 def rows_wanted(request: GenerateRequest) -> int:
     """Rows of the behaviour that are to be good: those to be trained on, and what test cases take with them."""
-    if not request.rows:
-        return 0
-    return min(PREVIEW_ROWS, request.rows) if request.preview else request.rows + rows_beside(request.held_out)
+    return request.rows + rows_beside(request.held_out) if request.rows else 0
 
 
 def rows_written(request: GenerateRequest, spare: float) -> int:
     """Rows of the behaviour that are written."""
-    return math.ceil(rows_wanted(request) * (1 if request.preview else spare))
+    return math.ceil(rows_wanted(request) * spare)
 
 
 def near_misses_wanted(request: GenerateRequest) -> int:
     """Near misses to be made; half as many as there are test cases become cases too."""
-    return 0 if request.preview or not request.near_miss_rows else request.near_miss_rows + request.held_out // 2
+    return request.near_miss_rows + request.held_out // 2 if request.near_miss_rows else 0
 
 
 def usual_context(facts: Facts) -> GenerateContext:
@@ -196,10 +193,8 @@ def inspect_inputs(request: GenerateRequest, inputs: Inputs) -> GenerateContext:
     """Read the behaviour's spec and count its rehearsal prompts, so that a broken one is refused before the start."""
     spec = load_behaviour(request.behaviour)
     rehearsal = load_rehearsal(request.behaviour)
-    if not request.rows and (request.preview or not request.near_miss_rows + request.rehearsal_rows):
-        raise BadInput(
-            f"rows=0 leaves nothing to {'look at' if request.preview else 'make'}; ask for rows of some kind"
-        )
+    if not request.rows + request.near_miss_rows + request.rehearsal_rows:
+        raise BadInput("rows=0 leaves nothing to make; ask for rows of some kind")
     if request.rows and spec.situations:
         raise BadInput(
             f"behaviour {request.behaviour} is of an earlier version: its {len(spec.situations)} situations began the "
@@ -226,10 +221,8 @@ def _cost(spec: Spec) -> tuple[float, int]:
     return requests, tokens + (spec.max_tokens // 2 if whole else 0)
 
 
-def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
-    """As many rows as are asked for; a preview leaves none."""
-    if request.preview:
-        return None
+def expected_artifact(request: GenerateRequest, artifacts: Mapping[str, Artifact]) -> Artifact:
+    """As many rows as are asked for."""
     ordinary, before = near_misses_wanted(request) + request.rehearsal_rows, artifacts.get("rows")
     if before is not None and not rows_wanted(request):
         return expected("rows", **{**before.meta, "rows": ordinary + before.count("rows")})
@@ -260,7 +253,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
     writer, settings = teacher or measured, context_settings_of(facts.artifacts)
     need_vllm(facts)
     rows = rows_written(request, context.spare)
-    ordinary = 0 if request.preview else near_misses_wanted(request) + min(request.rehearsal_rows, context.rehearsal)
+    ordinary = near_misses_wanted(request) + min(request.rehearsal_rows, context.rehearsal)
     cards = serving_cards(facts, measured, settings.context_tokens)
     if teacher:  # who writes first, on as many cards as the base that answers after it
         cards = max(cards, serving_cards(replace(facts, artifacts={}), teacher))
@@ -307,8 +300,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
 def _summary(request: GenerateRequest, context: GenerateContext, rows: int, ordinary: int) -> str:
     if not rows:
         return f"have the base answer {ordinary} ordinary messages, so that nothing is forgotten; no row is written"
-    count = f"{rows_wanted(request)} rows of {context.name}"
-    return f"a preview: write {count}" if request.preview else f"write {count}, {ordinary} ordinary ones beside them"
+    return f"write {rows_wanted(request)} rows of {context.name}, {ordinary} ordinary ones beside them"
 
 
 def _written_steps(request: GenerateRequest, context: GenerateContext, writer: str, rows: int) -> tuple[str, ...]:
@@ -320,8 +312,6 @@ def _written_steps(request: GenerateRequest, context: GenerateContext, writer: s
 
 
 def _replaced(request: GenerateRequest, before: Artifact) -> tuple[str, ...]:
-    if request.preview:
-        return ()
     if request.rows:
         return ("the candidate rows of this run",)
     return ("the ordinary rows of this run",) if before.meta.get("ordinary") else ()

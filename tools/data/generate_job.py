@@ -23,7 +23,6 @@ from tunesmith.tools.data.augmentation import near_misses
 from tunesmith.tools.data.behaviour import load_behaviour, load_rehearsal, pins_of, untested
 from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.generate import (
-    PREVIEW_ROWS,
     GenerateRequest,
     GenerateResult,
     near_misses_wanted,
@@ -46,8 +45,8 @@ from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import AnswerLog, Tally
 from tunesmith.tools.serving.thoughts import without_thought
 
-_PROMPTS_AT_ONCE = 16
-"""Ordinary prompts that are read together, at least."""
+_PROMPTS_AT_ONCE, _SAMPLES = 16, 5
+"""Ordinary prompts that are read together, at least; rows of a result that are to be looked at."""
 
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
@@ -87,9 +86,9 @@ class _Making:
     ) -> None:
         self.job, self.spec, self.tally, self.settings = job, spec, tally, settings
         request = job.request
-        self.preview, self.rows = request.preview, rows_wanted(request)
+        self.rows = rows_wanted(request)
         self.near_count = near_misses_wanted(request)
-        self.rehearsal_count = 0 if request.preview else request.rehearsal_rows
+        self.rehearsal_count = request.rehearsal_rows
         self.stored = {row.row_id for row in job.store.rows(job.step.id)}
         self.ordinary = rehearsal
         self.decided = job.dir / "ordinary.json"
@@ -164,7 +163,7 @@ class _Making:
 
     def take_examples(self) -> None:
         """The user's examples as rows, where there are so many that others of them are blind cases."""
-        for number, example in enumerate(self.spec.examples if self.spec.blind_sha256 and not self.preview else ()):
+        for number, example in enumerate(self.spec.examples if self.spec.blind_sha256 else ()):
             row_id = f"e{number:04d}"
             if row_id not in self.stored:
                 seen_under = [system(example.system)] if example.system else self._system(row_id, number)
@@ -245,7 +244,7 @@ def _publish(job: Job[GenerateRequest], spec: Spec, rows: Sequence[TrainingRow])
     meta["unverified"] = json.loads((job.dir / "reader.json").read_text())["unverified"]
     if not job.request.rows and "rows" in job.inputs:
         meta |= {name: value for name, value in job.inputs["rows"].meta.items() if name != "rows"}
-    return job.publish("rows-preview" if job.request.preview else "rows", folder, meta=meta)
+    return job.publish("rows", folder, meta=meta)
 
 
 def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Artifact, tally: Tally) -> GenerateResult:
@@ -263,7 +262,7 @@ def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Ar
         reader=reader["trust"],
         read=reader["read"],
         unverified=tuple(reader["unverified"]),
-        sample=tuple(f"{row.attributes.text} => {row.answer}" for row in good[:PREVIEW_ROWS]),
+        sample=tuple(f"{row.attributes.text} => {row.answer}" for row in good[:_SAMPLES]),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,

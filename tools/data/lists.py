@@ -290,8 +290,6 @@ class Lists(Synthesis):
 
     def _agreed(self, written: Mapping[int, Written]) -> dict[int, Shot]:
         sentences = {n: Shot(one.message, one.drawn.values, one.drawn.surfaces[0]) for n, one in written.items()}
-        if self.reader is None:
-            return sentences
         names = {n: f"p{one.attempt}/{n}" for n, one in written.items()}
         to_read = [ToRead(names[n], sentence.message, sentence.values) for n, sentence in sentences.items()]
         read = self.reader.read(to_read)
@@ -308,8 +306,6 @@ class Lists(Synthesis):
         lines = [
             line for line in lines if not prompt_problem(self.spec, line) and 2 <= word_count(line) <= 25
         ]  # a sentence
-        if self.reader is None:
-            return lines
         nothing: Values = dict.fromkeys(a.name for a in self.spec.attributes if a.shown)
         for turn in range(_READINGS_OF_NOTHING):
             read = self.reader.read([ToRead(f"x{turn}/{text}", text, nothing) for text in lines], turn)

@@ -22,7 +22,7 @@ from rapidfuzz import fuzz
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import Check
 from tunesmith.tools.data.answer_shape import fitted, json_examples
-from tunesmith.tools.data.examples import VALUES_MAX, Notes, Pairs, attribute_of, odd_value
+from tunesmith.tools.data.examples import VALUES_MAX, Pairs, attribute_of, odd_value
 from tunesmith.tools.data.proposal import Part, Proposal
 from tunesmith.tools.data.reading import kind_request, yes
 from tunesmith.tools.data.record_values import numbers_in
@@ -267,7 +267,7 @@ class _Reader:
             part = part.model_copy(update={"missing": odd})
         if part.kind or part.values:
             return part
-        shown = attribute_of(part, pairs, {}, Notes())
+        shown = attribute_of(part, pairs, {}, [])
         seen = [value for _, value in pairs if value is not None and value != shown.absent_as]
         label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
         return part.model_copy(update={"kind": "label" if label and shown.kind != "weekday" else shown.kind})

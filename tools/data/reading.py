@@ -333,8 +333,4 @@ def answer_shots(spec: Spec, sentences: Sequence[Shot]) -> list[tuple[str, str]]
     """(message, answer) of the examples; of an answer that is a list, sentence by sentence."""
     if not form_of(spec).of_records:
         return [(example.prompt, example.answer) for example in spec.examples]
-    shots = []
-    for shot in sentences:
-        answer = form_of(spec).compose([shot.values] if shot.values else [])
-        shots.append((shot.message, answer))
-    return shots
+    return [(one.message, form_of(spec).compose([one.values] if one.values else [])) for one in sentences]

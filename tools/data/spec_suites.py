@@ -53,7 +53,7 @@ _ASIDE = (
     "corridor flickers when it rains. Now what this is about:"
 )
 _ASIDE_END = "That was all. The umbrella is still there, and the coffee machine will be cleaned on Friday."
-HEADERS = {
+_HEADERS = {
     TARGET: "# The target block: the user's examples. The spec was made from those that are dev cases alone.\n"
     "# promptfoo format. None of them may turn up in training rows. Any case may be removed or added.\n\n",
     NEAR_MISSES: "# The over-trigger block: messages that look alike and want an ordinary answer. promptfoo format.\n"
@@ -155,19 +155,13 @@ def _write_suite(
     """
     if not tests or (block == "over-trigger" and not shared):
         return False
-    atomic_write(path, HEADERS.get(path.name, "") + dump_yaml(_document(spec, block, description, shared, tests)))
+    atomic_write(path, _HEADERS.get(path.name, "") + dump_yaml(_document(spec, block, description, shared, tests)))
     asked = [case.messages for case in load_suites([path], models=("judge", "embedder")).cases]
     for messages, wanted in zip(asked, (test.messages(spec) for test in tests), strict=True):
         if list(messages) != wanted:
             text = str(wanted[-1]["content"])
             raise BadInput(f"a suite cannot hold the message {text[:60]!r}; put it in other words")
     return True
-
-
-def open_test(spec: Spec, message: str, number: int, *, judged: bool) -> Test:
-    """A case that a model proposed, whose right answer nobody knows."""
-    right = right_answer(spec, message, judged=judged)
-    return _test(f"more-{number:02d}", message, right, {"split": "dev", "source": "proposed"})
 
 
 def known_tests(spec: Spec, cases: Sequence[KnownCase], *, judged: bool, split: str = "blind") -> list[Test]:
@@ -217,7 +211,7 @@ def _document(
         "prompts": [_MESSAGES if _spells_out(spec) else _CHAT],
         **offered,
         "defaultTest": {"metadata": {"block": block}, **({"assert": list(shared)} if shared else {})},
-        "tests": [as_yaml(spec, test) for test in tests],
+        "tests": [_as_yaml(spec, test) for test in tests],
     }
 
 
@@ -225,7 +219,7 @@ def _spells_out(spec: Spec) -> bool:
     return spec.conversation or bool(spec.system_prompts)
 
 
-def as_yaml(spec: Spec, test: Test) -> dict[str, object]:
+def _as_yaml(spec: Spec, test: Test) -> dict[str, object]:
     """A case as a suite's file holds it."""
     messages = test.messages(spec)
     values = {"message": test.message, "messages": json.dumps(messages, ensure_ascii=False)}

@@ -160,7 +160,7 @@ class Synthesis:
     seed: int
     temperature: float
     tries: int
-    reader: Reader | None = None
+    reader: Reader
     wanted: int = 0
     """Of the rows so many are to be good; 0: all."""
     keep: Callable[[Written], None] = lambda written: None
@@ -298,8 +298,6 @@ class Synthesis:
 
     def _read_back(self, written: Mapping[int, Written]) -> dict[int, Written]:
         """The messages with what the reader told of them; one that it is sure says another thing is kept as that."""
-        if self.reader is None:
-            return dict(written)
         readable = {n: one for n, one in written.items() if not one.problem or one.doubted}
         names = {n: f"{one.attempt}/{one.drawn.row_id}" for n, one in readable.items()}
         to_read = [

@@ -90,20 +90,20 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     From thirteen examples on ten are set aside as blind cases, and nothing is concluded from them. Raises BadInput for
     answers with more fields than are taken.
     """
-    proposal, notes = proposal or Proposal(), Notes()
+    proposal = proposal or Proposal()
+    notes: Notes = []
     completed, blind = _without_blind(spec)
     bare = completed.answer == Answer() or (proposal.shapes and completed.answer == _without_form(completed.answer))
     if not completed.attributes and bare:
         completed = _formed(completed, proposal, notes)
     elif proposal.shapes:
-        notes.add(
+        notes.append(
             "labels, fields and template are not taken, as attributes and answer say what answers are made of: say all "
             "of it in one of the two ways"
         )
     changes: dict[str, object] = {}
     if "rules" in spec.model_fields_set:
-        for fault in rule_faults(spec):
-            notes.add(fault)
+        notes += rule_faults(spec)
     else:
         changes["rules"] = _rules(completed, proposal, blind, notes)
     if completed.language == Spec.model_fields["language"].default:
@@ -115,7 +115,7 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     if not completed.criteria:
         changes["criteria"] = proposal.criteria[:4] + criteria_of(completed)
     completed = Spec.model_validate(completed.model_copy(update=changes).model_dump())
-    return Verified(completed.model_copy(update={"blind": blind}), tuple(notes.sentences))
+    return Verified(completed.model_copy(update={"blind": blind}), tuple(dict.fromkeys(notes)))
 
 
 def spec_faults(spec: Spec) -> tuple[str, ...]:
@@ -186,8 +186,8 @@ def _formed(spec: Spec, proposal: Proposal, notes: Notes) -> Spec:
     written = spec.model_copy(update={"attributes": (topic(),)})
     _name_lacking(attributes, proposal, notes)
     of_labels = any(set(proposal.labels) & set(one.values) for one in attributes)
-    if proposal.labels and not of_labels and (attributes or not notes.sentences):
-        notes.add(f"no part of the answers has only the labels {', '.join(proposal.labels)}: they are not taken")
+    if proposal.labels and not of_labels and (attributes or not notes):
+        notes.append(f"no part of the answers has only the labels {', '.join(proposal.labels)}: they are not taken")
     if not attributes:
         return written
     fixed = all(a.kind != "text" or a.absent_where or a.absent_share for a in attributes)
@@ -195,13 +195,13 @@ def _formed(spec: Spec, proposal: Proposal, notes: Notes) -> Spec:
     try:
         formed = Spec.model_validate({**spec.model_dump(), "attributes": attributes, "answer": answer})
     except ValidationError as error:
-        notes.add(f"the form is not taken: {sentence(error.errors()[0], Spec)}")
+        notes.append(f"the form is not taken: {sentence(error.errors()[0], Spec)}")
         return written
     if odd := next((n for n, one in enumerate(formed.examples, 1) if not gives_back(formed, one)), 0):
-        notes.add(f"the form is not taken: put together again, the answer of example {odd} is another one")
+        notes.append(f"the form is not taken: put together again, the answer of example {odd} is another one")
         return written
     if proposal.form not in (None, formed.answer.form):
-        notes.add(
+        notes.append(
             f"the form {proposal.form} is not taken: the answers of the examples are of the form {answer['form']}"
         )
     return formed
@@ -213,7 +213,7 @@ def _name_lacking(attributes: Sequence[Attribute], proposal: Proposal, notes: No
     lacking = [part.name for part in proposal.parts if part.name not in names]
     if attributes and lacking:
         there = ", ".join(one.name for one in attributes)
-        notes.add(f"{', '.join(lacking)}: the answers have no such part, but {there}; write the name as they do")
+        notes.append(f"{', '.join(lacking)}: the answers have no such part, but {there}; write the name as they do")
 
 
 def _paths(attribute: Attribute) -> list[str]:
@@ -232,7 +232,7 @@ def _of_json(objects: Samples, proposal: Proposal, notes: Notes) -> list[Attribu
     try:
         attributes = _as_many_as_stated(tree(objects, leaf), proposal)
     except NotExpressed as why:
-        notes.add(f"{why}: the writer writes the answer, held to its keys and their types")
+        notes.append(f"{why}: the writer writes the answer, held to its keys and their types")
         return []
     if (many := len(list(leaves(objects)))) > ATTRIBUTES_MAX:
         raise BadInput(f"the answers have {many} fields, at most {ATTRIBUTES_MAX} are taken; leave some out")
@@ -265,15 +265,15 @@ def _of_shape(spec: Spec, shape: Shape, proposal: Proposal, notes: Notes) -> lis
     return together(attributes, [record for records in shape.records for record in records], notes)
 
 
-def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shape:
+def shape_of(spec: Spec, proposal: Proposal, notes: Notes) -> Shape:
     """The form of answers that are text: as stated where it gives the examples, else written."""
-    notes, answers = notes or Notes(), [example.answer for example in spec.examples]
+    answers = [example.answer for example in spec.examples]
     if proposal.form == "written":
         return WRITTEN
     if proposal.template:
         shape, why = fitted(answers, proposal.template)
         if shape is None:
-            notes.add(f"the template {proposal.template!r} is not taken: {why}")
+            notes.append(f"the template {proposal.template!r} is not taken: {why}")
         return shape or WRITTEN
     names = [part.name for part in proposal.parts]
     only = proposal.parts[0] if len(names) == 1 else Part(name=LABEL, values=proposal.labels)
@@ -283,12 +283,12 @@ def shape_of(spec: Spec, proposal: Proposal, notes: Notes | None = None) -> Shap
     shape = _placed(answers, names, proposal)
     odd = [n for n, answer in enumerate(answers) if answer not in {*known, only.missing}]
     if shape is None and known and len(names) <= 1 and len(odd) < len(answers):
-        notes.add(
+        notes.append(
             f"an example is answered {answers[odd[0]]!r}, which is none of the values of {only.name}: "
             f"{', '.join(known)}; add it to these, or correct the example"
         )
     elif names and shape is None:
-        notes.add(
+        notes.append(
             f"the answers have not {len(names)} parts ({', '.join(names)}) with the same text around them; state a "
             "template, with a {name} for each of them"
         )
@@ -322,7 +322,7 @@ def fields_of(spec: Spec, proposal: Proposal) -> dict[str, list[tuple[str, str |
     """The parts that differ in the answers of a proposed form, each with its values beside their messages."""
     if objects := json_examples(spec.examples) if proposal.form != "written" else []:
         return {path: [(message, _text(value)) for message, value in samples] for path, samples in leaves(objects)}
-    shape = shape_of(spec, proposal)
+    shape = shape_of(spec, proposal, [])
     return {name: pairs_of(spec, shape, name) for name in shape.names}
 
 
@@ -362,7 +362,7 @@ def _rules(spec: Spec, proposal: Proposal, blind: Sequence[Example], notes: Note
         odd = next((n for n, one in enumerate(examples, 1) if broken_rule([rule], one.answer)), 0)
         if odd:
             breaker = f"example {odd} breaks it" if odd <= len(spec.examples) else "an example breaks it"
-            notes.add(f"{rule.says}: not taken, {breaker}")
+            notes.append(f"{rule.says}: not taken, {breaker}")
         else:
             rules.append(rule)
     return tuple(rule for rule in rules if not any(broken_rule([rule], one.answer) for one in blind))
@@ -378,7 +378,7 @@ def _language(spec: Spec, proposal: Proposal, notes: Notes) -> str:
     if proposal.language and may_be_in(messages, proposal.language):
         return proposal.language
     if proposal.language:
-        notes.add(f"the messages are not in {proposal.language}" + (f": they read as {seen}" if seen else ""))
+        notes.append(f"the messages are not in {proposal.language}" + (f": they read as {seen}" if seen else ""))
     return seen or "English"
 
 
@@ -386,5 +386,5 @@ def _near_misses(spec: Spec, proposal: Proposal, notes: Notes) -> tuple[str, ...
     known = {normal(example.prompt) for example in spec.examples}
     unique = {normal(text): text for text in proposal.near_misses if normal(text) and normal(text) not in known}
     if len(unique) < len(proposal.near_misses):
-        notes.add(f"{len(proposal.near_misses) - len(unique)} near misses are examples, or said twice")
+        notes.append(f"{len(proposal.near_misses) - len(unique)} near misses are examples, or said twice")
     return tuple(unique.values())

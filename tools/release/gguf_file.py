@@ -8,6 +8,7 @@ is asked for, norms and biases in 32 bits, and beside 4 and 5 bits the embedding
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -237,16 +238,9 @@ def _stored_shape(tensor: _Tensor) -> tuple[tuple[int, ...], int]:
     shape = tensor.place.spec.shape
     if tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
         width = 4 if tensor.kind is GGMLQuantizationType.F32 else 2
-        return shape, width * _product(shape)
+        return shape, width * math.prod(shape)
     packed = quant_shape_to_byte_shape(shape, tensor.kind)
-    return packed, _product(packed)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
+    return packed, math.prod(packed)
 
 
 def _numpy_type(kind: GGMLQuantizationType) -> type:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from importlib.resources import files
+
+from markupsafe import Markup
 
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip, one_line, percent, plain
 from tunesmith.tools.report import process, story
-from tunesmith.tools.report.evaluation import Evaluation, evaluation
+from tunesmith.tools.report.evaluation import evaluation
 
+_TEMPLATE = "model-card.md.j2"
 _FRONT = re.compile(r"\A---\n(.*?)\n---", re.S)
 _FRONT_CHARACTERS = 1 << 20
 _LICENSE = re.compile(r"^(license(?:_name|_link)?): *([\w.\-+:/ ]{1,200})$", re.M)
@@ -36,20 +40,28 @@ def license_of(base: Artifact) -> Mapping[str, str]:
 
 def model_card(store: Store, model: Artifact, base: Artifact, arm: str) -> str:
     """The card of a run's adapter, merged or quantized model, as Markdown with a hub's front matter."""
-    run, steps = store.run(model.run), store.steps(model.run)
-    measured = evaluation(store, model.run)
-    title = _words(run.name) or model.run
-    sections = [
-        _front_matter(base, arm),
-        f"# {title}\n\n{_words(story.outcome(run, steps, measured))}.",
-        _section("Base and licence", _base_lines(base)),
-        _section("Data", _data_lines(store, model.run)),
-        _section("Training", _training_lines(store, model)),
-        _section("Evaluation", _evaluation_lines(measured)),
-        _section("Limits", (f"- {_words(line)}" for line in story.limits(steps, measured))),
-        _section("Where it comes from", (f"- {_words(line)}" for line in process.ancestry(store, model.id))),
-    ]
-    return "\n\n".join(sections) + "\n"
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    run, steps, measured = store.run(model.run), store.steps(model.run), evaluation(store, model.run)
+    adapter = model if model.kind == "adapter" else store.ancestor(model, "adapter")
+    trainings = process.trainings(store, [store.step(adapter.step)] if adapter else [])
+    source = files("tunesmith.prompts").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    page = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, finalize=_words, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    page.filters.update(percent=percent, plain=plain)
+    return _front_matter(base, arm) + page.from_string(source).render(
+        title=one_line(run.name) or model.run,
+        outcome=story.outcome(run, steps, measured),
+        base=base,
+        terms=license_of(base),
+        rows=process.training_rows(store, model.run),
+        training=[item for one in trainings for item in (one.settings | one.outcome).items()],
+        measured=measured,
+        limits=story.limits(steps, measured),
+        ancestry=process.ancestry(store, model.id),
+    )
 
 
 def _front_matter(base: Artifact, arm: str) -> str:
@@ -61,67 +73,11 @@ def _front_matter(base: Artifact, arm: str) -> str:
     }
     # JSON is YAML, once it holds nothing that YAML takes for the end of a line.
     lines = [f"{name}: {json.dumps(one_line(value), ensure_ascii=False)}" for name, value in fields.items()]
-    return "\n".join(["---", *lines, "tags: [tunesmith, lora]", "---"])
+    return "\n".join(["---", *lines, "tags: [tunesmith, lora]", "---", "\n"])
 
 
-def _section(title: str, lines: Iterator[str]) -> str:
-    return f"## {title}\n\n" + ("\n".join(lines) or "Nothing is recorded.")
-
-
-def _words(text: str) -> str:
-    """Text of a user or a model, on one line and without Markdown of its own."""
+def _words(text: object) -> str:
+    """Text of a user or a model, on one line and without Markdown of its own; as it is where the page says `safe`."""
+    if isinstance(text, Markup):
+        return text
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", clip(one_line(text), 2000))
-
-
-def _base_lines(base: Artifact) -> Iterator[str]:
-    name, revision = base.meta.get("name", base.id), base.meta.get("revision")
-    yield f"- base: {_words(str(name))}" + (f", revision {_words(str(revision))}" if revision else "")
-    yield f"- its files: sha256 {base.sha256}"
-    terms = license_of(base)
-    yield (
-        f"- licence of the base, which holds for what is made of it too: {_words(terms.get('license', ''))}"
-        if terms
-        else "- licence of the base: not recorded, and not in its files; read it where the base came from before this "
-        "is given to anybody"
-    )
-
-
-def _data_lines(store: Store, run: str) -> Iterator[str]:
-    rows = process.training_rows(store, run)
-    if rows is None:
-        return
-    yield f"- {rows.kept} rows kept of {rows.total}; {rows.validation} of them held out of training"
-    for origin, count in rows.origins.items():
-        yield f"- {count} kept rows of origin {_words(origin)}"
-    for reason in rows.reasons:
-        yield f"- {reason.rows} rows dropped: {_words(reason.kind)}"
-
-
-def _training_lines(store: Store, model: Artifact) -> Iterator[str]:
-    adapter = model if model.kind == "adapter" else store.ancestor(model, "adapter")
-    steps = [store.step(adapter.step)] if adapter else []
-    for training in process.trainings(store, steps):
-        for name, value in {**training.settings, **training.outcome}.items():
-            yield f"- {name}: {_words(plain(value))}"
-
-
-def _evaluation_lines(measured: Evaluation) -> Iterator[str]:
-    if not measured.arms:
-        return
-    yield "Passed of graded cases, with 95 % intervals.\n"
-    yield f"| block | {' | '.join(map(_words, measured.arms))} |"
-    yield f"|---|{'---|' * len(measured.arms)}"
-    for block in measured.blocks:
-        yield f"| {_words(block)} | {' | '.join(_score(measured, block, arm) for arm in measured.arms)} |"
-    yield ""
-    for evidence in measured.evidence.values():
-        yield f"- {_words(evidence.verdict.sentence)}"
-    for sentence in [one.sentence for one in measured.retained]:
-        yield f"- {_words(sentence)}"
-
-
-def _score(measured: Evaluation, block: str, arm: str) -> str:
-    score = measured.score(block, arm)
-    if score is None or score.rate is None:
-        return "not measured"
-    return f"{score.passed} of {score.graded} ({percent(score.low)} to {percent(score.high)})"

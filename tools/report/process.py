@@ -179,14 +179,15 @@ def training_rows(store: Store, run: str) -> Rows | None:
     usable = [row for row in rows if row.kept]
     dropped = [row for row in rows if row.dropped]
     seen = [row for row in dropped if not row.attributes.hidden]
+    by_origin = _by_kind(usable, lambda row: row.origin)
     return Rows(
         total=len(rows),
         kept=len(usable),
         dropped=len(dropped),
         validation=sum(row.split != "train" for row in usable),
-        origins={origin: len(group) for origin, group in _by_kind(usable, _origin).items()},
+        origins={origin: len(group) for origin, group in by_origin.items()},
         reasons=_reasons(dropped),
-        kept_examples=_examples(_by_kind(usable, _origin)),
+        kept_examples=_examples(by_origin),
         dropped_examples=_examples(_by_kind(seen, _kind)),
     )
 
@@ -197,10 +198,6 @@ def _by_kind(rows: Sequence[TrainingRow], kind: Callable[[TrainingRow], str]) ->
     for row in rows:
         groups.setdefault(kind(row), []).append(row)
     return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
-
-
-def _origin(row: TrainingRow) -> str:
-    return row.origin
 
 
 def _kind(row: TrainingRow) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from tunesmith.tools.suites.budget import TextBudget
 from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK, SPLITS, Block, Case, canonical_sha256, request_sha256
@@ -17,6 +17,7 @@ from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
 from tunesmith.tools.suites.grading.core import TYPES
 from tunesmith.tools.suites.prompts import Prompt, fill_prompt
+from tunesmith.tools.suites.providers import Offer
 from tunesmith.tools.suites.template import fill_vars, render
 
 MAX_COMBINATIONS = 10_000
@@ -72,18 +73,7 @@ class RawTest:
     arms: tuple[str, ...] = ()
 
 
-class Offered(Protocol):
-    """What goes with every request."""
-
-    @property
-    def tools(self) -> list[dict[str, object]]: ...
-    @property
-    def tool_choice(self) -> object: ...
-    @property
-    def sampling(self) -> dict[str, object]: ...
-
-
-def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offered, files: SuiteFiles) -> Iterator[Case]:
+def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: SuiteFiles) -> Iterator[Case]:
     """Every case that one test stands for. Raises BadInput at the test's line."""
     _check_options(files, test)
     _check_split(files, test)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.case import Case, Suite
-from tunesmith.tools.suites.grading import Embedder, Grade, Judge, Response, grade
+from tunesmith.tools.suites.grading import Embedder, Grade, Response, grade
 from tunesmith.tools.suites.loading import load_suites
 from tunesmith.tools.suites.metrics import derive
 
@@ -62,32 +63,29 @@ class GradedSuite:
         }
 
 
-def grade_outputs(
-    path: Path, outputs_path: Path | None = None, *, judge: Judge | None = None, embedder: Embedder | None = None
-) -> GradedSuite:
+def grade_outputs(path: Path, outputs_path: Path | None = None, *, embedder: Embedder | None = None) -> GradedSuite:
     """`suite grade`: stored outputs graded: a JSONL file's, or the tests' own `providerOutput`.
 
     A case named twice in the file is graded twice; cases without an output are listed under `missing`. Raises BadInput
     for a broken file, an id that the suite lacks, no output at all, or an assertion that asks a model which is not
     given.
     """
-    suite, outputs = _suite_and_outputs(path, outputs_path, judge=judge, embedder=embedder)
+    suite, outputs = _suite_and_outputs(path, outputs_path, () if embedder is None else ("embedder",))
     by_id = {case.case_id: case for case in suite.cases}
-    grades = [grade(by_id[case_id], given, judge=judge, embedder=embedder) for case_id, given in outputs]
-    graded = [GradedCase(by_id[case_id], result) for (case_id, _), result in zip(outputs, grades, strict=True)]
+    cases = [(by_id[case_id], given) for case_id, given in outputs]
+    graded = [GradedCase(case, grade(case, given, embedder=embedder)) for case, given in cases]
     return GradedSuite(
         cases=graded,
         missing=sorted(by_id.keys() - {case_id for case_id, _ in outputs}),
         sha256=suite.sha256,
-        derived_metrics=derive(suite.derived_metrics, grades),
+        derived_metrics=derive(suite.derived_metrics, [one.grade for one in graded]),
     )
 
 
 def _suite_and_outputs(
-    path: Path, outputs_path: Path | None, *, judge: Judge | None = None, embedder: Embedder | None = None
+    path: Path, outputs_path: Path | None, models: Collection[str]
 ) -> tuple[Suite, list[tuple[str, Response]]]:
     """A suite and the stored outputs for it, as (case id, response). Raises BadInput as `grade_outputs` does."""
-    models = {role for role, model in (("judge", judge), ("embedder", embedder)) if model is not None}
     suite = load_suites([path], models=models)
     if outputs_path is not None:
         outputs = _read_outputs(outputs_path, {case.case_id for case in suite.cases})

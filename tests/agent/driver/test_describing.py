@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from rich.console import Console
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
 from tests.fixtures.scripted_reader import by_piece, served
@@ -107,10 +108,14 @@ def test_a_whole_description_is_planned_where_the_driver_is_declined(talk: Talk)
         raise StepFailed("no driver was fetched")
 
     talk.turn("make it give cooking tips", GOAL)
-    talk.deps.endpoint = declined
-    said = tell(talk, *SAID)[-1]
+    shown: list[Any] = []
+    talk.deps.endpoint, talk.deps.show = declined, shown.append
+    tell(talk, *SAID)
     assert open_interview(talk.store.home) is None and talk.deps.draft is not None
-    assert "More test cases were not to be had (no driver was fetched)" in said
+    console = Console(width=200)
+    with console.capture() as screen:
+        console.print(*shown)
+    assert "nobody has read your words (no driver was fetched)" in screen.get()
 
 
 def test_a_description_survives_the_end_of_the_program(talk: Talk) -> None:

@@ -6,7 +6,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.lists import Listed, labels_lead
 from tunesmith.tools.data.reader import WHOLE, Reader, Reading
 from tunesmith.tools.data.reading import NOTHING, Disagreement, right_where_two_agree, value_margins
+from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.synthesis import Written, as_read
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 
@@ -216,11 +217,16 @@ def test_the_margin_of_a_value_is_that_of_its_own_tokens() -> None:
     assert value_margins(spec, replace(response, text="pause 48110")) == {}
 
 
+def unread(spec: Spec) -> Listed:
+    """The rows of a spec of which none is written or read here."""
+    return Listed(spec, ListWriter(), WRITTEN, 5, 0.7, 2, cast("Reader", None))
+
+
 def test_that_a_message_lacks_a_value_is_believed_where_the_reader_is_sure_of_it() -> None:
     attributes = [*GYM["attributes"][:2], {**GYM["attributes"][2], "absent_share": 0.2, "absent_as": "-"}]
     spec = spec_of({**GYM, "attributes": attributes}, "test")
     drawn = Draw("w1", ({"matter": "pause", "number": "48110", "first_name": None},), ({"number": "48110"},), 1)
-    listed = Listed(spec, ListWriter(), WRITTEN, 5, 0.7, 2)
+    listed = unread(spec)
     written = Written(drawn, "i broke my wrist, 48110", was=drawn.values)
     assert "not sure" in listed._as_read(written, Reading((), {"first_name": 1.0})).problem
     assert not listed._as_read(written, Reading((), {"first_name": 2.0})).problem
@@ -230,7 +236,7 @@ def test_a_signature_that_only_one_label_has_is_taken_off_some_and_put_on_others
     """Of 132 kept rows of a real writer all 32 of one label had none and all others one: that was learned."""
     attributes = [*GYM["attributes"][:2], {**GYM["attributes"][2], "absent_share": 0.5, "absent_as": "-"}]
     spec = spec_of({**GYM, "attributes": attributes}, "test")
-    listed, rows = Listed(spec, ListWriter(), WRITTEN, 5, 0.7, 2), []
+    listed, rows = unread(spec), []
     for number in range(40):
         matter, name = ("pause", NAMES[number % 15]) if number % 2 else ("quit", None)
         values = {"matter": matter, "number": f"481{number:02}", "first_name": name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
@@ -20,10 +21,17 @@ WANTED, WRITTEN = 40, 56
 ORDINARY = [f"What is the {n}th largest town of {place}?" for n in range(10) for place in ("Spain", "Peru")]
 
 
+class Unread(Synthesis):
+    """Messages that nobody reads back."""
+
+    def _read_back(self, written: Mapping[int, Written]) -> dict[int, Written]:
+        return dict(written)
+
+
 def made(writer: ScriptedWriter, *, read: bool = True) -> list[Written]:
-    reader = Reader(SPEC, writer, ORDINARY, 5) if read else None
+    reader, way = Reader(SPEC, writer, ORDINARY, 5), Synthesis if read else Unread
     rows: list[Written] = []
-    Synthesis(SPEC, writer, WRITTEN, 5, 0.7, 2, reader, wanted=WANTED, keep=rows.append).write()
+    way(SPEC, writer, WRITTEN, 5, 0.7, 2, reader, wanted=WANTED, keep=rows.append).write()
     assert len({one.drawn.row_id for one in rows}) == len(rows) == WRITTEN
     return rows
 

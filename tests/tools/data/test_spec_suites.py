@@ -13,8 +13,10 @@ from tests.fixtures.descriptions import HOSTILE
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
 from tests.fixtures.tables import table
 from tunesmith.tools.data.behaviour import spec_of
+from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import HARD, NEAR_MISSES, TARGET, right_answer, write_suites
+from tunesmith.tools.data.verify import verified
 from tunesmith.tools.suites.case import PEOPLE, Case
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import load_suites
@@ -179,3 +181,16 @@ def test_hostile_text_is_read_back_letter_for_letter(text: str, tmp_path: Path) 
     asked = load_suites([tmp_path / TARGET, tmp_path / NEAR_MISSES], models=("judge",)).cases
     messages = [case.messages[0]["content"] for case in asked]
     assert messages[-2:] == [text, f"about {text}"]
+
+
+def test_where_the_answer_is_a_choice_each_example_asserts_its_own() -> None:
+    spam = Spec(
+        name="spam",
+        when="always",
+        what="answer with one of spam or ham",
+        never="nothing",
+        examples=tuple(Example(prompt=f"mail {n}", answer=answer) for n, answer in enumerate(("spam", "ham", "ham"))),
+    )
+    behaviour = verified(spam).spec
+    own = [right_answer(behaviour, one.prompt, one.answer, judged=True).assertions for one in spam.examples]
+    assert [assertion["value"] for assertions in own for assertion in assertions] == ["spam", "ham", "ham"]

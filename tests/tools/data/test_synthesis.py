@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.fixtures import FIXTURES
 from tests.fixtures.descriptions import COOKING, HOSTILE
@@ -19,7 +20,6 @@ from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
-from tunesmith.tools.data.augmentation import add_cases
 from tunesmith.tools.data.balance import balance_of, why_dropped
 from tunesmith.tools.data.behaviour import SPEC_FILE, write_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
@@ -195,7 +195,9 @@ def test_a_spec_changed_after_its_rows_were_made_is_told(ws: Workspace, tmp_path
 )
 def test_a_bad_row_is_dropped_with_its_kind(prompt: str, answer: str, kind: str, tmp_path: Path) -> None:
     folder = write_behaviour(COOKING, tmp_path)
-    add_cases(folder / SUITE, COOKING, ["What toppings go on a tart?"])
+    suite = yaml.safe_load((folder / SUITE).read_text())
+    suite["tests"].append({"metadata": {"case_id": "tart"}, "vars": {"message": "What toppings go on a tart?"}})
+    (folder / SUITE).write_text(yaml.safe_dump(suite))
     assert reasons(folder, generated("w1", prompt, answer))[0].partition(":")[0] == kind
 
 

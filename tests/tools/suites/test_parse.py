@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -202,19 +201,6 @@ def test_providers_that_name_arms_say_who_is_asked(tmp_path: Path) -> None:
         for listed in (one_arm_each, "- x\n")
     ]
     assert plain[0].sha256 == plain[1].sha256, "naming every arm restricts nothing"
-
-
-class _Judge:
-    def answer(self, prompt: str, form: Mapping[str, Any]) -> str:
-        return '{"pass": true, "score": 1}'
-
-
-def test_grade_asks_the_judge_that_it_is_given(tmp_path: Path) -> None:
-    path = write(
-        tmp_path, HEAD + "tests: [{vars: {q: a}, metadata: {case_id: k}, assert: [{type: llm-rubric, value: kind}]}]"
-    )
-    outputs = write(tmp_path, json.dumps({"case_id": "k", "output": "aye"}), "out.jsonl")
-    assert [case.grade.passed for case in grade_outputs(path, outputs, judge=_Judge()).cases] == [True]
 
 
 def test_unquoted_words_mean_what_they_mean_to_javascript(tmp_path: Path) -> None:
