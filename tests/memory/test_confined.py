@@ -14,6 +14,8 @@ from tests.fixtures.tables import table
 from tunesmith.memory.confined import Limits, OverLimits, confined, confined_answer
 from tunesmith.memory.errors import BadInput
 
+pytestmark = pytest.mark.usefixtures("cold_children")
+
 ROOT = Path(__file__).resolve().parents[2]
 LITTLE = Limits(cpu_s=0.5, memory_bytes=256 << 20)
 

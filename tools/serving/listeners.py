@@ -112,8 +112,11 @@ class Seen:
 def _sockets_at(port: int) -> tuple[set[str], dict[int, str]]:
     """Who listens at a port of the loopback address, and who is connected to it; the exact address goes first."""
     exact, any_address, connections = set[str](), set[str](), dict[int, str]()
+    own = f":{port:04X} "
     with contextlib.suppress(OSError):
         for line in _TABLE.read_text().splitlines()[1:]:
+            if own not in line:  # a busy machine has thousands of others, and every connection is looked at
+                continue
             _, local, remote, state, *rest = line.split()
             address, _, number = local.partition(":")
             if int(number, 16) != port:

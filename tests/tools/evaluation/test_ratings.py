@@ -20,7 +20,8 @@ from tunesmith.memory.records import Artifact, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.memory.store import Store
 from tunesmith.memory.views import VIEWS
-from tunesmith.tools.evaluation.rated_messages import Admission, messages_in
+from tunesmith.tools.evaluation.message_files import messages_in
+from tunesmith.tools.evaluation.rated_messages import Admission
 from tunesmith.tools.evaluation.ratings import earlier_messages, numbered, ratings_of, tally
 from tunesmith.tools.suites.case import Case, Suite
 
