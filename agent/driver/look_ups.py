@@ -57,7 +57,7 @@ def looked_up(deps: TurnDeps, request: Query) -> TurnAnswer:
 
 def remember(deps: TurnDeps, request: Query, reply: Answer) -> None:
     """What was asked about, the page behind the answer and the steps that it proposes, for the words after it."""
-    deps.focused_run_id = getattr(request, "run", "") or deps.focused_run_id
+    deps.focused_run_id = getattr(request, "run", "") or reply.run or deps.focused_run_id
     deps.page, deps.proposals = reply.page, reply.proposals
     deps.note(reply.for_model)
 

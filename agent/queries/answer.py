@@ -47,6 +47,8 @@ class Answer:
     """What a model reads in place of private lines."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the lines propose, in order, for words such as `do that`."""
+    run: str = ""
+    """The run that the lines are about, where the question named none: what is asked next of `it` is asked of that."""
 
     @property
     def for_model(self) -> str:

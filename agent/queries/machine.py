@@ -210,7 +210,8 @@ def served(query: ServedQuery, context: Context) -> Answer:
         _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
     lines += [f"It was deployed {len(past)} times in all:", *before[:3]] if len(past) > 1 else []
-    return Answer(tuple(one for one in lines if one), tuple(_fact(line) for line in deployed))
+    facts = tuple(_fact(line) for line in deployed)
+    return Answer(tuple(one for one in lines if one), facts, run=facts[0].run)
 
 
 def _fact(line: Mapping[str, object]) -> Served:

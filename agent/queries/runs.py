@@ -138,7 +138,7 @@ def _best(store: Store, runs: list[Run]) -> Answer:
     lines = [f"{named(run)}: its {score.arm} model passes {score} target cases."]
     lines += [f"  {other.id}, {one.arm}: {one}" for one, other in ranked[1:5]]
     note = "Runs of different behaviours have different suites, so their rates are not comparable."
-    return Answer((*lines, note), tuple(one for one, _ in ranked))
+    return Answer((*lines, note), tuple(one for one, _ in ranked), run=run.id)
 
 
 def one_run(query: RunQuery, context: Context) -> Answer:

@@ -349,6 +349,17 @@ def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -
     assert "of r1" not in alone.hears("and its digest?")
 
 
+def test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named(alone: Alone) -> None:
+    finished_run(alone.store.home)[0].close()
+    with alone.store.write() as connection:
+        connection.execute(
+            "UPDATE eval_results SET passed = 0 WHERE run = 'r2' AND arm <> 'base' AND case_id LIKE '%1'"
+        )
+    assert "In r2" in alone.hears("which cases failed?")
+    assert alone.hears("which run is the best?").startswith("r1")
+    assert "In r1" in alone.hears("which of its cases failed?")
+
+
 @pytest.mark.parametrize(
     "said", ["", "   ", "?!", "\x1b[31m\x00\x07", "训练一个模型", "🙂", "x" * 1_000_000, "word " * 50_000]
 )
