@@ -599,6 +599,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
     *rows(APPROVALS, "agent/driver/look_ups.py", (
+        ('or reply.run or', "or",
+         "tests/agent/driver/test_said.py::test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named"),
         (" or edits.beside:", ":",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
         ("    if unread or edits.without", "    if edits.without",
