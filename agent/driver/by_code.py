@@ -19,6 +19,7 @@ from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read
+from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.errors import TunesmithError
 
 _LINES_OF_ALL = 6
@@ -72,8 +73,9 @@ def steps_of(deps: TurnDeps) -> list[str]:
 
 
 def _cut(text: str) -> Iterator[list[str]]:
-    """A sentence in two, at each place where one ends or a word such as `and` joins two things."""
-    words = words_of(text)
+    """A sentence in two, at each place where one ends or a word such as `and` joins two things said; not where it joins
+    two that are named, as in `r1 and r2`."""
+    words, named = words_of(text), slots_of(text).named
     joints = {match.first for match in lexicon()["joints"].find(words)}
     for at, (one, two) in enumerate(pairwise(words)):
         between = text[one.end : two.start]
@@ -82,8 +84,13 @@ def _cut(text: str) -> Iterator[list[str]]:
             yield [text[:ended], text[two.start :]]
         elif at + 1 in joints and at not in joints:
             behind = next((word for i, word in enumerate(words) if i > at and i not in joints), None)
-            if behind is not None:
+            if behind is not None and not _of_one_kind(named, one.end, behind.start):
                 yield [text[: one.end], text[behind.start :]]
+
+
+def _of_one_kind(named: Sequence[Slot], end: int, start: int) -> bool:
+    """Whether what is named up to one place is of the kind of what is named from another on."""
+    return bool({slot.kind for slot in named if slot.end == end} & {slot.kind for slot in named if slot.start == start})
 
 
 def _asks_for_each(deps: TurnDeps, halves: Sequence[str]) -> bool:

@@ -44,7 +44,7 @@ class CompareRunsQuery(Query):
     other_run: Annotated[str, Field(description="The other run; empty: the one before")] = ""
     stage: Annotated[StageName, Field(description="For time: one stage alone")] = ""
     arm: Annotated[AnyArm, Field(description="For cases")] = ""
-    block: Annotated[AnyBlock, Field(description="For cases")] = ""
+    block: Annotated[AnyBlock, Field(description="For results and cases: one block alone")] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,8 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
     else:
         seconds = {run.id: sum(step.seconds or 0 for step in store.steps(run.id)) for run in (one, two)}
         took = ", ".join(f"{run} {duration(seconds)}" for run, seconds in seconds.items())
-        lines = [f"{named(one, 30)} and {named(two, 30)}:", *_results(store, one, two),
-                 f"  took, with what failed, {took}", *lines]  # fmt: skip
+        rest = [] if query.block else [f"  took, with what failed, {took}", *lines]
+        lines = [f"{named(one, 30)} and {named(two, 30)}:", *_results(store, one, two, query.block), *rest]
     data = (*differing, *scores.of_run(store, one.id), *scores.of_run(store, two.id))
     return Answer(tuple(lines), data, lambda: render.rows_table(["setting", one.id, two.id], rows, exact=True))
 
@@ -198,15 +198,16 @@ def _times(store: Store, runs: Sequence[Run], stage: str) -> Answer:
                   tuple(took))  # fmt: skip
 
 
-def _results(store: Store, one: Run, two: Run) -> list[str]:
+def _results(store: Store, one: Run, two: Run, only: str = "") -> list[str]:
+    """A line for each block that either run measured, or for one block alone."""
     measured = {run.id: scores.of_run(store, run.id) for run in (one, two)}
     lines = []
-    for block in BLOCKS:
+    for block in (only,) if only else BLOCKS:
         sides = {
             run: ", ".join(f"{s.arm} {s.passed} of {s.judged}" for s in of_run if s.block == block)
             for run, of_run in measured.items()
         }
-        if any(sides.values()):
+        if any(sides.values()) or only:
             lines.append(f"  {block}: " + "; ".join(f"{run} {side or 'not measured'}" for run, side in sides.items()))
     return lines
 

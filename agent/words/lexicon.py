@@ -16,7 +16,7 @@ from tunesmith.tools.core.yaml_file import read_own
 _HAN = "\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_HAN}]|\d+(?=[^\W\d_{_HAN}]{{2,}}(?![^\W_]))|[^\W_{_HAN}]+")
 """`4bit` is two words, `fp8` and `7b` are one; Chinese puts no spaces between its words, so each sign is one."""
-_SHORTEST_MISSPELT = 5
+_SHORTEST_MISSPELT, _SWAPPED = 5, (3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +132,16 @@ def repaired(word: str) -> str:
 
 
 def _swapped(word: str) -> str:
-    """A short word with two letters the wrong way round, as fast fingers type them: `rnak`."""
+    """A short word with two letters the wrong way round, as fast fingers type them: `rnak`, `teh`."""
+    if len(word) not in _SWAPPED or word in _short_words():
+        return word
     others = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1))
-    return next((other for other in others if len(word) == 4 and other in _short_words()), word)
+    return next((other for other in others if other in _short_words()), word)
 
 
 @cache
 def _short_words() -> frozenset[str]:
-    return frozenset(word for names in lexicon().values() for word in names.words() if len(word) == 4)
+    return frozenset(word for names in lexicon().values() for word in names.words() if len(word) in _SWAPPED)
 
 
 @cache

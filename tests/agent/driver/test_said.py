@@ -341,6 +341,15 @@ def test_a_question_is_about_the_cases_of_a_label_that_the_suite_of_the_run_has(
     assert " of 30 billing cases" in few.split("\n")[0] and " of 60 target cases" in every.split("\n")[0], (few, every)
 
 
+def test_two_runs_are_compared_on_the_block_that_is_named_and_on_no_other(alone: Alone) -> None:
+    finished_run(alone.store.home)[0].close()
+    assert "  target: r" in alone.hears("compare r1 with r2") and "  target: r" not in alone.hears(
+        "only the general ones"
+    )
+    one_block = alone.hears("compare r1 and r2 in the tools block").splitlines()
+    assert len(one_block) == 2 and one_block[1].startswith("  tools: r")
+
+
 def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -> None:
     finished_run(alone.store.home)[0].close()
     assert "of r2" in alone.hears("how big is the adapter?")
