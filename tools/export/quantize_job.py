@@ -24,7 +24,6 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import CARRIED, FALLEN_BACK
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import Batch, calibration_batches, joined_batches
-from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
 from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult
 from tunesmith.tools.export.rounding_recipes import (
@@ -65,7 +64,6 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     group = chosen_group_size(config, request.scheme, request.group_size, request.keep)
     out_dir = job.dir / "quantized"
     if read_manifest(out_dir) is None:
-        refuse_unservable(job, merged.path, config, group, quantize_with)
         quantize_model(
             merged.path,
             dataset.path / "train.jsonl",
