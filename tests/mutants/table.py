@@ -102,8 +102,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tell(_REFUSED, str(error))", "tell(_ENDED, None)",
          "tests/memory/test_confined.py::test_a_refusal_is_told_in_its_own_words"),
     )),
-    *rows(PRESENT_FOLDER, "tools/pipeline/launchers.py", (
-        ("start_new_session=True, cwd=self._folder", "start_new_session=True",
+    *rows(PRESENT_FOLDER, "tools/pipeline/launcher.py", (
+        ("start_new_session=True, cwd=log.parent", "start_new_session=True",
          "tests/trust/test_children.py::test_every_child_is_given_its_folder_and_pythons_a_safe_path"),
     )),
     # --- a step on another machine
