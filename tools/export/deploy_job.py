@@ -7,7 +7,6 @@ way before, and comes back where the new one fails. Not covered: a worker that i
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -196,15 +195,12 @@ def _first_answer(
     request = ChatRequest("first", model, hello, max_tokens=UNMEASURED_TOKENS + sampling.thinking_tokens)
     if case:
         request = Question(arm, case).request(sampling)
-    response = asyncio.run(_ask(server, request))
+    responses: list[ChatResponse] = []
+    chat_client(server).complete_all([request], concurrency=1, on_result=responses.append)
+    [response] = responses
     if sampling.thinking == "on" and not response.error:
         response = replace(without_thought(response), error=None)  # a thought that is cut off is an answer all the same
     if response.error:
         servers.stop(server)
         raise StepFailed(f"the server started but did not answer: {response.error}; its log is {server.log}")
     return response, case, result_of(arm, case, response).passed if case else None
-
-
-async def _ask(server: servers.Server, request: ChatRequest) -> ChatResponse:
-    async with chat_client(server) as client:
-        return await client.complete(request)

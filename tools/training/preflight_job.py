@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import shutil
 from collections import Counter
@@ -173,7 +172,7 @@ class _Links:
         rank = rank_served(self.job.request.lora_rank)
         with measuring_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
             same = self._same_tokens(server)
-            answers = asyncio.run(self._answers(server))
+            answers = self._answers(server)
         errors = [answer.error for answer in answers if answer.error]
         if errors:
             raise StepFailed(f"vLLM answered with an error: {errors[0]}")
@@ -205,7 +204,7 @@ class _Links:
                 )
         return len(prompts)
 
-    async def _answers(self, server: servers.Server) -> list[ChatResponse]:
+    def _answers(self, server: servers.Server) -> list[ChatResponse]:
         prompts = [row.prompt for row in self.few]
         answers: dict[str, ChatResponse] = {}
         requests = [
@@ -213,10 +212,9 @@ class _Links:
             for model in (server.model, _ZERO)
             for index, prompt in enumerate(prompts)
         ]
-        async with chat_client(server) as client:
-            await client.complete_many(
-                requests, concurrency=len(prompts), on_result=lambda answer: answers.update({answer.id: answer})
-            )
+        chat_client(server).complete_all(
+            requests, concurrency=len(prompts), on_result=lambda answer: answers.update({answer.id: answer})
+        )
         return [answers[request.id] for request in requests]
 
     def close(self) -> None:
