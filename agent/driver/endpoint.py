@@ -47,7 +47,7 @@ from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.serving.traffic import ContactLog
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import AsyncOpenAI
 
 _RENEW_S = 30.0
 
@@ -92,15 +92,18 @@ class Endpoint:
             recorder=self.recorder,
         )
 
-    def client(self, *, timeout_s: float) -> OpenAI:
-        """The openai library's client, which tries everything once; use it as a context manager."""
-        from openai import OpenAI
+    def client(self, *, timeout_s: float, retries: int = 0) -> AsyncOpenAI:
+        """The openai library's client; use it as an async context manager."""
+        from openai import AsyncOpenAI
 
         from tunesmith.tools.serving.driver_http import driver_client
 
+        class Client(AsyncOpenAI):
+            listener = self.listener
+
         http = driver_client(self.address, listener=self.listener, recorder=self.recorder, timeout_s=timeout_s)
         key = self.key or "none"
-        return OpenAI(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=0, http_client=http)
+        return Client(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=retries, http_client=http)
 
 
 class NotYetStarted(Model):
@@ -293,20 +296,10 @@ def is_gone(model: Model) -> bool:
 
 def model_of(endpoint: Endpoint) -> Model:
     """The driver as pydantic-ai speaks to it."""
-    from openai import AsyncOpenAI
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.vllm import VLLMProvider
 
-    from tunesmith.tools.serving.driver_http import async_driver_client
-
-    class Client(AsyncOpenAI):
-        listener = endpoint.listener
-
-    http = async_driver_client(
-        endpoint.address, listener=endpoint.listener, recorder=endpoint.recorder, timeout_s=endpoint.timeout_s
-    )
-    key = endpoint.key or "none"
-    client = Client(base_url=endpoint.url, api_key=key, timeout=endpoint.timeout_s, max_retries=1, http_client=http)
+    client = endpoint.client(timeout_s=endpoint.timeout_s, retries=1)
     return OpenAIChatModel(endpoint.model, provider=VLLMProvider(openai_client=client))
 
 
