@@ -19,7 +19,7 @@ from tunesmith.memory.records import AssertionResult, EvalResult
 from tunesmith.tools.evaluation.advice import prompt_advice
 from tunesmith.tools.evaluation.compare import ComparedWithHops, compare_with_hops
 from tunesmith.tools.evaluation.comparison import BlockComparison, CaseOutcome, Comparison
-from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.gate import gate_of
 from tunesmith.tools.evaluation.pairing import compare_run, each_pair_once
 from tunesmith.tools.evaluation.protocol import Key, differences
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
@@ -312,7 +312,7 @@ def test_a_gate_breaks_on_a_loss_or_a_refusal_and_never_on_the_adversarial_block
         result = {"key": KEY} if arm == "base" else {"keys": {arm: {**KEY, "weights": "w"}}}
         build.end(step, 1.0, 1, result)
     assert compare_run(build.store, build.run, "base", "merged").blocks["adversarial"].verdict == "worse"
-    assert broken_hops(build.store, build.run, "merged") == []
+    assert not gate_of(build.store, build.run, "merged").broken
 
 
 def test_an_arm_is_held_against_the_newest_base_that_it_may_be_compared_with(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_without_its_suite_nothing_is_compared_as_if_all_cases_stood_alone(tmp_p
     harm(tmp_path / "suite.json")
     with pytest.raises(BadInput, match=r"suite .*suite\.json cannot be read .*tunesmith baseline"):
         compare_run(build.store, build.run, "base", "adapter")
-    assert "cannot be read" in broken_hops(build.store, build.run, "adapter")[0]
+    assert "cannot be read" in gate_of(build.store, build.run, "adapter").broken[0]
 
 
 @pytest.mark.parametrize(("arms", "comparable"), [(("base", "adapter"), True), ((), False)])
