@@ -33,6 +33,7 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
 from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
+from tunesmith.tools.training.trained import ToTrain
 
 if TYPE_CHECKING:
     from tunesmith.tools.training.library import Tokenizer
@@ -109,7 +110,7 @@ class _Links:
         write_rows(few, self.few)
         need_priced_device(self.job)
         self._room_to_train()
-        trained = train_apart(
+        asked = ToTrain(
             self.base,
             few,
             self.scratch / "adapter",
@@ -119,6 +120,7 @@ class _Links:
             metric=lambda name, value, x: curves[name].append(value) if name in curves else None,
             log=self.job.log,
         )
+        trained = train_apart(asked)
         if not learned or min(learned) <= 0:
             raise StepFailed(
                 f"the behaviour's own rows cost nothing (losses {learned} of {_in_words(self.few)}): there is nothing "
