@@ -424,8 +424,8 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_STATISTICS}test_errors_are_no_failures_and_too_many_forbid_a_verdict"),
     )),
     *rows(STATISTICS, "tools/evaluation/statistics.py", (
-        ("    if lower_bound > -margin:\n", "    if lower_bound > -4 * margin:\n", f"{_STATISTICS}test_verdicts"),
-        ("counts.bounds(1 - 2 * alpha)[0]", "counts.bounds(1 - 20 * alpha)[0]", f"{_STATISTICS}test_verdicts"),
+        ("    if lower_bound > -MARGIN:\n", "    if lower_bound > -4 * MARGIN:\n", f"{_STATISTICS}test_verdicts"),
+        ("counts.bounds(1 - 2 * ALPHA)[0]", "counts.bounds(1 - 20 * ALPHA)[0]", f"{_STATISTICS}test_verdicts"),
     )),
     *rows(STATISTICS, "tools/evaluation/gate.py", (
         ("    if name in GUARDED_BLOCKS and lost > whole.margin:\n", "    if False:\n",
