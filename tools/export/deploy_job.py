@@ -120,15 +120,13 @@ def _serve(
     port = port_to_serve_on(job.request, before)
     # Of a server that answers there now: where another program has had the port, what was sent there is known to it.
     key = next((earlier.key for earlier in before if earlier.port == port and servers.healthy(earlier)), "")
-    rank = lora_rank_served(served_model if base else None)
+    own, cards = job.request.context_tokens, job.plan.estimate.cards
     spec = measuring_spec(
         base or served_model,
         vllm=vllm,
         adapters_allowed=base is not None,
-        rank=rank,
-        context_tokens=job.request.context_tokens,
-        without_thoughts=_engine(job, served_model).thinking == "off",
-        cards=job.plan.estimate.cards,
+        rank=lora_rank_served(served_model if base else None),
+        context_settings=replace(_engine(job, served_model), context_tokens=own, cards=cards),
     )
     running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
     equal = [s for s in running if s.gpu_bytes <= spec.gpu_bytes and servers.healthy(s)]  # one may fill the GPU
