@@ -24,7 +24,8 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.memory.records import RUNNING
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.measure import measure_machine
-from tunesmith.tools.models.base import bundled_model, source_of
+from tunesmith.tools.models.base import source_of
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.folder import check_model_folder
 from tunesmith.tools.models.known_drivers import CONTEXT_TOKENS, SEQUENCES, driver_of
 from tunesmith.tools.models.memory_math import (
@@ -141,9 +142,9 @@ class Driver:
         if "model" not in self.chosen.model_fields_set and (fetched := self._fetched()):
             return fetched
         if source_of(model) == "bundled":
-            folder = self._settings.home / "models" / bundled_model(model).name
+            folder = self._settings.home / "models" / BUNDLED[model].name
             if read_manifest(folder) is None:
-                raise DriverMissing(f"the driver {bundled_model(model).title} is not here yet")
+                raise DriverMissing(f"the driver {BUNDLED[model].title} is not here yet")
             return folder
         if source_of(model) == "hub":
             raise BadInput(f"the driver {model} must be here already; name its folder in settings.toml, [driver] model")
@@ -331,5 +332,5 @@ def _driver_name(chosen: DriverSettings) -> str:
     if chosen.endpoint:
         return chosen.name or chosen.endpoint
     if source_of(chosen.model) == "bundled":
-        return bundled_model(chosen.model).title
+        return BUNDLED[chosen.model].title
     return chosen.model.rstrip("/").rpartition("/")[2]
