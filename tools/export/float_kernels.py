@@ -1,7 +1,7 @@
 """What vLLM computes a format with, where it would be served here: FP8 in the format or in 16 bits, W8A16 on no CPU.
 
 Read in the source of vLLM 0.32.0 (`kernels/linear`, the schemes of compressed-tensors, `cutlass_scaled_mm_supports_*`);
-of cards nothing of it was measured.
+of cards nothing of it was measured. What is tried is decided by a dry load.
 """
 
 from __future__ import annotations

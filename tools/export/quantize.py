@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -12,8 +13,9 @@ from tunesmith.tools.core.auto import AutoInt
 from tunesmith.tools.core.estimate import estimate, room
 from tunesmith.tools.core.placed import PlacedRequest
 from tunesmith.tools.core.rates import Seconds
-from tunesmith.tools.core.stage import Estimate, Facts, Plan, Result, Stage, expected, pinned
+from tunesmith.tools.core.stage import Estimate, Facts, Inputs, Plan, Result, Stage, expected, pinned
 from tunesmith.tools.export.audit import Audit
+from tunesmith.tools.export.dry_load import DryLoad, known_dry_loads, with_dry_load
 from tunesmith.tools.export.float_kernels import served
 from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
@@ -44,7 +46,7 @@ _SMOOTHS = "smooth outliers of the activations into the weights, where the archi
 class QuantizeRequest(PlacedRequest):
     """How to quantize. What is `auto` is chosen by the model when the plan is made, with the reason."""
 
-    GONE: ClassVar = {"distil_steps": (0,), "keep_share": (0.25,), "dry_load": ("auto", "on", "off")}
+    GONE: ClassVar = {"distil_steps": (0,), "keep_share": (0.25,)}
 
     scheme: Literal["auto", SchemeName] = Field(
         default="auto", description="Bits of weights and activations, integers or floats; auto: by the model's size."
@@ -63,6 +65,10 @@ class QuantizeRequest(PlacedRequest):
     )
     max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
     seed: int = Field(default=17, description="Of the choice of calibration rows.")
+    dry_load: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Have vLLM load a tiny model quantized in the same way first. auto: where that pays; off: never.",
+    )
 
 
 class QuantizeResult(Result):
@@ -83,6 +89,18 @@ class QuantizeResult(Result):
     """Layers that GPTQ rounded to the nearest step, because their Hessian could not be inverted."""
 
 
+@dataclass(frozen=True, slots=True)
+class QuantizeContext:
+    """What is known of what vLLM loads here."""
+
+    dry_loads: tuple[DryLoad, ...] = ()
+
+
+def inspect_inputs(request: QuantizeRequest, inputs: Inputs) -> QuantizeContext:
+    """What earlier dry loads showed."""
+    return QuantizeContext(known_dry_loads(inputs.store.home))
+
+
 def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
     """The merged model at its new width, with what stays at full precision."""
     merged = artifacts.get("merged")
@@ -94,7 +112,7 @@ def expected_artifact(request: QuantizeRequest, artifacts: Mapping[str, Artifact
     return expected("quantized", bytes_, **merged.meta)
 
 
-def plan(request: QuantizeRequest, facts: Facts, context: None = None) -> Plan:
+def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
     """Price quantizing: the host's RAM is where it dies elsewhere, so that is computed and compared first."""
     merged, dataset = facts.need("merged", "merge"), facts.need("dataset", "critique")
     request, reasons = resolved(request, merged)
@@ -212,6 +230,14 @@ def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Ite
         )
 
 
+def plan_after_dry_load(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None = None) -> Plan:
+    """The plan, with the dry load before it where that pays; refused where vLLM is known not to load such a model."""
+    planned, merged = plan(request, facts, context), facts.need("merged", "merge")
+    decided, config = resolved(request, merged)[0], merged.config
+    group = SCHEMES[decided.scheme].group_of(config, decided.group_size)
+    return with_dry_load(planned, facts, config, group, context.dry_loads if context else ())
+
+
 def resolved(request: QuantizeRequest, merged: Artifact) -> tuple[QuantizeRequest, Mapping[str, str]]:
     """The request with everything that is `auto` decided, and why each of these has its value."""
     config, parameters = merged.config, merged.count("parameters")
@@ -251,8 +277,9 @@ STAGE = Stage(
     "quantize",
     QuantizeRequest,
     QuantizeResult,
-    plan,
-    expected_artifact=expected_artifact,
+    plan_after_dry_load,
+    inspect_inputs,
+    expected_artifact,
     settable=("scheme",),
     env=TORCH_ENV,
     lasting=("scheme", "rounding", "keep", "group_size", "calibration_samples", "max_seq_len_tokens"),

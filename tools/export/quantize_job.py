@@ -24,6 +24,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.export.audit import CARRIED, FALLEN_BACK
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import Batch, calibration_batches, joined_batches
+from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
 from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult
 from tunesmith.tools.export.rounding_recipes import (
@@ -64,6 +65,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     group = chosen_group_size(config, request.scheme, request.group_size)
     out_dir, keep = job.dir / "quantized", request.keep
     if read_manifest(out_dir) is None:
+        refuse_unservable(job, merged.path, config, group, quantize_with)
         chosen = request.model_copy(update={"group_size": group})
         quantize_model(merged.path, dataset.path / "train.jsonl", out_dir, chosen, job.progress)
     proof = assert_full_precision(out_dir, full_precision_layers(config, keep))

@@ -19,6 +19,12 @@ def kernels_of(vllm: str) -> str:
     return ", ".join(" ".join(pair) for pair in _packages_beside(vllm) if pair[0] in _KERNELS)
 
 
+def engine_beside(vllm: str) -> str:
+    """vLLM's own version and its kernels, such as `vllm 0.32.0, torch 2.13.0+cpu`, read in the same way."""
+    versions = [pair[1] for pair in _packages_beside(vllm) if pair[0] == "vllm"]
+    return ", ".join([*(f"vllm {version}" for version in versions[:1]), *filter(None, [kernels_of(vllm)])])
+
+
 def _packages_beside(vllm: str) -> list[list[str]]:
     """Name and version of each, sorted."""
     packages = (Path(vllm).resolve().parent.parent / "lib").glob("python3*/site-packages/*.dist-info")

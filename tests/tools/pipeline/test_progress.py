@@ -83,8 +83,7 @@ def test_what_an_earlier_version_quantized_in_a_way_that_is_gone_is_done_and_is_
         assert run.done() == [0, 1, 2, 3, 4, 5]
         with pytest.raises(BadInput, match=r"version planned this quantize .* plan it anew with `tunesmith quan"):
             QuantizeRequest.of("quantize", gone)
-    unused = {"distil_steps": 0, "keep_share": 0.25, "dry_load": "on"}
-    assert QuantizeRequest.of("quantize", unused) == QuantizeRequest()
+    assert QuantizeRequest.of("quantize", {"distil_steps": 0, "keep_share": 0.25}) == QuantizeRequest()
 
 
 def test_an_evaluation_of_another_arm_stands_in_for_none(tmp_path: Path) -> None:
