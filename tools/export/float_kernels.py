@@ -1,4 +1,4 @@
-"""What vLLM computes a format with, where it would be served here: FP8 in the format or in 16 bits, W8A16 on no CPU.
+"""What vLLM computes FP8 with, where it would be served here: in the format, or in 16 bits.
 
 Read in the source of vLLM 0.32.0 (`kernels/linear`, the schemes of compressed-tensors, `cutlass_scaled_mm_supports_*`);
 of cards nothing of it was measured. What is tried is decided by a dry load.
@@ -13,21 +13,19 @@ from tunesmith.tools.models.schemes import Scheme
 
 _FP8_FROM = (8, 9)
 """Compute capability from which CUTLASS multiplies FP8. Below, Marlin reads the weights and multiplies in 16 bits."""
-_ON_A_CPU = {
-    "FP8": "vLLM emulates FP8 on a CPU without AMX for FP8: 2.6 tokens a second of the bundled model, 55 at 16 bits; "
-    "scheme=W8A8 is what CPUs compute",
-    "W8A16": "vLLM's build for CPUs refuses W8A16, as its kernels of weights alone take 4 bits; scheme=W8A8 is what "
-    "CPUs compute",
-}
+_ON_A_CPU = (
+    "vLLM emulates FP8 on a CPU without AMX for FP8: 2.6 tokens a second of the bundled model, 55 at 16 bits; "
+    "scheme=W8A8 is what CPUs compute"
+)
 
 
 def served(scheme: Scheme, facts: Facts) -> str:
-    """A sentence for the plan: what becomes of a format where vLLM computes here; empty where that goes without one."""
-    card = chosen_gpu(facts.machine.gpus) if facts.serves_on_gpu else None
-    if card is None:
-        return _ON_A_CPU.get(scheme.name, "")
+    """A sentence for the plan: what becomes of a float format where vLLM computes here; empty for integers."""
     if not scheme.floats:
         return ""
+    card = chosen_gpu(facts.machine.gpus) if facts.serves_on_gpu else None
+    if card is None:
+        return _ON_A_CPU
     own, has = capability(card), f"{card.name} has compute capability {card.compute_capability}"
     least = ".".join(map(str, _FP8_FROM))
     if own >= _FP8_FROM:
