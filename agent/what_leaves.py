@@ -17,7 +17,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip, size, visible
-from tunesmith.tools.models.base import bundled_model, source_of
+from tunesmith.tools.models.base import source_of
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear, visible_address
 from tunesmith.tools.serving.traffic import contacts
 
@@ -159,7 +160,7 @@ def _downloads(settings: Settings, store: Store) -> Iterator[Contacted]:
             except BadInput:
                 continue
             host = {"hub": settings.network.hub, "bundled": "package index"}.get(source)
-            received = bundled_model(model).download_bytes if source == "bundled" else _bytes(step.report)
+            received = BUNDLED[model].download_bytes if source == "bundled" else _bytes(step.report)
         elif step.stage == "import" and str(step.request.get("source", "")).startswith("hub:"):
             host, model, received = settings.network.hub, str(step.request["source"]), _bytes(step.report)
         else:

@@ -20,7 +20,7 @@ from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.memory import confined
 from tunesmith.memory.store import Store
 from tunesmith.tools.cpu.settings import ASLEEP
-from tunesmith.tools.pipeline import launchers
+from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 
@@ -142,8 +142,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     A worker that finds no torch is forked off a process that has done its imports, as is a confined child.
     """
     before = os.environ.get("PYTHONPATH")
+<<<<<<< HEAD
     launchers.subprocess = warm.Workers()  # type: ignore[assignment]
     confined.subprocess = warm.ConfinedChildren()  # type: ignore[assignment]
+=======
+    launcher.subprocess = warm.Workers()  # type: ignore[assignment]
+>>>>>>> g3
     if not loads_torch(item):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))
     try:
@@ -157,7 +161,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def cold_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started as the launcher starts them, with all their imports."""
-    monkeypatch.setattr(launchers, "subprocess", subprocess)
+    monkeypatch.setattr(launcher, "subprocess", subprocess)
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from tunesmith.memory import confined
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.message_files import read_records
-from tunesmith.tools.pipeline import launchers
+from tunesmith.tools.pipeline import launcher
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 
 def test_the_worker_of_a_step_is_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
-    popen = launchers.subprocess.Popen
-    assert isinstance(launchers.subprocess, warm.Workers)
-    monkeypatch.setattr(launchers.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    popen = launcher.subprocess.Popen
+    assert isinstance(launcher.subprocess, warm.Workers)
+    monkeypatch.setattr(launcher.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
     ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
     request = StepRequest("base", {"model": str(make_tiny_model(tmp_path / "model"))}, ws.store.new_run("test"))
     assert run_step(ws, request, say_yes).done().status == "done"

@@ -24,7 +24,8 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.memory.records import RUNNING
 from tunesmith.memory.store import Store
 from tunesmith.tools.machine.measure import measure_machine
-from tunesmith.tools.models.base import bundled_model, source_of
+from tunesmith.tools.models.base import source_of
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.folder import check_model_folder
 from tunesmith.tools.models.known_drivers import CONTEXT_TOKENS, SEQUENCES, driver_of
 from tunesmith.tools.models.memory_math import (
@@ -47,7 +48,7 @@ from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.serving.traffic import ContactLog
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import AsyncOpenAI
 
 _RENEW_S = 30.0
 
@@ -92,15 +93,18 @@ class Endpoint:
             recorder=self.recorder,
         )
 
-    def client(self, *, timeout_s: float) -> OpenAI:
-        """The openai library's client, which tries everything once; use it as a context manager."""
-        from openai import OpenAI
+    def client(self, *, timeout_s: float, retries: int = 0) -> AsyncOpenAI:
+        """The openai library's client; use it as an async context manager."""
+        from openai import AsyncOpenAI
 
         from tunesmith.tools.serving.driver_http import driver_client
 
+        class Client(AsyncOpenAI):
+            listener = self.listener
+
         http = driver_client(self.address, listener=self.listener, recorder=self.recorder, timeout_s=timeout_s)
         key = self.key or "none"
-        return OpenAI(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=0, http_client=http)
+        return Client(base_url=self.url, api_key=key, timeout=timeout_s, max_retries=retries, http_client=http)
 
 
 class NotYetStarted(Model):
@@ -138,9 +142,9 @@ class Driver:
         if "model" not in self.chosen.model_fields_set and (fetched := self._fetched()):
             return fetched
         if source_of(model) == "bundled":
-            folder = self._settings.home / "models" / bundled_model(model).name
+            folder = self._settings.home / "models" / BUNDLED[model].name
             if read_manifest(folder) is None:
-                raise DriverMissing(f"the driver {bundled_model(model).title} is not here yet")
+                raise DriverMissing(f"the driver {BUNDLED[model].title} is not here yet")
             return folder
         if source_of(model) == "hub":
             raise BadInput(f"the driver {model} must be here already; name its folder in settings.toml, [driver] model")
@@ -293,20 +297,10 @@ def is_gone(model: Model) -> bool:
 
 def model_of(endpoint: Endpoint) -> Model:
     """The driver as pydantic-ai speaks to it."""
-    from openai import AsyncOpenAI
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.vllm import VLLMProvider
 
-    from tunesmith.tools.serving.driver_http import async_driver_client
-
-    class Client(AsyncOpenAI):
-        listener = endpoint.listener
-
-    http = async_driver_client(
-        endpoint.address, listener=endpoint.listener, recorder=endpoint.recorder, timeout_s=endpoint.timeout_s
-    )
-    key = endpoint.key or "none"
-    client = Client(base_url=endpoint.url, api_key=key, timeout=endpoint.timeout_s, max_retries=1, http_client=http)
+    client = endpoint.client(timeout_s=endpoint.timeout_s, retries=1)
     return OpenAIChatModel(endpoint.model, provider=VLLMProvider(openai_client=client))
 
 
@@ -338,5 +332,5 @@ def _driver_name(chosen: DriverSettings) -> str:
     if chosen.endpoint:
         return chosen.name or chosen.endpoint
     if source_of(chosen.model) == "bundled":
-        return bundled_model(chosen.model).title
+        return BUNDLED[chosen.model].title
     return chosen.model.rstrip("/").rpartition("/")[2]

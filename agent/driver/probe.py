@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import tempfile
@@ -25,9 +26,10 @@ from tunesmith.memory.records import EvalResult
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.workspace import Decision, Workspace
+from tunesmith.tools.serving.client import response_format_of
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import AsyncOpenAI
     from openai.types.chat import ChatCompletion, ChatCompletionUserMessageParam
     from openai.types.chat.chat_completion import Choice
 
@@ -54,8 +56,7 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
 
     Every ability is true, false, or the words of its refusal; `level` is how much it is let do by itself.
     """
-    with endpoint.client(timeout_s=_TIMEOUT_S) as client:
-        abilities = _abilities_of(client, endpoint)
+    abilities = asyncio.run(_abilities_of(endpoint))
     if abilities["auto"] is True:
         context = abilities.get("context_tokens")
         abilities |= examine(endpoint, Window(context) if isinstance(context, int) else Window())
@@ -65,26 +66,23 @@ def probe(endpoint: Endpoint, home: Path, chosen: DriverSettings) -> dict[str, o
     return abilities
 
 
-def _abilities_of(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
-    checks: dict[str, Callable[[], object]] = {
-        "auto": lambda: _called(_ask(client, endpoint, tools=[_WEATHER])),
-        "json_schema": lambda: _is_city(
-            _ask(
-                client, endpoint, response_format={"type": "json_schema", "json_schema": {"name": "w", "schema": _CITY}}
-            ).message.content
-        ),
+async def _abilities_of(endpoint: Endpoint) -> dict[str, object]:
+    checks: dict[str, tuple[Callable[[Choice], bool], dict[str, object]]] = {
+        "auto": (_called, {"tools": [_WEATHER]}),
+        "json_schema": (_is_city, {"response_format": response_format_of(_CITY, "w")}),
     }
     abilities: dict[str, object] = {"model": endpoint.model, "url": endpoint.url}
-    for name, check in checks.items():
-        try:
-            abilities[name] = check()
-        except Exception as error:
-            abilities[name] = f"refused: {' '.join(str(refusal_in(error) or error).split())[:160]}"
-    return abilities | _speed(client, endpoint) | _context(client, endpoint)
+    async with endpoint.client(timeout_s=_TIMEOUT_S) as client:
+        for name, (check, options) in checks.items():
+            try:
+                abilities[name] = check(await _ask(client, endpoint, **options))
+            except Exception as error:
+                abilities[name] = f"refused: {' '.join(str(refusal_in(error) or error).split())[:160]}"
+        return abilities | await _speed(client, endpoint) | await _context(client, endpoint)
 
 
-def _ask(client: OpenAI, endpoint: Endpoint, **options: Any) -> Choice:
-    answer: ChatCompletion = client.chat.completions.create(
+async def _ask(client: AsyncOpenAI, endpoint: Endpoint, **options: Any) -> Choice:
+    answer: ChatCompletion = await client.chat.completions.create(
         model=endpoint.model, messages=_ASKED, max_tokens=_ANSWER_TOKENS, temperature=0.0, **options
     )
     return answer.choices[0]
@@ -98,25 +96,25 @@ def _called(choice: Choice) -> bool:
     return call.function.name == "weather" and isinstance(json.loads(call.function.arguments), dict)
 
 
-def _is_city(text: str | None) -> bool:
-    value = json.loads(text or "")
+def _is_city(choice: Choice) -> bool:
+    value = json.loads(choice.message.content or "")
     return isinstance(value, dict) and set(value) == {"city", "unit"} and value["unit"] in ("celsius", "kelvin")
 
 
-def _speed(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
+async def _speed(client: AsyncOpenAI, endpoint: Endpoint) -> dict[str, object]:
     """Seconds to the first token of a warm prefix, and tokens per second after it; None where it does not stream."""
     try:
         for _ in range(2):  # the first one warms the prefix
             began = time.monotonic()
             first, count = 0.0, 0
-            stream = client.chat.completions.create(
+            stream = await client.chat.completions.create(
                 model=endpoint.model,
                 messages=[{"role": "user", "content": "Count from 1 to 30, one number a line."}],
                 max_tokens=48,
                 temperature=0.0,
                 stream=True,
             )
-            for chunk in stream:
+            async for chunk in stream:
                 if chunk.choices and chunk.choices[0].delta.content:
                     first = first or time.monotonic() - began
                     count += 1
@@ -129,9 +127,9 @@ def _speed(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
         return {"first_token_seconds": None, "tokens_per_second": None}
 
 
-def _context(client: OpenAI, endpoint: Endpoint) -> dict[str, object]:
+async def _context(client: AsyncOpenAI, endpoint: Endpoint) -> dict[str, object]:
     try:
-        listed = [model for model in client.models.list().data if model.id == endpoint.model]
+        listed = [model for model in (await client.models.list()).data if model.id == endpoint.model]
         return {"context_tokens": getattr(listed[0], "max_model_len", None) if listed else None}
     except Exception:
         return {"context_tokens": None}

@@ -18,7 +18,7 @@ from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
 from tunesmith.tools.evaluation.findings import Finding, Proposal, findings
-from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.gate import gate_of
 
 _VERDICTS = ("learned", "partly learned", "form only", "not learned", "no decision")
 _WEIGHT = (
@@ -243,7 +243,7 @@ def _deploy(asked: _Asked) -> list[str]:
         weighs = f", {size(sizes[arm])}" if arm in sizes else ""
         lines.append(f"  {arm}{weighs}: {passed}; {gate}")
     refused = [arm for arm in arms if arm not in open_arms][-1:]
-    return [*lines, *(f"Why {arm} is refused: {clip(broken_hops(store, run.id, arm)[0], 240)}" for arm in refused)]
+    return [*lines, *(f"Why {arm} is refused: {clip(gate_of(store, run.id, arm).broken[0], 240)}" for arm in refused)]
 
 
 def _recommended(run: Run, arms: Sequence[str], open_arms: Sequence[str]) -> str:
@@ -262,7 +262,7 @@ def _arms(asked: _Asked) -> tuple[list[str], list[str]]:
     """The tuned arms that were measured, and those of them that the gate lets through."""
     measured = {s.arm for s in scores.of_run(asked.store, asked.run.id)}
     arms = [arm for arm in scores.TUNED if arm in measured]
-    return arms, [arm for arm in arms if not broken_hops(asked.store, asked.run.id, arm)]
+    return arms, [arm for arm in arms if not gate_of(asked.store, asked.run.id, arm).broken]
 
 
 def _deploy_line(asked: _Asked) -> str:

@@ -150,6 +150,10 @@ def test_a_contact_that_was_killed_is_seen_as_not_counted_to_its_end(store: Stor
 def test_requests_to_this_machine_are_no_contact(store: Store) -> None:
     with hears() as server:
         settings = Settings(home=store.home, driver=DriverSettings(endpoint=f"{server.url()}/v1", name="m"))
-        with Driver(settings).ensure().client(timeout_s=5) as client:
-            client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+
+        async def ask() -> None:
+            async with Driver(settings).ensure().client(timeout_s=5) as client:
+                await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+
+        asyncio.run(ask())
     assert contacts(store) == []

@@ -132,12 +132,13 @@ def work_once(work: str, model: Path, adapter: Path, out: Path, *, wait: bool) -
 
             merge_adapter(model, adapter, out / "made", progress)
         else:
+            from tunesmith.tools.export.quantize import QuantizeRequest
             from tunesmith.tools.export.quantize_job import quantize_model
 
-            quantize_model(
-                model, rows_of(out), out / "made", scheme="W4A16", group_size=GROUP_SIZE, samples=SAMPLES,
-                max_seq_len_tokens=TOKENS, seed=17, progress=progress,
-            )  # fmt: skip
+            request = QuantizeRequest(
+                scheme="W4A16", group_size=GROUP_SIZE, calibration_samples=SAMPLES, max_seq_len_tokens=TOKENS, keep=()
+            )
+            quantize_model(model, rows_of(out), out / "made", request, progress)
     except StepFailed as error:
         return {"outcome": "stopped" if begun else "refused", "says": str(error)}
     return {"outcome": "done", "says": ""}

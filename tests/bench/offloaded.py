@@ -46,9 +46,11 @@ def batches(model: Path) -> list[Any]:
 
 
 def streamed(model: Path, out: Path, group: int) -> None:
+    from tunesmith.tools.export.quantize import QuantizeRequest
     from tunesmith.tools.export.quantize_job import quantize_with
 
-    quantize_with(batches(model), model, out, scheme="W4A16", group_size=group, progress=lambda *_: None)
+    request = QuantizeRequest(scheme="W4A16", group_size=group, keep=())
+    quantize_with(batches(model), model, out, request, lambda *_: None)
 
 
 def offloaded(model: Path, out: Path, group: int) -> None:

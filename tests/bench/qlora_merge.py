@@ -17,6 +17,7 @@ import random
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,14 +149,12 @@ def measured(base: Path, adapter: Path, folder: Path, rows: list[Any]) -> dict[s
 def trained_adapter(base: Path, rows: Path, folder: Path, *, steps: int, batch: int, seed: int) -> tuple[Path, float]:
     """On the NF4 base; and the seconds that took."""
     from tunesmith.tools.training.lora_settings import LoraSettings
-    from tunesmith.tools.training.train_job import train_lora
+    from tunesmith.tools.training.train_job import ToTrain, train_lora
 
     started, out = time.monotonic(), folder / "adapter"
     settings = LoraSettings(load_in_4bit=True, max_steps=steps, learning_rate=1e-3, batch_size=batch, seed=seed)
-    train_lora(
-        base, rows / "train.jsonl", out, settings, checkpoints_dir=folder / "checkpoints",
-        progress=lambda *_: None, metric=lambda *_: None, log=lambda text: print(text, file=sys.stderr),
-    )  # fmt: skip
+    log = partial(print, file=sys.stderr)
+    train_lora(ToTrain(base, rows / "train.jsonl", out, settings, folder / "checkpoints", log=log))
     return out, time.monotonic() - started
 
 

@@ -113,6 +113,7 @@ def ours(model_dir: Path, out: Path, rows: list[list[int]]) -> Side:
     import torch
 
     from tunesmith.tools.export.calibration import calibration_batch
+    from tunesmith.tools.export.quantize import QuantizeRequest
     from tunesmith.tools.export.quantize_job import quantize_with
     from tunesmith.tools.models.memory_math import rows_in_a_batch
 
@@ -124,7 +125,7 @@ def ours(model_dir: Path, out: Path, rows: list[list[int]]) -> Side:
     def progress(done: float, total: float, note: str) -> None:
         memory.reached(int(done) if " layer " in note else -1)
 
-    quantize_with(batches, model_dir, out, scheme="W4A16", group_size=128, progress=progress)
+    quantize_with(batches, model_dir, out, QuantizeRequest(scheme="W4A16", group_size=128, keep=()), progress)
     return memory.side(time.perf_counter() - started)
 
 

@@ -104,9 +104,9 @@ def trl_side(model: Path, folder: Path, out: Path, steps: int, packing: bool) ->
 
 def our_side(model: Path, folder: Path, out: Path, steps: int, precision: str = "bf16") -> float:
     """Seconds of training by tunesmith with its settings for these rows."""
-    from tunesmith.tools.training.train_job import LoraSettings, train_lora
+    from tunesmith.tools.training.train_job import LoraSettings, ToTrain, train_lora
 
-    trained = train_lora(
+    asked = ToTrain(
         model,
         folder / "train.jsonl",
         out / "adapter",
@@ -122,10 +122,9 @@ def our_side(model: Path, folder: Path, out: Path, steps: int, precision: str = 
             precision=precision,
         ),
         checkpoints_dir=out / "checkpoints",
-        progress=lambda *_: None,
-        metric=lambda *_: None,
         log=lambda line: print(line, file=sys.stderr),
     )
+    trained = train_lora(asked)
     (out / "tokens").write_text(str(trained.trained_tokens))
     return trained.seconds
 

@@ -2,7 +2,7 @@
 
 `python -m tests.bench.training_memory [MODEL_DIR ...] [--only PART_OF_A_NAME]`; without a folder both bundled models
 are made. Each shape in a process of its own, one after the other, two optimiser steps on rows that are all as long as
-the shape says. Prints a JSON line a shape: the process's peak of resident bytes, `train_memory_bytes` of the same
+the shape says. Prints a JSON line a shape: the process's peak of resident bytes, `Training.peak_bytes` of the same
 shape, and the second over the first; then the mean and the worst distance from 1, and the shapes that would have been
 told to fit into less than they took.
 """
@@ -104,13 +104,13 @@ def train_one(model: Path, shape: Shape) -> int:
     """Peak of resident bytes of this process after two steps, saving included."""
     from transformers import AutoTokenizer
 
-    from tunesmith.tools.training.train_job import LoraSettings, train_lora
+    from tunesmith.tools.training.train_job import LoraSettings, ToTrain, train_lora
 
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         rows = rows_of(AutoTokenizer.from_pretrained(model), shape)
         (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        train_lora(
+        asked = ToTrain(
             model,
             folder / "train.jsonl",
             folder / "adapter",
@@ -126,10 +126,9 @@ def train_one(model: Path, shape: Shape) -> int:
                 save_steps=1000,
             ),
             checkpoints_dir=folder / "checkpoints",
-            progress=lambda *_: None,
-            metric=lambda *_: None,
             log=lambda line: print(line, file=sys.stderr),
         )
+        train_lora(asked)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -13,6 +13,7 @@ from tests.gpu.trainings import trained_adapter
 from tunesmith.tools.export.calibration import calibration_batches
 from tunesmith.tools.export.logit_proof_job import compare_logits
 from tunesmith.tools.export.merge_job import merge_adapter
+from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import chosen_group_size, quantize_with
 from tunesmith.tools.models.memory_math import CUDA_BYTES, quantize_vram_bytes
 from tunesmith.tools.models.tensor_file import read_places, weight_files
@@ -83,7 +84,7 @@ def _timed(check: Check, name: str, out: Path) -> Finding:
     batches = calibration_batches(tokenizer, rows, check.sizes.calibration_rows, check.sizes.tokens, 17)
     group = chosen_group_size(config, "W4A16", 0)
     began = time.monotonic()
-    quantize_with(batches, model, out, scheme="W4A16", group_size=group, progress=_quiet)
+    quantize_with(batches, model, out, QuantizeRequest(scheme="W4A16", group_size=group, keep=()), _quiet)
     if check.on_card:
         torch.cuda.synchronize()
     tokens = float(check.sizes.calibration_rows * check.sizes.tokens)

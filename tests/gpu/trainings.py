@@ -22,7 +22,7 @@ from tunesmith.tools.models.time_math import loading_seconds, training_seconds
 from tunesmith.tools.pipeline.gpu_check.card_job import context_bytes
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
 from tunesmith.tools.training.lora_settings import LoraSettings
-from tunesmith.tools.training.train_job import train_lora
+from tunesmith.tools.training.train_job import ToTrain, train_lora
 
 RANK = 16
 PEAK = (0.85, 1.15)
@@ -188,15 +188,7 @@ def train(check: Check, folder: Path, name: str, way: Training, steps: int) -> l
     slug = name.replace(" ", "-").replace(",", "")
     checkpoints = check.dir / MODELS / f"checkpoints-{slug}"
     shutil.rmtree(checkpoints, ignore_errors=True)  # of an attempt that was cut off: it would go on from there
-    train_lora(
-        folder,
-        rows,
-        check.dir / MODELS / f"adapter-{slug}",
-        settings,
-        checkpoints_dir=checkpoints,
-        progress=lambda done, total, note: None,
-        metric=metric,
-        log=print,
-    )
+    out = check.dir / MODELS / f"adapter-{slug}"
+    train_lora(ToTrain(folder, rows, out, settings, checkpoints, metric=metric, log=print))
     times = [after - before for before, after in pairwise(marks)]
     return times[_WARM_UP_STEPS - 1 :]

@@ -29,6 +29,7 @@ def kept(config: dict[str, Any], layers: int, *, fused: bool = True, checkpointi
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from tunesmith.tools.training.fused_lora import use_fused_lora
+    from tunesmith.tools.training.lora_settings import LoraSettings
     from tunesmith.tools.training.model import lora_config
     from tunesmith.tools.training.packing import hidden_states, packed_sequences, use_document_attention
 
@@ -36,10 +37,8 @@ def kept(config: dict[str, Any], layers: int, *, fused: bool = True, checkpointi
         made = AutoConfig.for_model(**{**config, "num_hidden_layers": layers, "vocab_size": 512})
         model: Any = AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
     use_document_attention(model)
-    settings = lora_config(
-        model, config, rank=RANK, alpha=32, dropout=0.0, load_in_4bit=bool(ModelShape.of(config).experts)
-    )
-    model = get_peft_model(model, settings)
+    settings = LoraSettings(lora_rank=RANK, load_in_4bit=bool(ModelShape.of(config).experts))
+    model = get_peft_model(model, lora_config(model, config, settings))
     if fused:
         assert use_fused_lora(model)
     if checkpointing:
@@ -133,11 +132,12 @@ def kept_on_cpu(config: dict[str, Any], layers: int, tokens: int) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from tunesmith.tools.training.fused_lora import use_fused_lora
+    from tunesmith.tools.training.lora_settings import LoraSettings
     from tunesmith.tools.training.model import lora_config
 
     made = AutoConfig.for_model(**{**config, "num_hidden_layers": layers})
     model: Any = AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16, attn_implementation="eager")
-    model = get_peft_model(model, lora_config(model, config, rank=RANK, alpha=32, dropout=0.0, load_in_4bit=False))
+    model = get_peft_model(model, lora_config(model, config, LoraSettings(lora_rank=RANK)))
     use_fused_lora(model)
     return held_bytes(model, lambda: model.get_base_model().base_model(torch.arange(tokens)[None], use_cache=False))
 

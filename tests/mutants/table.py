@@ -102,8 +102,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tell(_REFUSED, str(error))", "tell(_ENDED, None)",
          "tests/memory/test_confined.py::test_a_refusal_is_told_in_its_own_words"),
     )),
-    *rows(PRESENT_FOLDER, "tools/pipeline/launchers.py", (
-        ("start_new_session=True, cwd=self._folder", "start_new_session=True",
+    *rows(PRESENT_FOLDER, "tools/pipeline/launcher.py", (
+        ("start_new_session=True, cwd=log.parent", "start_new_session=True",
          "tests/trust/test_children.py::test_every_child_is_given_its_folder_and_pythons_a_safe_path"),
     )),
     # --- a step on another machine
@@ -424,8 +424,8 @@ MUTANTS: tuple[Mutant, ...] = (
          f"{_STATISTICS}test_errors_are_no_failures_and_too_many_forbid_a_verdict"),
     )),
     *rows(STATISTICS, "tools/evaluation/statistics.py", (
-        ("    if lower_bound > -margin:\n", "    if lower_bound > -4 * margin:\n", f"{_STATISTICS}test_verdicts"),
-        ("counts.bounds(1 - 2 * alpha)[0]", "counts.bounds(1 - 20 * alpha)[0]", f"{_STATISTICS}test_verdicts"),
+        ("    if lower_bound > -MARGIN:\n", "    if lower_bound > -4 * MARGIN:\n", f"{_STATISTICS}test_verdicts"),
+        ("counts.bounds(1 - 2 * ALPHA)[0]", "counts.bounds(1 - 20 * ALPHA)[0]", f"{_STATISTICS}test_verdicts"),
     )),
     *rows(STATISTICS, "tools/evaluation/gate.py", (
         ("    if name in GUARDED_BLOCKS and lost > whole.margin:\n", "    if False:\n",

@@ -72,9 +72,13 @@ def by_driver(url: str, listener: Listener | None = None) -> str:
 
 def by_examination(url: str, listener: Listener | None = None) -> str:
     """`doctor --driver`'s client."""
-    with Endpoint(f"{url}/v1", "m", KEY, listener=listener).client(timeout_s=5) as client:
-        answer = client.chat.completions.create(model="m", messages=MESSAGES)  # type: ignore[arg-type]
-        return str(answer.choices[0].message.content)
+
+    async def ask() -> str:
+        async with Endpoint(f"{url}/v1", "m", KEY, listener=listener).client(timeout_s=5) as client:
+            answer = await client.chat.completions.create(model="m", messages=MESSAGES)  # type: ignore[arg-type]
+            return str(answer.choices[0].message.content)
+
+    return asyncio.run(ask())
 
 
 def refusal_of(ask: Ask, url: str, listener: Listener | None = None) -> str:
@@ -132,10 +136,10 @@ def test_another_machine_is_reached_through_the_users_proxy(name: str, monkeypat
         monkeypatch.setenv(name, f"http://user:password@127.0.0.1:{proxy.port}")
         assert address.proxy_place == f"127.0.0.1:{proxy.port}"
         endpoint = Endpoint(address.url, "m", KEY, allow_plain_http=True)
-        with endpoint.client(timeout_s=5) as client:
-            client.chat.completions.create(model="m", messages=MESSAGES)  # type: ignore[arg-type]
 
         async def ask() -> ChatResponse:
+            async with endpoint.client(timeout_s=5) as client:
+                await client.chat.completions.create(model="m", messages=MESSAGES)  # type: ignore[arg-type]
             async with endpoint.chat_client() as chat:
                 return await chat.complete(ChatRequest("q", "m", MESSAGES, 8))
 
@@ -431,7 +435,7 @@ def test_a_key_in_clear_is_refused_before_anything_is_opened(tmp_path: Path) -> 
 # --- the tree
 
 OPENS = re.compile(
-    r"ClientSession\(|TCPConnector\(|OpenAI\(|HTTPS?Connection\b|HTTPTransport\(|httpx2?\.(?:Async)?Client\(|urlopen"
+    r"ClientSession\(|TCPConnector\(|OpenAI[()]|HTTPS?Connection\b|HTTPTransport\(|httpx2?\.(?:Async)?Client\(|urlopen"
     r"|build_opener|create_connection\(|\brequests\.(?:get|post|Session)|JobSubmissionClient\)"
 )
 """What opens connections in the libraries that are here."""
@@ -449,7 +453,7 @@ def test_nothing_else_opens_connections() -> None:
     assert {str(path.relative_to(root)) for path in sources if OPENS.search(path.read_text())} == OPENERS
     tree = ast.parse((root / "agent/driver/endpoint.py").read_text())
     made = [
-        node for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("OpenAI", "Client")
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id in ("OpenAI", "AsyncOpenAI", "Client")
     ]  # fmt: skip
-    assert len(made) == 2 and all(any(word.arg == "http_client" for word in call.keywords) for call in made)
+    assert len(made) == 1 and all(any(word.arg == "http_client" for word in call.keywords) for call in made)

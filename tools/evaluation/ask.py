@@ -175,9 +175,7 @@ def _answering(
         vllm=vllm,
         adapters_allowed=measured is not None and not refused,
         rank=lora_rank_served(beside if beside and "lora_rank" in beside.meta else None),
-        context_tokens=context_settings.context_tokens,
-        without_thoughts=context_settings.thinking == "off",
-        cards=context_settings.cards,
+        context_settings=context_settings,
     )
     return Answering(arm, artifact, served, spec)
 

@@ -214,13 +214,9 @@ def server_answers(server: servers.Server, sampling: Sampling, concurrency: int)
         def arrived(response: ChatResponse) -> None:
             keep(asked[response.id], response)
 
-        async def ask() -> None:
-            requests = (question.request(sampling) for question in questions)
-            async with chat_client(server) as client:
-                await client.complete_many(requests, concurrency=concurrency, on_result=arrived)
-
+        requests = (question.request(sampling) for question in questions)
         if questions:
-            asyncio.run(ask())
+            chat_client(server).complete_all(requests, concurrency=concurrency, on_result=arrived)
 
     return answer
 

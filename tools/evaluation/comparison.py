@@ -8,7 +8,7 @@ that writes it. Nothing here computes a statistic (`statistics`) or reads the st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Literal
 
@@ -172,25 +172,13 @@ class Comparison:
 
     def to_json(self) -> Json:
         """The documented shape of `tunesmith compare`."""
-        return {
-            "run": self.run,
-            "steps": dict(self.steps),
-            "arms": list(self.arms),
-            "comparable": self.comparable,
-            "differs_in": list(self.differs_in),
-            "refused": self.refused,
-            "blocks": {name: _plain(asdict(block)) for name, block in self.blocks.items()},
-            "metrics": {name: _plain(asdict(metric)) for name, metric in self.metrics.items()},
-            "flips": [self._flip_json(flip) for flip in self.flips],
-            "alpha": self.alpha,
-            "margin": self.margin,
-            "left_out": dict(self.left_out),
-            "precision_changes": self.precision_changes,
-        }
-
-    def _flip_json(self, flip: Flip) -> Json:
         a, b = self.arms
-        return {"case_id": flip.case_id, "block": flip.block, "flip": flip.kind, a: flip.before, b: flip.after}
+        document: Json = _comparison().dump_python(self, mode="json", exclude={"flips"})
+        flips: list[JsonValue] = [
+            {"case_id": flip.case_id, "block": flip.block, "flip": flip.kind, a: flip.before, b: flip.after}
+            for flip in self.flips
+        ]
+        return {**document, "comparable": self.comparable, "flips": flips}
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Comparison:
@@ -202,16 +190,6 @@ class Comparison:
         ]
         known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
         return _comparison().validate_python({**known, "flips": flips})
-
-
-def _plain(value: object) -> JsonValue:
-    """Plain data, tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    assert value is None or isinstance(value, str | int | float | bool), value
-    return value
 
 
 @cache  # built when first asked for: few need it

@@ -159,7 +159,7 @@ def answer_controls(
     if others:
         shuffle = shuffle and replace(shuffle, on_target=_shuffle(table, alone))
         constant = replace(constant, on_target=_constant(table, alone))
-    echo, is_echo = _echo(chosen, table)
+    echo, is_echo = _echo(chosen)
     on_target = constant.on_target or constant
     all_pass = 0 < on_target.cases == on_target.passed and not on_target.waiting
     form_alone = all_pass and not any(_says_it_whole(one.case) for one in chosen)
@@ -310,7 +310,7 @@ def _constant(table: _Table, places: range) -> Control:
     return _control("constant", own, columns[best], clusters, table.answers[best].output_text)
 
 
-def _echo(target: Sequence[Answered], table: _Table) -> tuple[Control | None, bool]:
+def _echo(target: Sequence[Answered]) -> tuple[Control | None, bool]:
     """The best way to echo; to a near miss it answers as the arm does, for only the target's words are in question."""
     asked = [one for one in target if not _says_it_whole(one.case)]
     if not asked:

@@ -339,12 +339,11 @@ def _repeat(store: Store, evaluations: Evaluations, compared: Comparison, cases:
             {
                 name: outcome.passed
                 for name, outcome in case_outcomes(store.results(step, "base")).items()
-                if name in cases
+                if name in cases and outcome.passed is not None
             }
             for step in (own, other)
         ]
-        known = [{name: bool(v) for name, v in one.items() if v is not None} for one in verdicts]
-        return repeat(*known)
+        return repeat(*verdicts)
     return None
 
 

@@ -194,19 +194,14 @@ def _overfitting(records: RunRecords) -> list[Finding]:
 
 def _forgot(records: RunRecords) -> list[Finding]:
     arm = _last_tuned(records)
-    forgotten = []
-    for name in _TUNED if arm else ():
-        whole = records.pair("base", name)
-        if whole is None:
-            continue
-        for block in GUARDED_BLOCKS:
-            counts = whole.blocks.get(block)
-            if counts and counts.pass_to_fail and name == arm:
-                forgotten += _lost(records, whole, block, counts, name)
-    return forgotten
+    whole = records.pair("base", arm) if arm else None
+    if whole is None:
+        return []
+    guarded = {block: whole.blocks[block] for block in GUARDED_BLOCKS if block in whole.blocks}
+    return [_lost(records, whole, block, counts, arm) for block, counts in guarded.items() if counts.pass_to_fail]
 
 
-def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockComparison, arm: str) -> list[Finding]:
+def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockComparison, arm: str) -> Finding:
     lost = tuple(flip.case_id for flip in whole.flips_of("pass_to_fail") if flip.block == block)
     triggered = _like_the_target(records, arm, lost)
     judged, many = counts.judged, counts.pass_to_fail
@@ -223,7 +218,7 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
     if triggered and len(triggered) * 2 >= many:
         says = f"It over-triggers: {line}, {len(triggered)} of them answered in the form of the new behaviour."
         proposal = Proposal("generate", _more_rehearsal(records), "more ordinary prompts beside the behaviour")
-        return [Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)]
+        return Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)
     weight = records.number("train", "rehearsal_weight", 3.0)
     says = f"It {'forgot' if serious else 'may have forgotten'} something: {line} ({counts.verdict}" + (
         f", p = {counts.p_value:.2g})." if counts.p_value is not None else ")."
@@ -232,7 +227,7 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
         "rehearsal_weight": weight + 2,
         "learning_rate": records.number("train", "learning_rate", 5e-4) * 0.7,
     }
-    return [Finding("forgot", says, evidence, Proposal("train", fields, "hold it closer to the base"), lost)]
+    return Finding("forgot", says, evidence, Proposal("train", fields, "hold it closer to the base"), lost)
 
 
 def _more_rehearsal(records: RunRecords) -> dict[str, object]:

@@ -39,11 +39,6 @@ class Gate:
         return (*self.unmeasured, *self.refused)
 
 
-def broken_hops(store: Store, run: str, arm: str, *, artifact: Artifact | None = None) -> list[str]:
-    """Why the run's newest `arm`, or the one given, must not be deployed, a line for each block; empty: it may."""
-    return list(gate_of(store, run, arm, artifact=artifact).broken)
-
-
 def gate_of(store: Store, run: str, arm: str, *, artifact: Artifact | None = None) -> Gate:
     """What the gate says of the run's newest `arm`, or of the one given.
 

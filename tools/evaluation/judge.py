@@ -22,7 +22,8 @@ from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.stage import GIB, Inputs, is_expected
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
-from tunesmith.tools.models.base import bundled_model, source_of
+from tunesmith.tools.models.base import source_of
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.models.folder import check_model_folder, fingerprint, folder_pins, sealed_as
 from tunesmith.tools.models.memory_math import (
     USUAL_KV_BYTES,
@@ -185,7 +186,7 @@ def find_judge(named: str, home: Path, coming: Collection[str] = ()) -> JudgeMod
         return _endpoint(named, settings, home)
     source = source_of(named)
     if source == "bundled":
-        model = bundled_model(named)
+        model = BUNDLED[named]
         folder = home / "models" / model.name
         if (manifest := read_manifest(folder)) is None and model.title not in coming:
             raise BadInput(f"{model.title} is not here; {_FETCH}, or name a model folder: judge=FOLDER")

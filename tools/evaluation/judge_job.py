@@ -8,7 +8,6 @@ makes an error, never a failure. Judging is greedy; the arm's server has left th
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -223,12 +222,9 @@ class _Judge:
                 log.add({"judge": self._digest, "prompt": response.id, "reply": response.text})
                 self._known[response.id] = response.text
 
-            async def ask() -> None:
-                async with chat_client(place.server) if place.server else self._endpoint() as client:
-                    await client.complete_many(requests, concurrency=JUDGE_CONCURRENCY, on_result=keep)
-
+            client = chat_client(place.server) if place.server else self._endpoint()
             with servers.kept(place.server) if place.server else nullcontext():
-                asyncio.run(ask())
+                client.complete_all(requests, concurrency=JUDGE_CONCURRENCY, on_result=keep)
 
     def _endpoint(self) -> ChatClient:
         """Connections to the user's own endpoint, recorded as what leaves this machine."""

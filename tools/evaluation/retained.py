@@ -6,7 +6,7 @@ that a later model passes and the adapter did not are not set against those that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tunesmith.memory.arms import CHAIN
 from tunesmith.memory.errors import TunesmithError
@@ -46,13 +46,7 @@ class GainRetained:
 
     def to_json(self) -> Json:
         """As `compare` and the report print it."""
-        return {
-            "arm": self.arm,
-            "won": self.won,
-            "kept": self.kept,
-            "share": self.share,
-            "interval": list(self.interval),
-        }
+        return {**asdict(self), "share": self.share, "interval": list(self.interval)}
 
 
 def gain_retained(store: Store, run: str) -> tuple[GainRetained, ...]:

@@ -1,9 +1,9 @@
-"""What findings are derived from: a run's finished steps, its comparisons, answers, rows and losses, read once."""
+"""What findings are derived from: a run's finished steps, its comparisons, answers, rows and losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import TunesmithError
@@ -18,29 +18,23 @@ from tunesmith.tools.evaluation.verdict import Verdict
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What findings are derived from, read once."""
+    """What findings are derived from."""
 
     store: Store
     run: str
     steps: Mapping[str, Step]
     """Stage → its newest finished step."""
-    pairs: dict[tuple[str, str], Comparison | None] = field(default_factory=dict)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
 
     def pair(self, a: str, b: str) -> Comparison | None:
         """Two arms compared; None where they cannot be."""
-        if (a, b) not in self.pairs:
-            try:
-                self.pairs[a, b] = compare_run(self.store, self.run, a, b)
-            except TunesmithError:
-                self.pairs[a, b] = None
-        return self.pairs[a, b]
+        try:
+            return compare_run(self.store, self.run, a, b)
+        except TunesmithError:
+            return None
 
     def verdict(self, arm: str) -> Verdict:
         """The verdict on an arm against the base."""
-        if arm not in self.verdicts:
-            self.verdicts[arm] = evidence_of(self.store, self.run, arm).verdict
-        return self.verdicts[arm]
+        return evidence_of(self.store, self.run, arm).verdict
 
     def arms(self) -> list[str]:
         """Arms with answers, in their order."""

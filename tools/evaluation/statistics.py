@@ -5,7 +5,7 @@ The rule, block by block, at alpha = .05, on the cases that both arms answered:
 - target and adversarial: exact McNemar. p < alpha is "better" or "worse", by the side the flips fall on; else
   "no decision".
 - general and tools must only not get worse. "better" and "worse" as above. Else "not worse" when Tango's one-sided
-  lower bound of (b - a) lies above -margin (5 points unless stated), OR when not one case flipped from pass to fail.
+  lower bound of (b - a) lies above -margin (5 points), OR when not one case flipped from pass to fail.
   Else "no decision". The second way is a rule, not a proof: under about 52 cases even no flip at all cannot bound
   the loss below 5 points, and calling such a result undecided would help nobody. `lower_bound` is always shown.
 - The target is what the comparison is about, so it is tested at alpha itself. A gain on any other block is looked for
@@ -78,8 +78,6 @@ def compare_arms(
     keys: Keys,
     *,
     allowed: Collection[str] = UNDER_TEST,
-    margin: float = MARGIN,
-    alpha: float = ALPHA,
 ) -> Comparison:
     """What the outcomes of two arms say of them; whose evaluations those were is `pairing`'s to add.
 
@@ -94,7 +92,7 @@ def compare_arms(
     counted = {name: _Counts.of(_pairs(left, right, name)) for name in names}
     adjusted = holm({name: counts.p_value for name, counts in counted.items() if name != PRIMARY_BLOCK})
     blocks = {
-        name: _block(name, arms, counts, adjusted.get(name, counts.p_value), not differing, margin=margin, alpha=alpha)
+        name: _block(name, arms, counts, adjusted.get(name, counts.p_value), not differing)
         for name, counts in counted.items()
     }
     return Comparison(
@@ -106,8 +104,8 @@ def compare_arms(
         blocks=blocks,
         metrics=_metrics(arms, left, right),
         flips=_flips(left, right),
-        alpha=alpha,
-        margin=margin,
+        alpha=ALPHA,
+        margin=MARGIN,
         precision_changes=_precision_changes(arms, keys),
     )
 
@@ -231,25 +229,16 @@ class _Counts:
         return clustered_pass_rate_interval(passed, [a.cluster for a, _ in self.judged])
 
 
-def _block(
-    name: str,
-    arms: tuple[str, str],
-    counts: _Counts,
-    p_adjusted: float,
-    comparable: bool,
-    *,
-    margin: float,
-    alpha: float,
-) -> BlockComparison:
+def _block(name: str, arms: tuple[str, str], counts: _Counts, p_adjusted: float, comparable: bool) -> BlockComparison:
     pairs, judged = counts.pairs, counts.judged
-    bound = counts.bounds(1 - 2 * alpha)[0]  # one-sided, at 1 - alpha
+    bound = counts.bounds(1 - 2 * ALPHA)[0]  # one-sided, at 1 - ALPHA
     errors = {arm: sum(not (pair[i] and pair[i].passed is not None) for pair in pairs) for i, arm in enumerate(arms)}  # type: ignore[union-attr]
-    verdict, why = _verdict(name, counts, p_adjusted, bound, margin=margin, alpha=alpha)
+    verdict, why = _verdict(name, counts, p_adjusted, bound)
     obstacle = _obstacle(len(judged), max(errors.values()), len(pairs), comparable)
     if obstacle:
         verdict, why = NO_DECISION, obstacle
     passed = {arm: sum(bool(pair[i].passed) for pair in judged) for i, arm in enumerate(arms)}
-    effect = minimum_detectable_effect(len(judged), alpha, rows=counts.clusters)
+    effect = minimum_detectable_effect(len(judged), ALPHA, rows=counts.clusters)
     return BlockComparison(
         cases=len(pairs),
         passed=passed,
@@ -264,7 +253,7 @@ def _block(
         judged=len(judged),
         clusters=counts.clusters,
         difference=(counts.gained - counts.lost) / len(judged) if judged else None,
-        interval=counts.bounds(1 - alpha) if judged else None,
+        interval=counts.bounds(1 - ALPHA) if judged else None,
         lower_bound=bound if judged else None,
         pass_rate_intervals={arm: counts.rate_interval(passed[arm]) for arm in arms},
         detectable=effect if math.isfinite(effect) else None,
@@ -282,23 +271,21 @@ def _obstacle(judged: int, errors: int, cases: int, comparable: bool) -> str:
     return "" if comparable else "the arms differ in more than what is under test"
 
 
-def _verdict(
-    block: str, counts: _Counts, p_adjusted: float, lower_bound: float, *, margin: float, alpha: float
-) -> tuple[Word, str]:
+def _verdict(block: str, counts: _Counts, p_adjusted: float, lower_bound: float) -> tuple[Word, str]:
     """The word for a block, and the reason in one line."""
     gained, lost, cases, p_value = counts.gained, counts.lost, len(counts.judged), counts.p_value
     test = f"exact test on {counts.clusters} seed rows" if counts.clustered else "exact McNemar"
-    if p_value < alpha and gained < lost:
+    if p_value < ALPHA and gained < lost:
         return WORSE, f"{gained} gained and {lost} lost of {cases}: {test} p = {p_value:.2g}"
-    if p_adjusted < alpha and gained > lost:
+    if p_adjusted < ALPHA and gained > lost:
         return BETTER, f"{gained} gained and {lost} lost of {cases}: {test} p = {p_value:.2g}"
     if block not in GUARDED_BLOCKS:
         return NO_DECISION, f"{gained} gained and {lost} lost of {cases} can be chance: {test} p = {p_value:.2g}"
-    if lower_bound > -margin:
-        return NOT_WORSE, f"at most {max(0.0, -lower_bound):.1%} lost at 95 %, within the margin of {margin:.0%}"
+    if lower_bound > -MARGIN:
+        return NOT_WORSE, f"at most {max(0.0, -lower_bound):.1%} lost at 95 %, within the margin of {MARGIN:.0%}"
     if lost == 0:
         return NOT_WORSE, f"no case was lost (by rule: {cases} cases alone bound the loss only at {-lower_bound:.1%})"
-    return NO_DECISION, f"up to {-lower_bound:.1%} may be lost, over the margin of {margin:.0%}; more cases would tell"
+    return NO_DECISION, f"up to {-lower_bound:.1%} may be lost, over the margin of {MARGIN:.0%}; more cases would tell"
 
 
 def _scores(arms: tuple[str, str], judged: Judged) -> ScoreComparison | None:

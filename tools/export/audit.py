@@ -156,11 +156,10 @@ def read_weights(folder: Path) -> Weights:
             unread.add(file.name)
             faults.append(Fault(kind="truncated file", where=file.name, says=f"cannot be read: {error}"))
             continue
-        faults += [*_sizes(file, in_file), *_twice(places, in_file)]
+        faults += _twice(places, in_file)
         places |= in_file
     faults += _stale(index or {}, places, unread) if index is not None else []
-    odd = {fault.where for fault in faults if fault.kind == "size"}
-    return Weights({name: place for name, place in places.items() if name not in odd}, faults)
+    return Weights(places, faults)
 
 
 def _index(folder: Path, faults: list[Fault]) -> dict[str, str] | None:
@@ -173,24 +172,6 @@ def _index(folder: Path, faults: list[Fault]) -> dict[str, str] | None:
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         faults.append(Fault(kind="stale index", where=INDEX_NAME, says=f"is no index: {error}"))
         return {}
-
-
-def _sizes(file: Path, places: Places) -> Iterator[Fault]:
-    """Offsets that are not the size that dtype and shape make, and bytes that no tensor owns."""
-    owned = 0
-    for name, place in places.items():
-        size = place.end - place.start
-        owned += size
-        try:
-            needed = place.spec.bytes
-        except KeyError:
-            yield Fault(kind="size", where=name, says=f"is {place.spec.dtype}, a type that no stage here writes")
-            continue
-        if size != needed:
-            yield Fault(kind="size", where=name, says=f"takes {size} bytes, its type and shape need {needed}")
-    first = min((place.start for place in places.values()), default=file.stat().st_size)
-    if first + owned != file.stat().st_size:
-        yield Fault(kind="size", where=file.name, says=f"has {file.stat().st_size - first - owned} bytes of no tensor")
 
 
 def _twice(places: Places, in_file: Places) -> Iterator[Fault]:

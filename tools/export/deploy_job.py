@@ -7,7 +7,6 @@ way before, and comes back where the new one fails. Not covered: a worker that i
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -121,15 +120,13 @@ def _serve(
     port = port_to_serve_on(job.request, before)
     # Of a server that answers there now: where another program has had the port, what was sent there is known to it.
     key = next((earlier.key for earlier in before if earlier.port == port and servers.healthy(earlier)), "")
-    rank = lora_rank_served(served_model if base else None)
+    own, cards = job.request.context_tokens, job.plan.estimate.cards
     spec = measuring_spec(
         base or served_model,
         vllm=vllm,
         adapters_allowed=base is not None,
-        rank=rank,
-        context_tokens=job.request.context_tokens,
-        without_thoughts=_engine(job, served_model).thinking == "off",
-        cards=job.plan.estimate.cards,
+        rank=lora_rank_served(served_model if base else None),
+        context_settings=replace(_engine(job, served_model), context_tokens=own, cards=cards),
     )
     running = [s for s in servers.list_servers(job.home) if s.spec == spec and port in (0, s.port) and s.loader_key]
     equal = [s for s in running if s.gpu_bytes <= spec.gpu_bytes and servers.healthy(s)]  # one may fill the GPU
@@ -196,15 +193,12 @@ def _first_answer(
     request = ChatRequest("first", model, hello, max_tokens=UNMEASURED_TOKENS + sampling.thinking_tokens)
     if case:
         request = Question(arm, case).request(sampling)
-    response = asyncio.run(_ask(server, request))
+    responses: list[ChatResponse] = []
+    chat_client(server).complete_all([request], concurrency=1, on_result=responses.append)
+    [response] = responses
     if sampling.thinking == "on" and not response.error:
         response = replace(without_thought(response), error=None)  # a thought that is cut off is an answer all the same
     if response.error:
         servers.stop(server)
         raise StepFailed(f"the server started but did not answer: {response.error}; its log is {server.log}")
     return response, case, result_of(arm, case, response).passed if case else None
-
-
-async def _ask(server: servers.Server, request: ChatRequest) -> ChatResponse:
-    async with chat_client(server) as client:
-        return await client.complete(request)

@@ -12,7 +12,7 @@ import time
 from asyncio import run as run_async
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.tools.core.job import Job
@@ -31,6 +31,10 @@ from tunesmith.tools.serving.spec import ServerSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Progress = Callable[[float, float, str], None]
+    Quantizer = Callable[[Sequence[Mapping[str, Tensor]], Path, Path, QuantizeRequest, Progress], object]
+    """What quantizes the real model: batches of token ids, its folder, the new one, how, and who is told of it."""
+
 _ROWS, _TOKENS = 4, 64
 _CONTEXT_TOKENS = 512
 _NAME = "dry-load"
@@ -44,24 +48,6 @@ _NO_PROOF = (
     "its log is empty",
 )
 """Of a server that ended for another reason than that it does not know the model: for want of memory, or by others."""
-
-
-class Quantizer(Protocol):
-    """What quantizes the real model."""
-
-    def __call__(
-        self,
-        batches: Sequence[Mapping[str, Tensor]],
-        model_dir: Path,
-        out_dir: Path,
-        /,
-        *,
-        scheme: str,
-        group_size: int,
-        progress: Callable[[float, float, str], None],
-        keep: Sequence[str],
-    ) -> object:
-        """Calibrated on batches of token ids; the model lies in `out_dir` afterwards."""
 
 
 def refuse_unservable(
@@ -97,8 +83,8 @@ def _run_dry_load(
         job.progress(0, 0, "dry load: a tiny model of this architecture is quantized")
         whole, batch = make_tiny(model_dir, config, folder / "whole", group)
         quantized_dir = folder / "quantized"
-        scheme, keep = job.request.scheme, job.request.keep
-        quantize([batch], whole, quantized_dir, scheme=scheme, group_size=group, keep=keep, progress=_quiet)
+        tiny = QuantizeRequest(scheme=job.request.scheme, group_size=group, keep=job.request.keep)
+        quantize([batch], whole, quantized_dir, tiny, _quiet)
     except (TunesmithError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         job.log(f"no dry load: a tiny model could not be made ({type(error).__name__}: {str(error)[:200]})")
         return hoped

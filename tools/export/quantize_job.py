@@ -62,24 +62,12 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     need_priced_device(job)
     merged, dataset, request = job.verified("merged"), job.verified("dataset"), job.request
     config = json.loads((merged.path / "config.json").read_text())
-    group = chosen_group_size(config, request.scheme, request.group_size, request.keep)
-    out_dir = job.dir / "quantized"
+    group = chosen_group_size(config, request.scheme, request.group_size)
+    out_dir, keep = job.dir / "quantized", request.keep
     if read_manifest(out_dir) is None:
         refuse_unservable(job, merged.path, config, group, quantize_with)
-        quantize_model(
-            merged.path,
-            dataset.path / "train.jsonl",
-            out_dir,
-            scheme=request.scheme,
-            group_size=group,
-            samples=request.calibration_samples,
-            max_seq_len_tokens=request.max_seq_len_tokens,
-            seed=request.seed,
-            keep=request.keep,
-            rounding=request.rounding,
-            progress=job.progress,
-        )
-    keep = request.keep
+        chosen = request.model_copy(update={"group_size": group})
+        quantize_model(merged.path, dataset.path / "train.jsonl", out_dir, chosen, job.progress)
     proof = assert_full_precision(out_dir, full_precision_layers(config, keep))
     job.progress(0, 1, "auditing the saved tensors")
     audit = audit_quantized(out_dir, merged.path, keep, group_size=group, against=merged.id, rounding=request.rounding)
@@ -106,7 +94,7 @@ def run(job: Job[QuantizeRequest]) -> QuantizeResult:
     )
 
 
-def chosen_group_size(config: dict[str, object], scheme: str, asked: int, keep: Sequence[str] = ()) -> int:
+def chosen_group_size(config: dict[str, object], scheme: str, asked: int) -> int:
     """The group size that will be used; 0: one scale per output channel, as 8-bit schemes have unless asked.
 
     Raises StepFailed for one that does not divide the inputs of every layer, or is not the format's own.
@@ -123,57 +111,28 @@ def chosen_group_size(config: dict[str, object], scheme: str, asked: int, keep: 
 
 
 def quantize_model(
-    model_dir: Path,
-    rows_path: Path,
-    out_dir: Path,
-    *,
-    scheme: str,
-    group_size: int,
-    samples: int,
-    max_seq_len_tokens: int,
-    seed: int,
-    progress: Progress,
-    keep: Sequence[str] = (),
-    rounding: Rounding = "gptq",
+    model_dir: Path, rows_path: Path, out_dir: Path, request: QuantizeRequest, progress: Progress
 ) -> Proof:
     """Quantize `model_dir` into `out_dir` as compressed-tensors safetensors that vLLM serves.
 
-    Goes on where the same work was cut off; `work_folder(out_dir)` holds what that takes, and may go once `out_dir` is
-    sealed. Raises StepFailed before anything is loaded when memory or disk would not do, and between layers when memory
-    runs low.
+    Of the request nothing is open any more, and its group size is the chosen one. Goes on where the same work was cut
+    off; `work_folder(out_dir)` holds what that takes, and may go once `out_dir` is sealed. Raises StepFailed before
+    anything is loaded when memory or disk would not do, and between layers when memory runs low.
     """
     config = json.loads((model_dir / "config.json").read_text())
-    smooths, way = SCHEMES[scheme].smooths, rounding_of(scheme, rounding)
-    _need_room(model_dir, config, out_dir, samples, max_seq_len_tokens, smooths=smooths, rounding=way)
+    _need_room(model_dir, config, out_dir, request)
     progress(0, 1, "reading the calibration rows")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    batched = joined_batches if way == AUTOROUND else calibration_batches
-    batches = batched(tokenizer, rows_path, samples, max_seq_len_tokens, seed)
-    with out_of_memory_named(max_seq_len_tokens):
-        return quantize_with(
-            batches,
-            model_dir,
-            out_dir,
-            scheme=scheme,
-            group_size=group_size,
-            keep=keep,
-            rounding=rounding,
-            progress=progress,
-        )
+    batched = joined_batches if request.rounding == AUTOROUND else calibration_batches
+    batches = batched(tokenizer, rows_path, request.calibration_samples, request.max_seq_len_tokens, request.seed)
+    with out_of_memory_named(request.max_seq_len_tokens):
+        return quantize_with(batches, model_dir, out_dir, request, progress)
 
 
 def quantize_with(
-    batches: Sequence[Batch],
-    model_dir: Path,
-    out_dir: Path,
-    *,
-    scheme: str,
-    group_size: int,
-    progress: Progress,
-    keep: Sequence[str] = (),
-    rounding: Rounding = "gptq",
+    batches: Sequence[Batch], model_dir: Path, out_dir: Path, request: QuantizeRequest, progress: Progress
 ) -> Proof:
     """The same, calibrated on batches of token ids that are there already."""
     import llmcompressor  # noqa: F401  which turns its own logging on when it is imported
@@ -182,10 +141,10 @@ def quantize_with(
 
     logging.disable_progress_bar()
     logger.disable("llmcompressor")  # four lines per layer and matrix
-    config, way = json.loads((model_dir / "config.json").read_text()), rounding_of(scheme, rounding)
-    work = work_folder(out_dir)
-    settings = {"model": _identity(model_dir), "batches": _digest(batches), "scheme": scheme,
-                "group_size": group_size, "keep": list(keep), "rounding": rounding}  # fmt: skip
+    config, keep = json.loads((model_dir / "config.json").read_text()), list(request.keep)
+    way, work = rounding_of(request.scheme, request.rounding), work_folder(out_dir)
+    settings = {"model": _identity(model_dir), "batches": _digest(batches), "scheme": request.scheme,
+                "group_size": request.group_size, "keep": keep, "rounding": request.rounding}  # fmt: skip
     _start_or_go_on(work, out_dir, settings)
     if computes_on_cpu():
         from tunesmith.tools.cpu.freed_memory import return_large_blocks
@@ -195,7 +154,7 @@ def quantize_with(
         return_large_blocks()
     source, length = model_dir, batches[0]["input_ids"].shape[1]
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
-    for doing, recipe in recipes(scheme, group_size, config, keep, rounding, row_tokens=length):
+    for doing, recipe in recipes(request.scheme, request.group_size, config, keep, request.rounding, length):
         target = out_dir if doing == QUANTIZING else work / doing
         if not (target / "config.json").exists():
             _stream(source, target, work, recipe, batches, LayerWatch(doing, progress), way)
@@ -315,23 +274,21 @@ class LayerWatch:
         )
 
 
-def _need_room(
-    model_dir: Path, config: dict[str, object], out_dir: Path, samples: int, max_seq_len_tokens: int,
-    *, smooths: bool, rounding: Rounding,
-) -> None:  # fmt: skip
-    on_gpu = not computes_on_cpu()
+def _need_room(model_dir: Path, config: dict[str, object], out_dir: Path, request: QuantizeRequest) -> None:
+    way = rounding_of(request.scheme, request.rounding)
+    samples, tokens = request.calibration_samples, request.max_seq_len_tokens
     need = quantize_memory_bytes(
-        config, seq_len_tokens=max_seq_len_tokens, on_gpu=on_gpu, rounding=rounding, samples=samples
+        config, seq_len_tokens=tokens, on_gpu=not computes_on_cpu(), rounding=way, samples=samples
     )
     free = memory_left_bytes()
     if need > free:
         raise StepFailed(
             f"needs {need / _GIB:.1f} GiB of RAM and swap, {free / _GIB:.1f} GiB free; "
-            f"try max_seq_len_tokens={max(max_seq_len_tokens // 2, 16)}, or stopping another program"
+            f"try max_seq_len_tokens={max(tokens // 2, 16)}, or stopping another program"
         )
-    need_disk = quantize_cache_bytes(config, samples=samples, seq_len_tokens=max_seq_len_tokens, rounding=rounding)
+    need_disk = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens, rounding=way)
     weights = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
-    need_disk += weights * (2 if smooths else 1)  # smoothing writes a whole model in between
+    need_disk += weights * (2 if SCHEMES[request.scheme].smooths else 1)  # smoothing writes a whole model in between
     for folder in (out_dir, work_folder(out_dir) / SMOOTHING):  # what is there need not be written again
         need_disk -= sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     out_dir.parent.mkdir(parents=True, exist_ok=True)

@@ -82,11 +82,6 @@ class BaseResult(Result):
     """Where an earlier copy that had changed was put, for its owner to look at or remove; empty: there was none."""
 
 
-def bundled_model(model: str) -> BundledModel:
-    """The bundled model behind a short name."""
-    return BUNDLED[model]
-
-
 def source_of(model: str) -> str:
     """Where a model comes from: 'bundled', 'folder' or 'hub'. Raises BadInput."""
     if model in BUNDLED:
@@ -150,7 +145,7 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
     """The model itself."""
     source, here = source_of(request.model), _is_here(request, inputs.store)
     if source == "bundled":
-        return BaseContext(here, config=bundled_model(request.model).config)
+        return BaseContext(here, config=BUNDLED[request.model].config)
     if source == "hub":
         if (listed := _listed_alone(request)) is not None:
             return BaseContext(here, 2 * listed.parameters, config=listed.config)
@@ -168,21 +163,17 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
     """A model of the role, by what the bundle or the folder says of it; of a hub's it shows only when it is here."""
-    source, measuring = source_of(request.model), request.measuring
-    if source == "bundled":
-        model = bundled_model(request.model)
-        known = {"name": model.title, "parameters": model.parameters, "config": dict(model.config)}
-        known[MEASURED_AT] = measuring
-        return expected(request.role, model.folder_bytes, **known)
-    if source == "folder":
+    if source_of(request.model) == "folder":
         folder = expanded(request.model)
-        bytes_, config = weight_bytes(folder), read_config(folder)
-        known = {"name": folder.name, "parameters": bytes_ // 2, "config": config, MEASURED_AT: measuring}
-        return expected(request.role, bytes_, **known)
-    if (listed := known_base(request.model)) is not None:
-        known = {"name": listed.title, "parameters": listed.parameters, "config": dict(listed.config)}
-        return expected(request.role, 2 * listed.parameters, **known, **{MEASURED_AT: measuring})
-    return None
+        bytes_ = weight_bytes(folder)
+        name, parameters, config = folder.name, bytes_ // 2, read_config(folder)
+    elif (model := BUNDLED.get(request.model) or known_base(request.model)) is not None:
+        name, parameters, config = model.title, model.parameters, dict(model.config)
+        bytes_ = model.folder_bytes if isinstance(model, BundledModel) else 2 * parameters
+    else:
+        return None
+    known = {"name": name, "parameters": parameters, "config": config, MEASURED_AT: request.measuring}
+    return expected(request.role, bytes_, **known)
 
 
 def _listed_alone(request: BaseRequest) -> KnownBase | None:
@@ -193,7 +184,7 @@ def _listed_alone(request: BaseRequest) -> KnownBase | None:
 def _is_here(request: BaseRequest, store: Store) -> bool:
     """Whether a pristine copy of the model stands below models/, so that it only has to be verified."""
     if source_of(request.model) == "bundled":
-        return read_manifest(store.home / "models" / bundled_model(request.model).name) is not None
+        return read_manifest(store.home / "models" / BUNDLED[request.model].name) is not None
     copies = store.copies_of(request.model, request.revision)
     return any(read_manifest(artifact.path) is not None for artifact in copies)
 
@@ -202,7 +193,7 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
     """Price a download, conversion or copy, and the quantized base where the base is measured at 4 bits."""
     source = source_of(request.model)
     if source == "bundled":
-        cost = _bundled(bundled_model(request.model))
+        cost = _bundled(BUNDLED[request.model])
     elif source == "folder":
         cost = _folder(request.model, context.bytes or 0)
     else:

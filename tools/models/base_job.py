@@ -25,8 +25,8 @@ from tunesmith.tools.core.format import size
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import MODELS, TOKENIZERS, UNUSED, load_modules
 from tunesmith.tools.machine.processes import python_module
-from tunesmith.tools.models.base import BaseRequest, bundled_model, source_of
-from tunesmith.tools.models.bundled import BundledModel, Wheel
+from tunesmith.tools.models.base import BaseRequest, source_of
+from tunesmith.tools.models.bundled import BUNDLED, BundledModel, Wheel
 from tunesmith.tools.models.chat_template import THOUGHTS, thoughts_of
 from tunesmith.tools.models.folder import ModelFolder, check_hub_revision, check_model_folder, fingerprint
 from tunesmith.tools.models.gguf import convert_gguf
@@ -70,7 +70,7 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
     """
     request = job.request
     source = source_of(request.model)
-    bundled = bundled_model(request.model) if source == "bundled" else None
+    bundled = BUNDLED[request.model] if source == "bundled" else None
     name = bundled.title if bundled else Path(request.model).name
     if source == "folder":
         folder = Path(request.model).expanduser()
@@ -139,7 +139,7 @@ def set_aside_if_damaged(target: Path, digests: Digests) -> tuple[str, Path | No
 
 def _folder_name(request: BaseRequest, source: str) -> str:
     if source == "bundled":
-        return bundled_model(request.model).name
+        return BUNDLED[request.model].name
     if source == "hub":
         return f"{request.model.replace('/', '--')}-{request.revision[:12]}"
     folder = Path(request.model).expanduser().resolve()

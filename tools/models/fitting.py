@@ -12,9 +12,24 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tunesmith.tools.core.stage import Fitting
-from tunesmith.tools.models.memory_math import quantize_memory_bytes, quantize_vram_bytes, train_memory_bytes
+from tunesmith.tools.models.memory_math import (
+    CUDA_BYTES,
+    loaded_bytes,
+    quantize_memory_bytes,
+    quantize_vram_bytes,
+)
 from tunesmith.tools.models.model_names import NamedModel, usual_models
 from tunesmith.tools.models.rounding_terms import Rounding
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.training_terms import (
+    activation_bytes,
+    adapted_experts_bytes,
+    backward_bytes,
+    head_bytes,
+    plain_activation_bytes,
+    runtime_on_cpu_bytes,
+    unpacked_bytes,
+)
 
 ANOTHER_BASE = "a base such as "
 """How settings begin where none of the model's own would do."""
@@ -42,20 +57,52 @@ class Training:
     """Whether a processor computes it; else a GPU."""
 
     def peak_bytes(self, config: Mapping[str, object]) -> int:
-        """Of training so; of VRAM on a GPU, else of RAM."""
-        rows = self.rows_at_once
-        if self.on_cpu:
-            rows = min(rows, math.ceil(CPU_TOKENS / self.longest_row_tokens))
-        return train_memory_bytes(
-            config,
-            batch_size=rows,
-            seq_len_tokens=self.longest_row_tokens,
-            lora_rank=self.lora_rank,
-            precision=self.precision,
-            load_in_4bit=self.load_in_4bit,
-            checkpointing=self.checkpointing,
-            fused=self.fused,
-            on_cpu=self.on_cpu,
+        """Of training so; of VRAM on a GPU, else of RAM, where so many tokens at most are computed at once."""
+        if not self.on_cpu:
+            return self.memory_bytes(config)
+        rows = min(self.rows_at_once, math.ceil(CPU_TOKENS / self.longest_row_tokens))
+        return replace(self, rows_at_once=rows).memory_bytes(config)
+
+    def memory_bytes(self, config: Mapping[str, object]) -> int:
+        """All rows at once: runtime + frozen weights + 16 B per adapter weight + activations + logits.
+
+        The runtime is a GPU's (`CUDA_BYTES`), or on a processor what `runtime_on_cpu_bytes` says.
+
+        Activations: what each layer keeps of a token (`activation_bytes`; `plain_activation_bytes` where LoRA is not
+        `fused`), with checkpointing each layer's input and one layer's whole; beside them the gradients of one layer.
+        Logits: of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear
+        layers, which are unpacked one at a time, and a mixture's fused experts, which are unpacked a layer at a time
+        and get no adapter.
+        """
+        shape = ModelShape.of(config)
+        size = 4 if self.precision == "fp32" else 2
+        tokens, four_bits = self.rows_at_once * self.longest_row_tokens, self.load_in_4bit
+        weights = loaded_bytes(shape, load_in_4bit=four_bits, value_bytes=size)
+        weights += unpacked_bytes(shape, value_bytes=size) if four_bits else 0
+        adapts_experts = shape.experts > 0 and not four_bits
+        layer = tokens * plain_activation_bytes(shape, value_bytes=size)
+        if self.fused:
+            layer = tokens * activation_bytes(
+                shape,
+                lora_rank=self.lora_rank,
+                row_tokens=self.longest_row_tokens,
+                value_bytes=size,
+                adapts_experts=adapts_experts,
+            )
+        layer += adapted_experts_bytes(shape, value_bytes=size) if adapts_experts else 0
+        inputs = shape.layers * tokens * size * shape.hidden
+        activations = layer + inputs if self.checkpointing else shape.layers * layer
+        activations += tokens * backward_bytes(shape, value_bytes=size)
+        activations += 3 * shape.expert_parameters * size if adapts_experts else 0  # an update in fp32, and its cast
+        logits = head_bytes(shape.vocab, shape.hidden, tokens, value_bytes=size)
+        adapter = shape.lora_parameters(self.lora_rank, experts=not four_bits)
+        return self._runtime_bytes(shape) + weights + 16 * adapter + activations + logits
+
+    def _runtime_bytes(self, shape: ModelShape) -> int:
+        if not self.on_cpu:
+            return CUDA_BYTES
+        return runtime_on_cpu_bytes(
+            shape, rows=self.rows_at_once, row_tokens=self.longest_row_tokens, checkpointing=self.checkpointing
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.tools.models.bundled import BUNDLED
-from tunesmith.tools.models.families import KNOWN_MODELS
+from tunesmith.tools.models.families import config_of
 from tunesmith.tools.models.folder import read_config
 from tunesmith.tools.models.model_names import shape_of
 
@@ -73,5 +73,4 @@ def _packaged(name: str) -> KnownBase:
 
 
 def _hub(name: str, license_: str, why: str) -> KnownBase:
-    config = next(model.config for model in KNOWN_MODELS if model.name == name)
-    return KnownBase(name, name.rpartition("/")[2], license_, config, why, on_hub=True)
+    return KnownBase(name, name.rpartition("/")[2], license_, config_of(name), why, on_hub=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunesmith.tools.models.families import KNOWN_MODELS
+from tunesmith.tools.models.families import config_of
 from tunesmith.tools.models.memory_math import GPU_MARGIN_BYTES, ServerMemory, kv_bytes_per_token, server_memory
 from tunesmith.tools.models.model_names import shape_of
 
@@ -70,8 +70,7 @@ class KnownDriver:
 def known_drivers() -> tuple[KnownDriver, ...]:
     """All of them, the weakest first."""
     return tuple(
-        KnownDriver(model, license_, parser, why, next(one.config for one in KNOWN_MODELS if one.name == shape))
-        for model, shape, license_, parser, why in _DRIVERS
+        KnownDriver(model, license_, parser, why, config_of(shape)) for model, shape, license_, parser, why in _DRIVERS
     )
 
 

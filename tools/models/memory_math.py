@@ -13,15 +13,6 @@ from dataclasses import dataclass
 
 from tunesmith.tools.models.rounding_terms import Rounding, autoround_bytes
 from tunesmith.tools.models.shape import ModelShape
-from tunesmith.tools.models.training_terms import (
-    activation_bytes,
-    adapted_experts_bytes,
-    backward_bytes,
-    head_bytes,
-    plain_activation_bytes,
-    runtime_on_cpu_bytes,
-    unpacked_bytes,
-)
 
 CONTEXT_TOKENS = 2048
 """Tokens of a conversation, question and answer together, that a server of a model under test takes."""
@@ -59,55 +50,6 @@ _BLOCK_TOKENS = 256  # of the cache vLLM holds one block back, whose size depend
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale of scales per 256 of those (double quantization)."""
-
-
-def train_memory_bytes(
-    config: Mapping[str, object],
-    *,
-    batch_size: int,
-    seq_len_tokens: int,
-    lora_rank: int,
-    precision: str = "bf16",
-    load_in_4bit: bool = False,
-    checkpointing: bool = False,
-    fused: bool = True,
-    on_cpu: bool = False,
-) -> int:
-    """Peak of LoRA training: runtime + frozen weights + 16 B per adapter weight + activations + logits.
-
-    The runtime is a GPU's (`CUDA_BYTES`), or with `on_cpu` what `runtime_on_cpu_bytes` says.
-
-    Activations: what each layer keeps of a token (`activation_bytes`; `plain_activation_bytes` where LoRA is not
-    `fused`), with checkpointing each layer's input and one layer's whole; beside them the gradients of one layer.
-    Logits: of one chunk of labelled tokens (`head_bytes`), as if every token had a label. 4 bits hold linear
-    layers, which are unpacked one at a time, and a mixture's fused experts, which are unpacked a layer at a time and
-    get no adapter.
-    """
-    shape = ModelShape.of(config)
-    size = _FP32 if precision == "fp32" else _BF16
-    tokens = batch_size * seq_len_tokens
-    weights = loaded_bytes(shape, load_in_4bit=load_in_4bit, value_bytes=size)
-    weights += unpacked_bytes(shape, value_bytes=size) if load_in_4bit else 0
-    adapts_experts = shape.experts > 0 and not load_in_4bit
-    layer = tokens * plain_activation_bytes(shape, value_bytes=size)
-    if fused:
-        layer = tokens * activation_bytes(
-            shape,
-            lora_rank=lora_rank,
-            row_tokens=seq_len_tokens,
-            value_bytes=size,
-            adapts_experts=adapts_experts,
-        )
-    layer += adapted_experts_bytes(shape, value_bytes=size) if adapts_experts else 0
-    activations = layer + shape.layers * tokens * size * shape.hidden if checkpointing else shape.layers * layer
-    activations += tokens * backward_bytes(shape, value_bytes=size)
-    activations += 3 * shape.expert_parameters * size if adapts_experts else 0  # an update in fp32, and its cast
-    logits = head_bytes(shape.vocab, shape.hidden, tokens, value_bytes=size)
-    adapter = shape.lora_parameters(lora_rank, experts=not load_in_4bit)
-    runtime = CUDA_BYTES
-    if on_cpu:
-        runtime = runtime_on_cpu_bytes(shape, rows=batch_size, row_tokens=seq_len_tokens, checkpointing=checkpointing)
-    return runtime + weights + 16 * adapter + activations + logits
 
 
 def loaded_bytes(shape: ModelShape, *, load_in_4bit: bool, value_bytes: int = _BF16) -> int:

@@ -5,7 +5,6 @@ What is recorded is who was asked, for how long, and how many characters went an
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -373,14 +372,6 @@ def _put(asking: _Asking, one: Answering, server: Server) -> None:
         _progress(asking, f"asking {one.arm}", done, len(requests))
 
     _progress(asking, f"asking {one.arm}")
-    asyncio.run(_complete(server, requests, keep))
-    asking.answered.add(one.arm)
-
-
-async def _complete(server: Server, requests: Sequence[ChatRequest], keep: Callable[[ChatResponse], None]) -> None:
     with servers.kept(server):
-        async with chat_client(server) as client:
-            if len(requests) == 1:
-                keep(await client.complete(requests[0]))
-            else:
-                await client.complete_many(requests, concurrency=_AT_ONCE, on_result=keep)
+        chat_client(server).complete_all(requests, concurrency=_AT_ONCE, on_result=keep)
+    asking.answered.add(one.arm)

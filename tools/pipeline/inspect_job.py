@@ -55,15 +55,7 @@ def report(facts: Facts) -> InspectResult:
         ram_free_bytes=machine.ram_free_bytes,
         swap_free_bytes=machine.swap_free_bytes,
         disk_free_bytes=machine.disk_free_bytes,
-        gpus=tuple(
-            GpuReport(
-                name=gpu.name,
-                total_bytes=gpu.total_bytes,
-                free_bytes=gpu.free_bytes,
-                compute_capability=gpu.compute_capability,
-            )
-            for gpu in machine.gpus
-        ),
+        gpus=tuple(GpuReport.model_validate(gpu, from_attributes=True) for gpu in machine.gpus),
         gpus_left_out=left_out_gpus(),
         fits=tuple(_memory_need(facts, parameters, work) for work in _WORK for parameters in _SIZES),
         vllm=facts.vllm,

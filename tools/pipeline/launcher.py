@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,6 @@ from tunesmith.tools.machine.gpus import pin_environment, trains_on_cpu
 from tunesmith.tools.machine.processes import ProcessId, boot_id, python_module, stop_group
 from tunesmith.tools.machine.torch_env import NO_REPORTS
 from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.launchers import Handle, LocalLauncher
 from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
@@ -83,27 +83,32 @@ def launch(store: Store, step: str, *, vllm: str | None, ray: RaySettings | None
     cards = Plan.model_validate(record.plan).estimate.cards if record.plan else 1
     here = worker_environment(stage, machine_for_a_step(store.home).gpus, cards)
     env = dict(NO_REPORTS) if ray else here
-    worker = python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))
-    argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items()), *worker]
+    argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in env.items())]
+    argv += python_module("tunesmith.tools.pipeline.worker", "--home", str(store.home))
     argv += [*(["--vllm", vllm] if vllm else []), *(["--ray", ray.model_dump_json()] if ray else []), step]
-    local = LocalLauncher(log.parent, log=log.name)
+    nothing = subprocess.DEVNULL
+    with log.open("ab") as output:  # a session of its own: neither a closed terminal nor a killed REPL ends it
+        worker = subprocess.Popen(
+            argv, stdin=nothing, stdout=output, stderr=output, start_new_session=True, cwd=log.parent
+        )
     try:
-        return _until_claimed(store, record, local, local.start(step, argv))
+        return _until_claimed(store, record, worker)
     finally:
         store.let_go(step)
 
 
-def _until_claimed(store: Store, record: Step, local: LocalLauncher, worker: Handle) -> Step:
+def _until_claimed(store: Store, record: Step, worker: subprocess.Popen[bytes]) -> Step:
     step, deadline = record.id, time.monotonic() + _CLAIM_TIMEOUT_S
     while time.monotonic() < deadline:
         current = store.step(step)
         if current.status not in (APPROVED, PLANNED):
             store.event("step.started", run=record.run, step=step, pid=worker.pid)
             return current
-        if not local.alive(worker):
+        if worker.poll() is not None:
             break
         time.sleep(0.02)
-    local.stop(worker)
+    if worker.poll() is None:
+        stop_group(ProcessId.of(worker.pid))
     log = log_path(store, record)
     raise StepFailed(f"the worker of {step} did not start: {last_line(log)}; its log is {log}")
 

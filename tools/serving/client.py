@@ -109,6 +109,17 @@ class ChatClient:
         if self._connections is not None:
             await self._connections.__aexit__(*exc)
 
+    def complete_all(
+        self, requests: Iterable[ChatRequest], *, concurrency: int, on_result: Callable[[ChatResponse], None]
+    ) -> None:
+        """`complete_many` where no event loop runs, over connections that are opened for it."""
+
+        async def work() -> None:
+            async with self:
+                await self.complete_many(requests, concurrency=concurrency, on_result=on_result)
+
+        asyncio.run(work())
+
     async def complete_many(
         self, requests: Iterable[ChatRequest], *, concurrency: int, on_result: Callable[[ChatResponse], None]
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -15,10 +16,10 @@ from tunesmith.tools.core.stage import Request
 from tunesmith.tools.machine.vllm_program import vllm_of_worker
 from tunesmith.tools.models.chat_template import template_sha256, tool_parser_of
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, adapted_modules
-from tunesmith.tools.models.memory_math import CONTEXT_TOKENS, cpu_cache_gib, kv_bytes_per_token
+from tunesmith.tools.models.memory_math import cpu_cache_gib, kv_bytes_per_token
 from tunesmith.tools.serving import servers
 from tunesmith.tools.serving.budget import placed, serving_memory
-from tunesmith.tools.serving.context_settings import ContextSettings, context_settings_at_work
+from tunesmith.tools.serving.context_settings import USUAL, ContextSettings, context_settings_at_work
 from tunesmith.tools.serving.listeners import SendRefused
 from tunesmith.tools.serving.local_http import call
 from tunesmith.tools.serving.spec import ServerSpec, engine_arguments, lora_of, precision_of
@@ -35,9 +36,7 @@ def measuring_spec(
     vllm: str | None = None,
     adapters_allowed: bool = False,
     rank: int = 16,
-    context_tokens: int = CONTEXT_TOKENS,
-    without_thoughts: bool = False,
-    cards: int = 1,
+    context_settings: ContextSettings = USUAL,
 ) -> ServerSpec:
     """How a model is served for measuring by a vllm program: the same settings for every arm of a run.
 
@@ -45,7 +44,8 @@ def measuring_spec(
     adapter all run on the very same engine settings.
     """
     allowed, config = rank if adapters_allowed else 0, model.known_config
-    place = placed(vllm, serving_memory(model, context_tokens, rank=allowed, cards=cards))
+    tokens = context_settings.context_tokens
+    place = placed(vllm, serving_memory(model, tokens, rank=allowed, cards=context_settings.cards))
     quantized = model.kind == QUANTIZED_BASE
     return ServerSpec(
         model_dir=str(model.path),
@@ -54,11 +54,11 @@ def measuring_spec(
         tool_parser=tool_parser_of(model.path),
         max_lora_rank=allowed,
         lora_modules=adapted_modules(config, quantized_base=quantized) if allowed and quantized else (),
-        max_model_len_tokens=context_tokens,
-        kv_cache_gib=cpu_cache_gib(context_tokens * kv_bytes_per_token(config)),
+        max_model_len_tokens=tokens,
+        kv_cache_gib=cpu_cache_gib(tokens * kv_bytes_per_token(config)),
         cache_block_tokens=_WRITER_BLOCK_TOKENS if model.kind == _WRITER else 0,
         **place._asdict(),
-        without_thoughts=without_thoughts,
+        without_thoughts=context_settings.thinking == "off",
     )
 
 
@@ -87,16 +87,8 @@ def measuring_server(
     outlives the lease. Its memory counts as the step's.
     """
     vllm = vllm_of_worker(job.vllm)
-    context_settings = context_settings or context_settings_at_work(job)
-    spec = measuring_spec(
-        model,
-        vllm=vllm,
-        adapters_allowed=adapters_allowed,
-        rank=rank,
-        context_tokens=context_settings.context_tokens,
-        without_thoughts=context_settings.thinking == "off",
-        cards=job.plan.estimate.cards,
-    )
+    settings = replace(context_settings or context_settings_at_work(job), cards=job.plan.estimate.cards)
+    spec = measuring_spec(model, vllm=vllm, adapters_allowed=adapters_allowed, rank=rank, context_settings=settings)
     server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting", meanwhile=meanwhile)
     for name, folder in (adapters or {}).items():
         servers.load_adapter(server, name, folder)
@@ -130,14 +122,7 @@ def serve(
         if at_once := next(waiting, None):
             at_once()
 
-    server = servers.ensure(
-        job.home,
-        spec,
-        vllm=vllm,
-        log_path=job.dir / log,
-        owner=job.step.id,
-        on_wait=on_wait,
-    )
+    server = servers.ensure(job.home, spec, vllm=vllm, log_path=job.dir / log, owner=job.step.id, on_wait=on_wait)
     job.watched.append(server.pid)
     return server
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -55,12 +54,8 @@ def ask(
         else:
             keep(response)
 
-    async def ask_all() -> None:
-        async with chat_client(server) as client:
-            await client.complete_many(requests, concurrency=concurrency, on_result=take)
-
     started = time.monotonic()
-    asyncio.run(ask_all())
+    chat_client(server).complete_all(requests, concurrency=concurrency, on_result=take)
     tally.seconds += time.monotonic() - started
     if len(errors) > MAX_ERROR_SHARE * len(requests):
         raise StepFailed(

@@ -13,7 +13,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO
 
@@ -23,8 +23,7 @@ from tunesmith.memory.json_values import as_int, as_list, as_record
 from tunesmith.tools.machine.gpus import measure_gpus, pinning, trains_on_cpu
 from tunesmith.tools.machine.processes import python_module, tree
 from tunesmith.tools.machine.torch_env import TORCH_ENV
-from tunesmith.tools.training.lora_settings import LoraSettings
-from tunesmith.tools.training.trained import Metric, Progress, Trained
+from tunesmith.tools.training.trained import ToTrain, Trained
 
 _RANKS_ENV: dict[str, str] = {
     "PYTHONSAFEPATH": "1",  # torch starts ranks without -P
@@ -38,40 +37,28 @@ DIED = "died"
 _CHILD = "tunesmith.tools.training.rank_job"
 
 
-def train_apart(
-    base_dir: Path,
-    rows_path: Path,
-    out_dir: Path,
-    settings: LoraSettings,
-    *,
-    valid_path: Path | None = None,
-    checkpoints_dir: Path,
-    progress: Progress,
-    metric: Metric,
-    log: Callable[[str], None],
-    watch: Callable[[int], object] = lambda pid: None,
-) -> Trained:
+def train_apart(asked: ToTrain, watch: Callable[[int], object] = lambda pid: None) -> Trained:
     """`train_lora` in a child, on as many cards as the settings say, in the environment of a training.
 
     `watch` is given the child's pid. Raises StepFailed as that does, or where a process of it dies, by its name.
     """
-    asked = {"base_dir": base_dir, "rows_path": rows_path, "out_dir": out_dir, "checkpoints_dir": checkpoints_dir}
-    asked |= {"valid_path": valid_path} if valid_path else {}
-    request = out_dir.parent / _ASKED
-    atomic_write(request, json.dumps({**{k: str(v) for k, v in asked.items()}, "settings": asdict(settings)}))
+    values = {field.name: getattr(asked, field.name) for field in fields(asked)}
+    paths = {name: str(value) for name, value in values.items() if isinstance(value, Path)}
+    request, cards = asked.out_dir.parent / _ASKED, asked.settings.cards
+    atomic_write(request, json.dumps({**paths, "settings": asdict(asked.settings)}))
     child = subprocess.Popen(
-        [*_environment(settings.cards), *python_module(_CHILD, str(settings.cards), str(request))],
+        [*_environment(cards), *python_module(_CHILD, str(cards), str(request))],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
         errors="replace",
-        cwd=rows_path.parent,
+        cwd=asked.rows_path.parent,
     )
     watch(child.pid)
     ended: dict[str, list[object]] = {}
     try:
         assert child.stdout is not None
-        _follow(child.stdout, {"progress": progress, "metric": metric, "log": log}, ended)
+        _follow(child.stdout, {"progress": asked.progress, "metric": asked.metric, "log": asked.log}, ended)
     finally:
         for process in tree(child.pid).values():  # the ranks lead sessions of their own
             with contextlib.suppress(Exception):

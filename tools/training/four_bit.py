@@ -152,7 +152,7 @@ def _counted(model: Model) -> Iterator[tuple[str, int, int]]:
                 continue
             seen.add(id(parameter))
             state = getattr(parameter, "quant_state", None) or _stack_state(model, path, name)
-            count = parameter.numel() if state is None else _product(state.shape)
+            count = parameter.numel() if state is None else math.prod(state.shape)
             size = parameter.numel() * parameter.element_size() + (0 if state is None else _state_bytes(state))
             yield own.get(id(parameter)) or _kind(f"{path}.{name}"), count, size
 
@@ -168,10 +168,6 @@ def _state_bytes(state: QuantState) -> int:
     import torch
 
     return sum(v.numel() * v.element_size() for v in state.as_dict().values() if isinstance(v, torch.Tensor))
-
-
-def _product(sizes: Iterable[int]) -> int:
-    return math.prod(sizes)
 
 
 def _kind(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tunesmith.tools.machine.device import computes_on_cpu, this_rank
 from tunesmith.tools.models.shape import ATTENTION, ModelShape
 from tunesmith.tools.training.four_bit import four_bit_config
+from tunesmith.tools.training.lora_settings import LoraSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -53,9 +54,7 @@ def _leave_the_file(model: Model) -> None:
     return_freed_memory()
 
 
-def lora_config(
-    model: Model, config: Mapping[str, object], *, rank: int, alpha: int, dropout: float, load_in_4bit: bool
-) -> LoraConfig:
+def lora_config(model: Model, config: Mapping[str, object], settings: LoraSettings) -> LoraConfig:
     """A peft LoraConfig: every projection of a dense model; attention and experts, never a router, of a mixture.
 
     peft's `all-linear` would adapt the router of a mixture, and experts at 4 bits cannot be targeted at all. peft also
@@ -64,12 +63,11 @@ def lora_config(
     from peft import LoraConfig
 
     options: dict[str, object] = {"target_modules": projection_names(model) or "all-linear"}
+    options |= {"r": settings.lora_rank, "lora_alpha": settings.lora_alpha, "lora_dropout": settings.lora_dropout}
     if ModelShape.of(config).experts:
-        options = {"target_modules": list(ATTENTION)}
-        if not load_in_4bit:
-            options["target_parameters"] = _FUSED_EXPERTS
-            dropout = 0.0
-    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", task_type="CAUSAL_LM", **options)
+        options["target_modules"] = list(ATTENTION)
+        options |= {} if settings.load_in_4bit else {"target_parameters": _FUSED_EXPERTS, "lora_dropout": 0.0}
+    return LoraConfig(bias="none", task_type="CAUSAL_LM", **options)
 
 
 def projection_names(model: Model) -> list[str]:

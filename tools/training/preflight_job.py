@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import shutil
 from collections import Counter
@@ -34,6 +33,7 @@ from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
 from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
+from tunesmith.tools.training.trained import ToTrain
 
 if TYPE_CHECKING:
     from tunesmith.tools.training.library import Tokenizer
@@ -110,7 +110,7 @@ class _Links:
         write_rows(few, self.few)
         need_priced_device(self.job)
         self._room_to_train()
-        trained = train_apart(
+        asked = ToTrain(
             self.base,
             few,
             self.scratch / "adapter",
@@ -120,6 +120,7 @@ class _Links:
             metric=lambda name, value, x: curves[name].append(value) if name in curves else None,
             log=self.job.log,
         )
+        trained = train_apart(asked)
         if not learned or min(learned) <= 0:
             raise StepFailed(
                 f"the behaviour's own rows cost nothing (losses {learned} of {_in_words(self.few)}): there is nothing "
@@ -173,7 +174,7 @@ class _Links:
         rank = rank_served(self.job.request.lora_rank)
         with measuring_server(self.job, base, adapters_allowed=True, rank=rank, adapters={_ZERO: zero}) as server:
             same = self._same_tokens(server)
-            answers = asyncio.run(self._answers(server))
+            answers = self._answers(server)
         errors = [answer.error for answer in answers if answer.error]
         if errors:
             raise StepFailed(f"vLLM answered with an error: {errors[0]}")
@@ -205,7 +206,7 @@ class _Links:
                 )
         return len(prompts)
 
-    async def _answers(self, server: servers.Server) -> list[ChatResponse]:
+    def _answers(self, server: servers.Server) -> list[ChatResponse]:
         prompts = [row.prompt for row in self.few]
         answers: dict[str, ChatResponse] = {}
         requests = [
@@ -213,10 +214,9 @@ class _Links:
             for model in (server.model, _ZERO)
             for index, prompt in enumerate(prompts)
         ]
-        async with chat_client(server) as client:
-            await client.complete_many(
-                requests, concurrency=len(prompts), on_result=lambda answer: answers.update({answer.id: answer})
-            )
+        chat_client(server).complete_all(
+            requests, concurrency=len(prompts), on_result=lambda answer: answers.update({answer.id: answer})
+        )
         return [answers[request.id] for request in requests]
 
     def close(self) -> None:

@@ -10,16 +10,19 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.json_values import as_record
 from tunesmith.memory.privacy import keep_private
 from tunesmith.tools.machine.device import this_rank
 from tunesmith.tools.machine.processes import end_with_parent
 from tunesmith.tools.training.apart_job import DIED
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.train_job import train_lora
+from tunesmith.tools.training.trained import ToTrain
 
 _ME = "tunesmith.tools.training.rank_job"
 _ONE_WRITE = 2000
@@ -81,22 +84,15 @@ def _launch(cards: int, request: str) -> int:
 
 
 def _train(request: str, tell: Callable[..., None]) -> int:
-    asked = json.loads(Path(request).read_text())
-    first = this_rank().is_main_process
-    silent: Callable[..., None] = lambda *values: None  # noqa: E731
-    trained = train_lora(
-        Path(asked["base_dir"]),
-        Path(asked["rows_path"]),
-        Path(asked["out_dir"]),
-        LoraSettings(**asked["settings"]),
-        valid_path=Path(asked["valid_path"]) if "valid_path" in asked else None,
-        checkpoints_dir=Path(asked["checkpoints_dir"]),
-        progress=(lambda *values: tell("progress", *values)) if first else silent,
-        metric=(lambda *values: tell("metric", *values)) if first else silent,
-        log=(lambda text: tell("log", text)) if first else silent,
-    )
-    if first:
-        tell("trained", asdict(trained))
+    recorded = json.loads(Path(request).read_text())
+    settings = LoraSettings(**recorded.pop("settings"))
+    paths = {name: Path(path) for name, path in recorded.items()}
+    asked = as_record(partial(ToTrain, settings=settings), paths)
+    if not this_rank().is_main_process:
+        train_lora(asked)
+        return 0
+    progress, metric, log = (partial(tell, name) for name in ("progress", "metric", "log"))
+    tell("trained", asdict(train_lora(replace(asked, progress=progress, metric=metric, log=log))))
     return 0
 
 

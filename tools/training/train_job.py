@@ -6,10 +6,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +35,7 @@ from tunesmith.tools.training.packing import keeps_sequences_apart
 from tunesmith.tools.training.rows import TokenRow, read_variants, tokenize_rows, with_variants
 from tunesmith.tools.training.selection import Validation, read_validations
 from tunesmith.tools.training.train import TrainRequest, TrainResult
-from tunesmith.tools.training.trained import Metric, Progress, Trained
+from tunesmith.tools.training.trained import ToTrain, Trained
 from tunesmith.tools.training.trainer import StepTokens, dataset_of, make_trainer, sft_config
 
 if TYPE_CHECKING:
@@ -52,22 +51,24 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     need_priced_device(job)
     base, dataset = job.verified("base"), job.verified("dataset")
     names = LoraSettings.__dataclass_fields__
-    asked = {k: v for k, v in job.request.model_dump().items() if k in names}
-    asked["cards"] = job.plan.estimate.cards
-    settings = LoraSettings(**asked, at_once=context_settings_at_work(job, thoughts_only=True).thinking == "off")
+    fields = {k: v for k, v in job.request.model_dump().items() if k in names}
+    fields["cards"] = job.plan.estimate.cards
+    settings = LoraSettings(**fields, at_once=context_settings_at_work(job, thoughts_only=True).thinking == "off")
     out_dir, measured = job.dir / "adapter", job.dir / "trained.json"
     if read_manifest(out_dir) is None or not measured.exists():
-        trained = _training(job, settings)(
+        asked = ToTrain(
             base.path,
             dataset.path / "train.jsonl",
             out_dir,
             settings,
-            valid_path=dataset.path / "valid.jsonl",
             checkpoints_dir=job.dir / "checkpoints",
+            valid_path=dataset.path / "valid.jsonl",
             progress=job.progress,
             metric=job.metric,
             log=job.log,
         )
+        # On several cards in processes of its own.
+        trained = train_lora(asked) if settings.cards == 1 else train_apart(asked, watch=job.watched.append)
         job.write_json("trained.json", asdict(trained))
     figures = json.loads(measured.read_text())
     need_result(out_dir, measured, figures)
@@ -82,79 +83,52 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     )
 
 
-def _training(job: Job[TrainRequest], settings: LoraSettings) -> Callable[..., Trained]:
-    """Training in this process, or on several cards in processes of its own."""
-    if settings.cards == 1:
-        return train_lora
-    return partial(train_apart, watch=job.watched.append)
+def train_lora(asked: ToTrain) -> Trained:
+    """Train an adapter and save it in its `out_dir` as vLLM and peft load it.
 
-
-def train_lora(
-    base_dir: Path,
-    rows_path: Path,
-    out_dir: Path,
-    settings: LoraSettings,
-    *,
-    valid_path: Path | None = None,
-    checkpoints_dir: Path,
-    progress: Progress,
-    metric: Metric,
-    log: Callable[[str], None],
-) -> Trained:
-    """Train an adapter and save it in `out_dir` as vLLM and peft load it.
-
-    Checkpoints go below `checkpoints_dir`; one that is whole and of the same settings, rows and base is gone on from.
-    Raises StepFailed naming the setting to change when memory runs out.
+    Checkpoints go below its `checkpoints_dir`; one that is whole and of the same settings, rows and base is gone on
+    from. Raises StepFailed naming the setting to change when memory runs out.
     """
-    progress(0, 1, "reading the rows")
-    with out_of_memory_named(settings):
-        session = _Session(base_dir, rows_path, valid_path, settings, checkpoints_dir, progress, metric, log)
+    asked.progress(0, 1, "reading the rows")
+    with out_of_memory_named(asked.settings):
+        session = _Session(asked)
         trained = session.train()
-        session.save(out_dir)
+        session.save(asked.out_dir)
     return trained
 
 
 class _Session:
     """One training run: the tokenized rows, the trainer, and what was measured on the way."""
 
-    def __init__(
-        self,
-        base_dir: Path,
-        rows_path: Path,
-        valid_path: Path | None,
-        settings: LoraSettings,
-        checkpoints_dir: Path,
-        progress: Progress,
-        metric: Metric,
-        log: Callable[[str], None],
-    ) -> None:
+    def __init__(self, asked: ToTrain) -> None:
         from transformers import AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self.base_dir, self.settings, self.checkpoints_dir = base_dir, settings, checkpoints_dir
+        base_dir, rows_path, settings = asked.base_dir, asked.rows_path, asked.settings
+        self.base_dir, self.settings, self.checkpoints_dir = base_dir, settings, asked.checkpoints_dir
         self.writes: bool = this_rank().is_main_process
         """Whether this process writes what all ranks came to."""
-        self.progress, self.metric, self.log = progress, metric, log
+        self.progress, self.metric, self.log = asked.progress, asked.metric, asked.log
         self.config: dict[str, object] = json.loads((base_dir / "config.json").read_text())
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(base_dir)
         longest, at_once = settings.max_seq_len_tokens, settings.at_once
         self.rows = tokenize_rows(tokenizer, read_rows(rows_path), longest, at_once=at_once)
         self.valid: list[TokenRow] = []
-        if valid_path is not None and valid_path.exists() and valid_path.stat().st_size:
-            self.valid = _of_each_kind(tokenize_rows(tokenizer, read_rows(valid_path), longest, at_once=at_once))
+        if (valid := asked.valid_path) is not None and valid.exists() and valid.stat().st_size:
+            self.valid = _of_each_kind(tokenize_rows(tokenizer, read_rows(valid), longest, at_once=at_once))
         several = settings.epochs > 1
         self.variants = read_variants(tokenizer, rows_path, longest, at_once=at_once) if several else {}
         self.joined_epochs = math.ceil(settings.epochs) if self.variants else 1
         """Epochs of different forms of the rows that the trainer is given as one."""
         self.seen, self.places = with_variants(self.rows, self.variants, self.joined_epochs, max(settings.forms, 1))
         self.fingerprint = fingerprint_of(base_dir, rows_path, settings)
-        self.checkpoint = newest_checkpoint(checkpoints_dir, self.fingerprint, self._usable)
+        self.checkpoint = newest_checkpoint(self.checkpoints_dir, self.fingerprint, self._usable)
         self.first = step_of(self.checkpoint) if self.checkpoint else 0
         """The step that an earlier attempt came to."""
         self.validations = read_validations(self.checkpoint)
         self.validation_s = 0.0
-        self.before_path = checkpoints_dir / f"before-{self.fingerprint[:16]}.json"
+        self.before_path = self.checkpoints_dir / f"before-{self.fingerprint[:16]}.json"
         self.trainer = self._trainer(tokenizer)
 
     def _usable(self, checkpoint: Path) -> bool:
@@ -166,25 +140,13 @@ class _Session:
     def _trainer(self, tokenizer: Tokenizer) -> Trainer:
         settings = self.settings
         self.progress(0, 1, "loading the base")
-        model = load_base(
-            self.base_dir,
-            precision=settings.precision,
-            load_in_4bit=settings.load_in_4bit,
-        )
+        model = load_base(self.base_dir, precision=settings.precision, load_in_4bit=settings.load_in_4bit)
         kinds = weights_by_kind(model)
         self.bytes_per_parameter = {kind: round(of.bytes_per_parameter, 3) for kind, of in kinds.items()}
         self.log("bytes a parameter: " + ", ".join(f"{kind} {n:.2f}" for kind, n in self.bytes_per_parameter.items()))
         if settings.load_in_4bit:
             need_four_bits(kinds)
         self.routers = router_bytes(model)
-        lora = lora_config(
-            model,
-            self.config,
-            rank=settings.lora_rank,
-            alpha=settings.lora_alpha,
-            dropout=settings.lora_dropout,
-            load_in_4bit=settings.load_in_4bit,
-        )
         step = StepTokens.of(self.seen, settings.batch_size)
         loss = LossSettings(
             learned_weight=1 / step.learned,
@@ -207,7 +169,7 @@ class _Session:
             ),
             train_dataset=dataset_of(self.seen, self.places),
             processing_class=tokenizer,
-            peft_config=lora,
+            peft_config=lora_config(model, self.config, settings),
         )
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:  # trl makes them bf16 on a 4-bit base, where small Adam steps vanish

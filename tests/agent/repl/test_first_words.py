@@ -25,7 +25,7 @@ from tunesmith.agent.driver.chat import Cancelled
 from tunesmith.agent.repl.talk import Talk
 from tunesmith.memory.files import publish_folder
 from tunesmith.memory.store import Store
-from tunesmith.tools.models.base import bundled_model
+from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.serving import servers
 
 pytestmark = pytest.mark.heavy
@@ -93,7 +93,7 @@ def test_words_that_waited_for_the_driver_are_taken_up_once_it_is_here(
     store = Store(tunesmith.home)
     hold(store, store.step("s1"))
     tiny = make_tiny_model(tmp_path / "tiny")
-    target = tunesmith.home / "models" / bundled_model("bundled-driver").name
+    target = tunesmith.home / "models" / BUNDLED["bundled-driver"].name
 
     def fill(folder: Path) -> None:
         for file in tiny.iterdir():

@@ -18,7 +18,7 @@ from tunesmith.tools.core.stats import lower_bound
 from tunesmith.tools.evaluation.compare import compare_with_hops
 from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.evidence import evidence_of
-from tunesmith.tools.evaluation.gate import broken_hops
+from tunesmith.tools.evaluation.gate import gate_of
 from tunesmith.tools.evaluation.protocol import BLIND_OPENED, CASE_DIGITS
 from tunesmith.tools.evaluation.verdict import RULE
 from tunesmith.tools.suites.case import Case, Suite
@@ -121,7 +121,7 @@ def test_a_form_everywhere_stops_the_gate_though_no_case_guards_it(tmp_path: Pat
     one = next(iter(answers.values()))
     made = trained(tmp_path, target.with_cases([*target.cases, *general]), answers, elsewhere=lambda case: one)
     assert evidence_of(made.store, made.run, "adapter").verdict.word == "not learned"
-    assert any("20 of 20 ordinary messages" in line for line in broken_hops(made.store, made.run, "adapter"))
+    assert any("20 of 20 ordinary messages" in line for line in gate_of(made.store, made.run, "adapter").broken)
 
 
 def test_a_prompt_that_reaches_as_much_is_not_beaten(tmp_path: Path, tickets: Suite) -> None:

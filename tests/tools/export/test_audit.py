@@ -25,6 +25,7 @@ from tunesmith.tools.export.audit_lineage import audit_refusals
 from tunesmith.tools.export.audit_merged import audit_adapter, audit_merged
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.merge_job import _refuse_faults, merge_adapter
+from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import chosen_group_size, quantize_model
 from tunesmith.tools.models.tensor_file import INDEX_NAME
 from tunesmith.tools.pipeline import worker
@@ -59,10 +60,14 @@ class Chain(NamedTuple):
 
 def quantized(model: Path, out: Path, scheme: str = "W4A16", keep: tuple[str, ...] = ()) -> Path:
     config = json.loads((model / "config.json").read_text())
-    quantize_model(
-        model, write_rows(out.with_suffix(".jsonl"), 12), out, scheme=scheme, samples=8, max_seq_len_tokens=64, seed=1,
-        group_size=chosen_group_size(config, scheme, 0), progress=quiet, keep=keep,
-    )  # fmt: skip
+    asked = {
+        "scheme": scheme,
+        "group_size": chosen_group_size(config, scheme, 0),
+        "calibration_samples": 8,
+        "keep": keep,
+    }
+    request = QuantizeRequest.model_validate({**asked, "max_seq_len_tokens": 64, "seed": 1})
+    quantize_model(model, write_rows(out.with_suffix(".jsonl"), 12), out, request, quiet)
     return out
 
 

@@ -34,6 +34,7 @@ from tunesmith.tools.pipeline import launcher, worker
 from tunesmith.tools.pipeline.run_step import decide, price, propose, resume_step, run_step, start
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.serving import eviction, servers
+from tunesmith.tools.serving.context_settings import ContextSettings
 from tunesmith.tools.serving.model_server import measuring_spec, served_name
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.suites.case import Case, Suite
@@ -205,7 +206,7 @@ def test_a_longer_context_is_priced_served_and_no_longer_than_the_model_takes(
     assert "take conversations of up to 32768 tokens" in longer.steps
     # 2 (key and value) × 32 layers × 8 heads × 128 × 2 bytes a token: 4 GiB for all of them, 1 GiB for the usual
     assert longer.estimate.peak_ram_bytes - usual.estimate.peak_ram_bytes == 3 * GIB
-    spec = measuring_spec(made, context_tokens=32768)
+    spec = measuring_spec(made, context_settings=ContextSettings(context_tokens=32768))
     assert (spec.max_model_len_tokens, spec.kv_cache_gib) == (32768, 4)
     with pytest.raises(BadInput, match="context_tokens=40000 is more than this model takes; give at most 32768"):
         price(ws, StepRequest("deploy", {"context_tokens": 40000}, run))

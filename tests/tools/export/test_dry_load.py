@@ -23,6 +23,7 @@ from tunesmith.tools.export.dry_load import (
     tiny_config,
     with_dry_load,
 )
+from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.models.memory_math import group_size_for
 from tunesmith.tools.models.shape import ModelShape
 
@@ -154,5 +155,6 @@ def test_the_tiny_model_is_quantized_as_the_real_one_would_be(config: dict[str, 
     group = group_size_for(config)
     whole, batch = make_tiny(tmp_path, small, tmp_path / "whole", group)
     made = tmp_path / "quantized"
-    proof = quantize_with([batch], whole, made, scheme="W4A16", group_size=group, progress=lambda *_: None)
+    request = QuantizeRequest(scheme="W4A16", group_size=group)
+    proof = quantize_with([batch], whole, made, request, lambda *_: None)
     assert proof.quantized_layers and loads_in_transformers(made)

@@ -45,9 +45,8 @@ class Made:
     def _quantized(self, kind: str) -> tuple[Path, Proof]:
         model, out = self.model(kind), self.folder / f"{kind} fp8"
         rows = write_rows(self.folder / "rows.jsonl", 8)
-        proof = quantize_model(model, rows, out, scheme="FP8", group_size=0, samples=8, max_seq_len_tokens=48,
-                               seed=1, progress=lambda *_: None)  # fmt: skip
-        return out, proof
+        request = QuantizeRequest(scheme="FP8", calibration_samples=8, max_seq_len_tokens=48, seed=1, keep=())
+        return out, quantize_model(model, rows, out, request, lambda *_: None)
 
 
 @pytest.fixture(scope="module")

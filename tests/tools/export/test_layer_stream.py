@@ -20,6 +20,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export import quantize_job
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import calibration_batches
+from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import quantize_model, work_folder
 from tunesmith.tools.export.rounding_recipes import recipes
 from tunesmith.tools.models.tensor_file import INDEX_NAME, weight_files
@@ -38,9 +39,10 @@ def made(kind: str, folder: Path, **changes: Any) -> Path:
 
 
 def streamed(model: Path, rows: Path, out: Path, scheme: str = "W4A16", **options: Any) -> Path:
-    settings: dict[str, Any] = {"samples": SAMPLES, "max_seq_len_tokens": TOKENS, "seed": SEED, "keep": ()}
-    settings |= {"group_size": GROUP if scheme == "W4A16" else 0, "progress": lambda *_: None}
-    quantize_model(model, rows, out, scheme=scheme, **(settings | options))
+    progress = options.pop("progress", lambda *_: None)
+    settings = {"calibration_samples": SAMPLES, "max_seq_len_tokens": TOKENS, "seed": SEED, "keep": ()}
+    settings |= {"scheme": scheme, "group_size": GROUP if scheme == "W4A16" else 0, **options}
+    quantize_model(model, rows, out, QuantizeRequest.model_validate(settings), progress)
     return out
 
 

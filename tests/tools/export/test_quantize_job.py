@@ -12,6 +12,7 @@ from tests.fixtures.lab_model import write_rows, write_tiny_model
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.export.calibration import calibration_batches
+from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import (
     FALLBACKS,
     chosen_group_size,
@@ -32,12 +33,13 @@ def quantize(model: Path, rows: Path, out: Path, scheme: str = "W4A16", **option
     settings: dict[str, Any] = {
         "scheme": scheme,
         "group_size": chosen_group_size(config, scheme, 0),
-        "samples": 8,
+        "calibration_samples": 8,
         "max_seq_len_tokens": 64,
         "seed": 1,
-        "progress": lambda *_: None,
+        "keep": (),
     }
-    return quantize_model(model, rows, out, **(settings | options))
+    progress = options.pop("progress", lambda *_: None)
+    return quantize_model(model, rows, out, QuantizeRequest.model_validate(settings | options), progress)
 
 
 def logits(folder: Path) -> Any:
@@ -246,7 +248,7 @@ def test_a_group_that_does_not_divide_is_refused_with_one_that_does(tiny_llama: 
             {"max_seq_len_tokens": 1 << 20},
             r"needs [0-9.]+ GiB of RAM and swap, [0-9.]+ GiB free; try max_seq_len_tokens=524288",
         ),
-        ({"samples": 1 << 30}, r"needs [0-9.]+ TiB of disk, [0-9.]+ GiB free at .*; make room"),
+        ({"calibration_samples": 1 << 30}, r"needs [0-9.]+ TiB of disk, [0-9.]+ GiB free at .*; make room"),
     ],
 )
 def test_too_little_memory_or_disk_is_found_before_the_model_is_loaded(

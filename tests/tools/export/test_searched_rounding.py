@@ -77,9 +77,9 @@ def made(model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 def quantized(model: Path, rows: Path, out: Path, rounding: str, **options: Any) -> Path:
-    settings: dict[str, Any] = {"samples": 16, "max_seq_len_tokens": TOKENS, "seed": SEED}
-    quantize_model(model, rows, out, scheme="W4A16", group_size=GROUP, rounding=rounding, progress=lambda *_: None,
-                   **(settings | options))  # type: ignore[arg-type]  # fmt: skip
+    settings = {"calibration_samples": 16, "max_seq_len_tokens": TOKENS, "seed": SEED, "keep": (), **options}
+    request = QuantizeRequest(scheme="W4A16", group_size=GROUP, rounding=rounding, **settings)  # type: ignore[arg-type]
+    quantize_model(model, rows, out, request, lambda *_: None)
     return out
 
 
@@ -121,7 +121,7 @@ def test_autoround_takes_both_signs_of_a_scale_and_is_audited_for_it(made: Calla
 
 @pytest.mark.usefixtures("hardly_a_step")
 def test_what_is_kept_stays_as_it_was(model: Path, rows: Path, tmp_path: Path) -> None:
-    out = quantized(model, rows, tmp_path / "q", "autoround", keep=["down_proj"], samples=4)
+    out = quantized(model, rows, tmp_path / "q", "autoround", keep=["down_proj"], calibration_samples=4)
     before, after = places_of(model), places_of(out)
     for layer in (0, 1):
         name = f"model.layers.{layer}.mlp.down_proj.weight"
@@ -188,7 +188,7 @@ def test_where_the_processor_has_no_bf16_what_stays_is_stored_as_it_was(
     from auto_round.utils.device_manager import CpuARDevice
 
     monkeypatch.setattr(CpuARDevice, "supports_bf16", lambda self: False)
-    out = quantized(model, rows, tmp_path / "q", "autoround", samples=4)
+    out = quantized(model, rows, tmp_path / "q", "autoround", calibration_samples=4)
     assert audit_quantized(out, model, group_size=GROUP, rounding="autoround").refusal == ""
     assert {place.spec.dtype for name, place in places_of(out).items() if "norm" in name} == {"BF16"}
 

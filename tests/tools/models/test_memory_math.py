@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.fixtures.tables import table
 from tunesmith.tools.models.bundled import QWEN_CODER, SMOLLM2
 from tunesmith.tools.models.families import find_known
-from tunesmith.tools.models.fitting import quantizing_that_fits
+from tunesmith.tools.models.fitting import Training, quantizing_that_fits
 from tunesmith.tools.models.memory_math import (
     COMPARED_POSITIONS,
     RUNTIME_BYTES,
@@ -23,7 +24,6 @@ from tunesmith.tools.models.memory_math import (
     quantized_weight_bytes,
     server_memory,
     serving_peaks,
-    train_memory_bytes,
 )
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.training_terms import (
@@ -97,7 +97,7 @@ def test_measured_peaks_stay_below_the_estimates() -> None:
     for measured, estimated in (
         (0.94e9, quantize_memory_bytes(SMOL, seq_len_tokens=110)),
         (2.35e9, quantize_memory_bytes(QWEN, seq_len_tokens=512)),
-        (2.06e9, train_memory_bytes(SMOL, batch_size=8, seq_len_tokens=119, lora_rank=16)),
+        (2.06e9, Training(8, 119, 16).memory_bytes(SMOL)),
         (0.82e9, merge_memory_bytes(SMOL)),
         (1.43e9, merge_memory_bytes(QWEN)),
     ):
@@ -120,20 +120,17 @@ def test_what_training_took_on_a_cpu_fits_its_price_and_little_is_left(
     rows: int, tokens: int, rank: int, checkpointing: bool, peak_bytes: int
 ) -> None:
     """Peaks of resident bytes of the 135M model, by `tests/bench/training_memory`; none may be told too little."""
-    told = train_memory_bytes(
-        SMOL, batch_size=rows, seq_len_tokens=tokens, lora_rank=rank, checkpointing=checkpointing, on_cpu=True
-    )
+    told = Training(rows, tokens, rank, checkpointing=checkpointing, on_cpu=True).memory_bytes(SMOL)
     assert 1 <= told / peak_bytes <= 1.15
 
 
 def test_every_remedy_that_an_error_names_really_needs_less() -> None:
     def need(**changes: Any) -> int:
-        options: dict[str, Any] = {"batch_size": 8, "seq_len_tokens": 512, "lora_rank": 16}
-        return train_memory_bytes(QWEN, **(options | changes))
+        return replace(Training(8, 512, 16), **changes).memory_bytes(QWEN)
 
     for change in (
-        {"batch_size": 4},
-        {"seq_len_tokens": 256},
+        {"rows_at_once": 4},
+        {"longest_row_tokens": 256},
         {"lora_rank": 8},
         {"load_in_4bit": True},
         {"checkpointing": True},
@@ -146,16 +143,13 @@ def test_experts_count_in_weights_but_only_the_chosen_ones_in_activations() -> N
     dense, moe = ModelShape.of(SMOL), ModelShape.of(MOE)
     assert moe.mlp_parameters == 3 * 576 * 8 * 256 > dense.mlp_parameters
     assert quantize_memory_bytes(MOE, seq_len_tokens=1) > RUNTIME_BYTES + 2 * moe.parameters // moe.layers
-    more = train_memory_bytes(MOE | {"num_experts_per_tok": 4}, batch_size=8, seq_len_tokens=512, lora_rank=16)
-    assert more > train_memory_bytes(MOE, batch_size=8, seq_len_tokens=512, lora_rank=16)
+    way = Training(8, 512, 16)
+    assert way.memory_bytes(MOE | {"num_experts_per_tok": 4}) > way.memory_bytes(MOE)
 
 
 def test_four_bits_hold_the_experts_of_a_mixture_too_but_for_the_layer_at_work() -> None:
     shape = ModelShape.of(MOE)
-    four, whole = (
-        train_memory_bytes(MOE, batch_size=1, seq_len_tokens=16, lora_rank=1, load_in_4bit=bits)
-        for bits in (True, False)
-    )
+    four, whole = (Training(1, 16, 1, load_in_4bit=bits).memory_bytes(MOE) for bits in (True, False))
     saved = (2 - 0.516) * shape.linear_parameters - 2 * shape.expert_parameters
     adapters = 16 * (shape.lora_parameters(1) - shape.lora_parameters(1, experts=False))
     sums = shape.layers * adapted_experts_bytes(shape) + 3 * 2 * shape.expert_parameters
@@ -165,7 +159,7 @@ def test_four_bits_hold_the_experts_of_a_mixture_too_but_for_the_layer_at_work()
 
 def test_adapted_experts_at_16_bits_keep_their_sums_in_every_layer_unless_computed_again() -> None:
     def need(**more: Any) -> int:
-        return train_memory_bytes(MOE, batch_size=1, seq_len_tokens=16, lora_rank=8, **more)
+        return Training(1, 16, 8, **more).memory_bytes(MOE)
 
     shape = ModelShape.of(MOE)
     assert need() - need(checkpointing=True) > (shape.layers - 1) * adapted_experts_bytes(shape)
@@ -174,7 +168,7 @@ def test_adapted_experts_at_16_bits_keep_their_sums_in_every_layer_unless_comput
 
 def test_checkpointing_keeps_one_layer_whole_and_the_inputs_of_the_others() -> None:
     def need(**more: Any) -> int:
-        return train_memory_bytes(QWEN, batch_size=8, seq_len_tokens=512, lora_rank=16, **more)
+        return Training(8, 512, 16, **more).memory_bytes(QWEN)
 
     shape = ModelShape.of(QWEN)
     layer, inputs = 8 * 512 * activation_bytes(shape, lora_rank=16), shape.layers * 8 * 512 * 2 * shape.hidden

@@ -38,7 +38,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
 
     def begun(program: str, called: list[object]) -> apart_job.Trained:
         monkeypatch.setattr(apart_job, "python_module", lambda module, *asked: [sys.executable, "-c", program, *asked])
-        return apart_job.train_apart(
+        asked = apart_job.ToTrain(
             tmp_path,
             tmp_path / "rows.jsonl",
             tmp_path / "adapter",
@@ -48,6 +48,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
             metric=lambda name, value, x: called.append((name, str(value), x)),
             log=called.append,
         )
+        return apart_job.train_apart(asked)
 
     return begun
 

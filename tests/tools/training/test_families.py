@@ -24,6 +24,7 @@ from tunesmith.tools.export.audit_merged import audit_adapter, audit_merged
 from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.logit_proof_job import compare_logits
 from tunesmith.tools.export.merge_job import merge_adapter
+from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import chosen_group_size, quantize_model
 from tunesmith.tools.models.base_job import check_template, materialize_folder
 from tunesmith.tools.models.families import KNOWN_MODELS
@@ -35,7 +36,7 @@ from tunesmith.tools.release.release_job import compare_gguf, spoken_texts
 from tunesmith.tools.training.four_bit import is_router
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.rows import IGNORED, tokenize_rows
-from tunesmith.tools.training.train_job import Trained, train_lora
+from tunesmith.tools.training.train_job import ToTrain, Trained, train_lora
 
 pytestmark = pytest.mark.lab
 
@@ -68,10 +69,11 @@ class Lab:
         return config
 
     def _train(self, name: str, settings: LoraSettings, metric: Callable[[str, float, float], None]) -> Trained:
+        checkpoints = self.folder / f"{name}-checkpoints"
+        out = self.folder / name
         return train_lora(
-            self.base, self.rows, self.folder / name, settings, checkpoints_dir=self.folder / f"{name}-checkpoints",
-            progress=quiet, metric=metric, log=self.said.append,
-        )  # fmt: skip
+            ToTrain(self.base, self.rows, out, settings, checkpoints, metric=metric, log=self.said.append)
+        )
 
     @cached_property
     def trained(self) -> Trained:
@@ -96,10 +98,11 @@ class Lab:
 
     @cached_property
     def proof(self) -> Proof:
-        return quantize_model(
-            self.merged, self.rows, self.folder / "quantized", scheme="W4A16", samples=8, max_seq_len_tokens=64, seed=1,
-            group_size=chosen_group_size(self.config, "W4A16", 0), progress=quiet,
-        )  # fmt: skip
+        group = chosen_group_size(self.config, "W4A16", 0)
+        request = QuantizeRequest(
+            scheme="W4A16", group_size=group, calibration_samples=8, max_seq_len_tokens=64, seed=1, keep=()
+        )
+        return quantize_model(self.merged, self.rows, self.folder / "quantized", request, quiet)
 
     @cached_property
     def quantized(self) -> Path:
@@ -180,7 +183,7 @@ def test_what_training_computes_has_the_loss_and_the_gradients_of_the_plain_mode
 
     def adapted(base: Any) -> Any:
         torch.manual_seed(1)
-        lora = lora_config(base, lab.config, rank=RANK, alpha=8, dropout=0.0, load_in_4bit=False)
+        lora = lora_config(base, lab.config, LoraSettings(lora_rank=RANK, lora_alpha=8))
         lora.init_lora_weights = False
         return get_peft_model(base, lora).train()
 

@@ -73,10 +73,9 @@ def adapter_of(folder: Path, weight: float) -> Path:
 
 
 def train(base: Path, rows: Path, out: Path, settings: LoraSettings, **more: Any) -> Any:
-    from tunesmith.tools.training.train_job import train_lora
+    from tunesmith.tools.training.train_job import ToTrain, train_lora
 
-    calls: dict[str, Any] = {"progress": lambda *_: None, "metric": lambda *_: None, "log": lambda _: None} | more
-    return train_lora(base, rows, out / "adapter", settings, checkpoints_dir=out / "checkpoints", **calls)
+    return train_lora(ToTrain(base, rows, out / "adapter", settings, checkpoints_dir=out / "checkpoints", **more))
 
 
 def checkpoints(out: Path) -> list[str]:

@@ -15,7 +15,7 @@ from tunesmith.tools.training import four_bit
 from tunesmith.tools.training.four_bit import need_four_bits, router_bytes, weights_by_kind
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.model import load_base, lora_config
-from tunesmith.tools.training.train_job import train_lora
+from tunesmith.tools.training.train_job import ToTrain, train_lora
 
 pytestmark = pytest.mark.lab
 
@@ -78,7 +78,7 @@ def test_gradients_through_packed_experts_are_those_through_what_they_stand_for(
 
     def gradients(model: Any, checkpointing: bool) -> Any:
         torch.manual_seed(1)
-        lora = lora_config(model, config, rank=4, alpha=8, dropout=0.0, load_in_4bit=True)
+        lora = lora_config(model, config, LoraSettings(lora_rank=4, lora_alpha=8, load_in_4bit=True))
         lora.init_lora_weights = False
         adapted = get_peft_model(model, lora).train()
         if checkpointing:
@@ -104,9 +104,8 @@ def test_training_leaves_routers_as_they_are_and_records_what_the_base_takes(
         activation_checkpointing="on",
     )  # fmt: skip
     trained = train_lora(
-        one_mixture, rows_file, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints",
-        progress=lambda *_: None, metric=lambda *_: None, log=lambda _: None,
-    )  # fmt: skip
+        ToTrain(one_mixture, rows_file, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints")
+    )
     assert trained.bytes_per_parameter["experts"] < 0.6
     assert trained.bytes_per_parameter["router"] == 2.0
     adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -139,7 +138,4 @@ def test_a_model_that_is_not_covered_is_refused_with_the_figure(
     settings = replace(LoraSettings(), max_steps=2, load_in_4bit=True, activation_checkpointing="on")
     told = r"the experts weights of this model would take 2\.00 bytes a parameter \(0\.00 GiB\).*load_in_4bit=false"
     with pytest.raises(StepFailed, match=told):
-        train_lora(
-            one_mixture, rows_file, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints",
-            progress=lambda *_: None, metric=lambda *_: None, log=lambda _: None,
-        )  # fmt: skip
+        train_lora(ToTrain(one_mixture, rows_file, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checks"))

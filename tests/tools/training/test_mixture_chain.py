@@ -12,12 +12,13 @@ import pytest
 
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.tools.export.merge_job import merge_adapter
+from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.export.quantize_job import quantize_model
 from tunesmith.tools.training.four_bit import is_router
 from tunesmith.tools.training.lora_settings import LoraSettings
 from tunesmith.tools.training.packing import hidden_states, packed_sequences, use_document_attention
 from tunesmith.tools.training.rows import IGNORED
-from tunesmith.tools.training.train_job import train_lora
+from tunesmith.tools.training.train_job import ToTrain, train_lora
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -131,19 +132,14 @@ def test_a_mixture_learns_at_four_bits_and_keeps_it_to_the_quantized_model(tmp_p
         lora_rank=16, lora_alpha=32, learning_rate=5e-3, epochs=6.0, batch_size=8, load_in_4bit=True,
         activation_checkpointing="on", save_steps=1000,
     )  # fmt: skip
-    trained = train_lora(
-        base, rows, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints",
-        progress=lambda *_: None, metric=lambda *_: None, log=lambda _: None,
-    )  # fmt: skip
+    trained = train_lora(ToTrain(base, rows, tmp_path / "adapter", settings, checkpoints_dir=tmp_path / "checkpoints"))
     assert trained.bytes_per_parameter["experts"] < 0.6 and trained.bytes_per_parameter["router"] == 2.0
 
     adapted = right(PeftModel.from_pretrained(load(base), tmp_path / "adapter"), base, behaviour)
     merge_adapter(base, tmp_path / "adapter", tmp_path / "merged", lambda *_: None)
     merged = right(load(tmp_path / "merged"), base, behaviour)
-    quantize_model(
-        tmp_path / "merged", rows, tmp_path / "quantized", scheme="W4A16", group_size=64, samples=64,
-        max_seq_len_tokens=64, seed=1, progress=lambda *_: None,
-    )  # fmt: skip
+    request = QuantizeRequest(scheme="W4A16", group_size=64, max_seq_len_tokens=64, seed=1, keep=())
+    quantize_model(tmp_path / "merged", rows, tmp_path / "quantized", request, lambda *_: None)
     quantized = right(load(tmp_path / "quantized"), base, behaviour)
     print(f"of {HELD_OUT}: adapter {adapted}, merged {merged}, quantized {quantized}; {trained}")
     assert adapted >= 36, "learned, on words that it was not trained on"

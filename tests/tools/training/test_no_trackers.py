@@ -31,11 +31,10 @@ def __getattr__(name):
 TRAIN = """
 import json, sys
 from pathlib import Path
-from tunesmith.tools.training.train_job import LoraSettings, train_lora
+from tunesmith.tools.training.train_job import LoraSettings, ToTrain, train_lora
 base, rows, out = map(Path, sys.argv[1:])
 settings = LoraSettings(lora_rank=4, lora_alpha=8, learning_rate=5e-3, max_steps=2, batch_size=4, save_steps=2)
-train_lora(base, rows, out / "adapter", settings, checkpoints_dir=out / "checkpoints", progress=lambda *_: None,
-           metric=lambda *_: None, log=lambda _: None)
+train_lora(ToTrain(base, rows, out / "adapter", settings, checkpoints_dir=out / "checkpoints"))
 """
 
 

@@ -37,7 +37,7 @@ from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.training import preflight_job, train_job
 from tunesmith.tools.training.preflight import PreflightRequest, plan
 from tunesmith.tools.training.train import TrainRequest, training_bytes
-from tunesmith.tools.training.train_job import LoraSettings, Trained
+from tunesmith.tools.training.train_job import LoraSettings, ToTrain, Trained
 
 STUB = str(FIXTURES / "stub_vllm.py")
 pytestmark = pytest.mark.lab
@@ -216,8 +216,8 @@ def test_steps_that_teach_nothing_break_their_link(
     origins = ["rehearsal"] * 40 + ["generated"] * 4  # in the file's order the behaviour comes after what is tried
     rows = [{"origin": origin, **row(f"question {n}", "answer")} for n, origin in enumerate(origins)]
 
-    def train_lora(base: Path, rows: Path, out: Path, *args: Any, **options: Any) -> Trained:
-        return pretended(options["metric"], out, **planted)
+    def train_lora(asked: ToTrain) -> Trained:
+        return pretended(asked.metric, asked.out_dir, **planted)
 
     monkeypatch.setattr(preflight_job, "train_apart", train_lora)
     with pytest.raises(StepFailed, match=told):
@@ -255,9 +255,9 @@ def test_preflight_takes_the_same_fields_as_training(name: str) -> None:
 def test_the_two_steps_are_those_of_the_training(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[LoraSettings] = []
 
-    def train_lora(base: Path, rows: Path, out: Path, settings: LoraSettings, **options: Any) -> Trained:
-        used.append(settings)
-        return pretended(options["metric"], out)
+    def train_lora(asked: ToTrain) -> Trained:
+        used.append(asked.settings)
+        return pretended(asked.metric, asked.out_dir)
 
     monkeypatch.setattr(preflight_job, "train_apart", train_lora)
     fields = {"lora_rank": 64, "max_seq_len_tokens": 2048, "precision": "fp32", "load_in_4bit": True}
@@ -271,9 +271,9 @@ def test_an_idle_server_leaves_before_the_two_steps(make_job: MakeJob, monkeypat
     servers.start(job.home, spec, vllm=STUB, log_path=job.dir / "log", owner="s1")
     found: list[int] = []
 
-    def train_lora(base: Path, rows: Path, out: Path, *args: Any, **options: Any) -> Trained:
+    def train_lora(asked: ToTrain) -> Trained:
         found.append(len(servers.list_servers(job.home)))
-        return pretended(options["metric"], out)
+        return pretended(asked.metric, asked.out_dir)
 
     monkeypatch.setattr(preflight_job, "train_apart", train_lora)
     links(job).two_steps()

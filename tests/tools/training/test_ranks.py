@@ -14,7 +14,7 @@ import pytest
 from tunesmith.memory.errors import StepFailed
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.train_job import LoraSettings, train_lora
-from tunesmith.tools.training.trained import Trained
+from tunesmith.tools.training.trained import ToTrain, Trained
 
 pytestmark = pytest.mark.lab
 
@@ -41,10 +41,10 @@ class Asked:
             "metric": lambda name, value, x: self.points.update({(name, x): value}),
             "log": self.log.append,
         }
+        asked = ToTrain(self.base, self.rows, self.out / "adapter", settings, **options)
         if settings.cards == 1:
-            return train_lora(self.base, self.rows, self.out / "adapter", settings, **options)
-        options["watch"] = lambda pid: setattr(self, "pid", pid)
-        return train_apart(self.base, self.rows, self.out / "adapter", settings, **options)
+            return train_lora(asked)
+        return train_apart(asked, watch=lambda pid: setattr(self, "pid", pid))
 
     def ranks(self) -> list[psutil.Process]:
         """The processes that train, rank 0 first."""

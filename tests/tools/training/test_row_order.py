@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures.lab_model import write_tiny_model
 from tunesmith.tools.training import trainer
-from tunesmith.tools.training.train_job import LoraSettings, train_lora
+from tunesmith.tools.training.train_job import LoraSettings, ToTrain, train_lora
 
 pytestmark = pytest.mark.lab
 
@@ -36,16 +36,14 @@ def test_a_step_is_a_sample_of_all_rows_unless_rows_are_padded(
         for n in range(1, ROWS + 1)
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"origin": "generated", **row}) + "\n" for row in rows))
-    train_lora(
+    asked = ToTrain(
         write_tiny_model(tmp_path / "base", kind, **({"final_logit_softcapping": 2.0} if kind == "gemma2" else {})),
         tmp_path / "train.jsonl",
         tmp_path / "adapter",
         LoraSettings(lora_rank=4, lora_alpha=8, epochs=1.0, batch_size=BATCH),
         checkpoints_dir=tmp_path / "checkpoints",
-        progress=lambda *_: None,
-        metric=lambda *_: None,
-        log=lambda _: None,
     )
+    train_lora(asked)
     lengths = sorted(length for batch in batches for length in batch)
     assert len(batches) == ROWS // BATCH and len(set(lengths)) == ROWS  # every row, once
     spread = sum(max(batch) - min(batch) for batch in batches) / len(batches) / (lengths[-1] - lengths[0])

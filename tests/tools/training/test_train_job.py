@@ -21,7 +21,7 @@ from tunesmith.tools.training.head_loss import Head
 from tunesmith.tools.training.packing import shared_prefix_tokens
 from tunesmith.tools.training.rows import IGNORED, TokenRow, tokenize_rows, with_variants
 from tunesmith.tools.training.selection import Selection
-from tunesmith.tools.training.train_job import LoraSettings, Trained, out_of_memory_named, train_lora
+from tunesmith.tools.training.train_job import LoraSettings, ToTrain, Trained, out_of_memory_named, train_lora
 
 pytestmark = pytest.mark.lab
 
@@ -29,17 +29,7 @@ SETTINGS = LoraSettings(lora_rank=4, lora_alpha=8, learning_rate=5e-3, max_steps
 
 
 def train(base: Path, rows: Path, out: Path, settings: LoraSettings = SETTINGS, **more: Any) -> Trained:
-    return train_lora(
-        base,
-        rows,
-        out / "adapter",
-        settings,
-        checkpoints_dir=out / "checkpoints",
-        progress=more.pop("progress", lambda *_: None),
-        metric=more.pop("metric", lambda *_: None),
-        log=more.pop("log", lambda _: None),
-        **more,
-    )
+    return train_lora(ToTrain(base, rows, out / "adapter", settings, checkpoints_dir=out / "checkpoints", **more))
 
 
 def adapter(out: Path) -> dict[str, Any]:
