@@ -142,12 +142,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     A worker that finds no torch is forked off a process that has done its imports, as is a confined child.
     """
     before = os.environ.get("PYTHONPATH")
-<<<<<<< HEAD
-    launchers.subprocess = warm.Workers()  # type: ignore[assignment]
-    confined.subprocess = warm.ConfinedChildren()  # type: ignore[assignment]
-=======
     launcher.subprocess = warm.Workers()  # type: ignore[assignment]
->>>>>>> g3
+    confined.subprocess = warm.ConfinedChildren()  # type: ignore[assignment]
     if not loads_torch(item):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(FIXTURES / "without_torch"), before)))
     try:

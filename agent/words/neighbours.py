@@ -80,8 +80,8 @@ class Neighbours:
         import numpy as np
 
         weights = np.exp((self.similar(embedded) - 1) / _NEAR)
-        near = np.stack([np.bincount(self.labels, row, likely.shape[1]) for row in weights])
-        near /= near.sum(axis=1, keepdims=True)
+        summed = np.stack([np.bincount(self.labels, row, likely.shape[1]) for row in weights])
+        near = summed / summed.sum(axis=1, keepdims=True)
         both = likely ** (1 - _SHARE) * (near + _UNSEEN) ** _SHARE
         mixed: Floats = (both / both.sum(axis=1, keepdims=True)).astype(np.float32)
         return mixed
