@@ -10,10 +10,11 @@ _OF_A_RUN = re.compile(r"(?:report|compare|explain|rate|runs show|run|continue|r
 _WHOLE = re.compile(r"(?:runs list|jobs list|demo --fast|serve status|help \w+)", re.IGNORECASE)
 
 
-def command(line: str) -> str:
+def command(line: str, *, page_left: bool = True) -> str:
     """The slash command that a line is, with or without its slash; empty where it is a sentence.
 
-    A word alone is one: a sentence about a report has more words, and those of a description an article or a form.
+    A word alone is one: a sentence about a report has more words, and those of a description an article or a form. A
+    `more` is one where something is left of a page on the screen; else it asks for more of what was answered.
     """
     if line.startswith("/"):
         return line[1:]
@@ -21,7 +22,7 @@ def command(line: str) -> str:
     bare = words.rstrip(".!").lower()
     if bare in _LEAVES:
         return "quit"
-    if bare in _ALONE or _WHOLE.fullmatch(bare):
+    if (bare in _ALONE and (page_left or bare != "more")) or _WHOLE.fullmatch(bare):
         return bare
     if _OF_A_RUN.fullmatch(bare):
         return bare.replace("resume", "continue", 1)

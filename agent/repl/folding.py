@@ -30,6 +30,11 @@ class Folding:
         count = _fitting(lines, room, console.width) if room > 0 else len(lines)
         self._show(console, lines, count)
 
+    @property
+    def left(self) -> bool:
+        """Whether a page has more than was shown of it."""
+        return bool(self._rest)
+
     def more(self, console: Console) -> bool:
         """Print the next screen of what was left; False where nothing is."""
         if not self._rest:

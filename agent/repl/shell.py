@@ -170,7 +170,7 @@ class Shell:
             if not line:
                 return self._go_on_with_a_page()
             self._folding.open = False
-            if command := bare.command(line):
+            if command := bare.command(line, page_left=self._folding.left):
                 return slash.carry_out(self, self.talk, command)
             self.talk.turn(line)  # jobs go on whatever becomes of it
         except TunesmithError as error:

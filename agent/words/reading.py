@@ -104,7 +104,8 @@ class Reader:
         """Read a sentence; with a label as what that label means, which is then sure."""
         slots = slots_of(sentence[:LONGEST], context.runs)
         if slots.all("run") and not slots.words:  # nothing but a run's name
-            return self._as(Guess("run.overview", 1.0), True, slots, context)
+            label = "follow" if context.before and _of_another_run(context.before, slots) else "run.overview"
+            return self._as(Guess(label, 1.0), True, slots, context)
         if not (slots.words or slots.all("pair")) or len(sentence) > LONGEST:
             return Reading("", 0.0, False, slots)
         if label:
@@ -163,6 +164,11 @@ class Reader:
         if label == "follow":
             return followed(context.before, asked, runs) if context.before is not None else None
         return _carried(request_of(asked), context.before, slots) if kind in REQUESTS else None
+
+
+def _of_another_run(before: Query, slots: Slots) -> bool:
+    """Whether a run's name asks the question before of it: that has a run, and spoke of another one."""
+    return "run" in type(before).model_fields and slots.values("run") != [getattr(before, "run", "")]
 
 
 def content_of(slots: Slots, known: Callable[[str], bool]) -> str:

@@ -358,6 +358,15 @@ def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -
     assert "of r1" not in alone.hears("and its digest?")
 
 
+def test_the_name_of_another_run_asks_the_question_before_of_that(alone: Alone) -> None:
+    assert "is done" in alone.hears("r1"), "without a question before it, how the run went"
+    finished_run(alone.store.home)[0].close()
+    assert "of r1" in alone.hears("which rank did r1 have?")
+    other = alone.hears("r2?")
+    assert "lora_rank" in other and "of r2" in other
+    assert "is done" in alone.hears("r2")
+
+
 def test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named(alone: Alone) -> None:
     finished_run(alone.store.home)[0].close()
     with alone.store.write() as connection:

@@ -158,3 +158,8 @@ def test_a_command_needs_no_slash_and_a_sentence_is_none(typed: str, command: st
 def test_go_on_tries_a_step_again_that_failed(tmp_path: Path) -> None:
     answer = said_to(deps_of(critique_failed(tmp_path)), "go on")
     assert isinstance(answer, Call) and answer.tool == "critique"
+
+
+def test_more_goes_on_with_a_page_where_one_has_more_and_else_asks_for_more_of_the_answer() -> None:
+    assert bare.command("more") == "more" and bare.command("/more", page_left=False) == "more"
+    assert bare.command("more", page_left=False) == "" and bare.command("help", page_left=False) == "help"
