@@ -22,15 +22,14 @@ from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.settings import SettingQuery
-from tunesmith.agent.queries.steps import StepQuery
+from tunesmith.agent.queries.steps import StepQuery, broken_off
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import Names
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.records import FAILED, RUNNING, STOPPED, Run, Step
-from tunesmith.memory.store import Store
+from tunesmith.memory.records import RUNNING
 from tunesmith.tools.core.yaml_file import read_own
 
 CAN_ANSWER = (
@@ -89,14 +88,8 @@ def turn_context(deps: TurnDeps) -> reading.Context:
         describing=open_interview(deps.store.home) is not None,
         before=deps.last_query,
         labels=labels_of(deps.store, run.id) if run else (),
-        broken_off=run is not None and broken_off(deps.store, run) is not None,
+        broken_off=run is not None and broken_off(deps.store, run.id) is not None,
     )
-
-
-def broken_off(store: Store, run: Run) -> Step | None:
-    """The newest step of a run where it failed or was stopped: it is what goes on."""
-    newest = store.steps(run.id)[-1:]
-    return newest[0] if newest and newest[0].status in (FAILED, STOPPED) else None
 
 
 def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:

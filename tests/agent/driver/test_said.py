@@ -17,6 +17,7 @@ from tests.fixtures.stored_runs import (
     Builder,
     add_baseline,
     add_rows,
+    failed_run,
     finished_run,
     new_builder,
     server_record,
@@ -356,6 +357,13 @@ def test_a_follow_up_goes_to_the_other_run_only_where_it_says_so(alone: Alone) -
     for said, run in (("and the other one?", "r1"), ("und der andere?", "r2")):
         assert f"of {run}" in alone.hears(said)
     assert "of r1" not in alone.hears("and its digest?")
+
+
+def test_what_broke_off_is_told_with_how_it_goes_on(alone: Alone) -> None:
+    failed_run(alone.store.home)[0].close()
+    said = alone.hears("why did the training fail?")
+    assert "“Go on” tries it again, from its newest checkpoint, or `tunesmith resume r2`." in said
+    assert "Go on" not in alone.hears("how long did the training of r1 take?")
 
 
 def test_the_name_of_another_run_asks_the_question_before_of_that(alone: Alone) -> None:
