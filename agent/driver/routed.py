@@ -33,9 +33,10 @@ from tunesmith.agent.words.reading import Reading, kind_of, read, reader
 
 NONE = "none"
 """No reading: words are the answer."""
-_WORDS_ANSWER = ("talk", "term", "remark", "out_of_scope", "yes", "no")
-"""Kinds of what is said to which a driver's own words are an answer. Of what most likely asks for a fact, or orders
-something, a small model knows nothing that no tool says: it made tools up, refused, or said the screen again."""
+_WORDS_ANSWER = ("remark", "out_of_scope", "yes", "no")
+"""Kinds of what is said to which a driver's own words are an answer. Of what most likely asks for a fact, about the
+program too, or orders something, a small model knows nothing that no tool says: it made tools up, refused, said the
+screen again, or that what does not run runs."""
 _CANDIDATES, _SHOTS = 10, 3
 _WORDS_CHARACTERS = 600
 _CHOICE_TOKENS = 30
