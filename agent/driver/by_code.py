@@ -18,7 +18,7 @@ from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.reading import LONGEST, Reading, read
+from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
 from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.errors import TunesmithError
 
@@ -35,6 +35,8 @@ _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
 )
+_NUMBERS = ("1", "2", "3")
+"""Of questions that are offered."""
 _NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
 
 
@@ -137,6 +139,9 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return TurnAnswer(_NOTHING)
     if opened := describing.open_interview(deps.store.home):
         return interviewed(deps, opened)
+    (words, labels), deps.offered = deps.offered, ("", ())
+    if label := dict(zip(_NUMBERS, labels, strict=False)).get(deps.prompt.strip()):
+        return _picked(deps, words, label)
     reading = read(deps.prompt[:LONGEST], turn_context(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
@@ -147,6 +152,17 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if deps.rest and isinstance(outcome, TurnAnswer):
         outcome, deps.rest = _naming(outcome, deps.rest), ""
     return outcome
+
+
+def _picked(deps: TurnDeps, words: str, label: str) -> TurnAnswer | Call:
+    """What was not understood, now that its meaning was picked. A step is ordered by the words that were offered for
+    it, for those that nobody understood may say more than it does."""
+    offered = reader().head.examples[label][0]
+    deps.prompt = offered if label.startswith("do.") else words
+    deps.note(deps.prompt)
+    return answered(deps, reader().read(deps.prompt, turn_context(deps), label)) or TurnAnswer(
+        f"Say it so: “{offered}”."
+    )
 
 
 def _naming(answer: TurnAnswer, rest: str) -> TurnAnswer:
@@ -260,10 +276,17 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
         guess = _unsure_answer(deps, reading) if reading.probability >= _GUESSED else None
     except TunesmithError:
         return None
-    others = ", ".join(f"“{one}”" for one in deps.nearest[1:])
-    return guess and replace(
-        guess, text=f"{guess.text}\n(I read that with little certainty; or did you mean {others}?)"
-    )
+    if guess is None:
+        return None
+    others = f"; or did you mean {_numbered(deps, deps.nearest[1:])}? Type its number" if deps.nearest[1:] else ""
+    return replace(guess, text=f"{guess.text}\n(I read that with little certainty{others}.)")
+
+
+def _numbered(deps: TurnDeps, questions: Sequence[str]) -> str:
+    """Questions with numbers; a number alone, in the next turn, means the words of this one so."""
+    labels = tuple(reader().head.label_of(question) for question in questions)
+    deps.offered = (deps.prompt, labels)
+    return ", ".join(f"{number} “{question}”" for number, question in zip(_NUMBERS, questions, strict=False))
 
 
 def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
@@ -288,4 +311,4 @@ def did_you_mean(deps: TurnDeps) -> str:
     """The questions that the words are nearest to, for a turn that nobody can answer."""
     if not deps.nearest:
         return CAN_ANSWER
-    return f"Did you mean: {', '.join(f'“{one}”' for one in deps.nearest)}? Say it so, or in other words."
+    return f"Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."

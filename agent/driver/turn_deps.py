@@ -107,6 +107,8 @@ class TurnDeps:
     """The question that was answered last, for words that change one thing of it."""
     nearest: tuple[str, ...] = ()
     """The questions that this turn's words are nearest to, where they were read with too little certainty."""
+    offered: tuple[str, tuple[str, ...]] = ("", ())
+    """Words that were not understood, and the labels of the questions that were offered for them, by number."""
     unsure: Reading | None = None
     """What they were read as then."""
     drafts_before: list[DescriptionDraft] = field(default_factory=list)

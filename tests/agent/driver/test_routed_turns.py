@@ -135,7 +135,7 @@ def test_a_choice_among_unsure_words_is_told_as_a_guess(routed: Routed) -> None:
 def test_a_choice_that_the_reader_does_not_share_is_asked_about(routed: Routed) -> None:
     routed.deps.code_first = True
     said = routed.say(UNSURE, '{"label": "steps.time"}')
-    assert said.startswith(f"Did you mean: “{reader().head.examples['steps.time'][0]}”, “")
+    assert said.startswith(f"Did you mean: 1 “{reader().head.examples['steps.time'][0]}”, 2 “")
     assert said.count("“") == 3 and routed.shown == []
 
 

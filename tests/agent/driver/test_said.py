@@ -397,7 +397,18 @@ def test_bad_input_gets_a_plain_sentence_and_begins_nothing(alone: Alone, said: 
 
 def test_words_that_nobody_can_answer_get_the_nearest_questions(alone: Alone) -> None:
     found = alone.hears("colourless green adapters sleep furiously near the quantized lake")
-    assert found.startswith("Did you mean: “") and found.count("“") == 3
+    assert found.startswith("Did you mean: 1 “") and ", 3 “" in found and found.count("“") == 3
+
+
+def test_a_number_alone_means_the_words_before_it_as_the_question_that_was_offered_by_it(alone: Alone) -> None:
+    offered = ("and the training bit of r1, eh", ("run.overview", "step.time", "do.quantize"))
+    alone.deps.offered = offered
+    assert "train took" in alone.hears("2") and not alone.asked
+    assert "train took" not in alone.hears("2"), "an offer holds for one turn"
+    alone.deps.offered = offered
+    assert "quantize cannot be priced: the records of r1" in alone.hears("3"), "a step goes by the words offered for it"
+    first = alone.hears("colourless green adapters sleep furiously near the quantized lake").split("“")[1].split("”")[0]
+    assert alone.deps.offered[1][0] == read(first).label
 
 
 def test_a_question_that_is_read_with_little_certainty_is_answered_as_a_guess_where_no_driver_is(alone: Alone) -> None:
@@ -405,7 +416,7 @@ def test_a_question_that_is_read_with_little_certainty_is_answered_as_a_guess_wh
     reading = replace(read("how long did the training take?"), sure=False, probability=0.5)
     alone.deps.unsure, alone.deps.nearest = reading, ("one", "two", "three")
     found = guessed(alone.deps)
-    assert found is not None and "train" in found.text and "“two”, “three”" in found.text
+    assert found is not None and "train" in found.text and "1 “two”, 2 “three”? Type its number" in found.text
     alone.deps.unsure = replace(read("train again with rank 4"), sure=False, probability=0.7)
     assert guessed(alone.deps) is None, "an act is never guessed"
 
