@@ -1,13 +1,15 @@
 """Which checkpoint of a training is kept, and when it ends: by held-out rows, never by the training loss.
 
 The lowest validation loss of those that stayed as near to the base as they have to (`max_kl`). Of several trainings of
-one behaviour the last step is seldom the best, and a low loss alone says nothing of what was forgotten for it.
+one behaviour the last step is seldom the best, and a low loss alone says nothing of what was forgotten for it. But what
+stays near the base because it has learned little is no choice: of a behaviour in German the one checkpoint within the
+bound gave every message the same answer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from tunesmith.memory.files import atomic_write
 _FILE = "validations.json"
 """In every checkpoint: what was measured of it and of those before it, so that a resumed training knows them."""
 _HALVINGS = 3
+_LEARNED = 0.95
+"""Of what the best checkpoint took off the base's loss, the least that one has to have taken off to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,16 @@ class Selection:
         """
         return 0.5 ** min(_HALVINGS, sum(not self.allows(one) for one in validations))
 
-    def best(self, validations: Iterable[Validation]) -> Validation | None:
-        """The lowest loss within the bound; the one nearest to the base where none is; None where no loss is known."""
-        judged = [one for one in validations if one.loss is not None]
-        allowed = [one for one in judged if self.allows(one)]
+    def best(self, validations: Sequence[Validation]) -> Validation | None:
+        """The lowest loss within the bound of those that learned about as much as the best; the one of them nearest to
+        the base where none is within; None where no loss is known. Step 0 is the base, for what was learned.
+        """
+        judged = {one.step: one.loss for one in validations if one.loss is not None}
+        before, lowest = judged.pop(0, None), min(judged.values(), default=0.0)
+        learned = [one for one in validations if one.step in judged and _learned(one.loss or 0.0, lowest, before)]
+        allowed = [one for one in learned if self.allows(one)]
         if not allowed:
-            return min(judged, key=lambda one: one.kl or 0.0, default=None)
+            return min(learned, key=lambda one: one.kl or 0.0, default=None)
         return min(allowed, key=lambda one: one.loss or 0.0)
 
     def ends(self, validations: Sequence[Validation]) -> bool:
@@ -82,10 +90,17 @@ class Selection:
             figures.append(f"KL {best.kl:.3g}{bound}")
         choice = f"kept step {best.step} of {planned}: {', '.join(figures)}"
         if not self.allows(best):
-            choice += "; no checkpoint is within the bound, this one is nearest to the base"
+            choice += (
+                f"; none that learned {100 * _LEARNED:.0f} % of the most is within the bound, this one is nearest to it"
+            )
         if ended < planned:
             choice += f"; ended at step {ended}, after {self.patience} validations without a better one"
         return choice
+
+
+def _learned(loss: float, lowest: float, before: float | None) -> bool:
+    """Whether a loss is about as far below the base's as the lowest is; always where none is known to be below it."""
+    return before is None or lowest >= before or before - loss >= _LEARNED * (before - lowest)
 
 
 def write_validations(checkpoint: Path, validations: Sequence[Validation]) -> None:

@@ -196,6 +196,8 @@ class _Session:
     def train(self) -> Trained:
         """Train to the end, from the checkpoint where there is one, and go back to the best one of all."""
         before = self._validation_before()
+        if before is not None and not any(one.step == 0 for one in self.validations):
+            self.validations.insert(0, Validation(0, before, 0.0))
         self.started = time.monotonic()
         state = self._state_of_the_end()
         over = state is not None
@@ -239,7 +241,7 @@ class _Session:
     def _load_best(self, ended: int, *, loaded: bool) -> Validation:
         """Give the model the weights of the best checkpoint that is whole; `loaded`: it has those of step `ended`."""
         whole = {step_of(one): one for one in whole_checkpoints(self.checkpoints_dir, self.fingerprint, self._usable)}
-        candidates = [one for one in self.validations if one.step in whole]
+        candidates = [one for one in self.validations if one.step in whole or one.step == 0]
         best = self.settings.selection.best(candidates) or Validation(ended, None, None)
         if best.step != ended or not loaded:
             model = self.trainer.model

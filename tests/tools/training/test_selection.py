@@ -35,6 +35,30 @@ def test_the_lowest_loss_within_the_bound_is_kept(
     assert (best.step if best else None) == step
 
 
+BASE = Validation(0, 4.2, 0.0)
+
+
+@table(
+    ("figures", "step"),
+    [
+        ([(2.4, 0.0499), (2.2, 0.09), (2.18, 0.07), (2.17, 0.071)], 60),  # what stayed near learned too little
+        ([(2.2, 0.0499), (2.18, 0.07), (2.17, 0.071)], 20),  # within 95 % of the most: the bound decides
+        ([(4.1, 0.001), (2.2, 0.3), (2.17, 0.2)], 60),
+        ([(4.3, 0.01), (4.25, 0.01)], 40),  # nothing was learned at all: the lowest of what there is
+    ],
+)
+def test_what_is_near_the_base_because_it_learned_little_is_not_kept(
+    figures: list[tuple[float | None, float | None]], step: int
+) -> None:
+    assert (best := BOUNDED.best([BASE, *found(*figures)])) is not None and best.step == step
+    assert BOUNDED.best([BASE]) is None
+
+
+def test_a_training_whose_near_checkpoints_learned_too_little_goes_on() -> None:
+    learning = found((2.4, 0.0499), (2.2, 0.09), (2.18, 0.07), (2.17, 0.071))
+    assert not BOUNDED.ends([BASE, *learning]) and BOUNDED.ends(learning)
+
+
 @table(
     ("selection", "losses", "ends"),
     [
@@ -58,7 +82,7 @@ def test_the_choice_is_told_with_its_figures_and_the_bound() -> None:
     early = f"{told}; ended at step 100, after 3 validations without a better one"
     assert BOUNDED.sentence(best, ended=100, planned=120) == early
     far = BOUNDED.sentence(Validation(60, 0.11, 0.0504), ended=120, planned=120)
-    assert "KL 0.0504 > 0.05; no checkpoint is within the bound" in far
+    assert "KL 0.0504 > 0.05; none that learned 95 % of the most is within the bound" in far
     assert (
         Selection().sentence(Validation(60, 0.11, None), ended=60, planned=60) == "kept step 60 of 60: validation 0.11"
     )
