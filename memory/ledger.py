@@ -325,6 +325,11 @@ class Ledger(RunLedger):
         )
         return [Step.of(row, self.places) for row in rows]
 
+    def broken_off(self, run: str) -> Step | None:
+        """The newest step of a run where it failed or was stopped: it is what goes on."""
+        newest = self.steps(run)[-1:]
+        return newest[0] if newest and newest[0].status in (FAILED, STOPPED) else None
+
     def priced_steps(self, run: str | None = None) -> list[Step]:
         """Every step that was ever priced, whatever became of it, in that order."""
         rows = self.read("SELECT * FROM steps WHERE (?1 IS NULL OR run = ?1) ORDER BY rowid", run)

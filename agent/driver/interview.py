@@ -32,6 +32,8 @@ _ADDS = 0.6
 """From which probability words are added to what was said; it is told, and `back` takes it out."""
 _ASIDE = 0.8
 """From which probability a question is answered beside the description; below it, it may be what a message says."""
+_OUTSIDE = ("out_of_scope", "talk.weather", "talk.clock", "talk.calculator", "talk.joke")
+"""What asks for nothing of this program: while a behaviour is described, that is what a message says."""
 _ADDED_TO = {"describe.more": "what", "describe.forbid": "never"}
 _WHY = {
     "when": "I ask when it applies so that everything else stays as it is. One sentence about the kind of "
@@ -126,7 +128,7 @@ def _turn(home: Path, interview: Interview, reading: Reading, read: Read, aside:
         return interview, f"{so_far(interview)}\nOpen now: {short_question(interview)}"
     if means(reading, "describe.help", "why", "talk.lost", "yes", "no", "accept"):
         return interview, f"{_WHY[interview.asked]} {short_question(interview)}"
-    may_ask = reading.slots.asks or len(reading.slots.words) <= _FEW_WORDS
+    may_ask = (reading.slots.asks or len(reading.slots.words) <= _FEW_WORDS) and reading.label not in _OUTSIDE
     if reading.sure and reading.probability >= _ASIDE and may_ask and (answered := aside()):
         return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
     if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark", least=0.55):

@@ -22,7 +22,7 @@ from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.settings import SettingQuery
-from tunesmith.agent.queries.steps import StepQuery, broken_off
+from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.encoder import NoEncoder
@@ -88,7 +88,7 @@ def turn_context(deps: TurnDeps) -> reading.Context:
         describing=open_interview(deps.store.home) is not None,
         before=deps.last_query,
         labels=labels_of(deps.store, run.id) if run else (),
-        broken_off=run is not None and broken_off(deps.store, run.id) is not None,
+        broken_off=run is not None and deps.store.broken_off(run.id) is not None,
     )
 
 

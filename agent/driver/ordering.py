@@ -17,7 +17,6 @@ from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Context, find
 from tunesmith.agent.queries.machine import MachineQuery, at_work
 from tunesmith.agent.queries.prices import inherited
-from tunesmith.agent.queries.steps import broken_off
 from tunesmith.agent.words.acts import Assigned, Order, settled
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import lexicon
@@ -101,7 +100,7 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
 def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
     """The step that comes next in a run: the one that ended badly, else the first that is missing."""
     run = find(deps.store, run_id) if run_id else deps.current_run()
-    if run is not None and (ended_badly := broken_off(deps.store, run.id)):
+    if run is not None and (ended_badly := deps.store.broken_off(run.id)):
         arm = {"arm": ended_badly.request["arm"]} if ended_badly.request.get("arm") else {}
         return call_of(deps, Order(ended_badly.stage, arm, run=run_id, again=True))
     following = next_stages(deps.store, run)

@@ -1,7 +1,4 @@
-"""One step: how long it took against its estimate, what memory it needed, why it failed, the end of its log.
-
-The numbers that it recorded by their name, and the curves of a training.
-"""
+"""One step: time against its estimate, memory, why it failed, its log, its recorded numbers, a training's curves."""
 
 from __future__ import annotations
 
@@ -67,12 +64,6 @@ def facts_of(step: Step) -> StepFacts:
     )  # fmt: skip
 
 
-def broken_off(store: Store, run: str) -> Step | None:
-    """The newest step of a run where it failed or was stopped: it is what goes on."""
-    newest = store.steps(run)[-1:]
-    return newest[0] if newest and newest[0].status in (FAILED, STOPPED) else None
-
-
 def answer(query: StepQuery, context: Context) -> Answer:
     """The step that is meant: by its id, else the newest of its stage. Raises NotFound for an unknown id."""
     store = context.store
@@ -90,8 +81,8 @@ def answer(query: StepQuery, context: Context) -> Answer:
     lines = _lead(query, step)
     if step.error:
         lines.append(f"Why: {clip(step.error, 400)}")
-        if broken_off(store, step.run) == step:
-            kept = ", from its newest checkpoint" if step.stage == "train" else ""
+        kept = ", from its newest checkpoint" if step.stage == "train" else ""
+        if store.broken_off(step.run) == step:
             lines.append(f"“Go on” tries it again{kept}, or `tunesmith resume {step.run}`.")
     elif query.about == "failure" and step.status == DONE:
         lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")
