@@ -155,14 +155,15 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
 
 
 def _picked(deps: TurnDeps, words: str, label: str) -> TurnAnswer | Call:
-    """What was not understood, now that its meaning was picked. A step is ordered by the words that were offered for
-    it, for those that nobody understood may say more than it does."""
+    """What was not understood, now that its meaning was picked. Of an order what nobody understood is left out; its
+    price shows what is left, and is asked about."""
+    deps.prompt = words
+    deps.note(words)
+    meant = reader().read(words, turn_context(deps), label)
+    if meant.order is not None:
+        meant = replace(meant, order=replace(meant.order, unread=()))
     offered = reader().head.examples[label][0]
-    deps.prompt = offered if label.startswith("do.") else words
-    deps.note(deps.prompt)
-    return answered(deps, reader().read(deps.prompt, turn_context(deps), label)) or TurnAnswer(
-        f"Say it so: “{offered}”."
-    )
+    return answered(deps, meant) or TurnAnswer(f"Say it so: “{offered}”.")
 
 
 def _naming(answer: TurnAnswer, rest: str) -> TurnAnswer:

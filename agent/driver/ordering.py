@@ -80,7 +80,9 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         values, unread = settled(assigned, order.unread, now)
         order = replace(order, unread=unread, fields={one.field: one.value for one in values})
     if order.unread:
-        return TurnAnswer(f"{unread_notice(order.unread, 'nothing was begun')} `/help {stage}` lists the fields.")
+        deps.offered = (deps.prompt, (f"do.{stage}",))
+        notice = unread_notice(order.unread, "nothing was begun")
+        return TurnAnswer(f"{notice} 1 leaves it out; `/help {stage}` lists the fields.")
     model = str(order.fields.get("model", ""))
     if stage == "base" and model and "/" not in model and not model.startswith("bundled"):
         return TurnAnswer(

@@ -598,6 +598,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        deps.check_grounded({str(args.field): args.value})\n", "",
          "tests/agent/driver/test_conversation.py::test_a_plan_is_not_edited_to_a_path_either"),
     )),
+    *rows(APPROVALS, "agent/driver/by_code.py", (
+        ('(words, labels), deps.offered = deps.offered, ("", ())', "words, labels = deps.offered",
+         "tests/agent/driver/test_said.py::"
+         "test_an_order_is_carried_out_without_what_nobody_understood_only_once_that_is_picked"),
+    )),
     *rows(APPROVALS, "agent/driver/look_ups.py", (
         ('or reply.run or', "or",
          "tests/agent/driver/test_said.py::test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named"),

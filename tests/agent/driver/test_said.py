@@ -400,13 +400,20 @@ def test_words_that_nobody_can_answer_get_the_nearest_questions(alone: Alone) ->
     assert found.startswith("Did you mean: 1 “") and ", 3 “" in found and found.count("“") == 3
 
 
+def test_an_order_is_carried_out_without_what_nobody_understood_only_once_that_is_picked(alone: Alone) -> None:
+    said = alone.hears("train it again with rank 4 and sprinkles")
+    assert "“sprinkles”" in said and "1 leaves it out" in said and not alone.asked
+    assert "train cannot be priced" in alone.hears("1")
+    assert "cannot be priced" not in alone.hears("1"), "an offer holds for one turn"
+
+
 def test_a_number_alone_means_the_words_before_it_as_the_question_that_was_offered_by_it(alone: Alone) -> None:
     offered = ("and the training bit of r1, eh", ("run.overview", "step.time", "do.quantize"))
     alone.deps.offered = offered
     assert "train took" in alone.hears("2") and not alone.asked
     assert "train took" not in alone.hears("2"), "an offer holds for one turn"
     alone.deps.offered = offered
-    assert "quantize cannot be priced: the records of r1" in alone.hears("3"), "a step goes by the words offered for it"
+    assert "quantize cannot be priced: the records of r1" in alone.hears("3"), "what is no argument of it is left out"
     first = alone.hears("colourless green adapters sleep furiously near the quantized lake").split("“")[1].split("”")[0]
     assert alone.deps.offered[1][0] == read(first).label
 
