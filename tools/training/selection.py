@@ -27,6 +27,7 @@ class Validation:
     """What the model of a step costs on rows that are not trained on; None where there is no row of a kind."""
 
     step: int
+    """0: the base."""
     loss: float | None
     """Cross-entropy a token, in nats, on rows of the behaviour."""
     kl: float | None
@@ -61,7 +62,7 @@ class Selection:
         The divergence of a training grows as the square of its rate, and what pulls a model back to its base is slow
         beside large steps.
         """
-        return 0.5 ** min(_HALVINGS, sum(not self.allows(one) for one in validations))
+        return 0.5 ** min(_HALVINGS, sum(not self.allows(one) for one in validations if one.step))
 
     def best(self, validations: Sequence[Validation]) -> Validation | None:
         """The lowest loss within the bound of those that learned about as much as the best; the one of them nearest to
