@@ -240,6 +240,7 @@ def test_half_of_a_value_of_the_plan_is_half_of_what_it_has(planned: Alone) -> N
     assert "train epochs 2" in planned.hears("half the epochs please")
     assert train_fields(planned)["epochs"] == 2
     assert as_edit("half the epochs please", "train") == "", "at a price it is no value"
+    assert as_edit("rank 8 and half the epochs", "train") == "", "nor is the one beside it taken alone"
 
 
 def test_the_newest_change_of_the_plan_is_taken_back_and_only_where_one_was_made(planned: Alone) -> None:
