@@ -487,6 +487,10 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(LEAVES, "tools/pipeline/launcher.py", (
         ("{**NO_REPORTS, **stage.env", "{**stage.env", "tests/tools/training/test_no_trackers.py"),
     )),
+    *rows(LEAVES, "tools/training/selection.py", (
+        ("return before is None or lowest >= before or before - loss", "return True or before - loss",
+         "tests/tools/training/test_selection.py::test_what_is_near_the_base_because_it_learned_little_is_not_kept"),
+    )),
     *rows(LEAVES, "tools/training/trainer.py", (
         ('report_to="none"', 'report_to="all"', "tests/tools/training/test_no_trackers.py"),
     )),
