@@ -1,9 +1,9 @@
 """A chat template of a base as an Ollama TEMPLATE, which is a Go template: found by asking, and proven by comparing.
 
 The base's own template is rendered for a few conversations of marked words; what it writes around them is taken apart
-into what opens and closes a message of each role. Put around other conversations, these parts must write the very text
-of the base's; a template that does more than that is refused, with what it did otherwise. The Go template says these
-parts and nothing else: tests hold that, by reading its actions and by Go itself.
+into what opens and closes a message of each role, and put together again as a Go template. That is rendered for other
+conversations and must write the very text of the base's. A template that does more than that is refused, with what it
+did otherwise.
 
 Not covered: tools, images and reasoning, which an Ollama model made from it will not be offered, and white space at the
 ends of a message, which some bases trim.
@@ -11,6 +11,7 @@ ends of a message, which some bases trim.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ Message = Mapping[str, str]
 Render = Callable[[Sequence[Message], bool], str]
 """The base's template: messages, and whether the answer is to be written next → text."""
 _SYSTEM, _USER, _ANSWER, _NEXT = "Qsystem1", "Quser1", "Qanswer1", "Quser2"
+_ACTION = re.compile(r"\{\{ (.*?) \}\}", re.S)
+_ROLE = re.compile(r'(?:else )?if eq \.Role "(\w+)"')
 _SYNTAX = ("{{", "}}", "{%", "{#", '"""')
 _SPACES = str.maketrans("\n\r\t", "   ")
 
@@ -41,36 +44,18 @@ class _Around(NamedTuple):
     after: str
 
 
-class _Parts(NamedTuple):
-    """What a template is made of, but for the first token."""
-
-    beginning: str
-    """Before the first message, where there is no system message."""
-    roles: Mapping[str, _Around]
-    generation: str
-    """Before the answer to come."""
-
-    def written(self, messages: Sequence[Message]) -> str:
-        """What Ollama writes for these messages by the template of these parts."""
-        system = any(message["role"] == "system" and message["content"] for message in messages)
-        around = [(self.roles[message["role"]], message["content"]) for message in messages]
-        texts = [f"{one.before}{content}{one.after}" for one, content in around]
-        return "".join(["" if system else self.beginning, *texts, self.generation])
-
-
 def go_template(render: Render, bos: str) -> GoTemplate:
     """The template of a base. Raises BadInput where it is not one of messages with a beginning and an end each."""
-    parts, adds_bos = _derived(render, bos)
-    text = _go(*parts)
+    template = _derived(render, bos)
     for number, chat in enumerate(CONVERSATIONS, 1):
-        wanted, written = render(chat, True), (bos if adds_bos else "") + parts.written(chat)
+        wanted, written = render(chat, True), (bos if template.adds_bos else "") + render_go(template.text, chat)
         if wanted != written:
             at = next((n for n, (a, b) in enumerate(zip(wanted, written, strict=False)) if a != b), len(written))
             raise BadInput(
                 f"conversation {number} of {len(CONVERSATIONS)} reads {wanted[at:][:40]!r} in the base's template, and "
                 f"{written[at:][:40]!r} in one made of messages alone"
             )
-    return GoTemplate(text, adds_bos)
+    return template
 
 
 def proven_template(template: str, special_tokens: Mapping[str, str]) -> GoTemplate:
@@ -84,8 +69,7 @@ def prove(argument: tuple[str, Mapping[str, str]]) -> Iterator[GoTemplate]:
     yield go_template(ChatTemplate(template, special_tokens).render, special_tokens.get("bos_token", ""))
 
 
-def _derived(render: Render, bos: str) -> tuple[_Parts, bool]:
-    """The parts of a base's template, and whether the engine puts the first token before what they write."""
+def _derived(render: Render, bos: str) -> GoTemplate:
     user, answer = {"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}
     system, following = {"role": "system", "content": _SYSTEM}, {"role": "user", "content": _NEXT}
     start, end_user = _split(render([user], False), _USER)
@@ -107,7 +91,7 @@ def _derived(render: Render, bos: str) -> tuple[_Parts, bool]:
         "user": _Around(before_user, end_user),
         "assistant": _Around(before_answer, end_answer),
     }
-    return _Parts(beginning, roles, generation), adds_bos
+    return GoTemplate(_go(beginning, roles, generation), adds_bos)
 
 
 def _go(beginning: str, roles: Mapping[str, _Around], generation: str) -> str:
@@ -127,6 +111,47 @@ def _refuse_syntax(text: str) -> None:
         raise BadInput("the base's template writes braces or quotes that mean something in an Ollama template")
     if not text.translate(_SPACES).isprintable():
         raise BadInput("the base's template writes a character that cannot be seen, which Ollama leaves out")
+
+
+def render_go(template: str, messages: Sequence[Message]) -> str:
+    """What Ollama would write by a template of ours for these messages, one at least, but for the first token.
+
+    Knows the actions that such a template uses, and no others.
+    """
+    tokens = _ACTION.split(template)  # text and actions in turn, text first and last
+    system = any(message["role"] == "system" and message["content"] for message in messages)
+
+    def body(at: int, message: Message) -> tuple[str, int]:
+        """What is written from a token on, and where it ends: at the `end` or `else` that belongs to it."""
+        written = ""
+        while at < len(tokens):
+            token = tokens[at]
+            if at % 2 == 0:
+                written += token
+            elif token == ".Content":
+                written += message["content"]
+            elif token == "end" or token.startswith("else "):
+                break
+            else:
+                text, at = block(at, message)
+                written += text
+            at += 1
+        return written, at
+
+    def block(at: int, message: Message) -> tuple[str, int]:
+        """The same of a `range` or an `if`, and where its own `end` is."""
+        if tokens[at] == "range .Messages":
+            rounds = [body(at + 1, one) for one in messages]
+            return "".join(text for text, _ in rounds), rounds[0][1]
+        chosen: list[str] = []
+        while tokens[at] != "end":
+            role = _ROLE.fullmatch(tokens[at])
+            holds = message["role"] == role[1] if role else not system
+            text, at = body(at + 1, message)
+            chosen += [text] if holds else []
+        return "".join(chosen[:1]), at
+
+    return body(0, messages[0])[0]
 
 
 def _split(text: str, *words: str) -> list[str]:

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.tables import table
-from tests.tools.release.go_actions import render_go
 from tunesmith.memory.confined import OverLimits
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.models.template_trial import LIMITS, ChatTemplate
-from tunesmith.tools.release.go_template import CONVERSATIONS, Render, go_template, proven_template
+from tunesmith.tools.release.go_template import CONVERSATIONS, Render, go_template, proven_template, render_go
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n"
@@ -87,6 +86,7 @@ def test_what_a_template_writes_is_text_and_never_run(tmp_path: Path) -> None:
     for template in (CHATML + written, CHATML + "{% if add_generation_prompt %}" + written + "{% endif %}"):
         with pytest.raises(BadInput):
             proven_template(template, {})
+    assert render_go("{% raw %}{{ range .Messages }}" + popen + "{{ .Content }}{{ end }}", [QUESTION]).endswith("hi")
     assert not list(tmp_path.iterdir())
 
 
