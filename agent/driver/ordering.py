@@ -82,7 +82,7 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
     if order.unread:
         deps.offered = (deps.prompt, (f"do.{stage}",))
         notice = unread_notice(order.unread, "nothing was begun")
-        return TurnAnswer(f"{notice} 1 leaves it out; `/help {stage}` lists the fields.")
+        return TurnAnswer(f"{notice} Type 1 to leave it out; `/help {stage}` lists the fields.")
     model = str(order.fields.get("model", ""))
     if stage == "base" and model and "/" not in model and not model.startswith("bundled"):
         return TurnAnswer(

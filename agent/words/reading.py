@@ -104,7 +104,7 @@ class Reader:
         """Read a sentence; with a label as what that label means, which is then sure."""
         slots = slots_of(sentence[:LONGEST], context.runs)
         if slots.all("run") and not slots.words:  # nothing but a run's name
-            label = "follow" if context.before and _of_another_run(context.before, slots) else "run.overview"
+            label = "follow" if context.before and _of_another_run(context, context.before, slots) else "run.overview"
             return self._as(Guess(label, 1.0), True, slots, context)
         if not (slots.words or slots.all("pair")) or len(sentence) > LONGEST:
             return Reading("", 0.0, False, slots)
@@ -166,9 +166,11 @@ class Reader:
         return _carried(request_of(asked), context.before, slots) if kind in REQUESTS else None
 
 
-def _of_another_run(before: Query, slots: Slots) -> bool:
-    """Whether a run's name asks the question before of it: that has a run, and spoke of another one."""
-    return "run" in type(before).model_fields and slots.values("run") != [getattr(before, "run", "")]
+def _of_another_run(context: Context, before: Query, slots: Slots) -> bool:
+    """Whether a run's name asks the question before of it: that has a run, and spoke of another one, the newest where
+    it named none."""
+    newest = context.runs[0].id if context.runs else ""
+    return "run" in type(before).model_fields and slots.values("run") != [getattr(before, "run", "") or newest]
 
 
 def content_of(slots: Slots, known: Callable[[str], bool]) -> str:

@@ -123,7 +123,7 @@ def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monke
     said = alone.hears("how long did the merge take and how big is the merged model")
     assert "merge took" in said and "What “how big is the merged model” asks" in said
     monkeypatch.undo()
-    assert "how long did that take?” asks" in alone.hears(
+    assert "“why, and how long did that take?” asks" in alone.hears(
         "How many rows were dropped and why, and how long did that take?"
     )
 
@@ -369,6 +369,8 @@ def test_what_broke_off_is_told_with_how_it_goes_on(alone: Alone) -> None:
 
 def test_the_name_of_another_run_asks_the_question_before_of_that(alone: Alone) -> None:
     assert "is done" in alone.hears("r1"), "without a question before it, how the run went"
+    alone.hears("which rank did the training have?")
+    assert "is done" in alone.hears("r1"), "the question spoke of it already"
     finished_run(alone.store.home)[0].close()
     assert "of r1" in alone.hears("which rank did r1 have?")
     other = alone.hears("r2?")
@@ -403,7 +405,7 @@ def test_words_that_nobody_can_answer_get_the_nearest_questions(alone: Alone) ->
 
 def test_an_order_is_carried_out_without_what_nobody_understood_only_once_that_is_picked(alone: Alone) -> None:
     said = alone.hears("train it again with rank 4 and sprinkles")
-    assert "“sprinkles”" in said and "1 leaves it out" in said and not alone.asked
+    assert "“sprinkles”" in said and "Type 1 to leave it out" in said and not alone.asked
     assert "train cannot be priced" in alone.hears("1")
     assert "cannot be priced" not in alone.hears("1"), "an offer holds for one turn"
 
@@ -413,6 +415,9 @@ def test_a_number_alone_means_the_words_before_it_as_the_question_that_was_offer
     alone.deps.offered = offered
     assert "train took" in alone.hears("2") and not alone.asked
     assert "train took" not in alone.hears("2"), "an offer holds for one turn"
+    alone.deps.offered = offered
+    alone.deps.forget()
+    assert "train took" not in alone.hears("2"), "another conversation knows no offer"
     alone.deps.offered = offered
     assert "quantize cannot be priced: the records of r1" in alone.hears("3"), "what is no argument of it is left out"
     first = alone.hears("colourless green adapters sleep furiously near the quantized lake").split("“")[1].split("”")[0]
