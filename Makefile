@@ -62,8 +62,8 @@ lint: setup ## ruff (lint and format) and mypy
 mutants: setup ## break one guard at a time in a copy, and see that its tests notice; MUTANTS="word …" for some
 	@$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
-bench: setup ## the measurements in tests/bench, each with its goal; what the tests do not ask for
-	@for script in tests/bench/[!_]*.py; do \
+bench: setup ## the measurements in tests/bench, each with its goal; two read a FILE and are run by hand: reading, strangers
+	@for script in $(filter-out %/reading.py %/strangers.py,$(wildcard tests/bench/[!_]*.py)); do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
 

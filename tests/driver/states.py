@@ -27,6 +27,7 @@ _LAST: dict[str, tuple[str, str]] = {
     "adapter": ("train", ""),
     "evaluated": ("evaluate", "adapter"),
     "merged": ("merge", ""),
+    "merged and tested": ("evaluate", "merged"),
     "done": ("deploy", ""),
 }
 """State → the stage and arm of the last step that is done in it."""
@@ -49,7 +50,7 @@ def make_state(home: Path, state: str) -> tuple[Store, PipelinePlan | None]:
             )
     else:
         _cut(store, run, *_LAST[state])
-    _priceable(store)
+    priceable(store)
     return store, None
 
 
@@ -64,7 +65,7 @@ def _cut(store: Store, run: str, stage: str, arm: str) -> None:
         conn.execute("UPDATE runs SET status = ? WHERE run = ?", ("done" if stage == "deploy" else "waiting", run))
 
 
-def _priceable(store: Store) -> None:
+def priceable(store: Store) -> None:
     """Give the artifacts what a price is made of."""
     model = {"name": SMOLLM2.title, "parameters": SMOLLM2.parameters, "config": dict(SMOLLM2.config)}
     known = {
