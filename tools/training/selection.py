@@ -20,6 +20,9 @@ _FILE = "validations.json"
 _HALVINGS = 3
 _LEARNED = 0.95
 """Of what the best checkpoint took off the base's loss, the least that one has to have taken off to be kept."""
+_ABOUT_AS_NEAR = 1.25
+"""Times the KL of the nearest: of 370 rows of a person's own the nearest checkpoint, 0.061, had a third more loss than
+one of 0.070, and refused a third of the messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +68,18 @@ class Selection:
         return 0.5 ** min(_HALVINGS, sum(not self.allows(one) for one in validations if one.step))
 
     def best(self, validations: Sequence[Validation]) -> Validation | None:
-        """The lowest loss within the bound of those that learned about as much as the best; the one of them nearest to
-        the base where none is within; None where no loss is known. Step 0 is the base, for what was learned.
+        """The lowest loss within the bound of those that learned about as much as the best; where none is within, of
+        those of them that are about as near to the base as the nearest; None where no loss is known. Step 0 is the
+        base, for what was learned.
         """
         judged = {one.step: one.loss for one in validations if one.loss is not None}
         before, lowest = judged.pop(0, None), min(judged.values(), default=0.0)
         learned = [one for one in validations if one.step in judged and _learned(one.loss or 0.0, lowest, before)]
         allowed = [one for one in learned if self.allows(one)]
         if not allowed:
-            return min(learned, key=lambda one: one.kl or 0.0, default=None)
-        return min(allowed, key=lambda one: one.loss or 0.0)
+            nearest = min((one.kl or 0.0 for one in learned), default=0.0)
+            allowed = [one for one in learned if (one.kl or 0.0) <= _ABOUT_AS_NEAR * nearest]
+        return min(allowed, key=lambda one: one.loss or 0.0, default=None)
 
     def ends(self, validations: Sequence[Validation]) -> bool:
         """Whether a training has gone on for `patience` validations after its best one."""
@@ -92,7 +97,8 @@ class Selection:
         choice = f"kept step {best.step} of {planned}: {', '.join(figures)}"
         if not self.allows(best):
             choice += (
-                f"; none that learned {100 * _LEARNED:.0f} % of the most is within the bound, this one is nearest to it"
+                f"; none that learned {100 * _LEARNED:.0f} % of the most is within the bound; of those "
+                f"nearest to it this one has the lowest loss"
             )
         if ended < planned:
             choice += f"; ended at step {ended}, after {self.patience} validations without a better one"
