@@ -127,6 +127,15 @@ def cite(step: Step) -> str:
     return f"{step.id} of {step.run}"
 
 
+def reached(step: Step) -> str:
+    """How far a step was that broke off, with a space before it; empty where it told nothing."""
+    if not step.total:
+        return ""
+    return (
+        f" It was at {100 * min(1.0, step.done / step.total):.0f} %{f' ({clip(step.note, 80)})' if step.note else ''}."
+    )
+
+
 def named(run: Run, most: int = 40) -> str:
     """A run with its name."""
     return f"{run.id} ({clip(run.name, most)})"

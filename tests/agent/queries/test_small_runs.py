@@ -94,3 +94,12 @@ def test_one_case_was_and_several_were(
     given = {"run": run, "arm": "adapter", "other_arm": "base", "block": "target", "outcome": outcome}
     lines = answer(REQUESTS["cases"].model_validate(given), context).lines
     assert re.search(first, lines[0]) and lines[-1] == last, lines
+
+
+def test_a_step_that_broke_off_says_how_far_it_was(tmp_path: Path) -> None:
+    build = stored_runs.new_builder(tmp_path / "home")
+    step = stored_runs.start_training(build, 31)
+    build.store.progress(step, 31, 75, "step 31 of 75")
+    build.end(step, 20.0, 1, error="the worker was killed (signal 9)")
+    lines = asked(build, "step", stage="train", about="failure").lines
+    assert any("signal 9" in line and line.endswith("It was at 41 % (step 31 of 75).") for line in lines), lines
