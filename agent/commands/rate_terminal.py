@@ -31,6 +31,7 @@ _LEAVE = ("q", "\x04", "")
 _TYPED_MAX = 20_000
 """Characters of a message that come as single keys: more is a paste that the terminal does not mark as one."""
 _QUIET_S = 1.0
+"""A paste that is refused goes on arriving: what comes before such a pause belongs to it."""
 
 
 def sit(sitting: Sitting, out: Output, approver: Approver, *, given: bool = False) -> None:
@@ -155,7 +156,7 @@ class Judging:
 
     def _show(self, number: int, rating: Rating, of: int) -> None:
         apart = "  (generated: counted apart)" if rating.source == "generated" else ""
-        self._say(f"\n\\[{number} of {of}]{apart}".replace("\\", ""))
+        self._say(f"\n[{number} of {of}]{apart}")
         self.out.console.print(render.plain(rating.message), style="bold")
         answers = [
             Answer(arm=str(place), artifact="", text=text, seconds=0.0, cut_at_tokens=cut)
@@ -238,6 +239,7 @@ class Entry:
         def paste(event: KeyPressEvent) -> None:
             data = event.data.replace("\r\n", "\n").replace("\r", "\n")
             self.was_pasted = True
+            # A terminal may paste lone surrogates, which no encoding takes.
             if len(data.encode(errors="replace")) > MESSAGE_BYTES_MAX:
                 refusal = (
                     f"the paste has {len(data):,} characters; a message has up to {MESSAGE_BYTES_MAX:,}: paste less"
@@ -261,7 +263,7 @@ class Entry:
         session: PromptSession[str] = PromptSession(key_bindings=bindings, output=terminal)
         try:
             return session.prompt(question)
-        except BadInput:
+        except BadInput:  # the rest of the flood would be read as answers
             _drain(sys.stdin.fileno(), _QUIET_S)
             clear_typeahead(session.app.input)
             raise

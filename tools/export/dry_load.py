@@ -33,7 +33,11 @@ _TRIAL_S = 14.0
 PAYS_FROM_TIMES = 5
 """Where quantizing takes no more than so many dry loads, failing late costs less than asking first each time."""
 _TINY_BYTES = 200 << 20
+"""About: most of it is the embedding, whose vocabulary stays."""
+TINY_KV_BYTES = 4096
+"""A token's keys and values, about: two layers of 4 key heads, 128 wide, in bf16."""
 _WIDTH = 512
+"""Of what is inside a layer: every group size that is used divides it."""
 
 
 class DryLoadKey(Frozen):
@@ -106,7 +110,7 @@ def known_dry_loads(home: Path) -> tuple[DryLoad, ...]:
     for file in sorted((home / _FOLDER).glob("*.json")):
         try:
             one = DryLoad.model_validate_json(file.read_text())
-        except (OSError, ValidationError):
+        except (OSError, ValidationError):  # of another version: it is tried again
             continue
         if engine_beside(one.key.program) == one.key.engine:
             current.append(one)
@@ -143,7 +147,7 @@ def with_dry_load(plan: Plan, facts: Facts, config: Mapping[str, object], group:
         why = "vLLM loaded a tiny model of this kind here before" if not refused else "vLLM refused it here before"
         return _decided(plan, "off", why).model_copy(update={"refusals": (*refused, *plan.refusals)})
     seconds, quantizing_s = dry_load_seconds(on_card=facts.serves_on_gpu), plan.estimate.seconds
-    peaks = serving_peaks(server_memory(_TINY_BYTES, kv_bytes_per_token=4096), on_gpu=facts.serves_on_gpu)
+    peaks = serving_peaks(server_memory(_TINY_BYTES, kv_bytes_per_token=TINY_KV_BYTES), on_gpu=facts.serves_on_gpu)
     if facts.vllm is None:
         return _decided(plan, "off", "there is no vLLM here to ask")
     doubtful = SCHEMES[scheme].floats and not facts.serves_on_gpu
@@ -192,6 +196,7 @@ def tiny_config(config: Mapping[str, object], group: int) -> dict[str, object]:
         return {**config, "text_config": tiny_config(text, group)}
     shape = ModelShape.of(config)
     unit, several = max(group, 1), shape.kv_heads not in (1, shape.heads)
+    # The fewest heads whose width groups divide; where heads share keys, half of it too.
     fitting = [n for n in (4, 8, 16, 32) if n * shape.head_dim % unit == 0]
     heads = next((n for n in fitting if not several or n // 2 * shape.head_dim % unit == 0), (*fitting, 4)[0])
     kv_heads = heads // 2 if several else heads if shape.kv_heads == shape.heads else 1

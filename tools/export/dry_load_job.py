@@ -18,7 +18,14 @@ from tunesmith.memory.errors import BadInput, StepFailed, TunesmithError
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.machine import chosen_gpu
 from tunesmith.tools.export.audit import CARRIED
-from tunesmith.tools.export.dry_load import DryLoad, dry_load_key, keep_dry_load, known_dry_loads, tiny_config
+from tunesmith.tools.export.dry_load import (
+    TINY_KV_BYTES,
+    DryLoad,
+    dry_load_key,
+    keep_dry_load,
+    known_dry_loads,
+    tiny_config,
+)
 from tunesmith.tools.export.quantize import QuantizeRequest
 from tunesmith.tools.machine.gpus import measure_gpus, serves_on_cpu
 from tunesmith.tools.models.memory_math import server_memory
@@ -36,7 +43,9 @@ if TYPE_CHECKING:
     """What quantizes the real model: batches of token ids, its folder, the new one, how, and who is told of it."""
 
 _ROWS, _TOKENS = 4, 64
+"""Of calibration: what comes of it has to load, not to be good."""
 _CONTEXT_TOKENS = 512
+"""Many times what it is asked, and a cache that is made in a moment."""
 _NAME = "dry-load"
 _NO_PROOF = (
     "out of memory",
@@ -85,6 +94,7 @@ def _run_dry_load(
         quantized_dir = folder / "quantized"
         tiny = QuantizeRequest(scheme=job.request.scheme, group_size=group, keep=job.request.keep)
         quantize([batch], whole, quantized_dir, tiny, _quiet)
+    # An architecture that does not take small sizes: that says nothing of the real model.
     except (TunesmithError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         job.log(f"no dry load: a tiny model could not be made ({type(error).__name__}: {str(error)[:200]})")
         return hoped
@@ -123,7 +133,7 @@ def make_tiny(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    torch.manual_seed(17)
+    torch.manual_seed(17)  # the same model each time: a refusal can be looked into
     described = AutoConfig.for_model(**tiny_config(config, group))
     AutoModelForCausalLM.from_config(described, dtype=torch.bfloat16).save_pretrained(folder)
     for name in CARRIED:
@@ -137,7 +147,7 @@ def _load(job: Job[QuantizeRequest], quantized_dir: Path) -> None:
     """Serve it, and have it read a few tokens. Raises StepFailed, with the server's own words."""
     assert job.vllm is not None
     size = sum(file.stat().st_size for file in quantized_dir.glob("*.safetensors"))
-    needed = server_memory(size, kv_bytes_per_token=4096, context_tokens=_CONTEXT_TOKENS)
+    needed = server_memory(size, kv_bytes_per_token=TINY_KV_BYTES, context_tokens=_CONTEXT_TOKENS)
     spec = ServerSpec(
         model_dir=str(quantized_dir), served_name=_NAME, max_model_len_tokens=_CONTEXT_TOKENS, max_num_seqs=4,
         tool_parser="", **placed(job.vllm, needed)._asdict(),
@@ -160,5 +170,6 @@ def loads_in_transformers(model_dir: Path) -> bool:
         model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16, local_files_only=True)
         with torch.inference_mode():
             return bool(model(input_ids=torch.tensor([[5, 6, 7]])).logits.isfinite().all())
+    # Each scheme that transformers does not know ends somewhere else in it, with an error of another kind.
     except (BadInput, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError, OSError):
         return False

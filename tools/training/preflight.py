@@ -42,7 +42,8 @@ from tunesmith.tools.training.train import (
     workload,
 )
 
-_ANSWER_TOKENS = 24
+ANSWER_TOKENS = 24
+"""Enough for two paths through vLLM to part company, few enough for a CPU."""
 _OF_ROWS = ("max_seq_len_tokens", "precision")
 """What it decides as training will, and says why."""
 _LINKED_S = 3.0
@@ -107,7 +108,7 @@ def plan(request: PreflightRequest, facts: Facts, context: None = None) -> Plan:
         like="",
         **_peaks(request, facts, base, dataset),
         cards=_server(request, facts).cards,
-        disk_bytes=50_000_000,
+        disk_bytes=50_000_000,  # probes and the checkpoint of a few steps, all gone at the end
     )
     fitting = _fitting_settings(request, facts, base, dataset)
     bits = "4-bit NF4" if request.load_in_4bit else request.precision
@@ -152,7 +153,7 @@ def _seconds(request: PreflightRequest, facts: Facts, base: Artifact, dataset: A
         load_in_4bit=request.load_in_4bit,
         precision=request.precision,
     )
-    asked = asking_seconds(facts, measured_base(facts), answers=2 * request.rows, answer_tokens=_ANSWER_TOKENS)
+    asked = asking_seconds(facts, measured_base(facts), answers=2 * request.rows, answer_tokens=ANSWER_TOKENS)
     # Two steps are as good as a start: what their first run costs says nothing of the pace of a training.
     return Seconds(_LINKED_S + LAB_START_S + trained.total) + asked
 

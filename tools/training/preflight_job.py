@@ -30,7 +30,7 @@ from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.training.apart_job import train_apart
 from tunesmith.tools.training.lora_settings import LoraSettings
-from tunesmith.tools.training.preflight import Check, PreflightRequest, PreflightResult
+from tunesmith.tools.training.preflight import ANSWER_TOKENS, Check, PreflightRequest, PreflightResult
 from tunesmith.tools.training.rows import REHEARSAL_ORIGINS, tokenize_rows
 from tunesmith.tools.training.train import training_bytes
 from tunesmith.tools.training.trained import ToTrain
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from tunesmith.tools.training.library import Tokenizer
 
 _ZERO = "preflight-zero"
-_ANSWER_TOKENS = 24
 
 
 def run(job: Job[PreflightRequest]) -> PreflightResult:
@@ -53,7 +52,7 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
         job.progress(0, 1, name, kind=START)
         try:
             checks.append(Check(name=name, passed=True, evidence=link()))
-        except Exception as error:
+        except Exception as error:  # whatever breaks a link, the links after it are tried too
             job.log(f"{name}: {type(error).__name__}: {error}")
             checks.append(Check(name=name, passed=False, evidence=f"{error}"[:400]))
     links.close()
@@ -210,7 +209,7 @@ class _Links:
         prompts = [row.prompt for row in self.few]
         answers: dict[str, ChatResponse] = {}
         requests = [
-            ChatRequest(f"{model} {index}", model, prompt, max_tokens=_ANSWER_TOKENS)
+            ChatRequest(f"{model} {index}", model, prompt, max_tokens=ANSWER_TOKENS)
             for model in (server.model, _ZERO)
             for index, prompt in enumerate(prompts)
         ]
