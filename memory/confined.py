@@ -84,12 +84,14 @@ def confined_answer(work: Callable[[T], Iterable[object]], argument: T, what: st
 def main() -> None:
     """Carry out the work that the arguments name; whatever it prints itself goes nowhere."""
     module, name, cpu_s, memory_bytes, file_bytes = sys.argv[1:]
+    # What libraries print goes to the errors, and does not stand among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     argument = json.load(sys.stdin)
     work = getattr(importlib.import_module(module), name)
+    # After the import, whose time is none of the work's.
     _limit(Limits(float(cpu_s), int(memory_bytes), int(file_bytes)))
-    with suppress(BrokenPipeError):
+    with suppress(BrokenPipeError):  # the parent has what it wanted
         _carry_out(work, argument, answers)
 
 

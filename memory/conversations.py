@@ -150,6 +150,7 @@ class Conversations:
                     entries.pop(int(content), None)
             elif role == _SUMMARY and not whole:
                 summary, turns = content, {}
+        # An empty one counts too: it takes the one before it back.
         draft, description = (next(reversed(entries.values()), None) for entries in (drafts, descriptions))
         newest_turn = next(reversed(turns), 0)
         waiting = waiting if waiting and waiting.turn == newest_turn else None

@@ -32,6 +32,7 @@ _LARGE_BYTES = 1 << 20
 _RACY_NS = 3_000_000_000
 """More than the coarsest clock of a file system counts in (2 s)."""
 _MOST = 1024
+"""Files that are remembered, the newest: the memory is read and written whole."""
 _LOCAL = frozenset((0xEF53, 0x58465342, 0x9123683E, 0x2FC12FC1, 0xF2F52010, 0xCA451A4E, 0x01021994, 0x794C7630))
 """statfs(2)'s numbers of ext2 to ext4, XFS, Btrfs, ZFS, F2FS, bcachefs, tmpfs and overlayfs."""
 
@@ -61,7 +62,7 @@ class Digests:
     def _read(self) -> dict[str, list[object]]:
         try:
             known = json.loads(self._file.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # what is not remembered is hashed
             return {}
         return {key: of for key, of in known.items() if isinstance(of, list) and of} if isinstance(known, dict) else {}
 
@@ -69,7 +70,7 @@ class Digests:
         known = self._read()
         known.pop(key, None)
         newest = dict([*known.items(), (key, entry)][-_MOST:])
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a full disk: it is hashed again next time
             atomic_write(self._file, json.dumps(newest), mode=0o600)
 
 

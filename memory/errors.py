@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-_SQLITE_FULL = 13
+_SQLITE_FULL = 13  # sqlite3.SQLITE_FULL, without the import; the low byte of an extended code
 
 
 class TunesmithError(Exception):

@@ -44,7 +44,7 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bo
             _place_new(Path(temp), path)
         else:
             Path(temp).replace(path)
-    except BaseException:
+    except BaseException:  # a Ctrl-C, too
         Path(temp).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -195,6 +195,7 @@ def publish_folder(target: Path, fill: Callable[[Path], None], **notes: object) 
     if (manifest := read_manifest(target)) is not None:
         return manifest
     target.parent.mkdir(parents=True, exist_ok=True)
+    # A killed attempt's: no two make the same folder at once.
     for abandoned in target.parent.glob(f".{target.name}.*"):
         shutil.rmtree(abandoned, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -203,7 +204,7 @@ def publish_folder(target: Path, fill: Callable[[Path], None], **notes: object) 
         manifest = seal(partial, **notes)
         if target.exists():
             shutil.rmtree(target)
-        partial.chmod(0o755)
+        partial.chmod(0o755)  # mkdtemp lets nobody else in; who may is up to the folders above
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -199,7 +199,6 @@ class Ledger(RunLedger):
 
         `plan_hash` is that of its plan as it is read now, where that names paths and the home was moved since.
 
-
         Raises BadInput for one that runs or is done, and for one that another process agreed to and is starting now.
         """
         own = step in self._starting
@@ -256,6 +255,7 @@ class Ledger(RunLedger):
                 return True
             if worker is None or row["status"] == DONE:
                 return False
+            # Of two results one counts; the other is kept for whoever asks what became of that work.
             event = "step.finished_late" if own else "step.finished_beside"
             conn.execute(
                 "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
@@ -273,6 +273,7 @@ class Ledger(RunLedger):
         )
         self._end(conn, row["step"], DONE, result=result, error=None, at=time.time())
         conn.execute("UPDATE steps SET announced = 0 WHERE step = ?", (row["step"],))
+        # Its run failed with it, and can go on now.
         conn.execute("UPDATE runs SET status = ? WHERE run = ? AND status = ?", (WAITING, row["run"], FAILED))
 
     def fail(

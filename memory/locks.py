@@ -18,7 +18,9 @@ from pathlib import Path
 from tunesmith.memory.errors import BadInput
 
 _POLL_S = 0.02
+"""flock waits without end or not at all: a wait that ends has to look again and again."""
 _SOON_S, _ADDING_S = 0.5, 600.0
+"""How long a short step waits for its turn before it says so, and in all."""
 
 
 class Locked(BadInput):
@@ -31,7 +33,7 @@ def lock_file(home: Path, name: str) -> Path:
 
 
 def take(path: Path, *, wait_s: float = 0.0, holder: str = "") -> int:
-    """Take a lock and return the descriptor that holds it until it is closed. Raises Held after `wait_s`."""
+    """Take a lock and return the descriptor that holds it until it is closed. Raises Locked after `wait_s`."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + wait_s
@@ -52,7 +54,7 @@ def take(path: Path, *, wait_s: float = 0.0, holder: str = "") -> int:
 
 @contextmanager
 def locked(path: Path, *, wait_s: float = 0.0, holder: str = "") -> Iterator[None]:
-    """Hold a lock for the time of a block. Raises Held where another process has it for longer than `wait_s`."""
+    """Hold a lock for the time of a block. Raises Locked where another process has it for longer than `wait_s`."""
     fd = take(path, wait_s=wait_s, holder=holder)
     try:
         yield
@@ -62,7 +64,7 @@ def locked(path: Path, *, wait_s: float = 0.0, holder: str = "") -> Iterator[Non
 
 @contextmanager
 def carrying_out(home: Path, run: str) -> Iterator[None]:
-    """Hold a run while its plan is carried out: two at once would do its steps twice. Raises Held."""
+    """Hold a run while its plan is carried out: two at once would do its steps twice. Raises Locked."""
     try:
         fd = take(lock_file(home, run), holder=f"pid {os.getpid()}")
     except Locked:
@@ -81,7 +83,7 @@ def carrying_out(home: Path, run: str) -> Iterator[None]:
 def adding_to(home: Path, run: str, *, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
     """Hold what a run has while a short step builds on it and adds to it: who comes next sees what was added.
 
-    Waits for its turn, and tells `waiting` whom for. Raises Held after ten minutes. It is another lock than that of
+    Waits for its turn, and tells `waiting` whom for. Raises Locked after ten minutes. It is another lock than that of
     `carrying_out`, under which such a step may stand.
     """
     path, holder = lock_file(home, f"{run}-adding"), f"pid {os.getpid()}"
@@ -113,6 +115,6 @@ def is_locked(path: Path) -> bool:
 
 def last_holder(path: Path) -> str:
     """Who took the lock last, as they named themselves."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # for a sentence alone: the lock itself is the kernel's
         return path.read_text(errors="replace")[:200]
     return ""

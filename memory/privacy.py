@@ -36,7 +36,7 @@ def make_private(folder: Path) -> None:
         )
     shared = folder == Path.home() or folder.stat().st_mode & stat.S_ISVTX
     for path in [*folder.glob(f"{_STORE}*"), *(folder / name for name in _OURS)] if shared else [folder]:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a file system that knows no modes, or a file of somebody else
             if (mode := path.stat().st_mode) & 0o077:
                 path.chmod(stat.S_IMODE(mode) & ~0o077)
 

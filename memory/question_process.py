@@ -14,6 +14,7 @@ from tunesmith.memory.json_values import as_record
 from tunesmith.memory.questions import DEADLINE_S, MAX_ROWS, Answer, ask_sql
 
 _MEMORY_BYTES = 192 << 20
+"""Of address space: Python with SQLite fits into it, a value or an answer that grows without end does not."""
 _SORTED_BYTES = 1 << 30
 """What a large sort may put into SQLite's own temporary file."""
 

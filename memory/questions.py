@@ -22,10 +22,14 @@ from tunesmith.memory.store import Store
 from tunesmith.memory.views import PATHS, VIEWS
 
 MAX_ROWS = 200
+"""More is no answer to a question, and would fill a model's context."""
 DEADLINE_S = 2.0
+"""A person waits so long for a look-up; a join of large tables by mistake takes for ever."""
 _MAX_ANSWER_BYTES = 4 << 20
 _MAX_CELL_BYTES = 1_000_000
+"""SQLite's limit of a value: `zeroblob` and `group_concat` would else fill the memory in a single step."""
 _CHECK_EVERY_OPCODES = 1000
+"""Tens of microseconds of SQLite's work: the deadline holds, and looking at the clock costs nothing beside it."""
 _FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "writefile", "readfile", "edit", "fts3_tokenizer"})
 
 _RAW_TABLES = frozenset({"dbstat", "sqlite_dbpage", "sqlite_stmt"})
@@ -72,10 +76,11 @@ def ask_sql(
 
 
 def _guarded(path: Path, home: Path) -> sqlite3.Connection:
+    # In WAL mode readers wait for nobody, except for moments while a log is recovered or removed.
     conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
     conn.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES)
-    conn.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 20_000)
+    conn.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 20_000)  # a few pages: parsing is not interrupted
     # Views and pragmas before the authorizer, which would refuse them.
     _show_present_paths(conn, str(home.absolute()))
     conn.execute("PRAGMA query_only=ON")

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 BUSY_TIMEOUT_S = 30.0
+"""Writes take milliseconds: who waits longer waits for a migration, or a disk that is fully used."""
 _BACKUPS_MAX = 3
+"""Copies from before a migration, each as large as the store: enough to go back a few versions."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _KEYS = {
     "runs": ("run", "r"),
@@ -77,13 +79,14 @@ class StoreFile:
             self._open()
         except BaseException as error:
             self._conn.close()
+            # An extended code has its primary one in the low byte.
             if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 raise BadInput(self._damaged(error)) from None
             raise
 
     def _open(self) -> None:
         self._conn.row_factory = sqlite3.Row
-        self._conn.execute("PRAGMA synchronous=FULL")
+        self._conn.execute("PRAGMA synchronous=FULL")  # else a power cut may take back a commit, such as an approval
         self._conn.execute("PRAGMA foreign_keys=ON")
         if (version := self._version()) > migrations.LATEST:
             raise BadInput(
@@ -111,7 +114,7 @@ class StoreFile:
     def _migrate(self) -> None:
         with (self.home / ".migrate.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            version = self._version()
+            version = self._version()  # again: another process may have migrated while this one waited
             if version >= migrations.LATEST:
                 return
             if version:
@@ -181,7 +184,7 @@ class StoreFile:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(0.01)
+                time.sleep(0.01)  # SQLite's own busy timeout does not count here
 
     @property
     def db(self) -> Database:
@@ -194,7 +197,7 @@ class StoreFile:
     def close(self) -> None:
         """Close the connection."""
         self._conn.close()
-        if self.path.parent != self.home:
+        if self.path.parent != self.home:  # a copy that was made to be read
             shutil.rmtree(self.path.parent, ignore_errors=True)
 
     @contextmanager
@@ -256,6 +259,7 @@ def _may_live(row: dict[str, object]) -> bool:
     try:
         if row["boot_id"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
             return False
+        # Its start is the 22nd field, the 20th behind the name, which may hold blanks and brackets.
         ticks = int(Path(f"/proc/{row['pid']}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return False

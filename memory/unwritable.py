@@ -33,7 +33,7 @@ def open_to_read(path: Path, schema: int, *, timeout_s: float) -> tuple[sqlite3.
     room for it, OSError and sqlite3.Error where it cannot be read.
     """
     conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=timeout_s, check_same_thread=False)
-    with suppress(sqlite3.OperationalError):
+    with suppress(sqlite3.OperationalError):  # no shared memory file: the copy is read
         if conn.execute("PRAGMA user_version").fetchone()[0] == schema:
             conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return conn, path
@@ -46,7 +46,7 @@ def _copied(path: Path) -> Path:
     files = [part for part in (path, path.with_name(f"{path.name}-wal")) if part.exists()]
     folder = _room_for(path, sum(part.stat().st_size for part in files))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for _ in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS):  # another user may write it meanwhile: file and log have to be of one moment
         before = [_state(part) for part in files]
         for part in files:
             shutil.copyfile(part, folder / part.name)

@@ -268,5 +268,5 @@ def pending(plan: Plan, step: str, why: str) -> ApprovalPending:
 
 def drop_typed_ahead() -> None:
     """Forget keys that were typed before the question was there."""
-    with contextlib.suppress(termios.error, OSError, ValueError):
+    with contextlib.suppress(termios.error, OSError, ValueError):  # no terminal: nobody typed ahead
         termios.tcflush(sys.stdin, termios.TCIFLUSH)

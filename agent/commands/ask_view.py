@@ -15,6 +15,7 @@ from tunesmith.tools.pipeline.ask_models import Answer
 
 SIDE_BY_SIDE_COLUMNS = 100
 _COLUMN_AT_LEAST = 48
+"""Narrower columns break most lines of an answer: then the answers stand below each other."""
 
 
 class AnswersView:
@@ -61,7 +62,7 @@ def _text(one: Answer) -> str:
         return f"no answer: {visible(one.error)}"
     try:
         value = json.loads(one.text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # a text, or JSON nested without end
         value = None
     if isinstance(value, dict | list) and value:
         return visible(json.dumps(value, indent=2, ensure_ascii=False))

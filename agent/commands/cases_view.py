@@ -24,8 +24,9 @@ from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
 
-VISIBLE_CASES = 5
+VISIBLE_CASES = 5  # on a screen, of a kind, unless all are asked for
 _QUESTION, _ANSWER, _WANTED, _REASON = 90, 90, 70, 60
+"""Characters: with its label each is a line of a wide terminal, and a case a few lines."""
 _NO_CASE = Case(case_id="", suite="", messages=())
 
 
@@ -46,7 +47,7 @@ class CaseTexts:
         for suite in store.artifacts(run, "suite"):
             try:
                 cases |= {case.case_id: case for case in read_suite(Path(suite.path)).cases}
-            except (OSError, ValueError, BadInput):
+            except (OSError, ValueError, BadInput):  # gone, or of another version: its cases are told by id alone
                 continue
         return cls(cases, answers, hidden_cases(store, run))
 

@@ -27,7 +27,7 @@ def keep_traceback(error: BaseException, home: Callable[[], Path]) -> str:
     command = clip(shlex.join(sys.argv).replace("\n", "\\n"), _MOST_CHARACTERS)
     text = f"{time.strftime('%F %T')} {command}\n{''.join(traceback.format_exception(error))}\n"
     for at_home in (True, False):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # a home that is full, or that is itself what failed: then elsewhere
             folder = home() / "logs" if at_home else Path(tempfile.gettempdir()) / f"tunesmith-{os.geteuid()}"
             _append(folder, "errors.log", text)
             return f"the traceback is in {folder / 'errors.log'}"
@@ -40,8 +40,10 @@ def _append(folder: Path, name: str, text: str) -> None:
     inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _need_ours(inside)
+        # A link is not followed, and a FIFO not waited for: it may lie in a folder for everybody.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(name, flags, 0o600, dir_fd=inside)
+        # What an argument held that is no UTF-8 must not keep its traceback from being written.
         with os.fdopen(fd, "a", encoding="utf-8", errors="backslashreplace") as file:
             if not stat.S_ISREG(_need_ours(fd).st_mode):
                 raise OSError(f"{folder / name} is no regular file")

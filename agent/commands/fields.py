@@ -178,7 +178,7 @@ def _json(text: str, where: str) -> object:
 
     try:
         return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
-    except BadInput:
+    except BadInput:  # it is a ValueError too, and says more than the line below
         raise
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON: {error}") from None

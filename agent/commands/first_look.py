@@ -74,7 +74,7 @@ class FirstLook:
     def _look(self, review: Review, most: int) -> None:
         try:
             answer = self.ask(_ASKED).strip().lower() if self.ask else ""
-        except EOFError:
+        except EOFError:  # looking is offered, never asked for: the price's own question comes next
             answer = ""
         if answer not in ("y", "yes"):
             by = "the person at the terminal" if self.ask else "shown, nobody was asked to look through them"

@@ -56,6 +56,7 @@ class Prose:
             return [line]
         bullet = _BULLET.match(plain)
         hang = self.hang if self.hang is not None else max(indent + _HANG * bool(indent), bullet.end() if bullet else 0)
+        # Half of a narrow terminal at most: the rest is for words.
         return self._broken(line, width, min(hang, width // 2))
 
     def _broken(self, line: Text, width: int, hang: int) -> Iterable[Text]:

@@ -29,12 +29,14 @@ from tunesmith.tools.core.format import visible
 _LOOPBACK = "127.0.0.1"
 _Request = socket.socket | tuple[bytes, socket.socket]
 _BODY_MAX = 200_000
+"""Of what a page sends: one row with its answer, or some pasted messages."""
 _REQUEST_S = 30.0
 """A request that is not there whole after so long is dropped, however it trickles in: a browser keeps several
 connections open."""
 _REQUEST_MAX = _BODY_MAX + 32_000
 """Bytes of a request, its headers among them."""
 _CONNECTIONS_MAX = 32
+"""Threads of one page: a browser opens half a dozen."""
 
 
 class _Bounded(io.RawIOBase):
@@ -54,6 +56,7 @@ class _Bounded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Raises TimeoutError, or ConnectionAbortedError for a request that is too long."""
+        # A timeout of 0 would mean not to wait, and a negative one is an error.
         self._connection.settimeout(max(0.001, self._until - time.monotonic()))
         count = self._connection.recv_into(buffer)
         self._left -= count

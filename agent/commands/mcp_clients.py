@@ -23,7 +23,9 @@ _ADDERS = {
 }
 """Agents that keep their own list of servers: their program, how it adds one, and its option for a variable."""
 _MOST_BYTES = 4 << 20
+"""A client's settings are some kilobytes; what is longer is cut off, and then no JSON."""
 _ADD_S = 60
+"""A client that starts Node, or asks its user something, takes seconds; one that waits for ever is ended."""
 
 
 def mcp(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
@@ -33,7 +35,7 @@ def mcp(args: argparse.Namespace, settings: Settings, store: Store, out: Output)
     try:
         from tunesmith.agent import mcp as tools
     except ModuleNotFoundError as error:
-        if error.name not in ("mcp", "mcp_types"):
+        if error.name not in ("mcp", "mcp_types"):  # a module of ours that is missing is a defect
             raise
         raise BadInput("`tunesmith mcp` needs the package `mcp`: pip install 'tunesmith[mcp]'") from None
     return tools.serve(settings, store)

@@ -92,6 +92,7 @@ class Output:
         self.let_go()
         if not self.as_json:
             return
+        # 3: a yes is missing; whoever reads the JSON needs the plan and its hash to give it.
         if exit_code == 3 and not self.stream and self.pending:
             self._line({**self.pending, "message": message, "exit_code": exit_code})
         else:

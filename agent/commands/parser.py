@@ -67,6 +67,7 @@ class _ByGroup(argparse.HelpFormatter):
             return super()._format_action(action)
         left = {listed.dest: listed for listed in action._get_subactions()}
         groups = [(title, [left.pop(name) for name in names if name in left]) for title, names in _GROUPS]
+        # What no group names is listed all the same.
         return "".join(self._group(*group) for group in (*groups, ("service", list(left.values()))))
 
     def _group(self, title: str, listed: Sequence[argparse.Action]) -> str:
@@ -97,6 +98,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         args.what = what
     if rest and args.command not in catalog.BY_NAME:
         raise BadInput(f"unexpected argument {rest[0]!r}; `tunesmith --help` lists the commands")
+    # The option is there only where it was given.
     if hasattr(args, "max_hours") and not getattr(args, "yes", False):
         raise BadInput(f"--max-hours {args.max_hours:g} limits what --yes agrees to; give --yes too, or leave it out")
     return args, rest
@@ -157,7 +159,7 @@ def _hours(text: str) -> float:
         hours = float(text)
     except ValueError:
         hours = 0.0
-    if not 0 < hours < 1e6:
+    if not 0 < hours < 1e6:  # `inf` and `nan` are floats too
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of hours above 0, such as 2")
     return hours
 

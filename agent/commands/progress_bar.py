@@ -15,6 +15,7 @@ from tunesmith.agent.commands.render import eta_seconds, plain
 from tunesmith.tools.core.format import duration
 
 _LINE_EVERY_S = 60.0
+"""Where no terminal redraws a bar: hours of work stay a page of log."""
 
 
 class _Words(ProgressColumn):

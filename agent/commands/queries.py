@@ -57,7 +57,7 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
         compared = compare_with_hops(store, run, *arms)
         view = list(comparison_view(store, compared, whole=args.all, in_repl=out.page is not None))
     out.document(compared.to_json(), Group(*view))
-    return 4 if compared.broken_gates else 0
+    return 4 if compared.broken_gates else 0  # as of a gate that refuses, for scripts
 
 
 def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:

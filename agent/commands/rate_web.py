@@ -112,7 +112,7 @@ def _ask(server: RateServer, out: Output, approver: Approver) -> None:
         server.sitting.ask(approver)
         errors = server.sitting.errors
         server.note = f"{len(errors)} not answered: {next(iter(errors.values()))}" if errors else ""
-    except ApprovalPending:
+    except ApprovalPending:  # nobody is at the terminal to say yes: the page would wait for ever
         raise
     except TunesmithError as error:
         out.say(str(error))

@@ -246,7 +246,7 @@ def comparison_table(compared: Comparison) -> RenderableType:
             passed_text(block.score(b)),
             block.fail_to_pass,
             block.pass_to_fail,
-            p_value(block.p_value).removeprefix("p ").removeprefix("= "),
+            p_value(block.p_value).removeprefix("p ").removeprefix("= "),  # the column is headed p
             block.verdict,
         ]
         for name, block in compared.blocks.items()

@@ -13,6 +13,7 @@ from tunesmith.memory.marks import DECISIONS
 from tunesmith.tools.core.format import unspelled, visible
 
 _ROWS_MAX = 2_000
+"""The page holds all of them at once; nobody reviews more in a sitting."""
 
 
 class ReviewServer(PageServer):

@@ -18,6 +18,7 @@ from tunesmith.tools.data.behaviour import load_behaviour
 from tunesmith.tools.data.spec import Spec
 
 _CHARACTERS = 160
+"""A row takes a few lines of a terminal; review shows it whole."""
 
 
 def review_of(store: Store, run: str | None = None) -> Review:

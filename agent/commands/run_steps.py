@@ -174,7 +174,7 @@ def waiting_step(store: Store, stage: str, plan_hash: str) -> Step:
     """The step of a stage that waits for a yes to the plan with this hash, or its beginning. Raises NotFound."""
     priced = [s for s in store.priced_steps() if s.stage == stage and s.plan_hash.startswith(plan_hash)]
     waiting = [step for step in priced if step.status == PLANNED]
-    if len(plan_hash) < 8 or not waiting:
+    if len(plan_hash) < 8 or not waiting:  # a yes has to name one plan: fewer letters may fit another by chance
         gone = len(plan_hash) >= 8 and any(step.status == ABANDONED for step in priced)
         why = f"; its run has gone on since, so `tunesmith {stage}` plans it anew" if gone else ""
         raise NotFound(

@@ -31,6 +31,7 @@ def stop(store: Store) -> list[dict[str, object]]:
 _ARMS = ("quantized", "merged", "adapter")
 """What can be served of a run, the last made first."""
 _LISTED = 5
+"""Of what could be served; the newest are what is looked for."""
 
 
 def could_serve(store: Store) -> list[dict[str, object]]:

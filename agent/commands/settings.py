@@ -139,6 +139,7 @@ def _network(environ: Mapping[str, str]) -> NetworkEnvironment:
     offline = environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or ""
     return NetworkEnvironment(
         hub=(environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
+        # The words that huggingface_hub takes for yes.
         hub_offline=offline.upper() in ("1", "ON", "YES", "TRUE"),
         trackers=tuple(sorted(name for name in environ if name.startswith(TRACKERS) and environ[name])),
     )
@@ -180,7 +181,7 @@ def home_of(environ: Mapping[str, str] = os.environ) -> Path:
 def _read_file(path: Path) -> SettingsFile:
     try:
         return SettingsFile.model_validate(tomllib.loads(path.read_text()))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):  # a home without settings, or none yet
         return SettingsFile()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None

@@ -17,6 +17,7 @@ from tunesmith.tools.suites.grading.code import is_parsed
 
 _VALUES_MAX = 8
 _CHARACTERS = 400
+"""Of a rule or an example: a spec is looked through, and its file has the whole."""
 PARTS = ("when", "what", "never", "attributes", "answer", "rules", "criteria", "near_misses")
 
 

@@ -190,6 +190,7 @@ def planned(
             ws, folder, args.pace, model=args.model, writer=args.writer, say=out.say, judged=judged, own=own, on=args.on
         )
     except BadInput:
+        # Nothing was started: what was only written for it goes, what stood there before stays.
         if folder.parent == parent and folder not in before:
             shutil.rmtree(folder if parent in before else parent)
         raise

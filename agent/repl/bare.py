@@ -25,5 +25,5 @@ def command(line: str, *, page_left: bool = True) -> str:
     if (bare in _ALONE and (page_left or bare != "more")) or _WHOLE.fullmatch(bare):
         return bare
     if _OF_A_RUN.fullmatch(bare):
-        return bare.replace("resume", "continue", 1)
+        return bare.replace("resume", "continue", 1)  # as the line by its own name
     return ""

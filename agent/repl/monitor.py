@@ -20,6 +20,7 @@ from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog, launcher
 
 _EVERY_S = 0.5
+"""A person does not wait for less; a look is a few reads of a local file."""
 
 
 class Monitor(threading.Thread):
@@ -27,14 +28,14 @@ class Monitor(threading.Thread):
 
     def __init__(self, store: Store, *, tell: Callable[[Step], None], changed: Callable[[], None]) -> None:
         """`tell` is called for every step that ended, `changed` when the toolbar would read differently."""
-        super().__init__(daemon=True)
+        super().__init__(daemon=True)  # leaving waits for no look
         self.running: tuple[Step, ...] = ()
         self.runs: tuple[Run, ...] = ()
         self._store = store
         self._tell = tell
         self._changed = changed
         self._announced: set[tuple[str, float | None]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # an end is noticed here, and in the thread of who follows the step
         self._closed = threading.Event()
 
     def run(self) -> None:
@@ -61,7 +62,7 @@ class Monitor(threading.Thread):
     def announce(self, step: Step) -> None:
         """Tell the end of a step unless that was done already, whoever noticed it first."""
         with self._lock:
-            key = (step.id, step.finished_at)
+            key = (step.id, step.finished_at)  # a step that is resumed ends again
             if key in self._announced or not catalog.ENTRIES[step.stage].asks(step.request):
                 return
             self._announced.add(key)

@@ -36,6 +36,7 @@ _PROMPT = "tunesmith ❯ "
 HELLO = f"tunesmith {VERSION}. Say what a model should learn; “exit” leaves."
 _MENU_LINES = 8
 _TWICE_S = 1.0
+"""Two Ctrl-C within it leave; one alone only ends what is typed or waited for."""
 _TYPED_AHEAD_S = 0.5
 """Keys that a prompt finds when it begins were typed before it was there: each Enter among them is one."""
 _WOKEN = "\0woken"
@@ -131,8 +132,9 @@ class _Repl:
         return self._shell
 
     def _load_once(self, app: Application[str]) -> None:
+        # Not before the prompt is on the screen: imports would keep the interpreter from drawing it.
         app.after_render -= self._load_once
-        threading.Thread(target=self._load, daemon=True).start()
+        threading.Thread(target=self._load, daemon=True).start()  # `exit` waits for no import
 
     def _load(self) -> None:
         try:
@@ -145,7 +147,7 @@ class _Repl:
             self._shell = shell
             self._loaded.set()
             shell.begin()
-        except BaseException as error:
+        except BaseException as error:  # of a thread: whoever waits for it raises it
             self._error = error
             self._loaded.set()
             self.wake()
@@ -205,6 +207,7 @@ def _bindings(interrupts: _Interrupts, begun: Callable[[], float]) -> KeyBinding
     @Condition
     def pasted() -> bool:
         """More keys came in the same moment, and not because they were typed before the prompt was there."""
+        # The terminal answers where the cursor is (CPR) among the keys.
         waiting = [key for key in get_app().key_processor.input_queue if key.key != Keys.CPRResponse]
         return bool(waiting) and time.monotonic() - begun() > _TYPED_AHEAD_S
 

@@ -200,7 +200,7 @@ class Shell:
             self.say(remark)
         while True:
             drop_typed_ahead()
-            clear_typeahead(self._asking.app.input)
+            clear_typeahead(self._asking.app.input)  # what prompt-toolkit had read already for the prompt before
             answer = self._asking.prompt(question)
             if answer.strip().startswith("/"):
                 self.handle(answer.strip())
@@ -228,6 +228,7 @@ class Shell:
         def asked() -> bool | None:
             return yes_or_no(question.text, self.ask, look if question.rows_of else None)
 
+        # A plan's thread asks too, and the prompt is the main one's.
         in_main_thread = threading.current_thread() is threading.main_thread()
         return asked() if in_main_thread else self.from_thread(asked)
 
@@ -262,7 +263,7 @@ class Shell:
         def in_main_thread() -> None:
             try:
                 answer.set_result(ask())
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # raised in the thread that asked, it would end its event loop
                 answer.set_exception(EOFError("nothing was decided"))
             except Exception as error:
                 answer.set_exception(error)
@@ -305,6 +306,7 @@ class Shell:
         """Carry out a plan, or the rest of a run, in a thread; it asks at the prompt and tells its end there."""
         if any(thread.is_alive() for thread in self.plans.values()):
             raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
+        # Daemon: leaving waits for no plan; its step goes on in a worker, and `run --resume` does the rest.
         thread = threading.Thread(target=self._carry_out, args=(plan, resume_run), daemon=True)
         self.plans.clear()
         thread.start()
@@ -357,6 +359,7 @@ class Shell:
 
 
 def _text(view: RenderableType) -> str:
+    # Never shown: pages are compared, whatever the terminal's width was at the time.
     console = Console(file=io.StringIO(), width=200)
     with console.capture() as captured:
         console.print(view)

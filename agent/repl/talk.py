@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.1
 _SUMMARY_CHARACTERS = 1500
+"""It goes into every later prompt of a driver whose context is small: the newest words stay."""
 _NOTICE_EVERY_S = 15.0
+"""A driver takes up to a minute to start: silence for longer looks like a hang."""
 _NOT_FETCHED = "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
 
 
@@ -52,7 +54,7 @@ class Talk:
         """Whether the driver's download was declined in this turn: it is not asked about twice."""
         self._fetching = ""
         """The step that fetches the driver for the present turn and whose bar is not shown yet."""
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # ends of steps are told from several threads
         self._woken: set[str] = set()
         """Steps whose end the conversation has spoken of."""
         self._waiting = ("", "")
@@ -60,14 +62,14 @@ class Talk:
 
     def load(self) -> None:
         """Import the agent in a thread, so that the first words do not wait for it."""
-        threading.Thread(target=self._load, daemon=True).start()
+        threading.Thread(target=self._load, daemon=True).start()  # `exit` waits for no import
 
     def _load(self) -> None:
         try:
             with uncollected():
                 self._chat = self._new_chat()
             self._chat.switch(self._chat.id)
-        except Exception as error:
+        except Exception as error:  # of a thread: the first words that need the conversation say it
             self._error = error
         finally:
             self._loaded.set()
@@ -153,7 +155,7 @@ class Talk:
             except KeyboardInterrupt:
                 self._stopped = True
                 chat.cancel()
-            except Cancelled:
+            except Cancelled:  # by a Ctrl-C; or by the wait for a driver, which said so already
                 if not self._waiting[0]:
                     self._screen.say("stopped; jobs go on")
                 return
@@ -359,8 +361,8 @@ def _warm() -> None:
     from tunesmith.agent.words.encoder import NoEncoder
     from tunesmith.agent.words.reading import reader
 
-    with contextlib.suppress(NoEncoder):
+    with contextlib.suppress(NoEncoder):  # words are read by code and driver alone then
         reader()
-    with contextlib.suppress(ImportError):
+    with contextlib.suppress(ImportError):  # the first turn says what is missing
         import pydantic_ai.models.openai
         import pydantic_ai.providers.vllm  # noqa: F401

@@ -42,6 +42,7 @@ UNMEASURED_TOKENS = 128
 STAYS_MINUTES = 10
 """So long a server that was started for a question waits for the next one."""
 _PROMPT_TOKENS = 200
+"""For a price: what people type, with the behaviour's own words around it."""
 
 
 @dataclass(frozen=True, slots=True)

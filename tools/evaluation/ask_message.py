@@ -23,6 +23,7 @@ _COMMON_SHARE = 0.5
 
 def read_message(given: str | bytes) -> str:
     """The text of a message, with `\\n` at its line ends. Raises BadInput for one that is none."""
+    # An argument's bytes that are no UTF-8 came in as surrogates: the very bytes come back, and are named below.
     data = given if isinstance(given, bytes) else given.encode(errors="surrogateescape")
     if len(data) > MESSAGE_BYTES_MAX:
         raise BadInput(f"the message has more than {MESSAGE_BYTES_MAX:,} bytes; ask a part of it")
@@ -101,6 +102,7 @@ def _frame(messages: object, texts: list[str]) -> Frame:
     if len(users) != 1:
         return Frame(system)
     matches = sorted((text for text in texts if text and text in users[0]), key=len)
+    # The longest: one text may be a part of another.
     before, _, after = users[0].partition(matches[-1]) if matches else ("", "", "")
     return Frame(system, before, after)
 

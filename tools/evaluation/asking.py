@@ -263,7 +263,7 @@ class _Record:
         self.job.progress(self.done, self.total, f"{question.arm.name}: {question.case.block}")
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:
+        except RuntimeError:  # no loop runs: a model in this process answers, one batch after the other
             self.flush()
         else:
             self._timer = self._timer or loop.call_later(_STORE_EVERY_S, self._hand_over)

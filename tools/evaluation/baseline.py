@@ -295,7 +295,7 @@ def _price(
             serving_memory(measured, context_settings.context_tokens, cards=context_settings.cards),
             on_gpu=facts.serves_on_gpu,
         ),
-        disk_bytes=8192 * answers,
+        disk_bytes=8192 * answers,  # the answer, its grades with their reasons, and their place in the indexes
         cards=context_settings.cards,
     )
     if not lacks_memory(price, facts.machine):

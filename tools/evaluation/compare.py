@@ -22,6 +22,7 @@ from tunesmith.tools.suites.case import LISTED_BLOCKS
 
 _LEAK_BLOCKS = ("target", "adversarial")
 _REASON_CHARACTERS = 160
+"""Two lines of a terminal; the whole reason is in the record."""
 _OF_A_HOP = ("arms", "comparable", "differs_in", "blocks", "flips", "left_out")
 
 

@@ -44,6 +44,7 @@ MOST_CONSTANTS = 25
 ECHO_SHARE = 0.8
 """An arm that gives the message back in so large a share of its answers is an echo itself."""
 _SEED = 17
+"""The same answers have the same controls whenever they are looked at."""
 
 
 @dataclass(frozen=True)
@@ -268,13 +269,14 @@ def _control(
     wins, losses = (sum(a and not b for a, b, _ in known), sum(b and not a for a, b, _ in known))
     failing, wrong = (
         len({row for _, b, row in known if not b}),
-        max(1, math.floor((1 - NEARLY_RIGHT) * len(net) + 1e-9)),
+        max(1, math.floor((1 - NEARLY_RIGHT) * len(net) + 1e-9)),  # a share in floats may fall short by a hair
     )
     return Control(
         name=name,
         passed=sum(b for _, b, _ in known),
         own=sum(a for a, _, _ in known),
         cases=len(known),
+        # The more cautious of two: cases that were made of one row are no independent ones.
         p_value=max(mcnemar_exact(wins, losses), mcnemar_clustered(net.values())),
         better=wins > losses,
         tells=failing > 2 * wrong and mcnemar_exact(failing - wrong, wrong) < ALPHA,

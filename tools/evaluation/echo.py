@@ -153,7 +153,7 @@ def _in_every_field(message: str, own: Response) -> Response:
         return replace(own, tool_calls=[_called_with(message, call) for call in own.tool_calls])
     try:
         return Response(json.dumps(_filled(message, json.loads(own.text)), ensure_ascii=False))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON, or nested without end: an answer may be anything
         return Response(message)
 
 
@@ -176,6 +176,7 @@ def _filled(message: str, value: object) -> object:
         return message
     if isinstance(value, int | float) and not isinstance(value, bool):
         digits = re.search(r"\d+", message)
+        # As many digits as 64 bits hold; from 4,300 on Python refuses to read a number.
         return int(digits[0][:18]) if digits else 0
     return value
 

@@ -199,6 +199,6 @@ def _comparisons(job: Job[EvaluateRequest], keys: Keys) -> list[Comparison]:
     for before in ARMS[: ARMS.index(job.request.arm)]:
         try:
             comparisons.append(compare_run(job.store, job.run, before, job.request.arm, at_work=(job.step.id, keys)))
-        except NotFound:
+        except NotFound:  # an arm that was not evaluated
             continue
     return comparisons

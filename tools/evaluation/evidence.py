@@ -46,6 +46,7 @@ from tunesmith.tools.suites.grading import Response
 
 _ORDINARY_BLOCKS = (NEAR_MISS_BLOCK, "general")
 _ANSWER_CHARACTERS = 400
+"""Of the constant answer, for people to see what it is; it is graded whole."""
 _OF_A_BLIND_CASE = "that of a blind case"
 _ROOM_FOR_ADAPTERS = ("lora",)
 """What makes room for adapters answers no request that names none."""
@@ -318,7 +319,7 @@ def _prompted(
         return None
     try:
         rival = compare_run(store, run, "prompted", arm, at_work=at_work, lineage=lineage, claimed=True)
-    except (NotFound, BadInput):
+    except (NotFound, BadInput):  # never asked, or its suite is gone: a claim stands without the rival
         return None
     target = rival.blocks.get(PRIMARY_BLOCK)
     return (target.passed["prompted"], target.judged) if target and rival.comparable and target.judged else None

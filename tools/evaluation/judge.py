@@ -47,12 +47,13 @@ JUDGE_HELP = (
 JUDGE_CONTEXT_TOKENS, JUDGE_CONCURRENCY = 8192, 16
 """Of the judge's server."""
 _FETCH = "`tunesmith base --model bundled-driver --role driver` fetches the bundled one"
-_SERVER_START_S = 35.0
+_SERVER_START_S = 35.0  # on the reference machine, as the figures below
 # Of one judging prompt: what is read, counted as the tokens that take as long to write, and what is written.
 _TOKENS_PER_PROMPT = 55
 # Tokens per second of a 1e9-parameter model on the reference machine, 16 requests at once.
 _TOKENS_PER_SECOND_BILLION = 50.0
 _EMBEDDER_START_S, _SECONDS_PER_TEXT, _EMBEDDER_BYTES = 8.0, 0.03, GIB
+"""Of an embedding model of some hundred MB, on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Models:
         took = 0.0
         if self.judge and (prompts := answers_each * sum(_prompts(case) for case in cases)):
             took += _SERVER_START_S + self.judge.bytes / 4e8 if self.judge.folder else 0.0
-            billions = max(self.judge.parameters / 1e9, 0.1)
+            billions = max(self.judge.parameters / 1e9, 0.1)  # an endpoint's are unknown: 0
             took += prompts * _TOKENS_PER_PROMPT * billions / _TOKENS_PER_SECOND_BILLION
         if self.embeds and _asking(cases, "embedder"):
             took += _EMBEDDER_START_S + _SECONDS_PER_TEXT * answers_each * _asking(cases, "embedder").total()
@@ -212,7 +213,7 @@ def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:
         )
     if not settings.name:
         raise BadInput("settings.toml, [judge]: an endpoint needs the name of the model to ask it for; set name")
-    url = settings.endpoint.rstrip("/").removesuffix("/v1")
+    url = settings.endpoint.rstrip("/").removesuffix("/v1")  # the client adds it; people write either
     try:
         key = (home / expanded(settings.key_file)).read_text().strip() if settings.key_file else ""
     except OSError as error:
@@ -227,7 +228,7 @@ def _endpoint(named: str, settings: JudgeSettings, home: Path) -> JudgeModel:
 def _settings(home: Path) -> JudgeSettings:
     try:
         return JudgeSettings.model_validate(tomllib.loads((home / "settings.toml").read_text()).get("judge", {}))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):  # a home without settings, or none yet
         return JudgeSettings()
     except (OSError, ValueError, ValidationError) as error:
         raise BadInput(f"cannot read [judge] in {home / 'settings.toml'}: {error}") from None

@@ -15,6 +15,7 @@ from tunesmith.tools.core.stats import cohen_kappa
 from tunesmith.tools.suites.case import Case
 
 MARKS_MIN, KAPPA_MIN = 20, 0.6
+"""From 0.6 on agreement is called substantial (Landis and Koch); on fewer marks kappa jumps with each."""
 _CALIBRATED = "judge.calibrated"
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tunesmith.tools.training.library import Model, Tokenizer
 
 _BATCH = 16
+"""Questions at once: they are padded to the longest, and each has a cache of its own."""
 # What also changes a greedy answer → its value that changes nothing.
 _STEERS: Mapping[str, object] = {
     "stop": [], "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0,
@@ -177,7 +178,7 @@ def _tool_calls(text: str) -> list[dict[str, object]]:
         try:
             call = json.loads(written)
             function = {"name": str(call["name"]), "arguments": json.dumps(call.get("arguments", {}))}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):  # vLLM's parser takes no such call either: it stays text
             continue
         calls.append({"id": f"call-{number}", "type": "function", "function": function})
     return calls

@@ -18,9 +18,11 @@ from tunesmith.tools.data.import_formats import ASKED
 
 _RECORDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _TEXT_BYTES = 4 << 20
+"""Far more than a person rates: a larger file was named by mistake."""
 _READ = 1_000
 """Records of a file that are looked at."""
 _LIMITS = Limits(cpu_s=10.0, memory_bytes=1 << 30)
+"""An honest file of so many records takes a second; what is nested without end is stopped."""
 
 
 def messages_in(name: str) -> list[str]:

@@ -15,7 +15,7 @@ IN_FLIGHT = SERVED_SEQUENCES + 16
 BLIND_OPENED = "blind.opened"
 """Event of a step that asks an arm the suite's blind cases."""
 CASE_DIGITS = 12
-"""Of the digest of what a blind case asks, so many stand in the event."""
+"""Of the digest of what a blind case asks, so many stand in the event: 48 bits, which no two cases share by chance."""
 THINKING = "thinking"
 """Part of a comparability key: whether the models may think before they answer."""
 Key = Mapping[str, JsonValue]

@@ -61,7 +61,7 @@ def _retained(store: Store, run: str, arm: str) -> GainRetained | None:
         gained, hop = compare_run(store, run, "base", "adapter"), compare_run(store, run, "adapter", arm)
         suite = Evaluations.of(store, run).keys[hop.steps[arm]][arm].get("suite")
         cases = cases_of(store, run, suite)
-    except TunesmithError:
+    except TunesmithError:  # one of them was never evaluated
         return None
     if not (gained.comparable and hop.comparable):
         return None

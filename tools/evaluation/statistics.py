@@ -67,6 +67,7 @@ from tunesmith.tools.suites.case import BLOCKS, GUARDED_BLOCKS, PRIMARY_BLOCK, C
 from tunesmith.tools.suites.grading import total
 
 MARGIN = 0.05
+"""Share of cases that may be lost: to tell five points takes some 470 cases, fewer points many more."""
 UNDER_TEST: Collection[str] = frozenset({"adapter", "weights"})
 _ORDER: tuple[FlipKind, ...] = (LOST, GAINED, ERRED)
 
@@ -90,6 +91,7 @@ def compare_arms(
     present = [outcome.block for outcome in (*left.values(), *right.values())]
     names = [name for name in dict.fromkeys((*BLOCKS, *present)) if name in present]
     counted = {name: _Counts.of(_pairs(left, right, name)) for name in names}
+    # The primary block is the one claim that was made beforehand; of the others any may look worse by chance.
     adjusted = holm({name: counts.p_value for name, counts in counted.items() if name != PRIMARY_BLOCK})
     blocks = {
         name: _block(name, arms, counts, adjusted.get(name, counts.p_value), not differing)
@@ -159,6 +161,7 @@ def _outcome(case_id: str, group: Sequence[EvalResult], case: Case | None) -> Ca
         name: _mean([scores[name] for scores in named if name in scores])
         for name in dict.fromkeys(name for scores in named for name in scores)
     }
+    # Most of its repeats: of a case that is asked once, its one answer.
     return CaseOutcome(case_id, block, passes / len(answered) > PASSED_SHARE, score, None, cluster, metrics)
 
 

@@ -42,7 +42,7 @@ RULE = 2
 LEARNED_RATE = 0.8
 """The goal: pass rate on the target from which something is learned, or needs no training."""
 PEOPLES_CASES = 10
-"""Cases of people without which nothing is decided."""
+"""Cases of people without which nothing is decided: of ten, nine right reach the bound below; of nine, eight do not."""
 LEAST_BOUND = 0.65
 """What the lower bound of people's share must reach."""
 BOUND_ERROR = 0.10
@@ -52,6 +52,7 @@ HARM_SHARE = 0.1
 _HARM_CASES = 2
 """One flipped case alone is no loss."""
 _NAMED = 3
+"""Values that a sentence lists; the rest are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Paired:
         for pair in pairs:
             net[pair.cluster] = net.get(pair.cluster, 0) + pair.arm - pair.base
         gained, lost = sum(p.arm > p.base for p in pairs), sum(p.arm < p.base for p in pairs)
+        # The more cautious of two: cases that were made of one row are no independent ones.
         exact = max(mcnemar_exact(gained, lost), mcnemar_clustered(net.values()))
         base, arm = sum(p.base for p in pairs), sum(p.arm for p in pairs)
         return cls(len(pairs), base, arm, exact, mcnemar_mid_p(gained, lost))

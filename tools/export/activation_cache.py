@@ -60,7 +60,7 @@ class ActivationCache:
         with path.open("wb") as file:
             torch.save(dict(values), file)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # the folder's name says that it is whole, after a power cut too
 
     def keep(self, part: int, value: object) -> None:
         """Keep what a part leaves for the next one beside its outputs: tensors in lists; synced."""

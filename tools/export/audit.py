@@ -29,6 +29,7 @@ CARRIED = {
 FALLEN_BACK = "gptq_fallbacks"
 """In a quantized model's record: how many layers GPTQ only rounded to the nearest step; absent where none."""
 _MOST_FAULTS = 20
+"""Faults that a record lists: where another model's files lie, every tensor is one."""
 Places = Mapping[str, TensorPlace]
 
 
@@ -152,7 +153,7 @@ def read_weights(folder: Path) -> Weights:
     for file in files:
         try:
             in_file = read_places(file)
-        except (BadInput, OSError) as error:
+        except (BadInput, OSError) as error:  # a fault among others: the rest is audited too
             unread.add(file.name)
             faults.append(Fault(kind="truncated file", where=file.name, says=f"cannot be read: {error}"))
             continue

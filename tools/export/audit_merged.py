@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tunesmith.tools.models.tensor_values import Floats
 
 _SUMMED, _SEED = 24, 17
+"""Weights that are computed again, drawn: all of them would take as long as the merge."""
 _SLACK = 2e-6
 """Of float32 sums of a few dozen products, relative to the largest value that goes in."""
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tunesmith.tools.models.tensor_values import Floats
 
 _DECODED = 16
+"""Layers, drawn: codes of another model, or a wrong layout, are wrong in every layer."""
 _MOST_ERROR = 0.7
 """4 bits leave 0.1 to 0.4 of a weight's norm as error; another model's codes, or a wrong sign, 1.4 and more."""
 _EMBEDDINGS = r"re:.*embed_tokens$"
@@ -80,7 +81,7 @@ def audit_quantized(
         config = json.loads((folder / "config.json").read_text())
         origin = json.loads((merged / "config.json").read_text())
         layout = replace(Layout.of(config), signed=rounding == "autoround")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:  # whatever a config may hold
         says = f"describes no quantization that is known here ({error!r:.120})"
         return with_faults(audit, [*faults, Fault(kind="config", where="config.json", says=says)])
     unquantized = (*full_precision_layers(origin, keep), _EMBEDDINGS)
@@ -101,6 +102,7 @@ def audit_quantized(
             "unchanged": len(unchanged),
             "quantized_layers": len(expected.layers),
             "decoded": len(errors),
+            # The median: a layer that is far off is a fault of its own.
             "weight_error": round(sorted(errors)[len(errors) // 2], 6) if errors else None,
         }
     )

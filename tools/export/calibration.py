@@ -67,6 +67,7 @@ def joined_batches(
     chosen = chosen_rows(rows_path, samples, seed)
     random.Random(seed).shuffle(chosen)
     tokens = [token for row in chosen for token in tokenize_row(tokenizer, row, max_seq_len_tokens).input_ids]
+    # Of equal length, so that nothing is padded; what is over at the end is a few tokens.
     pieces = -(-len(tokens) // max_seq_len_tokens)
     length = len(tokens) // pieces
     return [calibration_batch([tokens[at * length : (at + 1) * length]], 0) for at in range(pieces)]

@@ -238,6 +238,7 @@ def _merge_shard(source: Path, updates: Mapping[str, Update], target: Path, wher
             weight = file.get_tensor(name)
             if name in updates:
                 weight = _sum(weight, updates[name], name)
+            # As bytes: numpy knows no bfloat16.
             stored = weight.contiguous().reshape(-1).view(torch.uint8).numpy().data
             if writing:
                 writing.result()

@@ -32,8 +32,10 @@ from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.time_math import autoround_seconds, gptq_seconds, nearest_seconds
 
 _FOUR_BITS_FROM = 1_000_000_000
+"""Parameters: four bits cost a 135M model × 1.20 of its perplexity, a 1.5B × 1.07."""
 _GATED = ("silu", "gelu_pytorch_tanh", "gelu")
 _SAMPLES = 64
+"""Published recipes take 128 to 512 of general text; a behaviour's rows are alike, and time grows with them."""
 _REMEDY = "stopping another program"
 _HOW = {
     "gptq": "with GPTQ",
@@ -63,6 +65,7 @@ class QuantizeRequest(PlacedRequest):
     keep: tuple[Literal["auto", "down_proj", "o_proj"], ...] = Field(
         default=("auto",), description="Layers that keep full precision too: down_proj, o_proj, both, or auto."
     )
+    # A behaviour's rows are mostly shorter, and calibration takes memory by the square of a row's length.
     max_seq_len_tokens: int = Field(default=256, ge=16, description="Calibration rows are cut to this length.")
     seed: int = Field(default=17, description="Of the choice of calibration rows.")
     dry_load: Literal["auto", "on", "off"] = Field(
@@ -222,6 +225,7 @@ def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Ite
         )
     if ModelShape.of(config).experts:
         yield "AutoRound is done here with dense models; the experts of a mixture get GPTQ: set rounding=gptq"
+    # Before transformers 5 it was called torch_dtype.
     stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
     if stored != "bfloat16":
         yield (

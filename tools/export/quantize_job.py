@@ -55,6 +55,7 @@ Progress = Callable[[float, float, str], None]
 _GIB = 1 << 30
 FALLBACKS = "fallbacks.json"
 _MOST_STALLED_PERCENT = 50.0
+"""Of ten seconds in which every process waited for memory (the kernel's PSI): beyond it the machine thrashes."""
 
 
 def run(job: Job[QuantizeRequest]) -> QuantizeResult:
@@ -151,7 +152,7 @@ def quantize_with(
         from tunesmith.tools.cpu.gptq_blocks import use_fast_blocks
 
         use_fast_blocks()
-        return_large_blocks()
+        return_large_blocks()  # else what a layer needs grows with the layers before it
     source, length = model_dir, batches[0]["input_ids"].shape[1]
     # One after the other: GPTQ has to see the activations as the smoothing leaves them.
     for doing, recipe in recipes(request.scheme, request.group_size, config, keep, request.rounding, length):
@@ -217,7 +218,7 @@ def _start_or_go_on(work: Path, out_dir: Path, settings: dict[str, object]) -> N
     text = json.dumps(settings, indent=1, sort_keys=True)
     if not (file.is_file() and file.read_text() == text):
         for folder in (out_dir, work):
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # layers of other settings would be taken for its own
         atomic_write(file, text)
 
 

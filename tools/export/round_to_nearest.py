@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, float, str], None]
 _WEIGHTS_AT_ONCE = 1 << 21
+"""8 MB in fp32, for each thread: a whole matrix of a large model, and its copies on the way, would be gigabytes."""
 
 
 class Rounded(NamedTuple):

@@ -157,7 +157,7 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     partial = path.with_name(f".{path.name}.part")
     save_file(dict(tensors), partial, {"format": "pt"})
-    with partial.open("rb") as file:
+    with partial.open("rb") as file:  # safetensors leaves its file unsynced
         os.fsync(file.fileno())
     partial.replace(path)
     sync_folder(path.parent)

@@ -30,7 +30,7 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
     several: SeveralSizes | None = None
     try:
         known = named_model(name)
-    except SeveralSizes as error:
+    except SeveralSizes as error:  # of a name alone; as a hub id it may still be one model
         if not HUB_ID.fullmatch(name):
             raise
         known, several = None, error
@@ -40,7 +40,7 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
         try:
             commit = revision or newest_commit(name)
             return NamedModel(name, hub_config(name, commit)), commit
-        except TunesmithError as error:
+        except TunesmithError as error:  # a hub that cannot be asked: what is known of the name has to do
             if known is None:
                 raise several or error from None
             return known, ""

@@ -96,6 +96,7 @@ class Training:
         activations += 3 * shape.expert_parameters * size if adapts_experts else 0  # an update in fp32, and its cast
         logits = head_bytes(shape.vocab, shape.hidden, tokens, value_bytes=size)
         adapter = shape.lora_parameters(self.lora_rank, experts=not four_bits)
+        # 16 bytes: a parameter in fp32, its gradient and AdamW's two moments.
         return self._runtime_bytes(shape) + weights + 16 * adapter + activations + logits
 
     def _runtime_bytes(self, shape: ModelShape) -> int:

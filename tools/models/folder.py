@@ -30,9 +30,12 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 ON_TOP = "adapter_config.json"
 """Beside a base, transformers would load the adapter that it describes without being asked."""
 CONFIG_BYTES = 1 << 20
+"""The longest configs have some hundred kB (labels, quantized layers); tokenizers have tens of MB."""
 _MAX_JSON_BYTES = 64 << 20
 _CONFIG_DEPTH = 32
+"""Far more than configs have: whoever walks a record recurses."""
 _WHOLE_BYTES = 1 << 20
+"""Files up to it go into a fingerprint whole: all texts of a model but its tokenizer do, no weights."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LIMITS = Limits(cpu_s=10.0, memory_bytes=1 << 30)
 """The largest public model, 91,000 tensors in 163 files, takes 0.5 s and 70 MB; the worst header found 1.3 and 400."""
@@ -67,7 +70,7 @@ def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelF
         raise BadInput(f"{str(path)[:300]} is not a folder; give a model folder with config.json and safetensors files")
     try:
         config, *sizes = _look(path, need_chat_template, IN_PLACE_BYTES)
-    except _LargeLook:
+    except _LargeLook:  # a header that costs memory is read where memory is bounded
         argument = (str(path.absolute()), need_chat_template)
         config, *sizes = confined_answer(look_elsewhere, argument, f"the model in {path}", _LIMITS)
     return ModelFolder(path, config, *sizes)

@@ -151,6 +151,7 @@ def _write_weights(
     tensors = {name: stored[gguf_name] for gguf_name, name in names.items()}
     if drop_input:
         tensors["model.embed_tokens.weight"] = tensors.pop("lm_head.weight")
+    # GGUF lists the innermost dimension first.
     specs = [
         (name, TensorSpec("BF16", tuple(int(n) for n in reversed(tensors[name].shape)))) for name in sorted(tensors)
     ]

@@ -33,6 +33,7 @@ _INSPECTED_S = 30.0
 _LISTING_BYTES = 4 << 20
 """Some ten thousand files; parsed here, it takes a second and 200 MB at the very worst."""
 _MOST_BYTES = 1 << 50
+"""More is no model's file: sizes are added up and compared with a disk."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """owner/name"""
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
@@ -123,6 +124,7 @@ def announced(listing: Mapping[str, object], name: str, is_meant: Callable[[str]
         path, size, large = str(entry.get("rfilename")), entry.get("size"), as_object(entry.get("lfs") or {})
         if not is_meant(path):
             continue
+        # Of a large file (LFS) the hub says a sha256, of a small one git's own SHA-1.
         sha256, blob = str(large.get("sha256") or ""), "" if large else str(entry.get("blobId") or "")
         hashed = _SHA256.fullmatch(sha256) or _SHA1.fullmatch(blob)
         if not (isinstance(size, int) and 0 <= size < _MOST_BYTES and hashed):

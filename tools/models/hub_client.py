@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_S, READ_S = 5.0, 5.0
+"""Of what is asked while a person waits for a price: a hub that does not answer soon is told of."""
 _REDIRECTS = 5
+"""The hub sends a file's request on to its store, and a renamed model's to its new name; more is a circle."""
 _KEY = "authorization"
 
 
@@ -73,7 +75,7 @@ def within(seconds: float, work: Callable[[], T], what: str) -> T:
     def run() -> None:
         try:
             ended.append((work(), None))
-        except BaseException as error:
+        except BaseException as error:  # raised where it is waited for
             ended.append((None, error))
 
     thread = Thread(target=run, daemon=True)
@@ -121,6 +123,7 @@ def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Its usual port where none is named: httpx leaves those out."""
     return url.scheme, url.host.lower(), url.port or {"https": 443, "http": 80}.get(url.scheme)
 
 

@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 Progress = Callable[[float, float, str], None]
 
 _AT_ONCE = 8
+"""As many as huggingface_hub takes: one connection seldom fills a line."""
 _ATTEMPTS = 5
+"""Of a file: connections of hours break off, and what has come is kept."""
 _READ_S = 20.0
 STALLED_S = 60.0
 """So long all files together may bring fewer than `_LEAST_BYTES`."""
-_LEAST_BYTES = 1 << 16
-_TICK_S = 0.2
+_LEAST_BYTES = 1 << 16  # a connection that trickles is dead for files of gigabytes
+_TICK_S = 0.2  # between two looks at the threads: a Ctrl-C and a progress bar wait no longer
 _PAUSE_S = 1.0
 _CHUNK_BYTES = 1 << 20
+"""Hashed and written as it comes: a file is never in memory whole."""
 
 
 class _Download:
@@ -49,12 +52,12 @@ class _Download:
         while not self.stopped.is_set():
             try:
                 target, file = self._todo.pop()
-            except IndexError:
+            except IndexError:  # another thread took the last
                 return
             try:
                 self._fetch(file, target)
                 self.fetched.append(target)
-            except Exception as error:
+            except Exception as error:  # of a thread: who waits for them raises it, and the others stop
                 self.error = self.error or error
                 self.stopped.set()
 
@@ -103,7 +106,7 @@ class _Download:
                         )
                     self._write(out, chunk)
                 break
-            except httpx.TransportError:
+            except httpx.TransportError:  # it goes on behind what has come
                 if attempt == _ATTEMPTS - 1 or self.stopped.wait(_PAUSE_S):
                     raise
         if not digest.is_right:

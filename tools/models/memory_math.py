@@ -45,7 +45,8 @@ CARD_LINK_BYTES = 1 << 29
 """Of each of several cards that serve one model, beside: NCCL's and vLLM's buffers for what they exchange. An
 estimate."""
 _STACKED_MATRICES, _STACKED_BYTES = 8, 1 << 29
-_LEAST_KV_BYTES = 1 << 30
+"""Most matrices of experts that are quantized together, and most bytes of their Hessians."""
+_LEAST_KV_BYTES = 1 << 30  # a tiny model's sequences all fit into it: none of them has to wait
 _BLOCK_TOKENS = 256  # of the cache vLLM holds one block back, whose size depends on its attention kernel
 _BF16, _FP32 = 2, 4
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -167,6 +168,7 @@ def _gptq_bytes(shape: ModelShape) -> int:
     """
     narrow = max(shape.hidden, shape.heads * shape.head_dim) ** 2
     at_once = matrices_at_once(shape) if shape.experts else 1
+    # Of each linear layer, by its inputs: q, k, v and o; gate and up; down.
     if shape.experts:
         hessians = 4 * narrow + shape.experts * (2 * shape.hidden**2 + shape.expert_intermediate**2)
         hessians += 2 * shape.hidden**2 + shape.shared_intermediate**2
@@ -232,7 +234,7 @@ def splits(config: Mapping[str, object], cards: int, *, group_size: int = 0) -> 
         return True
     try:
         shape = ModelShape.of(config)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):  # a config that does not say its sizes
         return False
     dense = not shape.experts or shape.dense_layers
     widths = (shape.intermediate if dense else 0, shape.expert_intermediate, shape.shared_intermediate)

@@ -25,7 +25,7 @@ LICENSES = (
 )  # fmt: skip
 TEXTS = frozenset({*LICENSES, CARD})
 """For people to read: taken only as plain text."""
-TEXT_BYTES = 1 << 20
+TEXT_BYTES = 1 << 20  # people read them; a longer one is something else
 _TOKENIZER = re.compile(r"tokenizer\.model(\.v\d{1,2})?", re.ASCII)
 _NAMES = TEXTS | {
     INDEX_NAME, "config.json", "generation_config.json", "quantize_config.json", "quant_config.json",
@@ -34,6 +34,7 @@ _NAMES = TEXTS | {
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
 }  # fmt: skip
 _MOST_FILES = 10_000
+"""A model has a few hundred at most: more is a folder that was named by mistake."""
 _CHUNK_BYTES = 1 << 20
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # non-blocking: a named pipe is refused, not waited for
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
@@ -94,7 +95,7 @@ def _opened(here: int, name: str, folder: Path) -> int:
     try:
         return os.open(name, _FLAGS, dir_fd=here)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno != errno.ELOOP:  # which O_NOFOLLOW says of a link
             raise
     target = os.readlink(name, dir_fd=here)
     if "/" not in target:
@@ -160,7 +161,7 @@ def copy_inside(folder: Path, name: str, target: Path) -> str:
             out.write(chunk)
         if left or source.read(1):
             raise StepFailed(f"{folder / name} was changed while it was copied; start again")
-    target.chmod(0o644)
+    target.chmod(0o644)  # a cache's blobs are often read-only, and this is a file of its own
     return digest.hexdigest()
 
 

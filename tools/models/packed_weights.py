@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Words = NDArray[np.generic]
 
 BITS = 4
-_LOWEST, _HIGHEST, _STEPS = -8, 7, 7.5
+_LOWEST, _HIGHEST, _STEPS = -8, 7, 7.5  # a scale is half the range, as compressed-tensors makes it: 15 / 2
 WORDS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 """Float type of a file → numpy's type for what is stored."""
 _NO_SCALE = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": 2.0**-23}
@@ -56,7 +56,7 @@ def packed(weights: NDArray[np.float32], group: int, kind: str) -> tuple[Words, 
     np.rint(grouped, out=grouped)
     np.clip(grouped, _LOWEST, _HIGHEST, out=grouped)
     codes = (weights - np.float32(_LOWEST)).astype("u1")
-    if beyond := -inputs % (32 // BITS):
+    if beyond := -inputs % (32 // BITS):  # a row begins with a word of its own: eight codes to an int32
         codes = np.pad(codes, ((0, 0), (0, beyond)))
     packed = np.ascontiguousarray(codes[:, ::2] | (codes[:, 1::2] << BITS))
     return packed.view("<i4"), stored

@@ -20,6 +20,7 @@ _LARGE = 0.2
 """Standard deviation of a large adapter's `lora_B`. `lora_A` hands on values of about half the size of its input's,
 whatever the width, so at rank 16 and a scale of 2 the update is as large as the input: no rounding hides that."""
 _SEED = 17
+"""The same probe for the same adapter: what a server answered to it can be compared."""
 
 
 def adapted_kinds(adapter: Path) -> tuple[str, ...]:

@@ -102,6 +102,7 @@ def _codes(place: TensorPlace, shape: tuple[int, ...], layout: Layout, rows: sli
         return codes.astype(np.float32)
     shifts = np.arange(0, 32, layout.bits, dtype=np.uint32)
     fields = (codes.view("<u4")[:, :, None] >> shifts) & np.uint32(2**layout.bits - 1)
+    # Stored from 0 on, and padded to whole words at a row's end.
     signed = fields.reshape(len(codes), -1)[:, : shape[1]].astype(np.int32) - 2 ** (layout.bits - 1)
     integers: Floats = signed.astype(np.float32)
     return integers

@@ -73,7 +73,7 @@ class ModelShape:
         return cls(
             family=family,
             hidden=hidden,
-            intermediate=_size(c, "intermediate_size", 4 * hidden),
+            intermediate=_size(c, "intermediate_size", 4 * hidden),  # GPT-2's rule, which such configs leave out
             layers=_layers(c),
             vocab=_size(c, "vocab_size"),
             heads=heads,
@@ -227,4 +227,5 @@ def _dense_layers(config: Mapping[str, object]) -> int:
     layers = _layers(config)
     every = _size(config, "decoder_sparse_step", 1)
     named = as_list(config.get("mlp_only_layers") or [])
+    # As transformers has it: of every so many layers the last is a mixture.
     return sum(layer in named or (layer + 1) % every != 0 for layer in range(layers))

@@ -26,6 +26,7 @@ from tunesmith.tools.core.plain_file import read_plain_text
 LIMITS = Limits(cpu_s=2.0, memory_bytes=256 << 20)
 """An honest template takes hundredths of a second for all conversations, and 60 MB with Python and Jinja."""
 MOST_RENDERED_CHARACTERS = 200_000
+"""Many times the longest of the conversations below: a loop that never ends is what writes more."""
 _TEMPLATE_BYTES, _JSON_BYTES = 1 << 20, 16 << 20
 _ERROR_CHARACTERS = 300
 
@@ -165,6 +166,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
     environment.filters["tojson"] = as_json
     environment.globals["raise_exception"] = refuse
+    # As transformers gives it: a template may say the date, so a prompt is not the same every day.
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
 

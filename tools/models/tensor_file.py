@@ -32,6 +32,7 @@ _BITS = {"F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32"
 _BITS |= {"F16": 16, "BF16": 16, "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 _BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
 _MOST_DIMS, _MOST_ROWS, _NAME_LETTERS = 8, 1 << 48, 512
+"""Beyond what any model has: a header is read from strangers, and its numbers are multiplied."""
 
 
 class TensorSpec(NamedTuple):
@@ -182,7 +183,7 @@ class TensorFileWriter:
             header[name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [offset, offset + spec.bytes]}
             offset += spec.bytes
         text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
+        text += b" " * (-len(text) % 8)  # as safetensors does, so that data begins at a multiple of 8
         self._file.write(struct.pack("<Q", len(text)) + text)
 
     def write(self, name: str, data: memoryview | bytes) -> None:

@@ -35,7 +35,7 @@ def stored(place: TensorPlace) -> NDArray[np.generic]:
 
     kind, shape = place.spec.dtype, place.spec.shape or (1,)
     word = _WORDS[kind][0] if kind in _WORDS else _INTEGERS[kind]
-    if 0 in shape:
+    if 0 in shape:  # nothing, which cannot be mapped
         return np.zeros(shape, word)
     return np.memmap(place.path, word, "r", place.start, shape)
 

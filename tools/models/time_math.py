@@ -35,6 +35,7 @@ _COLUMN_S = 7e-5
 _PROVEN_LAYER_S = 0.07
 """Of a layer of three models whose logits a merge compares, beside reading it."""
 _DECODE_LAYER_S, _CARD_DECODE_S = 4e-4, 3e-3
+"""Of a step that writes a token, beside reading weights and cache: a layer's operations on a CPU, all on a card."""
 _ACTIVATION_PASSES = 4
 """Times that what a layer keeps of a token is written or read, forward and backward."""
 _HANDLED_BYTES_S = 8e8
@@ -79,6 +80,7 @@ def training_seconds(
     activation_bytes = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * size
     moved = _ACTIVATION_PASSES * activation_bytes / (_MEMORY_SHARE * rates.memory_bytes_s)
     dispatch = micro_steps * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
+    # Unpacking reads half a byte and writes two.
     unpacked = 2.5 * micro_steps * passes * shape.linear_parameters / rates.memory_bytes_s if load_in_4bit else 0.0
     load = loading_seconds(shape, rates, load_in_4bit=load_in_4bit, on_card=on_card)
     return load + Seconds(LAB_START_S, train=products + moved + dispatch + unpacked)

@@ -6,8 +6,8 @@ from tunesmith.tools.models.shape import ModelShape
 
 _CHUNK_BYTES = 64 << 20
 """Of one fp32 copy of a chunk's logits."""
-_FEWEST_TOKENS = 16
-_CPU_PROCESS_BYTES = 580 << 20
+_FEWEST_TOKENS = 16  # else the product with a huge vocabulary's matrix has too few rows to be fast
+_CPU_PROCESS_BYTES = 580 << 20  # these three are fitted: see `runtime_on_cpu_bytes`
 _CPU_VOCABULARY_ENTRY_BYTES = 900
 _CPU_HEAP_TOKEN_BYTES = 2 << 10
 _CPU_ATTENDED_TOKENS = 1024

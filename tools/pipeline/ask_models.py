@@ -42,7 +42,7 @@ from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.thoughts import without_thought
 
-LEASE_S = STAYS_MINUTES * 60.0
+LEASE_S = STAYS_MINUTES * 60.0  # of a server that is started for a question: for the next one
 _AT_ONCE = 8
 """Questions that a server works on side by side."""
 
@@ -157,6 +157,7 @@ def ask_models(ws: Workspace, question: Question, approver: Approver) -> Answere
         for one in who
         for a in [answers[one.arm]]
     ]
+    # How much, never what: a person's message stays out of the record.
     ws.store.event("asked", run=run, characters=len(question.text), answers=summaries)
     return Answered(run, tuple(answers[one.arm] for one in who), frame, started)
 
@@ -348,7 +349,7 @@ def _put(asking: _Asking, one: Answering, server: Server) -> None:
             conversation,
             max_tokens=sampling.max_tokens + sampling.thinking_tokens,
             temperature=sampling.temperature,
-            seed=0,
+            seed=0,  # where a temperature is set, the same words get the same answer again
         )
         for name, conversation in asking.asked[one.arm].items()
     ]

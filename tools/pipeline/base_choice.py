@@ -133,7 +133,7 @@ class _Choice:
 
 def _choose(prices: _Prices, listed: Sequence[KnownBase], model: str, writer: str) -> _Choice:
     limit = PACE_LIMIT_S[prices.pace]
-    bases = [_named(model)] if model else list(reversed(listed))
+    bases = [_named(model)] if model else list(reversed(listed))  # the largest that fits the time goes first
     skipped: list[tuple[KnownBase, _Price]] = []
     for base in bases:
         writers = [_named(writer)] if writer else _writers(base, listed, prices)
@@ -168,7 +168,7 @@ def _named(model: str) -> KnownBase:
         return known
     try:
         return own_model(path) if is_folder(path := expanded(model)) else _on_hub(model)
-    except TunesmithError:
+    except TunesmithError:  # it shows when it is fetched; the plan is made without a size
         return KnownBase(model, model, "", {})
 
 

@@ -66,7 +66,7 @@ def plan_for(
     sizes, near = _PACES[pace], [] if behaviour.every_message else [NEAR_MISS_SUITE]
     named = [str(folder / name) for name in (SUITE, *near, HARD_SUITE) if (folder / name).is_file()]
     suites = [*named[:1], *BUNDLED, *named[1:]]
-    tokens = {"max_tokens": max(96, behaviour.max_tokens)}
+    tokens = {"max_tokens": max(96, behaviour.max_tokens)}  # 96, as always: other blocks answer in sentences
     # At the fast pace the reading back has to do: a judge costs the start of its server, and a minute for 150 rows.
     judge = "none" if pace == "fast" or own else "teacher" if teacher else "base"
     critique: dict[str, object] = {"suites": suites, "on_leak": "drop", "judge": judge}
@@ -119,4 +119,5 @@ def _row_steps(
         "rehearsal_rows": rehearsal,
         "writer": writer,
     }
+    # Writing is most of the fast pace, and shorter ordinary answers hold the model to its base as well.
     return [*imports, ("generate", {**generate, "ordinary_tokens": 40} if pace == "fast" else generate)]

@@ -25,6 +25,7 @@ from tunesmith.tools.suites.case import Case
 
 _MANY_ROWS = 5_000
 _LONG_READ_BYTES = 5_000_000
+"""From there on it is said beforehand that reading, or what follows, takes its time."""
 _UNREAD_ROWS = 1_000
 """As many a data set of the hub is taken for until it is read."""
 

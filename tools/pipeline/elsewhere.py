@@ -44,8 +44,9 @@ from tunesmith.tools.pipeline.there import (
 from tunesmith.tools.serving.traffic import ContactLog, Traffic
 
 _LOOK_S, _LOG_BYTES_S, _ENDS_S = 1.0, 200_000, 8.0
+"""Ray sends the whole log at every look: the longer it is, the fewer looks; and a stopped step has so long to end."""
 _BESIDE_BYTES = 64 << 20
-"""A file that a request names and no step made goes along up to this size."""
+"""A file that a request names and no step made goes along up to this size: a suite or rows do, weights do not."""
 _WHOLE_MODELS = ("merged", "quantized")
 """Kinds that go only where a step works on them; of what they were made from their records suffice."""
 
@@ -80,7 +81,7 @@ def carried_out(
         handle = _attempt_to_follow(job, storage, launcher, earlier, there.place)
         if handle is None:
             order = _send(job, storage, there, traffic)
-            name = attempt_name(job.home, job.step, len(earlier) + 1)
+            name = attempt_name(job.home, job.step, len(earlier) + 1)  # Ray refuses a name that it has had
             handle = launcher.start(name, guest_command(settings, "work", order))
         output = words(_followed(job, launcher, handle, there.place, patience_s))
         answer = json.loads(storage.get_bytes(returned(output, there.place)))
@@ -158,7 +159,7 @@ def _needed_files(job: Job[Request], records: Records) -> list[tuple[Path, str]]
     moved = dict[str, str]()
     named = [json.loads(str(by_id[name]["meta"])).get("behaviour") for name in wanted]
     for text in {*_texts(job.request.model_dump(mode="json")), *filter(None, named)}:
-        if text.startswith("/") and exists(text):
+        if text.startswith("/") and exists(text):  # a relative one would name another file in the worker's folder
             files |= _beside(job, Path(text), moved)
     _move(records, {places.stored(text): there for text, there in moved.items()})
     return sorted(files.items())

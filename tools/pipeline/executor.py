@@ -75,7 +75,7 @@ def _carry_out(
             failed = error.exit_code == 1 and not isinstance(error, Declined)
             store.set_run_status(run, FAILED if failed else WAITING)
         raise
-    except Exception:
+    except Exception:  # a defect of ours: its step may not have said that it failed
         store.set_run_status(run, FAILED)
         raise
     store.set_run_status(run, DONE)

@@ -56,7 +56,7 @@ class Step(NamedTuple):
 
 
 STEPS: Mapping[str, Step] = {
-    "base": Step("base", {"model": "owner/model", "revision": "0" * 40}),
+    "base": Step("base", {"model": "owner/model", "revision": "0" * 40}),  # a commit, so that no hub is asked for one
     "baseline": Step("baseline"),
     "generate": Step("generate"),
     "preflight": Step("preflight"),

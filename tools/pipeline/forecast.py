@@ -64,7 +64,7 @@ def _served_after(stage: str, fields: dict[str, object], facts: Facts) -> set[st
         return set()
     try:
         kind = entry.load().works_on(parse_request(stage, fields))
-    except TunesmithError:
+    except TunesmithError:  # its own forecast says why
         return set()
     named = (facts.artifacts.get(kind) for kind in (kind, *entry.needs))
     served = next((artifact for artifact in named if artifact and "config" in artifact.meta), None)

@@ -118,7 +118,7 @@ def _worked(folder: Path, storage: Storage, order: Mapping[str, object]) -> dict
     try:
         with locked(lock_file(home, "guest"), holder=f"pid {os.getpid()}"):
             _fetch(folder, home, storage, map(as_object, as_list(order["files"])))
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # nothing was measured here yet
                 shutil.copyfile(folder / _RATES, home / _RATES)
             store = Store(home)
             launcher.reconcile(store)
@@ -127,7 +127,7 @@ def _worked(folder: Path, storage: Storage, order: Mapping[str, object]) -> dict
                 _work(store, store.step(step_id))
             finally:
                 servers.stop_all(home)
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError):  # rates are of the machine: the next home has them
                     (home / _RATES).replace(folder / _RATES)
             step = store.step(step_id)
             log = launcher.log_path(store, step)
@@ -150,11 +150,11 @@ def _fetch(folder: Path, home: Path, storage: Storage, files: Iterable[Mapping[s
             target.unlink()
         if not cached.exists() or cached.stat().st_size != file["bytes"]:
             storage.get(str(file["sha256"]), cached)
-            cached.chmod(0o400)
+            cached.chmod(0o400)  # every home that has a link to it would see a change
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             target.hardlink_to(cached)
-        except OSError:
+        except OSError:  # a file system without hard links
             shutil.copyfile(cached, target)
 
 
@@ -178,6 +178,7 @@ def _work(store: Store, step: Step) -> None:
     at = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         worker = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent)
+    # Ray stops this process: the worker records its end, and this one brings it back.
     signal.signal(signal.SIGTERM, lambda signum, frame: worker.terminate())
     tell = _telling(store, step.id)
     while (ended := worker.poll() is not None) or True:

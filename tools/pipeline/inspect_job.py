@@ -15,6 +15,7 @@ from tunesmith.tools.pipeline.inspect import GpuReport, InspectRequest, InspectR
 from tunesmith.tools.pipeline.workspace import Workspace
 
 _SIZES = (135_000_000, 1_500_000_000, 3_000_000_000, 7_000_000_000, 14_000_000_000, 32_000_000_000)
+"""The bundled sizes, and those that models are usually published in, up to what one large card trains."""
 _WORK = {
     "train LoRA, bf16": "train",
     "train QLoRA, NF4": "train at 4 bits",

@@ -33,6 +33,7 @@ from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
 _CLAIM_TIMEOUT_S = 60.0
+"""Imports take a second or two; on a machine that is fully used, or from a cold disk, many times that."""
 _POLL_S = 0.1
 _BUSY = 0.25
 """Share of the cores that other programs use from which a worker's threads had better sleep while they wait."""
@@ -167,6 +168,7 @@ def is_alive(store: Store, step: Step) -> bool:
         return False
     locked = is_locked(lock_file(store.home, step.id))
     if not process.elsewhere:
+        # The lock alone is not asked for: workers of early versions held none, and named no host.
         return process.alive() and (locked or not step.host)
     if locked:
         return True
@@ -208,7 +210,7 @@ def _deliver(store: Store, step: Step) -> bool:
     try:
         document = store.places.from_json(result_path.read_text())
         worker = Worker(*document["worker"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):  # none was left, or it was cut off in writing
         return False
     if worker != step.worker or not store.finish(step.id, document["result"], worker=worker):
         return False
@@ -220,7 +222,7 @@ def _last_sign(store: Store, step: Step) -> float:
     """When a dead worker was last heard of: what came after, with the machine off, was no work."""
     try:
         logged = log_path(store, step).stat().st_mtime
-    except OSError:
+    except OSError:  # it never began, or its log was removed
         logged = 0.0
     return min(max(store.last_sign(step.id), logged), time.time())
 

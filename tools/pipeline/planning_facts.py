@@ -23,6 +23,7 @@ from tunesmith.tools.machine.probe import measured_rates
 from tunesmith.tools.serving import servers
 
 _PAST_STEPS = 60
+"""A few whole runs: what older ones took says little of the versions and settings of today."""
 
 
 def gather(

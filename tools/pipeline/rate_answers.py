@@ -192,6 +192,7 @@ class Sitting:
         number = number or max(rated, key=lambda n: (rated[n].rated_at, n), default=0)
         if number not in rated or not records.take_back(self.store, rated[number]):
             there = f"judged are {listed([*map(str, rated)])}" if rated else "none is judged"
+            # Two blanks where no number was given.
             raise BadInput(f"message {number or ''} is not judged; {there}".replace("  ", " "))
         return number
 

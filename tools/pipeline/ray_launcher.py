@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _ANSWER_S = 60.0
+"""A head that is busy starting workers answers late; one that is gone never does."""
 _STOP_S = 60
 """So long Ray waits after SIGTERM; three seconds, its own, are too few for a model server to end."""
 _AT_WORK = ("PENDING", "RUNNING")
@@ -173,6 +174,7 @@ def _in_words(place: str, error: Exception) -> StepFailed | BadInput:
         return BadInput(
             f"{place} does not take the token of [ray] token_file; copy the one that its head was started with"
         )
+    # Ray's client raises bare RuntimeErrors: only their words tell one from another.
     if "status code 404" in text or "does not exist" in text:
         return _Unknown(f"{place} knows no such submission: its head was restarted since; going on submits it anew")
     if isinstance(error, OSError):
@@ -204,5 +206,5 @@ def connect(settings: RaySettings, home: Path) -> JobSubmissionClient:
 
     try:
         return Client(address.url, headers={"Authorization": f"Bearer {token}"})
-    except Exception as error:
+    except Exception as error:  # Ray raises bare RuntimeErrors, and its transport's own kinds
         raise _in_words(address.place, error) from error

@@ -63,7 +63,7 @@ class Storage:
     @contextmanager
     def _whole_or_absent(self, sha256: str) -> Iterator[str]:
         """A place to write to, which becomes the file's own once it is written. Raises StepFailed where it is full."""
-        partial = f"{self._root}/.{sha256}.{uuid.uuid4().hex}"
+        partial = f"{self._root}/.{sha256}.{uuid.uuid4().hex}"  # another home may send the same file now
         with self._reached():
             try:
                 yield partial
@@ -103,7 +103,7 @@ class Storage:
     def _hold(self, expected: str, actual: str) -> None:
         if actual == expected:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the other machine may have removed it just now
             self._files.rm_file(self._place(expected))
         raise StepFailed(
             f"a file on the storage {self.url} was changed on its way: its sha256 is {actual[:12]}, sent was "

@@ -19,6 +19,7 @@ from tunesmith.tools.core.machine import Gpu, chosen_gpus
 MACHINE_LOCK = "accelerator.lock"
 """In a home: who holds it works on its machine."""
 _LOOK_EVERY_S = 0.3
+"""So often it is looked whom one waits for: the holder may change meanwhile."""
 
 
 @contextmanager
@@ -40,6 +41,7 @@ def tenancy(
     holder = f"{step} of {home}"
     with ExitStack() as locks:
         _hold(locks, home / MACHINE_LOCK, holder, lambda _: waiting("waiting for another step to leave the machine"))
+        # In one order everywhere: two that want the same cards never hold one each.
         for gpu in sorted(chosen_gpus(gpus, cards), key=lambda gpu: gpu.uuid):
             if folder := _folder_of_all_homes():
                 _hold(locks, folder / f"{gpu.uuid}.lock", holder, partial(_wait_for, waiting, gpu.name))
@@ -57,7 +59,7 @@ def _hold(locks: ExitStack, path: Path, holder: str, waiting: Callable[[str], No
         try:
             locks.callback(os.close, take(path, wait_s=_LOOK_EVERY_S, holder=holder))
             return
-        except Locked:
+        except Locked:  # tell whom for, and wait on
             waiting(last_holder(path) or "another process")
 
 
@@ -70,6 +72,7 @@ def _folder_of_all_homes() -> Path | None:
             status = folder.lstat()
         except OSError:
             continue
+        # In /tmp anybody may have made it first: a link, or a folder of their own.
         if stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077:
             return folder
     return None

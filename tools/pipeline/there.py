@@ -33,7 +33,9 @@ from tunesmith.tools.pipeline.workspace import Workspace
 
 _HOME_ID, _SEEN = "ray-home-id", "ray-machine.json"
 _GOOD_FOR_S, _WITHIN_S, _LOOK_S = 120.0, 300.0, 0.3
+"""How long what a machine said of itself goes for now; how long it may take to say it: its cores may all be in use."""
 _CLOCK_S = 60.0
+"""Clocks that differ by less confuse nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +169,10 @@ def seen(home: Path, settings: RaySettings) -> There:
     place, path = settings.head().place, home / _SEEN
     try:
         known = json.loads(path.read_text())
+        # Below 0: the clock was set back since.
         if known["settings"] == settings.model_dump() and 0 <= time.time() - known["at"] < _GOOD_FOR_S:
             return There.of(place, known["answer"], known["ahead_s"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):  # never asked, or kept by another version: it is asked now
         pass
     try:
         return look(home, settings, RayLauncher(connect(settings, home), place))

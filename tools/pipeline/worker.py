@@ -71,7 +71,7 @@ def main() -> int:
     step = store.step(args.step)
     entry = catalog.ENTRIES[step.stage]
     with claimed(store, args.step, needs_approval=step.status == APPROVED or entry.asks(step.request)):
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGTERM, _on_sigterm)  # before the claim there is no end to record
         return _work(store, args.step, args.vllm, args.ray)
 
 
@@ -97,7 +97,7 @@ def claimed(store: Store, step: str, *, needs_approval: bool) -> Iterator[None]:
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the recording of this one off
     raise _Stopped
 
 
@@ -112,7 +112,7 @@ def _work(store: Store, step: str, vllm: str | None, ray: RaySettings | None) ->
             record(job, result)
             return 0
         with _tenancy(job):
-            if not catalog.ENTRIES[job.step.stage].serves:
+            if not catalog.ENTRIES[job.step.stage].serves:  # else it goes on with the server that is there
                 make_room(job.home, ram_bytes=job.plan.estimate.peak_ram_bytes, log=job.log)
             _load(job)
             with _in_turn(job):
@@ -125,7 +125,7 @@ def _work(store: Store, step: str, vllm: str | None, ray: RaySettings | None) ->
     except TunesmithError as error:
         traceback.print_exc()
         _fail(store, step, str(error))
-    except BaseException as error:
+    except BaseException as error:  # whatever a library raises, SystemExit too: the step ends with a reason
         traceback.print_exc()
         _fail(store, step, _why(store, step, error))
     else:
@@ -179,7 +179,7 @@ def _fail(store: Store, step: str, why: str, *, status: str = FAILED) -> None:
     if me and me.pid == os.getpid():
         try:
             store.fail(step, why, status=status, worker=me)
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError:  # a full disk; who looks next finds this worker gone
             print(why, file=sys.stderr, flush=True)
 
 
@@ -215,7 +215,7 @@ def work(job: Job, ray: RaySettings | None = None) -> Result:  # type: ignore[ty
         return catalog.ENTRIES[job.step.stage].work()(job)
     finally:
         done.set()
-        watch.join(timeout=5)
+        watch.join(timeout=5)  # a look at a card may hang in its driver; the result does not wait for it
 
 
 def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
@@ -268,7 +268,7 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
     vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
     last, due = False, 0.0
     while not last:
-        last = done.wait(_SAMPLE_EVERY_S if reported_bytes else 0)
+        last = done.wait(_SAMPLE_EVERY_S if reported_bytes else 0)  # the first at once: a short step has a peak too
         job.go_on()
         if last or time.monotonic() >= due:
             started = time.thread_time()
@@ -277,6 +277,7 @@ def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type
         if vram_before:
             used_bytes = [vram_before.get(gpu.index, gpu.free_bytes) - gpu.free_bytes for gpu in measure_gpus()]
             peak_vram = max(peak_vram, *used_bytes, 0)
+        # Each report is a commit to the disk: a peak that grew by less is told at the end.
         if last or peak_bytes > reported_bytes * 1.02 or peak_vram > reported_vram * 1.02:
             job.best_effort(partial(_tell_peaks, job, peak_bytes, peak_vram if vram_before else None))
             reported_bytes, reported_vram = peak_bytes, peak_vram

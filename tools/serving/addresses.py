@@ -24,6 +24,7 @@ _ADDRESS = re.compile(
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
 _VISIBLE_CHARS = 80
+"""Of an address in a sentence: it is typed by hand, or pasted with whatever stood around it."""
 
 
 @dataclass(frozen=True, slots=True)

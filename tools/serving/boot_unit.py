@@ -18,7 +18,7 @@ from tunesmith.tools.machine.processes import python_module
 from tunesmith.tools.serving.restarts import GAVE_UP
 
 _RUNTIME = Path("/run/user")
-_WAIT_S = 20.0
+_WAIT_S = 20.0  # systemd answers at once, or not at all: a deployment does not wait for it
 _UNIT = """\
 [Unit]
 Description=tunesmith: the model that is deployed from {home}
@@ -29,9 +29,11 @@ StartLimitBurst=5
 Type=exec
 ExecStart={command}
 WorkingDirectory={folder}
+# The supervisor restarts vLLM itself: this is for a supervisor that died.
 Restart=on-failure
 RestartSec=10
 RestartPreventExitStatus={gave_up}
+# More than the supervisor gives vLLM.
 TimeoutStopSec=30
 
 [Install]
@@ -84,13 +86,13 @@ def _systemctl(*words: str) -> bool:
     command = ["systemctl", "--user", *words]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_WAIT_S, check=False, cwd="/")
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired):  # it does not come back by itself then; the deployment stands
         return False
     return done.returncode == 0
 
 
 def _escaped(text: str) -> str:
-    return text.replace("%", "%%")
+    return text.replace("%", "%%")  # systemd fills in what stands behind a single one
 
 
 def _quoted(word: str) -> str:

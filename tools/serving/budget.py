@@ -41,6 +41,7 @@ from tunesmith.tools.serving.spec import ServerSpec
 
 FREED_WITHIN_S = 10.0
 _SHORTEST_CONTEXT_TOKENS = 1024
+"""A prompt and an answer of a few sentences; a shorter one is proposed to nobody."""
 _ONE_BOX = (
     "a base that no number of this machine's cards holds is not served by tunesmith; vLLM alone does that, over Ray: "
     "docs/models.md has the command"
@@ -306,6 +307,7 @@ def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
             "GPU in CUDA_VISIBLE_DEVICES"
         )
     wanted = spec.gpu_bytes + GPU_MARGIN_BYTES + spec.gpu_full_cache_bytes - spec.gpu_cache_bytes
+    # Rounded down: vLLM refuses to start where a share is a byte more than what is free.
     share = math.floor(1000 * min(_LARGEST_SHARE, (free - _LEFT_FREE_BYTES) / total, wanted / total)) / 1000
     if alone and total - free < _SOMEBODY_BYTES and share * total >= spec.gpu_bytes:
         return Claim(int(share * total), (f"--gpu-memory-utilization={share:g}",))

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 _TRIES = 4
 _BACKOFF_S = 0.5
+"""Doubled each time: 3.5 s in all, past a full queue or a dropped connection; a dead server is told soon."""
 _TIMEOUT_S = 600.0
+"""A CPU that answers many requests at once takes minutes for a long one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class ChatClient:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
                     group.create_task(work())
-        except BaseExceptionGroup as faults:
+        except BaseExceptionGroup as faults:  # callers catch an error by its kind, and know of no group
             fault = _first(faults)
             raise fault from fault.__cause__
 
@@ -163,12 +165,13 @@ class ChatClient:
                 return ChatResponse(id=request.id, error=f"no answer within {self._timeout_s:g} s")
             except SendRefused as refused:
                 return ChatResponse(id=request.id, error=str(refused))
-            except (aiohttp.ClientError, ValueError) as fault:
+            except (aiohttp.ClientError, ValueError) as fault:  # ValueError: no JSON, such as a proxy's page
                 error = f"{type(fault).__name__}: {fault}"
                 continue
             if status == 200:
                 return _response(request.id, document, (time.perf_counter() - started) * 1000)
             error = f"HTTP {status}: {_message(document)}"
+            # Any other 4xx is about the request itself, which would be refused again.
             if status != 429 and status < 500:
                 break
         return ChatResponse(id=request.id, error=error)

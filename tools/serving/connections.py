@@ -52,7 +52,7 @@ class Connections:
             connector=_Connector(self._guard),
             proxy=proxy,
             trust_env=False,  # it would read passwords for the host from ~/.netrc, too
-            cookie_jar=aiohttp.DummyCookieJar(),
+            cookie_jar=aiohttp.DummyCookieJar(),  # nothing that one answer sets goes out with the next request
         )
         return self
 
@@ -92,7 +92,7 @@ class _Connector(aiohttp.TCPConnector):
     """Opens a connection between the two questions of a guard."""
 
     def __init__(self, guard: Guard) -> None:
-        super().__init__(limit=0)
+        super().__init__(limit=0)  # the caller bounds what is in flight; aiohttp would stop at 100
         self._guard = guard
 
     async def _create_connection(
@@ -103,7 +103,7 @@ class _Connector(aiohttp.TCPConnector):
         try:
             transport = protocol.transport
             await self._guard.after_async(transport.get_extra_info("socket") if transport else None)
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else has it yet to close it
             protocol.close()
             raise
         return protocol

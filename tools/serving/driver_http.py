@@ -48,7 +48,7 @@ class _Transport(httpx2.AsyncBaseTransport):
             del request.headers[name]
         self._traffic.requests += 1
         self._traffic.sent_bytes += int(request.headers.get("content-length", 0))
-        if self._recorder and self._traffic.requests == 1:
+        if self._recorder and self._traffic.requests == 1:  # a client that asks nothing contacts nobody
             await asyncio.to_thread(self._recorder.opened)
         request.extensions = {**request.extensions, "trace": self._trace}
         response = await self._inner.handle_async_request(request)
@@ -77,7 +77,7 @@ class _Transport(httpx2.AsyncBaseTransport):
             connected = stream.get_extra_info("socket")
             try:
                 await self._guard.after_async(connected)
-            except BaseException:
+            except BaseException:  # cancelled, too: it must not go into the pool
                 await stream.aclose()
                 raise
             self._known_ports.add(int(connected.getsockname()[1]))

@@ -21,9 +21,9 @@ from tunesmith.tools.machine.processes import ProcessId, tree
 from tunesmith.tools.serving.addresses import Address, is_loopback_ip
 from tunesmith.tools.serving.spec import LOOPBACK
 
-_LISTENS = "0A"
+_LISTENS = "0A"  # TCP_LISTEN
 _LOOPBACK = "0100007F"
-"""127.0.0.1, as the kernel prints it."""
+"""127.0.0.1, as the kernel prints it: in hex, the last byte first."""
 _ANY = "00000000"
 _TABLE = Path("/proc/net/tcp")
 _LOOKS, _PAUSE_S = 3, 0.02
@@ -45,6 +45,7 @@ class SendRefused(StepFailed):
 def port_is_free(port: int) -> bool:
     """Whether a server could listen on this port of the loopback address now."""
     with socket.socket() as probe:
+        # As servers bind: old connections of a server that has ended do not take its port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -117,7 +118,7 @@ def _sockets_at(port: int) -> tuple[set[str], dict[int, str]]:
         for line in _TABLE.read_text().splitlines()[1:]:
             if own not in line:  # a busy machine has thousands of others, and every connection is looked at
                 continue
-            _, local, remote, state, *rest = line.split()
+            _, local, remote, state, *rest = line.split()  # the sixth of the rest is the socket's inode
             address, _, number = local.partition(":")
             if int(number, 16) != port:
                 continue
@@ -126,6 +127,7 @@ def _sockets_at(port: int) -> tuple[set[str], dict[int, str]]:
                     (exact if address == _LOOPBACK else any_address).add(rest[5])
             elif address == _LOOPBACK and remote.startswith(f"{_LOOPBACK}:"):
                 connections[int(remote.partition(":")[2], 16)] = rest[5]
+    # Who listens at the exact address gets what is sent there; others get what is left.
     return exact or any_address, connections
 
 
@@ -135,7 +137,7 @@ def _sockets_below(pid: int) -> frozenset[str]:
 
 def _sockets(pid: int) -> set[str]:
     inodes = set[str]()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the process, or one of its descriptors, may be gone meanwhile
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 name = str(link.readlink())
@@ -188,14 +190,14 @@ class Guard:
 
     def _again(self, right: Callable[[Seen], bool]) -> bool:
         assert self._listener
-        for attempt in range(_LOOKS):
+        for attempt in range(_LOOKS):  # the table may lack a line while it changes
             time.sleep(_PAUSE_S if attempt else 0)
             if right(self._listener.look()):
                 return True
         return False
 
     async def _again_async(self, right: Callable[[Seen], bool]) -> bool:
-        for attempt in range(_LOOKS):
+        for attempt in range(_LOOKS):  # as above
             if attempt:
                 await asyncio.sleep(_PAUSE_S)
             if right(await self._look()):
@@ -210,7 +212,7 @@ class Guard:
 
     async def _look_after(self, running: asyncio.Task[Seen] | None) -> Seen:
         assert self._listener
-        if running:
+        if running:  # it began before it was asked for: what it saw is too old
             await asyncio.wait({running})
         self._looking, self._next = self._next, None
         return await asyncio.to_thread(self._listener.look)

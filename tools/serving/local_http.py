@@ -41,7 +41,7 @@ def call(
         connection.request("GET" if data is None else "POST", path, data, headers)
         answer = connection.getresponse()
         status, text = answer.status, answer.read()
-    except http.client.HTTPException as error:
+    except http.client.HTTPException as error:  # for callers what speaks no HTTP is no server, as where none answers
         raise OSError(f"no answer in HTTP: {type(error).__name__}: {error}") from error
     finally:
         connection.close()
@@ -49,7 +49,7 @@ def call(
         raise HttpRefused(status, text.decode(errors="replace"))
     try:
         return json.loads(text)
-    except ValueError:
+    except ValueError:  # some routes of vLLM answer in plain text, or in nothing
         return text.decode(errors="replace")
 
 

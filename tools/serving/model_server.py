@@ -56,7 +56,7 @@ def measuring_spec(
         lora_modules=adapted_modules(config, quantized_base=quantized) if allowed and quantized else (),
         max_model_len_tokens=tokens,
         kv_cache_gib=cpu_cache_gib(tokens * kv_bytes_per_token(config)),
-        cache_block_tokens=_WRITER_BLOCK_TOKENS if model.kind == _WRITER else 0,
+        cache_block_tokens=_WRITER_BLOCK_TOKENS if model.kind == _WRITER else 0,  # 0: vLLM's own
         **place._asdict(),
         without_thoughts=context_settings.thinking == "off",
     )
@@ -73,7 +73,7 @@ def measuring_server(
     model: Artifact,
     *,
     adapters_allowed: bool = False,
-    rank: int = 16,
+    rank: int = 16,  # what vLLM allows unless told, so that a server that needs no more is the same one
     adapters: Mapping[str, Path] | None = None,
     context_settings: ContextSettings | None = None,
     meanwhile: Callable[[], None] | None = None,

@@ -13,6 +13,7 @@ from pathlib import Path
 FIRST_S, LONGEST_S = 2.0, 60.0
 """Before the first restart, and before any: it doubles from one to the next."""
 MOST_IN_A_ROW = 5
+"""An engine that dies so often at its start has a reason that waiting does not remove."""
 STEADY_S = 600.0
 """An engine that ran so long did not end at its start: the next restart is the first of a row."""
 GAVE_UP = 78
@@ -63,7 +64,7 @@ def read(record: Path) -> Restarts:
     try:
         known = json.loads(file_of(record).read_bytes())
         return Restarts(**{name: known[name] for name in Restarts.__dataclass_fields__ if name in known})
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):  # never restarted, or cut off in writing: it counts anew
         return Restarts()
 
 

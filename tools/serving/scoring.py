@@ -14,6 +14,7 @@ from tunesmith.tools.serving.connections import Connections
 from tunesmith.tools.serving.servers import Server
 
 _TIMEOUT_S = 600.0
+"""Of all texts that wait behind each other on a CPU."""
 
 
 class _Logprob(BaseModel):

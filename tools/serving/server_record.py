@@ -184,5 +184,6 @@ def _process(data: Mapping[str, object]) -> ProcessId:
 
 def forget(record: Path) -> None:
     """Take a server off the books."""
+    # The record first: who finds one finds its key beside it.
     for suffix in (".json", ".key", ".lease", ".pid", ".restarts", ".restarts.part"):
         record.with_suffix(suffix).unlink(missing_ok=True)

@@ -39,9 +39,9 @@ LEASE_S = 300.0
 """A bench server that nobody used for so long is stopped by its own parent."""
 RENEW_EVERY_S = 30.0
 """While it is used: an answer may take longer than a lease on a slow or busy machine."""
-_READY_TIMEOUT_S = 600.0
+_READY_TIMEOUT_S = 600.0  # a large base is read from a cold disk, and graphs are compiled
 _POLL_S = 0.2
-_STARTING_S = 60.0
+_STARTING_S = 60.0  # between a record and the pid in it lie milliseconds, on a busy machine seconds
 
 
 def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
@@ -141,9 +141,10 @@ def start(
         "role": role,
         "lease_s": lease_s or LEASE_S,
         "owner": owner,
-        "loader_key": secrets.token_urlsafe(32),
+        "loader_key": secrets.token_urlsafe(32),  # a user's own key does not load adapters: they are files of this home
         "started_at": time.time(),
     }
+    # What a record needs lies beside it before it is there; the parent reads it, then its own pid is added.
     atomic_write(record.with_suffix(".key"), key or secrets.token_urlsafe(32), mode=0o600)
     record.with_suffix(".lease").touch()
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
@@ -153,7 +154,7 @@ def start(
     atomic_write(record, json.dumps(data, indent=1), mode=0o600)
     try:
         server = _wait_ready(record, parent, log_path, on_wait, timeout_s)
-    except BaseException:
+    except BaseException:  # a Ctrl-C while it is waited for, too: nobody else knows of the server yet
         stop_group(me)
         forget(record)
         raise
@@ -266,7 +267,7 @@ def kept(server: Server) -> Iterator[None]:
             renew(server)
 
     renew(server)
-    thread = threading.Thread(target=renewing, name="lease", daemon=True)
+    thread = threading.Thread(target=renewing, name="lease", daemon=True)  # a user that dies renews no more
     thread.start()
     try:
         yield
@@ -343,7 +344,7 @@ def renew_record(server: Server) -> str:
     adapters = Places(record.parent.parent).present(data.get("adapters", {}))
     command = _command(data["program"], server.spec, server.port, adapters)
     restarts.write(record, replace(happened, in_a_row=0, gave_up="", why=""))
-    record.with_suffix(".pid").unlink(missing_ok=True)
+    record.with_suffix(".pid").unlink(missing_ok=True)  # of the supervisor before; the next one writes its own
     _update(server, **command)
     return ""
 
@@ -381,7 +382,7 @@ def stop(server: Server) -> None:
     forget(server.record)
     if server.role == DEPLOYED and not deployed(home):
         boot_unit.disable(home)
-    for _ in range(50):
+    for _ in range(50):  # 5 s: the kernel closes the sockets of a large process only once its memory is gone
         if not was_running or port_is_free(server.port):
             return
         time.sleep(0.1)

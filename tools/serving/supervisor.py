@@ -27,7 +27,9 @@ from tunesmith.tools.serving.restarts import Restarts
 
 _POLL_S = 1.0
 _GRACE_S = 20.0
+"""For vLLM to end its engine and give memory back; whoever stops a server waits as long."""
 _PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h; Python has no name for it."""
 _ON_LINUX = sys.platform == "linux"
 
 
@@ -39,7 +41,7 @@ def main() -> int:
     books = _Books(Path(sys.argv[1]))
     if not books.are_mine():
         return 0
-    os.umask(0o077)
+    os.umask(0o077)  # of what vLLM writes, too
     books.say_who()
     engine = _Engine(books)
     signal.signal(signal.SIGTERM, engine.stop)
@@ -47,7 +49,7 @@ def main() -> int:
         began = time.monotonic()
         code = engine.run()
         _sweep()
-        signal.signal(signal.SIGTERM, engine.stop)
+        signal.signal(signal.SIGTERM, engine.stop)  # sweeping had it ignored
         why = _ended_as(code)
         if code < 0 and -code != signal.SIGTERM:  # it had no time to say anything itself
             print(f"tunesmith: {why} ({signal.strsignal(-code)})", flush=True)
@@ -86,8 +88,8 @@ class _Engine:
             )
         except OSError as error:
             print(f"tunesmith: {type(error).__name__}: vLLM does not start: {error}", flush=True)
-            return 127
-        if self.stopping:
+            return 127  # as a shell has it
+        if self.stopping:  # the signal came before there was a child to pass it on to
             child.terminate()
         while not _ended(child, _POLL_S):
             if self._books.expired():
@@ -185,7 +187,7 @@ class _Books:
             record, renewed_ns = self.record(), self._path.with_suffix(".lease").stat().st_mtime_ns
         except FileNotFoundError:
             return True
-        except ValueError:
+        except ValueError:  # what cannot be read now says nothing of a lease
             return False
         if renewed_ns != self._renewed_ns:
             self._renewed_ns, self._since = renewed_ns, time.monotonic()
@@ -204,6 +206,7 @@ class _Books:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
+        # As vLLM binds: its own old connections do not take the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -216,8 +219,8 @@ def _sweep() -> None:
     """End what a server that was killed left behind: the rest of the group that this process leads."""
     if os.getpgrp() != os.getpid():
         return
-    deadline = time.monotonic() + 5.0
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    deadline = time.monotonic() + 5.0  # its engine has lost its parent already, and nothing is left to save
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is of the group itself
     os.killpg(0, signal.SIGTERM)
     while _others_in_group() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -48,6 +48,7 @@ def _special(test: dict[str, object], sections: dict[str, dict[str, object]], co
         key = name.removeprefix("metadata:")
         if not cell.strip():
             return
+        # promptfoo's own: a comma parts a list, and one behind a backslash stands for itself.
         fields = [field.strip().replace("\\,", ",") for field in re.split(r"(?<!\\),", cell)]
         sections["metadata"][key.removesuffix("[]")] = fields if key.endswith("[]") else cell
     elif name in ("prefix", "suffix"):

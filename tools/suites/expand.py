@@ -22,8 +22,10 @@ from tunesmith.tools.suites.template import fill_vars, render
 
 MAX_COMBINATIONS = 10_000
 MAX_CASES = 20_000
+"""Lists of vars multiply: ten of ten values would be ten billion cases."""
 _ID_CHARS = 12
 _SUFFIX_CHARS = 6
+"""Of a digest: ids have to differ within a suite, and a suffix only among the cases that share a name."""
 
 _RUNS_CODE = "it runs code; use contains, regex, equals or is-json with a schema"
 _SERVICE = "it asks an outside service; use llm-rubric, which asks the locally served judge"

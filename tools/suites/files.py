@@ -28,11 +28,15 @@ CODE_SUFFIXES = frozenset((
 _ENV = re.compile(r"(?P<open>\{[{%])|(?P<close>\})|\benv\s*[.\[]")
 _JSON_SPACE = re.compile(r"[ \t\n\r,]*")
 _MAX_NAME_CHARS = 1_000
+"""Longer than a path that a person writes: text that was taken for a name."""
 _MAX_MESSAGE_CHARS = 700
+"""Of a refusal, which quotes the suite: a name of a megabyte would fill the screen."""
 _MAX_DIGITS = 300
+"""As many as a float holds; from 4,300 on Python refuses to read a number."""
 _MAX_DEPTHS = 2
 """`**` in a pattern: each multiplies the folders that are walked."""
 _MAX_MATCHES = 10_000
+"""Files of one pattern: more is a pattern that took in a folder by mistake."""
 _TABLE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
 
 
@@ -159,6 +163,7 @@ class SuiteFiles:
         return document.plain
 
     def _json(self, text: str, path: Path, first_line: int = 1) -> object:
+        # Before it is parsed: a value takes many times its text in memory. Strings may hold such marks, hence thrice.
         if text.count(",") + text.count("[") + text.count("{") > 3 * MAX_NODES:
             raise BadInput(f"{path}: over {MAX_NODES} values; split it into several files")
         try:

@@ -18,6 +18,7 @@ from tunesmith.tools.suites.grading import Grade
 
 COUNT = "__count"
 MAX_CHARS = 500
+"""Of an expression: Python parses it, and nests as deep as it is long."""
 
 _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.Add: operator.add,
@@ -91,7 +92,7 @@ def _value(expression: str, values: Mapping[str, float]) -> float | None:
     try:
         value = _evaluate(_parsed(expression).body, values)
         return value if not isinstance(value, complex) and math.isfinite(value) else None
-    except (ArithmeticError, ValueError, KeyError, TypeError):
+    except (ArithmeticError, ValueError, KeyError, TypeError):  # such as a mean of none; a metric decides nothing
         return None
 
 
@@ -105,6 +106,7 @@ def _parsed(expression: str) -> ast.Expression:
         raise ValueError(f"derivedMetrics: {excerpt!r} is no arithmetic; powers are written ^")
     try:
         tree = ast.parse(expression.strip().replace("^", "**"), mode="eval")
+    # Python's parser may say MemoryError for what is nested too deep.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"derivedMetrics: {excerpt!r} is no arithmetic") from None
     _check(tree.body, excerpt)
@@ -143,5 +145,5 @@ def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
         return float(_FUNCTIONS[node.func.id](*(_evaluate(argument, values) for argument in node.args)))
     if isinstance(node, ast.Name):
         return values[node.id]
-    assert isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+    assert isinstance(node, ast.Constant) and isinstance(node.value, int | float)  # as above
     return float(node.value)

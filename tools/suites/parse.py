@@ -106,7 +106,7 @@ def _check_keys(files: SuiteFiles, config: dict[str, object]) -> None:
 
 
 def _hint(key: object, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(key)[:60], known, 1)
+    near = difflib.get_close_matches(str(key)[:60], known, 1)  # quadratic in the length; no known key is longer
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
@@ -262,10 +262,12 @@ def _merged(
     own_options, default_options = _mapping(test, "options"), _mapping(default, "options")
     options = {**default_options, **own_options}
     for key in ("prefix", "suffix"):
+        # An empty one of a test does not take the default away, as in promptfoo.
         options[key] = own_options.get(key) or default_options.get(key) or ""
     keeps_default = own_options.get("disableDefaultAsserts") is not True
     threshold = test.get("threshold")
     repeat = options.get("repeat", _mapping(config, _SETTINGS).get("repeat", 1))
+    # A slip beyond that: a case is asked so often of every arm.
     if isinstance(repeat, bool) or not isinstance(repeat, int) or not 1 <= repeat <= 1000:
         files.refuse(test, f"repeat is a whole number from 1 to 1000, not {repeat!r}")
     return RawTest(

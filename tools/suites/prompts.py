@@ -58,6 +58,7 @@ def _prompts_of(files: SuiteFiles, item: object, near: object) -> list[Prompt]:
 
 
 def _names_file(text: str) -> bool:
+    # A prompt may end in a dot and a word; a file's name is short and has no blank.
     suffix = Path(text).suffix.lower() if len(text) < 200 and not any(c in text for c in " \n{") else ""
     return suffix in _FILE_SUFFIXES or suffix in CODE_SUFFIXES
 
@@ -84,12 +85,12 @@ def chat_of_text(text: str) -> list[dict[str, object]] | None:
     if start.startswith("- role:"):
         try:
             value = parse_yaml(text, "prompt").plain
-        except YamlRefused:
+        except YamlRefused:  # a text that begins like a list
             return None
     elif start.startswith("["):
         try:
             value = json.loads(text)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError):  # a text in brackets
             return None
     else:
         return None
@@ -109,7 +110,7 @@ def wrong_chat(messages: Sequence[object]) -> str:
     """What is wrong with a list of chat messages; empty when nothing is."""
     if not messages:
         return "a prompt has no messages"
-    if has_lone_surrogate(json.dumps(messages, ensure_ascii=False)):
+    if has_lone_surrogate(json.dumps(messages, ensure_ascii=False)):  # in any text of theirs, at any depth
         return LONE_SURROGATE
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in _ROLES:

@@ -42,13 +42,14 @@ def _stops(value: object) -> bool:
     return bool(texts) and all(isinstance(text, str) and text for text in texts)
 
 
+# Bounds are those of vLLM's requests, and of the integers behind them, so that nothing is refused case by case.
 _SAMPLING: dict[str, tuple[Callable[[object], bool], str]] = {
     "temperature": (_number(0, 2), "a number from 0 to 2"),
     "top_p": (_number(1e-6, 1), "a number over 0, at most 1"),
     "top_k": (_whole(-1, 2**31), "a whole number; -1: all"),
     "min_p": (_number(0, 1), "a number from 0 to 1"),
-    "max_tokens": (_whole(1, 2**31), "a whole number from 1"),
-    "seed": (_whole(-(2**62), 2**62), "a whole number"),
+    "max_tokens": (_whole(1, 2**31), "a whole number from 1"),  # no context is longer
+    "seed": (_whole(-(2**62), 2**62), "a whole number"),  # vLLM takes 64 bits, and a repeat is added to it
     "stop": (_stops, "a text, or a list of texts"),
     "presence_penalty": (_number(-2, 2), "a number from -2 to 2"),
     "frequency_penalty": (_number(-2, 2), "a number from -2 to 2"),

@@ -18,11 +18,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tunesmith.tools.suites.budget import BudgetSpent, TextBudget
 from tunesmith.tools.suites.grading.javascript import as_json, as_text
 
-MAX_TEMPLATE_CHARS = 200_000
+MAX_TEMPLATE_CHARS = 200_000  # long texts stand in vars, which are no templates and are not parsed
 MAX_RENDERED_CHARS = 2_000_000
+"""A template in a loop over a long var writes any number of times what it was given."""
 _MARKERS = ("{{", "{%", "{#")
 _NAME = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_PASSES = 5
+_PASSES = 5  # rounds in which vars are filled into vars: two that name each other would never end
 LONE_SURROGATE = "a text holds half of a surrogate pair (such as \\ud83d alone), which is no character; write it whole"
 _LOOP_FIELDS = ("index", "index0", "first", "last", "length")
 _ALLOWED = (
@@ -97,6 +98,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = _Environment(undefined=_Missing, keep_trailing_newline=True, finalize=_printed, cache_size=512)
+    # Only what a suite's templates need: `range` and `lipsum` alone could fill the memory.
     environment.globals.clear()
     environment.filters.clear()
     environment.filters.update(_FILTERS)
@@ -107,7 +109,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def has_lone_surrogate(text: str) -> bool:
     """Whether `text` holds half a surrogate pair, which no file and no request can hold."""
     try:
-        return not text.isascii() and not text.encode()
+        return not text.isascii() and not text.encode()  # what is not ASCII encodes to something, or raises
     except UnicodeEncodeError:
         return True
 
@@ -190,7 +192,7 @@ def _attempt(text: str, values: Mapping[str, object], budget: TextBudget) -> str
     """`text` rendered where that works: a var is data, and braces in data are no mistake."""
     try:
         return render(text, values, budget)
-    except BudgetSpent:
+    except BudgetSpent:  # a ValueError too, of the suite and not of this text
         raise
     except ValueError:
         return text

@@ -51,7 +51,7 @@ def train_apart(asked: ToTrain, watch: Callable[[int], object] = lambda pid: Non
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        errors="replace",
+        errors="replace",  # libraries print what is no UTF-8, too
         cwd=asked.rows_path.parent,
     )
     watch(child.pid)
@@ -61,7 +61,7 @@ def train_apart(asked: ToTrain, watch: Callable[[int], object] = lambda pid: Non
         _follow(child.stdout, {"progress": asked.progress, "metric": asked.metric, "log": asked.log}, ended)
     finally:
         for process in tree(child.pid).values():  # the ranks lead sessions of their own
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # gone in between
                 process.kill()
         child.wait()
     if "trained" in ended:
@@ -87,7 +87,7 @@ def _follow(lines: IO[str], called: dict[str, Callable[..., None]], ended: dict[
     for line in lines:
         try:
             name, *values = json.loads(line)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError):  # a line that a library printed
             called["log"](line.rstrip())
             continue
         if name in called:

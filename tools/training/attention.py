@@ -64,7 +64,7 @@ class _Block(NamedTuple):
             end = min(queries, start + BLOCK_TOKENS)
             first = 0 if window is None else max(0, before + start + 1 - window)
             earlier = 0 if window is None else before + start - first
-            unseen = ~causal_mask(end - start, earlier, window, "cpu")
+            unseen = ~causal_mask(end - start, earlier, window, "cpu")  # blocks are a CPU's alone
             yield cls(slice(start, end), slice(first, before + end), unseen)
 
     def rows_of(self, states: Tensor, key_heads: int) -> Tensor:
@@ -90,6 +90,7 @@ def _in_blocks() -> type[Function]:
         def forward(
             ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
         ) -> Tensor:
+            # Queries come transposed: their layout would be taken over, and every block written across it.
             out = torch.empty_like(query, memory_format=torch.contiguous_format)
             for block in _Block.of(query.shape[2], key.shape[2] - query.shape[2], window):
                 seen = block.weights(query, key, scale) @ value[:, :, block.keys]
@@ -107,6 +108,7 @@ def _in_blocks() -> type[Function]:
                 weights = block.weights(query, key, ctx.scale)
                 asked, wanted = (block.rows_of(one, key.shape[1]) for one in (query, grad))
                 of_weights = wanted @ value[:, :, block.keys].transpose(-1, -2)
+                # Private: what torch's own autograd calls; written out it takes several passes over all scores.
                 of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
                 moved = of_scores @ key[:, :, block.keys]
                 of_query[:, :, block.queries] = moved.mul_(ctx.scale).view(*query.shape[:2], -1, query.shape[3])

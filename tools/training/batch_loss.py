@@ -276,6 +276,7 @@ def token_weights(values: Tensor, labels: Tensor, value_weight: float, frame_wei
     """
     learned = labels != IGNORED
     raw = (values * value_weight + ~values * frame_weight) * learned
+    # A row of which nothing is learned has the sum 0.
     return raw * (learned.sum(1, keepdim=True) / raw.sum(1, keepdim=True).clamp(min=1e-9))
 
 

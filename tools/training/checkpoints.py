@@ -10,6 +10,7 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import read_manifest, seal, sync_folder, verify
 
 _NEWEST = 2
+"""One to go on from, and one before it: the newest may turn out damaged or unusable."""
 _ASIDE = ".writing"
 
 
@@ -24,7 +25,7 @@ def keep_checkpoint(root: Path, step: int, fingerprint: str, write: Callable[[Pa
     filled = write(aside)
     seal(filled, step=step, fingerprint=fingerprint)
     target = root / f"checkpoint-{step}"
-    shutil.rmtree(target, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)  # one of other settings, or a damaged one: the name is taken anew
     filled.rename(target)
     sync_folder(root)
     shutil.rmtree(aside, ignore_errors=True)

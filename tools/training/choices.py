@@ -35,6 +35,7 @@ _MULTIPLE, _SLACK = 64, 16
 _ENOUGH = 0.8
 """Of the rows that were asked for, so many are trained on without a word."""
 _ROWS_MOST = 100_000
+"""What `generate` takes: more is never proposed."""
 
 
 Stops = tuple[tuple[str, ...], tuple[PlanQuestion, ...]]
@@ -83,6 +84,7 @@ def choose_cards(
         return asked, ""
     for cards in range(min(len(gpus), batch_size), 1, -1):
         rows, alike = batch_size // cards, len({gpu.name for gpu in chosen_gpus(gpus, cards)}) == 1
+        # Of unlike cards the fast ones would wait for the slow one in every step.
         if alike and batch_size % cards == 0 and rows >= busy_rows and fits(cards):
             return cards, f"{cards} cards of one kind have room, and {rows} of a step's rows keep each of them busy"
     return 1, ""
@@ -121,6 +123,7 @@ def _a_row(value: int) -> int:
 
 
 _FEWEST_TOKENS = 16
+"""Fewer do not hold a chat template's marks and a word: such a limit is a slip."""
 SeqLen = Annotated[
     AutoInt,
     AfterValidator(_a_row),
@@ -184,6 +187,7 @@ def steps_of(dataset: Artifact, epochs: float, variants_per_epoch: int, batch_si
 
 
 def _validation_rows(dataset: Artifact) -> int:
+    """Of both kinds; where no record says, a tenth of all rows, as critique splits them: a ninth of the rest."""
     return min(dataset.count("valid_rows", dataset.count("train_rows") // 9), 2 * VALIDATION_ROWS)
 
 

@@ -20,25 +20,32 @@ from dataclasses import dataclass, field
 
 from tunesmith.tools.models.shape import ModelShape
 
-_FULL_RATE, _LORA_FACTOR, _REFERENCE_HIDDEN = 5e-5, 10, 2000
+_FULL_RATE, _LORA_FACTOR, _REFERENCE_HIDDEN = 5e-5, 10, 2000  # the rule: 5e-5 · 10 · (2000 / hidden)^exponent
 # The rule's exponent by family. A family that the sweep did not hold takes the one that gives the lower rate.
 _EXPONENTS = {"qwen": 0.0775, "llama": 0.781}
 _RATE_MIN, _RATE_MAX = 1e-4, 1e-3
 _SHORT_RUN_STEPS, _SHORT_RUN_FACTOR = 100, 1.5
+"""LoRA Without Regret: ten times the rate of full fine-tuning, fifteen in short runs."""
 _RATE_CAP = 3e-4
 """Best of 14 of the sweep's 24 models; the other 10 did best at 1e-3."""
 _TINY_PARAMETERS, _SMALL_PARAMETERS = 300_000_000, 1_000_000_000
+"""Between the sizes that were measured, 135M and 0.5B, and above the latter."""
 _WEIGHT_TINY, _WEIGHT = 1.0, 3.0
 _KL_TINY, _KL = 0.2, 0.05
+"""Weight and bound by what was lost at which: `_rehearsal_weight`, and the reason of `max_kl`, have the figures."""
 _VIEWS_SMALL, _VIEWS = 960, 480
 """Rows that a training sees, those seen again included."""
 _EPOCHS_MIN, _EPOCHS_MAX = 1.0, 3.0
+"""Every row is seen; beyond three times rows are memorised."""
 _VARIANTS_TINY, _VARIANTS = 3, 1
 _BATCHES = ((200, 2), (1000, 4))
 """Below so many rows, rows a step."""
 _BATCH = 8
+"""LoRA Without Regret: large batches hurt. Far fewer rows a step leave a device waiting."""
 _VALUE_WEIGHT = 6.0
+"""Values are few of an answer's tokens, and what it is right by; measured with the rest (docs/measurements.md)."""
 _RANK_MIN, _RANK_MAX = 16, 64
+"""What vLLM has room for unless told, and where published runs forget more and gain little."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,7 @@ def sequence_distance(model: Model, config: Mapping[str, object], lengths: tuple
     if not {*as_list(text.get("layer_types") or [])} <= {"full_attention", "sliding_attention"}:
         return None
     size = min(as_int(text["vocab_size"]), 4096)
+    # Low ids, which every vocabulary has and a base was trained on; two steps, so that no stretch is alike in both.
     rows = [
         [(at * step) % size for at in range(3, 3 + length)] for length, step in zip(lengths, (37, 101), strict=True)
     ]
@@ -249,7 +250,7 @@ def sequence_distance(model: Model, config: Mapping[str, object], lengths: tuple
             use_document_attention(model)
             batch = packed_sequences([(row, [IGNORED] * len(row)) for row in rows], prefix=0, device=model.device)
             together = hidden_states(model, batch).float()
-    except (NotImplementedError, TypeError, ValueError):
+    except (NotImplementedError, TypeError, ValueError):  # an attention of its own kind, which takes other arguments
         return None
     finally:
         model.train(training)

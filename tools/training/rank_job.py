@@ -52,6 +52,7 @@ def main() -> int:
     end_with_parent()
     if cards > 1:
         return _launch(cards, request)
+    # The parent reads JSON at the standard output; what libraries print there from now on goes to the log.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
         os.dup2(2, 1)
 
@@ -76,7 +77,7 @@ def _launch(cards: int, request: str) -> int:
     try:
         arguments = launch_arguments(cards, torch.get_num_threads(), ["1", request])
         launch_command(launch_command_parser().parse_args(arguments))
-    except ChildFailedError as error:
+    except ChildFailedError as error:  # a rank that a signal ended could not say so itself
         for rank, failure in error.failures.items():
             print(json.dumps([DIED, rank, failure.exitcode]), flush=True)
         return 1

@@ -92,6 +92,7 @@ def _of_values(
         return ()
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **more)
     start = text.find(answer.strip(), offsets[asked][0])
+    # Templates strip an answer, and the row's places count from before that.
     first = start - (len(answer) - len(answer.lstrip()))
     spans = [(first + begin, first + end) for begin, end in row.attributes.values_at] if start >= 0 else []
     values = [at >= asked and any(a < end and begin < b for begin, end in spans) for at, (a, b) in enumerate(offsets)]

@@ -18,6 +18,7 @@ from tunesmith.memory.files import atomic_write
 _FILE = "validations.json"
 """In every checkpoint: what was measured of it and of those before it, so that a resumed training knows them."""
 _HALVINGS = 3
+"""At most: a rate that fell further would end the training in all but name."""
 _LEARNED = 0.95
 """Of what the best checkpoint took off the base's loss, the least that one has to have taken off to be kept."""
 _ABOUT_AS_NEAR = 1.25

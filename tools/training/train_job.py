@@ -73,7 +73,7 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     figures = json.loads(measured.read_text())
     need_result(out_dir, measured, figures)
     artifact = job.publish("adapter", out_dir, meta={"lora_rank": settings.lora_rank, "bytes": _bytes(out_dir)})
-    shutil.rmtree(job.dir / "checkpoints", ignore_errors=True)
+    shutil.rmtree(job.dir / "checkpoints", ignore_errors=True)  # many times the adapter; nothing goes on from them
     seconds = figures.pop("seconds")
     return TrainResult(
         artifact=artifact.id,
@@ -216,6 +216,7 @@ class _Session:
         return Trained(
             steps=state.global_step,
             epochs=round(float(state.epoch or 0) * self.joined_epochs, 3),
+            # The last five steps' mean: a single step's loss depends on which few rows it drew.
             train_loss=sum(losses[-5:]) / max(len(losses[-5:]), 1),
             validation_loss_before=before,
             validation_loss=best.loss,

@@ -144,7 +144,7 @@ def sft_config(
     return SFTConfig(
         output_dir=str(checkpoints_dir),
         per_device_train_batch_size=settings.batch_size,  # the trainer computes it in parts
-        per_device_eval_batch_size=4 * settings.batch_size,
+        per_device_eval_batch_size=4 * settings.batch_size,  # cut up the same way; fewer calls
         gradient_accumulation_steps=1,
         num_train_epochs=settings.epochs / joined_epochs,
         max_steps=settings.max_steps or -1,
@@ -213,7 +213,7 @@ def _trainer_class(
             need_finite(LOSS, counted.weighted, self.state.global_step + 1, self.model, settings)
             if self._has_rows:
                 self._step_losses.append(counted)
-            ranks = self.accelerator.num_processes
+            ranks = self.accelerator.num_processes  # whose gradients DDP averages: they are to add up
             return losses.weighted * (ranks * self._has_rows) if ranks > 1 else losses.weighted
 
         def training_step(self, model: object, inputs: Inputs, num_items_in_batch: object = None) -> Tensor:
@@ -224,7 +224,7 @@ def _trainer_class(
             # One without a row computes the first for nothing: all ranks exchange gradients in every step.
             *before, last = micro_batches({name: value[own or [0]] for name, value in inputs.items()}, loss)
             total = 0.0
-            for part in before:
+            for part in before:  # gradients are exchanged once, with the last
                 with self.accelerator.no_sync(model):
                     total += super().training_step(model, part, 1)
             total += super().training_step(model, last, 1)
@@ -233,6 +233,7 @@ def _trainer_class(
             return total
 
         def _set_signature_columns_if_needed(self) -> None:
+            # Columns that the model's forward does not name would be dropped from the rows.
             super()._set_signature_columns_if_needed()
             columns: list[str] = self.__dict__["_signature_columns"]
             self._signature_columns = list(dict.fromkeys([*columns, *_OWN_COLUMNS]))
@@ -275,6 +276,7 @@ def _sharing(careful: type[SFTTrainer], loss: LossSettings) -> type[SFTTrainer]:
             if self.base_states:
                 rows = enumerate(inputs["row"].tolist())
                 known = {place: self.base_states[row].to(bare.device) for place, row in rows if rehearsal[place]}
+            # accelerate wraps a forward in autocast; here each product has the type that it is meant to have already.
             with torch.autocast(bare.device.type, enabled=False):
                 return batch_loss(bare, rows_of(inputs), rehearsal, loss, known, weights)
 
@@ -338,9 +340,11 @@ def _careful(settings: LoraSettings, fingerprint: str, validate: Callable[[int],
             """Nothing: all ranks would have to be asked, and rank 0 alone writes checkpoints."""
 
         def _get_output_dir(self, trial: object) -> str:
+            # A checkpoint is written aside, and gets its name once it is whole.
             return getattr(self, "_aside", "") or str(super()._get_output_dir(trial))
 
         def _clip_grad_norm(self, model: Model) -> Tensor:
+            # The gradient is whole here: all parts and cards are in it, and no step was taken yet.
             norm = super()._clip_grad_norm(model)
             need_finite(GRADIENT, float(norm), self.state.global_step + 1, model, settings)
             return norm
