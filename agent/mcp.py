@@ -228,7 +228,7 @@ class _Tools:
 
     def _status(self) -> Json:
         from tunesmith.agent.commands import served_models
-        from tunesmith.agent.driver.state_summary import next_stages
+        from tunesmith.agent.queries.following import next_stages
         from tunesmith.tools.serving.eviction import machine_for_a_step
 
         newest = self.store.newest_run()

@@ -75,7 +75,7 @@ def test_an_order_becomes_a_record(based: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TUNESMITH_VLLM", sys.executable)
     store = Store(tmp_path / "home")
     way, shown = talk(store, "run the baseline", Order, Call, StepRequest, Plan, Step)
-    assert shown == ["baseline: the user said no; nothing was started"]
+    assert shown == ["baseline: the user said no; nothing was started. “baseline” shows its price again."]
     assert 0 < way.hops <= 9, way.modules
 
 

@@ -52,13 +52,13 @@ from tunesmith.agent.driver.state_summary import (
     STATE_HEADING,
     few_tools,
     named_stages,
-    next_stages,
     state_summary,
     tools_of_the_moment,
 )
 from tunesmith.agent.driver.tools import failed, toolset
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import matching
+from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.registry import REQUESTS, TOOLS
 from tunesmith.memory.errors import ApprovalPending
 

@@ -12,8 +12,9 @@ from itertools import pairwise
 
 from tunesmith.agent.driver import describing, look_ups, ordering
 from tunesmith.agent.driver.interview import interviewed
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, answer_to, looked_up, turn_context, why
+from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, looked_up, turn_context, why
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
+from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
@@ -24,8 +25,6 @@ from tunesmith.memory.errors import TunesmithError
 
 _LINES_OF_ALL = 6
 _MOST_CUTS = 3
-_GUESSED = 0.4
-"""From which probability a question is answered, as a guess, where no driver can say what it is."""
 _SECOND, _CLAUSE = 0.6, 3
 """From which probability and how many words a part behind a question that is read with certainty is one too."""
 _FEWEST_WORDS = 2
@@ -155,13 +154,15 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
 
 
 def _picked(deps: TurnDeps, words: str, label: str) -> TurnAnswer | Call:
-    """What was not understood, now that its meaning was picked. Of an order what nobody understood is left out; its
-    price shows what is left, and is asked about."""
+    """What was not understood, now that its meaning was picked. Of an order or a change of the plan what nobody
+    understood is left out; the price or the plan shows what is left, and is asked about."""
     deps.prompt = words
     deps.note(words)
     meant = reader().read(words, turn_context(deps), label)
     if meant.order is not None:
         meant = replace(meant, order=replace(meant.order, unread=()))
+    if meant.edits is not None:
+        meant = replace(meant, edits=replace(meant.edits, unread=()))
     offered = reader().head.examples[label][0]
     return answered(deps, meant) or TurnAnswer(f"Say it so: “{offered}”.")
 
@@ -186,7 +187,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "page":
             return TurnAnswer(look_ups.page(deps), for_model="(the page is on the screen)")
         case "again":
-            return TurnAnswer(look_ups.again(deps))
+            return TurnAnswer(restated(deps, name))
         case "why":
             return why(deps)
         case "accept":
@@ -274,7 +275,7 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
     try:
         if (half := _half(deps)) is not None:
             return half
-        guess = _unsure_answer(deps, reading) if reading.probability >= _GUESSED else None
+        guess = _unsure_answer(deps, reading) if reading.probability >= GUESSED else None
     except TunesmithError:
         return None
     if guess is None:

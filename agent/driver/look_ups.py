@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
 from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.driver.describing import open_interview
+from tunesmith.agent.driver.moment import moment
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, ordinary
 from tunesmith.agent.queries.arguments import Query
@@ -32,6 +33,8 @@ from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.core.yaml_file import read_own
 
+GUESSED = 0.4
+"""From which probability a question is answered, as a guess, where nobody can say what it is."""
 CAN_ANSWER = (
     "I can answer how long a step took, what passed, which cases failed, why a setting has its value, what would fit "
     "here, what to try next; or say what a model should learn."
@@ -88,7 +91,7 @@ def turn_context(deps: TurnDeps) -> reading.Context:
         describing=open_interview(deps.store.home) is not None,
         before=deps.last_query,
         labels=labels_of(deps.store, run.id) if run else (),
-        broken_off=run is not None and deps.store.broken_off(run.id) is not None,
+        moment=moment(deps),
     )
 
 
@@ -115,21 +118,36 @@ def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
     decided = read_answer(words, by="terminal")
     if "=" in words or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？")))):
         return ""
+    context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
     try:
-        at_price = reading.read(words, reading.Context(planned=(stage,))) if stage else None
-        if at_price and at_price.sure and at_price.label in ("plan.cost", "plan.show"):
-            return f"The price of {stage} stands above; “why” shows all of it."
-        if at_price and at_price.sure and at_price.label == "plan.what_if":
+        at_price = reading.read(words, context)
+        asked = at_price.request
+        of_another = isinstance(asked, PriceQuery) and (asked.stage not in ("", stage) or asked.values or asked.times)
+        if decided and at_price.label == "plan.wait":  # `not now, yes?`
+            return ""
+        if at_price.sure and stage and at_price.label in _OF_THE_PRICE and not of_another:
+            return _OF_THE_PRICE[at_price.label].format(stage=stage)
+        if at_price.sure and stage and at_price.label == "plan.what_if":
             asked = reading.reader().read(words, turn_context(deps), "price").request
             if isinstance(asked, PriceQuery) and asked.stage == stage and (asked.values or asked.times):
                 return looked_up(deps, asked).text
             return f"Type a value as field=value: {stage} is priced with it then; `/help {stage}` lists the fields."
-        answer = answer_to(deps, reading.read(words, turn_context(deps)))
+        guessed = not at_price.sure and at_price.slots.asks and at_price.probability >= GUESSED
+        answer = answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
+        if answer and guessed:
+            return f"{answer.text}\n(I read that with little certainty.)"
     except NoEncoder:
         return ""
     except TunesmithError as error:
         return str(error)
     return answer.text if answer else ""
+
+
+_OF_THE_PRICE = {
+    **dict.fromkeys(("plan.cost", "plan.show", "price"), "The price of {stage} stands above; “why” shows all of it."),
+    "plan.wait": "{stage} waits: nothing starts without a yes. A no leaves it, and “{stage}” asks again later.",
+}
+"""What is said to words about the price that waits."""
 
 
 def as_edit(words: str, stage: str) -> str:
@@ -190,12 +208,6 @@ def page(deps: TurnDeps) -> str:
         return "There is no longer version of the last answer; ask about a run, its cases, rows or settings."
     deps.show(deps.page())
     return "That is the whole page."
-
-
-def again(deps: TurnDeps) -> str:
-    """What was said last, once more."""
-    text, deps.last_answer = deps.last_answer, ""
-    return f"Once more: {text}" if text else "I have said nothing yet in this conversation."
 
 
 def as_answer(text: str) -> TurnAnswer | None:

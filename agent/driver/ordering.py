@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.agent.commands import render, run_steps
-from tunesmith.agent.driver import describing, planning
+from tunesmith.agent.driver import describing, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.look_ups import looked_up, meaning
-from tunesmith.agent.driver.state_summary import next_stages
+from tunesmith.agent.driver.look_ups import looked_up
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Context, find
+from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import MachineQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import Assigned, Order, settled
@@ -24,7 +24,7 @@ from tunesmith.agent.words.reading import Reading
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.json_values import as_list, as_object
-from tunesmith.memory.records import DONE, RUNNING, Step
+from tunesmith.memory.records import RUNNING, Step
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog
@@ -127,20 +127,25 @@ def report(deps: TurnDeps, run_id: str) -> TurnAnswer:
 
 
 def stop(deps: TurnDeps, slots: Slots) -> TurnAnswer:
-    """Which step could be stopped, how far it is, and how; else, or where that is named, the server that answers."""
+    """Which step could be stopped, how far it is, and how; else, or where that is named, the server that answers. Who
+    sits at a terminal is asked whether it is to end."""
     from tunesmith.agent.commands.served_models import status
 
     running = deps.store.steps(status=RUNNING)
     if not running or "serve" in slots.values("work") or "port" in slots.values("field"):
         for served in (line for line in status(deps.store) if line["role"] == "deployed" and not line["down"]):
-            return TurnAnswer(f"{served['model']} of {served['run'] or 'an unknown run'} is served at {served['url']}; "
-                              f"`/serve stop` ends that, and no file goes with it.")  # fmt: skip
+            said = f"{served['model']} of {served['run'] or 'an unknown run'} is served at {served['url']}; "
+            if deps.end:
+                deps.end("")
+            return TurnAnswer(f"{said}`/serve stop` ends that, and no file goes with it.")
     if not running and deps.draft is not None:
         return TurnAnswer(f"Nothing is running; {_waits(deps.draft)} “without …” and a step's name leaves that out.")
     if not running:
         return TurnAnswer("Nothing is running and nothing is served, so there is nothing to stop.")
     named = {*slots.values("step"), *slots.values("stage")}
     step = next((one for one in running if {one.id, one.stage} & named), running[0])
+    if deps.end:
+        deps.end(step.id)
     return TurnAnswer(f"{at_work(step)} `/stop {step.id}` ends it, after one more question.")
 
 
@@ -162,7 +167,9 @@ def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) ->
         outcome = run_step(deps.ws, checked(deps, entry, given), deps.approver, follow=deps.follow)
         if outcome.decision and outcome.declined:
             reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
-            raise StepFailed(f"{entry.name}: the user said no{reason}; nothing was started")
+            raise StepFailed(
+                f"{entry.name}: the user said no{reason}; nothing was started. “{entry.name}” shows its price again."
+            )
         return started(deps, outcome.step)
     request = StepRequest.given(entry.name, given)
     if entry.only_looks:
@@ -251,15 +258,20 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.wait" | "remark" | "plan.start":
             return TurnAnswer(f"T{_waits(deps.draft)[1:]}")
         case "plan.what_if" if edits is not None:
-            return _imagined(deps, edits)
+            return plan_questions.imagined(deps, edits)
         case "plan.set" | "plan.without" if edits is not None:
             return _changed(deps, edits)
         case "plan.why":
-            return _reason(deps, reading.slots)
+            return plan_questions.reason(deps, reading.slots)
         case "plan.undo":
-            return _undone(deps)
+            return plan_questions.undone(deps)
         case "plan.as_before" if edits is not None:
-            return _as_before(deps, reading.slots.first("run"), edits)
+            had = plan_questions.settings_before(deps, reading.slots, edits)
+            return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
+        case "plan.compare":
+            return plan_questions.compared(deps, reading.slots.first("run"))
+        case "plan.add":
+            return plan_questions.added(deps, reading.slots)
     if reading.order is not None and edits is not None:
         if edits.changes:
             return _changed(deps, edits)
@@ -268,6 +280,9 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             f"gives it up; a single step is ordered after that."
         )
     return None
+
+
+_NOTHING_BEFORE = "No training was done before whose settings the plan could take; it is unchanged."
 
 
 def _waits(plan: PipelinePlan) -> str:
@@ -293,75 +308,22 @@ def _plan_again(deps: TurnDeps) -> TurnAnswer:
     )
 
 
-def _reason(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
-    """Why the plan has a value or a step: its rule, else what that setting or step is; None where neither is named."""
-    assert deps.draft is not None
-    for name in slots.values("field"):
-        for spec in deps.draft.steps:
-            if name in spec.fields:
-                meant = catalog.BY_NAME[spec.stage].load().request.model_fields[name].description
-                stands = f"it stands so in the plan. ({meant or name})"
-                why = next((one for one in deps.draft.reasons if name in one), stands)
-                return TurnAnswer(
-                    f"{spec.stage} {name} is {planning.plain(spec.fields[name])}: {why} “{name} …” changes it."
-                )
-    text = meaning(slots)
-    return TurnAnswer(text) if text else None
-
-
 def _confirm(deps: TurnDeps, how: str) -> TurnAnswer:
     planning.start_plan(deps, planning.StartPlan(confirm=how), None)  # type: ignore[arg-type]
     text, deps.say_next = deps.say_next, ""
     return TurnAnswer(text or "The plan is carried out.", tool="start_plan", arguments={"confirm": how})
 
 
-def _imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
-    """What the plan would take with a change that nobody ordered."""
-    from tunesmith.tools.pipeline.forecast import forecast
-
-    assert deps.draft is not None
-    if edits.unread or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
-        return None
-    now, then = (
-        sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0])
-    )
-    return TurnAnswer(
-        f"Changed so ({', '.join(edited[1])}) it would take about {duration(then)} instead of {duration(now)}. The "
-        f"plan is unchanged; say it as an order to change it."
-    )
-
-
-def _undone(deps: TurnDeps) -> TurnAnswer:
-    """The plan as it was before its newest change; said again, the change is back."""
-    if deps.draft_before is None:
-        return TurnAnswer("Nothing of the plan was changed that I could take back; it waits unchanged.")
-    deps.change(deps.draft_before)
-    summary = planning.show_draft(deps)
-    return TurnAnswer(
-        f"The plan is as it was before the last change; about {summary['estimated_in_all']} in all. Start it, or "
-        f"change something?"
-    )
-
-
-def _as_before(deps: TurnDeps, run_id: str, edits: Edits) -> TurnAnswer:
-    """The training of the plan with what the newest one of a run was given, and what else the sentence sets."""
-    run = find(deps.store, run_id) if run_id else deps.current_run()
-    done = [step for step in deps.store.steps(run.id, status=DONE) if step.stage == "train"] if run else []
-    if not done:
-        return TurnAnswer("No training was done before whose settings the plan could take; it is unchanged.")
-    own = {one.field for one in edits.values}
-    names = [name for name in catalog.BY_NAME["train"].load().settable if name in done[-1].request and name not in own]
-    had = tuple(Assigned(name, done[-1].request[name], ()) for name in names)
-    return _changed(deps, replace(edits, values=(*had, *edits.values), stages=("train",)))
-
-
 def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     """Every step that a sentence leaves out and every value that it sets, in one go, or nothing of it."""
     assert deps.draft is not None
     if edits.unread or edits.pace:
-        return TurnAnswer(
-            unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
-        )
+        notice = unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
+        if edits.changes and not edits.pace:
+            label = "plan.without" if edits.without and not edits.values else "plan.set"
+            deps.offered = (deps.prompt, (label,))
+            notice += " Type 1 to leave it out."
+        return TurnAnswer(notice)
     try:
         plan, changes = planning.edited_plan(deps, deps.draft, edits)
     except BadInput as error:

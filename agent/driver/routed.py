@@ -29,7 +29,8 @@ from tunesmith.agent.driver.tools import stage_call
 from tunesmith.agent.driver.turn_deps import Call, TurnDeps
 from tunesmith.agent.queries.registry import tool_of
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.reading import Reading, kind_of, read, reader
+from tunesmith.agent.words.head import kind_of
+from tunesmith.agent.words.reading import Reading, read, reader
 
 NONE = "none"
 """No reading: words are the answer."""

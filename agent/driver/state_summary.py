@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import cite, clip
+from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.agent.words.reading import LONGEST
 from tunesmith.agent.words.slots import slots_of, stages_of
-from tunesmith.memory.records import DONE, PLANNED, RUNNING, Artifact, Run, Step
+from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.evaluation.findings import findings
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
-from tunesmith.tools.pipeline.progress import is_current
 
 STATE_HEADING = "Where things stand"
 """How the model is told; a reply that says it again repeats what only the model was to read."""
@@ -75,30 +74,6 @@ def in_half_a_line(deps: TurnDeps) -> str:
 
 def _brief(error: str | None) -> str:
     return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain
-
-
-def next_stages(store: Store, run: Run | None) -> list[str]:
-    """What could follow, the likeliest first: the first stage that has what it needs and has not made what it makes."""
-    if run is None:
-        return [entry.name for entry in catalog.STAGES if entry.makes and not entry.needs]
-    newest = {artifact.kind: artifact for artifact in store.artifacts(run.id)}
-    kinds = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
-    due, following = [], []
-    for entry in catalog.STAGES:
-        declared = entry.load()
-        if declared.measures:
-            done = [step for step in store.steps(run.id, status=DONE) if step.stage == entry.name]
-            measured = {step.arm for step in done if is_current(store, step)}
-            due += [entry.name] if (kinds & set(declared.measures)) - measured else []
-        elif entry.makes and entry.makes not in kinds and kinds.issuperset((*entry.needs, *declared.usually_after)):
-            following.append(entry.name)
-    return due + following
-
-
-def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Artifact]) -> bool:
-    """Whether an artifact holds the run's newest adapter, or has nothing to do with any."""
-    own = store.ancestor(artifact, "adapter")
-    return own is None or "adapter" not in newest or own.id == newest["adapter"].id
 
 
 def tools_of_the_moment(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:

@@ -125,6 +125,9 @@ class TurnDeps:
     """The driver as the user knows it."""
     edit: Callable[[str], str] | None = None
     """Has the user edit a text in a program of their own; None where nobody sits at a terminal."""
+    end: Callable[[str], None] | None = None
+    """Has the user asked, once this turn is told, whether a step is to be ended, or with no step what is served; None
+    where nobody sits at a terminal."""
     start_driver: Callable[[], Awaitable[Model]] | None = None
     """Starts the driver for this turn, once a request needs it."""
     one_at_a_time: RLock = field(default_factory=RLock)

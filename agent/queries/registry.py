@@ -11,6 +11,7 @@ from tunesmith.agent.queries import (
     comparisons,
     confusion,
     described,
+    files,
     findings,
     fits,
     machine,
@@ -37,7 +38,7 @@ _KINDS: tuple[tuple[type[Query], Callable[[Any, Context], Answer]], ...] = (
     (cases.SuiteQuery, cases.suite), (confusion.ConfusionQuery, confusion.answer), (rows.RowQuery, rows.find_rows),
     (steps.FigureQuery, steps.figure), (comparisons.AcrossQuery, comparisons.answer),
     (described.DescribedQuery, described.answer), (artifacts.DiskUseQuery, artifacts.disk_use),
-    (artifacts.TrialQuery, artifacts.trial),
+    (artifacts.TrialQuery, artifacts.trial), (files.FileQuery, files.answer),
 )  # fmt: skip
 """What is asked most comes first, for a driver that has room for few."""
 

@@ -14,6 +14,7 @@ from tunesmith.agent.queries import scores
 from tunesmith.agent.queries import steps as one_step
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named, ordinary, span, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
+from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.agent.queries.steps import estimate_of, log_end, memory_of, name_of
 from tunesmith.memory.errors import NotFound
@@ -153,9 +154,8 @@ def one_run(query: RunQuery, context: Context) -> Answer:
     ]
     if query.about == "remaining":
         left = f"Of the plan of {run.id} is left: {listed(known.remaining, 12)}."
-        done = f"Nothing is left of {run.id}{' behind the step that runs now' if known.status == RUNNING else ''}."
         now = [at_work(step) for step in steps if step.status == RUNNING]
-        return Answer((*now, left if known.remaining else done, *lines), (known,))
+        return Answer((*now, left if known.remaining else _behind(store, run, known), *lines), (known,))
     if query.about == "steps":
         return _steps(store, run, known, steps)
     if query.about == "dates":
@@ -172,6 +172,15 @@ def one_run(query: RunQuery, context: Context) -> Answer:
         return Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id)))
 
     return Answer(tuple(lines[:6]), (known, *scores.of_run(store, run.id)), page)
+
+
+def _behind(store: Store, run: Run, known: RunFacts) -> str:
+    """What is said of a run without a plan, or whose plan is done."""
+    if following := next_stages(store, run):
+        return (
+            f"No plan of {run.id} has steps left; what could follow: {listed(following, 6)}. “go on” prices the first."
+        )
+    return f"Nothing is left of {run.id}{' behind the step that runs now' if known.status == RUNNING else ''}."
 
 
 def _steps(store: Store, run: Run, known: RunFacts, steps: list[Step]) -> Answer:

@@ -65,7 +65,7 @@ def stage(screen: Screen, name: str, words: str) -> None:
     if not entry.asks(outcome.step.request):
         screen.show(render.result_table(outcome.done().report))
     elif outcome.declined:
-        screen.say(f"{name} ({outcome.step.id}) was declined; nothing was started")
+        screen.say(f"{name} ({outcome.step.id}) was declined; nothing was started. /{name} shows its price again")
     return None
 
 

@@ -110,9 +110,22 @@ class Talk:
             code_first=routed,
             window=window_for(screen.settings.home, screen.settings.driver),
             edit=self._edit,
+            end=self._end,
             driver_state=lambda: driver_state(screen.settings),
         )
         return Chat(deps)
+
+    def _end(self, step: str) -> None:
+        """Ask, once this turn is told, whether a step is to be ended, or with none what is served."""
+        from tunesmith.agent.repl import slash
+
+        def ask() -> None:
+            if step:
+                slash.stop(self._screen, step)
+            elif self._screen.confirm("End what is served?"):
+                slash.serve(self._screen, "stop")
+
+        self._screen.later(ask)
 
     def chat(self) -> Chat:
         """The conversation, waited for. Raises what kept it from loading."""

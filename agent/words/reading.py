@@ -7,25 +7,26 @@ such sentences, are trained from those in intents/ by `make words` and lie in he
 
 from __future__ import annotations
 
-import json
-import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
-from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.acts import Order, order_of
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
-from tunesmith.agent.words.neighbours import Neighbours
+from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.agent.words.spelling import canonical
 from tunesmith.memory.records import ASIDE_RUNS, Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
@@ -36,13 +37,11 @@ _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
 _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before")
-_SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page")
+_SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
 """What nobody means who was not understood."""
-_PRIOR = {"plan": 3.0, "follow": 2.0}
-"""How many times likelier such words are at their moment, with a plan proposed or a question answered, than their share
-of all sentences says; words that name a run speak of the records, and ask for no term."""
-_ANOTHER_WISH, _GOES_ON = 0.25, 6.0
-"""The same of a new wish in words that leave out a step of the open plan; of words to go on where a step broke off."""
+_FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
+"""How many times likelier than its share of all sentences says is what follows on an answer; a new wish in words that
+leave out a step of the open plan. Words that name a run speak of the records, and ask for no term."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
 
@@ -61,8 +60,13 @@ class Context:
     """The question that was answered last."""
     labels: tuple[str, ...] = ()
     """Those of the cases of the run that is talked about."""
-    broken_off: bool = False
-    """Whether its newest step failed or was stopped, and none runs."""
+    moment: Moment | Literal[""] = ""
+    """Where the user stands; empty: not known."""
+
+    @property
+    def at(self) -> str:
+        """The moment that what is said is weighed by."""
+        return "" if self.describing else self.moment or ("planned" if self.planned else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,9 @@ class Reader:
         """Load both; about 0.2 s. Raises NoEncoder where the package with the weights is not installed."""
         self.head = Head.load()
         self._encoder = Encoder(added=self.head.added)
-        self._embedded: Callable[[str], Floats] = lru_cache(_REMEMBERED)(lambda text: self._encoder.embed([text])[0])
+        self._embedded: Callable[[str], NDArray[np.float32]] = lru_cache(_REMEMBERED)(
+            lambda text: self._encoder.embed([text])[0]
+        )
         """One sentence in numbers. A turn reads its words several times, each 15 ms and more."""
 
     def read(self, sentence: str, context: Context, label: str = "") -> Reading:
@@ -111,7 +117,7 @@ class Reader:
         if label:
             return self._as(Guess(label, 1.0), True, slots, context)
         embedded = self._embedded(canonical(slots, self.head.vocabulary))
-        guesses = _possible(self.head.guesses(embedded, slots), slots, context)
+        guesses = _possible(self.head.guesses(embedded, slots, context.at), slots, context)
         if (known := self.head.label_of(sentence)) in {guess.label for guess in guesses}:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)
             guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
@@ -122,10 +128,15 @@ class Reader:
         if stop is not None and stop.probability >= _MAY_STOP and asks_or_orders:
             reading = self._as(stop, True, slots, context)
         else:
-            reading = replace(reading, sure=reading.sure and reading.probability >= self._least(reading))
+            certain = reading.label != NOTHING and reading.probability >= self._least(reading)
+            reading = replace(reading, sure=reading.sure and certain)
         offered = [one.label for one in by_kind if one.label not in _SAYS_NOTHING]
         nearest = tuple(self.head.examples[label][0] for label in offered[:_NEAREST])
-        return replace(reading, likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY])), nearest=nearest)
+        return replace(
+            reading,
+            likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY] if one.label != NOTHING)),
+            nearest=nearest,
+        )
 
     def examples_near(self, sentence: str, label: str, count: int) -> list[str]:
         """The examples of a label that a sentence is nearest to in meaning, the nearest first."""
@@ -194,9 +205,8 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     if context.planned and not context.describing and not slots.all("run"):
         guesses = [replace(guess, label=_MEANS_OF_A_PLAN.get(guess.label, guess.label)) for guess in guesses]
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
-    prior = _PRIOR if not slots.all("run") else {"term": 0.0}
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
-    prior = {**prior, "want": _ANOTHER_WISH if leaves_out else 1.0, "go_on": _GOES_ON if context.broken_off else 1.0}
+    prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}
     open_ = [
         replace(guess, probability=guess.probability * prior.get(guess.label.partition(".")[0], 1.0))
         for guess in guesses
@@ -243,128 +253,3 @@ def read_or_not(sentence: str, context: Context) -> Reading:
         return read(sentence, context)
     except NoEncoder:
         return Reading("", 0.0, False, slots_of(sentence[:LONGEST], context.runs))
-
-
-# The head
-
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float32]
-
-_FLAGS = (
-    "run", "step", "arm", "stage", "block", "outcome", "field", "figure", "metric", "model", "bits", "card", "card_gib",
-    "ram_gib", "span", "quote", "path", "pair", "case", "row", "artifact", "verdict", "origin", "decision", "order",
-    "again", "factor", "not", "only", "until", "choice.scheme", "pronoun", "number", "asks",
-)  # fmt: skip
-_FLAG = 0.35
-"""How much a named slot counts beside the embedding's numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """A label, `kind` or `kind.choice`, and how likely it is."""
-
-    label: str
-    probability: float
-
-    @property
-    def kind(self) -> str:
-        """The label without its choice; an act or talk keeps its whole name."""
-        return kind_of(self.label)
-
-
-def kind_of(label: str) -> str:
-    """The kind of a label: `step` of `step.time`, but `do.train`, `plan.set`, `talk.hello` whole."""
-    return label if label.partition(".")[0] in ("do", "plan", "talk", "describe") else label.partition(".")[0]
-
-
-def possible(label: str, *, planned: bool, describing: bool, follows: bool) -> bool:
-    """Whether words can have a label at a moment: what is said of a plan or of a description asks for an open one."""
-    needs = {"plan": planned, "describe": describing, "follow": follows}
-    return needs.get(label.partition(".")[0], True)
-
-
-class Head:
-    """The trained layer. Thread-safe: nothing changes after it was made."""
-
-    def __init__(self, stored: Mapping[str, NDArray[np.generic]]) -> None:
-        import numpy as np
-
-        self._weights: Floats = stored["weights"].astype(np.float32) * stored["scales"].astype(np.float32)[:, None]
-        self._bias: Floats = stored["bias"].astype(np.float32)
-        self.added = {
-            name: array.astype(np.float16) for name, array in stored.items() if name.endswith((".in", ".out"))
-        }
-        """What the encoder was taught, as `Encoder` takes it."""
-        about = json.loads(stored["about"].tobytes().decode())
-        self.labels: tuple[str, ...] = tuple(about["labels"])
-        self.examples: dict[str, list[str]] = about["examples"]
-        self.own_words: dict[str, frozenset[str]] = {k: frozenset(v.split()) for k, v in about["own_words"].items()}
-        self.fingerprint: str = about["fingerprint"]
-        self.threshold: float = about["threshold"]
-        self.vocabulary = {word: place for place, word in enumerate(about["vocabulary"].split())}
-        sizes = [len(self.examples[label]) for label in self.labels]
-        self._near = Neighbours.stored(stored, np.repeat(np.arange(len(sizes)), sizes))
-        self._labels: dict[str, str] = {
-            _key(one): label for label, sentences in self.examples.items() for one in sentences
-        }
-
-    @classmethod
-    def load(cls) -> Head:
-        """The head of this package."""
-        import numpy as np
-
-        with (files("tunesmith.agent.words") / "head.npz").open("rb") as file, np.load(file) as stored:
-            return cls({name: stored[name] for name in stored.files})
-
-    def label_of(self, sentence: str) -> str:
-        """The label of the example that these words are, whatever run they name; empty: they are none."""
-        return self._labels.get(_key(sentence), "")
-
-    def nearest(self, embedding: Floats, label: str, count: int) -> list[str]:
-        """The examples of a label that an embedding is nearest to, the nearest first."""
-        import numpy as np
-
-        own = np.flatnonzero(self._near.labels == self.labels.index(label))
-        order = np.argsort(-self._near.similar(embedding[None])[0, own], kind="stable")
-        return [self.examples[label][i] for i in order[:count]]
-
-    def guesses(self, embedding: Floats, slots: Slots) -> list[Guess]:
-        """Every label with its probability, the likeliest first."""
-        import numpy as np
-
-        scores = self._weights @ np.concatenate([embedding, flags_of(slots)]) + self._bias
-        likely = np.exp(scores - scores.max())
-        likely = self._near.beside((likely / likely.sum())[None], embedding[None])[0]
-        return [Guess(self.labels[i], float(likely[i])) for i in np.argsort(-likely)]
-
-
-def _key(sentence: str) -> str:
-    return " ".join(re.sub(r"\b[ras]\d+\b", "r1", sentence.lower()).strip(" ?!.,¿¡").split())
-
-
-def flags_of(slots: Slots) -> Floats:
-    """Which kinds of slots a sentence names, once and more than once."""
-    import numpy as np
-
-    counts = [_count(slots, flag) for flag in _FLAGS]
-    return np.array([[n > 0, n > 1] for n in counts], np.float32).ravel() * np.float32(_FLAG)
-
-
-def _count(slots: Slots, flag: str) -> int:
-    if flag == "number":
-        return sum(not number.weak for number in slots.numbers)
-    return int(slots.asks) if flag == "asks" else len(slots.values(flag))
-
-
-def kinds(guesses: Sequence[Guess]) -> list[Guess]:
-    """The guesses by kind, each with the sum of its labels' probabilities and its likeliest label."""
-    total: dict[str, float] = {}
-    best: dict[str, str] = {}
-    for guess in guesses:
-        total[guess.kind] = total.get(guess.kind, 0.0) + guess.probability
-        best.setdefault(guess.kind, guess.label)
-    return sorted((Guess(best[kind], p) for kind, p in total.items()), key=lambda guess: -guess.probability)

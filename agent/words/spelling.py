@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import combinations
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -14,6 +15,8 @@ from tunesmith.agent.words.slots import Slots
 _SHORTEST_SWAPPED, _SHORTEST_MISSPELT, _OFTEN = 3, 4, 3
 """Letters of a word with two of them the wrong way round that may be put right, of one with any slip, and how many
 sentences hold one that it is put right to."""
+_SLIP = 50
+"""Times as frequent as a word is what has the same letters but for two, from which that is a slip of it: `whcih`."""
 _PLAIN = {
     "run": "r1", "step": "s1", "artifact": "a1", "row": "g0001", "case": "case-id", "path": "/file", "quote": "“…”",
     "model": "model-7b", "card": "gpu card", "pair": "field=1", "commit": "commit",
@@ -25,7 +28,17 @@ def vocabulary_of(sentences: Iterable[str]) -> list[str]:
     count = Counter(
         word.written for one in sentences for word in words_of(one) if len(word.written) >= _SHORTEST_SWAPPED
     )
-    return [word for word, n in count.most_common() if n >= _OFTEN and word.isalpha()]
+    often = [word for word, n in count.most_common() if n >= _OFTEN and word.isalpha()]
+    by_letters: dict[str, list[str]] = {}
+    for word in often:
+        by_letters.setdefault("".join(sorted(word)), []).append(word)
+    slips = {
+        two
+        for alike in by_letters.values()
+        for one, two in combinations(alike, 2)
+        if count[one] >= _SLIP * count[two] and OSA.distance(one, two) == 1
+    }
+    return [word for word in often if word not in slips]
 
 
 def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:

@@ -13,16 +13,17 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from tunesmith.agent.words.encoder import Encoder
+from tunesmith.agent.words.head import NOTHING, Moment, flags_of, kind_of, possible
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.neighbours import Neighbours
-from tunesmith.agent.words.reading import flags_of, kind_of, possible
 from tunesmith.agent.words.slots import empty_words, slots_of
 from tunesmith.agent.words.spelling import canonical, vocabulary_of
 from tunesmith.tools.core.yaml_file import read_own
@@ -47,12 +48,21 @@ _ABOUT_TEXTS = ("case", "row")
 
 
 def intents() -> dict[str, list[str]]:
-    """Label → its sentences, from every file of intents/."""
+    """Label → its sentences, from every file of intents/ and moments/."""
     found: dict[str, list[str]] = {}
-    for file in _files():
-        for label, sentences in read_own(file).items():
-            found.setdefault(str(label), []).extend(str(sentence) for sentence in sentences)
+    for file in _files("intents", "moments"):
+        for label, sentences in _said_in(file).items():
+            found.setdefault(label, []).extend(sentences)
     return found
+
+
+def moments() -> dict[str, dict[str, list[str]]]:
+    """Moment → label → the sentences that were said at it, from moments/."""
+    return {file.name.removesuffix(".yaml"): _said_in(file) for file in _files("moments")}
+
+
+def _said_in(file: Traversable) -> dict[str, list[str]]:
+    return {str(label): [str(one) for one in said] for label, said in read_own(file).items()}
 
 
 def source(name: str) -> Traversable:
@@ -60,14 +70,15 @@ def source(name: str) -> Traversable:
     return files("tunesmith.agent.words") / name
 
 
-def _files() -> list[Traversable]:
-    return sorted((f for f in source("intents").iterdir() if f.name.endswith(".yaml")), key=lambda file: file.name)
+def _files(*folders: str) -> list[Traversable]:
+    there = [file for folder in folders for file in source(folder).iterdir()]
+    return sorted((file for file in there if file.name.endswith(".yaml")), key=str)
 
 
 def fingerprint() -> str:
     """Of the sentences: the head in the package must have it."""
     digest = hashlib.sha256()
-    for file in _files():
+    for file in _files("intents", "moments"):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -109,6 +120,46 @@ def likelihood(encoder: Encoder, tuned: Tuned, sentences: Sentences, learned: Se
     return Neighbours.of(encoder.embed_ids(learned.ids), learned.labels).beside(likely, embedded)
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A sentence of intents/ or moments/."""
+
+    label: str
+    text: str
+    moment: str = ""
+    """At which it was said; empty: at any."""
+    also: str = ""
+    """A label under which it is answered as well; empty: none is known."""
+
+
+def all_said() -> list[Said]:
+    """Every sentence, those of one label together, as the stored head counts them."""
+    of_moments = [Said(label, one, at) for at, labels in moments().items() for label in labels for one in labels[label]]
+    at_one = {(one.label, one.text): one.moment for one in of_moments}
+    also, examples = read_own(source("also.yaml")), intents()
+    return [
+        Said(label, one, at_one.get((label, one), ""), str(also.get(one, "")))
+        for label in sorted(examples)
+        for one in examples[label]
+    ]
+
+
+def moment_factors(said: Sequence[Said], labels: Sequence[str]) -> dict[str, Floats]:
+    """Moment → of every label, how many times as often its kind is said then as at any: an event of a Poisson count,
+    with one more seen and expected, so that what is rare is left as it is."""
+    import numpy as np
+
+    timed = [one for one in said if one.moment]
+    of_kind = Counter(kind_of(one.label) for one in timed)
+    factors = {}
+    for moment in get_args(Moment):
+        then = Counter(kind_of(one.label) for one in timed if one.moment == moment)
+        share = then.total() / max(1, len(timed))
+        kinds = [kind_of(label) for label in labels]
+        factors[moment] = np.array([(then[kind] + 1) / (of_kind[kind] * share + 1) for kind in kinds], np.float32)
+    return factors
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, print what sentences that were left out say, write the head."""
     import numpy as np
@@ -118,20 +169,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(str(source("head.npz"))))
     args = parser.parse_args(argv)
-    examples = intents()
+    examples, said = intents(), all_said()
     labels = sorted(examples)
-    said = [(label, one) for label in labels for one in examples[label]]
-    vocabulary = vocabulary_of(one for _, one in said)
-    numbers = np.array([labels.index(label) for label, _ in said])
+    vocabulary = vocabulary_of(one.text for one in said)
+    numbers = np.array([labels.index(one.label) for one in said])
     encoder = Encoder()
-    sentences = prepared([one for _, one in said], numbers, vocabulary, encoder)
+    sentences = prepared([one.text for one in said], numbers, vocabulary, encoder)
     fold = folds(encoder.embed_ids(sentences.ids), numbers)
     tuning, left_out = Tuning(encoder, sentences), np.flatnonzero(fold == 0)
     print(f"{len(said)} sentences of {len(labels)} labels; {len(left_out)} of them are left out first", flush=True)
     tuned = tuning.learned(taught := np.flatnonzero(fold != 0))
-    held_out = sentences.some(left_out)
-    likely = likelihood(Encoder(added=tuned.added), tuned, held_out, sentences.some(taught))
-    threshold = calibrated(likely, held_out.labels, labels)
+    likely = likelihood(Encoder(added=tuned.added), tuned, sentences.some(left_out), sentences.some(taught))
+    factors = moment_factors([said[i] for i in taught], labels)
+    threshold = calibrated(likely, [said[i] for i in left_out], labels, factors)
     tuned = tuning.learned(np.arange(len(said)))
     scales = np.maximum(np.abs(tuned.weights).max(axis=1), 1e-12) / 127
     about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(),
@@ -141,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "bias": tuned.bias.astype(np.float32),
         "weights": np.round(tuned.weights / scales[:, None]).astype(np.int8),
         "scales": scales.astype(np.float32),
+        **{f"moment.{name}": array for name, array in moment_factors(said, labels).items()},
         **tuned.added,
         **Neighbours.of(Encoder(added=tuned.added).embed_ids(sentences.ids), numbers).arrays(),
     }
@@ -168,34 +219,43 @@ def folds(embedded: Floats, y: NDArray[np.int64]) -> NDArray[np.int64]:
     return fold
 
 
-def calibrated(likely: Floats, y: NDArray[np.int64], labels: Sequence[str]) -> float:
-    """The least probability from which the share that names the right kind is WANTED; prints what the head can do."""
+def calibrated(likely: Floats, said: Sequence[Said], labels: Sequence[str], factors: Mapping[str, Floats]) -> float:
+    """The least probability from which the share that names the right kind is WANTED, of what strangers said at a
+    moment; prints what the head can do. What there is no answer for is wrong whatever is answered."""
     import numpy as np
 
     kinds = [kind_of(label) for label in labels]
     names = sorted(set(kinds))
-    moments = np.array([_possible_beside(label, labels) for label in labels], np.float32)
-    likely = likely * moments[y]
+    likely = likely * np.stack([_possible_beside(one, labels, factors) for one in said])
     likely /= likely.sum(axis=1, keepdims=True)
     by_kind = likely @ np.array([[kind == name for name in names] for kind in kinds], np.float32)
-    right = by_kind.argmax(axis=1) == np.array([names.index(kinds[i]) for i in y])
-    whole = likely.argmax(axis=1) == y
-    print(f"of {len(y)} sentences, each left out once: label {whole.mean():.1%}, kind {right.mean():.1%} right")
-    best, order = by_kind.max(axis=1), np.argsort(-by_kind.max(axis=1), kind="stable")
-    share = np.cumsum(right[order]) / np.arange(1, len(y) + 1)
-    threshold = float(best[order[np.flatnonzero(share >= WANTED)[-1]]])
-    for at in sorted((0.5, 0.6, 0.7, 0.8, 0.9, threshold)):
-        has = best >= at
-        shares = f"right kind {right[has].mean():.1%}, label {whole[has].mean():.1%}"
-        print(f"  from {at:.2f}: answers {has.mean():.1%}; {shares}")
+    read = [names[i] for i in by_kind.argmax(axis=1)]
+    right = np.array([name in (kind_of(one.label), kind_of(one.also)) for name, one in zip(read, said, strict=True)])
+    best = np.where([name == NOTHING for name in read], 0.0, by_kind.max(axis=1))
+    whole = np.array([labels[i] == one.label for i, one in zip(likely.argmax(axis=1), said, strict=True)])
+    timed = np.array([one.moment != "" for one in said])
+    order = np.argsort(-best[timed], kind="stable")
+    share = np.cumsum(right[timed][order]) / np.arange(1, timed.sum() + 1)
+    threshold = float(best[timed][order[np.flatnonzero(share >= WANTED)[-1]]])
+    for what, some in (("of intents/", ~timed), ("of moments/", timed)):
+        print(f"{some.sum()} sentences {what}, each left out once: label {whole[some].mean():.1%}, "
+              f"kind {right[some].mean():.1%} right")  # fmt: skip
+        for at in sorted((0.5, 0.6, 0.7, 0.8, 0.9, threshold)):
+            has = some & (best >= at)
+            shares = f"right kind {right[has].mean():.1%}, label {whole[has].mean():.1%}"
+            print(f"  from {at:.2f}: answers {has.sum() / some.sum():.1%}; {shares}")
     return round(threshold, 3)
 
 
-def _possible_beside(label: str, labels: Sequence[str]) -> list[bool]:
-    """Which labels are possible where words with this one are said."""
-    family = label.partition(".")[0]
-    moment = {"planned": family == "plan", "describing": family == "describe", "follows": family == "follow"}
-    return [possible(other, **moment) for other in labels]
+def _possible_beside(said: Said, labels: Sequence[str], factors: Mapping[str, Floats]) -> Floats:
+    """How much likelier each label is where this was said; 0 for what is not possible there."""
+    import numpy as np
+
+    family = said.label.partition(".")[0]
+    moment = {"planned": said.moment in ("planned", "price") or family == "plan", "describing": family == "describe"}
+    open_ = [possible(other, **moment, follows=family == "follow") for other in labels]
+    possible_: Floats = np.array(open_, np.float32) * factors.get(said.moment, 1.0)
+    return possible_
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from typing import Any
 
 from tests.fixtures import yaml_of
 from tunesmith.agent.queries.registry import REQUESTS
-from tunesmith.agent.words.reading import Context, Reading, kind_of, read, reader
+from tunesmith.agent.words.head import kind_of
+from tunesmith.agent.words.reading import Context, Reading, read, reader
 from tunesmith.memory.records import Run
 
 PLANNED = ("base", "baseline", "generate", "critique", "preflight", "train", "evaluate", "merge", "quantize", "deploy")

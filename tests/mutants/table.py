@@ -491,6 +491,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return before is None or lowest >= before or before - loss", "return True or before - loss",
          "tests/tools/training/test_selection.py::test_what_is_near_the_base_because_it_learned_little_is_not_kept"),
     )),
+    *rows(LEAVES, "tools/training/train_job.py", (
+        ("learned = valued if 2 * len(valued) >= len(learned) else learned", "learned = learned",
+         "tests/tools/training/test_validation_rows.py::"
+         "test_free_answers_are_not_counted_beside_rows_whose_values_are_known"),
+    )),
     *rows(LEAVES, "tools/training/trainer.py", (
         ('report_to="none"', 'report_to="all"', "tests/tools/training/test_no_trackers.py"),
     )),
@@ -892,6 +897,17 @@ MUTANTS: tuple[Mutant, ...] = (
         ("AND ? IN ('', run)", "AND ? = ?1",
          "tests/agent/queries/test_answers.py::"
          "test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant"),
+    )),
+    *rows(APPROVALS, "agent/driver/plan_questions.py", (
+        ("in {_task(one.stage, one.fields) for one in steps}:", "in set():",
+         "tests/agent/driver/test_plan_questions.py::test_a_step_that_the_plan_has_is_not_put_in_twice"),
+        ("        plan_file.check_pipeline(plan, have=())\n", "        pass\n",
+         "tests/agent/driver/test_plan_questions.py::"
+         "test_a_step_without_what_it_needs_is_refused_and_the_plan_stays"),
+    )),
+    *rows(PEOPLE, "agent/queries/files.py", (
+        ("return Answer((*rows, line), data=(facts,), private=True", "return Answer((*rows, line), data=(facts,)",
+         "tests/agent/queries/test_files.py::test_the_first_rows_go_to_the_screen_and_never_to_a_model"),
     )),
     *rows(PRICES, "agent/words/requests.py", (
         ('return asked.choice if asked.kind == "cases" else ""', 'return ""',

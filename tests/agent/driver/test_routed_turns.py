@@ -106,7 +106,7 @@ def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> N
     [
         ("was it a lot of stuff in the end", False),
         ("wie viele beispiele hatte ich selbst geschrieben in r8", False),
-        ("everything is so complicated", True),
+        ("i never understood why people like opera", True),
         ("write me a haiku about GPUs", True),
     ],
 )
@@ -134,8 +134,8 @@ def test_a_choice_among_unsure_words_is_told_as_a_guess(routed: Routed) -> None:
 
 def test_a_choice_that_the_reader_does_not_share_is_asked_about(routed: Routed) -> None:
     routed.deps.code_first = True
-    said = routed.say(UNSURE, '{"label": "steps.time"}')
-    assert said.startswith(f"Did you mean: 1 “{reader().head.examples['steps.time'][0]}”, 2 “")
+    said = routed.say(UNSURE, '{"label": "steps.longest"}')
+    assert said.startswith(f"Did you mean: 1 “{reader().head.examples['steps.longest'][0]}”, 2 “")
     assert said.count("“") == 3 and routed.shown == []
 
 

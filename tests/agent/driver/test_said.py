@@ -13,6 +13,7 @@ from pydantic_ai.models import Model
 
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
+from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import (
     Builder,
     add_baseline,
@@ -321,6 +322,22 @@ def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answe
     assert "lora_rank was 16" in aside(alone.deps, "not sure, which rank did we use last time?", "train")
     assert aside(alone.deps, "not now, yes?", "train") == aside(alone.deps, "no, too slow", "train") == ""
     assert alone.asked == []
+
+
+def test_who_orders_a_stop_is_asked_once_about_the_step_that_runs(alone: Alone) -> None:
+    asked_about: list[str] = []
+    alone.deps.end = asked_about.append
+    assert "nothing to stop" in alone.hears("stop the training now please") and asked_about == []
+    build = stored_runs.new_builder(alone.store.home)
+    step = stored_runs.start_training(build, 3)
+    assert f"/stop {step}" in alone.hears("stop the training now please") and asked_about == [step]
+    assert alone.store.step(step).status == "running"
+
+
+def test_what_nobody_understood_of_a_change_can_be_left_out(planned: Alone) -> None:
+    before = planned.deps.draft
+    assert "Type 1 to leave it out" in planned.hears("rank 8 for uncle bob") and planned.deps.draft == before
+    assert "train lora_rank 8" in planned.hears("1")
 
 
 def test_two_questions_are_answered_one_after_the_other_and_a_follow_up_keeps_what_was_asked(alone: Alone) -> None:

@@ -14,18 +14,23 @@ from rapidfuzz import fuzz
 
 from tests.fixtures import yaml_of
 from tunesmith.agent.queries.registry import REQUESTS
+from tunesmith.agent.words.head import NOTHING, Moment
+from tunesmith.agent.words.training import all_said, moment_factors, moments
 from tunesmith.tools.pipeline import catalog
 
 HERE = Path(__file__).parent
-FILES = sorted((HERE.parents[2] / "agent" / "words" / "intents").glob("*.yaml"))
+WORDS = HERE.parents[2] / "agent" / "words"
+FILES = sorted((WORDS / "intents").glob("*.yaml"))
 ALIKE_MOST = 80
 
 CONVERSATION = {"page", "again", "follow", "why", "accept", "go_on", "yes", "no", "remark", "code"}
 ACTS = {"report", "stop", "delete", "approve", "repeat_run"} | {entry.name for entry in catalog.STAGES}
 PLAN = {"start", "drop", "show", "cost", "set", "without", "what_if", "why", "wait", "undo", "as_before"}
+PLAN |= {"compare", "add"}
 DESCRIBE = {"back", "so_far", "drop", "help", "edit", "done", "nothing", "change", "remove", "more", "forbid", "answer"}
-CHOICES = {"do": ACTS, "plan": PLAN, "describe": DESCRIBE, "want": {"", "bundled"}, "term": {"", "difference"}}
-OTHER = CONVERSATION | {"out_of_scope"}
+CHOICES = {"do": ACTS, "plan": PLAN, "describe": DESCRIBE, "want": {"", "bundled"}, "term": {"", "difference"},
+           "again": {"", "percent", "units", "shorter", "table"}}  # fmt: skip
+OTHER = CONVERSATION | {"out_of_scope", NOTHING}
 FEWEST = {"result": 80, "run": 80, "cases": 80, "findings": 80, "step": 80, "setting": 80}
 
 
@@ -36,6 +41,9 @@ def sentences() -> dict[str, list[str]]:
         labels = yaml_of(file.read_text(encoding="utf-8"))
         assert not set(labels) & set(found), f"{file.name} repeats a label"
         found.update(labels)
+    for at in get_args(Moment):
+        for label, said in moments()[at].items():
+            found[label] = [*found.get(label, []), *said]
     return found
 
 
@@ -75,6 +83,20 @@ def test_every_question_and_order_has_its_sentences() -> None:
     assert {f"do.{name}" for name in ACTS} | {f"plan.{name}" for name in PLAN} <= set(SAID)
     assert len(SAID["remark"]) + len(SAID["out_of_scope"]) >= 150, "what asks and orders nothing of this trade"
     assert sum(kinds[kind] for kind in REQUESTS) >= 1500
+
+
+def test_what_was_said_at_a_moment_is_there_for_every_moment_that_can_be_told() -> None:
+    assert set(moments()) == set(get_args(Moment))
+    assert min(sum(map(len, said.values())) for said in moments().values()) >= 100
+    assert set(SAID) - {NOTHING} == {label for file in FILES for label in yaml_of(file.read_text(encoding="utf-8"))}
+
+
+def test_a_kind_that_is_said_at_a_moment_more_often_is_likelier_then_and_a_rare_one_is_left_alone() -> None:
+    labels = sorted(SAID)
+    factors = moment_factors(all_said(), labels)
+    running, empty = factors["running"], factors["empty"]
+    assert running[labels.index("jobs")] > 2 > 0.5 > empty[labels.index("jobs")] > 0
+    assert all(factor[labels.index("talk.exit_codes")] > 0.5 for factor in factors.values()), "hardly ever asked"
 
 
 def test_no_two_sentences_of_a_label_are_alike() -> None:

@@ -20,7 +20,8 @@ from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words.acts import info_of, known_fields, order_of, settled
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import Encoder
-from tunesmith.agent.words.reading import Context, Guess, Head, content_of, read, reader
+from tunesmith.agent.words.head import Guess, Head
+from tunesmith.agent.words.reading import Context, content_of, read, reader
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.agent.words.spelling import canonical
@@ -193,7 +194,7 @@ def test_what_leaves_out_a_step_of_the_open_plan_is_no_wish_for_another_model_un
 
 @table("said", ["carry on where it broke off", "it died overnight, please resume it"])
 def test_where_a_step_broke_off_words_to_go_on_mean_it(said: str) -> None:
-    found = read(said, Context(broken_off=True))
+    found = read(said, Context(moment="broken_off"))
     assert found.sure and found.label == "go_on" and read(said).label == read(said, Context()).label, found
 
 

@@ -14,7 +14,7 @@ from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import Builder
 from tests.fixtures.tables import table
 from tunesmith.agent.commands.render import step_end
-from tunesmith.agent.driver.state_summary import next_stages
+from tunesmith.agent.queries.following import next_stages
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.evaluation.advice import baseline_advice, before_spending, target_advice

@@ -1,0 +1,202 @@
+"""What is asked of the proposed plan and of its steps: why, what if, against a run before; a step put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tunesmith.agent.driver import planning
+from tunesmith.agent.driver.look_ups import meaning
+from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
+from tunesmith.agent.queries.answer import find, named
+from tunesmith.agent.words.acts import Assigned, assigned, factors
+from tunesmith.agent.words.edits import Edits
+from tunesmith.agent.words.slots import Slots
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import DONE, Step
+from tunesmith.tools.core.format import duration, listed
+from tunesmith.tools.pipeline import catalog, plan_file
+from tunesmith.tools.pipeline.plan_file import StepSpec
+
+
+def reason(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
+    """Why the plan has a value or a step: its rule, else what that setting or step is; None where neither is named."""
+    assert deps.draft is not None
+    for name in slots.values("field"):
+        for spec in deps.draft.steps:
+            if name in spec.fields:
+                meant = catalog.BY_NAME[spec.stage].load().request.model_fields[name].description
+                stands = f"it stands so in the plan. ({meant or name})"
+                why = next((one for one in deps.draft.reasons if name in one), stands)
+                return TurnAnswer(
+                    f"{spec.stage} {name} is {planning.plain(spec.fields[name])}: {why} “{name} …” changes it."
+                )
+    text = meaning(slots)
+    return TurnAnswer(text) if text else None
+
+
+def imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
+    """What the plan would take with a change that nobody ordered."""
+    from tunesmith.tools.pipeline.forecast import forecast
+
+    assert deps.draft is not None
+    if edits.unread or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
+        return None
+    now, then = (
+        sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0])
+    )
+    return TurnAnswer(
+        f"Changed so ({', '.join(edited[1])}) it would take about {duration(then)} instead of {duration(now)}. The "
+        f"plan is unchanged; say it as an order to change it."
+    )
+
+
+def undone(deps: TurnDeps) -> TurnAnswer:
+    """The plan as it was before its newest change; said again, the change is back."""
+    if deps.draft_before is None:
+        return TurnAnswer("Nothing of the plan was changed that I could take back; it waits unchanged.")
+    deps.change(deps.draft_before)
+    summary = planning.show_draft(deps)
+    return TurnAnswer(
+        f"The plan is as it was before the last change; about {summary['estimated_in_all']} in all. Start it, or "
+        f"change something?"
+    )
+
+
+def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
+    """The values that the newest training of a run was given, those of the settings that are named or all, and what
+    else a sentence sets; None: there was none."""
+    run = find(deps.store, slots.first("run")) if slots.first("run") else deps.current_run()
+    done = [step for step in deps.store.steps(run.id, status=DONE) if step.stage == "train"] if run else []
+    if not done:
+        return None
+    had, times = done[-1].request, {name: by for name, (by, _) in factors(slots).items()}
+    own = {one.field for one in edits.values} - set(times)
+    meant = ({*slots.values("field")} - own) & {*had}
+    names = [name for name in catalog.BY_NAME["train"].load().settable if name in had and name not in own]
+    values = tuple(
+        Assigned(name, had[name] * times[name] if name in times else had[name], ())
+        for name in names
+        if not meant or name in meant
+    )
+    kept = tuple(one for one in edits.values if one.field in own)
+    return replace(edits, values=(*values, *kept), stages=("train",), unread=() if meant else edits.unread)
+
+
+def compared(deps: TurnDeps, run_id: str) -> TurnAnswer:
+    """What the plan does otherwise than a run before: values, steps that are new, steps that it leaves out."""
+    assert deps.draft is not None
+    run = find(deps.store, run_id) if run_id else deps.current_run()
+    if run is None:
+        return TurnAnswer("There is no run yet that the plan could be compared with; it waits unchanged.")
+    did = {_task(step.stage, step.request): step for step in deps.store.steps(run.id, status=DONE)}
+    plan = {_task(spec.stage, spec.fields): spec for spec in deps.draft.steps_to_run}
+    differ = [one for task, spec in plan.items() if task in did for one in _differing(spec, did[task])]
+    parts = [
+        f"in the plan {listed(differ, 8)}" if differ else "no value that the plan sets is another one",
+        f"steps that only the plan has: {listed(new, 8)}" if (new := [t for t in plan if t not in did]) else "",
+        f"steps that only the run has: {listed(old, 8)}" if (old := [t for t in did if t not in plan]) else "",
+    ]
+    text = "; ".join(part for part in parts if part)
+    return TurnAnswer(f"Against {named(run)}: {text}. The plan is unchanged; “as in {run.id}” takes its training over.")
+
+
+def _task(stage: str, fields: Mapping[str, object]) -> str:
+    """A step by its stage and, of a stage with several tasks, which."""
+    entry = catalog.BY_NAME.get(stage)
+    if entry is None:
+        return stage
+    request = entry.load().request.model_fields
+    told = [fields.get(name, request[name].default) for name in entry.load().identified_by]
+    return " ".join([stage, *(str(value) for value in told if isinstance(value, str) and value)])
+
+
+def _differing(spec: StepSpec, step: Step) -> list[str]:
+    parsed = plan_file.parse_fields(spec.stage, spec.fields)
+    return [
+        f"{spec.stage} {name} {planning.plain(value)} instead of {planning.plain(step.request[name])}"
+        for name, value in parsed.items()
+        if name in step.request and step.request[name] != value and name not in _PLACES
+    ]
+
+
+_PLACES = ("behaviour", "source", "suites")
+"""Fields that say where something lies."""
+
+
+def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
+    """The plan with a step more, at its place in the chain; None where no stage is named. Raises BadInput."""
+    assert deps.draft is not None
+    asked = [str(stage) for stage in slots.values("stage") if stage in catalog.BY_NAME]
+    if not asked:
+        return None
+    steps = deps.draft.steps
+    stage = next((one for one in asked if one not in {spec.stage for spec in steps}), asked[0])
+    fields = _as_its_like(stage, steps) | {one.field: one.value for one in assigned(slots, (stage,))}
+    if arm := _arm_of(stage, steps, slots):
+        fields["arm"] = arm
+    spec = StepSpec(stage=stage, fields=plan_file.parse_fields(stage, fields))
+    if _task(stage, fields) in {_task(one.stage, one.fields) for one in steps}:
+        return TurnAnswer(f"The plan has {_task(stage, fields)} already, so it is unchanged.")
+    at = _place(spec, steps)
+    plan = deps.draft.with_steps((*steps[:at], spec, *steps[at:]))
+    try:
+        plan_file.check_pipeline(plan, have=())
+    except BadInput as error:
+        return TurnAnswer(f"{error}; the plan is unchanged.")
+    deps.change(plan)
+    summary = planning.show_draft(deps)
+    text = (
+        f"The plan has {_task(stage, fields)} as step {at + 1} of {len(plan.steps)} now; about "
+        f"{summary['estimated_in_all']} in all. Start it, or change more?"
+    )
+    more = [one for one in asked if one != stage and one not in {spec.stage for spec in plan.steps}]
+    text += "".join(f" ({one} was not put in; ask for it by itself.)" for one in dict.fromkeys(more))
+    return TurnAnswer(text, tool="edit_plan", arguments={"added": stage})
+
+
+def _as_its_like(stage: str, steps: tuple[StepSpec, ...]) -> dict[str, object]:
+    """What the plan's last step of a stage was given, without what tells such steps apart: only so are two measurements
+    of one kind."""
+    apart = catalog.BY_NAME[stage].load().identified_by
+    like = next((spec.fields for spec in reversed(steps) if spec.stage == stage), {})
+    return {name: value for name, value in like.items() if name not in apart}
+
+
+def _made(spec: StepSpec) -> str:
+    """The kind of model that a step makes; empty: none."""
+    made = catalog.BY_NAME[spec.stage].makes or ""
+    return made if made in _ARMS else ""
+
+
+_ARMS = ("adapter", "merged", "quantized")
+
+
+def _arm_of(stage: str, steps: tuple[StepSpec, ...], slots: Slots) -> str:
+    """The model that a step is about: the one named; else the last that the plan makes, up to and with the other step
+    that is named, and for which it has no such step. Empty for a stage that has no choice."""
+    if "arm" not in catalog.BY_NAME[stage].load().request.model_fields:
+        return ""
+    if arms := slots.values("arm"):
+        return str(arms[0])
+    if stage == "release":
+        return "merged"
+    others = [one for one in slots.values("stage") if one != stage]
+    end = next((at for at, spec in enumerate(steps) if spec.stage in others), len(steps))
+    have = {_task(one.stage, one.fields) for one in steps}
+    before = [arm for spec in reversed(steps[:end]) if (arm := _made(spec))]
+    then = [arm for spec in steps[end : end + 1] if (arm := _made(spec))]
+    return next((arm for arm in (*before[:1], *then, *before) if _task(stage, {"arm": arm}) not in have), "")
+
+
+def _place(spec: StepSpec, steps: tuple[StepSpec, ...]) -> int:
+    """Where a step goes: a measurement behind what it measures, any other before the first that the chain has later."""
+    declared, order = catalog.BY_NAME[spec.stage].load(), [*catalog.BY_NAME]
+    if declared.measures:
+        made = [at for at, one in enumerate(steps) if _made(one) == spec.fields.get("arm")]
+        return made[-1] + 1 if made else len(steps)
+    later = [
+        at for at, one in enumerate(steps)
+        if order.index(one.stage) > order.index(spec.stage) and not catalog.BY_NAME[one.stage].load().measures
+    ]  # fmt: skip
+    return later[0] if later else len(steps)

@@ -1,0 +1,96 @@
+"""A file of rows that is not imported: how many it holds, in which form, its doubles, its first ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tunesmith.agent.queries.answer import Answer, Context, clip
+from tunesmith.agent.queries.arguments import Query
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.core.format import count
+
+_MOST_ROWS, _MOST_BYTES = 20_000, 16 << 20
+"""Read for doubles, while somebody waits."""
+_SHOWN, _WIDE = 3, 300
+
+
+class FileQuery(Query):
+    """A file of rows that is not imported yet: how many and in which form, its doubles, or its first rows."""
+
+    kind: Literal["file"] = "file"
+    about: Literal["rows", "doubles", "first"] = "rows"
+    path: Annotated[str, Field(description="The file, such as ~/data/rows.jsonl")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a look into a file tells."""
+
+    status: str
+    format: str
+    records: int
+    """By its size, where no footer counts them."""
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubles:
+    """Rows of a file that repeat one before them."""
+
+    read: int
+    rows: int
+    same_prompt: int
+    same_row: int
+    unusable: int
+
+
+def answer(query: FileQuery, context: Context) -> Answer:
+    """Answer from the file itself. Raises BadInput for what is not there or cannot be read."""
+    from tunesmith.tools.data.import_rows import files_of, look_at
+
+    if not query.path:
+        return Answer(("Name the file with its folder, such as ~/data/rows.jsonl: I look into it and import nothing.",))
+    named = files_of(query.path)
+    look = look_at(named, {}, _MOST_ROWS * 50)
+    found = look.inspection
+    facts = FileFacts(found.status, found.format, look.records, found.columns)
+    if query.about == "doubles":
+        return _doubles(query.path, facts, [*named.files])
+    about = [f"about {count(look.records, 'record')}", f"it is {found.status}"]
+    about += [f"columns {', '.join(clip(one, 30) for one in found.columns[:8])}"] if found.columns else []
+    line = f"{query.path}: {'; '.join(about)}. Nothing was imported; `/import {query.path}` takes it, after a yes."
+    reasons = [f"Record {one.number}: {clip(one.reason)}" for one in found.problems[:2]]
+    if query.about == "rows":
+        return Answer((line, *reasons), data=(facts,), private=bool(reasons), open_words=line)
+    rows = [clip(row, _WIDE) for row in found.preview[:_SHOWN]] or ["None of its first records can be taken as a row."]
+    return Answer((*rows, line), data=(facts,), private=True, open_words=line)
+
+
+def _doubles(path: str, facts: FileFacts, files: list[Path]) -> Answer:
+    from tunesmith.tools.data.import_sources import Totals, rows_of
+
+    if facts.status != "READY":
+        told = f"{path} is {facts.status}, so its rows cannot be compared: `/import {path}` says which columns to map."
+        return Answer((told,), data=(facts,))
+    rows, unusable, read = list[TrainingRow](), 0, 0
+    for one in rows_of(files, {}, _MOST_ROWS, _MOST_BYTES):
+        if isinstance(one, TrainingRow):
+            rows.append(one)
+        elif isinstance(one, Totals):
+            read = one.records
+        else:
+            unusable += 1
+    prompts = Counter(str(row.prompt) for row in rows)
+    whole = Counter((str(row.prompt), str(row.completion)) for row in rows)
+    doubles = Doubles(read, len(rows), len(rows) - len(prompts), len(rows) - len(whole), unusable)
+    of = f"the first {count(read, 'record')}" if facts.records > read else count(read, "record")
+    line = (
+        f"{path}: of {of}, {doubles.same_row} repeat a row before them word for word, {doubles.same_prompt} "
+        f"its message; {unusable} cannot be taken as rows. Nothing was imported; critique drops doubles."
+    )
+    return Answer((line,), data=(doubles,))

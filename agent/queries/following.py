@@ -1,0 +1,34 @@
+"""Which stages could follow in a run, by what it has and what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tunesmith.memory.records import DONE, Artifact, Run
+from tunesmith.memory.store import Store
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.progress import is_current
+
+
+def next_stages(store: Store, run: Run | None) -> list[str]:
+    """What could follow, the likeliest first: the first stage that has what it needs and has not made what it makes."""
+    if run is None:
+        return [entry.name for entry in catalog.STAGES if entry.makes and not entry.needs]
+    newest = {artifact.kind: artifact for artifact in store.artifacts(run.id)}
+    kinds = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
+    due, following = [], []
+    for entry in catalog.STAGES:
+        declared = entry.load()
+        if declared.measures:
+            done = [step for step in store.steps(run.id, status=DONE) if step.stage == entry.name]
+            measured = {step.arm for step in done if is_current(store, step)}
+            due += [entry.name] if (kinds & set(declared.measures)) - measured else []
+        elif entry.makes and entry.makes not in kinds and kinds.issuperset((*entry.needs, *declared.usually_after)):
+            following.append(entry.name)
+    return due + following
+
+
+def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Artifact]) -> bool:
+    """Whether an artifact holds the run's newest adapter, or has nothing to do with any."""
+    own = store.ancestor(artifact, "adapter")
+    return own is None or "adapter" not in newest or own.id == newest["adapter"].id

@@ -1,0 +1,97 @@
+"""The proposed plan against a run, and a step put into it: at its place, once, measured as its like are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent.driver.test_conversation import Talk
+from tests.agent.driver.test_planning import GOAL, fields, steps
+from tests.fixtures.stored_runs import finished_run
+from tunesmith.agent.driver import plan_questions
+from tunesmith.agent.driver.planning import without
+from tunesmith.agent.words.edits import Edits
+from tunesmith.agent.words.slots import slots_of
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Iterator[Talk]:
+    finished_run(tmp_path / "home")[0].close()
+    one = Talk(tmp_path / "home")
+    one.turn("make it answer support tickets as JSON", GOAL, "Start it?")
+    yield one
+    one.chat.close()
+
+
+def added(talk: Talk, words: str) -> str:
+    answer = plan_questions.added(talk.deps, slots_of(words))
+    return answer.text if answer else ""
+
+
+def leave_out(talk: Talk, *stages: str) -> None:
+    for stage in stages:
+        assert talk.deps.draft is not None
+        talk.deps.draft = talk.deps.draft.with_steps(without(talk.deps.draft.steps, stage, ""))
+
+
+def test_a_step_that_was_left_out_goes_back_to_its_place_and_is_measured_as_the_others(planned: Talk) -> None:
+    whole, measured = steps(planned), fields(planned, "evaluate")["max_tokens"]
+    leave_out(planned, "deploy", "quantize")
+    assert "quantize" not in steps(planned)
+    for words in ("put the quantizing back in", "evaluate after quantizing", "also deploy at the end"):
+        assert " now; about " in added(planned, words), words
+    assert steps(planned) == whole
+    assert planned.deps.draft is not None
+    evaluated = [spec.fields for spec in planned.deps.draft.steps if spec.fields.get("arm") == "quantized"]
+    assert evaluated[0]["max_tokens"] == measured
+
+
+def test_a_step_that_the_plan_has_is_not_put_in_twice(planned: Talk) -> None:
+    before = planned.deps.draft
+    assert "already" in added(planned, "also merge it") and planned.deps.draft == before
+
+
+def test_a_step_without_what_it_needs_is_refused_and_the_plan_stays(planned: Talk) -> None:
+    leave_out(planned, "deploy", "quantize", "merge")
+    before = planned.deps.draft
+    said = added(planned, "quantize it too")
+    assert "no merged to work on" in said and "unchanged" in said and planned.deps.draft == before
+
+
+def test_the_plan_is_set_against_a_run_by_value_and_by_step(planned: Talk) -> None:
+    assert planned.deps.draft is not None
+    had = planned.store.steps("r1")
+    trained = next(step for step in had if step.stage == "train")
+    specs = [
+        spec.model_copy(update={"fields": {**spec.fields, "epochs": trained.request["epochs"] + 1}})
+        if spec.stage == "train"
+        else spec
+        for spec in planned.deps.draft.steps
+        if spec.stage != "deploy"
+    ]
+    planned.deps.draft = planned.deps.draft.with_steps(tuple(specs))
+    said = plan_questions.compared(planned.deps, "r1").text
+    assert f"train epochs {trained.request['epochs'] + 1:g} instead of {trained.request['epochs']:g}" in said
+    assert "steps that only the plan has" in said and "The plan is unchanged" in said
+
+
+def test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_its_value(planned: Talk) -> None:
+    trained = next(step for step in planned.store.steps("r1") if step.stage == "train")
+
+    def taken(words: str) -> dict[str, object]:
+        edits = plan_questions.settings_before(planned.deps, slots_of(words), Edits())
+        return {one.field: one.value for one in edits.values} if edits else {}
+
+    assert taken("use the same rank as last time") == {"lora_rank": trained.request["lora_rank"]}
+    assert taken("give it twice the epochs r1 had") == {"epochs": 2 * trained.request["epochs"]}
+    everything = taken("same settings as r1")
+    assert {"lora_rank", "epochs", "learning_rate"} <= set(everything)
+
+
+def test_without_a_run_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    talk = Talk(tmp_path / "home")
+    talk.turn("make it answer support tickets as JSON", GOAL, "Start it?")
+    assert "no run yet" in plan_questions.compared(talk.deps, "").text
+    talk.chat.close()
