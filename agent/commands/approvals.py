@@ -29,14 +29,17 @@ _YES = (
     "y", "yes", "yep", "yeah", "yup", "ok", "okay", "sure", "go", "go ahead", "start", "do it", "go for it",
     "please do", "of course", "absolutely", "definitely", "perfect", "alright", "all right", "sounds good",
     "looks good",
-    "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "sim",
+    "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "dale", "sim",
+    "sì", "va bene", "procedi", "tak", "dawaj", "vas-y", "na dann los", "na dann mal los", "na los", "los geht's",
+    "fine", "fine by me",
     "da", "да", "hai", "はい", "是", "好", "好的", "可以", "开始", "开始吧",
 )  # fmt: skip
 _AROUND_A_YES = {
     "please", "pls", "plz", "bitte", "it", "this", "that", "now", "jetzt", "ahead", "on", "then", "thanks", "thank",
     "you", "danke", "merci", "gracias", "thx", "do", "run", "begin", "start", "just", "the", "step", "let's", "lets",
     "us", "i", "agree", "im", "i'm", "am", "with", "es", "das", "mach", "mal", "weiter", "doch", "und", "s'il", "te",
-    "vous", "plaît", "por", "favor", "fine", "good", "great",
+    "vous", "plaît", "por", "favor", "fine", "good", "great", "dann",
+    "pure", "proszę", "graag", "allez", "dale",
     *(word for yes in _YES for word in yes.split()),
 }  # fmt: skip
 """Words that change nothing about a yes beside them."""

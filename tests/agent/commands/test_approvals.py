@@ -51,7 +51,8 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
         "ja", "Ja, bitte", "yes please start", "go ahead", "do it", "sure, go on", "yes, train it",
         "Yes start training", "sounds good", "oui", "sí", "да", "好的", "да!", "yep thanks", "alright then",
         "好的，开始吧", "of course", "klar, mach das",
-        "yes I agree", "ok let's go", "d'accord",
+        "yes I agree", "ok let's go", "d'accord", "sì, procedi pure", "tak, dawaj", "na dann mal los",
+        "va bene", "fine, do it",
     ],
 )  # fmt: skip
 def test_a_yes_is_a_yes_however_politely_it_is_said(text: str) -> None:
@@ -68,7 +69,8 @@ BEGIN_WITH_YES = (
     "yes but with rank 8", "yes?", "yes why not", "yes, deploy", "ok but later", "go away", "start over", "yes no",
     "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt", "好？",
     "可以，但是先告诉我要多久？", "oui mais moins cher", "ja, aber erst morgen", "好的，但是先告诉我要多久",
-    "go ahead and delete the old one too",
+    "go ahead and delete the old one too", "fine, but later", "va bene, ma domani", "tak, ale później",
+    "ja maar niet nu", "fine whatever",
 )  # fmt: skip
 NEITHER = (
     "use rank 8 instead", "yesterday", "1", "yess", "approved, deploy now", "too slow", "maybe", "hm", "rank 8",
