@@ -94,8 +94,9 @@ def _of_one_kind(named: Sequence[Slot], end: int, start: int) -> bool:
     return bool({slot.kind for slot in named if slot.end == end} & {slot.kind for slot in named if slot.start == start})
 
 
-def _asks_for_each(deps: TurnDeps, halves: Sequence[str]) -> bool:
-    """Whether each of two parts asks for something of its own, the first one with certainty.
+def _asks_for_each(deps: TurnDeps, halves: list[str]) -> bool:
+    """Whether each of two parts asks for something of its own, the first one with certainty; a question behind an order
+    goes before it.
 
     Where the second is too uncertain, and the whole is what the first is, it is kept as the rest that nobody answered.
     """
@@ -103,6 +104,9 @@ def _asks_for_each(deps: TurnDeps, halves: Sequence[str]) -> bool:
         return False
     one = read(halves[0], turn_context(deps))
     two = read(halves[1], replace(turn_context(deps), before=one.request))
+    if one.sure and one.order and not one.order.unread and two.request and (two.sure or _is_second(two)):
+        halves.reverse()  # what is asked of things as they are is answered before an order changes them
+        return True
     if not one.sure or one.request is None or one.kind == two.kind:
         return False
     if (two.sure and (two.request or two.order)) or _is_second(two):

@@ -261,7 +261,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return plan_questions.imagined(deps, edits)
         case "plan.set" | "plan.without" if edits is not None:
             return _changed(deps, edits)
-        case "plan.why":
+        case "plan.why" | "setting.value" if reading.label == "plan.why" or not reading.slots.all("run"):
             return plan_questions.reason(deps, reading.slots)
         case "plan.undo":
             return plan_questions.undone(deps)
@@ -303,8 +303,9 @@ def _plan_again(deps: TurnDeps) -> TurnAnswer:
     assert deps.draft is not None
     summary = planning.show_draft(deps)
     return TurnAnswer(
-        f"The plan {deps.draft.name}, {len(deps.draft.steps)} steps, takes about {summary['estimated_in_all']} in all; "
-        f"each step's price is in the table, and asked about again when its turn comes. Start it, or change something?"
+        f"The plan {deps.draft.name}, {len(deps.draft.steps)} steps, takes about {summary['estimated_in_all']} in all. "
+        f"{summary['memory']} Each step's price is in the table, and asked about again when its turn comes. Start it, "
+        f"or change something?"
     )
 
 

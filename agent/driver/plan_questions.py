@@ -80,7 +80,7 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
         if not meant or name in meant
     )
     kept = tuple(one for one in edits.values if one.field in own)
-    return replace(edits, values=(*values, *kept), stages=("train",), unread=() if meant else edits.unread)
+    return replace(edits, values=(*values, *kept), stages=("train",))
 
 
 def compared(deps: TurnDeps, run_id: str) -> TurnAnswer:
@@ -186,7 +186,8 @@ def _arm_of(stage: str, steps: tuple[StepSpec, ...], slots: Slots) -> str:
     have = {_task(one.stage, one.fields) for one in steps}
     before = [arm for spec in reversed(steps[:end]) if (arm := _made(spec))]
     then = [arm for spec in steps[end : end + 1] if (arm := _made(spec))]
-    return next((arm for arm in (*before[:1], *then, *before) if _task(stage, {"arm": arm}) not in have), "")
+    meant = (*before[:1], *then, *before)
+    return next((arm for arm in meant if _task(stage, {"arm": arm}) not in have), (*then, *before, "")[0])
 
 
 def _place(spec: StepSpec, steps: tuple[StepSpec, ...]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Optional
+from typing import TYPE_CHECKING, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_ai import RunContext
@@ -23,11 +23,15 @@ from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.core.format import duration
+from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.machine.memory_left import memory_left_bytes
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
+
+if TYPE_CHECKING:
+    from tunesmith.tools.pipeline.forecast import Forecast
 
 STAGES = tuple(entry.name for entry in catalog.STAGES)
 _BUNDLED = "want.bundled"
@@ -136,11 +140,21 @@ def show_draft(deps: TurnDeps) -> dict[str, object]:
     return {
         "plan": [spec.stage for spec in deps.draft.steps],
         "estimated_in_all": duration(seconds),
+        "memory": _memory(prices),
         "note": "the user agreed to everything beforehand: call start_plan now"
         if deps.agreed_before
         else "the table with every step's price is on the user's screen; nothing has started. "
         "Ask whether to start it or to change something.",
     }
+
+
+def _memory(prices: Sequence[Forecast]) -> str:
+    """Whether every step finds the memory and the disk that it needs, by the largest and by what is free now."""
+    lacking = [f"{price.stage}: {lack}" for price in prices for lack in price.lacks]
+    if lacking:
+        return f"As this machine is now it does not fit: {'; '.join(lacking)}."
+    peak = max((price.estimate.peak_ram_bytes for price in prices if price.estimate), default=0)
+    return f"Its largest step needs about {size(peak)} of memory; {size(memory_left_bytes())} are left now."
 
 
 # Changed

@@ -176,7 +176,8 @@ def one_run(query: RunQuery, context: Context) -> Answer:
 
 def _behind(store: Store, run: Run, known: RunFacts) -> str:
     """What is said of a run without a plan, or whose plan is done."""
-    if following := next_stages(store, run):
+    running = {step.stage for step in store.steps(run.id, status=RUNNING)}
+    if following := [stage for stage in next_stages(store, run) if stage not in running]:
         return (
             f"No plan of {run.id} has steps left; what could follow: {listed(following, 6)}. “go on” prices the first."
         )

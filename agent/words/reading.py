@@ -223,7 +223,7 @@ def _carried(request: Query | None, before: Query | None, slots: Slots) -> Query
         return request
     given: dict[str, str] = {}
     names_one = any(slots.all(kind) for kind in ("arm", "stage", "step", "model", "run"))
-    for name in ("arm", "stage"):
+    for name in ("arm", "stage", "path"):
         had = getattr(before, name, "")
         if had and name in type(request).model_fields and not (getattr(request, name) or names_one):
             given[name] = had

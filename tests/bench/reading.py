@@ -3,7 +3,8 @@
     python -m tests.bench.reading FILE [--show] [--variants N]
 
 FILE is YAML or JSON: items `{say, kinds: [...], plan_open: bool, before: [...]}`. `kinds` are the labels that are
-right, `step.time` or a whole kind such as `step`, `do`, `talk`, and `READ` for any question; `before` was said first.
+right, `step.time` or a whole kind such as `step`, `do`, `talk`, and `READ` for any question; `before` was said first,
+and `moment` is where one stands (`agent/words/head.py`).
 Variants change no meaning: a lead-in, a letter lost, two letters swapped, upper case.
 """
 
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,10 @@ _LEAD_INS = ("so, ", "quick question: ", "ok, one more thing - ", "hm, ")
 
 def context_of(item: Mapping[str, Any], runs: tuple[Run, ...] = ()) -> Context:
     """What an item is said in: what was said before it is read first."""
-    context = Context(runs=runs, planned=PLANNED if item.get("plan_open") else ())
+    context = Context(runs=runs, planned=PLANNED if item.get("plan_open") else (), moment=item.get("moment", ""))
     for said in item.get("before") or ():
         request = read(said, context).request
-        context = Context(runs=runs, planned=context.planned, before=request or context.before)
+        context = replace(context, before=request or context.before)
     return context
 
 

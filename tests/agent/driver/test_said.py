@@ -340,6 +340,17 @@ def test_what_nobody_understood_of_a_change_can_be_left_out(planned: Alone) -> N
     assert "train lora_rank 8" in planned.hears("1")
 
 
+def test_a_file_that_was_looked_into_is_meant_by_it(alone: Alone, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a b c", "completion": "d"}\n' * 3, encoding="utf-8")
+    assert "about 3 records" in alone.hears(f"how many rows are in {tmp_path / 'mine.jsonl'}?")
+    assert "2 repeat a row" in alone.hears("are there any doubles in it?")
+
+
+def test_a_question_behind_an_order_is_answered_before_its_price(alone: Alone) -> None:
+    both = alone.hears("serve the quantized r1 and tell me which cases it lost")
+    assert both.index("were lost") < both.index("the user said no")
+
+
 def test_two_questions_are_answered_one_after_the_other_and_a_follow_up_keeps_what_was_asked(alone: Alone) -> None:
     both = alone.hears("how long did the training take, and which cases failed?")
     assert "train" in both and "case" in both
