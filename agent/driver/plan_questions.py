@@ -75,12 +75,14 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     meant = ({*slots.values("field")} - own) & {*had}
     names = [name for name in catalog.BY_NAME["train"].load().settable if name in had and name not in own]
     values = tuple(
-        Assigned(name, had[name] * times[name] if name in times else had[name], ())
-        for name in names
-        if not meant or name in meant
+        Assigned(name, _multiple(had[name], times.get(name)), ()) for name in names if not meant or name in meant
     )
     kept = tuple(one for one in edits.values if one.field in own)
     return replace(edits, values=(*values, *kept), stages=("train",))
+
+
+def _multiple(value: object, by: float | None) -> object:
+    return value * by if by is not None and isinstance(value, int | float) else value
 
 
 def compared(deps: TurnDeps, run_id: str) -> TurnAnswer:
