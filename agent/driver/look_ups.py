@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from tunesmith.agent.commands.approvals import read_answer
+from tunesmith.agent.commands.approvals import begins_with_yes, read_answer
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.moment import moment
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -140,6 +140,8 @@ def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
         return ""
     except TunesmithError as error:
         return str(error)
+    if answer is None and stage and at_price.slots.asks and not begins_with_yes(words):
+        return f"What that asks I am not sure of. {_OF_THE_PRICE['price'].format(stage=stage)}"
     return answer.text if answer else ""
 
 

@@ -133,7 +133,9 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     if not asked:
         return None
     steps = deps.draft.steps
-    stage = next((one for one in asked if one not in {spec.stage for spec in steps}), asked[0])
+    missing = [one for one in asked if one not in {spec.stage for spec in steps}]
+    measuring = [one for one in asked if catalog.BY_NAME[one].load().measures]  # `test it again after quantizing`
+    stage = [*missing, *measuring, *asked][0]
     fields = _as_its_like(stage, steps) | {one.field: one.value for one in assigned(slots, (stage,))}
     if arm := _arm_of(stage, steps, slots):
         fields["arm"] = arm

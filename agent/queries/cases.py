@@ -146,10 +146,10 @@ def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
     run, arm, other, unmeasured = asked.run, asked.arm, str(query.other_arm), ""
     if not other or not scores.step_of(store, run.id, other, asked.suite):
         unmeasured = f" (the {other} model was not measured)" if other else ""
-        other = _before(store, asked, query.outcome)
+        other = _before(store, asked, query)
     before = {one.case_id: one for one in scores.results(store, run.id, other, asked.suite)} if other else {}
-    pairs = [(before[one.case_id], one) for one in asked.given if one.case_id in before]
-    pairs = [(a, b) for a, b in pairs if a.passed is not None and b.passed is not None]
+    both = [(before[one.case_id], one) for one in asked.given if one.case_id in before]
+    pairs = [(a, b) for a, b in both if a.passed is not None and b.passed is not None]
     if not pairs:
         raise NotFound(f"{run.id} has no two arms with answers to the same {asked.what}; evaluate one first.")
     lost = [b for a, b in pairs if a.passed and not b.passed]
@@ -166,16 +166,16 @@ def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
     if query.outcome == "gained":
         more = f"{len(lost)} {'was' if len(lost) == 1 else 'were'} lost." if lost else "None was lost."
         return _listed(first, asked, gained, query.outcome, more, other=other)
-    retained = "" if query.block else scores.retained_sentence(store, run.id, arm)
-    more = f"{len(gained) or 'None'} gained. {retained}".strip()
-    return _listed(first, asked, lost, query.outcome, more, other=other)
+    more = f"{len(gained) or 'None'} gained. {'' if query.block else scores.retained_sentence(store, run.id, arm)}"
+    return _listed(first, asked, lost, query.outcome, more.strip(), other=other)
 
 
-def _before(store: Store, asked: _Asked, outcome: str) -> str:
-    """The arm that a flip is counted from: for what was lost the nearest before it, for what was gained the base."""
+def _before(store: Store, asked: _Asked, query: CasesQuery) -> str:
+    """The arm that a flip is counted from: of what was lost the one before; of what was gained or forgotten the base."""
+    since_base = query.outcome == "gained" or (query.block in ("general", "tools") and not query.arm)
     arms = [arm for arm in ARMS[: ARMS.index(asked.arm)] if arm != "prompted"]
     earlier = [arm for arm in arms if scores.step_of(store, asked.run.id, arm, asked.suite)]
-    return "" if not earlier else earlier[0] if outcome == "gained" else earlier[-1]
+    return "" if not earlier else earlier[0] if since_base else earlier[-1]
 
 
 def passed_and_failed(context: Context, one: Run, two: Run, *, arm: str, block: str) -> Answer:

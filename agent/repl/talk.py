@@ -124,6 +124,8 @@ class Talk:
                 slash.stop(self._screen, step)
             elif self._screen.confirm("End what is served?"):
                 slash.serve(self._screen, "stop")
+            else:
+                self._screen.say("it goes on being served")
 
         self._screen.later(ask)
 

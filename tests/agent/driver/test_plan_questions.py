@@ -51,6 +51,7 @@ def test_a_step_that_was_left_out_goes_back_to_its_place_and_is_measured_as_the_
 def test_a_step_that_the_plan_has_is_not_put_in_twice(planned: Talk) -> None:
     before = planned.deps.draft
     assert "already" in added(planned, "also merge it") and planned.deps.draft == before
+    assert "has evaluate quantized already" in added(planned, "nach dem Quantisieren bitte nochmal testen")
 
 
 def test_a_step_without_what_it_needs_is_refused_and_the_plan_stays(planned: Talk) -> None:

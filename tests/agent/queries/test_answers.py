@@ -78,6 +78,7 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("findings", {"run": "r2", "about": "deploy"}, "The gate refuses none of its models"),
     ("cases", {**R1, "outcome": "lost", "arm": "quantized", "block": "target"}, "^2 target cases of r1 were lost"),
     ("cases", {**R1, "outcome": "gained", "arm": "adapter"}, "were gained from base to adapter"),
+    ("cases", {**R1, "outcome": "lost", "block": "general"}, "lost from base to quantized"),
     ("cases", {**R1, "outcome": "flipped", "arm": "quantized", "other_arm": "prompted"}, "prompted model was not"),
     ("cases", {**R1, "arm": "adapter", "other_arm": "base"}, "failed by both adapter and base"),
     ("case", {**R1, "case": "target-017", "arm": "adapter"}, "target-017"),
