@@ -171,7 +171,7 @@ def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
 
 
 def _before(store: Store, asked: _Asked, query: CasesQuery) -> str:
-    """The arm that a flip is counted from: of what was lost the one before; of what was gained or forgotten the base."""
+    """The arm that a flip is counted from: of what was lost the one before; of what was gained or forgotten, base."""
     since_base = query.outcome == "gained" or (query.block in ("general", "tools") and not query.arm)
     arms = [arm for arm in ARMS[: ARMS.index(asked.arm)] if arm != "prompted"]
     earlier = [arm for arm in arms if scores.step_of(store, asked.run.id, arm, asked.suite)]
