@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.agent.commands import render, run_steps
+from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import looked_up
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Context, find
+from tunesmith.agent.queries.answer import Context, cite, clip, find, reached
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import MachineQuery, at_work
 from tunesmith.agent.queries.prices import inherited
@@ -104,6 +105,13 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
     run = find(deps.store, run_id) if run_id else deps.current_run()
     if run is not None and (ended_badly := deps.store.broken_off(run.id)):
         arm = {"arm": ended_badly.request["arm"]} if ended_badly.request.get("arm") else {}
+        kept = ", from its newest checkpoint where there is one" if ended_badly.stage == "train" else ""
+        why = f": {clip(ended_badly.error, 200)}" if ended_badly.error else ""
+        deps.show(
+            prose(
+                f"{cite(ended_badly)} ({ended_badly.stage}) ended{why}.{reached(ended_badly)} It is tried again{kept}."
+            )
+        )
         return call_of(deps, Order(ended_badly.stage, arm, run=run_id, again=True))
     following = next_stages(deps.store, run)
     if not following:
@@ -117,7 +125,6 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
 def report(deps: TurnDeps, run_id: str) -> TurnAnswer:
     """Write a run's report."""
     from tunesmith.agent.commands.summary import write_run_report
-    from tunesmith.agent.queries.answer import clip
 
     run = Context(deps.ws, deps.focused_run()).run(run_id)
     written = write_run_report(deps.store, run.id)
@@ -146,7 +153,8 @@ def stop(deps: TurnDeps, slots: Slots) -> TurnAnswer:
     step = next((one for one in running if {one.id, one.stage} & named), running[0])
     if deps.end:
         deps.end(step.id)
-    return TurnAnswer(f"{at_work(step)} `/stop {step.id}` ends it, after one more question.")
+    later = " “Go on” takes it up from its newest checkpoint." if step.stage == "train" else ""
+    return TurnAnswer(f"{at_work(step)} `/stop {step.id}` ends it, after one more question.{later}")
 
 
 # A step that was ordered

@@ -30,7 +30,7 @@ from tunesmith.tools.suites.case import Case
 
 Cases = Mapping[str, Case]
 Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any"]
-_FEW, _SOME, _MOST = 2, 5, 9
+_FEW, _OF_MANY, _SOME, _MOST = 2, 4, 5, 9
 
 
 class CasesQuery(Query):
@@ -244,7 +244,7 @@ def _listed(
 ) -> Answer:
     """The headline, and the cases below it: the fewer they are, the more of each."""
     seen, blind = _open(chosen, asked.hidden)
-    lines, shown = [headline], seen[: asked.most or _MOST]
+    lines, shown = [headline], seen[: asked.most or (_MOST if len(seen) <= _MOST else _OF_MANY)]
     for one in shown:
         lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(shown))
     lines += [f"{len(seen) - len(shown)} more; “show all” lists every one."] if len(seen) > len(shown) else []
