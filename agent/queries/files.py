@@ -22,7 +22,7 @@ _SHOWN, _WIDE = 3, 300
 class FileQuery(Query):
     """A file of rows that is not imported yet: how many and in which form, its doubles, or its first rows."""
 
-    kind: Literal["file"] = "file"
+    kind: Literal["file_of_rows"] = "file_of_rows"
     about: Literal["rows", "doubles", "first"] = "rows"
     path: Annotated[str, Field(description="The file, such as ~/data/rows.jsonl")] = ""
 

@@ -118,7 +118,7 @@ FIRST: list[tuple[str, dict[str, Any], str]] = [
     ("disk_use", {"about": "largest"}, "^The largest is base"),
     ("trial", {}, "^Type /ask and a message"),
     ("served", {}, "[Ss]erved"),
-    ("file", {}, "^Name the file"),
+    ("file_of_rows", {}, "^Name the file"),
     ("jobs", {}, "Nothing is running"),
     ("findings", {"about": "next"}, "r2"),
     (
