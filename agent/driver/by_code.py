@@ -309,7 +309,7 @@ def _half(deps: TurnDeps) -> TurnAnswer | None:
         sure = [one for one, part in readings if one.sure and one.request and len(part.split()) >= _FEWEST_WORDS]
         if len(sure) == 1 and (answer := answer_to(deps, sure[0])) is not None:
             rest = next(part for one, part in readings if one is not sure[0])
-            return _naming(answer, rest)
+            return _naming(answer, rest) if len(rest.split()) >= _FEWEST_WORDS else answer  # `ugh.` asks nothing
     return None
 
 

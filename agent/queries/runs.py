@@ -12,7 +12,19 @@ from rich.console import Group, RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries import steps as one_step
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named, ordinary, span, within
+from tunesmith.agent.queries.answer import (
+    Answer,
+    Context,
+    cite,
+    clip,
+    day,
+    find,
+    named,
+    ordinary,
+    reached,
+    span,
+    within,
+)
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import at_work
@@ -163,7 +175,7 @@ def one_run(query: RunQuery, context: Context) -> Answer:
     else:
         lines += [f"Its goal: {clip(run.goal, 160)}"] if run.goal and query.about == "overview" else []
         lines += [
-            f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}"
+            f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}{reached(step)}"
             for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]
         ]
         lines = [*scores.verdict_lines(store, run), *lines]
