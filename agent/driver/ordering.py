@@ -25,7 +25,7 @@ from tunesmith.agent.words.reading import Reading
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.json_values import as_list, as_object
-from tunesmith.memory.records import RUNNING, Step
+from tunesmith.memory.records import DECLINED, RUNNING, Step
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.pipeline import catalog
@@ -114,6 +114,8 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
         )
         return call_of(deps, Order(ended_badly.stage, arm, run=run_id, again=True))
     following = next_stages(deps.store, run)
+    refused = [step.stage for step in deps.store.priced_steps(run.id)[-1:] if step.status == DECLINED] if run else []
+    following = [*(stage for stage in refused if stage in following), *following]  # what was said no to is meant
     if not following:
         name = run.id if run else "no run"
         return TurnAnswer(

@@ -346,6 +346,20 @@ def test_what_nobody_understood_of_a_change_can_be_left_out(planned: Alone) -> N
     assert "train lora_rank 8" in planned.hears("1")
 
 
+def test_a_number_beside_a_choice_of_words_is_no_value_of_it(planned: Alone) -> None:
+    before = planned.deps.draft
+    said = planned.hears("8 bits rather than 4 please")
+    assert "You said “4”" in said and planned.deps.draft == before
+
+
+def test_who_goes_on_after_a_no_is_asked_about_that_step_again(tmp_path: Path) -> None:
+    stored_runs.baseline_run(tmp_path / "home")[0].close()
+    one = Alone(tmp_path / "home", [Decision(False, "terminal", "not in a test")] * 9)
+    found = one.hears("go on")
+    one.chat.close()
+    assert "generate" in found and "source is missing" not in found
+
+
 def test_a_file_that_was_looked_into_is_meant_by_it(alone: Alone, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a b c", "completion": "d"}\n' * 3, encoding="utf-8")
     assert "about 3 records" in alone.hears(f"how many rows are in {tmp_path / 'mine.jsonl'}?")
