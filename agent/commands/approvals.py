@@ -31,7 +31,7 @@ _YES = (
     "looks good",
     "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "dale", "sim",
     "sì", "va bene", "procedi", "tak", "dawaj", "vas-y", "na dann los", "na dann mal los", "na los", "los geht's",
-    "fine", "fine by me",
+    "fine by me", "fine do it",
     "da", "да", "hai", "はい", "是", "好", "好的", "可以", "开始", "开始吧",
 )  # fmt: skip
 _AROUND_A_YES = {

@@ -191,7 +191,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "page":
             return TurnAnswer(look_ups.page(deps), for_model="(the page is on the screen)")
         case "again":
-            return TurnAnswer(restated(deps, name))
+            return TurnAnswer(restated(deps, name), for_model="(the last answer, once more, is on the screen)")
         case "why":
             return why(deps)
         case "accept":

@@ -129,7 +129,8 @@ _PLACES = ("behaviour", "source", "suites")
 def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     """The plan with a step more, at its place in the chain; None where no stage is named. Raises BadInput."""
     assert deps.draft is not None
-    asked = [str(stage) for stage in slots.values("stage") if stage in catalog.BY_NAME]
+    stages = [slot for slot in slots.all("stage") if slot.value in catalog.BY_NAME and not slots.negated(slot)]
+    asked = list(dict.fromkeys(str(slot.value) for slot in stages))
     if not asked:
         return None
     steps = deps.draft.steps

@@ -35,7 +35,8 @@ class FileFacts:
     format: str
     records: int
     """By its size, where no footer counts them."""
-    columns: tuple[str, ...]
+    columns: int
+    """How many: of a file without a header line their names are its first row, which no model may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,19 @@ def answer(query: FileQuery, context: Context) -> Answer:
     named = files_of(query.path)
     look = look_at(named, {}, _MOST_ROWS * 50)
     found = look.inspection
-    facts = FileFacts(found.status, found.format, look.records, found.columns)
+    facts = FileFacts(found.status, found.format, look.records, len(found.columns))
     if query.about == "doubles":
         return _doubles(query.path, facts, [*named.files])
-    about = [f"about {count(look.records, 'record')}", f"it is {found.status}"]
-    about += [f"columns {', '.join(clip(one, 30) for one in found.columns[:8])}"] if found.columns else []
-    line = f"{query.path}: {'; '.join(about)}. Nothing was imported; `/import {query.path}` takes it, after a yes."
-    reasons = [f"Record {one.number}: {clip(one.reason)}" for one in found.problems[:2]]
+    known = f"about {count(look.records, 'record')}; it is {found.status}"
+    open_words = f"{query.path}: {known}. Nothing was imported; `/import {query.path}` takes it, after a yes."
+    names = f"; columns {', '.join(clip(one, 30) for one in found.columns[:8])}" if found.columns else ""
+    line = open_words.replace(known, known + names)
     if query.about == "rows":
-        return Answer((line, *reasons), data=(facts,), private=bool(reasons), open_words=line)
-    rows = [clip(row, _WIDE) for row in found.preview[:_SHOWN]] or ["None of its first records can be taken as a row."]
-    return Answer((*rows, line), data=(facts,), private=True, open_words=line)
+        lines = [line, *(f"Record {one.number}: {clip(one.reason)}" for one in found.problems[:2])]
+    else:
+        rows = [clip(row, _WIDE) for row in found.preview[:_SHOWN]]
+        lines = [*(rows or ["None of its first records can be taken as a row."]), line]
+    return Answer(tuple(lines), data=(facts,), private=True, open_words=open_words)
 
 
 def _doubles(path: str, facts: FileFacts, files: list[Path]) -> Answer:

@@ -905,8 +905,12 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_plan_questions.py::"
          "test_a_step_without_what_it_needs_is_refused_and_the_plan_stays"),
     )),
+    *rows(PEOPLE, "agent/driver/by_code.py", (
+        ("restated(deps, name), for_model=", "restated(deps, name), tool=",
+         "tests/agent/driver/test_said.py::test_what_is_said_again_goes_to_the_screen_and_not_to_a_model"),
+    )),
     *rows(PEOPLE, "agent/queries/files.py", (
-        ("return Answer((*rows, line), data=(facts,), private=True", "return Answer((*rows, line), data=(facts,)",
+        ("return Answer(tuple(lines), data=(facts,), private=True", "return Answer(tuple(lines), data=(facts,)",
          "tests/agent/queries/test_files.py::test_the_first_rows_go_to_the_screen_and_never_to_a_model"),
     )),
     *rows(PRICES, "agent/words/requests.py", (

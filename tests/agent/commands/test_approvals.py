@@ -69,11 +69,12 @@ BEGIN_WITH_YES = (
     "yes but with rank 8", "yes?", "yes why not", "yes, deploy", "ok but later", "go away", "start over", "yes no",
     "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt", "好？",
     "可以，但是先告诉我要多久？", "oui mais moins cher", "ja, aber erst morgen", "好的，但是先告诉我要多久",
-    "go ahead and delete the old one too", "fine, but later", "va bene, ma domani", "tak, ale później",
-    "ja maar niet nu", "fine whatever",
+    "go ahead and delete the old one too", "va bene, ma domani", "tak, ale później",
+    "ja maar niet nu",
 )  # fmt: skip
 NEITHER = (
     "use rank 8 instead", "yesterday", "1", "yess", "approved, deploy now", "too slow", "maybe", "hm", "rank 8",
+    "fine", "fine, but later", "fine whatever",  # Italian for the end
     "how much disk", "可以先等等吗", "startle", "i said yes", "continue", "jacket", "\N{RIGHT-TO-LEFT OVERRIDE}yes",
 )  # fmt: skip
 NOS = (

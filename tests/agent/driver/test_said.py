@@ -30,8 +30,8 @@ from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, planning
 from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.look_ups import as_edit, aside, turn_context
-from tunesmith.agent.driver.turn_deps import Call
-from tunesmith.agent.words.reading import Context, Reading, read
+from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
+from tunesmith.agent.words.reading import Context, Reading, read, reader
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
 from tunesmith.tools.pipeline.workspace import Decision
@@ -344,6 +344,14 @@ def test_what_nobody_understood_of_a_change_can_be_left_out(planned: Alone) -> N
     before = planned.deps.draft
     assert "Type 1 to leave it out" in planned.hears("rank 8 for uncle bob") and planned.deps.draft == before
     assert "train lora_rank 8" in planned.hears("1")
+
+
+@pytest.mark.parametrize("form", ["say that again", "shorter please"])
+def test_what_is_said_again_goes_to_the_screen_and_not_to_a_model(alone: Alone, form: str) -> None:
+    alone.hears("show me the cases that the adapter fails")
+    text = alone.deps.last_answer.splitlines()[0]
+    answer = by_code.answered(alone.deps, reader().read(form, turn_context(alone.deps)))
+    assert isinstance(answer, TurnAnswer) and text[:40] in answer.text and text[:40] not in answer.for_model
 
 
 def test_a_number_beside_a_choice_of_words_is_no_value_of_it(planned: Alone) -> None:

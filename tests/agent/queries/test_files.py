@@ -63,6 +63,7 @@ def test_a_file_of_other_columns_is_told_by_its_columns_and_not_compared(context
     path = written(tmp_path, [{"betreff": "a b c", "antwort": "d e f", "nr": "1"}] * 3)
     found = asked(context, "rows", path)
     assert "betreff" in found.lines[0] and "READY" not in found.lines[0]
+    assert "betreff" not in found.for_model + str(found.as_json()), "of a file without a header it is its first row"
     assert "cannot be compared" in asked(context, "doubles", path).lines[0]
 
 
