@@ -490,11 +490,9 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(LEAVES, "tools/training/selection.py", (
         ("return before is None or lowest >= before or before - loss", "return True or before - loss",
          "tests/tools/training/test_selection.py::test_what_is_near_the_base_because_it_learned_little_is_not_kept"),
-    )),
-    *rows(LEAVES, "tools/training/train_job.py", (
-        ("learned = valued if 2 * len(valued) >= len(learned) else learned", "learned = learned",
-         "tests/tools/training/test_validation_rows.py::"
-         "test_free_answers_are_not_counted_beside_rows_whose_values_are_known"),
+        ("good = [one for one in good if one in there] or there", "good = there",
+         "tests/tools/training/test_selection.py::"
+         "test_what_is_no_longer_there_is_still_what_the_others_are_measured_by"),
     )),
     *rows(LEAVES, "tools/training/trainer.py", (
         ('report_to="none"', 'report_to="all"', "tests/tools/training/test_no_trackers.py"),

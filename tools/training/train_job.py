@@ -242,8 +242,7 @@ class _Session:
     def _load_best(self, ended: int, *, loaded: bool) -> Validation:
         """Give the model the weights of the best checkpoint that is whole; `loaded`: it has those of step `ended`."""
         whole = {step_of(one): one for one in whole_checkpoints(self.checkpoints_dir, self.fingerprint, self._usable)}
-        candidates = [one for one in self.validations if one.step in whole or one.step == 0]
-        best = self.settings.selection.best(candidates) or Validation(ended, None, None)
+        best = self.settings.selection.best(self.validations, whole) or Validation(ended, None, None)
         if best.step != ended or not loaded:
             model = self.trainer.model
             model.load_adapter(str(whole[best.step]), model.active_adapter, is_trainable=True)
@@ -315,15 +314,9 @@ class _Session:
 
 
 def _of_each_kind(rows: list[TokenRow]) -> list[TokenRow]:
-    """The first rows of either kind, those that are learned before those that are held: neither hides the other.
-
-    Of those that are learned the ones whose values are known, where they are most of them: the text of a person's
-    ordinary answers stays a surprise to any model, and has so many tokens that nothing else is seen beside it.
-    """
-    learned, held = ([row for row in rows if row.rehearsal is rehearsal] for rehearsal in (False, True))
-    valued = [row for row in learned if any(row.values)]
-    learned = valued if 2 * len(valued) >= len(learned) else learned
-    return [*learned[:VALIDATION_ROWS], *held[:VALIDATION_ROWS]]
+    """The first rows of either kind, those that are learned before those that are held: neither hides the other."""
+    kinds = ([row for row in rows if row.rehearsal is rehearsal] for rehearsal in (False, True))
+    return [row for kind in kinds for row in kind[:VALIDATION_ROWS]]
 
 
 def _bytes(folder: Path) -> int:

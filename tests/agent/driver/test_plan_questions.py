@@ -54,6 +54,12 @@ def test_a_step_that_the_plan_has_is_not_put_in_twice(planned: Talk) -> None:
     assert "has evaluate quantized already" in added(planned, "nach dem Quantisieren bitte nochmal testen")
 
 
+def test_a_step_that_is_denied_is_not_put_in(planned: Talk) -> None:
+    leave_out(planned, "deploy")
+    before = planned.deps.draft
+    assert added(planned, "no deploy, please") == "" and planned.deps.draft == before
+
+
 def test_a_step_without_what_it_needs_is_refused_and_the_plan_stays(planned: Talk) -> None:
     leave_out(planned, "deploy", "quantize", "merge")
     before = planned.deps.draft

@@ -20,8 +20,9 @@ def found(*figures: tuple[float | None, float | None]) -> list[Validation]:
     [
         (BOUNDED, [(0.4, 0.02), (0.11, 0.02), (0.2, 0.03)], 40),
         (BOUNDED, [(0.4, 0.02), (0.3, 0.05), (0.1, 0.051)], 40),  # the lowest loss is too far from the base
-        (BOUNDED, [(0.4, 0.09), (0.3, 0.06), (0.1, 0.08)], 40),  # none is near enough: the nearest
-        (BOUNDED, [(0.49, 0.061), (0.374, 0.069), (0.342, 0.07)], 60),  # about as near: the lowest loss of them
+        (BOUNDED, [(0.4, 0.09), (0.3, 0.06), (0.1, 0.07)], 60),  # none is near enough: the lowest loss
+        (BOUNDED, [(0.4, 0.09), (0.3, 0.06), (0.1, 0.13)], 40),  # but none that is twice as far as the nearest
+        (BOUNDED, [(2.104, 0.0614), (2.01, 0.0697), (2.006, 0.0692)], 60),  # whatever all of them have in common
         (Selection(), [(0.4, 0.02), (0.3, 0.05), (0.1, 9.0)], 60),
         (BOUNDED, [(0.4, None), (0.1, None)], 40),  # no rehearsal, no bound
         (BOUNDED, [(0.2, 0.01), (0.2, 0.01)], 20),
@@ -53,6 +54,13 @@ def test_what_is_near_the_base_because_it_learned_little_is_not_kept(
 ) -> None:
     assert (best := BOUNDED.best([BASE, *found(*figures)])) is not None and best.step == step
     assert BOUNDED.best([BASE]) is None
+
+
+def test_what_is_no_longer_there_is_still_what_the_others_are_measured_by() -> None:
+    """The nearest had been given up meanwhile: the rest were measured by the nearest of them, and one beyond won."""
+    many = found((0.47, 0.06), (0.3, 0.11), (0.2, 0.13))
+    assert [BOUNDED.best(many, among) for among in (None, (40, 60), (60,))] == [many[1], many[1], many[2]]
+    assert BOUNDED.best([BASE, *many], (0,)) is None
 
 
 def test_a_training_whose_near_checkpoints_learned_too_little_goes_on() -> None:
