@@ -77,8 +77,8 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
     values = tuple(
         Assigned(name, _multiple(had[name], times.get(name)), ()) for name in names if not meant or name in meant
     )
-    kept = tuple(one for one in edits.values if one.field in own)
-    return replace(edits, values=(*values, *kept), stages=("train",))
+    others = tuple(one for one in edits.values if one.field in own)
+    return replace(edits, values=(*values, *others), stages=("train",))
 
 
 def _multiple(value: object, by: float | None) -> object:
@@ -94,23 +94,18 @@ def compared(deps: TurnDeps, run_id: str) -> TurnAnswer:
     did = {_task(step.stage, step.request): step for step in deps.store.steps(run.id, status=DONE)}
     plan = {_task(spec.stage, spec.fields): spec for spec in deps.draft.steps_to_run}
     differ = [one for task, spec in plan.items() if task in did for one in _differing(spec, did[task])]
-    parts = [
+    differences = [
         f"in the plan {listed(differ, 8)}" if differ else "no value that the plan sets is another one",
         f"steps that only the plan has: {listed(new, 8)}" if (new := [t for t in plan if t not in did]) else "",
         f"steps that only the run has: {listed(old, 8)}" if (old := [t for t in did if t not in plan]) else "",
     ]
-    text = "; ".join(part for part in parts if part)
+    text = "; ".join(part for part in differences if part)
     return TurnAnswer(f"Against {named(run)}: {text}. The plan is unchanged; “as in {run.id}” takes its training over.")
 
 
 def _task(stage: str, fields: Mapping[str, object]) -> str:
     """A step by its stage and, of a stage with several tasks, which."""
-    entry = catalog.BY_NAME.get(stage)
-    if entry is None:
-        return stage
-    request = entry.load().request.model_fields
-    told = [fields.get(name, request[name].default) for name in entry.load().identified_by]
-    return " ".join([stage, *(str(value) for value in told if isinstance(value, str) and value)])
+    return f"{stage} {planning.task(stage, fields)}".strip() if stage in catalog.BY_NAME else stage
 
 
 def _differing(spec: StepSpec, step: Step) -> list[str]:
@@ -168,10 +163,10 @@ def _as_its_like(stage: str, steps: tuple[StepSpec, ...]) -> dict[str, object]:
     return {name: value for name, value in like.items() if name not in apart}
 
 
-def _made(spec: StepSpec) -> str:
+def _model_of(spec: StepSpec) -> str:
     """The kind of model that a step makes; empty: none."""
-    made = catalog.BY_NAME[spec.stage].makes or ""
-    return made if made in _ARMS else ""
+    model = catalog.BY_NAME[spec.stage].makes or ""
+    return model if model in _ARMS else ""
 
 
 _ARMS = ("adapter", "merged", "quantized")
@@ -189,8 +184,8 @@ def _arm_of(stage: str, steps: tuple[StepSpec, ...], slots: Slots) -> str:
     others = [one for one in slots.values("stage") if one != stage]
     end = next((at for at, spec in enumerate(steps) if spec.stage in others), len(steps))
     have = {_task(one.stage, one.fields) for one in steps}
-    before = [arm for spec in reversed(steps[:end]) if (arm := _made(spec))]
-    then = [arm for spec in steps[end : end + 1] if (arm := _made(spec))]
+    before = [arm for spec in reversed(steps[:end]) if (arm := _model_of(spec))]
+    then = [arm for spec in steps[end : end + 1] if (arm := _model_of(spec))]
     meant = (*before[:1], *then, *before)
     return next((arm for arm in meant if _task(stage, {"arm": arm}) not in have), (*then, *before, "")[0])
 
@@ -199,8 +194,8 @@ def _place(spec: StepSpec, steps: tuple[StepSpec, ...]) -> int:
     """Where a step goes: a measurement behind what it measures, any other before the first that the chain has later."""
     declared, order = catalog.BY_NAME[spec.stage].load(), [*catalog.BY_NAME]
     if declared.measures:
-        made = [at for at, one in enumerate(steps) if _made(one) == spec.fields.get("arm")]
-        return made[-1] + 1 if made else len(steps)
+        models = [at for at, one in enumerate(steps) if _model_of(one) == spec.fields.get("arm")]
+        return models[-1] + 1 if models else len(steps)
     later = [
         at for at, one in enumerate(steps)
         if order.index(one.stage) > order.index(spec.stage) and not catalog.BY_NAME[one.stage].load().measures

@@ -6,7 +6,7 @@ plan; where a change could mean two things it is asked back, and a plan that its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Optional
 
@@ -274,7 +274,7 @@ class Unclear(BadInput):
 
 def without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSpec, ...]:
     """The steps without a stage, or without that one of its several tasks which the words name. Raises Unclear."""
-    tasks = {_task(spec): spec for spec in steps if spec.stage == stage}
+    tasks = {task(spec.stage, spec.fields): spec for spec in steps if spec.stage == stage}
     if len(tasks) < 2:
         return _without_stage(steps, stage)
     meant = {str(slot.value) for slot in slots_of(words).named}
@@ -285,12 +285,12 @@ def without(steps: tuple[StepSpec, ...], stage: str, words: str) -> tuple[StepSp
     return tuple(spec for spec in steps if spec is not tasks[named[0]])
 
 
-def _task(spec: StepSpec) -> str:
-    """Which of its stage's several tasks a step is, by the fields that tell them apart."""
-    declared = catalog.BY_NAME[spec.stage].load()
+def task(stage: str, fields: Mapping[str, object]) -> str:
+    """Which of its stage's several tasks a step is, by the fields that tell them apart; empty: it has one."""
+    declared = catalog.BY_NAME[stage].load()
     request = declared.request.model_fields
-    values = [spec.fields.get(name, request[name].default) for name in declared.identified_by]
-    return " ".join(str(value) for value in values if value)
+    values = [fields.get(name, request[name].default) for name in declared.identified_by]
+    return " ".join(value for value in values if isinstance(value, str) and value)
 
 
 def _drafted(deps: TurnDeps) -> PipelinePlan:

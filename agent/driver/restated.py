@@ -31,9 +31,9 @@ def restated(deps: TurnDeps, form: str) -> str:
     if form == "shorter":
         return _first_sentence(text)
     if form in ("percent", "units"):
-        found = list(dict.fromkeys(_percent(text) if form == "percent" else _units(text)))
+        figures = list(dict.fromkeys(_percent(text) if form == "percent" else _units(text)))
         what = "no share of a whole" if form == "percent" else "no span of time and no size"
-        return "; ".join(found[:_MOST]) + "." if found else f"The last answer holds {what}: {_first_sentence(text)}"
+        return "; ".join(figures[:_MOST]) + "." if figures else f"The last answer holds {what}: {_first_sentence(text)}"
     deps.last_answer = ""
     return f"Once more: {text}"
 

@@ -16,7 +16,7 @@ from tunesmith.tools.core.format import count
 
 _MOST_ROWS, _MOST_BYTES = 20_000, 16 << 20
 """Read for doubles, while somebody waits."""
-_SHOWN, _WIDE = 3, 300
+_FIRST, _WIDE = 3, 300
 
 
 class FileQuery(Query):
@@ -58,18 +58,18 @@ def answer(query: FileQuery, context: Context) -> Answer:
         return Answer(("Name the file with its folder, such as ~/data/rows.jsonl: I look into it and import nothing.",))
     named = files_of(query.path)
     look = look_at(named, {}, _MOST_ROWS * 50)
-    found = look.inspection
-    facts = FileFacts(found.status, found.format, look.records, len(found.columns))
+    seen = look.inspection
+    facts = FileFacts(seen.status, seen.format, look.records, len(seen.columns))
     if query.about == "doubles":
         return _doubles(query.path, facts, [*named.files])
-    known = f"about {count(look.records, 'record')}; it is {found.status}"
+    known = f"about {count(look.records, 'record')}; it is {seen.status}"
     open_words = f"{query.path}: {known}. Nothing was imported; `/import {query.path}` takes it, after a yes."
-    names = f"; columns {', '.join(clip(one, 30) for one in found.columns[:8])}" if found.columns else ""
+    names = f"; columns {', '.join(clip(one, 30) for one in seen.columns[:8])}" if seen.columns else ""
     line = open_words.replace(known, known + names)
     if query.about == "rows":
-        lines = [line, *(f"Record {one.number}: {clip(one.reason)}" for one in found.problems[:2])]
+        lines = [line, *(f"Record {one.number}: {clip(one.reason)}" for one in seen.problems[:2])]
     else:
-        rows = [clip(row, _WIDE) for row in found.preview[:_SHOWN]]
+        rows = [clip(row, _WIDE) for row in seen.preview[:_FIRST]]
         lines = [*(rows or ["None of its first records can be taken as a row."]), line]
     return Answer(tuple(lines), data=(facts,), private=True, open_words=open_words)
 
@@ -78,8 +78,10 @@ def _doubles(path: str, facts: FileFacts, files: list[Path]) -> Answer:
     from tunesmith.tools.data.import_sources import Totals, rows_of
 
     if facts.status != "READY":
-        told = f"{path} is {facts.status}, so its rows cannot be compared: `/import {path}` says which columns to map."
-        return Answer((told,), data=(facts,))
+        refusal = (
+            f"{path} is {facts.status}, so its rows cannot be compared: `/import {path}` says which columns to map."
+        )
+        return Answer((refusal,), data=(facts,))
     rows, unusable, read = list[TrainingRow](), 0, 0
     for one in rows_of(files, {}, _MOST_ROWS, _MOST_BYTES):
         if isinstance(one, TrainingRow):

@@ -51,18 +51,18 @@ def intents() -> dict[str, list[str]]:
     """Label → its sentences, from every file of intents/ and moments/."""
     found: dict[str, list[str]] = {}
     for file in _files("intents", "moments"):
-        for label, sentences in _said_in(file).items():
+        for label, sentences in _sentences_of(file).items():
             found.setdefault(label, []).extend(sentences)
     return found
 
 
 def moments() -> dict[str, dict[str, list[str]]]:
     """Moment → label → the sentences that were said at it, from moments/."""
-    return {file.name.removesuffix(".yaml"): _said_in(file) for file in _files("moments")}
+    return {file.name.removesuffix(".yaml"): _sentences_of(file) for file in _files("moments")}
 
 
-def _said_in(file: Traversable) -> dict[str, list[str]]:
-    return {str(label): [str(one) for one in said] for label, said in read_own(file).items()}
+def _sentences_of(file: Traversable) -> dict[str, list[str]]:
+    return {str(label): [str(one) for one in sentences] for label, sentences in read_own(file).items()}
 
 
 def source(name: str) -> Traversable:
@@ -86,21 +86,23 @@ def fingerprint() -> str:
 def own_words(sentences: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Label → the words with a content that at least two of its sentences hold: how it is said, no argument of it."""
     found, no_way = {}, {*empty_words(), *lexicon()["unspoken"].words()}
-    for label, said in sentences.items():
-        count = Counter(word for s in said for word in {w.text for w in words_of(s)} - no_way)
+    for label, of_label in sentences.items():
+        count = Counter(word for s in of_label for word in {w.text for w in words_of(s)} - no_way)
         least = _OFTEN if label.partition(".")[0] in _ABOUT_TEXTS else _SHARED_BY
         if words := sorted(word for word, n in count.items() if n >= least and not word.isdigit()):
             found[label] = " ".join(words)
     return found
 
 
-def prepared(said: Sequence[str], numbers: NDArray[np.int64], vocabulary: Sequence[str], encoder: Encoder) -> Sentences:
+def prepared(
+    texts: Sequence[str], numbers: NDArray[np.int64], vocabulary: Sequence[str], encoder: Encoder
+) -> Sentences:
     """The sentences as the encoder and the head take them."""
     import numpy as np
 
     from tunesmith.agent.words.tuning import Sentences
 
-    slots = [slots_of(one) for one in said]
+    slots = [slots_of(one) for one in texts]
     places = {word: place for place, word in enumerate(vocabulary)}
     ids = [encoder.token_ids(canonical(one, places)) for one in slots]
     return Sentences(ids, np.stack([flags_of(one) for one in slots]), numbers, int(numbers.max()) + 1)
@@ -121,7 +123,7 @@ def likelihood(encoder: Encoder, tuned: Tuned, sentences: Sentences, learned: Se
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Example:
     """A sentence of intents/ or moments/."""
 
     label: str
@@ -132,24 +134,26 @@ class Said:
     """A label under which it is answered as well; empty: none is known."""
 
 
-def all_said() -> list[Said]:
+def all_examples() -> list[Example]:
     """Every sentence, those of one label together, as the stored head counts them."""
-    of_moments = [Said(label, one, at) for at, labels in moments().items() for label in labels for one in labels[label]]
+    of_moments = [
+        Example(label, one, at) for at, labels in moments().items() for label in labels for one in labels[label]
+    ]
     at_one = {(one.label, one.text): one.moment for one in of_moments}
     also, examples = read_own(source("also.yaml")), intents()
     return [
-        Said(label, one, at_one.get((label, one), ""), str(also.get(one, "")))
+        Example(label, one, at_one.get((label, one), ""), str(also.get(one, "")))
         for label in sorted(examples)
         for one in examples[label]
     ]
 
 
-def moment_factors(said: Sequence[Said], labels: Sequence[str]) -> dict[str, Floats]:
+def moment_factors(labelled: Sequence[Example], labels: Sequence[str]) -> dict[str, Floats]:
     """Moment → of every label, how many times as often its kind is said then as at any: an event of a Poisson count,
     with one more seen and expected, so that what is rare is left as it is."""
     import numpy as np
 
-    timed = [one for one in said if one.moment]
+    timed = [one for one in labelled if one.moment]
     of_kind = Counter(kind_of(one.label) for one in timed)
     factors = {}
     for moment in get_args(Moment):
@@ -169,20 +173,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(str(source("head.npz"))))
     args = parser.parse_args(argv)
-    examples, said = intents(), all_said()
+    examples, labelled = intents(), all_examples()
     labels = sorted(examples)
-    vocabulary = vocabulary_of(one.text for one in said)
-    numbers = np.array([labels.index(one.label) for one in said])
+    vocabulary = vocabulary_of(one.text for one in labelled)
+    numbers = np.array([labels.index(one.label) for one in labelled])
     encoder = Encoder()
-    sentences = prepared([one.text for one in said], numbers, vocabulary, encoder)
+    sentences = prepared([one.text for one in labelled], numbers, vocabulary, encoder)
     fold = folds(encoder.embed_ids(sentences.ids), numbers)
     tuning, left_out = Tuning(encoder, sentences), np.flatnonzero(fold == 0)
-    print(f"{len(said)} sentences of {len(labels)} labels; {len(left_out)} of them are left out first", flush=True)
+    print(f"{len(labelled)} sentences of {len(labels)} labels; {len(left_out)} of them are left out first", flush=True)
     tuned = tuning.learned(taught := np.flatnonzero(fold != 0))
     likely = likelihood(Encoder(added=tuned.added), tuned, sentences.some(left_out), sentences.some(taught))
-    factors = moment_factors([said[i] for i in taught], labels)
-    threshold = calibrated(likely, [said[i] for i in left_out], labels, factors)
-    tuned = tuning.learned(np.arange(len(said)))
+    factors = moment_factors([labelled[i] for i in taught], labels)
+    threshold = calibrated(likely, [labelled[i] for i in left_out], labels, factors)
+    tuned = tuning.learned(np.arange(len(labelled)))
     scales = np.maximum(np.abs(tuned.weights).max(axis=1), 1e-12) / 127
     about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(),
              "examples": examples, "own_words": own_words(examples), "vocabulary": " ".join(vocabulary)}  # fmt: skip
@@ -191,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "bias": tuned.bias.astype(np.float32),
         "weights": np.round(tuned.weights / scales[:, None]).astype(np.int8),
         "scales": scales.astype(np.float32),
-        **{f"moment.{name}": array for name, array in moment_factors(said, labels).items()},
+        **{f"moment.{name}": array for name, array in moment_factors(labelled, labels).items()},
         **tuned.added,
         **Neighbours.of(Encoder(added=tuned.added).embed_ids(sentences.ids), numbers).arrays(),
     }
@@ -219,21 +223,25 @@ def folds(embedded: Floats, y: NDArray[np.int64]) -> NDArray[np.int64]:
     return fold
 
 
-def calibrated(likely: Floats, said: Sequence[Said], labels: Sequence[str], factors: Mapping[str, Floats]) -> float:
+def calibrated(
+    likely: Floats, labelled: Sequence[Example], labels: Sequence[str], factors: Mapping[str, Floats]
+) -> float:
     """The least probability from which the share that names the right kind is WANTED, of what strangers said at a
     moment; prints what the head can do. What there is no answer for is wrong whatever is answered."""
     import numpy as np
 
     kinds = [kind_of(label) for label in labels]
     names = sorted(set(kinds))
-    likely = likely * np.stack([_possible_beside(one, labels, factors) for one in said])
+    likely = likely * np.stack([_possible_beside(one, labels, factors) for one in labelled])
     likely /= likely.sum(axis=1, keepdims=True)
     by_kind = likely @ np.array([[kind == name for name in names] for kind in kinds], np.float32)
     read = [names[i] for i in by_kind.argmax(axis=1)]
-    right = np.array([name in (kind_of(one.label), kind_of(one.also)) for name, one in zip(read, said, strict=True)])
+    right = np.array(
+        [name in (kind_of(one.label), kind_of(one.also)) for name, one in zip(read, labelled, strict=True)]
+    )
     best = np.where([name == NOTHING for name in read], 0.0, by_kind.max(axis=1))
-    whole = np.array([labels[i] == one.label for i, one in zip(likely.argmax(axis=1), said, strict=True)])
-    timed = np.array([one.moment != "" for one in said])
+    whole = np.array([labels[i] == one.label for i, one in zip(likely.argmax(axis=1), labelled, strict=True)])
+    timed = np.array([one.moment != "" for one in labelled])
     order = np.argsort(-best[timed], kind="stable")
     share = np.cumsum(right[timed][order]) / np.arange(1, timed.sum() + 1)
     threshold = float(best[timed][order[np.flatnonzero(share >= WANTED)[-1]]])
@@ -247,14 +255,14 @@ def calibrated(likely: Floats, said: Sequence[Said], labels: Sequence[str], fact
     return round(threshold, 3)
 
 
-def _possible_beside(said: Said, labels: Sequence[str], factors: Mapping[str, Floats]) -> Floats:
+def _possible_beside(example: Example, labels: Sequence[str], factors: Mapping[str, Floats]) -> Floats:
     """How much likelier each label is where this was said; 0 for what is not possible there."""
     import numpy as np
 
-    family = said.label.partition(".")[0]
-    moment = {"planned": said.moment in ("planned", "price") or family == "plan", "describing": family == "describe"}
+    family = example.label.partition(".")[0]
+    moment = {"planned": example.moment in ("planned", "price") or family == "plan", "describing": family == "describe"}
     open_ = [possible(other, **moment, follows=family == "follow") for other in labels]
-    possible_: Floats = np.array(open_, np.float32) * factors.get(said.moment, 1.0)
+    possible_: Floats = np.array(open_, np.float32) * factors.get(example.moment, 1.0)
     return possible_
 
 

@@ -15,7 +15,7 @@ from rapidfuzz import fuzz
 from tests.fixtures import yaml_of
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.words.head import NOTHING, Moment
-from tunesmith.agent.words.training import all_said, moment_factors, moments
+from tunesmith.agent.words.training import all_examples, moment_factors, moments
 from tunesmith.tools.pipeline import catalog
 
 HERE = Path(__file__).parent
@@ -93,7 +93,7 @@ def test_what_was_said_at_a_moment_is_there_for_every_moment_that_can_be_told() 
 
 def test_a_kind_that_is_said_at_a_moment_more_often_is_likelier_then_and_a_rare_one_is_left_alone() -> None:
     labels = sorted(SAID)
-    factors = moment_factors(all_said(), labels)
+    factors = moment_factors(all_examples(), labels)
     running, empty = factors["running"], factors["empty"]
     assert running[labels.index("jobs")] > 2 > 0.5 > empty[labels.index("jobs")] > 0
     assert all(factor[labels.index("talk.exit_codes")] > 0.5 for factor in factors.values()), "hardly ever asked"
