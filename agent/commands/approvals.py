@@ -44,13 +44,13 @@ _AROUND_A_YES = {
 }  # fmt: skip
 """Words that change nothing about a yes beside them."""
 _NO = re.compile(
-    r"(?:n|no|nope|nah|nein|nee|non|não|нет|いいえ|不|不要|not|don'?t|do not|never|stop|cancel|abort|wait|later|skip|"
-    r"leave it|forget it|nicht|kein|jamais|nunca)\b",
+    r"(?:n|no|nope|nah|nein|nee|nö|nie|non|não|нет|いいえ|不|不要|not|don'?t|do not|never|stop|cancel|abort|wait|later|"
+    r"skip|leave it|forget it|nicht|kein|jamais|nunca)\b",
     re.IGNORECASE,
 )
 _ALWAYS = frozenset({"always", "a", "yes always", "always yes", "immer", "ja immer"})
 _SHOW_ALL = frozenset({"why", "why?", "show all", "details", "more", "?"})
-_BARE_NO = frozenset({"n", "no", "nope", "nah", "nein", "non", "no thanks", "no thank you", "нет"})
+_BARE_NO = frozenset({"n", "no", "nope", "nah", "nein", "nö", "nee", "non", "no thanks", "no thank you", "нет"})
 
 
 _COSTS = ("seconds", "peak_ram_bytes", "peak_vram_bytes", "disk_bytes")

@@ -45,6 +45,19 @@ def price_lines(plan: Plan, step: str, *, resumed: bool = False, with_hash: bool
     return Group(_title(plan, step, resumed=resumed), Labelled(entries))
 
 
+def in_a_sentence(plan: Plan) -> str:
+    """A price once more, in one line, for who asks about it while it waits."""
+    price = plan.estimate
+    memory = f"RAM {_need(price.peak_ram_bytes, plan.free_ram_bytes).plain}"
+    if price.peak_vram_bytes or plan.free_vram_bytes:
+        memory = f"VRAM {_vram(plan).plain}; {memory}"
+    disk = _need(price.disk_bytes, plan.free_disk_bytes).plain
+    return (
+        f"{plan.stage}: {_time(price).plain}, an estimate by {_short_basis(price.basis)}; {memory}; disk {disk}; "
+        f"replaces {_replaced(plan).plain}."
+    )
+
+
 def _vram(plan: Plan) -> Text:
     cards = plan.estimate.cards
     each = Text(f" on each of {cards} cards" if cards > 1 else "")

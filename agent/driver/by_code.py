@@ -13,9 +13,13 @@ from itertools import pairwise
 from tunesmith.agent.driver import describing, look_ups, ordering
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, looked_up, turn_context, why
+from tunesmith.agent.driver.moment import moment
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
+from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
+from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.machine import JobsQuery
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
@@ -167,7 +171,7 @@ def _picked(deps: TurnDeps, words: str, label: str) -> TurnAnswer | Call:
         meant = replace(meant, order=replace(meant.order, unread=()))
     if meant.edits is not None:
         meant = replace(meant, edits=replace(meant.edits, unread=()))
-    offered = reader().head.examples[label][0]
+    offered = reader().head.offer(label)
     return answered(deps, meant) or TurnAnswer(f"Say it so: “{offered}”.")
 
 
@@ -181,7 +185,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     if deps.draft is not None and (turned := ordering.turn(deps, reading)) is not None:
         return turned
     if reading.request is not None:
-        return looked_up(deps, reading.request)
+        return _with_what_is_next(deps, reading.request, looked_up(deps, reading.request))
     kind, _, name = reading.label.partition(".")
     if kind == "do":
         return _done(deps, reading, name)
@@ -209,6 +213,13 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "remark":
             return TurnAnswer(" ".join([look_ups.PLAIN[kind], *([did_you_mean(deps)] if reading.nearest else [])]))
     return None
+
+
+def _with_what_is_next(deps: TurnDeps, request: Query, answer: TurnAnswer) -> TurnAnswer:
+    """What is going on, where nothing is: what came last, and what is next."""
+    if request != JobsQuery() or moment(deps) in ("running", "served"):
+        return answer
+    return replace(answer, text="\n".join([answer.text, standing(deps)]).strip())
 
 
 def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | None:
@@ -314,7 +325,8 @@ def _half(deps: TurnDeps) -> TurnAnswer | None:
 
 
 def did_you_mean(deps: TurnDeps) -> str:
-    """The questions that the words are nearest to, for a turn that nobody can answer."""
+    """Where the user stands, and the questions that the words are nearest to, for a turn that nobody can answer."""
+    stands = f"{standing(deps)}\n".lstrip("\n")
     if not deps.nearest:
-        return CAN_ANSWER
-    return f"Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."
+        return f"{stands}{CAN_ANSWER}"
+    return f"{stands}Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."

@@ -109,11 +109,11 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
 # At a question about a price: a question back, or other values
 
 
-def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
+def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
     """What the records say to a question that is asked while another one waits for its answer; empty for other words.
 
-    Nothing is ordered here: only facts, terms and what would fit are told. `stage` is that whose price waits: what it
-    takes, stands there. What begins as a no and is read as a question is one.
+    Nothing is ordered here: only facts, terms and what would fit are told. `stage` is that whose price waits, `price`
+    that price in a line: what is asked of it is answered by it. What begins as a no and is read as a question is one.
     """
     decided = read_answer(words, by="terminal")
     if "=" in words or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？")))):
@@ -126,7 +126,7 @@ def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
         if decided and at_price.label == "plan.wait":  # `not now, yes?`
             return ""
         if at_price.sure and stage and at_price.label in _OF_THE_PRICE and not of_another:
-            return _OF_THE_PRICE[at_price.label].format(stage=stage)
+            return _OF_THE_PRICE[at_price.label].format(stage=stage, price=price or f"{stage}: its price stands above.")
         if at_price.sure and stage and at_price.label == "plan.what_if":
             asked = reading.reader().read(words, turn_context(deps), "price").request
             if isinstance(asked, PriceQuery) and asked.stage == stage and (asked.values or asked.times):
@@ -135,19 +135,19 @@ def aside(deps: TurnDeps, words: str, stage: str = "") -> str:
         guessed = not at_price.sure and at_price.slots.asks and at_price.probability >= GUESSED
         answer = answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
         if answer and guessed:
-            return f"{answer.text}\n(I read that with little certainty.)"
+            return f"{answer.text}\n(I read that with little certainty. {price or 'The price stands above.'})"
     except NoEncoder:
         return ""
     except TunesmithError as error:
         return str(error)
     if answer is None and stage and at_price.slots.asks and not begins_with_yes(words):
-        return f"What that asks I am not sure of. {_OF_THE_PRICE['price'].format(stage=stage)}"
+        return f"I am not sure what that asks. {price} “why” shows all of it; {stage} starts only after a yes."
     return answer.text if answer else ""
 
 
 _OF_THE_PRICE = {
-    **dict.fromkeys(("plan.cost", "plan.show", "price"), "The price of {stage} stands above; “why” shows all of it."),
-    "plan.wait": "{stage} waits: nothing starts without a yes. A no leaves it, and “{stage}” asks again later.",
+    **dict.fromkeys(("plan.cost", "plan.show", "price"), "{price} “why” shows all of it."),
+    "plan.wait": "{stage} waits: nothing starts without a yes. After a no “{stage}” shows its price again.",
 }
 """What is said to words about the price that waits."""
 

@@ -83,13 +83,15 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
     if order.unread:
         deps.offered = (deps.prompt, (f"do.{stage}",))
         notice = unread_notice(order.unread, "nothing was begun")
-        return TurnAnswer(f"{notice} Type 1 to leave it out; `/help {stage}` lists the fields.")
+        return TurnAnswer(f"{notice} Type 1 for {stage} without it; `/help {stage}` lists the fields.")
     model = str(order.fields.get("model", ""))
     if stage == "base" and model and "/" not in model and not model.startswith("bundled"):
         return TurnAnswer(
             f"“{model}” is no whole name: on the hub a model is OWNER/NAME, such as Qwen/Qwen2.5-0.5B; a folder or "
             f"“bundled” will do too. Nothing was begun."
         )
+    for one in order.beside:
+        deps.show(prose(f"(About “{one}” nothing was done.)"))
     fields = inherited(deps.ws, stage, order.fields, order.run, again=order.again, times=order.factors)
     if order.unvalued and (order.another or order.unvalued not in fields or not order.again):
         was = f"it would be {fields[order.unvalued]}" if order.unvalued in fields else "it would be the usual"
@@ -108,9 +110,7 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
         kept = ", from its newest checkpoint where there is one" if ended_badly.stage == "train" else ""
         why = f": {clip(ended_badly.error, 200)}" if ended_badly.error else ""
         deps.show(
-            prose(
-                f"{cite(ended_badly)} ({ended_badly.stage}) ended{why}.{reached(ended_badly)} It is tried again{kept}."
-            )
+            prose(f"{cite(ended_badly)} ({ended_badly.stage}) ended{why}.{reached(ended_badly)} To try it again{kept}:")
         )
         return call_of(deps, Order(ended_badly.stage, arm, run=run_id, again=True))
     following = next_stages(deps.store, run)
@@ -266,7 +266,8 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.show" | "plan.cost":
             return _plan_again(deps)
         case "plan.wait" | "remark" | "plan.start":
-            return TurnAnswer(f"T{_waits(deps.draft)[1:]}")
+            about = plan_questions.reason(deps, reading.slots)  # `3 epochs feels a lot`
+            return TurnAnswer("\n".join([*([about.text] if about else []), f"T{_waits(deps.draft)[1:]}"]))
         case "plan.what_if" if edits is not None:
             return plan_questions.imagined(deps, edits)
         case "plan.set" | "plan.without" if edits is not None:
@@ -275,6 +276,8 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return plan_questions.reason(deps, reading.slots)
         case "plan.undo":
             return plan_questions.undone(deps)
+        case "plan.before":
+            return plan_questions.last_change(deps)
         case "plan.as_before" if edits is not None:
             had = plan_questions.settings_before(deps, reading.slots, edits)
             return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
@@ -296,7 +299,7 @@ _NOTHING_BEFORE = "No training was done before whose settings the plan could tak
 
 
 def _waits(plan: PipelinePlan) -> str:
-    return f"the plan {plan.name} waits unchanged: “start it” begins it, “drop it” gives it up."
+    return f"the plan {plan.name} waits as it is: “start it” begins it, “drop it” gives it up."
 
 
 def settled_in(plan: PipelinePlan, edits: Edits) -> Edits:
@@ -333,7 +336,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         if edits.changes and not edits.pace:
             label = "plan.without" if edits.without and not edits.values else "plan.set"
             deps.offered = (deps.prompt, (label,))
-            notice += " Type 1 to leave it out."
+            notice += " Type 1 for the rest of it."
         return TurnAnswer(notice)
     try:
         plan, changes = planning.edited_plan(deps, deps.draft, edits)
@@ -355,7 +358,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
 def unread_notice(unread: tuple[str, ...], so: str) -> str:
     """What is said where a part of an order is no argument of it."""
     quotes = " and ".join(f"“{one}”" for one in unread)
-    return f"You said {quotes}: I know no argument for it, so {so}. Say it without that, or with a setting's name."
+    return f"{quotes} I could not place, so {so}. Say it in other words, or with a setting's name."
 
 
 def finish_description(deps: TurnDeps, opened: Interview) -> str:

@@ -54,13 +54,43 @@ def imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
 def undone(deps: TurnDeps) -> TurnAnswer:
     """The plan as it was before its newest change; said again, the change is back."""
     if deps.draft_before is None:
-        return TurnAnswer("Nothing of the plan was changed that I could take back; it waits unchanged.")
+        return TurnAnswer("Nothing of the plan was changed that I could take back; it waits as it is.")
     deps.change(deps.draft_before)
     summary = planning.show_draft(deps)
     return TurnAnswer(
         f"The plan is as it was before the last change; about {summary['estimated_in_all']} in all. Start it, or "
         f"change something?"
     )
+
+
+def last_change(deps: TurnDeps) -> TurnAnswer:
+    """What the newest change of the plan changed, value by value, and what all of it takes then and now."""
+    from tunesmith.tools.pipeline.forecast import forecast
+
+    assert deps.draft is not None
+    if deps.draft_before is None:
+        return TurnAnswer("Nothing of the plan was changed yet: it is as it was proposed.")
+    old, new = ({_task(s.stage, s.fields): s for s in plan.steps} for plan in (deps.draft_before, deps.draft))
+    differ = [
+        f"{task} {name} was {_value(old[task], name)}, now {_value(spec, name)}"
+        for task, spec in new.items() if task in old
+        for name in dict.fromkeys((*old[task].fields, *spec.fields))
+        if old[task].fields.get(name) != spec.fields.get(name)
+    ]  # fmt: skip
+    differ += [f"{task} was not in it" for task in new if task not in old]
+    differ += [f"{task} was in it" for task in old if task not in new]
+    then, now = (
+        sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate)
+        for plan in (deps.draft_before, deps.draft)
+    )
+    return TurnAnswer(
+        f"Before the last change of the plan: {listed(differ, 8) or 'no value was another one'}. All of it took about "
+        f"{duration(then)} then and takes {duration(now)} now. It is unchanged; “undo that” takes the change back."
+    )
+
+
+def _value(spec: StepSpec, name: str) -> str:
+    return planning.plain(spec.fields[name]) if name in spec.fields else "the usual"
 
 
 def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:

@@ -154,7 +154,7 @@ def _two_opinions(deps: TurnDeps, label: str, likeliest: str) -> ToolCallPart | 
     if in_words:
         return None
     if label != NONE:
-        deps.nearest = tuple(dict.fromkeys((reader().head.examples[label][0], *deps.nearest)))[: len(deps.nearest)]
+        deps.nearest = tuple(dict.fromkeys((reader().head.offer(label), *deps.nearest)))[: len(deps.nearest)]
         return did_you_mean(deps)
     guess = guessed(deps)
     return guess.text if guess else did_you_mean(deps)

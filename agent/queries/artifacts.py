@@ -5,6 +5,7 @@ The model that was made, for who wants to use it: how to try it, where it is, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from tunesmith.memory.records import Artifact, EvalResult, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, size
 from tunesmith.tools.evaluation.ask import newest_tuned, run_to_ask
+from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case
 
 ArtifactKind = Literal[
@@ -80,7 +82,9 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
     artifacts = store.artifacts(run.id, query.made or None)
     if not artifacts:
         kinds = ", ".join(dict.fromkeys(a.kind for a in store.artifacts(run.id))) or "nothing yet"
-        raise NotFound(f"{run.id} has no {query.made or 'artifacts'}; it has made: {kinds}.")
+        raise NotFound(
+            f"{run.id} has no {query.made or 'artifacts'}; it has made: {kinds}.{_to_come(query, store, run)}"
+        )
     table = [[a.id, a.kind, a.step, size(a.bytes), a.sha256[:12], str(a.path)] for a in artifacts]
     if query.made:
         lines = _lines(query, store, artifacts[-1])
@@ -95,6 +99,16 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
         tuple(ArtifactFacts.of(a) for a in artifacts),
         lambda: render.rows_table(columns, table, exact=True),
     )
+
+
+def _to_come(query: ArtifactQuery, store: Store, run: Run) -> str:
+    """How large the quantized model would become, by the arithmetic of its formats; empty for anything else."""
+    config = next((a.meta["config"] for a in reversed(store.artifacts(run.id, "base")) if "config" in a.meta), None)
+    if query.made != "quantized" or not isinstance(config, Mapping):
+        return ""
+    sizes = {scheme.bits: scheme.weight_bytes(config, scheme.group_of(config)) for scheme in SCHEMES.values()}
+    each = " or ".join(f"{size(weights)} at {bits} bits" for bits, weights in sorted(sizes.items()))
+    return f" Quantized it would take about {each}, by arithmetic; the price of `quantize` says more."
 
 
 def disk_use(query: DiskUseQuery, context: Context) -> Answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tunesmith.memory.records import DONE, Artifact, Run
 from tunesmith.memory.store import Store
@@ -24,8 +24,15 @@ def next_stages(store: Store, run: Run | None) -> list[str]:
             measured = {step.arm for step in done if is_current(store, step)}
             due += [entry.name] if (kinds & set(declared.measures)) - measured else []
         elif entry.makes and entry.makes not in kinds and kinds.issuperset((*entry.needs, *declared.usually_after)):
-            following.append(entry.name)
+            following += [] if _too_late(entry, kinds) else [entry.name]
     return due + following
+
+
+def _too_late(entry: catalog.Entry, kinds: Collection[str]) -> bool:
+    """Whether the run has gone on without a thing: its training has ended without a smoke test."""
+    later = catalog.STAGES[catalog.STAGES.index(entry) + 1 :]
+    needed = any(entry.makes in (*one.needs, *one.load().usually_after) for one in later)
+    return not needed and any(one.makes in kinds for one in later if one.needs == entry.needs)
 
 
 def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Artifact]) -> bool:

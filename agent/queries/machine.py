@@ -209,7 +209,7 @@ def served(query: ServedQuery, context: Context) -> Answer:
         f"Its key lies in {line['key_file']}.",
         _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
-    lines += [f"It was deployed {len(past)} times in all:", *before[:3]] if len(past) > 1 else []
+    lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 1 else []
     facts = tuple(_fact(line) for line in deployed)
     return Answer(tuple(one for one in lines if one), facts, run=facts[0].run)
 

@@ -319,4 +319,4 @@ def _line(one: Approval) -> str:
     verb = "approved" if one.decision == "yes" else "refused"
     price = "no price" if one.priced_seconds is None else duration(one.priced_seconds)
     reason = f": {clip(one.reason, 100)}" if one.reason else ""
-    return f"  {one.stage} ({one.step} of {one.run}) {verb} by {one.by} {day(one.decided_at)} at about {price}{reason}"
+    return f"  {one.stage} ({one.step} of {one.run}) {verb} by {one.by} {day(one.decided_at)}, priced {price}{reason}"

@@ -275,8 +275,8 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
         if step.status in (FAILED, STOPPED) and query.stage in ("", step.stage)
     ]  # fmt: skip
     if not ended:
-        where, of = f"In {named(runs[0])}" if query.run else "In all runs", f"{query.stage} " if query.stage else ""
-        lines = [f"{where} no {of}step failed or was stopped."]
+        where, of = f"of {named(runs[0])}" if query.run else "of any run", f"{query.stage} " if query.stage else ""
+        lines = [f"No {of}step {where} failed or was stopped."]
         for run in runs[:1] if query.run else ():
             took = duration(sum(step.seconds or 0.0 for step in store.steps(run.id)))
             lines.append(
@@ -302,7 +302,10 @@ def _out_of_memory(query: StepsQuery, context: Context) -> Answer:
     steps = [s for run in runs for s in reversed(store.steps(run.id)) if query.stage in ("", s.stage)]
     ended = [s for s in steps if s.status in (FAILED, STOPPED) and _NO_MEMORY.search(s.error or "")]
     if ended:
-        first = f"{name_of(ended[0])} ({cite(ended[0])}) may have: {ended[0].status}, {clip(ended[0].error, 200)}."
+        first = (
+            f"{name_of(ended[0])} ({cite(ended[0])}) {ended[0].status}, perhaps for want of memory: "
+            f"{clip(ended[0].error, 200)}."
+        )
         return Answer(tuple(line for line in (first, memory_of(ended[0])) if line), (one_step.facts_of(ended[0]),))
     of, where = f" {query.stage}" if query.stage else "", ", ".join(run.id for run in runs[:4]) or "any run"
     lines = [f"No: no{of} step of {where} ended for want of memory."]

@@ -81,10 +81,20 @@ def _answer(query: SettingQuery, field: str, context: Context) -> Answer:
     stages = (query.stage,) if query.stage in stages else stages
     if not stages:
         raise NotFound(f"There is no setting {clip(field, 40)}; `/help train` lists those of a stage.")
-    where = f"{runs[0].id} has no step with it" if query.run else "No step with it was asked for yet"
-    first = f"{where}; left alone, {field} is {_usual(stages[0], field)} in {stages[0]}."
-    usual = _default(stages[0], field)
-    return Answer((first, _meaning(stages[0], field)), (Setting(field, stages[0], usual, usual),))
+    stage = "train" if "train" in stages else stages[0]
+    planned = _in_the_plan(context, stage, field)
+    where = f"{runs[0].id} has no step with it" if query.run else "" if planned else "No step with it was asked for yet"
+    usual = _default(stage, field)
+    alone = "; ".join(part for part in (where, f"left alone, {field} is {_usual(stage, field)} in {stage}.") if part)
+    lines = (planned, f"{alone[0].upper()}{alone[1:]}", _meaning(stage, field))
+    return Answer(tuple(line for line in lines if line), (Setting(field, stage, usual, usual),))
+
+
+def _in_the_plan(context: Context, stage: str, field: str) -> str:
+    """What the open plan gives a setting; empty where it gives it nothing."""
+    steps = context.draft.steps if context.draft else ()
+    values = [step.fields[field] for step in steps if step.stage == stage and field in step.fields]
+    return f"In the plan that is proposed now {field} is {_plain(values[0])} in {stage}." if values else ""
 
 
 def having(field: str) -> tuple[str, ...]:
@@ -126,9 +136,7 @@ def _one(query: SettingQuery, field: str, context: Context, run: Run, step: Step
     if query.about == "sensible":
         lines.insert(0, _judged(context, run, step, field, query.value))
     lines += [_meaning(step.stage, field), _elsewhere(store, run, step, field)]
-    if context.draft:
-        planned = [s.fields[field] for s in context.draft.steps if s.stage == step.stage and field in s.fields]
-        lines += [f"In the plan that is proposed now it is {_plain(planned[0])}."] if planned else []
+    lines.append(_in_the_plan(context, step.stage, field))
     fact = Setting(field, step.stage, value, default, run.id, step.id, reason)
     return Answer(tuple(line for line in lines if line), (fact,))
 

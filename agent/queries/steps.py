@@ -259,7 +259,8 @@ def _log_file(store: Store, step: Step) -> Path:
 def _log(store: Store, step: Step) -> Answer:
     file, end = _log_file(store, step), log_end(store, step, _LOG_LINES)
     if not end:
-        return Answer((f"{name_of(step)} ({cite(step)}) left no log in {file}.",))
+        why = f" It ended so: {clip(step.error, 300)}" if step.error else ""
+        return Answer((f"{name_of(step)} ({cite(step)}) left no log in {file}.{why}",))
     first = f"The end of the log of {name_of(step)} ({cite(step)}), {file}:"
     return Answer((first, *end), (facts_of(step),), private=True, open_words=f"the log of {step.id} is on the screen")
 

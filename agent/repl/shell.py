@@ -62,7 +62,7 @@ class Shell:
         self._folding = Folding()
         self.talk = Talk(self)
         self._approver = TerminalApprover(self.ask, lambda plan, step: self.show(price_page(plan, step)))
-        self._asked_for = ""
+        self._asked_for: Plan | None = None
         """The stage whose price stands before the user."""
         self._questions: queue.Queue[Callable[[], None]] = queue.Queue()
         self._asking: PromptSession[str] = PromptSession(
@@ -236,13 +236,13 @@ class Shell:
         """Asks from the main thread. Ctrl-C in the grace leaves it undecided, as it does at the question itself."""
         from tunesmith.agent.commands.first_look import FirstLook
 
-        self._asked_for = plan.stage
+        self._asked_for = plan
         try:
             return FirstLook(self._approver, self.store, Output(console=self.main_console()))(plan, step)
         except KeyboardInterrupt:
             raise pending(plan, step, "it was interrupted") from None
         finally:
-            self._asked_for = ""
+            self._asked_for = None
 
     def has_questions(self) -> bool:
         """Whether a background thread waits for an answer."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tunesmith.agent.commands.approvals import pending
+from tunesmith.agent.commands.price import in_a_sentence
 from tunesmith.memory.conversations import Conversations
 from tunesmith.memory.errors import BadInput, NotFound, StepFailed
 from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
@@ -297,21 +298,23 @@ class Talk:
         self._screen.start_plan(plan)
         return "it is carried out in the background; before each expensive step the user is asked at the prompt"
 
-    def aside(self, words: str, stage: str) -> str:
-        """The answer of the records to a question that comes instead of a yes or a no; empty where it is none."""
+    def aside(self, words: str, priced: Plan | None) -> str:
+        """The answer of the records to a question that comes instead of a yes or a no to what is priced, if anything
+        is; empty where it is none."""
         if not self._loaded.is_set() or self._chat is None:
             return ""
         from tunesmith.agent.driver.look_ups import aside
 
-        return aside(self._chat.deps, words, stage)
+        waits = (priced.stage, in_a_sentence(priced)) if priced else ("", "")
+        return aside(self._chat.deps, words, *waits)
 
-    def as_edit(self, words: str, stage: str) -> str:
+    def as_edit(self, words: str, priced: Plan | None) -> str:
         """Words that give fields of a stage other values, as `field=value …`; empty where they do not."""
-        if not stage or not self._loaded.is_set() or self._chat is None:
+        if priced is None or not self._loaded.is_set() or self._chat is None:
             return ""
         from tunesmith.agent.driver.look_ups import as_edit
 
-        return as_edit(words, stage)
+        return as_edit(words, priced.stage)
 
     # Slash commands of the conversation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -40,6 +41,8 @@ class Order:
     """What no argument took, as it was typed."""
     denied: bool = False
     """Whether words say not to: `don't import rows.csv`."""
+    beside: tuple[str, ...] = ()
+    """Whole parts of the sentence that name nothing of the trade: a reason, or a remark."""
 
 
 def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
@@ -73,12 +76,34 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         places += places_of(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
     unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *multiples})
-    unread = unread_of(slots, [*places, *unvalued_places], known, others)
+    places += unvalued_places
+    limits = [*slots.all("not"), *slots.all("only")]  # `no wait, leave it`: that is no remark
+    clauses = [
+        (start, end) for start, end in (() if others else loose_clauses(slots, places, known))
+        if not any(start <= one.start < end for one in limits)
+    ]  # fmt: skip
+    unread = unread_of(slots, [*places, *clauses], known, others)
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
         (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
         denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
+        beside=tuple(slots.sentence[start:end].strip() for start, end in clauses),
     )  # fmt: skip
+
+
+def loose_clauses(slots: Slots, places: Sequence[Place], known: Callable[[str], bool]) -> list[Place]:
+    """The parts of a sentence, from mark to mark, of at least three words, that name nothing of the trade and hold what
+    no argument took: what they say is no argument. None where no other part is left."""
+    named = [(slot.start, slot.end) for slot in slots.named if slot.kind not in ("pronoun", "only", "not")]
+    named += [(number.start, number.end) for number in slots.numbers]
+    loose = slots.unread(places, known)
+    clauses = []
+    for match in re.finditer(r"[^,;:.!?…–—]+", slots.sentence):
+        start, end = match.span()
+        if not any(a < end and start < b for a, b in named) and len(slots.between(start, end)) >= NEAR:
+            clauses += [(start, end)] if any(start <= one.start < end for one in loose) else []
+    spoken = any(not any(start <= word.start < end for start, end in clauses) for word in slots.words)
+    return clauses if spoken else []
 
 
 def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:

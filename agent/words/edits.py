@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
-from tunesmith.agent.words.acts import Assigned, Place, assigned, factors, info_of
+from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
 
@@ -59,8 +59,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         str(model.value) if model else "", str(pace.value) if pace else "",
         {name: one[0] for name, one in multiples.items()}, acts.unread_of(slots, places, known),
     )  # fmt: skip
-    loose = slots.unread(places, known)
-    clauses = [(start, end) for start, end in _clauses_beside(slots) if any(start <= one.start < end for one in loose)]
+    clauses = acts.loose_clauses(slots, places, known)
     if edits.changes and clauses:
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
         return replace(edits, unread=acts.unread_of(slots, [*places, *clauses], known), beside=beside)
@@ -85,13 +84,3 @@ def _is_set(slots: Slots, stage: Slot) -> bool:
     """Whether a setting of a stage stands behind it, with no mark between: it is to be carried out."""
     begins = [start for one in assigned(slots, (str(stage.value),)) for start, _ in one.places]
     return any(at >= stage.end and not set(acts.MARKS) & set(slots.sentence[stage.end : at]) for at in begins)
-
-
-def _clauses_beside(slots: Slots) -> Iterator[Place]:
-    """The parts of a sentence, from mark to mark, that name nothing of the trade: what they say is no argument."""
-    named = [(slot.start, slot.end) for slot in slots.named if slot.kind not in ("pronoun", "only", "not")]
-    named += [(number.start, number.end) for number in slots.numbers]
-    for match in re.finditer(r"[^,;:.!?…–—]+", slots.sentence):
-        start, end = match.span()
-        if not any(a < end and start < b for a, b in named) and len(slots.between(start, end)) >= acts.NEAR:
-            yield start, end

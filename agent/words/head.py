@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
 from tunesmith.agent.words.neighbours import Neighbours
-from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.slots import Slots, slots_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,8 @@ _FLAGS = (
     "ram_gib", "span", "quote", "path", "pair", "case", "row", "artifact", "verdict", "origin", "decision", "order",
     "again", "factor", "not", "only", "until", "choice.scheme", "pronoun", "number", "asks",
 )  # fmt: skip
+_FOREIGN = {"run", "step", "path", "case", "span", "quote", "artifact", "model", "commit"}
+_LOOKED_AT = 40
 _FLAG = 0.35
 """How much a named slot counts beside the embedding's numbers."""
 
@@ -104,6 +106,12 @@ class Head:
     def label_of(self, sentence: str) -> str:
         """The label of the example that these words are, whatever run they name; empty: they are none."""
         return self._labels.get(_key(sentence), "")
+
+    def offer(self, label: str) -> str:
+        """The sentence that stands for a label where somebody was not understood: the first example that names nothing
+        of another's, such as a run or a file."""
+        own = (one for one in self.examples[label][:_LOOKED_AT] if not _FOREIGN & {s.kind for s in slots_of(one).named})
+        return next(own, self.examples[label][0])
 
     def nearest(self, embedding: Floats, label: str, count: int) -> list[str]:
         """The examples of a label that an embedding is nearest to, the nearest first."""

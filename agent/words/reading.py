@@ -38,6 +38,8 @@ _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before")
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
+_SMALL_TALK = ("complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you")
+_NOT_OFFERED = (*_SAYS_NOTHING, *(f"talk.{name}" for name in _SMALL_TALK))
 """What nobody means who was not understood."""
 _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 """How many times likelier than its share of all sentences says is what follows on an answer; a new wish in words that
@@ -130,8 +132,8 @@ class Reader:
         else:
             certain = reading.label != NOTHING and reading.probability >= self._least(reading)
             reading = replace(reading, sure=reading.sure and certain)
-        offered = [one.label for one in by_kind if one.label not in _SAYS_NOTHING]
-        nearest = tuple(self.head.examples[label][0] for label in offered[:_NEAREST])
+        offered = [one.label for one in by_kind if one.label not in _NOT_OFFERED]
+        nearest = tuple(self.head.offer(label) for label in offered[:_NEAREST])
         return replace(
             reading,
             likely=tuple(dict.fromkeys(one.label for one in guesses[:_LIKELY] if one.label != NOTHING)),

@@ -136,13 +136,20 @@ def plan_of(state: str) -> PipelinePlan | None:
     """The plan that is open in a state."""
     if "is open" not in state:
         return None
+    epochs = next((n for n in (2.0, 4.0) if f"rank 16, {n:.0f} epochs" in state), 3.0)
+    rows = next((n for n in (300, 400) if f"{n} rows" in state), 0)
     changed: dict[str, dict[str, Any]] = {
-        "train": {"lora_rank": 16, "epochs": 4.0 if "4 epochs" in state else 3.0},
-        "generate": {"rows": 400} if "400 rows" in state else {},
+        "train": {"lora_rank": 16, "epochs": epochs},
+        "generate": {"rows": rows} if rows else {},
     }
     plan = demo_plan(fast=False)
     steps = (s.model_copy(update={"fields": {**s.fields, **changed.get(s.stage, {})}}) for s in plan.steps)
     return plan.with_steps(tuple(steps))
+
+
+_PRICED = {"a training step": "train again with rank 8", "quantizing": "quantize it again with 8 bits",
+           "writing 400 rows": "generate 400 rows"}  # fmt: skip
+"""What a price waits for → the order that shows it."""
 
 
 def converse(shell: Shell, item: Mapping[str, Any]) -> tuple[bool, float]:
@@ -150,7 +157,7 @@ def converse(shell: Shell, item: Mapping[str, Any]) -> tuple[bool, float]:
     say, before, state = item["say"], item.get("before"), item["state"]
     at_price = state.startswith("a price waits")
     lines = [*([before] if before else []), *(["rank 64"] if "just changed it to rank 64" in state else [])]
-    lines.append("train again with rank 8" if at_price else say)
+    lines.append(_PRICED.get(state.split(":")[1].split(",")[0].strip(), "") if at_price else say)
     shell.answers.left = [say] if at_price or before else []
     alive, took = True, 0.0
     for line in lines:

@@ -75,6 +75,42 @@ def _training(home: Path, *, failed: bool) -> Store:
     return build.store
 
 
+def _at_work(home: Path, done: str, stage: str, arm: str, share: float) -> Store:
+    """The run up to one of `make_state`'s states, and the next stage at work."""
+    store = make_state(home, done)[0] if done else _one(home)
+    build = Builder(store, "r1", now=BEGAN_AT + 6000)
+    request = {"quantize": {"scheme": "w4a16-g64"}, "generate": {"rows": 400}}.get(stage, {"arm": arm})
+    step = build.step(stage, arm=arm, estimated=(240.0, 3000 * MIB), request=request)
+    store.progress(step, int(100 * share), 100)
+    store.set_run_status("r1", "running")
+    return store
+
+
+def _stopped(home: Path) -> Store:
+    """A training that its user stopped half-way."""
+    store = _training(home, failed=True)
+    with store.write() as conn:
+        conn.execute("UPDATE steps SET status = 'stopped', error = '' WHERE stage = 'train'")
+    return store
+
+
+def _three(home: Path) -> Store:
+    store = _two(home)
+    run = store.new_run("invoice-fields", goal="the fields of an invoice as JSON")
+    build = Builder(store, run, now=BEGAN_AT + 180_000)
+    base, suite = stored_runs.add_baseline(build)
+    rows = stored_runs.add_rows(build, base)
+    train = stored_runs.start_training(build)
+    adapter = build.artifact(train, "adapter", "", base, rows, bytes_=19 * MIB)
+    build.end(train, 171.0, 2310 * MIB, {"artifact": adapter, "steps": 75})
+    stored_runs.add_evaluation(build, "adapter", base, suite, adapter)
+    store.set_run_status(run, "done")
+    with store.write() as conn:
+        conn.execute("UPDATE runs SET created_at = ? WHERE run = ?", (BEGAN_AT + 180_000, run))
+    priceable(store)
+    return store
+
+
 def _one_and_a_failed_one(home: Path) -> Store:
     store = _one(home)
     stored_runs.failed_run(home)
@@ -143,6 +179,12 @@ _STATES: dict[str, Callable[[Path], Store]] = {
     "r1 was trained with rank 8": lambda home: _trained_less(_one(home), "r1"),
     "r1 has rows": _one,
     "a model of one of them is served": _served,
+    "r1's model is served now": _one,
+    "a model is being quantized": lambda home: _at_work(home, "merged and tested", "quantize", "quantized", 0.4),
+    "an evaluation of the quantized": lambda home: _at_work(home, "", "evaluate", "quantized", 0.55),
+    "rows are being written": lambda home: _at_work(home, "suite", "generate", "", 0.33),
+    "the user stopped the training": _stopped,
+    "three finished runs": _three,
     "at least two finished runs": _two,
     "a run whose training step failed": lambda home: _training(home, failed=True),
     "a training step is running": lambda home: _training(home, failed=False),
@@ -176,8 +218,9 @@ def home_of_state(home: Path, state: str) -> Iterator[subprocess.Popen[bytes] | 
     store = make(home)
     _place(store)
     store.announce([step.id for step in store.steps() if step.status != RUNNING])
-    running, served = store.steps(status=RUNNING), store.artifacts("r2", "deployment")
-    _date_back(store, 80 if running else 3600 if "failed" in state else 5 * 3600)
+    running = store.steps(status=RUNNING)
+    served = store.artifacts("r1" if state.startswith("r1's model is served") else "r2", "deployment")
+    _date_back(store, 80 if running else 3600 if "failed" in state or "hour ago" in state else 5 * 3600)
     if not running and not served:
         store.close()
         yield None
@@ -191,7 +234,8 @@ def home_of_state(home: Path, state: str) -> Iterator[subprocess.Popen[bytes] | 
                 conn.execute("UPDATE steps SET pid = ?, pid_started = ?, boot_id = ? WHERE step = ?", values)
         else:
             made, step = str(served[0].meta["serves"]), served[0].step
-            meta = {"artifact": made, "arm": "quantized", "run": "r2", "model": "release-notes"}
+            run, name = served[0].run, "release-notes" if served[0].run == "r2" else "ticket-triage"
+            meta = {"artifact": made, "arm": "quantized", "run": run, "model": name}
             own = {"pid": me.pid, "pid_started": me.started, "boot_id": me.boot_id, "meta": meta, "owner": step}
             (home / "servers").mkdir(exist_ok=True)
             atomic_write(home / "servers" / "1-x.json", json.dumps(stored_runs.server_record(made) | own))

@@ -12,6 +12,7 @@ from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures import stored_runs
 from tunesmith.agent.driver.moment import moment
+from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.words.reading import Context, read
 from tunesmith.memory.store import Store
 
@@ -21,9 +22,12 @@ def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
 
 
-def told(home: Path) -> str:
+def told(home: Path, *stands: str) -> str:
+    """The moment; where it is said to somebody who was not understood, what it says has to be in it."""
     talk = Talk(home)
     try:
+        said = standing(talk.deps)
+        assert all(words in said for words in stands) and "\n" not in said, said
         return moment(talk.deps)
     finally:
         talk.chat.close()
@@ -31,23 +35,23 @@ def told(home: Path) -> str:
 
 def test_a_home_without_a_run_is_empty(home: Path) -> None:
     Store(home).close()
-    assert told(home) == "empty"
+    assert told(home, "no run yet", "say what a model should learn") == "empty"
 
 
 def test_a_run_is_midway_until_its_last_step_and_finished_then(home: Path, tmp_path: Path) -> None:
     stored_runs.baseline_run(home)[0].close()
-    assert told(home) == "midway"
+    assert told(home, "Next in r1 is", "“go on” shows its price") == "midway"
     stored_runs.finished_run(tmp_path / "other")[0].close()
-    assert told(tmp_path / "other") == "finished"
+    assert told(tmp_path / "other", "of all target cases pass", "“Deploy” prices serving it") == "finished"
 
 
 def test_a_step_at_work_comes_before_one_that_broke_off(home: Path) -> None:
     stored_runs.failed_run(home)[0].close()
-    assert told(home) == "broken_off"
+    assert told(home, "train (s", "failed: ", "“Go on” prices it again") == "broken_off"
     build = stored_runs.new_builder(home)
     stored_runs.start_training(build, 3)
     build.store.close()
-    assert told(home) == "running"
+    assert told(home, "train (s", "is running") == "running"
 
 
 def test_a_served_model_is_told_and_a_plan_comes_before_everything(home: Path) -> None:
@@ -56,10 +60,10 @@ def test_a_served_model_is_told_and_a_plan_comes_before_everything(home: Path) -
     store.close()
     (home / "servers").mkdir(exist_ok=True)
     (home / "servers" / "1-x.json").write_text(json.dumps(stored_runs.server_record(served)), encoding="utf-8")
-    assert told(home) == "served"
+    assert told(home, "is served at http") == "served"
     talk = Talk(home)
     talk.turn("make it answer support tickets as JSON", GOAL, "Start it?")
-    assert moment(talk.deps) == "planned"
+    assert moment(talk.deps) == "planned" and "is open and not started" in standing(talk.deps)
     talk.chat.close()
 
 
