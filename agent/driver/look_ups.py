@@ -200,8 +200,13 @@ def talk_text(deps: TurnDeps, topic: str) -> str:
 
 def meaning(slots: Slots, *, both: bool = False) -> str:
     """What the term means that a sentence names, or the two that it sets against each other; empty: it names none."""
-    terms = list(dict.fromkeys(match.name for match in _page().terms.find(slots.words)))
+    stages = [_TERM_OF_STAGE.get(stage, stage) for stage in slots.values("stage")]
+    named = [*(match.name for match in _page().terms.find(slots.words)), *stages]
+    terms = [term for term in dict.fromkeys(named) if term in _page().meaning]
     return "\n".join(_page().meaning[term] for term in terms[: 2 if both else 1])
+
+
+_TERM_OF_STAGE = {"evaluate": "evaluation", "quantize": "quantization", "train": "fine-tuning"}
 
 
 def page(deps: TurnDeps) -> str:

@@ -266,8 +266,8 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.show" | "plan.cost":
             return _plan_again(deps)
         case "plan.wait" | "remark" | "plan.start":
-            about = plan_questions.reason(deps, reading.slots)  # `3 epochs feels a lot`
-            return TurnAnswer("\n".join([*([about.text] if about else []), f"T{_waits(deps.draft)[1:]}"]))
+            about = plan_questions.value_and_reason(deps, reading.slots)  # `3 epochs feels a lot`
+            return TurnAnswer(f"{about}\nT{_waits(deps.draft)[1:]}".lstrip())
         case "plan.what_if" if edits is not None:
             return plan_questions.imagined(deps, edits)
         case "plan.set" | "plan.without" if edits is not None:

@@ -21,6 +21,14 @@ from tunesmith.tools.pipeline.plan_file import StepSpec
 
 def reason(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     """Why the plan has a value or a step: its rule, else what that setting or step is; None where neither is named."""
+    if of_value := value_and_reason(deps, slots):
+        return TurnAnswer(of_value)
+    text = meaning(slots)
+    return TurnAnswer(text) if text else None
+
+
+def value_and_reason(deps: TurnDeps, slots: Slots) -> str:
+    """A value of the plan that is named, why it has it, and how it is changed; empty where none is named."""
     assert deps.draft is not None
     for name in slots.values("field"):
         for spec in deps.draft.steps:
@@ -28,11 +36,8 @@ def reason(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
                 meant = catalog.BY_NAME[spec.stage].load().request.model_fields[name].description
                 stands = f"it stands so in the plan. ({meant or name})"
                 why = next((one for one in deps.draft.reasons if name in one), stands)
-                return TurnAnswer(
-                    f"{spec.stage} {name} is {planning.plain(spec.fields[name])}: {why} “{name} …” changes it."
-                )
-    text = meaning(slots)
-    return TurnAnswer(text) if text else None
+                return f"{spec.stage} {name} is {planning.plain(spec.fields[name])}: {why} “{name} …” changes it."
+    return ""
 
 
 def imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
@@ -166,8 +171,10 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     if arm := _arm_of(stage, steps, slots):
         fields["arm"] = arm
     spec = StepSpec(stage=stage, fields=plan_file.parse_fields(stage, fields))
-    if _task(stage, fields) in {_task(one.stage, one.fields) for one in steps}:
-        return TurnAnswer(f"The plan has {_task(stage, fields)} already, so it is unchanged.")
+    have = [_task(one.stage, one.fields) for one in steps]
+    if _task(stage, fields) in have:
+        like = listed(list(dict.fromkeys(one for one in have if one.split()[0] == stage)), 6)
+        return TurnAnswer(f"The plan has that already ({like}), so it is unchanged.")
     at = _place(spec, steps)
     plan = deps.draft.with_steps((*steps[:at], spec, *steps[at:]))
     try:

@@ -13,15 +13,17 @@ from tunesmith.agent.queries import scores, settings
 from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName, StageName
 from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
+from tunesmith.agent.queries.described import asked_by, cases_of
 from tunesmith.agent.queries.settings import value_in
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import count, duration, listed, size
+from tunesmith.tools.core.format import count, duration, listed, p_value, size
+from tunesmith.tools.core.stats import ALPHA, mcnemar_exact
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.pairing import compare_run
-from tunesmith.tools.suites.case import BLOCKS
+from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK
 
 
 class CompareQuery(Query):
@@ -167,10 +169,36 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
     else:
         seconds = {run.id: sum(step.seconds or 0 for step in store.steps(run.id)) for run in (one, two)}
         took = ", ".join(f"{run} {duration(seconds)}" for run, seconds in seconds.items())
-        rest = [] if query.block else [f"  took, with what failed, {took}", *lines]
-        lines = [f"{named(one, 30)} and {named(two, 30)}:", *_results(store, one, two, query.block), *rest]
+        rest = [] if query.block else [f"  worked on in all, failed steps too: {took}", *lines]
+        better = _which_is_better(store, one, two, query.block or PRIMARY_BLOCK)
+        lines = [f"{named(one, 30)} and {named(two, 30)}: {better}", *_results(store, one, two, query.block), *rest]
     data = (*differing, *scores.of_run(store, one.id), *scores.of_run(store, two.id))
     return Answer(tuple(lines), data, lambda: render.rows_table(["setting", one.id, two.id], rows, exact=True))
+
+
+def _which_is_better(store: Store, one: Run, two: Run, block: str) -> str:
+    """Whether the newest model of one run passes more than the other's, by the cases of a block that both were asked in
+    the same words."""
+    passed: list[dict[tuple[str, str], bool]] = []
+    for run in (one, two):
+        arm = scores.last_arm(store, run.id)
+        suite = scores.suite_of(store, scores.step_of(store, run.id, arm)) if arm else ""
+        cases, given = cases_of(store, run.id, suite), scores.results(store, run.id, arm, suite) if arm else []
+        passed.append({
+            (r.case_id, asked_by(cases.get(r.case_id))): r.passed
+            for r in given if r.block == block and r.passed is not None
+        })  # fmt: skip
+    first, second = passed
+    both = [(first[case], second[case]) for case in first if case in second]
+    if not both:
+        return f"they were asked no {block} case in common, so no test tells which is better."
+    lost, gained = both.count((True, False)), both.count((False, True))
+    p = mcnemar_exact(gained, lost)
+    verdict = f"{(two if gained > lost else one).id} is better" if p < ALPHA else "no difference is shown"
+    return (
+        f"of {count(len(both), f'{block} case')} that both were asked {one.id}'s newest model passes "
+        f"{sum(a for a, _ in both)} and {two.id}'s {sum(b for _, b in both)}: {verdict} ({p_value(p)})."
+    )
 
 
 def _pair(query: CompareRunsQuery, context: Context) -> tuple[Run, Run]:

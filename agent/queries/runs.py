@@ -98,7 +98,9 @@ def all_runs(query: RunsQuery, context: Context) -> Answer:
     if query.about == "failed":
         bad = [one for one, run in zip(known, runs, strict=True) if run.status in (FAILED, STOPPED)]
         if bad:
-            return Answer((f"{count(len(bad), 'run')} failed or stopped:", *_lines(store, bad)), tuple(bad))
+            well = [one for one in known if one not in bad]
+            others = ["Those that did not:", *_lines(store, well)] if well else []
+            return Answer((f"{count(len(bad), 'run')} failed or stopped:", *_lines(store, bad), *others), tuple(bad))
         each = listed([f"{named(run, 30)} is {run.status}" for run in runs], 8)
         return Answer((f"None of the {count(len(runs), 'run')} failed: {each}.",), tuple(known))
     driver = [run for run in store.runs() if run.name == DRIVER_RUN]
@@ -285,6 +287,7 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
         return Answer(tuple(lines))
     lines = [
         f"{name_of(s)} ({cite(s)}) {s.status} after {duration(s.seconds)}: {clip(s.error or 'no reason', 300)}"
+        f"{_done_since(store, s)}"
         for s in ended[:4]
     ]
     lines += [f"{len(ended) - 4} more failed before."] if len(ended) > 4 else []
@@ -293,6 +296,14 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
     if not end:
         return Answer(tuple(lines), facts)
     return Answer((*lines, "Its log ends:", *end), facts, private=True, open_words="\n".join(lines))
+
+
+def _done_since(store: Store, failed: Step) -> str:
+    """Where the same step of a run was done after all."""
+    steps = store.steps(failed.run)
+    later = steps[[one.id for one in steps].index(failed.id) + 1 :]
+    same = [one.id for one in later if (one.stage, one.arm, one.status) == (failed.stage, failed.arm, DONE)]
+    return f" ({same[0]} did it since)" if same else ""
 
 
 def _out_of_memory(query: StepsQuery, context: Context) -> Answer:

@@ -91,10 +91,14 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     )  # fmt: skip
 
 
+_NO_ARGUMENTS = ("pronoun", "only", "not", "verdict", "span", "outcome")
+"""Kinds of what is named that no field of a step takes."""
+
+
 def loose_clauses(slots: Slots, places: Sequence[Place], known: Callable[[str], bool]) -> list[Place]:
     """The parts of a sentence, from mark to mark, of at least three words, that name nothing of the trade and hold what
     no argument took: what they say is no argument. None where no other part is left."""
-    named = [(slot.start, slot.end) for slot in slots.named if slot.kind not in ("pronoun", "only", "not")]
+    named = [(slot.start, slot.end) for slot in slots.named if slot.kind not in _NO_ARGUMENTS]
     named += [(number.start, number.end) for number in slots.numbers]
     loose = slots.unread(places, known)
     clauses = []
@@ -312,7 +316,27 @@ def settled(
             one = replace(one, value=fitting(number, info))
         left = [text for text in left if text != old]
         values.append(one)
+    if not values and (renamed := _by_its_value(left, now)) is not None:
+        return (renamed,), ()
     return tuple(values), tuple(left)
+
+
+def _by_its_value(left: Sequence[str], now: Mapping[str, object]) -> Assigned | None:
+    """The field that two numbers are about, of which one is what it is now and no other one: `400 is a lot, make it a
+    hundred and fifty`."""
+    numbers = [one for text in left for one in numbers_in(text)]
+    if len(numbers) != 2 or any(not _is_one_number(text) for text in left):
+        return None
+    for old, new in (numbers, numbers[::-1]):
+        numeric = {name: info for name in now if (info := info_of(name)) is not None and _is_number(info)}
+        fields = [name for name in numeric if now[name] == old.value]
+        if len(fields) == 1:
+            return Assigned(fields[0], fitting(new, numeric[fields[0]]), ())
+    return None
+
+
+def _is_one_number(text: str) -> bool:
+    return [(one.start, one.end) for one in numbers_in(text)] == [(0, len(text))]
 
 
 def _choices(slots: Slots, stages: Sequence[str]) -> Iterator[Assigned]:

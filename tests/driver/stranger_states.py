@@ -81,7 +81,7 @@ def _at_work(home: Path, done: str, stage: str, arm: str, share: float) -> Store
     build = Builder(store, "r1", now=BEGAN_AT + 6000)
     request = {"quantize": {"scheme": "w4a16-g64"}, "generate": {"rows": 400}}.get(stage, {"arm": arm})
     step = build.step(stage, arm=arm, estimated=(240.0, 3000 * MIB), request=request)
-    store.progress(step, int(100 * share), 100)
+    store.progress(step, 100 * share, 100, "")
     store.set_run_status("r1", "running")
     return store
 

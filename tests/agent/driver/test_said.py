@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_ai.models import Model
@@ -27,7 +28,7 @@ from tests.fixtures.stored_runs import (
 from tests.fixtures.stored_runs import suite as stored_suite
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
-from tunesmith.agent.driver import by_code, planning
+from tunesmith.agent.driver import by_code, plan_questions, planning
 from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.look_ups import as_edit, aside, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
@@ -347,6 +348,29 @@ def test_what_nobody_understood_of_a_change_can_be_left_out(planned: Alone) -> N
     before = planned.deps.draft
     assert "Type 1 for the rest of it" in planned.hears("rank 8 for uncle bob") and planned.deps.draft == before
     assert "train lora_rank 8" in planned.hears("1")
+
+
+def test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back(alone: Alone) -> None:
+    shown: list[Any] = []
+    alone.deps.show = shown.append
+    assert "quantize cannot be priced" in alone.hears("quantize it, my uncle bob keeps nagging me")
+    assert "(About “my uncle bob keeps nagging me” nothing was done.)" in [one.text.plain for one in shown]
+    assert "cannot be priced" not in alone.hears("quantize it, no wait never ever bob"), "what denies is no remark"
+    assert "cannot be priced" not in alone.hears("quantize it for my uncle bob")
+
+
+def test_a_number_of_the_plan_names_the_setting_that_another_one_is_for(planned: Alone) -> None:
+    planned.hears("rank 24")
+    assert "train lora_rank 12" in planned.hears("24 is a lot, make it twelve")
+    assert "was 24, now 12" in plan_questions.last_change(planned.deps).text
+    before = planned.deps.draft
+    planned.hears("25 is a lot, make it thirteen")
+    assert planned.deps.draft == before, "the plan has no 25"
+
+
+def test_who_asks_what_is_going_on_where_nothing_is_hears_what_is_next(alone: Alone) -> None:
+    found = alone.hears("is anything running right now?")
+    assert "Nothing is running" in found and "of all target cases pass" in found
 
 
 @pytest.mark.parametrize("form", ["say that again", "shorter please"])
