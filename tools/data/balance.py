@@ -1,19 +1,15 @@
-"""What a person looks at: kept rows by label against what was drawn, how various they are, which to look at first."""
+"""What a person looks at: kept rows by label against what was drawn, and which to look at first."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from statistics import mean
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
-from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.record_values import excluded
 from tunesmith.tools.data.rows import ORDINARY
@@ -318,39 +314,3 @@ def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
     line = f"{kinds.total()} of {len(judged)} rows were dropped"
     line += f", most for {counted_kinds}" if counted_kinds else ""
     return f"{line}. `tunesmith report {run}` shows rows with their reasons"
-
-
-class Diversity(Frozen):
-    """How various texts are. Few of them, or all alike, teach little."""
-
-    texts: int
-    distinct_1: float
-    """Different words for each word."""
-    distinct_2: float
-    """Different pairs of words for each pair."""
-    openings: float
-    """Different first two words for each text."""
-    commonest_opening: str
-    commonest_opening_share: float
-    mean_words: float
-    questions: float
-    """Share of texts that end with a question mark."""
-
-
-def diversity(texts: Sequence[str]) -> Diversity:
-    """The figures of some texts."""
-    split = [re.findall(r"\w+", text.lower()) for text in texts]
-    words = [word for own in split for word in own]
-    pairs = [pair for own in split for pair in pairwise(own)]
-    openings = Counter(" ".join(own[:2]) for own in split if own)
-    commonest, count = openings.most_common(1)[0] if openings else ("", 0)
-    return Diversity(
-        texts=len(texts),
-        distinct_1=round(len(set(words)) / max(1, len(words)), 3),
-        distinct_2=round(len(set(pairs)) / max(1, len(pairs)), 3),
-        openings=round(len(openings) / max(1, len(texts)), 3),
-        commonest_opening=commonest,
-        commonest_opening_share=round(count / max(1, len(texts)), 3),
-        mean_words=round(mean(map(len, split)), 1) if split else 0.0,
-        questions=round(sum(text.rstrip().endswith("?") for text in texts) / max(1, len(texts)), 3),
-    )
