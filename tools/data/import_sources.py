@@ -14,7 +14,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain, islice
@@ -299,14 +299,19 @@ def rows_of(
     limits = Limits(_BASE_S + most_bytes / 1e6 * _S_PER_MB, CHILD_BYTES)
     what = str(files[0]) if len(files) == 1 else f"one of the {len(files)} files beside {files[0]}"
     with _remedied():
-        for kind, *values in confined(take, argument, what, limits):
-            if kind == "stopped":
-                raise Stopped(values[0])
-            if kind == "row":
-                name, prompt, completion, attributes = values
-                yield TrainingRow(name, "imported", prompt, completion, RowAttributes.of(attributes))
-            else:
-                yield Problem(*values) if kind == "problem" else Totals(*values)
+        yield from taken(confined(take, argument, what, limits))
+
+
+def taken(items: Iterable[Any]) -> Iterator[TrainingRow | Problem | Totals]:
+    """What `take` gives, typed. Raises Stopped."""
+    for kind, *values in items:
+        if kind == "stopped":
+            raise Stopped(values[0])
+        if kind == "row":
+            name, prompt, completion, attributes = values
+            yield TrainingRow(name, "imported", prompt, completion, RowAttributes.of(attributes))
+        else:
+            yield Problem(*values) if kind == "problem" else Totals(*values)
 
 
 @contextmanager

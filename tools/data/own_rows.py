@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,9 @@ from pydantic import ValidationError
 from tunesmith.memory.confined import Limits, confined_answer
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow, Verdict
-from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
-from tunesmith.tools.data.import_sources import CHILD_BYTES, MAX_IMPORT_BYTES, take
+from tunesmith.tools.data.import_formats import PREVIEW_RECORDS, Problem
+from tunesmith.tools.data.import_sources import CHILD_BYTES, MAX_IMPORT_BYTES, Stopped, take, taken
 from tunesmith.tools.data.rows import RULE, is_persons
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
@@ -215,16 +214,14 @@ def _rows(sources: Sequence[Mapping[str, Any]]) -> Iterator[TrainingRow | str]:
     """The rows of all sources, each named by its file and record; of a record that is none what is wrong with it."""
     for source in sources:
         name = Path(source["files"][0]).name
-        items: Iterator[Any] = take(source)
-        for kind, *values in items:
-            if kind == "stopped":
-                raise BadInput(f"{name}: {values[0]}")
-            if kind == "row":
-                _, prompt, completion, stored = values
-                attributes = RowAttributes.of(stored)
-                yield TrainingRow(f"{name}:{attributes.number}", "imported", prompt, completion, attributes)
-            elif kind == "problem":
-                yield f"{name}, record {values[0]}: {values[1]}"
+        try:
+            for one in taken(take(source)):
+                if isinstance(one, TrainingRow):
+                    yield replace(one, row_id=f"{name}:{one.attributes.number}")
+                elif isinstance(one, Problem):
+                    yield f"{name}, {one}"
+        except Stopped as error:
+            raise BadInput(f"{name}: {error}") from None
 
 
 def count(argument: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
