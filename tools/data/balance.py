@@ -1,4 +1,7 @@
-"""What a person looks at: kept rows by label against what was drawn, and which to look at first."""
+"""What a person looks at: kept rows by label against what was drawn, which to look at first, what of their own is odd.
+
+Whoever brings rows says by them what is right: nothing that was concluded from examples keeps one out, it is noted.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.record_values import excluded
-from tunesmith.tools.data.rows import ORDINARY
+from tunesmith.tools.data.rows import ORDINARY, RULE
 from tunesmith.tools.data.spec import Attribute, Spec
 
 SHOWN_FIRST = 20
@@ -314,3 +317,36 @@ def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
     line = f"{kinds.total()} of {len(judged)} rows were dropped"
     line += f", most for {counted_kinds}" if counted_kinds else ""
     return f"{line}. `tunesmith report {run}` shows rows with their reasons"
+
+
+_NOTES_MOST = 6
+"""Kinds of doubt that a result names, the commonest: a person reads them."""
+
+
+@dataclass(slots=True)
+class Doubts:
+    """What code doubts of a person's rows that are trained on all the same."""
+
+    _rows: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """Kind and rule, or kind and nothing → the rows."""
+    _reasons: dict[str, str] = field(default_factory=dict)
+    """Kind → what was found in the first row."""
+
+    def add(self, row: TrainingRow, doubt: Verdict) -> None:
+        """Note a doubt; one of a broken rule is counted by the rule, others by their kind."""
+        self._rows.setdefault((doubt.kind, doubt.reason if doubt.kind == RULE else ""), []).append(row.row_id)
+        self._reasons.setdefault(doubt.kind, str(doubt))
+
+    def notes(self, rows: int) -> tuple[str, ...]:
+        """A sentence for each kind of doubt, the commonest first; `rows` of the person's there are in all."""
+        lines = []
+        for (kind, rule), ids in sorted(self._rows.items(), key=lambda pair: -len(pair[1]))[:_NOTES_MOST]:
+            what = (
+                f"do not keep what your examples seemed to say ({rule})"
+                if rule
+                else f"look odd ({self._reasons[kind]})"
+            )
+            lines.append(
+                f"{len(ids)} of your {rows} rows {what}; they are trained on as they are, the first is {ids[0]}"
+            )
+        return tuple(lines)

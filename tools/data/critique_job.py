@@ -21,7 +21,7 @@ from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.answers import Judged, RowJudge
 from tunesmith.tools.data.augmentation import variants
-from tunesmith.tools.data.balance import alarms, balance_of, best, why_dropped
+from tunesmith.tools.data.balance import Doubts, alarms, balance_of, best, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
@@ -32,17 +32,18 @@ from tunesmith.tools.data.critique import (
     wrote_them,
 )
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
-from tunesmith.tools.data.own_rows import Doubts, Repeats, repeats_in
 from tunesmith.tools.data.row_checks import LONG_ANSWER_CHARS, BehaviourChecks
 from tunesmith.tools.data.rows import (
     EXAMPLE,
     ORDINARY,
     RULE,
     VARIANTS,
+    Repeats,
     conversation_fault,
     fault_of,
     is_persons,
     read_rows,
+    repeats_in,
     secret_fault,
     text_fault,
     token_fault,

@@ -23,10 +23,10 @@ from rapidfuzz import fuzz
 
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.core.record_files import PREVIEW_RECORDS
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.description import takes_turns
-from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
 from tunesmith.tools.data.rows import EXAMPLE, ORDINARY, is_persons
 from tunesmith.tools.data.similarity import RUN, LeakGate, normal, runs
 from tunesmith.tools.data.spec import Attribute, Spec

@@ -25,12 +25,11 @@ from tunesmith.memory.confined import Limits, OverLimits, confined, confined_ans
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.core.record_files import Record, column_records, columns_of, open_regular, text_records
-from tunesmith.tools.data.import_formats import Inspection, Problem, convert_one, inspect_records
+from tunesmith.tools.core.record_files import TEXT, Record, column_records, columns_of, open_regular, text_records
+from tunesmith.tools.imports.formats import Inspection, Problem, convert_one, inspect_records
 from tunesmith.tools.models.hub import HubFile, announced, hub_listing, is_commit, newest_commit
 from tunesmith.tools.models.hub_download import Progress, download
 
-TEXT = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 COLUMNAR = (".parquet", ".arrow")
 KINDS = (*TEXT, *COLUMNAR)
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
