@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.behaviours import COMMIT, FEEDBACK
+from tests.fixtures.scripted_asker import Answering
 from tests.fixtures.tables import table
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.behaviour import spec_of
@@ -70,17 +70,9 @@ def test_every_label_is_told_beside_the_others_and_the_examples_of_its_kind_come
 
 
 def test_behind_few_names_of_a_label_those_of_the_others_are_shown() -> None:
-    asked: list[ChatRequest] = []
-
-    class Nobody:
-        model = "w"
-
-        def ask(self, requests: Sequence[ChatRequest], note: str, on_answer: object = None) -> dict[str, ChatResponse]:
-            asked.extend(requests)
-            return {}
-
-    fill_pools(MOODS, Nobody(), 6, 1)
-    begun = {request.id: str(request.messages[-1]["content"]) for request in asked if "/quote/" in request.id}
+    nobody = Answering(lambda request: ChatResponse(id=request.id))
+    fill_pools(MOODS, nobody, 6, 1)
+    begun = {request.id: str(request.messages[-1]["content"]) for request in nobody.asked if "/quote/" in request.id}
     assert len(begun) >= len(MOODS.labels[0].values)
     assert all(quote in text for text in begun.values() for quote in values_of(MOODS, "quote", {}))
 
