@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("agent", "tools", "memory", "prompts")
 ROOMS = (
     "memory", "prompts", "tools/core", "tools/machine", "tools/cpu", "tools/models", "tools/suites", "tools/serving",
-    "tools/data", "tools/training", "tools/evaluation", "tools/export", "tools/report", "tools/release",
-    "tools/pipeline", "agent",
+    "tools/data", "tools/imports", "tools/training", "tools/evaluation", "tools/export", "tools/report",
+    "tools/release", "tools/pipeline", "agent",
 )  # fmt: skip
 """From the ground up: a module imports from its own room and from the ones below it."""
 MOST_ARROWS = 90

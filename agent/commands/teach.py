@@ -37,13 +37,13 @@ from tunesmith.tools.data.behaviour import (
     words_in,
     write_behaviour,
 )
-from tunesmith.tools.data.import_sources import KINDS
 from tunesmith.tools.data.proposal import Proposal, words_digest
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import SUITE
 from tunesmith.tools.data.verify import spec_faults, verified
 from tunesmith.tools.evaluation.judge import asks_judge, has_judge
+from tunesmith.tools.imports.sources import KINDS
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.base_choice import plan_here

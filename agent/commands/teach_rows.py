@@ -21,7 +21,7 @@ from tunesmith.agent.commands.teach import carry_out, described_in, document, pl
 from tunesmith.agent.driver.reading import Read
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.behaviour import own_suites
-from tunesmith.tools.data.import_rows import ImportRequest
+from tunesmith.tools.imports.import_rows import ImportRequest
 from tunesmith.tools.pipeline import there
 from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
 from tunesmith.tools.suites.loading import BUNDLED, load_named_suites

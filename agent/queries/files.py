@@ -52,7 +52,7 @@ class Doubles:
 
 def answer(query: FileQuery, context: Context) -> Answer:
     """Answer from the file itself. Raises BadInput for what is not there or cannot be read."""
-    from tunesmith.tools.data.import_rows import files_of, look_at
+    from tunesmith.tools.imports.import_rows import files_of, look_at
 
     if not query.path:
         return Answer(("Name the file with its folder, such as ~/data/rows.jsonl: I look into it and import nothing.",))
@@ -75,7 +75,7 @@ def answer(query: FileQuery, context: Context) -> Answer:
 
 
 def _doubles(path: str, facts: FileFacts, files: list[Path]) -> Answer:
-    from tunesmith.tools.data.import_sources import Totals, rows_of
+    from tunesmith.tools.imports.sources import Totals, rows_of
 
     if facts.status != "READY":
         refusal = (

@@ -328,7 +328,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(BOUNDS, "tools/core/yaml_nodes.py", (
         ("MAX_DEPTH = 60\n", "MAX_DEPTH = 6_000\n", f"{_LIMITS}test_yaml_is_nested_and_a_number_is_long_only_so_far"),
     )),
-    *rows(BOUNDS, "tools/data/import_formats.py", (
+    *rows(BOUNDS, "tools/imports/formats.py", (
         ("    if len(text) > MAX_CELL_CHARS:\n", "    if False:\n",
          f"{_LIMITS}test_a_message_of_an_imported_row_has_a_bound"),
     )),
@@ -509,29 +509,29 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(ROWS, "tools/core/record_files.py", (
         ("return not _is_number(kind.value_type) and _is_plain", "return _is_plain",
-         "tests/tools/data/test_import_files.py::test_extension_types_and_vectors_are_left_out_and_labels_are_text"),
+         "tests/tools/imports/test_import_files.py::test_extension_types_and_vectors_are_left_out_and_labels_are_text"),
     )),
     *rows(ROWS, "tools/core/record_files.py", (
         ("if len(line) > MAX_LINE_BYTES:", "if False:",
-         "tests/tools/data/test_import_files.py::test_a_sparse_file_is_not_read_to_its_end"),
+         "tests/tools/imports/test_import_files.py::test_a_sparse_file_is_not_read_to_its_end"),
         ("if lines > MAX_CELL_LINES:", "if False:",
-         "tests/tools/data/test_import_files.py::test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them"),
+         "tests/tools/imports/test_import_files.py::test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them"),
     )),
-    *rows(ROWS, "tools/data/import_sources.py", (
+    *rows(ROWS, "tools/imports/sources.py", (
         ("if path.is_symlink():", "if False:",
-         "tests/tools/data/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked"),
+         "tests/tools/imports/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked"),
     )),
     *rows(ROWS, "memory/store.py", (
         (".fetchone()) != talk:", ".fetchone()) != talk and False:",
-         "tests/tools/data/test_import_ids.py::test_another_text_under_a_recorded_id_is_refused_and_the_same_is_left_alone"),
+         "tests/tools/imports/test_import_ids.py::test_another_text_under_a_recorded_id_is_refused_and_the_same_is_left_alone"),
     )),
-    *rows(ROWS, "tools/data/import_rows_job.py", (
+    *rows(ROWS, "tools/imports/import_rows_job.py", (
         ("        self._used.add(row_id)\n", "",
-         "tests/tools/data/test_import_ids.py::test_whatever_is_imported_after_each_other_every_row_has_an_id_of_its_own"),
+         "tests/tools/imports/test_import_ids.py::test_whatever_is_imported_after_each_other_every_row_has_an_id_of_its_own"),
     )),
-    *rows(ROWS, "tools/data/import_sources.py", (
+    *rows(ROWS, "tools/imports/sources.py", (
         ("if not is_commit(commit):", "if not commit:",
-         "tests/tools/data/test_import_hub.py::test_a_data_set_without_its_commit_is_told_what_to_type"),
+         "tests/tools/imports/test_import_hub.py::test_a_data_set_without_its_commit_is_told_what_to_type"),
     )),
     *rows(MOVED, "memory/migrations.py", (
         ('return {name for name in homes if name.startswith("/")}', "return set()", "tests/trust/test_upgrades.py"),
@@ -574,7 +574,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(LEDGER, "tools/pipeline/run_step.py", (
         ("with adding_to(ws.store.home, run, waiting=notify):\n        yield", "yield",
-         "tests/tools/data/test_import_ids.py::test_two_processes_that_import_at_once_keep_the_rows_of_both"),
+         "tests/tools/imports/test_import_ids.py::test_two_processes_that_import_at_once_keep_the_rows_of_both"),
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ("set(more.split()) <= _AROUND_A_YES | named", "True", "tests/agent/commands/test_approvals.py"),
@@ -830,9 +830,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ("replace(response, text=storable(response.text))", "replace(response, text=response.text)",
          "tests/tools/data/test_message_checks.py::test_half_a_character_of_a_server_ends_in_no_row"),
     )),
-    *rows(ROWS, "tools/data/import_formats.py", (
+    *rows(ROWS, "tools/imports/formats.py", (
         ("str(error.args[0]) if error.args else \"\"", "str(error).strip(\"'\\\"\")",
-         "tests/tools/data/test_import_rows.py::test_a_record_that_is_no_row_is_told_with_its_number"),
+         "tests/tools/imports/test_import_rows.py::test_a_record_that_is_no_row_is_told_with_its_number"),
     )),
     *rows(BLIND, "tools/data/balance.py", (
         ("lines += _giveaways(spec, rows)", "lines += ()",

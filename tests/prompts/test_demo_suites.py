@@ -20,7 +20,7 @@ from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import behaviour_folder, load_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
-from tunesmith.tools.data.import_sources import rows_of
+from tunesmith.tools.imports.sources import rows_of
 from tunesmith.tools.suites.grading import Response, grade
 from tunesmith.tools.suites.loading import bundled_suites, load_suites
 

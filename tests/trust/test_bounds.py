@@ -13,7 +13,7 @@ import pytest
 
 from tunesmith.agent.cli import main
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.data.import_formats import convert
+from tunesmith.tools.imports.formats import convert
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.suites.budget import MAX_SUITE_CHARS, BudgetSpent, TextBudget
 from tunesmith.tools.suites.files import SuiteFiles

@@ -22,6 +22,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tunesmith.memory.errors import BadInput
 
+TEXT = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+"""Endings of text files that hold records."""
+ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "instruction", "source")
+"""Names of columns that hold a message, the likeliest first."""
+PREVIEW_RECORDS = 3
+"""Records that a plan shows as they would be taken: no message of theirs is blind to its user any more."""
 MAX_LINE_BYTES = 8 << 20
 MAX_JSON_BYTES = 64 << 20
 MAX_CELL_CHARS = 1_000_000

@@ -10,8 +10,6 @@ The way of a row, file by file:
 - Rows that are written (`generate`): `draw` decides what a row is about, `writer_requests` asks for it, `synthesis` and
   `lists` make messages of it, `reader` and `reading` read them back, `answers` has answers written and judged.
   `augmentation` makes further messages: near misses, which only look alike, and variants.
-- Rows that are brought (`import_rows`): `import_sources` finds and reads them, `import_formats` makes conversations of
-  them; a person's are looked at by `own_rows`.
 - What is kept (`critique`): `rows`, `row_checks`, `similarity`, then `balance`, `held_out` and `undecided`.
 - What tests it: `spec_suites`. Rows lie in files as `rows` has them.
 

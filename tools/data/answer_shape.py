@@ -18,7 +18,7 @@ from functools import lru_cache
 from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_rules import escaped
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.record_values import Values, items_of, json_object, may_lack
+from tunesmith.tools.data.record_values import Values, items_of, json_object
 from tunesmith.tools.data.spec import Attribute
 from tunesmith.tools.data.typed_values import several_pattern, value_pattern
 
@@ -63,13 +63,19 @@ def place_expected(attribute: Attribute, record: Values) -> str:
     return several_pattern(attribute, several(attribute, record))
 
 
+def _choices(attribute: Attribute) -> list[str]:
+    """What alone may stand in a place, as patterns; nothing where that is any text."""
+    if attribute.kind in ("label", "weekday"):
+        return [*map(escaped, attribute.values)]
+    if attribute.kind == "digits":
+        return [f"[0-9]{{{n}}}" for n in attribute.lengths]
+    return {"time": ["[0-2][0-9]:[0-5][0-9]"], "date": ["[0-9]{4}-[0-9]{2}-[0-9]{2}"]}.get(attribute.kind, [])
+
+
 def place_rule(attribute: Attribute) -> str:
     """What may stand in a place of any answer, as JavaScript and Python read it alike."""
-    absent = [escaped(attribute.absent_as)] if attribute.absent_as and may_lack(attribute) else []
-    one = "|".join(map(escaped, attribute.values)) if attribute.kind in ("label", "weekday") else ""
-    one = one or {"time": "[0-2][0-9]:[0-5][0-9]", "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}"}.get(attribute.kind, "")
-    if attribute.kind == "digits" and attribute.lengths:
-        one = "|".join(f"[0-9]{{{n}}}" for n in attribute.lengths)
+    absent = [escaped(attribute.absent_as)] if attribute.absent_as else []
+    one = "|".join(_choices(attribute))
     if attribute.many and one:
         one = rf"(?:{one})(?:\s*{escaped(attribute.joined.strip())}\s*(?:{one}))*"
     return f"(?:{'|'.join([one or _LINE, *absent])})"
@@ -77,14 +83,10 @@ def place_rule(attribute: Attribute) -> str:
 
 def place_grammar(attribute: Attribute, behind: str) -> str:
     """What a server lets stand in a place; a free one ends where the fixed text `behind` it begins."""
-    absent = [escaped(attribute.absent_as)] if attribute.absent_as else []
-    if attribute.kind in ("label", "weekday"):
-        one = "|".join([*map(escaped, attribute.values), *absent])
-        return f"({one})(({escaped(attribute.joined)})({one}))*" if attribute.many else f"({one})"
-    if attribute.kind == "digits" and attribute.lengths:
-        return f"({'|'.join([*(f'[0-9]{{{n}}}' for n in attribute.lengths), *absent])})"
-    end = escaped(behind.strip()[:1])
-    return "[0-2][0-9]:[0-5][0-9]" if attribute.kind == "time" and not absent else rf"[^\n(){end}]{{1,80}}"
+    if not (choices := _choices(attribute)):
+        return rf"[^\n(){escaped(behind.strip()[:1])}]{{1,80}}"
+    one = "|".join([*choices, *([escaped(attribute.absent_as)] if attribute.absent_as else [])])
+    return f"({one})(({escaped(attribute.joined)})({one}))*" if attribute.many else f"({one})"
 
 
 _WIDE = r"\u2e80-\u9fff\uf900-\ufaff"
@@ -280,13 +282,10 @@ def leaves(samples: Samples, at: str = "") -> Iterator[tuple[str, Samples]]:
             yield path, own
 
 
-def object_paths(samples: Samples, at: str = "") -> frozenset[str]:
-    """Every path under which there is an object, or a list of objects."""
-    paths: set[str] = set()
-    for name in _names(samples):
-        if own := [o for m, value in samples for o in _under(m, value, name) if isinstance(o[1], dict)]:
-            paths |= {f"{at}{name}", *object_paths(own, f"{at}{name}.")}
-    return frozenset(paths)
+def object_paths(samples: Samples) -> frozenset[str]:
+    """Every path under which there is an object, or a list of objects, with anything in it."""
+    paths = (path.split(".") for path, _ in leaves(samples))
+    return frozenset(".".join(path[:depth]) for path in paths for depth in range(1, len(path)))
 
 
 def _names(samples: Samples) -> list[str]:

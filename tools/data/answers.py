@@ -251,11 +251,12 @@ class RowJudge:
             agreement=round(agreement, 3), kappa=round(kappa, 3), cut=cut, counted=kappa >= _COUNTS_FROM,
         )  # fmt: skip
 
-    def likely(self, pairs: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+    def likely(
+        self, pairs: Mapping[str, tuple[str, str]], prefix: str = "b", note: str = "judging written answers"
+    ) -> dict[str, float]:
         """Of messages with answers, by their names, how likely each is right."""
-        named = [(f"b/{name}", Pair(message, answer, True)) for name, (message, answer) in pairs.items()]
-        likely = self._probabilities(named, "judging written answers")
-        return {name.removeprefix("b/"): p for name, p in likely.items()}
+        named = [(f"{prefix}/{name}", Pair(message, answer, True)) for name, (message, answer) in pairs.items()]
+        return {name.removeprefix(f"{prefix}/"): p for name, p in self._probabilities(named, note).items()}
 
     def judge(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows as the judge leaves them: one of the behaviour that is not right is repaired once, or dropped."""
@@ -281,8 +282,7 @@ class RowJudge:
         return judged
 
     def _rows(self, rows: Sequence[TrainingRow], prefix: str, note: str) -> dict[str, float]:
-        pairs = [(f"{prefix}/{r.row_id}", Pair(self.spec.text_of(r.prompt), r.answer, True)) for r in rows]
-        return {name.partition("/")[2]: p for name, p in self._probabilities(pairs, note).items()}
+        return self.likely({row.row_id: (self.spec.text_of(row.prompt), row.answer) for row in rows}, prefix, note)
 
     def _probabilities(self, pairs: Sequence[tuple[str, Pair]], note: str) -> dict[str, float]:
         """By the pairs' names, how likely each answer is right."""

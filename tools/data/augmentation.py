@@ -26,7 +26,7 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.core.yaml_file import read_own
 from tunesmith.tools.data.answer_form import form_of
-from tunesmith.tools.data.draw import answer_of, in_turn
+from tunesmith.tools.data.draw import in_turn
 from tunesmith.tools.data.record_values import drawn_number, number_ranges
 from tunesmith.tools.data.row_checks import drawn_problem, verbatim
 from tunesmith.tools.data.similarity import Likeness, word_count
@@ -191,7 +191,7 @@ def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> Training
         changed = replace(drawn, records=(verbatim(spec, values, text),), surfaces=(surfaces,))
         attributes = replace(row.attributes, draw=changed, text=text, variant_of=row.row_id)
         prompt = [*row.prompt[: len(row.prompt) - len(spec.turns(text))], *spec.turns(text)]
-        answer = [form_of(spec).turn(answer_of(spec, changed))]
+        answer = [form_of(spec).turn(form_of(spec).compose(changed.records))]
         return replace(row, row_id=f"{row.row_id}.{number}", prompt=prompt, completion=answer, attributes=attributes)
     return None
 

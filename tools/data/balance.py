@@ -1,22 +1,21 @@
-"""What a person looks at: kept rows by label against what was drawn, how various they are, which to look at first."""
+"""What a person looks at: kept rows by label against what was drawn, which to look at first, what of their own is odd.
+
+Whoever brings rows says by them what is right: nothing that was concluded from examples keeps one out, it is noted.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from statistics import mean
+from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
-from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.record_values import excluded
-from tunesmith.tools.data.rows import ORDINARY
+from tunesmith.tools.data.rows import ORDINARY, RULE
 from tunesmith.tools.data.spec import Attribute, Spec
 
 SHOWN_FIRST = 20
@@ -320,37 +319,34 @@ def why_dropped(judged: Sequence[TrainingRow], run: str) -> str:
     return f"{line}. `tunesmith report {run}` shows rows with their reasons"
 
 
-class Diversity(Frozen):
-    """How various texts are. Few of them, or all alike, teach little."""
-
-    texts: int
-    distinct_1: float
-    """Different words for each word."""
-    distinct_2: float
-    """Different pairs of words for each pair."""
-    openings: float
-    """Different first two words for each text."""
-    commonest_opening: str
-    commonest_opening_share: float
-    mean_words: float
-    questions: float
-    """Share of texts that end with a question mark."""
+_NOTES_MOST = 6
+"""Kinds of doubt that a result names, the commonest: a person reads them."""
 
 
-def diversity(texts: Sequence[str]) -> Diversity:
-    """The figures of some texts."""
-    split = [re.findall(r"\w+", text.lower()) for text in texts]
-    words = [word for own in split for word in own]
-    pairs = [pair for own in split for pair in pairwise(own)]
-    openings = Counter(" ".join(own[:2]) for own in split if own)
-    commonest, count = openings.most_common(1)[0] if openings else ("", 0)
-    return Diversity(
-        texts=len(texts),
-        distinct_1=round(len(set(words)) / max(1, len(words)), 3),
-        distinct_2=round(len(set(pairs)) / max(1, len(pairs)), 3),
-        openings=round(len(openings) / max(1, len(texts)), 3),
-        commonest_opening=commonest,
-        commonest_opening_share=round(count / max(1, len(texts)), 3),
-        mean_words=round(mean(map(len, split)), 1) if split else 0.0,
-        questions=round(sum(text.rstrip().endswith("?") for text in texts) / max(1, len(texts)), 3),
-    )
+@dataclass(slots=True)
+class Doubts:
+    """What code doubts of a person's rows that are trained on all the same."""
+
+    _rows: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """Kind and rule, or kind and nothing → the rows."""
+    _reasons: dict[str, str] = field(default_factory=dict)
+    """Kind → what was found in the first row."""
+
+    def add(self, row: TrainingRow, doubt: Verdict) -> None:
+        """Note a doubt; one of a broken rule is counted by the rule, others by their kind."""
+        self._rows.setdefault((doubt.kind, doubt.reason if doubt.kind == RULE else ""), []).append(row.row_id)
+        self._reasons.setdefault(doubt.kind, str(doubt))
+
+    def notes(self, rows: int) -> tuple[str, ...]:
+        """A sentence for each kind of doubt, the commonest first; `rows` of the person's there are in all."""
+        lines = []
+        for (kind, rule), ids in sorted(self._rows.items(), key=lambda pair: -len(pair[1]))[:_NOTES_MOST]:
+            what = (
+                f"do not keep what your examples seemed to say ({rule})"
+                if rule
+                else f"look odd ({self._reasons[kind]})"
+            )
+            lines.append(
+                f"{len(ids)} of your {rows} rows {what}; they are trained on as they are, the first is {ids[0]}"
+            )
+        return tuple(lines)

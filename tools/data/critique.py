@@ -19,7 +19,6 @@ from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import Facts, Inputs, Plan, PlanQuestion, Result, Stage, expected, pinned
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answers import Judged
-from tunesmith.tools.data.balance import Diversity
 from tunesmith.tools.data.behaviour import IMPORTED, load_behaviour, own_suites
 from tunesmith.tools.data.similarity import LEAK
 from tunesmith.tools.data.spec import Spec
@@ -116,7 +115,6 @@ class CritiqueResult(Result):
     """Where the kept rows are not what was drawn."""
     notes: tuple[str, ...] = ()
     """What is odd about a person's rows that are trained on all the same."""
-    diversity: Diversity | None = None
     leaks: int = 0
     """Rows that gave a case of a suite away."""
     cases: int = 0
@@ -127,12 +125,6 @@ class CritiqueResult(Result):
     """What a person said of the behaviour's rows, now and before."""
     judge: Judged | None = None
     """What a model said of the rows, and what its word is worth."""
-    looked_at: Literal["", "shown", "skipped", "looked through"] = ""
-    """What a person did with these rows before they were judged."""
-    sample_kept: tuple[str, ...]
-    """Ids of a few kept rows, one per group, to be looked at."""
-    sample_dropped: dict[str, tuple[str, ...]]
-    """Kind of reason → ids of a few rows dropped for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from tunesmith.tools.data.answer_form import AnswerForm, form_of
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.answers import Judged, RowJudge
 from tunesmith.tools.data.augmentation import variants
-from tunesmith.tools.data.balance import alarms, balance_of, best, diversity, why_dropped
+from tunesmith.tools.data.balance import Doubts, alarms, balance_of, best, why_dropped
 from tunesmith.tools.data.behaviour import behaviour_of_rows
 from tunesmith.tools.data.critique import (
     CritiqueRequest,
@@ -32,17 +32,18 @@ from tunesmith.tools.data.critique import (
     wrote_them,
 )
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
-from tunesmith.tools.data.own_rows import Doubts, Repeats, repeats_in
 from tunesmith.tools.data.row_checks import LONG_ANSWER_CHARS, BehaviourChecks
 from tunesmith.tools.data.rows import (
     EXAMPLE,
     ORDINARY,
     RULE,
     VARIANTS,
+    Repeats,
     conversation_fault,
     fault_of,
     is_persons,
     read_rows,
+    repeats_in,
     secret_fault,
     text_fault,
     token_fault,
@@ -59,9 +60,8 @@ from tunesmith.tools.serving.requests import AnswerLog, Tally
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.grading.embedding import local_embedder
 
-_SAMPLES, _AT_ONCE = 3, 64
-"""Ids of a result that are shown for each kind; requests in flight, and rows tokenized together: 100,000 at once would
-take gigabytes."""
+_AT_ONCE = 64
+"""Requests in flight, and rows tokenized together: 100,000 at once would take gigabytes."""
 _EMBEDDED_MAX = 20_000
 """Rows that are held to the cases by an embedding model; more would take longer than all the rest."""
 _LEAKS_LISTED = 200
@@ -104,10 +104,9 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
         "cases": withheld.cases,
         "variants": len(varied),
         "marks": len(marks),
-        "looked_at": _looked_at(job, rows_artifact.step),
         "notes": (*critic.doubts.notes(sum(map(is_persons, judged))), *([withheld.note] if withheld.note else [])),
     }
-    return _result(spec, judged, accepted, balance, artifact, len(critic.leaks)).model_copy(update=seen)
+    return _result(judged, accepted, balance, artifact, len(critic.leaks)).model_copy(update=seen)
 
 
 def _judging(job: Job[CritiqueRequest]) -> tuple[Artifact, ContextSettings]:
@@ -133,13 +132,6 @@ def _by_the_judge(
         unmarked = [r for r in rows if normal(spec.text_of(r.prompt), digits_count=True) not in marked]
         by_id = {row.row_id: row for row in judge.judge([r for r in unmarked if not is_persons(r)])}
     return [by_id.get(row.row_id, row) for row in rows], judge.worth
-
-
-def _looked_at(job: Job[CritiqueRequest], step: str) -> str:
-    rows = job.store.read("SELECT event FROM events WHERE step = ? AND event LIKE 'rows.%'", step)
-    events = {row["event"] for row in rows}
-    names = {"rows.reviewed": "looked through", "rows.review_skipped": "skipped", "rows.shown": "shown"}
-    return next((word for event, word in names.items() if event in events), "")
 
 
 def _hold_the_gate(job: Job[CritiqueRequest], leaks: Sequence[Leak]) -> None:
@@ -346,31 +338,24 @@ def _publish(
 
 
 def _result(
-    spec: Spec, judged: Sequence[TrainingRow], accepted: Sequence[TrainingRow], balance: Mapping[str, dict[str, int]],
+    judged: Sequence[TrainingRow], accepted: Sequence[TrainingRow], balance: Mapping[str, dict[str, int]],
     artifact: Artifact, leaks: int,
 ) -> CritiqueResult:  # fmt: skip
-    """What became of every candidate, with a few ids of each kind to look at."""
-    kinds: dict[str, list[str]] = {}
-    for row in judged:
-        if row.verdict and not row.verdict.keeps:
-            kinds.setdefault(row.verdict.kind, []).append(row.row_id)
+    """What became of every candidate."""
+    kinds = Counter(row.verdict.kind for row in judged if row.verdict and not row.verdict.keeps)
     train = [row for row in accepted if row.split == "train"]
-    own = [row for row in accepted if row.origin not in ORDINARY]
     return CritiqueResult(
         artifact=artifact.id,
         path=str(artifact.path),
         candidates=len(judged),
         kept=len(accepted),
         dropped=len(judged) - len(accepted),
-        reasons=dict(Counter({kind: len(ids) for kind, ids in kinds.items()}).most_common()),
+        reasons=dict(kinds.most_common()),
         train_rows=len(train),
         valid_rows=len(accepted) - len(train),
         rehearsal_share=round(sum(row.origin in ORDINARY for row in train) / len(train), 3),
         balance=dict(balance),
-        diversity=diversity([spec.text_of(row.prompt) for row in own]),
         leaks=leaks,
-        sample_kept=tuple(row.row_id for row in own[:_SAMPLES]),
-        sample_dropped={kind: tuple(ids[:_SAMPLES]) for kind, ids in kinds.items()},
     )
 
 

@@ -26,7 +26,6 @@ EXAMPLES_MIN = 3
 """Two examples may be alike by chance; what three have in common is worth asking about."""
 OWN_BLIND = 10
 """Of enough examples so many become blind cases: a claim needs ten cases of people."""
-_PARTS = ("when", "what", "never", "examples")
 
 
 # Conversations as text
@@ -264,9 +263,8 @@ class Description(DescriptionDraft):
 
 def missing(draft: DescriptionDraft) -> tuple[str, ...]:
     """What is still to be asked for, in this order: when, what, never, examples (three different messages)."""
-    lacking = {name for name in ("when", "what", "never") if not getattr(draft, name)}
-    lacking |= {"examples"} if len(distinct(draft.examples)) < EXAMPLES_MIN else set()
-    return tuple(name for name in _PARTS if name in lacking)
+    lacking = [name for name in ("when", "what", "never") if not getattr(draft, name)]
+    return (*lacking, *(["examples"] if len(distinct(draft.examples)) < EXAMPLES_MIN else []))
 
 
 def described(draft: DescriptionDraft) -> Description:

@@ -313,11 +313,3 @@ def _requests(attribute: Attribute, examples: Sequence[str], rows: int, cases: i
 
 def _key(given: Values) -> str:
     return "/".join(f"{name}={value}" for name, value in sorted(given.items()))
-
-
-# The answer
-
-
-def answer_of(spec: Spec, drawn: Draw) -> str:
-    """The answer that the drawn values make; empty where a model has to write it."""
-    return form_of(spec).compose(drawn.records)

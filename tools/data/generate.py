@@ -119,8 +119,6 @@ class GenerateResult(Result):
     """Attribute → as drawn → as read → how often: where reading and drawing part."""
     unverified: tuple[str, ...] = ()
     """What was drawn and could not be read back of a message: no test case is made of rows that rest on it."""
-    sample: tuple[str, ...] = ()
-    """A few rows to look at."""
     requests: int
     generated_tokens: int
     tokens_per_second: float

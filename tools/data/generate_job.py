@@ -45,8 +45,8 @@ from tunesmith.tools.serving.model_server import measuring_server
 from tunesmith.tools.serving.requests import AnswerLog, Tally
 from tunesmith.tools.serving.thoughts import without_thought
 
-_PROMPTS_AT_ONCE, _SAMPLES = 16, 5
-"""Ordinary prompts that are read together, at least; rows of a result that are to be looked at."""
+_PROMPTS_AT_ONCE = 16
+"""Ordinary prompts that are read together, at least."""
 
 
 def run(job: Job[GenerateRequest]) -> GenerateResult:
@@ -262,7 +262,6 @@ def _result(job: Job[GenerateRequest], rows: Sequence[TrainingRow], artifact: Ar
         reader=reader["trust"],
         read=reader["read"],
         unverified=tuple(reader["unverified"]),
-        sample=tuple(f"{row.attributes.text} => {row.answer}" for row in good[:_SAMPLES]),
         requests=tally.requests,
         generated_tokens=tally.tokens,
         tokens_per_second=round(tally.tokens / tally.seconds, 1) if tally.seconds else 0.0,

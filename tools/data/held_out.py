@@ -23,12 +23,12 @@ from rapidfuzz import fuzz
 
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import TrainingRow, Verdict
+from tunesmith.tools.core.record_files import PREVIEW_RECORDS
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.description import takes_turns
-from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
 from tunesmith.tools.data.rows import EXAMPLE, ORDINARY, is_persons
-from tunesmith.tools.data.similarity import LeakGate, normal, runs
+from tunesmith.tools.data.similarity import RUN, LeakGate, normal, runs
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.suites.case import Case
 
@@ -345,8 +345,8 @@ def blind_count(rows: int) -> int:
 
 _POOL_LEAST, _POOL_TIMES = 200, 5
 """Rows that cases are chosen from: so many, or so many times the cases; to compare all of 100,000 would take hours."""
-_RUN, _FRAME_FROM = 8, 3
-"""Words in a row that two messages share; in so many messages they are a frame, and say nothing."""
+_FRAME_FROM = 3
+"""Words in a row that so many messages share are a frame, and say nothing."""
 
 
 class Alike(NamedTuple):
@@ -385,7 +385,7 @@ def pool_of(rows: Sequence[TrainingRow], visible: Collection[str], count: int) -
 def groups_of(texts: Sequence[str], alike: Alike) -> list[int]:
     """For each text the place of the first one that it is like, directly or through others."""
     words = [normal(text, digits_count=alike.digits_count) for text in texts]
-    run_sets = [set(runs(text, _RUN)) if alike.runs_count else set() for text in words]
+    run_sets = [set(runs(text, RUN)) if alike.runs_count else set() for text in words]
     holders = Counter(run for own in run_sets for run in own)
     group = list(range(len(texts)))
     for place, text in enumerate(words):

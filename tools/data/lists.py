@@ -16,16 +16,17 @@ from dataclasses import dataclass, field, replace
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
-from tunesmith.tools.data.draw import ITEMS, Pools, answer_of, draw, fill_pools, in_turn, is_empty, style
+from tunesmith.tools.data.draw import ITEMS, Pools, draw, fill_pools, in_turn, is_empty, style
 from tunesmith.tools.data.endings import Endings
 from tunesmith.tools.data.reader import WHOLE, Reading, ToRead
 from tunesmith.tools.data.record_values import Values, excluded, number_ranges
 from tunesmith.tools.data.row_checks import prompt_problem, verbatim
 from tunesmith.tools.data.similarity import normal, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
-from tunesmith.tools.data.synthesis import STYLE, Synthesis, Written, go_together, with_values
+from tunesmith.tools.data.synthesis import Synthesis, Written, go_together, with_values
 from tunesmith.tools.data.writer_requests import (
     LISTED,
+    STYLE,
     Shot,
     distinct_texts,
     distractor_request,
@@ -338,7 +339,7 @@ class Lists(Synthesis):
         first = self._lists_seen.setdefault(words, drawn.row_id)  # lists share sentences: only a whole one is a copy
         if not problem and first != drawn.row_id:
             problem = f"duplicate: the same sentences as row {first}"
-        return Written(drawn, message, answer_of(self.spec, drawn), problem)
+        return Written(drawn, message, form_of(self.spec).compose(drawn.records), problem)
 
     def _sentence(self, sentences: Sequence[Shot], place: int, pools: Pools) -> Shot:
         """A sentence of the profile that was drawn for this place: what is hard to write is not left out for that."""

@@ -7,7 +7,6 @@ tell them from ordinary messages. What fails is asked for once more, with what f
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +31,7 @@ from tunesmith.tools.data.spec import Spec, Value
 from tunesmith.tools.data.typed_values import holds
 from tunesmith.tools.data.verify import fields_of
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse, response_format_of, user
+from tunesmith.tools.suites.judge_prompt import as_data
 
 T = TypeVar("T")
 Ask = Callable[[Sequence[ChatRequest]], Mapping[str, ChatResponse]]
@@ -96,11 +96,6 @@ def word_in(answers: Mapping[str, ChatResponse], identity: str) -> str:
     return answers[identity].text.strip().split("\n")[0].strip(" .*`") if identity in answers else ""
 
 
-def data(text: str) -> str:
-    """A text as a JSON string, in which nothing can pass for a part of the question."""
-    return json.dumps(text, ensure_ascii=False)
-
-
 _QUOTED = 85
 """Similarity, of 100, from which a text counts as a piece of the user's words."""
 _LABEL_CHARACTERS = 40
@@ -156,7 +151,7 @@ class _Reader:
         spec = self.spec
         clauses = [*clauses_of(spec.what), *(f"never: {clause}" for clause in clauses_of(spec.never))][:_CLAUSES_MAX]
         messages = "\n".join(example.prompt for example in spec.examples)
-        prompts = [data(e.prompt[:_EXAMPLE_CHARACTERS]) for e in spec.examples[:_EXAMPLES_ASKED]]
+        prompts = [as_data(e.prompt[:_EXAMPLE_CHARACTERS]) for e in spec.examples[:_EXAMPLES_ASKED]]
         answers = self._asked(
             *([] if spec.near_misses else [question("applies", [f"When: {spec.when}"], self.model)]),
             question("language", prompts, self.model),
@@ -232,7 +227,7 @@ class _Reader:
 
     def _template(self, answers: Sequence[str]) -> str:
         """The template that gives every example and that most readings came to; empty where none does."""
-        lines = [f"The answer: {self.spec.what}", *map(data, answers[:_EXAMPLES_ASKED])]
+        lines = [f"The answer: {self.spec.what}", *map(as_data, answers[:_EXAMPLES_ASKED])]
         for turn in range(2):
             requests = [
                 question("template", lines, self.model, object_of(template=TEXT), identity=f"template/{turn}/{n}",
@@ -247,7 +242,7 @@ class _Reader:
             if not attempts or 2 * templates.count("") > len(templates):
                 return ""
             template, _, why = attempts[0]
-            lines.append(f"{data(template)} is wrong: {why}. Write the right template.")
+            lines.append(f"{as_data(template)} is wrong: {why}. Write the right template.")
         self.left_out.append(f"the template {template!r}: {why}; the answers are taken as written freely")
         return ""
 
@@ -318,7 +313,7 @@ class _Reader:
         numbers = [(numbers_in(message), value) for message, value in pairs]
         if part.kind != "label" or len(part.values) < 2 or 2 * sum(bool(there) for there, _ in numbers) < len(numbers):
             return part
-        lines = [f"The answer: {self.spec.what}", f"The values: {', '.join(map(data, part.values))}"]
+        lines = [f"The answer: {self.spec.what}", f"The values: {', '.join(map(as_data, part.values))}"]
         identity = f"ranges/{part.name}"
         asked = question("ranges", lines, self.model, list_of(_RANGE, VALUES_MAX), identity=identity)
         ranges: dict[str, tuple[int, int]] = {}
@@ -357,7 +352,7 @@ class _Reader:
     def _near_misses(self, language: str) -> tuple[str, ...]:
         """Messages that look alike, each told from all examples by a model that tells these from ordinary messages."""
         spec = self.spec
-        example = data(spec.examples[0].prompt[:_EXAMPLE_CHARACTERS])
+        example = as_data(spec.examples[0].prompt[:_EXAMPLE_CHARACTERS])
         lines = [f"It applies when: {spec.when}", f"For instance: {example}", f"Write them in {language}."]
         asked = question("near-misses", lines, self.model, list_of(TEXT, _NEAR_MISSES))
         items = items_in(self._asked(asked), "near-misses", object)
@@ -395,5 +390,5 @@ def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _part_line(part: Part, seen: Sequence[str]) -> str:
-    shown = ", ".join(map(data, seen[:_EXAMPLES_ASKED]))
+    shown = ", ".join(map(as_data, seen[:_EXAMPLES_ASKED]))
     return f"The part {part.name}{part.means and f' ({part.means})'}, in the examples {shown}"

@@ -299,13 +299,9 @@ def kind_request(
     positives = [(example.prompt, "yes") for place, example in enumerate(spec.examples) if place != without][
         : len(others)
     ]
-    turns = []
-    for number in range(max(len(positives), len(others))):
-        for text, answer in (
-            *positives[number : number + 1],
-            *((other, "no") for other in others[number : number + 1]),
-        ):
-            turns += [user(_kind_question(spec, text)), assistant(answer)]
+    in_turn = zip_longest(positives, [(other, "no") for other in others])
+    shots = [shot for both in in_turn for shot in both if shot]
+    turns = [turn for text, answer in shots for turn in (user(_kind_question(spec, text)), assistant(answer))]
     messages = [*turns, user(_kind_question(spec, message))]
     return ChatRequest(identity, model, messages, 1, extra=choice_among(YES_NO))
 

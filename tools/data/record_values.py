@@ -13,6 +13,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -274,12 +275,12 @@ def with_computed(spec: Spec, values: Values) -> Values:
     Raises Unanswerable for a division by zero, or a value out of bounds.
     """
     known = {path: value for path, value in values.items() if spec.attribute(path).kind != "computed"}
-    pending = {place.path: place for place in _computed(spec.attributes, known)}
-    while pending:
-        every = [*known, *pending]
-        waits = {p: any(pending.keys() & paths for paths in one.needs(every).values()) for p, one in pending.items()}
-        for path in [p for p, waiting in waits.items() if not waiting]:  # a circle is refused when the spec is read
-            known[path] = _value(pending.pop(path), known)
+    places = {place.path: place for place in _computed(spec.attributes, known)}
+    every = [*known, *places]
+    needs = {p: {n for paths in place.needs(every).values() for n in paths} for p, place in places.items()}
+    for path in TopologicalSorter(needs).static_order():  # a circle is refused when the spec is read
+        if path in places:
+            known[path] = _value(places[path], known)
     return known
 
 

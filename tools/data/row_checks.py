@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TypeVar
 
 import jsonschema
@@ -194,14 +194,6 @@ def answer_problem(spec: Spec, answer: str) -> str:
     return "copy: the answer is that of an example" if copied and not form_of(spec).composed else ""
 
 
-_QUESTION = re.compile(
-    r"^\W*(?:what|why|how|who|whom|whose|which|when|where|is|are|was|were|do|does|did|can|could|would|should|will|may"
-    r"|has|have)\b|^\W*(?:please )?(?:tell me|explain|translate|write|give me|name|list|summari[sz]e|describe|define"
-    r"|recommend|help)\b",
-    re.IGNORECASE,
-)
-_QUESTION_SHARE = 0.5
-"""Of a message's sentences: from here on it asks, and tells nothing."""
 _COPIED_OVERLAP = 0.6
 """Of the words of a copied value, so many in the message are enough: an answer may bend one."""
 
@@ -216,12 +208,6 @@ class BehaviourChecks:
         self.form = _shared_form(cases)
         self.answers = [example.answer for example in spec.examples]
         self.quick = [_quick_rule(rule) for rule in spec.rules]
-
-    @cached_property
-    def asks(self) -> bool:
-        """Whether messages of the kind are questions or requests by themselves: one example in five is enough."""
-        asking = sum(_is_question(example.prompt) for example in self.spec.examples)
-        return asking / len(self.spec.examples) >= 0.2
 
     def fault(self, row: TrainingRow) -> Verdict | None:
         """The first thing that is wrong with a row; None: nothing that code can tell."""
@@ -241,11 +227,7 @@ class BehaviourChecks:
         drawn = row.attributes.draw
         if drawn is not None and (fault := self._as_drawn(drawn, message, answer, row)):
             return fault
-        if ungrounded := self._ungrounded(message, answer):
-            return ungrounded
-        if drawn is None and not self.asks and _is_question(message):
-            return Verdict("kind", "the message asks for something; those of the examples only tell")
-        return None
+        return self._ungrounded(message, answer)
 
     def stated_fault(self, answer: str) -> Verdict | None:
         """The rule that an answer breaks of those that a person stated; what was concluded from examples is none."""
@@ -341,12 +323,6 @@ def _grounded(attribute: Attribute, value: str | None, message: str) -> str:
 def _bare(value: str, message: str) -> bool:
     """Whether the digits of a converted value are in the message in some other order or form."""
     return all(re.search(rf"(?<!\d)0?{int(part)}(?!\d)", message) for part in re.findall(r"\d+", value) if int(part))
-
-
-def _is_question(message: str) -> bool:
-    sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", message.strip()) if s]
-    asking = sum(s.rstrip().endswith("?") or bool(_QUESTION.match(s)) for s in sentences)
-    return bool(sentences) and asking / len(sentences) > _QUESTION_SHARE
 
 
 def _quick_rule(rule: Rule) -> Callable[[str], bool]:

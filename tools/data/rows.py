@@ -3,7 +3,8 @@
 The file is the truth: it is what a manifest hashes and a plan pins, and the one shape in which the stages hand rows on.
 The table `rows` of the store is its index, for questions, verdicts and the report. A row keeps its `row_id` from the
 writer to the gradient. Each check (form as a conversation, leftovers, secrets, language, loops) is code, takes
-microseconds, and gives a kind and a reason. Not covered: whether a row means what it says.
+microseconds, and gives a kind and a reason. Of a person's rows it is told which repeat or contradict another one. Not
+covered: whether a row means what it says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.wrong_values import sentence
-from tunesmith.tools.data.similarity import loops, only_loops
+from tunesmith.tools.data.similarity import loops, normal, only_loops
 
 VARIANTS = "variants.jsonl"
 """Beside a dataset's train.jsonl: other forms of its rows, each of a `variant_of`, seen in turn with it."""
@@ -327,3 +329,54 @@ def cut_off(answer: str, examples: Sequence[str], allowed: frozenset[str]) -> bo
     ends = {example.rstrip()[-1] for example in examples if example.rstrip()}
     closed = ends <= set(".!?)]}\"'”")
     return closed and answer.rstrip()[-1:] not in ends | set(".!?")
+
+
+# Which repeat another one
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Rows that answer what another row answers: each with the other row's id."""
+
+    same: Mapping[str, str]
+    """In the same way: one of them is enough."""
+    contradicted: Mapping[str, str]
+    """In another way: one of them may be wrong, and code cannot tell which."""
+
+
+def repeats_in(rows: Iterable[TrainingRow]) -> Repeats:
+    """The repeats among a person's rows.
+
+    Conversations of several answers contradict nobody: many begin alike and go on otherwise.
+    """
+    groups: dict[str, list[TrainingRow]] = {}
+    for row in rows:
+        if is_persons(row):
+            groups.setdefault(_asked(row), []).append(row)
+    same: dict[str, str] = {}
+    contradicted: dict[str, str] = {}
+    for group in groups.values():
+        first: dict[str, str] = {}
+        for row in group:
+            answer = _answered(row)
+            if answer in first:
+                same[row.row_id] = first[answer]
+            else:
+                first[answer] = row.row_id
+        if len(first) > 1 and all(len(row.completion) == 1 for row in group):
+            ids = list(first.values())
+            contradicted |= {row.row_id: next(i for i in ids if i != first[_answered(row)]) for row in group}
+    return Repeats({name: other for name, other in same.items() if name not in contradicted}, contradicted)
+
+
+def _asked(row: TrainingRow) -> str:
+    turns = [[turn.get("role"), " ".join(str(turn.get("content") or "").split())] for turn in row.prompt]
+    return json.dumps([turns, list(row.attributes.tools)], sort_keys=True)
+
+
+def _answered(row: TrainingRow) -> str:
+    """What a row answers, whatever its case and marks."""
+    texts = [str(turn.get("content") or "") for turn in row.completion]
+    plain = [normal(text, digits_count=True) or text.strip() for text in texts]  # marks alone are an answer too
+    turns = [{**turn, "content": text} for turn, text in zip(row.completion, plain, strict=True)]
+    return json.dumps(turns, sort_keys=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.arithmetic import number_of
-from tunesmith.tools.data.draw import Pools, answer_of, draw, fill_pools, in_turn, style
+from tunesmith.tools.data.draw import Pools, draw, fill_pools, in_turn, style
 from tunesmith.tools.data.reader import WHOLE, Reader, Reading, ToRead
 from tunesmith.tools.data.reading import NOTHING, Disagreement
 from tunesmith.tools.data.record_values import Values, excluded, with_computed
@@ -31,7 +31,14 @@ from tunesmith.tools.data.row_checks import (
 from tunesmith.tools.data.similarity import Likeness
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, value_of
-from tunesmith.tools.data.writer_requests import Note, Shot, example_shots, message_request, profile_of, written_message
+from tunesmith.tools.data.writer_requests import (
+    STYLE,
+    Shot,
+    example_shots,
+    message_request,
+    profile_of,
+    written_message,
+)
 from tunesmith.tools.serving.client import ChatResponse
 from tunesmith.tools.serving.requests import Asker
 
@@ -109,8 +116,6 @@ def with_values(spec: Spec, drawn: Draw, values: Values, surfaces: dict[str, str
 
 ALIKE = 90.0
 """Similarity, of 100, from which a message is written anew for being like another row's."""
-STYLE = "style"
-"""How a message was to be written, among what was decided of its row."""
 _NAMING = 0.5
 """Of the rows of a label's value, the share that may say it by its own name."""
 _RARE, _ROUNDS_MORE, _AGAIN, _REDRAWS = 0.8, 3, 1.4, 20
@@ -228,12 +233,10 @@ class Synthesis:
         """What the writer made of each draw, by its number."""
         requests = {
             n: message_request(
-                self.spec,
-                Note(one.row_id, one.values, one.surfaces[0], one.told.get(STYLE, ""), n),
-                shots, self.asker.model, self.temperature, f"{prefix}/{n}", page=page, more=more,
+                self.spec, one, shots, self.asker.model, self.temperature, f"{prefix}/{n}", page=page, more=more
             )
             for n, one in drawn.items()
-        }  # fmt: skip
+        }
         answers = self.asker.ask(list(requests.values()), progress_note)
         return {n: answers[request.id] for n, request in requests.items() if request.id in answers}
 
@@ -262,7 +265,8 @@ class Synthesis:
     def _composed(self, drawn: Draw, message: str, problem: str, attempt: int, was: Values) -> Written:
         """The row of a message, with its answer and what is wrong with it."""
         problem = problem or drawn_problem(self.spec, drawn.values, drawn.surfaces[0], message)
-        return Written(drawn, message, answer_of(self.spec, drawn), problem, attempt=attempt, was=was)
+        answer = form_of(self.spec).compose(drawn.records)
+        return Written(drawn, message, answer, problem, attempt=attempt, was=was)
 
     def _copy(self, message: str) -> str:
         like = self.seen.match(message, ALIKE, digits_count=True)

@@ -14,6 +14,7 @@ from importlib.resources import files
 from itertools import accumulate
 from statistics import mean
 
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_shape import fill
 from tunesmith.tools.data.description import Example
@@ -24,6 +25,8 @@ from tunesmith.tools.data.typed_values import holds, is_number, matches_in
 from tunesmith.tools.serving.client import ChatRequest, assistant, user
 from tunesmith.tools.serving.requests import storable
 
+STYLE = "style"
+"""How a message is to be written, among what was decided of its row."""
 LISTED, TOPICS = 10, 12
 """Asked for in one request."""
 _TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 10
@@ -204,9 +207,8 @@ def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) 
     small = bool(examples) and all(value[:1].islower() for value in examples)
     known = {normal(value, digits_count=True) for value in examples}
     values = []
-    lines = answered.split("\n")
-    for line in lines[:-1] if len(lines) > 2 else lines:  # the last one may be cut off
-        value = _LIST_MARK.sub("", line).strip().strip("\"'*").strip()
+    for line in listed_lines(answered):
+        value = line.strip("\"'*").strip()
         value = value.rstrip(".") if not any(one.endswith(".") for one in examples) else value
         value = value[:1].lower() + value[1:] if small and not re.match(r"I\b|[A-Z]{2}", value) else value
         odd = not value or value[-1] in ":?" or word_count(value) > most or re.search(r"[\[\]{}<>|`]", value)
@@ -219,23 +221,11 @@ def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) 
 # Messages
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What one message is to say, and how it is written."""
-
-    row_id: str
-    values: Mapping[str, str | None]
-    surfaces: Mapping[str, str]
-    style: str = ""
-    order: int = 0
-    """Turns the examples that it is shown behind."""
-
-
 def message_request(
-    spec: Spec, one: Note, shots: Sequence[Shot], model: str, temperature: float, identity: str, *,
+    spec: Spec, one: Draw, shots: Sequence[Shot], model: str, temperature: float, identity: str, *,
     page: str = "write-message", more: Sequence[Shot] = (),
 ) -> ChatRequest:  # fmt: skip
-    """Asks for the message of a note, behind examples with theirs, as turns.
+    """Asks for the message of a draw, by its note, behind examples with theirs, as turns.
 
     The beginning is that of every note of the same labels and turn, so that a server reads it once; so one message a
     request costs no more than several, and a document is never cut off for the sake of another.
@@ -246,7 +236,8 @@ def message_request(
     for shot in behind:
         noted = note(spec, shot.values, shot.surfaces)
         turns += [user(noted if turns else f"{instructions}\n\n{noted}"), assistant(shot.message)]
-    asked = note(spec, one.values, one.surfaces) + (f"\nHow: {one.style}" if one.style else "")
+    style = one.told.get(STYLE)
+    asked = note(spec, one.values, one.surfaces[0]) + (f"\nHow: {style}" if style else "")
     extra = {"top_k": 40}
     tokens = spec.message_tokens + _TOKENS_OF_STYLE
     return ChatRequest(identity, model, [*turns, user(asked)], tokens, temperature, extra=extra)
@@ -298,13 +289,13 @@ def _meanings(spec: Spec) -> str:
     return "".join(f"\n\n{text}" for text in sections)
 
 
-def _ordered_shots(spec: Spec, one: Note, shots: Sequence[Shot], more: Sequence[Shot]) -> Sequence[Shot]:
+def _ordered_shots(spec: Spec, one: Draw, shots: Sequence[Shot], more: Sequence[Shot]) -> Sequence[Shot]:
     """As many shots as fit, all of them in turn; those of the note's profile last, for a writer follows these most.
 
     Where there are `more`, written and found right before, only those of the profile are shown: what was missed once is
     imitated best among its own kind.
     """
-    profile = profile_of(spec, dict(one.values))
+    profile = profile_of(spec, one.values)
     like = [s for s in (*shots, *more) if all(n in s.values and s.values[n] == v for n, v in profile.items())]
     shots = like if more and profile and like else shots
     turn = one.order % min(len(shots), _TURNS)

@@ -13,10 +13,8 @@ from tunesmith.memory.confined import Limits, confined
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.core.plain_file import read_plain_text
-from tunesmith.tools.core.record_files import Unreadable, text_records
-from tunesmith.tools.data.import_formats import ASKED
+from tunesmith.tools.core.record_files import ASKED, TEXT, Unreadable, text_records
 
-_RECORDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _TEXT_BYTES = 4 << 20
 """Far more than a person rates: a larger file was named by mistake."""
 _READ = 1_000
@@ -28,7 +26,7 @@ _LIMITS = Limits(cpu_s=10.0, memory_bytes=1 << 30)
 def messages_in(name: str) -> list[str]:
     """The messages of a file: a text with one a line, or JSONL or CSV with one a record. Raises BadInput, NotFound."""
     path = expanded(name)
-    if path.suffix.lower() in _RECORDS:
+    if path.suffix.lower() in TEXT:
         messages = [str(text) for text in confined(read_records, {"path": str(path.absolute())}, str(path), _LIMITS)]
     else:
         messages = [line for line in read_plain_text(path, _TEXT_BYTES).splitlines() if line.strip()][:_READ]

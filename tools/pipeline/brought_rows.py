@@ -16,9 +16,9 @@ from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.description import EXAMPLES_MIN, distinct, slug
 from tunesmith.tools.data.held_out import BLIND_LEAST, blind_count
-from tunesmith.tools.data.import_rows import files_of, is_on_hub, look_at, questions, refusals, too_many_unusable
-from tunesmith.tools.data.own_rows import ROWS_LEAST, Against, RowsSource, Survey, against, survey
 from tunesmith.tools.data.spec import Spec, as_document, tokens_for
+from tunesmith.tools.imports.import_rows import files_of, is_on_hub, look_at, questions, refusals, too_many_unusable
+from tunesmith.tools.imports.survey import ROWS_LEAST, Against, RowsSource, Survey, against, survey
 from tunesmith.tools.pipeline.behaviour_plan import OwnRows
 from tunesmith.tools.pipeline.workspace import Ask
 from tunesmith.tools.suites.case import Case

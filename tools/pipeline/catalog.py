@@ -90,8 +90,8 @@ STAGES: tuple[Entry, ...] = (
     ),
     Entry(
         "import",
-        "tunesmith.tools.data.import_rows",
-        "tunesmith.tools.data.import_rows_job",
+        "tunesmith.tools.imports.import_rows",
+        "tunesmith.tools.imports.import_rows_job",
         "take rows of your own from a file, a folder or a hub data set",
         ("base",),
         "rows",

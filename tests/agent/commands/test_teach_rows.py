@@ -12,8 +12,8 @@ import yaml
 from tests.agent.commands.test_teach import SAID, said, teach
 from tests.fixtures.own_rows import written
 from tests.fixtures.tables import table
-from tests.tools.data.test_import_hub import SOURCE, Hub
-from tests.tools.data.test_import_hub import hub as hub
+from tests.tools.imports.test_import_hub import SOURCE, Hub
+from tests.tools.imports.test_import_hub import hub as hub
 from tests.tools.pipeline.test_brought_rows import PAIRS
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import bundled_behaviour

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
+from tests.fixtures.scripted_asker import Answering
 from tests.fixtures.tables import table
 from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.answers import answer_messages, write_answers
@@ -15,27 +16,14 @@ VAT = BEHAVIOURS["vat"].spec("vat").model_copy(update={"rules": ()})
 PIRATE = BEHAVIOURS["pirate"].spec("pirate")
 
 
-class Solver:
+def solver_of(solve: Callable[[str, int], str], finish: str = "stop") -> Answering:
     """Solves what a request asks for as `solve` does, given the message and the number of the sample."""
 
-    model = "m"
+    def answer(request: ChatRequest) -> ChatResponse:
+        text = solve(str(request.messages[-1]["content"]), int(request.id[1]))
+        return ChatResponse(id=request.id, text=text, finish_reason=finish)
 
-    def __init__(self, solve: Callable[[str, int], str], finish: str = "stop") -> None:
-        self.solve, self.finish = solve, finish
-        self.asked: list[ChatRequest] = []
-
-    def ask(
-        self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
-    ) -> dict[str, ChatResponse]:
-        self.asked += requests
-        return {
-            r.id: ChatResponse(
-                id=r.id,
-                text=self.solve(str(r.messages[-1]["content"]), int(r.id[1])),
-                finish_reason=self.finish,
-            )
-            for r in requests
-        }
+    return Answering(answer)
 
 
 def rows(count: int) -> list[Written]:
@@ -45,7 +33,7 @@ def rows(count: int) -> list[Written]:
     ]
 
 
-def solved(solver: Solver, count: int = 30, spec: object = VAT) -> dict[str, Written]:
+def solved(solver: Answering, count: int = 30, spec: object = VAT) -> dict[str, Written]:
     return {one.message: one for one in write_answers(spec, solver, rows(count), 0.7)}  # type: ignore[arg-type]
 
 
@@ -68,7 +56,7 @@ def gross(message: str, rate: float = 1.19) -> str:
     ],
 )
 def test_answers_are_compared_by_value(first: str, second: str, same: bool) -> None:
-    one = solved(Solver(lambda message, sample: (first, second, "x", "y")[sample]), 1)["net 100"]
+    one = solved(solver_of(lambda message, sample: (first, second, "x", "y")[sample]), 1)["net 100"]
     assert (one.agreed is True) == same
 
 
@@ -80,7 +68,7 @@ def test_two_that_agree_are_enough_and_of_others_what_most_come_to_is_taken() ->
         wrong = (number % 3 == 0 and sample == 0) or (number % 9 == 0 and sample == 1)
         return gross(message, 1.2 if wrong else 1.19)
 
-    solver = Solver(solve)
+    solver = solver_of(solve)
     made = solved(solver)
     right = {message for message, one in made.items() if one.answer == gross(message)}
     assert all(one.agreed is True for message, one in made.items() if message in right and one.agreed is not None)
@@ -92,9 +80,9 @@ def test_two_that_agree_are_enough_and_of_others_what_most_come_to_is_taken() ->
 
 def test_an_answer_that_breaks_a_rule_or_is_cut_off_is_never_the_best() -> None:
     texts = (" ".join(["arr"] * 60), "Aye, matey!", " ".join(["arr"] * 70), "Arr arr arr!")
-    made = solved(Solver(lambda message, sample: texts[sample]), 4, PIRATE)
+    made = solved(solver_of(lambda message, sample: texts[sample]), 4, PIRATE)
     assert {one.answer for one in made.values()} == {"Aye, matey!"} and not any(one.problem for one in made.values())
-    cut = solved(Solver(lambda message, sample: "Aye", finish="length"), 4, PIRATE)
+    cut = solved(solver_of(lambda message, sample: "Aye", finish="length"), 4, PIRATE)
     assert {one.problem for one in cut.values()} == {"cut off: the answer met the token limit"}
 
 
@@ -103,14 +91,14 @@ def test_of_prose_the_judge_takes_the_likeliest_to_be_right() -> None:
         return {name: 0.9 if "third" in answer else 0.2 for name, (_, answer) in pairs.items()}
 
     words = ("first", "second", "third", "fourth")
-    solver = Solver(lambda message, sample: f"the {words[sample]} on {message}")
+    solver = solver_of(lambda message, sample: f"the {words[sample]} on {message}")
     made = write_answers(PIRATE, solver, rows(4), 0.7, judge)
     assert [one.answer for one in made] == [f"the third on {one.message}" for one in made]
     assert all(one.agreed is False and one.margin and one.margin > 2 for one in made)
 
 
 def test_prose_without_a_judge_is_not_asked_for_again_for_nothing() -> None:
-    solver = Solver(lambda message, sample: f"{sample} on {message}")
+    solver = solver_of(lambda message, sample: f"{sample} on {message}")
     made = solved(solver, 20, PIRATE)
     assert len(solver.asked) == 2 * 19 and not any(one.agreed for one in made.values())
 

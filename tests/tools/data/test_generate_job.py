@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from tunesmith.tools.data.behaviour import spec_of, spec_text, write_behaviour
 from tunesmith.tools.data.rows import read_rows
 from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
-from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import read_suite
 
 pytestmark = pytest.mark.heavy
@@ -39,14 +37,8 @@ def by_origin(origins: Iterable[str]) -> bool:
 
 
 @pytest.fixture
-def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    shutil.copytree(based / "home", tmp_path / "home")
-    (tmp_path / "answers").write_text("1000")
-    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
-    monkeypatch.setenv("STUB_ANSWERS", str(tmp_path / "answers"))
-    workspace = Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
-    yield workspace
-    servers.stop_all(tmp_path / "home")
+def ws(stub_home: Path) -> Workspace:
+    return Workspace(Store(stub_home), STUB, lambda event, **data: None)
 
 
 @pytest.fixture

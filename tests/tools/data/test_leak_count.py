@@ -18,9 +18,9 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Facts, Inputs, Machine, Plan, PlanQuestion
 from tunesmith.tools.data import critique, undecided
 from tunesmith.tools.data.critique import CritiqueRequest
-from tunesmith.tools.data.import_formats import inspect_records
-from tunesmith.tools.data.import_rows import questions
 from tunesmith.tools.data.rows import write_rows
+from tunesmith.tools.imports.formats import inspect_records
+from tunesmith.tools.imports.import_rows import questions
 
 REPEATED = [str(case.vars[DEMO.slot]) for case in cases() if case.block == "target"][:3]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +9,14 @@ from typing import Any
 import pytest
 
 from tests.fixtures.behaviours import COMMIT, FEEDBACK
+from tests.fixtures.scripted_asker import Answering
 from tests.fixtures.tables import table
+from tunesmith.memory.row_attributes import Draw
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.draw import fill_pools
 from tunesmith.tools.data.row_checks import names_label
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.writer_requests import Note, example_shots, message_request, values_of, written_message
+from tunesmith.tools.data.writer_requests import STYLE, example_shots, message_request, values_of, written_message
 from tunesmith.tools.serving import requests
 from tunesmith.tools.serving.client import ChatRequest, ChatResponse
 from tunesmith.tools.serving.requests import Tally
@@ -59,7 +60,8 @@ def test_short_labels_stand_in_messages_by_chance() -> None:
 
 
 def test_every_label_is_told_beside_the_others_and_the_examples_of_its_kind_come_last() -> None:
-    note = Note("w1", {"mood": "torn", "quote": "cold soup"}, {"quote": "cold soup"}, "in a few words")
+    values, surfaces = {"mood": "torn", "quote": "cold soup"}, {"quote": "cold soup"}
+    note = Draw("w1", (values,), (surfaces,), 0, {STYLE: "in a few words"})
     request = message_request(MOODS, note, example_shots(MOODS), "writer", 0.7, "m1/0")
     texts = [str(turn["content"]) for turn in request.messages]
     assert all(f"- {name}: {value.means}" in texts[0] for name, value in MOODS.labels[0].values.items())
@@ -68,17 +70,9 @@ def test_every_label_is_told_beside_the_others_and_the_examples_of_its_kind_come
 
 
 def test_behind_few_names_of_a_label_those_of_the_others_are_shown() -> None:
-    asked: list[ChatRequest] = []
-
-    class Nobody:
-        model = "w"
-
-        def ask(self, requests: Sequence[ChatRequest], note: str, on_answer: object = None) -> dict[str, ChatResponse]:
-            asked.extend(requests)
-            return {}
-
-    fill_pools(MOODS, Nobody(), 6, 1)
-    begun = {request.id: str(request.messages[-1]["content"]) for request in asked if "/quote/" in request.id}
+    nobody = Answering(lambda request: ChatResponse(id=request.id))
+    fill_pools(MOODS, nobody, 6, 1)
+    begun = {request.id: str(request.messages[-1]["content"]) for request in nobody.asked if "/quote/" in request.id}
     assert len(begun) >= len(MOODS.labels[0].values)
     assert all(quote in text for text in begun.values() for quote in values_of(MOODS, "quote", {}))
 
@@ -90,7 +84,7 @@ def test_notes_of_one_manner_and_turn_begin_alike_and_all_examples_are_shown_in_
     shots = example_shots(spec)
 
     def begun(quote: str, order: int) -> list[str]:
-        note = Note("w1", {"mood": "glad", "quote": quote}, {"quote": quote}, order=order)
+        note = Draw("w1", ({"mood": "glad", "quote": quote},), ({"quote": quote},), order)
         return [str(turn["content"]) for turn in message_request(spec, note, shots, "w", 0.7, "m").messages[:-1]]
 
     assert begun("fine tea", 0) == begun("warm halls", 6) != begun("fine tea", 1)

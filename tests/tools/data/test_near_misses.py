@@ -12,6 +12,7 @@ import pytest
 
 from tests.fixtures.behaviours import PICKUP
 from tests.fixtures.ordinary_behaviours import BEHAVIOURS
+from tests.fixtures.scripted_asker import Answering
 from tests.fixtures.tables import table
 from tunesmith.tools.data.augmentation import formed_near_misses, near_misses
 from tunesmith.tools.data.behaviour import spec_of, untested, write_behaviour
@@ -26,24 +27,14 @@ THINGS = WORDS.split(" ")
 KEPT = [f"please collect the {thing} on Friday at 9 am" for thing in THINGS]
 
 
-class Editor:
-    """Makes a question about the message's own thing of it."""
+def editor_of(edit: Callable[[str], str], finish: str = "stop") -> Answering:
+    """Makes of the message that it is to edit what `edit` does."""
 
-    model = "m"
+    def answer(request: ChatRequest) -> ChatResponse:
+        [message] = re.findall(r"Message: (.+)", str(request.messages[-1]["content"]))[:1]
+        return ChatResponse(id=request.id, text=edit(message), finish_reason=finish)
 
-    def __init__(self, edit: Callable[[str], str], finish: str = "stop") -> None:
-        self.edit, self.finish = edit, finish
-        self.asked: list[ChatRequest] = []
-
-    def ask(
-        self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
-    ) -> dict[str, ChatResponse]:
-        self.asked += requests
-        messages = [re.findall(r"Message: (.+)", str(r.messages[-1]["content"]))[0] for r in requests]
-        return {
-            r.id: ChatResponse(id=r.id, text=self.edit(message), finish_reason=self.finish)
-            for r, message in zip(requests, messages, strict=True)
-        }
+    return Answering(answer)
 
 
 def everything(texts: Sequence[str]) -> list[str]:
@@ -55,21 +46,21 @@ def about(message: str) -> str:
 
 
 def test_a_near_miss_is_an_edit_of_a_kept_message_and_a_fifth_at_most_is_a_fixed_form() -> None:
-    made = near_misses(PARCELS, Editor(about), 20, 3, KEPT, everything)
+    made = near_misses(PARCELS, editor_of(about), 20, 3, KEPT, everything)
     formed = set(formed_near_misses(PARCELS, 3, KEPT))
     edited = [text for text in made if text.startswith("Who invented the")]
     assert sum(text in formed for text in made) == 4 and len(edited) >= 8
 
 
 def test_what_the_reader_takes_for_the_kind_is_none() -> None:
-    made = near_misses(PARCELS, Editor(about), 20, 3, KEPT, lambda texts: [t for t in texts if "harp" in t])
+    made = near_misses(PARCELS, editor_of(about), 20, 3, KEPT, lambda texts: [t for t in texts if "harp" in t])
     assert [text for text in made if text.startswith("Who")] == ["Who invented the harp, and was it a prah at first?"]
 
 
 def test_what_the_reader_left_lacking_is_asked_for_again_and_no_more_than_is_wanted_comes() -> None:
     refused = iter([True, True, False])  # most of the first and second edit, none of the third
     rng = random.Random(2)
-    editor = Editor(
+    editor = editor_of(
         lambda message: f"Who wrote {' '.join(''.join(rng.choices('abdeilnorst', k=6)) for _ in range(4))}?"
     )
     made = near_misses(PARCELS, editor, 20, 3, KEPT, lambda texts: texts[:2] if next(refused) else list(texts))
@@ -81,13 +72,13 @@ def test_what_the_reader_left_lacking_is_asked_for_again_and_no_more_than_is_wan
 @table(
     "editor",
     [
-        Editor(lambda message: message),  # nothing was changed
-        Editor(lambda message: ""),
-        Editor(lambda message: "[the message]"),
-        Editor(about, finish="length"),  # cut off
+        editor_of(lambda message: message),  # nothing was changed
+        editor_of(lambda message: ""),
+        editor_of(lambda message: "[the message]"),
+        editor_of(about, finish="length"),  # cut off
     ],
 )
-def test_what_is_no_other_message_is_left_out(editor: Editor) -> None:
+def test_what_is_no_other_message_is_left_out(editor: Answering) -> None:
     made = near_misses(PARCELS, editor, 20, 3, KEPT, everything)
     assert editor.asked and set(made) <= set(formed_near_misses(PARCELS, 3, KEPT))
 
@@ -95,7 +86,7 @@ def test_what_is_no_other_message_is_left_out(editor: Editor) -> None:
 def test_the_users_own_come_first_and_need_no_writer() -> None:
     own = tuple(f"Is {thing} a French word?" for thing in THINGS[:6])
     spec = PARCELS.model_copy(update={"near_misses": own})
-    editor = Editor(about)
+    editor = editor_of(about)
     assert near_misses(spec, editor, 6, 3, KEPT, everything)[:6] == list(own)
     assert near_misses(spec, editor, 4, 3, [], everything)[:4] == list(own[:4])
 
@@ -105,7 +96,7 @@ def test_a_message_without_spaces_is_a_message() -> None:
     edits = iter(
         ["为什么物流这么重要", "质量管理是什么意思", "请写一首关于感觉的诗", "什么颜色适合夏天", "骗人用英语怎么说"] * 9
     )
-    made = near_misses(CHINESE, Editor(lambda message: next(edits)), 5, 3, kept, everything)
+    made = near_misses(CHINESE, editor_of(lambda message: next(edits)), 5, 3, kept, everything)
     assert "为什么物流这么重要" in made or "什么颜色适合夏天" in made
 
 

@@ -16,7 +16,7 @@ from tunesmith.tools.data.behaviour import write_behaviour
 from tunesmith.tools.data.critique import CritiqueRequest
 from tunesmith.tools.data.critique_job import Critic
 from tunesmith.tools.data.held_out import KIND, HeldOut, blind_count, hold_out
-from tunesmith.tools.data.own_rows import repeats_in
+from tunesmith.tools.data.rows import repeats_in
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.data.spec_suites import HELD_OUT, SUITE, write_case_suites
 from tunesmith.tools.suites.loading import load_suites

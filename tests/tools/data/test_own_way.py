@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,6 @@ from tunesmith.tools.pipeline.behaviour_plan import plan_for
 from tunesmith.tools.pipeline.brought_rows import Wanted, bring, settle, spec_of_rows
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
-from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.loading import read_suite
 
 pytestmark = pytest.mark.heavy
@@ -30,13 +27,8 @@ RUN = "r1"
 
 
 @pytest.fixture
-def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    shutil.copytree(based / "home", tmp_path / "home")
-    (tmp_path / "answers").write_text("1000")
-    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
-    monkeypatch.setenv("STUB_ANSWERS", str(tmp_path / "answers"))
-    yield Workspace(Store(tmp_path / "home"), str(FIXTURES / "stub_writer.py"), lambda event, **data: None)
-    servers.stop_all(tmp_path / "home")
+def ws(stub_home: Path) -> Workspace:
+    return Workspace(Store(stub_home), str(FIXTURES / "stub_writer.py"), lambda event, **data: None)
 
 
 def test_every_row_of_a_persons_is_trained_on_or_asked_blind(ws: Workspace, tmp_path: Path) -> None:

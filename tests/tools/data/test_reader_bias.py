@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.fixtures.scripted_asker import Answering
 from tunesmith.tools.data.behaviour import spec_of
 from tunesmith.tools.data.reader import Reader, ToRead
 from tunesmith.tools.data.reading import bias_of_known, calibrated, label_request
@@ -30,32 +30,23 @@ def spec(hot: int, cold: int) -> object:
     )  # fmt: skip
 
 
-class Leaning:
+def leaning(request: ChatRequest) -> ChatResponse:
     """A model that tells a glow from ice by two nats, and has three for HOT whatever it reads."""
-
-    model = "m"
-
-    def ask(
-        self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
-    ) -> dict[str, ChatResponse]:
-        return {request.id: self.answer(request) for request in requests}
-
-    def answer(self, request: ChatRequest) -> ChatResponse:
-        text = str(request.messages[-1]["content"])
-        ordinary = not ("glows" in text or "ice" in text)
-        hot = LEAN + (2.0 if "glows" in text else -2.0)
-        odds = {"HOT": -9.0, "COLD": -9.0, "none": 0.0} if ordinary else {"HOT": hot, "COLD": 0.0, "none": -9.0}
-        whole = math.log(sum(map(math.exp, odds.values())))
-        step = {word: score - whole for word, score in odds.items()}
-        best = max(step, key=lambda word: step[word])
-        return ChatResponse(id=request.id, text=best, steps=[(best, step)])
+    text = str(request.messages[-1]["content"])
+    ordinary = not ("glows" in text or "ice" in text)
+    hot = LEAN + (2.0 if "glows" in text else -2.0)
+    odds = {"HOT": -9.0, "COLD": -9.0, "none": 0.0} if ordinary else {"HOT": hot, "COLD": 0.0, "none": -9.0}
+    whole = math.log(sum(map(math.exp, odds.values())))
+    step = {word: score - whole for word, score in odds.items()}
+    best = max(step, key=lambda word: step[word])
+    return ChatResponse(id=request.id, text=best, steps=[(best, step)])
 
 
 @pytest.mark.parametrize(("hot", "cold", "right"), [(6, 6, 1.0), (8, 4, 1.0), (6, 2, 0.75)])
 def test_what_a_reader_has_for_a_value_whatever_it_reads_is_taken_off_where_examples_show_it(
     hot: int, cold: int, right: float
 ) -> None:
-    reader = Reader(spec(hot, cold), Leaning(), ORDINARY, 5)  # type: ignore[arg-type]
+    reader = Reader(spec(hot, cold), Answering(leaning), ORDINARY, 5)  # type: ignore[arg-type]
     assert reader.trust.labels == {"label": right}, "two examples of a value are too few to tell"
     iced = ToRead("a", "the window has ice on it", {"label": "COLD"})
     differing = reader.read([iced])["a"].differing

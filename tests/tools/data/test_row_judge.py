@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.fixtures.scripted_asker import Answering
 from tests.fixtures.tables import table
 from tunesmith.memory.marks import Mark
 from tunesmith.memory.records import KEEP, TrainingRow, Verdict
@@ -37,19 +38,12 @@ def judged_in(request: ChatRequest) -> tuple[str, str]:
     return message, answer
 
 
-class Stub:
+class Stub(Answering):
     """Answers as a model would that knows what is right; `says` is what it thinks of (message, answer)."""
 
-    model = "stub"
-
     def __init__(self, says: Callable[[str, str], float], repairs: str = "") -> None:
-        self.says, self.repairs, self.asked = says, repairs, list[ChatRequest]()
-
-    def ask(
-        self, requests: Sequence[ChatRequest], note: str, on_answer: Callable[[ChatResponse], None] | None = None
-    ) -> dict[str, ChatResponse]:
-        self.asked += requests
-        return {request.id: self._answered(request) for request in requests}
+        super().__init__(self._answered)
+        self.says, self.repairs = says, repairs
 
     def _answered(self, request: ChatRequest) -> ChatResponse:
         if request.id.startswith("f/"):

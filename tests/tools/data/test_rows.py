@@ -11,8 +11,9 @@ import pytest
 from tests.fixtures.behaviours import ERRANDS
 from tests.fixtures.scripted_writer import GYM, ScriptedWriter, says
 from tests.fixtures.tables import table
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.draw import answer_of, draw
+from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.reader import Reader
 from tunesmith.tools.data.synthesis import Synthesis, Written
 
@@ -45,7 +46,7 @@ def test_enough_rows_are_kept_and_every_one_says_its_answer(faults: dict[str, in
     kept = good(made(ScriptedWriter(faults)))
     assert len(kept) >= WANTED
     assert [one.answer for one in kept] == [" ".join(says(one.message)) for one in kept]
-    assert all(one.answer == answer_of(SPEC, one.drawn) for one in kept)
+    assert all(one.answer == form_of(SPEC).compose(one.drawn.records) for one in kept)
     matters = Counter(one.drawn.values["matter"] for one in kept)
     assert min(matters.values()) >= 0.8 * WANTED / 4
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,14 +40,8 @@ GOOD = "- Read.\n- Cook.\n- Eat."
 
 
 @pytest.fixture
-def ws(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    shutil.copytree(based / "home", tmp_path / "home")
-    (tmp_path / "answers").write_text("1000")
-    monkeypatch.setenv("STUB_REQUESTS", str(tmp_path / "requests"))
-    monkeypatch.setenv("STUB_ANSWERS", str(tmp_path / "answers"))
-    workspace = Workspace(Store(tmp_path / "home"), STUB, lambda event, **data: None)
-    yield workspace
-    servers.stop_all(tmp_path / "home")
+def ws(stub_home: Path) -> Workspace:
+    return Workspace(Store(stub_home), STUB, lambda event, **data: None)
 
 
 def fields(folder: Path, **changes: object) -> dict[str, object]:

@@ -9,7 +9,7 @@ from tests.fixtures.tables import table
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.behaviour import load_behaviour, spec_of
-from tunesmith.tools.data.draw import answer_of, draw
+from tunesmith.tools.data.draw import draw
 from tunesmith.tools.data.spec import Answer, Spec
 
 JSON, WRITTEN = Answer(form="json"), Answer()
@@ -57,7 +57,7 @@ def test_a_value_at_the_end_of_an_answer_reaches_behind_it() -> None:
 def test_all_that_was_drawn_and_is_answered_stands_in_the_values_of_the_answer(spec: Spec) -> None:
     for number in range(40):
         drawn = draw(spec, 17, number)
-        answer = answer_of(spec, drawn)
+        answer = form_of(spec).compose(drawn.records)
         values = values_at(spec.answer, answer)
         said = [value for a in spec.attributes if a.shown and (value := drawn.values.get(a.name))]
         assert values and all(any(value in one for one in values) for value in said), answer

@@ -10,9 +10,9 @@ import pytest
 from tests.fixtures.behaviours import COMMIT, PICKUP
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import Draw, RowAttributes
+from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.augmentation import EACH, variants
 from tunesmith.tools.data.behaviour import spec_of
-from tunesmith.tools.data.draw import answer_of
 from tunesmith.tools.data.record_values import number_meant
 from tunesmith.tools.data.row_checks import BehaviourChecks
 from tunesmith.tools.data.spec import Spec
@@ -28,7 +28,7 @@ def row(
         identity,
         "generated",
         [{"role": "user", "content": spec.render(message)}],
-        [{"role": "assistant", "content": answer_of(spec, drawn)}],
+        [{"role": "assistant", "content": form_of(spec).compose(drawn.records)}],
         RowAttributes(draw=drawn, text=message),
     )
 

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain, islice
@@ -25,12 +25,11 @@ from tunesmith.memory.confined import Limits, OverLimits, confined, confined_ans
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.core.record_files import Record, column_records, columns_of, open_regular, text_records
-from tunesmith.tools.data.import_formats import Inspection, Problem, convert_one, inspect_records
+from tunesmith.tools.core.record_files import TEXT, Record, column_records, columns_of, open_regular, text_records
+from tunesmith.tools.imports.formats import Inspection, Problem, convert_one, inspect_records
 from tunesmith.tools.models.hub import HubFile, announced, hub_listing, is_commit, newest_commit
 from tunesmith.tools.models.hub_download import Progress, download
 
-TEXT = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 COLUMNAR = (".parquet", ".arrow")
 KINDS = (*TEXT, *COLUMNAR)
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -299,14 +298,19 @@ def rows_of(
     limits = Limits(_BASE_S + most_bytes / 1e6 * _S_PER_MB, CHILD_BYTES)
     what = str(files[0]) if len(files) == 1 else f"one of the {len(files)} files beside {files[0]}"
     with _remedied():
-        for kind, *values in confined(take, argument, what, limits):
-            if kind == "stopped":
-                raise Stopped(values[0])
-            if kind == "row":
-                name, prompt, completion, attributes = values
-                yield TrainingRow(name, "imported", prompt, completion, RowAttributes.of(attributes))
-            else:
-                yield Problem(*values) if kind == "problem" else Totals(*values)
+        yield from taken(confined(take, argument, what, limits))
+
+
+def taken(items: Iterable[Any]) -> Iterator[TrainingRow | Problem | Totals]:
+    """What `take` gives, typed. Raises Stopped."""
+    for kind, *values in items:
+        if kind == "stopped":
+            raise Stopped(values[0])
+        if kind == "row":
+            name, prompt, completion, attributes = values
+            yield TrainingRow(name, "imported", prompt, completion, RowAttributes.of(attributes))
+        else:
+            yield Problem(*values) if kind == "problem" else Totals(*values)
 
 
 @contextmanager

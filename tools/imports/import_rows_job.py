@@ -13,10 +13,11 @@ from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.local_paths import expanded
-from tunesmith.tools.data import import_sources
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
-from tunesmith.tools.data.import_formats import Problem
-from tunesmith.tools.data.import_rows import (
+from tunesmith.tools.data.rows import read_rows, write_rows
+from tunesmith.tools.imports import sources
+from tunesmith.tools.imports.formats import Problem
+from tunesmith.tools.imports.import_rows import (
     ImportRequest,
     ImportResult,
     is_on_hub,
@@ -25,8 +26,7 @@ from tunesmith.tools.data.import_rows import (
     too_many_unusable,
     too_much,
 )
-from tunesmith.tools.data.import_sources import Stopped, Totals, digest_of, find_files, inspect_files, rows_of
-from tunesmith.tools.data.rows import read_rows, write_rows
+from tunesmith.tools.imports.sources import Stopped, Totals, digest_of, find_files, inspect_files, rows_of
 
 _PROBLEMS_LISTED = 50
 """In the result, which is stored and shown."""
@@ -73,10 +73,10 @@ def _files(job: Job[ImportRequest]) -> Sequence[Path]:
         named = find_files(expanded(job.request.source))
         job.agreed("source", digest_of(named.files))
         return named.files
-    source = import_sources.parse_source(job.request.source)
-    files = import_sources.list_files(source, job.request.split)
-    job.agreed("source", import_sources.listing_digest(files))
-    return import_sources.fetch(source, files, _hub_folder(job), job.progress)
+    source = sources.parse_source(job.request.source)
+    files = sources.list_files(source, job.request.split)
+    job.agreed("source", sources.listing_digest(files))
+    return sources.fetch(source, files, _hub_folder(job), job.progress)
 
 
 def _hub_folder(job: Job[ImportRequest]) -> Path:

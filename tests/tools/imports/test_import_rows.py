@@ -14,8 +14,8 @@ from tests.fixtures.steps import say_yes
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.import_formats import convert, inspect_records
 from tunesmith.tools.data.rows import read_rows
+from tunesmith.tools.imports.formats import convert, inspect_records
 from tunesmith.tools.pipeline.run_step import price, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 from tunesmith.tools.training.rows import IGNORED, tokenize_row

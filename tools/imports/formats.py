@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
-from tunesmith.tools.core.record_files import Unreadable, strict_json
+from tunesmith.tools.core.record_files import ASKED, PREVIEW_RECORDS, Unreadable, strict_json
 
 Message = dict[str, Any]
 """In OpenAI's form; as a file may say it: with tool calls beside the text."""
@@ -34,14 +34,10 @@ _ROLES = {
 }  # fmt: skip
 _HALF = re.compile("[\ud800-\udfff]")
 _LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
-ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "instruction", "source")
-"""Names of columns that hold a message, the likeliest first."""
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
 _COMPLETED = ("completion", "answer")
 """What stands beside `prompt` in a known format: trl's word, and the one that a description's examples have."""
 _NAMED = ("system", "system_prompt")
-PREVIEW_RECORDS = 3
-"""Records that a plan shows as they would be taken."""
 
 
 @dataclass(frozen=True, slots=True)

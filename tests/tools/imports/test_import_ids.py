@@ -21,8 +21,8 @@ from tunesmith.memory.files import seal
 from tunesmith.memory.locks import adding_to
 from tunesmith.memory.records import Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
-from tunesmith.tools.data.import_rows_job import RowIds
 from tunesmith.tools.data.rows import read_rows, write_rows
+from tunesmith.tools.imports.import_rows_job import RowIds
 from tunesmith.tools.pipeline.run_step import price, propose, resume_step, run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 

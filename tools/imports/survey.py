@@ -1,17 +1,14 @@
-"""A person's own rows: which repeat another one, what is only noted of them, and a look at all before training.
+"""A look at all rows that a person brings, before a training on them is planned.
 
-Whoever brings rows says by them what is right. So nothing that was concluded from examples keeps one out: only what
-makes it no row at all, what the person stated, and the person's own word against it. Before a training is planned every
-row is read in a confined child; what reaches the caller is counts and a few rows as examples. `count` and `compare` are
-the child's side; `survey` and `against` start it.
+Every row is read in a confined child; what reaches the caller is counts and a few rows as examples. `count` and
+`compare` are the child's side; `survey` and `against` start it.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,107 +16,24 @@ from pydantic import ValidationError
 
 from tunesmith.memory.confined import Limits, confined_answer
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import TrainingRow, Verdict
-from tunesmith.memory.row_attributes import RowAttributes
+from tunesmith.memory.records import TrainingRow
+from tunesmith.tools.core.record_files import PREVIEW_RECORDS
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.import_formats import PREVIEW_RECORDS
-from tunesmith.tools.data.import_sources import CHILD_BYTES, MAX_IMPORT_BYTES, take
-from tunesmith.tools.data.rows import RULE, is_persons
+from tunesmith.tools.data.rows import repeats_in
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.imports.formats import Problem
+from tunesmith.tools.imports.sources import CHILD_BYTES, MAX_IMPORT_BYTES, Stopped, take, taken
 from tunesmith.tools.suites.case import Case
 
 ROWS_LEAST = 10
 """Different rows from which a training without written rows is worth its price."""
-_NOTES_MOST = 6
-"""Kinds of doubt that a result names, the commonest: a person reads them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """Rows that answer what another row answers: each with the other row's id."""
-
-    same: Mapping[str, str]
-    """In the same way: one of them is enough."""
-    contradicted: Mapping[str, str]
-    """In another way: one of them may be wrong, and code cannot tell which."""
-
-
-def repeats_in(rows: Iterable[TrainingRow]) -> Repeats:
-    """The repeats among a person's rows.
-
-    Conversations of several answers contradict nobody: many begin alike and go on otherwise.
-    """
-    groups: dict[str, list[TrainingRow]] = {}
-    for row in rows:
-        if is_persons(row):
-            groups.setdefault(_asked(row), []).append(row)
-    same: dict[str, str] = {}
-    contradicted: dict[str, str] = {}
-    for group in groups.values():
-        first: dict[str, str] = {}
-        for row in group:
-            answer = _answered(row)
-            if answer in first:
-                same[row.row_id] = first[answer]
-            else:
-                first[answer] = row.row_id
-        if len(first) > 1 and all(len(row.completion) == 1 for row in group):
-            ids = list(first.values())
-            contradicted |= {row.row_id: next(i for i in ids if i != first[_answered(row)]) for row in group}
-    return Repeats({name: other for name, other in same.items() if name not in contradicted}, contradicted)
-
-
-def _asked(row: TrainingRow) -> str:
-    turns = [[turn.get("role"), " ".join(str(turn.get("content") or "").split())] for turn in row.prompt]
-    return json.dumps([turns, list(row.attributes.tools)], sort_keys=True)
-
-
-def _answered(row: TrainingRow) -> str:
-    """What a row answers, whatever its case and marks."""
-    texts = [str(turn.get("content") or "") for turn in row.completion]
-    plain = [normal(text, digits_count=True) or text.strip() for text in texts]  # marks alone are an answer too
-    turns = [{**turn, "content": text} for turn, text in zip(row.completion, plain, strict=True)]
-    return json.dumps(turns, sort_keys=True)
-
-
-@dataclass(slots=True)
-class Doubts:
-    """What code doubts of a person's rows that are trained on all the same."""
-
-    _rows: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    """Kind and rule, or kind and nothing → the rows."""
-    _reasons: dict[str, str] = field(default_factory=dict)
-    """Kind → what was found in the first row."""
-
-    def add(self, row: TrainingRow, doubt: Verdict) -> None:
-        """Note a doubt; one of a broken rule is counted by the rule, others by their kind."""
-        self._rows.setdefault((doubt.kind, doubt.reason if doubt.kind == RULE else ""), []).append(row.row_id)
-        self._reasons.setdefault(doubt.kind, str(doubt))
-
-    def notes(self, rows: int) -> tuple[str, ...]:
-        """A sentence for each kind of doubt, the commonest first; `rows` of the person's there are in all."""
-        lines = []
-        for (kind, rule), ids in sorted(self._rows.items(), key=lambda pair: -len(pair[1]))[:_NOTES_MOST]:
-            what = (
-                f"do not keep what your examples seemed to say ({rule})"
-                if rule
-                else f"look odd ({self._reasons[kind]})"
-            )
-            lines.append(
-                f"{len(ids)} of your {rows} rows {what}; they are trained on as they are, the first is {ids[0]}"
-            )
-        return tuple(lines)
-
-
-# A look at all of them
-
 _EXAMPLES_MOST, _EXAMPLES_SHARE, _EXAMPLE_CHARS = 12, 4, 4_000
 """Rows that a behaviour is shown by where rows alone show it, at most a fourth of them, and none that is longer."""
 _LABELS_MOST, _LABEL_COMES, _LABEL_CHARS = 20, 3, 40
 """A choice has so many answers at most, each so often on average, and so long."""
 _BASE_S, _S_PER_MB = 20.0, 0.7
-"""CPU time of the child, as for an import (`import_sources`), with what comparing the rows takes."""
+"""CPU time of the child, as for an import (`sources`), with what comparing the rows takes."""
 _MOST_COMPARISONS = 2_000_000
 """Rows times cases that are compared while a person waits; critique compares all."""
 
@@ -215,16 +129,14 @@ def _rows(sources: Sequence[Mapping[str, Any]]) -> Iterator[TrainingRow | str]:
     """The rows of all sources, each named by its file and record; of a record that is none what is wrong with it."""
     for source in sources:
         name = Path(source["files"][0]).name
-        items: Iterator[Any] = take(source)
-        for kind, *values in items:
-            if kind == "stopped":
-                raise BadInput(f"{name}: {values[0]}")
-            if kind == "row":
-                _, prompt, completion, stored = values
-                attributes = RowAttributes.of(stored)
-                yield TrainingRow(f"{name}:{attributes.number}", "imported", prompt, completion, attributes)
-            elif kind == "problem":
-                yield f"{name}, record {values[0]}: {values[1]}"
+        try:
+            for one in taken(take(source)):
+                if isinstance(one, TrainingRow):
+                    yield replace(one, row_id=f"{name}:{one.attributes.number}")
+                elif isinstance(one, Problem):
+                    yield f"{name}, {one}"
+        except Stopped as error:
+            raise BadInput(f"{name}: {error}") from None
 
 
 def count(argument: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:

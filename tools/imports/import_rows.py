@@ -33,8 +33,8 @@ from tunesmith.tools.core.stage import (
     pinned,
 )
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
-from tunesmith.tools.data.import_formats import PARTS, Inspection, Problem
-from tunesmith.tools.data.import_sources import (
+from tunesmith.tools.imports.formats import PARTS, Inspection, Problem
+from tunesmith.tools.imports.sources import (
     CHILD_BYTES,
     MAX_IMPORT_BYTES,
     PREFIX,

@@ -20,10 +20,10 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.record_files import strict_json, text_records
 from tunesmith.tools.core.stage import GIB, Facts
-from tunesmith.tools.data import import_sources
-from tunesmith.tools.data.import_formats import Problem, convert
-from tunesmith.tools.data.import_rows import ImportContext, ImportRequest, plan
-from tunesmith.tools.data.import_sources import Look, Totals, digest_of, find_files, inspect_files, rows_of
+from tunesmith.tools.imports import sources
+from tunesmith.tools.imports.formats import Problem, convert
+from tunesmith.tools.imports.import_rows import ImportContext, ImportRequest, plan
+from tunesmith.tools.imports.sources import Look, Totals, digest_of, find_files, inspect_files, rows_of
 
 ROOT = Path(__file__).resolve().parents[3]
 MB = 1 << 20
@@ -131,7 +131,7 @@ def test_one_value_repeated_to_gigabytes_is_refused_by_its_plan(tmp_path: Path) 
 def test_a_list_that_decodes_to_more_than_memory_ends_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_sources, "CHILD_BYTES", 384 * MB)
+    monkeypatch.setattr(sources, "CHILD_BYTES", 384 * MB)
     count = 20_000_000
     lists = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.nulls(count, pa.string()))
     path = table(tmp_path / "bomb.parquet", {"messages": lists})
@@ -176,7 +176,7 @@ def test_a_sparse_file_is_not_read_to_its_end(name: str, wrong: str, tmp_path: P
 
 
 def test_a_document_of_many_lists_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_sources, "CHILD_BYTES", 200 * MB)
+    monkeypatch.setattr(sources, "CHILD_BYTES", 200 * MB)
     path = written(tmp_path / "lists.json", "[" + "[]," * 4_000_000 + "[]]")
     with pytest.raises(OverLimits, match=r"200 MB of memory.*write the rows as JSONL"):
         look(path)
