@@ -18,6 +18,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.same_words import SAME_AS
 from tunesmith.agent.commands.served_models import to_serve
 from tunesmith.agent.commands.suites import suite
+from tunesmith.agent.queries.answer import day
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import RUNNING
@@ -253,7 +254,7 @@ def conversations(screen: Shell, words: str) -> None:
         return resume_conversation(screen, rest.strip())
     if words not in ("", "list"):
         raise BadInput(f"/conversations takes list, or resume ID, not {words!r}")
-    rows = [[name, queries.date(at), first] for name, at, first in screen.talk.conversations()]
+    rows = [[name, day(at), first] for name, at, first in screen.talk.conversations()]
     screen.show(render.rows_table(["conversation", "last word", "began with"], rows, exact=True))
     return None
 
