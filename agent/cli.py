@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tunesmith.agent.commands.startup import open_store, unexpected
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _STREAMS = ("run", "demo")
+_MODULES = {
+    "run": "run_steps",
+    "demo": "run_steps",
+    "mcp": "mcp_clients",
+    **{name: name for name in ("teach", "teach_rows", "rows", "ask", "rate")},
+}
+"""Of a command, the module that holds a function of its name; of all others `queries`."""
 _ENDLESS = re.compile(r"\S{400,}")
 """A name of thousands of characters, which would hide what is said of it."""
 
@@ -102,39 +110,14 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
             from tunesmith.agent.oneshot import oneshot
 
             return oneshot(args, settings, store, out)
-        if args.command in catalog.BY_NAME or args.command in _STREAMS:
-            from tunesmith.agent.commands import run_steps
+        if args.command in catalog.BY_NAME:
+            from tunesmith.agent.commands.run_steps import stage
 
-            if args.command in _STREAMS:
-                return (run_steps.run if args.command == "run" else run_steps.demo)(args, settings, store, out)
-            return run_steps.stage(args, rest, settings, store, out)
-        if args.command == "teach" and args.rows:
-            from tunesmith.agent.commands.teach_rows import teach_rows
-
-            return teach_rows(args, settings, store, out)
-        if args.command == "teach":
-            from tunesmith.agent.commands.teach import teach
-
-            return teach(args, settings, store, out)
-        if args.command == "rows":
-            from tunesmith.agent.commands.rows import rows
-
-            return rows(args, settings, store, out)
-        if args.command == "mcp":
-            from tunesmith.agent.commands.mcp_clients import mcp
-
-            return mcp(args, settings, store, out)
-        if args.command == "ask":
-            from tunesmith.agent.commands.ask import ask
-
-            return ask(args, settings, store, out)
-        if args.command == "rate":
-            from tunesmith.agent.commands.rate import rate
-
-            return rate(args, settings, store, out)
-        from tunesmith.agent.commands import queries
-
-        return queries.COMMANDS[args.command](args, settings, store, out)
+            return stage(args, rest, settings, store, out)
+        name = "teach_rows" if args.command == "teach" and args.rows else args.command
+        module = import_module(f"tunesmith.agent.commands.{_MODULES.get(name, 'queries')}")
+        exit_code: int = getattr(module, name)(args, settings, store, out)
+        return exit_code
     finally:
         store.close()
 
