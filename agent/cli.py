@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tunesmith.agent.commands.startup import open_store, unexpected
-from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.privacy import keep_private
 from tunesmith.tools.pipeline import catalog
 
@@ -78,9 +78,11 @@ def _main(words: list[str], opened: list[Output]) -> int:
 
         return bootstrap.main(["--say", "--device", args.device, *(["--check"] if args.check else [])])
     if args.command == "doctor" and args.gpu:
-        from tunesmith.agent.commands.gpu_check import need_gpu
+        from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu, why_no_gpu
 
-        need_gpu()  # at once: nothing is opened, and nothing heavier imported, to say that there is none
+        # At once: nothing is opened, and nothing heavier imported, to say that there is none.
+        if why := why_no_gpu(measure_gpus(), on_cpu=trains_on_cpu()):
+            raise BadInput(f"doctor: {why}")
     from tunesmith.agent.commands import settings as settings_
     from tunesmith.agent.commands.output import Output
 
