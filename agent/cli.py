@@ -10,10 +10,11 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tunesmith.agent.commands.startup import open_store, unexpected
-from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.privacy import keep_private
 from tunesmith.tools.pipeline import catalog
 
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _STREAMS = ("run", "demo")
+_MODULES = {
+    "run": "run_steps",
+    "demo": "run_steps",
+    "mcp": "mcp_clients",
+    **{name: name for name in ("teach", "teach_rows", "rows", "ask", "rate")},
+}
+"""Of a command, the module that holds a function of its name; of all others `queries`."""
 _ENDLESS = re.compile(r"\S{400,}")
 """A name of thousands of characters, which would hide what is said of it."""
 
@@ -70,9 +78,11 @@ def _main(words: list[str], opened: list[Output]) -> int:
 
         return bootstrap.main(["--say", "--device", args.device, *(["--check"] if args.check else [])])
     if args.command == "doctor" and args.gpu:
-        from tunesmith.agent.commands.gpu_check import need_gpu
+        from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu, why_no_gpu
 
-        need_gpu()  # at once: nothing is opened, and nothing heavier imported, to say that there is none
+        # At once: nothing is opened, and nothing heavier imported, to say that there is none.
+        if why := why_no_gpu(measure_gpus(), on_cpu=trains_on_cpu()):
+            raise BadInput(f"doctor: {why}")
     from tunesmith.agent.commands import settings as settings_
     from tunesmith.agent.commands.output import Output
 
@@ -102,39 +112,14 @@ def _dispatch(args: argparse.Namespace, rest: list[str], settings: Settings, out
             from tunesmith.agent.oneshot import oneshot
 
             return oneshot(args, settings, store, out)
-        if args.command in catalog.BY_NAME or args.command in _STREAMS:
-            from tunesmith.agent.commands import run_steps
+        if args.command in catalog.BY_NAME:
+            from tunesmith.agent.commands.run_steps import stage
 
-            if args.command in _STREAMS:
-                return (run_steps.run if args.command == "run" else run_steps.demo)(args, settings, store, out)
-            return run_steps.stage(args, rest, settings, store, out)
-        if args.command == "teach" and args.rows:
-            from tunesmith.agent.commands.teach_rows import teach_rows
-
-            return teach_rows(args, settings, store, out)
-        if args.command == "teach":
-            from tunesmith.agent.commands.teach import teach
-
-            return teach(args, settings, store, out)
-        if args.command == "rows":
-            from tunesmith.agent.commands.rows import rows
-
-            return rows(args, settings, store, out)
-        if args.command == "mcp":
-            from tunesmith.agent.commands.mcp_clients import mcp
-
-            return mcp(args, settings, store, out)
-        if args.command == "ask":
-            from tunesmith.agent.commands.ask import ask
-
-            return ask(args, settings, store, out)
-        if args.command == "rate":
-            from tunesmith.agent.commands.rate import rate
-
-            return rate(args, settings, store, out)
-        from tunesmith.agent.commands import queries
-
-        return queries.COMMANDS[args.command](args, settings, store, out)
+            return stage(args, rest, settings, store, out)
+        name = "teach_rows" if args.command == "teach" and args.rows else args.command
+        module = import_module(f"tunesmith.agent.commands.{_MODULES.get(name, 'queries')}")
+        exit_code: int = getattr(module, name)(args, settings, store, out)
+        return exit_code
     finally:
         store.close()
 

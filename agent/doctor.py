@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 from rich.console import Group, RenderableType
 
@@ -15,88 +15,47 @@ from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.what_leaves import Leaving, leaving_view
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.tools.core.format import size
-from tunesmith.tools.core.machine import cores_text
+from tunesmith.tools.core.machine import Machine, cores_text
 from tunesmith.tools.machine.gpus import left_out_gpus
 from tunesmith.tools.machine.measure import measure_machine
 
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
 
 
-class GpuFacts(TypedDict):
-    """One GPU, as the document says it."""
-
-    name: str
-    total_bytes: int
-    free_bytes: int
-    driver: str
-
-
-class MachineFacts(TypedDict):
-    """What there is to compute with."""
-
-    cpu: str
-    cores: int
-    cores_allowed: float | None
-    ram_total_bytes: int
-    ram_free_bytes: int
-    swap_free_bytes: int
-    disk_free_bytes: int
-    gpus: list[GpuFacts]
-
-
-VllmFacts = TypedDict("VllmFacts", {"program": str | None, "from": str, "version": str | None})
-
-
-class RayFacts(TypedDict):
-    """The other machine, as far as this one knows it: nothing is asked."""
-
-    address: str
-    version: str | None
-    """Of the package `ray` here."""
-    state: str
-
-
-class Examination(TypedDict):
+@dataclass(frozen=True, slots=True)
+class Examination:
     """What `tunesmith doctor --json` prints."""
 
     tunesmith: str | None
     python: str
     home: str
-    machine: MachineFacts
+    machine: Machine
     lab: dict[str, str | None]
-    vllm: VllmFacts
-    ray: RayFacts
+    """Of what trains, the versions; None: not installed."""
+    vllm: dict[str, str | None]
+    """Its program, where that was found, and its version."""
+    ray: dict[str, str | None]
+    """The other machine, as far as this one knows it: nothing is asked. `version` is of the package `ray` here."""
     missing: list[str]
-    driver: NotRequired[dict[str, object]]
-    leaving: NotRequired[Leaving]
+    driver: dict[str, object]
+    leaving: Leaving
 
 
-def examine(settings: Settings) -> Examination:
-    """The machine, the lab's versions (None: not installed), and the serving side."""
-    machine = measure_machine(settings.home)
+def examine(settings: Settings, driver: dict[str, object], leaving: Leaving) -> Examination:
+    """The machine, what is installed, and the serving side, beside what is known of the driver and of what leaves."""
     lab = {name: installed(name) for name in _LAB}
-    return {
-        "tunesmith": installed("tunesmith"),
-        "python": platform.python_version(),
-        "home": str(settings.home),
-        "machine": {
-            "cpu": machine.cpu,
-            "cores": machine.cores,
-            "cores_allowed": machine.cores_allowed,
-            "ram_total_bytes": machine.ram_total_bytes,
-            "ram_free_bytes": machine.ram_free_bytes,
-            "swap_free_bytes": machine.swap_free_bytes,
-            "disk_free_bytes": machine.disk_free_bytes,
-            "gpus": [
-                {"name": g.name, "total_bytes": g.total_bytes, "free_bytes": g.free_bytes, "driver": g.driver}
-                for g in machine.gpus
-            ],
-        },
-        "lab": lab,
-        "vllm": {"program": settings.vllm, "from": settings.vllm_from, "version": vllm_version(settings.vllm)},
-        "ray": _ray(settings),
-        "missing": _missing(lab, settings),
-    }
+    return Examination(
+        installed("tunesmith"),
+        platform.python_version(),
+        str(settings.home),
+        measure_machine(settings.home),
+        lab,
+        {"program": settings.vllm, "from": settings.vllm_from, "version": vllm_version(settings.vllm)},
+        _ray(settings),
+        missing(lab, settings),
+        driver,
+        leaving,
+    )
 
 
 def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
@@ -134,7 +93,7 @@ def _stronger(settings: Settings) -> dict[str, str]:
     return {"proposed": f"{proposal}; {how}"} if proposal else {}
 
 
-def _ray(settings: Settings) -> RayFacts:
+def _ray(settings: Settings) -> dict[str, str | None]:
     """Whether steps can be sent to another machine, by the settings alone."""
     ray, number = settings.ray, installed("ray")
     state = "no [ray] in settings.toml: every step is carried out here"
@@ -167,7 +126,8 @@ def vllm_version(program: str | None) -> str | None:
     return versions[0] if versions else None
 
 
-def _missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
+def missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
+    """What cannot run for want of a GPU, a package or vLLM, with what to try."""
     absent = [name for name, number in lab.items() if number is None]
     lines = [*left_out_gpus()]
     lines += (
@@ -185,29 +145,26 @@ def _missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
 
 def examined_view(examination: Examination) -> RenderableType:
     """The same for a terminal."""
-    machine = examination["machine"]
-    gpus = [f"{g['name']}, {size(g['free_bytes'])} of {size(g['total_bytes'])} free" for g in machine["gpus"]]
-    ram = f"{size(machine['ram_free_bytes'])} of {size(machine['ram_total_bytes'])} free"
-    rows = [
-        ["tunesmith", f"{examination['tunesmith']} on Python {examination['python']}"],
-        ["home", examination["home"]],
-        ["processor", f"{machine['cpu']}, {cores_text(machine['cores'], machine['cores_allowed'])}"],
+    machine = examination.machine
+    gpus = [f"{g.name}, {size(g.free_bytes)} of {size(g.total_bytes)} free" for g in machine.gpus]
+    ram = f"{size(machine.ram_free_bytes)} of {size(machine.ram_total_bytes)} free"
+    rows: list[list[object]] = [
+        ["tunesmith", f"{examination.tunesmith} on Python {examination.python}"],
+        ["home", examination.home],
+        ["processor", f"{machine.cpu}, {cores_text(machine.cores, machine.cores_allowed)}"],
         ["GPU", "; ".join(gpus) or "none"],
-        ["RAM", f"{ram}, swap {size(machine['swap_free_bytes'])} free"],
-        ["disk", f"{size(machine['disk_free_bytes'])} free"],
+        ["RAM", f"{ram}, swap {size(machine.swap_free_bytes)} free"],
+        ["disk", f"{size(machine.disk_free_bytes)} free"],
         [
             "lab",
-            ", ".join(f"{name} {number}" for name, number in examination["lab"].items() if number) or "not installed",
+            ", ".join(f"{name} {number}" for name, number in examination.lab.items() if number) or "not installed",
         ],
-        ["vLLM", _vllm_words(examination["vllm"])],
-        ["Ray", examination["ray"]["state"]],
+        ["vLLM", _vllm_words(examination.vllm)],
+        ["Ray", examination.ray["state"]],
+        ["driver", _driver_words(examination.driver)],
     ]
-    if "driver" in examination:
-        rows.append(["driver", _driver_words(examination["driver"])])
-    sections = [render.rows_table(["what", "found"], rows)]
-    sections += [render.plain(f"! {line}") for line in examination["missing"]]
-    sections += [leaving_view(examination["leaving"])] if "leaving" in examination else []
-    return Group(*sections)
+    notices = [render.plain(f"! {line}") for line in examination.missing]
+    return Group(render.rows_table(["what", "found"], rows), *notices, leaving_view(examination.leaving))
 
 
 def _driver_words(driver: dict[str, object]) -> str:
@@ -225,7 +182,7 @@ def _plain(value: object) -> str:
     return words.get(str(value), str(value))
 
 
-def _vllm_words(vllm: VllmFacts) -> str:
+def _vllm_words(vllm: dict[str, str | None]) -> str:
     if not vllm["program"]:
         return "not found"
     return f"{vllm['version'] or 'version unknown'}, {vllm['program']} ({vllm['from']})"

@@ -7,7 +7,7 @@ answer and no key reaches the model; what it may read is what the driver may.
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Annotated, ParamSpec, TypeVar, Union
@@ -27,7 +27,7 @@ from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.agent.version import VERSION
 from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.question_process import ask_in_process
-from tunesmith.memory.records import PLANNED, RUNNING, Step
+from tunesmith.memory.records import PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.memory.views import VIEWS
 from tunesmith.tools.core.format import one_line
@@ -65,6 +65,8 @@ _NOT_ASKED = ("case", "row", "described", "trial", "served", "fits", "price")
 # What is for the screen alone, where a key lies, and what may look at a folder or the hub.
 _ASKED = tuple(request for kind, request in REQUESTS.items() if kind not in _NOT_ASKED)
 Question = Annotated[Union[_ASKED], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
+
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Agreed(BaseModel):
@@ -135,30 +137,92 @@ class _Tools:
 
     def all(self) -> Sequence[tuple[Callable[..., object], ToolAnnotations]]:
         """Every tool, and what a client should know of it."""
-        return (*self._reading(), *self._doing())
+        fits, plan, start = self._asking()
+        return (
+            *((tool, _READS) for tool in (self.status, self.ask, self.compare, self.query)),
+            (fits, _ASKS_THE_HUB),
+            (plan, _PRICES),
+            (start, _STARTS),
+            (self.get_step, _READS),
+            (self.stop, _STOPS),
+        )
 
-    def _reading(self) -> Sequence[tuple[Callable[..., object], ToolAnnotations]]:
-        def status() -> Json:
-            """This machine, what is at work, what is served, the newest run with what could follow, and what can be
-            planned."""
-            return self._status()
+    def status(self) -> Json:
+        """This machine, what is at work, what is served, the newest run with what could follow, and what can be
+        planned."""
+        from tunesmith.agent.commands import served_models
+        from tunesmith.agent.queries.following import next_stages
+        from tunesmith.tools.serving.eviction import machine_for_a_step
 
-        def ask(question: Question) -> Json:
-            """Any question about the runs, by its kind and arguments: what a run came to, a step's time, memory or
-            failure, what passes, counts of cases and rows, settings and who chose them, losses, files, approvals, what
-            to try next. Leave `run` out for the newest that has it. Texts of rows, cases and answers are never told."""
-            reply = answer(question, Records(self.ws, self.store.newest_run()))
-            return {"says": reply.for_model.splitlines(), "facts": reply.as_json()}
+        newest = self.store.newest_run()
+        machine = machine_for_a_step(self.store.home)
+        return {
+            "machine": {
+                "gpus": [gpu.name for gpu in machine.gpus],
+                "vram_free_bytes": machine.vram_free_bytes,
+                "ram_free_bytes": machine.ram_free_bytes,
+                "disk_free_bytes": machine.disk_free_bytes,
+            },
+            "at_work": [_step(step) for step in self.store.steps(status=RUNNING)],
+            "waiting_for_a_yes": [_step(step) for step in self.store.priced_steps() if step.status == PLANNED][-5:],
+            "served": [{name: line[name] for name in _OF_A_SERVER} for line in served_models.status(self.store)],
+            "newest_run": self._run_line(newest) if newest else None,
+            "could_follow": next_stages(self.store, newest),
+            "stages": {entry.name: entry.summary for entry in catalog.STAGES if entry.expensive},
+        }
 
-        def compare(run: str = "", arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None) -> Json:
-            """Two arms of a run, paired case by case: counts by block, exact tests, and the claim. Arms are base,
-            prompted, adapter, merged, quantized."""
-            return self._compare(self._newest(run), *(arms or ("base", "adapter")))
+    def ask(self, question: Question) -> Json:
+        """Any question about the runs, by its kind and arguments: what a run came to, a step's time, memory or
+        failure, what passes, counts of cases and rows, settings and who chose them, losses, files, approvals, what
+        to try next. Leave `run` out for the newest that has it. Texts of rows, cases and answers are never told."""
+        reply = answer(question, Records(self.ws, self.store.newest_run()))
+        return {"says": reply.for_model.splitlines(), "facts": reply.as_json()}
 
-        def query(select: str) -> Json:
-            """One read-only SELECT over the views v_runs, v_steps, v_flips, v_lineage."""
-            answer = ask_in_process(self.store.path, select, only=tuple(VIEWS), home=self.store.home)
-            return {"columns": list(answer.columns), "rows": [list(r) for r in answer.rows], "more": answer.truncated}
+    def compare(
+        self, run: str = "", arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    ) -> Json:
+        """Two arms of a run, paired case by case: counts by block, exact tests, and the claim. Arms are base,
+        prompted, adapter, merged, quantized."""
+        from tunesmith.tools.evaluation.compare import compare_with_hops
+
+        run, (first, second) = self._newest(run), arms or ("base", "adapter")
+        compared = compare_with_hops(self.store, run, first, second)
+        document = compared.to_json()
+        # Of the whole document what is counted: the rest quotes answers.
+        visible = (
+            "run", "arms", "comparable", "differs_in", "refused", "claim", "people", "worse", "left_out", "alpha",
+        )  # fmt: skip
+        counted = ("cases", "judged", "passed", "errors", "fail_to_pass", "pass_to_fail", "p_value", "verdict")
+        blocks = {name: asdict(block) for name, block in compared.whole.blocks.items()}
+        return {
+            **{name: document[name] for name in visible if name in document},
+            "blocks": {name: {key: block[key] for key in counted} for name, block in blocks.items()},
+            "type_for_the_cases": f"tunesmith compare {run} --arms {first},{second}",
+        }
+
+    def query(self, select: str) -> Json:
+        """One read-only SELECT over the views v_runs, v_steps, v_flips, v_lineage."""
+        found = ask_in_process(self.store.path, select, only=tuple(VIEWS), home=self.store.home)
+        return {"columns": list(found.columns), "rows": [list(row) for row in found.rows], "more": found.truncated}
+
+    def get_step(self, step: str, wait_s: Annotated[float, Field(ge=0, le=MOST_WAIT_S)] = 0) -> Json:
+        """How a step is doing; with `wait_s` the answer waits so long for its end. The step goes on either way."""
+        deadline = time.monotonic() + wait_s
+        while not (now := self.store.step(step)).ended and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_S)
+        return _step(now)
+
+    def stop(self, step: str) -> Json:
+        """End a step at work. What it did is kept: it can be planned again and goes on from there."""
+        if self.store.step(step).status != RUNNING:
+            raise BadInput(f"{step} does not run: it is {self.store.step(step).status}")
+        return _step(launcher.stop(self.store, step))
+
+    # What a person is asked about
+
+    def _asking(self) -> Sequence[Callable[..., object]]:
+        """`fits`, `plan` and `start`: what each has asked stands in its own signature."""
+        ask_price = _plain_errors(self._ask_price)
 
         @_plain_errors
         def leave_to_read(model: str, ctx: Context) -> Elicit[Allowed] | Allowed:
@@ -172,10 +236,6 @@ class _Tools:
                 return {"answered": False, "type_this": f"tunesmith fits {model}"}
             return self._fits(model, card)
 
-        reading: tuple[Callable[..., object], ...] = (status, ask, compare, query)
-        return (*((tool, _READS) for tool in reading), (fits, _ASKS_THE_HUB))
-
-    def _doing(self) -> Sequence[tuple[Callable[..., object], ToolAnnotations]]:
         @_plain_errors
         def leave_to_look(stage: str, ctx: Context, fields: Json | None = None) -> Elicit[Allowed] | Allowed:
             priced = [name for name, one in catalog.BY_NAME.items() if one.expensive]
@@ -194,29 +254,13 @@ class _Tools:
                 raise BadInput(
                     f"nobody allowed to look at the places in the fields; a person types `tunesmith {stage}`"
                 )
-            return self._plan(stage, run, fields or {})
-
-        @_plain_errors
-        def ask_price(plan_hash: str, ctx: Context) -> Elicit[Agreed] | Agreed:
-            return self._ask_price(plan_hash, ctx)
+            return _price(propose_step(self.ws, StepRequest(stage, fields or {}, run)))
 
         def start(plan_hash: str, price: Annotated[ElicitationResult[Agreed], Resolve(ask_price)]) -> Json:
             """Have the person agree to a planned step, and start it. Nobody else can agree to it."""
             return self._start(plan_hash, price)
 
-        def get_step(step: str, wait_s: Annotated[float, Field(ge=0, le=MOST_WAIT_S)] = 0) -> Json:
-            """How a step is doing; with `wait_s` the answer waits so long for its end. The step goes on either way."""
-            return self._get_step(step, wait_s)
-
-        def stop(step: str) -> Json:
-            """End a step at work. What it did is kept: it can be planned again and goes on from there."""
-            if self.store.step(step).status != RUNNING:
-                raise BadInput(f"{step} does not run: it is {self.store.step(step).status}")
-            return _step(launcher.stop(self.store, step))
-
-        return ((plan, _PRICES), (start, _STARTS), (get_step, _READS), (stop, _STOPS))
-
-    # Read
+        return fits, plan, start
 
     def _newest(self, run: str) -> str:
         if run:
@@ -226,54 +270,14 @@ class _Tools:
             raise BadInput("there is no run yet; plan the stage `base` first")
         return newest.id
 
-    def _status(self) -> Json:
-        from tunesmith.agent.commands import served_models
-        from tunesmith.agent.queries.following import next_stages
-        from tunesmith.tools.serving.eviction import machine_for_a_step
-
-        newest = self.store.newest_run()
-        machine = machine_for_a_step(self.store.home)
+    def _run_line(self, record: Run) -> Json:
+        counts = self.store.step_counts(record.id)
         return {
-            "machine": {
-                "gpus": [gpu.name for gpu in machine.gpus],
-                "vram_free_bytes": machine.vram_free_bytes,
-                "ram_free_bytes": machine.ram_free_bytes,
-                "disk_free_bytes": machine.disk_free_bytes,
-            },
-            "at_work": [_step(step) for step in self.store.steps(status=RUNNING)],
-            "waiting_for_a_yes": [_step(step) for step in self.store.priced_steps() if step.status == PLANNED][-5:],
-            "served": [{name: line[name] for name in _OF_A_SERVER} for line in served_models.status(self.store)],
-            "newest_run": self._run_line(newest.id) if newest else None,
-            "could_follow": next_stages(self.store, newest),
-            "stages": {entry.name: entry.summary for entry in catalog.STAGES if entry.expensive},
-        }
-
-    def _run_line(self, run: str) -> Json:
-        record = self.store.run(run)
-        counts = self.store.step_counts(run)
-        return {
-            "run": run,
+            "run": record.id,
             "name": record.name,
             "status": self.store.status_words(record),
             "steps_done": counts.done,
             "steps": counts.total,
-        }
-
-    def _compare(self, run: str, first: str, second: str) -> Json:
-        from tunesmith.tools.evaluation.compare import compare_with_hops
-
-        compared = compare_with_hops(self.store, run, first, second)
-        document = compared.to_json()
-        # Of the whole document what is counted: the rest quotes answers.
-        visible = (
-            "run", "arms", "comparable", "differs_in", "refused", "claim", "people", "worse", "left_out", "alpha",
-        )  # fmt: skip
-        counted = ("cases", "judged", "passed", "errors", "fail_to_pass", "pass_to_fail", "p_value", "verdict")
-        blocks = {name: asdict(block) for name, block in compared.whole.blocks.items()}
-        return {
-            **{name: document[name] for name in visible if name in document},
-            "blocks": {name: {key: block[key] for key in counted} for name, block in blocks.items()},
-            "type_for_the_cases": f"tunesmith compare {run} --arms {first},{second}",
         }
 
     def _leave_to_read(self, names: Sequence[str], ctx: Context) -> Elicit[Allowed] | Allowed:
@@ -295,30 +299,6 @@ class _Tools:
         other = card_of(card) if card else None
         facts = facts_here(self.store, vllm=self.ws.vllm, card=other)
         return {"answered": True, **to_json(fits(named_model, facts, revision=revision), other)}
-
-    # Do
-
-    def _plan(self, stage: str, run: str, fields: Mapping[str, object]) -> Json:
-        return self._price(propose_step(self.ws, StepRequest(stage, dict(fields), run)))
-
-    def _price(self, step: Step) -> Json:
-        plan = current_plan(step)
-        estimate = plan.estimate
-        return {
-            "plan_hash": plan.hash,
-            "step": step.id,
-            "run": plan.run,
-            "stage": plan.stage,
-            "summary": plan.summary,
-            "estimated_seconds": estimate.seconds,
-            "based_on": estimate.basis,
-            "peak_ram_bytes": estimate.peak_ram_bytes,
-            "peak_vram_bytes": estimate.peak_vram_bytes,
-            "disk_bytes": estimate.disk_bytes,
-            "replaces": list(plan.replaces),
-            "notes": list(plan.notes),
-            "fields": {name: value for name, value in plan.request.items() if name != "run"},
-        }
 
     def _waiting(self, plan_hash: str) -> Step:
         waiting = [s for s in self.store.priced_steps() if s.status == PLANNED and s.plan_hash == plan_hash]
@@ -357,12 +337,6 @@ class _Tools:
             return {"started": False, "why": one_line(reason) or "the person said no"}
         return {"started": False, "why": "the person did not answer", "type_this": by_hand}
 
-    def _get_step(self, step: str, wait_s: float) -> Json:
-        deadline = time.monotonic() + min(wait_s, MOST_WAIT_S)
-        while not (now := self.store.step(step)).ended and time.monotonic() < deadline:
-            time.sleep(_LOOK_EVERY_S)
-        return _step(now)
-
 
 def _can_ask(ctx: Context) -> bool:
     """Whether the client can put a question to its person."""
@@ -374,3 +348,24 @@ def _step(step: Step) -> Json:
     """A step as the model may see it: numbers and names."""
     visible = {name: getattr(step, name) for name in _OF_A_STEP}
     return {"step": step.id, **visible, "error": one_line(step.error) if step.error else None}
+
+
+def _price(step: Step) -> Json:
+    """A priced step, as the model may see it."""
+    plan = current_plan(step)
+    estimate = plan.estimate
+    return {
+        "plan_hash": plan.hash,
+        "step": step.id,
+        "run": plan.run,
+        "stage": plan.stage,
+        "summary": plan.summary,
+        "estimated_seconds": estimate.seconds,
+        "based_on": estimate.basis,
+        "peak_ram_bytes": estimate.peak_ram_bytes,
+        "peak_vram_bytes": estimate.peak_vram_bytes,
+        "disk_bytes": estimate.disk_bytes,
+        "replaces": list(plan.replaces),
+        "notes": list(plan.notes),
+        "fields": {name: value for name, value in plan.request.items() if name != "run"},
+    }

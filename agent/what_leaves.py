@@ -5,27 +5,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.commands.settings import DriverSettings, Settings
+from tunesmith.agent.queries.answer import day
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import clip, size, visible
+from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.models.base import source_of
 from tunesmith.tools.models.bundled import BUNDLED
 from tunesmith.tools.serving.addresses import Address, read_address, refuse_key_in_clear, visible_address
-from tunesmith.tools.serving.traffic import contacts
+from tunesmith.tools.serving.traffic import Contacts, contacts
 
 OFF, HERE, ON_REQUEST, ELSEWHERE, REFUSED = "off", "this machine", "on request", "another machine", "refused"
 
 
-class Channel(TypedDict):
+@dataclass(frozen=True, slots=True)
+class Channel:
     """A way out of this machine."""
 
     what: str
@@ -36,29 +38,18 @@ class Channel(TypedDict):
     note: str
 
 
-class Contacted(TypedDict):
-    """What was asked of one host for one purpose; counts are None where they were not kept."""
-
-    host: str
-    purpose: str
-    last_at: float
-    contacts: int
-    requests: int | None
-    sent_bytes: int | None
-    received_bytes: int | None
-    uncounted: int
-
-
-class Leaving(TypedDict):
+@dataclass(frozen=True, slots=True)
+class Leaving:
     """Of `tunesmith doctor --json`."""
 
     can: list[Channel]
-    did: list[Contacted]
+    did: list[Contacts]
 
 
 def leaving(settings: Settings, store: Store) -> Leaving:
     """What can leave, and what did."""
-    return {"can": channels(settings), "did": [*_downloads(settings, store), *_calls(store)]}
+    calls = [replace(one, host=clip(one.host, 100), purpose=clip(one.purpose, 100)) for one in contacts(store)]
+    return Leaving(channels(settings), [*_downloads(settings, store), *calls])
 
 
 def channels(settings: Settings) -> list[Channel]:
@@ -67,29 +58,25 @@ def channels(settings: Settings) -> list[Channel]:
     trackers = f"set and ignored: {', '.join(network.trackers)}; " if network.trackers else ""
     return [
         _hub(settings),
-        _channel("package index", ON_REQUEST, "", "`make setup`, and `base` of a bundled model, ask pip's index"),
-        _driver(settings),
-        _judge(settings),
-        _channel("teacher", HERE, "", "it is served here like every model; no endpoint can be named"),
-        _channel("trackers", OFF, "", f"{trackers}a training reports to none (report_to=none)"),
-        _channel("vLLM usage statistics", OFF, "", "servers start with VLLM_NO_USAGE_STATS=1"),
-        _channel(
+        Channel("package index", ON_REQUEST, "", "`make setup`, and `base` of a bundled model, ask pip's index"),
+        _endpoint("driver", settings.driver, settings.driver.key, "your conversation, and what its tools look up"),
+        _endpoint("judge", settings.judge, settings.judge.key_file, "the answers that are judged, with their cases"),
+        Channel("teacher", HERE, "", "it is served here like every model; no endpoint can be named"),
+        Channel("trackers", OFF, "", f"{trackers}a training reports to none (report_to=none)"),
+        Channel("vLLM usage statistics", OFF, "", "servers start with VLLM_NO_USAGE_STATS=1"),
+        Channel(
             "Hugging Face telemetry", OFF, "", "workers start with HF_HUB_DISABLE_TELEMETRY=1; trl's goes the same way"
         ),
         _ray(settings),
-        _channel("tunesmith", OFF, "", "it tells nobody that it is used"),
+        Channel("tunesmith", OFF, "", "it tells nobody that it is used"),
     ]
-
-
-def _channel(what: str, state: str, to: str, note: str) -> Channel:
-    return {"what": what, "state": state, "to": to, "note": note}
 
 
 def _hub(settings: Settings) -> Channel:
     hub = visible_address(settings.network.hub)
     if settings.network.hub_offline:
-        return _channel("hub", OFF, hub, "HF_HUB_OFFLINE is set")
-    return _channel(
+        return Channel("hub", OFF, hub, "HF_HUB_OFFLINE is set")
+    return Channel(
         "hub",
         ON_REQUEST,
         hub,
@@ -97,50 +84,39 @@ def _hub(settings: Settings) -> Channel:
     )
 
 
-def _driver(settings: Settings) -> Channel:
-    chosen = settings.driver
-    if not chosen.endpoint:
-        return _channel("driver", HERE, "", "served here")
-    words = "your conversation, and what its tools look up"
-    return _endpoint("driver", chosen.endpoint, chosen.key, words, allowed=chosen.allow_plain_http)
-
-
-def _judge(settings: Settings) -> Channel:
-    chosen = settings.judge
-    if not chosen.endpoint:
-        return _channel("judge", HERE, "", "served here")
-    key = "named" if chosen.key_file else ""
-    words = "the answers that are judged, with their cases"
-    return _endpoint("judge", chosen.endpoint, key, words, allowed=chosen.allow_plain_http)
-
-
 def _ray(settings: Settings) -> Channel:
     chosen = settings.ray
     if not chosen.address:
-        return _channel("Ray", HERE, "", "not configured: every step is carried out here")
+        return Channel("Ray", HERE, "", "not configured: every step is carried out here")
     words = (
         f"what a step with `on: ray` works on, with its run's records, by the storage {visible_address(chosen.storage)}"
     )
-    try:
-        address = chosen.head()
-        proxy = address.proxy_place
-    except BadInput as refused:
-        return _channel("Ray", REFUSED, "", str(refused))
-    if address.is_loopback:
-        return _channel("Ray", HERE, address.place, f"{words}; a tunnel's other end may be another machine")
-    return _channel("Ray", ELSEWHERE, address.place, "; ".join(_on_the_way(address, words, "token", proxy)))
+    return _way("Ray", chosen.head, words, "token", "a tunnel's other end may be another machine")
 
 
-def _endpoint(section: str, url: str, key: str, words: str, *, allowed: bool) -> Channel:
+def _endpoint(section: str, chosen: DriverSettings | JudgeSettings, key: str, words: str) -> Channel:
+    """`key`: anything that says that there is one."""
+
+    def address() -> Address:
+        named = read_address(chosen.endpoint, f"settings.toml, [{section}]: endpoint")
+        refuse_key_in_clear(named, key, allowed=chosen.allow_plain_http, section=section)
+        return named
+
+    if not chosen.endpoint:
+        return Channel(section, HERE, "", "served here")
+    return _way(section, address, words, key, "where that program sends them is its own matter")
+
+
+def _way(what: str, named: Callable[[], Address], words: str, key: str, beyond: str) -> Channel:
+    """To an address of the settings; `beyond` is said of one on this machine."""
     try:
-        address = read_address(url, f"settings.toml, [{section}]: endpoint")
-        refuse_key_in_clear(address, key, allowed=allowed, section=section)
+        address = named()
         proxy = address.proxy_place
     except BadInput as refused:
-        return _channel(section, REFUSED, "", str(refused))
+        return Channel(what, REFUSED, "", str(refused))
     if address.is_loopback:
-        return _channel(section, HERE, address.place, f"{words}; where that program sends them is its own matter")
-    return _channel(section, ELSEWHERE, address.place, "; ".join(_on_the_way(address, words, key, proxy)))
+        return Channel(what, HERE, address.place, f"{words}; {beyond}")
+    return Channel(what, ELSEWHERE, address.place, "; ".join(_on_the_way(address, words, key, proxy)))
 
 
 def _on_the_way(address: Address, words: str, key: str, proxy: str) -> Iterator[str]:
@@ -151,7 +127,7 @@ def _on_the_way(address: Address, words: str, key: str, proxy: str) -> Iterator[
         yield f"through your proxy {proxy}"
 
 
-def _downloads(settings: Settings, store: Store) -> Iterator[Contacted]:
+def _downloads(settings: Settings, store: Store) -> Iterator[Contacts]:
     """Models and data sets that steps fetched. What was sent for them is their names; it was not counted."""
     for step in reversed(store.steps(status=DONE)):
         if step.stage == "base" and isinstance(model := step.request.get("model"), str):
@@ -166,16 +142,13 @@ def _downloads(settings: Settings, store: Store) -> Iterator[Contacted]:
         else:
             continue
         if host:
-            yield {
-                "host": visible_address(host).rpartition("://")[2],
-                "purpose": f"{step.id} fetched {clip(model, 100)}",
-                "last_at": step.finished_at or 0.0,
-                "contacts": 1,
-                "requests": None,
-                "sent_bytes": None,
-                "received_bytes": received,
-                "uncounted": 0,
-            }
+            yield Contacts(
+                visible_address(host).rpartition("://")[2],
+                f"{step.id} fetched {clip(model, 100)}",
+                last_at=step.finished_at or 0.0,
+                contacts=1,
+                received_bytes=received,
+            )
 
 
 def _bytes(report: object) -> int | None:
@@ -183,39 +156,21 @@ def _bytes(report: object) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _calls(store: Store) -> Iterator[Contacted]:
-    for one in contacts(store):
-        yield {
-            "host": clip(one.host, 100),
-            "purpose": clip(one.purpose, 100),
-            "last_at": one.last_at,
-            "contacts": one.contacts,
-            "requests": one.requests,
-            "sent_bytes": one.sent_bytes,
-            "received_bytes": one.received_bytes,
-            "uncounted": one.uncounted,
-        }
-
-
 def leaving_view(report: Leaving) -> RenderableType:
     """The same for a terminal."""
-    can = [[one["what"], one["state"], visible(one["to"]), visible(one["note"])] for one in report["can"]]
+    can = [[one.what, one.state, visible(one.to), visible(one.note)] for one in report.can]
     sections = [render.rows_table(["what can leave", "state", "to", "what, and when"], can)]
-    if report["did"]:
-        did = [[one["host"], one["purpose"], _when(one["last_at"]), _amount(one)] for one in report["did"]]
+    if report.did:
+        did = [[one.host, one.purpose, day(one.last_at), _amount(one)] for one in report.did]
         sections.append(render.rows_table(["what did leave, to", "for", "last", "how much"], did))
     else:
         sections.append(render.plain("By the records of this home nothing has left this machine."))
     return Group(*sections)
 
 
-def _when(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
-def _amount(one: Contacted) -> str:
-    received = f"{size(one['received_bytes'])} received" if one["received_bytes"] is not None else "size not recorded"
-    if one["requests"] is None:
+def _amount(one: Contacts) -> str:
+    received = f"{size(one.received_bytes)} received" if one.received_bytes is not None else "size not recorded"
+    if one.requests is None:
         return received
-    lacking = f"; {one['uncounted']} contacts more were not counted to their end" if one["uncounted"] > 0 else ""
-    return f"{one['requests']} requests, {size(one['sent_bytes'] or 0)} sent, {received}{lacking}"
+    lacking = f"; {one.uncounted} contacts more were not counted to their end" if one.uncounted > 0 else ""
+    return f"{one.requests} requests, {size(one.sent_bytes or 0)} sent, {received}{lacking}"

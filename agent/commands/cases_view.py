@@ -36,7 +36,7 @@ class CaseTexts:
 
     cases: Mapping[str, Case]
     answers: Mapping[str, EvalResult]
-    hidden: frozenset[str] = frozenset()
+    hidden: frozenset[str]
     """Blind cases that nobody opened."""
 
     @classmethod
@@ -51,7 +51,7 @@ class CaseTexts:
                 continue
         return cls(cases, answers, hidden_cases(store, run))
 
-    def view(self, case_ids: Sequence[str], *, all_of_them: bool, blind: int = 0) -> Iterable[RenderableType]:
+    def view(self, case_ids: Sequence[str], *, all_of_them: bool, blind: int) -> Iterable[RenderableType]:
         """Some cases, or all; blind ones, and `blind` more that are not named, are counted alone."""
         open_ = [case_id for case_id in case_ids if case_id not in self.hidden]
         page = open_ if all_of_them else open_[:VISIBLE_CASES]
@@ -63,11 +63,8 @@ class CaseTexts:
         if rest:
             yield Prose(Text(f"  and {', '.join(rest)}", style=theme.LABEL))
 
-    def _case(self, case_id: str) -> Case:
-        return self.cases.get(case_id, _NO_CASE)
-
     def _in_words(self, case_id: str) -> Iterable[Text]:
-        case, answer = self._case(case_id), self.answers.get(case_id)
+        case, answer = self.cases.get(case_id, _NO_CASE), self.answers.get(case_id)
         name = Text("  ") + Text(_clip(case_id, 40), style=theme.ID)
         yield name + Text(f"  “{_clip(question, _QUESTION)}”") if (question := asked_by(case)) else name
         arrow = Text("    → ", style=theme.LABEL)

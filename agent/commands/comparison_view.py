@@ -32,8 +32,8 @@ def comparison_view(
     if compared.advice:
         yield prose(compared.advice)
     if not whole:
-        more = f"/compare {compared.whole.run} --all" if in_repl else f"tunesmith compare {compared.whole.run} --all"
-        yield prose(f"`{more}` shows every case and the controls")
+        command_ = f"{'/' if in_repl else 'tunesmith '}compare {compared.whole.run} --all"
+        yield prose(f"`{command_}` shows every case and the controls")
     yield next_line(findings(store, compared.whole.run), compared.whole.run, in_repl=in_repl)
 
 
@@ -98,13 +98,9 @@ def next_line(findings: Sequence[Finding], run: str, *, in_repl: bool) -> Render
     proposed = [one for one in findings if one.next is not None]
     best = max(proposed, key=_at_stake, default=None)
     if best is None or best.next is None:
-        return Prose(Text("next: ") + Text(_report(run, in_repl), style=theme.COMMAND))
+        return Prose(Text("next: ") + Text(f"{'/' if in_repl else 'tunesmith '}report {run}", style=theme.COMMAND))
     line = Text("next: ") + Text(visible(command(best.next, run, in_repl=in_repl)), style=theme.COMMAND)
     return Prose(line + Text(visible(f"\n      {best.next.why}"), style=theme.LABEL))
-
-
-def _report(run: str, in_repl: bool) -> str:
-    return f"/report {run}" if in_repl else f"tunesmith report {run}"
 
 
 def _at_stake(one: Finding) -> int:

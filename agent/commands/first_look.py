@@ -29,10 +29,7 @@ class Marked(Edited):
 
     def __init__(self, marks: int) -> None:
         super().__init__({})
-        self.marks = marks
-
-    def __str__(self) -> str:
-        return f"{self.marks} rows were marked"
+        self.args = (f"{marks} rows were marked",)
 
 
 @dataclass(slots=True)

@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import argparse
 
+from rich.console import Group, RenderableType
+
+from tunesmith.agent.commands import render
+from tunesmith.agent.commands.approvals import HashApprover
+from tunesmith.agent.commands.output import Output
+from tunesmith.agent.commands.run_steps import approver_of, interrupted, waiting_step
+from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.machine.gpus import measure_gpus, trains_on_cpu, why_no_gpu
-
-if TYPE_CHECKING:
-    import argparse
-
-    from rich.console import RenderableType
-
-    from tunesmith.agent.commands.output import Output
-    from tunesmith.agent.commands.settings import Settings
-    from tunesmith.memory.records import Step
-    from tunesmith.memory.store import Store
-    from tunesmith.tools.pipeline.gpu_check.findings import Finding
-    from tunesmith.tools.pipeline.gpu_check.stage import GpuCheckResult
+from tunesmith.memory.records import Step
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.pipeline.gpu_check.stage import GpuCheckResult
+from tunesmith.tools.pipeline.run_step import current_plan, run_pending, run_step
+from tunesmith.tools.pipeline.workspace import StepRequest
 
 STAGE = "doctor"
-
-
-def need_gpu() -> None:
-    """Raises BadInput, with the next thing to try, where there is no card, or no torch for it. Without torch, and in
-    no time."""
-    if why := why_no_gpu(measure_gpus(), on_cpu=trains_on_cpu()):
-        raise BadInput(f"{STAGE}: {why}")
 
 
 def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: Output) -> int:
     """Price it, ask, follow it, and tell every item: 0, or 1 where an item failed.
 
-    Raises BadInput at once where there is no card to measure on, StepFailed where it was declined or its worker died,
+    Raises BadInput where there is no card to measure on, StepFailed where it was declined or its worker died,
     ApprovalPending where nobody is there to say yes.
     """
-    from tunesmith.agent.commands.approvals import HashApprover
-    from tunesmith.agent.commands.run_steps import approver_of, interrupted, waiting_step
-    from tunesmith.tools.pipeline.run_step import current_plan, run_pending, run_step
-    from tunesmith.tools.pipeline.workspace import StepRequest
-
     if out.page is not None:
         raise BadInput("the GPU is measured from a shell, where nothing else waits: `tunesmith doctor --gpu`")
     if args.driver:
@@ -59,8 +46,6 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
 
 def tell(ended: Step, out: Output) -> int:
     """Show an ended check: 0, or 1 where an item failed."""
-    from tunesmith.tools.pipeline.gpu_check.stage import GpuCheckResult
-
     result = GpuCheckResult.of(ended)
     assert result is not None, "it has just been recorded"
     document = {"run": ended.run, "step": ended.id, **result.model_dump(mode="json")}
@@ -70,11 +55,6 @@ def tell(ended: Step, out: Output) -> int:
 
 def view(result: GpuCheckResult) -> RenderableType:
     """The items for a terminal, those that failed once more below with the reason."""
-    from rich.console import Group
-
-    from tunesmith.agent.commands import render
-    from tunesmith.tools.core.format import duration
-
     head = (
         f"{result.device}: {result.ok} as predicted, {result.failed} not, {result.skipped} left out; took "
         f"{duration(result.took_seconds)}"
@@ -84,18 +64,11 @@ def view(result: GpuCheckResult) -> RenderableType:
         for i in result.items
     ]
     table = render.rows_table(["item", "state", "expected", "measured", "ratio", "took"], rows, exact=True)
-    return Group(render.plain(head), table, *_reasons(result.items))
-
-
-def _reasons(items: Sequence[Finding]) -> list[RenderableType]:
-    from tunesmith.agent.commands import render
-
-    return [render.plain(f"! {item.name}: {item.why}") for item in items if item.state == "failed"]
+    reasons = [render.plain(f"! {item.name}: {item.why}") for item in result.items if item.state == "failed"]
+    return Group(render.plain(head), table, *reasons)
 
 
 def _quantity(value: float | str | None, unit: str) -> str:
-    from tunesmith.tools.core.format import size
-
     if value is None or isinstance(value, str):
         return value or "–"
     if unit == "bytes":

@@ -26,6 +26,9 @@ from tunesmith.agent.commands.startup import unexpected
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.format import visible
 
+Reads = Mapping[str, Callable[[], object]]
+Acts = Mapping[str, Callable[[dict[str, object]], object]]
+
 _LOOPBACK = "127.0.0.1"
 _Request = socket.socket | tuple[bytes, socket.socket]
 _BODY_MAX = 200_000
@@ -71,12 +74,14 @@ class PageServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = _CONNECTIONS_MAX
 
-    def __init__(self, page: str, port: int = 0, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, page: str, port: int, say: Callable[[str], None], *, reads: Reads, acts: Acts) -> None:
+        """`reads`: name behind the token → what it shows; `acts`: name → what a JSON object that is sent there does,
+        which raises BadInput."""
         try:
             super().__init__((_LOOPBACK, port), _Handler)
         except OSError as error:
             raise BadInput(f"port {port} of {_LOOPBACK}: {error.strerror}; leave --port out for a free one") from None
-        self.say = say
+        self.say, self.reads, self.acts = say, reads, acts
         self.token = secrets.token_urlsafe(24)
         self.page = (files("tunesmith.prompts") / page).read_text(encoding="utf-8")
         self.lock = threading.Lock()
@@ -84,14 +89,6 @@ class PageServer(ThreadingHTTPServer):
         self.hosts = {f"{name}:{self.server_address[1]}" for name in (_LOOPBACK, "localhost")}
         self._free = threading.BoundedSemaphore(_CONNECTIONS_MAX)
         self._reported = False
-
-    def reads(self) -> Mapping[str, Callable[[], object]]:
-        """Name behind the token → what it shows, as JSON."""
-        return {}
-
-    def acts(self) -> Mapping[str, Callable[[dict[str, object]], object]]:
-        """Name → what a JSON object that is sent there does. Raises BadInput."""
-        return {}
 
     def process_request(self, request: _Request, client_address: object) -> None:
         """In a thread of its own, where one is free; else the connection is closed."""
@@ -140,15 +137,15 @@ class _Handler(BaseHTTPRequestHandler):
         what = self._asked()
         if what == "":
             self._answer(200, self.server.page.encode(), "text/html; charset=utf-8")
-        elif what is not None and what in (reads := self.server.reads()):
+        elif what is not None and what in self.server.reads:
             with self.server.lock:
-                content = reads[what]()
+                content = self.server.reads[what]()
             self._json(200, content)
         else:
             self._json(404, {"error": "there is nothing here"})
 
     def do_POST(self) -> None:
-        length, act = self._length(), self.server.acts().get(self._asked() or "")
+        length, act = self._length(), self.server.acts.get(self._asked() or "")
         if act is None or not 0 < length <= _BODY_MAX:
             self.close_connection = True  # its body was not read
             self._json(404, {"error": "there is nothing here"})

@@ -135,20 +135,14 @@ class Output:
         elif event == "driver.gave_way" or (event == "message" and stage):
             self.say(data["text"])
         elif event == "step.started" and expensive:
-            self._open_bar(data["step"], stage, self._estimated_s)
+            self._bar = Bar(self.console, f"{stage} {data['step']}", self._estimated_s)
         elif event == "step.progress" and expensive:
             if self._bar is None:  # it was started before anybody looked
-                self._open_bar(data["step"], stage, data["estimated_seconds"], since=data["started_at"])
-            self._progress(done=data["done"], total=data["total"], note=data["note"])
+                title = f"{stage} {data['step']}"
+                self._bar = Bar(self.console, title, data["estimated_seconds"], since=data["started_at"])
+            self._bar.move(data["done"], data["total"], data["note"])
         elif event == "step.finished":
             self._close_bar(data)
-
-    def _open_bar(self, step: str, stage: str, estimated_s: float, since: float | None = None) -> None:
-        self._bar = Bar(self.console, f"{stage} {step}", estimated_s, since=since)
-
-    def _progress(self, *, done: float, total: float, note: str) -> None:
-        if self._bar:
-            self._bar.move(done, total, note)
 
     def _close_bar(self, data: EventData) -> None:
         self.let_go()

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from tunesmith.agent.commands.render import eta_seconds, plain
-from tunesmith.tools.core.format import duration
+from tunesmith.agent.commands.render import plain, progress_words
 
 _LINE_EVERY_S = 60.0
 """Where no terminal redraws a bar: hours of work stay a page of log."""
@@ -61,12 +60,8 @@ class Bar:
             self._console.print(f"{self._title}: {self.words(done, total, note)}", markup=False)
 
     def words(self, done: float, total: float, note: str) -> str:
-        """The same as text: `45% · optimiser step 20 of 50 · about 1 min 10 s left`."""
-        elapsed_s = time.time() - self._started
-        left_s = eta_seconds(elapsed_s, total, self._estimated_s)
-        left = f"about {duration(left_s)} left" if left_s > 0 else f"{duration(elapsed_s)} so far"
-        share = f"{done / total:.0%}" if total else ""
-        return " · ".join(part for part in (share, note, left) if part)
+        """The same as text."""
+        return progress_words(time.time() - self._started, done, total, note, self._estimated_s)
 
     def stop(self) -> None:
         """Take the bar off the screen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from rich.console import Group
 
@@ -14,6 +14,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.run_steps import LET_GO, newest_run
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.commands.summary import summarise, summary_view, write_run_report
+from tunesmith.agent.queries.answer import day
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.question_process import ask_in_process
 from tunesmith.memory.questions import show_run
@@ -77,13 +78,8 @@ def runs(args: argparse.Namespace, settings: Settings, store: Store, out: Output
             out.say(f"only the first {len(answer.rows)} rows are shown; narrow the question")
     else:
         document = {"runs": [_run_line(store, run.id) for run in store.runs()]}
-        out.document(document, render.runs_table(store, date))
+        out.document(document, render.runs_table(store, day))
     return 0
-
-
-def date(at: float) -> str:
-    """A time of day as people here read it."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def _run_line(store: Store, run: str) -> dict[str, object]:
@@ -266,10 +262,9 @@ def doctor(args: argparse.Namespace, settings: Settings, store: Store, out: Outp
     from tunesmith.agent.doctor import examine, examine_driver, examined_view
     from tunesmith.agent.what_leaves import leaving
 
-    examination = examine(settings)
-    examination["driver"] = examine_driver(settings, start=args.driver)
-    examination["leaving"] = leaving(settings, store)
-    out.document(examination, examined_view(examination))
+    driver = examine_driver(settings, start=args.driver)
+    examination = examine(settings, driver, leaving(settings, store))
+    out.document(asdict(examination), examined_view(examination))
     return 0
 
 

@@ -7,7 +7,7 @@ waits there while the page is open.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from tunesmith.agent.commands.local_page import PageServer
 from tunesmith.agent.commands.output import Output
@@ -25,7 +25,8 @@ class RateServer(PageServer):
     """Serves one sitting."""
 
     def __init__(self, sitting: Sitting, port: int = 0, say: Callable[[str], None] = lambda line: None) -> None:
-        super().__init__("rate.html", port, say)
+        acts = {"messages": self.messages, "judge": self.judge, "back": self.back, "ask": self.ask}
+        super().__init__("rate.html", port, say, reads={"state": self.state}, acts=acts)
         self.sitting = sitting
         self.wanted = threading.Event()
         """Messages wait for their answers."""
@@ -33,14 +34,6 @@ class RateServer(PageServer):
         """What the page says of the answers that are awaited."""
         if any(not one.answered for one in sitting.now().values()):
             self.wanted.set()
-
-    def reads(self) -> Mapping[str, Callable[[], object]]:
-        """How the sitting stands."""
-        return {"state": self.state}
-
-    def acts(self) -> Mapping[str, Callable[[dict[str, object]], object]]:
-        """Messages, a judgement, one taken back, and what was not answered asked again."""
-        return {"messages": self.messages, "judge": self.judge, "back": self.back, "ask": self.ask}
 
     def state(self) -> dict[str, object]:
         """The messages with their answers in the order in which they are shown, and the counts."""

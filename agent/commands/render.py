@@ -32,6 +32,14 @@ def eta_seconds(elapsed_s: float, total: float, estimated_s: float) -> float:
     return max((total or estimated_s) - elapsed_s, 0.0)
 
 
+def progress_words(elapsed_s: float, done: float, total: float, note: str, estimated_s: float) -> str:
+    """How far a step is: `45% · optimiser step 20 of 50 · about 1 min 10 s left`."""
+    left_s = eta_seconds(elapsed_s, total, estimated_s)
+    share = f"{min(done / total, 1):.0%}" if total else ""
+    left = f"about {duration(round(left_s))} left" if left_s >= 1 else f"{duration(round(elapsed_s))} so far"
+    return " · ".join(part for part in (share, note, left) if part)
+
+
 def took_line(seconds: float | None, estimated_s: float) -> str:
     """What a step took against its price; where that was far off, by how much, and that the next ones learn from it."""
     line = f"took {duration(seconds)}, estimated {duration(estimated_s)}"

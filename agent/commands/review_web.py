@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from tunesmith.agent.commands.local_page import PageServer
 from tunesmith.agent.commands.output import Output
@@ -20,18 +20,10 @@ class ReviewServer(PageServer):
     """Serves one review."""
 
     def __init__(self, review: Review, port: int = 0, say: Callable[[str], None] = lambda line: None) -> None:
-        super().__init__("review.html", port, say)
+        super().__init__("review.html", port, say, reads={"rows": self.rows}, acts={"mark": self.mark})
         self.review = review
         self.suspects = review.suspects[:_ROWS_MAX]
         self.by_id = {suspect.row.row_id: suspect for suspect in self.suspects}
-
-    def reads(self) -> Mapping[str, Callable[[], object]]:
-        """The rows."""
-        return {"rows": self.rows}
-
-    def acts(self) -> Mapping[str, Callable[[dict[str, object]], object]]:
-        """A mark."""
-        return {"mark": self.mark}
 
     def rows(self) -> dict[str, object]:
         """What the page shows."""

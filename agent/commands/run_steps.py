@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.resources import as_file, files
-from typing import TypedDict
+from typing import Any
 
 from tunesmith.agent.commands import fields as request_fields
 from tunesmith.agent.commands import render
@@ -109,32 +109,17 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
     return 0
 
 
-class Look(TypedDict):
-    """A look as `--json` prints it: a step's document without a step."""
-
-    run: str | None
-    step: None
-    stage: str
-    status: str
-    approval: None
-    artifacts: list[object]
-    result: dict[str, object]
-
-
-def look(ws: Workspace, request: StepRequest) -> Look:
-    """Carry out a stage that only looks: shown to who asks, and no step of any run."""
+def look(ws: Workspace, request: StepRequest) -> dict[str, Any]:
+    """Carry out a stage that only looks: shown to who asks, and no step of any run; as `--json` prints it, a step's
+    document without a step."""
     from tunesmith.tools.pipeline import inspect_job, there
 
     if there.is_there(request.fields):
         seen = dict(there.seen(ws.store.home, ws.ray).report)
     else:
         seen = inspect_job.look(ws, request.run).model_dump(mode="json")
-    none: list[object] = []
-    run = request.run or None
-    return {
-        "run": run, "step": None, "stage": request.stage, "status": DONE, "approval": None, "artifacts": none,
-        "result": seen,
-    }  # fmt: skip
+    document = {"run": request.run or None, "step": None, "stage": request.stage, "status": DONE, "approval": None}
+    return {**document, "artifacts": [], "result": seen}
 
 
 def interrupted(store: Store, out: Output) -> int:

@@ -88,20 +88,13 @@ class SettingsFile(BaseModel):
     ray: RaySettings = RaySettings()
 
 
-class Settings(BaseModel):
-    """What this start of tunesmith works with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Settings(SettingsFile):
+    """What this start of tunesmith works with; its `vllm` is a program that is there, or None."""
 
     home: Path
     """Holds tunesmith.db, models/, runs/, logs/, history and settings.toml."""
-    vllm: str | None = None
-    """The vllm program; None where none was found, which only the stages that serve mind."""
     vllm_from: str = "nowhere"
     """Why it is this program, in words."""
-    driver: DriverSettings = DriverSettings()
-    judge: JudgeSettings = JudgeSettings()
-    ray: RaySettings = RaySettings()
     network: NetworkEnvironment = NetworkEnvironment()
     editor: str = "vi"
     """The program that a draft is edited in: VISUAL, else EDITOR."""
@@ -122,16 +115,19 @@ class Settings(BaseModel):
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this start. Raises BadInput where settings.toml is not what it should be."""
     home = home_of(environ)
-    vllm, source = _find_vllm(environ, home)
+    file = _read_file(home / _FILE)
+    vllm, source = _find_vllm(environ, home, file.vllm)
+    # Ray's own client lets these variables name another head.
+    other_head = next((name for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS") if environ.get(name)), "")
     return Settings(
         home=home,
         vllm=vllm,
         vllm_from=source,
-        driver=_driver(environ, home),
-        judge=_read_file(home / _FILE).judge,
-        ray=_ray(environ, home),
+        driver=_driver(environ, file.driver),
+        judge=file.judge,
+        ray=file.ray.model_copy(update={"overridden_by": other_head}),
         network=_network(environ),
-        editor=_editor(environ),
+        editor=environ.get("VISUAL") or environ.get("EDITOR") or "vi",
     )
 
 
@@ -145,22 +141,11 @@ def _network(environ: Mapping[str, str]) -> NetworkEnvironment:
     )
 
 
-def _ray(environ: Mapping[str, str], home: Path) -> RaySettings:
-    """As the file says; Ray's own client lets these variables name another head."""
-    other = next((name for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS") if environ.get(name)), "")
-    return _read_file(home / _FILE).ray.model_copy(update={"overridden_by": other})
-
-
-def _editor(environ: Mapping[str, str]) -> str:
-    return environ.get("VISUAL") or environ.get("EDITOR") or "vi"
-
-
-def _driver(environ: Mapping[str, str], home: Path) -> DriverSettings:
+def _driver(environ: Mapping[str, str], driver: DriverSettings) -> DriverSettings:
     """TUNESMITH_DRIVER (a folder, or an endpoint's URL) and TUNESMITH_DRIVER_NAME come before the file.
 
     What the file allows of its own endpoint, it does not allow of another.
     """
-    driver = _read_file(home / _FILE).driver
     named = environ.get("TUNESMITH_DRIVER", "")
     if named.startswith(("http://", "https://")):
         allowed = driver.allow_plain_http and named == driver.endpoint
@@ -189,14 +174,14 @@ def _read_file(path: Path) -> SettingsFile:
         raise BadInput(f"{path}: {sentence(error.errors()[0], SettingsFile)}") from None
 
 
-def _find_vllm(environ: Mapping[str, str], home: Path) -> tuple[str | None, str]:
+def _find_vllm(environ: Mapping[str, str], home: Path, in_file: str | None) -> tuple[str | None, str]:
     """The vllm program and where it was named. One that was named and is not there is not replaced by another.
 
     A relative path starts from the present folder in the environment variable, from HOME in the file.
     """
     for source, named, folder in (
         ("TUNESMITH_VLLM", environ.get("TUNESMITH_VLLM"), Path.cwd()),
-        (str(home / _FILE), _read_file(home / _FILE).vllm, home),
+        (str(home / _FILE), in_file, home),
     ):
         if named:
             program = find_vllm(str(folder / Path(named).expanduser()) if "/" in named else named)

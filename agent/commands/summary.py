@@ -27,20 +27,6 @@ Scores = Mapping[str, Mapping[str, "BlockScore"]]
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """The run's newest deployment: where it answers, and whether it does now."""
-
-    step: str
-    reported: Mapping[str, object]
-    """What the deploying step said of it: url, model, key file, first answer; address and key file of this moment."""
-    served_now: bool
-
-    def to_json(self) -> dict[str, object]:
-        """As `report --json` tells it."""
-        return {"step": self.step, **self.reported, "served_now": self.served_now}
-
-
-@dataclass(frozen=True, slots=True)
 class RunSummary:
     """What came of a run: pass rates, each arm against the base and the hop before it, times, the endpoint."""
 
@@ -52,7 +38,9 @@ class RunSummary:
     seconds: float
     estimated_seconds: float
     peak_rss_bytes: int
-    endpoint: Endpoint | None
+    endpoint: Mapping[str, object] | None
+    """The newest deployment: what its step said of it, with the address and key file of this moment, and
+    `served_now`."""
     refused: str = ""
     """What a gate refused, in the words that follow the status."""
     evidence: Sequence[Evidence] = ()
@@ -77,7 +65,7 @@ class RunSummary:
             "seconds": self.seconds,
             "estimated_seconds": self.estimated_seconds,
             "peak_rss_bytes": self.peak_rss_bytes,
-            "endpoint": self.endpoint.to_json() if self.endpoint else None,
+            "endpoint": self.endpoint,
             "report": str(self.report) if self.report else None,
             "verdict": self.verdict or None,
         }
@@ -136,7 +124,7 @@ def pass_rates(compared: Sequence[Comparison]) -> Scores:
     return scores
 
 
-def endpoint(store: Store, run: str) -> Endpoint | None:
+def endpoint(store: Store, run: str) -> Mapping[str, object] | None:
     """What the run's newest deployment reported (url, model, key file, first answer), and whether it is up now.
 
     Up is the model and not the address: on a port of its own a later deployment answers at the same one. What is up
@@ -151,7 +139,7 @@ def endpoint(store: Store, run: str) -> Endpoint | None:
     deployment = next((a for a in store.artifacts(run, "deployment") if a.step == step.id), None)
     server = servers.serving_now(store.home, str(deployment.meta.get("serves"))) if deployment else None
     now = {"url": server.url, "key_file": str(server.key_file)} if server else {}
-    return Endpoint(step.id, {**step.report, **now}, served_now=server is not None)
+    return {"step": step.id, **step.report, **now, "served_now": server is not None}
 
 
 def summary_view(summary: RunSummary) -> RenderableType:
@@ -167,8 +155,7 @@ def summary_view(summary: RunSummary) -> RenderableType:
     views.append(render.plain(f"{summary.run} {summary.status}{refused}: took {took}, estimated {estimated}{peak}"))
     if summary.verdict:
         views.append(render.plain(summary.verdict))
-    if summary.endpoint and summary.endpoint.served_now:
-        served = summary.endpoint.reported
+    if (served := summary.endpoint) and served["served_now"]:
         views.append(render.plain(f"served now: {served.get('model')} at {served.get('url')}"))
         views.append(render.plain(f"its key: {served.get('key_file')}; `tunesmith serve stop` ends it"))
     if summary.report:

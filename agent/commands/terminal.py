@@ -42,11 +42,11 @@ class SafeConsole(Console):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
-def json_text(value: object, *, indent: int | None = None, default: Callable[[object], object] | None = None) -> str:
+def json_text(value: object, *, default: Callable[[object], object] | None = None) -> str:
     """`value` as JSON for a pipe or a terminal: its letters readable, what a terminal might obey escaped."""
     try:
-        text = json.dumps(value, ensure_ascii=False, indent=indent, default=default, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, default=default, allow_nan=False)
     except ValueError:  # a number that JSON has no word for: null, which every reader takes
         finite = json.loads(json.dumps(value, default=default), parse_constant=lambda name: None)
-        text = json.dumps(finite, ensure_ascii=False, indent=indent)
+        text = json.dumps(finite, ensure_ascii=False)
     return HIDDEN.sub(lambda match: json.dumps(match[0])[1:-1], text)  # which can stand in its strings alone

@@ -15,7 +15,7 @@ from tunesmith.agent.repl.command_table import COMMANDS
 from tunesmith.tools.pipeline import catalog
 
 if TYPE_CHECKING:
-    from tunesmith.agent.repl.screen import Screen
+    from tunesmith.agent.repl.shell import Shell
 
 _RUN_COMMANDS = ("show", "resume", "continue", "report", "explain", "compare", "rate")
 _STEP_COMMANDS = ("attach", "stop")
@@ -31,7 +31,7 @@ _ACTIONS = {
 class SlashCompleter(Completer):
     """Completes lines that begin with a slash."""
 
-    def __init__(self, screen: Callable[[], Screen | None]) -> None:
+    def __init__(self, screen: Callable[[], Shell | None]) -> None:
         self._screen = screen
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunesmith.agent.queries.answer import clip, ordinary
-from tunesmith.agent.repl.command_table import COMMANDS
 from tunesmith.memory.records import DONE, WAITING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import size
@@ -61,5 +60,4 @@ def _to_type(run: Run | None) -> list[str]:
         return ["`/demo`", "“I want a model that answers in haiku”", "`/help`"]
     if run.status != DONE:
         return ["“go on”" if run.status == WAITING else "“what failed?”", f"`/run {run.id}`", "`/help`"]
-    ask = ["`/ask …`"] if "ask" in COMMANDS else []
-    return [*ask, f"`/report {run.id}`", f"`/explain {run.id}`", "`/help`"][:3]
+    return ["`/ask …`", f"`/report {run.id}`", f"`/explain {run.id}`"]

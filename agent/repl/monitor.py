@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import psutil
 
-from tunesmith.agent.commands.render import eta_seconds
+from tunesmith.agent.commands.render import progress_words
 from tunesmith.memory.records import RUNNING, Run, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.core.format import size
 from tunesmith.tools.pipeline import catalog, launcher
 
 _EVERY_S = 0.5
@@ -82,7 +82,5 @@ class Monitor(threading.Thread):
 
 def _line(step: Step) -> str:
     elapsed_s = time.time() - (step.started_at or time.time())
-    left_s = eta_seconds(elapsed_s, step.total, step.estimated_seconds)
-    share = f"{min(step.done / step.total, 1):.0%}" if step.total else ""
-    left = f"about {duration(round(left_s))} left" if left_s >= 1 else f"{duration(round(elapsed_s))} so far"
-    return " · ".join(part for part in (f"{step.stage} {step.id} of {step.run}", share, step.note, left) if part)
+    far = progress_words(elapsed_s, step.done, step.total, step.note, step.estimated_seconds)
+    return f"{step.stage} {step.id} of {step.run} · {far}"

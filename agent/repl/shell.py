@@ -48,7 +48,8 @@ T = TypeVar("T")
 
 
 class Shell:
-    """The screen (`repl.screen.Screen`) of the slash commands, the conversation and completion."""
+    """The screen of the slash commands, the conversation and completion. What asks runs in the main thread;
+    `from_thread` brings a question there."""
 
     def __init__(self, chosen: Settings, store: Store, wake: Callable[[], None]) -> None:
         self.settings = chosen
@@ -131,19 +132,15 @@ class Shell:
         return SafeConsole(file=sys.__stdout__, highlight=False)
 
     def follow(self, step: str) -> bool:
-        """A bar until the step ends, whose end is told then; False for Ctrl-C, which lets it go on."""
+        """A bar until the step ends, whose end is told then, once; False for Ctrl-C, which lets it go on."""
         self.bar_console = self.main_console()
         try:
             code = queries.follow(self.store, step, Output(console=self.bar_console))
         finally:
             self.bar_console = None
         if code != run_steps.LET_GO:
-            self.tell_end(self.store.step(step))
+            self.monitor.announce(self.store.step(step))
         return code != run_steps.LET_GO
-
-    def tell_end(self, step: Step) -> None:
-        """Tell the end of a step unless that was done already, whoever noticed it first."""
-        self.monitor.announce(step)
 
     def emit(self, event: str, /, **data: Unpack[EventData]) -> None:
         """An event of a step or a plan: what the user should see of it."""
@@ -160,7 +157,7 @@ class Shell:
         elif event == "step.started" and asked:
             self.say(f"{stage} ({data['step']}) runs; /attach {data['step']} follows it, /stop {data['step']} ends it")
         elif event == "step.finished" and asked:
-            self.tell_end(self.store.step(data["step"]))
+            self.monitor.announce(self.store.step(data["step"]))
 
     # One line after the other
 
@@ -171,7 +168,7 @@ class Shell:
                 return self._go_on_with_a_page()
             self._folding.open = False
             if command := bare.command(line, page_left=self._folding.left):
-                return slash.carry_out(self, self.talk, command)
+                return slash.carry_out(self, command)
             self.talk.turn(line)  # jobs go on whatever becomes of it
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
@@ -272,10 +269,6 @@ class Shell:
         self.wake()
         return answer
 
-    def ask_from_thread(self, plan: Plan, step: str) -> Decision:
-        """Asks from any other thread, through the main one."""
-        return self.from_thread(lambda: self.approver(plan, step))
-
     def enqueue(self, text: str) -> None:
         """Hold a turn on words that had to wait, as soon as the prompt is free; from any thread."""
 
@@ -304,7 +297,7 @@ class Shell:
 
     def start_plan(self, plan: PipelinePlan | None, resume_run: str | None = None) -> None:
         """Carry out a plan, or the rest of a run, in a thread; it asks at the prompt and tells its end there."""
-        if any(thread.is_alive() for thread in self.plans.values()):
+        if self.carries_a_plan():
             raise BadInput("a plan is being carried out already; wait for it, or /stop its step")
         # Daemon: leaving waits for no plan; its step goes on in a worker, and `run --resume` does the rest.
         thread = threading.Thread(target=self._carry_out, args=(plan, resume_run), daemon=True)
@@ -314,10 +307,13 @@ class Shell:
     def _carry_out(self, plan: PipelinePlan | None, resume_run: str | None) -> None:
         from tunesmith.agent.commands.summary import conclude, summary_view
 
+        def ask(plan: Plan, step: str) -> Decision:
+            return self.from_thread(lambda: self.approver(plan, step))
+
         before = {run.id for run in self.store.runs()}
         run = resume_run
         try:
-            run = run_steps.plan_or_rest(self.ws, plan, resume_run, self.ask_from_thread, self._show_prices)
+            run = run_steps.plan_or_rest(self.ws, plan, resume_run, ask, self._show_prices)
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
             run = run or next((r.id for r in self.store.runs() if r.id not in before), None)

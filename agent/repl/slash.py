@@ -18,6 +18,7 @@ from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.same_words import SAME_AS
 from tunesmith.agent.commands.served_models import to_serve
 from tunesmith.agent.commands.suites import suite
+from tunesmith.agent.queries.answer import day
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import RUNNING
@@ -26,14 +27,13 @@ from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import StepRequest
 
 if TYPE_CHECKING:
-    from tunesmith.agent.repl.screen import Screen
-    from tunesmith.agent.repl.talk import Talk
+    from tunesmith.agent.repl.shell import Shell
 
 
-def carry_out(screen: Screen, talk: Talk, line: str) -> bool:
+def carry_out(screen: Shell, line: str) -> bool:
     """Carry out `command words`; False to leave. Raises BadInput for an unknown command."""
     command, _, words = line.partition(" ")
-    if command in SAME_AS and command not in _OF_CONVERSATION:
+    if command in SAME_AS and command not in _OWN:
         (command, *more_), words = SAME_AS[command].words, words
         words = " ".join([*more_, words])
     if command in ("quit", "exit"):
@@ -42,8 +42,6 @@ def carry_out(screen: Screen, talk: Talk, line: str) -> bool:
         stage(screen, command, words.strip())
     elif command in _OWN:
         _OWN[command](screen, words.strip())
-    elif command in _OF_CONVERSATION:
-        _OF_CONVERSATION[command](screen, talk, words.strip())
     elif command in queries.COMMANDS or command == "suite":
         as_command_line(screen, [command, *fields.split_words(words)])
     else:
@@ -52,7 +50,7 @@ def carry_out(screen: Screen, talk: Talk, line: str) -> bool:
     return True
 
 
-def stage(screen: Screen, name: str, words: str) -> None:
+def stage(screen: Shell, name: str, words: str) -> None:
     """Price a stage, ask, and leave it to its worker; the monitor tells its end."""
     if words in ("--help", "-h"):
         return help_(screen, name)
@@ -69,7 +67,7 @@ def stage(screen: Screen, name: str, words: str) -> None:
     return None
 
 
-def as_command_line(screen: Screen, argv: list[str]) -> None:
+def as_command_line(screen: Shell, argv: list[str]) -> None:
     """Carry out a reading command just as the command line would."""
     try:
         args, _ = parser.parse(argv)
@@ -82,7 +80,7 @@ def as_command_line(screen: Screen, argv: list[str]) -> None:
         queries.COMMANDS[args.command](args, screen.settings, screen.store, out)
 
 
-def run(screen: Screen, words: str) -> None:
+def run(screen: Shell, words: str) -> None:
     """`/run PLAN.yaml` carries it out; `/run R`, which names a run, shows that."""
     named = fields.split_words(words)
     if named[:1] == ["--resume"]:
@@ -95,13 +93,13 @@ def run(screen: Screen, words: str) -> None:
     return None
 
 
-def resume_run(screen: Screen, words: str) -> None:
+def resume_run(screen: Shell, words: str) -> None:
     """`/resume R`: go on with that run, else with the newest."""
     name = words or run_steps.newest_run(screen.store)
     screen.start_plan(run_steps.stored_plan(screen.store, name), resume_run=name)
 
 
-def serve(screen: Screen, words: str) -> None:
+def serve(screen: Shell, words: str) -> None:
     """`/serve`, `/serve status`, `/serve stop`; `/serve WHAT` is a step of the stage that serves."""
     named = fields.split_words(words)
     what = next((word for word in named if not word.startswith("-") and "=" not in word), None)
@@ -112,7 +110,7 @@ def serve(screen: Screen, words: str) -> None:
     return stage(screen, catalog.maker_of("deployment"), shlex.join([*(f"{k}={v}" for k, v in given.items()), *rest]))
 
 
-def demo(screen: Screen, words: str) -> None:
+def demo(screen: Shell, words: str) -> None:
     """`/demo [--fast] [--on ray]`."""
     bare, there, on = words.partition("--on ")
     if bare.strip() not in ("", "--fast") or (there and on.strip() not in ("here", "ray")):
@@ -120,14 +118,14 @@ def demo(screen: Screen, words: str) -> None:
     screen.start_plan(plan_file.placed(run_steps.demo_plan(fast=bool(bare.strip())), on.strip()))
 
 
-def attach(screen: Screen, words: str) -> None:
+def attach(screen: Shell, words: str) -> None:
     """`/attach S`: a bar; Ctrl-C lets go of it. Without a step: the one at work."""
     step = words or _the_running(screen)
     if not screen.follow(step):
         screen.say(f"let go of {step}; it goes on. /attach {step} follows it again")
 
 
-def _the_running(screen: Screen) -> str:
+def _the_running(screen: Shell) -> str:
     running = screen.store.steps(status=RUNNING)
     if len(running) != 1:
         at_work = f"{len(running)} steps are at work; name one of them" if running else "no step is at work"
@@ -135,7 +133,7 @@ def _the_running(screen: Screen) -> str:
     return running[0].id
 
 
-def stop(screen: Screen, words: str) -> None:
+def stop(screen: Shell, words: str) -> None:
     """`/stop S`: asks first, for what is stopped has cost its time."""
     step = screen.store.step(words or _the_running(screen))
     if step.status != RUNNING:
@@ -145,15 +143,15 @@ def stop(screen: Screen, words: str) -> None:
         return
     ended = launcher.stop(screen.store, step.id)
     screen.store.announce([step.id])
-    screen.tell_end(ended)
+    screen.monitor.announce(ended)
 
 
-def sql(screen: Screen, words: str) -> None:
+def sql(screen: Shell, words: str) -> None:
     """`/sql SELECT …`: the rest of the line is the question, quotes and all."""
     as_command_line(screen, ["runs", "sql", words])
 
 
-def ask(screen: Screen, words: str) -> None:
+def ask(screen: Shell, words: str) -> None:
     """`/ask [--arms A,B] [--run R] [--as-is] TEXT`: the text is the rest of the line, quotes and all."""
     from tunesmith.agent.commands.ask import ask_line
 
@@ -161,7 +159,7 @@ def ask(screen: Screen, words: str) -> None:
     ask_line(words, screen.settings, screen.store, out, screen.approver)
 
 
-def rate(screen: Screen, words: str) -> None:
+def rate(screen: Shell, words: str) -> None:
     """`/rate [R]`, with the options of the command line: a person judges answers of two models."""
     from tunesmith.agent.commands.rate import rate as rate_
 
@@ -169,13 +167,13 @@ def rate(screen: Screen, words: str) -> None:
     rate_(args, screen.settings, screen.store, Output(console=screen.main_console(), page=screen.page), screen.approver)
 
 
-def more(screen: Screen, words: str) -> None:
+def more(screen: Shell, words: str) -> None:
     """`/more`: what did not fit on the screen."""
     if words or not screen.more():
         raise BadInput("/more takes no words" if words else "nothing is left of a page; /more goes on with a long one")
 
 
-def help_(screen: Screen, words: str) -> None:
+def help_(screen: Shell, words: str) -> None:
     """`/help`, `/help train`, `/help keys`. Raises BadInput for neither a stage nor a topic."""
     name = words.removeprefix("/")
     if name in catalog.BY_NAME:
@@ -211,57 +209,57 @@ def _commands(heading: str, rows: Sequence[Sequence[str]]) -> RenderableType:
     return Group(Prose(theme.coloured(heading + ":")), render.rows_table(["", ""], cells, exact=True))
 
 
-def new(screen: Screen, talk: Talk, words: str) -> None:
+def new(screen: Shell, words: str) -> None:
     """`/new`: a fresh conversation; the old one is kept."""
-    screen.say(f"a new conversation: {talk.new()}")
+    screen.say(f"a new conversation: {screen.talk.new()}")
 
 
-def resume(screen: Screen, talk: Talk, words: str) -> None:
+def resume(screen: Shell, words: str) -> None:
     """`/resume R`: go on with a run, else with the newest; with a conversation where that is what was named."""
-    if words in {name for name, _, _ in talk.conversations()} or re.fullmatch(r"c[\d-]\S*", words):
-        return resume_conversation(screen, talk, words)
+    if words in {name for name, _, _ in screen.talk.conversations()} or re.fullmatch(r"c[\d-]\S*", words):
+        return resume_conversation(screen, words)
     return resume_run(screen, words)
 
 
-def resume_conversation(screen: Screen, talk: Talk, words: str) -> None:
+def resume_conversation(screen: Shell, words: str) -> None:
     """`/conversations resume [ID]`: go on with an earlier conversation."""
-    screen.say(f"going on with {talk.resume(words)}")
-    talk.tell_description()
+    screen.say(f"going on with {screen.talk.resume(words)}")
+    screen.talk.tell_description()
 
 
-def undo(screen: Screen, talk: Talk, words: str) -> None:
+def undo(screen: Shell, words: str) -> None:
     """`/undo`: take the newest turn of the conversation back; what it started is not undone."""
-    screen.say(f"taken back: {talk.undo()}")
-    talk.tell_description()
+    screen.say(f"taken back: {screen.talk.chat().undo()}")
+    screen.talk.tell_description()
 
 
-def compact(screen: Screen, talk: Talk, words: str) -> None:
+def compact(screen: Shell, words: str) -> None:
     """`/compact`: a short account stands for the turns so far."""
-    screen.say(f"compacted to {len(talk.compact())} characters")
+    screen.say(f"compacted to {len(screen.talk.compact())} characters")
 
 
-def export(screen: Screen, talk: Talk, words: str) -> None:
+def export(screen: Shell, words: str) -> None:
     """`/export [FILE] [--force]`: the conversation as Markdown."""
     names = [word for word in fields.split_words(words) if word != "--force"]
     if len(names) > 1:
         raise BadInput(f"/export takes one file, not {' '.join(names)!r}; put a name with spaces in quotes")
     force = "--force" in fields.split_words(words)
-    screen.say(f"written: {talk.export(names[0] if names else '', force=force)}")
+    screen.say(f"written: {screen.talk.export(names[0] if names else '', force=force)}")
 
 
-def conversations(screen: Screen, talk: Talk, words: str) -> None:
+def conversations(screen: Shell, words: str) -> None:
     """`/conversations`; `/conversations resume [ID]` goes on with one."""
     action, _, rest = words.partition(" ")
     if action == "resume":
-        return resume_conversation(screen, talk, rest.strip())
+        return resume_conversation(screen, rest.strip())
     if words not in ("", "list"):
         raise BadInput(f"/conversations takes list, or resume ID, not {words!r}")
-    rows = [[name, queries.date(at), first] for name, at, first in talk.conversations()]
+    rows = [[name, day(at), first] for name, at, first in screen.talk.conversations()]
     screen.show(render.rows_table(["conversation", "last word", "began with"], rows, exact=True))
     return None
 
 
-_OWN: dict[str, Callable[[Screen, str], None]] = {
+_OWN: dict[str, Callable[[Shell, str], None]] = {
     "run": run,
     "continue": resume_run,
     "serve": serve,
@@ -273,8 +271,6 @@ _OWN: dict[str, Callable[[Screen, str], None]] = {
     "rate": rate,
     "more": more,
     "help": help_,
-}
-_OF_CONVERSATION: dict[str, Callable[[Screen, Talk, str], None]] = {
     "new": new,
     "resume": resume,
     "undo": undo,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.driver.chat import Chat
     from tunesmith.agent.driver.endpoint import Driver, Endpoint
     from tunesmith.agent.driver.voice import Reply
-    from tunesmith.agent.repl.screen import Screen
+    from tunesmith.agent.repl.shell import Shell
 
 _POLL_S = 0.1
 _SUMMARY_CHARACTERS = 1500
@@ -44,7 +44,7 @@ _NOT_FETCHED = "no driver was fetched; questions about runs are answered without
 class Talk:
     """The conversation of one REPL."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Shell) -> None:
         self._screen = screen
         self._loaded = threading.Event()
         self._chat: Chat | None = None
@@ -336,10 +336,6 @@ class Talk:
             raise NotFound(f"no conversation {wanted!r}; /conversations lists them")
         chat.switch(wanted)
         return wanted
-
-    def undo(self) -> str:
-        """Take the newest turn back; what was said in it. Raises NotFound."""
-        return self.chat().undo()
 
     def compact(self) -> str:
         """Let a short account stand for the turns so far; the account."""

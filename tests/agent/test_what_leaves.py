@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from tests.fixtures.network import PROXY_VARIABLES, hears
 from tunesmith.agent.commands.settings import DriverSettings, Settings, load
 from tunesmith.agent.driver.endpoint import Driver, model_of
-from tunesmith.agent.what_leaves import leaving, leaving_view
+from tunesmith.agent.what_leaves import Channel, leaving, leaving_view
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
@@ -44,12 +45,12 @@ def shown(settings: Settings, store: Store) -> str:
 
 
 def channel(settings: Settings, store: Store, what: str) -> Any:
-    return next(one for one in leaving(settings, store)["can"] if one["what"] == what)
+    return next(one for one in leaving(settings, store).can if one.what == what)
 
 
 def test_by_default_nothing_is_configured_to_leave(store: Store) -> None:
     found = leaving(Settings(home=store.home), store)
-    assert {one["state"] for one in found["can"]} == {"off", "on request", "this machine"} and found["did"] == []
+    assert {one.state for one in found.can} == {"off", "on request", "this machine"} and found.did == []
     assert "nothing has left this machine" in shown(Settings(home=store.home), store)
 
 
@@ -59,20 +60,20 @@ def test_endpoints_are_named_with_what_goes_there_and_in_what_shape(
     def driver(**chosen: Any) -> Any:
         return channel(Settings(home=store.home, driver=DriverSettings(name="m", **chosen)), store, "driver")
 
-    assert driver(endpoint="http://127.0.0.1:1/v1", key=KEY)["state"] == "this machine"
-    assert driver(endpoint="https://models.example/v1", key=KEY)["state"] == "another machine"
+    assert driver(endpoint="http://127.0.0.1:1/v1", key=KEY).state == "this machine"
+    assert driver(endpoint="https://models.example/v1", key=KEY).state == "another machine"
     refused = driver(endpoint=FAR, key=KEY)
-    assert refused["state"] == "refused" and "allow_plain_http" in refused["note"]
+    assert refused.state == "refused" and "allow_plain_http" in refused.note
     allowed = driver(endpoint=FAR, key=KEY, allow_plain_http=True)
-    assert allowed["to"] == "models.example:8000" and "can read them and the key" in allowed["note"]
-    assert "can read them" in driver(endpoint=FAR)["note"] and "the key" not in driver(endpoint=FAR)["note"]
-    assert driver(endpoint="http://me:pw@models.example/v1")["state"] == "refused"
+    assert allowed.to == "models.example:8000" and "can read them and the key" in allowed.note
+    assert "can read them" in driver(endpoint=FAR).note and "the key" not in driver(endpoint=FAR).note
+    assert driver(endpoint="http://me:pw@models.example/v1").state == "refused"
     monkeypatch.setenv("HTTP_PROXY", "http://me:secret@proxy.example:3128")
-    assert "through your proxy proxy.example:3128" in driver(endpoint=FAR)["note"]
+    assert "through your proxy proxy.example:3128" in driver(endpoint=FAR).note
     judge = JudgeSettings(endpoint=FAR, name="m", key_file="k")
     settings = Settings(home=store.home, judge=judge, driver=DriverSettings(endpoint=FAR, key=KEY))
-    assert channel(settings, store, "judge")["state"] == "refused"
-    text = shown(settings, store) + json.dumps(leaving(settings, store))
+    assert channel(settings, store, "judge").state == "refused"
+    text = shown(settings, store) + json.dumps(asdict(leaving(settings, store)))
     assert KEY not in text and "secret" not in text and "pw" not in text
 
 
@@ -85,10 +86,8 @@ def test_the_environment_is_told_by_names_alone(tmp_path: Path) -> None:
         }
     )  # fmt: skip
     store = Store(tmp_path)
-    assert "MLFLOW_TRACKING_URI, WANDB_API_KEY" in channel(settings, store, "trackers")["note"]
-    assert channel(settings, store, "hub") == {
-        "what": "hub", "state": "off", "to": "https://mirror.example", "note": "HF_HUB_OFFLINE is set"
-    }  # fmt: skip
+    assert "MLFLOW_TRACKING_URI, WANDB_API_KEY" in channel(settings, store, "trackers").note
+    assert channel(settings, store, "hub") == Channel("hub", "off", "https://mirror.example", "HF_HUB_OFFLINE is set")
     assert KEY not in settings.model_dump_json()
 
 

@@ -20,9 +20,9 @@ ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.s
 def test_the_table_is_the_doctors() -> None:
     """Row by row; what is off there is never here."""
     found = channels(Settings(home=Path("/nowhere")))
-    assert [row[0] for row in ROWS[1:]] == [one["what"] for one in found]
+    assert [row[0] for row in ROWS[1:]] == [one.what for one in found]
     for row, one in zip(ROWS[1:], found, strict=True):
-        assert row[1].startswith("never") == (one["state"] == OFF or one["what"] == "teacher"), row[0]
+        assert row[1].startswith("never") == (one.state == OFF or one.what == "teacher"), row[0]
 
 
 def test_what_is_said_to_be_switched_off_is(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 From this list come the agent's typed tools, the slash commands, the `tunesmith STAGE` subcommands and the table in
 the README. To add a stage: one entry here, `ROOM/NAME.py` (what it asks, costs and returns) and `ROOM/NAME_job.py`
-(what it does). This module stays light: `--help` reads it, so both modules are named here and imported only when asked
-for.
+(what it does). This module stays light: `--help` reads it, so modules are named here and imported only when asked for.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ class Entry(NamedTuple):
     name: str
     declared_in: str
     """Module that holds its `STAGE`: request, plan and result. Light."""
-    worked_in: str
-    """Module whose `run(job)` does the work, in a worker. May load torch and friends."""
     summary: str
     needs: tuple[str, ...] = ()
     """Kinds of artifact that the run must hold before."""
@@ -41,6 +38,9 @@ class Entry(NamedTuple):
     """Modules that its work loads whatever it is asked, and that take seconds."""
     without: tuple[str, ...] = ()
     """Packages that these would load too, and that its work never needs."""
+    worked_in: str = ""
+    """Module whose `run(job)` does the work, in a worker; may load torch and friends. Empty: `declared_in` with `_job`
+    behind it."""
 
     def load(self) -> Stage[Request, object]:
         """The stage's declaration."""
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
 
     def work(self) -> Callable[[Job[Request]], Result]:
         """The function that does its work; importing it may load torch and friends, so only workers ask for it."""
-        run: Callable[[Job[Request]], Result] = import_module(self.worked_in).run
+        run: Callable[[Job[Request]], Result] = import_module(self.worked_in or f"{self.declared_in}_job").run
         return run
 
 
@@ -68,21 +68,19 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "inspect",
         "tunesmith.tools.pipeline.inspect",
-        "tunesmith.tools.pipeline.inspect_job",
         "measure GPU, VRAM, RAM, swap and disk, and say what fits",
         expensive=False,
     ),
     Entry(
         "base",
         "tunesmith.tools.models.base",
-        "tunesmith.tools.export.measured_base_job",
         "fetch or copy a base model and keep it pristine, with a hash manifest",
         makes="base",
+        worked_in="tunesmith.tools.export.measured_base_job",
     ),
     Entry(
         "baseline",
         "tunesmith.tools.evaluation.baseline",
-        "tunesmith.tools.evaluation.baseline_job",
         "run the suites on the untouched base and keep every output",
         ("base",),
         "suite",
@@ -91,7 +89,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "import",
         "tunesmith.tools.imports.import_rows",
-        "tunesmith.tools.imports.import_rows_job",
         "take rows of your own from a file, a folder or a hub data set",
         ("base",),
         "rows",
@@ -100,7 +97,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "generate",
         "tunesmith.tools.data.generate",
-        "tunesmith.tools.data.generate_job",
         "write training rows for the behaviour with a served model",
         ("base",),
         "rows",
@@ -109,7 +105,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "critique",
         "tunesmith.tools.data.critique",
-        "tunesmith.tools.data.critique_job",
         "validate, deduplicate and check the rows against every suite",
         ("base", "rows"),
         "dataset",
@@ -119,7 +114,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "preflight",
         "tunesmith.tools.training.preflight",
-        "tunesmith.tools.training.preflight_job",
         "smoke-test every link of the chain on a few rows",
         ("base", "dataset"),
         "preflight",
@@ -130,7 +124,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "train",
         "tunesmith.tools.training.train",
-        "tunesmith.tools.training.train_job",
         "train a low-rank adapter (LoRA, or QLoRA at 4 bits)",
         ("base", "dataset"),
         "adapter",
@@ -140,7 +133,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "evaluate",
         "tunesmith.tools.evaluation.evaluate",
-        "tunesmith.tools.evaluation.evaluate_job",
         "run the suites on an arm and compare it case by case",
         ("base", "suite"),
         "results",
@@ -149,7 +141,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "merge",
         "tunesmith.tools.export.merge",
-        "tunesmith.tools.export.merge_job",
         "merge the adapter into the full-precision base, shard by shard",
         ("base", "adapter"),
         "merged",
@@ -159,7 +150,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "quantize",
         "tunesmith.tools.export.quantize",
-        "tunesmith.tools.export.quantize_job",
         "quantize the merged model; lm_head and routers keep full precision",
         ("merged", "dataset"),
         "quantized",
@@ -169,7 +159,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "deploy",
         "tunesmith.tools.export.deploy",
-        "tunesmith.tools.export.deploy_job",
         "serve the chosen model on a local port, or roll back to the one before",
         ("base",),
         "deployment",
@@ -178,7 +167,6 @@ STAGES: tuple[Entry, ...] = (
     Entry(
         "release",
         "tunesmith.tools.release.release",
-        "tunesmith.tools.release.release_job",
         "write the model for other programs: a GGUF for Ollama, or a folder for a hub; never uploaded",
         ("base", "adapter"),
     ),
@@ -188,8 +176,8 @@ CHECKS: tuple[Entry, ...] = (
     Entry(
         "doctor",
         "tunesmith.tools.pipeline.gpu_check.stage",
-        "tunesmith.tools.pipeline.gpu_check.run_job",
         "measure what only a GPU can say, against what tunesmith predicts",
+        worked_in="tunesmith.tools.pipeline.gpu_check.run_job",
     ),
 )
 """Expensive steps that are no part of a pipeline, with a command of their own (`tunesmith doctor --gpu`)."""

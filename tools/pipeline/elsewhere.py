@@ -25,7 +25,6 @@ from tunesmith.tools.core.stage import Request, Result
 from tunesmith.tools.core.time_left import WAIT
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.guest import inside, versions
-from tunesmith.tools.pipeline.launchers import Handle, Launcher
 from tunesmith.tools.pipeline.ray_launcher import NotReached, RayLauncher, Reservation, connect
 from tunesmith.tools.pipeline.ray_settings import RaySettings
 from tunesmith.tools.pipeline.storage import Storage
@@ -70,7 +69,7 @@ def _needs(job: Job[Request], there: There) -> Reservation:
 
 
 def carried_out(
-    job: Job[Request], settings: RaySettings, launcher: Launcher, there: There, *, patience_s: float = PATIENCE_S
+    job: Job[Request], settings: RaySettings, launcher: RayLauncher, there: There, *, patience_s: float = PATIENCE_S
 ) -> Result:
     """Send the step, or take up an earlier attempt at it; follow it, and record what it made."""
     storage, traffic = Storage(settings.storage), Traffic()
@@ -78,14 +77,14 @@ def carried_out(
     contact.opened()
     try:
         earlier = attempts(job.home, job.step, launcher)
-        handle = _attempt_to_follow(job, storage, launcher, earlier, there.place)
-        if handle is None:
+        name = _attempt_to_follow(job, storage, launcher, earlier, there.place)
+        if name is None:
             order = _send(job, storage, there, traffic)
             name = attempt_name(job.home, job.step, len(earlier) + 1)  # Ray refuses a name that it has had
-            handle = launcher.start(name, guest_command(settings, "work", order))
-        output = words(_followed(job, launcher, handle, there.place, patience_s))
+            launcher.start(name, guest_command(settings, "work", order))
+        output = words(_followed(job, launcher, name, there.place, patience_s))
         answer = json.loads(storage.get_bytes(returned(output, there.place)))
-        return _brought_back(job, storage, answer, handle.name, traffic)
+        return _brought_back(job, storage, answer, name, traffic)
     finally:
         contact.closed(traffic)
 
@@ -94,13 +93,13 @@ def carried_out(
 
 
 def _attempt_to_follow(
-    job: Job[Request], storage: Storage, launcher: Launcher, earlier: Sequence[Handle], place: str
-) -> Handle | None:
+    job: Job[Request], storage: Storage, launcher: RayLauncher, earlier: Sequence[str], place: str
+) -> str | None:
     """An attempt that goes on there, or whose result still lies on the storage; None where there is none."""
-    for handle in reversed(earlier):
-        if launcher.alive(handle) or _lies_whole(storage, words(launcher.log(handle)).last.get("returned")):
-            job.log(f"{handle.name} was started on {place} before: it is taken up, not started again")
-            return handle
+    for name in reversed(earlier):
+        if launcher.alive(name) or _lies_whole(storage, words(launcher.log(name)).last.get("returned")):
+            job.log(f"{name} was started on {place} before: it is taken up, not started again")
+            return name
     return None
 
 
@@ -122,8 +121,7 @@ def _send(job: Job[Request], storage: Storage, there: There, traffic: Traffic) -
     for number, (path, stored) in enumerate(paths, 1):
         job.progress(0, 0, f"sending {number} of {len(paths)} files to {there.place}", kind=WAIT)
         sha256, size_bytes = sha256_file(path), path.stat().st_size
-        if not storage.has(sha256, size_bytes):
-            storage.put(path, sha256)
+        if storage.put(path, sha256):
             traffic.requests, traffic.sent_bytes = traffic.requests + 1, traffic.sent_bytes + size_bytes
         files.append({"path": stored, "sha256": sha256, "bytes": size_bytes})
     order = {
@@ -230,15 +228,15 @@ class _Ear:
             self.job.best_effort(lambda: self.job.store.progress(self.job.step.id, done, total, note, wait_s=0.5))
 
 
-def _followed(job: Job[Request], launcher: Launcher, handle: Handle, place: str, patience_s: float) -> str:
+def _followed(job: Job[Request], launcher: RayLauncher, name: str, place: str, patience_s: float) -> str:
     """All that an attempt said, once it has ended. One that is stopped here is stopped there."""
     ear, heard_at = _Ear(job), time.monotonic()
     try:
         while True:
             text = ""
             try:
-                alive = launcher.alive(handle)
-                text = launcher.log(handle)
+                alive = launcher.alive(name)
+                text = launcher.log(name)
                 heard_at = time.monotonic()
             except NotReached as error:
                 alive, silent_s = True, time.monotonic() - heard_at
@@ -256,16 +254,16 @@ def _followed(job: Job[Request], launcher: Launcher, handle: Handle, place: str,
     except Exception:
         raise
     except BaseException:  # a stop
-        _let_go(job, launcher, handle)
+        _let_go(job, launcher, name)
         raise
 
 
-def _let_go(job: Job[Request], launcher: Launcher, handle: Handle) -> None:
+def _let_go(job: Job[Request], launcher: RayLauncher, name: str) -> None:
     """Have it stopped there, and see it end for as long as who stops waits; what does not answer goes on."""
     deadline = time.monotonic() + _ENDS_S
     try:
-        launcher.stop(handle)
-        while launcher.alive(handle) and time.monotonic() < deadline:
+        launcher.stop(name)
+        while launcher.alive(name) and time.monotonic() < deadline:
             time.sleep(_LOOK_S / 4)
     except StepFailed as error:
         job.log(f"it could not be stopped there: {error}")

@@ -39,14 +39,14 @@ class Forecast:
     """Memory or disk that it would not find as the machine is now."""
 
 
-def forecast(ws: Workspace, plan: PipelinePlan, *, run: str = "", facts: Facts | None = None) -> list[Forecast]:
+def forecast(ws: Workspace, plan: PipelinePlan, *, facts: Facts | None = None) -> list[Forecast]:
     """Price every step of `plan` as if the ones before it were done. Never raises for what cannot be known yet.
 
     `facts` are gathered now where they are not given, as for several plans that are held against each other.
     """
     if facts is None:
         machine = machine_for_a_step(ws.store.home)
-        facts = planning_facts.gather(ws.store, run, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+        facts = planning_facts.gather(ws.store, "", vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
     prices = []
     for spec in plan.steps_to_run:
         price, artifact = _forecast_step(ws, spec.stage, spec.fields, facts)

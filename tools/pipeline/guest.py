@@ -219,7 +219,7 @@ def _sent(
         if path.is_symlink() or not path.is_file() or path.name == "worker.log":
             continue
         if of_artifact or path.stat().st_size <= _SMALL_BYTES:
-            sha256 = storage.put(path, sha256_file(path))
+            storage.put(path, sha256 := sha256_file(path))
             files.append({"path": places.stored(str(path)), "sha256": sha256, "bytes": path.stat().st_size})
     return files
 

@@ -16,7 +16,6 @@ from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.pace import Past
 from tunesmith.tools.core.rates import COMPUTE, START
 from tunesmith.tools.core.stage import SERVING, TRAINING, Facts, Inputs
-from tunesmith.tools.machine.gpus import measure_gpus as measure_gpus
 from tunesmith.tools.machine.gpus import serves_on_cpu, trains_on_cpu
 from tunesmith.tools.machine.measure import measure_machine
 from tunesmith.tools.machine.probe import measured_rates

@@ -6,8 +6,6 @@ and nothing is asked or counted twice. The terminal and the page both work on th
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +15,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.ratings import Pair, Rating, Source
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, listed
+from tunesmith.tools.data.held_out import account
 from tunesmith.tools.evaluation.ask import Answering, answering, chosen_models, newest_tuned, run_to_ask
 from tunesmith.tools.evaluation.rated_messages import MOST, Admission
 from tunesmith.tools.evaluation.ratings import earlier_messages, numbered, tally
@@ -230,7 +229,4 @@ class Sitting:
 
 def who_is_here(where: str) -> str:
     """Who presses the keys: the user of this process, at the terminal or on the page."""
-    try:
-        return f"{pwd.getpwuid(os.getuid()).pw_name} {where}"
-    except KeyError:
-        return f"user {os.getuid()} {where}"
+    return f"{account()} {where}"

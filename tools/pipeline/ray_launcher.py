@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.tools.core.format import size
-from tunesmith.tools.pipeline.launchers import Handle
 from tunesmith.tools.pipeline.ray_settings import RaySettings
 
 if TYPE_CHECKING:
@@ -46,11 +45,6 @@ class Node:
     ip: str
     resources: Mapping[str, float]
 
-    @property
-    def cards(self) -> float:
-        """GPUs, as Ray was told."""
-        return self.resources.get("GPU", 0.0)
-
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -76,7 +70,7 @@ class Reservation:
 
 @dataclass(slots=True)
 class RayLauncher:
-    """A `Launcher` on one node of a cluster."""
+    """Starts, looks at and ends programs on one node of a cluster, each by the name that it was started under."""
 
     client: JobSubmissionClient
     """Or what answers like one."""
@@ -85,10 +79,13 @@ class RayLauncher:
     step: str = ""
     """What a step is known by beside its id: a copy of a home has steps of the same ids."""
 
-    def start(self, name: str, argv: Sequence[str]) -> Handle:
-        """Submit a program under its name; one that was submitted already is only taken up."""
-        if (known := self.find(name)) is not None:
-            return known
+    def start(self, name: str, argv: Sequence[str]) -> None:
+        """Submit a program under its name; one that was submitted already is only taken up.
+
+        Raises BadInput where it can never run there, StepFailed where it was not started.
+        """
+        if self.knows(name):
+            return
         node = self.node()
         if lacking := self.needs.lacking(node, self.place):
             raise BadInput(lacking)
@@ -104,43 +101,38 @@ class RayLauncher:
                 entrypoint_memory=self.needs.memory_bytes or None,
                 entrypoint_resources={f"node:{node.ip}": 0.001},
             )
-        return Handle(name)
 
-    def find(self, name: str) -> Handle | None:
-        """What was submitted under a name. Raises StepFailed where that is another home's step."""
+    def knows(self, name: str) -> bool:
+        """Whether something was submitted under a name. Raises StepFailed where that is another home's step."""
         try:
             with self._asked():
                 info = self.client.get_job_info(name)
         except _Unknown:
-            return None
+            return False
         if (info.metadata or {}).get(_STEP, "") != self.step:
             raise StepFailed(
                 f"{self.place} knows {name} as another step: this home is a copy of one that works there too; remove "
                 "ray-home-id in one of the two, and price the step again"
             )
-        return Handle(name)
+        return True
 
-    def alive(self, handle: Handle) -> bool:
+    def alive(self, name: str) -> bool:
         """Whether it runs or waits; what can no longer begin is refused instead of waited for."""
-        status = self.status(handle)
+        with self._asked():
+            status = str(getattr(self.client.get_job_status(name), "value", ""))
         if status == "PENDING" and (lacking := self.needs.lacking(self.node(), self.place)):
             raise StepFailed(lacking)
         return status in _AT_WORK
 
-    def status(self, handle: Handle) -> str:
-        """In Ray's words, such as PENDING."""
-        with self._asked():
-            return str(getattr(self.client.get_job_status(handle.name), "value", ""))
-
-    def stop(self, handle: Handle) -> None:
+    def stop(self, name: str) -> None:
         """Ask Ray to end it: SIGTERM, and SIGKILL a minute later."""
         with self._asked():
-            self.client.stop_job(handle.name)
+            self.client.stop_job(name)
 
-    def log(self, handle: Handle) -> str:
+    def log(self, name: str) -> str:
         """What it printed, and Ray's own words where it never came to that."""
         with self._asked():
-            text, info = self.client.get_job_logs(handle.name), self.client.get_job_info(handle.name)
+            text, info = self.client.get_job_logs(name), self.client.get_job_info(name)
         return _OF_RAY.sub("", str(text)) or str(info.message or "")
 
     def node(self) -> Node:
@@ -151,7 +143,7 @@ class RayLauncher:
         nodes = [Node(one["node_ip"], one["resources_total"]) for one in listed if one["state"] == "ALIVE"]
         if not nodes:
             raise NotReached(f"{self.place} answers, but no machine has joined it yet; try again in a moment")
-        return max(nodes, key=lambda node: (node.cards, node.resources.get("memory", 0.0)))
+        return max(nodes, key=lambda node: (node.resources.get("GPU", 0.0), node.resources.get("memory", 0.0)))
 
     @contextmanager
     def _asked(self) -> Iterator[None]:

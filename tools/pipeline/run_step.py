@@ -392,7 +392,7 @@ def _run_here(ws: Workspace, step: str) -> Step:
         _go_past(ws, job.step)
         ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
         try:
-            worker.run_here(job, ws.ray)
+            worker.record(job, worker.work(job, ws.ray))
         except BaseException as error:
             ws.store.fail(step, str(error) or type(error).__name__)
             set_run_status(ws.store, job.run, FAILED)

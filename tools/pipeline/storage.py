@@ -44,13 +44,13 @@ class Storage:
             path = self._place(sha256)
             return bool(self._files.exists(path)) and self._files.size(path) == size_bytes
 
-    def put(self, path: Path, sha256: str = "") -> str:
-        """Send a file unless it is there, and return its sha256; `sha256` is what it is known to be."""
-        sha256 = sha256 or sha256_file(path)
-        if not self.has(sha256, path.stat().st_size):
-            with self._whole_or_absent(sha256) as partial:
-                self._files.put_file(str(path), partial)
-        return sha256
+    def put(self, path: Path, sha256: str) -> bool:
+        """Send a file, whose sha256 that is, unless it is there; whether it was sent."""
+        if self.has(sha256, path.stat().st_size):
+            return False
+        with self._whole_or_absent(sha256) as partial:
+            self._files.put_file(str(path), partial)
+        return True
 
     def put_bytes(self, data: bytes) -> str:
         """Send a document unless it is there, and return its sha256."""

@@ -24,7 +24,6 @@ from tunesmith.tools.core.machine import Gpu, Machine, chosen_gpu
 from tunesmith.tools.core.rates import Rates
 from tunesmith.tools.core.stage import Facts, Plan
 from tunesmith.tools.pipeline.guest import MARK, versions
-from tunesmith.tools.pipeline.launchers import Handle, Launcher
 from tunesmith.tools.pipeline.planning_facts import past_steps
 from tunesmith.tools.pipeline.ray_launcher import RayLauncher, connect
 from tunesmith.tools.pipeline.ray_settings import RAY, RaySettings
@@ -130,9 +129,9 @@ def leaves(ws: Workspace, begun: Step, fields: Mapping[str, object]) -> bool:
     if is_there(begun.request) and begun.started_at:
         try:
             launcher = RayLauncher(connect(ws.ray, ws.store.home), ws.ray.head().place, step=step_name(begun))
-            for handle in attempts(ws.store.home, begun, launcher):
-                if launcher.alive(handle):
-                    launcher.stop(handle)
+            for name in attempts(ws.store.home, begun, launcher):
+                if launcher.alive(name):
+                    launcher.stop(name)
         except (BadInput, StepFailed) as error:
             text = f"{begun.id} may still be at work there, and what it makes is not taken: {error}"
             ws.emit("message", stage=begun.stage, text=text)
@@ -149,10 +148,10 @@ def attempt_name(home: Path, step: Step, attempt: int) -> str:
     return f"tunesmith-{home_id(home)}-{step.id}-{attempt}"
 
 
-def attempts(home: Path, step: Step, launcher: Launcher) -> list[Handle]:
-    """All attempts at a step that are known there, the first one first."""
-    handles = (launcher.find(attempt_name(home, step, number)) for number in itertools.count(1))
-    return [handle for handle in itertools.takewhile(lambda handle: handle is not None, handles) if handle]
+def attempts(home: Path, step: Step, launcher: RayLauncher) -> list[str]:
+    """The names of all attempts at a step that are known there, the first one first."""
+    names = (attempt_name(home, step, number) for number in itertools.count(1))
+    return list(itertools.takewhile(launcher.knows, names))
 
 
 def check_place(plan: Plan, settings: RaySettings) -> None:
@@ -180,13 +179,13 @@ def seen(home: Path, settings: RaySettings) -> There:
         raise BadInput(str(error)) from None
 
 
-def look(home: Path, settings: RaySettings, launcher: Launcher) -> There:
+def look(home: Path, settings: RaySettings, launcher: RayLauncher) -> There:
     """Ask the other machine what it has. Raises StepFailed with the reason where it does not say."""
     place, storage = settings.head().place, Storage(settings.storage)
     order = storage.put_bytes(json.dumps({"version": versions(), "nonce": uuid.uuid4().hex}).encode())
     name = f"tunesmith-{home_id(home)}-inspect-{uuid.uuid4().hex[:8]}"
-    handle = launcher.start(name, guest_command(settings, "inspect", order))
-    output = words(_until_ended(launcher, handle, place))
+    launcher.start(name, guest_command(settings, "inspect", order))
+    output = words(_until_ended(launcher, name, place))
     answer = json.loads(storage.get_bytes(returned(output, place)))
     ahead_s = answer["now"] - time.time()
     record = {"settings": settings.model_dump(), "at": time.time(), "answer": answer, "ahead_s": ahead_s}
@@ -194,14 +193,14 @@ def look(home: Path, settings: RaySettings, launcher: Launcher) -> There:
     return There.of(place, answer, ahead_s)
 
 
-def _until_ended(launcher: Launcher, handle: Handle, place: str) -> str:
+def _until_ended(launcher: RayLauncher, name: str, place: str) -> str:
     deadline = time.monotonic() + _WITHIN_S
-    while launcher.alive(handle):
+    while launcher.alive(name):
         if time.monotonic() > deadline:
-            launcher.stop(handle)
+            launcher.stop(name)
             raise BadInput(f"{place} has not said in {_WITHIN_S:.0f} s what it has; `ray status` there shows why")
         time.sleep(_LOOK_S)
-    return launcher.log(handle)
+    return launcher.log(name)
 
 
 def guest_command(settings: RaySettings, what: str, order: str) -> list[str]:

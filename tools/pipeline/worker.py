@@ -197,11 +197,6 @@ def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
         yield
 
 
-def run_here(job: Job, ray: RaySettings) -> None:  # type: ignore[type-arg]
-    """Do the work of a claimed step in this process, and record that it is done."""
-    record(job, work(job, ray))
-
-
 def work(job: Job, ray: RaySettings | None = None) -> Result:  # type: ignore[type-arg]
     """Do the work of a claimed step in this process, its memory watched; or have it done on the other machine."""
     if job.plan.on:

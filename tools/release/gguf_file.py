@@ -272,8 +272,7 @@ def _describe(writer: GGUFWriter, folder: Path, config: Mapping[str, object], ki
     writer.add_rope_freq_base(rope(config)[0])
     writer.add_layer_norm_rms_eps(float(str(config["rms_norm_eps"])))
     writer.add_vocab_size(number("vocab_size"))
-    types = {"BF16": "MOSTLY_BF16", "F16": "MOSTLY_F16"}
-    writer.add_file_type(LlamaFileType[types.get(kind, f"MOSTLY_{kind}")])
+    writer.add_file_type(LlamaFileType[f"MOSTLY_{kind}"])
     writer.add_quantization_version(2)
 
 

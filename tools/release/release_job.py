@@ -17,6 +17,7 @@ from tunesmith.tools.export.audit_lineage import audit_refusals
 from tunesmith.tools.export.offloaded_model import offloaded_model
 from tunesmith.tools.models.chat_template import template_text
 from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.turn_end import stop_tokens
 from tunesmith.tools.release.gguf_file import Progress, TensorType, read_back, write_gguf
 from tunesmith.tools.release.go_template import CONVERSATIONS, GoTemplate, proven_template
 from tunesmith.tools.release.model_card import LICENSE_FILES, license_of, model_card
@@ -126,10 +127,8 @@ def stop_words(folder: Path) -> list[str]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    config = folder / "generation_config.json"
-    ends = json.loads(config.read_text()).get("eos_token_id") if config.is_file() else None
-    ids = ends if isinstance(ends, list) else [tokenizer.eos_token_id if ends is None else ends]
-    return [str(tokenizer.convert_ids_to_tokens(number)) for number in ids if number is not None]
+    stops = sorted(stop_tokens(folder, tokenizer.eos_token_id))
+    return [str(tokenizer.convert_ids_to_tokens(number)) for number in stops]
 
 
 def spoken_texts() -> list[str]:

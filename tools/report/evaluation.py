@@ -16,7 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.stats import clustered_pass_rate_interval
 from tunesmith.tools.evaluation.advice import goal_rate, prompt_advice
 from tunesmith.tools.evaluation.blind import hidden_cases
-from tunesmith.tools.evaluation.comparison import GAINED, LOST, BlockComparison, Comparison, Flip
+from tunesmith.tools.evaluation.comparison import GAINED, LOST, BlockComparison, BlockScore, Comparison, Flip
 from tunesmith.tools.evaluation.evidence import Evidence, evidence_of
 from tunesmith.tools.evaluation.pairing import Evaluations, cases_of, compare_run
 from tunesmith.tools.evaluation.protocol import Key, Keys
@@ -31,28 +31,15 @@ _MAX_REASONS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Score(BlockScore):
     """What one arm passed of one block. Errors are no answers: they are outside the rate."""
 
     block: str
     arm: str
-    cases: int
-    passed: int
-    errors: int
     low: float
     high: float
     rows: int
-    """Seed rows that the graded cases were made from; as many as these where each has its own."""
-
-    @property
-    def graded(self) -> int:
-        """Cases that got a verdict."""
-        return self.cases - self.errors
-
-    @property
-    def rate(self) -> float | None:
-        """Passed of graded; None where nothing was graded."""
-        return self.passed / self.graded if self.graded else None
+    """Seed rows that the judged cases were made from; as many as these where each has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +209,8 @@ def _scores(answers: Mapping[str, Mapping[str, Answer]]) -> dict[tuple[str, str]
             graded = [answer for answer in asked if answer.passed is not None]
             passed, clusters = sum(answer.passed is True for answer in graded), [a.cluster for a in graded]
             low, high = clustered_pass_rate_interval(passed, clusters)
-            errors, rows = len(asked) - len(graded), len(set(clusters))
-            scores[block, arm] = Score(block, arm, len(asked), passed, errors, low, high, rows)
+            counts = (len(asked), len(graded), passed, len(asked) - len(graded))
+            scores[block, arm] = Score(*counts, block, arm, low, high, len(set(clusters)))
     return scores
 
 

@@ -6,7 +6,7 @@ escapes it, `format.visible` spells out what hides, and the page's own policy le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core import format
 from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.evaluation.evidence import Evidence
+from tunesmith.tools.export.audit import Audit
 from tunesmith.tools.report import process, story
 from tunesmith.tools.report.charts import LossChart, loss_chart, share
 from tunesmith.tools.report.evaluation import Evaluation, evaluation
@@ -54,10 +55,10 @@ class Page:
     seconds: float
     estimated_seconds: float
     peak_bytes: int
-    approvals: Sequence[process.Approval]
+    approvals: Sequence[Mapping[str, object]]
     artifacts: Sequence[Artifact]
     line: Sequence[str]
-    audits: Sequence[process.AuditLine]
+    audits: Sequence[tuple[Step, Audit]]
     served: process.Served | None
     limits: Sequence[str]
 
@@ -97,8 +98,8 @@ def gather(store: Store, run: str) -> Page:
         trainings=[(t, loss_chart(t.train, t.validation)) for t in trainings],
         rows=process.training_rows(store, run),
         costs=costs,
-        seconds=sum(c.seconds or 0 for c in costs),
-        estimated_seconds=sum(c.estimated_seconds for c in costs if c.seconds is not None),
+        seconds=sum(c.step.seconds or 0 for c in costs),
+        estimated_seconds=sum(c.step.estimated_seconds for c in costs if c.step.seconds is not None),
         peak_bytes=max((c.peak_bytes or 0 for c in costs), default=0),
         approvals=process.approvals(store, run),
         artifacts=store.artifacts(run),

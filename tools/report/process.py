@@ -6,11 +6,10 @@ import itertools
 import json
 import math
 import re
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tunesmith.memory.json_values import as_float, as_int, as_object
+from tunesmith.memory.json_values import as_int, as_object
 from tunesmith.memory.records import DONE, Artifact, Step, TrainingRow
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import readable_value
@@ -32,7 +31,6 @@ _RESULT_FIELDS = ("choice", "steps", "trainable_parameters", "trained_tokens", "
 class Curve:
     """Points of a loss as (optimiser step, value); values that are not finite are counted and left out."""
 
-    name: str
     points: list[tuple[float, float]]
     left_out: int = 0
 
@@ -84,32 +82,10 @@ class StepCost:
     """What a step took beside what its plan said."""
 
     step: Step
-    seconds: float | None
-    estimated_seconds: float
     peak_bytes: int | None
     estimated_peak_bytes: int
     memory: str
     """RAM or VRAM: whichever the plan priced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Approval:
-    """One yes or no, with the price it was given at."""
-
-    id: str
-    step: str
-    stage: str
-    yes: bool
-    by: str
-    reason: str
-    plan_hash: str
-    seconds: float | None
-    ram_bytes: int
-    vram_bytes: int
-    disk_bytes: int
-    basis: str
-    at: float
-    used_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +96,15 @@ class Served:
     artifact: Artifact
     arm: str
     url: str
-    model: str
     this_run: bool
     of: str
     """Id of the artifact that it serves."""
 
 
-@dataclass(frozen=True, slots=True)
-class AuditLine:
-    """What the saved bytes of a model said when its step had written them."""
-
-    step: str
-    model: str
-    passed: bool
-    says: str
-
-
-def audits(steps: Sequence[Step]) -> list[AuditLine]:
-    """The audits that finished steps recorded, the oldest first; steps of earlier versions have none."""
-    audited = [(step.id, audit) for step in steps if step.status == DONE and (audit := Audit.of(step))]
-    return [AuditLine(step, audit.model, not audit.faults, audit.summary) for step, audit in audited]
+def audits(steps: Sequence[Step]) -> list[tuple[Step, Audit]]:
+    """What the saved bytes of a model said when its step had written them, the oldest first; steps of earlier versions
+    recorded nothing of it."""
+    return [(step, audit) for step in steps if step.status == DONE and (audit := Audit.of(step))]
 
 
 def trainings(store: Store, steps: Sequence[Step]) -> list[Training]:
@@ -166,7 +131,7 @@ def _curve(store: Store, step: str, names: Sequence[str]) -> Curve:
     """The metric with the most points, where a trainer logs a loss under several names."""
     points = max((store.metrics(step, name) for name in names), key=len, default=[])
     finite = [(x, value) for x, value in points if math.isfinite(x) and math.isfinite(value)]
-    return Curve(names[0] if names else "", finite, len(points) - len(finite))
+    return Curve(finite, len(points) - len(finite))
 
 
 def training_rows(store: Store, run: str) -> Rows | None:
@@ -230,38 +195,17 @@ def _cost(step: Step) -> StepCost:
     on_gpu = bool(price.get("peak_vram_bytes")) and bool(step.peak_vram_bytes)
     return StepCost(
         step,
-        step.seconds,
-        step.estimated_seconds,
         step.peak_vram_bytes if on_gpu else step.peak_rss_bytes or None,
         as_int(price["peak_vram_bytes"] if on_gpu else price.get("peak_ram_bytes") or step.estimated_peak_bytes),
         "VRAM" if on_gpu else "RAM",
     )
 
 
-def approvals(store: Store, run: str) -> list[Approval]:
-    """Every decision about a step of a run that began, the oldest first."""
+def approvals(store: Store, run: str) -> list[dict[str, object]]:
+    """Every decision about a step of a run that began, the oldest first: its record, with the price that it names."""
     begun = {step.id for step in store.steps(run)}
     rows = store.read("SELECT * FROM approvals ORDER BY rowid")
-    return [_approval(row, json.loads(row["price"])) for row in rows if row["step"] in begun]
-
-
-def _approval(row: sqlite3.Row, price: Mapping[str, object]) -> Approval:
-    return Approval(
-        id=row["approval"],
-        step=row["step"],
-        stage=row["stage"],
-        yes=row["decision"] == "yes",
-        by=row["decided_by"],
-        reason=row["reason"],
-        plan_hash=row["plan_hash"],
-        seconds=None if price.get("seconds") is None else as_float(price["seconds"]),
-        ram_bytes=as_int(price.get("peak_ram_bytes") or 0),
-        vram_bytes=as_int(price.get("peak_vram_bytes") or 0),
-        disk_bytes=as_int(price.get("disk_bytes") or 0),
-        basis=str(price.get("basis", "")),
-        at=row["decided_at"],
-        used_at=row["used_at"],
-    )
+    return [{**dict(row), "price": json.loads(row["price"])} for row in rows if row["step"] in begun]
 
 
 def ancestry(store: Store, artifact: str) -> list[str]:
@@ -288,7 +232,6 @@ def served(store: Store, run: str) -> Served | None:
         artifact,
         arm=str(meta.get("arm") or store.step(artifact.step).arm),
         url=server.url if server else str(meta.get("url") or result.get("url", "")),
-        model=str(meta.get("model") or result.get("model", "")),
         this_run=artifact.run == run,
         of=of,
     )

@@ -206,7 +206,7 @@ def tool_note(evaluation: Evaluation) -> list[str]:
     if not evaluation.takes_tools:
         return [
             "The base's chat template ignores tools: no request of the tool block ever showed the model a tool, so the "
-            f"block measures nothing but answers without one ({base.passed} of {base.graded} passed). Use a base whose "
+            f"block measures nothing but answers without one ({base.passed} of {base.judged} passed). Use a base whose "
             "template takes tools."
         ]
     if base.rate is None:
@@ -214,7 +214,7 @@ def tool_note(evaluation: Evaluation) -> list[str]:
     if base.rate > CANNOT_DO_RATE:
         return []
     return [
-        f"The base cannot call tools ({base.passed} of {base.graded} passed), so the tool block cannot show a loss: "
+        f"The base cannot call tools ({base.passed} of {base.judged} passed), so the tool block cannot show a loss: "
         "there was nothing to forget. It is reported as it is, and proves nothing either way."
     ]
 
@@ -281,8 +281,8 @@ def _detectable(evaluation: Evaluation, block: str) -> str:
     gain: float | None
     if compared and compared.judged:
         cases, rows, gain = compared.judged, compared.clusters, compared.detectable
-    elif base and base.graded:
-        cases, rows, gain = base.graded, base.rows, minimum_detectable_effect(base.graded, rows=base.rows)
+    elif base and base.judged:
+        cases, rows, gain = base.judged, base.rows, minimum_detectable_effect(base.judged, rows=base.rows)
     else:
         return ""
     points = "none at all" if gain is None or math.isinf(gain) else math.ceil(gain * 100 - 1e-9)

@@ -69,16 +69,16 @@ class ContactLog:
 
 @dataclass(frozen=True, slots=True)
 class Contacts:
-    """All contacts with one host for one purpose."""
+    """All contacts with one host for one purpose; counts are None where they were not kept."""
 
     host: str
     purpose: str
-    last_at: float
-    contacts: int
-    requests: int
-    sent_bytes: int
-    received_bytes: int
-    uncounted: int
+    last_at: float = 0.0
+    contacts: int = 0
+    requests: int | None = None
+    sent_bytes: int | None = None
+    received_bytes: int | None = None
+    uncounted: int = 0
     """Contacts that never told their end, since their process was killed or is still at it: the counts lack theirs."""
 
 
@@ -88,14 +88,14 @@ def contacts(store: Store) -> list[Contacts]:
     for row in store.read("SELECT at, event, data FROM events WHERE event IN (?, ?) ORDER BY id", _OPENED, _CLOSED):
         data, ended = json.loads(row["data"]), row["event"] == _CLOSED
         key = (str(data.get("host", "")), str(data.get("purpose", "")))
-        before = totals.pop(key, Contacts(*key, 0.0, 0, 0, 0, 0, 0))
+        before = totals.pop(key, Contacts(*key))
         totals[key] = Contacts(
             *key,
             last_at=row["at"],
             contacts=before.contacts + (not ended),
-            requests=before.requests + data.get("requests", 0),
-            sent_bytes=before.sent_bytes + data.get("sent_bytes", 0),
-            received_bytes=before.received_bytes + data.get("received_bytes", 0),
+            requests=(before.requests or 0) + data.get("requests", 0),
+            sent_bytes=(before.sent_bytes or 0) + data.get("sent_bytes", 0),
+            received_bytes=(before.received_bytes or 0) + data.get("received_bytes", 0),
             uncounted=before.uncounted + (-1 if ended else 1),
         )
     return list(reversed(totals.values()))

@@ -50,7 +50,7 @@ def test_a_summary_counts_what_the_store_holds(tmp_path: Path) -> None:
     assert [list(c.arms) for c in summary.comparisons] == [
         ["base", "adapter"], ["base", "merged"], ["base", "quantized"], ["adapter", "merged"], ["merged", "quantized"],
     ]  # fmt: skip
-    assert summary.endpoint and summary.endpoint.served_now is False, "its server is gone"
+    assert summary.endpoint and summary.endpoint["served_now"] is False, "its server is gone"
 
 
 def test_a_run_is_served_now_only_while_its_own_model_is_whatever_answers_at_its_address(tmp_path: Path) -> None:
@@ -63,15 +63,15 @@ def test_a_run_is_served_now_only_while_its_own_model_is_whatever_answers_at_its
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers" / "v2.json").write_text(json.dumps(record))
     told = summarise(store, run).endpoint
-    assert told and told.served_now is False, "another run's model has its port"
-    assert told.reported["key_file"] == was["key_file"]
+    assert told and told["served_now"] is False, "another run's model has its port"
+    assert told["key_file"] == was["key_file"]
     assert gather(store, run).served.now is False
     record |= {"port": 8500, "meta": {"artifact": deployed.meta["serves"]}}
     (tmp_path / "servers" / "v2.json").write_text(json.dumps(record))
     told, page = summarise(store, run).endpoint, gather(store, run).served
-    assert told.served_now is page.now is True
-    assert told.reported["url"] == page.url == "http://127.0.0.1:8500"
-    assert told.reported["key_file"] == str(tmp_path / "servers" / "v2.key")
+    assert told["served_now"] is page.now is True
+    assert told["url"] == page.url == "http://127.0.0.1:8500"
+    assert told["key_file"] == str(tmp_path / "servers" / "v2.key")
 
 
 def test_runs_are_told_in_their_documented_shapes(finished: Tunesmith) -> None:

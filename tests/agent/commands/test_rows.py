@@ -286,7 +286,7 @@ def test_a_defect_of_ours_is_said_once(page: ReviewServer, monkeypatch: pytest.M
     said: list[str] = []
     page.say = said.append
     monkeypatch.setattr("tunesmith.agent.commands.local_page.unexpected", lambda error: f"unexpected {error}")
-    monkeypatch.setattr(page, "rows", lambda: 1 / 0)
+    monkeypatch.setattr(page, "reads", {"rows": lambda: 1 / 0})
     for _ in range(3):
         with pytest.raises(http.client.RemoteDisconnected):
             asked(page, "GET", f"/{page.token}/rows")

@@ -27,8 +27,8 @@ def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Talk:
 
 def export(talk: Talk, words: str) -> str:
     said: list[str] = []
-    screen: Any = SimpleNamespace(say=said.append)
-    slash.export(screen, talk, words)
+    screen: Any = SimpleNamespace(say=said.append, talk=talk)
+    slash.export(screen, words)
     return said[0]
 
 

@@ -341,7 +341,8 @@ def test_what_is_deployed_gives_way_first_only_where_both_do_not_fit(
     step = propose(ws, plan)
     assert decide(ws, step, plan, say_yes).yes
     ws.store.claim(step, needs_approval=True, pid=1, pid_started=0.0, boot_id="")
-    worker.run_here(worker.open_job(ws.store, step, ws.vllm), ws.ray)
+    job = worker.open_job(ws.store, step, ws.vllm)
+    worker.record(job, worker.work(job, ws.ray))
     assert found == [there]
     [now] = servers.list_servers(ws.store.home)
     assert (now.role, now.facts.artifact) == ("deployed", older.id)

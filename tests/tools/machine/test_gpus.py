@@ -18,7 +18,7 @@ from tests.fixtures.planted_gpus import GIB, gpu, plant
 from tests.fixtures.tables import table
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.settings import Settings
-from tunesmith.agent.doctor import examine
+from tunesmith.agent.doctor import missing
 from tunesmith.agent.driver.endpoint import needed_memory
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import Artifact
@@ -191,7 +191,7 @@ def test_a_gpu_too_old_to_compute_on_is_absent_and_the_reason_is_told(monkeypatc
     planted.gpus = [old]
     assert measure_gpus() == () and placed("/bin/true", NEEDED).device == "cpu"
     assert pin_environment(()) == {"CUDA_VISIBLE_DEVICES": ""}, "torch would try it"
-    assert told in examine(Settings(home=Path("/nowhere")))["missing"]
+    assert told in missing({}, Settings(home=Path("/nowhere")))
     planted.gpus = []
     assert pin_environment(()) == {} and report(here).gpus_left_out == ()
 

@@ -12,6 +12,7 @@ from tests.fixtures.stored_runs import Builder
 from tests.fixtures.tables import table
 from tunesmith.memory.bundles import bring_back, new_records, put_down, records_for
 from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.files import sha256_file
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.pipeline.guest import MARK, inside
@@ -52,14 +53,15 @@ def test_a_token_file_that_holds_no_token_is_refused(tmp_path: Path, content: by
 def test_a_file_on_the_storage_is_what_was_sent_or_nothing(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}/storage")
     (tmp_path / "a").write_bytes(b"content")
-    sha256 = storage.put(tmp_path / "a")
+    sha256 = sha256_file(tmp_path / "a")
+    assert storage.put(tmp_path / "a", sha256)
     blob = tmp_path / "storage" / "blobs" / sha256
     blob.write_bytes(b"changed")
     assert storage.has(sha256, 7) and not storage.has(sha256, 6)
     with pytest.raises(StepFailed, match="was changed on its way"):
         storage.get(sha256, tmp_path / "b" / "a")
     assert not storage.has(sha256, 7) and not list((tmp_path / "b").iterdir()), "the next one sends it again"
-    storage.put(tmp_path / "a")
+    assert storage.put(tmp_path / "a", sha256) and not storage.put(tmp_path / "a", sha256)
     storage.get(sha256, tmp_path / "b" / "a")
     assert (tmp_path / "b" / "a").read_bytes() == b"content"
     with pytest.raises(StepFailed, match=r"does not hold 000000000000….*see the same one"):

@@ -364,17 +364,17 @@ def test_what_ray_itself_writes_into_a_log_is_no_word_of_the_step(head: StubHead
     launcher = RayLauncher(head, "h:1")
     ray = "2026-11-29 12:29:05,587\tINFO job_manager.py:581 -- Runtime env is setting up."
     lines = [ray, "env: no such program", "Running entrypoint for job n: exec /usr/bin/env no-such-program"]
-    handle = launcher.start("n", ["printf", "%s\\n", *lines])
+    launcher.start("n", ["printf", "%s\\n", *lines])
     head.wait("n")
-    assert launcher.log(handle) == "env: no such program\n"
+    assert launcher.log("n") == "env: no such program\n"
 
 
 def test_a_name_that_was_used_starts_nothing(head: StubHead) -> None:
     launcher = RayLauncher(head, "h:1")
     for _ in range(2):
-        handle = launcher.start("n", ["sh", "-c", 'echo "threads ${OMP_NUM_THREADS-free}"'])
+        launcher.start("n", ["sh", "-c", 'echo "threads ${OMP_NUM_THREADS-free}"'])
         head.wait("n")
-    assert head.submitted == ["n"] and launcher.log(handle) == "threads free\n" and not launcher.alive(handle)
+    assert head.submitted == ["n"] and launcher.log("n") == "threads free\n" and not launcher.alive("n")
 
 
 def test_the_machine_is_asked_once_for_a_plan_and_its_clock_is_told(ws: Workspace, head: StubHead) -> None:

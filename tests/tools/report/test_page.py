@@ -118,7 +118,7 @@ def test_the_page_shows_every_part(finished: tuple[Facts, Page]) -> None:
 
 def test_what_the_audits_of_saved_bytes_said_is_shown(finished: tuple[Facts, Page]) -> None:
     facts, page = finished
-    assert [(audit.model, audit.passed) for audit in facts.audits] == [("merged", True), ("quantized", True)]
+    assert [(audit.model, audit.faults) for _, audit in facts.audits] == [("merged", ()), ("quantized", ())]
     assert "210 carry the adapter's update, 24 of them computed again (rounding is 3.1% of the update)" in page.text
     assert [(one.arm, one.kept) for one in facts.evaluation.retained] == [("merged", 57), ("quantized", 55)]
     assert "Gain retained: quantized keeps 55 of the 57 target cases that the adapter won over the base" in page.text
@@ -370,11 +370,11 @@ def test_seed_rows_count_in_the_report_as_in_the_comparison(tmp_path: Path, row_
 def test_a_spike_of_a_long_curve_is_drawn_and_infinity_is_not() -> None:
     points = [(float(x), 1.0) for x in range(5000)]
     points[3210] = (3210.0, 40.0)
-    chart = loss_chart(Curve("loss", points), Curve("", []))
+    chart = loss_chart(Curve(points), Curve([]))
     assert chart is not None
     drawn = [float(pair.split(",")[1]) for pair in chart.train.split()]
     assert len(drawn) <= 500 and min(drawn) < 50  # y runs downwards
-    assert loss_chart(Curve("loss", [(1.0, 2.0)]), Curve("", [])) is None
+    assert loss_chart(Curve([(1.0, 2.0)]), Curve([])) is None
 
 
 def test_which_checkpoint_became_the_adapter_is_told_with_its_figures(tmp_path: Path) -> None:
