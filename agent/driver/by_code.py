@@ -310,7 +310,8 @@ def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """The answer to what words most likely ask, of the open plan too; None where they may change something."""
     if deps.draft is not None and reading.label in _CHANGES_NOTHING:
         return ordering.turn(deps, reading)
-    return answer_to(deps, replace(reading, sure=reading.slots.words != ()))
+    answer = answer_to(deps, replace(reading, sure=reading.slots.words != ()))
+    return _with_what_is_next(deps, reading.request, answer) if answer and reading.request else answer
 
 
 def _half(deps: TurnDeps) -> TurnAnswer | None:

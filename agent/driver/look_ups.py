@@ -140,7 +140,8 @@ def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
         return ""
     except TunesmithError as error:
         return str(error)
-    if answer is None and stage and at_price.slots.asks and not begins_with_yes(words):
+    unread = at_price.slots.asks or (decided is None and bool(at_price.slots.words) and not as_edit(words, stage))
+    if answer is None and stage and unread and not begins_with_yes(words):
         return f"I am not sure what that asks. {price} “why” shows all of it; {stage} starts only after a yes."
     return answer.text if answer else ""
 

@@ -274,9 +274,9 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return _changed(deps, edits)
         case "plan.why" | "setting.value" if reading.label == "plan.why" or not reading.slots.all("run"):
             return plan_questions.reason(deps, reading.slots)
-        case "plan.undo":
+        case "plan.undo" if not (reading.slots.asks and "plan.before" in reading.likely[:_NEAR]):
             return plan_questions.undone(deps)
-        case "plan.before":
+        case "plan.before" | "plan.undo":
             return plan_questions.last_change(deps)
         case "plan.as_before" if edits is not None:
             had = plan_questions.settings_before(deps, reading.slots, edits)
@@ -295,6 +295,8 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     return None
 
 
+_NEAR = 3
+"""Labels among which a question about the last change is, for words that ask: then nothing is taken back."""
 _NOTHING_BEFORE = "No training was done before whose settings the plan could take; it is unchanged."
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tunesmith.agent.driver.look_ups import remember
 from tunesmith.agent.driver.moment import moment
-from tunesmith.agent.driver.ordering import reached
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.answer import cite, clip
+from tunesmith.agent.queries.answer import cite, clip, reached
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import ServedQuery, at_work
