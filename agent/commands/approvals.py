@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tunesmith.agent.commands.fields import of_words
+from tunesmith.agent.commands.price import in_a_sentence
 from tunesmith.memory.errors import ApprovalPending, BadInput
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline import catalog
@@ -201,7 +202,7 @@ class TerminalApprover:
                 raise Edited(edit)
             answer = read_answer(text, by="terminal", stage=plan.stage)
             if answer is None and text.strip():
-                notice = f"{_unclear(text)}\n"
+                notice = f"{_unclear(text)}.\n{in_a_sentence(plan)}\n"
             if answer and answer.reason == ALWAYS:
                 self.granted[plan.stage] = plan
             if answer:

@@ -19,13 +19,15 @@ from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.machine import JobsQuery
+from tunesmith.agent.queries.machine import JobsQuery, at_work
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
 from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.memory.records import RUNNING
+from tunesmith.tools.pipeline import catalog
 
 _LINES_OF_ALL = 6
 _MOST_CUTS = 3
@@ -216,10 +218,17 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
 
 
 def _with_what_is_next(deps: TurnDeps, request: Query, answer: TurnAnswer) -> TurnAnswer:
-    """What is going on, where nothing is: what came last, and what is next."""
-    if request != JobsQuery() or moment(deps) in ("running", "served"):
-        return answer
-    return replace(answer, text="\n".join([answer.text, standing(deps)]).strip())
+    """What is going on, where nothing is: what came last, and what is next; of results the test that still runs."""
+    stands = ""
+    if request == JobsQuery() and moment(deps) not in ("running", "served"):
+        stands = standing(deps)
+    elif request.kind in _RESULTS:
+        tests = [step for step in deps.store.steps(status=RUNNING) if catalog.ENTRIES[step.stage].load().measures]
+        stands = "\n".join(f"{at_work(step)} Its results are not among these." for step in tests)
+    return replace(answer, text=f"{answer.text}\n{stands}".strip())
+
+
+_RESULTS = ("result", "compare", "cases", "findings", "confusion")
 
 
 def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | None:

@@ -142,13 +142,16 @@ def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
         return str(error)
     unread = at_price.slots.asks or (decided is None and bool(at_price.slots.words) and not as_edit(words, stage))
     if answer is None and stage and unread and not begins_with_yes(words):
-        return f"I am not sure what that asks. {price} “why” shows all of it; {stage} starts only after a yes."
+        return (
+            f"That is neither a yes nor a no, and I am not sure what it asks. {price} “why” shows all of it; {stage} "
+            f"starts only after a yes."
+        )
     return answer.text if answer else ""
 
 
 _OF_THE_PRICE = {
     **dict.fromkeys(("plan.cost", "plan.show", "price"), "{price} “why” shows all of it."),
-    "plan.wait": "{stage} waits: nothing starts without a yes. After a no “{stage}” shows its price again.",
+    "plan.wait": "{stage} waits: nothing starts without a yes. {price} After a no “{stage}” shows it again.",
 }
 """What is said to words about the price that waits."""
 

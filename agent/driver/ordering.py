@@ -16,7 +16,7 @@ from tunesmith.agent.driver.look_ups import looked_up
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Context, cite, clip, find, reached
 from tunesmith.agent.queries.following import next_stages
-from tunesmith.agent.queries.machine import MachineQuery, at_work
+from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import Assigned, Order, settled
 from tunesmith.agent.words.edits import Edits
@@ -65,6 +65,9 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
     stage = order.stage
     if stage == "inspect":
         return looked_up(deps, MachineQuery())
+    before = deps.last_query
+    if stage == "deploy" and not order.fields and not order.run and before == ServedQuery(about="history"):
+        order = replace(order, fields={"rollback": True})  # `put that back up`
     if order.denied:
         return TurnAnswer(f"I read that as not to {stage}, so nothing was begun; “{stage}” alone asks for it.")
     if all(order.foreign):
@@ -354,6 +357,8 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         f"Start it, or change more?"
     )
     text += "".join(f"\n(About “{one}” nothing was done.)" for one in edits.beside)
+    unused = [stage for stage in edits.stages if not any(stage in change.split() for change in changes)]
+    text += "".join(f"\n(Of {stage} nothing was changed.)" for stage in unused)
     return TurnAnswer(text, tool="edit_plan", arguments={"changes": changes})
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, span, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
-from tunesmith.agent.queries.steps import facts_of
+from tunesmith.agent.queries.steps import facts_of, name_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import provenance_of
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
@@ -206,7 +206,7 @@ def served(query: ServedQuery, context: Context) -> Answer:
     lines = [
         f"{clip(line['model'], 60)} is served at {line['url']}{health}; it was made in "
         f"{line['run'] or 'an unknown run'} ({line['step'] or '–'}).",
-        f"Its key lies in {line['key_file']}.",
+        f"Its key lies in {line['key_file']}; “how do I call it?” shows a call.",
         _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
     lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 1 else []
@@ -288,5 +288,5 @@ def at_work(step: Step) -> str:
     """How far a step is that runs."""
     elapsed = time.time() - (step.started_at or time.time())
     left = render.eta_seconds(elapsed, step.total, step.estimated_seconds)
-    share = f", {step.done / step.total:.0%} done" if step.total else ""
-    return f"{step.stage} ({cite(step)}) is running{share}, {duration(elapsed)} so far, about {duration(left)} left."
+    share = f", {step.done / step.total:.0%} done ({step.done or 0:g} of {step.total:g})" if step.total else ""
+    return f"{name_of(step)} ({cite(step)}) is running{share}, {duration(elapsed)} so far, about {duration(left)} left."

@@ -13,8 +13,9 @@ from rich.console import RenderableType
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, clip, matching, without_instruction
 from tunesmith.agent.queries.arguments import Most, Query, RunName
+from tunesmith.agent.queries.machine import at_work
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.records import DONE, Run, TrainingRow
+from tunesmith.memory.records import DONE, RUNNING, Run, TrainingRow
 from tunesmith.tools.core.format import count
 from tunesmith.tools.data.held_out import masked
 
@@ -121,6 +122,8 @@ def find_rows(query: RowQuery, context: Context) -> Answer:
 def _rows_of(context: Context, name: str) -> tuple[Run, list[TrainingRow]]:
     run = context.run(name, with_stage="generate")
     generated = [step for step in context.store.steps(run.id, status=DONE) if step.stage == "generate"]
+    if not generated and (writing := [s for s in context.store.steps(run.id, status=RUNNING) if s.stage == "generate"]):
+        raise NotFound(f"{at_work(writing[0])} Its rows can be read when it has ended.")
     if not generated:
         raise NotFound(f"{run.id} has no training rows yet; “generate” makes them.")
     return run, [masked(row) for row in context.store.rows(generated[-1].id)]

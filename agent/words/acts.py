@@ -72,6 +72,7 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         *(place for _, place in multiples.values()),
         *places_of(slots, (*OWN_SLOTS, "stage" if set(stages_of(slots)) <= {stage} else "")),
     ]
+    others = [*others, *_conditions(slots)]
     if fields or multiples:  # `longer, 5 epochs`; without a value it is an order that nothing took
         places += places_of(slots, ("unspoken",))
     foreign = next((one for one in assigned(slots) if one.field not in request), None)
@@ -89,6 +90,14 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
         beside=tuple(slots.sentence[start:end].strip() for start, end in clauses),
     )  # fmt: skip
+
+
+def _conditions(slots: Slots) -> list[Place]:
+    """From a word such as `if` to the end: no order is held to a condition. None of politeness alone, `if you can`."""
+    found = lexicon()["conditions"].find(slots.words)
+    start = slots.words[found[0].first].start if found else len(slots.sentence)
+    said = any(word.start >= start for word in slots.unread([], lambda word: False))
+    return [(start, len(slots.sentence.rstrip(" .!?")))] if said else []
 
 
 _NO_ARGUMENTS = ("pronoun", "only", "not", "verdict", "span", "outcome")

@@ -209,7 +209,8 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
         stage="deploy",
         run=facts.run,
         arm=arm,
-        summary=f"serve the {arm} model ({served_model.id}) on 127.0.0.1" + (f":{port}" if port else ""),
+        summary=f"serve the {arm} model{f' of {served_model.run}' if earlier else ''} ({served_model.id}) on 127.0.0.1"
+        + (f":{port}" if port else ""),
         steps=(
             "verify the model against its manifest",
             *([] if earlier else ["audit its saved tensors against what it was made from; refuse a fault by name"]),

@@ -324,7 +324,7 @@ def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answe
     assert "Type a value as field=value" in aside(alone.deps, "ginge das mit weniger Epochen schneller?", "train")
     assert "cannot be priced" in aside(alone.deps, "would rank 4 be quicker?", "train"), "these records lack a size"
     assert "lora_rank was 16" in aside(alone.deps, "not sure, which rank did we use last time?", "train")
-    assert "not sure what" in aside(alone.deps, "how blue is the whale in the morning?", "train")
+    assert "not sure what it asks" in aside(alone.deps, "how blue is the whale in the morning?", "train")
     assert (
         aside(alone.deps, "yes, why not?", "train")
         == aside(alone.deps, "not now, yes?", "train")
