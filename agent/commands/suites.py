@@ -54,7 +54,6 @@ def _explained(checked: CheckedSuite) -> Text:
         *_restricted(checked.cases),
         *([f"tools offered: {', '.join(checked.tools)}"] if checked.tools else []),
         *([f"metrics: {', '.join(checked.metrics)}"] if checked.metrics else []),
-        *(f"{name} = {value}" for name, value in checked.derived_metrics.items()),
         f"sha256 {checked.sha256}",
     ]
     return Text("\n".join(lines))

@@ -19,7 +19,6 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Grade, Response, grade
 from tunesmith.tools.suites.loading import load_suites
-from tunesmith.tools.suites.metrics import derive
 
 HERE = Path(__file__).parent
 CORPUS, RECORDED = HERE / "corpus.yaml", HERE / "recorded.json"
@@ -53,21 +52,10 @@ def digest() -> str:
     return hashlib.sha256(CORPUS.read_bytes()).hexdigest()
 
 
-def derived_names() -> list[str]:
-    """The names of the corpus's derived metrics."""
-    return [metric["name"] for metric in _corpus()["derived"]]
-
-
-@cache
-def _corpus() -> dict[str, Any]:
-    corpus: dict[str, Any] = yaml_of(CORPUS.read_text())
-    return corpus
-
-
 @cache
 def read_pairs() -> list[Pair]:
     """Every pair of the corpus, in order."""
-    groups = _corpus()["groups"]
+    groups = yaml_of(CORPUS.read_text())["groups"]
     return [
         Pair(f"p{number}", **parts)
         for number, parts in enumerate(part for group in groups for part in _pairs_of(group))
@@ -110,8 +98,7 @@ def config(pairs: Sequence[Pair], provider: dict[str, Any], grader: dict[str, An
     for pair, test in zip(pairs, tests, strict=True):
         test["metadata"] = {"case_id": pair.id}
     default = {"defaultTest": {"options": {"provider": grader}}} if grader else {}
-    derived = _corpus()["derived"] if len(pairs) > 1 else []
-    return {"prompts": ["{{id}}"], "providers": [provider], **default, "tests": tests, "derivedMetrics": derived}
+    return {"prompts": ["{{id}}"], "providers": [provider], **default, "tests": tests}
 
 
 def _marked(pair: Pair) -> dict[str, Any]:
@@ -147,11 +134,11 @@ def our_suite(pairs: Sequence[Pair], folder: Path) -> Suite:
     return load_suites([path], models=("judge", "embedder"))
 
 
-def our_grades(pairs: Sequence[Pair], folder: Path) -> tuple[Suite, dict[str, Grade]]:
-    """The suite that our loader makes of the pairs, and the grade of each; refused ones are left out."""
+def our_grades(pairs: Sequence[Pair], folder: Path) -> dict[str, Grade]:
+    """The grade of each pair, as our loader makes a suite of them; refused ones are left out."""
     suite = our_suite([pair for pair in pairs if not pair.refused], folder)
     by_id = {pair.id: pair for pair in pairs}
-    return suite, {case.case_id: _grade(case, by_id[case.case_id]) for case in suite.cases}
+    return {case.case_id: _grade(case, by_id[case.case_id]) for case in suite.cases}
 
 
 def _grade(case: Case, pair: Pair) -> Grade:
@@ -167,8 +154,8 @@ def _grade(case: Case, pair: Pair) -> Grade:
 
 
 def our_verdicts(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
-    """Id → [passed, score, named scores], or a text that says why there is no verdict; and the derived metrics."""
-    suite, grades = our_grades(pairs, folder)
+    """Id → [passed, score, named scores], or a text that says why there is no verdict."""
+    grades = our_grades(pairs, folder)
     verdicts: dict[str, Any] = {i: g.error or [g.passed, g.score, dict(g.named_scores)] for i, g in grades.items()}
     for pair in pairs:
         if pair.refused:
@@ -176,19 +163,12 @@ def our_verdicts(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
                 our_suite([pair], folder)
             except BadInput as error:
                 verdicts[pair.id] = f"refused: {error}"
-    # promptfoo counts the pairs that are refused here, or errors; none of them names a metric.
-    judged = [graded for graded in grades.values() if not graded.error]
-    counted = [*judged, *(Grade(True, 1.0) for _ in range(len(pairs) - len(judged)))]
-    return {**verdicts, "derived": derive(suite.derived_metrics, counted)}
+    return verdicts
 
 
 def same(ours: Any, theirs: Any) -> bool:
     """Whether both passed or both failed, with the same score and the same named scores."""
     if isinstance(ours, str) or isinstance(theirs, str):
         return False
-    return ours[0] == theirs[0] and abs(ours[1] - theirs[1]) < 1e-9 and same_numbers(ours[2], theirs[2])
-
-
-def same_numbers(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Whether the same names have the same values."""
-    return ours.keys() == theirs.keys() and all(abs(ours[name] - theirs[name]) < 1e-9 for name in ours)
+    named = ours[2].keys() == theirs[2].keys() and all(abs(ours[2][name] - theirs[2][name]) < 1e-9 for name in ours[2])
+    return named and ours[0] == theirs[0] and abs(ours[1] - theirs[1]) < 1e-9

@@ -28,8 +28,9 @@ from tunesmith.tools.pipeline import catalog, worker
 from tunesmith.tools.pipeline.run_step import continue_step, decide, price, propose, run_pending
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
-from tunesmith.tools.suites.grading import embedding
+from tunesmith.tools.suites.case import Suite
 from tunesmith.tools.suites.loading import load_suites
+from tunesmith.tools.suites.grading import embedding
 
 SUITE = """\
 prompts: ['{{q}}']
@@ -369,7 +370,7 @@ def test_a_suite_that_a_step_kept_is_the_one_that_was_agreed_to(world: World) ->
     step = agreed(world, "baseline")
     kept = world.store.home / "runs" / "r1" / step / "suite.json"
     kept.parent.mkdir(parents=True)
-    other = load_suites([world.folder / "suite.yaml"], models=("judge",)).with_cases(())
+    other = Suite(cases=())
     kept.write_text(other.to_json())
     with pytest.raises(StepFailed, match="the suite was changed"):
         carried_out(world, step)

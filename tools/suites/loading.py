@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
@@ -20,10 +20,6 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, local_path
 from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite, claimed_cases
 from tunesmith.tools.suites.grading import asks_model
-from tunesmith.tools.suites.metrics import DerivedMetric
-
-if TYPE_CHECKING:
-    from tunesmith.tools.suites.parse import Parsed
 
 BUNDLED = ("general", "tools")
 """Suites that come with tunesmith, for any model."""
@@ -40,11 +36,8 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
     if not paths:
         raise BadInput(f"no suite named; give promptfoo YAML files, or {' or '.join(BUNDLED)}")
     cases: dict[str, tuple[Case, str]] = {}
-    metrics: dict[str, DerivedMetric] = {}
     for path in paths:
-        parsed = _parsed_bundled(str(path)) if str(path) in BUNDLED else parse_suite(Path(path))
-        own: list[Case] = []
-        for case, place in parsed.cases:
+        for case, place in _parsed_bundled(str(path)) if str(path) in BUNDLED else parse_suite(Path(path)):
             if case.case_id in cases:
                 first = cases[case.case_id][1]
                 raise BadInput(
@@ -53,9 +46,7 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
                 )
             _refuse_models(case, place, models)
             cases[case.case_id] = case, place
-            own.append(case)
-        metrics.update(parsed.metrics(metric_names(own), metrics))
-    return Suite(cases=tuple(case for case, _ in cases.values()), derived_metrics=tuple(metrics.values()))
+    return Suite(cases=tuple(case for case, _ in cases.values()))
 
 
 def usual_suite() -> Suite:
@@ -64,12 +55,11 @@ def usual_suite() -> Suite:
 
 
 @cache
-def _parsed_bundled(name: str) -> Parsed:
+def _parsed_bundled(name: str) -> tuple[tuple[Case, str], ...]:
     """A plan that is priced for several bases reads these a dozen times."""
     from tunesmith.tools.suites.parse import parse_suite
 
-    parsed = parse_suite(bundled(Path(name)))
-    return replace(parsed, cases=tuple(parsed.cases))  # an iterator gives them once
+    return tuple(parse_suite(bundled(Path(name))))  # an iterator gives them once
 
 
 def bundled(path: Path) -> Path:
@@ -121,7 +111,6 @@ class CheckedSuite:
     asks: dict[str, str]
     """Type of assertion → the role of the model that it asks."""
     metrics: list[str]
-    derived_metrics: dict[str, str]
     tools: list[str]
     requests: int
     """Questions that one arm is asked."""
@@ -144,7 +133,6 @@ def check_suites(paths: Sequence[Path]) -> CheckedSuite:
         types=dict(types.most_common()),
         asks={kind: role for case in suite.cases for kind, role in asks_model(case.assertions).items()},
         metrics=sorted(metric_names(suite.cases)),
-        derived_metrics={metric.name: metric.value for metric in suite.derived_metrics},
         tools=sorted({str(function["name"]) for function in offered if isinstance(function, dict)}),
         requests=sum(case.repeat for case in suite.cases),
     )
@@ -208,7 +196,7 @@ def subsample(suite: Suite, cases_per_block: int) -> Suite:
         own, others = ([case for case in claimed if case.of_people is wanted] for wanted in (True, False))
         peoples = _spaced(own, min(len(own), most))
         sampled += _spaced(dev, count - most) + peoples + _spaced(others, most - len(peoples))
-    return suite.with_cases(sampled)
+    return Suite(cases=tuple(sampled))
 
 
 def _spaced(cases: Sequence[Case], count: int) -> list[Case]:

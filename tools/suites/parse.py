@@ -7,8 +7,7 @@ multiplied out, default assertions first.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from tunesmith.memory.errors import BadInput
@@ -18,15 +17,17 @@ from tunesmith.tools.suites.csv_tests import test_of_row
 from tunesmith.tools.suites.expand import MAX_CASES, RawTest, build_cases
 from tunesmith.tools.suites.files import SuiteFiles
 from tunesmith.tools.suites.grading.core import TYPES
-from tunesmith.tools.suites.metrics import COUNT, DerivedMetric, check_metric
 from tunesmith.tools.suites.prompts import Prompt, read_prompts
 from tunesmith.tools.suites.providers import Providers, read_providers
 
 _READ = (
     "description", "prompts", "providers", "targets", "tests", "defaultTest", "scenarios", "evaluateOptions",
-    "derivedMetrics",
 )  # fmt: skip
-_IGNORED = ("$schema", "tags", "sharing", "outputPath", "writeLatestResults", "commandLineOptions", "metadata")
+_FIGURES = "derivedMetrics"
+"""Over the grades: they change none, so they are not computed."""
+_IGNORED = (
+    "$schema", "tags", "sharing", "outputPath", "writeLatestResults", "commandLineOptions", "metadata", _FIGURES,
+)  # fmt: skip
 _TEMPLATES = "assertionTemplates"
 _SETTINGS = "evaluateOptions"
 _REFUSED = {
@@ -45,21 +46,11 @@ _TEST_REFUSED = {
 }
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """One suite file: its cases, each with its `file:line`, made as they are asked for."""
+def parse_suite(path: Path) -> Iterator[tuple[Case, str]]:
+    """The cases of one suite file, each with its `file:line`, made as they are asked for; nothing is run or fetched.
 
-    cases: Iterable[tuple[Case, str]]
-    files: SuiteFiles
-    config: dict[str, object]
-
-    def metrics(self, known: set[str], reserved: Mapping[str, object]) -> dict[str, DerivedMetric]:
-        """The file's derivedMetrics by name, whose expressions may use the metrics `known` to its cases."""
-        return _metrics(self.files, self.config, known, reserved)
-
-
-def parse_suite(path: Path) -> Parsed:
-    """One suite file. Raises BadInput, also while its cases are taken; nothing is run or fetched."""
+    Raises BadInput, also while they are taken.
+    """
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         read_plain_text(path)
         raise BadInput(f"{path}: a suite is a YAML (or JSON) file in promptfoo's format")
@@ -68,7 +59,7 @@ def parse_suite(path: Path) -> Parsed:
     if not isinstance(config, dict):
         raise BadInput(f"{path}:1: a suite is a mapping with prompts and tests; this is {_kind(config)}")
     _check_keys(files, config)
-    return Parsed(_cases(files, config), files, config)
+    return _cases(files, config)
 
 
 def _kind(value: object) -> str:
@@ -103,39 +94,14 @@ def _check_keys(files: SuiteFiles, config: dict[str, object]) -> None:
             files.refuse(config, f"unknown key {key!r}{_hint(key, _READ)}")
     if not isinstance(config.get(_SETTINGS) or {}, dict):
         files.refuse(config, f"{_SETTINGS} is a mapping such as {{repeat: 3}}; this is {_kind(config[_SETTINGS])}")
+    for figure in _list(config, _FIGURES):
+        if isinstance(figure, dict) and str(figure.get("value")).startswith("file://"):
+            files.refuse(figure, f"{_FIGURES}: {figure['value']!r} is code, which is never run; remove it")
 
 
 def _hint(key: object, known: Collection[str]) -> str:
     near = difflib.get_close_matches(str(key)[:60], known, 1)  # quadratic in the length; no known key is longer
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
-
-
-def _metrics(
-    files: SuiteFiles, config: dict[str, object], known: set[str], reserved: Mapping[str, object]
-) -> dict[str, DerivedMetric]:
-    listed = config.get("derivedMetrics") or []
-    metrics: dict[str, DerivedMetric] = {}
-    for item in listed if isinstance(listed, list) else [listed]:
-        near = item if isinstance(item, dict) else config
-        if not isinstance(item, dict) or item.keys() != {"name", "value"} or not all(map(_is_text, item.values())):
-            files.refuse(near, "derivedMetrics is a list of {name, value}: a name and an arithmetic expression")
-        metric = DerivedMetric(**item)
-        if metric.value.startswith("file://"):
-            files.refuse(
-                near, f"derivedMetrics: {metric.value!r} is code, which is never run; write the arithmetic here"
-            )
-        if metric.name in (*metrics, *reserved, COUNT):
-            files.refuse(near, f"derivedMetrics: the name {metric.name!r} is taken; choose another")
-        try:
-            check_metric(metric, {*known, *metrics})
-        except ValueError as error:
-            files.refuse(near, str(error))
-        metrics[metric.name] = metric
-    return metrics
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
 
 
 def _checked_test(files: SuiteFiles, test: object, near: object) -> dict[str, object]:

@@ -11,7 +11,6 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.grading import Embedder, Grade, Response, grade
 from tunesmith.tools.suites.loading import load_suites
-from tunesmith.tools.suites.metrics import derive
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,6 @@ class GradedSuite:
     missing: list[str]
     """Cases without an output."""
     sha256: str
-    derived_metrics: dict[str, float | None]
 
     def to_json(self) -> dict[str, object]:
         """The document of `suite grade --json`."""
@@ -59,7 +57,6 @@ class GradedSuite:
             "errors": sum(graded.grade.error is not None for graded in self.cases),
             "missing": self.missing,
             "sha256": self.sha256,
-            "derived_metrics": self.derived_metrics,
         }
 
 
@@ -78,7 +75,6 @@ def grade_outputs(path: Path, outputs_path: Path | None = None, *, embedder: Emb
         cases=graded,
         missing=sorted(by_id.keys() - {case_id for case_id, _ in outputs}),
         sha256=suite.sha256,
-        derived_metrics=derive(suite.derived_metrics, [one.grade for one in graded]),
     )
 
 

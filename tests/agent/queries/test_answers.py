@@ -18,6 +18,7 @@ from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.store import Store
 from tunesmith.tools.pipeline.workspace import Workspace
+from tunesmith.tools.suites.case import Suite
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +272,7 @@ def test_two_suites_whose_cases_have_the_same_names_are_not_the_same(tmp_path: P
     (made,) = home.artifacts("r2", "suite")
     suite = stored_runs.suite()
     other = suite.cases[0].model_copy(update={"messages": ({"role": "user", "content": "Another question"},)})
-    Path(made.path).write_text(suite.with_cases((other, *suite.cases[1:])).to_json())
+    Path(made.path).write_text(Suite(cases=(other, *suite.cases[1:])).to_json())
     assert ": 104 cases in common." in told(home, "compare_runs", run="r1", other_run="r2", about="suites").lines[0]
     Path(made.path).unlink()
     first = told(home, "compare_runs", run="r1", other_run="r2", about="suites").lines[0]

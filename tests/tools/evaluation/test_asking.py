@@ -277,7 +277,7 @@ def test_a_thinned_suite_goes_without_its_adversarial_block() -> None:
     kinds = Counter(case.metadata["kind"] for case in whole.block("adversarial"))
     assert kinds == dict.fromkeys(("paraphrase", "language", "injected instruction", "long context"), 3)
     assert {case.block for case in subsample(whole, 24).cases} == {"target", "general", "over-trigger"}
-    assert len(subsample(whole.with_cases(whole.block("adversarial")), 5).cases) == 5
+    assert len(subsample(Suite(cases=whole.block("adversarial")), 5).cases) == 5
 
 
 def test_a_base_that_vllm_takes_no_adapters_for_is_measured_without(

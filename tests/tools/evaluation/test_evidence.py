@@ -119,7 +119,7 @@ def test_a_form_everywhere_stops_the_gate_though_no_case_guards_it(tmp_path: Pat
     ]
     answers = answers_of("ticket-triage")
     one = next(iter(answers.values()))
-    made = trained(tmp_path, target.with_cases([*target.cases, *general]), answers, elsewhere=lambda case: one)
+    made = trained(tmp_path, Suite(cases=(*target.cases, *general)), answers, elsewhere=lambda case: one)
     assert evidence_of(made.store, made.run, "adapter").verdict.word == "not learned"
     assert any("20 of 20 ordinary messages" in line for line in gate_of(made.store, made.run, "adapter").broken)
 
@@ -152,7 +152,7 @@ def test_the_claim_rests_on_the_blind_cases_where_there_are_any(tmp_path: Path, 
         case.model_copy(update={"metadata": {**case.metadata, "split": "blind"}}) if case.case_id in blind else case
         for case in tickets.cases
     ]
-    suite = tickets.with_cases(split)
+    suite = Suite(cases=tuple(split))
     made = trained(tmp_path, suite, {i: text for i, text in answers.items() if i not in blind})
     found = evidence_of(made.store, made.run, "adapter")
     assert found.verdict.people and found.verdict.people.cases == len(blind) == 22
@@ -168,7 +168,7 @@ def opened(store: Store, run: str, arm: str, model: str, cases: Sequence[Case]) 
 
 def test_every_training_that_was_asked_the_blind_cases_before_is_an_opening(tmp_path: Path, tickets: Suite) -> None:
     cases = [case.model_copy(update={"metadata": {**case.metadata, "split": "blind"}}) for case in tickets.cases]
-    made = trained(tmp_path, tickets.with_cases(cases), answers_of("ticket-triage"))
+    made = trained(tmp_path, Suite(cases=tuple(cases)), answers_of("ticket-triage"))
 
     def opening() -> int:
         return evidence_of(made.store, made.run, "adapter").verdict.opening
@@ -187,7 +187,7 @@ def test_every_training_that_was_asked_the_blind_cases_before_is_an_opening(tmp_
 
 def test_merged_and_quantized_belong_to_the_opening_of_their_training(tmp_path: Path, tickets: Suite) -> None:
     cases = [case.model_copy(update={"metadata": {**case.metadata, "split": "blind"}}) for case in tickets.cases]
-    made, sha256s, parents = Run(tmp_path, tickets.with_cases(cases)), [], ()
+    made, sha256s, parents = Run(tmp_path, Suite(cases=tuple(cases))), [], ()
     for kind in ("base", "adapter", "merged", "quantized"):
         step = made.build.step("train", arm=kind)
         parents = (made.build.artifact(step, kind, "", *parents),)
