@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping
 
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.json_values import as_float, as_list, as_object
-from tunesmith.memory.ledger import to_json
+from tunesmith.memory.ledger import add_event, to_json
 from tunesmith.memory.records import APPROVED, DONE, PLANNED, Step
 from tunesmith.memory.store import Store
 
@@ -130,10 +129,7 @@ def bring_back(store: Store, step: Step, records: Records, *, submission: str, l
                     changed |= {"data": _renamed_json(str(row["data"]), ids)} if table == "events" else {}
                     _put_back(conn, table, {**row, **changed})
             reported = {"submission": submission, "artifacts": ids}
-            conn.execute(
-                "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
-                (step.run, step.id, time.time(), RETURNED, to_json(reported)),
-            )
+            add_event(conn, step.run, step.id, RETURNED, to_json(reported))
     result = _renamed_json(str(records["steps"][0]["result"] or "{}"), reported["artifacts"])
     return as_object(store.places.from_json(result))
 

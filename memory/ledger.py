@@ -89,10 +89,7 @@ class Ledger(RunLedger):
                 (ABANDONED, row["step"]),
             )
             data = to_json({"plan_hash": row["plan_hash"], "why": why})
-            conn.execute(
-                "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, 'price.abandoned', ?)",
-                (row["run"], row["step"], time.time(), data),
-            )
+            add_event(conn, row["run"], row["step"], "price.abandoned", data)
 
     def decide(self, step: str, decision: str, *, by: str, reason: str, price: dict[str, object]) -> str:
         """Record a yes or a no for the plan that `step` holds now, and return the approval's id.
@@ -257,10 +254,7 @@ class Ledger(RunLedger):
                 return False
             # Of two results one counts; the other is kept for whoever asks what became of that work.
             event = "step.finished_late" if own else "step.finished_beside"
-            conn.execute(
-                "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
-                (row["run"], step, time.time(), event, self.places.to_json({"pid": worker.pid, "result": result})),
-            )
+            add_event(conn, row["run"], step, event, self.places.to_json({"pid": worker.pid, "result": result}))
             if own:
                 self._deliver_late(conn, row, self.places.to_json(result))
             return own
@@ -356,6 +350,12 @@ def _decided_elsewhere(step: str, status: str) -> str:
     if status == APPROVED:
         return f"step {step} has its yes from another terminal, which is starting it; `tunesmith jobs attach {step}`"
     return f"step {step} is {status} already, so there is nothing to decide; `tunesmith jobs list` shows what waits"
+
+
+def add_event(conn: sqlite3.Connection, run: str | None, step: str | None, event: str, data: str) -> None:
+    """Append to the history of what happened, `data` being JSON."""
+    row = (run, step, time.time(), event, data)
+    conn.execute("INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)", row)
 
 
 def to_json(value: object) -> str:

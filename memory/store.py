@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tunesmith.memory.errors import BadInput, NotFound
-from tunesmith.memory.ledger import Ledger, to_json
+from tunesmith.memory.ledger import Ledger, add_event, to_json
 from tunesmith.memory.records import KEEP, Artifact, AssertionResult, EvalResult, TrainingRow, Verdict
 from tunesmith.memory.row_attributes import RowAttributes
 
@@ -22,10 +22,7 @@ class Store(Ledger):
     def event(self, event: str, *, run: str | None = None, step: str | None = None, **data: object) -> None:
         """Append to the history of what happened."""
         with self.write() as conn:
-            conn.execute(
-                "INSERT INTO events (run, step, at, event, data) VALUES (?, ?, ?, ?, ?)",
-                (run, step, time.time(), event, self.places.to_json(data)),
-            )
+            add_event(conn, run, step, event, self.places.to_json(data))
 
     def metric(self, step: str, name: str, x: float, value: float) -> None:
         """Append a point to a curve of a step, for example loss at optimiser step x."""
@@ -110,10 +107,6 @@ class Store(Ledger):
             kind,
         )
         return self.artifact(rows[0]["ancestor"]) if rows else None
-
-    def add_result(self, run: str, step: str, result: EvalResult) -> None:
-        """Record one answered case; the same case of the same step again replaces an error, nothing else."""
-        self.add_results(run, step, [result])
 
     def add_results(
         self, run: str, step: str, results: Sequence[EvalResult], *, replaces_other_keys: bool = False

@@ -16,6 +16,7 @@ from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Estimate, Plan
 from tunesmith.tools.evaluation.pairing import Evaluations
+from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.machine.processes import ProcessId
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.serving.model_server import key_of
@@ -41,7 +42,7 @@ def test_comparability_keys_have_the_parts_of_a_served_models_key(tmp_path: Path
     spec = ServerSpec(model_dir=str(folder), served_name="base")
     server = Server("s", spec, 1, "bench", ProcessId(1, 1.0, "b"), tmp_path / "s", tmp_path / "log", "vllm 0.32.0")
     model = Artifact("a1", "r1", "s1", "base", folder, "ab" * 32, 1, (), {})
-    written = key_of(server, model, suite(), max_tokens=96)
+    written = {**key_of(server, model, suite()), **Sampling(96).key}
     store, run = finished_run(tmp_path / "home")
     keys = [key for by_arm in Evaluations.of(store, run).keys.values() for key in by_arm.values()]
     assert len(keys) == 5, "baseline, base and adapter on one server, merged, quantized"

@@ -192,14 +192,14 @@ def test_an_error_is_replaced_by_an_answer_but_an_answer_by_nothing(store: Store
     def result(passed: bool | None, output: str) -> EvalResult:
         return EvalResult("base", "target", "c1", "k", output, passed, None, error=None if output else "timeout")
 
-    store.add_result("r1", step, result(None, ""))
-    store.add_result("r1", step, result(True, "first"))
-    store.add_result("r1", step, result(False, "second"))
+    store.add_results("r1", step, [result(None, "")])
+    store.add_results("r1", step, [result(True, "first")])
+    store.add_results("r1", step, [result(False, "second")])
     assert [(r.output, r.passed) for r in store.results(step)] == [("first", True)]
     store.add_results("r1", step, [result(False, "third")], replaces_other_keys=True)
     assert [(r.output, r.passed) for r in store.results(step)] == [("first", True)], "its key is the same"
     other = replace(result(False, "other"), key_hash="k2")
-    store.add_result("r1", step, other)
+    store.add_results("r1", step, [other])
     assert [(r.output, r.passed) for r in store.results(step)] == [("first", True)], "nobody asked for that"
     store.add_results("r1", step, [other], replaces_other_keys=True)
     assert [(r.output, r.key_hash) for r in store.results(step)] == [("other", "k2")]
@@ -209,7 +209,7 @@ def test_flips_and_lineage_are_views(store: Store) -> None:
     store.new_run("test")
     step = store.propose("r1", "evaluate", plan_hash="h1")
     for arm, passed in (("base", False), ("adapter", True)):
-        store.add_result("r1", step, EvalResult(arm, "target", "c1", "k", "text", passed, None))
+        store.add_results("r1", step, [EvalResult(arm, "target", "c1", "k", "text", passed, None)])
     store.finish(step, {"keys": {"base": {}, "adapter": {"adapter": "a"}}})
     flips = store.read("SELECT arm_a, arm_b, flip FROM v_flips WHERE arm_a = 'base'")
     assert [tuple(row) for row in flips] == [("base", "adapter", "fail_to_pass")]
@@ -224,8 +224,8 @@ def test_an_evaluation_that_did_not_end_makes_no_flip(store: Store) -> None:
     store.new_run("test")
     first, second = (store.propose("r1", "evaluate", arm=arm, plan_hash=arm) for arm in ("adapter", ""))
     for step, passed in ((first, True), (second, False)):
-        store.add_result("r1", step, EvalResult("adapter", "target", "c1", "k", "text", passed, None))
-    store.add_result("r1", first, EvalResult("base", "target", "c1", "k", "text", False, None))
+        store.add_results("r1", step, [EvalResult("adapter", "target", "c1", "k", "text", passed, None)])
+    store.add_results("r1", first, [EvalResult("base", "target", "c1", "k", "text", False, None)])
     store.finish(first, {"keys": {"base": {}, "adapter": {}}})
     counted = "SELECT flip FROM v_flips WHERE arm_a = 'base'"
     assert [row["flip"] for row in store.read(counted)] == ["fail_to_pass"], "the finished one counts"
@@ -240,7 +240,7 @@ def answered(store: Store, arm: str, suite: str, **results: list[bool | None]) -
         for repeat, passed in enumerate(passes):
             error = "late" if passed is None else None
             result = EvalResult(arm, "target", case, "k", "text", passed, None, repeat=repeat, error=error)
-            store.add_result("r1", step, result)
+            store.add_results("r1", step, [result])
     store.finish(step, {"keys": {arm: {"suite": suite, "sampling": "greedy"}}})
     return step
 

@@ -29,8 +29,8 @@ from tunesmith.tools.pipeline.run_step import continue_step, decide, price, prop
 from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 from tunesmith.tools.serving import servers
 from tunesmith.tools.suites.case import Suite
-from tunesmith.tools.suites.loading import load_suites
 from tunesmith.tools.suites.grading import embedding
+from tunesmith.tools.suites.loading import load_suites
 
 SUITE = """\
 prompts: ['{{q}}']

@@ -14,15 +14,16 @@ from pydantic.fields import FieldInfo
 AUTO = "auto"
 
 
-def _read(value: object) -> object:
-    return 0 if isinstance(value, str) and value.strip().lower() == AUTO else value
+def _reading(open_: float) -> BeforeValidator:
+    """`auto`, as people write it, is read as this number."""
+    return BeforeValidator(lambda value: open_ if isinstance(value, str) and value.strip().lower() == AUTO else value)
 
 
 def _write(value: float) -> float | str:
     return value or AUTO
 
 
-_READ = BeforeValidator(_read)
+_READ = _reading(0)
 _WRITE = PlainSerializer(_write, return_type=Any, when_used="json")
 """Of a JSON document alone: code that takes a request apart computes with numbers."""
 
@@ -31,10 +32,6 @@ AutoFloat = Annotated[float, _READ, _WRITE]
 
 OPEN = -1.0
 """A weight that is left to the model; 0 is none of it."""
-
-
-def _read_weight(value: object) -> object:
-    return OPEN if isinstance(value, str) and value.strip().lower() == AUTO else value
 
 
 def _write_weight(value: float) -> float | str:
@@ -47,7 +44,7 @@ def _not_negative(value: float) -> float:
     return value
 
 
-_READ_WEIGHT = BeforeValidator(_read_weight)
+_READ_WEIGHT = _reading(OPEN)
 AutoWeight = Annotated[
     float,
     _READ_WEIGHT,

@@ -244,14 +244,14 @@ class _Record:
         """Grade an answer and have it stored. Raises what kept an earlier one from being stored."""
         if self._writing and self._writing.done():
             self._writing.result()
-        self._add(question, result_of(question.arm, question.case, response, question))
+        self._add(question, result_of(question, response))
 
     def take_over(self, question: Question, known: Mapping[tuple[str, str, int], int]) -> bool:
         """Grade what an earlier step was answered to the same question; False where there is nothing to grade."""
         row = known.get((question.arm.name, question.key_hash, question.repeat)) if known else None
         if row is None or question.needs_logprobs:
             return False
-        result = result_of(question.arm, question.case, _stored(self.job.store, question.id, row), question)
+        result = result_of(question, _stored(self.job.store, question.id, row))
         if result.error:
             return False
         self._add(question, result)
@@ -325,19 +325,17 @@ def _stored(store: Store, identity: str, row_id: int) -> ChatResponse:
     )
 
 
-def result_of(arm: Arm, case: Case, response: ChatResponse, question: Question | None = None) -> EvalResult:
+def result_of(question: Question, response: ChatResponse) -> EvalResult:
     """Grade one response; one that is missing or cannot be judged becomes an error.
 
     Where an assertion asks a model there is neither a verdict nor an error yet.
     """
-    question = question or Question(arm, case)
-    judged = None
-    if not response.error:
-        judged = grade_deterministic(case, response)
+    case = question.case
+    judged = None if response.error else grade_deterministic(case, response)
     error = response.error or (judged.error if judged else None)
     decided = judged is not None and not error and all(a.reason != PENDING for a in judged.assertions)
     return EvalResult(
-        arm=arm.name,
+        arm=question.arm.name,
         block=case.block,
         case_id=case.case_id,
         key_hash=question.key_hash,

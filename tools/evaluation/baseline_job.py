@@ -116,7 +116,7 @@ def _ask(job: Job[BaselineRequest], suite: Suite) -> AskRecord:
     context_settings = requested_settings(request)
     sampling = Sampling.on(context_settings, request.max_tokens, request.temperature, request.repeats)
     with _server(job, measured, context_settings) as server:
-        key = {**key_of(server, measured, suite, max_tokens=request.max_tokens), **sampling.key}
+        key = {**key_of(server, measured, suite), **sampling.key}
         answer = server_answers(server, sampling, request.concurrency)
         arm = Arm("base", server.model, key)
         taken_over = run_arms(job, suite, [arm], sampling, answer, fresh=request.fresh)

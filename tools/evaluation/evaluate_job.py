@@ -122,7 +122,7 @@ def _engine(job: Job[EvaluateRequest], stack: ExitStack, suite: Suite, sampling:
         if adapter is None or not refuses_adapters(error):
             raise
         return _local_engine(job, suite, sampling, adapter, _Refusal("vLLM refused the adapter", str(error)))
-    key = {**key_of(server, served, suite, max_tokens=request.max_tokens), **sampling.key}
+    key = {**key_of(server, served, suite), **sampling.key}
     answer = server_answers(server, sampling, request.concurrency)
     proof = {name: key[name] for name in ("engine", "engine_arguments", "template", "precision", "lora")}
     proof["server"] = server.id

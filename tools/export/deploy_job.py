@@ -201,4 +201,4 @@ def _first_answer(
     if response.error:
         servers.stop(server)
         raise StepFailed(f"the server started but did not answer: {response.error}; its log is {server.log}")
-    return response, case, result_of(arm, case, response).passed if case else None
+    return response, case, result_of(Question(arm, case), response).passed if case else None

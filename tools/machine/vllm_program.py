@@ -16,19 +16,19 @@ def kernels_of(vllm: str) -> str:
 
     Read from the package folders' names, since asking vLLM itself takes seconds; "" where there are none.
     """
-    return ", ".join(" ".join(pair) for pair in _packages_beside(vllm) if pair[0] in _KERNELS)
+    return ", ".join(f"{name} {version}" for name, version in packages_beside(vllm).items() if name in _KERNELS)
 
 
 def engine_beside(vllm: str) -> str:
     """vLLM's own version and its kernels, such as `vllm 0.32.0, torch 2.13.0+cpu`, read in the same way."""
-    versions = [pair[1] for pair in _packages_beside(vllm) if pair[0] == "vllm"]
-    return ", ".join([*(f"vllm {version}" for version in versions[:1]), *filter(None, [kernels_of(vllm)])])
+    version = packages_beside(vllm).get("vllm")
+    return ", ".join(filter(None, [f"vllm {version}" if version else "", kernels_of(vllm)]))
 
 
-def _packages_beside(vllm: str) -> list[list[str]]:
-    """Name and version of each, sorted."""
-    packages = (Path(vllm).resolve().parent.parent / "lib").glob("python3*/site-packages/*.dist-info")
-    return sorted(folder.name.removesuffix(".dist-info").split("-", 1) for folder in packages)
+def packages_beside(vllm: str) -> dict[str, str]:
+    """Name → version of each, sorted."""
+    folders = (Path(vllm).resolve().parent.parent / "lib").glob("python3*/site-packages/*.dist-info")
+    return dict(sorted(folder.name.removesuffix(".dist-info").partition("-")[::2] for folder in folders))
 
 
 def find_vllm(named: str | None) -> str | None:

@@ -45,11 +45,15 @@ def template_text(model_dir: Path) -> str:
     own = model_dir / "chat_template.jinja"
     if own.is_file():
         return own.read_text()
-    config = model_dir / "tokenizer_config.json"
-    template = json.loads(config.read_text()).get("chat_template", "") if config.is_file() else ""
+    template = _in_settings(model_dir)
     if isinstance(template, list):
         return "\n".join(str(entry.get("template", "")) for entry in template)
     return str(template)
+
+
+def _in_settings(model_dir: Path) -> object:
+    config = model_dir / "tokenizer_config.json"
+    return json.loads(config.read_text()).get("chat_template", "") if config.is_file() else ""
 
 
 def template_sha256(model_dir: Path) -> str:
@@ -57,9 +61,7 @@ def template_sha256(model_dir: Path) -> str:
     own = model_dir / "chat_template.jinja"
     if own.is_file():
         return hashlib.sha256(own.read_bytes()).hexdigest()
-    config = model_dir / "tokenizer_config.json"
-    template = json.loads(config.read_text()).get("chat_template", "") if config.is_file() else ""
-    return hashlib.sha256(json.dumps(template).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_in_settings(model_dir)).encode()).hexdigest()
 
 
 def takes_tools(model_dir: Path) -> bool:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunesmith.tools.models.shape import ModelShape
+
 _KEYS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "vocab_size",
@@ -18,22 +20,34 @@ _EXPERT_KEYS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
 
 
 @dataclass(frozen=True, slots=True)
-class KnownModel:
-    """A published model."""
+class NamedModel:
+    """A model by its config's sizes."""
 
     name: str
-    """Its id on the hub."""
+    """Of a published one, its id on the hub."""
     config: Mapping[str, object]
+    approximate: bool = False
+    """Whether it only stands for a size that was named."""
+
+    @property
+    def shape(self) -> ModelShape:
+        """Its sizes, for the memory formulas."""
+        return ModelShape.of(self.config)
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.shape.parameters
 
 
 def _model(
     name: str, family: str, sizes: tuple[int, ...], *, tied: bool = False, experts: tuple[int, ...] = ()
-) -> KnownModel:
+) -> NamedModel:
     config, mixture = dict(zip(_KEYS, sizes, strict=True)), dict(zip(_EXPERT_KEYS, experts, strict=bool(experts)))
-    return KnownModel(name, {"model_type": family, **config, "tie_word_embeddings": tied, **mixture})
+    return NamedModel(name, {"model_type": family, **config, "tie_word_embeddings": tied, **mixture})
 
 
-KNOWN_MODELS: tuple[KnownModel, ...] = (
+KNOWN_MODELS: tuple[NamedModel, ...] = (
     _model("HuggingFaceTB/SmolLM2-135M-Instruct", "llama", (576, 1536, 30, 9, 3, 64, 49152), tied=True),
     _model("HuggingFaceTB/SmolLM2-360M-Instruct", "llama", (960, 2560, 32, 15, 5, 64, 49152), tied=True),
     _model("HuggingFaceTB/SmolLM2-1.7B-Instruct", "llama", (2048, 8192, 24, 32, 32, 64, 49152), tied=True),
@@ -85,7 +99,7 @@ def config_of(name: str) -> Mapping[str, object]:
     return next(model.config for model in KNOWN_MODELS if model.name == name)
 
 
-def find_known(words: str) -> KnownModel | None:
+def find_known(words: str) -> NamedModel | None:
     """The published model that `words` mean: its hub id, or a name such as `qwen3 8b` or `llama-3.1-8b`; None for none.
 
     A version may be shortened ("llama 3" for 3.1), and the shortest fitting name is meant: "qwen2.5 7b" is no coder.
@@ -93,7 +107,7 @@ def find_known(words: str) -> KnownModel | None:
     return min(known_of(words), key=lambda model: len(model.name), default=None)
 
 
-def known_of(words: str) -> list[KnownModel]:
+def known_of(words: str) -> list[NamedModel]:
     """Every published model that `words` may mean: of a family's name alone, all of its sizes."""
     wanted = _name_words(words)
     return [model for model in KNOWN_MODELS if wanted and _names(wanted, _name_words(model.name))]

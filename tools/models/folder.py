@@ -60,7 +60,7 @@ class _LargeLook(Exception):
     """There is more to parse than the process that asks should."""
 
 
-def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelFolder:
+def check_model_folder(path: Path) -> ModelFolder:
     """The facts of a loadable chat model folder; raises BadInput with one line for anything else.
 
     What is more than a megabyte to parse is looked at in a confined child.
@@ -69,21 +69,19 @@ def check_model_folder(path: Path, *, need_chat_template: bool = True) -> ModelF
     if not (is_there(path) and path.is_dir()):
         raise BadInput(f"{str(path)[:300]} is not a folder; give a model folder with config.json and safetensors files")
     try:
-        config, *sizes = _look(path, need_chat_template, IN_PLACE_BYTES)
+        config, *sizes = _look(path, IN_PLACE_BYTES)
     except _LargeLook:  # a header that costs memory is read where memory is bounded
-        argument = (str(path.absolute()), need_chat_template)
-        config, *sizes = confined_answer(look_elsewhere, argument, f"the model in {path}", _LIMITS)
+        config, *sizes = confined_answer(look_elsewhere, str(path.absolute()), f"the model in {path}", _LIMITS)
     return ModelFolder(path, config, *sizes)
 
 
-def look_elsewhere(argument: tuple[str, bool]) -> Iterator[object]:
+def look_elsewhere(path: str) -> Iterator[object]:
     """A look of any size, for the confined child."""
     gc.disable()  # of a million small lists and objects that all stay, it would take most of the time
-    path, need_chat_template = argument
-    yield _look(Path(path), need_chat_template, _LIMITS.memory_bytes)
+    yield _look(Path(path), _LIMITS.memory_bytes)
 
 
-def _look(path: Path, need_chat_template: bool, most_bytes: int) -> tuple[dict[str, object], int, int]:
+def _look(path: Path, most_bytes: int) -> tuple[dict[str, object], int, int]:
     """Config, bytes of the weights, and parameters. Raises BadInput, or _LargeLook before more than that is parsed."""
     look = _Look(path, most_bytes)
     config = look.config()
@@ -97,7 +95,7 @@ def _look(path: Path, need_chat_template: bool, most_bytes: int) -> tuple[dict[s
     weight_bytes, parameters = look.weights()
     if not any(name in look.names for name in _TOKENIZER_FILES):
         raise BadInput(f"{path} has no tokenizer (tokenizer.json); copy it from the model's origin")
-    if need_chat_template and not look.has_chat_template():
+    if not look.has_chat_template():
         raise BadInput(f"{path} has no chat template (chat_template.jinja); take the model's instruct version")
     return config, weight_bytes, parameters
 

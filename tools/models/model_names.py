@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import as_int
 from tunesmith.tools.models.families import KNOWN_MODELS, find_known, known_of
+from tunesmith.tools.models.families import NamedModel as NamedModel
 from tunesmith.tools.models.shape import ModelShape
 
 _USUAL = (
@@ -30,26 +30,6 @@ _LEAST, _MOST = 1e6, 2e13
 _SCALED_FROM = 1.12
 """A size this much off the nearest usual model's is counted with more or fewer layers of it: names round, by up
 to 9 % (Qwen2.5-7B has 7.6 billion)."""
-
-
-@dataclass(frozen=True, slots=True)
-class NamedModel:
-    """A model by its config's sizes."""
-
-    name: str
-    config: Mapping[str, object]
-    approximate: bool = False
-    """Whether it only stands for a size that was named."""
-
-    @property
-    def shape(self) -> ModelShape:
-        """Its sizes, for the memory formulas."""
-        return ModelShape.of(self.config)
-
-    @property
-    def parameters(self) -> int:
-        """All of them."""
-        return self.shape.parameters
 
 
 class SeveralSizes(BadInput):

@@ -16,7 +16,7 @@ from tunesmith.memory.json_values import as_float, as_int, as_list, as_object
 from tunesmith.tools.models.chat_template import without_system
 from tunesmith.tools.serving.addresses import read_address, refuse_key_in_clear
 from tunesmith.tools.serving.listeners import Listener, SendRefused
-from tunesmith.tools.serving.traffic import Recorder
+from tunesmith.tools.serving.traffic import ContactLog
 from tunesmith.tools.suites.grading import Response
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class ChatClient:
         timeout_s: float = _TIMEOUT_S,
         takes_system: bool = True,
         section: str = "endpoint",
-        recorder: Recorder | None = None,
+        recorder: ContactLog | None = None,
     ) -> None:
         """`url` is without `/v1`; where its model's template takes no system message, none is sent.
 

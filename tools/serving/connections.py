@@ -18,7 +18,7 @@ from aiohttp.tracing import Trace
 
 from tunesmith.tools.serving.addresses import Address, visible_address
 from tunesmith.tools.serving.listeners import Guard, Listener, SendRefused
-from tunesmith.tools.serving.traffic import Recorder, Traffic
+from tunesmith.tools.serving.traffic import ContactLog, Traffic
 
 _UNNAMED = "an address that it did not name"
 
@@ -33,7 +33,7 @@ class Connections:
         *,
         timeout_s: float,
         listener: Listener | None = None,
-        recorder: Recorder | None = None,
+        recorder: ContactLog | None = None,
     ) -> None:
         """`listener`: the server of ours that is behind the address; None where it is the user's own."""
         self.address, self.traffic = address, Traffic()

@@ -16,7 +16,7 @@ import httpx2
 from tunesmith.tools.serving.addresses import Address
 from tunesmith.tools.serving.connections import refuse_redirect
 from tunesmith.tools.serving.listeners import Guard, Listener, SendRefused
-from tunesmith.tools.serving.traffic import Recorder, Traffic
+from tunesmith.tools.serving.traffic import ContactLog, Traffic
 
 _HEADERS = frozenset(
     {"host", "authorization", "content-type", "content-length", "transfer-encoding", "accept", "connection"}
@@ -25,7 +25,7 @@ _CONNECTING, _CONNECTED = "connection.connect_tcp.started", "connection.connect_
 
 
 def driver_client(
-    address: Address, *, listener: Listener | None, recorder: Recorder | None, timeout_s: float
+    address: Address, *, listener: Listener | None, recorder: ContactLog | None, timeout_s: float
 ) -> httpx2.AsyncClient:
     """A client for one host. Raises BadInput for a proxy that is not spoken."""
     transport = _Transport(address, listener, recorder)
@@ -35,7 +35,7 @@ def driver_client(
 class _Transport(httpx2.AsyncBaseTransport):
     """Strips requests, looks at each connection, and counts what goes and comes."""
 
-    def __init__(self, address: Address, listener: Listener | None, recorder: Recorder | None) -> None:
+    def __init__(self, address: Address, listener: Listener | None, recorder: ContactLog | None) -> None:
         self._address, self._recorder, self._traffic = address, recorder, Traffic()
         self._guard = Guard(address, listener)
         self._inner = httpx2.AsyncHTTPTransport(proxy=address.proxy)

@@ -127,37 +127,24 @@ def serve(
     return server
 
 
-def key_of(server: servers.Server, model: Artifact, suite: Suite, *, max_tokens: int) -> dict[str, JsonValue]:
-    """The comparability key of answers by `model` on `server`: everything that may change them but the adapter.
+def key_of(server: servers.Server, model: Artifact, suite: Suite) -> dict[str, JsonValue]:
+    """The comparability key of answers by `model` on `server`: all that changes them, adapter and sampling left open.
 
     A quantized base is its base at another precision: the weights are the base's, and it shows in the precision.
     """
-    return {
-        **_weights_key(server, model),
-        "adapter": "none",
-        "suite": suite.sha256,
-        "sampling": f"temperature=0 seed=0 max_tokens={max_tokens}",
-    }
-
-
-def comparability_key(server: servers.Server, *, weights_sha256: str) -> dict[str, JsonValue]:
-    """What answers of this server are comparable by, but for the adapter, the suite and the sampling."""
-    spec, folder = server.spec, Path(server.spec.model_dir)
+    spec = server.spec
     shared = spec.model_copy(update={"max_lora_rank": 0})
     return {
         "engine": server.engine,
         "engine_arguments": " ".join(engine_arguments(shared)),
         "device": spec.device,
         "lora": lora_of(spec),
-        "weights": weights_sha256,
-        "precision": precision_of(folder),
-        "template": template_sha256(folder),
+        "weights": weights_of(model),
+        "precision": precision_label(model),
+        "template": template_sha256(Path(spec.model_dir)),
+        "adapter": "none",
+        "suite": suite.sha256,
     }
-
-
-def _weights_key(server: servers.Server, model: Artifact) -> dict[str, JsonValue]:
-    key = comparability_key(server, weights_sha256=weights_of(model))
-    return {**key, "precision": precision_label(model)}
 
 
 def weights_of(model: Artifact) -> str:

@@ -11,7 +11,6 @@ import json
 import sqlite3
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tunesmith.memory.store import Store
 from tunesmith.tools.serving.addresses import Address
@@ -26,16 +25,6 @@ class Traffic:
     requests: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
-
-
-class Recorder(Protocol):
-    """Is told of a contact when it begins and when it has ended."""
-
-    def opened(self) -> None:
-        """Before the first request leaves."""
-
-    def closed(self, traffic: Traffic) -> None:
-        """Once no more will leave."""
 
 
 @dataclass(frozen=True, slots=True)

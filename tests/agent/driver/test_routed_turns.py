@@ -107,7 +107,7 @@ def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> N
         ("was it a lot of stuff in the end", False),
         ("wie viele beispiele hatte ich selbst geschrieben in r8", False),
         ("i never understood why people like opera", True),
-        ("write me a haiku about GPUs", True),
+        ("my neighbour sings opera in the shower", True),
     ],
 )
 def test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own(

@@ -53,7 +53,7 @@ class Run:
             for case in self.suite.cases:
                 found = grade(case, Response(says(case)))
                 row = EvalResult(arm, case.block, case.case_id, "k", says(case), found.passed, found.score)
-                self.store.add_result(self.run, step, row)
+                self.store.add_results(self.run, step, [row])
         report = changed.pop("report", {})
         keys = {
             arm: {**KEY, "suite": self.suite.sha256, **_own(arm), **(changed if arm != "base" else {})} for arm in arms

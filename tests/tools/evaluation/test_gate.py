@@ -61,7 +61,7 @@ class Chain:
                 passed, error = (None, "timed out") if letter == "e" else (letter == "p", None)
                 score = None if passed is None else float(passed)
                 row = EvalResult(arm, block, f"{block}-{n}", "k", "", passed, score, error=error)
-                self.store.add_result(self.run, step, row)
+                self.store.add_results(self.run, step, [row])
         key = self.key(arm, **changed)
         self.build.end(step, 1.0, 1, {"key": key} if arm == "base" else {"keys": {arm: key}})
         return step
@@ -72,7 +72,7 @@ class Chain:
         for arm, word in words.items():
             for n, letter in enumerate(word):
                 row = EvalResult(arm, "target", f"target-{n}", "k", "", letter == "p", float(letter == "p"))
-                self.store.add_result(self.run, step, row)
+                self.store.add_results(self.run, step, [row])
         self.build.end(step, 1.0, 1, {"keys": {arm: self.key(arm) for arm in words}})
         return step
 

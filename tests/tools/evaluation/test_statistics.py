@@ -307,7 +307,7 @@ def test_a_gate_breaks_on_a_loss_or_a_refusal_and_never_on_the_adversarial_block
         build.answer(step, arm, KEY)
         for n in range(12):
             row = EvalResult(arm, "adversarial", f"adv-{n}", "k", "", arm == "base", float(arm == "base"))
-            build.store.add_result(build.run, step, row)
+            build.store.add_results(build.run, step, [row])
         result = {"key": KEY} if arm == "base" else {"keys": {arm: {**KEY, "weights": "w"}}}
         build.end(step, 1.0, 1, result)
     assert compare_run(build.store, build.run, "base", "merged").blocks["adversarial"].verdict == "worse"
@@ -411,7 +411,7 @@ def test_a_judge_of_cases_that_one_arm_was_not_asked_keeps_no_pair_apart(
         build.store.add_results(build.run, step, [stored(arm, case, 1.0) for arm in ("base", "adapter")])
     build.end(step, 1.0, 1, {"keys": {"base": beside, "adapter": {**beside, "adapter": "d"}}})
     later = build.step("evaluate", arm="merged")
-    build.store.add_result(build.run, later, stored("merged", kept.cases[1], 1.0))
+    build.store.add_results(build.run, later, [stored("merged", kept.cases[1], 1.0)])
     build.end(later, 1.0, 1, {"keys": {"merged": {**key, "weights": "w"}}})
     found = compare_run(build.store, build.run, "adapter", "merged")
     assert found.comparable is comparable

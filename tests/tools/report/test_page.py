@@ -250,7 +250,7 @@ def test_errors_are_outside_the_rate(tmp_path: Path) -> None:
         passed = None if number < 2 else number < 6
         error = "timed out" if passed is None else None
         answer = EvalResult("base", "target", f"c{number}", "k", "", passed, None, error=error)
-        build.store.add_result(build.run, step, answer)
+        build.store.add_results(build.run, step, [answer])
     build.end(step, 1.0, 1, {"key": {"engine": "x"}})
     facts, page = written(build.store, build.run, tmp_path)
     score = facts.evaluation.scores["target", "base"]
@@ -291,7 +291,7 @@ def answered(
                 error = "late" if passed is None else None
                 output = f"right of {block}-{n}" if passed else ""
                 answer = EvalResult(arm, block, f"{block}-{n}", "k", output, passed, None, error=error)
-                build.store.add_result(build.run, step, answer)
+                build.store.add_results(build.run, step, [answer])
         key = {"engine": "x", "suite": kept.sha256, "sampling": odd == arm, **under_test.get(arm, {})}
         build.end(step, 1.0, 1, {"key": key} if arm == "base" else {"keys": {arm: key}})
     return build

@@ -20,14 +20,16 @@ from tests.fixtures.stub_chat import ENGINE_FAILED
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.records import Artifact
 from tunesmith.tools.machine.vllm_program import kernels_of
 from tunesmith.tools.serving import servers, spec
 from tunesmith.tools.serving.listeners import port_is_free
-from tunesmith.tools.serving.model_server import comparability_key
+from tunesmith.tools.serving.model_server import key_of
 from tunesmith.tools.serving.server_log import telling_line
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.spec import ServerSpec
 from tunesmith.tools.serving.supervisor import preloads
+from tunesmith.tools.suites.case import Suite
 
 pytestmark = pytest.mark.heavy
 
@@ -142,8 +144,7 @@ def test_kernels_are_read_beside_the_program(tmp_path: Path) -> None:
 
 def test_arms_on_servers_that_differ_in_their_model_alone_differ_in_nothing_else(home: Path, model: Path) -> None:
     server = start(home, spec_of(model))
-    one = comparability_key(server, weights_sha256="a")
-    other = comparability_key(server, weights_sha256="b")
+    one, other = (key_of(server, Artifact("a1", "r1", "s1", "base", model, of, 1), Suite(cases=())) for of in "ab")
     assert {name for name in one if one[name] != other[name]} == {"weights"}
     assert str(model) not in json.dumps(one) and str(server.port) not in json.dumps(one)
 

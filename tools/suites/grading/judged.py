@@ -102,13 +102,14 @@ def _as_number(value: object) -> float:
     return float(value or 0) if isinstance(value, bool | int | float | None) else math.nan
 
 
-def _need_criteria(assertion: Assertion) -> None:
+def _need_texts(assertion: Assertion) -> None:
     value = assertion.value if isinstance(assertion.value, list) else [assertion.value]
     if not value or not all(isinstance(item, str) and item for item in value):
-        raise ValueError(f"{assertion.type} needs a value: one criterion in words, or a list of them")
+        what = "one criterion in words" if assertion.base_type == "g-eval" else "a text to be near to"
+        raise ValueError(f"{assertion.type} needs a value: {what}, or a list of them")
 
 
-@assertion_type("g-eval", check=_need_criteria, asks="judge")
+@assertion_type("g-eval", check=_need_texts, asks="judge")
 def g_eval(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The mean of the judge's scores for each criterion, in tenths, at least `threshold` (0.7). Liu et al. 2023.
 
@@ -149,13 +150,6 @@ def _reply_object(reply: str, pattern: str) -> Mapping[str, object]:
         if isinstance(value, Mapping):
             return value
     raise js.CannotGrade(f"the judge's reply is not JSON: {quoted(reply)}")
-
-
-def _need_texts(assertion: Assertion) -> None:
-    value = assertion.value
-    texts = value if isinstance(value, list) else [value]
-    if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError(f"{assertion.type} needs a value: a text to be near to, or a list of them")
 
 
 @assertion_type("similar", "similar:cosine", "similar:dot", "similar:euclidean", check=_need_texts, asks="embedder")
