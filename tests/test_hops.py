@@ -33,7 +33,6 @@ from tunesmith.tools.suites.case import Case, Suite
 from tunesmith.tools.suites.expand import RawTest
 from tunesmith.tools.suites.grading import Grade
 from tunesmith.tools.suites.loading import load_named_suites
-from tunesmith.tools.suites.parse import Parsed
 
 
 def talk(store: Store, sentence: str, *forms: type) -> tuple[Way, list[str]]:
@@ -81,7 +80,7 @@ def test_an_order_becomes_a_record(based: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_a_case_becomes_a_verdict(tmp_path: Path) -> None:
     way = Way(
-        Parsed, RawTest, Case, Suite, Question, ChatRequest, ChatResponse, Grade, EvalResult, CaseOutcome, Comparison
+        RawTest, Case, Suite, Question, ChatRequest, ChatResponse, Grade, EvalResult, CaseOutcome, Comparison
     )
     job = new_job(tmp_path)
     path = write_suite(tmp_path / "suite.yaml", 3)

@@ -50,7 +50,7 @@ _NO = re.compile(
     re.IGNORECASE,
 )
 _ALWAYS = frozenset({"always", "a", "yes always", "always yes", "immer", "ja immer"})
-_SHOW_ALL = frozenset({"why", "why?", "show all", "details", "more", "?"})
+SHOW_ALL = frozenset({"why", "why?", "show all", "details", "more", "?"})
 _BARE_NO = frozenset({"n", "no", "nope", "nah", "nein", "nö", "nee", "non", "no thanks", "no thank you", "нет"})
 
 
@@ -190,7 +190,7 @@ class TerminalApprover:
             except EOFError:
                 raise pending(plan, step, "the terminal was closed") from None
             notice = ""
-            if text.strip().lower() in _SHOW_ALL:
+            if text.strip().lower() in SHOW_ALL:
                 self.show_all(plan, step)
                 continue
             try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from tunesmith.agent.commands.approvals import begins_with_yes, read_answer
+from tunesmith.agent.commands.approvals import SHOW_ALL, begins_with_yes, read_answer
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.moment import moment
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
@@ -116,7 +116,7 @@ def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
     that price in a line: what is asked of it is answered by it. What begins as a no and is read as a question is one.
     """
     decided = read_answer(words, by="terminal")
-    if "=" in words or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？")))):
+    if "=" in words or words.strip().lower() in SHOW_ALL or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？")))):
         return ""
     context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
     try:

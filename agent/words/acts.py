@@ -93,11 +93,14 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
 
 
 def _conditions(slots: Slots) -> list[Place]:
-    """From a word such as `if` to the end: no order is held to a condition. None of politeness alone, `if you can`."""
-    found = lexicon()["conditions"].find(slots.words)
-    start = slots.words[found[0].first].start if found else len(slots.sentence)
-    said = any(word.start >= start for word in slots.unread([], lambda word: False))
-    return [(start, len(slots.sentence.rstrip(" .!?")))] if said else []
+    """From a word such as `if` to the next mark: no order is held to a condition. None of politeness, `if you can`."""
+    places = []
+    for match in lexicon()["conditions"].find(slots.words):
+        start = slots.words[match.first].start
+        end = start + len(re.split(r"[,;.!?]", slots.sentence[start:])[0].rstrip())
+        if any(start <= word.start < end for word in slots.unread(places_of(slots, ("not",)), lambda word: False)):
+            places.append((start, end))
+    return places
 
 
 _NO_ARGUMENTS = ("pronoun", "only", "not", "verdict", "span", "outcome")

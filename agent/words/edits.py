@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
-from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of
+from tunesmith.agent.words.acts import Assigned, Place, assigned, factors, info_of
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
 
@@ -53,6 +53,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
     places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken"))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
+    places += _unwanted(slots, places) if assignments else []
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
@@ -64,6 +65,18 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
         return replace(edits, unread=acts.unread_of(slots, [*places, *clauses], known), beside=beside)
     return edits
+
+
+def _unwanted(slots: Slots, taken_places: Sequence[Place]) -> list[Place]:
+    """Numbers that no field took and that something is not to be: `8 bits, not 4`."""
+    free = [n for n in slots.numbers if not any(start <= n.start < end for start, end in taken_places)]
+    marks = (*slots.all("not"), *slots.all("instead"))
+    return [
+        (mark.start, n.end)
+        for mark in marks
+        for n in free
+        if mark.end <= n.start and not slots.between(mark.end, n.start)
+    ]
 
 
 def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> list[Slot]:

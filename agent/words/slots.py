@@ -48,7 +48,7 @@ _TABLES = {
     "metrics": "metric", "figures": "figure", "fields": "field", "verdicts": "verdict", "origins": "origin",
     "splits": "split", "reasons": "reason", "decisions": "decision", "orders": "order", "roles": "role",
     "parts_of_run": "which_run", "paces": "pace", "again": "again", "times": "factor", "unspoken": "unspoken",
-    "negation": "not", "until": "until", "only": "only", "pronouns": "pronoun",
+    "negation": "not", "instead": "instead", "until": "until", "only": "only", "pronouns": "pronoun",
 }  # fmt: skip
 """Table of the lexicon → the kind of slot that its words are."""
 

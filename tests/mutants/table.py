@@ -578,11 +578,11 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
         ("set(more.split()) <= _AROUND_A_YES | named", "True", "tests/agent/commands/test_approvals.py"),
-        ('notice = f"{_unclear(text)}\\n"', 'return Decision(False, "terminal", text.strip())',
+        ('notice = f"{_unclear(text)}.\\n{in_a_sentence(plan)}\\n"', 'return Decision(False, "terminal", text.strip())',
          "tests/agent/commands/test_approvals.py"),
     )),
     *rows(APPROVALS, "agent/words/acts.py", (
-        ("    unread = unread_of(slots, [*places, *unvalued_places], known, others)\n", "    unread = ()\n",
+        ("    unread = unread_of(slots, [*places, *clauses], known, others)\n", "    unread = ()\n",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
     )),
     *rows(APPROVALS, "agent/driver/ordering.py", (
@@ -897,7 +897,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "test_what_was_answered_before_a_price_is_told_and_only_of_the_run_that_is_meant"),
     )),
     *rows(APPROVALS, "agent/driver/plan_questions.py", (
-        ("in {_task(one.stage, one.fields) for one in steps}:", "in set():",
+        ("if _task(stage, fields) in have:", "if False:",
          "tests/agent/driver/test_plan_questions.py::test_a_step_that_the_plan_has_is_not_put_in_twice"),
         ("        plan_file.check_pipeline(plan, have=())\n", "        pass\n",
          "tests/agent/driver/test_plan_questions.py::"

@@ -381,10 +381,12 @@ def test_what_is_said_again_goes_to_the_screen_and_not_to_a_model(alone: Alone, 
     assert isinstance(answer, TurnAnswer) and text[:40] in answer.text and text[:40] not in answer.for_model
 
 
-def test_a_number_beside_a_choice_of_words_is_no_value_of_it(planned: Alone) -> None:
+def test_a_number_that_something_is_not_to_have_is_no_value_of_it(planned: Alone) -> None:
+    planned.hears("quantize to 4 bits")
     before = planned.deps.draft
-    said = planned.hears("8 bits rather than 4 please")
-    assert "“4” I could not place" in said and planned.deps.draft == before
+    assert "scheme W8A8" in planned.hears("8 bits rather than 4 please") and planned.deps.draft != before
+    before = planned.deps.draft
+    assert "“7” I could not place" in planned.hears("4 bits and also 7") and planned.deps.draft == before
 
 
 def test_who_goes_on_after_a_no_is_asked_about_that_step_again(tmp_path: Path) -> None:
