@@ -79,9 +79,7 @@ def test_an_order_becomes_a_record(based: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_case_becomes_a_verdict(tmp_path: Path) -> None:
-    way = Way(
-        RawTest, Case, Suite, Question, ChatRequest, ChatResponse, Grade, EvalResult, CaseOutcome, Comparison
-    )
+    way = Way(RawTest, Case, Suite, Question, ChatRequest, ChatResponse, Grade, EvalResult, CaseOutcome, Comparison)
     job = new_job(tmp_path)
     path = write_suite(tmp_path / "suite.yaml", 3)
     sampling = Sampling(64, 0.0)

@@ -116,7 +116,11 @@ def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
     that price in a line: what is asked of it is answered by it. What begins as a no and is read as a question is one.
     """
     decided = read_answer(words, by="terminal")
-    if "=" in words or words.strip().lower() in SHOW_ALL or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？")))):
+    if (
+        "=" in words
+        or words.strip().lower() in SHOW_ALL
+        or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？"))))
+    ):
         return ""
     context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
     try:

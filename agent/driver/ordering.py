@@ -312,7 +312,9 @@ def settled_in(plan: PipelinePlan, edits: Edits) -> Edits:
     now = {name: value for spec in plan.steps for name, value in spec.fields.items()}
     multiplied = [(name, value * by) for name, by in edits.factors.items()
                   if isinstance(value := now.get(name), int | float)]  # fmt: skip
-    own = [one for one in edits.values if one.field not in edits.factors]
+    named = {one.field: one.value for one in edits.values}
+    multiplied = [(name, value) for name, value in multiplied if named.get(name, value) in (value, now[name])]
+    own = [one for one in edits.values if one.field not in dict(multiplied)]
     values, unread = settled([*own, *(Assigned(name, value, ()) for name, value in multiplied)], edits.unread, now)
     return replace(edits, values=values, unread=unread, factors={})
 
@@ -350,6 +352,8 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     if not changes:
         return TurnAnswer("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
                       "“without quantizing”.")  # fmt: skip
+    if plan.steps == deps.draft.steps:
+        return TurnAnswer(f"The plan has that already ({', '.join(changes)}), so it is unchanged.")
     deps.change(plan)
     summary = planning.show_draft(deps)
     text = (

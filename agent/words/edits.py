@@ -50,6 +50,8 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     model = next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
+    if not multiples and len(assignments) == 1 and len(times := slots.all("factor")) == 1:  # `4 epochs? cut it in half`
+        multiples = {assignments[0].field: (float(str(times[0].value)), (times[0].start, times[0].end))}
     places = [*(place for one in assignments for place in one.places), *(place for _, place in multiples.values())]
     places += acts.places_of(slots, (*acts.OWN_SLOTS, "stage", "commit", "unspoken"))
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]

@@ -72,7 +72,7 @@ def test_the_same_words_are_likelier_of_the_moment_that_they_are_said_at() -> No
         reading = read(said, Context(moment=at))  # type: ignore[arg-type]
         return reading.probability if reading.kind == kind else 0.0
 
-    coming = "and how is it coming along, everything fine?"
+    coming = "and how is it coming along?"
     assert likelihood(coming, "running", "jobs") > likelihood(coming, "finished", "jobs")
     matter = "so what on earth is the matter with it now"
     told = (read(matter, Context(moment=at)).likely for at in ("broken_off", "empty"))  # type: ignore[arg-type]
