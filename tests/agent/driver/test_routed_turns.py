@@ -13,7 +13,8 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from tests.agent.driver.test_conversation import APPROVE_NOW, Talk
-from tunesmith.agent.words.reading import reader
+from tunesmith.agent.words.head import kind_of
+from tunesmith.agent.words.reading import Context, read, reader
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.workspace import Decision
 
@@ -134,9 +135,12 @@ def test_a_choice_among_unsure_words_is_told_as_a_guess(routed: Routed) -> None:
 
 def test_a_choice_that_the_reader_does_not_share_is_asked_about(routed: Routed) -> None:
     routed.deps.code_first = True
-    said = routed.say("roughly the history of it all", '{"label": "steps.longest"}')
+    words = "roughly, the history of it all"
+    likely = read(words, Context(moment="empty")).likely
+    other = next(label for label in likely[1:] if kind_of(label) not in (kind_of(likely[0]), "page", "term"))
+    said = routed.say(words, json.dumps({"label": other}))
     stands, _, offered = said.partition("Did you mean: ")
-    assert offered.startswith(f"1 “{reader().head.offer('steps.longest')}”, 2 “")
+    assert offered.startswith(f"1 “{reader().head.offer(other)}”, 2 “")
     assert offered.count("“") == 3 and "There is no run yet" in stands and routed.shown == []
 
 
