@@ -79,9 +79,11 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
     unvalued, another, unvalued_places = _unvalued(slots, request, {*fields, *multiples})
     places += unvalued_places
     limits = [*slots.all("not"), *slots.all("only")]  # `no wait, leave it`: that is no remark
+    attaching = {*lexicon()["attaches"].words()}  # nor is `, on my emails`
     clauses = [
         (start, end) for start, end in (() if others else loose_clauses(slots, places, known))
         if not any(start <= one.start < end for one in limits)
+        and next(word.text for word in slots.words if word.start >= start) not in attaching
     ]  # fmt: skip
     unread = unread_of(slots, [*places, *clauses], known, others)
     return Order(

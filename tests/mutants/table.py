@@ -584,6 +584,10 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/words/acts.py", (
         ("    unread = unread_of(slots, [*places, *clauses], known, others)\n", "    unread = ()\n",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
+        ("    others = [*others, *_conditions(slots)]\n", "",
+         "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
+        (" not in attaching\n", " is not None\n",
+         "tests/agent/driver/test_said.py::test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back"),
     )),
     *rows(APPROVALS, "agent/driver/ordering.py", (
         ('case "plan.start" | "yes" | "accept" if not reading.slots.asks:', 'case "plan.start" | "yes" | "accept":',

@@ -357,6 +357,7 @@ def test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back(alone
     assert "(About “my uncle bob keeps nagging me” nothing was done.)" in [one.text.plain for one in shown]
     assert "cannot be priced" not in alone.hears("quantize it, no wait never ever bob"), "what denies is no remark"
     assert "cannot be priced" not in alone.hears("quantize it for my uncle bob")
+    assert "cannot be priced" not in alone.hears("quantize it, for my dear uncle bob")
 
 
 def test_a_number_of_the_plan_names_the_setting_that_another_one_is_for(planned: Alone) -> None:

@@ -121,6 +121,7 @@ def test_what_no_word_names_is_what_the_question_itself_says(label: str, said: s
         ("release", "Please be so kind as to write r1 out for Ollama, as a GGUF.", ()),
         ("evaluate", "auriez-vous la gentillesse d'évaluer l'adaptateur ?", ()),
         ("quantize", "if it's not too much trouble, quantize it to 8 bits", ()),
+        ("evaluate", "test the merged one, and if it's ok make it small", ("if it's ok make it small",)),
     ],
 )
 def test_every_word_of_an_order_counts(stage: str, said: str, unread: tuple[str, ...]) -> None:
