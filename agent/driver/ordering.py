@@ -315,8 +315,9 @@ def settled_in(plan: PipelinePlan, edits: Edits) -> Edits:
     named = {one.field: one.value for one in edits.values}
     multiplied = [(name, value) for name, value in multiplied if named.get(name, value) in (value, now[name])]
     own = [one for one in edits.values if one.field not in dict(multiplied)]
+    at_odds = [f"{by:g} times" for name, by in edits.factors.items() if name in named and name not in dict(multiplied)]
     values, unread = settled([*own, *(Assigned(name, value, ()) for name, value in multiplied)], edits.unread, now)
-    return replace(edits, values=values, unread=unread, factors={})
+    return replace(edits, values=values, unread=(*unread, *at_odds), factors={})
 
 
 def _plan_again(deps: TurnDeps) -> TurnAnswer:

@@ -66,7 +66,7 @@ _MOMENT = "moment."
 
 
 class Head:
-    """The trained layer. Thread-safe: nothing changes after it was made."""
+    """The trained layer. Thread-safe: what is kept after it was made is the same whoever asks first."""
 
     def __init__(self, stored: Mapping[str, NDArray[np.generic]]) -> None:
         import numpy as np
@@ -82,6 +82,7 @@ class Head:
         self.examples: dict[str, list[str]] = about["examples"]
         self.own_words: dict[str, frozenset[str]] = {k: frozenset(v.split()) for k, v in about["own_words"].items()}
         self.fingerprint: str = about["fingerprint"]
+        self._offers: dict[str, str] = {}
         self.threshold: float = about["threshold"]
         self.vocabulary = {word: place for place, word in enumerate(about["vocabulary"].split())}
         sizes = [len(self.examples[label]) for label in self.labels]
@@ -110,8 +111,11 @@ class Head:
     def offer(self, label: str) -> str:
         """The sentence that stands for a label where somebody was not understood: the first example that names nothing
         of another's, such as a run or a file."""
-        own = (one for one in self.examples[label][:_LOOKED_AT] if not _FOREIGN & {s.kind for s in slots_of(one).named})
-        return next(own, self.examples[label][0])
+        if label not in self._offers:
+            looked_at = self.examples[label][:_LOOKED_AT]
+            own = (one for one in looked_at if not _FOREIGN & {slot.kind for slot in slots_of(one).named})
+            self._offers[label] = next(own, looked_at[0])
+        return self._offers[label]
 
     def nearest(self, embedding: Floats, label: str, count: int) -> list[str]:
         """The examples of a label that an embedding is nearest to, the nearest first."""

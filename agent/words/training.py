@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-WANTED = 0.93
+WANTED = 0.95
 """Share of what the head answers by itself that must name the right kind, in cross-validation."""
 _FOLDS = 5
 _NEAR_COPY = 0.75
