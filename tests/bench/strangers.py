@@ -1,12 +1,13 @@
 """Strangers' sentences put to the real shell: what its screen showed and what happened, for readers to judge.
 
-    python -m tests.bench.strangers FILE.yaml OUT [ID ...]
+    python -m tests.bench.strangers FILE.yaml OUT [ID ...] [--driver | --driver-alone]
 
 FILE holds items `{id, state, say, before}` (tests/heldout). `say` is typed in a home made for `state`, after `before`
 where that is given; where a price waits, it is the answer to it. Every other question is answered with a no. All is
-done in one process without a driver, and no worker is started: that one would be is recorded. OUT gets `ID.txt`, the
-transcript, and `ID.json`. Homes lie in a temporary folder; only the user's file that some sentences name is written
-where they name it, /tmp/exam/tickets.jsonl, and stays there. Ends with 1 where a sentence could not be put.
+done in one process, and no worker is started: that one would be is recorded. There is no driver; with --driver that of
+TUNESMITH_HOME is served beside and asked what the reader leaves, with --driver-alone it is asked everything. OUT gets
+`ID.txt`, the transcript, and `ID.json`. Homes lie in a temporary folder; only the user's file that some sentences name
+is written where they name it, /tmp/exam/tickets.jsonl, and stays there. Ends with 1 where a sentence could not be put.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from unittest.mock import patch
 
 from prompt_toolkit import PromptSession
@@ -36,6 +37,7 @@ from tests.fixtures import yaml_of
 from tunesmith.agent.commands import approvals, settings
 from tunesmith.agent.commands.run_steps import demo_plan
 from tunesmith.agent.commands.terminal import SafeConsole
+from tunesmith.agent.driver.endpoint import Driver, Endpoint
 from tunesmith.agent.repl import shell as repl
 from tunesmith.agent.repl.talk import Talk
 from tunesmith.memory.errors import StepFailed
@@ -99,9 +101,16 @@ class Shell(repl.Shell):
         return alive
 
 
+class Asked(NamedTuple):
+    """A driver that is served, and whether it is asked everything."""
+
+    endpoint: Endpoint
+    alone: bool
+
+
 @contextmanager
-def shell_in(home: Path, launched: list[tuple[str, dict[str, Any]]]) -> Iterator[Shell]:
-    """A shell with nothing behind it: no driver, no pause before a question, and workers recorded in `launched`."""
+def shell_in(home: Path, launched: list[tuple[str, dict[str, Any]]], driver: Asked | None) -> Iterator[Shell]:
+    """A shell with no pause before a question, and workers recorded in `launched`; nobody but `driver` reads beside it."""
 
     def launch(store: Store, step: str, **_: object) -> NoReturn:
         record = store.step(step)
@@ -114,6 +123,9 @@ def shell_in(home: Path, launched: list[tuple[str, dict[str, Any]]]) -> Iterator
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, {**NOBODY, "TUNESMITH_HOME": str(home)}))
         chosen = settings.load()
+        if driver:
+            there = {"endpoint": driver.endpoint.url, "name": driver.endpoint.model, "key": driver.endpoint.key}
+            chosen = chosen.model_copy(update={"driver": chosen.driver.model_copy(update=there)})
         store = Store(chosen.home)
         stack.callback(store.close)
         shell = Shell(chosen, store, io.StringIO())
@@ -122,13 +134,15 @@ def shell_in(home: Path, launched: list[tuple[str, dict[str, Any]]]) -> Iterator
             (repl, "GRACE_S", 0.0),
             (approvals, "GRACE_S", 0.0),
             (repl, "_console", shell.main_console),
-            (Talk, "_model", no_model),
+            *([] if driver else [(Talk, "_model", no_model)]),
             (launcher, "launch", launch),
             (release, "unwritable", lambda path: ""),  # the models are too small to be written as a GGUF
         ):
             stack.enter_context(patch.object(owner, name, stand_in))
         shell.monitor.look()
         shell.talk._load()  # here and now: what it says comes first
+        if driver and driver.alone:
+            shell.talk.chat().deps.code_first = False
         yield shell
 
 
@@ -171,10 +185,10 @@ def converse(shell: Shell, item: Mapping[str, Any]) -> tuple[bool, float]:
     return alive, took
 
 
-def put(item: Mapping[str, Any], home: Path) -> tuple[str, dict[str, Any]]:
+def put(item: Mapping[str, Any], home: Path, driver: Asked | None) -> tuple[str, dict[str, Any]]:
     """Put a sentence in a new home: the transcript, and what happened."""
     state, launched = item["state"], list[tuple[str, dict[str, Any]]]()
-    with home_of_state(home, state) as process, shell_in(home, launched) as shell:
+    with home_of_state(home, state) as process, shell_in(home, launched, driver) as shell:
         before = {step.id: step.status for step in shell.store.steps()}
         served = (home / "servers").is_dir()
         deps, plan = shell.talk.chat().deps, plan_of(state)
@@ -205,7 +219,20 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("ids", nargs="*", help="only these")
+    parser.add_argument("--driver", action="store_true", help="ask the driver what the reader leaves")
+    parser.add_argument("--driver-alone", action="store_true", help="ask it everything")
     args = parser.parse_args()
+    with ExitStack() as served:
+        asked = None
+        if args.driver or args.driver_alone:
+            driver = Driver(settings.load())
+            served.callback(driver.end)
+            asked = Asked(driver.ensure(), args.driver_alone)
+        return put_all(args, asked)
+
+
+def put_all(args: argparse.Namespace, driver: Asked | None) -> int:
+    """Put the sentences; 1 where one could not be put."""
     args.out.mkdir(parents=True, exist_ok=True)
     failed = False
     for item in yaml_of(args.file.read_text(encoding="utf-8")):
@@ -214,7 +241,7 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="strangers-", ignore_cleanup_errors=True) as folder:
             try:
-                shown, happened = put(item, Path(folder) / name)
+                shown, happened = put(item, Path(folder) / name, driver)
             except Exception:
                 failed = True
                 traceback.print_exc()
