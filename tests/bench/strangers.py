@@ -110,7 +110,7 @@ class Asked(NamedTuple):
 
 @contextmanager
 def shell_in(home: Path, launched: list[tuple[str, dict[str, Any]]], driver: Asked | None) -> Iterator[Shell]:
-    """A shell with no pause before a question, and workers recorded in `launched`; nobody but `driver` reads beside it."""
+    """A shell with no pause before a question, and workers recorded in `launched`; a model reads only as `driver`."""
 
     def launch(store: Store, step: str, **_: object) -> NoReturn:
         record = store.step(step)
