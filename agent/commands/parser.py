@@ -248,10 +248,14 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     review.add_argument("--port", type=port_number, metavar="N", help="with --web: of the page; else a free one")
     _json(review)
     _run(review)
+    page = _add(actions, "request", "a page that you paste into an assistant of your choice: it asks for rows")
+    page.add_argument("file", metavar="FILE", help="the behaviour, as for `teach`")
+    page.add_argument("page", nargs="?", metavar="PAGE.txt", help="else the page is printed")
+    page.add_argument("--rows", type=int, default=60, metavar="N", help="that the page asks for (60)")
+    _written(page)
     export = _add(actions, "export", "write the kept rows as messages, one a line")
     export.add_argument("file", metavar="FILE.jsonl")
-    _force(export)
-    _json(export)
+    _written(export)
     _run(export)
 
 
@@ -289,8 +293,9 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", default=argparse.SUPPRESS, metavar="RUN", help="else the newest that has rows")
 
 
-def _force(parser: argparse.ArgumentParser) -> None:
+def _written(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the file where it is there already")
+    _json(parser)
 
 
 def _newest_run(parser: argparse.ArgumentParser) -> None:
@@ -331,17 +336,15 @@ def _history(commands: _Commands) -> None:
     sql = _add(actions, "sql", "a read-only question; the views are v_runs, v_steps, v_flips and v_lineage")
     sql.add_argument("query", metavar="SELECT …")
     _json(sql)
-    explain = _add(
-        commands, "explain", "what a run's records say of it, each finding with its evidence and the next step"
-    )
+    findings = "what a run's records say of it, each finding with its evidence and the next step"
+    explain = _add(commands, "explain", findings)
     _newest_run(explain)
     _all(explain)
     _json(explain)
     report = _add(commands, "report", "write a run's report as one HTML file and print its summary")
     _newest_run(report)
     report.add_argument("-o", "--output", metavar="FILE.html")
-    _force(report)
-    _json(report)
+    _written(report)
     fits = _add(commands, "fits", "would a model be trained, measured, quantized and served: here, or on another card")
     fits.add_argument(
         "model", nargs="?", default=None, metavar="MODEL",
@@ -389,12 +392,9 @@ def _serving(commands: _Commands) -> None:
         action.add_argument("step", metavar="STEP")
         _json(action)
     serve = _add(commands, "serve", "serve a model, as `deploy` does; status: what is served; stop: end it")
-    serve.add_argument(
-        "action",
-        nargs="?",
-        choices=SERVE_ACTIONS,
-        metavar="WHAT",
-        help="an arm (quantized, merged, adapter), a run, a model that was taught, with the options of `deploy`; or "
-        "status: what is served now, and which run made it; or stop: end every server that tunesmith started",
+    what = (
+        "an arm (quantized, merged, adapter), a run, a model that was taught, with the options of `deploy`; or "
+        "status: what is served now, and which run made it; or stop: end every server that tunesmith started"
     )
+    serve.add_argument("action", nargs="?", choices=SERVE_ACTIONS, metavar="WHAT", help=what)
     _json(serve)

@@ -1,4 +1,4 @@
-"""`tunesmith rows`: training rows shown, taken from elsewhere, looked at and marked, or written to a file."""
+"""`tunesmith rows`: training rows shown, asked for, taken, looked at and marked, or written to a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.review import Review, in_terminal
+from tunesmith.agent.commands.rows_request import request
 from tunesmith.agent.commands.rows_view import balance_of, document, of_kind, review_of, rows_view
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.memory.errors import BadInput
@@ -24,6 +25,8 @@ def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output
     """Dispatch by the action; none shows the rows."""
     if args.action == "import":
         return _import(args, settings, store, out)
+    if args.action == "request":
+        return request(args, settings, out)
     review = review_of(store, getattr(args, "run", None))
     if args.action == "export":
         return _export(args.file, store.rows(review.step), out, force=args.force)

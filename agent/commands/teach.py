@@ -108,7 +108,7 @@ def carry_out(
     return 0
 
 
-def _read_before(words: Spec, stated: Proposal, home: Path) -> Path | None:
+def read_before(words: Spec, stated: Proposal, home: Path) -> Path | None:
     """The folder of what these very words were read into before, with all that was changed there since."""
     digest = words_digest(words, stated)
     for folder in sorted((home / "behaviours").glob("*")):
@@ -130,7 +130,7 @@ def read_spec(
     """
     words, stated = words_in(path)
     check_answer_lengths(words)
-    path = path if is_complete(words) else _read_before(words, stated, settings.home) or path
+    path = path if is_complete(words) else read_before(words, stated, settings.home) or path
     return path, _read(path, args, settings, ws, out, may_start=may_start)
 
 

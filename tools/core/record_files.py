@@ -28,6 +28,8 @@ ASKED = ("prompt", "question", "query", "user", "input", "message", "text", "ins
 """Names of columns that hold a message, the likeliest first."""
 PREVIEW_RECORDS = 3
 """Records that a plan shows as they would be taken: no message of theirs is blind to its user any more."""
+_FENCE = "```"
+"""Around lines that were copied out of an assistant's answer; no JSON begins so."""
 MAX_LINE_BYTES = 8 << 20
 MAX_JSON_BYTES = 64 << 20
 MAX_CELL_CHARS = 1_000_000
@@ -117,7 +119,7 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
 
 def _jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
     for line in _lines(path, file):
-        if not line.strip():
+        if not line.strip() or line.lstrip().startswith(_FENCE):
             continue
         try:
             yield Record(strict_json(line), len(line))

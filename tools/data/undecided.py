@@ -138,7 +138,8 @@ class Unverified:
         return (
             f"what helps: mark {self._asked}, one key each (`tunesmith rows review --run {run}`, {judged}"
             f"then `tunesmith resume {run}`), bring rows of your own (`tunesmith teach "
-            f"{self.behaviour} --rows mine.jsonl`), let a stronger model write (`tunesmith teach {self.behaviour} "
+            f"{self.behaviour} --rows mine.jsonl`; `tunesmith rows request {self.behaviour}` asks an assistant of "
+            f"yours for them), let a stronger model write (`tunesmith teach {self.behaviour} "
             f"--writer MODEL`), or go on all the same: `tunesmith resume {run}` asks that in a terminal, and a request "
             f"says it with {ACCEPTED}=true"
         )

@@ -201,7 +201,11 @@ def _why_writer(
 ) -> str:
     who = "the base itself writes the rows" if _same(base, writer) else f"{writer.title} writes the rows"
     if not stronger:
-        return f"{who}: no stronger model is listed for this machine (--writer MODEL takes one)"
+        small = "; rows of a stronger one teach more, and `tunesmith rows request` asks an assistant of yours for them"
+        return (
+            f"{who}: no stronger model is listed for this machine (--writer MODEL takes one)"
+            f"{'' if writer.on_hub else small}"
+        )
     what = f"the strongest within {_minutes(limit)}" if price.within(limit) else "the cheapest that may"
     one, cost = stronger[-1]
     return f"{who}: {what}; with {one.title} the plan {cost} (--writer {one.model})"
