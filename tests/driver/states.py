@@ -72,7 +72,7 @@ def priceable(store: Store) -> None:
         "base": model,
         "merged": model,
         "quantized": model,
-        "rows": {"rows": 700},
+        "rows": {"rows": 700, "behaviour": "", "behaviour_sha256": ""},
         "dataset": {"train_rows": 600, "tokens_per_row": 90},
         "adapter": {"lora_rank": 16},
         "suite": {"cases": 105},

@@ -22,6 +22,7 @@ from tunesmith.memory.files import atomic_write, seal
 from tunesmith.memory.locks import lock_file, locked
 from tunesmith.memory.records import RUNNING
 from tunesmith.memory.store import Store
+from tunesmith.tools.data.rows import write_rows
 from tunesmith.tools.machine.processes import ProcessId
 
 TICKETS = Path("/tmp/exam/tickets.jsonl")
@@ -256,12 +257,16 @@ def _place(store: Store) -> None:
             make_tiny_model(path)
         elif kind != "suite":
             path.mkdir(parents=True)
+        recorded = {"path": str(path)}
         if kind == "release":
             (path / "model.gguf").write_bytes(b"GGUF")
-        elif kind != "suite":
-            seal(path, kind=kind, step=step)
+        elif kind == "rows":
+            write_rows(path / "rows.jsonl", store.rows(step))
+        if kind not in ("release", "suite"):
+            recorded["sha256"] = seal(path, kind=kind, step=step)["sha256"]
         with store.write() as conn:
-            conn.execute("UPDATE artifacts SET path = ? WHERE artifact = ?", (str(path), row["artifact"]))
+            for column, value in recorded.items():
+                conn.execute(f"UPDATE artifacts SET {column} = ? WHERE artifact = ?", (value, row["artifact"]))
 
 
 def _date_back(store: Store, ago_s: float) -> None:
