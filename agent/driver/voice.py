@@ -71,8 +71,10 @@ class Voice:
                 self._deps.ws.emit("tool.returned", tool=part.tool_name, result=str(part.content)[:2000], stage="")
 
     def _speak(self) -> None:
-        """Say the sentences that are whole; what may turn out to be a call, a thought, or no answer, waits."""
-        if self._deps.window.thinks or looks_like_a_call(self._text) or STATE_HEADING in self._text:
+        """Say the sentences that are whole; what may turn out to be a call, a thought, or no answer, waits, and so do
+        words of code's, which are said in their own lines."""
+        waits = self._deps.window.thinks or looks_like_a_call(self._text) or STATE_HEADING in self._text
+        if waits or self._text in self._deps.heard:
             return
         whole = sentences(self._text)[:-1]
         for sentence in whole[len(sentences(self._spoken)) :]:
@@ -91,7 +93,10 @@ class Voice:
     def conclude(self, output: str) -> Reply:
         """Say what is left of the last text, and note what was left out."""
         output = _own_words(after_thoughts(output))
-        rest = sentences(output)[len(sentences(self._spoken)) :] if self._text else sentences(output)
+        if output in self._deps.heard:
+            rest = output.splitlines()
+        else:
+            rest = sentences(output)[len(sentences(self._spoken)) :] if self._text else sentences(output)
         for sentence in rest:
             self._utter(sentence)
         if self._deps.spoken:

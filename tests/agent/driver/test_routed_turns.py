@@ -142,6 +142,7 @@ def test_a_choice_that_the_reader_does_not_share_is_asked_about(routed: Routed) 
     stands, _, offered = said.partition("Did you mean: ")
     assert offered.startswith(f"1 “{reader().head.offer(other)}”, 2 “")
     assert offered.count("“") == 3 and "There is no run yet" in stands and routed.shown == []
+    assert any("Did you mean: 1 “" in line and line.endswith("in other words.") for line in routed.said)
 
 
 @pytest.mark.parametrize("context_tokens", [1024, 4096])
