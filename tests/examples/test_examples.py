@@ -4,7 +4,6 @@ start nothing before a yes, and write what they promise."""
 from __future__ import annotations
 
 import io
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
