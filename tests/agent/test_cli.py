@@ -59,7 +59,8 @@ def test_no_default_is_shown_where_a_value_that_is_left_out_comes_from_elsewhere
     [
         (["stop", "s6"], "did you mean `tunesmith jobs stop` or `tunesmith serve stop`"),
         (["fast"], "no command 'fast'; `tunesmith --help`"),
-        (["bass"], "did you mean 'base'"),
+        (["bass"], "did you mean 'base'? `tunesmith --help`"),
+        (["rows"], "no run has rows yet"),
         (["base", "--modle", "x"], "did you mean 'model'"),
         (["base", "--role", "judge"], "role"),
         (["base", "stray"], "stray"),
