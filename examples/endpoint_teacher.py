@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tunesmith.agent.commands import settings
-from tunesmith.memory.errors import BadInput, TunesmithError
+from tunesmith.memory.errors import ApprovalPending, BadInput, TunesmithError
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.data.answer_rules import broken_rule
 from tunesmith.tools.data.behaviour import load_behaviour
@@ -52,8 +52,8 @@ def main() -> int:
         wishes = list(itertools.islice(wishes_of(spec), args.rows))
         tokens = args.rows * ROW_TOKENS
         print(f"{args.rows} requests to {args.endpoint}, up to {tokens:,} tokens of answers; the first:\n{wishes[0]}")
-        if not args.yes and input("send them? [y/N] ").strip().lower() not in ("y", "yes"):
-            return 3
+        if not args.yes and not agreed():
+            return 1
         rows, dropped = asyncio.run(written(spec, wishes, args, key))
         if not rows:
             raise BadInput(f"none of {args.rows} answers was a row; the last reason: {dropped[-1]}")
@@ -63,6 +63,14 @@ def main() -> int:
     atomic_write(args.file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{len(rows)} rows in {args.file}; {len(dropped)} answers were none{f': {dropped[-1]}' if dropped else ''}")
     return 0
+
+
+def agreed() -> bool:
+    """Whether a person at this terminal agrees. Raises ApprovalPending where nobody is there."""
+    try:
+        return input("send them? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise ApprovalPending("nothing was sent; start this at a terminal, or with --yes") from None
 
 
 def wishes_of(spec: Spec) -> Iterator[str]:

@@ -24,7 +24,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises BadInput, with the nearest right word where a wrong one was given."""
-        raise BadInput(f"{_plainer(message, self)}; `{self.prog} --help` lists what it takes")
+        said = _plainer(message, self)
+        raise BadInput(f"{said}{' ' if said.endswith('?') else '; '}`{self.prog} --help` lists what it takes")
 
 
 def _plainer(message: str, parser: argparse.ArgumentParser) -> str:
@@ -200,10 +201,7 @@ def _pipelines(commands: _Commands) -> None:
     _placed(run)
     _consent(run)
     for word, (words, summary) in SAME_AS.items():
-        same = _add(commands, word, f"{summary}; the same as `{' '.join(words)}`")
-        same.add_argument("what", nargs="?", metavar="MODEL" if word == "pull" else "RUN")
-        if word == "resume":
-            _placed(same)
+        _add(commands, word, f"{summary}; the same as `{' '.join(words)}`")
     teach = _add(commands, "teach", "the whole way for a behaviour that you describe in a file, to the served model")
     teach.add_argument(
         "file", nargs="?", metavar="FILE", help="a behaviour.yaml, or what you would say: when, what, examples"
@@ -235,14 +233,14 @@ def _set_up(commands: _Commands) -> None:
 
 def _rows(rows: argparse.ArgumentParser) -> None:
     _listing_flags(rows)
-    actions = rows.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    actions = rows.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
     _listing_flags(_add(actions, "show", "the newest rows, the most suspicious first, and their balance"))
     importer = _add(actions, "import", "the stage `import`: rows of your own, a file, a folder or a hub data set")
     importer.add_argument("file", metavar="FILE", help="or a folder, or hub:owner/name, which is downloaded")
     importer.add_argument("--behaviour", metavar="FILE", help="the behaviour that they are held to")
     _reading_flags(importer)
     _consent(importer)
-    _run(importer)
+    _run(importer, "the newest")
     review = _add(actions, "review", "look through rows, one key a row, and mark them")
     review.add_argument("--web", action="store_true", help="as a page in a browser of this machine")
     review.add_argument("--port", type=port_number, metavar="N", help="with --web: of the page; else a free one")
@@ -289,8 +287,8 @@ def _listing_flags(parser: argparse.ArgumentParser) -> None:
     _run(parser)
 
 
-def _run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", default=argparse.SUPPRESS, metavar="RUN", help="else the newest that has rows")
+def _run(parser: argparse.ArgumentParser, else_: str = "the newest that has rows") -> None:
+    parser.add_argument("--run", default=argparse.SUPPRESS, metavar="RUN", help=f"else {else_}")
 
 
 def _written(parser: argparse.ArgumentParser) -> None:
@@ -321,14 +319,15 @@ def _suites(commands: _Commands) -> None:
 def _history(commands: _Commands) -> None:
     compare = _add(commands, "compare", "paired statistics and the flip table of two arms, from stored results")
     _newest_run(compare)
-    compare.add_argument("--arms", metavar="A,B", default="base,adapter")
+    arms = "two of base, prompted, adapter, merged, quantized; else base,adapter"
+    compare.add_argument("--arms", metavar="A,B", default="base,adapter", help=arms)
     opened = "show the blind cases of the run from now on; it is recorded"
     compare.add_argument("--open-blind", action="store_true", help=opened)
     _all(compare)
     _json(compare)
     runs = _add(commands, "runs", "list runs, show one, or ask in SQL")
     _json(runs)
-    actions = runs.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    actions = runs.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
     _json(_add(actions, "list", "all runs, the newest first"))
     show = _add(actions, "show", "the steps of a run, with times, peaks and artifacts")
     _newest_run(show)
@@ -343,7 +342,7 @@ def _history(commands: _Commands) -> None:
     _json(explain)
     report = _add(commands, "report", "write a run's report as one HTML file and print its summary")
     _newest_run(report)
-    report.add_argument("-o", "--output", metavar="FILE.html")
+    report.add_argument("-o", "--output", metavar="FILE.html", help="else report.html in the run's folder")
     _written(report)
     fits = _add(commands, "fits", "would a model be trained, measured, quantized and served: here, or on another card")
     fits.add_argument(
@@ -351,7 +350,7 @@ def _history(commands: _Commands) -> None:
         help="a hub id (owner/name), a folder, a known name, or a size such as 8b; else the bases that are listed",
     )  # fmt: skip
     fits.add_argument("--revision", default="", metavar="COMMIT", help="for a hub id; the newest where none is given")
-    fits.add_argument("--card", default="", metavar="CARD", help="another card by name or GB, or two: 4090, 24, 2x24")
+    fits.add_argument("--card", default="", metavar="CARD", help="a card by name or GB, or several: 4090, 24, 2x24")
     _json(fits)
     doctor = _add(commands, "doctor", "what this machine, what is installed, and the served driver can really do")
     doctor.add_argument("--driver", action="store_true", help="start the driver where it is not served, and try it out")
@@ -376,7 +375,7 @@ def _asking(commands: _Commands) -> None:
 
 def _other_agents(commands: _Commands) -> None:
     mcp = _add(commands, "mcp", "the typed tools for another agent, over stdio; the person is asked for each price")
-    actions = mcp.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    actions = mcp.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
     add = _add(actions, "add", "make these tools known to an agent that is installed here")
     add.add_argument("client", choices=MCP_CLIENTS, metavar="|".join(MCP_CLIENTS))
     add.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
@@ -385,7 +384,7 @@ def _other_agents(commands: _Commands) -> None:
 def _serving(commands: _Commands) -> None:
     jobs = _add(commands, "jobs", "running steps: list, follow or stop them")
     _json(jobs)
-    actions = jobs.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    actions = jobs.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
     _json(_add(actions, "list", "steps at work, and those that wait for a yes"))
     for name, help_ in (("attach", "follow a step to its end"), ("stop", "end a step's worker")):
         action = _add(actions, name, help_)

@@ -28,10 +28,8 @@ def review_of(store: Store, run: str | None = None) -> Review:
     where, values = ("AND run = ?", [run]) if run else ("", [])
     artifacts = store.read(f"SELECT artifact FROM artifacts WHERE kind = 'rows' {where} ORDER BY rowid DESC", *values)
     if not artifacts:
-        whose = f"run {run} has" if run else "no run has"
-        raise NotFound(
-            f"{whose} no rows yet; `tunesmith generate` makes some, `tunesmith rows import FILE` takes yours"
-        )
+        none = f"run {run} has no rows yet" if run else "no run has rows yet"
+        raise NotFound(f"{none}; `tunesmith generate` makes some, `tunesmith rows import FILE` takes yours")
     newest = store.artifact(artifacts[0]["artifact"])
     return Review.of(store, newest, _spec(str(newest.meta.get("behaviour") or "")))
 

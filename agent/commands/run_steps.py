@@ -277,7 +277,7 @@ def whole(
         out.let_go()
         exit_code = LET_GO
     run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
-    _conclude(store, run_id, exit_code, out, outcome)
+    _conclude(store, run_id, exit_code, out, outcome, resumed=getattr(args, "resume", None) is not None)
     return exit_code
 
 
@@ -295,7 +295,9 @@ def _goes_on(store: Store, step: str) -> str:
     return "interrupted; nothing is at work"
 
 
-def _conclude(store: Store, run: str | None, exit_code: int, out: Output, outcome: Mapping[str, object]) -> None:
+def _conclude(
+    store: Store, run: str | None, exit_code: int, out: Output, outcome: Mapping[str, object], *, resumed: bool
+) -> None:
     if run is None:
         out.done(exit_code, {"run": None, "status": "failed"})
         if not out.stream:
@@ -304,7 +306,7 @@ def _conclude(store: Store, run: str | None, exit_code: int, out: Output, outcom
         return
     if exit_code == LET_GO:
         out.say(f"{_goes_on(store, out.step)}; `tunesmith run --resume {run}` does the rest of {run}")
-    elif exit_code:
+    elif exit_code and not (resumed and exit_code == BadInput.exit_code):  # no advice to type what was just refused
         out.say(f"`tunesmith run --resume {run}` goes on where {run} stopped")
     summary = conclude(store, run, out.say)
     out.done(exit_code, {**outcome, **summary.to_json()})

@@ -27,11 +27,17 @@ _WITH_VALUE = ("-p", "--max-hours", "--run", "--on", "--port", "--context-tokens
 
 
 def in_full(argv: Sequence[str]) -> list[str]:
-    """A command line with a word of the table replaced by what it stands for; options may come before it."""
+    """A command line with a word of the table replaced by what it stands for; options may come before it.
+
+    Its help is that of the command it stands for, with all options.
+    """
     at = command_at(argv)
-    if at is None or argv[at] not in SAME_AS or {"-h", "--help"} & set(argv):
+    if at is None or argv[at] not in SAME_AS:
         return list(argv)
-    return [*argv[:at], *SAME_AS[argv[at]].words, *argv[at + 1 :]]
+    words, rest = SAME_AS[argv[at]].words, argv[at + 1 :]
+    if {"-h", "--help"} & set(rest):
+        words, rest = tuple(word for word in words if not word.startswith("-")), ["--help"]
+    return [*argv[:at], *words, *rest]
 
 
 def command_at(argv: Sequence[str]) -> int | None:

@@ -146,7 +146,7 @@ def _read(
     if not (words.say or {"when", "what"} & stated_parts(path)):
         return Read(verified(words, stated).spec, "", verified(words, stated).left_out)
     why = "no model answers here" + (
-        "" if may_start else ", and --plan-only starts none: without it, one is after a yes"
+        "" if may_start else ", and --plan-only starts none; without --plan-only you are asked whether to start one"
     )
     try:
         if endpoint := reading.ready(settings):

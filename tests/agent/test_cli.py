@@ -48,12 +48,19 @@ def test_every_stage_has_a_command_with_a_flag_per_field(tunesmith: Tunesmith) -
             )
 
 
+def test_no_default_is_shown_where_a_value_that_is_left_out_comes_from_elsewhere(tunesmith: Tunesmith) -> None:
+    told = " ".join(tunesmith("evaluate", "--help").stdout.split())
+    assert told.count("(default: as in the baseline)") == 3 and "(default: 96)" not in told
+    assert "(default: as it was measured with)" in " ".join(tunesmith("deploy", "--help").stdout.split())
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
         (["stop", "s6"], "did you mean `tunesmith jobs stop` or `tunesmith serve stop`"),
         (["fast"], "no command 'fast'; `tunesmith --help`"),
-        (["bass"], "did you mean 'base'"),
+        (["bass"], "did you mean 'base'? `tunesmith --help`"),
+        (["rows"], "no run has rows yet"),
         (["base", "--modle", "x"], "did you mean 'model'"),
         (["base", "--role", "judge"], "role"),
         (["base", "stray"], "stray"),

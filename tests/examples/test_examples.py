@@ -116,8 +116,9 @@ def test_an_endpoints_rows_are_held_to_the_rules_and_its_labels_come_in_turn(
     file = tmp_path / "rows.jsonl"
     options = [teacher.url, "big", str(file), "--rows", "16"]
     monkeypatch.setattr("sys.argv", ["endpoint_teacher.py", *options])
-    monkeypatch.setattr("builtins.input", lambda question: "")
-    assert endpoint_teacher.main() == 3 and not teacher.requests and not file.exists()
+    for answer, code in ((io.StringIO("\n"), 1), (io.StringIO(), 3)):  # a no, and nobody there
+        monkeypatch.setattr("sys.stdin", answer)
+        assert endpoint_teacher.main() == code and not teacher.requests and not file.exists()
     monkeypatch.setattr("builtins.input", lambda question: "yes")
     try:
         assert endpoint_teacher.main() == 0

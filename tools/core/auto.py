@@ -6,6 +6,7 @@ a choice of its own, as of a weight, an open number is OPEN.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
@@ -29,6 +30,15 @@ _WRITE = PlainSerializer(_write, return_type=Any, when_used="json")
 
 AutoInt = Annotated[int, _READ, _WRITE]
 AutoFloat = Annotated[float, _READ, _WRITE]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Marks a field that takes its value from elsewhere where it is not given; its default stands for nothing then."""
+
+    means: str
+    """Where from, as people read it."""
+
 
 OPEN = -1.0
 """A weight that is left to the model; 0 is none of it."""
@@ -70,4 +80,6 @@ def readable_value(info: FieldInfo, value: object) -> object:
 
 def readable_default(info: FieldInfo) -> object:
     """What a field is where nobody says anything, as people read it."""
+    if left_out := next((mark for mark in info.metadata if isinstance(mark, LeftOut)), None):
+        return left_out.means
     return readable_value(info, info.get_default(call_default_factory=True))

@@ -157,9 +157,7 @@ _PATTERNS = {
 
 
 def _pattern(pattern: str) -> str:
-    """A pattern in words where it only lists names; else as it is."""
-    if names := re.fullmatch(r"\^\(([\w|-]+)\)\$", pattern):
-        return f"it takes {_or(names[1].split('|'))}"
+    """A name's pattern in words; another one as it is."""
     return _PATTERNS.get(pattern, f"it must match {pattern}")
 
 

@@ -17,6 +17,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import as_int, as_list, as_object
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.auto import LeftOut
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, local_path
 from tunesmith.tools.core.placed import PlacedRequest
@@ -50,6 +51,7 @@ from tunesmith.tools.suites.loading import load_named_suites, read_suite, usual_
 
 # Arm → the stage that makes what it serves.
 _MAKERS = {"adapter": "train", "merged": "merge", "quantized": "quantize"}
+_AS_BEFORE = LeftOut("as in the baseline")
 
 
 class EvaluateRequest(PlacedRequest):
@@ -72,16 +74,11 @@ class EvaluateRequest(PlacedRequest):
         le=1,
         description="Pass rate on the target at which a prompt makes training needless.",
     )
-    max_tokens: int = Field(
-        default=96,
-        ge=1,
-        le=MAX_ANSWER_TOKENS,
-        description="Tokens an answer may have; left out: as many as in the baseline.",
+    max_tokens: Annotated[int, _AS_BEFORE] = Field(
+        default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have."
     )
-    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; left out: as in the baseline.")
-    repeats: int = Field(
-        default=1, ge=1, le=100, description="How often each case is asked; left out: as often as in the baseline."
-    )
+    temperature: Annotated[float, _AS_BEFORE] = Field(default=0.0, ge=0, le=2, description="0: greedy.")
+    repeats: Annotated[int, _AS_BEFORE] = Field(default=1, ge=1, le=100, description="How often each case is asked.")
     concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024, description="Requests in flight at once.")
     judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(
         default="", description=f"{JUDGE_HELP} The baseline's own goes before both."

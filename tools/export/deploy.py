@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunesmith.memory.errors import BadInput, GateRefused
 from tunesmith.memory.records import Artifact
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.auto import AutoInt
+from tunesmith.tools.core.auto import AutoInt, LeftOut
 from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.machine import Machine
 from tunesmith.tools.core.rates import Seconds
@@ -59,10 +59,8 @@ class DeployRequest(Request):
         le=65535,
         description="Port on 127.0.0.1; auto: as what is served now, else a free one.",
     )
-    context_tokens: int = Field(
-        default=CONTEXT_TOKENS,
-        ge=256,
-        description="Tokens a conversation may have, answer included; left out: as many as it was measured with.",
+    context_tokens: Annotated[int, LeftOut("as it was measured with")] = Field(
+        default=CONTEXT_TOKENS, ge=256, description="Tokens a conversation may have, answer included."
     )
     cards: AutoInt = Field(
         default=0,

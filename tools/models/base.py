@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -52,9 +52,8 @@ class BaseRequest(Request):
         description="Bits of the weights that baseline and adapter are measured at: 16, or 4 (a quantized base is made "
         "beside it); 'stored' takes a quantized checkpoint as it is; auto: 16 where that fits.",
     )
-    role: str = Field(
+    role: Literal["base", "teacher", "driver"] = Field(
         default="base",
-        pattern="^(base|teacher|driver)$",
         description="'base' is fine-tuned; 'teacher' only writes training rows; 'driver' holds the conversation.",
     )
 

@@ -179,6 +179,12 @@ def test_one_table_drives_the_shell_and_the_conversation(tunesmith: Tunesmith) -
     assert parse(["show", "r3"])[0].run == "r3"
 
 
+def test_its_help_has_every_option_of_the_command_that_it_stands_for(tunesmith: Tunesmith) -> None:
+    for word, same in SAME_AS.items():
+        command = [part for part in same.words if not part.startswith("--")]
+        assert tunesmith(word, "--help").stdout == tunesmith(*command, "--help").stdout
+
+
 def test_resume_and_show_take_the_newest_run(tunesmith: Tunesmith, finished: Store) -> None:
     assert tunesmith.json("show", "--json") == tunesmith.json("runs", "show", "r1", "--json")
     assert tunesmith("resume").stderr == tunesmith("run", "--resume", "r1").stderr.replace(

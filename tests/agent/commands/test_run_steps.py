@@ -162,6 +162,7 @@ def test_a_killed_step_of_a_run_without_a_plan_goes_on_as_its_error_says(
     assert [step.status for step in store.steps("r1")] == ["done"]
     again = tunesmith("run", "--resume", "r1", "--yes")
     assert again.returncode == 2 and "no step of r1 is half done" in again.stderr
+    assert "goes on where" not in again.stderr, "what was refused is not advised"
 
 
 def test_what_is_refused_leaves_a_finished_run_as_it_was(tunesmith: Tunesmith, model_folder: Path) -> None:

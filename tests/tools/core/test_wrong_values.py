@@ -26,7 +26,7 @@ class Asked(BaseModel):
     seed: int = 17
     arm: Literal["base", "adapter"] = "base"
     fresh: bool = False
-    role: str = Field(default="base", pattern="^(base|teacher)$")
+    role: Literal["base", "teacher"] = "base"
     suites: tuple[str, ...] = Field(default=("demo",), min_length=1, max_length=2)
     mapping: dict[str, str] = {}
     examples: tuple[Inner, ...] = ()
