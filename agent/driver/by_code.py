@@ -236,7 +236,7 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
     if text := ordering.refused(deps, act):
         return TurnAnswer(text)
     if act == "stop":
-        return ordering.stop(deps, reading.slots)
+        return ordering.stop(deps, reading)
     if act == "report":
         return ordering.report(deps, reading.slots.first("run"))
     return ordering.call_of(deps, reading.order) if reading.order is not None else None

@@ -21,6 +21,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, repair_
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
+from tunesmith.agent.commands.startup import unexpected
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
@@ -163,7 +164,11 @@ class Chat:
         number, before = self.conversations.begin(self.id, prompt), self.deps.draft
         voice = self._begun(model, say)
         async with self._ended(number, before):
-            if (answer := await self._by_code(say)) is not None:
+            try:
+                answer = await self._by_code(say)
+            except OSError as error:  # of code: no driver was asked that could be out of reach
+                raise StepFailed(unexpected(error)) from error
+            if answer is not None:
                 return self._keep_code_answer(number, before, answer)
             try:
                 return await self._answered(number, before, voice, prompt, self._history(number), None)

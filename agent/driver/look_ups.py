@@ -12,16 +12,17 @@ from tunesmith.agent.commands.approvals import SHOW_ALL, begins_with_yes, read_a
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.moment import moment
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer, ordinary
+from tunesmith.agent.queries.answer import Answer, find, ordinary
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.cases import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
-from tunesmith.agent.queries.machine import at_work
+from tunesmith.agent.queries.machine import JobsQuery, at_work
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
+from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
@@ -67,10 +68,12 @@ def remember(deps: TurnDeps, request: Query, reply: Answer) -> None:
 def why(deps: TurnDeps) -> TurnAnswer:
     """`why?` after an answer: the reason as far as the records hold one."""
     before = deps.last_query
+    if before is not None and (about := _WHY.get(type(before))):
+        return looked_up(deps, before.model_copy(update={"about": about}))
+    if (before is None or isinstance(before, _OF_STEPS)) and (failure := _failure(deps, before)) is not None:
+        return looked_up(deps, failure)
     if before is None:
         return TurnAnswer(f"Of what? {CAN_ANSWER}")
-    if about := _WHY.get(type(before)):
-        return looked_up(deps, before.model_copy(update={"about": about}))
     of = {name: getattr(before, name, "") for name in ("run", "arm", "block")}
     return looked_up(deps, FindingsQuery.model_validate({**of, "about": "why" if of["block"] else "all"}))
 
@@ -80,6 +83,18 @@ _WHY: Mapping[type, str] = {
     CompareRunsQuery: "settings",
 }  # fmt: skip
 """Question → what of the same thing holds its reason."""
+_OF_STEPS = (RunQuery, RunsQuery, StepsQuery, JobsQuery)
+"""Questions about what was done; those about what came of it have findings as their reason."""
+
+
+def _failure(deps: TurnDeps, before: Query | None) -> StepQuery | None:
+    """Why the step broke off that an answer told of: of the run that was asked about, of the newest such run where all
+    were; None where nothing broke off."""
+    named, run = getattr(before, "run", ""), deps.focused_run()
+    everywhere = getattr(before, "about", "") in ("failed", "failures")
+    runs = [find(deps.store, named)] if named else ordinary(deps.store) if everywhere else [run] if run else []
+    ended = next(filter(None, (deps.store.broken_off(run.id) for run in runs)), None)
+    return StepQuery(about="failure", run=ended.run, step=ended.id) if ended else None
 
 
 def turn_context(deps: TurnDeps) -> reading.Context:

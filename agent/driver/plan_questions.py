@@ -14,7 +14,9 @@ from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, Step
-from tunesmith.tools.core.format import duration, listed
+from tunesmith.tools.core.format import duration, listed, size
+from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.machine.cards import Card, card_of
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.plan_file import StepSpec
 
@@ -40,11 +42,13 @@ def value_and_reason(deps: TurnDeps, slots: Slots) -> str:
     return ""
 
 
-def imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
-    """What the plan would take with a change that nobody ordered."""
+def imagined(deps: TurnDeps, slots: Slots, edits: Edits) -> TurnAnswer | None:
+    """What the plan would take with a change that nobody ordered, or on a card that is named. Raises BadInput."""
     from tunesmith.tools.pipeline.forecast import forecast
 
     assert deps.draft is not None
+    if card := slots.first("card") or slots.first("card_gib"):
+        return _on(deps, card_of(f"{slots.first('cards') or 1}x{card}"), edits)
     if edits.unread or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
         return None
     now, then = (
@@ -54,6 +58,26 @@ def imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
         f"Changed so ({', '.join(edited[1])}) it would take about {duration(then)} instead of {duration(now)}. The "
         f"plan is unchanged; say it as an order to change it."
     )
+
+
+def _on(deps: TurnDeps, card: Card, edits: Edits) -> TurnAnswer:
+    """Whether the plan, changed so as far as that was understood, which is said, fits another card."""
+    from tunesmith.tools.pipeline.fits import facts_here
+    from tunesmith.tools.pipeline.forecast import forecast
+
+    assert deps.draft is not None
+    plan, changes = planning.edited_plan(deps, deps.draft, edits)
+    serves = catalog.maker_of("deployment")  # it looks at what this machine has free, not at the card
+    facts = facts_here(deps.store, vllm=deps.ws.vllm, card=card)
+    prices = [one for one in forecast(deps.ws, plan, facts=facts) if one.stage != serves]
+    how = f"with {', '.join(changes)} " if changes else ""
+    if lacking := [f"{price.stage}: {lack}" for price in prices for lack in price.lacks]:
+        verdict = f"the plan {how}does not fit: {'; '.join(lacking)}"
+    else:
+        most, stage = max((one.estimate.peak_vram_bytes, one.stage) for one in prices if one.estimate)
+        needs = f"; {stage} needs the most, about {size(most)} of {size(int(card.free_gib * GIB))}" if most else ""
+        verdict = f"the plan {how}fits{needs}"
+    return TurnAnswer(f"On {card.name} {verdict}. {card.note + '. ' if card.note else ''}The plan is unchanged.")
 
 
 def undone(deps: TurnDeps) -> TurnAnswer:

@@ -19,7 +19,7 @@ from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Assigned, assigned
-from tunesmith.agent.words.edits import Edits, edits_of
+from tunesmith.agent.words.edits import Edits, edits_of, model_in
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
@@ -81,13 +81,27 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps]
         plan = run_steps.demo_plan(fast=args.pace == "fast")
         behaviour = f"the bundled behaviour {plan.name}, by its own rows; where yours is another, drop it and say yours"
     else:
-        interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize)
-        return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
+        base, named = _wished_base(deps.prompt)
+        interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize, base)
+        return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly.{named} {interview.question}")
     draft(deps, plan, args.goal, args.quantize)
     summary = show_draft(deps)
     if not deps.agreed_before:
         deps.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
     return {"behaviour": behaviour, **summary}
+
+
+def _wished_base(words: str) -> tuple[str, str]:
+    """The base that a wish names, for the plan once the behaviour is described, and what is said of it; both empty: it
+    names none."""
+    named = model_in(slots_of(words))
+    if named is None:
+        return "", ""
+    try:
+        base = _model_named(str(named.value))
+    except BadInput:
+        return "", f" (I know no model “{named.value}”: the plan will choose a base, or there name one, as OWNER/NAME.)"
+    return base, f" (Its base will be {BUNDLED[base].title if base in BUNDLED else base}, as you said.)"
 
 
 def _means_the_bundled(words: str) -> bool:

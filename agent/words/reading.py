@@ -36,6 +36,8 @@ _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
+_DESTROYS = ("do.delete", "plan.drop")
+"""What takes something away and asks nothing more needs the certainty of an answer."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before")
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
 _SMALL_TALK = ("complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you")
@@ -46,6 +48,8 @@ _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 leave out a step of the open plan. Words that name a run speak of the records, and ask for no term."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
+_ON_A_CARD = {"plan.cost": "plan.what_if", "fits.fit": "plan.what_if"}
+"""The same where a card is named, that the plan might be carried out on; of a model alone where no setting is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +151,10 @@ class Reader:
 
     def _least(self, reading: Reading) -> float:
         """The probability from which a reading may be acted on."""
-        if not reading.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
-            return self.head.threshold
         order, edits = reading.order, reading.edits
+        destroys = reading.label in _DESTROYS and not (edits and edits.changes)
+        if destroys or not reading.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
+            return self.head.threshold
         whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
         return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
 
@@ -205,7 +210,9 @@ def _stages() -> frozenset[str]:
 def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[Guess]:
     """The guesses that this moment allows."""
     if context.planned and not context.describing and not slots.all("run"):
-        guesses = [replace(guess, label=_MEANS_OF_A_PLAN.get(guess.label, guess.label)) for guess in guesses]
+        means = _MEANS_OF_A_PLAN | (_ON_A_CARD if slots.all("card") or slots.all("card_gib") else {})
+        means = means if slots.all("field") else {label: to for label, to in means.items() if label != "fits.fit"}
+        guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
     prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}
