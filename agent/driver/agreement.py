@@ -60,12 +60,18 @@ def asked_again(deps: TurnDeps, messages: list[ModelMessage], waiting: dict[str,
         if call.tool_call_id not in waiting:
             continue
         try:
-            step = as_of_today(deps.ws, step) if _waits(step := deps.store.step(waiting[call.tool_call_id])) else step
+            step = (
+                as_of_today(deps.ws, step)
+                if (step := deps.store.step(waiting[call.tool_call_id])).status == PLANNED
+                else step
+            )
         except TunesmithError as error:
             results.approvals[call.tool_call_id] = ToolDenied(f"{call.tool_name} cannot be done any more: {error}")
             continue
-        if _waits(step):
-            _show_plan(deps, step)
+        if step.status == PLANNED:
+            plan = current_plan(step)
+            deps.ws.emit("plan.shown", run=step.run, step=step.id, stage=step.stage, plan_hash=plan.hash, plan=plan,
+                         resumed=True)  # fmt: skip
             _put(deps, call, step.id, results)
         elif step.started_at:
             results.approvals[call.tool_call_id] = ToolApproved()
@@ -83,17 +89,7 @@ def still_waits(step_of: Callable[[str], Step], waiting: dict[str, str]) -> list
             steps.append(step_of(step))
         except NotFound:
             continue
-    return [step for step in steps if _waits(step)]
-
-
-def _waits(step: Step) -> bool:
-    return step.status == PLANNED
-
-
-def _show_plan(deps: TurnDeps, step: Step) -> None:
-    plan = current_plan(step)
-    deps.ws.emit("plan.shown", run=step.run, step=step.id, stage=step.stage, plan_hash=plan.hash, plan=plan,
-                 resumed=True)  # fmt: skip
+    return [step for step in steps if step.status == PLANNED]
 
 
 def open_calls(messages: list[ModelMessage]) -> list[ToolCallPart]:

@@ -12,8 +12,7 @@ from itertools import pairwise
 
 from tunesmith.agent.driver import describing, look_ups, ordering
 from tunesmith.agent.driver.interview import interviewed
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, looked_up, turn_context, why
-from tunesmith.agent.driver.moment import moment
+from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, looked_up, moment, turn_context, why
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.standing import standing
@@ -191,8 +190,8 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     kind, _, name = reading.label.partition(".")
     if kind == "do":
         return _done(deps, reading, name)
-    if kind == "talk":
-        return look_ups.as_answer(look_ups.talk_text(deps, name))
+    if kind in ("talk", "term"):
+        return answer_to(deps, reading)
     match kind:
         case "page":
             return TurnAnswer(look_ups.page(deps), for_model="(the page is on the screen)")
@@ -206,8 +205,6 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
             return ordering.next_step(deps, reading.slots.first("run"))
         case "yes" | "no":
             return _nothing_waits(deps)
-        case "term":
-            return look_ups.as_answer(look_ups.meaning(reading.slots, both=name == "difference"))
         case "want":
             return _wanted(deps, reading)
         case "out_of_scope" | "code":

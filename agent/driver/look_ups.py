@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 
 from tunesmith.agent.commands.approvals import SHOW_ALL, begins_with_yes, read_answer
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.moment import moment
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, find, ordinary
 from tunesmith.agent.queries.arguments import Query
@@ -18,6 +17,7 @@ from tunesmith.agent.queries.cases import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
+from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer, tool_of
@@ -28,11 +28,13 @@ from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.head import Moment
 from tunesmith.agent.words.lexicon import Names
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import RUNNING
 from tunesmith.tools.core.yaml_file import read_own
+from tunesmith.tools.serving import servers
 
 GUESSED = 0.4
 """From which probability a question is answered, as a guess, where nobody can say what it is."""
@@ -97,6 +99,26 @@ def _failure(deps: TurnDeps, before: Query | None) -> StepQuery | None:
     return StepQuery(about="failure", run=ended.run, step=ended.id) if ended else None
 
 
+def moment(deps: TurnDeps) -> Moment:
+    """Where the user stands, the first that holds of: a plan proposed, a step at work, no run, one that broke off, a
+    model served, steps left.
+
+    A price that waits is not told by this: its question takes the words itself.
+    """
+    store, run = deps.store, deps.focused_run()
+    if deps.draft is not None:
+        return "planned"
+    if store.steps(status=RUNNING):
+        return "running"
+    if run is None and not ordinary(store):
+        return "empty"
+    if run is not None and store.broken_off(run.id) is not None:
+        return "broken_off"
+    if servers.list_servers(store.home, role=servers.DEPLOYED):
+        return "served"
+    return "midway" if run is not None and next_stages(store, run) else "finished"
+
+
 def turn_context(deps: TurnDeps) -> reading.Context:
     """What the words of this turn are said in."""
     run = deps.focused_run()
@@ -118,7 +140,8 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
         return looked_up(deps, understood.request)
     kind, _, name = understood.label.partition(".")
     text = talk_text(deps, name) if kind == "talk" else ""
-    return as_answer(meaning(understood.slots, both=name == "difference") if kind == "term" else text)
+    text = meaning(understood.slots, both=name == "difference") if kind == "term" else text
+    return TurnAnswer(text) if text else None
 
 
 # At a question about a price: a question back, or other values
@@ -192,27 +215,17 @@ def as_edit(words: str, stage: str) -> str:
     return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """The page of what is said, by label, and of terms."""
-
-    talk: Mapping[str, str]
-    terms: Names
-    meaning: Mapping[str, str]
-
-
 @cache
-def _page() -> _Page:
+def _page() -> tuple[Mapping[str, str], Names, Mapping[str, str]]:
+    """The page of what is said, by label; the terms in all their words, and what each means."""
     page = read_own(files("tunesmith.prompts") / "glossary.yaml")
-    terms = page["terms"]
-    return _Page(
-        page["talk"], Names({term: one[0] for term, one in terms.items()}), {t: o[1] for t, o in terms.items()}
-    )
+    names, meanings = ({term: one[at] for term, one in page["terms"].items()} for at in (0, 1))
+    return page["talk"], Names(names), meanings
 
 
 def talk_text(deps: TurnDeps, topic: str) -> str:
     """What is said to a piece of talk; empty for one that is not on the page."""
-    text = _page().talk.get(topic, "")
+    text = _page()[0].get(topic, "")
     driver = deps.driver_state() if "{driver}" in text else ""
     values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
     values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
@@ -223,10 +236,10 @@ def talk_text(deps: TurnDeps, topic: str) -> str:
 
 def meaning(slots: Slots, *, both: bool = False) -> str:
     """What the term means that a sentence names, or the two that it sets against each other; empty: it names none."""
+    _, names, meanings = _page()
     stages = [_TERM_OF_STAGE.get(stage, stage) for stage in slots.values("stage")]
-    named = [*(match.name for match in _page().terms.find(slots.words)), *stages]
-    terms = [term for term in dict.fromkeys(named) if term in _page().meaning]
-    return "\n".join(_page().meaning[term] for term in terms[: 2 if both else 1])
+    named = dict.fromkeys([*(match.name for match in names.find(slots.words)), *stages])
+    return "\n".join([meanings[term] for term in named if term in meanings][: 2 if both else 1])
 
 
 _TERM_OF_STAGE = {"evaluate": "evaluation", "quantize": "quantization", "train": "fine-tuning"}
@@ -238,11 +251,6 @@ def page(deps: TurnDeps) -> str:
         return "There is no longer version of the last answer; ask about a run, its cases, rows or settings."
     deps.show(deps.page())
     return "That is the whole page."
-
-
-def as_answer(text: str) -> TurnAnswer | None:
-    """Words as what a turn comes to; None for none."""
-    return TurnAnswer(text) if text else None
 
 
 PLAIN = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tunesmith.agent.driver.look_ups import remember
-from tunesmith.agent.driver.moment import moment
+from tunesmith.agent.driver.look_ups import moment, remember
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.queries.answer import cite, clip, reached
 from tunesmith.agent.queries.findings import FindingsQuery

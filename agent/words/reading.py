@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from tunesmith.agent.queries.arguments import Query
@@ -23,6 +23,7 @@ from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.agent.words.spelling import canonical
 from tunesmith.memory.records import ASIDE_RUNS, Run
+from tunesmith.tools.pipeline import catalog
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,7 +162,7 @@ class Reader:
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
         label, act = guess.label, guess.label.removeprefix("do.")
         request = self._request(label, slots, context)
-        order = order_of(act, slots, self.known(label)) if act != label and act in _stages() else None
+        order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
         edits = None
         if context.planned and (order or label in _ABOUT_PLANS):
             edits = edits_of(slots, context.planned, self.known(label), leaves_out=label == "plan.without")
@@ -198,13 +199,6 @@ def content_of(slots: Slots, known: Callable[[str], bool]) -> str:
 
 
 _AROUND = ("run", "arm", "block", "verdict", "origin", "case", "row", "which_run")
-
-
-@cache
-def _stages() -> frozenset[str]:
-    from tunesmith.tools.pipeline import catalog
-
-    return frozenset(catalog.ENTRIES)
 
 
 def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[Guess]:
