@@ -15,7 +15,7 @@ from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, looked_up, moment, turn_context, why
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
-from tunesmith.agent.driver.standing import standing
+from tunesmith.agent.driver.state_summary import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.machine import JobsQuery, at_work
@@ -258,7 +258,7 @@ def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     pace = "fast" if slots.first("pace") == "fast" else "full"
     no_quantizing = any(slots.negated(slot) for slot in slots.all("stage") if slot.value == "quantize")
     args = PlanFineTune(goal=deps.prompt, pace=pace, quantize=not no_quantizing)  # type: ignore[arg-type]
-    plan_fine_tune(deps, args, None)
+    plan_fine_tune(deps, args)
     text, deps.say_next = deps.say_next, ""
     text = text or "The plan is on your screen, with every step's price."
     if deps.draft is not None:

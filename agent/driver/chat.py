@@ -55,12 +55,12 @@ def stop_if_cancelled() -> None:
 
 
 class Chat:
-    """A conversation with one driver: a named one, else that in which a description is open, else a new one."""
+    """A conversation with one driver: that in which a description is open, else a new one."""
 
-    def __init__(self, deps: TurnDeps, *, conversation: str = "") -> None:
+    def __init__(self, deps: TurnDeps) -> None:
         self.deps = deps
         self.conversations = Conversations(deps.store)
-        self.id = conversation or describing.conversation_of(deps.store.home) or self.conversations.new()
+        self.id = describing.conversation_of(deps.store.home) or self.conversations.new()
         self._agent = build_agent(None)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)

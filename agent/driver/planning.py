@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_ai import RunContext
 
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
@@ -73,7 +72,7 @@ class StartPlan(Args):
 # Proposed
 
 
-def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps] | None) -> object:
+def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     if folder := describing.described_before(deps.store.home, f"{args.goal} {deps.prompt}"):
         plan, behaviour = plan_here(deps.ws, folder, args.pace), f"{folder.name}, described earlier"
@@ -174,7 +173,7 @@ def _memory(prices: Sequence[Forecast]) -> str:
 # Changed
 
 
-def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) -> object:
+def edit_plan(deps: TurnDeps, args: EditPlan) -> object:
     """Change the proposed plan and show it again: the field that was chosen, and every other one that the user's words
     give a number to by name. Raises BadInput for a change that it cannot take."""
     plan, edits = _drafted(deps), Edits(without=(args.step,))
@@ -316,7 +315,7 @@ def _drafted(deps: TurnDeps) -> PipelinePlan:
 # Started
 
 
-def start_plan(deps: TurnDeps, args: StartPlan, ctx: RunContext[TurnDeps] | None) -> object:
+def start_plan(deps: TurnDeps, args: StartPlan) -> object:
     """Begin to carry the proposed plan out, or drop it; one that cannot begin stays proposed. Raises BadInput."""
     draft = _drafted(deps)
     if args.confirm == "drop":

@@ -174,13 +174,13 @@ TASKS: tuple[Task, ...] = (
 )  # fmt: skip
 
 
-def examine(endpoint: Endpoint, window: Window, *, deadline_s: float = _DEADLINE_S) -> dict[str, object]:
+def examine(endpoint: Endpoint, window: Window) -> dict[str, object]:
     """The level of a served driver, and which tasks it passed; what the time did not reach counts as failed."""
     begun, passed = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as home:
         store = exam_store(Path(home))
         for task in TASKS:
-            left = deadline_s - (time.monotonic() - begun)
+            left = _DEADLINE_S - (time.monotonic() - begun)
             try:
                 passed[task.name] = left > 0 and task.right(_attempt_at(store, endpoint, window, task.asked, left))
             except Exception:  # whatever an endpoint does instead of an answer, the task is not passed

@@ -42,23 +42,21 @@ def toolset() -> FunctionToolset[TurnDeps]:
     second of schemas."""
     tools = [
         *read_tools(),
-        _tool("plan_fine_tune", planning.PlanFineTune, planning.plan_fine_tune),
-        _tool("edit_plan", planning.EditPlan, planning.edit_plan),
-        _tool("start_plan", planning.StartPlan, planning.start_plan),
+        _tool("plan_fine_tune", planning.PlanFineTune, lambda ctx, args: planning.plan_fine_tune(ctx.deps, args)),
+        _tool("edit_plan", planning.EditPlan, lambda ctx, args: planning.edit_plan(ctx.deps, args)),
+        _tool("start_plan", planning.StartPlan, lambda ctx, args: planning.start_plan(ctx.deps, args)),
         *(_stage_tool(entry) for entry in catalog.STAGES),
     ]
     return FunctionToolset(tools)
 
 
-def _tool(
-    name: str, args: type[A], run: Callable[[TurnDeps, A, RunContext[TurnDeps]], object], *, strict: bool = True
-) -> Tool[TurnDeps]:
+def _tool(name: str, args: type[A], run: Callable[[RunContext[TurnDeps], A], object]) -> Tool[TurnDeps]:
     def call(ctx: RunContext[TurnDeps], args: A) -> str:
-        return _capped(ctx.deps, run(ctx.deps, args, ctx))
+        return _capped(ctx.deps, run(ctx, args))
 
     call.__annotations__ = {"ctx": RunContext[TurnDeps], "args": args, "return": str}
     description = (args.__doc__ or "").strip()
-    return Tool(call, takes_ctx=True, name=name, description=description, strict=strict, sequential=True)
+    return Tool(call, takes_ctx=True, name=name, description=description, strict=True, sequential=True)
 
 
 def _capped(deps: TurnDeps, result: object) -> str:
@@ -87,7 +85,8 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         entry.name, __base__=planning.Args, __doc__=f"{entry.summary[0].upper()}{entry.summary[1:]}.", **fields
     )
 
-    def run(deps: TurnDeps, given: BaseModel, ctx: RunContext[TurnDeps]) -> object:
+    def run(ctx: RunContext[TurnDeps], given: BaseModel) -> object:
+        deps = ctx.deps
         if ctx.tool_call_approved:
             return started(deps, start_agreed(deps.ws, str(ctx.tool_call_metadata[STEP]), follow=deps.follow))
         asked = given.model_dump(exclude_none=True)
