@@ -25,7 +25,7 @@ from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
 from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.records import RUNNING
+from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.pipeline import catalog
 
 _LINES_OF_ALL = 6
@@ -241,8 +241,6 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
 
 def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
     """A yes or a no to nothing."""
-    from tunesmith.memory.records import PLANNED
-
     waits = deps.store.steps(status=PLANNED)[-1:]
     open_ = (
         f"{waits[0].stage} ({waits[0].id}) waits for a yes: say “{waits[0].stage}” and its price is shown again."

@@ -25,7 +25,7 @@ from tunesmith.agent.commands.startup import unexpected
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
-from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost_results
+from tunesmith.agent.driver.agreement import asked_again, with_lost_results
 from tunesmith.agent.driver.by_code import decide, did_you_mean, guessed, steps_of
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
@@ -34,7 +34,7 @@ from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.voice import Reply, Say, Voice
 from tunesmith.memory.conversations import Conversations, Waiting
 from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError
-from tunesmith.memory.records import Step
+from tunesmith.memory.records import PLANNED, Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
@@ -83,7 +83,8 @@ class Chat:
     def waiting(self) -> list[Step]:
         """The steps that this conversation's driver asked for and that nobody has decided on."""
         waiting = self.conversations.load(self.id).waiting
-        return still_waits(self.deps.store.step, waiting.calls) if waiting else []
+        steps = map(self.deps.store.step, waiting.calls.values() if waiting else ())
+        return [step for step in steps if step.status == PLANNED]
 
     def go_on(self, model: Callable[[], Model], say: Say) -> Future[Reply]:
         """Take up the turn whose calls wait: each is asked about again. Raises as `begin` does, in the future."""
