@@ -49,8 +49,8 @@ _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 leave out a step of the open plan. Words that name a run speak of the records, and ask for no term."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
-_ON_A_CARD = {"plan.cost": "plan.what_if", "fits.fit": "plan.what_if"}
-"""The same where a card is named, that the plan might be carried out on; of a model alone where no setting is named."""
+_ON_A_CARD = "plan.what_if"
+"""What is asked of the open plan where a card is named and no model, and so what is asked of a setting there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +204,9 @@ _AROUND = ("run", "arm", "block", "verdict", "origin", "case", "row", "which_run
 def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[Guess]:
     """The guesses that this moment allows."""
     if context.planned and not context.describing and not slots.all("run"):
-        means = _MEANS_OF_A_PLAN | (_ON_A_CARD if slots.all("card") or slots.all("card_gib") else {})
-        means = means if slots.all("field") else {label: to for label, to in means.items() if label != "fits.fit"}
+        of_the_plan = bool(slots.all("card") or slots.all("card_gib")) and not slots.all("model")
+        means = _MEANS_OF_A_PLAN | ({"plan.cost": _ON_A_CARD} if of_the_plan else {})
+        means |= {"fits.fit": _ON_A_CARD} if of_the_plan and slots.all("field") else {}
         guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
