@@ -12,10 +12,18 @@ from itertools import pairwise
 
 from tunesmith.agent.driver import describing, look_ups, ordering
 from tunesmith.agent.driver.interview import interviewed
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, looked_up, moment, turn_context, why
+from tunesmith.agent.driver.look_ups import (
+    CAN_ANSWER,
+    GUESSED,
+    answer_to,
+    looked_up,
+    moment,
+    standing,
+    turn_context,
+    why,
+)
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
-from tunesmith.agent.driver.state_summary import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.machine import JobsQuery, at_work

@@ -1,5 +1,4 @@
-"""Where things stand, in a few lines from the store: for a request, for half a line, for somebody whose words could not
-be answered, and when a job has ended."""
+"""Where things stand, in a few lines from the store: for a request, for half a line, and when a job has ended."""
 
 from __future__ import annotations
 
@@ -7,22 +6,16 @@ import time
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.look_ups import moment, remember
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.agent.queries.answer import cite, clip, reached
-from tunesmith.agent.queries.findings import FindingsQuery
+from tunesmith.agent.queries.answer import cite, clip
 from tunesmith.agent.queries.following import next_stages
-from tunesmith.agent.queries.machine import ServedQuery, at_work
-from tunesmith.agent.queries.registry import TOOLS, answer
-from tunesmith.agent.queries.scores import verdict_lines
+from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.agent.words.reading import LONGEST
 from tunesmith.agent.words.slots import slots_of, stages_of
-from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import DONE, PLANNED, RUNNING, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration
 from tunesmith.tools.evaluation.findings import findings
-from tunesmith.tools.evaluation.verdict import LEARNED
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
@@ -77,59 +70,6 @@ def in_half_a_line(deps: TurnDeps) -> str:
     else:
         state = f"newest run {run.id}, " + (f"next is {following[0]}" if following else "all done")
     return f"{state}; before: {deps.before}" if deps.before else state
-
-
-def standing(deps: TurnDeps) -> str:
-    """Where somebody stands and what comes next, in a line or two; empty where the records say nothing. Raises nothing:
-    it stands beside a question back.
-
-    Without an open plan, a step at work, or a model that is served it is about the run that is talked about.
-    """
-    try:
-        return " ".join(line for line in _lines(deps) if line)
-    except TunesmithError:
-        return ""
-
-
-def _lines(deps: TurnDeps) -> list[str]:
-    store, run = deps.store, deps.focused_run()
-    match moment(deps):
-        case "planned" if deps.draft is not None:
-            steps = [spec.stage for spec in deps.draft.steps]
-            each = ", ".join(dict.fromkeys(steps))
-            return [f"The plan {deps.draft.name} is open and not started, {len(steps)} steps ({each}): “start it” "
-                    f"begins it, “drop it” gives it up."]  # fmt: skip
-        case "running":
-            return [at_work(step) for step in store.steps(status=RUNNING)]
-        case "empty":
-            return ["There is no run yet: say what a model should learn, or `/import FILE` takes rows of your own."]
-        case "broken_off" if run is not None and (ended := store.broken_off(run.id)) is not None:
-            why = f": {clip(ended.error, 160)}" if ended.error else ""
-            return [f"{ended.stage} ({cite(ended)}) {ended.status}{why}.{reached(ended)} “Go on” prices it again, from "
-                    f"its newest checkpoint where there is one."]  # fmt: skip
-        case "served":
-            first, *_ = answer(ServedQuery(), deps.records()).lines
-            earlier = len(store.newest_of_kind("deployment")) > 1
-            return [first, "“Roll back” prices what was served before it." if earlier else ""]
-        case "midway" if run is not None:
-            following = next_stages(store, run)[0]
-            return [*_measured(deps, run), f"Next in {run.id} is {following}: “go on” shows its price."]
-        case _ if run is not None:
-            released = "" if store.artifacts(run.id, "release") else ", “release” making files of it"
-            return [*_measured(deps, run), f"“Deploy” prices serving it{released}."]
-    return []
-
-
-def _measured(deps: TurnDeps, run: Run) -> list[str]:
-    """The verdict on what was tuned, and what the findings propose."""
-    verdict = verdict_lines(deps.store, run)[:1]
-    query = FindingsQuery(about="next", run=run.id)
-    reply = answer(query, deps.records())
-    learned = any(f": {LEARNED};" in line for line in verdict)
-    proposal = [] if learned else [line for line in reply.lines if line.startswith("To try next")][:1]
-    if proposal:
-        remember(deps, query, reply)  # “do that” means it
-    return [*verdict, *proposal]
 
 
 def _brief(error: str | None) -> str:

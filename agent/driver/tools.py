@@ -41,7 +41,8 @@ def toolset() -> FunctionToolset[TurnDeps]:
     """All tools; which of them a request shows is decided per request. The same for every conversation: a third of a
     second of schemas."""
     tools = [
-        *read_tools(),
+        *(_read_tool(name, kind) for name, kind in TOOLS.items()),
+        _records_tool(),
         _tool("plan_fine_tune", planning.PlanFineTune, lambda ctx, args: planning.plan_fine_tune(ctx.deps, args)),
         _tool("edit_plan", planning.EditPlan, lambda ctx, args: planning.edit_plan(ctx.deps, args)),
         _tool("start_plan", planning.StartPlan, lambda ctx, args: planning.start_plan(ctx.deps, args)),
@@ -123,7 +124,6 @@ def _word(value: object) -> str:
     return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
 
 
-QUERY_RECORDS = "query_records"
 _SQL_ROWS = 40
 _SHARED = ("run", "step", "stage", "arm", "block", "since", "until")
 """Arguments that mean the same in every tool: the driver's instructions say what, once."""
@@ -133,11 +133,6 @@ _SQL = (
     "request, result, started_at, finished_at), v_flips(run, arm_a, arm_b, block, case_id, passed_a, passed_b, "
     "flip), v_lineage."
 )
-
-
-def read_tools() -> list[Tool[TurnDeps]]:
-    """All of them, free to run at once."""
-    return [*(_read_tool(name, kind) for name, kind in TOOLS.items()), _records_tool()]
 
 
 def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
@@ -199,7 +194,7 @@ def _records_tool() -> Tool[TurnDeps]:
     schema = {"type": "object", "properties": {"sql": {"type": "string", "description": _SQL}}, "required": ["sql"],
               "additionalProperties": False}  # fmt: skip
     description = "Ask the records by one read-only SELECT, for what no other read answers."
-    return Tool.from_schema(query, QUERY_RECORDS, description, schema, takes_ctx=True)
+    return Tool.from_schema(query, "query_records", description, schema, takes_ctx=True)
 
 
 def _query_records(deps: TurnDeps, sql: str) -> dict[str, object]:

@@ -53,6 +53,8 @@ class Talk:
         self._lock = threading.Lock()  # ends of steps are told from several threads
         self._woken: set[str] = set()
         """Steps whose end the conversation has spoken of."""
+        self._then: Callable[[], None] | None = None
+        """What is asked once the present turn is told."""
         self._waiting = ("", "")
         """That step once its bar was let go of, and the words that wait for it."""
 
@@ -123,7 +125,7 @@ class Talk:
             else:
                 self._screen.say("it goes on being served")
 
-        self._screen.later(ask)
+        self._then = ask
 
     def chat(self) -> Chat:
         """The conversation, waited for. Raises what kept it from loading."""
@@ -154,12 +156,14 @@ class Talk:
         from tunesmith.agent.driver.chat import Cancelled
 
         self._stopped = self._declined = False
-        self._waiting = ("", "")
+        self._waiting, self._then = ("", ""), None
         future = begin(chat)
         while True:
             try:
                 if wait([future], timeout=_POLL_S).done:
                     future.result()
+                    if self._then:
+                        self._screen.later(self._then)
                     return
                 self._screen.answer_questions()
                 self._follow_fetch(text)
