@@ -179,7 +179,7 @@ def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
         "yes but with rank 8 on mars", "maybe", "is that a yes?", "yes?", "好？", "resume r1", "yes with 900 on it",
         "yes, if it stays under an hour", "ja, aber erst morgen", "sí, pero sin cuantizar", "oui mais pas maintenant",
         "好的，但是先等一下", "don't start yet", "start with explaining step two", "start it tonight at 11",
-        "fine by me but use my own rows from rows.jsonl", "no, but keep it around",
+        "fine by me but use my own rows from rows.jsonl", "no, but keep it around", "start it?",
     ],
 )  # fmt: skip
 def test_what_is_no_yes_starts_no_plan(planned: Alone, said: str) -> None:
