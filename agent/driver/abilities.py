@@ -45,33 +45,26 @@ def _named(chosen: DriverSettings) -> str:
 def window_for(home: Path, chosen: DriverSettings) -> Window:
     """How much the driver of these settings can be sent, before it is there to be asked."""
     record = next((one for one in _records(home).values() if one.get("of") == _named(chosen)), {})
-    context = record.get("context_tokens")
-    usual = Window() if chosen.endpoint else Window(chosen.context_tokens)
-    known = context if isinstance(context, int) else usual.context_tokens
-    return Window(known, thinks=record.get("thinks") is True)
+    return _window(record, Window() if chosen.endpoint else Window(chosen.context_tokens))
 
 
 def window_of(home: Path, model: str, before: Window) -> Window:
     """How much a driver can be sent, by what the probe found; what is known of it already where nothing was."""
-    record = _record_of(home, model)
+    return _window(_records(home).get(model, {}), before)
+
+
+def _window(record: Mapping[str, object], before: Window) -> Window:
     context = record.get("context_tokens")
-    return replace(
-        before,
-        context_tokens=context if isinstance(context, int) else before.context_tokens,
-        thinks=record.get("thinks") is True or before.thinks,
-    )
+    known = context if isinstance(context, int) else before.context_tokens
+    return replace(before, context_tokens=known, thinks=record.get("thinks") is True or before.thinks)
 
 
 def can_be_routed(home: Path, model: str) -> bool:
     """Whether the tool may be chosen by a schema-bound request: unless the probe saw that a schema does not hold it."""
-    abilities = _record_of(home, model)
+    abilities = _records(home).get(model, {})
     context = abilities.get("context_tokens")
     short = isinstance(context, int) and context < ROUTING_TOKENS
     return abilities.get("json_schema", True) is True and not short
-
-
-def _record_of(home: Path, model: str) -> dict[str, object]:
-    return _records(home).get(model, {})
 
 
 def _records(home: Path) -> dict[str, dict[str, object]]:

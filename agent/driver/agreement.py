@@ -7,14 +7,13 @@ everywhere: no argument of a tool, and no text that a model reads, is an answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from pydantic_ai import DeferredToolRequests, DeferredToolResults, RunContext, ToolApproved, ToolDenied
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart, ToolReturnPart
 
 from tunesmith.agent.driver.turn_deps import TurnDeps
-from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError
-from tunesmith.memory.records import PLANNED, Step
+from tunesmith.memory.errors import ApprovalPending, StepFailed, TunesmithError
+from tunesmith.memory.records import PLANNED
 from tunesmith.tools.pipeline.run_step import as_of_today, ask_about, current_plan
 
 STEP = "step"
@@ -60,12 +59,15 @@ def asked_again(deps: TurnDeps, messages: list[ModelMessage], waiting: dict[str,
         if call.tool_call_id not in waiting:
             continue
         try:
-            step = as_of_today(deps.ws, step) if _waits(step := deps.store.step(waiting[call.tool_call_id])) else step
+            step = deps.store.step(waiting[call.tool_call_id])
+            step = as_of_today(deps.ws, step) if step.status == PLANNED else step
         except TunesmithError as error:
             results.approvals[call.tool_call_id] = ToolDenied(f"{call.tool_name} cannot be done any more: {error}")
             continue
-        if _waits(step):
-            _show_plan(deps, step)
+        if step.status == PLANNED:
+            plan = current_plan(step)
+            deps.ws.emit("plan.shown", run=step.run, step=step.id, stage=step.stage, plan_hash=plan.hash, plan=plan,
+                         resumed=True)  # fmt: skip
             _put(deps, call, step.id, results)
         elif step.started_at:
             results.approvals[call.tool_call_id] = ToolApproved()
@@ -73,27 +75,6 @@ def asked_again(deps: TurnDeps, messages: list[ModelMessage], waiting: dict[str,
         else:
             results.approvals[call.tool_call_id] = ToolDenied(f"{call.tool_name} was {step.status} meanwhile")
     return results
-
-
-def still_waits(step_of: Callable[[str], Step], waiting: dict[str, str]) -> list[Step]:
-    """The steps of some calls that nobody has decided on yet."""
-    steps = []
-    for step in waiting.values():
-        try:
-            steps.append(step_of(step))
-        except NotFound:
-            continue
-    return [step for step in steps if _waits(step)]
-
-
-def _waits(step: Step) -> bool:
-    return step.status == PLANNED
-
-
-def _show_plan(deps: TurnDeps, step: Step) -> None:
-    plan = current_plan(step)
-    deps.ws.emit("plan.shown", run=step.run, step=step.id, stage=step.stage, plan_hash=plan.hash, plan=plan,
-                 resumed=True)  # fmt: skip
 
 
 def open_calls(messages: list[ModelMessage]) -> list[ToolCallPart]:

@@ -12,11 +12,18 @@ from itertools import pairwise
 
 from tunesmith.agent.driver import describing, look_ups, ordering
 from tunesmith.agent.driver.interview import interviewed
-from tunesmith.agent.driver.look_ups import CAN_ANSWER, GUESSED, answer_to, looked_up, turn_context, why
-from tunesmith.agent.driver.moment import moment
+from tunesmith.agent.driver.look_ups import (
+    CAN_ANSWER,
+    GUESSED,
+    answer_to,
+    looked_up,
+    moment,
+    standing,
+    turn_context,
+    why,
+)
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
-from tunesmith.agent.driver.standing import standing
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.machine import JobsQuery, at_work
@@ -26,7 +33,7 @@ from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
 from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.records import RUNNING
+from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.pipeline import catalog
 
 _LINES_OF_ALL = 6
@@ -191,8 +198,8 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     kind, _, name = reading.label.partition(".")
     if kind == "do":
         return _done(deps, reading, name)
-    if kind == "talk":
-        return look_ups.as_answer(look_ups.talk_text(deps, name))
+    if kind in ("talk", "term"):
+        return answer_to(deps, reading)
     match kind:
         case "page":
             return TurnAnswer(look_ups.page(deps), for_model="(the page is on the screen)")
@@ -206,8 +213,6 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
             return ordering.next_step(deps, reading.slots.first("run"))
         case "yes" | "no":
             return _nothing_waits(deps)
-        case "term":
-            return look_ups.as_answer(look_ups.meaning(reading.slots, both=name == "difference"))
         case "want":
             return _wanted(deps, reading)
         case "out_of_scope" | "code":
@@ -236,7 +241,7 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
     if text := ordering.refused(deps, act):
         return TurnAnswer(text)
     if act == "stop":
-        return ordering.stop(deps, reading.slots)
+        return ordering.stop(deps, reading)
     if act == "report":
         return ordering.report(deps, reading.slots.first("run"))
     return ordering.call_of(deps, reading.order) if reading.order is not None else None
@@ -244,8 +249,6 @@ def _done(deps: TurnDeps, reading: Reading, act: str) -> TurnAnswer | Call | Non
 
 def _nothing_waits(deps: TurnDeps) -> TurnAnswer:
     """A yes or a no to nothing."""
-    from tunesmith.memory.records import PLANNED
-
     waits = deps.store.steps(status=PLANNED)[-1:]
     open_ = (
         f"{waits[0].stage} ({waits[0].id}) waits for a yes: say “{waits[0].stage}” and its price is shown again."
@@ -261,7 +264,7 @@ def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     pace = "fast" if slots.first("pace") == "fast" else "full"
     no_quantizing = any(slots.negated(slot) for slot in slots.all("stage") if slot.value == "quantize")
     args = PlanFineTune(goal=deps.prompt, pace=pace, quantize=not no_quantizing)  # type: ignore[arg-type]
-    plan_fine_tune(deps, args, None)
+    plan_fine_tune(deps, args)
     text, deps.say_next = deps.say_next, ""
     text = text or "The plan is on your screen, with every step's price."
     if deps.draft is not None:

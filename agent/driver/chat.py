@@ -21,10 +21,11 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, repair_
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
 
+from tunesmith.agent.commands.startup import unexpected
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.abilities import can_be_routed, window_of
 from tunesmith.agent.driver.agent import LIMITS, build_agent, clear_line, messages_of
-from tunesmith.agent.driver.agreement import asked_again, still_waits, with_lost_results
+from tunesmith.agent.driver.agreement import asked_again, with_lost_results
 from tunesmith.agent.driver.by_code import decide, did_you_mean, guessed, steps_of
 from tunesmith.agent.driver.endpoint import NotYetStarted
 from tunesmith.agent.driver.history import is_prompt, summed_up
@@ -33,7 +34,7 @@ from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.voice import Reply, Say, Voice
 from tunesmith.memory.conversations import Conversations, Waiting
 from tunesmith.memory.errors import ApprovalPending, NotFound, StepFailed, TunesmithError
-from tunesmith.memory.records import Step
+from tunesmith.memory.records import PLANNED, Step
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
@@ -54,12 +55,12 @@ def stop_if_cancelled() -> None:
 
 
 class Chat:
-    """A conversation with one driver: a named one, else that in which a description is open, else a new one."""
+    """A conversation with one driver: that in which a description is open, else a new one."""
 
-    def __init__(self, deps: TurnDeps, *, conversation: str = "") -> None:
+    def __init__(self, deps: TurnDeps) -> None:
         self.deps = deps
         self.conversations = Conversations(deps.store)
-        self.id = conversation or describing.conversation_of(deps.store.home) or self.conversations.new()
+        self.id = describing.conversation_of(deps.store.home) or self.conversations.new()
         self._agent = build_agent(None)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -82,7 +83,8 @@ class Chat:
     def waiting(self) -> list[Step]:
         """The steps that this conversation's driver asked for and that nobody has decided on."""
         waiting = self.conversations.load(self.id).waiting
-        return still_waits(self.deps.store.step, waiting.calls) if waiting else []
+        steps = map(self.deps.store.step, waiting.calls.values() if waiting else ())
+        return [step for step in steps if step.status == PLANNED]
 
     def go_on(self, model: Callable[[], Model], say: Say) -> Future[Reply]:
         """Take up the turn whose calls wait: each is asked about again. Raises as `begin` does, in the future."""
@@ -163,7 +165,11 @@ class Chat:
         number, before = self.conversations.begin(self.id, prompt), self.deps.draft
         voice = self._begun(model, say)
         async with self._ended(number, before):
-            if (answer := await self._by_code(say)) is not None:
+            try:
+                answer = await self._by_code(say)
+            except OSError as error:  # of code: no driver was asked that could be out of reach
+                raise StepFailed(unexpected(error)) from error
+            if answer is not None:
                 return self._keep_code_answer(number, before, answer)
             try:
                 return await self._answered(number, before, voice, prompt, self._history(number), None)

@@ -63,6 +63,8 @@ class Interview(Frozen):
     pace: Literal["fast", "full"]
     quantize: bool
     draft: DescriptionDraft = DescriptionDraft()
+    base: str = ""
+    """The model that the wish named; empty: the plan chooses one."""
     conversation: str = ""
     """The conversation that it belongs to; empty until the end of its first turn."""
 
@@ -126,11 +128,11 @@ def put_back(home: Path, description: dict[str, object] | None) -> None:
             _file(home).unlink(missing_ok=True)
 
 
-def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: bool) -> Interview:
+def begin(home: Path, goal: str, pace: Literal["fast", "full"], quantize: bool, base: str = "") -> Interview:
     """Begin to ask about a new behaviour; one that was begun before is set aside."""
     if _file(home).exists():
         drop(home)
-    return _keep(home, Interview(goal=goal, pace=pace, quantize=quantize))
+    return _keep(home, Interview(goal=goal, pace=pace, quantize=quantize, base=base))
 
 
 def drop(home: Path) -> Path:
@@ -225,7 +227,7 @@ def plan_of(deps: TurnDeps, interview: Interview) -> tuple[PipelinePlan, str]:
         f"The behaviour {behaviour.name} is written down; a rule that asks too much can be removed from its "
         f"behaviour.yaml and its test cases. {blind}The plan is on your screen. Start it, or change something?"
     )
-    return plan_here(deps.ws, folder, interview.pace, judged=judged), words
+    return plan_here(deps.ws, folder, interview.pace, model=interview.base, judged=judged), words
 
 
 def _read(deps: TurnDeps, spec: Spec, *, name: str) -> Read:

@@ -6,7 +6,6 @@ A side question is answered and the same part stays open; `back`, `what did I sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +45,6 @@ _WHY = {
 }
 
 
-Aside = Callable[[], str | None]
-"""Answers a side question on the screen; what was said, or None where the words ask nothing that it knows."""
-Read = Callable[[str], Reading]
-"""Reads other words in the same moment."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Pointing:
     """Words that begin by pointing at a part of the draft, and what they say of it, letter for letter."""
@@ -88,18 +81,16 @@ def _pointing(sentence: str) -> _Pointing | None:
     return None
 
 
-def turn(
-    home: Path, interview: Interview, reading: Reading, read: Read, aside: Aside, earlier: list[DescriptionDraft]
-) -> tuple[Interview | None, str]:
+def _turn(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple[Interview | None, str]:
     """What becomes of the description, and what is said; None: it was dropped. Raises BadInput as `take` does.
 
-    `earlier` are the drafts before each change of this conversation, for `back`; this turn's change is added.
+    The draft before a change is kept for `back`.
     """
     if means(reading, "describe.back"):
-        return _back(home, interview, earlier)
-    after, words = _turn(home, interview, reading, read, aside)
+        return _back(deps, interview)
+    after, words = _said(deps, interview, reading)
     if after is not None and after.draft != interview.draft:
-        earlier.append(interview.draft)
+        deps.drafts_before.append(interview.draft)
     return after, words
 
 
@@ -115,9 +106,9 @@ def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
     )
 
 
-def _turn(home: Path, interview: Interview, reading: Reading, read: Read, aside: Aside) -> tuple[Interview | None, str]:
-    words = reading.slots.sentence.strip()
-    if (answer := _pointed(home, interview, reading, read)) is not None:
+def _said(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple[Interview | None, str]:
+    home, words = deps.store.home, reading.slots.sentence.strip()
+    if (answer := _pointed(deps, interview, reading)) is not None:
         return answer
     if describing.names_a_part(words) or "=>" in words or "\n" in words:
         return _answer_recorded(home, interview, words)
@@ -129,8 +120,8 @@ def _turn(home: Path, interview: Interview, reading: Reading, read: Read, aside:
     if means(reading, "describe.help", "why", "talk.lost", "yes", "no", "accept"):
         return interview, f"{_WHY[interview.asked]} {short_question(interview)}"
     may_ask = (reading.slots.asks or len(reading.slots.words) <= _FEW_WORDS) and reading.label not in _OUTSIDE
-    if reading.sure and reading.probability >= _ASIDE and may_ask and (answered := aside()):
-        return interview, f"{answered}\nBack to the new behaviour: {short_question(interview)}"
+    if reading.probability >= _ASIDE and may_ask and (aside := answer_to(deps, reading)):
+        return interview, f"{aside.text}\nBack to the new behaviour: {short_question(interview)}"
     if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark", least=0.55):
         return interview, f"Take your time. {short_question(interview)}"
     if means(reading, "describe.done") and interview.asked == "examples":
@@ -195,12 +186,12 @@ def short_question(interview: Interview) -> str:
 _Outcome = tuple[Interview | None, str] | None
 
 
-def _back(home: Path, interview: Interview, earlier: list[DescriptionDraft]) -> tuple[Interview, str]:
+def _back(deps: TurnDeps, interview: Interview) -> tuple[Interview, str]:
     """Take the newest change back; what it had changed is asked for again."""
-    before = earlier.pop() if earlier else _without_newest(interview.draft)
+    before = deps.drafts_before.pop() if deps.drafts_before else _without_newest(interview.draft)
     if before == interview.draft:
         return interview, f"There is nothing to take back yet: {short_question(interview)}"
-    after = describing.keep(home, interview, before)
+    after = describing.keep(deps.store.home, interview, before)
     return after, f"Taken back{_difference(before, interview.draft)}. {after.question}"
 
 
@@ -240,13 +231,13 @@ def draft_table(interview: Interview) -> RenderableType:
     return render.rows_table(["part", "as you said it"], _draft_rows(interview), exact=True)
 
 
-def _pointed(home: Path, interview: Interview, reading: Reading, read: Read) -> _Outcome:
+def _pointed(deps: TurnDeps, interview: Interview, reading: Reading) -> _Outcome:
     """`change the second example to …`, `remove the last example`, `replace the never with …`; None for other words."""
-    words = reading.slots.sentence.strip()
+    home, words = deps.store.home, reading.slots.sentence.strip()
     pointing = _pointing(words) if "\n" not in words and not describing.names_a_part(words) else None
     if pointing is None or "=>" in pointing.head:
         return None
-    act = reading if means(reading, "describe.remove") else read(pointing.head)
+    act = reading if means(reading, "describe.remove") else read_or_not(pointing.head, turn_context(deps))
     if not act.sure:
         return None
     if pointing.part == "example" and act.label in ("describe.change", "describe.remove"):
@@ -297,19 +288,9 @@ def _rewritten(text: str, before: Example) -> Example:
 def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
     """What the user's words come to while a description is open; it also works where no sentence can be read."""
     reading = read_or_not(deps.prompt, turn_context(deps))
-
-    def read_again(words: str) -> Reading:
-        return read_or_not(words, turn_context(deps))
-
-    def aside() -> str | None:
-        answer = answer_to(deps, reading)
-        return answer.text if answer else None
-
+    asks_for_an_editor = deps.prompt.strip(" .!").lower() in ("edit", "editor") or means(reading, "describe.edit")
     try:
-        if _asks_for_an_editor(reading):
-            after, words = _edited(deps, opened)
-        else:
-            after, words = turn(deps.store.home, opened, reading, read_again, aside, deps.drafts_before)
+        after, words = _edited(deps, opened) if asks_for_an_editor else _turn(deps, opened, reading)
     except BadInput as error:
         return TurnAnswer(str(error), tool="describe_behaviour")
     if after is None or missing(after.draft) or words:
@@ -322,11 +303,6 @@ def interviewed(deps: TurnDeps, opened: Interview) -> TurnAnswer:
     deps.show(draft_table(after))
     result = ordering.finish_description(deps, after)
     return TurnAnswer(result, tool="describe_behaviour", arguments={"act": "answer"})
-
-
-def _asks_for_an_editor(reading: Reading) -> bool:
-    bare = reading.slots.sentence.strip(" .!").lower()
-    return bare in ("edit", "editor") or means(reading, "describe.edit")
 
 
 def _edited(deps: TurnDeps, opened: Interview) -> tuple[Interview | None, str]:

@@ -1,37 +1,42 @@
-"""What is answered without changing anything: questions from the records, terms, talk, the last answer again."""
+"""What is answered without changing anything: questions from the records, terms, talk, and where somebody stands."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 
 from tunesmith.agent.commands.approvals import SHOW_ALL, begins_with_yes, read_answer
 from tunesmith.agent.driver.describing import open_interview
-from tunesmith.agent.driver.moment import moment
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer, ordinary
+from tunesmith.agent.queries.answer import Answer, cite, clip, find, ordinary, reached
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.cases import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
-from tunesmith.agent.queries.machine import at_work
+from tunesmith.agent.queries.following import next_stages
+from tunesmith.agent.queries.machine import JobsQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
+from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
+from tunesmith.agent.queries.scores import verdict_lines
 from tunesmith.agent.queries.settings import SettingQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
 from tunesmith.agent.words.encoder import NoEncoder
+from tunesmith.agent.words.head import Moment
 from tunesmith.agent.words.lexicon import Names
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.memory.records import RUNNING
+from tunesmith.memory.records import RUNNING, Run
 from tunesmith.tools.core.yaml_file import read_own
+from tunesmith.tools.evaluation.verdict import LEARNED
+from tunesmith.tools.serving import servers
 
 GUESSED = 0.4
 """From which probability a question is answered, as a guess, where nobody can say what it is."""
@@ -67,10 +72,12 @@ def remember(deps: TurnDeps, request: Query, reply: Answer) -> None:
 def why(deps: TurnDeps) -> TurnAnswer:
     """`why?` after an answer: the reason as far as the records hold one."""
     before = deps.last_query
+    if before is not None and (about := _WHY.get(type(before))):
+        return looked_up(deps, before.model_copy(update={"about": about}))
+    if (before is None or isinstance(before, _OF_STEPS)) and (failure := _failure(deps, before)) is not None:
+        return looked_up(deps, failure)
     if before is None:
         return TurnAnswer(f"Of what? {CAN_ANSWER}")
-    if about := _WHY.get(type(before)):
-        return looked_up(deps, before.model_copy(update={"about": about}))
     of = {name: getattr(before, name, "") for name in ("run", "arm", "block")}
     return looked_up(deps, FindingsQuery.model_validate({**of, "about": "why" if of["block"] else "all"}))
 
@@ -80,6 +87,91 @@ _WHY: Mapping[type, str] = {
     CompareRunsQuery: "settings",
 }  # fmt: skip
 """Question → what of the same thing holds its reason."""
+_OF_STEPS = (RunQuery, RunsQuery, StepsQuery, JobsQuery)
+"""Questions about what was done; those about what came of it have findings as their reason."""
+
+
+def _failure(deps: TurnDeps, before: Query | None) -> StepQuery | None:
+    """Why the step broke off that an answer told of: of the run that was asked about, of the newest such run where all
+    were; None where nothing broke off."""
+    named, run = getattr(before, "run", ""), deps.focused_run()
+    everywhere = getattr(before, "about", "") in ("failed", "failures")
+    runs = [find(deps.store, named)] if named else ordinary(deps.store) if everywhere else [run] if run else []
+    ended = next(filter(None, (deps.store.broken_off(run.id) for run in runs)), None)
+    return StepQuery(about="failure", run=ended.run, step=ended.id) if ended else None
+
+
+def moment(deps: TurnDeps) -> Moment:
+    """Where the user stands, the first that holds of: a plan proposed, a step at work, no run, one that broke off, a
+    model served, steps left.
+
+    A price that waits is not told by this: its question takes the words itself.
+    """
+    store, run = deps.store, deps.focused_run()
+    if deps.draft is not None:
+        return "planned"
+    if store.steps(status=RUNNING):
+        return "running"
+    if run is None and not ordinary(store):
+        return "empty"
+    if run is not None and store.broken_off(run.id) is not None:
+        return "broken_off"
+    if servers.list_servers(store.home, role=servers.DEPLOYED):
+        return "served"
+    return "midway" if run is not None and next_stages(store, run) else "finished"
+
+
+def standing(deps: TurnDeps) -> str:
+    """Where somebody stands and what comes next, in a line or two; empty where the records say nothing. Raises nothing:
+    it stands beside a question back.
+
+    Without an open plan, a step at work, or a model that is served it is about the run that is talked about.
+    """
+    try:
+        return " ".join(line for line in _lines(deps) if line)
+    except TunesmithError:
+        return ""
+
+
+def _lines(deps: TurnDeps) -> list[str]:
+    store, run = deps.store, deps.focused_run()
+    match moment(deps):
+        case "planned" if deps.draft is not None:
+            steps = [spec.stage for spec in deps.draft.steps]
+            each = ", ".join(dict.fromkeys(steps))
+            return [f"The plan {deps.draft.name} is open and not started, {len(steps)} steps ({each}): “start it” "
+                    f"begins it, “drop it” gives it up."]  # fmt: skip
+        case "running":
+            return [at_work(step) for step in store.steps(status=RUNNING)]
+        case "empty":
+            return ["There is no run yet: say what a model should learn, or `/import FILE` takes rows of your own."]
+        case "broken_off" if run is not None and (ended := store.broken_off(run.id)) is not None:
+            why = f": {clip(ended.error, 160)}" if ended.error else ""
+            return [f"{ended.stage} ({cite(ended)}) {ended.status}{why}.{reached(ended)} “Go on” prices it again, from "
+                    f"its newest checkpoint where there is one."]  # fmt: skip
+        case "served":
+            first, *_ = answer(ServedQuery(), deps.records()).lines
+            earlier = len(store.newest_of_kind("deployment")) > 1
+            return [first, "“Roll back” prices what was served before it." if earlier else ""]
+        case "midway" if run is not None:
+            following = next_stages(store, run)[0]
+            return [*_measured(deps, run), f"Next in {run.id} is {following}: “go on” shows its price."]
+        case _ if run is not None:
+            released = "" if store.artifacts(run.id, "release") else ", “release” making files of it"
+            return [*_measured(deps, run), f"“Deploy” prices serving it{released}."]
+    return []
+
+
+def _measured(deps: TurnDeps, run: Run) -> list[str]:
+    """The verdict on what was tuned, and what the findings propose."""
+    verdict = verdict_lines(deps.store, run)[:1]
+    query = FindingsQuery(about="next", run=run.id)
+    reply = answer(query, deps.records())
+    learned = any(f": {LEARNED};" in line for line in verdict)
+    proposal = [] if learned else [line for line in reply.lines if line.startswith("To try next")][:1]
+    if proposal:
+        remember(deps, query, reply)  # “do that” means it
+    return [*verdict, *proposal]
 
 
 def turn_context(deps: TurnDeps) -> reading.Context:
@@ -103,7 +195,8 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
         return looked_up(deps, understood.request)
     kind, _, name = understood.label.partition(".")
     text = talk_text(deps, name) if kind == "talk" else ""
-    return as_answer(meaning(understood.slots, both=name == "difference") if kind == "term" else text)
+    text = meaning(understood.slots, both=name == "difference") if kind == "term" else text
+    return TurnAnswer(text) if text else None
 
 
 # At a question about a price: a question back, or other values
@@ -177,27 +270,17 @@ def as_edit(words: str, stage: str) -> str:
     return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """The page of what is said, by label, and of terms."""
-
-    talk: Mapping[str, str]
-    terms: Names
-    meaning: Mapping[str, str]
-
-
 @cache
-def _page() -> _Page:
+def _page() -> tuple[Mapping[str, str], Names, Mapping[str, str]]:
+    """The page of what is said, by label; the terms in all their words, and what each means."""
     page = read_own(files("tunesmith.prompts") / "glossary.yaml")
-    terms = page["terms"]
-    return _Page(
-        page["talk"], Names({term: one[0] for term, one in terms.items()}), {t: o[1] for t, o in terms.items()}
-    )
+    names, meanings = ({term: one[at] for term, one in page["terms"].items()} for at in (0, 1))
+    return page["talk"], Names(names), meanings
 
 
 def talk_text(deps: TurnDeps, topic: str) -> str:
     """What is said to a piece of talk; empty for one that is not on the page."""
-    text = _page().talk.get(topic, "")
+    text = _page()[0].get(topic, "")
     driver = deps.driver_state() if "{driver}" in text else ""
     values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
     values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
@@ -208,10 +291,10 @@ def talk_text(deps: TurnDeps, topic: str) -> str:
 
 def meaning(slots: Slots, *, both: bool = False) -> str:
     """What the term means that a sentence names, or the two that it sets against each other; empty: it names none."""
+    _, names, meanings = _page()
     stages = [_TERM_OF_STAGE.get(stage, stage) for stage in slots.values("stage")]
-    named = [*(match.name for match in _page().terms.find(slots.words)), *stages]
-    terms = [term for term in dict.fromkeys(named) if term in _page().meaning]
-    return "\n".join(_page().meaning[term] for term in terms[: 2 if both else 1])
+    named = dict.fromkeys([*(match.name for match in names.find(slots.words)), *stages])
+    return "\n".join([meanings[term] for term in named if term in meanings][: 2 if both else 1])
 
 
 _TERM_OF_STAGE = {"evaluate": "evaluation", "quantize": "quantization", "train": "fine-tuning"}
@@ -223,11 +306,6 @@ def page(deps: TurnDeps) -> str:
         return "There is no longer version of the last answer; ask about a run, its cases, rows or settings."
     deps.show(deps.page())
     return "That is the whole page."
-
-
-def as_answer(text: str) -> TurnAnswer | None:
-    """Words as what a turn comes to; None for none."""
-    return TurnAnswer(text) if text else None
 
 
 PLAIN = {

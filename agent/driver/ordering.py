@@ -12,16 +12,16 @@ from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.look_ups import looked_up
+from tunesmith.agent.driver.look_ups import GUESSED, looked_up
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Context, cite, clip, find, reached
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
-from tunesmith.agent.words.acts import Assigned, Order, settled
+from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, settled
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import lexicon
-from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.json_values import as_list, as_object
@@ -138,16 +138,29 @@ def report(deps: TurnDeps, run_id: str) -> TurnAnswer:
     return TurnAnswer(text, tool="report", arguments={"run": run.id})
 
 
-def stop(deps: TurnDeps, slots: Slots) -> TurnAnswer:
+_CERTAIN = 0.99
+"""From which probability an order to stop is one whatever words are in it: of who only left, none was read as so likely
+(`close it` had 0.98)."""
+
+
+def _is_stop(reading: Reading) -> bool:
+    """Whether words order a stop beyond doubt: each of them says so, or names what."""
+    slots, known = reading.slots, reader().known(reading.label)
+    loose = slots.unread(places_of(slots, (*OWN_SLOTS, "stage", "step", "work", "field")), known)
+    return reading.probability >= (_CERTAIN if loose else GUESSED)
+
+
+def stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     """Which step could be stopped, how far it is, and how; else, or where that is named, the server that answers. Who
-    sits at a terminal is asked whether it is to end."""
+    sits at a terminal and orders it beyond doubt is asked whether it is to end."""
     from tunesmith.agent.commands.served_models import status
 
+    slots, ends = reading.slots, _is_stop(reading)
     running = deps.store.steps(status=RUNNING)
     if not running or "serve" in slots.values("work") or "port" in slots.values("field"):
         for served in (line for line in status(deps.store) if line["role"] == "deployed" and not line["down"]):
             said = f"{served['model']} of {served['run'] or 'an unknown run'} is served at {served['url']}; "
-            if deps.end:
+            if deps.end and ends:
                 deps.end("")
             return TurnAnswer(f"{said}`/serve stop` ends that, and no file goes with it.")
     if not running and deps.draft is not None:
@@ -156,10 +169,11 @@ def stop(deps: TurnDeps, slots: Slots) -> TurnAnswer:
         return TurnAnswer("Nothing is running and nothing is served, so there is nothing to stop.")
     named = {*slots.values("step"), *slots.values("stage")}
     step = next((one for one in running if {one.id, one.stage} & named), running[0])
-    if deps.end:
+    if deps.end and ends:
         deps.end(step.id)
+    alone = "" if ends else "It goes on without you, also with this terminal closed. "
     later = " “Go on” takes it up from its newest checkpoint." if step.stage == "train" else ""
-    return TurnAnswer(f"{at_work(step)} `/stop {step.id}` ends it, after one more question.{later}")
+    return TurnAnswer(f"{at_work(step)} {alone}`/stop {step.id}` ends it, after one more question.{later}")
 
 
 # A step that was ordered
@@ -272,7 +286,7 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             about = plan_questions.value_and_reason(deps, reading.slots)  # `3 epochs feels a lot`
             return TurnAnswer(f"{about}\nT{_waits(deps.draft)[1:]}".lstrip())
         case "plan.what_if" if edits is not None:
-            return plan_questions.imagined(deps, edits)
+            return plan_questions.imagined(deps, reading.slots, edits)
         case "plan.set" | "plan.without" if edits is not None:
             return _changed(deps, edits)
         case "plan.why" | "setting.value" if reading.label == "plan.why" or not reading.slots.all("run"):
@@ -331,7 +345,7 @@ def _plan_again(deps: TurnDeps) -> TurnAnswer:
 
 
 def _confirm(deps: TurnDeps, how: str) -> TurnAnswer:
-    planning.start_plan(deps, planning.StartPlan(confirm=how), None)  # type: ignore[arg-type]
+    planning.start_plan(deps, planning.StartPlan(confirm=how))  # type: ignore[arg-type]
     text, deps.say_next = deps.say_next, ""
     return TurnAnswer(text or "The plan is carried out.", tool="start_plan", arguments={"confirm": how})
 

@@ -14,9 +14,11 @@ from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DONE, Step
-from tunesmith.tools.core.format import duration, listed
+from tunesmith.tools.core.format import duration, listed, size
+from tunesmith.tools.core.stage import GIB
+from tunesmith.tools.machine.cards import Card, card_of
 from tunesmith.tools.pipeline import catalog, plan_file
-from tunesmith.tools.pipeline.plan_file import StepSpec
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
 
 def reason(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
@@ -40,20 +42,44 @@ def value_and_reason(deps: TurnDeps, slots: Slots) -> str:
     return ""
 
 
-def imagined(deps: TurnDeps, edits: Edits) -> TurnAnswer | None:
-    """What the plan would take with a change that nobody ordered."""
+def imagined(deps: TurnDeps, slots: Slots, edits: Edits) -> TurnAnswer | None:
+    """What the plan would take with a change that nobody ordered, or on a card that is named. Raises BadInput."""
+    assert deps.draft is not None
+    if card := slots.first("card") or slots.first("card_gib"):
+        return _on(deps, card_of(f"{slots.first('cards') or 1}x{card}"), edits)
+    if edits.unread or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
+        return None
+    now, then = (_takes(deps, plan) for plan in (deps.draft, edited[0]))
+    return TurnAnswer(
+        f"Changed so ({', '.join(edited[1])}) it would take about {then} instead of {now}. The "
+        f"plan is unchanged; say it as an order to change it."
+    )
+
+
+def _takes(deps: TurnDeps, plan: PipelinePlan) -> str:
+    from tunesmith.tools.pipeline.forecast import forecast
+
+    return duration(sum(one.estimate.seconds for one in forecast(deps.ws, plan) if one.estimate))
+
+
+def _on(deps: TurnDeps, card: Card, edits: Edits) -> TurnAnswer:
+    """Whether the plan, changed so as far as that was understood, which is said, fits another card."""
+    from tunesmith.tools.pipeline.fits import facts_here
     from tunesmith.tools.pipeline.forecast import forecast
 
     assert deps.draft is not None
-    if edits.unread or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
-        return None
-    now, then = (
-        sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate) for plan in (deps.draft, edited[0])
-    )
-    return TurnAnswer(
-        f"Changed so ({', '.join(edited[1])}) it would take about {duration(then)} instead of {duration(now)}. The "
-        f"plan is unchanged; say it as an order to change it."
-    )
+    plan, changes = planning.edited_plan(deps, deps.draft, edits)
+    serves = catalog.maker_of("deployment")  # it looks at what this machine has free, not at the card
+    facts = facts_here(deps.store, vllm=deps.ws.vllm, card=card)
+    prices = [one for one in forecast(deps.ws, plan, facts=facts) if one.stage != serves]
+    how = f"with {', '.join(changes)} " if changes else ""
+    if lacking := [f"{price.stage}: {lack}" for price in prices for lack in price.lacks]:
+        verdict = f"the plan {how}does not fit: {'; '.join(lacking)}"
+    else:
+        most, stage = max((one.estimate.peak_vram_bytes, one.stage) for one in prices if one.estimate)
+        needs = f"; {stage} needs the most, about {size(most)} of {size(int(card.free_gib * GIB))}" if most else ""
+        verdict = f"the plan {how}fits{needs}"
+    return TurnAnswer(f"On {card.name} {verdict}. {card.note + '. ' if card.note else ''}The plan is unchanged.")
 
 
 def undone(deps: TurnDeps) -> TurnAnswer:
@@ -70,8 +96,6 @@ def undone(deps: TurnDeps) -> TurnAnswer:
 
 def last_change(deps: TurnDeps) -> TurnAnswer:
     """What the newest change of the plan changed, value by value, and what all of it takes then and now."""
-    from tunesmith.tools.pipeline.forecast import forecast
-
     assert deps.draft is not None
     if deps.draft_before is None:
         return TurnAnswer("Nothing of the plan was changed yet: it is as it was proposed.")
@@ -84,13 +108,10 @@ def last_change(deps: TurnDeps) -> TurnAnswer:
     ]  # fmt: skip
     differ += [f"{task} was not in it" for task in new if task not in old]
     differ += [f"{task} was in it" for task in old if task not in new]
-    then, now = (
-        sum(p.estimate.seconds for p in forecast(deps.ws, plan) if p.estimate)
-        for plan in (deps.draft_before, deps.draft)
-    )
+    then, now = (_takes(deps, plan) for plan in (deps.draft_before, deps.draft))
     return TurnAnswer(
         f"Before the last change of the plan: {listed(differ, 8) or 'no value was another one'}. All of it took about "
-        f"{duration(then)} then and takes {duration(now)} now. It is unchanged; “undo that” takes the change back."
+        f"{then} then and takes {now} now. It is unchanged; “undo that” takes the change back."
     )
 
 

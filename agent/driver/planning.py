@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_ai import RunContext
 
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.layout import prose
@@ -19,7 +18,7 @@ from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.turn_deps import TurnDeps
 from tunesmith.agent.words.acts import Assigned, assigned
-from tunesmith.agent.words.edits import Edits, edits_of
+from tunesmith.agent.words.edits import Edits, edits_of, model_in
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import BadInput
@@ -73,7 +72,7 @@ class StartPlan(Args):
 # Proposed
 
 
-def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps] | None) -> object:
+def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
     """Propose a plan, or begin to ask what a new behaviour is to be."""
     if folder := describing.described_before(deps.store.home, f"{args.goal} {deps.prompt}"):
         plan, behaviour = plan_here(deps.ws, folder, args.pace), f"{folder.name}, described earlier"
@@ -81,13 +80,27 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune, ctx: RunContext[TurnDeps]
         plan = run_steps.demo_plan(fast=args.pace == "fast")
         behaviour = f"the bundled behaviour {plan.name}, by its own rows; where yours is another, drop it and say yours"
     else:
-        interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize)
-        return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly. {interview.question}")
+        base, named = _wished_base(deps.prompt)
+        interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize, base)
+        return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly.{named} {interview.question}")
     draft(deps, plan, args.goal, args.quantize)
     summary = show_draft(deps)
     if not deps.agreed_before:
         deps.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
     return {"behaviour": behaviour, **summary}
+
+
+def _wished_base(words: str) -> tuple[str, str]:
+    """The base that a wish names, for the plan once the behaviour is described, and what is said of it; both empty: it
+    names none."""
+    named = model_in(slots_of(words))
+    if named is None:
+        return "", ""
+    try:
+        base = _model_named(str(named.value))
+    except BadInput:
+        return "", f" (I know no model “{named.value}”: the plan will choose a base, or there name one, as OWNER/NAME.)"
+    return base, f" (Its base will be {BUNDLED[base].title if base in BUNDLED else base}, as you said.)"
 
 
 def _means_the_bundled(words: str) -> bool:
@@ -160,7 +173,7 @@ def _memory(prices: Sequence[Forecast]) -> str:
 # Changed
 
 
-def edit_plan(deps: TurnDeps, args: EditPlan, ctx: RunContext[TurnDeps] | None) -> object:
+def edit_plan(deps: TurnDeps, args: EditPlan) -> object:
     """Change the proposed plan and show it again: the field that was chosen, and every other one that the user's words
     give a number to by name. Raises BadInput for a change that it cannot take."""
     plan, edits = _drafted(deps), Edits(without=(args.step,))
@@ -302,7 +315,7 @@ def _drafted(deps: TurnDeps) -> PipelinePlan:
 # Started
 
 
-def start_plan(deps: TurnDeps, args: StartPlan, ctx: RunContext[TurnDeps] | None) -> object:
+def start_plan(deps: TurnDeps, args: StartPlan) -> object:
     """Begin to carry the proposed plan out, or drop it; one that cannot begin stays proposed. Raises BadInput."""
     draft = _drafted(deps)
     if args.confirm == "drop":

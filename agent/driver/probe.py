@@ -78,7 +78,7 @@ async def _abilities_of(endpoint: Endpoint) -> dict[str, object]:
                 abilities[name] = check(await _ask(client, endpoint, **options))
             except Exception as error:
                 abilities[name] = f"refused: {' '.join(str(refusal_in(error) or error).split())[:160]}"
-        return abilities | await _speed(client, endpoint) | await _context(client, endpoint)
+        return abilities | await _context(client, endpoint)
 
 
 async def _ask(client: AsyncOpenAI, endpoint: Endpoint, **options: Any) -> Choice:
@@ -99,32 +99,6 @@ def _called(choice: Choice) -> bool:
 def _is_city(choice: Choice) -> bool:
     value = json.loads(choice.message.content or "")
     return isinstance(value, dict) and set(value) == {"city", "unit"} and value["unit"] in ("celsius", "kelvin")
-
-
-async def _speed(client: AsyncOpenAI, endpoint: Endpoint) -> dict[str, object]:
-    """Seconds to the first token of a warm prefix, and tokens per second after it; None where it does not stream."""
-    try:
-        for _ in range(2):  # the first one warms the prefix
-            began = time.monotonic()
-            first, count = 0.0, 0
-            stream = await client.chat.completions.create(
-                model=endpoint.model,
-                messages=[{"role": "user", "content": "Count from 1 to 30, one number a line."}],
-                max_tokens=48,
-                temperature=0.0,
-                stream=True,
-            )
-            async for chunk in stream:
-                if chunk.choices and chunk.choices[0].delta.content:
-                    first = first or time.monotonic() - began
-                    count += 1
-        rest = time.monotonic() - began - first
-        return {
-            "first_token_seconds": round(first, 2),
-            "tokens_per_second": round(count / rest, 1) if rest > 0 else None,
-        }
-    except Exception:
-        return {"first_token_seconds": None, "tokens_per_second": None}
 
 
 async def _context(client: AsyncOpenAI, endpoint: Endpoint) -> dict[str, object]:
@@ -200,13 +174,13 @@ TASKS: tuple[Task, ...] = (
 )  # fmt: skip
 
 
-def examine(endpoint: Endpoint, window: Window, *, deadline_s: float = _DEADLINE_S) -> dict[str, object]:
+def examine(endpoint: Endpoint, window: Window) -> dict[str, object]:
     """The level of a served driver, and which tasks it passed; what the time did not reach counts as failed."""
     begun, passed = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as home:
         store = exam_store(Path(home))
         for task in TASKS:
-            left = deadline_s - (time.monotonic() - begun)
+            left = _DEADLINE_S - (time.monotonic() - begun)
             try:
                 passed[task.name] = left > 0 and task.right(_attempt_at(store, endpoint, window, task.asked, left))
             except Exception:  # whatever an endpoint does instead of an answer, the task is not passed

@@ -20,9 +20,9 @@ from tunesmith.tools.core.estimate import estimate, lacks_memory, room
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.data.description import slug
 from tunesmith.tools.data.proposal import Proposal
-from tunesmith.tools.data.read_words import Ask, WordsRead, read
+from tunesmith.tools.data.read_words import Ask, read
 from tunesmith.tools.data.spec import Spec
-from tunesmith.tools.data.verify import Verified, verified
+from tunesmith.tools.data.verify import verified
 from tunesmith.tools.data.writer_requests import prompt_text
 from tunesmith.tools.models.memory_math import serving_peaks
 from tunesmith.tools.models.model_names import shape_of
@@ -60,12 +60,8 @@ def read_by(ws: Workspace, endpoint: Endpoint, spec: Spec, stated: Proposal) -> 
     reading = read(spec, stated, ask_of(endpoint), endpoint.model)
     seconds = round(time.monotonic() - began, 1)
     ws.store.event("words.read", model=endpoint.model, questions=reading.questions, seconds=seconds)
-    return _read(spec, reading, endpoint.model)
-
-
-def _read(spec: Spec, reading: WordsRead, by: str) -> Read:
-    checked: Verified = verified(spec, reading.proposal)
-    return Read(checked.spec, by, tuple(dict.fromkeys((*reading.left_out, *checked.left_out))))
+    checked = verified(spec, reading.proposal)
+    return Read(checked.spec, endpoint.model, tuple(dict.fromkeys((*reading.left_out, *checked.left_out))))
 
 
 def named(spec: Spec, ask: Ask, model: str) -> Spec:

@@ -41,24 +41,23 @@ def toolset() -> FunctionToolset[TurnDeps]:
     """All tools; which of them a request shows is decided per request. The same for every conversation: a third of a
     second of schemas."""
     tools = [
-        *read_tools(),
-        _tool("plan_fine_tune", planning.PlanFineTune, planning.plan_fine_tune),
-        _tool("edit_plan", planning.EditPlan, planning.edit_plan),
-        _tool("start_plan", planning.StartPlan, planning.start_plan),
+        *(_read_tool(name, kind) for name, kind in TOOLS.items()),
+        _records_tool(),
+        _tool("plan_fine_tune", planning.PlanFineTune, lambda ctx, args: planning.plan_fine_tune(ctx.deps, args)),
+        _tool("edit_plan", planning.EditPlan, lambda ctx, args: planning.edit_plan(ctx.deps, args)),
+        _tool("start_plan", planning.StartPlan, lambda ctx, args: planning.start_plan(ctx.deps, args)),
         *(_stage_tool(entry) for entry in catalog.STAGES),
     ]
     return FunctionToolset(tools)
 
 
-def _tool(
-    name: str, args: type[A], run: Callable[[TurnDeps, A, RunContext[TurnDeps]], object], *, strict: bool = True
-) -> Tool[TurnDeps]:
+def _tool(name: str, args: type[A], run: Callable[[RunContext[TurnDeps], A], object]) -> Tool[TurnDeps]:
     def call(ctx: RunContext[TurnDeps], args: A) -> str:
-        return _capped(ctx.deps, run(ctx.deps, args, ctx))
+        return _capped(ctx.deps, run(ctx, args))
 
     call.__annotations__ = {"ctx": RunContext[TurnDeps], "args": args, "return": str}
     description = (args.__doc__ or "").strip()
-    return Tool(call, takes_ctx=True, name=name, description=description, strict=strict, sequential=True)
+    return Tool(call, takes_ctx=True, name=name, description=description, strict=True, sequential=True)
 
 
 def _capped(deps: TurnDeps, result: object) -> str:
@@ -87,7 +86,8 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         entry.name, __base__=planning.Args, __doc__=f"{entry.summary[0].upper()}{entry.summary[1:]}.", **fields
     )
 
-    def run(deps: TurnDeps, given: BaseModel, ctx: RunContext[TurnDeps]) -> object:
+    def run(ctx: RunContext[TurnDeps], given: BaseModel) -> object:
+        deps = ctx.deps
         if ctx.tool_call_approved:
             return started(deps, start_agreed(deps.ws, str(ctx.tool_call_metadata[STEP]), follow=deps.follow))
         asked = given.model_dump(exclude_none=True)
@@ -124,7 +124,6 @@ def _word(value: object) -> str:
     return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
 
 
-QUERY_RECORDS = "query_records"
 _SQL_ROWS = 40
 _SHARED = ("run", "step", "stage", "arm", "block", "since", "until")
 """Arguments that mean the same in every tool: the driver's instructions say what, once."""
@@ -134,11 +133,6 @@ _SQL = (
     "request, result, started_at, finished_at), v_flips(run, arm_a, arm_b, block, case_id, passed_a, passed_b, "
     "flip), v_lineage."
 )
-
-
-def read_tools() -> list[Tool[TurnDeps]]:
-    """All of them, free to run at once."""
-    return [*(_read_tool(name, kind) for name, kind in TOOLS.items()), _records_tool()]
 
 
 def _read_tool(name: str, kind: str) -> Tool[TurnDeps]:
@@ -200,7 +194,7 @@ def _records_tool() -> Tool[TurnDeps]:
     schema = {"type": "object", "properties": {"sql": {"type": "string", "description": _SQL}}, "required": ["sql"],
               "additionalProperties": False}  # fmt: skip
     description = "Ask the records by one read-only SELECT, for what no other read answers."
-    return Tool.from_schema(query, QUERY_RECORDS, description, schema, takes_ctx=True)
+    return Tool.from_schema(query, "query_records", description, schema, takes_ctx=True)
 
 
 def _query_records(deps: TurnDeps, sql: str) -> dict[str, object]:

@@ -57,10 +57,23 @@ class SlashCompleter(Completer):
         if screen is None:
             return []
         if command in catalog.BY_NAME:
-            return screen.field_words(command, word)
+            return _field_words(command, word)
         if command in _RUN_COMMANDS:
-            return screen.run_words()
-        return screen.step_words() if command in _STEP_COMMANDS else []
+            return [(run.id, f"{run.name}, {run.status}") for run in screen.monitor.runs]
+        running = screen.monitor.running if command in _STEP_COMMANDS else ()
+        return [(step.id, f"{step.stage} of {step.run}") for step in running]
+
+
+def _field_words(stage: str, word: str) -> Iterable[tuple[str, str]]:
+    """`field=` for every field of a stage's request, and its values where they can be listed."""
+    from tunesmith.agent.commands.fields import choices
+
+    model = catalog.BY_NAME[stage].load().request
+    name, equals, _ = word.partition("=")
+    if equals and name in model.model_fields:
+        field = model.model_fields[name]
+        return [(f"{name}={value}", "") for value in (*choices(field), *(field.examples or ()))]
+    return [(f"{known}=", info.description or "") for known, info in model.model_fields.items()]
 
 
 def _all_commands() -> dict[str, str]:

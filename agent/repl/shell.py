@@ -11,7 +11,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar, Unpack
 
@@ -21,7 +21,6 @@ from rich.console import Console, Group, RenderableType
 
 from tunesmith.agent.commands import queries, render, run_steps, settings
 from tunesmith.agent.commands.approvals import GRACE_S, TerminalApprover, drop_typed_ahead, pending, yes_or_no
-from tunesmith.agent.commands.fields import choices
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.price import forecast_table, price_lines, price_page
@@ -86,23 +85,6 @@ class Shell:
         self.talk.load()
 
     # What the prompt needs, from any thread
-
-    def run_words(self) -> Iterable[tuple[str, str]]:
-        """Ids of runs, each with its name."""
-        return [(run.id, f"{run.name}, {run.status}") for run in self.monitor.runs]
-
-    def step_words(self) -> Iterable[tuple[str, str]]:
-        """Ids of steps at work."""
-        return [(step.id, f"{step.stage} of {step.run}") for step in self.monitor.running]
-
-    def field_words(self, stage: str, word: str) -> Iterable[tuple[str, str]]:
-        """`field=` for every field of a stage's request, and its values where they can be listed."""
-        model = catalog.BY_NAME[stage].load().request
-        name, equals, _ = word.partition("=")
-        if equals and name in model.model_fields:
-            field = model.model_fields[name]
-            return [(f"{name}={value}", "") for value in (*choices(field), *(field.examples or ()))]
-        return [(f"{known}=", info.description or "") for known, info in model.model_fields.items()]
 
     def show(self, view: RenderableType) -> None:
         """Print above the prompt, or above the bar where one is shown."""

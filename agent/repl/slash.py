@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,19 @@ from tunesmith.agent.commands.served_models import to_serve
 from tunesmith.agent.commands.suites import suite
 from tunesmith.agent.queries.answer import day
 from tunesmith.agent.repl.command_table import COMMANDS, TOPICS
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.conversations import Conversations
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.records import RUNNING
+from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.pipeline import catalog, launcher, plan_file
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import StepRequest
 
 if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
+
+_SUMMARY_CHARACTERS = 1500
+"""It goes into every later prompt of a driver whose context is small: the newest words stay."""
 
 
 def carry_out(screen: Shell, line: str) -> bool:
@@ -211,19 +217,28 @@ def _commands(heading: str, rows: Sequence[Sequence[str]]) -> RenderableType:
 
 def new(screen: Shell, words: str) -> None:
     """`/new`: a fresh conversation; the old one is kept."""
-    screen.say(f"a new conversation: {screen.talk.new()}")
+    chat = screen.talk.chat()
+    chat.switch(chat.conversations.new())
+    screen.say(f"a new conversation: {chat.id}")
 
 
 def resume(screen: Shell, words: str) -> None:
     """`/resume R`: go on with a run, else with the newest; with a conversation where that is what was named."""
-    if words in {name for name, _, _ in screen.talk.conversations()} or re.fullmatch(r"c[\d-]\S*", words):
+    if words in {name for name, _, _ in Conversations(screen.store).list()} or re.fullmatch(r"c[\d-]\S*", words):
         return resume_conversation(screen, words)
     return resume_run(screen, words)
 
 
 def resume_conversation(screen: Shell, words: str) -> None:
-    """`/conversations resume [ID]`: go on with an earlier conversation."""
-    screen.say(f"going on with {screen.talk.resume(words)}")
+    """`/conversations resume [ID]`: go on with an earlier conversation, its plan and its description; else with the
+    newest. Raises NotFound."""
+    chat = screen.talk.chat()
+    known = [name for name, _, _ in chat.conversations.list()]
+    wanted = words or next((name for name in known if name != chat.id), "")
+    if wanted not in known:
+        raise NotFound(f"no conversation {wanted!r}; /conversations lists them")
+    chat.switch(wanted)
+    screen.say(f"going on with {wanted}")
     screen.talk.tell_description()
 
 
@@ -235,16 +250,29 @@ def undo(screen: Shell, words: str) -> None:
 
 def compact(screen: Shell, words: str) -> None:
     """`/compact`: a short account stands for the turns so far."""
-    screen.say(f"compacted to {len(screen.talk.compact())} characters")
+    chat = screen.talk.chat()
+    conversation = chat.conversations.load(chat.id)
+    if not conversation.turns:
+        raise BadInput("nothing was said yet")
+    lines = [f"user: {turn.prompt} / you: {turn.reply}" for turn in conversation.turns]
+    summary = " | ".join([conversation.summary, *lines] if conversation.summary else lines)[-_SUMMARY_CHARACTERS:]
+    chat.conversations.compact(chat.id, summary)
+    screen.say(f"compacted to {len(summary)} characters")
 
 
 def export(screen: Shell, words: str) -> None:
-    """`/export [FILE] [--force]`: the conversation as Markdown."""
+    """`/export [FILE] [--force]`: the conversation as Markdown. Raises BadInput for a file that is there already."""
     names = [word for word in fields.split_words(words) if word != "--force"]
     if len(names) > 1:
         raise BadInput(f"/export takes one file, not {' '.join(names)!r}; put a name with spaces in quotes")
-    force = "--force" in fields.split_words(words)
-    screen.say(f"written: {screen.talk.export(names[0] if names else '', force=force)}")
+    chat = screen.talk.chat()
+    sections = [f"# Conversation {chat.id}\n"]
+    for turn in chat.conversations.load(chat.id, whole=True).turns:
+        asked_at = time.strftime("%F %H:%M", time.localtime(turn.at))
+        sections.append(f"**you** ({asked_at}): {turn.prompt}\n\n**tunesmith**: {turn.reply}\n")
+    file = names[0] if names else f"tunesmith-{chat.id}.md"
+    text, force = "\n".join(sections), "--force" in fields.split_words(words)
+    screen.say(f"written: {write_private_text(file, text, force=force)}")
 
 
 def conversations(screen: Shell, words: str) -> None:
@@ -254,7 +282,7 @@ def conversations(screen: Shell, words: str) -> None:
         return resume_conversation(screen, rest.strip())
     if words not in ("", "list"):
         raise BadInput(f"/conversations takes list, or resume ID, not {words!r}")
-    rows = [[name, day(at), first] for name, at, first in screen.talk.conversations()]
+    rows = [[name, day(at), first] for name, at, first in Conversations(screen.store).list()]
     screen.show(render.rows_table(["conversation", "last word", "began with"], rows, exact=True))
     return None
 

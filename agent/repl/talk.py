@@ -11,15 +11,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tunesmith.agent.commands.approvals import pending
 from tunesmith.agent.commands.price import in_a_sentence
-from tunesmith.memory.conversations import Conversations
-from tunesmith.memory.errors import BadInput, NotFound, StepFailed
+from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
-from tunesmith.tools.core.plain_file import write_private_text
 from tunesmith.tools.core.settled import uncollected
 from tunesmith.tools.core.stage import Plan
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
@@ -34,8 +31,6 @@ if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
 
 _POLL_S = 0.1
-_SUMMARY_CHARACTERS = 1500
-"""It goes into every later prompt of a driver whose context is small: the newest words stay."""
 _NOTICE_EVERY_S = 15.0
 """A driver takes up to a minute to start: silence for longer looks like a hang."""
 _NOT_FETCHED = "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
@@ -58,6 +53,8 @@ class Talk:
         self._lock = threading.Lock()  # ends of steps are told from several threads
         self._woken: set[str] = set()
         """Steps whose end the conversation has spoken of."""
+        self._then: Callable[[], None] | None = None
+        """What is asked once the present turn is told."""
         self._waiting = ("", "")
         """That step once its bar was let go of, and the words that wait for it."""
 
@@ -128,7 +125,7 @@ class Talk:
             else:
                 self._screen.say("it goes on being served")
 
-        self._screen.later(ask)
+        self._then = ask
 
     def chat(self) -> Chat:
         """The conversation, waited for. Raises what kept it from loading."""
@@ -159,12 +156,14 @@ class Talk:
         from tunesmith.agent.driver.chat import Cancelled
 
         self._stopped = self._declined = False
-        self._waiting = ("", "")
+        self._waiting, self._then = ("", ""), None
         future = begin(chat)
         while True:
             try:
                 if wait([future], timeout=_POLL_S).done:
                     future.result()
+                    if self._then:
+                        self._screen.later(self._then)
                     return
                 self._screen.answer_questions()
                 self._follow_fetch(text)
@@ -315,52 +314,6 @@ class Talk:
         from tunesmith.agent.driver.look_ups import as_edit
 
         return as_edit(words, priced.stage)
-
-    # Slash commands of the conversation
-
-    def new(self) -> str:
-        """Begin a fresh conversation; its id."""
-        chat = self.chat()
-        chat.switch(chat.conversations.new())
-        return chat.id
-
-    def resume(self, conversation: str) -> str:
-        """Go on with an earlier conversation, its plan and its description; the newest where none is named.
-
-        Raises NotFound.
-        """
-        chat = self.chat()
-        known = [entry[0] for entry in chat.conversations.list()]
-        wanted = conversation or next((entry for entry in known if entry != chat.id), "")
-        if wanted not in known:
-            raise NotFound(f"no conversation {wanted!r}; /conversations lists them")
-        chat.switch(wanted)
-        return wanted
-
-    def compact(self) -> str:
-        """Let a short account stand for the turns so far; the account."""
-        chat = self.chat()
-        conversation = chat.conversations.load(chat.id)
-        if not conversation.turns:
-            raise BadInput("nothing was said yet")
-        lines = [f"user: {turn.prompt} / you: {turn.reply}" for turn in conversation.turns]
-        summary = " | ".join([conversation.summary, *lines] if conversation.summary else lines)[-_SUMMARY_CHARACTERS:]
-        chat.conversations.compact(chat.id, summary)
-        return summary
-
-    def export(self, name: str, *, force: bool = False) -> Path:
-        """Write the whole conversation as Markdown; the file. Raises BadInput for one that is there already."""
-        chat = self.chat()
-        conversation = chat.conversations.load(chat.id, whole=True)
-        sections = [f"# Conversation {chat.id}\n"]
-        for turn in conversation.turns:
-            asked_at = time.strftime("%F %H:%M", time.localtime(turn.at))
-            sections.append(f"**you** ({asked_at}): {turn.prompt}\n\n**tunesmith**: {turn.reply}\n")
-        return write_private_text(name or f"tunesmith-{chat.id}.md", "\n".join(sections), force=force)
-
-    def conversations(self) -> list[tuple[str, float, str]]:
-        """Every conversation, the newest first."""
-        return Conversations(self._screen.store).list()
 
     def close(self) -> None:
         """Let go of the driver; its server ends by its lease."""

@@ -46,8 +46,7 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     without = [str(slot.value) for slot in negated or (stages if leaves_out and not last else [])]
     if leaves_out and not (stages or assignments or slots.numbers):  # `skip the last step`
         without = [planned[-1] for match in lexicon()["ordinals"].find(slots.words) if match.name == "-1"]
-    named = (slot for slot in slots.named if slot.kind in ("model", "path"))
-    model = next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
+    model = model_in(slots)
     pace = next(iter(slots.all("pace")), None)
     multiples = {name: one for name, one in factors(slots).items() if info_of(name, tuple(planned))}
     if not multiples and len(assignments) == 1 and len(times := slots.all("factor")) == 1:  # `4 epochs? cut it in half`
@@ -67,6 +66,12 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
         return replace(edits, unread=acts.unread_of(slots, [*places, *clauses], known), beside=beside)
     return edits
+
+
+def model_in(slots: Slots) -> Slot | None:
+    """The model that a sentence names; a file of rows is none."""
+    named = (slot for slot in slots.named if slot.kind in ("model", "path"))
+    return next((slot for slot in named if not re.search(f"{FILES}$", str(slot.value))), None)
 
 
 def _unwanted(slots: Slots, taken_places: Sequence[Place]) -> list[Place]:

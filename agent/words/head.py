@@ -45,11 +45,6 @@ class Guess:
     label: str
     probability: float
 
-    @property
-    def kind(self) -> str:
-        """The label without its choice; an act or talk keeps its whole name."""
-        return kind_of(self.label)
-
 
 def kind_of(label: str) -> str:
     """The kind of a label: `step` of `step.time`, but `do.train`, `plan.set`, `talk.hello` whole."""
@@ -161,6 +156,7 @@ def kinds(guesses: Sequence[Guess]) -> list[Guess]:
     total: dict[str, float] = {}
     best: dict[str, str] = {}
     for guess in guesses:
-        total[guess.kind] = total.get(guess.kind, 0.0) + guess.probability
-        best.setdefault(guess.kind, guess.label)
+        kind = kind_of(guess.label)
+        total[kind] = total.get(kind, 0.0) + guess.probability
+        best.setdefault(kind, guess.label)
     return sorted((Guess(best[kind], p) for kind, p in total.items()), key=lambda guess: -guess.probability)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from tunesmith.agent.queries.arguments import Query
@@ -23,6 +23,7 @@ from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.agent.words.spelling import canonical
 from tunesmith.memory.records import ASIDE_RUNS, Run
+from tunesmith.tools.pipeline import catalog
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,8 @@ _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _STOP, _MAY_STOP = "do.stop", 0.2
 """What may be an order to stop is never answered as a question, and no other order: to say what runs does no harm."""
+_DESTROYS = ("do.delete", "plan.drop")
+"""What takes something away and asks nothing more needs the certainty of an answer."""
 _ABOUT_PLANS = ("plan.set", "plan.without", "plan.what_if", "plan.start", "plan.drop", "plan.as_before")
 _SAYS_NOTHING = ("remark", "code", "out_of_scope", "follow", "again", "yes", "no", "accept", "page", NOTHING)
 _SMALL_TALK = ("complaint", "calculator", "thanks", "bye", "joke", "weather", "clock", "hello", "how_are_you")
@@ -46,6 +49,8 @@ _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 leave out a step of the open plan. Words that name a run speak of the records, and ask for no term."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
+_ON_A_CARD = "plan.what_if"
+"""What is asked of the open plan where a card is named and no model, and so what is asked of a setting there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +152,17 @@ class Reader:
 
     def _least(self, reading: Reading) -> float:
         """The probability from which a reading may be acted on."""
-        if not reading.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
-            return self.head.threshold
         order, edits = reading.order, reading.edits
+        destroys = reading.label in _DESTROYS and not (edits and edits.changes)
+        if destroys or not reading.label.startswith(("do.", "plan.", "want", "go_on", "accept")):
+            return self.head.threshold
         whole = edits.changes and not edits.unread if edits else bool(order and order.fields and not order.unread)
         return min(self.head.threshold, _EACH_WORD_READ if whole else _BEHIND_A_YES)
 
     def _as(self, guess: Guess, sure: bool, slots: Slots, context: Context) -> Reading:
         label, act = guess.label, guess.label.removeprefix("do.")
         request = self._request(label, slots, context)
-        order = order_of(act, slots, self.known(label)) if act != label and act in _stages() else None
+        order = order_of(act, slots, self.known(label)) if act != label and act in catalog.ENTRIES else None
         edits = None
         if context.planned and (order or label in _ABOUT_PLANS):
             edits = edits_of(slots, context.planned, self.known(label), leaves_out=label == "plan.without")
@@ -195,17 +201,13 @@ def content_of(slots: Slots, known: Callable[[str], bool]) -> str:
 _AROUND = ("run", "arm", "block", "verdict", "origin", "case", "row", "which_run")
 
 
-@cache
-def _stages() -> frozenset[str]:
-    from tunesmith.tools.pipeline import catalog
-
-    return frozenset(catalog.ENTRIES)
-
-
 def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[Guess]:
     """The guesses that this moment allows."""
     if context.planned and not context.describing and not slots.all("run"):
-        guesses = [replace(guess, label=_MEANS_OF_A_PLAN.get(guess.label, guess.label)) for guess in guesses]
+        of_the_plan = bool(slots.all("card") or slots.all("card_gib")) and not slots.all("model")
+        means = _MEANS_OF_A_PLAN | ({"plan.cost": _ON_A_CARD} if of_the_plan else {})
+        means |= {"fits.fit": _ON_A_CARD} if of_the_plan and slots.all("field") else {}
+        guesses = [replace(guess, label=means.get(guess.label, guess.label)) for guess in guesses]
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
     prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}

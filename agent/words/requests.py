@@ -16,7 +16,7 @@ from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.slots import Slot, Slots, arms_of, stages_of
+from tunesmith.agent.words.slots import Slot, Slots, stages_of
 from tunesmith.agent.words.values import Span
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
@@ -73,7 +73,7 @@ _BEFORE = {"quantized": "merged", "merged": "adapter"}
 
 def _arms(asked: Asked) -> list[str]:
     """The arms that are named; where none is, the one that a step makes which is named: `after quantizing`."""
-    arms = arms_of(asked.slots)
+    arms = asked.slots.values("arm")
     if arms or "stage" in REQUESTS[asked.kind].model_fields:
         return arms
     of_stages = [_MAKES[stage] for stage in asked.slots.values("stage") if stage in _MAKES]
@@ -96,7 +96,9 @@ def _other_arm(asked: Asked) -> str:
     arms = _arms(asked)
     if len(arms) > 1:
         return arms[1] if asked.kind == "cases" and _outcome(asked) == "failed" else min(arms[:2], key=CHAIN.index)
-    if asked.kind == "compare" and arms and not arms_of(asked.slots):  # what a step changed, against what it began with
+    if (
+        asked.kind == "compare" and arms and not asked.slots.values("arm")
+    ):  # what a step changed, against what it began with
         return _BEFORE[arms[0]]
     return "base" if arms == ["base"] and (asked.kind == "compare" or _outcome(asked) in ("lost", "gained")) else ""
 
@@ -107,7 +109,7 @@ def _outcome(asked: Asked) -> str:
     arms = asked.slots.all("arm")
     if {"passed", "failed"} <= set(outcomes) and len(arms) > 1:
         failing = _nearest(arms, next(s for s in asked.slots.all("outcome") if s.value == "failed"))
-        first, second = arms_of(asked.slots)[:2]
+        first, second = asked.slots.values("arm")[:2]
         return "lost" if failing == max((first, second), key=CHAIN.index) else "gained"
     for outcome in ("lost", "gained", "flipped", "error", "any", "failed", "passed"):
         if outcome in outcomes:
@@ -167,10 +169,8 @@ def _bits(asked: Asked) -> int:
 def _values(asked: Asked) -> dict[str, object]:
     stage = _priced(asked)
     multiples = _times(asked)
-    arms = [
-        arm for arm in arms_of(asked.slots) if stage in known_fields()["arm"]
-    ]  # a price of another arm is no answer
-    named: dict[str, object] = {"arm": arms[0]} if arms else {}
+    arm = asked.slots.first("arm") if stage in known_fields()["arm"] else ""  # a price of another arm is no answer
+    named: dict[str, object] = {"arm": arm} if arm else {}
     return named | {
         one.field: one.value
         for one in assigned(asked.slots, (stage,))
@@ -185,7 +185,7 @@ def _times(asked: Asked) -> dict[str, float]:
 def _priced(asked: Asked) -> str:
     """The stage whose price is asked for: the one that is named, else one that has the field which gets a value."""
     named = [stage for stage in stages_of(asked.slots) if stage not in _NOT_PRICED]
-    if not named and "base" in arms_of(asked.slots):
+    if not named and "base" in asked.slots.values("arm"):
         named = ["baseline"]
     fields = [*(one.field for one in assigned(asked.slots)), *_times(asked)]
     having = [stage for field in fields for stage in known_fields().get(field, ()) if stage not in _NOT_PRICED]

@@ -112,11 +112,6 @@ class Slots:
         return self.sentence.rstrip().endswith(("?", "？"))
 
 
-def arms_of(slots: Slots) -> list[str]:
-    """The arms that are named, in the order of the words."""
-    return slots.values("arm")
-
-
 def stages_of(slots: Slots) -> list[str]:
     """The stages that are named; those whose word names an arm count only where no other does."""
     arms = slots.all("arm")

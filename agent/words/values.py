@@ -36,11 +36,6 @@ class Number:
     weak: bool = False
     """Whether its word may be an article: `one`, `ein`, `un`."""
 
-    @property
-    def share(self) -> float:
-        """A percentage as a share, any other number as it is."""
-        return self.value / 100 if self.unit == "%" else self.value
-
 
 def numbers_in(text: str) -> list[Number]:
     """Every number of a text, in order. Ids such as r3 and names such as W4A16 hold none."""

@@ -128,6 +128,20 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/words/reading.py", (
         ("stop.probability >= _MAY_STOP and asks_or_orders", "stop.probability > 1",
          "tests/agent/words/test_words.py::test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question"),
+        ("        if destroys or not", "        if not",
+         "tests/agent/words/test_words.py::test_what_takes_something_away_unasked_needs_the_certainty_of_an_answer"),
+    )),
+    *rows(APPROVALS, "agent/driver/ordering.py", (
+        ("(_CERTAIN if loose else GUESSED)", "GUESSED",
+         "tests/agent/driver/test_said.py::test_who_only_leaves_is_told_that_the_step_goes_on_and_is_asked_nothing"),
+    )),
+    *rows(PEOPLE, "agent/driver/chat.py", (
+        ("            except OSError as error:  # of code", "            except AssertionError as error:  # of code",
+         "tests/agent/driver/test_said.py::test_what_a_disk_does_to_an_answer_of_code_is_not_told_of_the_driver"),
+    )),
+    *rows(PEOPLE, "tools/pipeline/run_step.py", (
+        ("            if isinstance(error, OSError):", "            if False:",
+         "tests/tools/pipeline/test_run_step.py::test_a_free_step_that_its_disk_ended_failed_as_any_step_and_is_no_defect"),
     )),
     *rows(APPROVALS, "agent/driver/ordering.py", (
         ("(order.another or order.unvalued not in fields", "(order.unvalued not in fields",

@@ -129,8 +129,8 @@ def resume_step(ws: Workspace, step: str, approver: Approver, *, follow: bool = 
     if entry.serves and not ws.vllm and not there.is_there(record.request):
         raise BadInput(no_vllm(ws.vllm_from))
     declared = entry.load()
-    request = declared.request.of(record.stage, record.request)
-    declared.check_before_start(request, planning_facts.inputs_of(ws.store, record.run))
+    inputs = planning_facts.inputs_of(ws.store, record.run)
+    declared.check_before_start(declared.request.of(record.stage, record.request), inputs)
     plan = current_plan(record)
     there.check_place(plan, ws.ray)
     ws.store.reopen(step, plan_hash=plan.hash)
@@ -152,10 +152,8 @@ def run_pending(ws: Workspace, waiting: Step, approver: Approver, *, follow: boo
 
     Else the plan of today waits in its place, for the approver agrees to no other one: raises ApprovalPending.
     """
-    current = as_of_today(ws, waiting)
-    if current.id == waiting.id:
-        return resume_step(ws, waiting.id, approver, follow=follow)
-    return _from_decision(ws, current.id, approver, follow=follow)
+    take_up = resume_step if (current := as_of_today(ws, waiting)).id == waiting.id else _from_decision
+    return take_up(ws, current.id, approver, follow=follow)
 
 
 def as_of_today(ws: Workspace, waiting: Step) -> Step:
@@ -394,7 +392,9 @@ def _run_here(ws: Workspace, step: str) -> Step:
         try:
             worker.record(job, worker.work(job, ws.ray))
         except BaseException as error:
-            ws.store.fail(step, str(error) or type(error).__name__)
+            ws.store.fail(step, why := worker.reason(ws.store, step, error))
             set_run_status(ws.store, job.run, FAILED)
+            if isinstance(error, OSError):  # told as a worker's end is: it is the step's, not its caller's
+                raise StepFailed(f"{job.step.stage} ({step}) failed: {why}") from error
             raise
     return follow_step(ws, step)

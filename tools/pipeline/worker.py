@@ -122,12 +122,9 @@ def _work(store: Store, step: str, vllm: str | None, ray: RaySettings | None) ->
             _measure_device(job)
     except _Stopped:
         _fail(store, step, "stopped by the user", status=STOPPED)
-    except TunesmithError as error:
-        traceback.print_exc()
-        _fail(store, step, str(error))
     except BaseException as error:  # whatever a library raises, SystemExit too: the step ends with a reason
         traceback.print_exc()
-        _fail(store, step, _why(store, step, error))
+        _fail(store, step, reason(store, step, error))
     else:
         return 0
     return 1
@@ -164,13 +161,15 @@ def _measure_device(job: Job) -> None:  # type: ignore[type-arg]
         job.log(f"{device} was not measured: {error}")
 
 
-def _why(store: Store, step: str, error: BaseException) -> str:
+def reason(store: Store, step: str, error: BaseException) -> str:
     """What ended the work, for the user: a disk in trouble by its name, with what to do."""
+    if isinstance(error, TunesmithError):
+        return str(error)
     record = store.step(step)
     folder, needed = store.home / "runs" / record.run / step, Plan.model_validate(record.plan).estimate.disk_bytes
     if concerns_disk(error) and (disk := trouble(folder, error, needed_bytes=needed)):
         return f"{disk}; then `tunesmith run --resume {record.run}` goes on"
-    return f"{type(error).__name__}: {error}"[:2000]
+    return f"{type(error).__name__}: {error}"[:2000].removesuffix(": ")
 
 
 def _fail(store: Store, step: str, why: str, *, status: str = FAILED) -> None:

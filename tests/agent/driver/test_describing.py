@@ -350,3 +350,16 @@ def test_with_a_routed_driver_the_question_is_asked_in_codes_own_words(talk: Tal
     assert (
         json.loads((talk.store.home / "behaviours" / "draft.json").read_text())["goal"] == "make it give cooking tips"
     )
+
+
+def test_a_base_that_the_wish_names_is_told_at_once_and_is_the_plans(talk: Talk) -> None:
+    talk.turn("make smollm2 give cooking tips", GOAL)
+    assert "(Its base will be SmolLM2-135M-Instruct, as you said.) 1 of 4" in "\n".join(talk.deps.heard)
+    begun = open_interview(talk.store.home)
+    assert begun is not None and begun.base == "bundled"
+    tell(talk, *SAID)
+    assert talk.deps.draft is not None
+    assert next(one.fields["model"] for one in talk.deps.draft.steps if one.stage == "base") == "bundled"
+    talk.deps.draft = None
+    talk.turn("teach llama 3 to write haiku about rain", GOAL)
+    assert "(I know no model “llama 3”" in "\n".join(talk.deps.heard)

@@ -11,8 +11,7 @@ import pytest
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
 from tests.fixtures import stored_runs
-from tunesmith.agent.driver.moment import moment
-from tunesmith.agent.driver.standing import standing
+from tunesmith.agent.driver.look_ups import moment, standing
 from tunesmith.agent.words.reading import Context, read
 from tunesmith.memory.store import Store
 

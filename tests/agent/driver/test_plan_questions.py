@@ -11,8 +11,10 @@ from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL, fields, steps
 from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.driver import plan_questions
+from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.planning import without
 from tunesmith.agent.words.edits import Edits
+from tunesmith.agent.words.reading import read
 from tunesmith.agent.words.slots import slots_of
 
 
@@ -104,3 +106,17 @@ def test_without_a_run_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
     talk.turn("make it answer support tickets as JSON", GOAL, "Start it?")
     assert "no run yet" in plan_questions.compared(talk.deps, "").text
     talk.chat.close()
+
+
+def test_a_card_that_is_named_is_what_the_plan_is_held_against_and_nothing_of_it_changes(planned: Talk) -> None:
+    before = planned.deps.draft
+    for words, said in (
+        ("does rank 64 fit my 3060", "On RTX 3060 the plan with train lora_rank 64 fits; "),
+        ("what if I used rank 64 on a 4090?", "On RTX 4090 the plan with train lora_rank 64 fits; "),
+        ("would rank 64 fit on 2 gb?", "On a card of 2 GB the plan with train lora_rank 64 does not fit: "),
+    ):
+        reading = read(words, turn_context(planned.deps))
+        assert reading.sure and reading.edits is not None, words
+        answer = plan_questions.imagined(planned.deps, reading.slots, reading.edits)
+        assert answer is not None and answer.text.startswith(said), (words, answer)
+    assert planned.deps.draft == before

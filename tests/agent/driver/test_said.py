@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Iterator
@@ -178,7 +179,7 @@ def test_a_yes_to_the_plan_starts_it(planned: Alone, said: str) -> None:
         "yes but with rank 8 on mars", "maybe", "is that a yes?", "yes?", "好？", "resume r1", "yes with 900 on it",
         "yes, if it stays under an hour", "ja, aber erst morgen", "sí, pero sin cuantizar", "oui mais pas maintenant",
         "好的，但是先等一下", "don't start yet", "start with explaining step two", "start it tonight at 11",
-        "fine by me but use my own rows from rows.jsonl", "no, but keep it around",
+        "fine by me but use my own rows from rows.jsonl", "no, but keep it around", "start it?",
     ],
 )  # fmt: skip
 def test_what_is_no_yes_starts_no_plan(planned: Alone, said: str) -> None:
@@ -342,6 +343,50 @@ def test_who_orders_a_stop_is_asked_once_about_the_step_that_runs(alone: Alone) 
     step = stored_runs.start_training(build, 3)
     assert f"/stop {step}" in alone.hears("stop the training now please") and asked_about == [step]
     assert alone.store.step(step).status == "running"
+
+
+def test_who_only_leaves_is_told_that_the_step_goes_on_and_is_asked_nothing(alone: Alone) -> None:
+    asked_about: list[str] = []
+    alone.deps.end = asked_about.append
+    step = stored_runs.start_training(stored_runs.new_builder(alone.store.home), 3)
+    for said in (
+        "I have to close this window now, my train leaves in ten minutes",
+        "closing the window, see you tomorrow",
+        "that's it for today, I'll close this",
+        "closing this",
+        "close it",
+        "goodbye",
+    ):
+        assert "without" in alone.hears(said) and asked_about == [], said
+    alone.hears("can you stop it?")
+    assert asked_about == [step]
+
+
+@pytest.mark.parametrize(
+    "before", ["which runs failed?", "what failed?", "what is running right now?", "list my runs", ""]
+)
+def test_why_after_a_failure_is_about_that_and_about_no_other_run(alone: Alone, before: str) -> None:
+    _, failed = failed_run(alone.store.home)
+    if before:
+        alone.hears(before)
+    assert f"of {failed}" in (said := alone.hears("why?")) and "Why: needs 27.4 GiB" in said
+
+
+def test_why_after_an_answer_about_another_run_is_about_that_one(alone: Alone) -> None:
+    failed_run(alone.store.home)[0].close()
+    alone.hears("how did the adapter of r1 do?")
+    assert "r1 (" in (said := alone.hears("why?")) and "27.4 GiB" not in said
+
+
+def test_what_a_disk_does_to_an_answer_of_code_is_not_told_of_the_driver(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(alone.store.home / "x"))
+
+    monkeypatch.setattr(by_code, "looked_up", full)
+    said = alone.hears("how did r1 go?")
+    assert "is full" in said and "driver" not in said
 
 
 def test_what_nobody_understood_of_a_change_can_be_left_out(planned: Alone) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.bench.strangers import shell_in
 from tests.driver.exam_home import make_exam_home
 from tests.driver.run_answers import Exam, figures, load
+from tests.driver.stranger_states import home_of_state
 from tests.fixtures.waiting import HANG_S
 
 pytestmark = pytest.mark.heavy
@@ -50,3 +54,28 @@ def test_the_examination_is_large_enough_and_names_every_item_once() -> None:
     assert len({item["id"] for item in items}) == len(items)
     assert sum("turns" not in item for item in items) >= 120
     assert sum("turns" in item for item in items) >= 15
+
+
+def test_whether_a_step_is_to_end_is_asked_once_the_turn_that_ordered_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    with (
+        home_of_state(tmp_path / "home", "a training step is running now"),
+        shell_in(tmp_path / "home", [], None) as on,
+    ):
+        say, prompt = on.say, on.answers.prompt
+
+        def say_late(text: str) -> None:
+            asked.wait(0.5)  # of a question that came too early, which would be before it on the screen
+            say(text)
+
+        def ask(*args: Any, **more: Any) -> str:
+            asked.set()
+            return prompt(*args, **more)
+
+        monkeypatch.setattr(on, "say", say_late)
+        monkeypatch.setattr(on.answers, "prompt", ask)
+        on.type("stop the training")
+        screen = on.screen.getvalue()
+    assert 0 < screen.index("is running") < screen.index("?? End train")

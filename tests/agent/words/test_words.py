@@ -313,6 +313,18 @@ def test_what_may_be_an_order_to_stop_is_taken_as_one_before_a_likelier_question
     assert found.label == "do.stop" and found.sure and found.request is None
 
 
+@pytest.mark.parametrize(("label", "planned"), [("do.delete", ()), ("plan.drop", ("train",))])
+def test_what_takes_something_away_unasked_needs_the_certainty_of_an_answer(
+    label: str, planned: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for likely, sure in ((0.8, False), (0.9, True)):
+        monkeypatch.setattr(Head, "guesses", lambda *_, p=likely: [Guess(label, p), Guess("remark", 1 - p)])
+        assert read("enough of all of that now", Context(planned=planned)).sure == sure
+    monkeypatch.undo()
+    for said in ("please stop everything now", "stop it all", "end everything at once"):
+        assert not (read(said, Context(moment="finished")).sure and read(said).label == "do.delete"), said
+
+
 def _ordered(said: str) -> bool:
     """Whether words that mean nothing here would do something."""
     found = read(said)

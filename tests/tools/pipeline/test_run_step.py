@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ import pytest
 from tests.fixtures.tiny_model import make_tiny_model
 from tunesmith.agent.commands.approvals import HashApprover
 from tunesmith.memory.errors import ApprovalPending, BadInput, Declined, GateRefused, StepFailed
-from tunesmith.memory.records import DECLINED, DONE, PLANNED, WAITING
+from tunesmith.memory.records import DECLINED, DONE, FAILED, PLANNED, WAITING
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.stage import Plan, PlanQuestion
-from tunesmith.tools.pipeline import executor, forecast
+from tunesmith.tools.pipeline import executor, forecast, worker
 from tunesmith.tools.pipeline import run_step as way
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.run_step import price, propose, run_pending, run_step
@@ -188,3 +189,17 @@ def test_a_gate_that_refuses_ends_a_plan_and_a_no_leaves_it_waiting(
     with pytest.raises(GateRefused):
         executor.run_pipeline(ws, plan, answers(), resume_run="r1")
     assert ws.store.status_words(ws.store.run("r1")) == "done, not based: the gate refused"
+
+
+def test_a_free_step_that_its_disk_ended_failed_as_any_step_and_is_no_defect(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(ws.store.home / "x"))
+
+    monkeypatch.setattr(worker, "work", full)
+    run = ws.store.new_run("test")
+    with pytest.raises(StepFailed, match=r"^inspect \(s1\) failed: the disk of .* is full"):
+        run_step(ws, StepRequest("inspect", {}, run), answers(YES))
+    (step,) = ws.store.steps(run)
+    assert step.status == FAILED and "is full" in str(step.error)
