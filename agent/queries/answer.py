@@ -109,6 +109,38 @@ def find(store: Store, name: str) -> Run:
     )
 
 
+def run_of_base(store: Store, model: str, run: str = "") -> Run:
+    """The newest run that has a model of that name as its base or its teacher, or the one named, where it has.
+
+    Raises NotFound with the bases that there are: what is asked of one base is not told of another.
+    """
+    runs = [find(store, run)] if run else ordinary(store)
+    bases = {one.id: _models_of(store, one) for one in runs}
+    wanted = _plain_name(model)
+    for one in runs:
+        if any(wanted in _plain_name(name) or _plain_name(name) in wanted for name in bases[one.id]):
+            return one
+    each = "; ".join(f"{clip(names[0], 60)} in {of}" for of, names in bases.items() if names)
+    raise NotFound(
+        f"{f'{run} does not have' if run else 'No run has'} {clip(model, 60)} as its base"
+        + (f"; there is {each}." if each else ".")
+        + f" “would {clip(model, 60)} fit here?” says what it needs."
+    )
+
+
+def _models_of(store: Store, run: Run) -> list[str]:
+    """What the base and the teacher of a run are called, and were asked for as; the base first."""
+    made = [a for kind in ("base", "teacher") for a in reversed(store.artifacts(run.id, kind))]
+    asked = (str(store.step(a.step).request.get("model", "")) for a in made)
+    return [name for name in (*(str(a.meta.get("name", "")) for a in made), *asked) if name]
+
+
+def _plain_name(model: str) -> str:
+    """A model's name without who published it, in letters and digits alone."""
+    own = model.rpartition("/")[2].partition("@")[0]
+    return "".join(letter for letter in own.lower() if letter.isalnum() or letter == ".")
+
+
 def within(at: float | None, since: datetime | None, until: datetime | None) -> bool:
     """Whether a point in time is known and lies in a span by this machine's clock; `until` is exclusive."""
     return at is not None and (since is None or at >= since.timestamp()) and (until is None or at < until.timestamp())

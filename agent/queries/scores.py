@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Group, RenderableType
 
 from tunesmith.agent.queries.answer import Answer, Context, clip, find, named
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, TabledQuery
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Run
@@ -169,7 +169,7 @@ def verdict_of(counts: BlockComparison) -> str:
 # What is asked of them
 
 
-class ResultQuery(Query):
+class ResultQuery(TabledQuery):
     """What a run's models pass of the test cases, whether it got better, how sure that is; how fast they answer."""
 
     kind: Literal["result"] = "result"

@@ -176,7 +176,7 @@ class Reader:
         asked = Asked(kind, choice, slots, content, context.labels)
         if label == "follow":
             return followed(context.before, asked, runs) if context.before is not None else None
-        return _carried(request_of(asked), context.before, slots) if kind in REQUESTS else None
+        return _carried(request_of(asked, context.before), context.before, slots) if kind in REQUESTS else None
 
 
 def _of_another_run(context: Context, before: Query, slots: Slots) -> bool:

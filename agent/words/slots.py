@@ -125,6 +125,32 @@ def stages_of(slots: Slots) -> list[str]:
     return list(dict.fromkeys(str(slot.value) for slot in own or named))
 
 
+_NEAR_PLACE = 2
+
+
+def place_in_list(slots: Slots) -> tuple[int, int]:
+    """The place in a list that is named, as in `the third failed case`, `case 2`, `the last one` (-1), and where that
+    stands in the text; 0: none. `In the last one` is a run."""
+    names = lexicon()["one_of_a_list"].single_words()
+    ordinals = [match for match in lexicon()["ordinals"].find(slots.words) if not _of_a_run(slots, match)]
+    for word in slots.words:
+        behind = [n for n in slots.numbers if n.start >= word.end and len(slots.between(word.end, n.start)) <= 1]
+        if names.get(word.written) == "counted" and behind and not behind[0].unit:
+            return int(behind[0].value), behind[0].start
+        for match in reversed(ordinals) if word.written in names else ():
+            ordinal = slots.words[match.first]
+            if ordinal.end <= word.start and len(slots.between(ordinal.end, word.start)) <= _NEAR_PLACE:
+                return int(match.name), ordinal.start
+    return 0, 0
+
+
+def _of_a_run(slots: Slots, ordinal: Match) -> bool:
+    """Whether it tells a run that something is said of, as in `in the last one`."""
+    at = slots.words[ordinal.first].start
+    attached = lexicon()["attaches"].find(slots.words[max(0, ordinal.first - _NEAR_PLACE) : ordinal.first])
+    return bool(attached) and any(slot.start <= at < slot.end for slot in slots.all("which_run"))
+
+
 @cache
 def empty_words() -> frozenset[str]:
     """Words that say nothing about what is to be done."""
