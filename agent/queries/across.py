@@ -73,8 +73,8 @@ def answer(query: AcrossQuery, context: Context) -> Answer:
     lines = [first, *(f"  {names[one.run]}: {one}" for one in ranked[:_MOST_RUNS])]
     lines += [f"  {count(len(ranked) - _MOST_RUNS, 'run')} more."] if len(ranked) > _MOST_RUNS else []
     if query.figure == "forgotten" and len(ranked) == 2:
-        one, two = (runs[figure.run] for figure in ranked)
-        lines += forgot_more(context.store, one, two, query.block).lines[:1]
+        first_run, second_run = (runs[figure.run] for figure in ranked)
+        lines += forgot_more(context.store, first_run, second_run, query.block).lines[:1]
     if query.figure == "pass_rate":
         lines.append("  Runs of other behaviours have other cases, so their rates are not comparable.")
     return Answer(tuple(lines), tuple(ranked))

@@ -38,7 +38,8 @@ class Answer:
 
     lines: tuple[str, ...]
     data: tuple[object, ...] = ()
-    """The facts as dataclasses, without a text of rows, cases or outputs: for programs, and for a model to compute."""
+    """The facts, as dataclasses or as fields of a record, without a text of rows, cases or outputs, as `tunesmith mcp`
+    hands them on. A question that it does not take has none."""
     page: Page | None = None
     """Made only when it is asked for: it may read the whole run."""
     private: bool = False
@@ -57,7 +58,8 @@ class Answer:
 
     def as_json(self) -> list[dict[str, object]]:
         """The data as JSON can hold it."""
-        return [asdict(one) for one in self.data if is_dataclass(one) and not isinstance(one, type)]
+        facts = (asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for one in self.data)
+        return [dict(one) for one in facts if isinstance(one, Mapping)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ class Context:
             raise NotFound("There is no run yet; say what a model should learn, or “demo” for a first one.")
         did = (run for run in runs if any(s.stage == with_stage for s in self.store.steps(run.id, status=DONE)))
         return next(did, runs[0]) if with_stage else runs[0]
+
+
+def picked(record: object, *names: str) -> dict[str, object]:
+    """Some fields of a record by their names."""
+    return {name: getattr(record, name) for name in names}
 
 
 def ordinary(store: Store) -> list[Run]:

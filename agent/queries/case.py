@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -34,15 +33,6 @@ class CaseQuery(Query):
     run: RunName = ""
     arm: AnyArm = ""
     about: Literal["answers", "wanted"] = "answers"
-
-
-@dataclass(frozen=True, slots=True)
-class CaseFacts:
-    """What became of one case, arm by arm; none of its text."""
-
-    run: str
-    case: str
-    verdicts: Mapping[str, str]
 
 
 def one_case(query: CaseQuery, context: Context) -> Answer:
@@ -104,14 +94,12 @@ def case_answer(query: CaseQuery, store: Store, run: Run, suite: str, ids: list[
     why = [line for line in (wanted and f"  wanted: {wanted}", reason and f"  why: {clip(reason, 200)}") if line]
     lines = [*why, *lines] if query.about == "wanted" else [*lines, *why]
     lines += [f"Near it: {listed([clip(one, 40) for one in ids[1:4]])}."] if len(ids) > 1 else []
-    facts = CaseFacts(run.id, name, {arm: verdict_of(one) for arm, one in given})
+    verdicts = ", ".join(f"{arm} {verdict_of(one)}" for arm, one in given)
     return Answer(
         (f"{run.id}, case {clip(name, 60)}{quoted(asked_by(cases.get(name)), 220)}", *lines),
-        (facts,),
-        lambda: page_of([one for _, one in given], cases),
+        page=lambda: page_of([one for _, one in given], cases),
         private=True,
-        open_words=f"case {name} of {run.id}: {', '.join(f'{arm} {word}' for arm, word in facts.verdicts.items())}; "
-        f"the texts are on the screen",
+        open_words=f"case {name} of {run.id}: {verdicts}; the texts are on the screen",
     )
 
 

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores, settings
-from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary
+from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary, picked
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, StageName, TabledQuery
 from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
 from tunesmith.agent.queries.described import asked_by, cases_of
@@ -47,22 +47,6 @@ class CompareRunsQuery(TabledQuery):
     stage: Annotated[StageName, Field(description="For time: one stage alone")] = ""
     arm: Annotated[AnyArm, Field(description="For cases")] = ""
     block: Annotated[AnyBlock, Field(description="For results and cases: one block alone")] = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockFacts:
-    """Two arms on one block of cases."""
-
-    block: str
-    arm: str
-    other_arm: str
-    judged: int
-    passed: int
-    passed_by_other: int
-    gained: int
-    lost: int
-    p_value: float
-    verdict: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +105,8 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
     lines += [] if query.block else [scores.retained_sentence(store, run.id, b)]
     facts = tuple(
-        BlockFacts(
-            name, b, a, one.judged, one.passed[b], one.passed[a], one.fail_to_pass, one.pass_to_fail, one.p_value,
-            one.verdict,
-        )
+        {"block": name, "arm": b, "other_arm": a, "passed": one.passed[b], "passed_by_other": one.passed[a],
+         "gained": one.fail_to_pass, "lost": one.pass_to_fail, **picked(one, "judged", "p_value", "verdict")}
         for name, one in of_block.items()
     )  # fmt: skip
     return Answer(tuple(line for line in lines if line), facts, lambda: render.comparison_table(compared))

@@ -91,20 +91,16 @@ def answer(query: RowsQuery, context: Context) -> Answer:
     if query.about == "examples":
         return _sample(query, run, chosen, known, "")
     lines = _count_lines(query, known, rows)
-
-    def page() -> RenderableType:
-        return _page(chosen)
-
     if query.about == "reasons":
         of_each = list({_kind(row): row for row in reversed(chosen) if row.dropped}.values())[:3]
         samples = [f"  {r.row_id}: “{clip(_message(r), 70)}”: {clip(str(r.verdict), 90)}" for r in of_each]
         lines = [*(lines[:1] if query.verdict == "keep" else []), _reasons(known)]
-        return Answer((*lines, *samples), (known,), page, private=True, open_words=_reasons(known))
+        return Answer((*lines, *samples), (known,), lambda: _page(chosen), private=True, open_words=_reasons(known))
     judged = [step for step in context.store.steps(run.id, status=DONE) if "train_rows" in step.report]
     for step in judged[-1:]:
         to_train, to_validate = step.report["train_rows"], step.report.get("valid_rows")
         lines.append(f"{step.stage} ({step.id}) counts {to_train} rows to train on, {to_validate} to validate.")
-    return Answer(tuple(lines), (known,), page)
+    return Answer(tuple(lines), (known,), lambda: _page(chosen))
 
 
 def find_rows(query: RowQuery, context: Context) -> Answer:

@@ -18,7 +18,7 @@ from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.slots import Slot, Slots, arms_of, place_in_list, stages_of
+from tunesmith.agent.words.slots import Slot, Slots, arms_of, forgetting_of_two, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
@@ -264,21 +264,19 @@ def _forgetting(asked: Asked) -> Asked:
     """What runs have forgotten is a figure of its own: of all runs, and of two against each other."""
     if not lexicon()["forgotten"].find(asked.slots.words):
         return asked
-    two = len(asked.slots.values("run")) > 1 and asked.slots.all("unspoken")  # `which of both forgot more`
-    if (asked.kind, asked.choice) in (("compare_runs", "results"), ("compare_runs", "time")) or (
-        asked.kind == "cases" and two
-    ):
-        return replace(asked, kind="compare_runs", choice="forgotten")
-    return replace(asked, choice="forgotten") if (asked.kind, asked.choice) == ("across", "pass_rate") else asked
+    if asked.kind == "across" or (asked.kind, asked.choice) in (("compare_runs", "results"), ("compare_runs", "time")):
+        return replace(asked, choice="forgotten")
+    two = len(asked.slots.values("run")) > 1 and forgetting_of_two(asked.slots)
+    return replace(asked, kind="compare_runs", choice="forgotten") if asked.kind == "cases" and two else asked
 
 
 def _number(asked: Asked) -> int:
-    return place_in_list(asked.slots)[0]
+    return place_in_list(asked.slots).number
 
 
 def _without_run_of_place(asked: Asked) -> Asked:
     """`the last one that failed` names a place among the cases, and not the last run."""
-    _, at = place_in_list(asked.slots)
+    at = place_in_list(asked.slots).start
     named = tuple(s for s in asked.slots.named if s.kind not in ("run", "which_run") or not s.start <= at < s.end)
     return replace(asked, slots=replace(asked.slots, named=named))
 

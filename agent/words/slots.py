@@ -128,27 +128,48 @@ def stages_of(slots: Slots) -> list[str]:
 _NEAR_PLACE = 2
 
 
-def place_in_list(slots: Slots) -> tuple[int, int]:
-    """The place in a list that is named, as in `the third failed case`, `case 2`, `the last one` (-1), and where that
-    stands in the text; 0: none. `In the last one` is a run."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a list, as in `the third failed case`, `case 2`, `the last one` (-1); 0: none is named."""
+
+    number: int = 0
+    start: int = 0
+    of_cases: bool = False
+    """Whether it is named as one of cases, and not with a word such as `one` alone."""
+
+
+def place_in_list(slots: Slots) -> Place:
+    """The place in a list that is named. `In the last one` is a run."""
     names = lexicon()["one_of_a_list"].single_words()
     ordinals = [match for match in lexicon()["ordinals"].find(slots.words) if not _of_a_run(slots, match)]
     for word in slots.words:
         behind = [n for n in slots.numbers if n.start >= word.end and len(slots.between(word.end, n.start)) <= 1]
-        if names.get(word.written) == "counted" and behind and not behind[0].unit:
-            return int(behind[0].value), behind[0].start
+        called = names.get(word.written)
+        if called in ("case", "counted") and behind and not behind[0].unit:
+            return Place(int(behind[0].value), behind[0].start, called == "case" or bool(slots.all("outcome")))
         for match in reversed(ordinals) if word.written in names else ():
             ordinal = slots.words[match.first]
             if ordinal.end <= word.start and len(slots.between(ordinal.end, word.start)) <= _NEAR_PLACE:
-                return int(match.name), ordinal.start
-    return 0, 0
+                plainly = called == "case" and not _attached(slots, match)
+                return Place(int(match.name), ordinal.start, plainly or bool(slots.all("outcome")))
+    return Place()
+
+
+def _attached(slots: Slots, match: Match) -> bool:
+    """Whether a word such as `in` stands before a name."""
+    return bool(lexicon()["attaches"].find(slots.words[max(0, match.first - _NEAR_PLACE) : match.first]))
 
 
 def _of_a_run(slots: Slots, ordinal: Match) -> bool:
     """Whether it tells a run that something is said of, as in `in the last one`."""
     at = slots.words[ordinal.first].start
-    attached = lexicon()["attaches"].find(slots.words[max(0, ordinal.first - _NEAR_PLACE) : ordinal.first])
-    return bool(attached) and any(slot.start <= at < slot.end for slot in slots.all("which_run"))
+    return _attached(slots, ordinal) and any(slot.start <= at < slot.end for slot in slots.all("which_run"))
+
+
+def forgetting_of_two(slots: Slots) -> bool:
+    """Whether two are spoken of, one of which forgot more or less than the other."""
+    two = len(slots.values("run")) > 1 or lexicon()["of_two"].find(slots.words)
+    return bool(two and slots.all("unspoken") and lexicon()["forgotten"].find(slots.words))
 
 
 @cache

@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.agent.driver.test_conversation import Talk
 from tests.driver.exam_home import make_exam_home
 from tests.fixtures.tables import table
-from tunesmith.agent.driver.by_code import answered
+from tunesmith.agent.driver.by_code import answered, decide, guessed
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.turn_deps import TurnAnswer
 from tunesmith.agent.queries.arguments import Query
@@ -81,6 +81,26 @@ def test_an_argument_that_words_name_beside_their_label(
     runs = tuple(Store(home).runs())
     request = reader().read(said, Context(runs=runs, before=before), label).request
     assert request is not None and request.model_dump(exclude_defaults=True) == asked
+
+
+@table(
+    ("said", "first"),
+    [
+        ("which of the two forgot more?", "The 2 runs are alike in cases of general and tools that the base passes"),
+        ("welcher der beiden hat mehr vergessen?", "The 2 runs are alike in cases of general and tools"),
+        ("did r2 forget more than r1?", "r2 (release-notes) and r1 (ticket-triage): of 45 general and tools cases"),
+        ("the third failed case", "3 of 17: r2, case target-044"),
+        ("der dritte fehlgeschlagene Fall", "3 of 17: r2, case target-044"),
+        ("show me failed case 2", "2 of 17: r2, case target-030"),
+        ("which runs failed", "None of the 2 runs failed"),
+    ],
+)
+def test_what_is_named_settles_what_is_asked_wherever_somebody_stands(home: Path, said: str, first: str) -> None:
+    talk, _ = talk_of(home)
+    talk.deps.begin_turn(said)
+    answer = decide(talk.deps) or guessed(talk.deps)
+    talk.chat.close()
+    assert isinstance(answer, TurnAnswer) and answer.text.startswith(first), answer
 
 
 def answer_of(talk: Talk, said: str, label: str) -> str:

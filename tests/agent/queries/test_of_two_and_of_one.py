@@ -80,6 +80,15 @@ def test_the_case_lost_between_two_arms_is_shown_with_the_answers_of_all(store: 
     )
 
 
+def test_a_blind_case_has_no_place_in_the_list(tmp_path: Path) -> None:
+    home = Store(make_exam_home(tmp_path / "home"))
+    with home.write() as conn:
+        blind = "UPDATE artifacts SET meta = json_set(meta, '$.blind', json(?)) WHERE kind = 'suite'"
+        conn.execute(blind, (json.dumps(["target-017", "tools-011"]),))
+    assert told(home, "cases", number=1).lines[0].startswith("1 of 15: r2, case target-030")
+    assert "target-017" not in " ".join(told(home, "cases", number=16).lines)
+
+
 def test_the_steps_ahead_are_told_with_the_times_that_a_plan_shows(tmp_path: Path) -> None:
     home, _ = make_state(tmp_path / "home", "dataset")
     priceable(home)
