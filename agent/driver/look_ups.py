@@ -65,7 +65,7 @@ def of_its_base(deps: TurnDeps, understood: reading.Reading) -> Query:
     request, models = understood.request, understood.slots.values("model")
     assert request is not None
     fields = type(request).model_fields
-    named = [model for model in models if any(letter.isalpha() for letter in model.partition(".")[0][:-1])]
+    named = [model for model in models if sum(letter.isalpha() for letter in model) > 1]  # a size alone names none
     if not named or "run" not in fields or "model" in fields or isinstance(request, SettingQuery | SettingsQuery):
         return request
     if isinstance(request, FindingsQuery) and request.about == "bigger_base":

@@ -20,7 +20,7 @@ from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.stage import Facts, Plan
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
-from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, Fits, facts_here, fits, quantized_bytes, with_card
+from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
 _DAY_S = 8 * 3600.0
@@ -71,13 +71,15 @@ class _Asked:
     rooms: Mapping[str, Room]
     needs: Sequence[Need]
     training: Plan
-    """The one that would be chosen."""
+    """The one that would be chosen: the first that fits."""
 
     @classmethod
     def of(cls, query: FitsQuery, model: NamedModel, facts: Facts, rooms: Mapping[str, Room]) -> _Asked:
         """Forecast for a model."""
         forecast = fits(model, facts)
-        return cls(query, model, facts, rooms, needs_in(forecast), _training_in(forecast))
+        trainings = forecast.of("train")
+        training = next((task for task in trainings if task.fits), trainings[-1]).plan
+        return cls(query, model, facts, rooms, needs_in(forecast), training)
 
     def chosen(self, work: str) -> list[Need]:
         """The needs of a kind of work, at the bits that were named where it has these."""
@@ -300,12 +302,6 @@ def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) 
         *(f"  {need.name}: {size(need.bytes)}" for need in rest[:3]),
         _why(model, work),
     ]
-
-
-def _training_in(forecast: Fits) -> Plan:
-    """The training that would be chosen: the first that fits."""
-    tasks = forecast.of("train")
-    return next((task for task in tasks if task.fits), tasks[-1]).plan
 
 
 def _how_long(asked: _Asked) -> str:

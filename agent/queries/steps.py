@@ -260,16 +260,6 @@ class FigureQuery(Query):
     run: RunName = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FigureFacts:
-    """A number that a step recorded."""
-
-    figure: str
-    value: object
-    step: str
-    run: str
-
-
 def figure(query: FigureQuery, context: Context) -> Answer:
     """The number of the newest step that recorded it. Raises NotFound where no step did."""
     store = context.store
@@ -279,7 +269,7 @@ def figure(query: FigureQuery, context: Context) -> Answer:
                 words = f"{query.figure.replace('_', ' ')} of {name_of(step)}"
                 value = step.report[query.figure]
                 lines = (f"{words}: {plain(query.figure, value)} ({cite(step)}).", _times(step), _outcome(step))
-                fact = FigureFacts(query.figure, value, step.id, run.id)
+                fact = {"figure": query.figure, "value": value, "step": step.id, "run": run.id}
                 return Answer(tuple(line for line in lines if line), (fact, facts_of(step)))
     where = find(store, query.run).id if query.run else "any run"
     known = {name for run in ordinary(store) for s in store.steps(run.id, status=DONE) for name, value in

@@ -129,7 +129,7 @@ _NEAR_PLACE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlaceInList:
     """A place in a list, as in `the third failed case`, `case 2`, `the last one` (-1); 0: none is named."""
 
     number: int = 0
@@ -138,7 +138,7 @@ class Place:
     """Whether it is named as one of cases, and not with a word such as `one` alone."""
 
 
-def place_in_list(slots: Slots) -> Place:
+def place_in_list(slots: Slots) -> PlaceInList:
     """The place in a list that is named. `In the last one` is a run."""
     names = lexicon()["one_of_a_list"].single_words()
     ordinals = [match for match in lexicon()["ordinals"].find(slots.words) if not _of_a_run(slots, match)]
@@ -146,13 +146,13 @@ def place_in_list(slots: Slots) -> Place:
         behind = [n for n in slots.numbers if n.start >= word.end and len(slots.between(word.end, n.start)) <= 1]
         called = names.get(word.written)
         if called in ("case", "counted") and behind and not behind[0].unit:
-            return Place(int(behind[0].value), behind[0].start, called == "case" or bool(slots.all("outcome")))
+            return PlaceInList(int(behind[0].value), behind[0].start, called == "case" or bool(slots.all("outcome")))
         for match in reversed(ordinals) if word.written in names else ():
             ordinal = slots.words[match.first]
             if ordinal.end <= word.start and len(slots.between(ordinal.end, word.start)) <= _NEAR_PLACE:
                 plainly = called == "case" and not _attached(slots, match)
-                return Place(int(match.name), ordinal.start, plainly or bool(slots.all("outcome")))
-    return Place()
+                return PlaceInList(int(match.name), ordinal.start, plainly or bool(slots.all("outcome")))
+    return PlaceInList()
 
 
 def _attached(slots: Slots, match: Match) -> bool:
