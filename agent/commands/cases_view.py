@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tunesmith.agent.commands import theme
 from tunesmith.agent.commands.layout import Prose
-from tunesmith.agent.queries.cases import given_by, reason_of
+from tunesmith.agent.queries.case import given_by, reason_of
 from tunesmith.agent.queries.described import asked_by, wanted_of
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import EvalResult

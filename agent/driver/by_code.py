@@ -194,7 +194,8 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     if deps.draft is not None and (turned := ordering.turn(deps, reading)) is not None:
         return turned
     if reading.request is not None:
-        return _with_what_is_next(deps, reading.request, looked_up(deps, reading.request))
+        request = look_ups.of_its_base(deps, reading)
+        return _with_what_is_next(deps, request, looked_up(deps, request))
     kind, _, name = reading.label.partition(".")
     if kind == "do":
         return _done(deps, reading, name)

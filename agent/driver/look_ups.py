@@ -11,9 +11,9 @@ from importlib.resources import files
 from tunesmith.agent.commands.approvals import SHOW_ALL, begins_with_yes, read_answer
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Answer, cite, clip, find, ordinary, reached
-from tunesmith.agent.queries.arguments import Query
-from tunesmith.agent.queries.cases import CaseQuery
+from tunesmith.agent.queries.answer import Answer, cite, clip, find, ordinary, reached, run_of_base
+from tunesmith.agent.queries.arguments import Query, TabledQuery
+from tunesmith.agent.queries.case import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
@@ -24,7 +24,7 @@ from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
 from tunesmith.agent.queries.scores import verdict_lines
-from tunesmith.agent.queries.settings import SettingQuery
+from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
@@ -53,20 +53,43 @@ def looked_up(deps: TurnDeps, request: Query) -> TurnAnswer:
     """
     deps.last_query = request
     reply = answer(request, deps.records())
-    remember(deps, request, reply)
+    lines = remember(deps, request, reply)
     return TurnAnswer(
-        "\n".join(reply.lines[: deps.most_lines or None]),
+        "\n".join(lines[: deps.most_lines or None]),
         for_model=reply.for_model,
         tool=tool_of(request),
         arguments=request.model_dump(mode="json", exclude_defaults=True),
     )
 
 
-def remember(deps: TurnDeps, request: Query, reply: Answer) -> None:
-    """What was asked about, the page behind the answer and the steps that it proposes, for the words after it."""
+def of_its_base(deps: TurnDeps, understood: reading.Reading) -> Query:
+    """The question that was read; where it names a base, of the run that has it.
+
+    Raises NotFound where none has, or the run that is named has another.
+    """
+    request, models = understood.request, understood.slots.values("model")
+    assert request is not None
+    fields = type(request).model_fields
+    named = [model for model in models if sum(letter.isalpha() for letter in model) > 1]  # a size alone names none
+    if not named or "run" not in fields or "model" in fields or isinstance(request, SettingQuery | SettingsQuery):
+        return request
+    if isinstance(request, FindingsQuery) and request.about == "bigger_base":
+        return request
+    return request.model_copy(update={"run": run_of_base(deps.store, named[0], getattr(request, "run", "")).id})
+
+
+def remember(deps: TurnDeps, request: Query, reply: Answer) -> tuple[str, ...]:
+    """What was asked about, the page behind the answer and the steps that it proposes, for the words after it.
+
+    Returns the lines to be said: where a table was asked for that is shown, and the first line alone is said.
+    """
     deps.focused_run_id = getattr(request, "run", "") or reply.run or deps.focused_run_id
     deps.page, deps.proposals = reply.page, reply.proposals
     deps.note(reply.for_model)
+    if not (isinstance(request, TabledQuery) and request.as_table and reply.page):
+        return reply.lines
+    deps.show(reply.page())
+    return reply.lines[:1]
 
 
 def why(deps: TurnDeps) -> TurnAnswer:
@@ -192,9 +215,9 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
     if not understood.sure:
         return None
     if understood.request is not None:
-        return looked_up(deps, understood.request)
+        return looked_up(deps, of_its_base(deps, understood))
     kind, _, name = understood.label.partition(".")
-    text = talk_text(deps, name) if kind == "talk" else ""
+    text = talk_text(deps, name, understood.slots.first("run")) if kind == "talk" else ""
     text = meaning(understood.slots, both=name == "difference") if kind == "term" else text
     return TurnAnswer(text) if text else None
 
@@ -278,15 +301,25 @@ def _page() -> tuple[Mapping[str, str], Names, Mapping[str, str]]:
     return page["talk"], Names(names), meanings
 
 
-def talk_text(deps: TurnDeps, topic: str) -> str:
-    """What is said to a piece of talk; empty for one that is not on the page."""
+def talk_text(deps: TurnDeps, topic: str, run: str = "") -> str:
+    """What is said to a piece of talk, with what the records say of `run` where it asks for that; empty for one that is
+    not on the page."""
     text = _page()[0].get(topic, "")
     driver = deps.driver_state() if "{driver}" in text else ""
     values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
     values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
+    values["rows"] = _rows_for_a_plan(deps, run) if "{rows}" in text else ""
     for name, value in values.items():
         text = text.replace("{" + name + "}", str(value))
     return text
+
+
+def _rows_for_a_plan(deps: TurnDeps, run: str) -> str:
+    """Which rows another plan would train on, before what is said of that anywhere; empty where there are none yet."""
+    try:
+        return f"{looked_up(deps, RowsQuery(about='for_a_plan', run=run)).text.splitlines()[0]} "
+    except TunesmithError:
+        return ""
 
 
 def meaning(slots: Slots, *, both: bool = False) -> str:

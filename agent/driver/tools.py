@@ -153,11 +153,11 @@ def answered(deps: TurnDeps, asked: Query) -> str:
     """Answer a request: its lines go to the screen, and what a model may read of them is returned."""
     reply = answer(asked, deps.records())
     with deps.one_at_a_time:  # the lines of one answer stay together, whatever else is read
-        remember(deps, asked, reply)
-        for line in reply.lines:
+        lines = remember(deps, asked, reply)
+        for line in lines:
             deps.show(render.plain(line))
     if deps.routed:
-        deps.spoken, deps.say_next = reply.lines, reply.for_model or "It is on your screen."
+        deps.spoken, deps.say_next = lines, reply.for_model or "It is on your screen."
     return reply.for_model
 
 

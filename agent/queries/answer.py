@@ -38,7 +38,8 @@ class Answer:
 
     lines: tuple[str, ...]
     data: tuple[object, ...] = ()
-    """The facts as dataclasses, without a text of rows, cases or outputs: for programs, and for a model to compute."""
+    """The facts, as dataclasses or as fields of a record, without a text of rows, cases or outputs, as `tunesmith mcp`
+    hands them on. A question that it does not take has none."""
     page: Page | None = None
     """Made only when it is asked for: it may read the whole run."""
     private: bool = False
@@ -57,7 +58,8 @@ class Answer:
 
     def as_json(self) -> list[dict[str, object]]:
         """The data as JSON can hold it."""
-        return [asdict(one) for one in self.data if is_dataclass(one) and not isinstance(one, type)]
+        facts = (asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for one in self.data)
+        return [dict(one) for one in facts if isinstance(one, Mapping)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ class Context:
         return next(did, runs[0]) if with_stage else runs[0]
 
 
+def picked(record: object, *names: str) -> dict[str, object]:
+    """Some fields of a record by their names."""
+    return {name: getattr(record, name) for name in names}
+
+
 def ordinary(store: Store) -> list[Run]:
     """The runs that are somebody's work, the newest first."""
     return [run for run in store.runs() if run.name not in ASIDE_RUNS]
@@ -107,6 +114,38 @@ def find(store: Store, name: str) -> Run:
     raise NotFound(
         f"There is no run {clip(name, 30)}; " + (f"the runs are {known}." if known else "there is none yet.")
     )
+
+
+def run_of_base(store: Store, model: str, run: str = "") -> Run:
+    """The newest run that has a model of that name as its base or its teacher, or the one named, where it has.
+
+    Raises NotFound with the bases that there are: what is asked of one base is not told of another.
+    """
+    runs = [find(store, run)] if run else ordinary(store)
+    bases = {one.id: _models_of(store, one) for one in runs}
+    wanted = _plain_name(model)
+    for one in runs:
+        if any(wanted in _plain_name(name) or _plain_name(name) in wanted for name in bases[one.id]):
+            return one
+    each = "; ".join(f"{clip(names[0], 60)} in {of}" for of, names in bases.items() if names)
+    raise NotFound(
+        f"{f'{run} does not have' if run else 'No run has'} {clip(model, 60)} as its base"
+        + (f"; there is {each}." if each else ".")
+        + f" “would {clip(model, 60)} fit here?” says what it needs."
+    )
+
+
+def _models_of(store: Store, run: Run) -> list[str]:
+    """What the base and the teacher of a run are called, and were asked for as; the base first."""
+    made = [a for kind in ("base", "teacher") for a in reversed(store.artifacts(run.id, kind))]
+    asked = (str(store.step(a.step).request.get("model", "")) for a in made)
+    return [name for name in (*(str(a.meta.get("name", "")) for a in made), *asked) if name]
+
+
+def _plain_name(model: str) -> str:
+    """A model's name without who published it, in letters and digits alone."""
+    own = model.rpartition("/")[2].partition("@")[0]
+    return "".join(letter for letter in own.lower() if letter.isalnum() or letter == ".")
 
 
 def within(at: float | None, since: datetime | None, until: datetime | None) -> bool:

@@ -5,17 +5,17 @@ The model that was made, for who wants to use it: how to try it, where it is, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from tunesmith.agent.commands import render, served_models
+from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, named, picked
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
+from tunesmith.agent.queries.machine import deployed_now
 from tunesmith.agent.queries.steps import plain
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.questions import provenance_of
@@ -52,22 +52,12 @@ class DiskUseQuery(Query):
     made: Annotated[ArtifactKind, Field(description="empty: everything")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ArtifactFacts:
-    """An artifact: its files and the step that made it."""
-
-    artifact: str
-    made: str
-    run: str
-    step: str
-    bytes: int
-    sha256: str
-    path: str
-
-    @classmethod
-    def of(cls, one: Artifact) -> ArtifactFacts:
-        """As the store has it."""
-        return cls(one.id, one.kind, one.run, one.step, one.bytes, one.sha256, str(one.path))
+def _facts(artifacts: Sequence[Artifact]) -> tuple[Mapping[str, object], ...]:
+    """Artifacts as the store has them: their files and the step that made each."""
+    return tuple(
+        {"artifact": a.id, "made": a.kind, **picked(a, "run", "step", "bytes", "sha256"), "path": str(a.path)}
+        for a in artifacts
+    )
 
 
 def answer(query: ArtifactQuery, context: Context) -> Answer:
@@ -75,7 +65,7 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
     store = context.store
     if query.artifact:
         one = store.artifact(query.artifact)
-        return Answer(tuple(_lines(query, store, one)), (ArtifactFacts.of(one),))
+        return Answer(tuple(_lines(query, store, one)), _facts([one]))
     run = context.run(query.run)
     if not query.run:
         run = next((one for one in context.runs() if store.artifacts(one.id, query.made or None)), run)
@@ -96,7 +86,7 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
     columns = ["artifact", "kind", "made by", "bytes", "sha256", "path"]
     return Answer(
         tuple(lines),
-        tuple(ArtifactFacts.of(a) for a in artifacts),
+        _facts(artifacts),
         lambda: render.rows_table(columns, table, exact=True),
     )
 
@@ -126,22 +116,16 @@ def disk_use(query: DiskUseQuery, context: Context) -> Answer:
     largest = f"The largest is {one.kind} {one.id} of {one.run} ({one.step}): {size(one.bytes)}, {one.path}."
     rest = [f"  then {a.kind} {a.id} of {a.run}: {size(a.bytes)}" for a in artifacts[1:4]]
     lines = (largest, *rest, total) if query.about == "largest" else (total, largest, *rest)
-    return Answer(lines, tuple(ArtifactFacts.of(a) for a in artifacts))
+    return Answer(lines, _facts(artifacts))
 
 
 def _lines(query: ArtifactQuery, store: Store, artifact: Artifact) -> list[str]:
     step = store.step(artifact.step)
-    name = (
-        artifact.kind if artifact.kind not in ("base", "teacher", "merged", "quantized") else f"{artifact.kind} model"
-    )
-    title = (
-        f"{clip(artifact.meta['name'], 60)}, "
-        if artifact.kind in ("base", "teacher") and "name" in artifact.meta
-        else ""
-    )
-    overview = (
-        f"The {name} of {artifact.run} ({artifact.id}) is {title}{size(artifact.bytes)}{_against(store, artifact)}."
-    )
+    name = f"{artifact.kind} model" if artifact.kind in ("base", "teacher", "merged", "quantized") else artifact.kind
+    title = f"{clip(artifact.meta['name'], 60)}, " if "name" in artifact.meta else ""
+    title = title if artifact.kind in ("base", "teacher") else ""
+    weighs = f"{size(artifact.bytes)}{_against(store, artifact)}"
+    overview = f"The {name} of {artifact.run} ({artifact.id}) is {title}{weighs}."
     path = f"It lies in {artifact.path}."
     line = " ← ".join(
         f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})"
@@ -205,7 +189,7 @@ def _how(store: Store, run: Run) -> Answer:
     open_cases = [c for c in cases_of(store, run.id).values() if c.block == PRIMARY_BLOCK and not c.is_blind]
     example = clip(asked_by(open_cases[0]), 120) if open_cases else ""
     arms = f"the base and the {tuned.kind} model" if tuned else "the base, the only model so far,"
-    served = tuned and any(line["artifact"] == tuned.id and line["healthy"] for line in _deployed(store))
+    served = tuned and any(line["artifact"] == tuned.id and line["healthy"] for line in deployed_now(store))
     lines = [
         f"Type /ask and a message: {arms} of {named(run)} answer it.",
         f"  /ask {example or _EXAMPLE}",
@@ -225,7 +209,7 @@ def _where(store: Store, run: Run) -> Answer:
     lines = [f"The {model.kind} model of {run.id} ({model.id}, {size(model.bytes)}) lies in {model.path}."]
     if not model.path.exists():
         return Answer((*lines, f"That folder is gone: {store.step(model.step).stage} has to run again."))
-    served = [line for line in _deployed(store) if line["artifact"] == model.id]
+    served = [line for line in deployed_now(store) if line["artifact"] == model.id]
     for line in served:
         health = "" if line["healthy"] else ", and does not answer at the moment"
         lines.append(f"It is served at {line['url']}/v1 as {clip(line['model'], 60)}{health}.")
@@ -235,21 +219,12 @@ def _where(store: Store, run: Run) -> Answer:
     return Answer((*lines, "“try the model” says how to ask it."))
 
 
-def _deployed(store: Store) -> list[dict[str, object]]:
-    return [line for line in served_models.status(store) if line["role"] == "deployed"]
-
-
 class _Pair(NamedTuple):
     """One case, answered before and after."""
 
     case: Case
     before: EvalResult
     after: EvalResult
-
-    @property
-    def order(self) -> tuple[bool, bool]:
-        """The target first, and there what changed."""
-        return self.case.block != PRIMARY_BLOCK, self.before.passed == self.after.passed
 
     @property
     def lost(self) -> bool:
@@ -283,12 +258,9 @@ def _pairs(store: Store, run: Run, tuned: str, suite: str) -> list[_Pair]:
     cases = {name: case for name, case in cases_of(store, run.id, suite).items() if not case.is_blind}
     before = {one.case_id: one for one in scores.results(store, run.id, "base", suite)}
     after = scores.results(store, run.id, tuned, suite)
-    pairs = [
-        _Pair(cases[one.case_id], before[one.case_id], one)
-        for one in after
-        if one.case_id in cases and one.case_id in before
-    ]
-    return sorted(pairs, key=lambda pair: pair.order)
+    asked = (one for one in after if one.case_id in cases and one.case_id in before)
+    pairs = [_Pair(cases[one.case_id], before[one.case_id], one) for one in asked]
+    return sorted(pairs, key=lambda pair: (pair.case.block != PRIMARY_BLOCK, pair.before.passed == pair.after.passed))
 
 
 def _pair_lines(pair: _Pair, tuned: str) -> list[str]:

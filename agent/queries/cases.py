@@ -1,39 +1,35 @@
-"""Test cases by what became of them, one case arm by arm, and what a suite holds.
+"""Test cases by what became of them, one of them by its place, and what a suite holds.
 
 A blind case is counted, and not shown before it is opened.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
-from rich.console import RenderableType
 
-from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, clip, matching
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Most, Query, RunName
+from tunesmith.agent.queries.answer import Answer, Context, clip
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Most, Query, RunName, TabledQuery
+from tunesmith.agent.queries.case import CaseQuery, case_answer, given_by, page_of, quoted, reason_of
 from tunesmith.agent.queries.described import asked_by, cases_of, wanted_of
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import EvalResult, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, listed
-from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.evaluation.blind import hidden_cases
 from tunesmith.tools.suites.case import Case
 
-Cases = Mapping[str, Case]
 Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any"]
 _FEW, _OF_MANY, _SOME, _MOST = 2, 4, 5, 9
 
 
-class CasesQuery(Query):
+class CasesQuery(TabledQuery):
     """Test cases by what became of them. lost, gained, flipped: from the other arm to this one."""
 
     kind: Literal["cases"] = "cases"
@@ -44,6 +40,7 @@ class CasesQuery(Query):
     block: AnyBlock = ""
     label: Annotated[str, Field(description="Only cases of this label, such as billing")] = ""
     most: Most = 0
+    number: Annotated[int, Field(ge=-1, description="Only the one at this place of the list; -1: the last; 0: all")] = 0
 
 
 class SuiteQuery(Query):
@@ -82,23 +79,26 @@ class SuiteFacts:
 class _Asked:
     """The answers that a question is about, and the cases that they answer."""
 
+    store: Store
     run: Run
     arm: str
     suite: str
     given: Sequence[EvalResult]
-    cases: Cases
+    cases: Mapping[str, Case]
     hidden: frozenset[str]
     what: str
     """The cases in words: `target billing cases`."""
     most: int = 0
+    number: int = 0
 
 
 def answer(query: CasesQuery, context: Context) -> Answer:
     """The cases of an outcome. Raises NotFound where the arm was never measured."""
     store, run = context.store, scores.evaluated_run(context, query.run, arm=query.arm)
-    asked = _asked(store, run, query.arm or scores.last_arm(store, run.id), query.block, query.label, query.most)
+    asked = _asked(store, run, query.arm or scores.last_arm(store, run.id), query.block, query.label)
+    asked = replace(asked, most=query.most, number=query.number)
     if query.outcome in ("lost", "gained", "flipped"):
-        return _flips(store, asked, query)
+        return _flips(asked, query)
     passed, judged = _passed(asked.given), sum(one.passed is not None for one in asked.given)
     wanted = {"passed": True, "error": None}.get(query.outcome, False)
     chosen = [one for one in asked.given if query.outcome == "any" or one.passed is wanted]
@@ -122,7 +122,7 @@ def answer(query: CasesQuery, context: Context) -> Answer:
     return _listed(first, asked, chosen, query.outcome)
 
 
-def _asked(store: Store, run: Run, arm: str, block: str, label: str = "", most: int = 0) -> _Asked:
+def _asked(store: Store, run: Run, arm: str, block: str = "", label: str = "") -> _Asked:
     """The answers of an arm on a block, of one label where some case has it. Raises NotFound where there are none."""
     suite = scores.suite_of(store, scores.step_of(store, run.id, arm))
     cases = cases_of(store, run.id, suite)
@@ -134,19 +134,19 @@ def _asked(store: Store, run: Run, arm: str, block: str, label: str = "", most: 
     if not given:
         raise scores.unmeasured(store, run, arm, block)
     what = " ".join(word for word in (block, label if labelled else "", "cases") if word)
-    return _Asked(run, arm, suite, labelled or given, cases, hidden_cases(store, run.id), what, most)
+    return _Asked(store, run, arm, suite, labelled or given, cases, hidden_cases(store, run.id), what)
 
 
 def _passed(given: Sequence[EvalResult]) -> int:
     return sum(one.passed is True for one in given)
 
 
-def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
+def _flips(asked: _Asked, query: CasesQuery) -> Answer:
     """What flipped between an arm and the one before it, lost cases first."""
-    run, arm, other, unmeasured = asked.run, asked.arm, str(query.other_arm), ""
+    store, run, arm, other, unmeasured = asked.store, asked.run, asked.arm, str(query.other_arm), ""
     if not other or not scores.step_of(store, run.id, other, asked.suite):
         unmeasured = f" (the {other} model was not measured)" if other else ""
-        other = _before(store, asked, query)
+        other = _before(asked, query)
     before = {one.case_id: one for one in scores.results(store, run.id, other, asked.suite)} if other else {}
     both = [(before[one.case_id], one) for one in asked.given if one.case_id in before]
     pairs = [(a, b) for a, b in both if a.passed is not None and b.passed is not None]
@@ -170,11 +170,11 @@ def _flips(store: Store, asked: _Asked, query: CasesQuery) -> Answer:
     return _listed(first, asked, lost, query.outcome, more.strip(), other=other)
 
 
-def _before(store: Store, asked: _Asked, query: CasesQuery) -> str:
+def _before(asked: _Asked, query: CasesQuery) -> str:
     """The arm that a flip is counted from: of what was lost the one before; of what was gained or forgotten, base."""
     since_base = query.outcome == "gained" or (query.block in ("general", "tools") and not query.arm)
     arms = [arm for arm in ARMS[: ARMS.index(asked.arm)] if arm != "prompted"]
-    earlier = [arm for arm in arms if scores.step_of(store, asked.run.id, arm, asked.suite)]
+    earlier = [arm for arm in arms if scores.step_of(asked.store, asked.run.id, arm, asked.suite)]
     return "" if not earlier else earlier[0] if since_base else earlier[-1]
 
 
@@ -190,12 +190,12 @@ def passed_and_failed(context: Context, one: Run, two: Run, *, arm: str, block: 
     first = f"{len(chosen) or 'None'} of the {len(both)} cases that both were asked are passed by {one.id}'s "
     first += f"{asked.arm} model and failed by {two.id}'s."
     hidden = asked.hidden | hidden_cases(store, two.id)
-    return _listed(first, _Asked(one, asked.arm, asked.suite, both, asked.cases, hidden, asked.what), chosen, "gained")
+    return _listed(first, replace(asked, given=both, hidden=hidden), chosen, "gained")
 
 
 def asked_of_both(store: Store, one: Run, two: Run) -> Answer:
     """How many cases of which block two runs were measured on, and how many are the same."""
-    asked = [_asked(store, run, scores.last_arm(store, run.id), "") for run in (one, two)]
+    asked = [_asked(store, run, scores.last_arm(store, run.id)) for run in (one, two)]
     facts = [SuiteFacts(of.run.id, len(of.given), dict(Counter(r.block for r in of.given))) for of in asked]
     each = [
         f"{s.run} on {s.cases} cases ({', '.join(f'{n} {block}' for block, n in s.by_block.items())})" for s in facts
@@ -212,7 +212,7 @@ def asked_of_both(store: Store, one: Run, two: Run) -> Answer:
 def suite(query: SuiteQuery, context: Context) -> Answer:
     """How many cases of which block a run was measured on, and some of them."""
     store, run = context.store, scores.evaluated_run(context, query.run)
-    asked = _asked(store, run, scores.last_arm(store, run.id), "")
+    asked = _asked(store, run, scores.last_arm(store, run.id))
     by_block = Counter(one.block for one in asked.given)
     each = ", ".join(f"{number} {block}" for block, number in by_block.items())
     first = f"{run.id} is measured on {len(asked.given)} cases: {each}."
@@ -244,6 +244,8 @@ def _listed(
 ) -> Answer:
     """The headline, and the cases below it: the fewer they are, the more of each."""
     seen, blind = _open(chosen, asked.hidden)
+    if asked.number:
+        return _at_its_place(headline.rstrip(":."), asked, seen, other)
     lines, shown = [headline], seen[: asked.most or (_MOST if len(seen) <= _MOST else _OF_MANY)]
     for one in shown:
         lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(shown))
@@ -256,6 +258,18 @@ def _listed(
     return Answer(tuple(lines), (facts,), lambda: page_of(seen, asked.cases), private=True, open_words=opening)
 
 
+def _at_its_place(headline: str, asked: _Asked, seen: Sequence[EvalResult], other: str) -> Answer:
+    """One case of a list, with all that is known of it."""
+    place = asked.number if asked.number > 0 else len(seen)
+    if not 0 < place <= len(seen):
+        return Answer((f"There is no number {place} among {count(len(seen), 'case')} that can be shown. {headline}.",))
+    case, arm = seen[place - 1].case_id, "" if other else asked.arm
+    query = CaseQuery.model_validate({"case": case, "run": asked.run.id, "arm": arm})
+    of_case = case_answer(query, asked.store, asked.run, asked.suite, [case], asked.cases)
+    words = f"{place} of {len(seen)}: {of_case.open_words}"
+    return replace(of_case, lines=(f"{place} of {len(seen)}: {of_case.lines[0]}", *of_case.lines[1:]), open_words=words)
+
+
 def _case_lines(one: EvalResult, question: str, among: int) -> list[str]:
     output = given_by(one)
     if among <= _FEW:
@@ -265,136 +279,3 @@ def _case_lines(one: EvalResult, question: str, among: int) -> list[str]:
         return [f"  {clip(one.case_id, 50)}{quoted(question, 60)}", f"    answered: “{clip(output, 100)}”"]
     short = clip(one.case_id, 32)
     return [f"  {short}: “{clip(output, max(108 - len(short), 60))}”"]
-
-
-def quoted(question: str, most: int) -> str:
-    """What a case asks, behind its id; empty where that is not known."""
-    return f": “{clip(question, most)}”" if question else ""
-
-
-def given_by(one: EvalResult) -> str:
-    """An answer's text, else the calls that it made."""
-    calls = [call.get("function") for call in one.tool_calls if isinstance(call, dict)]
-    functions = [function for function in calls if isinstance(function, dict)]
-    called = "; ".join(f"calls {function.get('name')}, arguments {function.get('arguments')}" for function in functions)
-    return one.output or called or "(nothing)"
-
-
-def reason_of(one: EvalResult) -> str:
-    """Why an answer does not pass; empty where it does."""
-    if one.error:
-        return f"error: {one.error}"
-    return next((f"{a.type}: {a.reason}" if a.reason else a.type for a in one.assertions if not a.passed), "")
-
-
-def verdict_of(one: EvalResult) -> str:
-    """What a case came to, in a word."""
-    return "error" if one.passed is None else "passes" if one.passed else "fails"
-
-
-def page_of(chosen: Sequence[EvalResult], cases: Cases) -> RenderableType:
-    """Every one of some answers, as a table."""
-    rows = [
-        [one.case_id, one.block, clip(asked_by(cases.get(one.case_id)), 400), clip(given_by(one), 600),
-         verdict_of(one) + (f": {clip(reason_of(one), 160)}" if one.passed is False else "")]
-        for one in chosen
-    ]  # fmt: skip
-    return render.rows_table(["case", "block", "asked", "answered", "verdict"], rows, exact=True)
-
-
-# One case: what the arms answered, what was wanted, and why that was not enough
-
-
-class CaseQuery(Query):
-    """One test case, by its id or by what it asks: what the arms answered, what was wanted, why it fails."""
-
-    kind: Literal["case"] = "case"
-    case: Annotated[str, Field(description="Its id, or words of what it asks")]
-    run: RunName = ""
-    arm: AnyArm = ""
-    about: Literal["answers", "wanted"] = "answers"
-
-
-@dataclass(frozen=True, slots=True)
-class CaseFacts:
-    """What became of one case, arm by arm; none of its text."""
-
-    run: str
-    case: str
-    verdicts: Mapping[str, str]
-
-
-def one_case(query: CaseQuery, context: Context) -> Answer:
-    """The case that is meant: of the run that is named, else of the newest that was asked such a one."""
-    run = scores.evaluated_run(context, query.run, arm=query.arm)
-    others = [] if query.run else [one for one in context.runs() if one.id != run.id]
-    for one in [run, *others]:
-        if (from_run := _from_run(query, context.store, one)) is not None:
-            return from_run
-    return Answer((
-        f"Nothing of that was measured: no case of {run.id} speaks of “{clip(query.case, 80)}”; “which cases failed” "
-        f"lists what there is.",
-    ))  # fmt: skip
-
-
-def _from_run(query: CaseQuery, store: Store, run: Run) -> Answer | None:
-    """The answer from one run; None where it was asked no such case.
-
-    Looked for in every suite that the run was measured on, the newest first: by its id, by its very words, then by what
-    it speaks of. A blind case is not found.
-    """
-    hidden = hidden_cases(store, run.id)
-    arms = [query.arm] if query.arm else ARMS
-    asked: list[tuple[str, set[str], Cases]] = []
-    for suite in [artifact.id for artifact in reversed(store.artifacts(run.id, "suite"))] or [""]:
-        given = {one.case_id for arm in arms for one in scores.results(store, run.id, arm, suite)}
-        asked.append((suite, given - hidden, cases_of(store, run.id, suite)))
-    for matches in (_by_id, _by_its_words, _by_content):
-        for suite, given, cases in asked:
-            if ids := [one for one in matches(query.case, given, cases) if one in given]:
-                return _case_answer(query, store, run, suite, ids, cases)
-    return None
-
-
-def _by_id(text: str, given: set[str], cases: Cases) -> list[str]:
-    return sorted((case for case in given if case.lower() in text.lower()), key=len, reverse=True)
-
-
-def _by_its_words(text: str, given: set[str], cases: Cases) -> list[str]:
-    return [name for name, case in cases.items() if normal(asked_by(case)) == normal(text)]
-
-
-def _by_content(text: str, given: set[str], cases: Cases) -> list[str]:
-    return matching(text, {name: asked_by(case) for name, case in cases.items()})
-
-
-def _case_answer(query: CaseQuery, store: Store, run: Run, suite: str, ids: list[str], cases: Cases) -> Answer:
-    name = ids[0]
-    near = listed([clip(one, 40) for one in ids[:4]])
-    if re.fullmatch(r"[a-z]\S*-\d+", query.case) and query.case not in ids:  # an id, and no case's
-        return Answer((f"{run.id} asked no case {query.case}, among {len(cases)}. Near it: {near}.",))
-    given = list(_given(query, store, run, suite, name))
-    if not given:
-        return Answer((f"The {query.arm} arm of {run.id} was not asked {clip(name, 60)}.",))
-    length = 330 if len(given) == 1 else 170
-    lines = [f"{arm} ({verdict_of(one)}): “{clip(given_by(one), length)}”" for arm, one in given]
-    wanted = ", ".join(f"{key} {clip(value, 60)}" for key, value in wanted_of(cases.get(name)))
-    reason = reason_of(given[-1][1]) if not given[-1][1].passed else ""
-    why = [line for line in (wanted and f"  wanted: {wanted}", reason and f"  why: {clip(reason, 200)}") if line]
-    lines = [*why, *lines] if query.about == "wanted" else [*lines, *why]
-    lines += [f"Near it: {listed([clip(one, 40) for one in ids[1:4]])}."] if len(ids) > 1 else []
-    facts = CaseFacts(run.id, name, {arm: verdict_of(one) for arm, one in given})
-    return Answer(
-        (f"{run.id}, case {clip(name, 60)}{quoted(asked_by(cases.get(name)), 220)}", *lines),
-        (facts,),
-        lambda: page_of([one for _, one in given], cases),
-        private=True,
-        open_words=f"case {name} of {run.id}: {', '.join(f'{arm} {word}' for arm, word in facts.verdicts.items())}; "
-        f"the texts are on the screen",
-    )
-
-
-def _given(query: CaseQuery, store: Store, run: Run, suite: str, case: str) -> Iterator[tuple[str, EvalResult]]:
-    """The answers to a case: of the named arm, else of every one."""
-    for arm in [query.arm] if query.arm else scores.arms_measured(store, run.id):
-        yield from ((arm, one) for one in scores.results(store, run.id, arm, suite) if one.case_id == case)

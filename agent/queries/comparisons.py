@@ -1,32 +1,32 @@
-"""What is set against each other: two arms, two runs, and one figure of all runs."""
+"""What is set against each other: two arms, and two runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
+from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores, settings
-from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName, StageName
+from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary, picked
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, StageName, TabledQuery
 from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
 from tunesmith.agent.queries.described import asked_by, cases_of
-from tunesmith.agent.queries.settings import value_in
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import count, duration, listed, p_value, size
+from tunesmith.tools.core.format import count, duration, listed, p_value
 from tunesmith.tools.core.stats import ALPHA, mcnemar_exact
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK
 
 
-class CompareQuery(Query):
+class CompareQuery(TabledQuery):
     """Two arms of one run against each other, case by case: counts, exact tests, what was gained and lost."""
 
     kind: Literal["compare"] = "compare"
@@ -36,33 +36,17 @@ class CompareQuery(Query):
     block: AnyBlock = ""
 
 
-class CompareRunsQuery(Query):
-    """Two runs against each other: results, settings that differ, time, the test cases that they were asked, or those
-    that the first passes and the other fails."""
+class CompareRunsQuery(TabledQuery):
+    """Two runs against each other: results, which of them forgot more, settings that differ, time, the test cases that
+    they were asked, or those that the first passes and the other fails."""
 
     kind: Literal["compare_runs"] = "compare_runs"
-    about: Literal["results", "settings", "time", "suites", "cases"] = "results"
+    about: Literal["results", "forgotten", "settings", "time", "suites", "cases"] = "results"
     run: RunName = ""
     other_run: Annotated[str, Field(description="The other run; empty: the one before")] = ""
     stage: Annotated[StageName, Field(description="For time: one stage alone")] = ""
     arm: Annotated[AnyArm, Field(description="For cases")] = ""
     block: Annotated[AnyBlock, Field(description="For results and cases: one block alone")] = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockFacts:
-    """Two arms on one block of cases."""
-
-    block: str
-    arm: str
-    other_arm: str
-    judged: int
-    passed: int
-    passed_by_other: int
-    gained: int
-    lost: int
-    p_value: float
-    verdict: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +56,19 @@ class RunTime:
     run: str
     stage: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Of the cases of other blocks than the target that a run's base passes: how many its newest model fails."""
+
+    run: str
+    arm: str
+    passed_by_base: int
+    lost: int
+
+    def __str__(self) -> str:
+        return f"{self.arm} lost {self.lost} of the {self.passed_by_base} that its base passes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +105,8 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     lines += [_lost_cases(compared, query.block)] if any(c.pass_to_fail for c in compared.blocks.values()) else []
     lines += [] if query.block else [scores.retained_sentence(store, run.id, b)]
     facts = tuple(
-        BlockFacts(
-            name, b, a, one.judged, one.passed[b], one.passed[a], one.fail_to_pass, one.pass_to_fail, one.p_value,
-            one.verdict,
-        )
+        {"block": name, "arm": b, "other_arm": a, "passed": one.passed[b], "passed_by_other": one.passed[a],
+         "gained": one.fail_to_pass, "lost": one.pass_to_fail, **picked(one, "judged", "p_value", "verdict")}
         for name, one in of_block.items()
     )  # fmt: skip
     return Answer(tuple(line for line in lines if line), facts, lambda: render.comparison_table(compared))
@@ -157,11 +152,12 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         return replace(
             suites, lines=(*suites.lines, *([f"What decides it differs: {clip(each, 300)}."] if own else []))
         )
+    if query.about == "forgotten":
+        return forgot_more(store, one, two, query.block)
     if query.about == "time":
         return _times(store, (one, two), query.stage)
     differing = [Difference(name, a, b) for name, (a, b) in settings.differing(store, one, two).items()]
     each = clip("; ".join(f"{one.setting} {one.value} / {one.other_value}" for one in differing), 300)
-    rows = [[one.setting, one.value, one.other_value] for one in differing]
     lines = [f"  they differ in {len(differing)} settings: {each}"] if differing else []
     if query.about == "settings":
         first = lines[0].strip() if lines else "Their settings are the same."
@@ -173,32 +169,93 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         better = _which_is_better(store, one, two, query.block or PRIMARY_BLOCK)
         lines = [f"{named(one, 30)} and {named(two, 30)}: {better}", *_results(store, one, two, query.block), *rest]
     data = (*differing, *scores.of_run(store, one.id), *scores.of_run(store, two.id))
-    return Answer(tuple(lines), data, lambda: render.rows_table(["setting", one.id, two.id], rows, exact=True))
+    return Answer(tuple(lines), data, lambda: _page(store, one, two, query, differing))
+
+
+def _page(store: Store, one: Run, two: Run, query: CompareRunsQuery, differing: Sequence[Difference]) -> RenderableType:
+    """What passes block by block, and every setting that differs; of the settings alone, these alone."""
+    rows = [[each.setting, each.value, each.other_value] for each in differing]
+    settings_table = render.rows_table(["setting", one.id, two.id], rows, exact=True)
+    if query.about == "settings":
+        return settings_table
+    scored = {run.id: {(s.block, s.arm): str(s) for s in scores.of_run(store, run.id)} for run in (one, two)}
+    measured = [(block, arm) for block in BLOCKS for arm in ARMS if query.block in ("", block)]
+    results = [[*key, *(scored[run.id].get(key, "–") for run in (one, two))] for key in measured
+               if any(key in of_run for of_run in scored.values())]  # fmt: skip
+    return Group(render.rows_table(["block", "arm", one.id, two.id], results, exact=True), settings_table)
 
 
 def _which_is_better(store: Store, one: Run, two: Run, block: str) -> str:
     """Whether the newest model of one run passes more than the other's, by the cases of a block that both were asked in
     the same words."""
-    passed: list[dict[tuple[str, str], bool]] = []
-    for run in (one, two):
-        arm = scores.last_arm(store, run.id)
-        suite = scores.suite_of(store, scores.step_of(store, run.id, arm)) if arm else ""
-        cases, given = cases_of(store, run.id, suite), scores.results(store, run.id, arm, suite) if arm else []
-        passed.append({
-            (r.case_id, asked_by(cases.get(r.case_id))): r.passed
-            for r in given if r.block == block and r.passed is not None
-        })  # fmt: skip
-    first, second = passed
+    first, second = (_passed(store, run, (block,)) for run in (one, two))
     both = [(first[case], second[case]) for case in first if case in second]
     if not both:
         return f"they were asked no {block} case in common, so no test tells which is better."
-    lost, gained = both.count((True, False)), both.count((False, True))
-    p = mcnemar_exact(gained, lost)
-    verdict = f"{(two if gained > lost else one).id} is better" if p < ALPHA else "no difference is shown"
+    verdict, p = _told_apart(both, one, two, "is better")
     return (
         f"of {count(len(both), f'{block} case')} that both were asked {one.id}'s newest model passes "
         f"{sum(a for a, _ in both)} and {two.id}'s {sum(b for _, b in both)}: {verdict} ({p_value(p)})."
     )
+
+
+Verdicts = Mapping[tuple[str, str], bool]
+"""Case, by its id and its words → whether it passes."""
+
+
+def _passed(store: Store, run: Run, blocks: Sequence[str], arm: str = "") -> Verdicts:
+    """What the newest model of a run passes, or another arm of the same cases; without those in an error."""
+    last = scores.last_arm(store, run.id)
+    suite = scores.suite_of(store, scores.step_of(store, run.id, last))
+    cases, given = cases_of(store, run.id, suite), scores.results(store, run.id, arm or last, suite)
+    return {
+        (r.case_id, asked_by(cases.get(r.case_id))): r.passed
+        for r in given if r.block in blocks and r.passed is not None
+    }  # fmt: skip
+
+
+def _told_apart(both: Sequence[tuple[bool, bool]], one: Run, two: Run, does: str) -> tuple[str, float]:
+    """Which of two runs has more of what is true of a case, by an exact paired test; and its p."""
+    only_one, only_two = both.count((True, False)), both.count((False, True))
+    p = mcnemar_exact(only_two, only_one)
+    return (f"{(two if only_two > only_one else one).id} {does}" if p < ALPHA else "no difference is shown"), p
+
+
+KEPT = tuple(block for block in BLOCKS if block in ("general", "tools"))
+"""Blocks of what a model could do before."""
+
+
+def lost_of(store: Store, run: Run, blocks: Sequence[str]) -> tuple[Forgotten, Verdicts]:
+    """How many cases a run forgot, and of each that its base and its newest model were asked whether it did."""
+    base, newest = _passed(store, run, blocks, "base"), _passed(store, run, blocks)
+    lost = {case: base[case] and not passed for case, passed in newest.items() if case in base}
+    passed_by_base = sum(base[case] for case in lost)
+    return Forgotten(run.id, scores.last_arm(store, run.id), passed_by_base, sum(lost.values())), lost
+
+
+def forgot_more(store: Store, one: Run, two: Run, block: str = "") -> Answer:
+    """Which run forgot more, by the cases that both runs and their bases were asked in the same words."""
+    blocks = (block,) if block else KEPT
+    what = f"{' and '.join(blocks)} cases"
+    (first, lost_by_first), (second, lost_by_second) = (lost_of(store, run, blocks) for run in (one, two))
+    facts = (first, second)
+    both = [(lost_by_first[case], lost_by_second[case]) for case in lost_by_first if case in lost_by_second]
+    if not both:
+        why = f"{one.id} and {two.id} were asked no {what} in common, with their bases, so no test tells it."
+        return Answer((why, *(f"  {of.run}: {of}" for of in facts if of.passed_by_base)), facts)
+    verdict, p = _told_apart(both, one, two, "forgot more")
+    line = (
+        f"{named(one, 30)} and {named(two, 30)}: of {len(both)} {what} that both were asked {one.id} lost "
+        f"{sum(a for a, _ in both)} that its base passes and {two.id} {sum(b for _, b in both)}: {verdict} "
+        f"({p_value(p)})."
+    )
+    of_blocks = {name: [lost_of(store, run, (name,))[0] for run in (one, two)] for name in blocks}
+    lines = [
+        f"  {name}: {'; '.join(f'{of_run.run} {of_run}' for of_run in of_block)}"
+        for name, of_block in of_blocks.items() if any(of_run.passed_by_base for of_run in of_block)
+    ]  # fmt: skip
+    table = [[name, *map(str, of_block)] for name, of_block in of_blocks.items()]
+    return Answer((line, *lines), facts, lambda: render.rows_table(["block", one.id, two.id], table, exact=True))
 
 
 def _pair(query: CompareRunsQuery, context: Context) -> tuple[Run, Run]:
@@ -238,132 +295,3 @@ def _results(store: Store, one: Run, two: Run, only: str = "") -> list[str]:
         if any(sides.values()) or only:
             lines.append(f"  {block}: " + "; ".join(f"{run} {side or 'not measured'}" for run, side in sides.items()))
     return lines
-
-
-_MOST_RUNS = 4
-
-
-class AcrossQuery(Query):
-    """One figure of every run, ranked: which run passes most, took longest, used most memory, had most rows."""
-
-    kind: Literal["across"] = "across"
-    figure: Literal["pass_rate", "loss", "memory", "time", "rows", "size", "setting"] = "pass_rate"
-    field: Annotated[str, Field(description="For setting: its name")] = ""
-    order: Literal["most", "least"] = "most"
-    stage: StageName = ""
-    arm: AnyArm = ""
-    block: Annotated[AnyBlock, Field(description="For pass_rate; empty: target")] = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure of a run: a number, or a text that has no order."""
-
-    run: str
-    value: float | str
-    words: str
-    source: str = ""
-    """The step that it comes from."""
-
-    def __str__(self) -> str:
-        return f"{self.words} ({self.source})" if self.source else self.words
-
-
-Measure = Callable[[AcrossQuery, Store, Run], Figure | None]
-
-
-def answer(query: AcrossQuery, context: Context) -> Answer:
-    """The run that has most of it, or least, and the others behind it. Raises NotFound where no run has the figure."""
-    runs = {run.id: run for run in ordinary(context.store)}
-    what, measure = _what(query), _MEASURES[query.figure]
-    figures = [one for run in runs.values() if (one := measure(query, context.store, run)) is not None]
-    if not figures:
-        raise NotFound(f"No run has {what} that could be told.")
-    names = {one.run: named(runs[one.run], 30) for one in figures}
-    numbers = [one for one in figures if isinstance(one.value, int | float)]
-    ranked = sorted(figures, key=lambda one: one.value, reverse=query.order == "most") if len(numbers) == len(figures) \
-        else figures  # fmt: skip
-    if len(figures) == 1:
-        return Answer((f"Only {names[figures[0].run]} has {what}: {figures[0]}.",), tuple(figures))
-    if len({one.words for one in figures}) == 1:
-        first = f"The {len(figures)} runs are alike in {what}: {figures[0]}."
-    elif ranked is figures:  # texts, which nothing ranks
-        first = f"The {len(figures)} runs differ in {what}:"
-    else:
-        first = f"{names[ranked[0].run]} has the {query.order}, {what}: {ranked[0]}."
-    lines = [first, *(f"  {names[one.run]}: {one}" for one in ranked[:_MOST_RUNS])]
-    lines += [f"  {count(len(ranked) - _MOST_RUNS, 'run')} more."] if len(ranked) > _MOST_RUNS else []
-    if query.figure == "pass_rate":
-        lines.append("  Runs of other behaviours have other cases, so their rates are not comparable.")
-    return Answer(tuple(lines), tuple(ranked))
-
-
-def _what(query: AcrossQuery) -> str:
-    of_stage = f" of {query.stage}" if query.stage else ""
-    return {
-        "setting": query.field,
-        "loss": "the validation loss",
-        "memory": f"the highest memory{of_stage}",
-        "time": f"the time{of_stage}",
-        "rows": "rows that were kept to train on",
-        "size": f"files{f' of the {query.arm} model' if query.arm else ''}",
-        "pass_rate": f"what passes of the {query.block or 'target'} block{f' with {query.arm}' if query.arm else ''}",
-    }[query.figure]
-
-
-def _setting(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    value = value_in(store, run, query.field, query.stage)
-    if value is None or value == "":
-        return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Figure(run.id, value if number else str(value), clip(value, 80))  # type: ignore[arg-type]
-
-
-def _loss(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    trained = [step for step in store.steps(run.id, status=DONE) if step.stage == "train"]
-    after = trained[-1].report.get("validation_loss") if trained else None
-    if trained and after is None and (logged := store.metrics(trained[-1].id, "validation_loss")):
-        after = logged[-1][1]
-    return Figure(run.id, after, f"{after:.3f}", trained[-1].id) if isinstance(after, float) else None
-
-
-def _memory(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    steps = [s for s in store.steps(run.id) if s.peak_rss_bytes and query.stage in ("", s.stage)]
-    if not steps:
-        return None
-    top = max(steps, key=lambda step: step.peak_rss_bytes or 0)
-    peak = top.peak_rss_bytes or 0
-    return Figure(run.id, peak, size(peak), f"{top.stage}, {top.id}")
-
-
-def _time(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    steps = [s for s in store.steps(run.id, status=DONE) if query.stage in ("", s.stage)]
-    seconds = sum(step.seconds or 0.0 for step in steps)
-    return Figure(run.id, seconds, duration(seconds), ", ".join(s.id for s in steps[-3:])) if steps else None
-
-
-def _rows(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    generated = [step for step in store.steps(run.id, status=DONE) if step.stage == "generate"]
-    usable = [row for row in store.rows(generated[-1].id) if row.kept] if generated else []
-    trained = sum(row.split == "train" for row in usable)
-    return Figure(run.id, trained, f"{trained:,} to train on of {len(usable):,} kept") if generated else None
-
-
-def _size(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    artifacts = store.artifacts(run.id, query.arm or None)
-    total = artifacts[-1].bytes if artifacts and query.arm else sum(artifact.bytes for artifact in artifacts)
-    return Figure(run.id, total, size(total)) if artifacts else None
-
-
-def _rate(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
-    block = query.block or "target"
-    measured = [s for s in scores.of_run(store, run.id) if s.block == block and s.judged]
-    chosen = [s for s in measured if query.arm in ("", s.arm)]
-    tuned = [s for s in chosen if s.arm in scores.TUNED] or chosen
-    return Figure(run.id, tuned[-1].rate, f"{tuned[-1].arm} {tuned[-1]}") if tuned else None
-
-
-_MEASURES: Mapping[str, Measure] = {
-    "setting": _setting, "loss": _loss, "memory": _memory, "time": _time, "rows": _rows, "size": _size,
-    "pass_rate": _rate,
-}  # fmt: skip

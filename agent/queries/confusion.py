@@ -13,7 +13,7 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
-from tunesmith.agent.queries.described import cases_of, given_in, is_json, wanted_of
+from tunesmith.agent.queries.described import cases_of, come_again, given_in, is_json, wanted_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE
 
@@ -73,7 +73,8 @@ def answer(query: ConfusionQuery, context: Context) -> Answer:
         for key, value in wanted_of(cases.get(one.case_id)) if one.block == "target" else ():
             seen[key, value, given_in(one.output, key) or "no answer of this form"] += 1
     short = {key for key, right, given in seen if max(len(right), len(given)) <= _LONGEST_VALUE}
-    seen = Counts({cell: n for cell, n in seen.items() if cell[0] in short and _is_label(seen, cell[0])})
+    labels = {key for key in short if come_again([right for name, right, _ in seen.elements() if name == key])}
+    seen = Counts({cell: n for cell, n in seen.items() if cell[0] in labels})
     if not seen:
         return Answer((f"The cases of {run.id} are held to no label or value by name, so none can be mixed up.",))
     first = f"In {run.id} the {arm} model ({step})"
@@ -97,12 +98,6 @@ def _of_checks(context: Context, run: str, arm: str, step: str, block: str) -> A
         no_json = sum(not is_json(one.output) for one in given)
         lines.insert(0, f"{no_json} of {len(given)} {block} answers {whose} in {run} ({step}) are no JSON.")
     return Answer(tuple(lines), (Mistakes(run, arm, len(given), len(failed)),))
-
-
-def _is_label(seen: Counts, key: str) -> bool:
-    """Whether a key's values come again, as labels do and numbers of orders do not."""
-    values = Counter(right for (name, right, _), n in seen.items() if name == key for _ in range(n))
-    return values.total() >= 2 * len(values)
 
 
 def _lines(first: str, seen: Counts) -> list[str]:

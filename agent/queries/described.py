@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -35,26 +34,13 @@ class DescribedQuery(Query):
     run: RunName = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    """How much a description holds."""
-
-    name: str
-    run: str
-    examples: int
-    rules: int
-    criteria: int
-    near_misses: int
-
-
 def answer(query: DescribedQuery, context: Context) -> Answer:
     """The part of a behaviour that was asked for, else the whole in a few lines. Raises NotFound without one."""
     run = context.run(query.run, with_stage="generate")
     spec, where = _behaviour(context, run)
     first, *rest = _lines(query.part, spec)
-    facts = Described(spec.name, run.id, len(spec.examples), len(spec.rules), len(spec.criteria), len(spec.near_misses))
     lines = (f"{spec.name} ({run.id}): {first}", *rest, f"Its file: {where}.")
-    return Answer(lines, (facts,), private=True, open_words=f"the description of {run.id} is on the screen")
+    return Answer(lines, private=True, open_words=f"the description of {run.id} is on the screen")
 
 
 def _behaviour(context: Context, run: Run) -> tuple[Spec, str]:
@@ -145,12 +131,12 @@ def labels_of(store: Store, run: str) -> tuple[str, ...]:
     for case in cases_of(store, run).values():
         for key, value in wanted_of(case) if not case.is_blind else ():
             wanted.setdefault(key, []).append(value)
-    labels = (value for values in wanted.values() if _come_again(values) for value in values)
+    labels = (value for values in wanted.values() if come_again(values) for value in values)
     return tuple(dict.fromkeys(label for label in labels if 0 < len(label) <= _LONGEST_LABEL))
 
 
-def _come_again(values: Sequence[str]) -> bool:
-    """As labels do, and numbers of orders do not."""
+def come_again(values: Sequence[str]) -> bool:
+    """Whether values are wanted again and again, as labels are and numbers of orders are not."""
     return len(values) >= 2 * len(set(values))
 
 

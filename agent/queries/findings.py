@@ -44,17 +44,6 @@ class FindingsQuery(Query):
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
-    """A finding, and the step that it proposes; `sentence` quotes no case."""
-
-    run: str
-    finding: str
-    sentence: str
-    next_stage: str = ""
-    next_fields: Mapping[str, object] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Asked:
     """The findings of a run, and what is asked of them."""
 
@@ -102,11 +91,14 @@ def answer(query: FindingsQuery, context: Context) -> Answer:
     text = "\n".join(lines)
     proposed = [one.next for one in asked.findings if one.next and _words(one.next) in text]
     proposed.sort(key=lambda one: text.index(_words(one)))
-    facts = tuple(
-        Advice(run.id, one.kind, one.says, *((one.next.stage, dict(one.next.fields)) if one.next else ()))
-        for one in asked.findings
-    )
+    facts = tuple(_fact(run, one) for one in asked.findings)
     return Answer(lines[:7], facts, proposals=tuple(Proposed(run.id, one.stage, one.fields) for one in proposed))
+
+
+def _fact(run: Run, one: Finding) -> Mapping[str, object]:
+    """A finding, and the step that it proposes; its sentence quotes no case."""
+    stage, fields = (one.next.stage, dict(one.next.fields)) if one.next else ("", None)
+    return {"run": run.id, "finding": one.kind, "sentence": one.says, "next_stage": stage, "next_fields": fields}
 
 
 def _words(proposal: Proposal) -> str:

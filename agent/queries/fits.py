@@ -20,7 +20,7 @@ from tunesmith.tools.core.machine import Machine, chosen_gpu
 from tunesmith.tools.core.stage import Facts, Plan
 from tunesmith.tools.machine.cards import card_of
 from tunesmith.tools.models.model_names import NamedModel, SeveralSizes, named_model, usual_models
-from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, Fits, facts_here, fits, quantized_bytes, with_card
+from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, quantized_bytes, with_card
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
 _DAY_S = 8 * 3600.0
@@ -70,6 +70,16 @@ class _Asked:
     facts: Facts
     rooms: Mapping[str, Room]
     needs: Sequence[Need]
+    training: Plan
+    """The one that would be chosen: the first that fits."""
+
+    @classmethod
+    def of(cls, query: FitsQuery, model: NamedModel, facts: Facts, rooms: Mapping[str, Room]) -> _Asked:
+        """Forecast for a model."""
+        forecast = fits(model, facts)
+        trainings = forecast.of("train")
+        training = next((task for task in trainings if task.fits), trainings[-1]).plan
+        return cls(query, model, facts, rooms, needs_in(forecast), training)
 
     def chosen(self, work: str) -> list[Need]:
         """The needs of a kind of work, at the bits that were named where it has these."""
@@ -77,13 +87,19 @@ class _Asked:
 
     def fits(self, need: Need) -> bool:
         """Whether there is room for it now."""
-        return _fits(need, self.rooms)
+        room = self.rooms.get(need.memory)
+        return room is not None and need.bytes <= room.free_bytes and not need.lacks
+
+    def goes(self, work: str) -> bool:
+        """Whether a kind of work would go: of quantizing every need has to be met, of the others one way is enough."""
+        met = [self.fits(need) for need in self.chosen(work)]
+        return all(met) if work == "quantize" else any(met)
 
     def verdict(self, work: str) -> tuple[Need, bool]:
         """The need that the verdict on a kind of work is about, and whether it would go: of quantizing every need has
         to be met, so the largest; of the others the best way that fits, else the one that needs least."""
         chosen = self.chosen(work)
-        if (good := _met(work, chosen, self.rooms)) and work != "quantize":
+        if (good := self.goes(work)) and work != "quantize":
             return max(filter(self.fits, chosen), key=lambda need: (need.bits, need.bytes)), True
         return (max if work == "quantize" else min)(chosen, key=lambda need: need.bytes), good
 
@@ -110,14 +126,13 @@ def answer(query: FitsQuery, context: Context) -> Answer:
     if query.about == "vram" and query.work != "merge" and "VRAM" not in rooms:
         needs = needs_of_a_card(model, facts)
         return Answer(tuple(_of_no_card(model, needs, query.work or "train", query.bits)), tuple(needs))
-    forecast = fits(model, facts)
-    asked = _Asked(query, model, facts, rooms, needs_in(forecast))
+    asked = _Asked.of(query, model, facts, rooms)
     if query.about == "time" and query.work in ("", "train"):
-        lines = [_how_long(forecast, query), *_lines(asked, "train")]
+        lines = [_how_long(asked), *_lines(asked, "train")]
     else:
         lines = _lines(asked, query.work)
         if query.work == "train" and not (query.card or query.ram_gib) and lines[0].startswith((_FITS, _ONCE)):
-            lines.append(_how_long(forecast, query))
+            lines.append(_how_long(asked))
         if query.work and query.bits and not any(n.bits == query.bits for n in asked.chosen(query.work)):
             lines[0] = f"Not at {query.bits} bits, for want of memory; what else would do: {lines[0]}"
     lines[1:1] = _several(asked) if query.cards > 1 and "VRAM" in rooms else []
@@ -158,17 +173,6 @@ def _chosen(needs: Sequence[Need], work: str, bits: int) -> list[Need]:
     of_work = [need for need in needs if work in ("", need.work)]
     at_bits = [need for need in of_work if bits in (0, need.bits) or work in ("merge", "quantize")]
     return at_bits if not work else at_bits or of_work
-
-
-def _fits(need: Need, rooms: Mapping[str, Room]) -> bool:
-    room = rooms.get(need.memory)
-    return room is not None and need.bytes <= room.free_bytes and not need.lacks
-
-
-def _met(work: str, needs: Sequence[Need], rooms: Mapping[str, Room]) -> bool:
-    """Whether a kind of work would go: of quantizing every need has to be met, of the others one way is enough."""
-    met = [_fits(need, rooms) for need in needs]
-    return all(met) if work == "quantize" else any(met)
 
 
 def _a(model: NamedModel) -> str:
@@ -251,9 +255,9 @@ def _why(model: NamedModel, work: str) -> str:
 def _instead(asked: _Asked, work: str) -> str:
     """The largest usual size that would do."""
     for model in reversed(usual_models()):
-        chosen = _chosen(needs_in(fits(model, asked.facts)), work, asked.query.bits)
-        if _met(work, chosen, asked.rooms):
-            need = (max if work == "quantize" else min)(chosen, key=lambda one: one.bytes)
+        other = _Asked.of(asked.query, model, asked.facts, asked.rooms)
+        if other.goes(work):
+            need = (max if work == "quantize" else min)(other.chosen(work), key=lambda one: one.bytes)
             return f"The largest usual model that would go: {model.name} ({size(need.bytes)})."
     return "None of the usual sizes would go."
 
@@ -300,14 +304,8 @@ def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) 
     ]
 
 
-def _training_in(forecast: Fits) -> Plan:
-    """The training that would be chosen: the first that fits."""
-    tasks = forecast.of("train")
-    return next((task for task in tasks if task.fits), tasks[-1]).plan
-
-
-def _how_long(forecast: Fits, query: FitsQuery) -> str:
-    plan = _training_in(forecast)
+def _how_long(asked: _Asked) -> str:
+    query, plan = asked.query, asked.training
     where = "On such a machine" if query.ram_gib else "On such a card" if query.card else "On this machine"
     epochs = plan.request["epochs"]
     return (
@@ -323,17 +321,16 @@ def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answe
     room = rooms.get("VRAM", rooms["RAM"])
     name = f"{room.name[0].upper()}{room.name[1:]}"
     lines = [f"{name} has {size(room.free_bytes)} free of {size(room.total_bytes)}; the largest usual sizes that fit:"]
-    models = [fits(model, facts) for model in usual_models()]
+    models = [_Asked.of(query, model, facts, rooms) for model in usual_models()]
     for work in [query.work] if query.work else ["train", "serve", "quantize"]:
         sizes: list[str] = []
         times: list[tuple[str, float]] = []
-        for model in models:
-            chosen = _chosen(needs_in(model), work, query.bits)
-            if _met(work, chosen, rooms):
-                best = max((n for n in chosen if _fits(n, rooms)), key=lambda n: (n.bits, n.bytes))
-                sizes.append(f"{model.model} ({best.name}: {size(best.bytes)})")
+        for asked in models:
+            if asked.goes(work):
+                best = max(filter(asked.fits, asked.chosen(work)), key=lambda n: (n.bits, n.bytes))
+                sizes.append(f"{asked.model.name} ({best.name}: {size(best.bytes)})")
                 if work == "train":
-                    times.append((model.model, _training_in(model).estimate.seconds))
+                    times.append((asked.model.name, asked.training.estimate.seconds))
         lines.append(f"  {_VERBS[work]}: up to {sizes[-1]}" if sizes else f"  {_VERBS[work]}: none of the usual sizes")
         lines += _in_time(times)
     return Answer(tuple(lines), tuple(rooms.values()))

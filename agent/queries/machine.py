@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -161,36 +161,13 @@ class JobsQuery(Query):
     about: Literal["all", "running", "waiting"] = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A deployed model that answers, or should."""
-
-    model: str
-    url: str
-    healthy: bool
-    run: str
-    step: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """A deployment of the past."""
-
-    run: str
-    step: str
-    arm: str
-    at: float | None
-
-
 def served(query: ServedQuery, context: Context) -> Answer:
     """What is deployed now, which run made it, and what was deployed before."""
     store = context.store
     past = store.newest_of_kind("deployment")
     if query.about == "history" and past:
         return _history(query, store, past)
-    from tunesmith.agent.commands import served_models
-
-    deployed = [line for line in served_models.status(store) if line["role"] == "deployed"]
+    deployed = deployed_now(store)
     before = [
         f"  {day(store.step(one.step).finished_at)}: {one.meta.get('arm', 'a')} model {one.meta.get('serves', '')} of "
         f"{one.run} ({one.step})"
@@ -210,13 +187,7 @@ def served(query: ServedQuery, context: Context) -> Answer:
         _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
     lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 1 else []
-    facts = tuple(_fact(line) for line in deployed)
-    return Answer(tuple(one for one in lines if one), facts, run=facts[0].run)
-
-
-def _fact(line: Mapping[str, object]) -> Served:
-    model, url, run, step = (str(line[name] or "") for name in ("model", "url", "run", "step"))
-    return Served(model, url, bool(line["healthy"]), run, step)
+    return Answer(tuple(one for one in lines if one), run=str(line["run"] or ""))
 
 
 def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answer:
@@ -236,8 +207,7 @@ def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answ
         model = f"the {one.meta.get('arm', '')} model {one.meta.get('serves', '')} of {one.run}"
         lines.append(f"{day(step.finished_at)}: {model} was deployed ({step.id}){who}.")
     lines += [f"{len(chosen) - 5} more before."] if len(chosen) > 5 else []
-    facts = tuple(Deployment(one.run, step.id, str(one.meta.get("arm", "")), step.finished_at) for one, step in chosen)
-    return Answer(tuple(lines), facts)
+    return Answer(tuple(lines))
 
 
 def _lineage_line(store: Store, artifact: str) -> str:
@@ -260,7 +230,11 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
         last = max(ended, key=lambda step: step.finished_at or 0.0, default=None)
         newest = f"; the last step to end was {last.stage} ({cite(last)}), {last.status} {day(last.finished_at)}" \
             if last else ""  # fmt: skip
-        lines = [f"Nothing is running{newest}.", *_deployed(store)]
+        lines = [f"Nothing is running{newest}."]  # what is served answers all the same
+        lines += [
+            f"{clip(line['model'], 60)} of {line['run'] or 'an unknown run'} is served at {line['url']}."
+            for line in deployed_now(store) if not line["down"]
+        ]  # fmt: skip
     if query.about == "waiting":
         lines = []
     if query.about == "running" and running:
@@ -273,15 +247,11 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
     return Answer(tuple(lines), tuple(facts_of(step) for step in [*running, *waiting[-4:]]))
 
 
-def _deployed(store: Store) -> list[str]:
-    """What answers all the same, where no step runs."""
+def deployed_now(store: Store) -> list[dict[str, object]]:
+    """The servers of deployed models, those that are down too."""
     from tunesmith.agent.commands import served_models
 
-    return [
-        f"{clip(str(line['model']), 60)} of {line['run'] or 'an unknown run'} is served at {line['url']}."
-        for line in served_models.status(store)
-        if line["role"] == "deployed" and not line["down"]
-    ]
+    return [line for line in served_models.status(store) if line["role"] == "deployed"]
 
 
 def at_work(step: Step) -> str:

@@ -36,19 +36,6 @@ class PriceQuery(Query):
     times: dict[str, float] = Field({}, description="Settings as multiples of what they were: {rows: 2} is twice")
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What a step would take, in seconds and bytes."""
-
-    stage: str
-    run: str
-    seconds: float
-    peak_ram_bytes: int
-    peak_vram_bytes: int
-    disk_bytes: int
-    took_before_seconds: float | None
-
-
 def answer(query: PriceQuery, context: Context) -> Answer:
     """The time first, then memory and disk, and what it took before. Raises BadInput where it cannot be priced."""
     stage = query.stage
@@ -71,11 +58,7 @@ def answer(query: PriceQuery, context: Context) -> Answer:
         _training_on(context, asked.get("rows"), run) if stage == "generate" else "",
         f"Nothing is begun; “{stage}{f' {given}' if given else ''}” shows the same price and asks.",
     ]
-    fact = Price(
-        stage, run, cost.seconds, cost.peak_ram_bytes, cost.peak_vram_bytes, cost.disk_bytes,
-        before.seconds if before else None,
-    )  # fmt: skip
-    return Answer(tuple(line for line in lines if line), (fact,))
+    return Answer(tuple(line for line in lines if line))
 
 
 def _before(context: Context, stage: str, run: str) -> Step | None:

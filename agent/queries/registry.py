@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunesmith.agent.queries import (
+    across,
     artifacts,
+    case,
     cases,
     comparisons,
     confusion,
@@ -31,12 +33,12 @@ _KINDS: tuple[tuple[type[Query], Callable[[Any, Context], Answer]], ...] = (
     (steps.StepQuery, steps.answer), (cases.CasesQuery, cases.answer), (findings.FindingsQuery, findings.answer),
     (settings.SettingQuery, settings.answer), (machine.JobsQuery, machine.jobs), (machine.MachineQuery, machine.answer),
     (rows.RowsQuery, rows.answer), (runs.StepsQuery, runs.answer), (comparisons.CompareQuery, comparisons.compare),
-    (cases.CaseQuery, cases.one_case), (comparisons.CompareRunsQuery, comparisons.compare_runs),
+    (case.CaseQuery, case.one_case), (comparisons.CompareRunsQuery, comparisons.compare_runs),
     (fits.FitsQuery, fits.answer), (machine.ServedQuery, machine.served), (prices.PriceQuery, prices.answer),
     (artifacts.ArtifactQuery, artifacts.answer), (prices.ApprovalsQuery, prices.approvals),
     (steps.CurveQuery, steps.curve), (settings.SettingsQuery, settings.all_settings),
     (cases.SuiteQuery, cases.suite), (confusion.ConfusionQuery, confusion.answer), (rows.RowQuery, rows.find_rows),
-    (steps.FigureQuery, steps.figure), (comparisons.AcrossQuery, comparisons.answer),
+    (steps.FigureQuery, steps.figure), (across.AcrossQuery, across.answer),
     (described.DescribedQuery, described.answer), (artifacts.DiskUseQuery, artifacts.disk_use),
     (artifacts.TrialQuery, artifacts.trial), (files.FileQuery, files.answer),
 )  # fmt: skip

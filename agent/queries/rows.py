@@ -16,7 +16,7 @@ from tunesmith.agent.queries.arguments import Most, Query, RunName
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, RUNNING, Run, TrainingRow
-from tunesmith.tools.core.format import count
+from tunesmith.tools.core.format import count, listed
 from tunesmith.tools.data.held_out import masked
 
 _SAMPLE_ROWS = 4
@@ -25,10 +25,11 @@ Origin = Annotated[Literal["", "generated", "rehearsal"], Field(description="emp
 
 
 class RowsQuery(Query):
-    """Training rows: how many were kept or dropped, why, some of them, the longest or shortest, their length."""
+    """Training rows: how many were kept or dropped, why, some of them, the longest or shortest, their length; which a
+    new plan would use."""
 
     kind: Literal["rows"] = "rows"
-    about: Literal["counts", "reasons", "examples", "longest", "shortest", "length"] = "counts"
+    about: Literal["counts", "reasons", "examples", "longest", "shortest", "length", "for_a_plan"] = "counts"
     run: RunName = ""
     verdict: Verdict = ""
     origin: Origin = ""
@@ -77,6 +78,8 @@ class Lengths:
 def answer(query: RowsQuery, context: Context) -> Answer:
     """The rows of a run, as far as verdict, origin, split and reason were named. Raises NotFound without any."""
     run, rows = _rows_of(context, query.run)
+    if query.about == "for_a_plan":
+        return _for_a_plan(context, run, _counted(run, rows, rows))
     chosen = [r for r in rows if query.verdict in ("", _verdict(r)) and query.origin in ("", r.origin)]
     if query.split:
         chosen = [r for r in chosen if r.split == query.split and r.kept]
@@ -88,20 +91,16 @@ def answer(query: RowsQuery, context: Context) -> Answer:
     if query.about == "examples":
         return _sample(query, run, chosen, known, "")
     lines = _count_lines(query, known, rows)
-
-    def page() -> RenderableType:
-        return _page(chosen)
-
     if query.about == "reasons":
         of_each = list({_kind(row): row for row in reversed(chosen) if row.dropped}.values())[:3]
         samples = [f"  {r.row_id}: “{clip(_message(r), 70)}”: {clip(str(r.verdict), 90)}" for r in of_each]
         lines = [*(lines[:1] if query.verdict == "keep" else []), _reasons(known)]
-        return Answer((*lines, *samples), (known,), page, private=True, open_words=_reasons(known))
+        return Answer((*lines, *samples), (known,), lambda: _page(chosen), private=True, open_words=_reasons(known))
     judged = [step for step in context.store.steps(run.id, status=DONE) if "train_rows" in step.report]
     for step in judged[-1:]:
         to_train, to_validate = step.report["train_rows"], step.report.get("valid_rows")
         lines.append(f"{step.stage} ({step.id}) counts {to_train} rows to train on, {to_validate} to validate.")
-    return Answer(tuple(lines), (known,), page)
+    return Answer(tuple(lines), (known,), lambda: _page(chosen))
 
 
 def find_rows(query: RowQuery, context: Context) -> Answer:
@@ -159,6 +158,20 @@ def _count_lines(query: RowsQuery, known: RowCounts, rows: Sequence[TrainingRow]
         splits = f"{known.to_train} to train on, {known.to_validate} held out for validation"
         lines.append(f"Of the kept: {each}; {splits}.")
     return [*lines, *([_reasons(known)] if known.dropped else [])]
+
+
+def _for_a_plan(context: Context, run: Run, known: RowCounts) -> Answer:
+    """Which rows of a run another plan would train on: none but those that it imports; and what the open plan has."""
+    steps = context.draft.steps if context.draft else ()
+    own = [f"{step.fields.get('rows', 'its usual number of')} rows that it writes" if step.stage == "generate" else
+           f"the rows of {clip(step.fields.get('source', 'its file'), 120)}"
+           for step in steps if step.stage in ("generate", "import")]  # fmt: skip
+    kept = (
+        f"none of the {known.kept} that {run.id} kept ({known.to_train} to train on, {known.to_validate} to validate)"
+    )
+    trains = f"The plan that is proposed now trains on {listed(own)}" if own else "A new plan trains on rows of its own"
+    use = f"`tunesmith rows export rows.jsonl --run {run.id}` and `/import rows.jsonl` bring them into another run."
+    return Answer((f"{trains}, and on {kept} unless it imports them.", use), (known,))
 
 
 def _reasons(known: RowCounts) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries import steps as one_step
 from tunesmith.agent.queries.answer import (
     Answer,
     Context,
@@ -28,12 +27,17 @@ from tunesmith.agent.queries.answer import (
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import at_work
+from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.queries.steps import estimate_of, log_end, memory_of, name_of
+from tunesmith.agent.queries.steps import facts_of as step_facts
 from tunesmith.memory.errors import NotFound
+from tunesmith.memory.json_values import as_object
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import DONE, DRIVER_RUN, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
+from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
 _MOST_RUNS = 5
 
@@ -71,16 +75,71 @@ class RunFacts:
     """Stages of its plan that were not done yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A step that a run has ahead, and what it will probably take; None where that shows when it is due."""
+
+    run: str
+    stage: str
+    arm: str
+    seconds: float | None
+
+    def __str__(self) -> str:
+        name = f"{self.stage} of the {self.arm} arm" if self.arm else self.stage
+        return f"{name} {duration(self.seconds)}" if self.seconds is not None else name
+
+
+def _left(store: Store, run: Run, *begun: str) -> list[StepSpec]:
+    """The steps of a run's plan that were not done yet, nor have one of the statuses `begun`."""
+    done = [step.stage for step in store.steps(run.id) if step.status in (DONE, *begun)]
+    stages = [str(spec.get("stage", "")) for spec in run.planned]
+    return [
+        StepSpec(stage=stage, fields=as_object(run.planned[at].get("fields", {})))
+        for at, stage in enumerate(stages)
+        if stage in catalog.BY_NAME and stages[: at + 1].count(stage) > done.count(stage)
+    ]  # fmt: skip
+
+
+def _ahead(context: Context, run: Run, specs: Sequence[StepSpec]) -> list[Ahead]:
+    """Each of some steps with its time, forecast as a plan is: on what is there and on what those before leave."""
+    from tunesmith.tools.pipeline import forecast, planning_facts
+    from tunesmith.tools.serving.eviction import machine_for_a_step
+
+    if not specs:
+        return []
+    ws = context.ws
+    machine = machine_for_a_step(ws.store.home)
+    facts = planning_facts.gather(ws.store, run.id, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+    prices = forecast.forecast(ws, PipelinePlan(name=run.id, steps=tuple(specs)), facts=facts)
+    return [
+        Ahead(run.id, spec.stage, _arm_of(spec), price.estimate.seconds if price.estimate else None)
+        for spec, price in zip(specs, prices, strict=True)
+    ]
+
+
+def _arm_of(spec: StepSpec) -> str:
+    return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
+
+
+def _named_with_times(ahead: Sequence[Ahead]) -> str:
+    """The steps ahead with their times and the sum of those that are known, a full stop behind it."""
+    seconds = [one.seconds for one in ahead if one.seconds is not None]
+    text = f"{listed([str(one) for one in ahead], 12)}."
+    if not seconds:
+        return f"{text} Their times show when each is due."
+    unknown = len(ahead) - len(seconds)
+    rest = f"; the {'time' if unknown == 1 else 'times'} of {unknown} more show when due" if unknown else ""
+    return f"{text} About {duration(sum(seconds))} in all{rest}."
+
+
 def facts_of(store: Store, run: Run) -> RunFacts:
     """A run as its steps tell it."""
     steps = store.steps(run.id)
-    done = [step.stage for step in steps if step.status == DONE]
-    planned = [str(spec.get("stage", "")) for spec in run.planned]
-    left = [stage for number, stage in enumerate(planned) if planned[: number + 1].count(stage) > done.count(stage)]
     return RunFacts(
         run.id, run.name, store.status_words(run), run.created_at,
         max((step.finished_at or 0.0 for step in steps), default=0.0) or None,
-        sum(step.seconds or 0.0 for step in steps), len(done), tuple(left),
+        sum(step.seconds or 0.0 for step in steps), sum(step.status == DONE for step in steps),
+        tuple(spec.stage for spec in _left(store, run)),
     )  # fmt: skip
 
 
@@ -167,11 +226,9 @@ def one_run(query: RunQuery, context: Context) -> Answer:
         f"begun {day(known.began)}."
     ]
     if query.about == "remaining":
-        left = f"Of the plan of {run.id} is left: {listed(known.remaining, 12)}."
-        now = [at_work(step) for step in steps if step.status == RUNNING]
-        return Answer((*now, left if known.remaining else _behind(store, run, known), *lines), (known,))
+        return _remaining(context, run, known, lines)
     if query.about == "steps":
-        return _steps(store, run, known, steps)
+        return _steps(context, run, known, steps)
     if query.about == "dates":
         lines.insert(0, f"{named(run)} was begun {day(known.began)}, its newest step ended {day(known.ended)}.")
     else:
@@ -181,28 +238,37 @@ def one_run(query: RunQuery, context: Context) -> Answer:
             for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]
         ]
         lines = [*scores.verdict_lines(store, run), *lines]
-
-    def page() -> RenderableType:
-        return Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id)))
-
-    return Answer(tuple(lines[:6]), (known, *scores.of_run(store, run.id)), page)
-
-
-def _behind(store: Store, run: Run, known: RunFacts) -> str:
-    """What is said of a run without a plan, or whose plan is done."""
-    running = {step.stage for step in store.steps(run.id, status=RUNNING)}
-    if following := [stage for stage in next_stages(store, run) if stage not in running]:
-        return (
-            f"No plan of {run.id} has steps left; what could follow: {listed(following, 6)}. “go on” prices the first."
-        )
-    return f"Nothing is left of {run.id}{' behind the step that runs now' if known.status == RUNNING else ''}."
+    return Answer(
+        tuple(lines[:6]), (known, *scores.of_run(store, run.id)),
+        lambda: Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id))),
+    )  # fmt: skip
 
 
-def _steps(store: Store, run: Run, known: RunFacts, steps: list[Step]) -> Answer:
+def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]) -> Answer:
+    """What a run has ahead with the times: of its plan, else what could follow, behind the step that runs now."""
+    running = context.store.steps(run.id, status=RUNNING)
+    planned = _left(context.store, run, RUNNING)  # of what runs its own line tells what is left
+    stages = [stage for stage in next_stages(context.store, run) if stage not in {step.stage for step in running}]
+    following = [] if planned else stages
+    ahead = _ahead(context, run, planned or [
+        StepSpec(stage=stage, fields=inherited(context.ws, stage, {}, run.id)) for stage in following
+    ])  # fmt: skip
+    if planned:
+        left = f"Of the plan of {run.id} is left: {_named_with_times(ahead)}"
+    elif following:
+        left = f"No plan of {run.id} has steps left; what could follow: {_named_with_times(ahead)} “go on” prices the "
+        left += "first."
+    else:
+        left = f"Nothing is left of {run.id}{' behind the step that runs now' if running else ''}."
+    return Answer((*(at_work(step) for step in running), left, *lines), (known, *ahead))
+
+
+def _steps(context: Context, run: Run, known: RunFacts, steps: list[Step]) -> Answer:
+    ahead = _ahead(context, run, _left(context.store, run))
     each = [f"{s.stage}{f' {s.arm}' if s.stage == 'evaluate' else ''} ({s.id}) {duration(s.seconds)}" for s in steps]
     lines = [f"{run.id} has {count(len(steps), 'step')}, {known.steps_done} done: {listed(each, 20)}."]
-    lines += [f"Of its plan is left: {listed(known.remaining, 12)}."] if known.remaining else []
-    return Answer(tuple(lines), (known,), lambda: render.run_table(show_run(store, run.id)))
+    lines += [f"Of its plan is left: {_named_with_times(ahead)}"] if ahead else []
+    return Answer(tuple(lines), (known, *ahead), lambda: render.run_table(show_run(context.store, run.id)))
 
 
 _NO_MEMORY = re.compile(r"out of memory|\boom\b|memory|signal 9", re.IGNORECASE)
@@ -231,11 +297,8 @@ def answer(query: StepsQuery, context: Context) -> Answer:
         raise NotFound(f"{run.id} has no finished {query.stage or 'step'} yet.")
     by_estimate = {"estimates": _estimates, "late": _late}.get(query.about)
     lines = by_estimate(run, steps) if by_estimate else _most(query.about, run, steps)
-
-    def page() -> RenderableType:
-        return render.run_table(show_run(store, run.id))
-
-    return Answer(tuple(lines), tuple(one_step.facts_of(step) for step in steps), page)
+    facts = tuple(step_facts(step) for step in steps)
+    return Answer(tuple(lines), facts, lambda: render.run_table(show_run(store, run.id)))
 
 
 def _most(about: str, run: Run, steps: Sequence[Step]) -> list[str]:
@@ -292,7 +355,7 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
     ]
     lines += [f"{len(ended) - 4} more failed before."] if len(ended) > 4 else []
     end = log_end(store, ended[0], 2)
-    facts = tuple(one_step.facts_of(step) for step in ended[:8])
+    facts = tuple(step_facts(step) for step in ended[:8])
     if not end:
         return Answer(tuple(lines), facts)
     return Answer((*lines, "Its log ends:", *end), facts, private=True, open_words="\n".join(lines))
@@ -317,11 +380,11 @@ def _out_of_memory(query: StepsQuery, context: Context) -> Answer:
             f"{name_of(ended[0])} ({cite(ended[0])}) {ended[0].status}, perhaps for want of memory: "
             f"{clip(ended[0].error, 200)}."
         )
-        return Answer(tuple(line for line in (first, memory_of(ended[0])) if line), (one_step.facts_of(ended[0]),))
+        return Answer(tuple(line for line in (first, memory_of(ended[0])) if line), (step_facts(ended[0]),))
     of, where = f" {query.stage}" if query.stage else "", ", ".join(run.id for run in runs[:4]) or "any run"
     lines = [f"No: no{of} step of {where} ended for want of memory."]
     measured = [s for s in steps if s.peak_rss_bytes]
     if measured:
         largest = max(measured, key=lambda s: s.peak_rss_bytes or 0)
         lines.append(f"{memory_of(largest)[:-1]} in {name_of(largest)} ({cite(largest)}).")
-    return Answer(tuple(lines), tuple(one_step.facts_of(step) for step in measured[:8]))
+    return Answer(tuple(lines), tuple(step_facts(step) for step in measured[:8]))

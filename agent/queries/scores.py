@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from rich.console import Group, RenderableType
-
 from tunesmith.agent.queries.answer import Answer, Context, clip, find, named
-from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
+from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, TabledQuery
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import listed
-from tunesmith.tools.evaluation.comparison import BlockComparison, Comparison
+from tunesmith.tools.evaluation.comparison import BlockComparison
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.retained import gain_retained
@@ -150,15 +148,6 @@ def retained_sentence(store: Store, run: str, arm: str) -> str:
     return f"{arm} keeps {retained.kept} of the {retained.won} target cases that the adapter won." if retained else ""
 
 
-def in_a_sentence(compared: Comparison, block: str = "") -> str:
-    """A comparison in a sentence: what was gained and lost, whether chance explains it."""
-    a, b = compared.arms
-    if not compared.comparable:
-        return f"{a} → {b} are not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 160)}"
-    verdicts = [f"{name} {verdict_of(counts)}" for name, counts in compared.blocks.items() if block in ("", name)]
-    return f"{a} → {b}: {'; '.join(verdicts)}." if verdicts else ""
-
-
 def verdict_of(counts: BlockComparison) -> str:
     """The verdict on a block, with what was gained and lost, and how likely chance does that."""
     p = counts.p_value
@@ -169,7 +158,7 @@ def verdict_of(counts: BlockComparison) -> str:
 # What is asked of them
 
 
-class ResultQuery(Query):
+class ResultQuery(TabledQuery):
     """What a run's models pass of the test cases, whether it got better, how sure that is; how fast they answer."""
 
     kind: Literal["result"] = "result"
@@ -200,10 +189,6 @@ def answer(query: ResultQuery, context: Context) -> Answer:
     chosen = [s for s in measured if query.arm in ("", s.arm) and query.block in ("", s.block)]
     if not chosen:
         return _not_measured(run, measured, query.arm, query.block)
-
-    def page() -> RenderableType:
-        return Group(summary_view(summarise(store, run.id)))
-
     if query.arm:
         each = "; ".join(f"{s} {s.block} cases" for s in chosen)
         others = "; ".join(f"{s.arm} {s}" for s in measured if s.block == query.block and s.arm != query.arm)
@@ -218,7 +203,7 @@ def answer(query: ResultQuery, context: Context) -> Answer:
             lines.append(f"{block} in {run.id}: " + "; ".join(f"{s.arm} {s}" for s in chosen if s.block == block))
         tuned = [s.arm for s in chosen if s.arm != "base"]
         lines += [_against_base(store, run.id, tuned[-1], query.block)] if query.block and tuned else []
-    return Answer(tuple(line for line in lines if line), tuple(chosen), page)
+    return Answer(tuple(line for line in lines if line), tuple(chosen), lambda: summary_view(summarise(store, run.id)))
 
 
 def _speeds(store: Store, run: Run) -> Answer:
@@ -264,8 +249,13 @@ def _not_measured(run: Run, measured: Sequence[Score], arm: str, block: str) -> 
 
 
 def _against_base(store: Store, run: str, arm: str, block: str = "") -> str:
-    """An arm against the base in a line; empty where they cannot be compared."""
+    """An arm against the base in a line: what was gained and lost, whether chance explains it; empty where one of them
+    was not measured."""
     try:
-        return in_a_sentence(compare_run(store, run, "base", arm), block)
+        compared = compare_run(store, run, "base", arm)
     except TunesmithError:
         return ""
+    if not compared.comparable:
+        return f"base → {arm} are not comparable: {clip(compared.refused or ', '.join(compared.differs_in), 160)}"
+    verdicts = [f"{name} {verdict_of(counts)}" for name, counts in compared.blocks.items() if block in ("", name)]
+    return f"base → {arm}: {'; '.join(verdicts)}." if verdicts else ""

@@ -12,9 +12,10 @@ from pydantic import Field
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries.answer import Answer, Context, cite, clip, find, named, ordinary
 from tunesmith.agent.queries.arguments import Query, RunName, StageName
+from tunesmith.agent.queries.steps import BEGUN
 from tunesmith.memory.errors import BadInput, NotFound, TunesmithError
 from tunesmith.memory.json_values import as_object
-from tunesmith.memory.records import DONE, FAILED, RUNNING, STOPPED, Run, Step
+from tunesmith.memory.records import DONE, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.auto import AUTO, readable_default, readable_value
 from tunesmith.tools.core.format import listed
@@ -22,7 +23,6 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.run_step import price
 from tunesmith.tools.pipeline.workspace import StepRequest
 
-_BEGUN = (DONE, RUNNING, FAILED, STOPPED)
 _MODELS = ("model", "revision")
 """Fields that the base, the teacher and the driver have each."""
 
@@ -123,7 +123,7 @@ def _one(query: SettingQuery, field: str, context: Context, run: Run, step: Step
     store = context.store
     value, default = _value(step, field), _default(step.stage, field)
     reason = why(store, run, step, field)
-    ran = "" if step.status in _BEGUN else " (proposed, never run)"
+    ran = "" if step.status in BEGUN else " (proposed, never run)"
     lines = [f"{field} was {_plain(value)} in {step.stage} ({cite(step)}){ran}.", _resolved(store, step, field),
              f"Why: {reason}."]  # fmt: skip
     usual = f"{field} is {_usual(step.stage, field)} in {step.stage}"
@@ -215,7 +215,7 @@ def _elsewhere(store: Store, run: Run, step: Step, field: str) -> str:
 def _that_counts(steps: Sequence[Step]) -> Step:
     """The newest step that is done, else that was begun, else that was proposed: what was used, as far as any was."""
     done = [step for step in steps if step.status == DONE]
-    begun = [step for step in steps if step.status in _BEGUN]
+    begun = [step for step in steps if step.status in BEGUN]
     return (done or begun or [*steps])[-1]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary, reached
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary, picked, reached
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import as_float
@@ -22,7 +22,7 @@ from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog
 
 _LOG_LINES = 6
-_BEGUN = (DONE, RUNNING, FAILED, STOPPED)
+BEGUN = (DONE, RUNNING, FAILED, STOPPED)
 _NEVER_RAN = {PLANNED: "waits for a yes", DECLINED: "was declined", ABANDONED: "got no answer to its price"}
 
 
@@ -38,30 +38,13 @@ class StepQuery(Query):
     other_stage: Annotated[str, Field(description="A stage whose time or memory is set against the first one's")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StepFacts:
-    """One step in figures: seconds, bytes and what was estimated."""
-
-    step: str
-    run: str
-    stage: str
-    arm: str
-    status: str
-    seconds: float | None
-    estimated_seconds: float
-    peak_rss_bytes: int | None
-    peak_vram_bytes: int | None
-    estimated_peak_bytes: int
-    started_at: float | None
-    finished_at: float | None
-
-
-def facts_of(step: Step) -> StepFacts:
-    """A step as its record tells it."""
-    return StepFacts(
-        step.id, step.run, step.stage, step.arm or "", step.status, step.seconds, step.estimated_seconds,
-        step.peak_rss_bytes, step.peak_vram_bytes, step.estimated_peak_bytes, step.started_at, step.finished_at,
+def facts_of(step: Step) -> Mapping[str, object]:
+    """A step in figures, as its record tells it: seconds, bytes and what was estimated."""
+    own = picked(
+        step, "run", "stage", "status", "seconds", "estimated_seconds", "peak_rss_bytes", "peak_vram_bytes",
+        "estimated_peak_bytes", "started_at", "finished_at",
     )  # fmt: skip
+    return {"step": step.id, "arm": step.arm or "", **own}
 
 
 def answer(query: StepQuery, context: Context) -> Answer:
@@ -114,9 +97,9 @@ def _newest(query: StepQuery, context: Context, stage: str, arm: str) -> Step | 
     else:
         runs = context.runs()
         runs += [run for run in store.runs() if run not in runs]
-    statuses = ((FAILED, STOPPED), _BEGUN) if query.about == "failure" else ((DONE,), _BEGUN)
+    statuses = ((FAILED, STOPPED), BEGUN) if query.about == "failure" else ((DONE,), BEGUN)
     arm = arm if stage in ("", "evaluate") else ""
-    for status in (*statuses, _NEVER_RAN) if stage else (_BEGUN,):
+    for status in (*statuses, _NEVER_RAN) if stage else (BEGUN,):
         for run in runs:
             of_run = [s for s in store.priced_steps(run.id) if s.status in status]
             matching = [s for s in of_run if stage in ("", s.stage) and arm in ("", s.arm)]
@@ -277,16 +260,6 @@ class FigureQuery(Query):
     run: RunName = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FigureFacts:
-    """A number that a step recorded."""
-
-    figure: str
-    value: object
-    step: str
-    run: str
-
-
 def figure(query: FigureQuery, context: Context) -> Answer:
     """The number of the newest step that recorded it. Raises NotFound where no step did."""
     store = context.store
@@ -296,7 +269,7 @@ def figure(query: FigureQuery, context: Context) -> Answer:
                 words = f"{query.figure.replace('_', ' ')} of {name_of(step)}"
                 value = step.report[query.figure]
                 lines = (f"{words}: {plain(query.figure, value)} ({cite(step)}).", _times(step), _outcome(step))
-                fact = FigureFacts(query.figure, value, step.id, run.id)
+                fact = {"figure": query.figure, "value": value, "step": step.id, "run": run.id}
                 return Answer(tuple(line for line in lines if line), (fact, facts_of(step)))
     where = find(store, query.run).id if query.run else "any run"
     known = {name for run in ordinary(store) for s in store.steps(run.id, status=DONE) for name, value in

@@ -20,7 +20,7 @@ from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
 from tunesmith.agent.words.requests import Asked, followed, request_of
-from tunesmith.agent.words.slots import Slots, slots_of
+from tunesmith.agent.words.slots import Slots, forgetting_of_two, place_in_list, slots_of
 from tunesmith.agent.words.spelling import canonical
 from tunesmith.memory.records import ASIDE_RUNS, Run
 from tunesmith.tools.pipeline import catalog
@@ -47,6 +47,8 @@ _NOT_OFFERED = (*_SAYS_NOTHING, *(f"talk.{name}" for name in _SMALL_TALK))
 _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 """How many times likelier than its share of all sentences says is what follows on an answer; a new wish in words that
 leave out a step of the open plan. Words that name a run speak of the records, and ask for no term."""
+_OF_ITS_ARGUMENTS = 50.0
+"""How many times likelier than its words say is what alone takes the arguments that are named."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
 _ON_A_CARD = "plan.what_if"
@@ -182,7 +184,7 @@ class Reader:
         asked = Asked(kind, choice, slots, content, context.labels)
         if label == "follow":
             return followed(context.before, asked, runs) if context.before is not None else None
-        return _carried(request_of(asked), context.before, slots) if kind in REQUESTS else None
+        return _carried(request_of(asked, context.before), context.before, slots) if kind in REQUESTS else None
 
 
 def _of_another_run(context: Context, before: Query, slots: Slots) -> bool:
@@ -211,6 +213,7 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
     prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}
+    prior |= dict.fromkeys(_settled(slots), _OF_ITS_ARGUMENTS)
     open_ = [
         replace(guess, probability=guess.probability * prior.get(guess.label.partition(".")[0], 1.0))
         for guess in guesses
@@ -219,6 +222,13 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     total = sum(guess.probability for guess in open_) or 1.0
     rescaled = (Guess(guess.label, guess.probability / total) for guess in open_)
     return sorted(rescaled, key=lambda guess: -guess.probability)
+
+
+def _settled(slots: Slots) -> tuple[str, ...]:
+    """The kinds of question that what is named settles: a place among cases, two of which one forgot more."""
+    if place_in_list(slots).of_cases:
+        return ("cases",)
+    return ("compare_runs", "across") if forgetting_of_two(slots) else ()
 
 
 def _carried(request: Query | None, before: Query | None, slots: Slots) -> Query | None:

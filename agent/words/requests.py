@@ -11,12 +11,14 @@ from datetime import datetime
 from typing import Literal, get_args, get_origin
 
 from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
+from tunesmith.agent.queries.cases import CasesQuery
+from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
 from tunesmith.agent.words.lexicon import lexicon, words_of
-from tunesmith.agent.words.slots import Slot, Slots, stages_of
+from tunesmith.agent.words.slots import Slot, Slots, forgetting_of_two, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
 
 CHAIN = ("base", "prompted", "adapter", "merged", "quantized")
@@ -40,8 +42,15 @@ class Asked:
     """Those of the cases of the run that is talked about."""
 
 
-def request_of(asked: Asked) -> Query | None:
-    """The request; None where a required argument is not named."""
+def request_of(asked: Asked, before: Query | None = None) -> Query | None:
+    """The request; None where a required argument is not named. Of one case by its place in a list, `the third one`,
+    it is the list that was answered `before`, else that of the failed ones."""
+    asked = _forgetting(asked)
+    if asked.kind in ("case", "cases") and _number(asked) and not (asked.slots.all("case") or asked.slots.all("quote")):
+        asked = _without_run_of_place(asked)
+        if isinstance(before, CasesQuery) and not asked.slots.all("outcome"):
+            return followed(before, asked, ())
+        asked = replace(asked, kind="cases", choice=asked.choice if asked.kind == "cases" else "")
     model = REQUESTS[asked.kind]
     given: dict[str, object] = {}
     for name, info in model.model_fields.items():
@@ -251,8 +260,31 @@ def _artifact_kind(asked: Asked) -> str:
     return max(arms, key=CHAIN.index) if arms else asked.slots.first("made")
 
 
+def _forgetting(asked: Asked) -> Asked:
+    """What runs have forgotten is a figure of its own: of all runs, and of two against each other."""
+    if not lexicon()["forgotten"].find(asked.slots.words):
+        return asked
+    if asked.kind == "across" or (asked.kind, asked.choice) in (("compare_runs", "results"), ("compare_runs", "time")):
+        return replace(asked, choice="forgotten")
+    two = len(asked.slots.values("run")) > 1 and forgetting_of_two(asked.slots)
+    return replace(asked, kind="compare_runs", choice="forgotten") if asked.kind == "cases" and two else asked
+
+
+def _number(asked: Asked) -> int:
+    return place_in_list(asked.slots).number
+
+
+def _without_run_of_place(asked: Asked) -> Asked:
+    """`the last one that failed` names a place among the cases, and not the last run."""
+    at = place_in_list(asked.slots).start
+    named = tuple(s for s in asked.slots.named if s.kind not in ("run", "which_run") or not s.start <= at < s.end)
+    return replace(asked, slots=replace(asked.slots, named=named))
+
+
 def _most(asked: Asked) -> int:
     """How many cases or rows are to be shown: a bare number that counts these, or stands for itself."""
+    if asked.kind in ("case", "cases") and _number(asked):
+        return 0
     counted = ("rows", "rehearsal_rows", "near_miss_rows", "cases_per_block", "limit")
     others = [one for one in assigned(asked.slots) if one.field not in counted]
     places = [*(place for one in others for place in one.places), *((s.start, s.end) for s in asked.slots.all("span"))]
@@ -286,6 +318,8 @@ _FILL: Mapping[str, Callable[[Asked], object]] = {
     "row": _text("row"),
     "label": _label,
     "most": _most,
+    "number": _number,
+    "as_table": lambda a: bool(lexicon()["table"].find(a.slots.words)),
 }
 """Argument → how it is read from what a sentence names, where it is not simply a slot of its name."""
 
@@ -301,6 +335,8 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
     """
     own = {name for name in type(before).model_fields if name != "kind"}
     asked = replace(asked, kind=before.kind, choice="")
+    if "number" in own and _number(asked):
+        asked = _without_run_of_place(asked)
     given = {}
     for name in own & set(_CARRIED):
         value = _fill(name, asked)
@@ -317,7 +353,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
             return FitsQuery(about="time", work="train", card=_card(asked), cards=_cards(asked) or 1)
     if not given:
         return None
-    data = {**before.model_dump(exclude={"kind"}), **given}
+    data = {**before.model_dump(exclude={"kind", "number", "as_table"}), **given}
     return type(before).model_validate(data)
 
 
@@ -325,6 +361,8 @@ def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:
     """What words say that name nothing by itself: `and 24?` after a card of 16 GB, `only the failed ones` of runs."""
     if isinstance(before, RunsQuery) and _outcome(asked) == "failed":
         return {"about": "failed"}
+    if isinstance(before, CompareRunsQuery) and lexicon()["forgotten"].find(asked.slots.words):
+        return {"about": "forgotten"}
     bare = [number for number in asked.slots.numbers if not number.unit and not number.weak]
     if isinstance(before, FitsQuery) and len(bare) == 1 and (before.ram_gib or _GIB.fullmatch(before.card)):
         return {"ram_gib": bare[0].value} if before.ram_gib else {"card": f"{bare[0].value:g}"}
@@ -335,5 +373,6 @@ _GIB = re.compile(r"[\d.]+")
 _CARRIED = (
     "run", "step", "stage", "arm", "block", "outcome", "fields", "field", "model", "work", "bits", "card", "cards",
     "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label",
+    "number", "as_table",
 )  # fmt: skip
 """Arguments that a few words can change in the question before."""

@@ -120,6 +120,53 @@ def stages_of(slots: Slots) -> list[str]:
     return list(dict.fromkeys(str(slot.value) for slot in own or named))
 
 
+_NEAR_PLACE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceInList:
+    """A place in a list, as in `the third failed case`, `case 2`, `the last one` (-1); 0: none is named."""
+
+    number: int = 0
+    start: int = 0
+    of_cases: bool = False
+    """Whether it is named as one of cases, and not with a word such as `one` alone."""
+
+
+def place_in_list(slots: Slots) -> PlaceInList:
+    """The place in a list that is named. `In the last one` is a run."""
+    names = lexicon()["one_of_a_list"].single_words()
+    ordinals = [match for match in lexicon()["ordinals"].find(slots.words) if not _of_a_run(slots, match)]
+    for word in slots.words:
+        behind = [n for n in slots.numbers if n.start >= word.end and len(slots.between(word.end, n.start)) <= 1]
+        called = names.get(word.written)
+        if called in ("case", "counted") and behind and not behind[0].unit:
+            return PlaceInList(int(behind[0].value), behind[0].start, called == "case" or bool(slots.all("outcome")))
+        for match in reversed(ordinals) if word.written in names else ():
+            ordinal = slots.words[match.first]
+            if ordinal.end <= word.start and len(slots.between(ordinal.end, word.start)) <= _NEAR_PLACE:
+                plainly = called == "case" and not _attached(slots, match)
+                return PlaceInList(int(match.name), ordinal.start, plainly or bool(slots.all("outcome")))
+    return PlaceInList()
+
+
+def _attached(slots: Slots, match: Match) -> bool:
+    """Whether a word such as `in` stands before a name."""
+    return bool(lexicon()["attaches"].find(slots.words[max(0, match.first - _NEAR_PLACE) : match.first]))
+
+
+def _of_a_run(slots: Slots, ordinal: Match) -> bool:
+    """Whether it tells a run that something is said of, as in `in the last one`."""
+    at = slots.words[ordinal.first].start
+    return _attached(slots, ordinal) and any(slot.start <= at < slot.end for slot in slots.all("which_run"))
+
+
+def forgetting_of_two(slots: Slots) -> bool:
+    """Whether two are spoken of, one of which forgot more or less than the other."""
+    two = len(slots.values("run")) > 1 or lexicon()["of_two"].find(slots.words)
+    return bool(two and slots.all("unspoken") and lexicon()["forgotten"].find(slots.words))
+
+
 @cache
 def empty_words() -> frozenset[str]:
     """Words that say nothing about what is to be done."""

@@ -905,6 +905,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("newest.run != step.run and", "False and",
          "tests/agent/queries/test_answers.py::test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one"),
     )),
+    *rows(PRICES, "agent/driver/look_ups.py", (
+        ('    if not named or "run" not in fields', '    if named or "run" not in fields',
+         "tests/agent/driver/test_asked_as.py::test_no_other_run_answers_for_a_base_that_is_named"),
+    )),
+    *rows(PRICES, "agent/queries/comparisons.py", (
+        ("case: base[case] and not passed for", "case: not passed for",
+         "tests/agent/queries/test_of_two_and_of_one.py::"
+         "test_which_of_two_forgot_more_is_told_by_a_paired_test_of_what_each_base_passes"),
+    )),
+    *rows(BLIND, "agent/queries/cases.py", (
+        ("return _at_its_place(headline.rstrip(\":.\"), asked, seen, other)",
+         "return _at_its_place(headline.rstrip(\":.\"), asked, chosen, other)",
+         "tests/agent/queries/test_of_two_and_of_one.py::test_a_blind_case_has_no_place_in_the_list"),
+    )),
     *rows(PRICES, "agent/queries/cases.py", (
         ("known and asked_by(of.cases.get(r.case_id))", '""',
          "tests/agent/queries/test_answers.py::test_two_suites_whose_cases_have_the_same_names_are_not_the_same"),

@@ -93,7 +93,7 @@ def _forecast_step(
         plan = declared.plan(request, facts, context)
         # What a plan decides, as how long a conversation may be, bears on the price of the steps after it.
         decided = parse_request(stage, plan.request)
-    except TunesmithError:
+    except (TunesmithError, KeyError):  # a KeyError: an older version recorded less than a price is made of
         return unknown, artifact
     priced = replace(unknown, summary=plan.summary, estimate=plan.estimate, lacks=plan.refusals)
     return priced, declared.expected_artifact(decided, facts.artifacts)

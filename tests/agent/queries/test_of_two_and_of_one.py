@@ -1,0 +1,148 @@
+"""Which of two runs forgot more, one case by its place, the steps ahead with their times, rows for another plan."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.driver.exam_home import make_exam_home
+from tests.driver.states import make_state, priceable
+from tests.fixtures.tables import table
+from tunesmith.agent.queries.answer import Answer, Context, run_of_base
+from tunesmith.agent.queries.registry import REQUESTS, answer
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration
+from tunesmith.tools.pipeline.forecast import forecast
+from tunesmith.tools.pipeline.plan_file import PipelinePlan
+from tunesmith.tools.pipeline.planning_facts import gather
+from tunesmith.tools.pipeline.workspace import Workspace
+
+
+def told(store: Store, kind: str, draft: PipelinePlan | None = None, **given: Any) -> Answer:
+    context = Context(Workspace(store, "/bin/true", lambda event, **data: None), store.newest_run(), draft)
+    return answer(REQUESTS[kind].model_validate(given), context)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(make_exam_home(tmp_path_factory.mktemp("two") / "home"))
+
+
+def worse(store: Store, run: str, block: str, arm: str = "quantized") -> None:
+    """An arm of a run fails every case of a block."""
+    with store.write() as conn:
+        conn.execute("UPDATE eval_results SET passed = 0 WHERE run = ? AND block = ? AND arm = ?", (run, block, arm))
+
+
+def test_which_of_two_forgot_more_is_told_by_a_paired_test_of_what_each_base_passes(tmp_path: Path) -> None:
+    home = Store(make_exam_home(tmp_path / "home"))
+    alike = told(home, "compare_runs", about="forgotten").lines[0]
+    assert "of 45 general and tools cases that both were asked r1 lost 1 that its base passes and r2 1" in alike
+    assert "no difference is shown (p = 1.00)" in alike
+    worse(home, "r2", "general")
+    reply = told(home, "compare_runs", run="r1", other_run="r2", about="forgotten")
+    assert "r1 lost 1 that its base passes and r2 32: r2 forgot more (p < 0.001)" in reply.lines[0]
+    assert reply.lines[1].strip().startswith("general: r1 quantized lost 1 of the 32 that its base passes; r2")
+    worse(home, "r2", "general", "base")  # what its own base fails too was not forgotten
+    assert "and r2 0: no difference" in told(home, "compare_runs", about="forgotten").lines[0]
+
+
+def test_of_all_runs_the_one_that_forgot_most_comes_first_and_two_are_tested(tmp_path: Path) -> None:
+    home = Store(make_exam_home(tmp_path / "home"))
+    worse(home, "r1", "general")
+    lines = told(home, "across", figure="forgotten").lines
+    assert lines[0].startswith("r1 (ticket-triage) has the most") and "32 of the 32" in lines[0]
+    assert "r1 forgot more (p < 0.001)" in lines[-1]
+
+
+@table(("given", "case"), [({"number": 1}, "target-017"), ({"number": 3}, "target-044"), ({"number": -1}, "tools-011")])
+def test_a_case_is_shown_by_its_place_in_the_list(store: Store, given: dict[str, int], case: str) -> None:
+    reply = told(store, "cases", **given)
+    place = given["number"] if given["number"] > 0 else 17
+    assert reply.lines[0].startswith(f"{place} of 17: r2, case {case}") and reply.private
+    quoted = re.findall("“([^”]{6,})", " ".join(reply.lines))
+    assert quoted and not any(text[:20] in reply.for_model + json.dumps(reply.as_json()) for text in quoted)
+
+
+def test_a_place_behind_the_last_case_is_said_with_how_many_there_are(store: Store) -> None:
+    assert told(store, "cases", number=99).lines[0].startswith("There is no number 99 among 17 cases that can be shown")
+
+
+def test_the_case_lost_between_two_arms_is_shown_with_the_answers_of_all(store: Store) -> None:
+    lines = told(store, "cases", outcome="lost", number=2).lines
+    assert lines[0].startswith("2 of 2: r2, case target-044") and any(
+        line.startswith("merged (passes)") for line in lines
+    )
+
+
+def test_a_blind_case_has_no_place_in_the_list(tmp_path: Path) -> None:
+    home = Store(make_exam_home(tmp_path / "home"))
+    with home.write() as conn:
+        blind = "UPDATE artifacts SET meta = json_set(meta, '$.blind', json(?)) WHERE kind = 'suite'"
+        conn.execute(blind, (json.dumps(["target-017", "tools-011"]),))
+    assert told(home, "cases", number=1).lines[0].startswith("1 of 15: r2, case target-030")
+    assert "target-017" not in " ".join(told(home, "cases", number=16).lines)
+
+
+def test_the_steps_ahead_are_told_with_the_times_that_a_plan_shows(tmp_path: Path) -> None:
+    home, _ = make_state(tmp_path / "home", "dataset")
+    priceable(home)
+    stages = ["preflight", "train", "merge"]
+    steps = [{"stage": stage, "fields": {}} for stage in stages]
+    with home.write() as conn:
+        conn.execute("UPDATE runs SET plan = ? WHERE run = 'r1'", (json.dumps({"name": "p", "steps": steps}),))
+    ws = Workspace(home, "/bin/true", lambda event, **data: None)
+    plan = PipelinePlan.model_validate({"name": "p", "steps": steps})
+    prices = forecast(ws, plan, facts=gather(home, "r1", vllm="/bin/true"))
+    times = [price.estimate.seconds if price.estimate else None for price in prices]
+    assert all(times), prices
+    reply = told(home, "run", about="remaining")
+    line = next(line for line in reply.lines if "is left" in line)
+    assert [stage for stage in stages if f"{stage} " in line] == stages
+    assert [one.seconds for one in reply.data[1:]] == pytest.approx(times, rel=0.05)  # type: ignore[attr-defined]
+    assert f"About {duration(sum(one.seconds for one in reply.data[1:]))} in all." in line  # type: ignore[attr-defined]
+
+
+def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_known_yet(tmp_path: Path) -> None:
+    home, _ = make_state(tmp_path / "home", "dataset")
+    with home.write() as conn:
+        conn.execute("UPDATE runs SET plan = '{}' WHERE run = 'r1'")
+    line = told(home, "run", about="remaining").lines[0]
+    assert re.search(r"what could follow: preflight [\d.]+ (s|min).* in all\. “go on” prices the first", line), line
+    with home.write() as conn:
+        conn.execute("UPDATE artifacts SET meta = '{}'")
+    line = told(home, "run", about="remaining").lines[0]
+    assert "what could follow: preflight and train. Their times show when each is due. “go on”" in line, line
+
+
+def test_rows_of_a_run_are_none_of_a_new_plan_until_it_imports_them(store: Store) -> None:
+    first, use = told(store, "rows", run="r1", about="for_a_plan").lines
+    assert first.startswith(
+        "A new plan trains on rows of its own, and on none of the 138 that r1 kept (123 to train on"
+    )
+    assert "tunesmith rows export rows.jsonl --run r1" in use
+    steps = [{"stage": "generate", "fields": {"rows": 400}}, {"stage": "import", "fields": {"source": "/tmp/x.jsonl"}}]
+    draft = PipelinePlan.model_validate({"name": "p", "steps": steps})
+    first = told(store, "rows", draft, run="r1", about="for_a_plan").lines[0]
+    assert first.startswith(
+        "The plan that is proposed now trains on 400 rows that it writes and the rows of /tmp/x.jsonl"
+    )
+
+
+def test_a_base_is_found_in_the_run_that_has_it_and_no_other_run_answers_for_it(tmp_path: Path) -> None:
+    home = Store(make_exam_home(tmp_path / "home"))
+    with home.write() as conn:
+        for run, name in (("r1", "Qwen/Qwen2.5-0.5B-Instruct"), ("r2", "SmolLM2-135M-Instruct")):
+            named = "UPDATE artifacts SET meta = json_set(meta, '$.name', ?) WHERE run = ? AND kind = 'base'"
+            conn.execute(named, (name, run))
+    assert run_of_base(home, "qwen2.5-0.5b").id == "r1"
+    assert run_of_base(home, "HuggingFaceTB/SmolLM2-135M-Instruct", "r2").id == "r2"
+    with pytest.raises(NotFound, match=r"No run has Qwen3-8B as its base; there is SmolLM2-135M-Instruct in r2; Qwen"):
+        run_of_base(home, "Qwen3-8B")
+    with pytest.raises(NotFound, match=r"r2 does not have qwen2\.5-0\.5b as its base; there is SmolLM2"):
+        run_of_base(home, "qwen2.5-0.5b", "r2")
