@@ -14,8 +14,8 @@ from typing import TypeVar
 from tunesmith.tools.suites.budget import TextBudget
 from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK, SPLITS, Block, Case, canonical_sha256, request_sha256
 from tunesmith.tools.suites.files import SuiteFiles
-from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
-from tunesmith.tools.suites.grading.core import TYPES
+from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion
+from tunesmith.tools.suites.grading.core import TYPES, check_threshold, type_named
 from tunesmith.tools.suites.prompts import Prompt, fill_prompt
 from tunesmith.tools.suites.providers import Offer
 from tunesmith.tools.suites.template import fill_vars, render
@@ -45,6 +45,8 @@ _INSTEAD = {
     "human": "nobody grades by hand here; use llm-rubric",
     **dict.fromkeys(("max-score", "select-best"), "arms are compared by `tunesmith compare`; remove it"),
 }  # fmt: skip
+_NOT_IN_A_CELL = ("human", "max-score", "select-best")
+"""promptfoo reads these in a CSV cell as plain text."""
 _INSTEAD_PREFIXES = {"trajectory:": _TRACE, "trace-": _TRACE, "skill-": _TRACE, "promptfoo:redteam:": _SERVICE}
 _KEYS_REFUSED = {
     "provider": "the judge is the locally served one, the same for every arm; remove it",
@@ -75,6 +77,11 @@ class RawTest:
     arms: tuple[str, ...] = ()
 
 
+def names_type(name: str) -> bool:
+    """Whether a CSV cell that begins with this name and a colon is an assertion: supported, or refused by its name."""
+    return name in TYPES or (name in _INSTEAD and name not in _NOT_IN_A_CELL)
+
+
 def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: SuiteFiles) -> Iterator[Case]:
     """Every case that one test stands for. Raises BadInput at the test's line."""
     _check_options(files, test)
@@ -92,6 +99,8 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: S
     for values in combinations:
         filled = _or_refuse(files, test.origin, partial(fill_vars, values, files.budget))
         assertions = tuple(_assertion(files, test, raw, filled) for raw in test.assertions)
+        types = [one.base_type for top in assertions for one in (top, *top.children)]
+        _or_refuse(files, test.origin, partial(check_threshold, threshold, types))
         for prompt in chosen:
             messages = _or_refuse(files, test.origin, partial(_messages, prompt, filled, test, files.budget))
             for value in (offer.tools, test.provider_output, *test.metadata.values()):
@@ -287,11 +296,7 @@ def _check_declared(files: SuiteFiles, raw: dict[str, object], kind: str) -> Non
     for key in _TRANSFORMS:
         if key in raw:
             files.refuse(raw, f"{key!r} in an assertion is code, which is never run; grade the output as it is")
-    if base not in TYPES:
-        files.refuse(
-            raw,
-            f"the assertion type {kind!r} is not supported; supported, also with not-: {', '.join(supported_types())}",
-        )
+    _or_refuse(files, raw, partial(type_named, kind))
     if unknown := raw.keys() - _ASSERTION_KEYS:
         files.refuse(
             raw,
@@ -306,7 +311,9 @@ def _assert_set(files: SuiteFiles, test: RawTest, raw: dict[str, object], values
     if unknown := raw.keys() - {"type", "assert", "threshold", "weight", "metric"}:
         files.refuse(raw, f"unknown key {sorted(unknown)[0]!r} in an assert-set")
     children = tuple(_assertion(files, test, member, values, nested=True) for member in members)
-    return _weighted(files, raw, values, Assertion(type=ASSERT_SET, children=children))
+    whole = _weighted(files, raw, values, Assertion(type=ASSERT_SET, children=children))
+    _or_refuse(files, raw, partial(check_assertion, whole))
+    return whole
 
 
 def _weighted(

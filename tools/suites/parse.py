@@ -14,9 +14,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.csv_tests import test_of_row
-from tunesmith.tools.suites.expand import MAX_CASES, RawTest, build_cases
+from tunesmith.tools.suites.expand import MAX_CASES, RawTest, build_cases, names_type
 from tunesmith.tools.suites.files import SuiteFiles
-from tunesmith.tools.suites.grading.core import TYPES
 from tunesmith.tools.suites.prompts import Prompt, read_prompts
 from tunesmith.tools.suites.providers import Providers, read_providers
 
@@ -165,7 +164,7 @@ def _tests_of_file(files: SuiteFiles, path: Path) -> Iterator[dict[str, object]]
     for item in loaded if isinstance(loaded, list) else [loaded]:
         if path.suffix.lower() == ".csv" and isinstance(item, dict):
             try:
-                test = test_of_row(item, lambda name: name in TYPES)
+                test = test_of_row(item, names_type)
             except ValueError as error:
                 files.refuse(item, str(error))
             item = files.mark(test, files.at(item))

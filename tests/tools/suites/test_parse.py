@@ -137,6 +137,20 @@ def test_tests_come_from_csv_json_jsonl_and_yaml_files_inside_the_folder(tmp_pat
     assert suite.cases[0].assertions[0].value == ["a, b", "c"]
 
 
+def test_a_cell_keeps_its_threshold_and_names_what_cannot_be_graded(tmp_path: Path) -> None:
+    """As promptfoo 0.123 reads cells; a threshold that somebody wrote counts for every type."""
+    write(tmp_path, "q,__expected\na,similar(0.9): Paris\nb,similar: Paris\nc,bleu(0.3): x y\nd,rouge-n: x\n", "a.csv")
+    found = [case.assertions[0] for case in load_suites([write(tmp_path, HEAD + "tests: a.csv")], models=("embedder",)).cases]
+    assert [(one.type, one.threshold) for one in found] == [
+        ("similar", 0.9), ("similar", 0.8), ("bleu", 0.3), ("rouge-n", 0.75)
+    ]  # fmt: skip
+    write(tmp_path, "q,__expected\na,human: hello\nb,factuality: Paris is a city\n", "a.csv")
+    with pytest.raises(BadInput, match="'factuality' is refused: use llm-rubric"):
+        load(tmp_path, HEAD + "tests: a.csv")
+    write(tmp_path, "q,__expected\na,human: hello\n", "a.csv")
+    assert load(tmp_path, HEAD + "tests: a.csv").cases[0].assertions[0].value == "human: hello"
+
+
 def test_scenarios_and_vars_come_from_files_too(tmp_path: Path) -> None:
     write(tmp_path, "- config: [{vars: {who: s1}}]\n  tests: [{vars: {q: a}}, {vars: {q: b}}]\n", "scenes.yaml")
     write(tmp_path, "who: first\nq: one\n", "v1.yaml")
@@ -276,7 +290,11 @@ REFUSED = {
     "webhook": (ONE_TEST + "{type: webhook, value: 'http://x'}", "'webhook' is refused"),
     "code file in value": (ONE_TEST + "{type: equals, value: 'file://check.py'}", "check.py' is code"),
     "code file with function": (ONE_TEST + "{type: equals, value: 'file://check.js:fn'}", "is code"),
-    "unknown type": (ONE_TEST + "{type: containz, value: x}", "'containz' is not supported; supported.*contains-any"),
+    "unknown type": (ONE_TEST + "{type: containz, value: x}", "'containz' is not supported; did you mean 'contains'"),
+    "type with underscores": (ONE_TEST + "{type: not_contains_all, value: x}", "did you mean 'not-contains-all'"),
+    "percent of a test": ("tests: [{vars: {q: a}, threshold: 80, assert: [{type: is-json}]}]", "suite.yaml:.: threshold is 80, and no score is over 1"),
+    "percent of a set": (ONE_TEST + "{type: assert-set, threshold: 50, assert: [{type: is-json}]}", "threshold is 50"),
+    "percent of a type": (ONE_TEST + "{type: not-similar, value: x, threshold: 75}", "threshold is 75"),
     "unknown assertion key": (ONE_TEST + "{type: contains, value: x, treshold: 1}", "unknown key 'treshold'"),
     "transform in assertion": (ONE_TEST + "{type: contains, value: x, transform: output.y}", "'transform'.*is code"),
     "no value": (ONE_TEST + "{type: contains}", "contains needs a value"),
