@@ -60,10 +60,10 @@ def _explained(checked: CheckedSuite) -> Text:
 
 
 def _clustered(checked: CheckedSuite) -> list[str]:
-    """Which blocks hold several cases of one seed row."""
+    """Which blocks hold several cases that one answer, or one row, decides."""
     return [
-        f"{checked.blocks[block]} {block} cases are made from {rows} seed rows (metadata.seed_row): a comparison has "
-        f"{rows} independent ones"
+        f"of {checked.blocks[block]} {block} cases {rows} are independent: the others ask the very same as one of "
+        "these, or share its metadata.seed_row"
         for block, rows in checked.seed_rows.items()
         if rows < checked.blocks[block]
     ]

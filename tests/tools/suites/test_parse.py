@@ -140,7 +140,9 @@ def test_tests_come_from_csv_json_jsonl_and_yaml_files_inside_the_folder(tmp_pat
 def test_a_cell_keeps_its_threshold_and_names_what_cannot_be_graded(tmp_path: Path) -> None:
     """As promptfoo 0.123 reads cells; a threshold that somebody wrote counts for every type."""
     write(tmp_path, "q,__expected\na,similar(0.9): Paris\nb,similar: Paris\nc,bleu(0.3): x y\nd,rouge-n: x\n", "a.csv")
-    found = [case.assertions[0] for case in load_suites([write(tmp_path, HEAD + "tests: a.csv")], models=("embedder",)).cases]
+    found = [
+        case.assertions[0] for case in load_suites([write(tmp_path, HEAD + "tests: a.csv")], models=("embedder",)).cases
+    ]
     assert [(one.type, one.threshold) for one in found] == [
         ("similar", 0.9), ("similar", 0.8), ("bleu", 0.3), ("rouge-n", 0.75)
     ]  # fmt: skip
@@ -460,4 +462,4 @@ def test_the_check_says_where_several_cases_come_from_one_seed_row(
     path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
     assert check_suites([path]).seed_rows == {"target": 2}
     assert main(["suite", "check", str(path)]) == 0
-    assert "6 target cases are made from 2 seed rows" in " ".join(capsys.readouterr().out.split())
+    assert "of 6 target cases 2 are independent" in " ".join(capsys.readouterr().out.split())
