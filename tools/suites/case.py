@@ -134,6 +134,12 @@ class Case(BaseModel):
         """What is asked, without what is expected: unchanged, a stored output may be graded again."""
         return request_sha256(self.messages, self.tools, self.tool_choice, self.sampling)
 
+    @property
+    def asks(self) -> str:
+        """The last message, as text."""
+        content = self.messages[-1].get("content") if self.messages else ""
+        return content if isinstance(content, str) else canonical_json(content)
+
     def asked_of(self, arm: str) -> bool:
         """Whether an arm is asked this."""
         return not self.arms or arm in self.arms

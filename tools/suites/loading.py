@@ -96,6 +96,8 @@ class CheckedCase:
     assertions: list[str]
     suite: str
     arms: list[str]
+    message: str
+    """The last thing that is said in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +118,13 @@ class CheckedSuite:
     """Questions that one arm is asked."""
 
 
-def check_suites(paths: Sequence[Path]) -> CheckedSuite:
-    """`suite check`: the cases that the files hold, with block and types of assertion, and what all of them need."""
-    suite = load_suites(paths, models=("judge", "embedder"))
+def checked_suite(suite: Suite) -> CheckedSuite:
+    """`suite check`: the cases, with block, types of assertion and what is asked, and what all of them need."""
     types = Counter(kind for case in suite.cases for kind in case.assertion_types)
     offered = [tool["function"] for case in suite.cases for tool in case.tools]
     return CheckedSuite(
         cases=[
-            CheckedCase(case.case_id, case.block, case.assertion_types, case.suite, list(case.arms or ARMS))
+            CheckedCase(case.case_id, case.block, case.assertion_types, case.suite, list(case.arms or ARMS), case.asks)
             for case in suite.cases
         ],
         sha256=suite.sha256,

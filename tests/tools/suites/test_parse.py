@@ -17,7 +17,7 @@ from tests.fixtures.tables import table
 from tunesmith.agent.cli import main
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.case import Suite
-from tunesmith.tools.suites.loading import check_suites, load_suites
+from tunesmith.tools.suites.loading import CheckedSuite, checked_suite, load_suites
 from tunesmith.tools.suites.stored_outputs import grade_outputs
 
 HEAD = "prompts: ['{{q}}']\n"
@@ -32,6 +32,10 @@ def write(folder: Path, text: str, name: str = "suite.yaml") -> Path:
 
 def load(folder: Path, text: str) -> Suite:
     return load_suites([write(folder, text)])
+
+
+def check_suites(paths: list[Path]) -> CheckedSuite:
+    return checked_suite(load_suites(paths, models=("judge", "embedder")))
 
 
 def refusal(folder: Path, text: str, name: str = "suite.yaml") -> str:
@@ -462,4 +466,4 @@ def test_the_check_says_where_several_cases_come_from_one_seed_row(
     path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
     assert check_suites([path]).seed_rows == {"target": 2}
     assert main(["suite", "check", str(path)]) == 0
-    assert "of 6 target cases 2 are independent" in " ".join(capsys.readouterr().out.split())
+    assert "6 target cases count as 2 in a comparison" in " ".join(capsys.readouterr().out.split())
