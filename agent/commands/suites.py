@@ -41,7 +41,12 @@ def suite(args: argparse.Namespace, out: Output) -> int:
     with local_embedder() as embedder:
         suite_ = stored_outputs.grade_outputs(Path(args.file), outputs, embedder=embedder)
     verdicts: list[list[object]] = [
-        [graded.case.case_id, "pass" if graded.grade.passed else "fail", graded.grade.score, graded.why_failed]
+        [
+            graded.case.case_id,
+            "pass" if graded.grade.passed else "fail",
+            round(graded.grade.score, 3),
+            graded.why_failed,
+        ]
         for graded in suite_.cases
     ]
     out.document(suite_.to_json(), render.rows_table(["case", "verdict", "score", "reason"], verdicts))
@@ -57,6 +62,7 @@ def _explained(checked: CheckedSuite, cases: Sequence[Case], found: Sequence[Unr
         *_unread(cases, found),
         "assertions: " + (", ".join(f"{count} {kind}" for kind, count in checked.types.items()) or "none"),
         *(f"{kind} asks {_ROLES[role]}" for kind, role in checked.asks.items()),
+        *([_ENGLISH] if {"is-refusal", "not-is-refusal"} & checked.types.keys() else []),
         *_restricted(checked.cases),
         *([f"tools offered: {', '.join(checked.tools)}"] if checked.tools else []),
         *([f"metrics: {', '.join(checked.metrics)}"] if checked.metrics else []),
@@ -90,6 +96,7 @@ def _restricted(cases: Sequence[CheckedCase]) -> list[str]:
     return [f"{count} cases are asked only of the arms {arms}" for arms, count in counts.items()]
 
 
+_ENGLISH = "is-refusal knows English refusals alone; for another language ask a judge (llm-rubric)"
 _ROLES = {
     "judge": "a judge: a served model that reads the answers (baseline and evaluate serve one)",
     "embedder": "an embedding model",

@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tunesmith.tools.core.format import visible
-from tunesmith.tools.core.stats import flips_to_show
+from tunesmith.tools.core.format import count, visible
 from tunesmith.tools.evaluation.controls import (
     MOST_CASES,
     Control,
@@ -23,6 +22,7 @@ from tunesmith.tools.evaluation.controls import (
     says_it_whole,
 )
 from tunesmith.tools.evaluation.echo import message_of
+from tunesmith.tools.evaluation.verdict import PEOPLES_CASES
 from tunesmith.tools.suites.case import NEAR_MISS_BLOCK, PRIMARY_BLOCK, Case, canonical_json, claimed_cases
 from tunesmith.tools.suites.grading import Assertion, Response, asks_model
 from tunesmith.tools.suites.grading.javascript import as_json, as_text
@@ -104,7 +104,7 @@ def _held(
 ) -> Unread:
     alone = _against(target, verdicts[: len(target)])
     all_pass = 0 < alone.cases == alone.passed and not alone.waiting and not any(map(says_it_whole, target))
-    few = 2 * alone.passed <= alone.cases < flips_to_show()
+    few = 2 * alone.passed <= alone.cases < PEOPLES_CASES
     beatable = not all_pass and (few or _against(whole, verdicts).state != "tells nothing")
     return Unread(answer, PRIMARY_BLOCK, alone.passed, alone.cases, text, beatable=beatable)
 
@@ -147,6 +147,11 @@ def _texts_of(assertions: Sequence[Assertion]) -> list[str]:
     return found
 
 
+def _has_edges(assertion: Assertion) -> bool:
+    wanted = assertion.value
+    return assertion.type == "equals" and assertion.weight > 0 and isinstance(wanted, str) and wanted != wanted.strip()
+
+
 def suite_warnings(cases: Sequence[Case], found: Sequence[Unread] | None = None) -> list[str]:
     """What is to be said before money is spent; nothing where a model that learned can show it."""
     found, lines = unread_answers(cases) if found is None else found, []
@@ -159,6 +164,11 @@ def suite_warnings(cases: Sequence[Case], found: Sequence[Unread] | None = None)
         )
     elif same := form_alone(cases):
         lines.append(same)
+    if edged := sum(any(_has_edges(one) for one in case.assertions) for case in cases):
+        lines.append(
+            f"{count(edged, 'case')} can be passed only by an answer that begins or ends with white space: write the value "
+            "of equals without it (in YAML |- in place of |)"
+        )
     for block in dict.fromkeys(one.block for one in found if one.block in _GUARDS):
         worst = max((one for one in found if one.block == block), key=lambda one: one.passed)
         if worst.cases and 2 * worst.passed >= worst.cases:

@@ -48,6 +48,7 @@ _INSTEAD = {
 _NOT_IN_A_CELL = ("human", "max-score", "select-best")
 """promptfoo reads these in a CSV cell as plain text."""
 _INSTEAD_PREFIXES = {"trajectory:": _TRACE, "trace-": _TRACE, "skill-": _TRACE, "promptfoo:redteam:": _SERVICE}
+_CALLS_OFFERED, _OFFER = "is-valid-openai-tools-call", "list tools in the config of the suite's provider"
 _KEYS_REFUSED = {
     "provider": "the judge is the locally served one, the same for every arm; remove it",
     "rubricPrompt": "the judge's prompt is the same for every suite; put the criterion into value",
@@ -84,7 +85,7 @@ def names_type(name: str) -> bool:
 
 def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: SuiteFiles) -> Iterator[Case]:
     """Every case that one test stands for. Raises BadInput at the test's line."""
-    _check_options(files, test)
+    check_options(files, test.origin, test.options)
     _check_split(files, test)
     block, given_id = _block(files, test), _given_id(files, test)
     chosen = _chosen_prompts(files, test, prompts)
@@ -99,8 +100,12 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: S
     for values in combinations:
         filled = _or_refuse(files, test.origin, partial(fill_vars, values, files.budget))
         assertions = tuple(_assertion(files, test, raw, filled) for raw in test.assertions)
-        types = [one.base_type for top in assertions for one in (top, *top.children)]
-        _or_refuse(files, test.origin, partial(check_threshold, threshold, types))
+        declared = [one for top in assertions for one in (top, *top.children)]
+        _or_refuse(files, test.origin, partial(check_threshold, threshold, [one.base_type for one in declared]))
+        if not tools and any(one.type == _CALLS_OFFERED for one in declared):
+            files.refuse(
+                test.origin, f"{_CALLS_OFFERED} wants a call of an offered tool, and none is offered; {_OFFER}"
+            )
         for prompt in chosen:
             messages = _or_refuse(files, test.origin, partial(_messages, prompt, filled, test, files.budget))
             for value in (offer.tools, test.provider_output, *test.metadata.values()):
@@ -108,7 +113,9 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: S
             case_id = given_id
             if several or not given_id:
                 asked = request_sha256(messages, offer.tools, offer.tool_choice, offer.sampling)
-                case_id = _case_id(given_id, [asked, block, [a.model_dump(mode="json") for a in assertions], threshold])
+                content = [asked, block, [a.model_dump(mode="json") for a in assertions], threshold]
+                stored = [] if test.provider_output is None else [test.provider_output]
+                case_id = _case_id(given_id, [*content, *stored])
             if case_id in seen:  # a var that the prompt does not use multiplies nothing
                 continue
             seen.add(case_id)
@@ -184,16 +191,15 @@ def _given_id(files: SuiteFiles, test: RawTest) -> str:
     return text
 
 
-def _check_options(files: SuiteFiles, test: RawTest) -> None:
-    for key in test.options:
+def check_options(files: SuiteFiles, origin: object, options: Mapping[str, object]) -> None:
+    """Refuse, at the line of what declares them, options that are code or unknown."""
+    for key in options:
         if key in _KEYS_REFUSED:
-            files.refuse(test.origin, f"options.{key} is refused: {_KEYS_REFUSED[key]}")
+            files.refuse(origin, f"options.{key} is refused: {_KEYS_REFUSED[key]}")
         if key in _TRANSFORMS:
-            files.refuse(test.origin, f"options.{key} is code, which is never run; grade the output as it is")
+            files.refuse(origin, f"options.{key} is code, which is never run; grade the output as it is")
         if key not in _OPTIONS:
-            files.refuse(
-                test.origin, f"options.{key} is not supported; remove it (known: {', '.join(sorted(_OPTIONS))})"
-            )
+            files.refuse(origin, f"options.{key} is not supported; remove it (known: {', '.join(sorted(_OPTIONS))})")
 
 
 def _chosen_prompts(files: SuiteFiles, test: RawTest, prompts: Sequence[Prompt]) -> Sequence[Prompt]:

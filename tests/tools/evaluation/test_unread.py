@@ -77,6 +77,12 @@ def test_a_block_that_an_empty_answer_passes_guards_little() -> None:
     assert suite_warnings([case(n, answers(n), block="general") for n in range(8)]) == []
 
 
+def test_an_answer_that_must_end_in_a_line_break_is_said() -> None:
+    cases = [case(n, {"type": "equals", "value": f"{n}\n" if n < 2 else f"{n}"}) for n in range(12)]
+    [warning] = suite_warnings(cases)
+    assert warning.startswith("2 cases can be passed only by an answer that begins or ends with white space")
+
+
 def test_what_is_said_before_is_what_the_verdict_says_after() -> None:
     """Ten cases of two labels: an arm that is right on all of them is in no decision, and that is known before."""
     cases = [case(n, {"type": "equals", "value": "yes" if n % 2 else "no"}) for n in range(10)]

@@ -157,6 +157,22 @@ def test_a_cell_keeps_its_threshold_and_names_what_cannot_be_graded(tmp_path: Pa
     assert load(tmp_path, HEAD + "tests: a.csv").cases[0].assertions[0].value == "human: hello"
 
 
+def test_cells_may_be_parted_by_semicolons(tmp_path: Path) -> None:
+    """As spreadsheets write them where 1,5 is a number."""
+    write(tmp_path, "frage;__expected\nWo, bitte?;icontains: unterwegs\n", "a.csv")
+    (case,) = load(tmp_path, "prompts: ['{{frage}}']\ntests: a.csv").cases
+    assert (case.asks, case.assertions[0].value) == ("Wo, bitte?", "unterwegs")
+
+
+def test_several_stored_outputs_are_graded_by_the_same_assertion(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "tests:\n" + "".join(f"- {{providerOutput: {n}a, assert: [{{type: contains, value: a}}]}}\n" for n in "xyz"),
+    )
+    assert [graded.grade.passed for graded in grade_outputs(path).cases] == [True] * 3
+    assert check_suites([path]).seed_rows == {"target": 3}, "they ask nothing, and so not the same"
+
+
 def test_scenarios_and_vars_come_from_files_too(tmp_path: Path) -> None:
     write(tmp_path, "- config: [{vars: {who: s1}}]\n  tests: [{vars: {q: a}}, {vars: {q: b}}]\n", "scenes.yaml")
     write(tmp_path, "who: first\nq: one\n", "v1.yaml")
@@ -298,6 +314,11 @@ REFUSED = {
     "code file with function": (ONE_TEST + "{type: equals, value: 'file://check.js:fn'}", "is code"),
     "unknown type": (ONE_TEST + "{type: containz, value: x}", "'containz' is not supported; did you mean 'contains'"),
     "type with underscores": (ONE_TEST + "{type: not_contains_all, value: x}", "did you mean 'not-contains-all'"),
+    "a call of nothing": (ONE_TEST + "{type: is-valid-openai-tools-call}", "suite.yaml:.: .*none is offered; list tools"),
+    "turns that are not carried": (ONE_TEST + "{type: contains, value: '{% for c in _conversation %}{{c.input}}{% endfor %}'}", "_conversation is not known here.*write the turns"),
+    "default option": ("defaultTest:\n  options: {rubricPrompt: x}\ntests:\n- {vars: {q: a}}", "suite.yaml:3: options.rubricPrompt is refused"),
+    "template without quotes": (ONE_TEST + "{type: contains, value: {{q}}}", "a template such as '{{name}}' stands in quotes"),
+    "copies": ("tests: [{vars: {q: a}}, {vars: {q: a}},\n  {vars: {q: b}}, {vars: {q: a}}]", "remove the copy; 1 more test likewise: .*suite.yaml:3"),
     "percent of a test": ("tests: [{vars: {q: a}, threshold: 80, assert: [{type: is-json}]}]", "suite.yaml:.: threshold is 80, and no score is over 1"),
     "percent of a set": (ONE_TEST + "{type: assert-set, threshold: 50, assert: [{type: is-json}]}", "threshold is 50"),
     "percent of a type": (ONE_TEST + "{type: not-similar, value: x, threshold: 75}", "threshold is 75"),
