@@ -166,8 +166,8 @@ def suite_warnings(cases: Sequence[Case], found: Sequence[Unread] | None = None)
         lines.append(same)
     if edged := sum(any(_has_edges(one) for one in case.assertions) for case in cases):
         lines.append(
-            f"{count(edged, 'case')} can be passed only by an answer that begins or ends with white space: write the value "
-            "of equals without it (in YAML |- in place of |)"
+            f"{count(edged, 'case')} can be passed only by an answer that begins or ends with white space: write the "
+            "value of equals without it (in YAML |- in place of |)"
         )
     for block in dict.fromkeys(one.block for one in found if one.block in _GUARDS):
         worst = max((one for one in found if one.block == block), key=lambda one: one.passed)
