@@ -257,6 +257,31 @@ def test_too_few_cases_are_not_said_to_hold_the_form_alone() -> None:
     assert "form alone" not in found.sentence
 
 
+def test_a_loss_needs_no_control_to_be_said() -> None:
+    """An arm that says one of three labels always where the base was right: its answers, shuffled, do as well."""
+    kind = labels("three", {"a": 1, "b": 1, "c": 1})
+    answered = [Answered(kind.case(n), Response("a"), kind.right(n) == "a") for n in range(12)]
+    lost = [Pair(n, True, one.passed) for n, one in enumerate(answered)]
+    held = controls.answer_controls(answered)
+    found = decide(Facts(suite=lost, controls=held))
+    assert found.word == NOT_LEARNED and "worse than the base" in found.sentence
+    assert decide(Facts(suite=pairs(12, 12, base=12), controls=held)).word == UNDECIDED
+
+
+def test_where_the_base_leaves_nothing_to_win_no_rows_are_blamed() -> None:
+    for base, right, blamed in ((12, 12, False), (7, 7, False), (6, 6, True), (12, 11, True)):
+        found = decide(Facts(rated=pairs(12, right, base=base)))
+        assert found.word == NOT_LEARNED and ("rows' answers" in found.advice) is blamed, (base, right)
+        assert blamed or f"leaves {12 - base} to win" in found.advice
+
+
+def test_learned_says_where_nothing_else_was_asked() -> None:
+    alone = decide(Facts(rated=pairs(20, 20)))
+    assert alone.word == LEARNED and "what it lost elsewhere is not known" in alone.sentence
+    guarded = decide(Facts(rated=pairs(20, 20), guarded={"general": Guarded(20, 20, 20, "not worse")}))
+    assert guarded.word == LEARNED and "elsewhere" not in guarded.sentence
+
+
 def test_cases_that_ask_the_very_same_are_one_message_of_people() -> None:
     """Whoever writes two tests of one question did not write two questions, and one answer decides both."""
     kind = labels("many", {"a": 1, "b": 1, "c": 1})
