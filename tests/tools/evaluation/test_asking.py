@@ -206,6 +206,14 @@ def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: 
         price(ws, StepRequest("baseline", {"suites": (str(file),)}, RUN))
 
 
+def test_the_plan_says_what_passes_without_a_message_being_read(ws: Workspace) -> None:
+    path = ws.store.home / "unread.yaml"
+    tests = "".join(f"- {{vars: {{q: m{n}}}, assert: [{{type: not-contains, value: x{n}}}]}}\n" for n in range(12))
+    path.write_text(f"prompts: ['{{{{q}}}}']\ntests:\n{tests}")
+    [note] = price(ws, StepRequest("baseline", {"suites": (str(path),)}, RUN)).notes
+    assert "an empty answer passes 12 of 12 target cases" in note
+
+
 def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Workspace) -> None:
     steps = price(ws, StepRequest("baseline", {"suites": (suite(ws, [str(n) for n in range(20)]),)}, RUN)).steps
     assert "with 20 cases no gain under 30 points can be shown on the target" in steps
