@@ -88,7 +88,7 @@ def _of_target(target: Sequence[Case], near: Sequence[Case]) -> list[Unread]:
     whole = [*target, *near]
     found = []
     for answer, texts in ((NOTHING, [""]), (REFUSAL, [_REFUSES]), (CONSTANT, _wanted(target))):
-        columns = {text: _verdicts(whole, lambda case, text=text: text) for text in texts}
+        columns = {text: _verdicts(whole, _always(text)) for text in texts}
         if columns:
             text = max(columns, key=lambda name: sum(verdict is True for verdict in columns[name][: len(target)]))
             found.append(_held(answer, text if answer == CONSTANT else "", target, whole, columns[text]))
@@ -115,8 +115,12 @@ def _against(cases: Sequence[Case], verdicts: Sequence[bool | None]) -> Control:
 
 
 def _of_guard(block: str, cases: Sequence[Case], answer: str, text: str) -> Unread:
-    verdicts = _verdicts(cases, lambda case: text)
+    verdicts = _verdicts(cases, _always(text))
     return Unread(answer, block, sum(v is True for v in verdicts), sum(v is not None for v in verdicts))
+
+
+def _always(text: str) -> Callable[[Case], str]:
+    return lambda case: text
 
 
 def _verdicts(cases: Sequence[Case], says: Callable[[Case], str]) -> list[bool | None]:
@@ -164,6 +168,11 @@ def suite_warnings(cases: Sequence[Case], found: Sequence[Unread] | None = None)
         )
     elif same := form_alone(cases):
         lines.append(same)
+    if bare := sum(not case.assertions for case in cases):
+        lines.append(
+            f"{count(bare, 'case')} of {len(cases)} assert nothing, so any answer passes: give each an assert, or in a "
+            "CSV file the column __expected"
+        )
     if edged := sum(any(_has_edges(one) for one in case.assertions) for case in cases):
         lines.append(
             f"{count(edged, 'case')} can be passed only by an answer that begins or ends with white space: write the "

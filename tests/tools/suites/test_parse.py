@@ -319,6 +319,8 @@ REFUSED = {
     "default option": ("defaultTest:\n  options: {rubricPrompt: x}\ntests:\n- {vars: {q: a}}", "suite.yaml:3: options.rubricPrompt is refused"),
     "template without quotes": (ONE_TEST + "{type: contains, value: {{q}}}", "a template such as '{{name}}' stands in quotes"),
     "copies": ("tests: [{vars: {q: a}}, {vars: {q: a}},\n  {vars: {q: b}}, {vars: {q: a}}]", "remove the copy; 1 more test likewise: .*suite.yaml:3"),
+    "a list in quotes": (ONE_TEST + "{type: contains-all, value: '[\"a\",\"b\"]'}", "a list is written \\[a, b\\]"),
+    "a pattern between slashes": (ONE_TEST + "{type: regex, value: '/^yes$/i'}", "'/\\^yes\\$/i' stands between slashes"),
     "percent of a test": ("tests: [{vars: {q: a}, threshold: 80, assert: [{type: is-json}]}]", "suite.yaml:.: threshold is 80, and no score is over 1"),
     "percent of a set": (ONE_TEST + "{type: assert-set, threshold: 50, assert: [{type: is-json}]}", "threshold is 50"),
     "percent of a type": (ONE_TEST + "{type: not-similar, value: x, threshold: 75}", "threshold is 75"),
