@@ -663,7 +663,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(CLAIM, "tools/evaluation/unread.py", (
         ("beatable = not all_pass and (few", "beatable = (few",
-         "tests/tools/evaluation/test_unread.py::test_what_reads_nothing_and_passes_is_said"),
+         "tests/tools/evaluation/test_unread.py::test_one_text_that_passes_the_whole_target_is_said_whatever_stands_beside"),
         ("(few or _against(whole", "(few or not _against(whole",
          "tests/tools/evaluation/test_unread.py::test_what_is_said_before_is_what_the_verdict_says_after"),
     )),

@@ -72,6 +72,14 @@ def test_near_misses_tell_a_label_that_is_nearly_always_right() -> None:
     assert suite_warnings(target) and not suite_warnings([*target, *near])
 
 
+def test_one_text_that_passes_the_whole_target_is_said_whatever_stands_beside() -> None:
+    """As the verdict has it: what one answer passes everywhere does not test the meaning."""
+    target = [case(n, {"type": "contains", "value": "legal advice"}) for n in range(12)]
+    near = [case(n, {"type": "not-contains", "value": "legal advice"}, block="over-trigger") for n in range(12)]
+    [warning] = suite_warnings([*target, *near])
+    assert "one text to everything (“legal advice”) passes 12 of 12 target cases" in warning
+
+
 def test_a_block_that_an_empty_answer_passes_guards_little() -> None:
     general = [case(n, {"type": "not-contains", "value": "{"}, block="general") for n in range(8)]
     [warning] = suite_warnings(general)

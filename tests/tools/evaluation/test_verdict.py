@@ -290,9 +290,10 @@ def test_cases_that_ask_the_very_same_are_one_message_of_people() -> None:
     said = [kind.right(n) for n in range(6)] * 2
     found = weighed(kind, Answers(said, [True] * 12), cases=[*once, *again]).verdict
     assert found.people and (found.people.cases, found.people.arm, found.word) == (6, 6, UNDECIDED)
-    said[6] = "none of them"
-    found = weighed(kind, Answers(said, [True] * 12), cases=[*once, *again]).verdict
-    assert found.people and (found.people.cases, found.people.arm) == (6, 5), "right where all of its cases pass"
+    for wrong in (0, 6):
+        some = [*said[:wrong], "none of them", *said[wrong + 1 :]]
+        found = weighed(kind, Answers(some, [True] * 12), cases=[*once, *again]).verdict
+        assert found.people and (found.people.cases, found.people.arm) == (6, 5), "right where all of its cases pass"
 
 
 def test_the_writers_rows_decide_nothing() -> None:
