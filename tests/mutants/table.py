@@ -117,6 +117,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        if actual == expected:\n", "        if True:\n",
          f"{_ELSEWHERE}test_a_file_on_the_storage_is_what_was_sent_or_nothing"),
     )),
+    *rows(SUITES, "tools/suites/grading/core.py", (
+        ("threshold is not None and threshold > 1 and", "threshold is not None and threshold > 100 and",
+         "tests/tools/suites/test_parse.py::test_refused_by_name_with_the_line"),
+    )),
     *rows(SUITES, "tools/suites/loading.py", (
         ("    ours = all(name in (BUNDLED_BEHAVIOUR, *BUNDLED) for name in names)", "    ours = True",
          "tests/trust/test_pins.py::test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"),
@@ -648,6 +652,10 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/evaluation/test_verdict.py::test_doing_exactly_what_would_decide_is_enough"),
         ("common.is_better and not common.unmet and _reaches(", "common.is_better and _reaches(",
          "tests/tools/evaluation/test_verdict.py::test_a_majority_that_is_nearly_all_can_be_learned_and_never_by_saying_it_always"),
+        ("and not _lost(Paired.of(facts.suite)):", "and facts.suite:",
+         "tests/tools/evaluation/test_verdict.py::test_a_loss_needs_no_control_to_be_said"),
+        ("if self.leaves_nothing and self.arm >= self.base:", "if self.leaves_nothing:",
+         "tests/tools/evaluation/test_verdict.py::test_where_the_base_leaves_nothing_to_win_no_rows_are_blamed"),
         ("if suite and (form :=", "if not suite and (form :=",
          "tests/agent/commands/test_one_verdict.py::test_all_speakers_say_one_word"),
     )),
@@ -660,6 +668,18 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/evaluation/test_evidence.py::test_a_word_of_an_earlier_rule_stays_and_says_so"),
         ("if agreement.decides(case)]", "if case.tests_meaning]",
          "tests/tools/evaluation/test_verdict.py::test_a_judge_whose_word_is_worth_little_decides_nothing"),
+    )),
+    *rows(CLAIM, "tools/evaluation/evidence.py", (
+        ("asked.setdefault(case.request_sha256, Pair", "asked.setdefault(case.case_id, Pair",
+         "tests/tools/evaluation/test_verdict.py::test_cases_that_ask_the_very_same_are_one_message_of_people"),
+        ("earlier.arm and now)", "now)",
+         "tests/tools/evaluation/test_verdict.py::test_cases_that_ask_the_very_same_are_one_message_of_people"),
+    )),
+    *rows(CLAIM, "tools/evaluation/unread.py", (
+        ("beatable = not all_pass and (few", "beatable = (few",
+         "tests/tools/evaluation/test_unread.py::test_one_text_that_passes_the_whole_target_is_said_whatever_stands_beside"),
+        ("(few or _against(whole", "(few or not _against(whole",
+         "tests/tools/evaluation/test_unread.py::test_what_is_said_before_is_what_the_verdict_says_after"),
     )),
     *rows(CLAIM, "tools/evaluation/gate.py", (
         ("if verdict.word == FORM_ONLY:", "if False:",

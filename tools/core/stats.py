@@ -293,17 +293,19 @@ def minimum_detectable_effect(cases: int, alpha: float = ALPHA, *, rows: int | N
 def detectable_text(cases: int, *, clusters: Collection[Hashable] = ()) -> str:
     """One sentence for the plan, before anything is bought: what this many cases can show.
 
-    `clusters` are the cases' seed rows, one label a case; left out, every case stands alone.
+    `clusters` says what each case is evidence with (`Case.cluster`), one label a case; left out, every case stands
+    alone.
     """
     rows = len(set(clusters)) or cases
     gain = minimum_detectable_effect(cases, rows=rows)
     if math.isinf(gain):
-        return f"with {_counted(cases, rows)} no gain can be shown; write at least 6{' rows' if rows < cases else ''}"
+        independent = " independent ones" if rows < cases else ""
+        return f"with {_counted(cases, rows)} no gain can be shown; write at least 6{independent}"
     return f"with {_counted(cases, rows)} no gain under {_points(gain)} points can be shown"
 
 
 def _counted(cases: int, rows: int) -> str:
-    return f"{cases} cases" if rows == cases else f"{cases} cases from {rows} seed rows"
+    return f"{cases} cases" if rows == cases else f"{cases} cases ({rows} independent)"
 
 
 def guard_text(cases: int, margin: float, *, clusters: Collection[Hashable] = ()) -> str:

@@ -144,7 +144,9 @@ class _Builder:
         if len(self._open) >= MAX_DEPTH:
             raise YamlRefused(f"nested over {MAX_DEPTH} levels deep; flatten it", line)
         if self._open and isinstance(self._open[-1].value, dict) and self._open[-1].waits_for_key:
-            raise YamlRefused("a key is a mapping or a list; keys are text", line)
+            raise YamlRefused(
+                "a key is a mapping or a list; keys are text, and a template such as '{{name}}' stands in quotes", line
+            )
         if event.anchor:
             self._anchors.pop(event.anchor, None)
         self._open.append(_Open({} if kind == "map" else [], line, event.anchor))

@@ -32,10 +32,10 @@ from tunesmith.tools.core.stage import (
 from tunesmith.tools.core.stats import detectable_text, guard_text
 from tunesmith.tools.data.spec_suites import CASES
 from tunesmith.tools.evaluation.context import Need, choose_context, longest, prompt_tokens
-from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, coming_models, find_models
 from tunesmith.tools.evaluation.protocol import IN_FLIGHT
 from tunesmith.tools.evaluation.statistics import MARGIN
+from tunesmith.tools.evaluation.unread import suite_warnings
 from tunesmith.tools.models.chat_template import (
     NO_SYSTEM,
     Thoughts,
@@ -257,7 +257,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
             *one_box(price, facts.machine, fitting),
         ),
         fitting=fitting,
-        notes=tuple(filter(None, [form_alone(cases), *models.notes])),
+        notes=(*suite_warnings(cases), *models.notes),
         reasons=_reasons(asked, context),
     )
 

@@ -23,10 +23,10 @@ from tunesmith.tools.evaluation.baseline import (
 )
 from tunesmith.tools.evaluation.blind import META, blind_ids
 from tunesmith.tools.evaluation.comparison import CaseOutcome
-from tunesmith.tools.evaluation.controls import form_alone
 from tunesmith.tools.evaluation.judge_job import agreed_models, judge_waiting
 from tunesmith.tools.evaluation.protocol import Sampling
 from tunesmith.tools.evaluation.statistics import case_outcomes
+from tunesmith.tools.evaluation.unread import suite_warnings
 from tunesmith.tools.models.chat_template import takes_tools
 from tunesmith.tools.models.measuring import QUANTIZED_BASE, answering_base
 from tunesmith.tools.serving import servers
@@ -56,12 +56,13 @@ def run(job: Job[BaselineRequest]) -> BaselineResult:
     artifact = job.publish("suite", suite_file, meta=meta)
     results = job.store.results(job.step.id, "base")
     blocks = _block_results(case_outcomes(results).values())
+    advice = (_cut_off(request, results), baseline_advice(blocks), *suite_warnings(suite.cases))
     return BaselineResult(
         artifact=artifact.id,
         suite_sha256=suite.sha256,
         blocks=blocks,
         key=key,
-        advice="; ".join(filter(None, (_cut_off(request, results), baseline_advice(blocks), form_alone(suite.cases)))),
+        advice="; ".join(filter(None, advice)),
         takes_tools=takes_tools(base.path) or not any(case.tools for case in suite.cases),
         taken_over=asked.taken_over,
     )

@@ -163,7 +163,7 @@ def answer_controls(
     echo, is_echo = _echo(chosen)
     on_target = constant.on_target or constant
     all_pass = 0 < on_target.cases == on_target.passed and not on_target.waiting
-    form_alone = all_pass and not any(_says_it_whole(one.case) for one in chosen)
+    form_alone = all_pass and not any(says_it_whole(one.case) for one in chosen)
     return AnswerControls(shuffle, constant, echo, is_echo, form_alone, values_met(chosen, public))
 
 
@@ -258,7 +258,7 @@ def _part(answered: Sequence[Answered]) -> list[Answered]:
     return [answered[place] for place in places]
 
 
-def _control(
+def control_of(
     name: str, own: Sequence[bool], rival: Sequence[bool | None], clusters: Sequence[Hashable], answer: str = ""
 ) -> Control:
     """An arm's verdicts against a rival's on the same cases."""
@@ -294,7 +294,7 @@ def _shuffle(table: _Table, places: range) -> Control | None:
         if order is None:
             return None
         verdicts = [table.verdict(place, table.answer_of[other]) for place, other in enumerate(order)]
-        orders.append(_control("shuffle", own, verdicts, clusters))
+        orders.append(control_of("shuffle", own, verdicts, clusters))
     median = ORDERS // 2 - 1
     middle = sorted(orders, key=lambda one: one.p_value if one.better else 1.0)[median]
     tells = sorted((one.tells for one in orders), reverse=True)[median]
@@ -309,12 +309,12 @@ def _constant(table: _Table, places: range) -> Control:
     own, clusters = table.own[: len(places)], table.clusters[: len(places)]
     columns = {name: [table.verdict(place, name) for place in places] for name in frequent}
     best = max(frequent, key=lambda name: sum(verdict is True for verdict in columns[name]))  # of equals the usual one
-    return _control("constant", own, columns[best], clusters, table.answers[best].output_text)
+    return control_of("constant", own, columns[best], clusters, table.answers[best].output_text)
 
 
 def _echo(target: Sequence[Answered]) -> tuple[Control | None, bool]:
     """The best way to echo; to a near miss it answers as the arm does, for only the target's words are in question."""
-    asked = [one for one in target if not _says_it_whole(one.case)]
+    asked = [one for one in target if not says_it_whole(one.case)]
     if not asked:
         return None, False
     cases, answers = [one.case for one in asked], [one.response for one in asked]
@@ -323,11 +323,12 @@ def _echo(target: Sequence[Answered]) -> tuple[Control | None, bool]:
         for name, responses in echoes(cases, answers).items()
     }
     best = max(ways, key=lambda name: sum(verdict is True for verdict in ways[name]))
-    control = _control("echo", [one.passed for one in asked], ways[best], [case.cluster for case in cases], best)
+    control = control_of("echo", [one.passed for one in asked], ways[best], [case.cluster for case in cases], best)
     return control, echoed(cases, answers) >= ECHO_SHARE * len(asked)
 
 
-def _says_it_whole(case: Case) -> bool:
+def says_it_whole(case: Case) -> bool:
+    """Whether the case says the whole right answer, so that nothing else passes."""
     return any(a.type == "equals" and a.weight > 0 for a in case.assertions)
 
 

@@ -204,15 +204,17 @@ def _unusable(
 
 
 def _pairs(cases: Sequence[Case], results: Mapping[str, Sequence[EvalResult]], arm: str) -> list[Pair]:
-    """The cases that both arms answered."""
+    """The messages that both arms answered: one is right where every case that asks it passes."""
     ids = {case.case_id for case in cases}
     base, own = (case_outcomes(r for r in results[name] if r.case_id in ids) for name in ("base", arm))
-    return [
-        Pair(case.cluster, bool(base[case.case_id].passed), bool(own[case.case_id].passed))
-        for case in cases
-        if case.case_id in base and case.case_id in own
-        if base[case.case_id].passed is not None and own[case.case_id].passed is not None
-    ]
+    asked: dict[str, Pair] = {}
+    for case in cases:
+        was, now = (of[case.case_id].passed if case.case_id in of else None for of in (base, own))
+        if was is None or now is None:
+            continue
+        earlier = asked.setdefault(case.request_sha256, Pair(case.cluster, was, now))
+        asked[case.request_sha256] = Pair(earlier.cluster, earlier.base and was, earlier.arm and now)
+    return list(asked.values())
 
 
 def _rated(rated: Sequence[Rated]) -> list[Pair]:

@@ -122,6 +122,8 @@ def _next_step(records: RunRecords, verdict: Verdict) -> Proposal | None:
         return _more_rows(records, "rows whose answers depend on the message")
     if verdict.word != PARTLY and (verdict.word != NOT_LEARNED or verdict.worse):
         return None
+    if verdict.word == NOT_LEARNED and verdict.people and verdict.people.leaves_nothing:
+        return None  # no rows make a gain show on cases that the base passes
     if _still_falling(records):
         return _longer(records)
     return _more_rows(records, "more rows of the failing kinds help more than epochs")

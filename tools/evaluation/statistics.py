@@ -277,7 +277,7 @@ def _obstacle(judged: int, errors: int, cases: int, comparable: bool) -> str:
 def _verdict(block: str, counts: _Counts, p_adjusted: float, lower_bound: float) -> tuple[Word, str]:
     """The word for a block, and the reason in one line."""
     gained, lost, cases, p_value = counts.gained, counts.lost, len(counts.judged), counts.p_value
-    test = f"exact test on {counts.clusters} seed rows" if counts.clustered else "exact McNemar"
+    test = f"exact test on {counts.clusters} independent cases" if counts.clustered else "exact McNemar"
     if p_value < ALPHA and gained < lost:
         return WORSE, f"{gained} gained and {lost} lost of {cases}: {test} p = {p_value:.2g}"
     if p_adjusted < ALPHA and gained > lost:

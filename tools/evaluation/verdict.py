@@ -3,7 +3,7 @@
 The first word that applies:
 
 - *no decision*: the two cannot be compared, or fewer than ten cases of people count; what would decide is said.
-- *not learned*: no gain, or a guarded block or the near misses got worse.
+- *not learned*: no gain, or a guarded block or the near misses got worse. A loss needs no control to be seen.
 - *form only*: a control (`controls`) does as well.
 - *learned*: of people's blind cases at least ten, at least 80 % right, and the exact one-sided 90 % lower bound of that
   share (Clopper-Pearson) at least 65 %; every right answer that repeats is met.
@@ -26,9 +26,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tunesmith.tools.core.format import count, listed, p_value
-from tunesmith.tools.core.stats import ALPHA, lower_bound, mcnemar_clustered, mcnemar_exact, mcnemar_mid_p
+from tunesmith.tools.core.stats import (
+    ALPHA,
+    flips_to_show,
+    lower_bound,
+    mcnemar_clustered,
+    mcnemar_exact,
+    mcnemar_mid_p,
+)
 from tunesmith.tools.evaluation.comparison import WORSE, Json
-from tunesmith.tools.evaluation.controls import AnswerControls, Control, Triggers
+from tunesmith.tools.evaluation.control_words import as_good, tells_nothing
+from tunesmith.tools.evaluation.controls import AnswerControls, Triggers
 
 Word = Literal["learned", "partly learned", "form only", "not learned", "no decision"]
 LEARNED: Word = "learned"
@@ -88,6 +96,19 @@ class Paired:
     @property
     def rate(self) -> float:
         return self.arm / self.cases if self.cases else 0.0
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether the base fails too few of them for any gain to show."""
+        return self.cases - self.base < flips_to_show()
+
+    @property
+    def when_nothing_is_gained(self) -> str:
+        """What to do then."""
+        if self.leaves_nothing and self.arm >= self.base:
+            left = self.cases - self.base
+            return f"the base leaves {left} to win, and a gain takes {flips_to_show()}: write cases that it fails"
+        return "look at the rows' answers first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +227,9 @@ def _reaches(passed: int, cases: int, opening: int) -> bool:
 
 def decide(facts: Facts) -> Verdict:
     """The verdict on these facts."""
-    unusable = facts.unusable or _tells_nothing(facts.controls) if facts.suite else facts.unusable
+    unusable = facts.unusable
+    if facts.suite and not unusable and not _lost(Paired.of(facts.suite)):  # to show a loss takes no control
+        unusable = tells_nothing(facts.controls)
     suite = () if unusable else facts.suite
     people = Paired.of([*suite, *facts.rated])
     common = _Common(facts, people, bool(suite), unusable)
@@ -218,12 +241,17 @@ def decide(facts: Facts) -> Verdict:
     if worse:
         return common.verdict(NOT_LEARNED, worse, "add ordinary messages with the base's own answers to the rows")
     if not _gains(people):
-        return common.verdict(NOT_LEARNED, (common.no_gain(),), "look at the rows' answers first")
-    if suite and (form := _as_good(facts.controls)):
+        return common.verdict(NOT_LEARNED, (common.no_gain(),), people.when_nothing_is_gained)
+    if suite and (form := as_good(facts.controls)):
         return common.verdict(FORM_ONLY, form, "look whether the rows' answers fit their messages")
     if common.is_better and not common.unmet and _reaches(people.arm, people.cases, facts.opening):
         return common.verdict(LEARNED, (common.counted(),), "")
     return common.verdict(PARTLY, (common.counted(), *common.short_of()), "add rows like the cases that fail")
+
+
+def _lost(people: Paired) -> bool:
+    """Whether the arm is worse than the base by the test."""
+    return people.arm < people.base and people.p_value < ALPHA
 
 
 def _gains(people: Paired) -> bool:
@@ -244,37 +272,6 @@ def _worse(facts: Facts) -> tuple[str, ...]:
             f"{len(triggers.triggered)} of {triggers.cases} ordinary messages are answered in the behaviour's form"
         )
     return tuple(lines)
-
-
-def _tells_nothing(controls: AnswerControls) -> str:
-    """Why the suite's cases cannot tell whether the meaning was learned; empty where they can."""
-    if controls.shuffle is None:
-        return "they all come from one message"
-    silent = [one for one in controls.all if one.state == "tells nothing"]
-    if controls.form_alone and controls.constant:
-        silent.append(controls.constant.on_target or controls.constant)
-    if controls.is_echo:  # that the arm says nothing of its own shows without the suite's help
-        silent = [one for one in silent if one is not controls.echo]
-    return f"their assertions hold the form alone: {_does(silent[0])}" if silent else ""
-
-
-def _as_good(controls: AnswerControls) -> tuple[str, ...]:
-    as_good = [one for one in controls.all if one.state == "as good"]
-    if controls.echo and controls.is_echo and controls.echo.state == "tells nothing":
-        as_good.append(controls.echo)
-    return tuple(f"a control does as well: {_does(one)}" for one in as_good)
-
-
-def _does(control: Control) -> str:
-    part = control.on_target if control.on_target and not control.on_target.beaten else control
-    subject = {
-        "shuffle": "its own answers, each given to another message,",
-        "constant": f"one answer to everything, “{' '.join(control.answer.split())[:60]}”,",
-        "echo": f"an echo ({control.answer})",
-    }[control.name]
-    return f"{subject} passes {part.passed} of {part.cases}, the arm {part.own}".replace(
-        "message, passes", "message, pass"
-    )
 
 
 def _p_values(people: Paired) -> str:
@@ -303,6 +300,8 @@ class _Common:
         confidence = 1 - BOUND_ERROR / facts.opening
         untested = facts.controls.values.untested if self.suite_counts else ()
         notes = [f"too few cases test {listed(untested, _NAMED)}"] if untested and word in (LEARNED, PARTLY) else []
+        if word == LEARNED and not facts.guarded and not facts.triggers:
+            notes.append("nothing else was asked, so what it lost elsewhere is not known")
         if self.unusable and facts.suite and word != UNDECIDED:
             notes.append(f"{count(len(facts.suite), 'case')} of the suite left out: {self.unusable}")
         return Verdict(

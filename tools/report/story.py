@@ -286,7 +286,7 @@ def _detectable(evaluation: Evaluation, block: str) -> str:
     else:
         return ""
     points = "none at all" if gain is None or math.isinf(gain) else math.ceil(gain * 100 - 1e-9)
-    of = f" from {count(rows, 'seed row')}" if rows < cases else ""
+    of = f", {rows} independent" if rows < cases else ""
     return f"{block} {points} ({count(cases, 'case')}{of})"
 
 

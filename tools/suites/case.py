@@ -101,9 +101,13 @@ class Case(BaseModel):
 
     @property
     def cluster(self) -> str:
-        """The seed row that it was made from (`metadata.seed_row`); its own id where it names none."""
+        """What it is evidence with: its seed row (`metadata.seed_row`), else all that asks the same.
+
+        Several cases that ask the very same are answered once, and so show one thing.
+        """
         row = self.metadata.get("seed_row")
-        return self.case_id if row is None else str(row)
+        asks = any(message.get("content") for message in self.messages)  # a suite of stored outputs asks nothing
+        return str(row) if row is not None else self.request_sha256 if asks else self.case_id
 
     @property
     def is_blind(self) -> bool:
@@ -129,6 +133,12 @@ class Case(BaseModel):
     def request_sha256(self) -> str:
         """What is asked, without what is expected: unchanged, a stored output may be graded again."""
         return request_sha256(self.messages, self.tools, self.tool_choice, self.sampling)
+
+    @property
+    def asks(self) -> str:
+        """The last message, as text."""
+        content = self.messages[-1].get("content") if self.messages else ""
+        return content if isinstance(content, str) else canonical_json(content)
 
     def asked_of(self, arm: str) -> bool:
         """Whether an arm is asked this."""

@@ -11,9 +11,11 @@ _SHORT = re.compile(r"(not-)?([a-z][a-z0-9-]*)(?:\(([^()]*)\))?(?::(.*))?", re.D
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _CODE = {"javascript": "javascript", "fn": "javascript", "eval": "javascript", "python": "python"}
 _LISTS = ("contains-all", "contains-any", "icontains-all", "icontains-any")
-_GRADED = ("latency", "levenshtein", "perplexity", "perplexity-score", "rouge-n", "starts-with")
-_DEFAULT_THRESHOLD = 0.75
-"""promptfoo's, for every graded type written in a cell, even where it makes little sense (levenshtein)."""
+_THRESHOLDS = {
+    **dict.fromkeys(("latency", "levenshtein", "perplexity", "perplexity-score", "rouge-n", "starts-with"), 0.75),
+    "similar": 0.8,
+}
+"""promptfoo's for the graded types that it knows in a cell, even where one makes little sense (levenshtein)."""
 
 
 def test_of_row(row: dict[str, str], is_type: Callable[[str], bool]) -> dict[str, object]:
@@ -86,6 +88,8 @@ def assertion_of_text(text: str, is_type: Callable[[str], bool]) -> dict[str, ob
     assertion: dict[str, object] = {"type": negation + kind}
     if value is not None and value.strip():
         assertion["value"] = split_fields(value) if kind in _LISTS else value.strip()
-    if kind in _GRADED:
-        assertion["threshold"] = _number(threshold, kind) if threshold else _DEFAULT_THRESHOLD
+    if threshold:
+        assertion["threshold"] = _number(threshold, kind)
+    elif kind in _THRESHOLDS:
+        assertion["threshold"] = _THRESHOLDS[kind]
     return assertion

@@ -14,8 +14,8 @@ from typing import TypeVar
 from tunesmith.tools.suites.budget import TextBudget
 from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK, SPLITS, Block, Case, canonical_sha256, request_sha256
 from tunesmith.tools.suites.files import SuiteFiles
-from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion, supported_types
-from tunesmith.tools.suites.grading.core import TYPES
+from tunesmith.tools.suites.grading import ASSERT_SET, Assertion, check_assertion
+from tunesmith.tools.suites.grading.core import TYPES, check_threshold, type_named
 from tunesmith.tools.suites.prompts import Prompt, fill_prompt
 from tunesmith.tools.suites.providers import Offer
 from tunesmith.tools.suites.template import fill_vars, render
@@ -45,7 +45,10 @@ _INSTEAD = {
     "human": "nobody grades by hand here; use llm-rubric",
     **dict.fromkeys(("max-score", "select-best"), "arms are compared by `tunesmith compare`; remove it"),
 }  # fmt: skip
+_NOT_IN_A_CELL = ("human", "max-score", "select-best")
+"""promptfoo reads these in a CSV cell as plain text."""
 _INSTEAD_PREFIXES = {"trajectory:": _TRACE, "trace-": _TRACE, "skill-": _TRACE, "promptfoo:redteam:": _SERVICE}
+_CALLS_OFFERED, _OFFER = "is-valid-openai-tools-call", "list tools in the config of the suite's provider"
 _KEYS_REFUSED = {
     "provider": "the judge is the locally served one, the same for every arm; remove it",
     "rubricPrompt": "the judge's prompt is the same for every suite; put the criterion into value",
@@ -75,9 +78,14 @@ class RawTest:
     arms: tuple[str, ...] = ()
 
 
+def names_type(name: str) -> bool:
+    """Whether a CSV cell that begins with this name and a colon is an assertion: supported, or refused by its name."""
+    return name in TYPES or (name in _INSTEAD and name not in _NOT_IN_A_CELL)
+
+
 def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: SuiteFiles) -> Iterator[Case]:
     """Every case that one test stands for. Raises BadInput at the test's line."""
-    _check_options(files, test)
+    check_options(files, test.origin, test.options)
     _check_split(files, test)
     block, given_id = _block(files, test), _given_id(files, test)
     chosen = _chosen_prompts(files, test, prompts)
@@ -92,6 +100,12 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: S
     for values in combinations:
         filled = _or_refuse(files, test.origin, partial(fill_vars, values, files.budget))
         assertions = tuple(_assertion(files, test, raw, filled) for raw in test.assertions)
+        declared = [one for top in assertions for one in (top, *top.children)]
+        _or_refuse(files, test.origin, partial(check_threshold, threshold, [one.base_type for one in declared]))
+        if not tools and any(one.type == _CALLS_OFFERED for one in declared):
+            files.refuse(
+                test.origin, f"{_CALLS_OFFERED} wants a call of an offered tool, and none is offered; {_OFFER}"
+            )
         for prompt in chosen:
             messages = _or_refuse(files, test.origin, partial(_messages, prompt, filled, test, files.budget))
             for value in (offer.tools, test.provider_output, *test.metadata.values()):
@@ -99,7 +113,9 @@ def build_cases(test: RawTest, prompts: Sequence[Prompt], offer: Offer, files: S
             case_id = given_id
             if several or not given_id:
                 asked = request_sha256(messages, offer.tools, offer.tool_choice, offer.sampling)
-                case_id = _case_id(given_id, [asked, block, [a.model_dump(mode="json") for a in assertions], threshold])
+                content = [asked, block, [a.model_dump(mode="json") for a in assertions], threshold]
+                stored = [] if test.provider_output is None else [test.provider_output]
+                case_id = _case_id(given_id, [*content, *stored])
             if case_id in seen:  # a var that the prompt does not use multiplies nothing
                 continue
             seen.add(case_id)
@@ -175,16 +191,15 @@ def _given_id(files: SuiteFiles, test: RawTest) -> str:
     return text
 
 
-def _check_options(files: SuiteFiles, test: RawTest) -> None:
-    for key in test.options:
+def check_options(files: SuiteFiles, origin: object, options: Mapping[str, object]) -> None:
+    """Refuse, at the line of what declares them, options that are code or unknown."""
+    for key in options:
         if key in _KEYS_REFUSED:
-            files.refuse(test.origin, f"options.{key} is refused: {_KEYS_REFUSED[key]}")
+            files.refuse(origin, f"options.{key} is refused: {_KEYS_REFUSED[key]}")
         if key in _TRANSFORMS:
-            files.refuse(test.origin, f"options.{key} is code, which is never run; grade the output as it is")
+            files.refuse(origin, f"options.{key} is code, which is never run; grade the output as it is")
         if key not in _OPTIONS:
-            files.refuse(
-                test.origin, f"options.{key} is not supported; remove it (known: {', '.join(sorted(_OPTIONS))})"
-            )
+            files.refuse(origin, f"options.{key} is not supported; remove it (known: {', '.join(sorted(_OPTIONS))})")
 
 
 def _chosen_prompts(files: SuiteFiles, test: RawTest, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
@@ -287,11 +302,7 @@ def _check_declared(files: SuiteFiles, raw: dict[str, object], kind: str) -> Non
     for key in _TRANSFORMS:
         if key in raw:
             files.refuse(raw, f"{key!r} in an assertion is code, which is never run; grade the output as it is")
-    if base not in TYPES:
-        files.refuse(
-            raw,
-            f"the assertion type {kind!r} is not supported; supported, also with not-: {', '.join(supported_types())}",
-        )
+    _or_refuse(files, raw, partial(type_named, kind))
     if unknown := raw.keys() - _ASSERTION_KEYS:
         files.refuse(
             raw,
@@ -306,7 +317,9 @@ def _assert_set(files: SuiteFiles, test: RawTest, raw: dict[str, object], values
     if unknown := raw.keys() - {"type", "assert", "threshold", "weight", "metric"}:
         files.refuse(raw, f"unknown key {sorted(unknown)[0]!r} in an assert-set")
     children = tuple(_assertion(files, test, member, values, nested=True) for member in members)
-    return _weighted(files, raw, values, Assertion(type=ASSERT_SET, children=children))
+    whole = _weighted(files, raw, values, Assertion(type=ASSERT_SET, children=children))
+    _or_refuse(files, raw, partial(check_assertion, whole))
+    return whole
 
 
 def _weighted(

@@ -193,7 +193,10 @@ class SuiteFiles:
         return [self._json(line, path, number) for number, line in lines]
 
     def _rows(self, text: str, path: Path) -> Iterator[dict[str, str]]:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header_line = text.partition("\n")[0]
+        # As spreadsheets write it where a comma stands in numbers.
+        delimiter = ";" if header_line.count(";") > header_line.count(",") else ","
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]
             if len(set(header)) < len(header):

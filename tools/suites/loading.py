@@ -17,6 +17,7 @@ from typing import Annotated
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import count, listed
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, local_path
 from tunesmith.tools.suites.case import BLOCKS, LISTED_BLOCKS, Case, Suite, claimed_cases
 from tunesmith.tools.suites.grading import asks_model
@@ -36,16 +37,21 @@ def load_suites(paths: Sequence[Path], *, models: Collection[str] = ()) -> Suite
     if not paths:
         raise BadInput(f"no suite named; give promptfoo YAML files, or {' or '.join(BUNDLED)}")
     cases: dict[str, tuple[Case, str]] = {}
+    twice: list[tuple[str, str]] = []
     for path in paths:
         for case, place in _parsed_bundled(str(path)) if str(path) in BUNDLED else parse_suite(Path(path)):
             if case.case_id in cases:
-                first = cases[case.case_id][1]
-                raise BadInput(
-                    f"{place}: the case id {case.case_id!r} is taken by the test at {first}; give one of them another "
-                    "metadata.case_id, or remove the copy"
-                )
+                twice.append((case.case_id, place))
+                continue
             _refuse_models(case, place, models)
             cases[case.case_id] = case, place
+    if twice:
+        (case_id, place), *others = twice
+        more = f"; {count(len(others), 'more test')} likewise: {listed([at for _, at in others], 3)}" if others else ""
+        raise BadInput(
+            f"{place}: the case id {case_id!r} is taken by the test at {cases[case_id][1]}; give one of them another "
+            f"metadata.case_id, or remove the copy{more}"
+        )
     return Suite(cases=tuple(case for case, _ in cases.values()))
 
 
@@ -96,6 +102,8 @@ class CheckedCase:
     assertions: list[str]
     suite: str
     arms: list[str]
+    message: str
+    """The last thing that is said in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +124,13 @@ class CheckedSuite:
     """Questions that one arm is asked."""
 
 
-def check_suites(paths: Sequence[Path]) -> CheckedSuite:
-    """`suite check`: the cases that the files hold, with block and types of assertion, and what all of them need."""
-    suite = load_suites(paths, models=("judge", "embedder"))
+def checked_suite(suite: Suite) -> CheckedSuite:
+    """`suite check`: the cases, with block, types of assertion and what is asked, and what all of them need."""
     types = Counter(kind for case in suite.cases for kind in case.assertion_types)
     offered = [tool["function"] for case in suite.cases for tool in case.tools]
     return CheckedSuite(
         cases=[
-            CheckedCase(case.case_id, case.block, case.assertion_types, case.suite, list(case.arms or ARMS))
+            CheckedCase(case.case_id, case.block, case.assertion_types, case.suite, list(case.arms or ARMS), case.asks)
             for case in suite.cases
         ],
         sha256=suite.sha256,

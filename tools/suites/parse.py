@@ -14,9 +14,8 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.csv_tests import test_of_row
-from tunesmith.tools.suites.expand import MAX_CASES, RawTest, build_cases
+from tunesmith.tools.suites.expand import MAX_CASES, RawTest, build_cases, check_options, names_type
 from tunesmith.tools.suites.files import SuiteFiles
-from tunesmith.tools.suites.grading.core import TYPES
 from tunesmith.tools.suites.prompts import Prompt, read_prompts
 from tunesmith.tools.suites.providers import Providers, read_providers
 
@@ -143,7 +142,9 @@ def _default_test(files: SuiteFiles, config: dict[str, object]) -> dict[str, obj
         return {}
     if isinstance(default, str):
         default = files.load(files.named(default, config)[0])
-    return _checked_test(files, default, config)
+    checked = _checked_test(files, default, config)
+    check_options(files, default, _mapping(checked, "options"))
+    return checked
 
 
 def _tests(files: SuiteFiles, near: object, tests: object) -> Iterator[dict[str, object]]:
@@ -165,7 +166,7 @@ def _tests_of_file(files: SuiteFiles, path: Path) -> Iterator[dict[str, object]]
     for item in loaded if isinstance(loaded, list) else [loaded]:
         if path.suffix.lower() == ".csv" and isinstance(item, dict):
             try:
-                test = test_of_row(item, lambda name: name in TYPES)
+                test = test_of_row(item, names_type)
             except ValueError as error:
                 files.refuse(item, str(error))
             item = files.mark(test, files.at(item))

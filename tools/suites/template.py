@@ -32,6 +32,12 @@ _ALLOWED = (
 )  # fmt: skip
 
 
+_NOT_CARRIED = (
+    "_conversation is not known here, since each case is asked by itself; write the turns before into the prompt, as "
+    "messages of user and assistant"
+)
+
+
 class _Missing(Undefined):
     """A name the case does not hold: false in a test, an error when printed."""
 
@@ -153,6 +159,8 @@ def _template(text: str) -> Template:
 
 def _check(node: nodes.Node, in_loop: bool) -> None:
     kind = type(node).__name__.lower()
+    if isinstance(node, nodes.Name) and node.name == "_conversation":
+        raise TemplateError(_NOT_CARRIED)
     if not isinstance(node, _ALLOWED):
         raise TemplateError(f"{kind} is not allowed; templates print vars, with if, one level of for, and filters")
     if isinstance(node, nodes.Filter) and node.name not in _FILTERS:

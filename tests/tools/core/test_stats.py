@@ -148,7 +148,7 @@ def test_one_flip_in_each_of_six_seed_rows_is_the_smallest_gain_that_can_be_show
     labels = [n // 2 for n in range(60)]
     assert (
         stats.detectable_text(60, clusters=labels)
-        == "with 60 cases from 30 seed rows no gain under 10 points can be shown"
+        == "with 60 cases (30 independent) no gain under 10 points can be shown"
     )
     assert stats.minimum_detectable_effect(60, rows=5) == math.inf, "however many cases they make"
 

@@ -206,6 +206,14 @@ def test_cases_for_some_arms_are_asked_of_these_and_count_only_between_them(ws: 
         price(ws, StepRequest("baseline", {"suites": (str(file),)}, RUN))
 
 
+def test_the_plan_says_what_passes_without_a_message_being_read(ws: Workspace) -> None:
+    path = ws.store.home / "unread.yaml"
+    tests = "".join(f"- {{vars: {{q: m{n}}}, assert: [{{type: not-contains, value: x{n}}}]}}\n" for n in range(12))
+    path.write_text(f"prompts: ['{{{{q}}}}']\ntests:\n{tests}")
+    [note] = price(ws, StepRequest("baseline", {"suites": (str(path),)}, RUN)).notes
+    assert "an empty answer passes 12 of 12 target cases" in note
+
+
 def test_the_plan_says_what_so_many_cases_can_show_before_it_is_bought(ws: Workspace) -> None:
     steps = price(ws, StepRequest("baseline", {"suites": (suite(ws, [str(n) for n in range(20)]),)}, RUN)).steps
     assert "with 20 cases no gain under 30 points can be shown on the target" in steps
@@ -223,14 +231,13 @@ def test_the_plan_counts_seed_rows_as_the_comparison_will(ws: Workspace) -> None
         path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
         return price(ws, StepRequest("baseline", {"suites": (str(path),)}, RUN)).steps
 
-    assert "with 20 cases from 4 seed rows no gain can be shown; write at least 6 rows on the target" in told(
-        4, "target"
-    )
-    assert "with 20 cases from 10 seed rows no gain under 30 points can be shown on the target" in told(10, "target")
+    few = "with 20 cases (4 independent) no gain can be shown; write at least 6 independent ones on the target"
+    assert few in told(4, "target")
+    assert "with 20 cases (10 independent) no gain under 30 points can be shown on the target" in told(10, "target")
     assert "with 20 cases no gain under 30 points can be shown on the target" in told(20, "target")
     alone, together = (next(step for step in told(rows, "general") if "points open" in step) for rows in (20, 4))
     assert "20 cases leave a loss of up to 11.9 points open" in alone
-    assert "20 cases from 4 seed rows leave a loss of up to 40.3 points open" in together
+    assert "20 cases (4 independent) leave a loss of up to 40.3 points open" in together
 
 
 def test_a_preamble_and_a_case_with_its_own_system_prompt_make_one_system_prompt() -> None:

@@ -97,5 +97,5 @@ def test_a_longer_training_is_proposed_where_held_out_rows_say_so_and_nowhere_el
     word: str, curve: list[float], changed: dict[str, Any], max_kl: float, stage: str | None
 ) -> None:
     records = cast(RunRecords, _Trained(curve, AT_THE_END | changed, max_kl))
-    proposal = _next_step(records, cast(Any, SimpleNamespace(word=word, worse=())))
+    proposal = _next_step(records, cast(Any, SimpleNamespace(word=word, worse=(), people=None)))
     assert (proposal.stage if proposal else None) == stage

@@ -33,6 +33,7 @@ from tunesmith.tools.evaluation.evidence import Evidence, weigh
 from tunesmith.tools.evaluation.judge_agreement import JudgeAgreement
 from tunesmith.tools.evaluation.ratings import Rated
 from tunesmith.tools.evaluation.statistics import case_outcomes, compare_arms
+from tunesmith.tools.evaluation.values import Answered
 from tunesmith.tools.evaluation.verdict import (
     FORM_ONLY,
     LEARNED,
@@ -245,6 +246,54 @@ def test_one_answer_that_passes_everything_is_right_only_where_the_cases_say_it_
 
 def _asserting(kind: str, n: int) -> list[dict[str, object]]:
     return [{"type": kind, "value": REFUSAL}]
+
+
+def test_too_few_cases_are_not_said_to_hold_the_form_alone() -> None:
+    """Ten cases of two labels assert the whole right answer: always the same label is right on five of them."""
+    kind = labels("two", {"yes": 1, "no": 1})
+    answered = [Answered(kind.case(n), Response(kind.right(n)), True) for n in range(10)]
+    found = decide(Facts(suite=pairs(10, 10), controls=controls.answer_controls(answered)))
+    assert found.word == UNDECIDED and "too few to tell the arm from a control: one answer" in found.sentence
+    assert "form alone" not in found.sentence
+
+
+def test_a_loss_needs_no_control_to_be_said() -> None:
+    """An arm that says one of three labels always where the base was right: its answers, shuffled, do as well."""
+    kind = labels("three", {"a": 1, "b": 1, "c": 1})
+    answered = [Answered(kind.case(n), Response("a"), kind.right(n) == "a") for n in range(12)]
+    lost = [Pair(n, True, one.passed) for n, one in enumerate(answered)]
+    held = controls.answer_controls(answered)
+    found = decide(Facts(suite=lost, controls=held))
+    assert found.word == NOT_LEARNED and "worse than the base" in found.sentence
+    assert decide(Facts(suite=pairs(12, 12, base=12), controls=held)).word == UNDECIDED
+
+
+def test_where_the_base_leaves_nothing_to_win_no_rows_are_blamed() -> None:
+    for base, right, blamed in ((12, 12, False), (7, 7, False), (6, 6, True), (12, 11, True)):
+        found = decide(Facts(rated=pairs(12, right, base=base)))
+        assert found.word == NOT_LEARNED and ("rows' answers" in found.advice) is blamed, (base, right)
+        assert blamed or f"leaves {12 - base} to win" in found.advice
+
+
+def test_learned_says_where_nothing_else_was_asked() -> None:
+    alone = decide(Facts(rated=pairs(20, 20)))
+    assert alone.word == LEARNED and "what it lost elsewhere is not known" in alone.sentence
+    guarded = decide(Facts(rated=pairs(20, 20), guarded={"general": Guarded(20, 20, 20, "not worse")}))
+    assert guarded.word == LEARNED and "elsewhere" not in guarded.sentence
+
+
+def test_cases_that_ask_the_very_same_are_one_message_of_people() -> None:
+    """Whoever writes two tests of one question did not write two questions, and one answer decides both."""
+    kind = labels("many", {"a": 1, "b": 1, "c": 1})
+    once = [kind.case(n) for n in range(6)]
+    again = [one.model_copy(update={"case_id": f"{one.case_id}-again"}) for one in once]
+    said = [kind.right(n) for n in range(6)] * 2
+    found = weighed(kind, Answers(said, [True] * 12), cases=[*once, *again]).verdict
+    assert found.people and (found.people.cases, found.people.arm, found.word) == (6, 6, UNDECIDED)
+    for wrong in (0, 6):
+        some = [*said[:wrong], "none of them", *said[wrong + 1 :]]
+        found = weighed(kind, Answers(some, [True] * 12), cases=[*once, *again]).verdict
+        assert found.people and (found.people.cases, found.people.arm) == (6, 5), "right where all of its cases pass"
 
 
 def test_the_writers_rows_decide_nothing() -> None:

@@ -271,7 +271,7 @@ def answered(
             case_id=f"{block}-{n}",
             block=block,
             suite="s",
-            messages=(),
+            messages=({"role": "user", "content": f"message {n} of {block}"},),
             assertions=(Assertion(type="equals", value=f"right of {block}-{n}"),),
             metadata={"seed_row": f"{block}-{n // row_size}"},
         )
@@ -345,8 +345,8 @@ def test_that_the_general_block_is_undecided_is_said_with_its_own_cause(
     ("row_size", "power"),
     [
         (1, "target 30 (20 cases) and general 25 (24 cases)"),
-        (2, "target 30 (20 cases from 10 seed rows) and general 25 (24 cases from 12 seed rows)"),
-        (4, "target none at all (20 cases from 5 seed rows) and general 25 (24 cases from 6 seed rows)"),
+        (2, "target 30 (20 cases, 10 independent) and general 25 (24 cases, 12 independent)"),
+        (4, "target none at all (20 cases, 5 independent) and general 25 (24 cases, 6 independent)"),
     ],
 )
 def test_seed_rows_count_in_the_report_as_in_the_comparison(tmp_path: Path, row_size: int, power: str) -> None:

@@ -17,7 +17,7 @@ from tests.fixtures.tables import table
 from tunesmith.agent.cli import main
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.suites.case import Suite
-from tunesmith.tools.suites.loading import check_suites, load_suites
+from tunesmith.tools.suites.loading import CheckedSuite, checked_suite, load_suites
 from tunesmith.tools.suites.stored_outputs import grade_outputs
 
 HEAD = "prompts: ['{{q}}']\n"
@@ -32,6 +32,10 @@ def write(folder: Path, text: str, name: str = "suite.yaml") -> Path:
 
 def load(folder: Path, text: str) -> Suite:
     return load_suites([write(folder, text)])
+
+
+def check_suites(paths: list[Path]) -> CheckedSuite:
+    return checked_suite(load_suites(paths, models=("judge", "embedder")))
 
 
 def refusal(folder: Path, text: str, name: str = "suite.yaml") -> str:
@@ -135,6 +139,38 @@ def test_tests_come_from_csv_json_jsonl_and_yaml_files_inside_the_folder(tmp_pat
     suite = load(tmp_path, HEAD + "tests: [a.csv, file://b.json, 'more/*']\n")
     assert [case.case_id for case in suite.cases] == ["c1", "j1", "l1", "y1"]
     assert suite.cases[0].assertions[0].value == ["a, b", "c"]
+
+
+def test_a_cell_keeps_its_threshold_and_names_what_cannot_be_graded(tmp_path: Path) -> None:
+    """As promptfoo 0.123 reads cells; a threshold that somebody wrote counts for every type."""
+    write(tmp_path, "q,__expected\na,similar(0.9): Paris\nb,similar: Paris\nc,bleu(0.3): x y\nd,rouge-n: x\n", "a.csv")
+    found = [
+        case.assertions[0] for case in load_suites([write(tmp_path, HEAD + "tests: a.csv")], models=("embedder",)).cases
+    ]
+    assert [(one.type, one.threshold) for one in found] == [
+        ("similar", 0.9), ("similar", 0.8), ("bleu", 0.3), ("rouge-n", 0.75)
+    ]  # fmt: skip
+    write(tmp_path, "q,__expected\na,human: hello\nb,factuality: Paris is a city\n", "a.csv")
+    with pytest.raises(BadInput, match="'factuality' is refused: use llm-rubric"):
+        load(tmp_path, HEAD + "tests: a.csv")
+    write(tmp_path, "q,__expected\na,human: hello\n", "a.csv")
+    assert load(tmp_path, HEAD + "tests: a.csv").cases[0].assertions[0].value == "human: hello"
+
+
+def test_cells_may_be_parted_by_semicolons(tmp_path: Path) -> None:
+    """As spreadsheets write them where 1,5 is a number."""
+    write(tmp_path, "frage;__expected\nWo, bitte?;icontains: unterwegs\n", "a.csv")
+    (case,) = load(tmp_path, "prompts: ['{{frage}}']\ntests: a.csv").cases
+    assert (case.asks, case.assertions[0].value) == ("Wo, bitte?", "unterwegs")
+
+
+def test_several_stored_outputs_are_graded_by_the_same_assertion(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "tests:\n" + "".join(f"- {{providerOutput: {n}a, assert: [{{type: contains, value: a}}]}}\n" for n in "xyz"),
+    )
+    assert [graded.grade.passed for graded in grade_outputs(path).cases] == [True] * 3
+    assert check_suites([path]).seed_rows == {"target": 3}, "they ask nothing, and so not the same"
 
 
 def test_scenarios_and_vars_come_from_files_too(tmp_path: Path) -> None:
@@ -276,7 +312,18 @@ REFUSED = {
     "webhook": (ONE_TEST + "{type: webhook, value: 'http://x'}", "'webhook' is refused"),
     "code file in value": (ONE_TEST + "{type: equals, value: 'file://check.py'}", "check.py' is code"),
     "code file with function": (ONE_TEST + "{type: equals, value: 'file://check.js:fn'}", "is code"),
-    "unknown type": (ONE_TEST + "{type: containz, value: x}", "'containz' is not supported; supported.*contains-any"),
+    "unknown type": (ONE_TEST + "{type: containz, value: x}", "'containz' is not supported; did you mean 'contains'"),
+    "type with underscores": (ONE_TEST + "{type: not_contains_all, value: x}", "did you mean 'not-contains-all'"),
+    "a call of nothing": (ONE_TEST + "{type: is-valid-openai-tools-call}", "suite.yaml:.: .*none is offered; list tools"),
+    "turns that are not carried": (ONE_TEST + "{type: contains, value: '{% for c in _conversation %}{{c.input}}{% endfor %}'}", "_conversation is not known here.*write the turns"),
+    "default option": ("defaultTest:\n  options: {rubricPrompt: x}\ntests:\n- {vars: {q: a}}", "suite.yaml:3: options.rubricPrompt is refused"),
+    "template without quotes": (ONE_TEST + "{type: contains, value: {{q}}}", "a template such as '{{name}}' stands in quotes"),
+    "copies": ("tests: [{vars: {q: a}}, {vars: {q: a}},\n  {vars: {q: b}}, {vars: {q: a}}]", "remove the copy; 1 more test likewise: .*suite.yaml:3"),
+    "a list in quotes": (ONE_TEST + "{type: contains-all, value: '[\"a\",\"b\"]'}", "a list is written \\[a, b\\]"),
+    "a pattern between slashes": (ONE_TEST + "{type: regex, value: '/^yes$/i'}", "'/\\^yes\\$/i' stands between slashes"),
+    "percent of a test": ("tests: [{vars: {q: a}, threshold: 80, assert: [{type: is-json}]}]", "suite.yaml:.: threshold is 80, and no score is over 1"),
+    "percent of a set": (ONE_TEST + "{type: assert-set, threshold: 50, assert: [{type: is-json}]}", "threshold is 50"),
+    "percent of a type": (ONE_TEST + "{type: not-similar, value: x, threshold: 75}", "threshold is 75"),
     "unknown assertion key": (ONE_TEST + "{type: contains, value: x, treshold: 1}", "unknown key 'treshold'"),
     "transform in assertion": (ONE_TEST + "{type: contains, value: x, transform: output.y}", "'transform'.*is code"),
     "no value": (ONE_TEST + "{type: contains}", "contains needs a value"),
@@ -442,4 +489,4 @@ def test_the_check_says_where_several_cases_come_from_one_seed_row(
     path.write_text(json.dumps({"prompts": ["{{q}}"], "tests": tests}))
     assert check_suites([path]).seed_rows == {"target": 2}
     assert main(["suite", "check", str(path)]) == 0
-    assert "6 target cases are made from 2 seed rows" in " ".join(capsys.readouterr().out.split())
+    assert "6 target cases count as 2 in a comparison" in " ".join(capsys.readouterr().out.split())

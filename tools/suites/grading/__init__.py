@@ -14,7 +14,8 @@ because the measurement would otherwise lie:
 - `format` in a schema knows date, time, date-time, email, uuid, ipv4, uri and regex; others are refused. A `$ref`
   is looked up in the schema itself (promptfoo looks in the suite file where the schema is written inline).
 - `tool-call-f1` on text reads the whole text or whole lines as JSON, not blocks spread over several lines.
-- `contains-any` and `contains-all` with an empty list are refused.
+- `contains-any` and `contains-all` with an empty list are refused, and so is a threshold that no score reaches (80).
+- A threshold in a CSV cell counts for every type: `bleu(0.3): …` (promptfoo drops it for all but a few).
 - `is-sql` asks sqlglot, not node-sql-parser: they disagree on rare syntax. The name that a WITH gives is no table.
 - `g-eval` reads a judge's reply that is JSON over several lines (promptfoo wants it on one).
 - `is-valid-openai-tools-call` with a value, a list of tools, wants as many calls, each of another of these with

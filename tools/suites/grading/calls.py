@@ -95,7 +95,7 @@ def _need_names(assertion: Assertion) -> None:
         raise ValueError("tool-call-f1 needs the expected tool names: a list, or one text with commas")
 
 
-@assertion_type("tool-call-f1", check=_need_names)
+@assertion_type("tool-call-f1", check=_need_names, is_share=True)
 def tool_call_f1(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """F1 of the set of names called against those expected, at least `threshold` (1); order and repeats are free."""
     expected, actual = _expected_names(assertion), called_names(response.output)

@@ -7,7 +7,7 @@ semantics are those of promptfoo 0.123.1; the deliberate differences are listed 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -172,19 +172,23 @@ class AssertionType:
     needs_value: bool
     asks: str = ""
     """"judge" or "embedder": the model that grading asks; empty for none."""
+    is_share: bool = False
+    """Whether `threshold` is held against a score that never exceeds 1."""
 
 
 TYPES: dict[str, AssertionType] = {}
+_UNBOUNDED = frozenset(("llm-rubric", "similar:dot"))
+"""Types whose score is whatever a model says."""
 
 
 def assertion_type(
-    *names: str, check: Check | None = None, needs_value: bool = True, asks: str = ""
+    *names: str, check: Check | None = None, needs_value: bool = True, asks: str = "", is_share: bool = False
 ) -> Callable[[Handler], Handler]:
     """Enter a handler under its names. `check` raises ValueError for a declaration that can never be graded."""
 
     def enter(handler: Handler) -> Handler:
         for name in names:
-            TYPES[name] = AssertionType(handler, check or (lambda assertion: None), needs_value, asks)
+            TYPES[name] = AssertionType(handler, check or (lambda assertion: None), needs_value, asks, is_share)
         return handler
 
     return enter
@@ -195,17 +199,34 @@ def supported_types() -> list[str]:
     return sorted([*TYPES, ASSERT_SET])
 
 
+def type_named(name: str) -> AssertionType:
+    """The type that an assertion names, with or without `not-`. Raises ValueError, with the nearest name there is."""
+    if (entry := TYPES.get(name.removeprefix("not-"))) is not None:
+        return entry
+    known = [*supported_types(), *(f"not-{kind}" for kind in supported_types())]
+    near = difflib.get_close_matches(name[:60].replace("_", "-"), known, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    listed = ", ".join(supported_types())
+    raise ValueError(f"the assertion type {name!r} is not supported; {hint}supported, also with not-: {listed}")
+
+
 def check_assertion(assertion: Assertion) -> None:
     """Refuse, by ValueError, a declaration that could not be graded: unknown type, bad pattern, bad schema."""
     if assertion.type == ASSERT_SET:
+        check_threshold(assertion.threshold, [child.base_type for child in assertion.children])
         return
-    entry = TYPES.get(assertion.base_type)
-    if entry is None:
-        known = [*supported_types(), *(f"not-{name}" for name in supported_types())]
-        near = difflib.get_close_matches(assertion.type.replace("_", "-"), known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown assertion type {assertion.type!r}; {hint}supported: {', '.join(supported_types())}")
+    entry = type_named(assertion.type)
+    if entry.is_share:
+        check_threshold(assertion.threshold, ())
     entry.check(assertion)
+
+
+def check_threshold(threshold: float | None, types: Collection[str]) -> None:
+    """Refuse, by ValueError, a threshold that no mean of these types' scores reaches, such as a percentage."""
+    if threshold is not None and threshold > 1 and not _UNBOUNDED & set(types):
+        raise ValueError(
+            f"threshold is {threshold:g}, and no score is over 1, so nothing could pass; write a share such as 0.8"
+        )
 
 
 def grade(

@@ -109,7 +109,7 @@ def _need_texts(assertion: Assertion) -> None:
         raise ValueError(f"{assertion.type} needs a value: {what}, or a list of them")
 
 
-@assertion_type("g-eval", check=_need_texts, asks="judge")
+@assertion_type("g-eval", check=_need_texts, asks="judge", is_share=True)
 def g_eval(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The mean of the judge's scores for each criterion, in tenths, at least `threshold` (0.7). Liu et al. 2023.
 
@@ -152,7 +152,8 @@ def _reply_object(reply: str, pattern: str) -> Mapping[str, object]:
     raise js.CannotGrade(f"the judge's reply is not JSON: {quoted(reply)}")
 
 
-@assertion_type("similar", "similar:cosine", "similar:dot", "similar:euclidean", check=_need_texts, asks="embedder")
+@assertion_type("similar:dot", "similar:euclidean", check=_need_texts, asks="embedder")
+@assertion_type("similar", "similar:cosine", check=_need_texts, asks="embedder", is_share=True)
 def similar(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """The output means what one of the values means: similarity at least `threshold` (0.75), distance at most it."""
     if context.embedder is None:

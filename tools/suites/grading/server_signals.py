@@ -49,7 +49,7 @@ def perplexity(assertion: Assertion, response: Response, context: GradingContext
     return Finding(holds, f"have a perplexity of at most {assertion.threshold}", f"{value:.2f}")
 
 
-@assertion_type("perplexity-score", needs_value=False)
+@assertion_type("perplexity-score", needs_value=False, is_share=True)
 def perplexity_score(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """1 / (1 + perplexity) at least `threshold`; without one it always passes."""
     score = 1 / (1 + math.exp(-_mean_logprob(assertion, response)))

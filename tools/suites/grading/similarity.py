@@ -45,7 +45,7 @@ def levenshtein(assertion: Assertion, response: Response, context: GradingContex
     return Finding(distance <= limit, f"be within {limit:g} edits of the value", f"{distance}")
 
 
-@assertion_type("rouge-n", check=_need_string)
+@assertion_type("rouge-n", check=_need_string, is_share=True)
 def rouge_n(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (0.75). Lin 2004."""
     score = rouge_score(response.output_text.lower(), assertion.text.lower())
@@ -103,7 +103,7 @@ def treebank_tokens(text: str) -> list[str]:
     return [token for token in text.split(" ") if token]
 
 
-@assertion_type("bleu", check=_need_strings)
+@assertion_type("bleu", check=_need_strings, is_share=True)
 def bleu(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Sentence BLEU-4 against the nearest of the references, at least `threshold` (0.5). Papineni et al. 2002."""
     return _at_least(assertion, bleu_score(response.output_text, assertion.texts), 0.5, "BLEU")
@@ -131,7 +131,7 @@ def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[at : at + order]) for at in range(len(words) - order + 1))
 
 
-@assertion_type("gleu", check=_need_strings)
+@assertion_type("gleu", check=_need_strings, is_share=True)
 def gleu(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
     """Sentence GLEU against the best of the references, at least `threshold` (0.5). Wu et al. 2016."""
     score = max(gleu_score(response.output_text, reference) for reference in assertion.texts)

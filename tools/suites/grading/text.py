@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -56,7 +57,11 @@ def _need_list(assertion: Assertion) -> None:
     value = assertion.value
     if not (isinstance(value, list) or (isinstance(value, str) and value)):
         raise ValueError(f"{assertion.type} needs a list of texts, or one text with commas")
-    if not _needles(assertion):
+    try:
+        needles = _needles(assertion)
+    except ValueError as error:
+        raise ValueError(f"{assertion.type}: {error}; a list is written [a, b], without quotes around it") from None
+    if not needles:
         raise ValueError(f"{assertion.type} has an empty list: it would say the same of every output")
 
 
@@ -116,7 +121,7 @@ def _quoted(text: str, at: int) -> tuple[str, int]:
 
 def _need_string(assertion: Assertion) -> None:
     if not isinstance(assertion.value, str) or not assertion.value:
-        raise ValueError(f"{assertion.type} needs a value in text; put it in quotes")
+        raise ValueError(f"{assertion.type} needs a value: text that is not empty, in quotes")
 
 
 @assertion_type("starts-with", check=_need_string)
@@ -125,8 +130,17 @@ def starts_with(assertion: Assertion, response: Response, context: GradingContex
     return Finding(holds, f"start with {quoted(assertion.text)}", quoted(response.output_text))
 
 
+_LITERAL = re.compile(r"/(\^.*|.*\$)/[a-z]*", re.DOTALL)
+"""A pattern between slashes, as program code writes it: nothing has a slash before its start, or behind its end."""
+
+
 def _need_pattern(assertion: Assertion) -> None:
     _need_string(assertion)
+    if _LITERAL.fullmatch(assertion.text):
+        raise ValueError(
+            f"the regex {quoted(assertion.text, 60)} stands between slashes, which nothing could match; write it "
+            "without them, and both cases out ([Yy]es) in place of a flag i"
+        )
     try:
         js.compiled(assertion.text)
     except ValueError as error:
