@@ -105,9 +105,8 @@ def _other_arm(asked: Asked) -> str:
     arms = _arms(asked)
     if len(arms) > 1:
         return arms[1] if asked.kind == "cases" and _outcome(asked) == "failed" else min(arms[:2], key=CHAIN.index)
-    if (
-        asked.kind == "compare" and arms and not asked.slots.values("arm")
-    ):  # what a step changed, against what it began with
+    if asked.kind == "compare" and arms and not asked.slots.values("arm"):
+        # What a step changed, against what it began with.
         return _BEFORE[arms[0]]
     return "base" if arms == ["base"] and (asked.kind == "compare" or _outcome(asked) in ("lost", "gained")) else ""
 
