@@ -23,11 +23,13 @@ from tunesmith.tools.models.folder import (
     PICKLES,
     has_auto_map,
     may_name_code,
+    refuse_other_work,
     refuse_unrecordable,
+    unnamed_weights,
 )
 from tunesmith.tools.models.hub_client import errors_named, read_body, within
-from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted
-from tunesmith.tools.models.tensor_file import INDEX_NAME, indexed_shards
+from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted, taken
+from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, indexed_shards
 
 _INSPECTED_S = 30.0
 _LISTING_BYTES = 4 << 20
@@ -78,7 +80,7 @@ def _inspected(model: str, revision: str) -> HubModel:
     if listing.get("sha") != revision:
         raise BadInput(f"the hub was asked for {model} at {revision[:12]} and told of another commit; do not use it")
     wanted = announced(listing, model, lambda name: "/" not in name and is_wanted(name))
-    files = _once({file.name: file for file in wanted if file.name not in TEXTS or file.bytes <= TEXT_BYTES})
+    files = {file.name: file for file in wanted if file.name not in TEXTS or file.bytes <= TEXT_BYTES}
     names = {str(entry.get("rfilename")) for entry in map(as_object, as_list(listing.get("siblings") or []))}
     if ON_TOP in names:
         raise BadInput(f"{model} holds {ON_TOP}: it is an adapter, or would load one; take the model that it is for")
@@ -96,9 +98,13 @@ def _inspected(model: str, revision: str) -> HubModel:
             document = _small_json(model, revision, name)
             _refuse_code(model, name, document)
             config = document if name == "config.json" else config
-    if INDEX_NAME in files and files[INDEX_NAME].bytes <= CONFIG_BYTES:
-        _refuse_index(model, _small_json(model, revision, INDEX_NAME), files)
-    return HubModel(files, config)
+    if INDEX_NAME in files:
+        if files[INDEX_NAME].bytes <= CONFIG_BYTES:
+            _refuse_index(model, _small_json(model, revision, INDEX_NAME), files)
+    elif SINGLE_NAME not in files:
+        raise BadInput(unnamed_weights(model, next(name for name in files if name.endswith(".safetensors"))))
+    refuse_other_work(config, f"config.json of {model}")
+    return HubModel({name: files[name] for name in taken(files)}, config)
 
 
 def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, object]:
@@ -131,13 +137,6 @@ def announced(listing: Mapping[str, object], name: str, is_meant: Callable[[str]
             raise BadInput(f"the hub gives no size or no hash of {path[:200]} in {name}; check HF_ENDPOINT")
         files.append(HubFile(path, size, sha256, blob))
     return files
-
-
-def _once(files: Mapping[str, HubFile]) -> dict[str, HubFile]:
-    """Without the weights in their maker's own layout (`consolidated*.safetensors`), where others are beside them."""
-    makers = {name for name in files if fnmatchcase(name, "consolidated*.safetensors")}
-    others = any(name.endswith(".safetensors") for name in files.keys() - makers)
-    return {name: file for name, file in files.items() if not (others and name in makers)}
 
 
 def hub_config(model: str, revision: str) -> dict[str, object]:
