@@ -297,7 +297,7 @@ def _bundled(model: BundledModel) -> _Cost:
 def _folder(name: str, bytes_: int) -> _Cost:
     """Copied and hashed at 400 MB a second."""
     steps = (f"copy {bytes_ / GIB:.2f} GiB",)
-    return _Cost(name, bytes_, bytes_ / 4e8 + _TEMPLATE_S, GIB // 4, steps)
+    return _Cost(name, bytes_, bytes_ / 4e8 + _TEMPLATE_S, GIB // 4, steps, room=1.0)
 
 
 def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
