@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import read_manifest
@@ -26,7 +26,7 @@ from tunesmith.tools.models.folder import (
     read_config,
     sealed_as,
 )
-from tunesmith.tools.models.hub import HUB_ID, inspect_hub, is_commit, newest_commit
+from tunesmith.tools.models.hub import HUB_ID, inspect_hub, is_commit, newest_commit, of_link
 from tunesmith.tools.models.known_bases import KnownBase, known_base
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
@@ -34,12 +34,20 @@ from tunesmith.tools.models.quantized_base import UNKNOWN, Making, is_quantized_
 from tunesmith.tools.models.shape import ModelShape
 
 
+def _unlinked(model: object) -> object:
+    """owner/name of a link to a model's page on the hub; anything else as it is."""
+    linked, revision = of_link(model) if isinstance(model, str) else ("", "")
+    if revision:
+        raise ValueError(f"it is a link to one revision; give {linked}, and {revision} as the revision")
+    return linked or model
+
+
 class BaseRequest(Request):
     """Which model to start from."""
 
     GONE: ClassVar = {"quantized": ("",)}
 
-    model: Annotated[str, local_path(*BUNDLED, maybe=True)] = Field(
+    model: Annotated[str, BeforeValidator(_unlinked), local_path(*BUNDLED, maybe=True)] = Field(
         default="bundled",
         min_length=1,
         examples=list(BUNDLED),

