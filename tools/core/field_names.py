@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from pydantic.fields import FieldInfo
+
 from tunesmith.memory.errors import BadInput
+from tunesmith.tools.core.auto import is_open
 
 _ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
     # train, preflight
@@ -85,8 +88,13 @@ def others(known: Collection[str]) -> dict[str, str]:
     return {other: name for other, name in _OURS.items() if name in known and other not in known}
 
 
-def our_names(given: Mapping[str, object], known: Collection[str], typed: Mapping[str, str] | None = None) -> OurNames:
-    """What was given, under our names; `typed`: as they were typed. Raises BadInput where a field has two values."""
+def our_names(
+    given: Mapping[str, object], known: Mapping[str, FieldInfo], typed: Mapping[str, str] | None = None
+) -> OurNames:
+    """What was given, under our names; `typed`: as they were typed. Raises BadInput where a field has two values.
+
+    A number that has been written for `auto` is said: who types 0 may have meant none.
+    """
     fields: dict[str, object] = {}
     names: dict[str, str] = {}
     notes = []
@@ -99,7 +107,18 @@ def our_names(given: Mapping[str, object], known: Collection[str], typed: Mappin
         fields[field], names[field] = value, as_typed
         if field != name:
             notes.append(f"{name} is {field} here")
+        number = _number(value)
+        if field in known and isinstance(number, int | float) and is_open(known[field], number):
+            notes.append(f"{field}={value} is auto here: {field} is left to tunesmith")
     return OurNames(fields, {field: name for field, name in names.items() if field != name}, tuple(notes))
+
+
+def _number(value: object) -> object:
+    """A number that may come as text; anything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def nearly(name: str, known: Collection[str]) -> str:

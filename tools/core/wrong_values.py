@@ -176,8 +176,9 @@ def _number(info: FieldInfo) -> str:
     bounds = {key: getattr(one, key) for one in info.metadata for key in ("ge", "gt", "le", "lt") if hasattr(one, key)}
     whole, default = info.annotation is int, info.get_default(call_default_factory=True)
     open_ = auto.is_auto(info)
-    if open_ and bounds.get("ge") == 0 and whole:
-        bounds["ge"] = 1  # 0 is how `auto` is written down
+    if auto.is_open(info, 0) and bounds.get("ge") == 0:  # 0 is how `auto` is written down
+        del bounds["ge"]
+        bounds |= {"ge": 1} if whole else {"gt": 0}
     least = f"at least {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
     most = f"at most {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
     extent = " and ".join(filter(None, (least, most)))

@@ -170,13 +170,13 @@ def _engine(request: BaselineRequest, cases: Sequence[Case], base: Artifact | No
     """How the base, and every later arm, is asked its cases. Raises BadInput where it cannot be done."""
     folder = None if base is None or is_expected(base) else base.path
     context_settings = choose_context_settings(_thoughts(base), request.thinking, tokens=request.thinking_tokens)
+    most = positions_of(base.known_config) if base else 0
     need = longest(
         cases,
         lambda case: int(case.sampled("max_tokens", request.max_tokens)) + context_settings.thinking_tokens,
         folder,
-        enough=request.context_tokens or CONTEXT_TOKENS,
+        enough=request.context_tokens or min(CONTEXT_TOKENS, most or CONTEXT_TOKENS),
     )
-    most = positions_of(base.known_config) if base else 0
     return replace(context_settings, context_tokens=choose_context(need, request.context_tokens, most)), need
 
 
@@ -319,6 +319,8 @@ def _reasons(asked: BaselineRequest, context: BaselineContext) -> dict[str, str]
     if not asked.context_tokens and context_settings.context_tokens != CONTEXT_TOKENS:
         reasons["context_tokens"] = (
             f"case {need.case_id} needs up to {need.tokens} tokens, {need.answer_tokens} of them for its answer"
+            if context_settings.context_tokens > CONTEXT_TOKENS
+            else "the model takes no more"
         )
     if asked.thinking == "auto" and context_settings.thinking == "off":
         reasons["thinking"] = "the chat template can leave thoughts out, and a base that is cut off in them fails"

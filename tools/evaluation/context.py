@@ -95,7 +95,8 @@ def counter_of(tokenizer_dir: Path | None) -> Count:
 
 
 def choose_context(need: Need, asked: int, most: int) -> int:
-    """The context that is asked for, or with 0 the smallest of 2,048, 4,096, 8,192 … that holds the longest case.
+    """The context that is asked for, or with 0 the smallest of 2,048, 4,096, 8,192 … that holds the longest case; of a
+    model that takes fewer, as many as it takes.
 
     `most` is what the model takes, 0 where nobody knows. Raises BadInput, with the numbers, where there is none.
     """
@@ -108,10 +109,10 @@ def choose_context(need: Need, asked: int, most: int) -> int:
     context = CONTEXT_TOKENS
     while context < need.tokens:
         context *= 2
-    if most and context > max(most, CONTEXT_TOKENS):
+    if most and context > most:
         if need.least > most:
             raise BadInput(f"{_in_words(need)}: this model takes {most} in all; {_instead(need, most)}")
-        context = max(most, CONTEXT_TOKENS)
+        context = most
     return context
 
 

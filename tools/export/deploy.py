@@ -175,8 +175,6 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     """Price a server start; raises GateRefused where an evaluation of the chain forbids it or is missing."""
     need_vllm(facts)
     earlier, context_settings = context.earlier, context.context_settings
-    if "context_tokens" not in request.model_fields_set:
-        request = request.model_copy(update={"context_tokens": context_settings.context_tokens})
     arm = str(earlier.meta["arm"]) if earlier else request.arm
     served_model = context.model or facts.need(arm, {"adapter": "train", "merged": "merge"}.get(arm, "quantize"))
     refuse_broken(request, arm, context.gate)
@@ -187,7 +185,8 @@ def plan(request: DeployRequest, facts: Facts, context: DeployContext) -> Plan:
     rank = lora_rank_served(served_model) if base else 0
     # A server that measured on a GPU may fill it, and one that stays may not: it starts anew there.
     facts = replace(facts, served=frozenset()) if facts.serves_on_gpu else facts
-    _refuse_longer_than_known(request, base or served_model)
+    tokens = _context_tokens(request, base or served_model, context_settings)
+    request = request.model_copy(update={"context_tokens": tokens})
     alone = replace(facts, machine=context.alone)
     server = server_of(alone, base or served_model, request.context_tokens, rank=rank, asked=request.cards)
     price = estimate(
@@ -250,11 +249,14 @@ def _smaller(request: DeployRequest) -> str:
     return f"{fewer_bits}stopping another program"
 
 
-def _refuse_longer_than_known(request: DeployRequest, model: Artifact) -> None:
-    """Raises BadInput where the model's positions end before the context that is asked for."""
+def _context_tokens(request: DeployRequest, model: Artifact, measured: ContextSettings) -> int:
+    """As asked, else as it was measured. Raises BadInput where more is asked for than the model has positions."""
     known = positions_of(model.known_config)
+    if "context_tokens" not in request.model_fields_set:
+        return min(measured.context_tokens, known or measured.context_tokens)
     if known and request.context_tokens > known:
         raise BadInput(f"context_tokens={request.context_tokens} is more than this model takes; give at most {known}")
+    return request.context_tokens
 
 
 def port_to_serve_on(request: DeployRequest, deployed: Sequence[servers.Server]) -> int:

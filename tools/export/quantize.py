@@ -21,6 +21,7 @@ from tunesmith.tools.machine.torch_env import TORCH_ENV
 from tunesmith.tools.models.fitting import quantizing_that_fits
 from tunesmith.tools.models.full_precision import HEAD
 from tunesmith.tools.models.memory_math import (
+    group_size_for,
     quantize_cache_bytes,
     quantize_memory_bytes,
     quantize_vram_bytes,
@@ -199,11 +200,9 @@ def _rounding_seconds(
 def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tuple[str, ...]:
     """What of a resolved request a format or a way of rounding cannot do, each with what to set."""
     scheme = SCHEMES[request.scheme]
+    sentences = list(filter(None, [wrong_group_size(request.scheme, config, request.group_size)]))
     if not scheme.floats:
-        return tuple(_unsearchable(request, config))
-    sentences = []
-    if request.group_size:
-        sentences.append(f"{scheme.name} has a scale for an output channel, which is its format; set group_size=0")
+        return (*sentences, *_unsearchable(request, config))
     if request.rounding != "nearest":
         way = "AutoRound" if request.rounding == AUTOROUND else "GPTQ"
         sentences.append(f"{scheme.name} rounds every weight by itself, without data, so there is no {way} for it; "
@@ -212,6 +211,18 @@ def contradictions(request: QuantizeRequest, config: Mapping[str, object]) -> tu
         sentences.append(f"{scheme.name} takes its scales from the weights alone, so no rows calibrate it; "
                      f"leave calibration_samples at {_SAMPLES}")  # fmt: skip
     return tuple(sentences)
+
+
+def wrong_group_size(name: str, config: Mapping[str, object], asked: int) -> str:
+    """Why a scheme cannot have the group size that is asked for, with what to set; empty where it can."""
+    scheme = SCHEMES[name]
+    if asked and (scheme.smooths or scheme.floats):
+        return f"{name} has a scale for an output channel, which is its format; leave group_size out"
+    if asked and group_size_for(config, asked) != asked:
+        fitting = group_size_for(config)
+        instead = f"try group_size={fitting}" if fitting else "leave it out, for a scale for an output channel"
+        return f"group_size={asked} does not divide every layer of this model; {instead}"
+    return ""
 
 
 def _unsearchable(request: QuantizeRequest, config: Mapping[str, object]) -> Iterator[str]:

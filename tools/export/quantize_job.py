@@ -26,7 +26,7 @@ from tunesmith.tools.export.audit_quantized import audit_quantized
 from tunesmith.tools.export.calibration import Batch, calibration_batches, joined_batches
 from tunesmith.tools.export.dry_load_job import refuse_unservable
 from tunesmith.tools.export.layer_stream import describe_quantization, stream_layers
-from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult
+from tunesmith.tools.export.quantize import QuantizeRequest, QuantizeResult, wrong_group_size
 from tunesmith.tools.export.rounding_recipes import (
     QUANTIZING,
     SMOOTHING,
@@ -41,7 +41,7 @@ from tunesmith.tools.export.streamed_weights import StreamedWeights
 from tunesmith.tools.machine.device import computes_on_cpu, need_priced_device
 from tunesmith.tools.machine.memory_left import RESERVE_BYTES, memory_left_bytes, stalled_percent
 from tunesmith.tools.models.full_precision import Proof, assert_full_precision, full_precision_layers
-from tunesmith.tools.models.memory_math import group_size_for, quantize_cache_bytes, quantize_memory_bytes
+from tunesmith.tools.models.memory_math import quantize_cache_bytes, quantize_memory_bytes
 from tunesmith.tools.models.rounding_terms import AUTOROUND, Rounding
 from tunesmith.tools.models.schemes import SCHEMES
 from tunesmith.tools.models.tensor_file import weight_files
@@ -100,15 +100,9 @@ def chosen_group_size(config: dict[str, object], scheme: str, asked: int) -> int
 
     Raises StepFailed for one that does not divide the inputs of every layer, or is not the format's own.
     """
-    kind = SCHEMES[scheme]
-    if not asked:
-        return kind.group_of(config)
-    if kind.smooths or kind.floats:
-        raise StepFailed(f"{scheme} has one scale for an output channel; set group_size=0")
-    if group_size_for(config, asked) != asked:
-        fitting = group_size_for(config) or "0 (per channel)"
-        raise StepFailed(f"group_size={asked} does not divide every layer of this model; try group_size={fitting}")
-    return asked
+    if wrong := wrong_group_size(scheme, config, asked):
+        raise StepFailed(wrong)
+    return SCHEMES[scheme].group_of(config, asked)
 
 
 def quantize_model(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.files import read_manifest
@@ -17,6 +17,7 @@ from tunesmith.tools.core.local_paths import expanded, is_there, local_path, loo
 from tunesmith.tools.core.rates import Seconds
 from tunesmith.tools.core.stage import GIB, Facts, Inputs, Plan, Request, Result, RunRule, Settled, Stage, expected
 from tunesmith.tools.models.bundled import BUNDLED, BundledModel, bundled_names
+from tunesmith.tools.models.families import FAMILIES
 from tunesmith.tools.models.folder import (
     check_hub_revision,
     check_model_folder,
@@ -25,11 +26,20 @@ from tunesmith.tools.models.folder import (
     read_config,
     sealed_as,
 )
-from tunesmith.tools.models.hub import HUB_ID, inspect_hub, is_commit, newest_commit
+from tunesmith.tools.models.hub import HUB_ID, inspect_hub, is_commit, newest_commit, of_link
 from tunesmith.tools.models.known_bases import KnownBase, known_base
 from tunesmith.tools.models.measuring import FOUR, MEASURED_AT, SIXTEEN, Asked, Measuring, choose
 from tunesmith.tools.models.model_files import wanted_files, weight_bytes
 from tunesmith.tools.models.quantized_base import UNKNOWN, Making, is_quantized_here
+from tunesmith.tools.models.shape import ModelShape
+
+
+def _unlinked(model: object) -> object:
+    """owner/name of a link to a model's page on the hub; anything else as it is."""
+    linked, revision = of_link(model) if isinstance(model, str) else ("", "")
+    if revision:
+        raise ValueError(f"it is a link to one revision; give {linked}, and {revision} as the revision")
+    return linked or model
 
 
 class BaseRequest(Request):
@@ -37,7 +47,7 @@ class BaseRequest(Request):
 
     GONE: ClassVar = {"quantized": ("",)}
 
-    model: Annotated[str, local_path(*BUNDLED, maybe=True)] = Field(
+    model: Annotated[str, BeforeValidator(_unlinked), local_path(*BUNDLED, maybe=True)] = Field(
         default="bundled",
         min_length=1,
         examples=list(BUNDLED),
@@ -122,6 +132,8 @@ class BaseContext:
     """Whether its quantized base stands here too."""
     sealed: str = ""
     """Of a folder with a manifest: the digest that stands there."""
+    parameters: int = 0
+    """That a folder's weights have; 0 where nobody has looked."""
 
 
 def inspect_inputs(request: BaseRequest, inputs: Inputs) -> BaseContext:
@@ -155,9 +167,10 @@ def _inspected(request: BaseRequest, inputs: Inputs) -> BaseContext:
         except StepFailed:
             return BaseContext(here)  # the plan says that nobody knows
     folder = expanded(request.model)
-    config = check_model_folder(folder).config
+    looked = check_model_folder(folder)
     size = sum(wanted_files(folder).values())
-    return BaseContext(here, size, fingerprint(folder), config, sealed=sealed_as(folder))
+    sealed = sealed_as(folder)
+    return BaseContext(here, size, fingerprint(folder), looked.config, sealed=sealed, parameters=looked.parameters)
 
 
 def expected_artifact(request: BaseRequest, artifacts: Mapping[str, Artifact]) -> Artifact | None:
@@ -225,7 +238,27 @@ def plan(request: BaseRequest, facts: Facts, context: BaseContext) -> Plan:
         replaces=(f"the {request.role} of run {facts.run}",) if request.role in facts.artifacts else (),
         refusals=room(price, facts, remedy="a smaller model"),
         reasons={"measuring": measuring.reason} if measuring else {},
+        notes=_lacking_weights(context),
     )
+
+
+def _lacking_weights(context: BaseContext) -> tuple[str, ...]:
+    """What a plan says of weights that are fewer than the config of a family describes whose count is exact."""
+    config = context.config
+    if not context.parameters or config.get("quantization_config") or config.get("model_type") not in FAMILIES:
+        return ()
+    try:
+        described = ModelShape.of(config).parameters
+    except (KeyError, TypeError, ValueError):
+        return ()
+    if context.parameters >= _WHOLE * described:
+        return ()
+    count = f"{context.parameters:,} of the {described:,} parameters that its config describes"
+    return (f"its weights have {count}: a part of them is missing, or the config is another model's",)
+
+
+_WHOLE = 0.995
+"""A layer of the deepest model is a hundredth of it; what vocabularies are padded by is less."""
 
 
 def _measuring(request: BaseRequest, facts: Facts, context: BaseContext) -> Measuring | None:
@@ -271,7 +304,7 @@ def _bundled(model: BundledModel) -> _Cost:
 def _folder(name: str, bytes_: int) -> _Cost:
     """Copied and hashed at 400 MB a second."""
     steps = (f"copy {bytes_ / GIB:.2f} GiB",)
-    return _Cost(name, bytes_, bytes_ / 4e8 + _TEMPLATE_S, GIB // 4, steps)
+    return _Cost(name, bytes_, bytes_ / 4e8 + _TEMPLATE_S, GIB // 4, steps, room=1.0)
 
 
 def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:

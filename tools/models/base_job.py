@@ -21,7 +21,7 @@ from tunesmith.memory.digests import Digests
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.files import publish_folder, set_aside, sha256_file, verify, write_protect
 from tunesmith.memory.records import Artifact
-from tunesmith.tools.core.format import size
+from tunesmith.tools.core.format import clip, one_line, size
 from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.settled import MODELS, TOKENIZERS, UNUSED, load_modules
 from tunesmith.tools.machine.processes import python_module
@@ -47,6 +47,7 @@ from tunesmith.tools.models.turn_end import turn_end
 Progress = Callable[[float, float, str], None]
 
 _QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
+_ANSWER = "Paris."
 _WHEELS_PER_CALL = 4  # an interrupted download loses at most this many
 
 
@@ -89,7 +90,7 @@ def fetch(job: Job[BaseRequest]) -> Pristine:
             job.log(f"left out, because they are no plain text of at most {TEXT_BYTES >> 20} MB: {', '.join(odd)}")
         probe_template(folder, request.model)
         # A copy is proven by its hashes; a conversion has to show that it still answers.
-        text, _stop = check_template(folder)
+        text, _stop = check_template(folder, request.model)
         if bundled:
             job.log(f"asked for the capital of France, it says: {prove(folder, text)}")
 
@@ -273,8 +274,8 @@ def prove(folder: Path, text: str) -> str:
     return repr(greedy_answer(folder, text))
 
 
-def check_template(folder: Path) -> tuple[str, str]:
-    """A rendered question and the stop token, after proving that the tokenizer fits its template.
+def check_template(folder: Path, name: object = None) -> tuple[str, str]:
+    """A rendered question and the stop token, after proving that the tokenizer of the model `name` fits its template.
 
     Raises StepFailed when the template's tokens decode to another text, or the stop token is not the one that the
     template ends a turn with. The template is rendered here: `probe_template` comes first.
@@ -282,17 +283,27 @@ def check_template(folder: Path) -> tuple[str, str]:
     load_modules(TOKENIZERS, without=UNUSED)
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    name = name or folder  # which is a temporary one while the copy is made
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of the JSON, of the tokenizers library, of a class: each has its own
+        what = f"{type(error).__name__}: {clip(one_line(error), 200)}"
+        raise StepFailed(f"{name}: its tokenizer cannot be loaded ({what}); copy its files again") from error
     text: str = tokenizer.apply_chat_template(_QUESTION, tokenize=False, add_generation_prompt=True)
     if tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) != text:
-        raise StepFailed(f"{folder}: the chat template's tokens decode to another text; its tokenizer is damaged")
-    turn = tokenizer.apply_chat_template([*_QUESTION, {"role": "assistant", "content": "Paris."}], tokenize=False)
-    end = tokenizer.eos_token and tokenizer.convert_ids_to_tokens(turn_end(tokenizer))
-    if not end or not turn.rstrip().endswith((tokenizer.eos_token, end)):
-        raise StepFailed(
-            f"{folder}: eos is {tokenizer.eos_token!r}, but the template ends a turn with {turn[-12:]!r}; if the model "
-            "stops at that token, name it beside eos in eos_token_id of generation_config.json"
-        )
+        raise StepFailed(f"{name}: the chat template's tokens decode to another text; its tokenizer is damaged")
+    turn = tokenizer.apply_chat_template([*_QUESTION, {"role": "assistant", "content": _ANSWER}], tokenize=False)
+    _said, answer, ends_with = turn.rstrip().rpartition(_ANSWER)
+    if _QUESTION[0]["content"] not in text or not answer:
+        raise StepFailed(f"{name}: its chat template leaves out what is said; correct chat_template.jinja")
+    eos, ends_with = tokenizer.eos_token, ends_with.strip()
+    end = eos and tokenizer.convert_ids_to_tokens(turn_end(tokenizer))
+    if not end or not ends_with.endswith((eos, end)):
+        how = f"ends an answer with {clip(ends_with, 40)!r}" if ends_with else "ends an answer with no token at all"
+        instead = "if the model stops at that token, name it beside eos in eos_token_id of generation_config.json"
+        instead = instead if eos else "name the token that the model stops at as eos_token in tokenizer_config.json"
+        instead = instead if ends_with or not eos else f"write {eos} after each answer in chat_template.jinja"
+        raise StepFailed(f"{name}: eos is {eos!r}, but the template {how}; {instead}")
     return text, str(end)
 
 

@@ -92,6 +92,8 @@ KNOWN_MODELS: tuple[NamedModel, ...] = (
     _model("microsoft/Phi-3.5-mini-instruct", "phi3", (3072, 8192, 32, 32, 32, 96, 32064)),
     _model("microsoft/phi-4", "phi3", (5120, 17920, 40, 40, 10, 128, 100352)),
 )  # fmt: skip
+FAMILIES = frozenset(str(model.config["model_type"]) for model in KNOWN_MODELS)
+"""Whose parameters `ModelShape` counts exactly."""
 
 
 def config_of(name: str) -> Mapping[str, object]:

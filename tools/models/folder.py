@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +22,17 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.local_paths import is_there
 from tunesmith.tools.core.strict_json import IN_PLACE_BYTES, depth_of, parse_json
-from tunesmith.tools.models.model_files import is_wanted, names_in, open_inside, wanted_files
-from tunesmith.tools.models.tensor_file import INDEX_NAME, header_bytes, indexed_shards, places_in
+from tunesmith.tools.models.model_files import names_in, open_inside, taken, wanted_files
+from tunesmith.tools.models.shape import ModelShape
+from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, header_bytes, indexed_shards, places_in
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 ON_TOP = "adapter_config.json"
 """Beside a base, transformers would load the adapter that it describes without being asked."""
+_NO_WRITER = re.compile(r"\w+(For(MaskedLM|PreTraining|SequenceClassification|TokenClassification|QuestionAnswering"
+                        r"|MultipleChoice|RewardModel)|(?<!Head)(?<!Heads)Model)")  # fmt: skip
+"""transformers' names of classes without a head that writes text."""
 CONFIG_BYTES = 1 << 20
 """The longest configs have some hundred kB (labels, quantized layers); tokenizers have tens of MB."""
 _MAX_JSON_BYTES = 64 << 20
@@ -39,6 +43,9 @@ _WHOLE_BYTES = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LIMITS = Limits(cpu_s=10.0, memory_bytes=1 << 30)
 """The largest public model, 91,000 tensors in 163 files, takes 0.5 s and 70 MB; the worst header found 1.3 and 400."""
+
+
+_ONLY_GGUF = "has its weights only as a GGUF ({}), which is not trained; give the safetensors that it was made from"
 
 
 class ModelFolder(NamedTuple):
@@ -88,6 +95,7 @@ def _look(path: Path, most_bytes: int) -> tuple[dict[str, object], int, int]:
     if not config.get("model_type"):
         raise BadInput(f"{path}/config.json names no model_type: it is not a transformers model")
     _refuse_code(look, config)
+    refuse_other_work(config, f"{path}/config.json")
     if ON_TOP in look.names:
         raise BadInput(
             f"{path} holds {ON_TOP}: that adapter would be loaded on top of the base; remove it, or merge it first"
@@ -110,7 +118,7 @@ class _Look:
     def config(self) -> dict[str, object]:
         """Its config.json, of a size and depth that a record can keep."""
         if "config.json" not in self.names:
-            raise BadInput(f"{self.path} is not a model folder: it has no config.json")
+            raise self._no_model()
         config = self.json("config.json", CONFIG_BYTES)
         if not config:
             raise BadInput(f"{self.path}/config.json is no JSON object that says anything")
@@ -133,15 +141,19 @@ class _Look:
 
     def weights(self) -> tuple[int, int]:
         """Bytes and parameters of the weights, by their headers."""
-        files = [name for name in self.names if is_wanted(name) and name.endswith(".safetensors")]
+        wanted = taken(self.names)
+        files = [name for name in wanted if name.endswith(".safetensors")]
         if not files:
             raise self._no_weights()
         if INDEX_NAME in self.names:
             shards = indexed_shards(self.json(INDEX_NAME), self.path / INDEX_NAME)
-            if missing := sorted(shards - set(files)):
+            if missing := sorted(shards - set(self.names)):
                 raise BadInput(
                     f"{self.path} lacks {missing[0]} ({len(missing)} of {len(shards)} shards); copy it again"
                 )
+            files = sorted(shards) if INDEX_NAME in wanted else files
+        elif files != [SINGLE_NAME]:
+            raise BadInput(unnamed_weights(str(self.path), files[0]))
         weight_bytes = parameters = 0
         for name in files:
             with open_inside(self.path, name) as file:
@@ -152,14 +164,31 @@ class _Look:
             parameters += sum(math.prod(place.spec.shape) for place in places.values())
         return weight_bytes, parameters
 
+    def _no_model(self) -> BadInput:
+        """Of a folder without a config."""
+        if ON_TOP in self.names:
+            return BadInput(f"{self.path} holds an adapter and no model: merge it into its base, and give that folder")
+        if gguf := self._first(("*.gguf",)):
+            return BadInput(f"{self.path} {_ONLY_GGUF.format(gguf)}")
+        inside = sorted(
+            file.parent for place in ("*", "snapshots/*") for file in self.path.glob(f"{place}/config.json")
+        )
+        instead = f"; give the folder of one model, such as {inside[0]}" if inside else ""
+        return BadInput(f"{self.path} is not a model folder: it has no config.json{instead}")
+
     def _no_weights(self) -> BadInput:
-        pickles = [name for name in self.names if any(fnmatchcase(name, pattern) for pattern in PICKLES)]
-        if pickles:
+        if pickle := self._first(PICKLES):
             return BadInput(
-                f"{self.path} has its weights only as a pickle ({pickles[0]}), which can run code; "
+                f"{self.path} has its weights only as a pickle ({pickle}), which can run code; "
                 "take or convert to safetensors"
             )
+        if gguf := self._first(("*.gguf",)):
+            return BadInput(f"{self.path} {_ONLY_GGUF.format(gguf)}")
         return BadInput(f"{self.path} has no *.safetensors weights")
+
+    def _first(self, patterns: Iterable[str]) -> str:
+        """The first name of such a kind; empty for none."""
+        return next((name for name in self.names if any(fnmatchcase(name, pattern) for pattern in patterns)), "")
 
     def has_chat_template(self) -> bool:
         """Whether it says how a conversation is written, wherever it does."""
@@ -232,6 +261,28 @@ def refuse_unrecordable(config: object, name: str) -> None:
         json.dumps(config, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise BadInput(f"{name} holds half of a surrogate pair, which is no text; take another version") from None
+
+
+def unnamed_weights(model: str, name: str) -> str:
+    """Why weights are not taken that nothing says to load."""
+    instead = f"name it {SINGLE_NAME}, or save the model with save_pretrained"
+    return f"{model} has weights ({name}), but no {SINGLE_NAME} and no {INDEX_NAME}, and no other is loaded; {instead}"
+
+
+def refuse_other_work(config: Mapping[str, object], name: str) -> None:
+    """Raise BadInput for a model that does not go on with a text, as an encoder or a classifier, and for sizes that no
+    model has."""
+    classes = config.get("architectures")
+    named = str(classes[0])[:100] if isinstance(classes, list) and classes else ""
+    if config.get("is_encoder_decoder") is True or _NO_WRITER.fullmatch(named):
+        what = named or "an encoder with a decoder"
+        raise BadInput(f"{name} says {what}, which does not go on with a text; take a decoder-only chat model")
+    try:
+        ModelShape.of(config)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}; take another version") from None
+    except (KeyError, TypeError, ValueError):
+        pass  # the plan says that nobody knows its sizes
 
 
 def has_auto_map(document: object) -> bool:

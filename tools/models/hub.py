@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.json_values import as_list, as_object
@@ -23,11 +23,13 @@ from tunesmith.tools.models.folder import (
     PICKLES,
     has_auto_map,
     may_name_code,
+    refuse_other_work,
     refuse_unrecordable,
+    unnamed_weights,
 )
 from tunesmith.tools.models.hub_client import errors_named, read_body, within
-from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted
-from tunesmith.tools.models.tensor_file import INDEX_NAME, indexed_shards
+from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted, taken
+from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, indexed_shards
 
 _INSPECTED_S = 30.0
 _LISTING_BYTES = 4 << 20
@@ -36,6 +38,7 @@ _MOST_BYTES = 1 << 50
 """More is no model's file: sizes are added up and compared with a disk."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """owner/name"""
+_HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
@@ -78,7 +81,7 @@ def _inspected(model: str, revision: str) -> HubModel:
     if listing.get("sha") != revision:
         raise BadInput(f"the hub was asked for {model} at {revision[:12]} and told of another commit; do not use it")
     wanted = announced(listing, model, lambda name: "/" not in name and is_wanted(name))
-    files = _once({file.name: file for file in wanted if file.name not in TEXTS or file.bytes <= TEXT_BYTES})
+    files = {file.name: file for file in wanted if file.name not in TEXTS or file.bytes <= TEXT_BYTES}
     names = {str(entry.get("rfilename")) for entry in map(as_object, as_list(listing.get("siblings") or []))}
     if ON_TOP in names:
         raise BadInput(f"{model} holds {ON_TOP}: it is an adapter, or would load one; take the model that it is for")
@@ -96,9 +99,13 @@ def _inspected(model: str, revision: str) -> HubModel:
             document = _small_json(model, revision, name)
             _refuse_code(model, name, document)
             config = document if name == "config.json" else config
-    if INDEX_NAME in files and files[INDEX_NAME].bytes <= CONFIG_BYTES:
-        _refuse_index(model, _small_json(model, revision, INDEX_NAME), files)
-    return HubModel(files, config)
+    if INDEX_NAME in files:
+        if files[INDEX_NAME].bytes <= CONFIG_BYTES:
+            _refuse_index(model, _small_json(model, revision, INDEX_NAME), files)
+    elif SINGLE_NAME not in files:
+        raise BadInput(unnamed_weights(model, next(name for name in files if name.endswith(".safetensors"))))
+    refuse_other_work(config, f"config.json of {model}")
+    return HubModel({name: files[name] for name in taken(files)}, config)
 
 
 def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, object]:
@@ -131,13 +138,6 @@ def announced(listing: Mapping[str, object], name: str, is_meant: Callable[[str]
             raise BadInput(f"the hub gives no size or no hash of {path[:200]} in {name}; check HF_ENDPOINT")
         files.append(HubFile(path, size, sha256, blob))
     return files
-
-
-def _once(files: Mapping[str, HubFile]) -> dict[str, HubFile]:
-    """Without the weights in their maker's own layout (`consolidated*.safetensors`), where others are beside them."""
-    makers = {name for name in files if fnmatchcase(name, "consolidated*.safetensors")}
-    others = any(name.endswith(".safetensors") for name in files.keys() - makers)
-    return {name: file for name, file in files.items() if not (others and name in makers)}
 
 
 def hub_config(model: str, revision: str) -> dict[str, object]:
@@ -187,6 +187,20 @@ def newest_commit(name: str, revision: str = "", kind: str = "models") -> str:
     if not is_commit(commit):
         raise BadInput(f"the hub names no commit of {name}; give one as revision=COMMIT")
     return str(commit)
+
+
+def of_link(link: str) -> tuple[str, str]:
+    """The model, and the revision if it names one, that a link to the hub's pages means; empty for any other text."""
+    try:
+        parts = urlsplit(link)
+    except ValueError:  # of brackets
+        return "", ""
+    if parts.scheme not in ("https", "http") or parts.hostname not in _HUB_HOSTS:
+        return "", ""
+    owner, name, kind, revision, *_ = [*parts.path.strip("/").split("/"), "", "", "", ""]
+    if owner in ("datasets", "spaces") or not HUB_ID.fullmatch(f"{owner}/{name}"):
+        return "", ""
+    return f"{owner}/{name}", revision if kind in ("tree", "blob", "resolve", "commit") else ""
 
 
 def is_commit(revision: object) -> bool:

@@ -207,8 +207,8 @@ def refuse_quantized(base: Artifact) -> None:
     """Raise BadInput for a base that is a quantized checkpoint: it is measured and served, and nothing trains on it."""
     if base.known_config.get("quantization_config"):
         raise BadInput(
-            f"base {base.id} ({base.meta.get('name', 'no name')}) is a quantized checkpoint: it can be measured and "
-            "served, and adapters are trained on original weights; fetch those, with measuring=4 to measure at 4 bits"
+            f"the base {base.meta.get('name', base.id)} is a quantized checkpoint: it can be measured and served, and "
+            "adapters are trained on original weights; fetch those, with measuring=4 to measure at 4 bits"
         )
 
 

@@ -11,12 +11,13 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
 from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.tools.models.tensor_file import INDEX_NAME, SHARD
+from tunesmith.tools.models.tensor_file import INDEX_NAME, SHARD, SINGLE_NAME
 
 CARD = "README.md"
 LICENSES = (
@@ -47,6 +48,19 @@ def is_wanted(name: str) -> bool:
     return name in _NAMES or bool(SHARD.fullmatch(name) or _TOKENIZER.fullmatch(name))
 
 
+def taken(names: Iterable[str]) -> list[str]:
+    """Of the names in a folder or repository those that are taken; of weights that lie there twice those that
+    transformers loads: `model.safetensors`, else the shards without their maker's own layout beside them."""
+    wanted = [name for name in names if is_wanted(name)]
+    weights = {name for name in wanted if name.endswith(".safetensors")}
+    if SINGLE_NAME in weights:
+        unused = weights - {SINGLE_NAME} | {INDEX_NAME}
+    else:
+        makers = {name for name in weights if fnmatchcase(name, "consolidated*")}
+        unused = makers if weights - makers else set()
+    return [name for name in wanted if name not in unused]
+
+
 def names_in(folder: Path) -> list[str]:
     """The sorted names of what lies in a folder. Raises BadInput where they are too many for a model's."""
     names = []
@@ -65,7 +79,7 @@ def wanted_files(folder: Path) -> dict[str, int]:
     for name in filter(is_wanted, names_in(folder)):
         with open_inside(folder, name) as file:
             sizes[name] = os.fstat(file.fileno()).st_size
-    return sizes
+    return {name: sizes[name] for name in taken(sizes)}
 
 
 def weight_bytes(folder: Path) -> int:

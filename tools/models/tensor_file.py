@@ -74,7 +74,10 @@ def read_places(path: Path) -> dict[str, TensorPlace]:
 
 def header_bytes(file: BinaryIO, path: Path) -> int:
     """How long the header of an open safetensors file is. Raises BadInput for any other file, or one cut short."""
-    size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+    size, start = os.fstat(file.fileno()).st_size, file.read(8)
+    length = int.from_bytes(start, "little")
+    if start == b"version ":  # the first bytes of a pointer; as a length it would be 2 EB
+        raise BadInput(f"{path} is Git LFS's pointer to the weights; fetch them with `git lfs pull` in its folder")
     if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
         raise BadInput(
             f"{path} is not a whole safetensors file ({size} bytes, of which {MAX_HEADER_BYTES >> 20} MB may be its "

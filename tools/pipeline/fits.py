@@ -205,9 +205,9 @@ def lacking(plan: Plan, context: object, facts: Facts) -> tuple[str, ...]:
     if not isinstance(context, BaseContext) or not context.config or plan.request["role"] != "base":
         return ()
     try:
-        tasks = fits(NamedModel("it", context.config), replace(facts, artifacts={})).tasks
-    except BadInput:
-        return ("its config does not say its sizes: whether it fits shows only when it is here",)
+        tasks = fits(NamedModel("this model", context.config), replace(facts, artifacts={})).tasks
+    except BadInput as error:
+        return (f"whether it fits shows only when it is here: {error}",)
     tasks = tuple(task for task in tasks if task.task not in PREPARING)
     fitting = {task.task for task in tasks if task.fits}
     least: dict[str, Task] = {}

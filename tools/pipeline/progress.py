@@ -78,14 +78,25 @@ def is_current(store: Store, step: Step) -> bool:
 def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:
     """Each artifact that a step works on, and the newest of its kind in the run; none where it goes back to an old one.
 
-    The artifact as it was pinned, by id and digest: the plan was made on that.
+    The artifact as it was pinned, by id and digest: the plan was made on that. What its stage made of it, as rows that
+    are added to rows, is no later one.
     """
     if not _works_on_newest(step.stage, step.request):
         return []
-    newest = {artifact.kind: artifact for artifact in store.artifacts(step.run)}
+    made, stages = store.artifacts(step.run), {other.id: other.stage for other in store.steps(step.run)}
     pins = [as_object(pin) for pin in as_object(step.plan.get("inputs", {})).values()]
     pinned = [replace(store.artifact(str(pin["artifact"])), sha256=str(pin["sha256"])) for pin in pins]
-    return [(artifact, newest[artifact.kind]) for artifact in pinned if artifact.kind in newest]
+    pairs = []
+    for artifact in pinned:
+        own = {artifact.id}  # and what the step's stage made of it
+        newest = None
+        for other in made:
+            if own & set(other.parents) and stages.get(other.step) == step.stage:
+                own.add(other.id)
+            elif other.kind == artifact.kind:
+                newest = other
+        pairs += [(artifact, newest)] if newest else []
+    return pairs
 
 
 def _works_on_newest(stage: str, request: Mapping[str, object]) -> bool:

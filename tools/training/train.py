@@ -118,7 +118,7 @@ class TrainRequest(PlacedRequest):
     save_steps: AutoInt = Field(
         default=0, ge=0, description="Optimiser steps between checkpoints, which are validated; auto: by the rows."
     )
-    seed: int = Field(default=17, description="Of the order of rows and the adapter's first values.")
+    seed: int = Field(default=17, ge=0, lt=1 << 32, description="Of the order of rows and the adapter's first values.")
     few_rows: bool = Field(default=False, description="Train although far fewer rows are left than were asked for.")
     unverified_rows: UnverifiedRows = False
 

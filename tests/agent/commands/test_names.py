@@ -138,6 +138,9 @@ def test_a_hub_model_is_pinned_at_its_newest_commit_wherever_it_is_named(
     assert done.returncode == 3 and said in done.stderr
     assert json.loads(done.stdout)["plan"]["request"]["revision"] == COMMIT
     assert said in tunesmith("pull", MODEL, **hub.env).stderr
+    assert said in tunesmith("base", "--model", f"https://huggingface.co/{MODEL}", **hub.env).stderr
+    one = tunesmith("base", "--model", f"https://huggingface.co/{MODEL}/tree/dev", **hub.env)
+    assert one.returncode == 2 and f"give {MODEL}, and dev as the revision" in one.stderr
     (tmp_path / "p.yaml").write_text(f"name: p\nsteps: [{{stage: base, model: {MODEL}}}]")
     done = tunesmith("run", str(tmp_path / "p.yaml"), **hub.env)
     assert done.returncode == 3 and said in done.stderr

@@ -45,6 +45,15 @@ def test_every_name_stands_for_one_field_that_some_stage_has() -> None:
     assert {field for field, _ in field_names._NEARLY.values()} <= fields
 
 
+@table(
+    ("given", "said"),
+    [({"learning_rate": "0"}, 1), ({"epochs": 0.0}, 1), ({"lr": 0}, 2), ({"rehearsal_weight": "-1"}, 1),
+     ({"rehearsal_weight": 0}, 0), ({"patience": 0}, 0), ({"epochs": "auto"}, 0), ({"epochs": None}, 0), ({"r": 8}, 1)],
+)  # fmt: skip
+def test_a_number_that_is_read_as_auto_is_said(given: dict[str, object], said: int) -> None:
+    assert len(our_names(given, KNOWN["train"]).notes) == said
+
+
 def test_two_names_of_one_field_are_refused_by_both_where_they_differ() -> None:
     with pytest.raises(BadInput, match="lora_r is 8 and --lora-rank is 16, and both set lora_rank"):
         our_names({"lora_r": 8, "lora_rank": 16}, KNOWN["train"], {"lora_rank": "--lora-rank"})

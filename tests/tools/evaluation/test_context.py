@@ -73,6 +73,13 @@ def test_what_does_not_fit_is_refused_by_name_with_the_numbers(tmp_path: Path) -
     assert choose_context(found, 6000, 8192) == 6000 and choose_context(found, 0, 6000) == 6000
 
 
+def test_a_model_that_takes_less_than_is_usual_is_asked_within_what_it_takes(tmp_path: Path) -> None:
+    found = need([case("c", 300)], make_tiny_model(tmp_path / "model"))
+    assert choose_context(found, 0, 512) == 512 and choose_context(found, 0, 4096) == 2048
+    with pytest.raises(BadInput, match="this model takes 300 in all"):
+        choose_context(found, 0, 300)
+
+
 def test_by_bytes_alone_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")  # of a version that cannot be read
     for folder in (None, tmp_path):

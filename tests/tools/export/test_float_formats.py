@@ -247,7 +247,12 @@ def test_the_bytes_that_are_expected_are_those_that_are_written(made: Made, kind
     ("fields", "says"),
     [
         ({"scheme": "FP8", "rounding": "gptq"}, "there is no GPTQ for it; set rounding=nearest"),
-        ({"scheme": "FP8", "group_size": 64}, "a scale for an output channel, which is its format; set group_size=0"),
+        (
+            {"scheme": "FP8", "group_size": 64},
+            "a scale for an output channel, which is its format; leave group_size out",
+        ),
+        ({"scheme": "W8A8", "group_size": 64}, "leave group_size out"),
+        ({"scheme": "W4A16", "group_size": 7}, "does not divide every layer of this model; try group_size="),
         ({"scheme": "FP8", "calibration_samples": 128}, "no rows calibrate it; leave calibration_samples at 64"),
     ],
 )
@@ -255,7 +260,7 @@ def test_a_setting_that_a_format_cannot_follow_is_refused_by_name(
     fields: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     [refusal] = planned(tmp_path, **fields).refusals
-    assert says in refusal and refusal.startswith(fields["scheme"])
+    assert says in refusal and refusal.startswith((fields["scheme"], f"group_size={fields.get('group_size')} "))
 
 
 def test_an_edited_scheme_is_not_held_to_the_default_of_another() -> None:

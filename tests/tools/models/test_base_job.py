@@ -22,7 +22,8 @@ from tunesmith.tools.models.base_job import (
     materialize_hub,
 )
 from tunesmith.tools.models.bundled import BUNDLED, BundledModel, Wheel
-from tunesmith.tools.models.hub import _once, errors_named
+from tunesmith.tools.models.hub import errors_named, of_link
+from tunesmith.tools.models.model_files import taken
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -113,6 +114,30 @@ def test_a_stop_token_that_the_template_does_not_use_is_found(tmp_path: Path) ->
         check_template(folder)
 
 
+@pytest.mark.lab
+@table(
+    ("file", "text", "told"),
+    [
+        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1", "org/name: its tokenizer cannot be loaded"),
+        ("chat_template.jinja", "Hello", "org/name: its chat template leaves out what is said"),
+        (
+            "chat_template.jinja",
+            "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}",
+            "no token at all; write <.im_end.> after each answer in chat_template.jinja",
+        ),
+        ("tokenizer_config.json", '{"tokenizer_class": "PreTrainedTokenizerFast"}', "as eos_token in tokenizer_config"),
+    ],
+)
+def test_what_is_wrong_with_a_tokenizer_is_said_of_the_model_that_was_named(
+    file: str, text: str, told: str, tmp_path: Path
+) -> None:
+    folder = write_tiny_model(tmp_path / "model")
+    (folder / file).write_text(text)
+    with pytest.raises(StepFailed, match=told) as refused:
+        check_template(folder, "org/name")
+    assert str(tmp_path) not in str(refused.value), "the copy is gone when this is read"
+
+
 def test_a_hub_model_needs_a_commit_and_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("huggingface_hub")
     with pytest.raises(BadInput, match="40 hex digits"):
@@ -162,9 +187,29 @@ def test_every_bundled_wheel_is_pinned_once() -> None:
         assert all(len(value) == 64 for value in [*hashes, model.gguf_sha256])
 
 
-def test_weights_in_their_makers_own_layout_are_not_fetched_beside_others() -> None:
-    shards = {"model-00001-of-00002.safetensors": 5, "model-00002-of-00002.safetensors": 6, "config.json": 1}
-    assert _once({**shards, "consolidated.safetensors": 11}) == shards
-    assert _once({**shards, "consolidated.00.safetensors": 11}) == shards
-    alone = {"consolidated.safetensors": 11, "config.json": 1}
-    assert _once(alone) == alone, "they are all that there is"
+@table(
+    ("link", "model", "revision"),
+    [
+        ("https://huggingface.co/org/name", "org/name", ""),
+        ("http://www.huggingface.co/org/name/?x=1#y", "org/name", ""),
+        ("https://hf.co/org/name/tree/v1/sub", "org/name", "v1"),
+        ("https://huggingface.co/datasets/org/name", "", ""),
+        ("https://huggingface.co/org", "", ""),
+        ("https://example.com/org/name", "", ""),
+        ("https://huggingface.co.example.com/org/name", "", ""),
+        ("https://[::1", "", ""),
+        ("org/name", "", ""),
+    ],
+)
+def test_a_link_to_a_models_page_on_the_hub_means_that_model(link: str, model: str, revision: str) -> None:
+    assert of_link(link) == (model, revision)
+
+
+def test_of_weights_that_are_there_twice_those_are_taken_that_transformers_loads() -> None:
+    index = "model.safetensors.index.json"
+    shards = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", index]
+    assert taken([*shards, "consolidated.safetensors"]) == taken([*shards, "consolidated.00.safetensors"]) == shards
+    alone = ["consolidated.safetensors", "config.json"]
+    assert taken(alone) == alone, "they are all that there is"
+    single = ["config.json", "model.safetensors"]
+    assert taken([*single, *shards[1:], "consolidated.safetensors"]) == single

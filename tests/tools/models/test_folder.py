@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
-from tunesmith.tools.models.folder import check_hub_revision, check_model_folder
+from tunesmith.tools.models.folder import check_hub_revision, check_model_folder, refuse_other_work
+from tunesmith.tools.models.model_files import wanted_files
 from tunesmith.tools.models.tensor_file import TensorFileWriter, TensorSpec
 
 
@@ -179,3 +181,57 @@ def test_a_json_file_that_would_fill_the_memory_is_refused(folder: Path) -> None
         file.truncate(3 << 30)
     with pytest.raises(BadInput, match="64 MiB"):
         check_model_folder(folder)
+
+
+@table(
+    ("names", "told"),
+    [
+        (["adapter_config.json"], "holds an adapter and no model"),
+        (["model-Q4_K_M.gguf"], "only as a GGUF"),
+        (["checkpoint-9/config.json", "checkpoint-8/config.json"], "such as {}/checkpoint-8"),
+        (["snapshots/0f0f/config.json", "refs/main"], "such as {}/snapshots/0f0f"),
+    ],
+)
+def test_what_is_given_in_a_model_folders_place_is_said_with_what_to_give(
+    names: list[str], told: str, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(BadInput, match=told.format(tmp_path)):
+        check_model_folder(tmp_path)
+
+
+def test_weights_that_nothing_loads_are_refused_and_those_that_lie_there_twice_count_once(folder: Path) -> None:
+    once = check_model_folder(folder)
+    (folder / "consolidated.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    assert check_model_folder(folder)[1:] == once[1:]
+    assert "consolidated.safetensors" not in wanted_files(folder)
+    (folder / "consolidated.safetensors").unlink()
+    (folder / "model.safetensors").rename(folder / "mine.safetensors")
+    with pytest.raises(BadInput, match=r"name it model\.safetensors"):
+        check_model_folder(folder)
+
+
+def test_a_pointer_in_the_place_of_weights_is_named(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(BadInput, match="git lfs pull"):
+        check_model_folder(folder)
+
+
+@table(
+    ("config", "told"),
+    [
+        ({"architectures": ["LlamaForSequenceClassification"]}, "does not go on with a text"),
+        ({"architectures": ["LlamaModel"]}, "does not go on with a text"),
+        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "does not go on with a text"),
+        ({"architectures": ["GPT2LMHeadModel"]}, ""),
+        ({"architectures": ["Gemma3ForConditionalGeneration"], "is_encoder_decoder": False}, ""),
+        ({"architectures": []}, ""),
+        ({"hidden_size": -64, "num_attention_heads": 1}, "hidden_size is -64"),
+        ({"hidden_size": "wide", "num_attention_heads": 1}, ""),
+    ],
+)
+def test_what_no_base_can_say_is_refused_by_its_config_alone(config: dict[str, object], told: str) -> None:
+    with pytest.raises(BadInput, match=told) if told else nullcontext():
+        refuse_other_work(config, "config.json")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.tables import table
 from tests.gpu_rehearsal.tables import machine, model_of
 from tunesmith.memory.arms import under_test
 from tunesmith.memory.errors import BadInput
@@ -168,3 +169,25 @@ def test_the_precision_is_a_part_of_the_key_in_which_base_and_adapter_must_agree
         assert differences(keys[0], key, under_test("base", "adapter")) == ["precision"]
         assert differences(keys[0], key, under_test("base", "prompted")) == ["precision"]
         assert not differences(keys[0], key, under_test("base", "merged")), "that hop changes the precision too"
+
+
+@table(
+    ("changes", "parameters", "noted"),
+    [({}, 1.0, False), ({}, 1.2, False), ({}, 0.96, True), ({"model_type": "mamba"}, 0.5, False), ({}, 0, False),
+     ({"quantization_config": {"quant_method": "awq"}}, 0.3, False)],
+)  # fmt: skip
+def test_weights_that_lack_what_their_config_describes_are_noted_before_they_are_copied(
+    changes: dict[str, object], parameters: float, noted: bool
+) -> None:
+    config = {**CONFIG, **changes}
+    whole = ModelShape.of(config).parameters
+    context = base.BaseContext(False, 1, config=config, parameters=int(parameters * whole))
+    notes = base.plan(base.BaseRequest(), on_card(80), context).notes
+    assert [f"of the {whole:,} parameters" in note for note in notes] == [True] * noted
+
+
+def test_a_copy_of_a_folder_needs_its_own_bytes_of_disk_and_no_more(tmp_path: Path) -> None:
+    plan = base.plan(
+        base.BaseRequest(model=str(tmp_path)), on_card(80), base.BaseContext(False, 3 * GIB, config=CONFIG)
+    )
+    assert plan.estimate.disk_bytes == 3 * GIB, "beside it nothing is written: a disk with so much room is enough"

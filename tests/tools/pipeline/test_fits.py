@@ -121,6 +121,15 @@ def test_a_plan_that_gets_a_base_says_what_it_is_too_large_for_before_anything_i
     assert len(told("Llama-3.3-70B", 24)) >= 3
 
 
+def test_a_model_of_few_positions_is_served_within_them_and_an_unknown_one_is_said_to_be_unknown() -> None:
+    small = NamedModel("small", {**find_model("Qwen3-4B")[0].config, "max_position_embeddings": 512})
+    assert all(task.fits for task in fits(small, facts(24)).of("serve"))
+    known = facts(24)
+    context = BaseContext(False, 1, config={"model_type": "llama", "hidden_size": 64})
+    [line] = lacking(base.plan(base.BaseRequest(), known, context), context, known)
+    assert "shows only when it is here" in line and "num_attention_heads" in line
+
+
 def test_a_card_that_the_installed_builds_leave_alone_is_no_room() -> None:
     with_gpu = with_card(machine(24), 80)
     on_cpu = Facts(with_gpu.home, with_gpu.machine, "", "vllm", cpu_builds=frozenset({SERVING, TRAINING}))
@@ -251,8 +260,9 @@ def test_a_folder_goes_by_its_config_alone(tmp_path: Path) -> None:
 
 @table(
     ("text", "told"),
-    [("[]", "no JSON object"), ("{", "not readable JSON"), ('{"model_type": "bert"}', "does not say its sizes")],
-)
+    [('{"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}', "does not go on with a text"),
+     ("[]", "no JSON object"), ("{", "not readable JSON"), ('{"model_type": "bert"}', "does not say its sizes")],
+)  # fmt: skip
 def test_a_config_that_says_nothing_is_refused(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(BadInput, match=told):

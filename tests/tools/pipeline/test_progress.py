@@ -86,6 +86,29 @@ def test_what_an_earlier_version_quantized_in_a_way_that_is_gone_is_done_and_is_
     assert QuantizeRequest.of("quantize", {"distil_steps": 0, "keep_share": 0.25}) == QuantizeRequest()
 
 
+def test_rows_that_are_added_to_imported_rows_leave_their_own_step_done(tmp_path: Path) -> None:
+    build = stored_runs.new_builder(tmp_path)
+    stages = ("import", "generate", "critique")
+    steps = [{"stage": stage, "fields": {}} for stage in stages]
+    store = build.store
+    build.run = run = store.new_run("planned", plan={"name": "planned", "steps": steps})
+
+    def do(stage: str) -> None:
+        pins = [] if stage == "import" else store.artifacts(run, "rows")[-1 if stage == "critique" else 0 :][:1]
+        inputs = {made.kind: {"artifact": made.id, "sha256": made.sha256} for made in pins}
+        step = build.step(stage, inputs=inputs)
+        build.artifact(step, "dataset" if stage == "critique" else "rows", "", *(made.id for made in pins))
+        build.end(step, 1.0, 1)
+
+    for stage in stages:
+        do(stage)
+    assert sorted(progress.done_positions(store, run)) == [0, 1, 2], "a step does not overtake itself"
+    do("generate")
+    assert sorted(progress.done_positions(store, run)) == [0, 1], "the data set is of the rows before"
+    do("import")
+    assert sorted(progress.done_positions(store, run)) == [0], "and these were added to other rows"
+
+
 def test_an_evaluation_of_another_arm_stands_in_for_none(tmp_path: Path) -> None:
     made = Run(tmp_path)
     made.do("base", "train", "merge", "evaluate merged")

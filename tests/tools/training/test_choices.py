@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,9 @@ def test_what_preflights_advice_says_of_memory_is_what_its_own_price_says_with_i
         told = dict(setting.split("=") for setting in way.settings.split(", "))
         if "rows" not in told:  # which the rows at once, as they were asked for, overrule
             assert planned(facts, "preflight", **{**asked, **told}).estimate.peak_ram_bytes == way.peak_bytes, way
+
+
+@table(("seed", "taken"), [(0, True), (2**32 - 1, True), (-1, False), (2**32, False)])
+def test_a_seed_that_numpy_does_not_take_is_refused_before_anything_is_paid(seed: int, taken: bool) -> None:
+    with nullcontext() if taken else pytest.raises(ValidationError):
+        train.TrainRequest(seed=seed)
