@@ -26,6 +26,7 @@ class Asked(BaseModel):
     seed: int = 17
     arm: Literal["base", "adapter"] = "base"
     fresh: bool = False
+    routing: Literal[True, False, "auto"] = "auto"
     role: str = Field(default="base", pattern="^(base|teacher)$")
     suites: tuple[str, ...] = Field(default=("demo",), min_length=1, max_length=2)
     mapping: dict[str, str] = {}
@@ -50,6 +51,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": 13}, "seed: brings bad luck; take another"),
     ({"arm": "adaptor"}, "arm is 'adaptor'; did you mean 'adapter'? It takes base or adapter"),
     ({"fresh": "maybe"}, "fresh is 'maybe'; it takes true or false"),
+    ({"routing": "Auto"}, "routing is 'Auto'; did you mean 'auto'? It takes true, false or auto"),
     ({"role": "judge"}, "role is 'judge'; it takes base or teacher"),
     ({"suites": []}, "suites is []; it must not be empty"),
     ({"suites": ["a", "b", "c"]}, "suites is ['a', 'b', 'c']; at most 2 values are taken, not 3"),
