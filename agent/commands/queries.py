@@ -49,7 +49,7 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
 
     arms = [arm.strip() for arm in args.arms.split(",")]
     if len(arms) != 2:
-        raise BadInput(f"--arms takes two arms, such as base,adapter; it was {args.arms!r}")
+        raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
     run = _run_of(args, store, out)
     if args.open_blind:
         opened = open_blind(store, run, account())
