@@ -6,6 +6,8 @@ Errors are caught here and nowhere below. Loads nothing heavy before it knows wh
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import re
 import sys
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command line and return its exit code; no traceback ever reaches the user."""
     words = list(sys.argv[1:] if argv is None else argv)
     keep_private()
-    _open_closed_streams()
+    _prepare_streams()
     opened: list[Output] = []
     try:
         return _main(words, opened)
@@ -50,18 +52,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _failed("interrupted", _INTERRUPTED, words, opened)
     except BrokenPipeError:
-        # Whoever read stdout has left; without this the interpreter complains while it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()  # whoever read it has left
         return 1
+    except UnicodeEncodeError as error:
+        # Bytes of an argument that are no UTF-8 came in as surrogates, which no store and no request takes.
+        if not any(word in " ".join(words) for word in error.object[error.start : error.end]):
+            return _failed(unexpected(error), 1, words, opened)
+        return _failed("an argument is not UTF-8 text; give it as text", BadInput.exit_code, words, opened)
     except Exception as error:
-        return _failed(unexpected(error), 1, words, opened)
+        return _failed(_lost_stdout(error) or unexpected(error), 1, words, opened)
 
 
-def _open_closed_streams() -> None:
-    """Put nothing behind a standard stream that was closed (`<&-`): reading it ends, writing to it is lost."""
+def _prepare_streams() -> None:
+    """Put nothing behind a standard stream that was closed (`<&-`): reading it ends, writing to it is lost.
+
+    What an encoding has no letter for is written as JSON would escape it, so that a document stays one.
+    """
+    codecs.register_error("as-json", _as_json)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="as-json")
+
+
+def _as_json(error: UnicodeError) -> tuple[str, int]:
+    import json
+
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def _lost_stdout(error: Exception) -> str:
+    """What is wrong with stdout where that is what failed; empty where it takes what is written."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return ""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError as lost:
+        _drop_stdout()
+        return f"what was to be printed could not be written: {lost.strerror}"
+    return ""
+
+
+def _drop_stdout() -> None:
+    """Nothing more is written to it; without this the interpreter complains while it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(words: list[str], opened: list[Output]) -> int:

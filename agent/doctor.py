@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
@@ -14,11 +16,16 @@ from tunesmith.agent.commands import render
 from tunesmith.agent.commands.settings import Settings
 from tunesmith.agent.what_leaves import Leaving, leaving_view
 from tunesmith.memory.errors import TunesmithError
-from tunesmith.tools.core.format import size
+from tunesmith.tools.core.format import one_line, size
 from tunesmith.tools.core.machine import Machine, cores_text
 from tunesmith.tools.machine.gpus import left_out_gpus
 from tunesmith.tools.machine.measure import measure_machine
 
+if TYPE_CHECKING:
+    from tunesmith.agent.driver.endpoint import Endpoint
+
+_ANSWERS_S = 20.0
+"""An endpoint that says nothing for so long is taken for one that is not there."""
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
 
 
@@ -63,12 +70,15 @@ def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
     from tunesmith.agent.driver.endpoint import Driver, DriverMissing
 
     driver = Driver(settings)
-    model = settings.driver.name if settings.driver.endpoint else settings.driver.model
+    model = (settings.driver.name or "default") if settings.driver.endpoint else settings.driver.model
     known = {"model": model, **_stronger(settings)}
     try:
         if not (start or settings.driver.endpoint or driver.served()):
+            driver.folder()  # one that is not here is not started either
             return {**known, "state": "not served; `tunesmith doctor --driver` starts it and tries it out"}
         endpoint = driver.ensure()
+        if why := asyncio.run(_silence(endpoint)):  # nothing is learned of it, so nothing is kept
+            return {**known, "state": f"does not answer at {endpoint.address.place}: {why}"}
     except DriverMissing as missing:
         return {**known, "state": f"{missing}; `tunesmith base --model bundled-driver --role driver` fetches it"}
     except TunesmithError as error:
@@ -78,6 +88,20 @@ def examine_driver(settings: Settings, *, start: bool) -> dict[str, object]:
     from tunesmith.agent.driver.probe import probe
 
     return {**known, "state": "served", **probe(endpoint, settings.home, settings.driver)}
+
+
+async def _silence(endpoint: Endpoint) -> str:
+    """Why an endpoint cannot be reached; empty where it answers, be it with a refusal."""
+    from openai import APIConnectionError, OpenAIError
+
+    try:
+        async with endpoint.client(timeout_s=_ANSWERS_S) as client:
+            await client.models.list()
+    except APIConnectionError as error:
+        return one_line(str(error.__cause__ or error))
+    except OpenAIError:
+        pass
+    return ""
 
 
 def _stronger(settings: Settings) -> dict[str, str]:
@@ -136,10 +160,10 @@ def missing(lab: dict[str, str | None], settings: Settings) -> list[str]:
         else []
     )
     if settings.vllm is None:
-        why = "no vLLM was found" if settings.vllm_from == "nowhere" else settings.vllm_from
-        lines.append(
-            f"{why}: baseline, generate, evaluate and deploy cannot run; try `tunesmith setup` or TUNESMITH_VLLM"
-        )
+        why, try_ = settings.vllm_from, "mend that name, or take it away to have the vLLM of the set-up"
+        if why == "nowhere":
+            why, try_ = "no vLLM was found", "try `tunesmith setup` or TUNESMITH_VLLM"
+        lines.append(f"{why}: baseline, generate, evaluate and deploy cannot run; {try_}")
     return lines
 
 

@@ -6,6 +6,7 @@ answer and no key reaches the model; what it may read is what the driver may.
 """
 
 import io
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from rich.console import Console
 from tunesmith.agent.commands.places import is_known, places
 from tunesmith.agent.commands.price import price_lines
 from tunesmith.agent.commands.settings import Settings
+from tunesmith.agent.commands.startup import unexpected
 from tunesmith.agent.queries.answer import Context as Records
 from tunesmith.agent.queries.registry import REQUESTS, answer
 from tunesmith.agent.version import VERSION
@@ -124,6 +126,8 @@ def _plain_errors(tool: Callable[P, T]) -> Callable[P, T]:
             return tool(*args, **kwargs)
         except TunesmithError as error:
             raise ToolError(one_line(str(error))) from None
+        except Exception as error:
+            raise ToolError(one_line(unexpected(error))) from None
 
     return carried_out
 
@@ -179,7 +183,7 @@ class _Tools:
         return {"says": reply.for_model.splitlines(), "facts": reply.as_json()}
 
     def compare(
-        self, run: str = "", arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+        self, run: str | None = None, arms: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     ) -> Json:
         """Two arms of a run, paired case by case: counts by block, exact tests, and the claim. Arms are base,
         prompted, adapter, merged, quantized."""
@@ -229,12 +233,12 @@ class _Tools:
             return self._leave_to_read([model], ctx)
 
         def fits(
-            model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_read)], card: str = ""
+            model: str, leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_read)], card: str | None = None
         ) -> Json:
             """Whether a model could be trained, measured, quantized and served here, or on a card (4090, 24)."""
             if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
-                return {"answered": False, "type_this": f"tunesmith fits {model}"}
-            return self._fits(model, card)
+                return {"answered": False, "type_this": shlex.join(["tunesmith", "fits", model])}
+            return self._fits(model, card or "")
 
         @_plain_errors
         def leave_to_look(stage: str, ctx: Context, fields: Json | None = None) -> Elicit[Allowed] | Allowed:
@@ -246,15 +250,18 @@ class _Tools:
         def plan(
             stage: str,
             leave: Annotated[ElicitationResult[Allowed], Resolve(leave_to_look)],
-            run: str = "",
+            run: str | None = None,
             fields: Json | None = None,
         ) -> Json:
             """The price of one step, and its plan_hash; nothing is started. What `fields` leave out is chosen."""
             if not isinstance(leave, AcceptedElicitation) or not leave.data.allow:
-                raise BadInput(
-                    f"nobody allowed to look at the places in the fields; a person types `tunesmith {stage}`"
-                )
-            return _price(propose_step(self.ws, StepRequest(stage, fields or {}, run)))
+                typed = _typed(stage, run, fields or {})
+                raise BadInput(f"nobody allowed to look at the places in the fields; a person types `{typed}`")
+            chosen = dict(fields or {})
+            named = {str(one) for one in (run, chosen.pop("run", None)) if one}
+            if len(named) > 1:
+                raise BadInput(f"two runs are named: {' and '.join(sorted(named))}; name one")
+            return _price(propose_step(self.ws, StepRequest(stage, chosen, str(*named))))
 
         def start(plan_hash: str, price: Annotated[ElicitationResult[Agreed], Resolve(ask_price)]) -> Json:
             """Have the person agree to a planned step, and start it. Nobody else can agree to it."""
@@ -262,7 +269,7 @@ class _Tools:
 
         return fits, plan, start
 
-    def _newest(self, run: str) -> str:
+    def _newest(self, run: str | None) -> str:
         if run:
             return self.store.run(run).id
         newest = self.store.newest_run()
@@ -301,8 +308,9 @@ class _Tools:
         return {"answered": True, **to_json(fits(named_model, facts, revision=revision), other)}
 
     def _waiting(self, plan_hash: str) -> Step:
-        waiting = [s for s in self.store.priced_steps() if s.status == PLANNED and s.plan_hash == plan_hash]
-        if not waiting:
+        planned = (step for step in self.store.priced_steps() if step.status == PLANNED)
+        waiting = [step for step in planned if step.plan_hash.startswith(plan_hash)]
+        if not waiting or len(plan_hash) < _HASH_CHARACTERS:
             raise BadInput(f"no step waits with plan {plan_hash[:80]!r}; call `plan`, and give its plan_hash")
         return waiting[-1]
 
@@ -342,6 +350,14 @@ def _can_ask(ctx: Context) -> bool:
     """Whether the client can put a question to its person."""
     capabilities = ctx.client_capabilities
     return capabilities is not None and capabilities.elicitation is not None
+
+
+def _typed(stage: str, run: str | None, fields: Json) -> str:
+    """A step with its fields as a person types it into a shell."""
+    words = ["tunesmith", stage, *(["--run", run] if run else [])]
+    for name, value in fields.items():
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
 
 
 def _step(step: Step) -> Json:

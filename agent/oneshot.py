@@ -11,6 +11,7 @@ from concurrent.futures import Future
 
 from tunesmith.agent.commands import run_steps
 from tunesmith.agent.commands.approvals import YesApprover
+from tunesmith.agent.commands.ask import piped_in
 from tunesmith.agent.commands.first_look import FirstLook
 from tunesmith.agent.commands.output import Output
 from tunesmith.agent.commands.settings import Settings
@@ -19,10 +20,12 @@ from tunesmith.agent.driver.chat import Cancelled, Chat
 from tunesmith.agent.driver.endpoint import Driver, DriverMissing, Endpoint, driver_state, model_of
 from tunesmith.agent.driver.turn_deps import TurnDeps, is_lasting
 from tunesmith.agent.driver.voice import Reply
+from tunesmith.agent.repl.command_table import COMMANDS
 from tunesmith.memory.errors import ApprovalPending, BadInput, StepFailed, TunesmithError
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import visible
-from tunesmith.tools.pipeline import executor
+from tunesmith.tools.evaluation.ask_message import read_message
+from tunesmith.tools.pipeline import catalog, executor
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
@@ -35,11 +38,16 @@ def oneshot(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     """Hold one turn and return the exit code of what it came to. Raises BadInput for no words at all."""
     if not args.prompt.strip():
         raise BadInput("-p needs words, such as -p 'how did the last run go?'")
+    prompt = read_message(piped_in() if args.prompt == "-" else args.prompt)
+    if (command := prompt.split()[0]).startswith("/") and command[1:] in {*catalog.BY_NAME, *COMMANDS}:
+        raise BadInput(
+            f"-p takes words, and {command} belongs to the conversation's prompt; `tunesmith --help` lists those here"
+        )
     approver = run_steps.approver_of(args, out)
     ws = run_steps.workspace_of(args, settings, store, out)
     turn = _Turn(ws, approver, settings, out)
     try:
-        exit_code = turn.hold(args.prompt)
+        exit_code = turn.hold(prompt)
     except TunesmithError as error:
         out.failed(str(error), error.exit_code)
         out.say(str(error))
@@ -107,8 +115,12 @@ class _Turn:
             print(visible(reply.text))
 
     def _endpoint(self) -> Endpoint:
+        told = -1
+
         def waiting(seconds: float) -> None:
-            if round(seconds) % 10 == 0:
+            nonlocal told
+            if seconds // 10 > told:  # it is called several times a second
+                told = int(seconds // 10)
                 self.out.say(f"the driver is starting ({seconds:.0f} s)")
 
         try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from rich.console import Group, RenderableType
@@ -76,12 +77,11 @@ def _hub(settings: Settings) -> Channel:
     hub = visible_address(settings.network.hub)
     if settings.network.hub_offline:
         return Channel("hub", OFF, hub, "HF_HUB_OFFLINE is set")
-    return Channel(
-        "hub",
-        ON_REQUEST,
-        hub,
-        "what you name of it or say yes to, by its name, with your token where you are logged in",
-    )
+    words = "what you name of it or say yes to, by its name, with your token where you are logged in"
+    with suppress(BadInput):  # an address that is none reaches nothing
+        if proxy := read_address(settings.network.hub).proxy_place:
+            words = f"{words}; through your proxy {proxy}"
+    return Channel("hub", ON_REQUEST, hub, words)
 
 
 def _ray(settings: Settings) -> Channel:

@@ -307,7 +307,7 @@ class Ledger(RunLedger):
         """The step with this id. Raises NotFound."""
         rows = self.read("SELECT * FROM steps WHERE step = ?", step)
         if not rows:
-            raise NotFound(f"no step {step!r}; `tunesmith jobs` lists them")
+            raise NotFound(f"no step {step!r}; `tunesmith show RUN` lists those of a run")
         return Step.of(rows[0], self.places)
 
     def steps(self, run: str | None = None, *, status: str | None = None) -> list[Step]:

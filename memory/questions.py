@@ -6,6 +6,7 @@ for ever or return without bounds. It does not hide anything by itself; pass `on
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sqlite3
@@ -24,7 +25,7 @@ from tunesmith.memory.views import PATHS, VIEWS
 MAX_ROWS = 200
 """More is no answer to a question, and would fill a model's context."""
 DEADLINE_S = 2.0
-"""A person waits so long for a look-up; a join of large tables by mistake takes for ever."""
+"""Of processor time: enough for any look-up, while a join of large tables by mistake takes for ever."""
 _MAX_ANSWER_BYTES = 4 << 20
 _MAX_CELL_BYTES = 1_000_000
 """SQLite's limit of a value: `zeroblob` and `group_concat` would else fill the memory in a single step."""
@@ -66,8 +67,9 @@ def ask_sql(
     try:
         guard = _Guard(_read_by_views(conn, only) if only is not None else None)
         conn.set_authorizer(guard)
-        deadline = time.monotonic() + deadline_s
-        conn.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_EVERY_OPCODES)
+        # Of its own processor time: a machine that is busy with a training makes no question a longer one.
+        deadline = time.thread_time() + deadline_s
+        conn.set_progress_handler(lambda: time.thread_time() > deadline, _CHECK_EVERY_OPCODES)
         return _answer(conn, sql, max_rows)
     except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError) as error:
         raise BadInput(_why(error, deadline_s)) from None
@@ -170,13 +172,18 @@ def _plain(cell: object) -> object:
 
 
 def _columns(cursor: sqlite3.Cursor) -> tuple[str, ...]:
-    return tuple(column[0] for column in cursor.description)
+    """The names of the columns; the second of a name is numbered, as SQLite does it in a view, and hides none."""
+    names: list[str] = []
+    for name, *_ in cursor.description:
+        numbered = (f"{name}:{number}" for number in itertools.count(1))
+        names.append(next(one for one in itertools.chain([name], numbered) if one not in names))
+    return tuple(names)
 
 
 def _why(error: Exception, deadline_s: float) -> str:
     text = str(error)
     if text == "interrupted":
-        return f"the question took more than {deadline_s:g} s; narrow it, or add LIMIT"
+        return f"the question took more than {deadline_s:g} s of processor time; narrow it, or add LIMIT"
     if "not authorized" in text or "prohibited" in text or "readonly" in text:
         return f"only reading is allowed ({text}); the views are {', '.join(VIEWS)}"
     if "one statement at a time" in text:

@@ -27,7 +27,7 @@ def ask(args: argparse.Namespace, settings: Settings, store: Store, out: Output)
     """`ask TEXT`: 0, or 1 where an arm gave no answer. Raises BadInput, NotFound, ApprovalPending, StepFailed."""
     from tunesmith.agent.commands.run_steps import approver_of
 
-    text = read_message(_stdin() if args.text == ["-"] else " ".join(args.text))
+    text = read_message(piped_in() if args.text == ["-"] else " ".join(args.text))
     question = Question(text, args.run, named_arms(args.arms), as_is=args.as_is)
     return _tell(question, settings, store, out, approver_of(args, out))
 
@@ -48,7 +48,7 @@ def ask_line(line: str, settings: Settings, store: Store, out: Output, approver:
     return _tell(question, settings, store, out, approver)
 
 
-def _stdin() -> bytes:
+def piped_in() -> bytes:
     """What is piped in, or typed up to Ctrl-D; one byte more than is taken at most."""
     return sys.stdin.buffer.read(MESSAGE_BYTES_MAX + 1)
 

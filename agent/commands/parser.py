@@ -97,6 +97,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = build(chosen).parse_known_args(argv)
     if what is not None:
         args.what = what
+    if args.prompt is not None and args.command is not None:
+        raise BadInput(f"-p is a whole turn, so no command goes with it; leave -p or {args.command!r} out")
     if rest and args.command not in catalog.BY_NAME:
         raise BadInput(f"unexpected argument {rest[0]!r}; `tunesmith --help` lists the commands")
     # The option is there only where it was given.
@@ -129,7 +131,7 @@ def build(chosen: str | None = None) -> Parser:
         formatter_class=_ByGroup,
     )
     parser.add_argument("--version", nargs=0, action=_Version, help="print the version and leave")
-    parser.add_argument("-p", metavar="TEXT", dest="prompt", help="one turn of the conversation, for scripts")
+    parser.add_argument("-p", metavar="TEXT", dest="prompt", help="one turn of the talk, for scripts; - reads stdin")
     _consent(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", parser_class=Parser)
     _stages(commands, chosen)
@@ -335,8 +337,7 @@ def _history(commands: _Commands) -> None:
     sql = _add(actions, "sql", "a read-only question; the views are v_runs, v_steps, v_flips and v_lineage")
     sql.add_argument("query", metavar="SELECT …")
     _json(sql)
-    findings = "what a run's records say of it, each finding with its evidence and the next step"
-    explain = _add(commands, "explain", findings)
+    explain = _add(commands, "explain", "what a run's records say of it: findings, their evidence and the next step")
     _newest_run(explain)
     _all(explain)
     _json(explain)
@@ -377,6 +378,7 @@ def _other_agents(commands: _Commands) -> None:
     mcp = _add(commands, "mcp", "the typed tools for another agent, over stdio; the person is asked for each price")
     actions = mcp.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
     add = _add(actions, "add", "make these tools known to an agent that is installed here")
+    _json(add)
     add.add_argument("client", choices=MCP_CLIENTS, metavar="|".join(MCP_CLIENTS))
     add.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
 
@@ -391,9 +393,9 @@ def _serving(commands: _Commands) -> None:
         action.add_argument("step", metavar="STEP")
         _json(action)
     serve = _add(commands, "serve", "serve a model, as `deploy` does; status: what is served; stop: end it")
-    what = (
-        "an arm (quantized, merged, adapter), a run, a model that was taught, with the options of `deploy`; or "
-        "status: what is served now, and which run made it; or stop: end every server that tunesmith started"
-    )
-    serve.add_argument("action", nargs="?", choices=SERVE_ACTIONS, metavar="WHAT", help=what)
+    serve.add_argument(
+        "action", nargs="?", choices=SERVE_ACTIONS, metavar="WHAT",
+        help="an arm (quantized, merged, adapter), a run, a model that was taught, with the options of `deploy`; or "
+        "status: what is served now, and which run made it; or stop: end every server that tunesmith started",
+    )  # fmt: skip
     _json(serve)

@@ -6,17 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith.memory.errors import TunesmithError
+from tunesmith.tools.core.local_paths import expanded, looks_like_path
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.hub import HUB_ID
 from tunesmith.tools.models.model_names import named_model
 
 
 def is_known(model: str) -> bool:
-    """Whether a name means a model whose shape stands in our own tables."""
+    """Whether our own tables answer what a name of a model means: nothing here is read and no hub asked for it."""
+    if not model.strip() or model in BUNDLED:
+        return True
     try:
-        known = named_model(BUNDLED[model].title if model in BUNDLED else model)
-    except TunesmithError:
-        return False
-    return known is not None and not known.approximate
+        if looks_like_path(model) or expanded(model).exists():
+            return False
+        known = named_model(model)
+    except (TunesmithError, OSError, ValueError):  # of several sizes, or a name that no folder can have
+        known = None
+    return not HUB_ID.fullmatch(model) or (known is not None and not known.approximate)
 
 
 def places(values: Sequence[object]) -> list[str]:

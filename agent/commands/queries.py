@@ -48,7 +48,7 @@ def compare(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     from tunesmith.tools.evaluation.pairing import each_pair_once
 
     arms = [arm.strip() for arm in args.arms.split(",")]
-    if len(arms) != 2 or arms[0] == arms[1]:
+    if len(arms) != 2:
         raise BadInput(f"--arms takes two different arms, such as base,adapter; it was {args.arms!r}")
     run = _run_of(args, store, out)
     if args.open_blind:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Literal
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.tools.core.local_paths import expanded
+from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.wrong_values import sentence
 from tunesmith.tools.evaluation.judge_settings import JudgeSettings
 from tunesmith.tools.machine.vllm_program import find_vllm
@@ -53,10 +54,10 @@ class DriverSettings(BaseModel):
     """Whether the key may go to an endpoint on another machine over plain http, where everybody on the way reads it."""
     tool_parser: str = "hermes"
     """vLLM's name for how this model writes tool calls."""
-    routing: bool | Literal["auto"] = "auto"
+    routing: Literal[True, False, "auto"] = "auto"
     """true: a schema-bound request chooses each step, as small models need it; false: the model's own tool loop
     (native). auto: native only where `doctor --driver` found this driver fit for it."""
-    context_tokens: int = 8192
+    context_tokens: int = Field(default=8192, gt=0)
     """Longest conversation that the driver is served with."""
     timeout_s: float = Field(default=180.0, gt=0)
     """Longest wait for the driver to say anything; it is asked a second time before the turn gives up."""
@@ -147,7 +148,7 @@ def _driver(environ: Mapping[str, str], driver: DriverSettings) -> DriverSetting
     What the file allows of its own endpoint, it does not allow of another.
     """
     named = environ.get("TUNESMITH_DRIVER", "")
-    if named.startswith(("http://", "https://")):
+    if "://" in named:  # an address that cannot be used is told as one, and not looked for among the folders
         allowed = driver.allow_plain_http and named == driver.endpoint
         driver = driver.model_copy(update={"endpoint": named, "allow_plain_http": allowed})
     elif named:
@@ -165,10 +166,10 @@ def home_of(environ: Mapping[str, str] = os.environ) -> Path:
 
 def _read_file(path: Path) -> SettingsFile:
     try:
-        return SettingsFile.model_validate(tomllib.loads(path.read_text()))
-    except (FileNotFoundError, NotADirectoryError):  # a home without settings, or none yet
+        return SettingsFile.model_validate(tomllib.loads(read_plain_text(path)))
+    except NotFound:  # a home without settings, or none yet
         return SettingsFile()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
     except ValidationError as error:
         raise BadInput(f"{path}: {sentence(error.errors()[0], SettingsFile)}") from None

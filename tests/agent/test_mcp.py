@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -244,6 +245,59 @@ def test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes(
     assert known["answered"] and known["tasks"]
     assert not hidden["answered"] and not folder["answered"] and asked == []
     assert len(person.shown) == 2 and "somebody/private-7b-model" in person.shown[0]
+
+
+def test_a_run_among_the_fields_is_the_run_and_two_runs_are_asked_about(home: Path) -> None:
+    stored_runs.finished_run(home)
+    Store(home).new_run("a newer one")
+
+    async def calls(client: Client) -> Any:
+        named = await called(client, "plan", stage="base", run=None, fields={"model": "bundled", "run": "r1"})
+        both = await client.call_tool("plan", {"stage": "base", "run": "r2", "fields": {"run": "r1"}})
+        return named, both
+
+    named, both = talk(home, calls)
+    assert named["run"] == "r1"
+    assert both.is_error and "two runs are named: r1 and r2" in str(both.content)
+
+
+def test_a_command_that_a_person_shall_type_holds_what_was_asked_and_nothing_that_a_shell_obeys(home: Path) -> None:
+    evil = "/nowhere/x; rm -rf ~"
+
+    async def calls(client: Client) -> Any:
+        fits = await called(client, "fits", model=evil)
+        plan = await client.call_tool("plan", {"stage": "base", "run": "r1", "fields": {"model": evil}})
+        return fits["type_this"], plan.content[0].text
+
+    typed, refused = talk(home, calls)
+    assert shlex.split(typed) == ["tunesmith", "fits", evil]
+    command = refused.partition("a person types `")[2].removesuffix("`")
+    assert shlex.split(command) == ["tunesmith", "base", "--run", "r1", "--model", evil]
+
+
+def test_a_size_is_answered_without_a_question(home: Path) -> None:
+    person = Person(allow=False)
+
+    async def calls(client: Client) -> Any:
+        return await called(client, "fits", model="8b", card="24")
+
+    assert talk(home, calls, person=person)["answered"] and person.shown == []
+
+
+def test_a_defect_of_ours_is_a_sentence_and_its_traceback_a_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_HOME", str(home))
+
+    def broken(*_: object, **__: object) -> Any:
+        raise ZeroDivisionError("by nought")
+
+    monkeypatch.setattr("tunesmith.agent.mcp.ask_in_process", broken)
+
+    async def calls(client: Client) -> Any:
+        return await client.call_tool("query", {"select": "SELECT 1"})
+
+    said = talk(home, calls).content[0].text
+    assert "unexpected ZeroDivisionError: by nought; the traceback is in" in said
+    assert "by nought" in (home / "logs" / "errors.log").read_text()
 
 
 @pytest.mark.parametrize(

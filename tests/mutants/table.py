@@ -88,7 +88,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/test_mcp.py::test_a_plan_that_changed_since_it_was_shown_is_shown_again"),
     )),
     *rows(AGENT, "agent/commands/places.py", (
-        ("return known is not None and not known.approximate", "return True",
+        ("return not HUB_ID.fullmatch(model) or (known is not None and not known.approximate)", "return True",
          "tests/agent/test_mcp.py::test_a_model_that_is_not_known_here_is_looked_for_only_after_a_yes"),
     )),
     # --- what starts

@@ -15,7 +15,8 @@ from pathlib import Path
 from tunesmith.memory.errors import BadInput, NotFound, disk_is_full
 from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.local_paths import expanded, is_folder
-from tunesmith.tools.core.yaml_nodes import MAX_BYTES
+
+MAX_BYTES = 10 * 1024 * 1024
 
 
 def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: bool = True) -> str:
@@ -29,7 +30,7 @@ def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: b
     except OSError as error:
         if error.errno == errno.ELOOP and not through_link:
             raise BadInput(f"{path}: is a symbolic link; put a copy of the file there") from None
-        if error.errno == errno.ENOENT:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotFound(f"no file {path}; check the name") from None
         raise BadInput(f"{path}: cannot be read ({error.strerror}); check the name and the rights") from None
     except ValueError:  # a NUL

@@ -162,7 +162,8 @@ def _pattern(pattern: str) -> str:
 
 
 def _one_of(expected: str, value: object) -> str:
-    known = [name.strip("'") for name in re.split(r", | or ", expected)]
+    # True and False as every file that names them writes them.
+    known = [name.strip("'") if name[:1] == "'" else name.lower() for name in re.split(r", | or ", expected)]
     near = difflib.get_close_matches(str(value), known, 1)
     return f"did you mean {near[0]!r}? It takes {_or(known)}" if near else f"it takes {_or(known)}"
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import yaml
 
-MAX_BYTES = 10 * 1024 * 1024
 MAX_NODES = 300_000
 MAX_DEPTH = 60
 MAX_KEY_CHARS = 10_000

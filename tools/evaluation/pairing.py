@@ -119,6 +119,8 @@ def compare_run(
     for arm in (a, b):
         if arm not in ARMS:
             raise BadInput(f"no arm {arm!r}; the arms are {', '.join(ARMS)}")
+    if a == b:
+        raise BadInput(f"{a} cannot be compared with itself; name two different arms, such as base and adapter")
     seen = _seen.get() if at_work is None and lineage is None else None
     if seen is None:
         return _compared(store, run, a, b, at_work, lineage, claimed=claimed)

@@ -27,6 +27,7 @@ class Asked(BaseModel):
     arm: Literal["base", "adapter"] = "base"
     fresh: bool = False
     role: Literal["base", "teacher"] = "base"
+    routing: Literal[True, False, "auto"] = "auto"
     suites: tuple[str, ...] = Field(default=("demo",), min_length=1, max_length=2)
     mapping: dict[str, str] = {}
     examples: tuple[Inner, ...] = ()
@@ -50,6 +51,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": 13}, "seed: brings bad luck; take another"),
     ({"arm": "adaptor"}, "arm is 'adaptor'; did you mean 'adapter'? It takes base or adapter"),
     ({"fresh": "maybe"}, "fresh is 'maybe'; it takes true or false"),
+    ({"routing": "Auto"}, "routing is 'Auto'; did you mean 'auto'? It takes true, false or auto"),
     ({"role": "judge"}, "role is 'judge'; it takes base or teacher"),
     ({"suites": []}, "suites is []; it must not be empty"),
     ({"suites": ["a", "b", "c"]}, "suites is ['a', 'b', 'c']; at most 2 values are taken, not 3"),
