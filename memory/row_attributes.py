@@ -88,11 +88,12 @@ class RowAttributes:
 
 _DRAWN = tuple(one.name for one in fields(Draw))
 _OWN = tuple(one for one in fields(RowAttributes) if one.name not in ("draw", "others"))
+_LISTED = (list, tuple)
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    "text": (str,), "attempt": (int,), "problem": (str,), "read": (list,), "margin": (int, float),
-    "relabelled": (list,), "finish_reason": (str,), "agreed": (bool,),
-    "of_kind": (int, float), "judged": (int, float), "hidden": (bool,), "variant_of": (str,), "tools": (list,),
-    "number": (int,), "values_at": (list,),
+    "text": (str,), "attempt": (int,), "problem": (str,), "read": _LISTED, "margin": (int, float),
+    "relabelled": _LISTED, "finish_reason": (str,), "agreed": (bool,),
+    "of_kind": (int, float), "judged": (int, float), "hidden": (bool,), "variant_of": (str,), "tools": _LISTED,
+    "number": (int,), "values_at": _LISTED,
 }  # fmt: skip
 _READ: Mapping[str, Callable[..., object]] = {
     **dict.fromkeys(_TYPES, lambda value: value), "tools": tuple,
@@ -103,8 +104,14 @@ _READ: Mapping[str, Callable[..., object]] = {
 def _fits(name: str, value: object) -> bool:
     if isinstance(value, bool) and bool not in _TYPES[name]:
         return False
-    inner = {"tools": Mapping, "read": Sequence, "relabelled": Sequence, "values_at": list}.get(name)
-    listed = not isinstance(value, list) or inner is None or all(isinstance(item, inner) for item in value)
+    kinds: Mapping[str, type | tuple[type, ...]] = {
+        "tools": Mapping,
+        "read": Sequence,
+        "relabelled": Sequence,
+        "values_at": _LISTED,
+    }
+    inner = kinds.get(name)
+    listed = not isinstance(value, _LISTED) or inner is None or all(isinstance(item, inner) for item in value)
     return isinstance(value, _TYPES[name]) and listed
 
 

@@ -392,10 +392,9 @@ def _serving(commands: _Commands) -> None:
         action = _add(actions, name, help_)
         action.add_argument("step", metavar="STEP")
         _json(action)
-    serve = _add(commands, "serve", "serve a model, as `deploy` does; status: what is served; stop: end it")
+    serve = _add(commands, "serve", "serve a model, as `deploy` does; or status, or stop")
     serve.add_argument(
         "action", nargs="?", choices=SERVE_ACTIONS, metavar="WHAT",
-        help="an arm (quantized, merged, adapter), a run, a model that was taught, with the options of `deploy`; or "
-        "status: what is served now, and which run made it; or stop: end every server that tunesmith started",
+        help="an arm, a run or a taught model, as `deploy` takes it; status: what is served, of which run; stop: end it",
     )  # fmt: skip
     _json(serve)

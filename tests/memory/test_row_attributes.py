@@ -38,6 +38,8 @@ def test_the_fields_hold_what_the_names_say() -> None:
     assert (read.attempt, read.agreed, read.of_kind, read.read) == (2, False, 0.25, (("mood", "torn", "glad"),))
     assert imported.tools[0]["function"]["name"] == "add" and imported.draw is None
     assert variant.hidden and variant.variant_of == "w1" and variant.problem == "label: no"
+    placed = RowAttributes(tools=imported.tools, values_at=((0, 1),), read=(("mood", "torn", "glad"),))
+    assert RowAttributes.of(placed.as_json()) == placed, "also where nobody wrote it down between"
 
 
 @table(

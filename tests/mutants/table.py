@@ -62,6 +62,7 @@ _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
 _SERVERS, _QUESTIONS = "tests/trust/test_servers.py::", "tests/memory/test_questions.py::"
+_BROUGHT = "tests/tools/pipeline/test_brought_rows.py::"
 _PATHS, _LIMITS = "tests/trust/test_path_attacks.py::", "tests/trust/test_bounds.py::"
 _TERMINAL, _STATISTICS = "tests/trust/test_terminal.py::", "tests/tools/evaluation/test_statistics.py::"
 _FOLDER, _APPROVERS = "tests/tools/models/test_folder.py::", "tests/agent/commands/test_approvals.py::"
@@ -530,7 +531,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/imports/test_import_files.py::test_extension_types_and_vectors_are_left_out_and_labels_are_text"),
     )),
     *rows(ROWS, "tools/core/record_files.py", (
-        ("if len(line) > MAX_LINE_BYTES:", "if False:",
+        ("if len(read) > MAX_LINE_BYTES:", "if False:",
          "tests/tools/imports/test_import_files.py::test_a_sparse_file_is_not_read_to_its_end"),
         ("if lines > MAX_CELL_LINES:", "if False:",
          "tests/tools/imports/test_import_files.py::test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them"),
@@ -538,6 +539,16 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(ROWS, "tools/imports/sources.py", (
         ("if path.is_symlink():", "if False:",
          "tests/tools/imports/test_import_files.py::test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked"),
+    )),
+    *rows(ROWS, "tools/imports/survey.py", (
+        ("for row in own if not secret_fault(row, allowed=frozenset())", "for row in own",
+         f"{_BROUGHT}test_what_is_left_out_is_said_and_not_counted_as_trained_on"),
+        ("if row.row_id not in again and (fault :=", "if False and (fault :=",
+         f"{_BROUGHT}test_what_is_left_out_is_said_and_not_counted_as_trained_on"),
+    )),
+    *rows(ROWS, "tools/imports/formats.py", (
+        ("if messages[n].pop(_WEIGHT, 1) == 0", "if messages[n].pop(_WEIGHT, 1) == 7",
+         "tests/tools/imports/test_import_rows.py::test_an_answer_of_weight_0_is_shown_and_never_learned"),
     )),
     *rows(ROWS, "memory/store.py", (
         (".fetchone()) != talk:", ".fetchone()) != talk and False:",
@@ -547,7 +558,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        self._used.add(row_id)\n", "",
          "tests/tools/imports/test_import_ids.py::test_whatever_is_imported_after_each_other_every_row_has_an_id_of_its_own"),
     )),
-    *rows(ROWS, "tools/imports/sources.py", (
+    *rows(ROWS, "tools/imports/hub_source.py", (
         ("if not is_commit(commit):", "if not commit:",
          "tests/tools/imports/test_import_hub.py::test_a_data_set_without_its_commit_is_told_what_to_type"),
     )),
@@ -780,7 +791,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/data/test_own_examples.py::test_rows_are_held_to_the_suites_of_the_behaviour_at_hand_or_to_none"),
     )),
     *rows(JUDGED, "tools/data/critique_job.py", (
-        ("self._no_row(row) or secret_fault", "conversation_fault(row) or secret_fault",
+        ("self.checks.own_fault(row) or token_fault(row, self.special_tokens)", "self.checks.own_fault(row)",
          "tests/tools/data/test_own_rows.py::test_no_row_whatever_its_origin_holds_a_token_by_which_the_base_begins_or_ends_a_turn"),
     )),
     *rows(PRICES, "tools/core/stage.py", (

@@ -1,14 +1,16 @@
 """Records of JSONL, JSON, CSV, Parquet and Arrow files, one after another: every line, cell and document is bounded.
 
 A record that cannot be read comes as `Unreadable`, and the others are read on. A file that is something else by its
-first bytes, is no UTF-8, or is out of bounds raises BadInput. What a file says about how it is to be understood
-(metadata of `datasets`, extension types, pickles) is not looked at: no such column is read, and nothing is opened,
-fetched or written. Its parsers run where `confined` limits them.
+first bytes, is neither UTF-8 nor marked as UTF-16, or is out of bounds raises BadInput. What a file says about how it
+is to be understood (metadata of `datasets`, extension types, pickles) is not looked at: no such column is read, and
+nothing is opened, fetched or written. Its parsers run where `confined` limits them.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 import math
 import os
@@ -17,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from io import BufferedReader
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -36,12 +39,15 @@ MAX_CELL_CHARS = 1_000_000
 """A whole line, document or cell is in memory at once, several times over as objects of Python."""
 MAX_CELL_LINES = 2_000
 """Of a CSV cell: a text of more lines is one that a quote has swallowed."""
+_DELIMITERS, _HEADER_CHARS = ",;\t|", 10_000
+"""What may part cells; and of the header so much tells which does."""
+_EXCEL_MARK = "sep="
+"""What Excel writes and reads before the header: the next character parts the cells."""
 _OTHER_KINDS = (
     (b"\x1f\x8b", "a gzip file; unpack it"), (b"PK\x03\x04", "a zip file; unpack it"),
     (b"BZh", "a bzip2 file; unpack it"), (b"\xfd7zXZ", "an xz file; unpack it"),
     (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it"), (b"PAR1", "a Parquet file; name it .parquet"),
     (b"ARROW1", "an Arrow file; name it .arrow"), (b"\x80", "a pickle, or no text at all; write it as JSONL"),
-    (b"\xff\xfe", "UTF-16 text; save it as UTF-8"), (b"\xfe\xff", "UTF-16 text; save it as UTF-8"),
 )  # fmt: skip
 
 
@@ -57,6 +63,8 @@ class Record(NamedTuple):
 
     value: object
     bytes: int
+    at: int = 0
+    """Of several files, the place of the one that it lies in."""
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -86,35 +94,63 @@ def strict_json(text: str | bytes) -> Any:
 
 
 def text_records(path: Path) -> Iterator[Record]:
-    """The records of a text file, by the ending of its name."""
+    """The records of a text file: of a CSV file by its name, of one document or of lines by what it holds."""
     suffix = path.suffix.lower()
     with open_regular(path) as file:
         head = file.read(8)
         file.seek(0)
         if kind := next((kind for magic, kind in _OTHER_KINDS if head.startswith(magic)), ""):
             raise BadInput(f"{path} is {kind}")
-        if suffix == ".json":
-            yield from _json(path, file)
-        elif suffix in (".csv", ".tsv"):
+        if suffix in (".csv", ".tsv"):
             yield from _csv(path, file, "\t" if suffix == ".tsv" else "")
+        elif _is_document(path, file, named=suffix == ".json"):
+            yield from _json(path, file)
         else:
             yield from _jsonl(path, file)
 
 
+def _is_document(path: Path, file: BinaryIO, *, named: bool) -> bool:
+    """Whether a JSON file is one document: by its name or as a list; not where its first line is a whole of its own."""
+    head = ""
+    try:
+        lines = (line for line in _lines(path, file) if line.strip())
+        head = next(lines, "")
+        if not named and not head.lstrip().startswith("["):
+            return False
+        strict_json(head)
+        return not next(lines, "")
+    except (BadInput, ValueError, RecursionError):  # what is wrong with it is said as it is read
+        return named or head.lstrip().startswith("[")
+    finally:
+        file.seek(0)
+
+
 def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
     """The lines of a text file, each bounded. Raises BadInput, naming the line."""
-    number = 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            raise BadInput(
-                f"{path}: line {number} has over {MAX_LINE_BYTES >> 20} MB, the most that a record may have; "
-                "write one record a line"
-            )
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise BadInput(f"{path}: line {number} is no UTF-8 text; save it as UTF-8") from None
+    wide = _is_utf_16(file)
+    text = io.TextIOWrapper(file, "utf-16", newline="\n") if wide else None
+    try:
+        for number in count(1):
+            read = (text or file).readline(MAX_LINE_BYTES + 1)
+            if not read:
+                return
+            if len(read) > MAX_LINE_BYTES:
+                raise BadInput(
+                    f"{path}: line {number} has over {MAX_LINE_BYTES >> 20} MB, the most that a record may have; "
+                    "write one record a line"
+                )
+            yield read if isinstance(read, str) else read.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError:
+        # UTF-16 is decoded ahead of its lines
+        where = f"{path} is marked as UTF-16 and is" if wide else f"{path}: line {number} is"
+        raise BadInput(f"{where} no {'such' if wide else 'UTF-8'} text; save it as UTF-8") from None
+    finally:
+        if text:
+            text.detach()  # else it would close the file
+
+
+def _is_utf_16(file: BinaryIO) -> bool:
+    return any(_begins(file, mark) for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
 def _jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
@@ -129,14 +165,15 @@ def _jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
 
 def _json(path: Path, file: BinaryIO) -> Iterator[Record]:
     """The records of one JSON document: a list, or one list in an object."""
+    encoding = "utf-16" if _is_utf_16(file) else "utf-8-sig"
     data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         raise BadInput(f"{path} has over {MAX_JSON_BYTES >> 20} MB; write it as JSONL, one record a line")
     try:
-        records = _listed(json.loads(data.decode("utf-8-sig")))
+        records = _listed(json.loads(data.decode(encoding)))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{path}: line {line} is no UTF-8 text; save it as UTF-8") from None
+        raise BadInput(f"{path}: line {line} is no {encoding[:6].upper()} text; save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no JSON: {str(error)[:120]}; a file of one record a line is named .jsonl") from None
     mean = len(data) // max(1, len(records))
@@ -157,13 +194,20 @@ def _listed(document: object) -> list[object]:
 
 
 def _csv(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Record]:
-    """A quote that is left open would swallow the records behind it: what it breaks is refused by its line."""
+    """A quote that is left open would swallow the records behind it: what it breaks is refused by its line.
+
+    Without a `delimiter` the line that Excel writes for it names it, else it is the one that the header has most of.
+    """
     csv.field_size_limit(MAX_CELL_CHARS)
-    if not delimiter:
-        sample = file.readline(MAX_LINE_BYTES)
-        delimiter = ";" if sample.count(b";") > sample.count(b",") else ","
-        file.seek(0)
-    reader = csv.reader(_lines(path, file), delimiter=delimiter, strict=True)
+    lines, blank = _lines(path, file), 0
+    while (head := next(lines, "")) and not head.strip():
+        blank += 1
+    if head.lower().startswith(_EXCEL_MARK) and len(head.rstrip("\r\n")) == len(_EXCEL_MARK) + 1:
+        delimiter, head, blank = head[len(_EXCEL_MARK)], next(lines, ""), blank + 1
+    if "\r" in head.rstrip("\r\n"):
+        raise BadInput(f"{path}: its lines end with a carriage return alone; save it as CSV with UTF-8")
+    delimiter = delimiter or max(_DELIMITERS, key=lambda mark: _cells(head[:_HEADER_CHARS], mark))
+    reader = csv.reader(chain(repeat("\n", blank), [head], lines), delimiter=delimiter, strict=True)
     columns: list[str] | None = None
     while True:
         begun = reader.line_num + 1
@@ -180,9 +224,19 @@ def _csv(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Record]:
         if cells is None:
             return
         if columns is None:
-            columns = _header(path, cells)
+            columns = _header(path, cells) if any(cells) else None
         elif cells:
             yield _row(columns, cells, begun, reader.line_num)
+
+
+def _cells(header: str, mark: str) -> tuple[bool, int]:
+    """Whether a mark parts all that a header has in quotes, which may hold any mark itself, and into how many cells."""
+    count = len(next(csv.reader([header], delimiter=mark), ""))
+    try:
+        next(csv.reader([header], delimiter=mark, strict=True), "")
+    except csv.Error:
+        return False, count
+    return True, count
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:

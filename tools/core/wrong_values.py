@@ -30,8 +30,10 @@ def sentences(error: ValidationError, model: type[BaseModel], spelled: Mapping[s
     return "; ".join(sentence(one, model, spelled) for one in errors if one["loc"] not in within or not one["loc"])
 
 
-def sentence(error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, str] | None = None) -> str:
-    """One thing that is wrong."""
+def sentence(
+    error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, str] | None = None, wanted: Sequence[str] = ()
+) -> str:
+    """One thing that is wrong; `wanted` are the fields that one which there is not may stand for, else all."""
     name = _place(error["loc"], spelled)
     holder = _holder(model, error["loc"][:-1])
     info = holder.model_fields.get(str(error["loc"][-1])) if holder and error["loc"] else None
@@ -39,7 +41,8 @@ def sentence(error: ErrorDetails, model: type[BaseModel], spelled: Mapping[str, 
     if kind == "extra_forbidden":
         *before, field = error["loc"]
         listed = any(isinstance(key, int) for key in before)
-        return _unknown(f"{field!r} in {_place(before, spelled)}" if listed else repr(name), str(field), holder)
+        known = wanted or (list(holder.model_fields) if holder else [])
+        return unknown(f"{field!r} in {_place(before, spelled)}" if listed else repr(name), str(field), known)
     if kind == "missing":
         return f"{name} is missing{_described(info)}"
     if kind in ("value_error", "assertion_error"):
@@ -74,8 +77,16 @@ def _holder(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]
     return model
 
 
-def _unknown(name: str, field: str, holder: type[BaseModel] | None) -> str:
-    known = list(holder.model_fields) if holder else []
+def first_wrong(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing that is wrong, with all else that is wrong in the very same place."""
+    first, *rest = error.errors()
+    here = [first, *(one for one in rest if first["loc"] and one["loc"][:-1] == first["loc"][:-1])]
+    missing = [str(one["loc"][-1]) for one in here if one["type"] == "missing"]
+    return "; ".join(sentence(one, model, wanted=missing) for one in here)
+
+
+def unknown(name: str, field: str, known: Sequence[str]) -> str:
+    """What is said of a field that there is none of; `name` is how it is called there."""
     plain = field.replace("-", "_")
     if what := field_names.nearly(plain, known):
         return f"no field {name} here: {what}"
@@ -93,6 +104,8 @@ def _wanted(kind: str, ctx: Mapping[str, object], value: object, info: FieldInfo
         return _one_of(str(ctx.get("expected", "")), value)
     if info and info.annotation in (int, float) and kind != "finite_number":
         return f"it takes {_number(info)}"
+    if kind == "string_type" and isinstance(value, int | float):
+        return "it takes a text: put it in quotes"
     for prefix, noun in _NOUNS.items():
         if kind.startswith(prefix):
             return f"it takes {noun}"

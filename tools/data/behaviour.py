@@ -16,7 +16,7 @@ from tunesmith.memory.files import atomic_write, new_folder
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.local_paths import BUNDLED_BEHAVIOUR, bundled_behaviour, expanded, is_folder
 from tunesmith.tools.core.plain_file import read_plain_text
-from tunesmith.tools.core.wrong_values import sentence
+from tunesmith.tools.core.wrong_values import first_wrong, unknown
 from tunesmith.tools.core.yaml_file import dump_yaml, read_yaml
 from tunesmith.tools.data.answer_shape import json_examples, object_paths
 from tunesmith.tools.data.description import EXAMPLES_MIN, Description, Example, distinct, slug
@@ -110,6 +110,11 @@ def spec_of(document: object, where: str) -> Spec:
     return completed
 
 
+_OURS = ("spec", "slot", "prompt", "situations", "writing", "blind_sha256", "blind", "words_sha256", "described")
+_TAKEN = tuple(dict.fromkeys(("say", "when", "what", "never", "examples", *STATED, *Spec.model_fields)))
+"""Fields of a behaviour's file; a person who asks which there are is not told of those that are ours."""
+
+
 def words_of(document: object, where: str) -> tuple[Spec, Proposal]:
     """What a document says, and what it states as data; nothing is completed yet. Raises BadInput."""
     if not isinstance(document, dict):
@@ -120,6 +125,8 @@ def words_of(document: object, where: str) -> tuple[Spec, Proposal]:
         raise BadInput(
             f"{where}: kind is {kind!r}; leave it out and say spec: 2, when, what, never, attributes and examples"
         )
+    if odd := next((str(name) for name in values if name not in _TAKEN), ""):
+        raise BadInput(f"{where}: {unknown(repr(odd), odd, [name for name in _TAKEN if name not in _OURS])}")
     stated = {name: values.pop(name, None) for name in STATED}
     _move_form(values, stated)
     values = {**_unsaid(values), **{name: value for name, value in values.items() if value not in (None, "")}}
@@ -127,7 +134,7 @@ def words_of(document: object, where: str) -> tuple[Spec, Proposal]:
     try:
         spec = with_call(Spec.model_validate(values))
     except ValidationError as error:
-        raise BadInput(f"{where}: {sentence(error.errors()[0], Spec)}") from None
+        raise BadInput(f"{where}: {first_wrong(error, Spec)}") from None
     return spec, stated_in(stated, where, object_paths(json_examples(spec.examples)))
 
 
@@ -168,6 +175,8 @@ def _unsaid(values: Mapping[str, object]) -> dict[str, str]:
 
 def _enough_examples(examples: object, where: str) -> None:
     """Examples are the one thing that nothing can stand for. Raises BadInput."""
+    if examples and not isinstance(examples, list):
+        raise BadInput(f"{where}: examples is no list; write each as a line of its own: - {{prompt: …, answer: …}}")
     count = len(examples) if isinstance(examples, list) else 0
     if count < EXAMPLES_MIN:
         raise BadInput(

@@ -34,7 +34,6 @@ from tunesmith.tools.data.critique import (
 from tunesmith.tools.data.held_out import hidden, hold_out, rows_beside
 from tunesmith.tools.data.row_checks import LONG_ANSWER_CHARS, BehaviourChecks
 from tunesmith.tools.data.rows import (
-    EXAMPLE,
     ORDINARY,
     RULE,
     VARIANTS,
@@ -44,7 +43,6 @@ from tunesmith.tools.data.rows import (
     is_persons,
     read_rows,
     repeats_in,
-    secret_fault,
     text_fault,
     token_fault,
     write_rows,
@@ -224,9 +222,7 @@ class Critic:
 
     def _own_fault(self, row: TrainingRow) -> Verdict | None:
         """What keeps a person's row out; what code only doubts is noted."""
-        fault = self._no_row(row) or secret_fault(row, allowed=self.checks.allowed)
-        if row.origin != EXAMPLE:  # which all others are held to
-            fault = fault or self.checks.stated_fault(row.answer)
+        fault = self.checks.own_fault(row) or token_fault(row, self.special_tokens)
         fault = fault or self._repeat(row) or self._leak(row)
         if fault is None:
             self._duplicate(row)  # it counts as seen: a written row that is like it goes

@@ -186,6 +186,12 @@ class Example(Frozen):
         return text
 
 
+class Examples(Frozen):
+    """Examples by themselves: what is wrong with one is told with its place."""
+
+    examples: tuple[Example, ...]
+
+
 def distinct(examples: Iterable[Example]) -> tuple[Example, ...]:
     """One example a message, whatever its case and space: the last one said, which corrects those before it."""
     by_message: dict[str, Example] = {}
@@ -250,7 +256,7 @@ class Description(DescriptionDraft):
     def _distinct(cls, examples: tuple[Example, ...]) -> tuple[Example, ...]:
         prompts = [_message(example) for example in examples]
         if twice := next((p for p in prompts if prompts.count(p) > 1), None):
-            raise ValueError(f"two examples have the same message {twice[:60]!r}; each shows another one")
+            raise ValueError(f"two examples have the same message {twice[:60]!r}; give each a message of its own")
         return examples
 
     @field_validator("when", "what", "never")

@@ -22,7 +22,17 @@ from tunesmith.tools.core.strict_json import json_value
 from tunesmith.tools.data.answer_form import form_of
 from tunesmith.tools.data.answer_rules import Rule, broken_rule
 from tunesmith.tools.data.record_values import Values, items_of, number_ranges, stated_number, values_at
-from tunesmith.tools.data.rows import ORDINARY, RULE, cut_off, fault_of, kinds_allowed_by, languages
+from tunesmith.tools.data.rows import (
+    EXAMPLE,
+    ORDINARY,
+    RULE,
+    conversation_fault,
+    cut_off,
+    fault_of,
+    kinds_allowed_by,
+    languages,
+    secret_fault,
+)
 from tunesmith.tools.data.similarity import Likeness, loops, normal, overlap, word_count
 from tunesmith.tools.data.spec import Attribute, Spec
 from tunesmith.tools.data.typed_values import conflict, holds, matches_in, ways_to_say
@@ -228,6 +238,13 @@ class BehaviourChecks:
         if drawn is not None and (fault := self._as_drawn(drawn, message, answer, row)):
             return fault
         return self._ungrounded(message, answer)
+
+    def own_fault(self, row: TrainingRow) -> Verdict | None:
+        """What keeps a person's row out, whatever the other rows and the base are."""
+        fault = conversation_fault(row) or secret_fault(row, allowed=self.allowed)
+        if fault is None and row.origin != EXAMPLE:  # which all others are held to
+            fault = self.stated_fault(row.answer)
+        return fault
 
     def stated_fault(self, answer: str) -> Verdict | None:
         """The rule that an answer breaks of those that a person stated; what was concluded from examples is none."""

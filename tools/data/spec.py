@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, model_validator
 from tunesmith.tools.core.stage import Frozen
 from tunesmith.tools.data.answer_rules import Rule
 from tunesmith.tools.data.arithmetic import NUMERIC, check_formula, names_in
-from tunesmith.tools.data.description import Description, Example, Message, Tools, turns_of
+from tunesmith.tools.data.description import Description, Example, Examples, Message, Tools, turns_of
 from tunesmith.tools.data.description import transcript as as_transcript
 from tunesmith.tools.serving.spec import MAX_ANSWER_TOKENS
 
@@ -261,7 +261,7 @@ class Spec(Description):
         """What the examples say of the whole: the tools offered with them, and the system prompt that they share."""
         if not isinstance(data, dict) or not isinstance(data.get("examples"), list | tuple):
             return data
-        examples = [Example.model_validate(example) for example in data["examples"]]
+        examples = Examples.model_validate({"examples": data["examples"]}).examples
         systems = {example.system for example in examples if example.system}
         if len(systems) > 1:
             raise ValueError(

@@ -1,8 +1,8 @@
 """A user's own rows as conversations: the formats that projects publish, recognised and turned into training rows.
 
-Messages, prompt and completion, ShareGPT, Alpaca, tool calls; other columns by a mapping, which is proposed. What
-cannot be turned is told with its row number. Nothing here reads a file, and no row has its final id yet: a data set's
-own ids collide with each other and with those of a run.
+Messages, prompt and completion, ShareGPT, Alpaca, tool calls, exports of chats; other columns by a mapping, which is
+proposed. Each record is taken by its own format. What cannot be turned is told with its row number. Nothing here reads
+a file, and no row has its final id yet: a data set's own ids collide with each other and with those of a run.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ _ROLES = {
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "function_call": "call",
     "tool_call": "call",
 }  # fmt: skip
+_WEIGHT = "weight"
+"""0 in a message of the assistant: OpenAI's word for one that is shown and not learned."""
 _HALF = re.compile("[\ud800-\udfff]")
-_LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
+_LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "chat_messages")
 _ANSWERED = ("completion", "response", "answer", "output", "assistant", "reply", "target", "chosen", "label")
 _COMPLETED = ("completion", "answer")
 """What stands beside `prompt` in a known format: trl's word, and the one that a description's examples have."""
@@ -48,9 +50,11 @@ class Problem:
     reason: str
     weight: int = 1
     """Lines of the file that it takes: a record that swallowed others counts as all of them."""
+    file: str = ""
+    """Where it lies and is counted, of a source of several files."""
 
     def __str__(self) -> str:
-        return f"record {self.number}: {self.reason}"
+        return f"{self.file}{self.file and ', '}record {self.number}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +78,13 @@ def inspect_records(records: Sequence[object], mapping: Mapping[str, str] | None
     columns = tuple(dict.fromkeys(str(name) for record in whole for name in record))
     if not whole:
         _, problems = convert(records, "", {})
-        return Inspection("INCOMPATIBLE", "", {}, problems[:20], len(records))
+        return Inspection("INCOMPATIBLE", "", {}, problems, len(records))
     name = "mapping" if mapping else _format_of(whole)
     chosen = dict(mapping or {}) if name else propose_mapping(whole)
     if not name and not chosen:
         reason = f"no columns for a message and its answer among {', '.join(columns[:12])}"
-        return Inspection("INCOMPATIBLE", "", {}, (Problem(1, reason),), len(records), columns=columns)
+        problems = tuple(Problem(number, reason) for number in range(1, len(records) + 1))
+        return Inspection("INCOMPATIBLE", "", {}, problems, len(records), columns=columns)
     rows, problems = convert(records, name or "mapping", chosen)
     preview = tuple(_preview(row) for row in rows[:PREVIEW_RECORDS])
     if not rows:
@@ -112,22 +117,20 @@ def convert_one(record: object, number: int, name: str, mapping: Mapping[str, st
 
 
 def _format_of(records: Sequence[Mapping[str, object]]) -> str:
-    """The name of the format that most records have; empty for one of their own."""
-    votes = Counter(_format_of_one(record) for record in records)
-    name, count = votes.most_common(1)[0]
-    return name if count * 2 >= len(records) else ""
+    """The name of the commonest format, where at least half of the records have a known one; else empty."""
+    votes = Counter(name for record in records if (name := _format_of_one(record)))
+    return votes.most_common(1)[0][0] if votes.total() * 2 >= len(records) else ""
 
 
 def _format_of_one(record: Mapping[str, object]) -> str:
     """The format by the columns and the shape of the first turn; empty for one of its own."""
-    for column in _LISTS:
-        turns = _listed(record.get(column))
-        if turns and isinstance(turns[0], dict):
-            if "from" in turns[0] and "value" in turns[0]:
-                return "sharegpt"
-            if "role" in turns[0]:
-                called = any("tool_calls" in turn for turn in turns if isinstance(turn, dict))
-                return "tool calls" if record.get("tools") or called else "messages"
+    turns = _turns_of(record)
+    if turns and isinstance(turns[0], dict):
+        if "from" in turns[0] and "value" in turns[0]:
+            return "sharegpt"
+        if "role" in turns[0] or "sender" in turns[0]:
+            called = any("tool_calls" in turn for turn in turns if isinstance(turn, dict))
+            return "tool calls" if record.get("tools") or called else "messages"
     if "instruction" in record and "output" in record:
         return "alpaca"
     if "prompt" in record:
@@ -143,6 +146,27 @@ def _listed(value: object) -> list[object]:
         except (ValueError, RecursionError):
             return []
     return list(value) if isinstance(value, list | tuple) else []
+
+
+def _turns_of(record: Mapping[str, object]) -> list[object]:
+    """The turns of a conversation; of ChatGPT's export, which is a tree, those of the branch that was shown last."""
+    listed = next(filter(None, (_listed(record.get(column)) for column in _LISTS)), [])
+    nodes = record.get("mapping")
+    if listed or not isinstance(nodes, dict):
+        return listed
+    turns: list[object] = []
+    left, node = dict(nodes), nodes.get(str(record.get("current_node")))
+    while isinstance(node, dict):
+        said = _object(node.get("message"))
+        parts = _object(said.get("content")).get("parts")
+        if isinstance(parts, list) and any(parts):  # its first messages are empty
+            turns.insert(0, {"role": _object(said.get("author")).get("role"), "content": parts})
+        node = left.pop(str(node.get("parent")), None)  # each once, whatever leads to what
+    return turns
+
+
+def _object(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
@@ -174,9 +198,11 @@ def _messages(
 ) -> tuple[list[Message], list[dict[str, Any]]]:
     """The conversation of a record by its format, and the tools that were offered with it."""
     tools = _tools(record)
+    mapped = name == "mapping" and all(mapping.get(part) in record for part in ("user", "assistant"))
+    if not mapped:  # files of several formats may lie in one folder
+        name = _format_of_one(record) or name
     if name in ("messages", "tool calls", "sharegpt"):
-        column = next((c for c in _LISTS if _listed(record.get(c))), "")
-        turns = [_turn(turn, place) for place, turn in enumerate(_listed(record.get(column)), 1)]
+        turns = [_turn(turn, place) for place, turn in enumerate(_turns_of(record), 1)]
         if not turns:
             raise ValueError("it holds no list of messages")
         given = [{"role": "system", "content": _text(record["system"], "system")}] if record.get("system") else []
@@ -185,27 +211,36 @@ def _messages(
         asked = _text(record.get("instruction"), "instruction")
         more = record.get("input")
         asked += f"\n\n{_text(more, 'input')}" if isinstance(more, str) and more.strip() else ""
-        return _pair(asked, _text(record.get("output"), "output"), record.get("system")), tools
+        return _pair(asked, _answer(record.get("output"), "output"), record.get("system")), tools
     if name.startswith("prompt/"):
         column = name.partition("/")[2]
         asked_, answered = record.get("prompt"), record.get(column)
-        if isinstance(asked_, list) or isinstance(answered, list):
+        if _is_chat(asked_) or _is_chat(answered):
             turns = [
                 _turn(turn, n) for n, turn in enumerate([*_chat(asked_, "user"), *_chat(answered, "assistant")], 1)
             ]
             return turns, tools
-        return _pair(_text(asked_, "prompt"), _text(answered, column), record.get("system")), tools
+        return _pair(_text(asked_, "prompt"), _answer(answered, column), record.get("system")), tools
     missing = next((mapping.get(part) for part in ("user", "assistant") if mapping.get(part) not in record), None)
     if missing is not None or not mapping.get("user"):
         raise ValueError(f"it has no column {missing or 'for the message'}")
     named = record.get(mapping["system"]) if mapping.get("system") else None
-    asked_, answered = (_text(record[mapping[part]], mapping[part]) for part in ("user", "assistant"))
-    return _pair(asked_, answered, named), tools
+    asked_, answered = (record[mapping[part]] for part in ("user", "assistant"))
+    return _pair(_text(asked_, mapping["user"]), _answer(answered, mapping["assistant"]), named), tools
 
 
 def _pair(asked: str, answered: str, system: object) -> list[Message]:
     given = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
     return [*given, {"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+
+
+def _answer(value: object, column: str) -> str:
+    """The text of an answer, which may be an object or a list of values: as JSON, as an example's is."""
+    return _text(json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value, column)
+
+
+def _is_chat(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(turn, dict) and "role" in turn for turn in value)
 
 
 def _chat(value: object, role: str) -> list[object]:
@@ -216,11 +251,11 @@ def _turn(turn: object, place: int) -> Message:
     """A message in OpenAI's form."""
     if not isinstance(turn, dict):
         raise ValueError(f"message {place} is {type(turn).__name__}, no object")
-    named = str(turn.get("role", turn.get("from", ""))).strip().lower()
+    named = str(turn.get("role", turn.get("from", turn.get("sender", "")))).strip().lower()
     role = _ROLES.get(named)
     if role is None:
         raise ValueError(f"message {place} has the role {named[:40]!r}")
-    content = turn.get("content", turn.get("value"))
+    content = turn.get("content", turn.get("value", turn.get("text")))
     if isinstance(content, list):  # parts; only text can be trained on here
         texts = [part.get("text") if isinstance(part, dict) else part for part in content]
         if not all(isinstance(part, str) for part in texts):
@@ -228,9 +263,13 @@ def _turn(turn: object, place: int) -> Message:
         content = "".join(part for part in texts if part)
     if role == "call":
         return {"role": "assistant", "content": "", "tool_calls": [_call(content, place)]}
-    calls = _listed(turn.get("tool_calls"))
+    old_call = turn.get("function_call")
+    calls = _listed(turn.get("tool_calls")) or ([old_call] if old_call else [])
     message: Message = {"role": role}
-    message["content"] = "" if content is None and calls else _text(content, f"message {place}", empty=role != "user")
+    what = f"the text of message {place}"
+    message["content"] = "" if content is None and calls else _text(content, what, empty=role != "user")
+    if turn.get(_WEIGHT) == 0:
+        message[_WEIGHT] = 0
     if calls:
         message["tool_calls"] = [_call(call, place) for call in calls]
     for name in ("tool_call_id", "name"):
@@ -283,13 +322,19 @@ def _text(value: object, column: str, *, empty: bool = False) -> str:
 def _row(
     number: int, record: Mapping[str, object], messages: list[Message], tools: list[dict[str, Any]]
 ) -> TrainingRow:
-    """A conversation as a row: from the first answer on it is learned, what follows the last answer is left out."""
-    first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), None)
-    if first is None:
-        raise ValueError("there is no answer of the assistant")
+    """A conversation as a row: from the first answer on it is learned, what follows the last answer is left out.
+
+    An answer of weight 0 is none to learn: learning begins behind the last such one.
+    """
+    answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+    untaught = {n for n in answers if messages[n].pop(_WEIGHT, 1) == 0}
+    last = max(set(answers) - untaught, default=None)
+    if last is None:
+        raise ValueError("there is no answer of the assistant" + (" that has a weight" if untaught else ""))
+    shown = max((n for n in untaught if n < last), default=-1)
+    first = next(n for n in answers if n > shown)
     if first == 0 or not any(message["role"] == "user" for message in messages[:first]):
         raise ValueError("nothing of a user stands before the answer")
-    last = max(n for n, message in enumerate(messages) if message["role"] == "assistant")
     given = record.get("id", record.get("row_id"))
     name = "".join(c for c in str(given) if c.isalnum() or c in "-_.")[:60] if isinstance(given, str | int) else ""
     attributes = RowAttributes(number=number, tools=tuple(tools))

@@ -34,19 +34,15 @@ from tunesmith.tools.core.stage import (
 )
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.imports.formats import PARTS, Inspection, Problem
+from tunesmith.tools.imports.hub_source import PREFIX, at_commit, list_files, listing_digest, parse_source
 from tunesmith.tools.imports.sources import (
     CHILD_BYTES,
     MAX_IMPORT_BYTES,
-    PREFIX,
     Look,
     SourceFiles,
-    at_commit,
     digest_of,
     find_files,
     inspect_files,
-    list_files,
-    listing_digest,
-    parse_source,
 )
 
 _TOKENS_PER_BYTE = 0.25

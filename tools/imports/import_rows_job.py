@@ -15,7 +15,7 @@ from tunesmith.tools.core.job import Job
 from tunesmith.tools.core.local_paths import expanded
 from tunesmith.tools.data.behaviour import load_behaviour, pins_of
 from tunesmith.tools.data.rows import read_rows, write_rows
-from tunesmith.tools.imports import sources
+from tunesmith.tools.imports import hub_source
 from tunesmith.tools.imports.formats import Problem
 from tunesmith.tools.imports.import_rows import (
     ImportRequest,
@@ -73,10 +73,10 @@ def _files(job: Job[ImportRequest]) -> Sequence[Path]:
         named = find_files(expanded(job.request.source))
         job.agreed("source", digest_of(named.files))
         return named.files
-    source = sources.parse_source(job.request.source)
-    files = sources.list_files(source, job.request.split)
-    job.agreed("source", sources.listing_digest(files))
-    return sources.fetch(source, files, _hub_folder(job), job.progress)
+    source = hub_source.parse_source(job.request.source)
+    files = hub_source.list_files(source, job.request.split)
+    job.agreed("source", hub_source.listing_digest(files))
+    return hub_source.fetch(source, files, _hub_folder(job), job.progress)
 
 
 def _hub_folder(job: Job[ImportRequest]) -> Path:

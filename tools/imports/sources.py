@@ -1,8 +1,6 @@
-"""Where a stranger's rows come from: files and folders, or a data set of the hub at a commit; and every row of them.
+"""Files and folders that a stranger's rows come from, and every row of them; `hub_source` is where the hub's come from.
 
-A source names regular files of known kinds, within bounds, and no link in a folder; or `hub:owner/name@COMMIT`, with
-/folder behind the name for one folder of it. What is fetched is what was listed: by name, size and digest, over https,
-as files and never as code; a server on this machine may be asked without (`HF_ENDPOINT`). Files are read in a confined
+A source names regular files of known kinds, within bounds, and no link in a folder. Files are read in a confined
 child: it parses, converts and counts; what reaches the caller's process is rows within bounds, and nothing of a file
 that is none. `look` and `take` are the child's side; `inspect_files` and `rows_of` start it.
 """
@@ -12,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.memory.confined import Limits, OverLimits, confined, confined_answer
@@ -27,15 +24,13 @@ from tunesmith.memory.records import TrainingRow
 from tunesmith.memory.row_attributes import RowAttributes
 from tunesmith.tools.core.record_files import TEXT, Record, column_records, columns_of, open_regular, text_records
 from tunesmith.tools.imports.formats import Inspection, Problem, convert_one, inspect_records
-from tunesmith.tools.models.hub import HubFile, announced, hub_listing, is_commit, newest_commit
-from tunesmith.tools.models.hub_download import Progress, download
 
 COLUMNAR = (".parquet", ".arrow")
 KINDS = (*TEXT, *COLUMNAR)
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """What `datasets` writes beside the rows of a saved data set."""
 MAX_SOURCE_BYTES = 16 << 30
-_MAX_FILES, _MAX_ENTRIES, _MAX_DEPTH = 1_000, 50_000, 8
+MAX_FILES, _MAX_ENTRIES, _MAX_DEPTH = 1_000, 50_000, 8
 """What has more than any of these is a folder that was named by mistake."""
 _HASHED_BYTES = 256 << 20
 """Up to here a source is pinned by its bytes; above, by names, sizes and times: to hash it would take minutes."""
@@ -94,9 +89,9 @@ def _in_folder(folder: Path) -> SourceFiles:
             links += 1
         elif path.is_file():
             files.append(path)
-    if len(files) > _MAX_FILES:
+    if len(files) > MAX_FILES:
         raise BadInput(
-            f"{folder} holds {len(files):,} files of rows; at most {_MAX_FILES:,} are read: name a part of it"
+            f"{folder} holds {len(files):,} files of rows; at most {MAX_FILES:,} are read: name a part of it"
         )
     if not files:
         beside = f" of its own ({links} links are not followed: name those files themselves)" if links else ""
@@ -123,111 +118,6 @@ def digest_of(files: Sequence[Path]) -> str:
 def _sha256(path: Path) -> str:
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# A data set of the hub
-
-PREFIX = "hub:"
-_NAMED = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/[^@\s]+)?(?:@(.*))?")
-_SPLITS = ("train", "test", "valid", "validation", "val", "dev", "eval")
-
-
-class HubSource(NamedTuple):
-    """Where on the hub rows come from."""
-
-    name: str
-    """owner/name"""
-    folder: str
-    """Of the repository; empty: all of it."""
-    commit: str
-
-    def __str__(self) -> str:
-        return f"{self.name}{f'/{self.folder}' if self.folder else ''} at {self.commit[:12]}"
-
-
-def at_commit(source: str) -> str:
-    """A source at the commit that its data set has now, where it names a branch, a tag, or nothing; any other as it is.
-
-    Raises BadInput where the hub has no such data set, or cannot be asked.
-    """
-    named = _NAMED.fullmatch(source)
-    if named is None or is_commit(named[3]):
-        return source
-    return f"{source.partition('@')[0]}@{newest_commit(named[1], named[3] or '', 'datasets')}"
-
-
-def parse_source(source: str) -> HubSource:
-    """The data set that a source names. Raises BadInput, saying what to type."""
-    named = _NAMED.fullmatch(source)
-    if named is None:
-        raise BadInput(f"{source[:200]!r} names no data set; type {PREFIX}owner/name@COMMIT")
-    name, folder, commit = named[1], (named[2] or "").strip("/"), named[3] or ""
-    if not is_commit(commit):
-        given = f"{commit[:60]!r} is no commit, and may be another one tomorrow" if commit else "the commit is missing"
-        raise BadInput(
-            f"{given}: type {source.partition('@')[0][:200]}@COMMIT, 40 hex digits; "
-            f"`git ls-remote https://huggingface.co/datasets/{name} HEAD` prints the newest"
-        )
-    return HubSource(name, folder, commit)
-
-
-def list_files(source: HubSource, split: str) -> tuple[HubFile, ...]:
-    """The files of a split, with sizes and digests; nothing of them is fetched.
-
-    Raises BadInput where there are none, or several sets of them to choose from; StepFailed where the hub cannot be
-    reached.
-    """
-    listing = hub_listing(source.name, source.commit, "datasets")
-    if listing.get("sha") != source.commit:
-        raise BadInput(f"the hub was asked for {source} and told of another commit; do not use it")
-    listed = announced(listing, source.name, is_rows_file)
-    below = [file for file in listed if not source.folder or file.name.startswith(f"{source.folder}/")]
-    files = _of_split(source, below, split)
-    folders = sorted({str(PurePosixPath(file.name).parent) for file in files})
-    kinds = sorted({PurePosixPath(file.name).suffix for file in files})
-    if len(folders) > 1 or len(kinds) > 1:
-        several = folders if len(folders) > 1 else kinds
-        raise BadInput(
-            f"{source} holds rows in {', '.join(several[:8])}; name one folder, {PREFIX}{source.name}/FOLDER@"
-            f"{source.commit}, or fetch the files that you want and import those"
-        )
-    size = sum(file.bytes for file in files)
-    if size > MAX_SOURCE_BYTES or len(files) > _MAX_FILES:
-        raise BadInput(
-            f"{source} has {len(files):,} files of {size / 1e9:,.0f} GB; at most {_MAX_FILES:,} of "
-            f"{MAX_SOURCE_BYTES / 1e9:,.0f} GB are fetched: name a folder of it"
-        )
-    return files
-
-
-def _of_split(source: HubSource, files: Sequence[HubFile], split: str) -> tuple[HubFile, ...]:
-    """The files whose name says the split; all, where no name says any."""
-    if not files:
-        raise BadInput(f"{source} holds no file of rows; its page lists what there is: datasets/{source.name}")
-    chosen = [file for file in files if _says(file.name, split)]
-    if not chosen and any(_says(file.name, other) for file in files for other in _SPLITS):
-        names = ", ".join(file.name for file in files[:6])
-        raise BadInput(f"{source} has no split {split!r} among {names}; give `tunesmith import --split` another")
-    return tuple(sorted(chosen or files))
-
-
-def _says(name: str, split: str) -> bool:
-    return bool(re.search(rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])", name.lower()))
-
-
-def listing_digest(files: Sequence[HubFile]) -> str:
-    """What the hub lists, for a plan to pin."""
-    return hashlib.sha256("\n".join(map(repr, files)).encode()).hexdigest()
-
-
-def fetch(source: HubSource, files: Sequence[HubFile], folder: Path, progress: Progress) -> tuple[Path, ...]:
-    """Fetch listed files into a folder, under names that are ours but for the ending; raises as `download` does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    targets = {
-        folder / f"{number:04d}{PurePosixPath(file.name).suffix.lower()}": file for number, file in enumerate(files, 1)
-    }
-    download(source.name, source.commit, targets, progress, kind="datasets")
-    return tuple(targets)
 
 
 # What files hold
@@ -264,6 +154,16 @@ class Totals(NamedTuple):
     records: int
     lines: int
     """Records, where one that swallowed others counts as all of them."""
+    more: bool = False
+    """Whether the files hold records beyond the limit."""
+
+
+class NewFile(NamedTuple):
+    """What the rows behind it lie in, of a source of several files."""
+
+    name: str
+    records: int
+    """Those of the files before it."""
 
 
 class Stopped(BadInput):
@@ -273,15 +173,15 @@ class Stopped(BadInput):
 def inspect_files(files: Sequence[Path], bytes_: int, mapping: Mapping[str, str], limit: int) -> Look:
     """Look at the first records. Raises BadInput for what cannot be read, is empty, or costs too much to look at."""
     first = files[0]
-    argument = {"file": str(first), "mapping": dict(mapping)}
+    argument = {"files": list(map(str, files)), "mapping": dict(mapping)}
     with _remedied():
         answer = confined_answer(look, argument, f"the beginning of {first}", Limits(_BASE_S, CHILD_BYTES))
     problems = tuple(Problem(**problem) for problem in answer["inspection"].pop("problems"))
     inspection = Inspection(**answer["inspection"], problems=problems)
     mean = answer["bytes"] / answer["looked_at"]
-    by_size = max(answer["looked_at"], first.stat().st_size / mean)
-    in_first = by_size if answer["records"] is None else answer["records"]
-    records = min(limit, round(in_first * max(1.0, bytes_ / max(1, first.stat().st_size))))
+    by_size = max(answer["looked_at"], bytes_ / mean)
+    by_footer = (answer["records"] or 0) * max(1.0, bytes_ / max(1, first.stat().st_size))
+    records = min(limit, round(by_size if answer["records"] is None else by_footer))
     mean_row_bytes = answer["row_bytes"] / answer["looked_at"]
     return Look(inspection, records, int(records * mean), int(records * mean_row_bytes), tuple(answer["left_out"]))
 
@@ -298,10 +198,11 @@ def rows_of(
     limits = Limits(_BASE_S + most_bytes / 1e6 * _S_PER_MB, CHILD_BYTES)
     what = str(files[0]) if len(files) == 1 else f"one of the {len(files)} files beside {files[0]}"
     with _remedied():
-        yield from taken(confined(take, argument, what, limits))
+        items = taken(confined(take, argument, what, limits))
+        yield from (one for one in items if not isinstance(one, NewFile))
 
 
-def taken(items: Iterable[Any]) -> Iterator[TrainingRow | Problem | Totals]:
+def taken(items: Iterable[Any]) -> Iterator[TrainingRow | Problem | NewFile | Totals]:
     """What `take` gives, typed. Raises Stopped."""
     for kind, *values in items:
         if kind == "stopped":
@@ -310,7 +211,7 @@ def taken(items: Iterable[Any]) -> Iterator[TrainingRow | Problem | Totals]:
             name, prompt, completion, attributes = values
             yield TrainingRow(name, "imported", prompt, completion, RowAttributes.of(attributes))
         else:
-            yield Problem(*values) if kind == "problem" else Totals(*values)
+            yield {"problem": Problem, "file": NewFile, "end": Totals}[kind](*values)
 
 
 @contextmanager
@@ -326,17 +227,19 @@ def _remedied() -> Iterator[None]:
 
 
 def look(argument: Mapping[str, Any]) -> Iterator[object]:
-    """What the first records of a file look like."""
-    path = Path(argument["file"])
-    columns = columns_of(path) if path.suffix.lower() in COLUMNAR else None
-    records = _first(_records(path))
+    """What the first records of files look like."""
+    files = list(map(Path, argument["files"]))
+    columns = columns_of(files[0]) if files[0].suffix.lower() in COLUMNAR else None
+    records = _first(_records_of(files))
     if not records:
-        raise BadInput(f"{path} holds no records")
+        beside = f", nor do the {len(files) - 1} files beside it" if len(files) > 1 else ""
+        raise BadInput(f"{files[0]} holds no records{beside}")
     values = [record.value for record in records]
     inspection = inspect_records(values, argument["mapping"])
+    problems = tuple(_placed(inspection.problems, records, file_names(files)))
     rows = [convert_one(value, 1, inspection.format, inspection.mapping) for value in values]
     yield {
-        "inspection": asdict(inspection),
+        "inspection": asdict(replace(inspection, problems=problems)),
         "looked_at": len(records),
         "bytes": max(1, sum(record.bytes for record in records)),
         "row_bytes": sum(_bytes(row) for row in rows if isinstance(row, TrainingRow)),
@@ -347,20 +250,26 @@ def look(argument: Mapping[str, Any]) -> Iterator[object]:
 
 def take(argument: Mapping[str, Any]) -> Iterator[object]:
     """Every row and problem of files, until a limit; the first item that is neither says how they were read."""
-    records = islice((r for name in argument["files"] for r in _records(Path(name))), argument["limit"])
+    files = list(map(Path, argument["files"]))
+    names, every = file_names(files), _records_of(files)
+    records = islice(every, argument["limit"])
     first = _first(records)
     inspection = inspect_records([record.value for record in first], argument["mapping"])
     if inspection.status != "READY":
-        why = "; ".join(map(str, inspection.problems[:3]))
+        why = "; ".join(map(str, _placed(inspection.problems[:3], first, names)))
         yield "stopped", f"{inspection.status}: {why or ', '.join(inspection.columns) or 'there are no records'}"
         return
+    at, before = 0, 0
     count = lines = read = row_bytes = 0
     for count, record in enumerate(chain(first, records), 1):
+        if record.at != at:
+            at, before = record.at, count - 1
+            yield "file", names[at], before
         read += record.bytes
         row = convert_one(record.value, count, inspection.format, inspection.mapping)
         if isinstance(row, Problem):
             lines += row.weight
-            yield "problem", row.number, row.reason, row.weight
+            yield "problem", row.number - before, row.reason, row.weight, names[at]
         else:
             lines += 1
             row_bytes += _bytes(row)
@@ -371,7 +280,23 @@ def take(argument: Mapping[str, Any]) -> Iterator[object]:
                     f"the first {count:,} records hold over {most / 1e6:,.0f} MB{what}, the most that is taken here; "
                     f"take fewer with --limit {max(1, count - 1)}, or split the file"
                 )
-    yield "end", inspection.format, count, lines
+    yield "end", inspection.format, count, lines, next(every, None) is not None
+
+
+def file_names(files: Sequence[Path]) -> list[str]:
+    """What each file of a source is called, from the folder on that all lie in; nothing where there is one."""
+    if len(files) == 1:
+        return [""]
+    common = os.path.commonpath([file.parent for file in files])
+    return [os.path.relpath(file, common) for file in files]
+
+
+def _placed(problems: Iterable[Problem], records: Sequence[Record], names: Sequence[str]) -> Iterator[Problem]:
+    """Problems of the first records by their files, each counted from the first record of its own."""
+    begun = {record.at: place for place, record in reversed([*enumerate(records)])}
+    for problem in problems:
+        at = records[problem.number - 1].at
+        yield replace(problem, number=problem.number - begun[at], file=names[at])
 
 
 def _first(records: Iterator[Record]) -> list[Record]:
@@ -384,8 +309,11 @@ def _first(records: Iterator[Record]) -> list[Record]:
     return first
 
 
-def _records(path: Path) -> Iterator[Record]:
-    return column_records(path) if path.suffix.lower() in COLUMNAR else text_records(path)
+def _records_of(files: Sequence[Path]) -> Iterator[Record]:
+    """The records of all files, one after another."""
+    for at, path in enumerate(files):
+        for record in column_records(path) if path.suffix.lower() in COLUMNAR else text_records(path):
+            yield record._replace(at=at)
 
 
 def _bytes(row: TrainingRow) -> int:

@@ -16,14 +16,22 @@ from pydantic import ValidationError
 
 from tunesmith.memory.confined import Limits, confined_answer
 from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.records import TrainingRow, Verdict
 from tunesmith.tools.core.record_files import PREVIEW_RECORDS
 from tunesmith.tools.data.description import Example
-from tunesmith.tools.data.rows import repeats_in
+from tunesmith.tools.data.rows import repeats_in, secret_fault
 from tunesmith.tools.data.similarity import normal
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.imports.formats import Problem
-from tunesmith.tools.imports.sources import CHILD_BYTES, MAX_IMPORT_BYTES, Stopped, take, taken
+from tunesmith.tools.imports.sources import (
+    CHILD_BYTES,
+    MAX_IMPORT_BYTES,
+    NewFile,
+    Stopped,
+    file_names,
+    take,
+    taken,
+)
 from tunesmith.tools.suites.case import Case
 
 ROWS_LEAST = 10
@@ -45,13 +53,16 @@ class RowsSource:
     files: tuple[Path, ...]
     mapping: Mapping[str, str]
     limit: int
+    name: str
+    """As the person named it."""
 
     @property
     def argument(self) -> dict[str, object]:
         """As the child gets it."""
         most = 2 * MAX_IMPORT_BYTES
         files = list(map(str, self.files))
-        return {"files": files, "mapping": dict(self.mapping), "limit": self.limit, "most_bytes": most}
+        read = {"files": files, "mapping": dict(self.mapping), "limit": self.limit, "most_bytes": most}
+        return {"source": self.name, **read}
 
 
 class Survey(NamedTuple):
@@ -62,6 +73,8 @@ class Survey(NamedTuple):
     """Records that are no rows."""
     problem: str
     """The first of them, with the reason."""
+    more: tuple[str, ...]
+    """Sources that hold records beyond the limit."""
     same: int
     """Rows that say what another one says."""
     contradicted: tuple[str, ...]
@@ -88,8 +101,12 @@ class Against(NamedTuple):
     """Rows whose answer is not of the form that the behaviour's examples have."""
     leaking: int
     """Rows that repeat a test case."""
+    left_out: tuple[str, ...]
+    """Why rows are left out that neither repeat nor contradict another one nor are test cases: how many, with one."""
+    lost: int
+    """All rows that are left out though they say something of their own."""
     askable: int
-    """Rows that can be asked as blind cases: in the behaviour's own form, and shown to nobody."""
+    """Rows that can be asked as blind cases: kept, in the behaviour's own form, and shown to nobody."""
     repeated: tuple[str, ...]
     """Messages of the behaviour's examples that are among the rows."""
 
@@ -98,19 +115,23 @@ def survey(sources: Sequence[RowsSource]) -> Survey:
     """Read all rows. Raises BadInput for what cannot be read, or holds more than is taken."""
     fields = confined_answer(count, [source.argument for source in sources], _named(sources), _limits(sources))
     examples = tuple(map(Example.model_validate, fields.pop("examples")))
-    lists = {name: tuple(fields[name]) for name in ("contradicted", "labels")}
+    lists = {name: tuple(fields[name]) for name in ("contradicted", "labels", "more")}
     return Survey(**{**fields, **lists}, examples=examples)
 
 
-def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case]) -> Against:
-    """Hold all rows against the rules that were concluded for `spec`, and against cases. Raises BadInput."""
+def against(sources: Sequence[RowsSource], spec: Spec, cases: Sequence[Case], *, contradicted: bool = False) -> Against:
+    """Hold all rows against the rules of `spec`, and against cases. Raises BadInput.
+
+    `contradicted`: rows that contradict another one are kept.
+    """
     argument = {
         "sources": [source.argument for source in sources],
         "spec": spec.model_dump_json(),
+        "contradicted": contradicted,
         "cases": [case.model_dump(mode="json", include={"case_id", "suite", "messages", "vars"}) for case in cases],
     }
     fields = confined_answer(compare, argument, _named(sources), _limits(sources))
-    return Against(**{**fields, "repeated": tuple(fields["repeated"])})
+    return Against(**{**fields, **{name: tuple(fields[name]) for name in ("repeated", "left_out")}})
 
 
 def _named(sources: Sequence[RowsSource]) -> str:
@@ -125,44 +146,69 @@ def _limits(sources: Sequence[RowsSource]) -> Limits:
 # In the child
 
 
-def _rows(sources: Sequence[Mapping[str, Any]]) -> Iterator[TrainingRow | str]:
-    """The rows of all sources, each named by its file and record; of a record that is none what is wrong with it."""
-    for source in sources:
-        name = Path(source["files"][0]).name
+class _Read(NamedTuple):
+    """All that the sources hold, in their order."""
+
+    rows: list[TrainingRow]
+    """By ids that no other row has; a record has its name in its own source only."""
+    names: dict[str, str]
+    """Id → the file and the place in it."""
+    problems: list[str]
+    more: list[str]
+
+
+def _read(sources: Sequence[Mapping[str, Any]]) -> _Read:
+    """The rows of all sources, and what is wrong with the records that are none. Raises BadInput."""
+    read = _Read([], {}, [], [])
+    titles = file_names([Path(source["files"][0]) for source in sources])
+    for source, title in zip(sources, titles, strict=True):
+        named = title or Path(source["files"][0]).name
+        several = len(source["files"]) > 1
+        file, before = file_names(list(map(Path, source["files"])))[0] or named, 0
         try:
             for one in taken(take(source)):
-                if isinstance(one, TrainingRow):
-                    yield replace(one, row_id=f"{name}:{one.attributes.number}")
+                if isinstance(one, NewFile):
+                    file, before = one
                 elif isinstance(one, Problem):
-                    yield f"{name}, {one}"
+                    read.problems.append(f"{'' if several else f'{named}, '}{one}")
+                elif isinstance(one, TrainingRow):
+                    row_id = str(len(read.rows))
+                    read.names[row_id] = f"{file}:{(one.attributes.number or 0) - before}"
+                    read.rows.append(replace(one, row_id=row_id))
+                elif one.more:
+                    read.more.append(str(source["source"]))
         except Stopped as error:
-            raise BadInput(f"{name}: {error}") from None
+            raise BadInput(f"{source['source']}: {error}") from None
+    return read
 
 
 def count(argument: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, object]]:
     """What there is."""
-    read = list(_rows(argument))
-    rows = [row for row in read if isinstance(row, TrainingRow)]
-    problems = [row for row in read if isinstance(row, str)]
-    repeats = repeats_in(rows)
+    read = _read(argument)
+    rows, repeats = read.rows, repeats_in(read.rows)
     different = [row for row in rows if row.row_id not in repeats.same]
     answers = [str(turn.get("content") or "") for row in rows for turn in row.completion]
+    own = [row for row in different if row.row_id not in repeats.contradicted]
     yield {
         "rows": len(rows),
-        "unusable": len(problems),
-        "problem": problems[0] if problems else "",
+        "unusable": len(read.problems),
+        "problem": read.problems[0] if read.problems else "",
+        "more": read.more,
         "same": len(repeats.same),
-        "contradicted": list(repeats.contradicted),
+        "contradicted": [read.names[row_id] for row_id in repeats.contradicted],
         "longest_answer": max(map(len, answers), default=0),
-        "labels": _labels([row.answer for row in different]),
-        "examples": _examples([row for row in different if row.row_id not in repeats.contradicted]),
+        "labels": _labels(different),
+        # What shows the behaviour is kept in its file, and shows what is allowed: no key.
+        "examples": _examples([row for row in own if not secret_fault(row, allowed=frozenset())]),
     }
 
 
-def _labels(answers: Sequence[str]) -> list[str]:
-    """The answers where they are a choice: a few short ones that come again and again."""
-    counts = Counter(answers)
-    few = 2 <= len(counts) <= _LABELS_MOST and len(answers) >= _LABEL_COMES * len(counts)
+def _labels(rows: Sequence[TrainingRow]) -> list[str]:
+    """The answers where they are a choice: a few short ones that come again and again, each all that is answered."""
+    if any(len(row.completion) > 1 or row.completion[0].get("tool_calls") for row in rows):
+        return []
+    counts = Counter(row.answer for row in rows)
+    few = 2 <= len(counts) <= _LABELS_MOST and len(rows) >= _LABEL_COMES * len(counts)
     short = all(len(answer) <= _LABEL_CHARS and "\n" not in answer for answer in counts)
     return list(counts) if few and short else []
 
@@ -203,19 +249,34 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
 
     spec = Spec.model_validate_json(argument["spec"])
     checks = BehaviourChecks(spec, [])
-    rows = [row for row in _rows(argument["sources"]) if isinstance(row, TrainingRow)]
+    read = _read(argument["sources"])
+    rows, repeats = read.rows, repeats_in(read.rows)
+    again = {*repeats.same, *(() if argument["contradicted"] else repeats.contradicted)}
     cases = [Case.model_validate(case) for case in argument["cases"]]
     gate = LeakGate(cases if len(cases) * len(rows) <= _MOST_COMPARISONS else [], spec.slot, LEAK)
     broken: Counter[str] = Counter()
     examples = {normal(example.prompt, digits_count=True): example.prompt for example in spec.examples}
-    form, unformed, leaking, repeated = form_of(spec), 0, 0, set[str]()
+    form, unformed, leaking, repeated = form_of(spec), 0, set[str](), set[str]()
+    faults: dict[str, Verdict] = {}
     for row in rows:
         message = spec.text_of(row.prompt)
         repeated |= {examples[text]} if (text := normal(message, digits_count=True)) in examples else set()
         unformed += form.composed and form.parse(row.answer) is None
         broken.update(rule.says for rule in checks.broken_guesses(row.answer))
-        leaking += gate.check(row.row_id, row_texts(row, message)) is not None
+        if gate.check(row.row_id, row_texts(row, message)) is not None:
+            leaking.add(row.row_id)
+        if row.row_id not in again and (fault := checks.own_fault(row)):
+            faults[row.row_id] = fault
+    kinds = Counter(fault.kind for fault in faults.values())
+    firsts = {fault.kind: f"{read.names[row_id]}: {fault.reason}" for row_id, fault in reversed(faults.items())}
+    kept = [row for row in rows if row.row_id not in again | leaking | faults.keys()]
     seen = visible_rows(spec, rows)
-    askable = sum(can_be_asked(spec, row) and row.row_id not in seen for row in rows)
-    counts = {"broken": dict(broken), "unformed": unformed, "leaking": leaking}
-    yield {**counts, "askable": askable, "repeated": sorted(repeated)}
+    yield {
+        "broken": dict(broken),
+        "unformed": unformed,
+        "leaking": len(leaking),
+        "left_out": [f"{n} of {len(rows)} rows are left out, such as {firsts[kind]}" for kind, n in kinds.items()],
+        "lost": len(rows) - len(again) - len(kept),
+        "askable": sum(can_be_asked(spec, row) and row.row_id not in seen for row in kept),
+        "repeated": sorted(repeated),
+    }

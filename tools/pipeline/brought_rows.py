@@ -5,6 +5,7 @@ A data set of the hub is read only after its download was agreed to: of it nothi
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -95,7 +96,7 @@ def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: No
         mapping = dict(wanted.mapping)
         if not is_on_hub(name):
             mapping = _mapping(name, wanted, ask)
-            sources.append(RowsSource(files_of(name).files, mapping, wanted.limit))
+            sources.append(RowsSource(files_of(name).files, mapping, wanted.limit, name))
         fields = {"source": name, "limit": wanted.limit, "max_unusable_share": wanted.max_unusable_share}
         imports.append({**fields, "mapping": mapping})
     if (size := sum(file.stat().st_size for source in sources for file in source.files)) > _LONG_READ_BYTES:
@@ -107,7 +108,11 @@ def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: No
     what = _contradictions(read)
     contradictory = wanted.contradictory or (_asked_about(what, ask) if what else "")
     then = {"": "you will be asked about them, or take --contradictory drop or keep", "drop": "they are left out"}
-    notes = (*_notes(read), *([f"{what}; {then[contradictory]}"] if what and contradictory in then else []))
+    beyond = [
+        f"{name}: it holds more than {wanted.limit:,} records; those behind them are left out (--limit)"
+        for name in read.more
+    ]
+    notes = (*_notes(read), *beyond, *([f"{what}; {then[contradictory]}"] if what and contradictory in then else []))
     brought = Brought(wanted, tuple(imports), tuple(sources), read, contradictory or "refuse", notes)
     if brought.usable < ROWS_LEAST:
         raise BadInput(f"{wanted.title}: {brought.usable} rows are left without those that contradict others; {_MORE}")
@@ -116,22 +121,28 @@ def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: No
 
 def spec_of_rows(brought: Brought, name: str) -> Spec:
     """The behaviour as rows alone show it, named after their file. Raises BadInput."""
+    title = brought.wanted.title
+    told = " ".join(f"--rows {shlex.quote(row)}" for row in brought.wanted.names)
+    described = f"describe it in a file with {EXAMPLES_MIN} examples: teach FILE {told}"
     if brought.survey is None:
+        raise BadInput(f"nobody has read the rows of {title} yet, so that nothing shows the behaviour; {described}")
+    shown = distinct(brought.survey.examples)
+    if len(shown) < EXAMPLES_MIN:
         raise BadInput(
-            f"nobody has read the rows of {name} yet, so that nothing shows the behaviour; describe it in a file with "
-            f"{EXAMPLES_MIN} examples: teach FILE --rows {name}"
+            f"{title}: {len(shown)} rows show the behaviour: such a row is short, its user and assistant take turns, "
+            f"and its answer calls one tool at most; {described}"
         )
-    examples = [example.model_dump(mode="json") for example in distinct(brought.survey.examples)]
-    if len(examples) < EXAMPLES_MIN:
-        raise BadInput(
-            f"{name}: {len(examples)} rows are short enough, with one question and one answer, to show the behaviour; "
-            f"describe it in a file with {EXAMPLES_MIN} examples: teach FILE --rows {name}"
-        )
+    if len({example.system for example in shown}) > 1:  # each row keeps its own; the behaviour is under none of them
+        shown = tuple(example.model_copy(update={"system": ""}) for example in shown)
+    examples = [example.model_dump(mode="json") for example in shown]
     document: dict[str, object] = {"name": slug(name), "examples": examples}
     if labels := brought.survey.labels:
         choice = {"name": _LABEL, "values": {label: {} for label in labels}}
         document |= {"attributes": [choice, _TOPIC], "answer": {"form": "text", "template": f"{{{_LABEL}}}"}}
-    return spec_of(document, name)
+    try:
+        return spec_of(document, name)
+    except BadInput:  # one form does not hold them all, such as calls beside words: rows may have any
+        return spec_of({"name": slug(name), "examples": examples, "attributes": [_TOPIC]}, name)
 
 
 def settle(brought: Brought, spec: Spec, cases: Sequence[Case], *, formed: bool = False) -> Settled:
@@ -142,22 +153,26 @@ def settle(brought: Brought, spec: Spec, cases: Sequence[Case], *, formed: bool 
     """
     if brought.survey is None:
         blind = BLIND_LEAST if brought.wanted.blind is None else brought.wanted.blind
-        return Settled(_own(brought, blind), spec, (), brought.notes)
-    conflicts, rows = against(brought.sources, spec, cases), brought.survey.rows
+        return Settled(_own(brought, brought.usable, blind), spec, (), brought.notes)
+    keep = brought.contradictory == "keep"
+    conflicts, rows = against(brought.sources, spec, cases, contradicted=keep), brought.survey.rows
     notes = []
     if conflicts.unformed and not formed:
         notes.append(f"no form, as {conflicts.unformed} of {rows} answers do not have it: {form_of(spec)}")
         spec = _free(spec)
-        conflicts = against(brought.sources, spec, cases)
+        conflicts = against(brought.sources, spec, cases, contradicted=keep)
     notes += [f"no rule, as {n} of {rows} rows do not keep it: {rule}" for rule, n in conflicts.broken.items()]
+    notes += conflicts.left_out
+    if (usable := brought.usable - conflicts.lost) < ROWS_LEAST:
+        raise BadInput(f"{brought.wanted.title}: {'; '.join([f'{usable} rows are left to train on', *notes])}; {_MORE}")
     if conflicts.leaking:
         notes.append(f"{conflicts.leaking} of {rows} rows repeat a test case: they test, and are not trained on")
     changes: dict[str, object] = {"rules": tuple(rule for rule in spec.rules if rule.says not in conflicts.broken)}
     if (tokens := tokens_for(brought.survey.longest_answer)) > spec.max_tokens:
         changes["answer_tokens"] = tokens
-    blind, why = _blind(brought, conflicts)
+    blind, why = _blind(brought, conflicts, usable)
     notes = [*brought.notes, *notes, *why]
-    return Settled(_own(brought, blind), spec.model_copy(update=changes), conflicts.repeated, tuple(notes))
+    return Settled(_own(brought, usable, blind), spec.model_copy(update=changes), conflicts.repeated, tuple(notes))
 
 
 def _free(spec: Spec) -> Spec:
@@ -169,8 +184,8 @@ def _free(spec: Spec) -> Spec:
     return loosened.model_copy(update={"blind": spec.blind})
 
 
-def _own(brought: Brought, blind: int) -> OwnRows:
-    return OwnRows(brought.imports, brought.usable, blind, brought.contradictory)
+def _own(brought: Brought, usable: int, blind: int) -> OwnRows:
+    return OwnRows(brought.imports, usable, blind, brought.contradictory)
 
 
 _MORE = (
@@ -218,9 +233,8 @@ def _asked_about(what: str, ask: Ask) -> Literal["", "drop"]:
     return "drop" if answer else ""
 
 
-def _blind(brought: Brought, conflicts: Against) -> tuple[int, list[str]]:
-    """How many rows become blind cases, and what is to be said of that."""
-    usable = brought.usable
+def _blind(brought: Brought, conflicts: Against, usable: int) -> tuple[int, list[str]]:
+    """How many of the rows that are left become blind cases, and what is to be said of that."""
     blind = blind_count(usable) if brought.wanted.blind is None else brought.wanted.blind
     if usable - blind < EXAMPLES_MIN:
         raise BadInput(
@@ -234,9 +248,10 @@ def _blind(brought: Brought, conflicts: Against) -> tuple[int, list[str]]:
         )
         blind = conflicts.askable
     if blind < BLIND_LEAST:
-        more = f"{2 * BLIND_LEAST} rows give {BLIND_LEAST}" if usable < 2 * BLIND_LEAST else f"--blind {BLIND_LEAST}"
+        more = f" (--blind {BLIND_LEAST})" if conflicts.askable >= BLIND_LEAST else ""
+        more = f" ({2 * BLIND_LEAST} rows give {BLIND_LEAST})" if usable < 2 * BLIND_LEAST else more
         notes.append(
-            f"{blind} blind cases decide nothing: a verdict takes {BLIND_LEAST} ({more}), or your ratings of answers "
+            f"{blind} blind cases decide nothing: a verdict takes {BLIND_LEAST}{more}, or your ratings of answers "
             "(`tunesmith rate`)"
         )
     return blind, notes

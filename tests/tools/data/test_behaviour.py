@@ -182,7 +182,17 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
         ({"examples": []}, "behaviour.yaml: 0 examples, 3 are needed"),
         ({"rules": [{"says": "good", "type": "llm-rubric", "value": "is good"}]}, "asks a model"),
         ({"rules": [{"says": "odd", "type": "regex", "value": "("}]}, "regex .* is not valid"),
-        ({"colour": "red"}, "behaviour.yaml: unknown field 'colour'; it takes"),
+        (
+            {"colour": "red"},
+            "unknown field 'colour'; it takes say, when, what, never, examples, labels, fields, template,",
+        ),
+        ({"exampels": 1, "examples": []}, "behaviour.yaml: unknown field 'exampels'; did you mean 'examples'"),
+        ({"examples": {"a": "b"}}, "examples is no list; write each as a line of its own"),
+        (
+            {"examples": [{"prompt": "a", "completion": "b"}] * 3},
+            "answer in item 1 of examples is missing; unknown field 'completion' in item 1 .*; it takes answer$",
+        ),
+        ({"examples": [{"prompt": "a", "answer": 4}] * 3}, "answer in item 1 of examples is 4; .*put it in quotes$"),
         (
             {"attributes": [{"name": "x", "kind": "lable"}]},
             "kind in item 1 of attributes is 'lable'; did you mean 'label'",

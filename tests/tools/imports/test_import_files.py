@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import os
 import pickle
@@ -149,7 +151,8 @@ def test_a_list_that_decodes_to_more_than_memory_ends_in_a_sentence(
         ("a.jsonl", pickle.dumps({"a": 1}), "pickle"),
         ("a.parquet", pickle.dumps({"a": 1}), "no Parquet file"),
         ("a.arrow", pickle.dumps({"a": 1}), "no Arrow file"),
-        ("a.jsonl", ROW.encode("utf-16"), "UTF-16"),
+        ("a.jsonl", ROW.encode("utf-16")[:-1], "marked as UTF-16 and is no such text"),
+        ("a.csv", "prompt,completion\rq,a\r", "lines end with a carriage return alone"),
         ("a.csv", b"prompt,completion\nq,\xff\n", "line 2 is no UTF-8"),
         ("a.json", b'["\xff"]', "line 1 is no UTF-8"),
         ("a.json", "[" * 100_000, "recursion"),
@@ -212,6 +215,65 @@ def test_a_csv_record_of_thousands_of_lines_counts_as_all_of_them(tmp_path: Path
     rows, problems, end = taken(path)
     assert len(rows) == 1_000 and [problem.weight for problem in problems] == [3_001, 1] and end.lines == 4_002
     assert "a quote may be missing in line 1002" in problems[0].reason and "3 cells for 2" in problems[1].reason
+
+
+COLUMNS = "prompt", "a, b or c"
+RECORDS = [{COLUMNS[0]: f"Größe {n}?", COLUMNS[1]: f"{n}; {n} | 你好\tx"} for n in range(3)]
+
+
+def as_table(delimiter: str, *, mark: str = "", encoding: str = "utf-8", end: str = "\n") -> bytes:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(
+        [COLUMNS, *(record.values() for record in RECORDS)]
+    )
+    return (mark + text.getvalue()).encode(encoding)
+
+
+def as_json(*, indent: int | None = None, lines: bool = False) -> bytes:
+    return ("\n".join(map(json.dumps, RECORDS)) if lines else json.dumps(RECORDS, indent=indent)).encode()
+
+
+SAVED = {
+    "comma": ("a.csv", as_table(",")),
+    "as Excel does in Germany": ("a.csv", as_table(";", encoding="utf-8-sig", end="\r\n")),
+    "with the line that Excel reads": ("a.csv", as_table(";", mark="sep=;\r\n", end="\r\n")),
+    "Excel's Unicode text": ("a.csv", as_table("\t", encoding="utf-16")),
+    "empty lines before the header": ("a.csv", as_table("|", mark="\n \n")),
+    "tsv": ("a.tsv", as_table("\t")),
+    "lines": ("a.jsonl", as_json(lines=True)),
+    "lines in UTF-16": ("a.jsonl", as_json(lines=True).decode().encode("utf-16")),
+    "a document": ("a.json", as_json()),
+    "a document in UTF-16": ("a.json", as_json(indent=2).decode().encode("utf-16")),
+    "a document that is named as lines": ("a.jsonl", b"\xef\xbb\xbf" + as_json()),
+    "one of many lines": ("a.jsonl", as_json(indent=2)),
+    "lines that are named as a document": ("a.json", as_json(lines=True)),
+    "a list in an object": ("a.json", json.dumps({"data": RECORDS}).encode()),
+}
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_the_same_records_are_read_however_a_program_saved_them(saved: str, tmp_path: Path) -> None:
+    name, data = SAVED[saved]
+    assert [record.value for record in text_records(written(tmp_path / name, data))] == RECORDS
+
+
+def test_each_record_is_taken_by_its_own_format_and_named_by_its_own_file(tmp_path: Path) -> None:
+    talk = {"messages": [{"role": "user", "content": "3+3?"}, {"role": "assistant", "content": "6"}]}
+    (tmp_path / "in").mkdir()
+    written(tmp_path / "a.json", '{"made": "today"}')
+    written(tmp_path / "b.jsonl", ROW * 8)
+    written(tmp_path / "in" / "c.jsonl", (json.dumps(talk) + "\n") * 9 + ROW.replace("4", ""))
+    assert [str(problem) for problem in look(tmp_path).inspection.problems] == [
+        "a.json, record 1: prompt is missing", "in/c.jsonl, record 10: completion is empty",
+    ]  # fmt: skip
+    rows, problems, _ = taken(tmp_path)
+    assert [row.answer for row in rows] == ["4"] * 8 + ["6"] * 9
+    assert [(problem.file, problem.number) for problem in problems] == [("a.json", 1), ("in/c.jsonl", 10)]
+
+
+def test_it_is_known_whether_a_limit_left_records_unread(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", ROW * 5)
+    assert [taken(path, limit)[2].more for limit in (4, 5, 6)] == [True, False, False]
 
 
 # Which files

@@ -17,8 +17,8 @@ from tests.fixtures.terminal import Tunesmith
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.rows import read_rows
-from tunesmith.tools.imports import sources
-from tunesmith.tools.imports.sources import HubSource, parse_source
+from tunesmith.tools.imports import hub_source
+from tunesmith.tools.imports.hub_source import HubSource, parse_source
 from tunesmith.tools.models.hub import HubFile
 from tunesmith.tools.pipeline import catalog
 
@@ -149,7 +149,7 @@ def fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", url, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     file = HubFile("data/train.jsonl", len(ROWS), hashlib.sha256(ROWS.encode()).hexdigest(), "")
-    [path] = sources.fetch(parse_source(SOURCE), [file], tmp_path / "hub", lambda *_: None)
+    [path] = hub_source.fetch(parse_source(SOURCE), [file], tmp_path / "hub", lambda *_: None)
     return path
 
 
@@ -182,8 +182,8 @@ def test_names_splits_and_folders_choose_files_and_never_two_sets_at_once(monkey
     def chosen(source: str, split: str, *names: str) -> list[str]:
         siblings = [{"rfilename": name, "size": 1, "blobId": "0" * 40} for name in names]
         listing = {"sha": COMMIT, "siblings": siblings}
-        monkeypatch.setattr(sources, "hub_listing", lambda name, revision, kind: listing)
-        return [file.name for file in sources.list_files(parse_source(f"hub:org/{source}@{COMMIT}"), split)]
+        monkeypatch.setattr(hub_source, "hub_listing", lambda name, revision, kind: listing)
+        return [file.name for file in hub_source.list_files(parse_source(f"hub:org/{source}@{COMMIT}"), split)]
 
     assert chosen("r", "train", "train.csv", "test.csv", "x.py", "state.json") == ["train.csv"]
     assert chosen("r", "train", "b.parquet", "a.parquet") == ["a.parquet", "b.parquet"]

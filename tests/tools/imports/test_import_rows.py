@@ -39,7 +39,10 @@ FORMATS: dict[str, list[Any]] = {
     "prompt/answer": [{"prompt": "2+2?", "answer": "4"}, {"prompt": "3+3?", "answer": "6"}],
     "tool calls": [{"tools": json.dumps([TOOL]), "messages": [
         {"role": "user", "content": "Weather in Graz?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
-        {"role": "tool", "content": "sunny"}, {"role": "assistant", "content": "It is sunny."}]}],
+        {"role": "tool", "content": "sunny"}, {"role": "assistant", "content": "It is sunny."}]},
+        {"functions": [TOOL["function"]], "messages": [
+        {"role": "user", "content": "Weather in Graz?"},
+        {"role": "assistant", "content": None, "function_call": CALL["function"]}]}],
 }  # fmt: skip
 
 
@@ -56,13 +59,57 @@ def test_a_published_format_is_ready_and_keeps_system_turns_and_tools(name: str)
         assert rows[0].completion[0]["tool_calls"][0]["function"]["arguments"] == {"city": "Graz"}
 
 
+EXPORTS: dict[str, Any] = {
+    "Claude": {"uuid": "1", "name": "Sums", "chat_messages": [
+        {"sender": "human", "text": "2+2?"}, {"sender": "assistant", "text": "4"}]},
+    "ChatGPT": {"title": "Sums", "current_node": "d", "mapping": {
+        "a": {"parent": None, "message": {"author": {"role": "system"}, "content": {"parts": [""]}}},
+        "b": {"parent": "a", "message": {"author": {"role": "user"}, "content": {"parts": ["2+2?"]}}},
+        "c": {"parent": "b", "message": {"author": {"role": "assistant"}, "content": {"parts": ["5"]}}},
+        "d": {"parent": "b", "message": {"author": {"role": "assistant"}, "content": {"parts": ["4"]}}}}},
+}  # fmt: skip
+
+
+@table("program", EXPORTS)
+def test_an_exported_chat_is_the_conversation_that_was_shown_last(program: str) -> None:
+    found = inspect_records([EXPORTS[program]])
+    assert (found.status, found.format) == ("READY", "messages")
+    [row], _ = convert([EXPORTS[program]], found.format, {})
+    assert [(turn["role"], turn["content"]) for turn in (*row.prompt, *row.completion)] == [
+        ("user", "2+2?"), ("assistant", "4"),
+    ]  # fmt: skip
+
+
+@table(
+    ("weights", "shown", "learned"),
+    [((1, 1), 1, 3), ((0, 1), 3, 1), ((1, 0), 1, 1), ((None, None), 1, 3)],
+)
+def test_an_answer_of_weight_0_is_shown_and_never_learned(
+    weights: tuple[int | None, ...], shown: int, learned: int
+) -> None:
+    turns: list[dict[str, Any]] = []
+    for weight in weights:
+        answer = {"role": "assistant", "content": "yes"}
+        turns += [{"role": "user", "content": "Again?"}, answer if weight is None else {**answer, "weight": weight}]
+    [row], _ = convert([{"messages": turns}], "messages", {})
+    assert (len(row.prompt), len(row.completion)) == (shown, learned)
+    assert not any("weight" in turn for turn in (*row.prompt, *row.completion))
+
+
+def test_an_answer_that_is_an_object_or_a_list_is_its_json() -> None:
+    records = [{"prompt": "a", "completion": {"größe": [1]}}, {"prompt": "b", "completion": ["x", "y"]}]
+    rows, problems = convert(records, "prompt/completion", {})
+    assert [row.answer for row in rows] == ['{"größe": [1]}', '["x", "y"]'] and not problems
+
+
 def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> None:
     records = [{"nr": n, "question": f"What is {n}?", "reply": f"It is {n}."} for n in range(5)]
     found = inspect_records(records)
     assert found.status == "NEEDS MAPPING" and found.mapping == {"user": "question", "assistant": "reply"}
     assert len(found.preview) == 3 and "What is 0? => It is 0." in found.preview
     assert inspect_records(records, found.mapping).status == "READY"
-    assert inspect_records([{"a": 1}, {"a": 2}]).status == "INCOMPATIBLE"
+    nothing = inspect_records([{"a": 1}, {"a": 2}])
+    assert (nothing.status, len(nothing.problems)) == ("INCOMPATIBLE", 2)
 
 
 @table(
@@ -71,12 +118,14 @@ def test_columns_of_ones_own_need_a_mapping_that_is_proposed_on_three_rows() -> 
         ({"prompt": "a", "completion": ""}, "completion is empty"),
         ({"prompt": "a", "completion": None}, "completion is missing"),
         ({"prompt": "x" * 2_000_000, "completion": "b"}, "2,000,000 characters"),
-        ({"prompt": ["a"], "completion": "b"}, "message 1 is str"),
+        ({"prompt": ["a"], "completion": "b"}, "prompt is list, no text"),
         ({"prompt": [{"role": "robot", "content": "a"}], "completion": "b"}, "message 1 has the role 'robot'"),
         ({"prompt": "a\ud800", "completion": "b"}, "half a character"),
         ("a string", "no object"),
         (None, "no object"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "prompt is missing"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "there is no answer of the assistant"),
+        ({"messages": [{"role": "user", "content": None}]}, "the text of message 1 is missing"),
+        ({"mapping": {"a": {"message": 7, "parent": "a"}}, "current_node": "a"}, "prompt is missing"),
         (17, "no object"),
     ],
 )
@@ -129,8 +178,8 @@ def test_what_cannot_be_taken_is_refused_before_anything_starts(ws: Workspace, t
     (tmp_path / "own.jsonl").write_text(json.dumps({"ask": "a b c", "we tell": "d"}) + "\n")
     with pytest.raises(BadInput, match=r"NEEDS MAPPING.*ask, we tell;.*--map user=ask 'assistant=we tell',"):
         price(ws, StepRequest("import", {"source": str(tmp_path / "own.jsonl")}, RUN))
-    (tmp_path / "numbers.json").write_text("[1, 2, 3]")
-    with pytest.raises(BadInput, match="INCOMPATIBLE: 3 of 3"):
+    (tmp_path / "numbers.json").write_text(json.dumps(list(range(42))))
+    with pytest.raises(BadInput, match="INCOMPATIBLE: 42 of 42"):
         price(ws, StepRequest("import", {"source": str(tmp_path / "numbers.json")}, RUN))
     for name, text in (("bytes.jsonl", b"\xff\xfe\x00"), ("empty.jsonl", b""), ("bad.json", b"{")):
         (tmp_path / name).write_bytes(text)

@@ -14,7 +14,7 @@ from tests.fixtures.own_rows import written
 from tests.fixtures.tables import table
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.core.stage import PlanQuestion
-from tunesmith.tools.data.behaviour import write_behaviour
+from tunesmith.tools.data.behaviour import spec_of, write_behaviour
 from tunesmith.tools.data.spec import Spec
 from tunesmith.tools.pipeline.behaviour_plan import plan_for, rehearsal_rows
 from tunesmith.tools.pipeline.brought_rows import Brought, Settled, Wanted, bring, settle, spec_of_rows
@@ -91,6 +91,104 @@ def test_several_files_are_one_behaviour_and_a_row_that_comes_again_counts_once(
     known = bring(wanted(one, other), nobody)
     assert len(known.imports) == 2 and known.survey and known.survey.different == 24
     assert any("2 rows say what another one says" in note for note in known.notes)
+
+
+def test_rows_are_told_apart_by_file_whatever_files_are_called(tmp_path: Path) -> None:
+    for folder, pairs in (("x", PAIRS[:12]), ("y", [*PAIRS[12:], (PAIRS[0][0], "Nowhere.")])):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "mine.jsonl", pairs)
+    named = ("x/mine.jsonl", "y/mine.jsonl")
+    known = bring(wanted(*(tmp_path / name for name in named)), nobody)
+    assert known.survey and (known.survey.different, known.survey.contradicted) == (
+        25,
+        ("x/mine.jsonl:1", "y/mine.jsonl:13"),
+    )
+    assert brought(tmp_path).survey == known.survey
+    twice = bring(wanted(*(tmp_path / named[0],) * 2), nobody)
+    assert twice.survey and (twice.survey.different, twice.survey.same) == (12, 12)
+
+
+def test_what_is_left_out_is_said_and_not_counted_as_trained_on(tmp_path: Path) -> None:
+    key = "my password: hunter22secret7 and more"
+    pairs = [(f"{key} {PAIRS[0][0]}", "Noted."), *PAIRS[:13], (PAIRS[13][0], "hello there")]
+    path = tmp_path / "mine.jsonl"
+    lines = [{"prompt": a, "completion": b} for a, b in pairs]
+    odd = [{"role": role, "content": "hm"} for role in ("user", "user", "assistant")]
+    path.write_text("\n".join(json.dumps(line) for line in [*lines, {"messages": odd}]))
+    found = settled(path)
+    assert found.own.rows == 14 and not any(key in example.prompt for example in found.spec.examples)
+    told = [note for note in found.notes if "left out" in note]
+    assert [note.partition(": ")[0] for note in told] == [
+        "1 of 16 rows are left out, such as mine.jsonl:1", "1 of 16 rows are left out, such as mine.jsonl:16",
+    ]  # fmt: skip
+    rule = {"says": "it ends with a full stop", "type": "regex", "value": r"\.$"}
+    said = spec_of({"examples": [{"prompt": a, "answer": b} for a, b in PAIRS[20:]], "rules": [rule]}, "s")
+    ruled = settled(path, said)
+    assert ruled.own.rows == 13 and any("not kept: it ends with a full stop" in note for note in ruled.notes)
+    few = written(tmp_path / "few.jsonl", [*pairs[:9], *((f"{key} {a}", b) for a, b in PAIRS[20:23])])
+    with pytest.raises(
+        BadInput, match=r"8 rows are left to train on; 4 of 12 rows are left out, such as few\.jsonl:1: "
+    ):
+        settled(few)
+
+
+CALLS = [{"name": "find", "arguments": {"word": word}} for word in WORDS]
+TOOLS = [{"type": "function", "function": {"name": "find", "parameters": {
+    "type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}}}]  # fmt: skip
+
+
+def talks(answers: Sequence[object], after: Sequence[dict[str, str]] = ()) -> str:
+    """A conversation a line, each with tools: a call, or an answer in words; and what follows."""
+    made: list[dict[str, object]] = []
+    for (asked, _), given in zip(PAIRS, answers, strict=False):
+        called = {"content": None, "tool_calls": [{"type": "function", "function": given}]}
+        answer = {"role": "assistant", **({"content": given} if isinstance(given, str) else called)}
+        made.append({"tools": TOOLS, "messages": [{"role": "user", "content": asked}, answer, *after]})
+    return "\n".join(map(json.dumps, made))
+
+
+def test_rows_that_call_tools_show_a_behaviour_that_calls_them(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_text(talks([*CALLS, *CALLS]))
+    found = settled(path)
+    assert (found.spec.answer.form, found.spec.answer.template, found.own.blind) == ("call", "find", 10)
+    path.write_text(talks(["In Rome.", *CALLS[:2], "It is gone.", *CALLS, "No idea."] * 2))
+    mixed = settled(path)
+    assert mixed.spec.answer.form == "written" and mixed.spec.tools and mixed.own.rows == 24
+
+
+def test_rows_under_several_system_prompts_are_taken_and_what_shows_nothing_is_told_with_its_file(
+    tmp_path: Path,
+) -> None:
+    def talk(at: int, system: str, *more: dict[str, str]) -> str:
+        asked, answered = (
+            {"role": role, "content": text} for role, text in zip(("user", "assistant"), PAIRS[at], strict=True)
+        )
+        return json.dumps({"messages": [{"role": "system", "content": system}, *more, asked, answered]})
+
+    path = tmp_path / "my talks.jsonl"
+    path.write_text("\n".join(talk(at, f"You are agent {at % 3}.") for at in range(24)))
+    found = settled(path)
+    assert found.own.rows == 24 and not found.spec.system_prompts
+    path.write_text("\n".join(talk(at, "Be kind.", {"role": "user", "content": "hi"}) for at in range(24)))
+    with pytest.raises(BadInput, match=rf"0 rows show the behaviour.*teach FILE --rows '{path}'$"):
+        settled(path)
+
+
+def test_answers_behind_the_first_one_are_no_labels_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.jsonl"
+    path.write_text(talks(CALLS * 2, [{"role": "tool", "content": "ok"}, {"role": "assistant", "content": "Done."}]))
+    assert settled(path).own.rows == 24
+    path.write_text(talks([f"{word}?" for word in WORDS] * 2, [
+        {"role": "user", "content": "so?"}, {"role": "assistant", "content": "yes"},
+    ]))  # fmt: skip
+    assert not settled(path).spec.labels
+
+
+def test_more_records_than_a_limit_are_said_to_be_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path / "mine.jsonl", PAIRS)
+    assert any("more than 20 records" in note for note in brought(path, limit=20).notes)
+    assert not brought(path, limit=24).notes
 
 
 def test_a_data_set_that_nobody_has_read_needs_words_beside_it(tmp_path: Path) -> None:
