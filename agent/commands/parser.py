@@ -395,6 +395,6 @@ def _serving(commands: _Commands) -> None:
     serve = _add(commands, "serve", "serve a model, as `deploy` does; or status, or stop")
     serve.add_argument(
         "action", nargs="?", choices=SERVE_ACTIONS, metavar="WHAT",
-        help="an arm, a run or a taught model, as `deploy` takes it; status: what is served, of which run; stop: end it",
+        help="an arm, a run or a taught model, as `deploy` takes it; status: what is served; stop: end it",
     )  # fmt: skip
     _json(serve)
