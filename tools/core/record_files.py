@@ -101,12 +101,13 @@ def text_records(path: Path) -> Iterator[Record]:
         file.seek(0)
         if kind := next((kind for magic, kind in _OTHER_KINDS if head.startswith(magic)), ""):
             raise BadInput(f"{path} is {kind}")
-        if suffix in (".csv", ".tsv"):
-            yield from _csv(path, file, "\t" if suffix == ".tsv" else "")
-        elif _is_document(path, file, named=suffix == ".json"):
+        if suffix not in (".csv", ".tsv") and _is_document(path, file, named=suffix == ".json"):
             yield from _json(path, file)
-        else:
-            yield from _jsonl(path, file)
+            return
+        width = 2 if _is_utf_16(file) else 1  # what is counted of a line are its characters
+        tabs = "\t" if suffix == ".tsv" else ""
+        lined = _csv(path, file, tabs) if suffix in (".csv", ".tsv") else _jsonl(path, file)
+        yield from (Record(record.value, width * record.bytes) for record in lined)
 
 
 def _is_document(path: Path, file: BinaryIO, *, named: bool) -> bool:

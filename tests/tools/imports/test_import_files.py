@@ -257,6 +257,14 @@ def test_the_same_records_are_read_however_a_program_saved_them(saved: str, tmp_
     assert [record.value for record in text_records(written(tmp_path / name, data))] == RECORDS
 
 
+@pytest.mark.parametrize("narrow", ["lines", "tsv"])
+def test_a_record_of_a_wide_encoding_takes_the_bytes_that_its_file_has(narrow: str, tmp_path: Path) -> None:
+    name, data = SAVED[narrow]
+    wide = data.decode().encode("utf-16")
+    sizes = [[r.bytes for r in text_records(written(tmp_path / name, one))] for one in (data, wide)]
+    assert sizes[1] == [2 * size for size in sizes[0]]
+
+
 def test_each_record_is_taken_by_its_own_format_and_named_by_its_own_file(tmp_path: Path) -> None:
     talk = {"messages": [{"role": "user", "content": "3+3?"}, {"role": "assistant", "content": "6"}]}
     (tmp_path / "in").mkdir()
