@@ -14,6 +14,7 @@ from tunesmith.agent.queries import scores
 from tunesmith.agent.queries.answer import (
     Answer,
     Context,
+    Proposed,
     cite,
     clip,
     day,
@@ -28,7 +29,7 @@ from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, 
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.agent.queries.prices import inherited
-from tunesmith.agent.queries.steps import estimate_of, log_end, memory_of, name_of
+from tunesmith.agent.queries.steps import BEGUN, estimate_of, log_end, memory_of, name_of
 from tunesmith.agent.queries.steps import facts_of as step_facts
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import as_object
@@ -57,6 +58,8 @@ class RunQuery(Query):
     kind: Literal["run"] = "run"
     run: RunName = ""
     about: Literal["overview", "status", "steps", "remaining", "dates"] = "overview"
+    stage: StageName = ""
+    """Of which it is asked whether it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,7 @@ def one_run(query: RunQuery, context: Context) -> Answer:
     ]
     if query.about == "remaining":
         return _remaining(context, run, known, lines)
-    if query.about == "steps":
+    if query.about == "steps" and not query.stage:
         return _steps(context, run, known, steps)
     if query.about == "dates":
         lines.insert(0, f"{named(run)} was begun {day(known.began)}, its newest step ended {day(known.ended)}.")
@@ -238,9 +241,15 @@ def one_run(query: RunQuery, context: Context) -> Answer:
             for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]
         ]
         lines = [*scores.verdict_lines(store, run), *lines]
+    begun = [step for step in steps if step.stage == query.stage and step.status in BEGUN]
+    lacks = bool(query.stage) and not begun
+    if query.stage:
+        stands = f"({begun[-1].id}) of {run.id} is {begun[-1].status}" if begun else f"was not done in {run.id} yet"
+        lines.insert(0, f"{query.stage} {stands}{'; “do that” prices it' if lacks else ''}.")
     return Answer(
         tuple(lines[:6]), (known, *scores.of_run(store, run.id)),
         lambda: Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id))),
+        proposals=(Proposed(run.id, query.stage, {}),) if lacks else (),
     )  # fmt: skip
 
 

@@ -80,6 +80,14 @@ _MAKES = {"quantize": "quantized", "merge": "merged"}
 _BEFORE = {"quantized": "merged", "merged": "adapter"}
 
 
+def _stage(asked: Asked) -> str:
+    """The stage that is named; of a run the one that makes the arm which is named: `has it been merged`."""
+    if asked.kind == "price":
+        return _priced(asked)
+    makes = [stage for stage, arm in _MAKES.items() if asked.kind == "run" and arm in asked.slots.values("arm")]
+    return next(iter([*stages_of(asked.slots), *makes]), "")
+
+
 def _arms(asked: Asked) -> list[str]:
     """The arms that are named; where none is, the one that a step makes which is named: `after quantizing`."""
     arms = asked.slots.values("arm")
@@ -294,7 +302,7 @@ def _most(asked: Asked) -> int:
 _FILL: Mapping[str, Callable[[Asked], object]] = {
     "run": lambda a: _runs(a)[0],
     "other_run": lambda a: _runs(a)[1],
-    "stage": lambda a: _priced(a) if a.kind == "price" else next(iter(stages_of(a.slots)), ""),
+    "stage": _stage,
     "other_stage": lambda a: next(iter(stages_of(a.slots)[1:]), ""),
     "arm": _arm,
     "other_arm": _other_arm,

@@ -103,3 +103,15 @@ def test_a_step_that_broke_off_says_how_far_it_was(tmp_path: Path) -> None:
     build.end(step, 20.0, 1, error="the worker was killed (signal 9)")
     lines = asked(build, "step", stage="train", about="failure").lines
     assert any("signal 9" in line and line.endswith("It was at 41 % (step 31 of 75).") for line in lines), lines
+
+
+def test_a_question_about_a_step_of_a_run_begins_with_whether_it_is_done_and_proposes_it_where_it_is_not(
+    tmp_path: Path,
+) -> None:
+    build = stored_runs.new_builder(tmp_path / "home")
+    build.end(build.step("merge"), 3.0, 1, {})
+    assert asked(build, "run", stage="merge").lines[0] == "merge (s1) of r1 is done."
+    lacking = asked(build, "run", stage="quantize", about="steps")
+    assert lacking.lines[0].startswith("quantize was not done in r1 yet")
+    assert [(one.run, one.stage) for one in lacking.proposals] == [("r1", "quantize")]
+    assert "yet" not in asked(build, "run").lines[0]

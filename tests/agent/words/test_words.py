@@ -81,6 +81,8 @@ def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> No
     [
         ("compare", "did merging change anything at all", {"arm": "merged", "other_arm": "adapter"}),
         ("compare", "hat das Quantisieren etwas gekostet", {"arm": "quantized", "other_arm": "merged"}),
+        ("run.overview", "has r1 been merged yet", {"stage": "merge", "run": "r1"}),
+        ("run.overview", "wurde der letzte schon quantisiert", {"stage": "quantize"}),
         ("compare", "base against merged", {"arm": "merged", "other_arm": "base"}),
         ("compare", "wie gut ist der adapter", {"arm": "adapter", "other_arm": ""}),
         ("cases.passed", "die, die der adapter schafft", {"outcome": "passed", "arm": "adapter"}),
