@@ -14,7 +14,7 @@ from tunesmith.agent.driver import describing, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import Context, cite, clip, find, reached
+from tunesmith.agent.queries.answer import GOES_ON, Context, cite, clip, find, reached
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
@@ -172,7 +172,7 @@ def stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     if deps.end and ends:
         deps.end(step.id)
     alone = "" if ends else "It goes on without you, also with this terminal closed. "
-    later = " “Go on” takes it up from its newest checkpoint." if step.stage == "train" else ""
+    later = f" “Go on” takes it up {GOES_ON[step.stage]}." if step.stage in GOES_ON else ""
     return TurnAnswer(f"{at_work(step)} {alone}`/stop {step.id}` ends it, after one more question.{later}")
 
 

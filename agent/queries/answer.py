@@ -166,6 +166,14 @@ def cite(step: Step) -> str:
     return f"{step.id} of {step.run}"
 
 
+GOES_ON = {
+    "train": "from its newest checkpoint", "generate": "with the rows that are written",
+    "baseline": "with the cases that are answered", "evaluate": "with the cases that are answered",
+    "quantize": "with the layers that are done",
+}  # fmt: skip
+"""How a step that ended before its time is taken up again."""
+
+
 def reached(step: Step) -> str:
     """How far a step was that broke off, with a space before it; empty where it told nothing."""
     if not step.total:

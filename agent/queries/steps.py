@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, find, ordinary, picked, reached
+from tunesmith.agent.queries.answer import GOES_ON, Answer, Context, cite, clip, day, find, ordinary, picked, reached
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import as_float
@@ -64,7 +64,7 @@ def answer(query: StepQuery, context: Context) -> Answer:
     lines = _lead(query, step)
     if step.error:
         lines.append(f"Why: {clip(step.error, 400)}{reached(step)}")
-        kept = ", from its newest checkpoint" if step.stage == "train" else ""
+        kept = f", {GOES_ON[step.stage]}" if step.stage in GOES_ON else ""
         if store.broken_off(step.run) == step:
             lines.append(f"“Go on” tries it again{kept}, or `tunesmith resume {step.run}`.")
     elif query.about == "failure" and step.status == DONE:

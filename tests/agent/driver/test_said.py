@@ -341,7 +341,8 @@ def test_who_orders_a_stop_is_asked_once_about_the_step_that_runs(alone: Alone) 
     assert "nothing to stop" in alone.hears("stop the training now please") and asked_about == []
     build = stored_runs.new_builder(alone.store.home)
     step = stored_runs.start_training(build, 3)
-    assert f"/stop {step}" in alone.hears("stop the training now please") and asked_about == [step]
+    said = alone.hears("stop the training now please")
+    assert f"/stop {step}" in said and "takes it up from its newest checkpoint" in said and asked_about == [step]
     assert alone.store.step(step).status == "running"
 
 
