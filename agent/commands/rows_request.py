@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 
 from tunesmith.agent.commands import render
@@ -36,7 +37,7 @@ def request(args: argparse.Namespace, settings: Settings, out: Output) -> int:
         f"the page holds your description and {examples} of your examples: whoever you give it to reads "
         "them; tunesmith sends nothing"
     )
-    out.say(f"keep the lines that come back in a file: tunesmith teach {args.file} --rows FILE.jsonl")
+    out.say(f"keep the lines that come back in a file: tunesmith teach {shlex.quote(args.file)} --rows FILE.jsonl")
     value = {"rows": args.rows, "examples": examples}
     if args.page:
         written = write_private_text(args.page, page + "\n", force=args.force)

@@ -55,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"role": "judge"}, "role is 'judge'; it takes base or teacher"),
     ({"suites": []}, "suites is []; it must not be empty"),
     ({"suites": ["a", "b", "c"]}, "suites is ['a', 'b', 'c']; at most 2 values are taken, not 3"),
-    ({"suites": [3]}, "item 1 of suites is 3; it takes a text"),
+    ({"suites": [3]}, "item 1 of suites is 3; it takes a text: put it in quotes"),
     ({"mapping": "x"}, "mapping is 'x'; it takes names with their values"),
     (
         {"examples": [{"prompt": "too long"}]},

@@ -77,7 +77,7 @@ DISHES: dict[str, Any] = {
         ({"labels": [{"soup": "hot"}]}, "f: labels are lists of names"),
         ({"name": "Gerichte"}, "f: name is 'Gerichte'; it takes small letters a-z, digits and dashes"),
         ({"rules": [{"says": "s", "type": "not_contains", "value": "x"}]},
-         "f: item 1 of rules: unknown assertion type 'not_contains'; did you mean 'not-contains'"),
+         "f: item 1 of rules: the assertion type 'not_contains' is not supported; did you mean 'not-contains'"),
         ({"answer": {"form": "text", "template": "{dish}", "needs": ["dish"]}}, "names dish, but the attributes"),
     ],
 )  # fmt: skip
