@@ -19,6 +19,9 @@ from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 pytestmark = pytest.mark.lab
 
+SHORT = {"suites": ["general"]}
+"""Cases that the 512 tokens of the tiny model hold."""
+
 
 @pytest.fixture
 def ws(tmp_path: Path) -> Iterator[Workspace]:
@@ -36,7 +39,7 @@ def test_a_base_at_4_bits_leaves_two_artifacts_and_what_follows_is_planned_on_th
     assert result["quantized_base"] == quantized.id and "layers quantized" in result["quantized_audit"]
     assert result["measured_at"] == base.meta[MEASURED_AT] == "4" and result["measured_because"] == "asked for"
     assert 0 < quantized.bytes < base.bytes and not quantized.path.stat().st_mode & 0o222
-    planned = quote(ws, StepRequest("baseline", {}, run))
+    planned = quote(ws, StepRequest("baseline", SHORT, run))
     assert planned.inputs[QUANTIZED_BASE].artifact == quantized.id and planned.inputs["base"].artifact == base.id
     assert any("at 4 bits" in step for step in planned.steps)
 
@@ -51,7 +54,7 @@ def test_it_is_made_once_for_every_run_and_one_at_16_bits_has_none(ws: Workspace
     assert one.path == two.path and one.sha256 == two.sha256
     assert ws.store.artifacts(runs[2], QUANTIZED_BASE) == [] and result["measured_at"] == "16"
     assert "measuring it at 16 bits needs" in result["measured_because"]
-    assert QUANTIZED_BASE not in quote(ws, StepRequest("baseline", {}, runs[2])).inputs
+    assert QUANTIZED_BASE not in quote(ws, StepRequest("baseline", SHORT, runs[2])).inputs
 
 
 def test_a_quantized_base_that_was_changed_is_set_aside_and_made_again(ws: Workspace, tiny_llama: Path) -> None:
