@@ -111,6 +111,8 @@ def project(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writeheader()
         writer.writerows(rows[::2])
     (folder / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1::2]))
+    back = [json.dumps({"prompt": row["question"], "answer": row["reply"]}) for row in rows]
+    (folder / "what-came-back.jsonl").write_text("\n".join(["```jsonl", *back, "```"]))
     return folder
 
 
