@@ -160,6 +160,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("        for step in [*self._starting]:\n", "        for step in ():\n",
          "tests/trust/test_workers.py::test_a_yes_that_is_being_started_elsewhere_is_not_withdrawn"),
     )),
+    *rows(BLIND, "tools/data/request_page.py", (
+        ("parted(words.examples)[0]", "words.examples",
+         "tests/tools/data/test_request_page.py::test_what_is_blind_for_training_is_on_no_page_either"),
+    )),
     *rows(ELSEWHERE, "memory/bundles.py", (
         ('    if table in ("runs", "steps", "artifacts"):\n',
          '    if table in ("runs", "steps", "artifacts", "approvals"):\n',
