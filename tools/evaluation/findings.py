@@ -167,7 +167,9 @@ def _more_rows(records: RunRecords, why: str) -> Proposal:
     rows = int(records.number("generate", "rows", 600))  # 600: what generate writes unless told
     folder = str(records.steps["generate"].request.get("behaviour", "")) if "generate" in records.steps else ""
     # Measured: right rows teach what twice as many of a small writer's do not (docs/measurements.md).
-    better = f"; a stronger writer's teach most, `tunesmith rows request {folder}`" if is_folder(folder) else ""
+    better = (
+        f"; a stronger writer's teach most, `tunesmith rows request {folder}`" if folder and is_folder(folder) else ""
+    )
     return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why + better)
 
 
