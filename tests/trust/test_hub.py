@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -236,6 +238,19 @@ def test_no_file_of_another_name_is_asked_for_or_written(here: Hub, tmp_path: Pa
     assert {file.name for file in out.iterdir()} == set(here.files())
     assert set(here.fetched) == set(here.files())
     assert {path for path in tmp_path.rglob("*") if out not in (path, *path.parents)} == before
+
+
+def test_where_one_file_is_refused_no_other_is_still_written(here: Hub, tmp_path: Path) -> None:
+    other_bytes(here)
+    right = (here.folder / "config.json").read_bytes()
+
+    def late(to: Sender) -> None:
+        time.sleep(0.5)
+        to.send(right)
+
+    here.answers["config.json"] = late
+    refused(here, tmp_path, "other bytes")
+    assert [thread.name for thread in threading.enumerate() if thread.name.endswith("(work)")] == []
 
 
 def test_a_download_that_breaks_off_is_gone_on_with(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ _READ_S = 20.0
 STALLED_S = 60.0
 """So long all files together may bring fewer than `_LEAST_BYTES`."""
 _LEAST_BYTES = 1 << 16  # a connection that trickles is dead for files of gigabytes
+_ENDS_S = 2.0  # for the threads to see that one failed; one that waits for the hub is left behind
 _TICK_S = 0.2  # between two looks at the threads: a Ctrl-C and a progress bar wait no longer
 _PAUSE_S = 1.0
 _CHUNK_BYTES = 1 << 20
@@ -190,10 +191,13 @@ def download(
             heard, then = doing.bytes, time.monotonic()
         elif time.monotonic() - then > STALLED_S:
             doing.stopped.set()
-            raise StepFailed(
+            doing.error = doing.error or StepFailed(
                 f"the hub sent under {_LEAST_BYTES >> 10} kB of {name} in {STALLED_S:g} s; check the network, and "
                 "try again later"
             )
+    until = time.monotonic() + _ENDS_S
+    for thread in threads:  # one that writes on would leave a file in a folder that is being removed
+        thread.join(max(0.0, until - time.monotonic()))
     if doing.error is not None:
         raise doing.error
     if missing := sorted(files.keys() - set(doing.fetched)):
