@@ -25,14 +25,18 @@ from tunesmith.tools.pipeline.workspace import Decision, Edited
 GRACE_S = 0.5
 """Keys typed before a question had been on the screen for this long were meant for something else."""
 
+_OFF = "off you go"
+"""Agrees as a whole: `ok, off` does not."""
 # A consent is the one place where a list of words decides: it costs hours, so no model may read a yes into it.
 _YES = (
+    _OFF,
     "y", "yes", "yep", "yeah", "yup", "ok", "okay", "sure", "go", "go ahead", "start", "do it", "go for it",
     "please do", "of course", "absolutely", "definitely", "perfect", "alright", "all right", "sounds good",
     "looks good",
     "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "dale", "sim",
     "sì", "va bene", "procedi", "tak", "dawaj", "vas-y", "na dann los", "na dann mal los", "na los", "los geht's",
-    "fine by me", "fine do it",
+    "fine by me", "fine do it", "fang an", "leg los", "commence", "empieza", "comienza", "comece", "inizia",
+    "zaczynaj", "zacznij", "begin maar", "ga je gang",
     "da", "да", "hai", "はい", "是", "好", "好的", "可以", "开始", "开始吧",
 )  # fmt: skip
 _AROUND_A_YES = {
@@ -41,7 +45,7 @@ _AROUND_A_YES = {
     "us", "i", "agree", "im", "i'm", "am", "with", "es", "das", "mach", "mal", "weiter", "doch", "und", "s'il", "te",
     "vous", "plaît", "por", "favor", "fine", "good", "great", "dann",
     "pure", "proszę", "graag", "allez", "dale",
-    *(word for yes in _YES for word in yes.split()),
+    *(word for yes in _YES for word in yes.split() if yes != _OFF),
 }  # fmt: skip
 """Words that change nothing about a yes beside them."""
 _NO = re.compile(
@@ -97,6 +101,7 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     more = _after_yes(words)
     if more is None or set(text) & set("?？؟"):
         return None
+    more = more.replace(_OFF, "")
     named = {stage, f"{stage}ing", f"{stage.removesuffix('e')}ing", f"{stage}ment"} if stage else set()
     return Decision(True, by) if set(more.split()) <= _AROUND_A_YES | named else None
 

@@ -232,12 +232,17 @@ def _settled(slots: Slots) -> tuple[str, ...]:
 
 
 def _carried(request: Query | None, before: Query | None, slots: Slots) -> Query | None:
-    """The request about what was talked about, where a word such as `it` stands for the model or the step."""
-    if request is None or before is None or not slots.all("pronoun"):
+    """The request about what was talked about, where a word such as `it` stands for the model or the step; a question
+    about a file that names none is about the one before."""
+    if request is None or before is None:
+        return request
+    if getattr(request, "path", None) == "" and (path := getattr(before, "path", "")):
+        return request.model_copy(update={"path": path})
+    if not slots.all("pronoun"):
         return request
     given: dict[str, str] = {}
     names_one = any(slots.all(kind) for kind in ("arm", "stage", "step", "model", "run"))
-    for name in ("arm", "stage", "path"):
+    for name in ("arm", "stage"):
         had = getattr(before, name, "")
         if had and name in type(request).model_fields and not (getattr(request, name) or names_one):
             given[name] = had

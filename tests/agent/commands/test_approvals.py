@@ -52,7 +52,7 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
         "Yes start training", "sounds good", "oui", "sí", "да", "好的", "да!", "yep thanks", "alright then",
         "好的，开始吧", "of course", "klar, mach das",
         "yes I agree", "ok let's go", "d'accord", "sì, procedi pure", "tak, dawaj", "na dann mal los",
-        "va bene", "fine, do it",
+        "va bene", "fine, do it", "Yep, off you go.", "off you go", "Tak, zaczynaj", "ja, fang an", "ja, ga je gang",
     ],
 )  # fmt: skip
 def test_a_yes_is_a_yes_however_politely_it_is_said(text: str) -> None:
@@ -70,7 +70,7 @@ BEGIN_WITH_YES = (
     "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt", "好？",
     "可以，但是先告诉我要多久？", "oui mais moins cher", "ja, aber erst morgen", "好的，但是先告诉我要多久",
     "go ahead and delete the old one too", "va bene, ma domani", "tak, ale później",
-    "ja maar niet nu",
+    "ja maar niet nu", "ok, off", "yes, turn it off",
 )  # fmt: skip
 NEITHER = (
     "use rank 8 instead", "yesterday", "1", "yess", "approved, deploy now", "too slow", "maybe", "hm", "rank 8",

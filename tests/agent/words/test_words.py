@@ -13,6 +13,7 @@ from tests.bench.reading import context_of, verdict
 from tests.fixtures import yaml_of
 from tests.fixtures.tables import table
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.files import FileQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
@@ -357,3 +358,11 @@ def test_the_project_s_own_sentences_are_read_right_or_left_and_seldom_wrong(mon
     monkeypatch.setattr(reader(), "_embedded", embedded.__getitem__)
     found = [verdict(read(one["say"], context_of(one)), one["kinds"]) for one in asked]
     assert found.count("wrong") <= 0.03 * len(found) and found.count("right") >= 0.7 * len(found)
+
+
+def test_a_question_about_a_file_that_names_none_is_about_the_one_before() -> None:
+    context = Context(before=FileQuery(path="~/a/rows.jsonl"))
+    of_before = reader().read("show me the first two", context, "file_of_rows.first").request
+    assert isinstance(of_before, FileQuery) and of_before.path == "~/a/rows.jsonl"
+    named_anew = reader().read("and the first of ~/b/other.jsonl", context, "file_of_rows.first").request
+    assert isinstance(named_anew, FileQuery) and named_anew.path == "~/b/other.jsonl"
