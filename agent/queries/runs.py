@@ -244,7 +244,7 @@ def one_run(query: RunQuery, context: Context) -> Answer:
     begun = [step for step in steps if step.stage == query.stage and step.status in BEGUN]
     lacks = bool(query.stage) and not begun
     if query.stage:
-        stands = f"({begun[-1].id}) of {run.id} is {begun[-1].status}" if begun else f"was not done in {run.id} yet"
+        stands = f"({begun[-1].id}) of {run.id}: {begun[-1].status}" if begun else f"was not done in {run.id} yet"
         lines.insert(0, f"{query.stage} {stands}{'; “do that” prices it' if lacks else ''}.")
     return Answer(
         tuple(lines[:6]), (known, *scores.of_run(store, run.id)),

@@ -163,6 +163,10 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(BLIND, "tools/data/request_page.py", (
         ("parted(words.examples)[0]", "words.examples",
          "tests/tools/data/test_request_page.py::test_what_is_blind_for_training_is_on_no_page_either"),
+        ("words.examples if words.blind_sha256 else", "words.examples if words.attributes else",
+         "tests/tools/data/test_request_page.py::test_a_file_that_says_all_itself_was_not_parted_yet"),
+        ("if text not in asked]", "]",
+         "tests/tools/data/test_request_page.py::test_what_is_blind_for_training_is_on_no_page_either"),
     )),
     *rows(ELSEWHERE, "memory/bundles.py", (
         ('    if table in ("runs", "steps", "artifacts"):\n',

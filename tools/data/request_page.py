@@ -1,20 +1,19 @@
 """A page that asks an assistant elsewhere for rows: a person pastes it, and `teach --rows` reads what comes back.
 
-Right rows are what a small writer does not write (docs/measurements.md). The page holds what the user's file says and
-the examples that everybody may see: blind ones are not on it, and nothing is sent by the program.
+Right rows are what a small writer does not write (docs/measurements.md). The page holds what the user's file says,
+the examples that are no blind cases and the near misses that are no cases. Nothing is sent by the program.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 import yaml
 
-from tunesmith.tools.data.behaviour import is_complete
 from tunesmith.tools.data.description import Example, parted, turns_of
 from tunesmith.tools.data.draw import axes
 from tunesmith.tools.data.spec import Spec
+from tunesmith.tools.data.spec_suites import asked_near_misses
 from tunesmith.tools.data.writer_requests import prompt_text
 
 _SAID = (
@@ -26,13 +25,16 @@ ALIKE_SHARE = 4
 """One in so many rows is a look-alike, as in the rows that were measured."""
 
 
-def request_page(document: Mapping[str, object], words: Spec, rows: int) -> tuple[str, int]:
+def request_page(document: dict[str, object], words: Spec, rows: int) -> tuple[str, int]:
     """The page for `rows` rows, and how many of the user's examples stand on it.
 
-    document: the user's file as it was read; words: what it says. Examples are parted as `teach` parts them.
+    document: the user's file as it was read; words: what it says. Examples are parted as `teach` parts them, and near
+    misses that are cases are left out.
     """
-    seen = words.examples if is_complete(words) else parted(words.examples)[0]
-    said = {name: document[name] for name in _SAID if document.get(name)}
+    seen = words.examples if words.blind_sha256 else parted(words.examples)[0]
+    asked = asked_near_misses(words)
+    near = {"near_misses": [text for text in words.near_misses if text not in asked]}
+    said = {name: value for name in _SAID if (value := (document | near).get(name))}
     alike = max(1, rows // ALIKE_SHARE)
     page = prompt_text(
         "request-rows",

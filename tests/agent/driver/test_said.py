@@ -425,7 +425,11 @@ def test_what_is_said_again_goes_to_the_screen_and_not_to_a_model(alone: Alone, 
     alone.hears("show me the cases that the adapter fails")
     text = alone.deps.last_answer.splitlines()[0]
     answer = by_code.answered(alone.deps, reader().read(form, turn_context(alone.deps)))
-    assert isinstance(answer, TurnAnswer) and text[:40] in answer.text and text[:40] not in (answer.for_model or answer.text)
+    assert (
+        isinstance(answer, TurnAnswer)
+        and text[:40] in answer.text
+        and text[:40] not in (answer.for_model or answer.text)
+    )
 
 
 def test_a_number_that_something_is_not_to_have_is_no_value_of_it(planned: Alone) -> None:

@@ -12,9 +12,10 @@ import yaml
 from tunesmith.agent.cli import main
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.record_files import text_records
-from tunesmith.tools.data.behaviour import words_of, write_behaviour
+from tunesmith.tools.data.behaviour import is_complete, spec_of, words_of, write_behaviour
 from tunesmith.tools.data.description import Example
 from tunesmith.tools.data.request_page import record_of, request_page
+from tunesmith.tools.data.spec_suites import asked_near_misses
 from tunesmith.tools.data.verify import verified
 from tunesmith.tools.imports.formats import convert, inspect_records
 
@@ -25,7 +26,7 @@ SAID: dict[str, Any] = {
     "when": "jemand schreibt, wie das Wetter ist",
     "what": "genau ein Wort: SONNE oder REGEN",
     "labels": {"SONNE": "es ist trocken und hell", "REGEN": "es ist nass"},
-    "near_misses": ["Wie entsteht Regen?"],
+    "near_misses": ["Wie entsteht Regen?", "Scheint auf dem Mars die Sonne?"],
 }
 
 
@@ -44,7 +45,18 @@ def test_what_is_blind_for_training_is_on_no_page_either() -> None:
     assert shown == 14
     assert sum(example.prompt in page for example in words.examples) == 14
     assert "es ist nass" in page
-    assert "Wie entsteht Regen?" in page
+    asked = asked_near_misses(words)
+    assert len(asked) == 1
+    assert [text in page for text in words.near_misses] == [text not in asked for text in words.near_misses]
+
+
+def test_a_file_that_says_all_itself_was_not_parted_yet() -> None:
+    document = said(24)
+    words = words_of(document, "a file")[0].model_copy(update={"attributes": spec_of(document, "a file").attributes})
+    page, shown = request_page(document, words, 40)
+    assert is_complete(words)
+    assert shown == 14
+    assert sum(example.prompt in page for example in words.examples) == 14
 
 
 def test_a_behaviour_whose_examples_were_parted_shows_those_that_are_left(tmp_path: Path) -> None:
