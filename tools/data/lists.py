@@ -51,6 +51,9 @@ second round: were it free, what a reader refuses for being unusual would be rep
 ones are free, for there may be no other way to say it."""
 _GIVES_AWAY, _TIMES = 0.12, 3
 """A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
+_MOST_BANNED = 32
+"""Words that a request forbids: vLLM takes 128 sequences of tokens (`VLLM_MAX_NUM_BAD_WORDS`), and makes of each word's
+two forms one at the start of a text and one within."""
 _SAYS = "says"
 """Which of the values that may be missing a message is to say, among what was decided of its row."""
 _ENDING = "ending"
@@ -220,7 +223,8 @@ class Listed(Synthesis):
             others = [other for name, other in counts.items() if name != profile]
             elsewhere = {word: max((other.get(word, 0.0) for other in others), default=1.0) for word in shares}
             telling = [w for w, share in shares.items() if share >= max(_GIVES_AWAY, _TIMES * elsewhere[w])]
-            matches_in[profile] = [form for word in sorted(telling) for form in (word, word.capitalize())]
+            told = sorted(telling, key=lambda word: (elsewhere[word] - shares[word], word))[:_MOST_BANNED]
+            matches_in[profile] = [form for word in sorted(told) for form in (word, word.capitalize())]
         return matches_in
 
     def _labels_of(self, one: Draw) -> dict[str, str | None]:

@@ -156,6 +156,22 @@ def test_what_gives_a_label_away_may_be_said_in_the_first_third_of_its_lists_alo
         assert words & set(own.split()) and not words & others and "here" not in words
 
 
+def test_no_request_forbids_more_words_than_a_server_takes() -> None:
+    """Two forms of a word, each at most two sequences of tokens, of 128: of a German list more than that were alike."""
+
+    class Wordy(ListWriter):
+        def _lines(self, request: ChatRequest, asked: str) -> ChatResponse:
+            answer = super()._lines(request, asked)
+            matter = {line: says(line)[0] for line in answer.text.splitlines() if line}
+            text = "\n".join(f"{line} {' '.join(name + a + b for a in 'abcdefgh' for b in 'mnopqrst')}" for line, name in matter.items())
+            return replace(answer, text=text)
+
+    writer = Wordy()
+    made(writer)
+    banned = [set(words) for one in writer.asked if (words := one.extra.get("bad_words"))]
+    assert banned and {len(words) for words in banned} == {64}
+
+
 def test_what_is_lacking_is_written_without_those_words_once_more_and_freely_then() -> None:
     """What is refused is what a reader finds unusual: a free second round would replace it by what says those words."""
     writer = ListWriter({"matter": 2}, blind=True)
