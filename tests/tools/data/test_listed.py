@@ -163,7 +163,8 @@ def test_no_request_forbids_more_words_than_a_server_takes() -> None:
         def _lines(self, request: ChatRequest, asked: str) -> ChatResponse:
             answer = super()._lines(request, asked)
             matter = {line: says(line)[0] for line in answer.text.splitlines() if line}
-            text = "\n".join(f"{line} {' '.join(name + a + b for a in 'abcdefgh' for b in 'mnopqrst')}" for line, name in matter.items())
+            ends = [a + b for a in "abcdefgh" for b in "mnopqrst"]
+            text = "\n".join(f"{line} {' '.join(name + end for end in ends)}" for line, name in matter.items())
             return replace(answer, text=text)
 
     writer = Wordy()
