@@ -6,10 +6,10 @@ the one way of all steps: price, approval, worker, record. What is read with les
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
+from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, ordering
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import (
@@ -22,6 +22,7 @@ from tunesmith.agent.driver.look_ups import (
     turn_context,
     why,
 )
+from tunesmith.agent.driver.parts import is_part, parted
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
@@ -29,20 +30,12 @@ from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.machine import JobsQuery, at_work
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
-from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
-from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.pipeline import catalog
 
-_LINES_OF_ALL = 6
-_MOST_CUTS = 3
-_SECOND, _CLAUSE = 0.6, 3
-"""From which probability and how many words a part behind a question that is read with certainty is one too."""
-_FEWEST_WORDS = 2
 _CHANGES_NOTHING = ("plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait")
-_SENTENCE_ENDS = "?.!;"
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
@@ -65,75 +58,6 @@ def decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         deps.note(str(error))
         answer = TurnAnswer(str(error))
     return _not_twice(deps, answer) if isinstance(answer, TurnAnswer) else answer
-
-
-def steps_of(deps: TurnDeps) -> list[str]:
-    """The user's words, cut into the things that they ask for one after the other, where each is read with certainty.
-
-    An order changes what a later part would be about, so that only the last one may be one.
-    """
-    deps.most_lines, deps.rest = 0, ""
-    whole = [deps.prompt]
-    if deps.draft is not None or describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
-        return whole
-    try:
-        for halves in [*_cut(deps.prompt)][:_MOST_CUTS]:
-            if _asks_for_each(deps, halves):
-                deps.most_lines = _LINES_OF_ALL // len(halves)
-                return halves
-    except NoEncoder:
-        pass
-    return whole
-
-
-def _cut(text: str) -> Iterator[list[str]]:
-    """A sentence in two, at each place where one ends or a word such as `and` joins two things said; not where it joins
-    two that are named, as in `r1 and r2`."""
-    words, named = words_of(text), slots_of(text).named
-    joints = {match.first for match in lexicon()["joints"].find(words)}
-    for at, (one, two) in enumerate(pairwise(words)):
-        between = text[one.end : two.start]
-        ended = one.end + next((i + 1 for i, mark in enumerate(between) if mark in _SENTENCE_ENDS), 0)
-        if ended > one.end and text[ended : ended + 1].isspace():
-            yield [text[:ended], text[two.start :]]
-        elif at + 1 in joints and at not in joints:
-            behind = next((word for i, word in enumerate(words) if i > at and i not in joints), None)
-            if behind is not None and not _of_one_kind(named, one.end, behind.start):
-                yield [text[: one.end], text[behind.start :]]
-
-
-def _of_one_kind(named: Sequence[Slot], end: int, start: int) -> bool:
-    """Whether what is named up to one place is of the kind of what is named from another on."""
-    return bool({slot.kind for slot in named if slot.end == end} & {slot.kind for slot in named if slot.start == start})
-
-
-def _asks_for_each(deps: TurnDeps, halves: list[str]) -> bool:
-    """Whether each of two parts asks for something of its own, the first one with certainty; a question behind an order
-    goes before it.
-
-    Where the second is too uncertain, and the whole is what the first is, it is kept as the rest that nobody answered.
-    """
-    if any(len(part.split()) < _FEWEST_WORDS for part in halves):
-        return False
-    one = read(halves[0], turn_context(deps))
-    two = read(halves[1], replace(turn_context(deps), before=one.request))
-    if one.sure and one.order and not one.order.unread and two.request and (two.sure or _is_second(two)):
-        halves.reverse()  # what is asked of things as they are is answered before an order changes them
-        return True
-    if not one.sure or one.request is None or one.kind == two.kind:
-        return False
-    if (two.sure and (two.request or two.order)) or _is_second(two):
-        return True
-    if not two.sure and (two.request or two.order) and len(two.slots.words) >= _CLAUSE:
-        same = read(deps.prompt, turn_context(deps)).kind == one.kind
-        deps.rest = deps.rest or (halves[1] if same else "")
-    return False
-
-
-def _is_second(reading: Reading) -> bool:
-    """Whether words behind a question that is read with certainty ask a question too: they are short of words, and so
-    of certainty."""
-    return bool(reading.request) and reading.probability >= _SECOND and len(reading.slots.words) >= _CLAUSE
 
 
 def _not_twice(deps: TurnDeps, answer: TurnAnswer) -> TurnAnswer:
@@ -161,12 +85,21 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     reading = read(deps.prompt[:LONGEST], turn_context(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
-    if deps.most_lines and not reading.sure and _is_second(reading):
+    if deps.most_lines and not reading.sure and is_part(reading):
         reading = replace(reading, sure=True)
     deps.nearest, deps.unsure = reading.nearest, None if reading.sure else reading
     outcome = answered(deps, reading) if reading.sure else None
-    if deps.rest and isinstance(outcome, TurnAnswer):
-        outcome, deps.rest = _naming(outcome, deps.rest), ""
+    return _with_what_is_left(deps, outcome)
+
+
+def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None) -> TurnAnswer | Call | None:
+    """What comes of the words, with what else they ask for: before a price where that is an order, behind an answer."""
+    if deps.later and isinstance(outcome, Call):
+        deps.show(prose(f"(First {outcome.tool}; “{deps.later}” comes after it: say it again once that is done.)"))
+    elif deps.later and isinstance(outcome, TurnAnswer):
+        outcome = replace(outcome, text=f"{outcome.text}\n(“{deps.later}” was not begun either.)")
+    elif deps.rest and isinstance(outcome, TurnAnswer):
+        outcome = _naming(outcome, deps.rest)
     return outcome
 
 
@@ -329,12 +262,10 @@ def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
 
 def _half(deps: TurnDeps) -> TurnAnswer | None:
     """The answer to that one of two questions which is read with certainty; the other is named."""
-    for halves in _cut(deps.prompt):
-        readings = [(read(part, turn_context(deps)), part) for part in halves]
-        sure = [one for one, part in readings if one.sure and one.request and len(part.split()) >= _FEWEST_WORDS]
-        if len(sure) == 1 and (answer := answer_to(deps, sure[0])) is not None:
-            rest = next(part for one, part in readings if one is not sure[0])
-            return _naming(answer, rest) if len(rest.split()) >= _FEWEST_WORDS else answer  # `ugh.` asks nothing
+    for parts in parted(deps.prompt, turn_context(deps)):
+        sure = [one for one in parts if one.reading.sure and one.reading.request]
+        if len(sure) == 1 and (answer := answer_to(deps, sure[0].reading)) is not None:
+            return _naming(answer, next(one.text for one in parts if one is not sure[0]))
     return None
 
 

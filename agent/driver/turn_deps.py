@@ -117,6 +117,8 @@ class TurnDeps:
     """At most so many lines of each answer, in a turn that asks for several things; 0: all."""
     rest: str = ""
     """A part of this turn's words that was read with too little certainty to be answered with the other one."""
+    later: str = ""
+    """An order that was said together with one that is carried out first."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the last answer proposed."""
     last_answer: str = ""

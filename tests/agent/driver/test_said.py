@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic_ai.models import Model
+from rich.console import Console
 
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
@@ -29,7 +31,7 @@ from tests.fixtures.stored_runs import (
 from tests.fixtures.stored_runs import suite as stored_suite
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
-from tunesmith.agent.driver import by_code, plan_questions, planning
+from tunesmith.agent.driver import by_code, parts, plan_questions, planning
 from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.look_ups import as_edit, aside, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
@@ -122,6 +124,7 @@ def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monke
             return read("how long did the merge take", context)
         return replace(read(said, context), probability=0.3, sure=False)
 
+    monkeypatch.setattr(parts, "read", unsure_of_sizes)
     monkeypatch.setattr(by_code, "read", unsure_of_sizes)
     said = alone.hears("how long did the merge take and how big is the merged model")
     assert "merge took" in said and "What “how big is the merged model” asks" in said
@@ -129,6 +132,60 @@ def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monke
     assert "“why, and how long did that take?” asks" in alone.hears(
         "How many rows were dropped and why, and how long did that take?"
     )
+
+
+@table(
+    ("said", "tool", "later"),
+    [
+        ("quantize r1, and once that's done serve it", "quantize", "once that's done serve it"),
+        ("Test the merged model, and if that's fine quantize it.", "evaluate", "if that's fine quantize it."),
+        ("merge r1 and then make a gguf of it", "merge", "make a gguf of it"),
+    ],
+)
+def test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it(
+    alone: Alone, said: str, tool: str, later: str
+) -> None:
+    steps, screen = len(alone.steps()), io.StringIO()
+    alone.deps.show = Console(file=screen, width=160).print
+    alone.hears(said)
+    assert f"(First {tool}; “{later}” comes after it" in " ".join(screen.getvalue().split())
+    assert {step.stage for step in alone.steps()[steps:]} <= {tool}
+
+
+def test_what_is_not_begun_of_two_orders_is_named_where_the_first_is_refused(alone: Alone) -> None:
+    steps = alone.steps()
+    assert "“serve it” was not begun either" in alone.hears("train again with a higher rank, then serve it")
+    assert alone.steps() == steps
+
+
+@table(
+    ("said", "changed", "answered"),
+    [
+        ("make it rank 32, and what does rank even do?", ("train", "lora_rank", 32), "rank"),
+        ("4 epochs rather than 3, oh and what did r1 score?", ("train", "epochs", 4), "target"),
+        ("rank 8, and how long will all that take?", ("train", "lora_rank", 8), "It takes about"),
+    ],
+)
+def test_a_change_of_the_plan_and_a_question_are_both_heard(
+    planned: Alone, said: str, changed: tuple[str, str, int], answered: str
+) -> None:
+    stage, name, value = changed
+    found = planned.hears(said)
+    assert planned.deps.draft is not None and found.count("The plan is changed") == 1
+    assert {one.fields[name] for one in planned.deps.draft.steps if one.stage == stage} == {value}
+    assert answered in found.partition("The plan is changed" if answered == "It takes about" else "Start it, or")[2]
+
+
+@table(
+    "said",
+    [
+        "my buddy has an rtx 4090. could he qlora a 14b on it?", "compare the base and the adapter",
+        "which was better, r1 or r2?", "that's fine and good",
+    ],
+)  # fmt: skip
+def test_what_asks_for_one_thing_is_not_parted(alone: Alone, said: str) -> None:
+    alone.deps.begin_turn(said)
+    assert parts.steps_of(alone.deps) == [said] and not alone.deps.later
 
 
 def test_an_order_whose_every_word_is_an_argument_is_a_call_with_these(alone: Alone) -> None:
