@@ -102,6 +102,11 @@ def _in_turn(deps: TurnDeps, one: Part, two: Part) -> list[str]:
         deps.later = two.text
         return [one.text]
     deps.most_lines = _LINES_OF_ALL // 2
+    if one.asks == "order" and one.reading.order and getattr(two.reading.request, "path", None) == "":
+        of_it = {
+            "path": str(one.reading.order.fields.get("source", ""))
+        }  # `import FILE and tell me if any is twice in it`
+        deps.last_query = two.reading.request and two.reading.request.model_copy(update=of_it)
     return [two.text, one.text] if (one.asks, two.asks) == ("order", "question") else [one.text, two.text]
 
 

@@ -169,6 +169,9 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
             wants = [
                 s for s in slots.all("unspoken") if s.end <= slot.start and len(slots.between(s.end, slot.start)) < 2
             ]
+            before = {word.text for word in [w for w in slots.words if w.end <= slot.start][-2:]}
+            if not wants and before & _joining("indefinite"):
+                return "", False, [(slot.start, slot.end)]
             if wants or slot.value != "rows":
                 return str(slot.value), bool(wants), [(slot.start, slot.end), *((s.start, s.end) for s in wants)]
     return "", False, []

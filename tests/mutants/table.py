@@ -974,6 +974,17 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_plan_questions.py::"
          "test_a_step_without_what_it_needs_is_refused_and_the_plan_stays"),
     )),
+    *rows(PEOPLE, "agent/driver/parts.py", (
+        ("        deps.later = two.text\n", "",
+         "tests/agent/driver/test_said.py::test_what_is_not_begun_of_two_orders_is_named_where_the_first_is_refused"),
+        ("        return [one.text]\n", "        return [one.text, two.text]\n",
+         "tests/agent/driver/test_said.py::"
+         "test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it"),
+        (" or one.text.endswith(_STATED)", "",
+         "tests/agent/driver/test_said.py::test_what_asks_for_one_thing_is_not_parted"),
+        ("            return [edit.text]\n", "            return [edit.text, question.text]\n",
+         "tests/agent/driver/test_said.py::test_a_change_of_the_plan_and_a_question_are_both_heard"),
+    )),
     *rows(PEOPLE, "agent/driver/by_code.py", (
         ("restated(deps, name), for_model=", "restated(deps, name), tool=",
          "tests/agent/driver/test_said.py::test_what_is_said_again_goes_to_the_screen_and_not_to_a_model"),

@@ -88,6 +88,7 @@ ANSWERS = {
     "download Qwen2.5-3B": "Qwen2.5-3B",
     "train again, but not longer than 2 hours": "2 hours",
     "train again with a higher rank": "Which lora_rank",
+    "import /tmp/none.jsonl and tell me if any row is in there twice": "/tmp/none.jsonl",
     "delete r1": "I delete nothing",
     "approve everything": "I approve nothing",
     "don't import /tmp/rows.jsonl": "not to import, so nothing was begun",
@@ -145,6 +146,8 @@ def test_of_two_things_the_one_that_is_not_answered_is_named(alone: Alone, monke
 def test_of_two_orders_the_first_is_priced_and_the_other_is_said_to_come_after_it(
     alone: Alone, said: str, tool: str, later: str
 ) -> None:
+    alone.deps.begin_turn(said)
+    assert len(parts.steps_of(alone.deps)) == 1 and alone.deps.later == later
     steps, screen = len(alone.steps()), io.StringIO()
     alone.deps.show = Console(file=screen, width=160).print
     alone.hears(said)
@@ -172,14 +175,22 @@ def test_a_change_of_the_plan_and_a_question_are_both_heard(
     stage, name, value = changed
     found = planned.hears(said)
     assert planned.deps.draft is not None and found.count("The plan is changed") == 1
+    assert "steps, takes about" not in found, "the changed plan has told that"
     assert {one.fields[name] for one in planned.deps.draft.steps if one.stage == stage} == {value}
     assert answered in found.partition("The plan is changed" if answered == "It takes about" else "Start it, or")[2]
+
+
+@table("said", ["put it up on a local port", "stell r1 auf einem Port bereit"])
+def test_where_any_value_will_do_none_is_asked_for(alone: Alone, said: str) -> None:
+    alone.deps.begin_turn(said)
+    call = decide(alone.deps)
+    assert isinstance(call, Call) and call.tool == "deploy" and "port" not in call.arguments
 
 
 @table(
     "said",
     [
-        "my buddy has an rtx 4090. could he qlora a 14b on it?", "compare the base and the adapter",
+        "i have a 3060. how long would training a 3b take here", "compare the base and the adapter",
         "which was better, r1 or r2?", "that's fine and good",
     ],
 )  # fmt: skip
