@@ -28,9 +28,11 @@ from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.machine import JobsQuery, at_work
+from tunesmith.agent.queries.scores import arms_measured
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
+from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.pipeline import catalog
@@ -128,7 +130,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         return turned
     if reading.request is not None:
         request = look_ups.of_its_base(deps, reading)
-        return _with_what_is_next(deps, request, looked_up(deps, request))
+        return _with_what_is_next(deps, reading.slots, request, looked_up(deps, request))
     kind, _, name = reading.label.partition(".")
     if kind == "do":
         return _done(deps, reading, name)
@@ -156,15 +158,19 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
     return None
 
 
-def _with_what_is_next(deps: TurnDeps, request: Query, answer: TurnAnswer) -> TurnAnswer:
-    """What is going on, where nothing is: what came last, and what is next; of results the test that still runs."""
-    stands = ""
+def _with_what_is_next(deps: TurnDeps, slots: Slots, request: Query, answer: TurnAnswer) -> TurnAnswer:
+    """What is going on, where nothing is: what came last, and what is next; of results the test that still runs, and
+    of several models that are named those that were not tested."""
+    stands: list[str] = []
     if request == JobsQuery() and moment(deps) not in ("running", "served"):
-        stands = standing(deps)
+        stands = [standing(deps)]
     elif request.kind in _RESULTS:
         tests = [step for step in deps.store.steps(status=RUNNING) if catalog.ENTRIES[step.stage].load().measures]
-        stands = "\n".join(f"{at_work(step)} Its results are not among these." for step in tests)
-    return replace(answer, text=f"{answer.text}\n{stands}".strip())
+        stands = [f"{at_work(step)} Its results are not among these." for step in tests]
+        run, named = deps.focused_run(), slots.values("arm")
+        measured = arms_measured(deps.store, run.id) if run and len(named) > 1 else named
+        stands += [f"{run.id} has no answers of the {arm} arm." for arm in named if run and arm not in measured]
+    return replace(answer, text="\n".join([answer.text, *filter(None, stands)]).strip())
 
 
 _RESULTS = ("result", "compare", "cases", "findings", "confusion")
@@ -257,7 +263,9 @@ def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     if deps.draft is not None and reading.label in _CHANGES_NOTHING:
         return ordering.turn(deps, reading)
     answer = answer_to(deps, replace(reading, sure=reading.slots.words != ()))
-    return _with_what_is_next(deps, reading.request, answer) if answer and reading.request else answer
+    if answer is None or reading.request is None:
+        return answer
+    return _with_what_is_next(deps, reading.slots, reading.request, answer)
 
 
 def _half(deps: TurnDeps) -> TurnAnswer | None:
