@@ -66,10 +66,15 @@ class ReleaseContext:
 
 
 def inspect_inputs(request: ReleaseRequest, inputs: Inputs) -> ReleaseContext:
-    """The model's own base, and whether a GGUF of it can be written."""
+    """The model's own base, and whether a GGUF of it can be written. Raises BadInput for what does not go together."""
     if request.format == "gguf" and request.arm != "merged":
         raise BadInput(
             f"a GGUF is made from the merged model, not from the {request.arm}; leave arm out, or format=hub"
+        )
+    if request.format == "hub" and request.tensor_type != (own := ReleaseRequest().tensor_type):
+        raise BadInput(
+            f"tensor_type {request.tensor_type} is of a GGUF (usually {own}); a folder for a hub keeps the tensors as the "
+            "model has them: leave tensor_type out, or format=gguf"
         )
     model = inputs.existing(request.arm)
     if model is None:

@@ -199,6 +199,8 @@ def test_a_tampered_model_is_not_released(ws: Workspace) -> None:
 def test_a_gguf_of_anything_but_the_merged_model_is_refused(ws: Workspace) -> None:
     with pytest.raises(BadInput, match="a GGUF is made from the merged model, not from the adapter"):
         release_now(ws, arm="adapter")
+    with pytest.raises(BadInput, match="tensor_type BF16 is of a GGUF"):
+        release_now(ws, format="hub", tensor_type="BF16")
 
 
 def test_a_card_tells_data_training_evaluation_and_limits_from_the_records(tmp_path: Path) -> None:
