@@ -73,8 +73,8 @@ def inspect_inputs(request: ReleaseRequest, inputs: Inputs) -> ReleaseContext:
         )
     if request.format == "hub" and request.tensor_type != (own := ReleaseRequest().tensor_type):
         raise BadInput(
-            f"tensor_type {request.tensor_type} is of a GGUF (usually {own}); a folder for a hub keeps the tensors as the "
-            "model has them: leave tensor_type out, or format=gguf"
+            f"tensor_type {request.tensor_type} is of a GGUF (usually {own}); a folder for a hub keeps the tensors as "
+            "the model has them: leave tensor_type out, or format=gguf"
         )
     model = inputs.existing(request.arm)
     if model is None:
