@@ -5,14 +5,12 @@ The proposed plan in words: started, dropped, shown, and changed in as many plac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.look_ups import GUESSED, looked_up
+from tunesmith.agent.driver.look_ups import GUESSED, looked_up, moment
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, Context, cite, clip, find, reached
 from tunesmith.agent.queries.following import next_stages
@@ -23,16 +21,10 @@ from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots
-from tunesmith.memory.errors import BadInput, StepFailed
-from tunesmith.memory.json_values import as_list, as_object
-from tunesmith.memory.records import DECLINED, RUNNING, Step
-from tunesmith.tools.core.format import duration, size
-from tunesmith.tools.evaluation.comparison import Comparison
+from tunesmith.memory.errors import BadInput
+from tunesmith.memory.records import DECLINED, RUNNING
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
-from tunesmith.tools.pipeline.run_step import Outcome, run_step
-from tunesmith.tools.pipeline.runs import place
-from tunesmith.tools.pipeline.workspace import StepRequest
 
 
 def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
@@ -83,10 +75,12 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         now = inherited(deps.ws, stage, {}, order.run, again=True)
         values, unread = settled(assigned, order.unread, now)
         order = replace(order, unread=unread, fields={one.field: one.value for one in values})
-    if order.unread:
+    if order.unread and not (order.minor and _may_go_on(deps, order)):
         deps.offered = (deps.prompt, (f"do.{stage}",))
         notice = unread_notice(order.unread, "nothing was begun")
         return TurnAnswer(f"{notice} Type 1 for {stage} without it; `/help {stage}` lists the fields.")
+    if order.unread:
+        deps.show(prose(f"({_quoted(order.unread)} I could not place: the price is without it.)"))
     model = str(order.fields.get("model", ""))
     if stage == "base" and model and "/" not in model and not model.startswith("bundled"):
         return TurnAnswer(
@@ -103,6 +97,15 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"price is shown before anything starts."
         )
     return Call(stage, {**parse_fields(stage, fields), **({"run": order.run} if order.run else {})})
+
+
+def _may_go_on(deps: TurnDeps, order: Order) -> bool:
+    """Whether a step is priced though a few words of its order gave no argument: its user is asked before it starts,
+    whatever he agreed to before, and no server that answers now would only be started once more."""
+    entry = catalog.BY_NAME[order.stage]
+    deploys = order.stage == catalog.maker_of("deployment") and "rollback" not in order.fields
+    again = deploys and moment(deps) == "served"
+    return entry.asks(order.fields) and not (again or deps.agreed_before or deps.granted(order.stage))
 
 
 def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
@@ -174,94 +177,6 @@ def stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     alone = "" if ends else "It goes on without you, also with this terminal closed. "
     later = f" “Go on” takes it up {GOES_ON[step.stage]}." if step.stage in GOES_ON else ""
     return TurnAnswer(f"{at_work(step)} {alone}`/stop {step.id}` ends it, after one more question.{later}")
-
-
-# A step that was ordered
-
-
-def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> StepRequest:
-    """The request of a stage that costs something. Raises BadInput for a free path, and for one that is at work."""
-    deps.check_grounded(fields)
-    request = StepRequest.given(entry.name, fields)
-    _refuse_a_second(deps, request)
-    return request
-
-
-def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
-    """Carry out one stage that code has read: what is expensive asks the user first, and starts nothing without a
-    yes."""
-    if entry.asks(given):
-        outcome = run_step(deps.ws, checked(deps, entry, given), deps.approver, follow=deps.follow)
-        if outcome.decision and outcome.declined:
-            reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
-            raise StepFailed(
-                f"{entry.name}: the user said no{reason}; nothing was started. “{entry.name}” shows its price again."
-            )
-        return started(deps, outcome.step)
-    request = StepRequest.given(entry.name, given)
-    if entry.only_looks:
-        seen = run_steps.look(deps.ws, request)["result"]
-        deps.show(render.result_table(seen))
-        return {"stage": entry.name, **_brief(seen)}
-    ended = run_step(deps.ws, request, deps.approver).done()
-    deps.show(render.result_table(ended.report))
-    return step_facts(ended)
-
-
-def started(deps: TurnDeps, step: Step) -> object:
-    """What is told of a step that was agreed to and started. Raises StepFailed where it was followed and failed."""
-    deps.focused_run_id = ""
-    ran = {"ran_with": dict(StepRequest.of(step).fields)}
-    if deps.follow:
-        return {**step_facts(Outcome(step).done()), **ran}
-    deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
-    return {
-        "started": step.stage,
-        "step": step.id,
-        "run": step.run,
-        "estimated": duration(step.estimated_seconds),
-        **ran,
-        "note": "it runs in the background; the user is told when it ends",
-    }
-
-
-def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
-    """Raises BadInput where the stage is at work in the run already: the driver would only start it twice."""
-    run = place(deps.store, request).run
-    running = [step for step in deps.store.steps(run, status=RUNNING) if step.stage == request.stage]
-    if running:
-        raise BadInput(f"{request.stage} ({running[0].id}) runs already; wait for it to end")
-
-
-_QUIET = frozenset(
-    ["path", "sha256", "artifact", "keys", "key", "comparisons", "suite_sha256", "key_file", "first_answer", "fits"]
-)
-
-
-def step_facts(step: Step) -> dict[str, object]:
-    """What a finished step came to, for the driver: its numbers, none of the texts it worked on."""
-    result = dict(step.report)
-    blocks = result.pop("blocks", None)
-    if isinstance(blocks, Mapping):
-        result["passed"] = {name: f"{block['passed']} of {block['cases']}" for name, block in blocks.items()}
-    stored = map(as_object, as_list(step.report.get("comparisons", [])))
-    if verdicts := [render.hop_line(Comparison.from_json(compared)).text.plain for compared in stored]:
-        result["verdicts"] = verdicts
-    return {"stage": step.stage, "step": step.id, "run": step.run, "took": duration(step.seconds)} | _brief(result)
-
-
-def _brief(values: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: size(value)
-        if name.endswith("bytes") and isinstance(value, int)
-        else round(value, 4)
-        if isinstance(value, float)
-        else value
-        for name, value in values.items()
-        if name not in _QUIET
-        and not (isinstance(value, str) and len(value) > 200)
-        and not (isinstance(value, Sequence) and len(value) > 12)
-    }
 
 
 # The proposed plan
@@ -353,7 +268,7 @@ def _confirm(deps: TurnDeps, how: str) -> TurnAnswer:
 def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     """Every step that a sentence leaves out and every value that it sets, in one go, or nothing of it."""
     assert deps.draft is not None
-    if edits.unread or edits.pace:
+    if (edits.unread and not (edits.minor and edits.changes)) or edits.pace:
         notice = unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
         if edits.changes and not edits.pace:
             label = "plan.without" if edits.without and not edits.values else "plan.set"
@@ -376,6 +291,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         f"Start it, or change more?"
     )
     text += "".join(f"\n(About “{one}” nothing was done.)" for one in edits.beside)
+    text += f"\n({_quoted(edits.unread)} I could not place.)" if edits.unread else ""
     unused = [stage for stage in edits.stages if not any(stage in change.split() for change in changes)]
     text += "".join(f"\n(Of {stage} nothing was changed.)" for stage in unused)
     return TurnAnswer(text, tool="edit_plan", arguments={"changes": changes})
@@ -383,8 +299,11 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
 
 def unread_notice(unread: tuple[str, ...], so: str) -> str:
     """What is said where a part of an order is no argument of it."""
-    quotes = " and ".join(f"“{one}”" for one in unread)
-    return f"{quotes} I could not place, so {so}. Say it in other words, or with a setting's name."
+    return f"{_quoted(unread)} I could not place, so {so}. Say it in other words, or with a setting's name."
+
+
+def _quoted(texts: tuple[str, ...]) -> str:
+    return " and ".join(f"“{one}”" for one in texts)
 
 
 def finish_description(deps: TurnDeps, opened: Interview) -> str:

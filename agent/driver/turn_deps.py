@@ -65,6 +65,8 @@ class TurnDeps:
     """Begins to carry out a whole plan and says, for the model, what became of it."""
     agreed_before: bool = False
     """Whether the user said yes to everything beforehand, as a script does with `--yes`."""
+    granted: Callable[[str], bool] = lambda stage: False
+    """Whether the user agreed to the starts of a stage for the rest of this session."""
     follow: bool = False
     """Wait for a started step to end; a script does, a conversation goes on."""
     endpoint: Callable[[], Endpoint] | None = None

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, empty_words, stages_of
+from tunesmith.agent.words.unread import NEAR, Place, loose_clauses, unread_of
 from tunesmith.agent.words.values import Number, fitting, numbers_in
 from tunesmith.tools.core.field_names import ours
 from tunesmith.tools.pipeline import catalog
@@ -39,6 +40,8 @@ class Order:
     """Whether that field is to be another than before: `a higher rank`."""
     unread: tuple[str, ...] = ()
     """What no argument took, as it was typed."""
+    minor: bool = False
+    """Whether that is nothing but words that give no argument: said beside the price, they keep nothing back."""
     denied: bool = False
     """Whether words say not to: `don't import rows.csv`."""
     beside: tuple[str, ...] = ()
@@ -85,10 +88,10 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         if not any(start <= one.start < end for one in limits)
         and next(word.text for word in slots.words if word.start >= start) not in attaching
     ]  # fmt: skip
-    unread = unread_of(slots, [*places, *clauses], known, others)
+    left = unread_of(slots, [*places, *clauses], known, others)
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
-        (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
+        (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, left.texts, left.minor,
         denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
         beside=tuple(slots.sentence[start:end].strip() for start, end in clauses),
     )  # fmt: skip
@@ -105,25 +108,6 @@ def _conditions(slots: Slots) -> list[Place]:
     return places
 
 
-_NO_ARGUMENTS = ("pronoun", "only", "not", "verdict", "span", "outcome")
-"""Kinds of what is named that no field of a step takes."""
-
-
-def loose_clauses(slots: Slots, places: Sequence[Place], known: Callable[[str], bool]) -> list[Place]:
-    """The parts of a sentence, from mark to mark, of at least three words, that name nothing of the trade and hold what
-    no argument took: what they say is no argument. None where no other part is left."""
-    named = [(slot.start, slot.end) for slot in slots.named if slot.kind not in _NO_ARGUMENTS]
-    named += [(number.start, number.end) for number in slots.numbers]
-    loose = slots.unread(places, known)
-    clauses = []
-    for match in re.finditer(r"[^,;:.!?…–—]+", slots.sentence):
-        start, end = match.span()
-        if not any(a < end and start < b for a, b in named) and len(slots.between(start, end)) >= NEAR:
-            clauses += [(start, end)] if any(start <= one.start < end for one in loose) else []
-    spoken = any(not any(start <= word.start < end for start, end in clauses) for word in slots.words)
-    return clauses if spoken else []
-
-
 def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
     """Whether a negation denies a slot with no mark between them: shortly before it, or behind it as the last word of
     that part of the sentence that says anything, as in `die Quantisierung brauche ich nicht`; none before `since`."""
@@ -138,8 +122,6 @@ def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
 
 
 MARKS = ",;.!?"
-NEAR = 3
-"""Words at most between a negation and what it denies."""
 
 
 def _owner(name: str) -> str:
@@ -177,42 +159,6 @@ def _unvalued(slots: Slots, request: Mapping[str, object], have: set[str]) -> tu
     return "", False, []
 
 
-def unread_of(
-    slots: Slots, read_places: Sequence[Place], known: Callable[[str], bool], others: Sequence[Place] = ()
-) -> tuple[str, ...]:
-    """What no argument took, neighbouring words together, as it was typed: words with a content, numbers, paths, and
-    the `others` that there was no second argument for."""
-    loose = [*others, *((word.start, word.end) for word in slots.unread(read_places, known))]
-    hard = [(number.start, number.end) for number in slots.numbers if not number.weak]
-    hard += [(slot.start, slot.end) for slot in slots.named if slot.kind in _HARD]
-    loose += [one for one in hard if not any(start <= one[0] and one[1] <= end for start, end in read_places)]
-    groups: list[Place] = []
-    for start, end in sorted(set(loose)):
-        if (
-            groups
-            and slots.sentence[groups[-1][1] : start].count(" ") <= 2
-            and len(slots.sentence[groups[-1][1] : start]) <= 12
-        ):
-            groups[-1] = (groups[-1][0], max(end, groups[-1][1]))
-        else:
-            groups.append((start, end))
-    return tuple(" ".join(_with_article(slots.sentence, start, end).split()) for start, end in groups)
-
-
-_HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
-
-
-def _with_article(sentence: str, start: int, end: int) -> str:
-    """The words with the `my` or `the` before them, so that they are told as they were said."""
-    before = sentence[:start].rstrip().rsplit(" ", 1)[-1]
-    return (
-        sentence[start - len(before) - 1 : end]
-        if before.lower() in ("my", "the", "our", "meine", "mis")
-        else sentence[start:end]
-    )
-
-
-Place = tuple[int, int]
 _CAN_BE_NONE = ("warmup_ratio", "lora_dropout", "rehearsal_rows", "rehearsal_weight", "near_miss_rows", "thinking")
 """Fields that `without …` gives a value to: 0, or off."""
 _NO_FIELD_UNITS = ("bit", "gib", "params", "s", "min", "h", "day", "x")

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesmith.agent.words import acts
-from tunesmith.agent.words.acts import Assigned, Place, assigned, factors, info_of
+from tunesmith.agent.words.acts import Assigned, assigned, factors, info_of
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.slots import FILES, Slot, Slots, empty_words
+from tunesmith.agent.words.unread import NEAR, Place, loose_clauses, unread_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Edits:
     factors: Mapping[str, float] = field(default_factory=dict)
     """Field → what its value in the plan is multiplied by: `half the epochs`."""
     unread: tuple[str, ...] = ()
+    minor: bool = False
+    """Whether what is unread is nothing but words that give no value."""
     beside: tuple[str, ...] = ()
     """Whole parts of the sentence that name nothing of a plan: a remark, or what a plan cannot hold."""
 
@@ -56,15 +59,17 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
+    left = unread_of(slots, places, known)
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
-        {name: one[0] for name, one in multiples.items()}, acts.unread_of(slots, places, known),
+        {name: one[0] for name, one in multiples.items()}, left.texts, left.minor,
     )  # fmt: skip
-    clauses = acts.loose_clauses(slots, places, known)
+    clauses = loose_clauses(slots, places, known)
     if edits.changes and clauses:
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
-        return replace(edits, unread=acts.unread_of(slots, [*places, *clauses], known), beside=beside)
+        left = unread_of(slots, [*places, *clauses], known)
+        return replace(edits, unread=left.texts, minor=left.minor, beside=beside)
     return edits
 
 
@@ -93,7 +98,7 @@ def _left_out(slots: Slots, stages: Sequence[Slot], until: Sequence[Slot]) -> li
     since, left_out = 0, False
     for slot in stages:
         between = slots.between(since, slot.start)
-        empty = len(between) <= acts.NEAR and all(word.text in empty_words() for word in between)
+        empty = len(between) <= NEAR and all(word.text in empty_words() for word in between)
         joined = left_out and empty and not lexicon()["contrast"].find(between) and not _is_set(slots, slot)
         since, left_out = slot.end, slot not in until and (joined or acts.denied(slots, slot, since))
         negated += [slot] if left_out else []

@@ -41,7 +41,13 @@ def numbers_in(text: str) -> list[Number]:
     """Every number of a text, in order. Ids such as r3 and names such as W4A16 hold none."""
     numbers = [*_in_digits(text), *_in_words(text)]
     numbers.sort(key=lambda number: number.start)
-    return [_with_unit(number, text) for number in numbers]
+    return [_with_unit(_below_zero(number, text), text) for number in numbers]
+
+
+def _below_zero(number: Number, text: str) -> Number:
+    """A number with the word before it that makes it less than zero: `minus two`."""
+    before = re.search(r"(?:^|\s)(minus|negative)\s+$", text[: number.start], re.IGNORECASE)
+    return replace(number, value=-number.value, start=before.start(1)) if before and number.value > 0 else number
 
 
 def _in_digits(text: str) -> Iterator[Number]:

@@ -619,7 +619,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/commands/test_approvals.py"),
     )),
     *rows(APPROVALS, "agent/words/acts.py", (
-        ("    unread = unread_of(slots, [*places, *clauses], known, others)\n", "    unread = ()\n",
+        ("    left = unread_of(slots, [*places, *clauses], known, others)\n",
+         "    left = unread_of(slots, [(0, len(slots.sentence))], known)\n",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
         ("    others = [*others, *_conditions(slots)]\n", "",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),

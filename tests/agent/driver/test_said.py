@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from pydantic_ai.models import Model
@@ -31,7 +32,7 @@ from tests.fixtures.stored_runs import (
 from tests.fixtures.stored_runs import suite as stored_suite
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
-from tunesmith.agent.driver import by_code, parts, plan_questions, planning
+from tunesmith.agent.driver import by_code, ordering, parts, plan_questions, planning
 from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.look_ups import as_edit, aside, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
@@ -463,6 +464,30 @@ def test_what_nobody_understood_of_a_change_can_be_left_out(planned: Alone) -> N
     before = planned.deps.draft
     assert "Type 1 for the rest of it" in planned.hears("rank 8 for uncle bob") and planned.deps.draft == before
     assert "train lora_rank 8" in planned.hears("1")
+
+
+@table("said", ["merge r1 jazzily", "qantizze r1 zplease", "evaluate the adapter jazzily dude"])
+def test_words_that_give_no_argument_are_named_beside_the_price_that_waits_for_a_yes(alone: Alone, said: str) -> None:
+    shown: list[Any] = []
+    alone.deps.show, alone.deps.granted = shown.append, lambda stage: False
+    assert "Type 1" not in alone.hears(said)
+    assert any("I could not place: the price is without it" in one.text.plain for one in shown), said
+    for alone.deps.agreed_before, alone.deps.granted in ((True, lambda stage: False), (False, lambda stage: True)):
+        assert "Type 1" in alone.hears(said), "who is not asked again gave no word to leave out"
+
+
+def test_a_server_that_answers_is_not_served_again_by_words_that_nobody_understood(alone: Alone) -> None:
+    shown: list[Any] = []
+    alone.deps.show = shown.append
+    assert "Type 1 for deploy" not in alone.hears("serve r1 jazzily")
+    with patch.object(ordering, "moment", lambda deps: "served"):
+        assert "Type 1 for deploy" in alone.hears("serve r1 jazzily")
+
+
+def test_a_change_of_the_plan_names_the_words_that_give_no_value(planned: Alone) -> None:
+    found = planned.hears("rank 8 jazzily")
+    assert "train lora_rank 8" in found and "(“jazzily” I could not place.)" in found
+    assert "epochs is -2" in planned.hears("make it minus two epochs")
 
 
 def test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back(alone: Alone) -> None:
