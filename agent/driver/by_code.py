@@ -37,7 +37,9 @@ from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.pipeline import catalog
 
-_CHANGES_NOTHING = ("plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait")
+_CHANGES_NOTHING = (
+    "plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait", "plan.before", "setting.sensible",
+)  # fmt: skip
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."

@@ -17,7 +17,7 @@ from tunesmith.agent.queries.case import CaseQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
-from tunesmith.agent.queries.following import next_stages
+from tunesmith.agent.queries.following import chain_ahead, next_stages
 from tunesmith.agent.queries.machine import JobsQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer, tool_of
@@ -177,7 +177,8 @@ def _lines(deps: TurnDeps) -> list[str]:
             earlier = len(store.newest_of_kind("deployment")) > 1
             return [first, "“Roll back” prices what was served before it." if earlier else ""]
         case "midway" if run is not None:
-            following = next_stages(store, run)[0]
+            stage, arm = chain_ahead(store, run)[0]
+            following = f"{stage} of the {arm} model, which was not tested yet" if arm else stage
             return [*_measured(deps, run), f"Next in {run.id} is {following}: “go on” shows its price."]
         case _ if run is not None:
             released = "" if store.artifacts(run.id, "release") else ", “release” making files of it"

@@ -204,6 +204,9 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return plan_questions.imagined(deps, reading.slots, edits)
         case "plan.set" | "plan.without" if edits is not None:
             return _changed(deps, edits)
+        case "setting.sensible" if reading.request is None:
+            about = plan_questions.value_and_reason(deps, reading.slots)
+            return TurnAnswer(about) if about else None
         case "plan.why" | "setting.value" if reading.label == "plan.why" or not reading.slots.all("run"):
             return plan_questions.reason(deps, reading.slots)
         case "plan.undo" if not (reading.slots.asks and "plan.before" in reading.likely[:_NEAR]):

@@ -19,6 +19,7 @@ from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.machine.cards import Card, card_of
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
+from tunesmith.tools.serving.eviction import machine_for_a_step
 
 
 def reason(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
@@ -32,7 +33,7 @@ def reason(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
 def value_and_reason(deps: TurnDeps, slots: Slots) -> str:
     """A value of the plan that is named, why it has it, and how it is changed; empty where none is named."""
     assert deps.draft is not None
-    for name in slots.values("field"):
+    for name in slots.values("field") or _fields_that_are(slots, deps.draft):
         for spec in deps.draft.steps:
             if name in spec.fields:
                 meant = catalog.BY_NAME[spec.stage].load().request.model_fields[name].description
@@ -42,24 +43,48 @@ def value_and_reason(deps: TurnDeps, slots: Slots) -> str:
     return ""
 
 
+def _fields_that_are(slots: Slots, plan: PipelinePlan) -> list[str]:
+    """The field of the plan that has the number which is named, where only one has: `is 64 overkill?`."""
+    values = {number.value for number in slots.numbers if not number.weak}
+    names = {name for spec in plan.steps for name, value in spec.fields.items()
+             if isinstance(value, int | float) and value in values}  # fmt: skip
+    return [*names] if len(names) == 1 else []
+
+
 def imagined(deps: TurnDeps, slots: Slots, edits: Edits) -> TurnAnswer | None:
     """What the plan would take with a change that nobody ordered, or on a card that is named. Raises BadInput."""
     assert deps.draft is not None
     if card := slots.first("card") or slots.first("card_gib"):
         return _on(deps, card_of(f"{slots.first('cards') or 1}x{card}"), edits)
-    if edits.unread or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
+    if edits.unread and not edits.minor and edits.changes:
         return None
+    if not edits.changes or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
+        return last_change(deps) if deps.draft_before is not None else None  # `and what does that do to the time?`
     now, then = (_takes(deps, plan) for plan in (deps.draft, edited[0]))
+    if edited[0].steps == deps.draft.steps:
+        return TurnAnswer(f"The plan has that already ({', '.join(edited[1])}). All of it takes about {now}.")
     return TurnAnswer(
-        f"Changed so ({', '.join(edited[1])}) it would take about {then} instead of {now}. The "
-        f"plan is unchanged; say it as an order to change it."
+        f"Changed so ({', '.join(edited[1])}) it would take about {then}. As it is it takes about {now}. The plan is "
+        f"unchanged; say it as an order to change it."
     )
 
 
 def _takes(deps: TurnDeps, plan: PipelinePlan) -> str:
+    """Time, the most memory with its step and what is free, and disk, of a whole plan."""
     from tunesmith.tools.pipeline.forecast import forecast
 
-    return duration(sum(one.estimate.seconds for one in forecast(deps.ws, plan) if one.estimate))
+    prices = [(one.stage, one.estimate) for one in forecast(deps.ws, plan) if one.estimate]
+    if not prices:
+        return "what shows when each step is due"
+    stage, most = max(prices, key=lambda one: (one[1].peak_vram_bytes, one[1].peak_ram_bytes))
+    machine = machine_for_a_step(deps.store.home)
+    memory = (
+        f"{size(most.peak_vram_bytes)} of {size(machine.vram_free_bytes)} free on the card"
+        if most.peak_vram_bytes and machine.vram_free_bytes
+        else f"{size(most.peak_ram_bytes)} of {size(machine.memory_free_bytes)} free RAM"
+    )
+    disk = size(sum(price.disk_bytes for _, price in prices))
+    return f"{duration(sum(price.seconds for _, price in prices))}, at most {memory} (in {stage}), and {disk} of disk"
 
 
 def _on(deps: TurnDeps, card: Card, edits: Edits) -> TurnAnswer:
@@ -111,7 +136,7 @@ def last_change(deps: TurnDeps) -> TurnAnswer:
     then, now = (_takes(deps, plan) for plan in (deps.draft_before, deps.draft))
     return TurnAnswer(
         f"Before the last change of the plan: {listed(differ, 8) or 'no value was another one'}. All of it took about "
-        f"{then} then and takes {now} now. It is unchanged; “undo that” takes the change back."
+        f"{then}. Now it takes about {now}. It is unchanged; “undo that” takes the change back."
     )
 
 

@@ -22,10 +22,33 @@ def next_stages(store: Store, run: Run | None) -> list[str]:
         if declared.measures:
             done = [step for step in store.steps(run.id, status=DONE) if step.stage == entry.name]
             measured = {step.arm for step in done if is_current(store, step)}
-            due += [entry.name] if (kinds & set(declared.measures)) - measured else []
+            there = [kind for kind in declared.measures if kind in kinds]
+            # Of what lies between the first and the last, the last one's test is proof enough.
+            due += [entry.name] if {*there[:1], *there[-1:]} - measured else []
         elif entry.makes and entry.makes not in kinds and kinds.issuperset((*entry.needs, *declared.usually_after)):
             following += [] if _too_late(entry, kinds) else [entry.name]
     return due + following
+
+
+def chain_ahead(store: Store, run: Run) -> list[tuple[str, str]]:
+    """The usual steps that a run has ahead until it is served, each with the arm that it measures or nothing.
+
+    Of a run without rows only what could follow at once: where rows come from is for its user to say.
+    """
+    first = next_stages(store, run)
+    newest = {artifact.kind: artifact for artifact in store.artifacts(run.id)}
+    kinds = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
+    test = next(entry for entry in catalog.STAGES if entry.load().measures)
+    arms = test.load().measures
+    ahead = [(test.name, max(kinds & {*arms}, key=arms.index))] if test.name in first else []
+    if "rows" not in kinds:
+        return [*ahead, *((stage, "") for stage in first if stage != test.name)]
+    for entry in catalog.STAGES:
+        lacking = bool(entry.makes) and entry != test and entry.makes not in kinds
+        if lacking and kinds >= {*entry.needs, *entry.load().usually_after} and not _too_late(entry, kinds):
+            ahead += [(entry.name, ""), *([(test.name, entry.makes)] if entry.makes in arms else [])]
+            kinds.add(entry.makes)
+    return ahead
 
 
 def _too_late(entry: catalog.Entry, kinds: Collection[str]) -> bool:

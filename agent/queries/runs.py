@@ -26,7 +26,7 @@ from tunesmith.agent.queries.answer import (
     within,
 )
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
-from tunesmith.agent.queries.following import next_stages
+from tunesmith.agent.queries.following import chain_ahead
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.queries.steps import BEGUN, estimate_of, log_end, memory_of, name_of
@@ -257,10 +257,11 @@ def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]
     """What a run has ahead with the times: of its plan, else what could follow, behind the step that runs now."""
     running = context.store.steps(run.id, status=RUNNING)
     planned = _left(context.store, run, RUNNING)  # of what runs its own line tells what is left
-    stages = [stage for stage in next_stages(context.store, run) if stage not in {step.stage for step in running}]
-    following = [] if planned else stages
+    at_it = {step.stage for step in running}
+    following = [] if planned else [one for one in chain_ahead(context.store, run) if one[0] not in at_it]
     ahead = _ahead(context, run, planned or [
-        StepSpec(stage=stage, fields=inherited(context.ws, stage, {}, run.id)) for stage in following
+        StepSpec(stage=stage, fields=inherited(context.ws, stage, {"arm": arm} if arm else {}, run.id))
+        for stage, arm in following
     ])  # fmt: skip
     if planned:
         left = f"Of the plan of {run.id} is left: {_named_with_times(ahead)}"

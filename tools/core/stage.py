@@ -378,7 +378,7 @@ class Stage(Generic[R, C]):
     tries_settings_of: tuple[str, tuple[str, ...]] = ("", ())
     """A stage later in a plan, and the fields that this one takes over from there unless it has its own."""
     measures: tuple[str, ...] = ()
-    """Kinds of artifact that it should measure once they are there."""
+    """Kinds of artifact that it should measure once they are there, in the order in which they are made."""
     spends: bool = False
     """Whether it costs so much that what the baseline advises against is said on its plan."""
     needs_measured: bool = False

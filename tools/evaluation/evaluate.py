@@ -355,7 +355,7 @@ STAGE = Stage(
     identified_by=("arm",),
     works_on=lambda request: request.arm if request.arm in _MAKERS else "",
     without=lambda fields, kind: None if fields.get("arm", "adapter") == kind else fields,
-    measures=("adapter", "quantized"),
+    measures=("adapter", "merged", "quantized"),
     lasting=("max_tokens", "temperature", "repeats", "judge", "behaviour"),
     takes_from={"behaviour": "generate"},
 )

@@ -88,7 +88,10 @@ def _forecast_step(
     except TunesmithError as error:
         return replace(unknown, refused=str(error)), None
     unknown = replace(unknown, on=facts.there)
-    artifact = declared.expected_artifact(request, facts.artifacts)
+    try:
+        artifact = declared.expected_artifact(request, facts.artifacts)
+    except KeyError:  # an older version recorded less of what it is made from than this rests on
+        return unknown, None
     try:
         plan = declared.plan(request, facts, context)
         # What a plan decides, as how long a conversation may be, bears on the price of the steps after it.

@@ -10,10 +10,10 @@ import pytest
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL, fields, steps
 from tests.fixtures.stored_runs import finished_run
-from tunesmith.agent.driver import plan_questions
+from tunesmith.agent.driver import plan_questions, planning
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.planning import without
-from tunesmith.agent.words.edits import Edits
+from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.reading import read
 from tunesmith.agent.words.slots import slots_of
 
@@ -120,3 +120,36 @@ def test_a_card_that_is_named_is_what_the_plan_is_held_against_and_nothing_of_it
         answer = plan_questions.imagined(planned.deps, reading.slots, reading.edits)
         assert answer is not None and answer.text.startswith(said), (words, answer)
     assert planned.deps.draft == before
+
+
+def test_what_a_change_would_take_has_memory_and_disk_and_without_one_it_is_the_last_change_that_is_meant(
+    planned: Talk,
+) -> None:
+    def would(words: str) -> str:
+        edits = edits_of(slots_of(words), turn_context(planned.deps).planned, lambda word: True, leaves_out=False)
+        answer = plan_questions.imagined(planned.deps, slots_of(words), edits)
+        return answer.text if answer else ""
+
+    draft = planned.deps.draft
+    assert draft is not None and would("what does that do to the time?") == "", "nothing was changed"
+    said = would("what would change jazzily with rank 4")
+    assert "train lora_rank 4" in said and said.count("free RAM (in ") + said.count("on the card (in ") == 2, said
+    assert planned.deps.draft == draft and said.count("of disk") == 2
+    planned.deps.change(planning.edited_plan(planned.deps, draft, set_to("rank 64"))[0])
+    assert "has that already" in would("and with rank 64?")
+    said = would("and what does that do to the memory?")
+    assert "lora_rank was the usual, now 64" in said and said.count("of disk") == 2
+
+
+def set_to(words: str) -> Edits:
+    return edits_of(slots_of(words), ("train",), lambda word: True, leaves_out=False)
+
+
+def test_a_number_that_one_setting_of_the_plan_has_names_it(planned: Talk) -> None:
+    draft = planned.deps.draft
+    assert draft is not None
+    planned.deps.change(planning.edited_plan(planned.deps, draft, set_to("rank 48"))[0])
+    assert plan_questions.value_and_reason(planned.deps, slots_of("is 48 overkill?")).startswith(
+        "train lora_rank is 48"
+    )
+    assert plan_questions.value_and_reason(planned.deps, slots_of("is 47 overkill?")) == ""

@@ -466,7 +466,7 @@ def test_what_nobody_understood_of_a_change_can_be_left_out(planned: Alone) -> N
     assert "train lora_rank 8" in planned.hears("1")
 
 
-@table("said", ["merge r1 jazzily", "qantizze r1 zplease", "evaluate the adapter jazzily dude"])
+@table("said", ["merge r1 jazzily", "quantize r1 zippily", "evaluate the adapter jazzily dude"])
 def test_words_that_give_no_argument_are_named_beside_the_price_that_waits_for_a_yes(alone: Alone, said: str) -> None:
     shown: list[Any] = []
     alone.deps.show, alone.deps.granted = shown.append, lambda stage: False

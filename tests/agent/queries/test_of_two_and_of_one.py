@@ -114,10 +114,23 @@ def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_kn
         conn.execute("UPDATE runs SET plan = '{}' WHERE run = 'r1'")
     line = told(home, "run", about="remaining").lines[0]
     assert re.search(r"what could follow: preflight [\d.]+ (s|min).* in all\. “go on” prices the first", line), line
+    chain = (
+        "preflight",
+        "train",
+        "evaluate of the adapter arm",
+        "merge",
+        "evaluate of the merged arm",
+        "quantize",
+        "deploy",
+    )
+    assert [line.find(f"{one} ") for one in chain] == sorted(line.find(f"{one} ") for one in chain) and min(
+        line.find(one) for one in chain
+    ) > 0, line
     with home.write() as conn:
         conn.execute("UPDATE artifacts SET meta = '{}'")
     line = told(home, "run", about="remaining").lines[0]
-    assert "what could follow: preflight and train. Their times show when each is due. “go on”" in line, line
+    assert "what could follow: preflight, train, evaluate of the adapter arm, merge" in line, line
+    assert "and deploy. Their times show when each is due. “go on”" in line, line
 
 
 def test_rows_of_a_run_are_none_of_a_new_plan_until_it_imports_them(store: Store) -> None:
