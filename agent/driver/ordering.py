@@ -12,8 +12,8 @@ from tunesmith.agent.driver import describing, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up, moment
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
-from tunesmith.agent.queries.answer import GOES_ON, Context, cite, clip, find, reached
-from tunesmith.agent.queries.following import next_stages
+from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached
+from tunesmith.agent.queries.following import chain_ahead, next_stages
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, settled
@@ -21,8 +21,10 @@ from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.records import DECLINED, RUNNING
+from tunesmith.tools.core.format import listed
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
 
@@ -87,6 +89,8 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"“{model}” is no whole name: on the hub a model is OWNER/NAME, such as Qwen/Qwen2.5-0.5B; a folder or "
             f"“bundled” will do too. Nothing was begun."
         )
+    if (early := _too_early(deps, order)) is not None:
+        return early
     for one in order.beside:
         deps.show(prose(f"(About “{one}” nothing was done.)"))
     fields = inherited(deps.ws, stage, order.fields, order.run, again=order.again, times=order.factors)
@@ -97,6 +101,32 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"price is shown before anything starts."
         )
     return Call(stage, {**parse_fields(stage, fields), **({"run": order.run} if order.run else {})})
+
+
+def _too_early(deps: TurnDeps, order: Order) -> TurnAnswer | None:
+    """Where a run lacks what a step works on, and how it comes to that; None where nothing is lacking, or no usual step
+    makes it."""
+    run = find(deps.store, order.run) if order.run else deps.current_run()
+    if run is None:
+        return None
+    have = {artifact.kind for artifact in deps.store.artifacts(run.id)}
+    needs = [*catalog.BY_NAME[order.stage].needs, *([arm] if (arm := str(order.fields.get("arm", ""))) in ARMS else [])]
+    lacking = [kind for kind in dict.fromkeys(needs) if kind not in have and kind != "prompted"]
+    before: list[str] = []
+    for stage, arm in chain_ahead(deps.store, run):
+        if stage == order.stage and arm in ("", order.fields.get("arm", "adapter")):
+            break
+        before.append(f"{stage} of the {arm}" if arm else stage)
+    else:
+        before = []
+    if not (lacking and before):
+        return None
+    deps.proposals = (Proposed(run.id, before[0].split()[0], {}),)
+    models = [f"the {kind} model" if kind in ARMS and kind != "adapter" else f"the {kind}" for kind in lacking]
+    return TurnAnswer(
+        f"{order.stage} needs {listed(models, 4)}, which {run.id} does not have yet. Before it "
+        f"come{'s' if len(before) == 1 else ''} {listed(before, 9)}: “go on” prices the first; nothing was begun."
+    )
 
 
 def _may_go_on(deps: TurnDeps, order: Order) -> bool:

@@ -224,7 +224,7 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
     store = context.store
     running = store.steps(status=RUNNING)
     waiting = [step for status in (APPROVED, PLANNED) for step in store.steps(status=status)]
-    lines = [at_work(step) for step in running]
+    lines = [line for step in running for line in (at_work(step), _so_far(step)) if line]
     if not running:
         ended = [step for run in store.runs() for step in store.steps(run.id) if step.finished_at]
         last = max(ended, key=lambda step: step.finished_at or 0.0, default=None)
@@ -252,6 +252,13 @@ def deployed_now(store: Store) -> list[dict[str, object]]:
     from tunesmith.agent.commands import served_models
 
     return [line for line in served_models.status(store) if line["role"] == "deployed"]
+
+
+def _so_far(step: Step) -> str:
+    """What a step that runs is at, and the memory of its price; empty where neither is known."""
+    memory = f"its price has {size(step.estimated_peak_bytes)} of memory at most" if step.estimated_peak_bytes else ""
+    said = "; ".join(part for part in (clip(step.note, 80), memory) if part)
+    return f"{said[:1].upper()}{said[1:]}." if said else ""
 
 
 def at_work(step: Step) -> str:

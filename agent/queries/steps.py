@@ -151,7 +151,8 @@ def _lead(query: StepQuery, step: Step) -> list[str]:
     where = f"{name_of(step)} ({cite(step)})"
     if step.status == RUNNING:
         share = f", {step.done / step.total:.0%} done" if step.total else ""
-        return [f"{where} is running{share}; it was begun {day(step.started_at)}."]
+        memory = memory_of(step) if query.about == "memory" else ""
+        return [f"{where} is running{share}; it was begun {day(step.started_at)}.", memory]
     if step.status in _NEVER_RAN:
         return [f"{where} {_NEVER_RAN[step.status]} and never ran; estimated {duration(step.estimated_seconds)}."]
     if query.about == "memory":
@@ -179,9 +180,10 @@ def estimate_of(step: Step) -> str:
 
 
 def memory_of(step: Step) -> str:
-    """The peak of a step's memory; empty where it was not measured."""
+    """The peak of a step's memory; before it is measured what the price says of a step that runs, else empty."""
     if not step.peak_rss_bytes:
-        return ""
+        priced = step.status == RUNNING and step.estimated_peak_bytes
+        return f"Its price has {size(step.estimated_peak_bytes)} of memory at most." if priced else ""
     vram = f", {size(step.peak_vram_bytes)} VRAM" if step.peak_vram_bytes else ""
     return f"Peak memory {size(step.peak_rss_bytes)}{vram}, estimated {size(step.estimated_peak_bytes)}."
 

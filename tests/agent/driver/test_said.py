@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tests.agent.driver.test_conversation import Talk
 from tests.agent.driver.test_planning import GOAL
+from tests.driver.states import make_state
 from tests.fixtures import stored_runs
 from tests.fixtures.stored_runs import (
     Builder,
@@ -474,6 +475,23 @@ def test_words_that_give_no_argument_are_named_beside_the_price_that_waits_for_a
     assert any("I could not place: the price is without it" in one.text.plain for one in shown), said
     for alone.deps.agreed_before, alone.deps.granted in ((True, lambda stage: False), (False, lambda stage: True)):
         assert "Type 1" in alone.hears(said), "who is not asked again gave no word to leave out"
+
+
+def test_an_order_that_comes_too_early_names_what_comes_before_it_and_begins_nothing(tmp_path: Path) -> None:
+    home, _ = make_state(tmp_path / "home", "dataset")
+    home.close()
+    one = Alone(tmp_path / "home", [Decision(False, "terminal", "not in a test")] * 2)
+    steps = one.steps()
+    said = one.hears("quantize r1")
+    assert "needs the merged model, which r1 does not have yet. Before it come preflight, train, evaluate" in said
+    assert one.steps() == steps and not one.asked and [each.stage for each in one.deps.proposals] == ["preflight"]
+    assert "needs" not in one.hears("train r1 with rank 4"), "what is there is enough"
+    one.chat.close()
+
+
+def test_a_step_that_runs_tells_the_memory_of_its_price(alone: Alone) -> None:
+    start_training(Builder(alone.store, "r1", now=time.time()), 38)
+    assert " of memory at most" in alone.hears("how is the training going?")
 
 
 def test_a_server_that_answers_is_not_served_again_by_words_that_nobody_understood(alone: Alone) -> None:
