@@ -36,7 +36,8 @@ _YES = (
     "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "dale", "sim",
     "sì", "va bene", "procedi", "tak", "dawaj", "vas-y", "na dann los", "na dann mal los", "na los", "los geht's",
     "fine by me", "fine do it", "fang an", "leg los", "commence", "empieza", "comienza", "comece", "inizia",
-    "zaczynaj", "zacznij", "begin maar", "ga je gang",
+    "zaczynaj", "zacznij", "zaczynamy", "lecimy", "begin maar", "ga je gang", "ga maar", "doe maar", "pode ir",
+    "pode começar", "bora", "vamos", "avanti", "on y va", "c'est parti", "allez-y",
     "da", "да", "hai", "はい", "是", "好", "好的", "可以", "开始", "开始吧",
 )  # fmt: skip
 _AROUND_A_YES = {

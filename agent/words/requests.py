@@ -14,6 +14,7 @@ from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
 from tunesmith.agent.queries.cases import CasesQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.fits import FitsQuery
+from tunesmith.agent.queries.prices import ApprovalsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
@@ -349,7 +350,8 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
         value = _fill(name, asked)
         if value not in (None, "", (), 0, {}) and _allowed(value, type(before).model_fields[name].annotation):
             given[name] = value
-    other = set(asked.content.split()) <= {*lexicon()["unspoken"].words()}  # `and the other one?`, no word beside it
+    beside = asked.slots.unread([(slot.start, slot.end) for slot in asked.slots.named], lambda word: False)
+    other = {word.text for word in beside} <= {*lexicon()["unspoken"].words()}  # `and the other one?`, no more
     if not given and other and "run" in own and len(runs) == 2:
         given["run"] = next(run for run in runs if run != (getattr(before, "run", "") or runs[0]))
     if before.kind == "step" and "stage" in given:
@@ -368,6 +370,8 @@ def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:
     """What words say that name nothing by itself: `and 24?` after a card of 16 GB, `only the failed ones` of runs."""
     if isinstance(before, RunsQuery) and _outcome(asked) == "failed":
         return {"about": "failed"}
+    if isinstance(before, ApprovalsQuery) and before.decision and asked.slots.all("not"):
+        return {"decision": {"yes": "no", "no": "yes"}.get(before.decision, before.decision)}  # `and which not?`
     if isinstance(before, CompareRunsQuery) and lexicon()["forgotten"].find(asked.slots.words):
         return {"about": "forgotten"}
     bare = [number for number in asked.slots.numbers if not number.unit and not number.weak]

@@ -37,6 +37,10 @@ from tunesmith.agent.driver import by_code, ordering, parts, plan_questions, pla
 from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.look_ups import as_edit, aside, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
+from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.prices import ApprovalsQuery
+from tunesmith.agent.queries.scores import ResultQuery
+from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.words.reading import Context, Reading, read, reader
 from tunesmith.memory.errors import StepFailed, TunesmithError
 from tunesmith.memory.records import Step
@@ -492,6 +496,24 @@ def test_an_order_that_comes_too_early_names_what_comes_before_it_and_begins_not
 def test_a_step_that_runs_tells_the_memory_of_its_price(alone: Alone) -> None:
     start_training(Builder(alone.store, "r1", now=time.time()), 38)
     assert " of memory at most" in alone.hears("how is the training going?")
+
+
+@table(
+    ("before", "said", "query"),
+    [
+        ("how long did the training of r1 take?", "and the memory?",
+         StepQuery(about="memory", stage="train", run="r1")),
+        ("which steps did I agree to?", "and which not?", ApprovalsQuery(decision="no")),
+        ("how did the adapter of r1 do in the target block?", "en de algemene?",
+         ResultQuery(about="passed", run="r1", arm="adapter", block="general")),
+    ],
+)  # fmt: skip
+def test_what_follows_on_an_answer_changes_one_thing_of_its_question(
+    alone: Alone, before: str, said: str, query: Query
+) -> None:
+    alone.hears(before)
+    alone.hears(said)
+    assert alone.deps.last_query == query
 
 
 def test_a_server_that_answers_is_not_served_again_by_words_that_nobody_understood(alone: Alone) -> None:
