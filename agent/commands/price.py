@@ -53,8 +53,8 @@ def in_a_sentence(plan: Plan) -> str:
         memory = f"VRAM {_vram(plan).plain}; {memory}"
     disk = _need(price.disk_bytes, plan.free_disk_bytes).plain
     return (
-        f"{plan.stage}: {_time(price).plain}, an estimate by {_short_basis(price.basis)}; {memory}; disk {disk}; "
-        f"replaces {_replaced(plan).plain}."
+        f"{plan.stage} ({plan.summary}): {_time(price).plain}, an estimate by {_short_basis(price.basis)}; {memory}; "
+        f"disk {disk}; replaces {_replaced(plan).plain}."
     )
 
 

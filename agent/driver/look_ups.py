@@ -271,7 +271,7 @@ def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
 
 
 _OF_THE_PRICE = {
-    **dict.fromkeys(("plan.cost", "plan.show", "price"), "{price} “why” shows all of it."),
+    **dict.fromkeys(("plan.cost", "plan.show", "plan.why", "why", "price"), "{price} “why” shows all of it."),
     "plan.wait": "{stage} waits: nothing starts without a yes. {price} After a no “{stage}” shows it again.",
 }
 """What is said to words about the price that waits."""
@@ -309,10 +309,19 @@ def talk_text(deps: TurnDeps, topic: str, run: str = "") -> str:
     driver = deps.driver_state() if "{driver}" in text else ""
     values = {"driver": driver, "home": deps.store.home, "version": VERSION, "now": time.strftime("%A, %Y-%m-%d %H:%M")}
     values["running"] = "".join(f"{at_work(step)} " for step in deps.store.steps(status=RUNNING))
+    values["released"] = _released(deps) if "{released}" in text else ""
     values["rows"] = _rows_for_a_plan(deps, run) if "{rows}" in text else ""
     for name, value in values.items():
         text = text.replace("{" + name + "}", str(value))
     return text
+
+
+def _released(deps: TurnDeps) -> str:
+    """Where the newest GGUF lies, or how one is made, with a space behind it."""
+    for one in deps.store.newest_of_kind("release"):
+        if one.meta.get("format") == "gguf":
+            return f"The GGUF of {one.run} is in {one.path}. "
+    return "There is no GGUF yet: “export the merged model as a GGUF” prices one. "
 
 
 def _rows_for_a_plan(deps: TurnDeps, run: str) -> str:

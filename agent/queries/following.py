@@ -1,12 +1,17 @@
-"""Which stages could follow in a run, by what it has and what was measured of it."""
+"""Which stages could follow in a run, by what it has and what was measured of it, and what they will probably take."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from tunesmith.agent.queries.answer import Context
+from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Artifact, Run
 from tunesmith.memory.store import Store
+from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 from tunesmith.tools.pipeline.progress import is_current
 
 
@@ -62,3 +67,67 @@ def _of_newest_adapter(store: Store, artifact: Artifact, newest: Mapping[str, Ar
     """Whether an artifact holds the run's newest adapter, or has nothing to do with any."""
     own = store.ancestor(artifact, "adapter")
     return own is None or "adapter" not in newest or own.id == newest["adapter"].id
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A step that a run has ahead, and what it will probably take; None where that shows when it is due."""
+
+    run: str
+    stage: str
+    arm: str
+    seconds: float | None
+    memory_bytes: int = 0
+    """At most, of the card where it needs one."""
+    disk_bytes: int = 0
+
+    def __str__(self) -> str:
+        name = f"{self.stage} of the {self.arm} arm" if self.arm else self.stage
+        return f"{name} {duration(self.seconds)}" if self.seconds is not None else name
+
+
+def left_of_plan(store: Store, run: Run, *begun: str) -> list[StepSpec]:
+    """The steps of a run's plan that were not done yet, nor have one of the statuses `begun`."""
+    done = [step.stage for step in store.steps(run.id) if step.status in (DONE, *begun)]
+    stages = [str(spec.get("stage", "")) for spec in run.planned]
+    return [
+        StepSpec(stage=stage, fields=as_object(run.planned[at].get("fields", {})))
+        for at, stage in enumerate(stages)
+        if stage in catalog.BY_NAME and stages[: at + 1].count(stage) > done.count(stage)
+    ]  # fmt: skip
+
+
+def forecast_of(context: Context, run: Run, specs: Sequence[StepSpec]) -> list[Ahead]:
+    """Each of some steps with its time, forecast as a plan is: on what is there and on what those before leave."""
+    from tunesmith.tools.pipeline import forecast, planning_facts
+    from tunesmith.tools.serving.eviction import machine_for_a_step
+
+    if not specs:
+        return []
+    ws = context.ws
+    machine = machine_for_a_step(ws.store.home)
+    facts = planning_facts.gather(ws.store, run.id, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
+    prices = forecast.forecast(ws, PipelinePlan(name=run.id, steps=tuple(specs)), facts=facts)
+    priced = [(spec, price.estimate) for spec, price in zip(specs, prices, strict=True)]
+    return [
+        Ahead(run.id, spec.stage, _arm_of(spec), of.seconds, of.peak_vram_bytes or of.peak_ram_bytes, of.disk_bytes)
+        if of else Ahead(run.id, spec.stage, _arm_of(spec), None)
+        for spec, of in priced
+    ]  # fmt: skip
+
+
+def _arm_of(spec: StepSpec) -> str:
+    return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
+
+
+def named_with_times(ahead: Sequence[Ahead]) -> str:
+    """The steps ahead with their times, and of those that are known the sum and what they need, full stops behind."""
+    seconds = [one.seconds for one in ahead if one.seconds is not None]
+    text = f"{listed([str(one) for one in ahead], 12)}."
+    if not seconds:
+        return f"{text} Their times show when each is due."
+    unknown = len(ahead) - len(seconds)
+    rest = f"; the {'time' if unknown == 1 else 'times'} of {unknown} more show when due" if unknown else ""
+    memory, disk = max(one.memory_bytes for one in ahead), sum(one.disk_bytes for one in ahead)
+    needs = f" At most {size(memory)} of memory and {size(disk)} of disk." if memory else ""
+    return f"{text} About {duration(sum(seconds))} in all{rest}.{needs}"

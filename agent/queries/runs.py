@@ -26,19 +26,17 @@ from tunesmith.agent.queries.answer import (
     within,
 )
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
-from tunesmith.agent.queries.following import chain_ahead
+from tunesmith.agent.queries.following import chain_ahead, forecast_of, left_of_plan, named_with_times
 from tunesmith.agent.queries.machine import at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.queries.steps import BEGUN, estimate_of, log_end, memory_of, name_of
 from tunesmith.agent.queries.steps import facts_of as step_facts
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.json_values import as_object
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import DONE, DRIVER_RUN, FAILED, RUNNING, STOPPED, Run, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
-from tunesmith.tools.pipeline import catalog
-from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
+from tunesmith.tools.pipeline.plan_file import StepSpec
 
 _MOST_RUNS = 5
 
@@ -78,63 +76,6 @@ class RunFacts:
     """Stages of its plan that were not done yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """A step that a run has ahead, and what it will probably take; None where that shows when it is due."""
-
-    run: str
-    stage: str
-    arm: str
-    seconds: float | None
-
-    def __str__(self) -> str:
-        name = f"{self.stage} of the {self.arm} arm" if self.arm else self.stage
-        return f"{name} {duration(self.seconds)}" if self.seconds is not None else name
-
-
-def _left(store: Store, run: Run, *begun: str) -> list[StepSpec]:
-    """The steps of a run's plan that were not done yet, nor have one of the statuses `begun`."""
-    done = [step.stage for step in store.steps(run.id) if step.status in (DONE, *begun)]
-    stages = [str(spec.get("stage", "")) for spec in run.planned]
-    return [
-        StepSpec(stage=stage, fields=as_object(run.planned[at].get("fields", {})))
-        for at, stage in enumerate(stages)
-        if stage in catalog.BY_NAME and stages[: at + 1].count(stage) > done.count(stage)
-    ]  # fmt: skip
-
-
-def _ahead(context: Context, run: Run, specs: Sequence[StepSpec]) -> list[Ahead]:
-    """Each of some steps with its time, forecast as a plan is: on what is there and on what those before leave."""
-    from tunesmith.tools.pipeline import forecast, planning_facts
-    from tunesmith.tools.serving.eviction import machine_for_a_step
-
-    if not specs:
-        return []
-    ws = context.ws
-    machine = machine_for_a_step(ws.store.home)
-    facts = planning_facts.gather(ws.store, run.id, vllm=ws.vllm, vllm_from=ws.vllm_from, machine=machine)
-    prices = forecast.forecast(ws, PipelinePlan(name=run.id, steps=tuple(specs)), facts=facts)
-    return [
-        Ahead(run.id, spec.stage, _arm_of(spec), price.estimate.seconds if price.estimate else None)
-        for spec, price in zip(specs, prices, strict=True)
-    ]
-
-
-def _arm_of(spec: StepSpec) -> str:
-    return str(spec.fields.get("arm", "adapter")) if spec.stage == "evaluate" else ""
-
-
-def _named_with_times(ahead: Sequence[Ahead]) -> str:
-    """The steps ahead with their times and the sum of those that are known, a full stop behind it."""
-    seconds = [one.seconds for one in ahead if one.seconds is not None]
-    text = f"{listed([str(one) for one in ahead], 12)}."
-    if not seconds:
-        return f"{text} Their times show when each is due."
-    unknown = len(ahead) - len(seconds)
-    rest = f"; the {'time' if unknown == 1 else 'times'} of {unknown} more show when due" if unknown else ""
-    return f"{text} About {duration(sum(seconds))} in all{rest}."
-
-
 def facts_of(store: Store, run: Run) -> RunFacts:
     """A run as its steps tell it."""
     steps = store.steps(run.id)
@@ -142,7 +83,7 @@ def facts_of(store: Store, run: Run) -> RunFacts:
         run.id, run.name, store.status_words(run), run.created_at,
         max((step.finished_at or 0.0 for step in steps), default=0.0) or None,
         sum(step.seconds or 0.0 for step in steps), sum(step.status == DONE for step in steps),
-        tuple(spec.stage for spec in _left(store, run)),
+        tuple(spec.stage for spec in left_of_plan(store, run)),
     )  # fmt: skip
 
 
@@ -256,17 +197,17 @@ def one_run(query: RunQuery, context: Context) -> Answer:
 def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]) -> Answer:
     """What a run has ahead with the times: of its plan, else what could follow, behind the step that runs now."""
     running = context.store.steps(run.id, status=RUNNING)
-    planned = _left(context.store, run, RUNNING)  # of what runs its own line tells what is left
+    planned = left_of_plan(context.store, run, RUNNING)  # of what runs its own line tells what is left
     at_it = {step.stage for step in running}
     following = [] if planned else [one for one in chain_ahead(context.store, run) if one[0] not in at_it]
-    ahead = _ahead(context, run, planned or [
+    ahead = forecast_of(context, run, planned or [
         StepSpec(stage=stage, fields=inherited(context.ws, stage, {"arm": arm} if arm else {}, run.id))
         for stage, arm in following
     ])  # fmt: skip
     if planned:
-        left = f"Of the plan of {run.id} is left: {_named_with_times(ahead)}"
+        left = f"Of the plan of {run.id} is left: {named_with_times(ahead)}"
     elif following:
-        left = f"No plan of {run.id} has steps left; what could follow: {_named_with_times(ahead)} “go on” prices the "
+        left = f"No plan of {run.id} has steps left; what could follow: {named_with_times(ahead)} “go on” prices the "
         left += "first."
     else:
         left = f"Nothing is left of {run.id}{' behind the step that runs now' if running else ''}."
@@ -274,10 +215,10 @@ def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]
 
 
 def _steps(context: Context, run: Run, known: RunFacts, steps: list[Step]) -> Answer:
-    ahead = _ahead(context, run, _left(context.store, run))
+    ahead = forecast_of(context, run, left_of_plan(context.store, run))
     each = [f"{s.stage}{f' {s.arm}' if s.stage == 'evaluate' else ''} ({s.id}) {duration(s.seconds)}" for s in steps]
     lines = [f"{run.id} has {count(len(steps), 'step')}, {known.steps_done} done: {listed(each, 20)}."]
-    lines += [f"Of its plan is left: {_named_with_times(ahead)}"] if ahead else []
+    lines += [f"Of its plan is left: {named_with_times(ahead)}"] if ahead else []
     return Answer(tuple(lines), (known, *ahead), lambda: render.run_table(show_run(context.store, run.id)))
 
 

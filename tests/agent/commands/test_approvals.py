@@ -52,7 +52,8 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
         "Yes start training", "sounds good", "oui", "sí", "да", "好的", "да!", "yep thanks", "alright then",
         "好的，开始吧", "of course", "klar, mach das",
         "yes I agree", "ok let's go", "d'accord", "sì, procedi pure", "tak, dawaj", "na dann mal los",
-        "va bene", "fine, do it", "Yep, off you go.", "off you go", "Tak, zaczynaj", "pode ir", "ga maar", "tak, lecimy", "on y va", "ja, fang an", "ja, ga je gang",
+        "va bene", "fine, do it", "Yep, off you go.", "off you go", "Tak, zaczynaj",
+        "pode ir", "ga maar", "tak, lecimy", "on y va", "ja, fang an", "ja, ga je gang",
     ],
 )  # fmt: skip
 def test_a_yes_is_a_yes_however_politely_it_is_said(text: str) -> None:

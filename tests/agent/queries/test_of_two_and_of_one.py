@@ -113,7 +113,9 @@ def test_what_could_follow_without_a_plan_has_its_time_or_says_that_it_is_not_kn
     with home.write() as conn:
         conn.execute("UPDATE runs SET plan = '{}' WHERE run = 'r1'")
     line = told(home, "run", about="remaining").lines[0]
-    assert re.search(r"what could follow: preflight [\d.]+ (s|min).* in all\. “go on” prices the first", line), line
+    assert re.search(
+        r"what could follow: preflight [\d.]+ (s|min).* in all\. At most .* of disk\. “go on” prices the first", line
+    ), line
     chain = (
         "preflight",
         "train",
