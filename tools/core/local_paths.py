@@ -61,7 +61,7 @@ def expanded(name: str) -> Path:
 
 
 def _nobody(name: str) -> str:
-    user = name.partition("/")[0][:100]
+    user = name.partition("/")[0][:100]  # a name may be any text; an error is one sentence
     return f"no user of this machine is called {user[1:]!r}, so {user} is no folder; write ./{user} for a name"
 
 

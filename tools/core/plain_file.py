@@ -17,6 +17,8 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.local_paths import expanded, is_folder
 
 MAX_BYTES = 10 * 1024 * 1024
+"""More than suites, settings and descriptions have; a file is in memory at once, and a larger one was named by
+mistake."""
 
 
 def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: bool = True) -> str:

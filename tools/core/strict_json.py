@@ -25,7 +25,7 @@ def json_value(text: str) -> object:
     """The JSON value that an answer, or another short text, is; None where it is none."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # it is nested too deep for Python's reader
         return None
 
 

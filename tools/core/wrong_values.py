@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from tunesmith.tools.core import auto, field_names
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxstring = _SHORT.maxother = 60  # as much of a value as its user needs to know it again, in one sentence
 
 
 def sentences(error: ValidationError, model: type[BaseModel], spelled: Mapping[str, str] | None = None) -> str:
@@ -91,7 +91,11 @@ def unknown(name: str, field: str, known: Sequence[str]) -> str:
     if what := field_names.nearly(plain, known):
         return f"no field {name} here: {what}"
     if near := difflib.get_close_matches(plain, known, 1) or difflib.get_close_matches(
-        plain, field_names.others(known), 1, 0.8
+        # names of other programs are short and many: at difflib's own 0.6 some match by chance
+        plain,
+        field_names.others(known),
+        1,
+        0.8,
     ):
         near = [field_names.ours(near[0], known)]
     hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}" if known else "leave it out"

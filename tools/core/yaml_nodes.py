@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 import yaml
 
 MAX_NODES = 300_000
+"""Values of a file: each is an object of some hundred bytes here, whatever its size in the file."""
 MAX_DEPTH = 60
+"""Below Python's limit of recursion: what walks the document afterwards takes several calls a level."""
 MAX_KEY_CHARS = 10_000
 MAX_ALIASED_NODES = 50_000
 """Nodes that aliases may add once they are written out."""
@@ -92,6 +94,7 @@ def plain_scalar(text: str) -> object:
     """What an unquoted scalar means."""
     if text in _WORDS:
         return _WORDS[text]
+    # no number is longer: texts of a suite mostly leave here, before two patterns
     if len(text) > 40 or not (text[0].isdigit() or text[0] in "+-."):
         return text
     if text[0] in "123456789" and text.isdigit() and text.isascii():

@@ -20,6 +20,8 @@ def use_fast_blocks() -> bool:
     from compressed_tensors.utils.impl_backend import ImplBackend
     from llmcompressor.modifiers.gptq import gptq_quantize
 
+    # _fn_registry: the table has no way to ask, and raises for a name that is there. Without the hook, an older
+    # release.
     if cpu_gptq_block_update.__name__ in ImplBackend._fn_registry or not hasattr(gptq_quantize, "gptq_block_update"):
         return False
     ImplBackend.register("gptq_block_update", _serves, 1)(cpu_gptq_block_update)
@@ -30,6 +32,8 @@ def _serves(
     work: Tensor, *args: object, quant_args: QuantizationArgs, global_scale: Tensor | None = None, **kwargs: object
 ) -> bool:
     kind = getattr(quant_args.type, "value", quant_args.type)
+    # Anything else (a card, float codes, NVFP4's second scale) is computed by llm-compressor itself: not proven equal
+    # here.
     return work.device.type == "cpu" and work.dim() == 3 and kind == "int" and global_scale is None
 
 

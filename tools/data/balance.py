@@ -19,7 +19,7 @@ from tunesmith.tools.data.rows import ORDINARY, RULE
 from tunesmith.tools.data.spec import Attribute, Spec
 
 SHOWN_FIRST = 20
-"""Before the first training of a behaviour."""
+"""Before the first training of a behaviour: one key each, minutes for a person."""
 _ODDS_MOST = 1_000
 """Likelihoods of a model say nothing finer: from here on it is "over 1000 to 1"."""
 _DOUBTED = ("reading", "kind", "value", "label", "judge")
@@ -102,6 +102,7 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
         doubts.append((0.25, "its answer says that there is nothing"))
     total = 1.0
     for score, _ in doubts:
+        # Below 1, so that a sure doubt does not hide how many others there are.
         total *= 1 - min(score, 0.99)
     return 1 - total, "; ".join(text for _, text in sorted(doubts, reverse=True)) or "nothing in particular"
 
@@ -116,7 +117,8 @@ def _odds(margin: float) -> str:
 _REASONS_LISTED, _RULE_CHARACTERS = 3, 100
 """Reasons that an error names, and characters of a rule in it: it stays a sentence."""
 _SHARE_OFF = 0.3
-"""A label's share of the kept rows may be so far from what was drawn, in parts of it."""
+"""A label's share of the kept rows may be so far from what was drawn, in parts of it, for a rarer one is drawn by
+chance too: of 100 rows a value of a third varies by a seventh, one of a tenth by a third."""
 _CONSTANT_SHARE, _LEAST_ACCEPTED, _EPSILON = 0.8, 0.6, 1e-6
 """One answer in so large a share of the rows teaches no choice; so much of the rows is kept however unbalanced they
 are; a difference of shares that is none."""

@@ -50,7 +50,8 @@ _WAVES, _WITHOUT = 3, 2
 second round: were it free, what a reader refuses for being unusual would be replaced by what says those words. Later
 ones are free, for there may be no other way to say it."""
 _GIVES_AWAY, _TIMES = 0.12, 3
-"""A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
+"""A word gives a label away that is in this share of its lines, and so many times as often as in those of any other: a
+rarer word is no rule to learn, and without what all labels say nothing could be said."""
 _MOST_BANNED = 32
 """Words that a request forbids: vLLM takes 128 sequences of tokens (`VLLM_MAX_NUM_BAD_WORDS`), and makes of each word's
 two forms one at the start of a text and one within."""
@@ -255,9 +256,11 @@ def _has(one: Shot, profile: Mapping[str, str | None]) -> bool:
 _USES_OF_A_SENTENCE = 2
 """Lists that a sentence stands in: half as many have to be written and read."""
 _SENTENCE_ROUNDS = 3
-"""What the writer missed, or the reader refused, is drawn and written again."""
+"""What the writer missed, or the reader refused, is drawn and written again: bounded, as some combinations it never
+gets right."""
 _DISTRACTORS, _READINGS_OF_NOTHING = (0, 0, 1, 1, 2), 3
-"""Sentences beside those of the records; each was read so often, in other orders of the examples, as saying nothing."""
+"""Sentences beside those of the records; each was read so often, in other orders of the examples, as saying nothing: in
+one order alone it overlooks some."""
 
 
 @dataclass(slots=True)
@@ -304,6 +307,7 @@ class Lists(Synthesis):
         """Sentences of which nothing is noted: those that the reader takes for such."""
         if not examples:
             return []
+        # each line then stands in some three rows
         model, several = self.asker.model, range(max(2, round(self.rows / 4 / LISTED)))
         requests = [distractor_request(self.spec, examples, model, f"x/{n}", self.seed) for n in several]
         answers = self.asker.ask(requests, "writing sentences without anything to note")
@@ -326,7 +330,7 @@ class Lists(Synthesis):
             return None
         chosen = [self._sentence(sentences, number * max(ITEMS) + n, pools) for n in range(count)]
         chosen = list({sentence.message: sentence for sentence in chosen}.values())
-        wanted = rng.choice((1, 1, 2, 3)) if empty else rng.choice(_DISTRACTORS)
+        wanted = rng.choice((1, 1, 2, 3)) if empty else rng.choice(_DISTRACTORS)  # a message of no sentence is none
         others = rng.sample(list(distractors), min(wanted, len(distractors)))
         placed = [(sentence.message, sentence) for sentence in chosen]
         for other in others:

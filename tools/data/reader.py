@@ -52,7 +52,7 @@ _ENOUGH, _BORNE_OUT = 60, 0.9
 """Messages from which on writer and reader can bear each other out, and the share that is right where they agree."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIAL = 0.6, 0.75, 3, 16
 """Share of the examples read right from which a reading counts; share of ordinary prompts that are told as such;
-ordinary prompts that requests show, and that the reader is tried on."""
+ordinary prompts that requests show, and that the reader is tried on; of the usual five examples three."""
 
 
 class Trust(Frozen):

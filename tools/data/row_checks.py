@@ -41,7 +41,8 @@ from tunesmith.tools.suites.grading import Assertion, asks_model, grade
 
 T = TypeVar("T")
 LIKE_AN_EXAMPLE = 85.0
-"""Similarity, of 100, from which a written message counts as one of the user's examples."""
+"""Similarity, of 100, from which a written message counts as one of the user's examples: a writer copies one with a
+name or a day changed."""
 LONG_ANSWER_CHARS = 60
 """Shorter answers are the same by right: "yes" is no copy of an example's."""
 _WORDS_MAX = 120
@@ -110,7 +111,7 @@ def note_problem(spec: Spec, message: str) -> str:
     return ""
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # a process checks rows of few behaviours, each of some hundred rows
 def _examples(prompts: tuple[str, ...]) -> Likeness:
     return Likeness((str(place), prompt) for place, prompt in enumerate(prompts, 1))
 

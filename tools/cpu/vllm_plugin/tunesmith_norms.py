@@ -18,10 +18,11 @@ _VECTOR = 16
 def register(platform: Any) -> None:
     """Put the kernels before PyTorch's six passes; a warning and nothing else where vLLM has changed what is used."""
     try:
-        from vllm import ir  # type: ignore[import-not-found,unused-ignore]
+        from vllm import ir  # type: ignore[import-not-found,unused-ignore]  # of vLLM's own environment
 
         platform.import_kernels()
         usual = platform.get_default_ir_op_priority
+        # a release without them: else the first request fails
         assert torch.ops._C.rms_norm and torch.ops._C.fused_add_rms_norm
         norm, fused = ir.ops.rms_norm, ir.ops.fused_add_rms_norm
         if _PROVIDER in norm.impls:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LOGITS_PARAMETERS = ["self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "buffer", "kwargs"]
+# in vLLM's order: two methods differ in this one
 _PARAMETERS = [*_LOGITS_PARAMETERS[:6], "output_slices", *_LOGITS_PARAMETERS[6:]]
 
 
