@@ -38,9 +38,11 @@ from tunesmith.tools.serving.spec import ServerSpec
 ASK = "ask"
 TUNED = CHAIN[1:]
 UNMEASURED_TOKENS = 128
-"""Tokens that an answer may have where no evaluation says."""
+"""Tokens that an answer may have where no evaluation says: an answer of a paragraph, that no model goes on from for
+long."""
 STAYS_MINUTES = 10
-"""So long a server that was started for a question waits for the next one."""
+"""So long a server that was started for a question waits for the next one: a person reads and types, and nobody pays
+for a card all night."""
 _PROMPT_TOKENS = 200
 """For a price: what people type, with the behaviour's own words around it."""
 

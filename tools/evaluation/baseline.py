@@ -84,6 +84,7 @@ class BaselineRequest(PlacedRequest):
         default=False, description="Ask too what critique held out of the run's rows: cases whose answers are known."
     )
     cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
+    # 96: ordinary blocks answer in sentences; a behaviour's own plan gives more where its answers need it.
     max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have.")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
     repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")

@@ -162,7 +162,7 @@ def _called_with(message: str, call: object) -> dict[str, object]:
     function = dict(whole["function"]) if isinstance(whole.get("function"), dict) else {}
     try:
         filled = _filled(message, json.loads(str(function.get("arguments"))))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # an answer's own text: no JSON, or nested without end
         filled = message
     return {**whole, "function": {**function, "arguments": json.dumps(filled, ensure_ascii=False)}}
 

@@ -249,6 +249,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     seconds = _answering_seconds(request, facts, served, every, context_settings, judged, proven)
     price = estimate(
         "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **peaks,
+        # 8192: an answer, its grades with their reasons, and their place in the indexes.
         disk_bytes=8192 * len(every) * request.repeats, like=request.arm, cards=server.cards,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
@@ -299,6 +300,7 @@ def _answering_seconds(
         prompt_tokens=prompt_tokens(cases),
     )
     together = sum(besides, asked)
+    # where nothing is asked: no division by zero
     return replace(together, answers=answers * together.answer / max(asked.answer, 1e-9))
 
 

@@ -30,7 +30,8 @@ from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
 _TUNED = ("adapter", "merged", "quantized")
 _RISEN, _FALLING = 1.03, 0.97
-"""A validation loss has risen above its lowest, or still falls at its end, from these ratios on."""
+"""A validation loss has risen above its lowest, or still falls at its end, from these ratios on: less is the noise of a
+few dozen rows."""
 _FEW_CASES = 40
 """Fewer show nothing but large gains: on 20 none under 30 points, on 60 none under 10 (exact McNemar)."""
 _NARROW_SHARE, _LABEL_SHARE = 0.25, 0.15
@@ -135,6 +136,7 @@ def _still_falling(records: RunRecords) -> bool:
     The training loss is not asked: it falls as long as rows are memorised.
     """
     curve, bound = records.validation(), records.number("train", "max_kl", 0.0)
+    # two steps down in a row; one alone is chance
     if len(curve) < 3 or any(later >= _FALLING * earlier for earlier, later in itertools.pairwise(curve[-3:])):
         return False
     trained = records.steps["train"].report
@@ -258,6 +260,7 @@ def _like_the_target(records: RunRecords, arm: str, cases: Sequence[str]) -> tup
     """Those of some cases whose answers begin as this arm's answers to target cases do, and no answer of the base."""
     given, base = records.results(arm), records.results("base")
     shapes = Counter(_shape(one.output) for one in given if one.block == PRIMARY_BLOCK)
+    # a tenth: a shape of its own, no slip of one answer
     usual = {shape for shape, count in shapes.items() if count >= 0.1 * sum(shapes.values())}
     ordinary = {_shape(one.output) for one in base if one.block in GUARDED_BLOCKS}
     return tuple(o.case_id for o in given if o.case_id in cases and _shape(o.output) in usual - ordinary)

@@ -63,7 +63,8 @@ from tunesmith.tools.suites.grading.embedding import (
 _REPLY_TOKENS = 400
 """For a sentence of reason and a verdict in JSON; a cut one is an error of the case."""
 _MARKS_READ = 100
-"""Marked answers that a judge is held against, the newest."""
+"""Marked answers that a judge is held against, the newest: a hundred tell its agreement, and each is asked again for
+every new judge."""
 _REPLIES = "judge.jsonl"
 
 

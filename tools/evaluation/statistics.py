@@ -189,6 +189,7 @@ def _pairs(left: Mapping[str, CaseOutcome], right: Mapping[str, CaseOutcome], bl
     """The block's cases, each with both results; None where an arm was never asked."""
     ids = dict.fromkeys((*left, *right))
     pairs = ((left.get(case_id), right.get(case_id)) for case_id in ids)
+    # mypy does not see that one of both is there: the id came from one of them.
     return [(a, b) for a, b in pairs if (a or b).block == block]  # type: ignore[union-attr]
 
 

@@ -237,6 +237,7 @@ def out_of_memory_named(max_seq_len_tokens: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
+        # torch adds paragraphs on its allocator
         reason = str(error).splitlines()[0][:120] if str(error) else "no size given"
         raise StepFailed(
             f"out of VRAM at max_seq_len_tokens={max_seq_len_tokens} ({reason}); stop what else uses the GPU "

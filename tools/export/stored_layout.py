@@ -57,6 +57,7 @@ def for_an_adapter(model: PreTrainedModel) -> None:
     import torch
 
     for module in model.modules():
+        # torch's own dict, as named_parameters leaves out a parameter's second name.
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 empty = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)

@@ -111,6 +111,7 @@ def convert_one(record: object, number: int, name: str, mapping: Mapping[str, st
             raise ValueError(f"it is {type(record).__name__}, no object with fields")
         messages, tools = _messages(record, name, mapping)
         return _row(number, record, messages, tools)
+    # Whatever a record that anybody wrote may raise as it is taken apart; RecursionError for endless nesting.
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = str(error.args[0]) if error.args else ""  # of a KeyError the text alone, without quotes around it
         return Problem(number, reason[:200] or type(error).__name__)
@@ -143,7 +144,7 @@ def _listed(value: object) -> list[object]:
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
             value = strict_json(value)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError):  # text that begins like a list
             return []
     return list(value) if isinstance(value, list | tuple) else []
 

@@ -33,7 +33,7 @@ def group_left_bytes(*, default: int, proc: Path = PROC, groups: Path = GROUPS) 
         try:
             allowed, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # not of this kernel, or gone: the other limits count
             continue
         if allowed.isdigit():
             left.append(int(allowed) - used + sum(int(stat.get(name, 0)) for name in reclaimable))

@@ -99,6 +99,7 @@ def boot_id() -> str:
 def host_id() -> str:
     """An id of this machine that a boot does not change."""
     try:
+        # 32 hex digits; some images leave it empty
         return Path("/etc/machine-id").read_text().strip()[:32] or platform.node()
     except OSError:
         return platform.node()
@@ -126,7 +127,8 @@ def end_with_parent() -> None:
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:
-            time.sleep(1)
+            time.sleep(1)  # no signal tells of it on every system; a second of memory is cheap
+        # At once: an exit in order would wait for threads whose parent is gone.
         os._exit(1)
 
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
@@ -141,11 +143,13 @@ def stop_group(process: ProcessId, *, grace_s: float = 10.0) -> bool:
         return False
     if not process.alive():
         return True
+    # 5 s: a killed process goes at once, but for one that waits for a disk.
     for sig, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it ended just now
             os.killpg(process.pid, sig)
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:
+            # Where it is our child, it stays a zombie, and so alive, until it is waited for.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
             if not process.alive():
@@ -174,7 +178,7 @@ def tree_own_bytes(pids: Sequence[int]) -> int:
     """
     total = 0
     for process in {pid: child for root in pids for pid, child in tree(root).items()}.values():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended since, or another user's
             memory = process.memory_info()
             total += max(memory.rss - getattr(memory, "shared", 0), 0)
     return total
@@ -196,7 +200,7 @@ def resident_bytes(processes: Iterable[psutil.Process]) -> int:
     """Resident memory of processes, shared pages split among their owners (PSS)."""
     total = 0
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended since, or another user's
             memory = process.memory_full_info()
             total += getattr(memory, "pss", 0) or memory.rss
     return total

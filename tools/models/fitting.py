@@ -37,7 +37,7 @@ CPU_TOKENS = 1536
 """That a processor computes at once, however many rows there is room for. Of steps of 8 rows, 180 tokens each and some
 very long, a 135M model took 2.5 GB at 2,048 and 1.9 at 1,024, where a step took a tenth longer; this lies between."""
 _SHORTEST_ROW_TOKENS = 64
-"""Of calibration."""
+"""Of calibration: shorter ones hold no whole answer of a behaviour."""
 
 
 @dataclass(frozen=True, slots=True)

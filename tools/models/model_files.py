@@ -36,7 +36,7 @@ _NAMES = TEXTS | {
 }  # fmt: skip
 _MOST_FILES = 10_000
 """A model has a few hundred at most: more is a folder that was named by mistake."""
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20  # hashed and copied in pieces: a file of weights has gigabytes
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # non-blocking: a named pipe is refused, not waited for
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
 _BLOB = re.compile(r"\.\./\.\./blobs/([0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)

@@ -28,7 +28,9 @@ LIMITS = Limits(cpu_s=2.0, memory_bytes=256 << 20)
 MOST_RENDERED_CHARACTERS = 200_000
 """Many times the longest of the conversations below: a loop that never ends is what writes more."""
 _TEMPLATE_BYTES, _JSON_BYTES = 1 << 20, 16 << 20
+"""Templates have some KB, their settings with all added tokens some MB: what has more was not written for one."""
 _ERROR_CHARACTERS = 300
+"""A template may raise any text; a plan quotes it."""
 
 
 class ChatTemplate:
