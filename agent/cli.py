@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.commands.settings import Settings
 
 _INTERRUPTED = 130
+"""As shells have it: 128 + SIGINT."""
 _STREAMS = ("run", "demo")
 _MODULES = {
     "run": "run_steps",
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not any(word in " ".join(words) for word in error.object[error.start : error.end]):
             return _failed(unexpected(error), 1, words, opened)
         return _failed("an argument is not UTF-8 text; give it as text", BadInput.exit_code, words, opened)
-    except Exception as error:
+    except Exception as error:  # a defect of ours: told in a line, with where its trace is
         return _failed(_lost_stdout(error) or unexpected(error), 1, words, opened)
 
 
@@ -165,6 +166,7 @@ def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]
     """Tell an error in one line on stderr, and as JSON where that was asked for; a stream still ends with `done`."""
     from tunesmith.tools.core.format import visible
 
+    # 200 and 20: a path's beginning, and its end, which names the file.
     message = _ENDLESS.sub(lambda word: f"{word[0][:200]}…{word[0][-20:]}", message)
     if "--json" in words:
         from tunesmith.agent.commands.output import Output

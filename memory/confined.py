@@ -57,7 +57,7 @@ def confined(
         try:
             assert child.stdin is not None
             assert child.stdout is not None
-            with suppress(BrokenPipeError), child.stdin:
+            with suppress(BrokenPipeError), child.stdin:  # it ended before it had read all; what it said tells
                 child.stdin.write(json.dumps(argument).encode())  # a lone surrogate stays an escape
             for line in child.stdout:
                 mark, item = json.loads(line) if line.endswith(b"\n") else ("", None)  # half a line: it was ended
@@ -68,7 +68,7 @@ def confined(
                 if mark:
                     yield item
         finally:
-            child.kill()
+            child.kill()  # also where nobody reads on: it would wait at a full pipe
     raise OverLimits(
         f"{what} took more than {limits.cpu_s:g} s of processor time or {limits.memory_bytes >> 20} MB of memory, "
         "and was ended"

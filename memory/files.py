@@ -23,6 +23,7 @@ from tunesmith.memory.errors import StepFailed
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
+"""Read and hashed in pieces: weights are never in memory whole."""
 
 
 def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bool = False) -> None:
@@ -139,7 +140,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a sealed folder, or None where the folder is not whole."""
     try:
         manifest: Manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # not sealed, or cut off
         return None
     return manifest if isinstance(manifest, dict) and "files" in manifest else None
 
@@ -206,7 +207,7 @@ def publish_folder(target: Path, fill: Callable[[Path], None], **notes: object) 
             shutil.rmtree(target)
         partial.chmod(0o755)  # mkdtemp lets nobody else in; who may is up to the folders above
         partial.rename(target)
-    except BaseException:
+    except BaseException:  # a Ctrl-C, too
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_folder(target.parent)
@@ -224,6 +225,7 @@ def new_folder(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
     try:
         fill(partial)
         _sync_all(partial)
+        # 0755, as above: mkdtemp lets nobody else in.
         partial.chmod(0o755)
         for number in itertools.count(1):
             target = parent / (name if number == 1 else f"{name}-{number}")
@@ -233,7 +235,7 @@ def new_folder(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
-    except BaseException:
+    except BaseException:  # a Ctrl-C, too
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_folder(parent)

@@ -20,7 +20,8 @@ from tunesmith.memory.errors import BadInput
 _POLL_S = 0.02
 """flock waits without end or not at all: a wait that ends has to look again and again."""
 _SOON_S, _ADDING_S = 0.5, 600.0
-"""How long a short step waits for its turn before it says so, and in all."""
+"""How long a short step waits for its turn before it says so, and in all; ten minutes, as a store may be written to at
+last (`PATIENCE_S`)."""
 
 
 class Locked(BadInput):
@@ -105,6 +106,7 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
+        # Shared, so that two who look do not take each other for the holder.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -46,7 +46,7 @@ _KEYS = {
 def _hidden(*modules: str) -> Iterator[None]:
     """Keep sqlite-utils from importing these wherever they are installed: for types that no column here has."""
     hidden = [name for name in modules if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's word for "not there"
     try:
         yield
     finally:
@@ -74,10 +74,11 @@ class StoreFile:
             self._conn, self.path = open_to_read(self.path, migrations.LATEST, timeout_s=busy_timeout_s)
         else:
             make_private(home)
+            # every use holds `_lock`
             self._conn = sqlite3.connect(self.path, timeout=busy_timeout_s, check_same_thread=False)
         try:
             self._open()
-        except BaseException as error:
+        except BaseException as error:  # a Ctrl-C too: the file must not stay open
             self._conn.close()
             # An extended code has its primary one in the low byte.
             if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
@@ -154,7 +155,7 @@ class StoreFile:
             if verdict != "ok":
                 raise BadInput(f"{self.path} is damaged ({verdict}), so it is not brought up to date; restore a copy")
             partial.replace(target)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError) as error:  # no room, or damage that the copying met
             needed, free = self.path.stat().st_size, shutil.disk_usage(folder).free
             raise BadInput(
                 f"{self.path} is not brought up to date, for no copy could be made of it first ({error}): it takes "
@@ -184,7 +185,8 @@ class StoreFile:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(0.01)  # SQLite's own busy timeout does not count here
+                # 10 ms, about what a switch to WAL takes; SQLite's own busy timeout does not count here.
+                time.sleep(0.01)
 
     @property
     def db(self) -> Database:
@@ -224,13 +226,13 @@ class StoreFile:
             try:
                 yield self._conn
                 self._conn.commit()
-            except BaseException:
+            except BaseException:  # a Ctrl-C too: half a change must not stay
                 self._conn.rollback()
                 raise
 
     def _begin(self, wait_s: float | None) -> None:
         if wait_s is not None:
-            self._conn.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
+            self._conn.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")  # milliseconds, as SQLite counts
         try:
             self._conn.execute("BEGIN IMMEDIATE")
         finally:
@@ -261,6 +263,6 @@ def _may_live(row: dict[str, object]) -> bool:
             return False
         # Its start is the 22nd field, the 20th behind the name, which may hold blanks and brackets.
         ticks = int(Path(f"/proc/{row['pid']}/stat").read_bytes().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError):  # it ended just now, or this is no Linux
         return False
     return row.get("pid_ticks") in (None, ticks)

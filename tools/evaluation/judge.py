@@ -45,7 +45,7 @@ JUDGE_HELP = (
     "settings.toml names); empty: what [judge] there says, else the bundled driver."
 )
 JUDGE_CONTEXT_TOKENS, JUDGE_CONCURRENCY = 8192, 16
-"""Of the judge's server: a rubric, a case and a long answer fit; its tokens a second below are of sixteen requests at once."""
+"""Of the judge's server: a rubric, a case and a long answer fit; its tokens a second below are of sixteen requests."""
 _FETCH = "`tunesmith base --model bundled-driver --role driver` fetches the bundled one"
 _SERVER_START_S = 35.0  # on the reference machine, as the figures below
 # Of one judging prompt: what is read, counted as the tokens that take as long to write, and what is written.

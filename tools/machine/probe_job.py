@@ -23,7 +23,8 @@ _COPIED_BYTES, _CARD_COPIED_BYTES = 96 << 20, 1 << 30
 # More than a processor's caches hold, and a small part of a card.
 _READ_BYTES = 32 << 20
 _LEAST_S, _CPU_BF16_S, _CPU_FP32_S, _MOST_TIMES = 0.1, 1.0, 0.2, 10_000
-"""Of one measurement, its warm-up apart: a second for bf16, whose pace was another one each tenth of a second; and no endless row of tiny ones."""
+"""Of one measurement, its warm-up apart: a second for bf16, whose pace was another one each tenth of a second; and no
+endless row of tiny ones."""
 
 
 def measure_rates(folder: Path) -> Rates:

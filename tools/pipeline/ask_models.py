@@ -44,7 +44,7 @@ from tunesmith.tools.serving.thoughts import without_thought
 
 LEASE_S = STAYS_MINUTES * 60.0  # of a server that is started for a question: for the next one
 _AT_ONCE = 8
-"""Questions that a server works on side by side."""
+"""Questions that a server works on side by side: nobody's terminal shows more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
 PACE_LIMIT_S: Mapping[Pace, float] = {"fast": 30 * 60, "full": 2 * 3600}
-"""That a whole plan may take, from the model's download to its deployment."""
+"""That a whole plan may take, from the model's download to its deployment: a break, or half an afternoon; the choice of
+the base has to keep to it."""
 _LEAST_WRITER_PARAMETERS = 1_000_000_000
 """Nobody has looked at the rows of a smaller writer."""
 

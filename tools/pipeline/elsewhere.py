@@ -225,6 +225,7 @@ class _Ear:
         if now and now != self.progress:
             self.progress = now
             done, total, note = as_float(now[0]), as_float(now[1]), str(now[2])
+            # for a lock: a line of progress waits no longer
             self.job.best_effort(lambda: self.job.store.progress(self.job.step.id, done, total, note, wait_s=0.5))
 
 
@@ -264,7 +265,7 @@ def _let_go(job: Job[Request], launcher: RayLauncher, name: str) -> None:
     try:
         launcher.stop(name)
         while launcher.alive(name) and time.monotonic() < deadline:
-            time.sleep(_LOOK_S / 4)
+            time.sleep(_LOOK_S / 4)  # it has little time, and the answer costs no log
     except StepFailed as error:
         job.log(f"it could not be stopped there: {error}")
 

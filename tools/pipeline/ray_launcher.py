@@ -99,6 +99,7 @@ class RayLauncher:
                 entrypoint_num_cpus=self.needs.cpus or None,
                 entrypoint_num_gpus=self.needs.cards or None,
                 entrypoint_memory=self.needs.memory_bytes or None,
+                # Ray's own way to name a node; a thousandth, so that any number of steps fits beside each other.
                 entrypoint_resources={f"node:{node.ip}": 0.001},
             )
 
@@ -138,6 +139,7 @@ class RayLauncher:
     def node(self) -> Node:
         """The node that works: the one with the most cards, of equals the one with the most memory."""
         with self._asked():
+            # Private: the client has no call for nodes, and this one carries its token and address.
             answer = self.client._do_request("GET", "/api/v0/nodes?detail=true")
             listed = answer.json()["data"]["result"]["result"]
         nodes = [Node(one["node_ip"], one["resources_total"]) for one in listed if one["state"] == "ALIVE"]

@@ -18,7 +18,9 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.training.train import TrainRequest
 
 _EXAMPLES = 4
+"""Of each kind of row: to see what was taught."""
 _REASON_KINDS = 12
+"""The rest is counted: a page is no log."""
 _VALIDATION = re.compile(r"val|eval|held|dev", re.IGNORECASE)
 _REQUEST_FIELDS = (
     "lora_rank", "lora_alpha", "learning_rate", "epochs", "max_steps", "batch_size", "max_seq_len_tokens",

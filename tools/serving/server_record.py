@@ -160,7 +160,7 @@ def _supervisor_identity(record: Path) -> dict[str, object]:
     boot it is another process than the record names."""
     try:
         return as_object(json.loads(record.with_suffix(".pid").read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):  # not said yet, or cut off in writing
         return {}
 
 

@@ -180,6 +180,7 @@ class SuiteFiles:
     def _json_list(self, text: str, path: Path, line: int) -> list[object]:
         """The items of a list that is known to be valid, each marked with its own line."""
         decoder, items = json.JSONDecoder(parse_int=_whole_number), []
+        # Ignored: the pattern matches nothing, too, so there is always a match.
         counted, at = 0, _JSON_SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
         while text[at] != "]":
             line += text.count("\n", counted, at)
@@ -196,6 +197,7 @@ class SuiteFiles:
         header_line = text.partition("\n")[0]
         # As spreadsheets write it where a comma stands in numbers.
         delimiter = ";" if header_line.count(";") > header_line.count(",") else ","
+        # strict: a quote that is never closed is an error, not a cell that swallows the tests behind it.
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]

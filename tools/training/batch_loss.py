@@ -21,6 +21,7 @@ MOST_STATES_BYTES = 128 << 20
 MIN_SHARED_TOKENS = 64
 """What sharing a prefix has to save: its rows need a mask of their own in attention."""
 _NO_LIMIT = 1 << 30
+"""For chunks: all of a row is learned."""
 Row = tuple[Sequence[int], Sequence[int]]
 """Ids and labels."""
 
@@ -145,6 +146,7 @@ class Batch:
 
     def hidden(self, core: Model) -> Tensor:
         """The backbone's last hidden states of the tokens that predict a label, (labelled, hidden)."""
+        # No cache: with one, sdpa on a CPU lets packed rows see each other.
         return core.base_model(**self.forward, use_cache=False).last_hidden_state[self.predicts]
 
     def logits(self, core: Model) -> Tensor:

@@ -109,6 +109,7 @@ def _registered() -> type[BitsAndBytesConfig]:
                 device = getattr(module, last).device
                 replace_parameter_4bit_prequantized(module, last, state.as_dict(packed=True), device)
             self.states.clear()
+            # transformers' place to finish a loaded model; it is theirs to call, and may be another in a release.
             loaded: Model = super()._process_model_after_weight_loading(model, **more)
             return loaded
 
@@ -189,6 +190,7 @@ def need_four_bits(kinds: Mapping[str, Weights]) -> None:
         if weights and weights.bytes_per_parameter > _MOST_BYTES:
             raise StepFailed(
                 f"at 4 bits the {kind} weights of this model would take {weights.bytes_per_parameter:.2f} bytes a "
+                # 0.52: four bits, and scales of 64 weights, themselves in 8 bits.
                 f"parameter ({weights.bytes / 2**30:.2f} GiB) where NF4 takes 0.52: bitsandbytes does not cover them; "
                 "try load_in_4bit=false"
             )

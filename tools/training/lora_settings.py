@@ -16,6 +16,7 @@ from tunesmith.tools.training.selection import Selection
 class LoraSettings:
     """Everything that a training run depends on beside the base and the rows."""
 
+    # The numbers are for who trains without a plan, as tests do: a plan chooses each, and says why (`defaults`).
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0

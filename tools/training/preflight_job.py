@@ -54,7 +54,7 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
             checks.append(Check(name=name, passed=True, evidence=link()))
         except Exception as error:  # whatever breaks a link, the links after it are tried too
             job.log(f"{name}: {type(error).__name__}: {error}")
-            checks.append(Check(name=name, passed=False, evidence=f"{error}"[:400]))
+            checks.append(Check(name=name, passed=False, evidence=f"{error}"[:400]))  # a table shows it
     links.close()
     artifact = job.publish("preflight", job.write_json("checks.json", [check.model_dump() for check in checks]))
     if broken := [check for check in checks if not check.passed]:

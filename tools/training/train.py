@@ -174,6 +174,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     price = estimate(
         "train", facts, seconds=_seconds(request, facts, base, dataset, steps), rates=facts.training_rates,
         ram_bytes=0 if on_gpu else cards * peak, vram_bytes=peak if on_gpu else 0, cards=cards,
+        # Five checkpoints, of fp32 and two moments; a rank takes about a thousandth of the weights.
         disk_bytes=5 * 12 * request.lora_rank * base.count("parameters") // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision

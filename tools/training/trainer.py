@@ -200,7 +200,7 @@ def _trainer_class(
 ) -> type[SFTTrainer]:
     """An SFTTrainer of this loss, a step at a time."""
 
-    class Trainer(_sharing(_careful(settings, fingerprint, validate), loss)):  # type: ignore[misc]
+    class Trainer(_sharing(_careful(settings, fingerprint, validate), loss)):  # type: ignore[misc]  # to mypy a call is no class
         def compute_loss(
             self,
             model: Callable[[Inputs, Tensor | None], BatchLoss],

@@ -151,7 +151,7 @@ def _names_in_text(text: str) -> set[str]:
     for line in text.splitlines():
         try:
             names |= _names_in_value(js.parse_json(line))
-        except ValueError:
+        except ValueError:  # a line of words, between calls
             continue
     return names
 

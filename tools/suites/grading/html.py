@@ -95,6 +95,7 @@ def _parse(text: str) -> tuple[Element, set[str]]:
 
     opened: set[str] = set()
 
+    # Ignored: to mypy what html5lib returns is no class.
     class Builder(getTreeBuilder("etree")):  # type: ignore[misc]
         """Remembers which elements were made from a tag that stands in the text: only those carry this key."""
 

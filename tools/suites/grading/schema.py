@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 MAX_UNFOLDED = 10_000
-"""Subschemas after every `$ref` is written out."""
+"""Subschemas after every `$ref` is written out: references may double at each level, and each is checked."""
 CHECK_S = 2.0
 """Processor time for one value: many subschemas on many items multiply."""
 
@@ -200,6 +200,7 @@ def _unique(validator: object, wanted: object, instance: object, schema: object)
     import jsonschema
 
     if wanted and isinstance(instance, list) and len(set(map(_key, instance))) < len(instance):
+        # a reason is a line or two
         yield jsonschema.ValidationError(f"{str(instance[:20])[:150]} has non-unique elements")
 
 
@@ -219,7 +220,7 @@ def _pattern(validator: object, pattern: str, instance: object, schema: object) 
         yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=512)  # as the metaschema's above: cases share schemas
 def _validator(schema_json: str) -> Any:
     import jsonschema
 
@@ -240,7 +241,7 @@ def violations(schema: dict[str, object], instance: object) -> str:
         errors = _validator(json.dumps(schema)).iter_errors(instance)
         lines = [
             f"{'/'.join(map(str, error.absolute_path)) or 'it'}: {error.message}"[:200]
-            for _, error in zip(range(3), errors, strict=False)
+            for _, error in zip(range(3), errors, strict=False)  # three faults tell enough
         ]
     except RecursionError:
         raise js.CannotGrade("the value is nested too deep for its JSON schema") from None

@@ -118,9 +118,10 @@ def bleu_score(candidate: str, references: Sequence[str]) -> float:
     if not words:
         return 0.0
     logs = []
-    for order in range(1, min(4, len(words)) + 1):
+    for order in range(1, min(4, len(words)) + 1):  # BLEU-4, by definition
         grams = _ngrams(words, order)
         clipped = max((grams & _ngrams(other, order)).total() for other in others)
+        # for none: a logarithm of 0 would say nothing of the others
         logs.append(math.log(clipped / grams.total() or 1e-7))
     nearest = min((len(other) for other in others), key=lambda length: (abs(length - len(words)), length))
     brevity = 1.0 if len(words) > nearest else math.exp(1 - nearest / len(words))
