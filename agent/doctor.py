@@ -99,7 +99,7 @@ async def _silence(endpoint: Endpoint) -> str:
             await client.models.list()
     except APIConnectionError as error:
         return one_line(str(error.__cause__ or error))
-    except OpenAIError:
+    except OpenAIError:  # it answered, and refused: so it is there
         pass
     return ""
 

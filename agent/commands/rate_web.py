@@ -92,7 +92,7 @@ def serve(sitting: Sitting, out: Output, approver: Approver, *, port: int = 0) -
                 if server.wanted.wait(_LOOK_S):
                     server.wanted.clear()
                     _ask(server, out, approver)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # the way to end it, as it says
             pass
         finally:
             server.shutdown()

@@ -25,7 +25,7 @@ from tunesmith.tools.data.undecided import to_be_trained, unverified_of
 
 _HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"
 _KEYS = 9
-"""Values that have a key each; of more `r` shows the list."""
+"""Values that have a key each, the digits of a keyboard; of more `r` shows the list."""
 _LEAVE = ("q", "\x03", "\x04", "")
 
 

@@ -73,7 +73,7 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     ws = run_steps.workspace_of(args, settings, store, out)
     try:
         ended = run_step(ws, request, run_steps.approver_of(args, out)).done()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # only the watching ends: the step goes on
         return run_steps.interrupted(store, out)
     out.document(run_steps.step_document(store, ended), render.result_table(ended.report))
     return 0

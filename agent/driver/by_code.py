@@ -37,7 +37,9 @@ from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.pipeline import catalog
 
 _LINES_OF_ALL = 6
+"""Lines of two answers together: as many as one answer has."""
 _MOST_CUTS = 3
+"""Each has both parts read, some milliseconds: few places in a sentence may part two questions."""
 _SECOND, _CLAUSE = 0.6, 3
 """From which probability and how many words a part behind a question that is read with certainty is one too."""
 _FEWEST_WORDS = 2
@@ -81,7 +83,7 @@ def steps_of(deps: TurnDeps) -> list[str]:
             if _asks_for_each(deps, halves):
                 deps.most_lines = _LINES_OF_ALL // len(halves)
                 return halves
-    except NoEncoder:
+    except NoEncoder:  # no encoder: it is read as one
         pass
     return whole
 
@@ -156,7 +158,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if opened := describing.open_interview(deps.store.home):
         return interviewed(deps, opened)
     (words, labels), deps.offered = deps.offered, ("", ())
-    if label := dict(zip(_NUMBERS, labels, strict=False)).get(deps.prompt.strip()):
+    if label := dict(zip(_NUMBERS, labels, strict=False)).get(deps.prompt.strip()):  # fewer labels than numbers
         return _picked(deps, words, label)
     reading = read(deps.prompt[:LONGEST], turn_context(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
@@ -264,6 +266,7 @@ def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     slots = reading.slots
     pace = "fast" if slots.first("pace") == "fast" else "full"
     no_quantizing = any(slots.negated(slot) for slot in slots.all("stage") if slot.value == "quantize")
+    # pydantic checks it: a pace is one of two words
     args = PlanFineTune(goal=deps.prompt, pace=pace, quantize=not no_quantizing)  # type: ignore[arg-type]
     plan_fine_tune(deps, args)
     text, deps.say_next = deps.say_next, ""
@@ -316,6 +319,7 @@ def _numbered(deps: TurnDeps, questions: Sequence[str]) -> str:
     """Questions with numbers; a number alone, in the next turn, means the words of this one so."""
     labels = tuple(reader().head.label_of(question) for question in questions)
     deps.offered = (deps.prompt, labels)
+    # fewer questions than numbers
     return ", ".join(f"{number} “{question}”" for number, question in zip(_NUMBERS, questions, strict=False))
 
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _RENEW_S = 30.0
+"""A tenth of a lease: a machine that is fully used may skip some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +250,7 @@ class Driver:
         self._server = server
         servers.renew(server)
         if self._keeper is None:
+            # a process that dies renews no more, and the server ends by itself
             self._keeper = threading.Thread(target=self._renew, daemon=True)
             self._keeper.start()
 
@@ -300,7 +302,7 @@ def model_of(endpoint: Endpoint) -> Model:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.vllm import VLLMProvider
 
-    client = endpoint.client(timeout_s=endpoint.timeout_s, retries=1)
+    client = endpoint.client(timeout_s=endpoint.timeout_s, retries=1)  # one more try: the turn waits at most twice
     return OpenAIChatModel(endpoint.model, provider=VLLMProvider(openai_client=client))
 
 

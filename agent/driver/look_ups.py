@@ -169,7 +169,7 @@ def _lines(deps: TurnDeps) -> list[str]:
         case "empty":
             return ["There is no run yet: say what a model should learn, or `/import FILE` takes rows of your own."]
         case "broken_off" if run is not None and (ended := store.broken_off(run.id)) is not None:
-            why = f": {clip(ended.error, 160)}" if ended.error else ""
+            why = f": {clip(ended.error, 160)}" if ended.error else ""  # a clause of a line
             return [f"{ended.stage} ({cite(ended)}) {ended.status}{why}.{reached(ended)} “Go on” prices it again, from "
                     f"its newest checkpoint where there is one."]  # fmt: skip
         case "served":

@@ -259,7 +259,7 @@ def _brief(values: Mapping[str, object]) -> dict[str, object]:
         else value
         for name, value in values.items()
         if name not in _QUIET
-        and not (isinstance(value, str) and len(value) > 200)
+        and not (isinstance(value, str) and len(value) > 200)  # a model's line: texts and lists are on the screen
         and not (isinstance(value, Sequence) and len(value) > 12)
     }
 
@@ -345,7 +345,7 @@ def _plan_again(deps: TurnDeps) -> TurnAnswer:
 
 
 def _confirm(deps: TurnDeps, how: str) -> TurnAnswer:
-    planning.start_plan(deps, planning.StartPlan(confirm=how))  # type: ignore[arg-type]
+    planning.start_plan(deps, planning.StartPlan(confirm=how))  # type: ignore[arg-type]  # pydantic checks the word
     text, deps.say_next = deps.say_next, ""
     return TurnAnswer(text or "The plan is carried out.", tool="start_plan", arguments={"confirm": how})
 

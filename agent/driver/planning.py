@@ -56,6 +56,7 @@ class PlanFineTune(Args):
 class EditPlan(Args):
     """Change the proposed plan: set a field of a step, or remove a step."""
 
+    # made by the catalogue, which mypy does not run
     step: Literal[STAGES] = Field(description="The stage to change.")  # type: ignore[valid-type]
     field: Optional[Literal[FIELDS]] = Field(  # type: ignore[valid-type]  # noqa: UP045
         description="The field to set, such as lora_rank; null to remove the step."

@@ -129,7 +129,7 @@ def _lines(query: ArtifactQuery, store: Store, artifact: Artifact) -> list[str]:
     path = f"It lies in {artifact.path}."
     line = " ← ".join(
         f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})"
-        for up in provenance_of(store, artifact.id)["lineage"][:6]
+        for up in provenance_of(store, artifact.id)["lineage"][:6]  # a line; the page has all of it
     )
     lineage = f"Made from: {line}." if line else ""
     date = f"{step.stage} ({cite(step)}) made it {day(step.finished_at)}; sha256 {artifact.sha256[:12]}."
@@ -162,6 +162,7 @@ def _against(store: Store, artifact: Artifact) -> str:
 
 
 _PAIRS = 3
+"""Answers before and after, each of three lines: a screen's worth."""
 _EXAMPLE = "Where is my parcel?"
 
 
@@ -187,7 +188,7 @@ def _how(store: Store, run: Run) -> Answer:
     """How to put a message to the model of a run, with one of its own as an example, which is no blind case."""
     tuned = newest_tuned(store, run.id)
     open_cases = [c for c in cases_of(store, run.id).values() if c.block == PRIMARY_BLOCK and not c.is_blind]
-    example = clip(asked_by(open_cases[0]), 120) if open_cases else ""
+    example = clip(asked_by(open_cases[0]), 120) if open_cases else ""  # a message in a line
     arms = f"the base and the {tuned.kind} model" if tuned else "the base, the only model so far,"
     served = tuned and any(line["artifact"] == tuned.id and line["healthy"] for line in deployed_now(store))
     lines = [
@@ -266,6 +267,7 @@ def _pairs(store: Store, run: Run, tuned: str, suite: str) -> list[_Pair]:
 def _pair_lines(pair: _Pair, tuned: str) -> list[str]:
     values = ", ".join(f"{key} {clip(value, 60)}" for key, value in wanted_of(pair.case))
     expected = f" (wanted: {values})" if values else ""
+    # Widths by which each line fits a terminal of usual width; the page has all of it.
     lines = [f"  {clip(pair.case.case_id, 40)}: “{clip(asked_by(pair.case), 160)}”{expected}"]
     for arm, one in (("base", pair.before), (tuned, pair.after)):
         verdict = "no answer" if one.passed is None else "passes" if one.passed else "fails"

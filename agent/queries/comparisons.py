@@ -127,6 +127,7 @@ def _lost_cases(compared: Comparison, block: str) -> str:
     gained = sum(counts.fail_to_pass for counts in of_block)
     if blind := sum(counts.pass_to_fail for counts in of_block) - len(lost):
         lost = [*lost[:6], count(blind, "blind case")]
+    # seven names are a line or two
     return f"Lost: {listed([clip(one, 40) for one in lost], 7)}; {count(gained, 'case')} gained." if lost else ""
 
 

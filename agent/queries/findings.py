@@ -92,6 +92,7 @@ def answer(query: FindingsQuery, context: Context) -> Answer:
     proposed = [one.next for one in asked.findings if one.next and _words(one.next) in text]
     proposed.sort(key=lambda one: text.index(_words(one)))
     facts = tuple(_fact(run, one) for one in asked.findings)
+    # a screen's worth; they are in the order of their weight
     return Answer(lines[:7], facts, proposals=tuple(Proposed(run.id, one.stage, one.fields) for one in proposed))
 
 
@@ -103,6 +104,7 @@ def _fact(run: Run, one: Finding) -> Mapping[str, object]:
 
 def _words(proposal: Proposal) -> str:
     """A proposed step as it may be said."""
+    # two lines: the page has the whole
     fields = " ".join(f"{name}={_plain(value)}" for name, value in proposal.fields.items())
     return f"To try next: {proposal.stage}{' ' if fields else ''}{fields} ("
 
@@ -120,6 +122,7 @@ def _says(ones: Sequence[Finding], most: int = 220) -> list[str]:
 def _all(asked: _Asked) -> list[str]:
     lines = _says(asked.findings, 300) or [f"The records of {asked.run.id} say nothing yet: no arm was measured."]
     proposal = next((line for one in asked.weighty if (line := asked.proposed(one))), [])
+    # The rest is on the page: what weighs most comes first.
     return [f"{named(asked.run, 30)}: {lines[0]}", *lines[1:5], *proposal]
 
 
@@ -134,6 +137,7 @@ def _next(asked: _Asked) -> list[str]:
     lines = [f"{asked.run.id}: {clip(one.says, 300)}"]
     lines += [line for other in asked.weighty[:2] for line in asked.proposed(other)]
     lines += [f"Cases: {listed([clip(case, 40) for case in one.cases], 6)}."] if one.cases else []
+    # Two others, in a line or two each: the first is what to do something about.
     return [*lines, *_says([other for other in asked.findings if other is not one][:2], 200)]
 
 

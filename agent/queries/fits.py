@@ -24,6 +24,7 @@ from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, qu
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
 _DAY_S = 8 * 3600.0
+"""A working day: what takes longer is said to."""
 _VERBS = {"train": "training", "serve": "serving", "measure": "measuring", "merge": "merging", "quantize": "quantizing"}
 
 
@@ -190,6 +191,7 @@ def _lines(asked: _Asked, work: str) -> list[str]:
         return _all_works(asked)
     chief, good = asked.verdict(work)
     lines = [_verdict(asked, chief, good)]
+    # the next to the one that decides
     for need in [] if work == "quantize" else [need for need in asked.chosen(work) if need is not chief][:3]:
         more = "" if asked.fits(need) else ", which is more than there is"
         lines.append(f"  {need.name}: {size(need.bytes)} of {need.memory}{more}")
@@ -267,6 +269,7 @@ def _several(asked: _Asked) -> list[str]:
     query, card = asked.query, asked.rooms["VRAM"]
     together = query.cards * card.total_bytes
     within = [need for need in asked.chosen(query.work) if need.memory == "VRAM" and need.bytes <= together]
+    # the smallest ones: they are what could be begun with
     names = listed([f"{need.name} ({size(need.bytes)})" for need in sorted(within, key=lambda n: n.bytes)], 3)
     hold = f"in a program that splits it: {names}" if within else "none of it either"
     return [
@@ -299,7 +302,7 @@ def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) 
     return [
         f"{verb} {_a(model)} needs about {size(first.bytes)} of VRAM ({first.name}); this machine has no GPU, so it "
         f"would be computed in its RAM.",
-        *(f"  {need.name}: {size(need.bytes)}" for need in rest[:3]),
+        *(f"  {need.name}: {size(need.bytes)}" for need in rest[:3]),  # what decides comes first
         _why(model, work),
     ]
 

@@ -59,7 +59,7 @@ def answer(query: MachineQuery, context: Context) -> Answer:
     lines = [text for _, text in sorted(line_of.items(), key=lambda part: part[0] != query.part)]
     where = "the processor" if here.serves_on == "cpu" else "the graphics card"
     lines.append(f"vLLM serves on {where} ({vllm})." if vllm else "No vLLM was found; `tunesmith setup` installs it.")
-    return Answer(tuple([*lines, *left_out_gpus()][:6]), (here,))
+    return Answer(tuple([*lines, *left_out_gpus()][:6]), (here,))  # a screen's worth: what was asked for is first
 
 
 def _gpu(machine: Machine) -> str:
@@ -75,6 +75,7 @@ def _ram(machine: Machine) -> str:
 
 
 CARDS_GIB = (8, 12, 16, 24, 32, 48, 80, 141, 192, 640)
+"""Sizes of single cards that are sold, and of a server of eight."""
 _BITS = {"bf16": 16, "W8A8": 8, "W4A16": 4, "nf4": 4}
 _TRAINING = {"bf16": "LoRA (16 bits)", "nf4": "QLoRA (4 bits)"}
 
@@ -171,7 +172,7 @@ def served(query: ServedQuery, context: Context) -> Answer:
     before = [
         f"  {day(store.step(one.step).finished_at)}: {one.meta.get('arm', 'a')} model {one.meta.get('serves', '')} of "
         f"{one.run} ({one.step})"
-        for one in past[:4]
+        for one in past[:4]  # the newest
     ]
     if not deployed:
         if not past:
@@ -201,6 +202,7 @@ def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answ
         about = f"{f' of {query.run}' if query.run else ''}{span(query.since, query.until)}"
         return Answer((f"Nothing{about} was deployed; in all {count(len(past), 'deployment')} happened.",))
     lines = []
+    # Five, as other lists here; the count says how many more there are.
     for one, step in chosen[:5]:
         by = store.read("SELECT decided_by FROM approvals WHERE step = ? AND decision = 'yes'", step.id)
         who = f", agreed to by {decided_by(by[0]['decided_by'])}" if by else ""

@@ -40,7 +40,7 @@ from tunesmith.tools.core.format import count, duration, listed, size
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
 
-_MOST_RUNS = 5
+_MOST_RUNS = 5  # a line each: who wants more asks for all
 
 
 class RunsQuery(Query):
@@ -127,7 +127,7 @@ def _arm_of(spec: StepSpec) -> str:
 def _named_with_times(ahead: Sequence[Ahead]) -> str:
     """The steps ahead with their times and the sum of those that are known, a full stop behind it."""
     seconds = [one.seconds for one in ahead if one.seconds is not None]
-    text = f"{listed([str(one) for one in ahead], 12)}."
+    text = f"{listed([str(one) for one in ahead], 12)}."  # a plan has no more
     if not seconds:
         return f"{text} Their times show when each is due."
     unknown = len(ahead) - len(seconds)

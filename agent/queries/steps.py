@@ -22,6 +22,7 @@ from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog
 
 _LOG_LINES = 6
+"""The end tells why; the file, which is named, has the rest."""
 BEGUN = (DONE, RUNNING, FAILED, STOPPED)
 _NEVER_RAN = {PLANNED: "waits for a yes", DECLINED: "was declined", ABANDONED: "got no answer to its price"}
 
@@ -78,7 +79,7 @@ def answer(query: StepQuery, context: Context) -> Answer:
         _outcome(step) or _passed(store, step),
         _settings(step),
     ]
-    lines = [line for line in dict.fromkeys(lines) if line][:6]
+    lines = [line for line in dict.fromkeys(lines) if line][:6]  # a screen's worth: the first say most
     end = log_end(store, step, 2) if query.about == "failure" and step.error else []
     return Answer(
         (*lines, *(["Its log ends:", *end] if end else [])),
@@ -216,7 +217,7 @@ def plain(name: str, value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, dict):
         return clip("; ".join(f"{key} {plain('', one)}" for key, one in value.items()), 300)
-    return f"{value:,}" if isinstance(value, int) else clip(value, 80)
+    return f"{value:,}" if isinstance(value, int) else clip(value, 80)  # a line
 
 
 def _settings(step: Step) -> str:
@@ -228,11 +229,11 @@ def _settings(step: Step) -> str:
 def log_end(store: Store, step: Step, lines: int) -> list[str]:
     """The last lines that a step's worker wrote; none where its log is gone."""
     try:
-        with _log_file(store, step).open(errors="replace") as file:
+        with _log_file(store, step).open(errors="replace") as file:  # a log may hold any program's bytes
             last = deque((line for line in file if line.strip()), maxlen=lines)
     except OSError:
         return []
-    return [f"  {clip(line, 140)}" for line in last]
+    return [f"  {clip(line, 140)}" for line in last]  # a line of a terminal
 
 
 def _log_file(store: Store, step: Step) -> Path:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
 
 _POLL_S = 0.1
+"""A Ctrl-C and a question from the turn's own thread wait no longer."""
 _NOTICE_EVERY_S = 15.0
 """A driver takes up to a minute to start: silence for longer looks like a hang."""
 _NOT_FETCHED = "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
@@ -167,7 +168,7 @@ class Talk:
                     return
                 self._screen.answer_questions()
                 self._follow_fetch(text)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # of the turn: a step goes on in its worker
                 self._stopped = True
                 chat.cancel()
             except Cancelled:  # by a Ctrl-C; or by the wait for a driver, which said so already

@@ -139,7 +139,7 @@ def denied(slots: Slots, slot: Slot, since: int = 0) -> bool:
 
 MARKS = ",;.!?"
 NEAR = 3
-"""Words at most between a negation and what it denies."""
+"""Words at most between a negation and what it denies, as in “not with more than 8”."""
 
 
 def _owner(name: str) -> str:
@@ -157,7 +157,7 @@ def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
     multiples = {}
     for factor in slots.all("factor"):
         behind = [slot for slot in slots.all("field") if slot.start >= factor.end]
-        if behind and len(slots.between(factor.end, behind[0].start)) <= 4:
+        if behind and len(slots.between(factor.end, behind[0].start)) <= 4:  # “twice as much of the rank”
             multiples[str(behind[0].value)] = (float(str(factor.value)), (factor.start, behind[0].end))
     return multiples
 
@@ -188,7 +188,7 @@ def unread_of(
         if (
             groups
             and slots.sentence[groups[-1][1] : start].count(" ") <= 2
-            and len(slots.sentence[groups[-1][1] : start]) <= 12
+            and len(slots.sentence[groups[-1][1] : start]) <= 12  # one clause: what is farther apart says two things
         ):
             groups[-1] = (groups[-1][0], max(end, groups[-1][1]))
         else:

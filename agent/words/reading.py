@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
 _NEAREST, _LIKELY = 3, 12
+"""Questions that are offered to who was not understood; labels that a driver chooses among, ten of them and two
+spare."""
 _REMEMBERED = 32
+"""A turn reads the same words several times, and parts of them."""
 _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _STOP, _MAY_STOP = "do.stop", 0.2
