@@ -27,7 +27,7 @@ MAX_ROWS = 200
 DEADLINE_S = 2.0
 """Of processor time: enough for any look-up, while a join of large tables by mistake takes for ever."""
 _MAX_ANSWER_BYTES = 4 << 20
-"""A page of answers; more would fill a model's context, or a screen, with one question."""
+"""Of all rows together, which are in memory here and in the process that asked."""
 _MAX_CELL_BYTES = 1_000_000
 """SQLite's limit of a value: `zeroblob` and `group_concat` would else fill the memory in a single step."""
 _CHECK_EVERY_OPCODES = 1000

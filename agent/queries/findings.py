@@ -104,7 +104,6 @@ def _fact(run: Run, one: Finding) -> Mapping[str, object]:
 
 def _words(proposal: Proposal) -> str:
     """A proposed step as it may be said."""
-    # two lines: the page has the whole
     fields = " ".join(f"{name}={_plain(value)}" for name, value in proposal.fields.items())
     return f"To try next: {proposal.stage}{' ' if fields else ''}{fields} ("
 
@@ -115,7 +114,7 @@ def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _says(ones: Sequence[Finding], most: int = 220) -> list[str]:
+def _says(ones: Sequence[Finding], most: int = 220) -> list[str]:  # two lines: the page has the whole
     return [clip(one.says, most) for one in ones]
 
 

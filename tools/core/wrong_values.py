@@ -90,12 +90,9 @@ def unknown(name: str, field: str, known: Sequence[str]) -> str:
     plain = field.replace("-", "_")
     if what := field_names.nearly(plain, known):
         return f"no field {name} here: {what}"
+    # 0.8: names of other programs are short and many, and at difflib's own 0.6 some match by chance.
     if near := difflib.get_close_matches(plain, known, 1) or difflib.get_close_matches(
-        # names of other programs are short and many: at difflib's own 0.6 some match by chance
-        plain,
-        field_names.others(known),
-        1,
-        0.8,
+        plain, field_names.others(known), 1, 0.8
     ):
         near = [field_names.ours(near[0], known)]
     hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}" if known else "leave it out"

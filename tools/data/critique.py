@@ -219,16 +219,9 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         cards, peaks = server.cards, serving_peaks(server, on_gpu=facts.serves_on_gpu)
     kind = "judged" if judge else ""
     unchecked, doubts = context.unverified.stop(accepted=request.unverified_rows)
+    # 4096: a row's line, about a KB with what was drawn for it, stands in several files.
     price = estimate(
-        # 4096: a row's line, about a KB with what was drawn for it, stands in several files.
-        "critique",
-        facts,
-        seconds=seconds,
-        rates=None,
-        like=kind,
-        disk_bytes=4096 * count,
-        cards=cards,
-        **peaks,
+        "critique", facts, seconds=seconds, rates=None, like=kind, disk_bytes=4096 * count, cards=cards, **peaks
     )
     return Plan(
         stage="critique",

@@ -236,6 +236,7 @@ class _Counts:
 def _block(name: str, arms: tuple[str, str], counts: _Counts, p_adjusted: float, comparable: bool) -> BlockComparison:
     pairs, judged = counts.pairs, counts.judged
     bound = counts.bounds(1 - 2 * ALPHA)[0]  # one-sided, at 1 - ALPHA
+    # Ignored: mypy does not see that the `and` asks first whether the case was asked at all.
     errors = {arm: sum(not (pair[i] and pair[i].passed is not None) for pair in pairs) for i, arm in enumerate(arms)}  # type: ignore[union-attr]
     verdict, why = _verdict(name, counts, p_adjusted, bound)
     obstacle = _obstacle(len(judged), max(errors.values()), len(pairs), comparable)

@@ -72,7 +72,7 @@ class _Download:
         with errors_named(self._page, self.revision), part.open("wb") as out:
             if not self._from_cache(file, out):
                 self._from_hub(file, out)
-        part.chmod(0o644)  # whatever the umask: another user of this machine may serve it
+        part.chmod(0o644)  # who may read it is up to the folders above
         part.replace(target)
 
     def _from_cache(self, file: HubFile, out: BinaryIO) -> bool:

@@ -179,8 +179,8 @@ def _gptq_bytes(shape: ModelShape) -> int:
     if shape.experts:
         hessians = 4 * narrow + shape.experts * (2 * shape.hidden**2 + shape.expert_intermediate**2)
         hessians += 2 * shape.hidden**2 + shape.shared_intermediate**2
-    # q, k, v, o and gate, up by the model's width; down by its own.
     else:
+        # q, k, v, o and gate, up by the model's width; down by its own.
         hessians = 6 * narrow + shape.intermediate**2
     work = 2 * shape.widest_input**2 + 3 * shape.hidden * shape.widest_input
     return _FP32 * (hessians + at_once * work)

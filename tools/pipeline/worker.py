@@ -183,7 +183,6 @@ def _fail(store: Store, step: str, why: str, *, status: str = FAILED) -> None:
 
 
 @contextmanager
-# A daemon: a look at a card may hang in its driver, and must not hold the process at its end.
 def _tenancy(job: Job[Any]) -> Iterator[None]:
     """Hold the machine, and the GPU where there is one, and say so."""
 
@@ -204,7 +203,7 @@ def work(job: Job[Any], ray: RaySettings | None = None) -> Result:
 
         return elsewhere.work(job, ray or RaySettings())
     done = threading.Event()
-    # not joined for ever: it may hang in a driver
+    # A daemon: a look at a card may hang in its driver, and must not hold the process at its end.
     watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
     watch.start()
     try:

@@ -105,14 +105,9 @@ def loaded_for_a_while(server: servers.Server, name: str, folder: Path) -> Itera
     finally:
         with suppress(OSError, SendRefused):  # a server that ended has let go of it too
             body = {"lora_name": name}
+            # 60 s: it waits behind what the server is answering.
             call(
-                # 60 s: it waits behind what the server is answering.
-                server.listener,
-                "/v1/unload_lora_adapter",
-                server.key,
-                body,
-                timeout_s=60,
-                loader_key=server.loader_key,
+                server.listener, "/v1/unload_lora_adapter", server.key, body, timeout_s=60, loader_key=server.loader_key
             )
 
 

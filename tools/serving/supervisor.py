@@ -83,12 +83,9 @@ class _Engine:
         try:
             record = self._books.record()
             command = [str(record["program"]), *map(str, as_list(record["argv"]))]
+            # preexec_fn, so that vLLM ends with this process however that ends; safe, as no thread runs here.
             self._child = child = subprocess.Popen(
-                # preexec_fn, so that vLLM ends with this process however that ends; safe, as no thread runs here.
-                command,
-                preexec_fn=_die_with_parent,
-                cwd=Path.cwd(),
-                env=self._books.environment(record),
+                command, preexec_fn=_die_with_parent, cwd=Path.cwd(), env=self._books.environment(record)
             )
         except OSError as error:
             print(f"tunesmith: {type(error).__name__}: vLLM does not start: {error}", flush=True)
@@ -158,7 +155,7 @@ class _Books:
         return as_object(json.loads(self._path.read_text()))
 
     def environment(self, record: dict[str, object]) -> dict[str, str]:
-        """What the program is started in."""  # being written, or gone: then not
+        """What the program is started in."""
         self._port, own = as_int(record["port"]), {n: str(v) for n, v in as_object(record["env"]).items()}
         env = {**os.environ, **own}
         before, theirs = os.environ.get("PYTHONPATH", ""), os.environ.get("LD_PRELOAD", "")
@@ -181,7 +178,7 @@ class _Books:
 
     def deployed(self) -> bool:
         """Whether it is on the books as deployed."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # being written, or gone: then not
             return bool(self.record()["role"] == "deployed")
         return False
 

@@ -54,7 +54,7 @@ _LINKED_S = 3.0
 class PreflightRequest(PlacedRequest):
     """How much to try."""
 
-    # Eight: a step of usual size, and the longest row is taken with them.
+    # Eight: rows of every origin, two or three of each.
     rows: int = Field(default=8, ge=2, le=64, description="Training rows to try the chain on.")
     lora_rank: AutoInt = Field(
         default=0, ge=0, le=256, description="Rank of the adapter that will be trained; auto: as training would choose."

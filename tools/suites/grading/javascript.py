@@ -86,7 +86,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _number(digits: str) -> int | float:
-    # Of 300 digits and more JavaScript has Infinity; and from 4,300 on Python refuses to read a whole number.
+    # JavaScript has floats alone, of 308 digits; and from 4,300 on Python refuses to read a whole number.
     return int(digits) if len(digits) < 300 else float(digits)
 
 
