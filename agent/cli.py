@@ -90,6 +90,7 @@ def _lost_stdout(error: Exception) -> str:
     if not isinstance(error, OSError) or error.filename is not None:
         return ""
     try:
+        # tried, as the error says not of which file it is
         os.write(sys.stdout.fileno(), b"\n")
     except OSError as lost:
         _drop_stdout()

@@ -122,7 +122,7 @@ def _limit(limits: Limits) -> None:
         (resource.RLIMIT_CPU, whole_s),
         (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CORE, 0),  # a dump would hold what it read
     ):
         resource.setrlimit(kind, (most, most))
 

@@ -96,4 +96,5 @@ def _is_local(path: Path) -> bool:
     if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), answer):
         return False
     word = ctypes.sizeof(ctypes.c_long)
+    # signed, so a kind above 2³¹ may come with its sign
     return int.from_bytes(answer.raw[:word], sys.byteorder) & 0xFFFFFFFF in _LOCAL

@@ -40,7 +40,7 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bo
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # or a power cut leaves the new name without the bytes
         if new:
             _place_new(Path(temp), path)
         else:

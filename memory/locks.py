@@ -40,7 +40,7 @@ def take(path: Path, *, wait_s: float = 0.0, holder: str = "") -> int:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # in the kernel a wait has no end
             break
         except BlockingIOError:
             if time.monotonic() >= deadline:

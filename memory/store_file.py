@@ -51,7 +51,7 @@ def _hidden(*modules: str) -> Iterator[None]:
         yield
     finally:
         for name in hidden:
-            del sys.modules[name]
+            del sys.modules[name]  # who imports them by name is to find them
 
 
 class StoreFile:

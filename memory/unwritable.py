@@ -41,7 +41,7 @@ def open_to_read(path: Path, schema: int, *, timeout_s: float) -> tuple[sqlite3.
             return conn, path
     conn.close()
     copy = _copied(path)
-    return sqlite3.connect(copy, timeout=timeout_s, check_same_thread=False), copy
+    return sqlite3.connect(copy, timeout=timeout_s, check_same_thread=False), copy  # as above: one lock holds all uses
 
 
 def _copied(path: Path) -> Path:

@@ -214,4 +214,5 @@ def _default(info: FieldInfo) -> str:
         return " ".join(map(str, default)) or "none"
     if isinstance(default, dict):
         return json.dumps(default) if default else "none"
+    # True is an int, too
     return "empty" if default == "" else str(default).lower() if isinstance(default, bool) else str(default)

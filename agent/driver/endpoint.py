@@ -255,7 +255,7 @@ class Driver:
             self._keeper.start()
 
     def _renew(self) -> None:
-        while not self._closed.wait(_RENEW_S):
+        while not self._closed.wait(_RENEW_S):  # a lease outlives ten of these
             if self._server and self._server.process.alive():
                 servers.renew(self._server)
 

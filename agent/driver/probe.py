@@ -259,6 +259,7 @@ def _done(store: Store, run: str, stage: str, arm: str, seconds: float, request:
         conn.execute(
             "UPDATE steps SET status = 'done', result = '{}', seconds = ?, estimated_seconds = ?, started_at = ?, "
             "finished_at = ? WHERE step = ?",
+            # another figure than what it took: a price is not to be told as that
             (seconds, seconds * 0.9, 1.8e9, 1.8e9 + seconds, step),
         )
     return step

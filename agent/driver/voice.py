@@ -236,7 +236,7 @@ def _known(figure: Figure, known: set[float]) -> bool:
         for stored in known:
             value = stored * factor
             rounded = not value.is_integer() or figure.unit in _FACTORS
-            if abs(value - figure.value) <= (half if rounded else 1e-9):
+            if abs(value - figure.value) <= (half if rounded else 1e-9):  # floats are not exact
                 return True
     return False
 

@@ -197,7 +197,7 @@ def _value(step: Step, field: str) -> object:
 def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(clip(str(one).rsplit("/runs/", 1)[-1], 160) for one in value) or "none"
-    if isinstance(value, bool):
+    if isinstance(value, bool):  # True is an int, too: first
         return "on" if value else "off"
     return clip(value if value != "" else "empty (as usual)", 120)
 

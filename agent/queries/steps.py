@@ -366,6 +366,7 @@ def lines_of(store: Store, step: Step) -> list[str]:
 
 
 def _spark(points: Sequence[tuple[float, float]], width: int = 40) -> str:
+    """A curve in a line: 40, as the words beside it take the other half of a terminal's 80."""
     values = [value for _, value in points]
     step = max(len(values) / width, 1.0)
     chosen = [values[int(i * step)] for i in range(min(width, len(values)))]

@@ -110,7 +110,7 @@ class _Repl:
             return self._take(line)
         except EOFError:
             return False
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # once clears the line, as in a shell; twice leaves
             print("interrupted; jobs go on")
             return not self._interrupts.again()
 

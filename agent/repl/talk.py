@@ -161,7 +161,7 @@ class Talk:
         future = begin(chat)
         while True:
             try:
-                if wait([future], timeout=_POLL_S).done:
+                if wait([future], timeout=_POLL_S).done:  # between two looks the person is asked
                     future.result()
                     if self._then:
                         self._screen.later(self._then)
@@ -260,7 +260,7 @@ class Talk:
         self._fetching = fetching = at_work[0] if at_work else self._agreed_fetch()
         while not (step := self._screen.store.step(fetching)).ended:
             stop_if_cancelled()
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # a person waits
         if step.status != DONE:
             raise StepFailed(f"{step.stage} ({step.id}) {step.status}: {step.error}")
 

@@ -212,12 +212,12 @@ class Encoder:
     def _directory(self, at: int) -> dict[str, tuple[int, int]]:
         tensors = {}
         (count,) = struct.unpack_from("<i", self._data, at)
-        at += 4
+        at += 4  # past the count
         for _ in range(count):
             (length,) = struct.unpack_from("<H", self._data, at)
             name = self._data[at + 2 : at + 2 + length].decode()
             _, _, start, size = struct.unpack_from("<BIQQ", self._data, at + 2 + length)
-            tensors[name], at = (start, size), at + 23 + length
+            tensors[name], at = (start, size), at + 23 + length  # past the two bytes of H and the 21 of BIQQ
         return tensors
 
     def _span(self, name: str) -> tuple[int, int]:
@@ -229,7 +229,7 @@ class Encoder:
         import numpy as np
 
         start, size = self._tensors[name]
-        return np.frombuffer(self._data, np.float32, size // 4, start)
+        return np.frombuffer(self._data, np.float32, size // 4, start)  # four bytes each
 
     def matrix(self, name: str) -> Floats:
         """A matrix of the file in 32 bits: its outputs × its inputs."""
@@ -293,6 +293,7 @@ def _erf(x: Floats) -> Floats:
     import numpy as np
 
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
+    # the highest power first, as the loop takes them
     terms = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
     total: Floats = np.zeros_like(x)
     for term in terms:

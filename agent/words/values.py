@@ -214,7 +214,7 @@ class Span:
             hours = match["unit"][0].lower() in "hs"
             return now - count * (timedelta(hours=1) if hours else day), now
         if (weekday := _DAY_NAMES.get(name.split()[-1])) is not None:
-            begin = midnight - timedelta(days=(now.weekday() - weekday) % 7 or 7)
+            begin = midnight - timedelta(days=(now.weekday() - weekday) % 7 or 7)  # a Monday's “Monday” is the last one
             return begin, (now if re.match("since|seit", name) else begin + day)
         try:
             begin = datetime.strptime(name, "%Y-%m-%d")

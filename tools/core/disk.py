@@ -62,6 +62,7 @@ def concerns_disk(error: BaseException) -> bool:
 
 
 def _of_sqlite(error: BaseException | None, codes: tuple[int, ...]) -> bool:
+    # an extended code has the plain one in its low byte
     return any(getattr(one, "sqlite_errorcode", 0) & 0xFF in codes for one in _chain(error))
 
 

@@ -55,7 +55,7 @@ def percent(rate: float | None) -> str:
         return "–"
     whole = round(rate * 100)
     if (whole == 100 and rate < 1) or (whole == 0 and rate > 0):
-        return f"{min(99.9, max(0.1, rate * 100)):.1f} %"
+        return f"{min(99.9, max(0.1, rate * 100)):.1f} %"  # 99.96 would be 100.0 again
     return f"{whole} %"
 
 

@@ -160,7 +160,7 @@ def _jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
             continue
         try:
             yield Record(strict_json(line), len(line))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # nested deeper than Python goes
             yield Record(Unreadable(f"it is no JSON ({str(error)[:80]})"), len(line))
 
 
@@ -175,14 +175,14 @@ def _json(path: Path, file: BinaryIO) -> Iterator[Record]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}: line {line} is no {encoding[:6].upper()} text; save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # nested deeper than Python goes
         raise BadInput(f"{path} is no JSON: {str(error)[:120]}; a file of one record a line is named .jsonl") from None
     mean = len(data) // max(1, len(records))
     for record in records:
         try:
             json.dumps(record, allow_nan=False)
             yield Record(record, mean)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError):  # a NaN cannot be written again; brackets in brackets outrun the stack
             yield Record(Unreadable("it holds a number that is none in JSON, or is nested too deeply"), mean)
 
 

@@ -270,7 +270,7 @@ def _unseen(sums: Sequence[float], sizes: Sequence[int], confidence: float) -> f
 def _student(clusters: int, confidence: float) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(clusters - 1, 0.5 + confidence / 2))
+    return float(stdtrit(clusters - 1, 0.5 + confidence / 2))  # half of what is left out lies on each side
 
 
 def _standard_error(sums: Sequence[float], sizes: Sequence[int]) -> float:
@@ -337,7 +337,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _z_two_sided(confidence: float) -> float:
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
+    return NormalDist().inv_cdf(0.5 + confidence / 2)  # half of what is left out lies on each side
 
 
 def _tango_statistic(cases: float, gained: float, lost: float, difference: float) -> float:

@@ -197,6 +197,7 @@ def _number(info: FieldInfo) -> str:
     least = f"at least {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
     most = f"at most {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
     extent = " and ".join(filter(None, (least, most)))
+    # no default says one: what most take
     usual = default if isinstance(default, int | float) and default else 8 if whole and _takes_8(bounds) else None
     return (
         f"a {'whole ' if whole else ''}number"

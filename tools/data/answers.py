@@ -125,6 +125,7 @@ def _best(one: Written, answers: Sequence[_Answer], likely: Mapping[str, float])
     if not answers:
         return replace(one, problem="empty: there is no answer")
     if alike := _agreed(answers):
+        # 0.5: where all agree there are no others, and a share of them has no logarithm
         margin = round(math.log(len(alike) / (len(answers) - len(alike) + 0.5)), 2)
         known = bool(_agreed(answers, most=True))
         return replace(one, answer=alike[0].text, finish_reason=alike[0].finish_reason, agreed=known, margin=margin)

@@ -85,6 +85,7 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
     answer = row.answer
     problem = str(row.verdict) if row.dropped else row.attributes.problem
     if problem:
+        # what another eye may overrule goes first
         doubts.append((0.9 if problem.split(":")[0] in _DOUBTED else 0.4, f"dropped: {problem}"))
     attempt = row.attributes.attempt
     for share, label in ((row.attributes.of_kind, "of the kind"), (row.attributes.judged, "right")):
@@ -96,9 +97,10 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
         doubts.append((0.3, f"kept as what it says: {name} was drawn as {drawn!r}"))
     if attempt > 1:
         doubts.append((0.15 * (attempt - 1), f"written at attempt {attempt}"))
-    if usual and len(answer) > 2 * usual + 20:
+    if usual and len(answer) > 2 * usual + 20:  # 20: of answers of a word, twice as much is nothing
         doubts.append((0.3, "its answer is long"))
     if spec and form_of(spec).parse(answer) == []:
+        # may well be right, and is what a writer that gives up says, too
         doubts.append((0.25, "its answer says that there is nothing"))
     total = 1.0
     for score, _ in doubts:

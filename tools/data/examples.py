@@ -188,7 +188,7 @@ def _label(name: str, values: Mapping[str, Value], seen: Sequence[str], notes: N
 
 
 def _are_weekdays(values: Sequence[str]) -> bool:
-    return len(values) >= 2 and all(_weekday(value) < 7 for value in values)
+    return len(values) >= 2 and all(_weekday(value) < 7 for value in values)  # 7: none of them; one alone may be a name
 
 
 def _weekday(value: str) -> int:

@@ -91,7 +91,7 @@ class GenerateRequest(PlacedRequest):
         le=10_000,
         description="Messages that look alike, answered by the base as ever.",
     )
-    rehearsal_rows: int = Field(
+    rehearsal_rows: int = Field(  # three for ten rows, as said of the near misses
         default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."
     )
     ordinary_tokens: int = Field(
@@ -105,6 +105,7 @@ class GenerateRequest(PlacedRequest):
     temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
     tries: int = Field(default=2, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
     concurrency: int = Field(default=64, ge=1, le=1024, description="Requests in flight at once.")
+    # 17: any does; a fixed one draws the same rows again.
     seed: int = Field(default=17, description="Of the draw of attributes and of which ordinary prompts are taken.")
 
 

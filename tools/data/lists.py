@@ -108,6 +108,7 @@ class Listed(Synthesis):
             self._endings.see(shot.message, shot.values)
 
     def _drawn(self, spec: Spec, number: int, attempt: int, count: int, pools: Pools) -> Draw:
+        # no super(): `slots` makes the class anew, and it finds the old one
         chosen = Synthesis._drawn(self, spec, number, attempt, count, pools)
         if not self.reads_values:
             return chosen

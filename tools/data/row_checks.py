@@ -351,7 +351,7 @@ def _quick_rule(rule: Rule) -> Callable[[str], bool]:
         def valid(answer: str) -> bool:
             try:
                 value: object = json.loads(answer)
-            except (ValueError, RecursionError):
+            except (ValueError, RecursionError):  # an answer may be anything
                 return False
             return bool(validator.is_valid(value))
 

@@ -77,7 +77,7 @@ class Likeness:
         places: Sequence[int] = range(len(texts)) if len(texts) <= _SCANNED else self._candidates(wanted)
         for place in places if contained else ():
             if len(texts[place]) >= _CONTAINED_MIN_CHARS and texts[place] in wanted:
-                return Match(self.names[place], "contained", 100)
+                return Match(self.names[place], "contained", 100)  # the whole case stands in it
         some = texts if len(places) == len(texts) else {place: texts[place] for place in places}
         best = process.extractOne(wanted, some, scorer=fuzz.ratio, score_cutoff=threshold)
         return Match(self.names[best[2]], "alike", best[1]) if best else None
@@ -224,7 +224,7 @@ class LeakGate:
         if match := self.index.match(text, self.threshold, digits_count=digits_count):
             return self._leak(row_id, match.name, match.how, match.score)
         if run := next((run for run in runs(words, RUN) if run in self.runs), None):
-            return self._leak(row_id, self.runs[run], "8-gram", 100.0)
+            return self._leak(row_id, self.runs[run], "8-gram", 100.0)  # eight words in a row are no chance
         if word_count(words) < _WORDS_FOR_ORDER:
             return None
         wanted, choices = normal(text, digits_count=digits_count), self.index.plain[digits_count]

@@ -197,7 +197,7 @@ class Spec(Description):
 
     @property
     def message_tokens(self) -> int:
-        """Tokens that a written message may have: half as many again as the longest example's, a sentence at least."""
+        """Tokens of a written message: half as many again as in the longest of a few examples, a sentence at least."""
         return max(30, round(max(len(example.prompt) for example in self.examples) * _TOKENS_PER_CHAR * 1.5))
 
     @property

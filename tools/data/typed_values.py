@@ -196,7 +196,7 @@ def _time_ways(value: str) -> list[str]:
     to_next = minute > 30
     part = _part_of_day((hour + 1) % 24 if to_next else hour)
     ways = [f"{clock} {half}", f"{clock}{half}", f"{hour:02d}:{minute:02d}", f"{clock} {_part_of_day(hour)}"]
-    if hour < 10:
+    if hour < 10:  # from ten on it is the one above
         ways.append(f"{hour}:{minute:02d}")
     if minute:
         ways += [f"{twelve}.{minute:02d} {half}", f"{twelve}.{minute:02d}{half}"]
@@ -227,7 +227,7 @@ def _date_ways(value: str) -> list[str]:
 
 
 def _ordinal(day: int) -> str:
-    return f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+    return f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"  # 11th, 12th and 13th
 
 
 _SAY: Mapping[str, Callable[[str], Sequence[str]]] = {"time": _time_ways, "date": _date_ways}

@@ -114,7 +114,7 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     if proposal.every_message and not completed.every_message and not spec.near_misses:
         changes |= {"every_message": True, "near_misses": ()}
     if not completed.criteria:
-        changes["criteria"] = proposal.criteria[:4] + criteria_of(completed)
+        changes["criteria"] = proposal.criteria[:4] + criteria_of(completed)  # each is one more question of every row
     completed = Spec.model_validate(completed.model_copy(update=changes).model_dump())
     return Verified(completed.model_copy(update={"blind": blind}), tuple(dict.fromkeys(notes)))
 

@@ -182,7 +182,7 @@ def _filled(message: str, value: object) -> object:
 
 
 def _is_echo(inside: str, message: str) -> bool:
-    cut = str.split if len(message.split()) >= _WORDS else list
+    cut = str.split if len(message.split()) >= _WORDS else list  # not every script puts spaces
     answer_words, words = (Counter(cut(text.casefold().strip(" \n.!?"))) for text in (inside, message))
     common = (answer_words & words).total()
     return bool(common) and common >= _ALIKE * answer_words.total() and common >= _ALIKE * words.total()

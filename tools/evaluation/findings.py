@@ -147,7 +147,7 @@ def _still_falling(records: RunRecords) -> bool:
 def _too_weak(records: RunRecords) -> list[Finding]:
     base = BaseResult.of(records.steps["base"]) if "base" in records.steps else None
     parameters, curve = base.parameters if base else 0, records.validation()
-    if not 0 < parameters < _SMALL_BASE or len(curve) < 3 or curve[-1] <= _FALLING * curve[-2]:
+    if not 0 < parameters < _SMALL_BASE or len(curve) < 3 or curve[-1] <= _FALLING * curve[-2]:  # two are noise
         return []
     says = "The base looks too weak: nothing was learned, though the validation loss has stopped falling."
     named = next(base.model for base in known_bases(on_card=False) if base.parameters > parameters)
@@ -156,9 +156,9 @@ def _too_weak(records: RunRecords) -> list[Finding]:
 
 
 def _longer(records: RunRecords) -> Proposal:
-    epochs = records.number("train", "epochs", 3.0)
+    epochs = records.number("train", "epochs", 3.0)  # as LoraSettings has them
     rate = records.number("train", "learning_rate", 5e-4)
-    return Proposal(
+    return Proposal(  # half as long again, at the same rate: one thing at a time
         "train", {"epochs": round(epochs * 1.5, 1), "learning_rate": rate}, "the validation loss still falls"
     )
 
@@ -172,7 +172,7 @@ def _more_rows(records: RunRecords, why: str) -> Proposal:
     better = (
         f"; a stronger writer's teach most, `tunesmith rows request {folder}`" if folder and is_folder(folder) else ""
     )
-    return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why + better)
+    return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why + better)  # generate takes no more
 
 
 def _overfitting(records: RunRecords) -> list[Finding]:
@@ -354,7 +354,7 @@ def row_findings(records: RunRecords) -> list[Finding]:
     answers = {str(row.completion[0]["content"]) for row in usable_rows}
     if rows and near > _NARROW_SHARE * len(rows):
         says = f"The rows are narrow: {near} of {len(rows)} were near-duplicates of others."
-        proposal = Proposal(
+        proposal = Proposal(  # 0.9, as lists have; messages have 0.7
             "generate", {"temperature": 0.9, "rows": int(records.number("generate", "rows", 600))}, "more varied rows"
         )
         narrow.append(

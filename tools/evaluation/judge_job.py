@@ -288,7 +288,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
         max_model_len_tokens=JUDGE_CONTEXT_TOKENS,
         max_num_seqs=JUDGE_CONCURRENCY,
         tool_parser="",
-        **place._asdict(),
+        **place._asdict(),  # public, whatever its name
     )
     server = serve(job, spec, vllm=vllm, log="judge.log", note="vLLM is starting with the judge")
     what = {

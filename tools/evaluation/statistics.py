@@ -131,7 +131,7 @@ def _refusal(arms: tuple[str, str], keys: Keys, differing: Sequence[str]) -> str
 
 def _clip(value: object) -> str:
     text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return text if len(text) <= 60 else f"{text[:57]}…"  # several stand in one sentence
 
 
 _NO_CASES: Mapping[str, Case] = {}

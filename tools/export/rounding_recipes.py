@@ -95,7 +95,7 @@ def carried_by(recipe: Sequence[Modifier]) -> Carried | None:
     from tunesmith.tools.export.layer_stream import Carried
 
     [modifier, *_] = recipe
-    if not hasattr(modifier, "_q_input"):
+    if not hasattr(modifier, "_q_input"):  # private: only AutoRound's modifier has one
         return None
 
     def put(value: object) -> None:

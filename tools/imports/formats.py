@@ -337,6 +337,7 @@ def _row(
     if first == 0 or not any(message["role"] == "user" for message in messages[:first]):
         raise ValueError("nothing of a user stands before the answer")
     given = record.get("id", record.get("row_id"))
+    # it becomes a part of ids and is shown
     name = "".join(c for c in str(given) if c.isalnum() or c in "-_.")[:60] if isinstance(given, str | int) else ""
     attributes = RowAttributes(number=number, tools=tuple(tools))
     return TrainingRow(name, "imported", messages[:first], messages[first : last + 1], attributes)

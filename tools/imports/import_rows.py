@@ -229,6 +229,7 @@ def too_many_unusable(unusable: int, lines: int, share: float, examples: str) ->
         return ""
     return (
         f"{unusable:,} of {lines:,} records are no rows, over {share:.0%} ({examples}); put them right, name other "
+        # it is cut to two places, which may be less
         f"columns with --map, or leave them out with max_unusable_share={min(1.0, unusable / lines + 0.01):.2f}"
     )
 

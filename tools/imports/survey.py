@@ -270,6 +270,7 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
         if row.row_id not in again and (fault := checks.own_fault(row)):
             faults[row.row_id] = fault
     kinds = Counter(fault.kind for fault in faults.values())
+    # reversed: the first of a kind stays
     firsts = {fault.kind: f"{read.names[row_id]}: {fault.reason}" for row_id, fault in reversed(faults.items())}
     kept = [row for row in rows if row.row_id not in again | leaking | faults.keys()]
     seen = visible_rows(spec, rows)

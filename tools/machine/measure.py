@@ -25,7 +25,7 @@ def measure_machine(folder: Path) -> Machine:
     return Machine(
         cpu=_cpu_name(),
         cores=len(psutil.Process().cpu_affinity())
-        if hasattr(psutil.Process, "cpu_affinity")
+        if hasattr(psutil.Process, "cpu_affinity")  # not on macOS
         else psutil.cpu_count() or 1,
         ram_total_bytes=memory.total,
         ram_free_bytes=group_left_bytes(default=memory.available),

@@ -33,7 +33,7 @@ def measure_rates(folder: Path) -> Rates:
 
     if not torch.cuda.is_available():
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # for one product: below, each thread has its own
         try:
             return _rates(folder, "cpu", _CPU_WIDTH, _COPIED_BYTES, _products_of_threads(threads))
         finally:
@@ -116,7 +116,7 @@ def _seconds_each(
         began = clock()
         work()
         finish()
-        times.append(max(clock() - began, 1e-9))
+        times.append(max(clock() - began, 1e-9))  # a clock may stand still, and seconds divide
     return times
 
 

@@ -154,7 +154,7 @@ def stop_group(process: ProcessId, *, grace_s: float = 10.0) -> bool:
                 os.waitpid(process.pid, os.WNOHANG)
             if not process.alive():
                 return True
-            time.sleep(0.05)
+            time.sleep(0.05)  # a person waits for it
     return not process.alive()
 
 

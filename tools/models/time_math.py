@@ -198,6 +198,7 @@ def autoround_seconds(
     step = 6 * tokens_a_step * shape.linear_parameters / (_TRAIN_SHARE * rates.bf16_flops)
     step += _LEARNED_BYTES * shape.linear_parameters / rates.memory_bytes_s
     step += 3 * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
+    # 4 * tokens: the four passes that are named above.
     return nearest_seconds(config, rates, tokens=4 * tokens) + Seconds(compute=ROUNDING_STEPS * step)
 
 

@@ -72,6 +72,7 @@ def turn_end(tokenizer: Tokenizer) -> int:
         tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, add_generation_prompt=asks)["input_ids"]
         for chat, asks in ((_QUESTION, True), ([*_QUESTION, _ANSWER], False))
     )
+    # the shorter may end first
     same = next((n for n, (a, b) in enumerate(zip(asked, answered, strict=False)) if a != b), len(asked))
     return next((token for token in answered[same:] if token in stops), tokenizer.eos_token_id)
 

@@ -42,7 +42,7 @@ from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.thoughts import without_thought
 
-LEASE_S = STAYS_MINUTES * 60.0  # of a server that is started for a question: for the next one
+LEASE_S = STAYS_MINUTES * 60.0  # a start takes a minute or more: it stays for the next question
 _AT_ONCE = 8
 """Questions that a server works on side by side: nobody's terminal shows more."""
 

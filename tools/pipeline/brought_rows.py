@@ -266,6 +266,7 @@ def _notes(read: Survey) -> list[str]:
         notes.append(f"{read.same} rows say what another one says, and count once")
     if read.rows >= _MANY_ROWS:
         notes.append(
+            # a fifth shows soon whether they teach anything
             f"{read.rows:,} rows take as long as the price says; --limit {_MANY_ROWS // 5} takes the first ones"
         )
     return notes

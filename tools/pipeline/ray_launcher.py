@@ -196,6 +196,7 @@ def connect(settings: RaySettings, home: Path) -> JobSubmissionClient:
         def _do_request(self, method: str, endpoint: str, **more: object) -> object:
             if address.is_loopback:
                 more["proxies"] = {"http": None, "https": None, "all": None}
+            # private: no public hook sets a timeout
             return super()._do_request(method, endpoint, timeout=_ANSWER_S, allow_redirects=False, **more)
 
     try:

@@ -326,7 +326,7 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
             for sentence in (*new.notes, *asked.notices):
                 ws.emit("message", stage=plan.stage, text=sentence)
             edited_to = Decision(False, "edit", f"edited: {Edited(new.fields)}")
-            decide(ws, step, plan, lambda *_, no=edited_to: no)
+            decide(ws, step, plan, lambda *_, no=edited_to: no)  # bound now, not when it is asked
             step, plan = propose(ws, edited), edited
 
 

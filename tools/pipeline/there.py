@@ -189,7 +189,7 @@ def look(home: Path, settings: RaySettings, launcher: RayLauncher) -> There:
     answer = json.loads(storage.get_bytes(returned(output, place)))
     ahead_s = answer["now"] - time.time()
     record = {"settings": settings.model_dump(), "at": time.time(), "answer": answer, "ahead_s": ahead_s}
-    atomic_write(home / _SEEN, json.dumps(record), mode=0o600)
+    atomic_write(home / _SEEN, json.dumps(record), mode=0o600)  # the home is its user's alone
     return There.of(place, answer, ahead_s)
 
 

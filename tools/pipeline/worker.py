@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--ray", type=RaySettings.model_validate_json)
     args = parser.parse_args()
     keep_private()
-    store = Store(args.home, busy_timeout_s=PATIENCE_S)
+    store = Store(args.home, busy_timeout_s=PATIENCE_S)  # nobody waits for it: rather late than lost
     step = store.step(args.step)
     entry = catalog.ENTRIES[step.stage]
     with claimed(store, args.step, needs_approval=step.status == APPROVED or entry.asks(step.request)):
@@ -169,6 +169,7 @@ def reason(store: Store, step: str, error: BaseException) -> str:
     folder, needed = store.home / "runs" / record.run / step, Plan.model_validate(record.plan).estimate.disk_bytes
     if concerns_disk(error) and (disk := trouble(folder, error, needed_bytes=needed)):
         return f"{disk}; then `tunesmith run --resume {record.run}` goes on"
+    # it is shown in a sentence and kept in the store
     return f"{type(error).__name__}: {error}"[:2000].removesuffix(": ")
 
 

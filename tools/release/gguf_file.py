@@ -118,7 +118,7 @@ def write_gguf(folder: Path, out: Path, kind: TensorType, progress: Progress, *,
         writer.write_tensor_data(quantize(_values(tensor), tensor.kind))
     writer.flush()
     for file in writer.fout or ():
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # or a power cut leaves the name without the bytes
     writer.close()
     partial.replace(out)
 
@@ -240,7 +240,7 @@ def _stored_shape(tensor: _Tensor) -> tuple[tuple[int, ...], int]:
 
     shape = tensor.place.spec.shape
     if tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
-        width = 4 if tensor.kind is GGMLQuantizationType.F32 else 2
+        width = 4 if tensor.kind is GGMLQuantizationType.F32 else 2  # bytes of F32 and F16
         return shape, width * math.prod(shape)
     packed = quant_shape_to_byte_shape(shape, tensor.kind)
     return packed, math.prod(packed)

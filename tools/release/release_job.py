@@ -176,7 +176,7 @@ def compare_gguf(folder: Path, file: Path, kind: TensorType, progress: Progress)
     truth, log_probs = wanted.log_softmax(-1), logits.log_softmax(-1)
     divergence = float((truth.exp() * (truth - log_probs)).sum(-1).mean())
     progress(2, 2, "compared")
-    most = _MOST_KL.get(kind, float("inf"))
+    most = _MOST_KL.get(kind, float("inf"))  # what fewer bits cost is nobody's to forbid
     if agreement < _LEAST_AGREEMENT or divergence > most:
         raise StepFailed(
             f"the GGUF prefers the model's next token at {agreement:.0%} of {len(logits)} positions, {divergence:.2g} "

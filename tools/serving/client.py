@@ -216,7 +216,7 @@ def _response(identity: str, document: object, latency_ms: float) -> ChatRespons
                 if (tops := one.get("top_logprobs"))
             ],
         )
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError):  # whatever else speaks HTTP there
         return ChatResponse(id=identity, error=f"the server answered without a choice: {str(document)[:200]}")
 
 

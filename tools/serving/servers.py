@@ -167,7 +167,7 @@ def _spawn(record: Path, log_path: Path) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     nothing = subprocess.DEVNULL
     with log_path.open("ab") as log:
-        return subprocess.Popen(
+        return subprocess.Popen(  # a session: no Ctrl-C of the terminal reaches it
             supervising(record), stdin=nothing, stdout=log, stderr=log, start_new_session=True, cwd=log_path.parent
         )
 
@@ -263,7 +263,7 @@ def kept(server: Server) -> Iterator[None]:
     ended = threading.Event()
 
     def renewing() -> None:
-        while not ended.wait(RENEW_EVERY_S):
+        while not ended.wait(RENEW_EVERY_S):  # a lease outlives some of these
             renew(server)
 
     renew(server)
@@ -279,7 +279,7 @@ def kept(server: Server) -> Iterator[None]:
 
 def _update(server: Server, **changes: object) -> Server:
     data = {**json.loads(server.record.read_text()), **changes}
-    atomic_write(server.record, json.dumps(data, indent=1), mode=0o600)
+    atomic_write(server.record, json.dumps(data, indent=1), mode=0o600)  # it holds the server's key
     updated = read(server.record)
     assert updated is not None
     return updated

@@ -251,7 +251,7 @@ def _var_of_file(files: SuiteFiles, path: Path) -> str:
 def _number(files: SuiteFiles, near: object, name: str, value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):  # True is an int, too
         files.refuse(near, f"{name} is {value!r}; it is a number")
     return float(value)
 

@@ -30,10 +30,12 @@ _EXEC_PREFIXES = (
 
 
 def _number(low: float, high: float) -> Callable[[object], bool]:
+    # True is an int, too
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _whole(low: int, high: int) -> Callable[[object], bool]:
+    # True is an int, too
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 

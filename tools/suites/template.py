@@ -145,6 +145,7 @@ def _rendered(text: str, values: Mapping[str, object]) -> str:
     return "".join(chunks)
 
 
+# As many as a suite may hold, and each is filled in for every case.
 @lru_cache(maxsize=512)
 def _template(text: str) -> Template:
     if len(text) > MAX_TEMPLATE_CHARS:

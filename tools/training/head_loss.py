@@ -66,7 +66,7 @@ def find_head(model: Model, config: Mapping[str, object]) -> Head | None:
     ids = torch.arange(8, device=model.device)[None]
     try:
         with torch.no_grad():
-            own = model.eval()(input_ids=ids, use_cache=False).logits[0].float()
+            own = model.eval()(input_ids=ids, use_cache=False).logits[0].float()  # no cache: nothing goes on from it
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
     finally:
         model.train(training)

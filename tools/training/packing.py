@@ -215,7 +215,7 @@ def keeps_sequences_apart(model: Model, config: Mapping[str, object]) -> bool:
     distance = sequence_distance(model, config)
     if distance is not None and distance <= most_rounding(model):
         return True
-    if model.config._attn_implementation != own:
+    if model.config._attn_implementation != own:  # as above: no call asks
         model.set_attn_implementation(own)
     return False
 
@@ -250,6 +250,7 @@ def sequence_distance(model: Model, config: Mapping[str, object], lengths: tuple
         with torch.no_grad():
             model.eval()
             ids = [torch.tensor([row], device=model.device) for row in rows]
+            # no cache: nothing goes on from it
             alone = [model.base_model(input_ids=one, use_cache=False).last_hidden_state[0] for one in ids]
             use_document_attention(model)
             batch = packed_sequences([(row, [IGNORED] * len(row)) for row in rows], prefix=0, device=model.device)

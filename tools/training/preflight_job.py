@@ -196,7 +196,7 @@ class _Links:
             ours = rendered["input_ids"]
             theirs = servers.template_tokens(server, prompt)
             if list(ours) != theirs:
-                pairs = enumerate(zip(ours, theirs, strict=False))
+                pairs = enumerate(zip(ours, theirs, strict=False))  # the shorter may end first
                 at = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
                 raise StepFailed(
                     f"trainer and server tokenize the prompt of row {number} differently from token {at + 1} on "
@@ -233,6 +233,7 @@ def _update_norm(adapter: Path) -> float:
     from safetensors.torch import load_file
 
     tensors = load_file(adapter / ADAPTER_NAME)
+    # a norm is the root of squares
     return float(sum(tensor.float().norm() ** 2 for name, tensor in tensors.items() if "lora_B" in name) ** 0.5)
 
 

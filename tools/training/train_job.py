@@ -78,7 +78,7 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     return TrainResult(
         artifact=artifact.id,
         path=str(out_dir),
-        tokens_per_second=round(figures["trained_tokens"] / max(seconds, 1e-9), 1),
+        tokens_per_second=round(figures["trained_tokens"] / max(seconds, 1e-9), 1),  # a coarse clock may say 0
         **figures,
     )
 

@@ -140,6 +140,7 @@ def sft_config(
     from trl import SFTConfig
 
     on_gpu = torch.cuda.is_available()
+    # The auxiliary loss trains routers, which stay as they are (`_need_routers_unchanged`).
     mixture = {"router_aux_loss_coef": 0.0} if config.get("router_aux_loss_coef") is not None else {}
     return SFTConfig(
         output_dir=str(checkpoints_dir),

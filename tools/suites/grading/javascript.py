@@ -215,7 +215,7 @@ class _Translation:
 
     def _open_class(self, rest: str) -> tuple[str, int]:
         if rest.startswith("^]"):
-            return r"[\s\S]", 3
+            return r"[\s\S]", 3  # JavaScript's empty class, turned around: any character
         if rest.startswith("]"):
             return "(?!)", 2
         self._in_class = True

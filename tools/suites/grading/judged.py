@@ -136,6 +136,7 @@ def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[
     reply = _reply_object(judge.answer(prompt, _SCORE), r"\{.+\}")
     given, reason = reply.get("score"), reply.get("reason")
     text = isinstance(given, str) and js.trim(given) != ""
+    # True is an int, too
     number = _as_number(given) if text or (isinstance(given, int | float) and not isinstance(given, bool)) else math.nan
     if not 0 <= number <= _TOP_SCORE or not isinstance(reason, str) or not reason.strip():
         raise js.CannotGrade(f"the judge gave no score from 0 to {_TOP_SCORE} with a reason: {js.as_json(reply)[:120]}")

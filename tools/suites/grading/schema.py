@@ -80,7 +80,7 @@ def check_schema(schema: object) -> None:
         _check_shape(schema, "")
         _unfolded_size(schema, schema, (), {})
         _check_form(json.dumps(schema, default=str))
-    except RecursionError:
+    except RecursionError:  # all three walk it to its depth
         raise ValueError("the JSON schema is nested too deep") from None
     except ValueError:
         raise
@@ -210,7 +210,7 @@ def _key(value: object) -> Hashable:
         return ("list", *map(_key, value))
     if isinstance(value, dict):
         return frozenset((name, _key(item)) for name, item in value.items())
-    return ("bool", value) if isinstance(value, bool) else value
+    return ("bool", value) if isinstance(value, bool) else value  # True is 1 to Python, and not to JSON
 
 
 def _pattern(validator: object, pattern: str, instance: object, schema: object) -> Iterator[object]:
@@ -227,6 +227,7 @@ def _validator(schema_json: str) -> Any:
     schema = json.loads(schema_json)
     formats = jsonschema.FormatChecker(formats=())
     for name, holds in _FORMATS.items():
+        # holds=holds: bound now; a closure would call the loop's last one
         formats.checks(name)(lambda value, holds=holds: not isinstance(value, str) or holds(value))
     return _validator_class(schema)(schema, format_checker=formats)
 
@@ -246,5 +247,5 @@ def violations(schema: dict[str, object], instance: object) -> str:
     except RecursionError:
         raise js.CannotGrade("the value is nested too deep for its JSON schema") from None
     finally:
-        _running.until = float("inf")
+        _running.until = float("inf")  # none is running
     return "; ".join(lines)

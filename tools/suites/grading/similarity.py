@@ -34,7 +34,7 @@ def _at_least(assertion: Assertion, score: float, default: float, name: str) -> 
 
 @assertion_type("levenshtein", check=_need_string)
 def levenshtein(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """Edit distance at most `threshold` (5), counted in UTF-16 units as JavaScript does."""
+    """Edit distance at most `threshold` (promptfoo's: 5), counted in UTF-16 units as JavaScript does."""
     from rapidfuzz.distance import Levenshtein
 
     limit = 5 if assertion.threshold is None else assertion.threshold
@@ -47,7 +47,7 @@ def levenshtein(assertion: Assertion, response: Response, context: GradingContex
 
 @assertion_type("rouge-n", check=_need_string, is_share=True)
 def rouge_n(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (0.75). Lin 2004."""
+    """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (promptfoo's: 0.75). Lin 2004."""
     score = rouge_score(response.output_text.lower(), assertion.text.lower())
     return _at_least(assertion, score, 0.75, "ROUGE-N")
 
@@ -146,5 +146,6 @@ def gleu_score(candidate: str, reference: str) -> float:
         return 0.0
     if words == others:
         return 1.0
+    # 1 to 4, as it is defined
     grams, wanted = (sum((_ngrams(text, n) for n in range(1, 5)), Counter()) for text in (words, others))
     return (grams & wanted).total() / max(grams.total(), wanted.total()) if wanted else 0.0

@@ -32,7 +32,7 @@ def equals(assertion: Assertion, response: Response, context: GradingContext) ->
 
 def _need_text(assertion: Assertion) -> None:
     value = assertion.value
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":  # True is an int to Python
         raise ValueError(f"{assertion.type} needs a value: text or a number")
 
 

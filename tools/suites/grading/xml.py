@@ -137,7 +137,7 @@ def parse_xml(text: str) -> dict[str, object]:
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = characters, doctype
     checker.StartDoctypeDeclHandler = doctype
     checker.Parse(text.encode("utf-8", "surrogatepass"), True)
-    parser.Parse(text.encode("utf-8", "surrogatepass"), True)
+    parser.Parse(text.encode("utf-8", "surrogatepass"), True)  # half a character is expat's to refuse, not Python's
     if text.startswith("<?xml"):
         root.add("?xml", {})
     return root.children
@@ -176,7 +176,7 @@ def _fragments(text: str) -> Iterator[dict[str, object]]:
     stack: list[tuple[str, _Element]] = []
     runs: list[_Element] = [_Element()]
     at = 0
-    for tag in _tag_pattern().finditer(text, timeout=js.PATTERN_TIMEOUT_S):
+    for tag in _tag_pattern().finditer(text, timeout=js.PATTERN_TIMEOUT_S):  # a stranger's text may make it slow
         if stack:
             stack[-1][1].texts.append(text[at : tag.start()])
         at = tag.end()
