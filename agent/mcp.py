@@ -69,7 +69,7 @@ T = TypeVar("T")
 _NOT_ASKED = ("case", "row", "described", "trial", "served", "fits", "price")
 # What is for the screen alone, where a key lies, and what may look at a folder or the hub.
 _ASKED = tuple(request for kind, request in REQUESTS.items() if kind not in _NOT_ASKED)
-# made of the registry, which mypy does not run
+# Made of the registry, which mypy does not run; of a tuple, which `|` does not take.
 Question = Annotated[Union[_ASKED], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]

@@ -31,7 +31,7 @@ class Limits(NamedTuple):
     """What the child may take."""
 
     cpu_s: float = 10.0
-    """Processor time after its imports, of all its threads together."""
+    """Processor time after its imports, of all its threads together: an honest file takes a second or two."""
     memory_bytes: int = 512 << 20
     """Address space of the whole process; Python alone takes about 40 MB of it."""
     file_bytes: int = 0

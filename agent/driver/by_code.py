@@ -41,7 +41,8 @@ _LINES_OF_ALL = 6
 _MOST_CUTS = 3
 """Each has both parts read, some milliseconds: few places in a sentence may part two questions."""
 _SECOND, _CLAUSE = 0.6, 3
-"""From which probability and how many words a part behind a question that is read with certainty is one too."""
+"""From which probability and how many words a part behind a question that is read with certainty is one too: what the
+question before it is makes another one likely, and one or two words are its end."""
 _FEWEST_WORDS = 2
 _CHANGES_NOTHING = ("plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait")
 _SENTENCE_ENDS = "?.!;"

@@ -39,7 +39,8 @@ from tunesmith.tools.evaluation.verdict import LEARNED
 from tunesmith.tools.serving import servers
 
 GUESSED = 0.4
-"""From which probability a question is answered, as a guess, where nobody can say what it is."""
+"""From which probability a question is answered, and called a guess, where nobody can say what it is: a wrong answer is
+seen to be one, and none would leave the person to find other words."""
 CAN_ANSWER = (
     "I can answer how long a step took, what passed, which cases failed, why a setting has its value, what would fit "
     "here, what to try next; or say what a model should learn."

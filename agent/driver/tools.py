@@ -77,12 +77,13 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         info = model.model_fields[name]
         usual = readable_default(info)
         text = f"{info.description or ''} null: as usual ({usual}).".strip()
+        # Optional, as an annotation may be None, and None | None is an error.
         fields[name] = (Optional[info.annotation], Field(description=text))  # noqa: UP045
     others = [name for name in model.model_fields if name not in (*entry.load().settable, "run")]
     if others:
         text = f"Further fields as `field=value …`, of {', '.join(others)}. null: as usual."
-        fields[OTHER] = (Optional[str], Field(None, description=text))  # noqa: UP045
-    fields["run"] = (Optional[str], Field(description="Run to work in, such as r3. null: the current one."))  # noqa: UP045
+        fields[OTHER] = (str | None, Field(None, description=text))
+    fields["run"] = (str | None, Field(description="Run to work in, such as r3. null: the current one."))
     args = create_model(
         entry.name, __base__=planning.Args, __doc__=f"{entry.summary[0].upper()}{entry.summary[1:]}.", **fields
     )

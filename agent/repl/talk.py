@@ -333,4 +333,4 @@ def _warm() -> None:
         reader()
     with contextlib.suppress(ImportError):  # the first turn says what is missing
         import pydantic_ai.models.openai
-        import pydantic_ai.providers.vllm  # noqa: F401
+        import pydantic_ai.providers.vllm  # noqa: F401  # loaded before it is needed

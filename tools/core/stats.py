@@ -18,7 +18,8 @@ from statistics import NormalDist
 ALPHA = 0.05
 """As the field has it; a claim of the tool is read beside others' claims."""
 MAX_ERROR_SHARE = 0.05
-"""Share of questions without an answer above which a step fails, an arm says nothing, and no gate opens."""
+"""Share of questions without an answer above which a step fails, an arm says nothing, and no gate opens: those that are
+lacking could turn what the others say."""
 EXACT_BELOW_CASES = 300
 """The exact interval covers what it says at any size; from so many cases on Wilson's ends within a fifth of a point of
 it."""

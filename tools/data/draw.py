@@ -289,7 +289,7 @@ def _conditions(spec: Spec, attribute: Attribute) -> list[Values]:
 
 
 _SHOWN_LEAST = 4
-"""Of a copied value's examples: of fewer, those of other labels are shown too."""
+"""Of a copied value's examples: of fewer, those of other labels are shown too, or the writer repeats these."""
 
 
 def _examples_of(spec: Spec, attribute: Attribute, given: Values) -> list[str]:

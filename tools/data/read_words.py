@@ -111,7 +111,7 @@ _OPEN_END = 3
 """A range without an upper end goes to so many times its lower one: code has to draw some number, and no text names
 it."""
 _APART = 0.2
-"""Of the probability that a message is of the kind: a near miss is so much below every example."""
+"""Of the probability that a message is of the kind: a near miss is so much below every example, or it may be one."""
 _ORDINARY = ("What is the tallest mountain on earth?", "Tell me a joke about penguins.", "Why is the sky blue?")
 _VALUE = object_of(value=TEXT, means=TEXT)
 _RANGE = object_of(value=TEXT, lowest=NUMBER, highest=NUMBER)

@@ -21,7 +21,8 @@ from tunesmith.tools.suites.grading import Response
 _SHARED = 0.8
 """Share of the answers that begin, or end, alike where that is their form."""
 _ALIKE = 0.9
-"""Share of an answer's words that are the message's, and of the message's words that it gives back, in an echo."""
+"""Share of an answer's words that are the message's, and of the message's words that it gives back, in an echo: a word
+more, or a slip put right, makes it no answer."""
 _WORDS = 3
 """Text of fewer words than this is compared and cut by its characters: not every script puts spaces."""
 

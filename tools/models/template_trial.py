@@ -135,7 +135,7 @@ def _settings(file: Path) -> dict[str, object]:
 class _Generation(Extension):
     """`{% generation %}`, around what the model says: a block of its own for names, and nothing else."""
 
-    tags = {"generation"}  # noqa: RUF012
+    tags = {"generation"}  # noqa: RUF012  # as Jinja's own class has it
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno

@@ -39,7 +39,7 @@ BITS: Mapping[TensorType, float] = {
 }  # fmt: skip
 """Per weight, scales included."""
 _NAMED_SPLITS = {pattern: name for name, pattern in SPLITS.items()}
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # token types of the GGUF specification
 _BLOCK = 32
 """Weights of a row that share a scale in every type here."""
 

@@ -50,7 +50,7 @@ _ONE_BOX = (
 AT_FOUR_BITS = "measuring=4 for the base"
 """How it is told that a base would fit at 4 bits, as `base` takes it."""
 USUAL_SHARE_OF_MAX_TOKENS = 0.6
-"""Of the tokens that an answer may have, what it usually has."""
+"""Of the tokens that an answer may have, what it usually has: a price by the most of each would be far too high."""
 _PROMPT_TOKENS = 100
 """Of a case, those that no other case's prompt begins with."""
 _RANKS = (16, 32, 64, 128, 256)

@@ -28,8 +28,8 @@ class LoraSettings:
     batch_size: int = 8
     micro_batch: int = 0
     """Rows of usual length in memory at once; 0: the whole batch."""
-    max_seq_len_tokens: int = 512
-    warmup_ratio: float = 0.05
+    max_seq_len_tokens: int = 512  # rows of behaviours mostly have some hundred
+    warmup_ratio: float = 0.05  # AdamW's first steps know little of how gradients vary
     precision: str = "bf16"
     load_in_4bit: bool = False
     activation_checkpointing: str = "off"
@@ -38,11 +38,11 @@ class LoraSettings:
     are learned and 6 k that are held."""
     value_weight: float = 1.0
     """Of a token of an answer that says a value of it, beside one of its frame; 1: all count alike."""
-    save_steps: int = 20
+    save_steps: int = 20  # a checkpoint is written whole, and measured
     max_kl: float = 0.0
     """As in `Selection`, and `patience` too: 0 is no bound, and no early end."""
     patience: int = 0
-    seed: int = 17
+    seed: int = 17  # any; the same one gives the same training
     cards: int = 1
     """That share a step's rows, a process each; on a processor, so many processes."""
     at_once: bool = False

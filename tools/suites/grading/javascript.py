@@ -18,7 +18,7 @@ from typing import Protocol
 PATTERN_TIMEOUT_S = 1.0
 MAX_PATTERN_CHARS = 5_000
 """More than patterns that people write; each repeat of a repeat may multiply the time."""
-_MAX_SAFE_INTEGER = 2**53
+_MAX_SAFE_INTEGER = 2**53  # from there on a double, which its numbers are, skips some
 _SPACE = r"\t\n\x0b\x0c\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 _SPACE_CHARS = (
     "\t\n\x0b\x0c\r \xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000\ufeff"

@@ -20,8 +20,8 @@ from tunesmith.tools.suites.grading.text import quoted
 from tunesmith.tools.suites.judge_prompt import judge_prompt, judge_template
 
 _YES = re.compile(r"(true|yes|pass|y)", re.IGNORECASE)
-_EPSILON = 2.0**-52
-_TOP_SCORE = 10
+_EPSILON = 2.0**-52  # a double's, as JavaScript has it: sums in another order differ by some of it
+_TOP_SCORE = 10  # as promptfoo asks its judge for
 _SENTENCE = {"type": "string", "minLength": 1, "maxLength": 240}
 """Of a reason or a step: a judge that is not stopped goes on until its tokens end, and then there is no verdict."""
 
