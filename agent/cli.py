@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(words, opened)
     except TunesmithError as error:
         return _failed(str(error), error.exit_code, words, opened)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # a person's, not ours: told in a word
         return _failed("interrupted", _INTERRUPTED, words, opened)
     except BrokenPipeError:
         _drop_stdout()  # whoever read it has left

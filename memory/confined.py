@@ -117,7 +117,7 @@ def _limit(limits: Limits) -> None:
     # In parts of a second, and with the signal's own effect, which is to end the process at once.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, limits.cpu_s + _GRACE_S)
-    whole_s = int(used_s + limits.cpu_s) + 1
+    whole_s = int(used_s + limits.cpu_s) + 1  # the kernel counts the imports, too, in whole seconds
     for kind, most in (
         (resource.RLIMIT_CPU, whole_s),
         (resource.RLIMIT_AS, limits.memory_bytes),

@@ -232,7 +232,7 @@ def new_folder(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
             try:
                 partial.rename(target)  # over an empty folder it may go, over anything else it fails
                 break
-            except OSError as error:
+            except OSError as error:  # it has those names on one system or another
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
     except BaseException:  # a Ctrl-C, too

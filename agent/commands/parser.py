@@ -66,7 +66,7 @@ class _ByGroup(argparse.HelpFormatter):
     def _format_action(self, action: argparse.Action) -> str:
         if not isinstance(action, argparse._SubParsersAction):
             return super()._format_action(action)
-        left = {listed.dest: listed for listed in action._get_subactions()}
+        left = {listed.dest: listed for listed in action._get_subactions()}  # private, too: no other list of them
         groups = [(title, [left.pop(name) for name in names if name in left]) for title, names in _GROUPS]
         # What no group names is listed all the same.
         return "".join(self._group(*group) for group in (*groups, ("service", list(left.values()))))
@@ -160,7 +160,7 @@ def _consent(parser: argparse.ArgumentParser) -> None:
 def _hours(text: str) -> float:
     try:
         hours = float(text)
-    except ValueError:
+    except ValueError:  # refused with the rest, below
         hours = 0.0
     if not 0 < hours < 1e6:  # `inf` and `nan` are floats too
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of hours above 0, such as 2")
@@ -170,7 +170,7 @@ def _hours(text: str) -> float:
 SERVE_ACTIONS = ("status", "stop")
 
 if TYPE_CHECKING:
-    _Commands = argparse._SubParsersAction[Parser]
+    _Commands = argparse._SubParsersAction[Parser]  # private: argparse has no other name for it
 
 
 def _add(commands: _Commands, name: str, help_: str) -> argparse.ArgumentParser:

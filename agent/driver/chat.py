@@ -174,7 +174,7 @@ class Chat:
                 return self._keep_code_answer(number, before, answer)
             try:
                 return await self._answered(number, before, voice, prompt, self._history(number), None)
-            except (ApprovalPending, Cancelled, RunCancelled):
+            except (ApprovalPending, Cancelled, RunCancelled):  # ends of the turn that a person, or a price, asked for
                 raise
             except Exception:  # nobody can answer: what code would have understood
                 if (answer := await asyncio.to_thread(guessed, self.deps)) is not None:

@@ -274,7 +274,7 @@ def needed_memory(folder: Path, context_tokens: int) -> ServerMemory:
     """Peak memory of a server of this model for conversations: on a GPU its cache holds a few whole contexts."""
     try:
         per_token = kv_bytes_per_token(json.loads((folder / "config.json").read_text()))
-    except ValueError:
+    except ValueError:  # a config that is no JSON: vLLM will say so
         per_token = USUAL_KV_BYTES
     return server_memory(
         _weight_bytes(folder), kv_bytes_per_token=per_token, context_tokens=context_tokens, sequences=SEQUENCES

@@ -170,7 +170,7 @@ def chosen(text: str, labels: Sequence[str]) -> str:
     """The label in the driver's answer. Raises CannotRoute."""
     try:
         label = json.loads(text)["label"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # a server that does not hold it to the schema
         raise CannotRoute(f"the choice could not be read: {text[:80]!r}") from error
     if label not in (*labels, NONE):
         raise CannotRoute(f"{label!r} was not to be chosen")

@@ -168,7 +168,7 @@ def given_in(output: str, key: str) -> str:
         return " ".join(output.split())
     try:
         answer = json.loads(output)
-    except ValueError:
+    except ValueError:  # no JSON: it holds no value by a name
         return ""
     return plain(answer.get(key, "nothing")) if isinstance(answer, dict) else ""
 
@@ -177,7 +177,7 @@ def is_json(output: str) -> bool:
     """Whether an answer can be read as JSON."""
     try:
         json.loads(output)
-    except ValueError:
+    except ValueError:  # that is the answer
         return False
     return True
 

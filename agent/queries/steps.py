@@ -231,7 +231,7 @@ def log_end(store: Store, step: Step, lines: int) -> list[str]:
     try:
         with _log_file(store, step).open(errors="replace") as file:  # a log may hold any program's bytes
             last = deque((line for line in file if line.strip()), maxlen=lines)
-    except OSError:
+    except OSError:  # none was written, or the folder is gone
         return []
     return [f"  {clip(line, 140)}" for line in last]  # a line of a terminal
 

@@ -138,7 +138,7 @@ class Encoder:
             scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self.heads))
             weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
-            attended = (weights @ v).transpose(0, 2, 1, 3).reshape(-1, WIDTH)
+            attended = (weights @ v).transpose(0, 2, 1, 3).reshape(-1, WIDTH)  # each token's heads side by side again
             out: Floats = x + attended @ layer.ao[0] + layer.ao[1]
             x = self._normed(out, layer.norm)
             inner: Floats = x @ layer.fi[0] + layer.fi[1]
@@ -180,7 +180,7 @@ class Encoder:
         for _ in range(letters):
             letter, n = struct.unpack_from("<IB", self._data, at)
             self._plain_letters[letter] = "".join(map(chr, struct.unpack_from(f"<{n}I", self._data, at + 5)))
-            at += 5 + 4 * n
+            at += 5 + 4 * n  # an I and a B, then n of four
         return end
 
     def token_ids(self, text: str) -> list[int]:

@@ -218,6 +218,6 @@ class Span:
             return begin, (now if re.match("since|seit", name) else begin + day)
         try:
             begin = datetime.strptime(name, "%Y-%m-%d")
-        except ValueError:
+        except ValueError:  # no day after all: 2026-02-31
             return None
         return begin, begin + day

@@ -32,7 +32,7 @@ def trouble(folder: Path, error: BaseException | None = None, *, needed_bytes: i
     place = next((one for one in (folder, *folder.parents) if one.exists()), Path("/"))
     try:
         disk, free, mount = os.statvfs(place), shutil.disk_usage(place).free, _mount(place)
-    except OSError:
+    except OSError:  # a disk that is gone says nothing of itself
         return ""
     if is_full(error) or (_of_sqlite(error, _MAY_BE_FULL) and free < _ALMOST_NOTHING):
         if disk.f_files and not disk.f_favail:

@@ -154,5 +154,5 @@ def as_number(value: object) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except ValueError:  # no number: shown as the text that it is
         return None

@@ -69,7 +69,7 @@ def is_there(path: str | Path) -> bool:
     """Whether a file or folder of this name exists; a name that none can have is no error."""
     try:
         return Path(path).exists()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # too long, or with a NUL in it
         return False
 
 
@@ -77,7 +77,7 @@ def is_folder(path: str | Path) -> bool:
     """Whether a folder of this name exists; a name that none can have is no error."""
     try:
         return Path(path).is_dir()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # too long, or with a NUL in it
         return False
 
 

@@ -86,7 +86,7 @@ def write_private_text(name: str, text: str, *, force: bool = False) -> Path:
         atomic_write(path, text, mode=0o600, new=not force)
     except FileExistsError:
         raise BadInput(f"{path} was made by another program just now; name another file") from None
-    except OSError as error:
+    except OSError as error:  # a full disk is told by whoever knows what is needed
         if disk_is_full(error):
             raise
         raise BadInput(f"cannot write {path}: {_reason(error)}; name another file") from None

@@ -17,7 +17,7 @@ def parse_json(data: bytes) -> object:
     """The document in some bytes. Raises ValueError for what is no UTF-8, no JSON, too deep, or has a longer number."""
     try:
         return json.loads(data.decode(), parse_int=_whole_number)
-    except RecursionError:
+    except RecursionError:  # its brackets outrun Python's stack
         raise ValueError("nested too deep") from None
 
 

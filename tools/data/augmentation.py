@@ -37,7 +37,7 @@ from tunesmith.tools.serving.client import ChatRequest, assistant, system, user
 from tunesmith.tools.serving.requests import Asker
 
 _ALIKE = 88.0
-"""Similarity, of 100, from which an edit is the message itself, or one that was made already: it would teach nothing."""
+"""Similarity, of 100, from which an edit is the message itself, or one that was made already: it teaches nothing."""
 _SPARE = 1.6
 """Edits that are asked for, for each that is wanted: the reader takes some for the kind still."""
 _ROUNDS = 3

@@ -317,6 +317,7 @@ def _readings(numeral: str) -> dict[Decimal, int]:
         *before, last = re.split("[.,]", _GROUPS.sub("", text))
         plain = "".join(before)
         readings |= {Decimal(plain + last): 0} if plain + last else {}
+        # with its last mark before decimals
         readings |= {Decimal(f"{plain}.{last}"): len(last)} if plain and last else {}
     return readings
 

@@ -170,6 +170,7 @@ class _Reader:
             language = other_language(messages, frozenset())
         checks = ((clause, self._demand(clause, word_in(answers, f"demand/{n}"))) for n, clause in enumerate(clauses))
         demands = [(clause, check) for clause, check in checks if check is not None]
+        # a word or two; what is longer is no language
         known = {"every_message": applies == "all", "language": language[:40]}
         proposal = self._formed(self.stated.model_copy(update=known), demands)
         if applies != "all" and not spec.near_misses:
@@ -324,6 +325,7 @@ class _Reader:
             if item.get("value") in part.values and (isinstance(low, int) or isinstance(high, int)):
                 low = low if isinstance(low, int) else 1
                 seen = [number for there, value in numbers for number in there if value == item["value"]]
+                # 4: of one or two a range would be no guess
                 ranges[str(item["value"])] = (low, high if isinstance(high, int) else max(low * _OPEN_END, *seen, 4))
         for there, value in numbers:
             low, high = ranges.get(str(value), (0, 0))

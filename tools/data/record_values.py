@@ -207,7 +207,7 @@ def typed_value(kind: str, text: str) -> object:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except ValueError:  # none of that type
         return text
 
 

@@ -249,6 +249,7 @@ class LeakGate:
             for (row_id, _), line in zip(part, scores, strict=True):
                 place = int(line.argmax())
                 if line[place] >= EMBEDDED:
+                    # cosines, shown as of 100
                     leaks.append(self._leak(row_id, self.index.names[place], "embedding", float(line[place]) * 100))
         return leaks
 

@@ -91,7 +91,7 @@ def as_read(spec: Spec, drawn: Draw, message: str, reading: Reading) -> Draw | N
 def _attribute(spec: Spec, path: str) -> Attribute | None:
     try:
         return spec.attribute(path)
-    except KeyError:
+    except KeyError:  # a name that no attribute has
         return None
 
 

@@ -158,7 +158,7 @@ def _date(attribute: Attribute, rng: random.Random) -> str:
 def _weekday_ways(attribute: Attribute, value: str) -> list[str]:
     names = list(attribute.values) or list(WEEKDAYS)
     place = names.index(value) if value in names else 0
-    full = WEEKDAYS[place % 7]
+    full = WEEKDAYS[place % 7]  # a label may have names of its own, in the week's order
     return [full, full, full.lower(), full.lower(), full[:3], full[:3].lower(), f"{full}s", full.upper()]
 
 
@@ -237,10 +237,10 @@ def ways_to_say(attribute: Attribute, value: str) -> list[str]:
     """Every way in which a message may say a converted value; none for kinds that are said as they are."""
     if attribute.kind == "weekday" and value in (attribute.values or WEEKDAYS):
         day = _weekday_ways(attribute, value)
-        return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]
+        return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]  # Tues, Thurs
     try:
         return list(_SAY[attribute.kind](value)) if attribute.kind in _SAY else []
-    except ValueError:
+    except ValueError:  # no value of the kind after all: 25:00
         return []
 
 

@@ -160,7 +160,7 @@ def answer_controls(
     whole, alone = range(len(chosen) + len(others)), range(len(chosen))
     shuffle, constant = _shuffle(table, whole), _constant(table, whole)
     if others:
-        shuffle = shuffle and replace(shuffle, on_target=_shuffle(table, alone))
+        shuffle = shuffle and replace(shuffle, on_target=_shuffle(table, alone))  # the misses might carry it alone
         constant = replace(constant, on_target=_constant(table, alone))
     echo, is_echo = _echo(chosen)
     on_target = constant.on_target or constant

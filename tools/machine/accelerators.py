@@ -114,6 +114,6 @@ def has_amd_avx512() -> bool:
     """Whether this is an AMD processor with AVX-512, where zentorch's kernels serve 4-bit weights faster."""
     try:
         text = Path("/proc/cpuinfo").read_text()
-    except OSError:
+    except OSError:  # no Linux
         return False
     return "AuthenticAMD" in text and " avx512f " in text

@@ -64,7 +64,7 @@ class Environment:
         """Whether a whole set-up of exactly this recipe stands on disk."""
         try:
             stamp = json.loads((self.folder / STAMP).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # none, or one that was cut off: it is made again
             return False
         return bool(stamp.get("recipe") == self.recipe_hash()) and self.python.exists()
 

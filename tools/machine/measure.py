@@ -51,6 +51,6 @@ def _cpuinfo(name: str) -> str:
     """What /proc/cpuinfo says of the first core; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    except OSError:  # no Linux
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if re.match(rf"{name}\s*:", line)), "")

@@ -47,6 +47,6 @@ def stalled_percent(proc: Path = PROC) -> float:
     """
     try:
         match = re.search(r"^full avg10=([\d.]+)", (proc / "pressure" / "memory").read_text(), re.MULTILINE)
-    except OSError:
+    except OSError:  # a kernel that was built without PSI
         return 0.0
     return float(match[1]) if match else 0.0

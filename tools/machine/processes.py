@@ -74,7 +74,7 @@ class ProcessId:
             return True
         try:
             return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir()) <= 1
-        except OSError:
+        except OSError:  # it has ended meanwhile
             return True
 
 
@@ -84,7 +84,7 @@ def _stat(pid: int) -> tuple[str, int] | None:
         # The name in brackets may hold anything; the state, field 3, follows it, and field 22 is the start.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19])
-    except (OSError, IndexError, ValueError):
+    except (OSError, IndexError, ValueError):  # it has ended meanwhile
         return None
 
 
@@ -92,7 +92,7 @@ def boot_id() -> str:
     """An id that changes with every boot of this machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
+    except OSError:  # no Linux
         return f"boot-{psutil.boot_time():.0f}"
 
 
@@ -101,7 +101,7 @@ def host_id() -> str:
     try:
         # 32 hex digits; some images leave it empty
         return Path("/etc/machine-id").read_text().strip()[:32] or platform.node()
-    except OSError:
+    except OSError:  # no systemd
         return platform.node()
 
 
@@ -109,7 +109,7 @@ def pid_namespace() -> str:
     """The PID namespace of this process; empty off Linux."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
+    except OSError:  # no Linux
         return ""
 
 

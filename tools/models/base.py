@@ -321,6 +321,7 @@ def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
         return _Cost(name, 0, 120.0, GIB // 2, steps, size=UNKNOWN)
     # The listing is asked first; half a GiB for Python and what is hashed.
     steps = (f"download {bytes_ / GIB:.2f} GiB: {what}",)
+    # four for the listing, and the pace that is said above
     return _Cost(name, bytes_, 4 + bytes_ / 2e7 + _TEMPLATE_S, GIB // 2, steps, room=1.0)
 
 

@@ -75,7 +75,7 @@ class Training:
         and get no adapter.
         """
         shape = ModelShape.of(config)
-        size = 4 if self.precision == "fp32" else 2
+        size = 4 if self.precision == "fp32" else 2  # bytes of a value
         tokens, four_bits = self.rows_at_once * self.longest_row_tokens, self.load_in_4bit
         weights = loaded_bytes(shape, load_in_4bit=four_bits, value_bytes=size)
         weights += unpacked_bytes(shape, value_bytes=size) if four_bits else 0

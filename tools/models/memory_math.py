@@ -310,7 +310,7 @@ def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _
     not say."""
     try:
         shape = ModelShape.of(config)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):  # a config that does not say its sizes
         return USUAL_KV_BYTES
     return 2 * shape.layers * math.ceil(shape.kv_heads / cards) * shape.head_dim * bytes_per_value
 

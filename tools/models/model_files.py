@@ -126,13 +126,13 @@ def _blob(here: int, name: str, link: Path) -> int:
     try:
         try:
             return os.open(name, _FLAGS, dir_fd=blobs)
-        except OSError as error:
+        except OSError as error:  # ELOOP: a link, which O_NOFOLLOW refuses
             if error.errno != errno.ELOOP:
                 raise
         target = os.readlink(name, dir_fd=blobs)
         if not (shared := _SHARED_BLOB.fullmatch(target)):
             raise _leaves(link, target)
-        store = os.open("../../blobs", _FOLDER, dir_fd=blobs)
+        store = os.open("../../blobs", _FOLDER, dir_fd=blobs)  # a link to the store that all models of the cache share
         try:
             part = os.open(shared[1], _FOLDER, dir_fd=store)
         finally:
@@ -148,7 +148,7 @@ def _blob(here: int, name: str, link: Path) -> int:
 def _unlinked(where: int, name: str, link: Path) -> int:
     try:
         return os.open(name, _FLAGS, dir_fd=where)
-    except OSError as error:
+    except OSError as error:  # ELOOP: a link, which O_NOFOLLOW refuses
         if error.errno != errno.ELOOP:
             raise
         raise _leaves(link, name) from None

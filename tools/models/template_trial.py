@@ -41,7 +41,7 @@ class ChatTemplate:
         self._variables = variables
         try:
             self._compiled = _environment().from_string(text)
-        except MemoryError:
+        except MemoryError:  # the limits' own, and no fault of its words
             raise
         except Exception as error:  # its own, or one of Python's compiler
             raise _in_its_words(error) from None
@@ -60,7 +60,7 @@ class ChatTemplate:
                 room -= len(chunk)
                 if room < 0:
                     raise OverLimits(f"writes over {MOST_RENDERED_CHARACTERS:,} characters for a short conversation")
-        except (MemoryError, OverLimits):
+        except (MemoryError, OverLimits):  # the limits' own
             raise
         except Exception as error:  # whatever a template's own calculations raise
             raise _in_its_words(error) from None

@@ -252,7 +252,7 @@ def _followed(job: Job[Request], launcher: RayLauncher, name: str, place: str, p
             if ear.progress is None:
                 job.progress(0, 0, f"waiting for {place} to begin", kind=WAIT)
             time.sleep(max(_LOOK_S, len(text) / _LOG_BYTES_S))
-    except Exception:
+    except Exception:  # a fault of the looking: the step there goes on
         raise
     except BaseException:  # a stop
         _let_go(job, launcher, name)

@@ -251,6 +251,6 @@ def last_line(log: Path) -> str:
     try:
         # A log may hold any program's bytes.
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
+    except OSError:  # it could not even be made
         lines = []
     return lines[-1].strip()[:300] if lines else "the log is empty"

@@ -124,7 +124,7 @@ class Storage:
                 f"the storage {self.url} does not hold {Path(str(error)).name[:12]}…: both machines have to see the "
                 "same one, and it may be emptied only while no step is on its way"
             ) from None
-        except OSError as error:
+        except OSError as error:  # a full disk is told by whoever knows what is needed
             if is_full(error):
                 raise
             raise StepFailed(f"the storage {self.url} cannot be used: {error}") from None

@@ -386,7 +386,7 @@ def stop(server: Server) -> None:
     for _ in range(50):  # 5 s: the kernel closes the sockets of a large process only once its memory is gone
         if not was_running or port_is_free(server.port):
             return
-        time.sleep(0.1)
+        time.sleep(0.1)  # soon seen, and no load
     raise StepFailed(f"something still listens on port {server.port} after {server.id} was stopped (pid {server.pid})")
 
 

@@ -205,7 +205,7 @@ def _attempt(text: str, values: Mapping[str, object], budget: TextBudget) -> str
         return render(text, values, budget)
     except BudgetSpent:  # a ValueError too, of the suite and not of this text
         raise
-    except ValueError:
+    except ValueError:  # a text with braces that are no template
         return text
 
 

@@ -201,7 +201,7 @@ def router_bytes(model: Model) -> dict[str, bytes]:
     import torch
 
     return {
-        name: parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        name: parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()  # as bytes: numpy knows no bf16
         for name, parameter in model.named_parameters()
         if is_router(name) and "lora_" not in name
     }

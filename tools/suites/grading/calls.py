@@ -145,7 +145,7 @@ def _names_in_text(text: str) -> set[str]:
     """A text that is JSON, or whose lines are: calls written out in the middle of a sentence do not count."""
     try:
         return _names_in_value(js.parse_json(text))
-    except ValueError:
+    except ValueError:  # not as a whole: its lines may be
         pass
     names: set[str] = set()
     for line in text.splitlines():

@@ -50,7 +50,7 @@ def _is_date(text: str) -> bool:
 def _parses(parse: Callable[[str], object], text: str) -> bool:
     try:
         parse(text)
-    except ValueError:
+    except ValueError:  # so it says that it cannot be read
         return False
     return True
 
@@ -244,7 +244,7 @@ def violations(schema: dict[str, object], instance: object) -> str:
             f"{'/'.join(map(str, error.absolute_path)) or 'it'}: {error.message}"[:200]
             for _, error in zip(range(3), errors, strict=False)  # three faults tell enough
         ]
-    except RecursionError:
+    except RecursionError:  # of the value: the schema's own depth was looked at
         raise js.CannotGrade("the value is nested too deep for its JSON schema") from None
     finally:
         _running.until = float("inf")  # none is running

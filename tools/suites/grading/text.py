@@ -25,7 +25,7 @@ def equals(assertion: Assertion, response: Response, context: GradingContext) ->
         return Finding(holds, f"equal {quoted(js.as_text(value))}", quoted(response.output_text))
     try:
         holds = js.strictly_equal(value, js.parse_json(response.output_text))
-    except ValueError:
+    except ValueError:  # no JSON, so no equal of it
         holds = False
     return Finding(holds, f"equal the JSON {quoted(js.as_json(value))}", quoted(response.output_text))
 
