@@ -127,7 +127,7 @@ def _main(words: list[str], opened: list[Output]) -> int:
 
     settings = settings_.load()
     streams = args.command in _STREAMS or args.prompt is not None
-    out = Output(as_json=getattr(args, "json", False), stream=streams)
+    out = Output(as_json=getattr(args, "json", False), stream=streams)  # not every command has it
     opened.append(out)
     return _dispatch(args, rest, settings, out)
 

@@ -299,7 +299,7 @@ class _Tools:
             return Allowed(allow=True)
         if not _can_ask(ctx):
             return Allowed(allow=False)
-        named = ", ".join(f"“{one_line(name)[:200]}”" for name in asked)
+        named = ", ".join(f"“{one_line(name)[:200]}”" for name in asked)  # a client's own words: any length
         return Elicit(f"May tunesmith look at {named}, here or on the hub?", Allowed)
 
     def _fits(self, model: str, card: str) -> Json:

@@ -164,6 +164,7 @@ class StoreFile:
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(folder)
+        # by time: their names say the schema, and not the age
         for old in sorted(folder.glob("tunesmith-schema*.db"), key=lambda path: path.stat().st_mtime)[:-_BACKUPS_MAX]:
             old.unlink(missing_ok=True)
 

@@ -82,7 +82,7 @@ class Prose:
 
 
 def _keeps_lines_whole(console: Console) -> bool:
-    return bool(getattr(console, "keeps_lines_whole", not console.is_terminal))
+    return bool(getattr(console, "keeps_lines_whole", not console.is_terminal))  # set by our own consoles alone
 
 
 def _units(plain: str, room: int) -> Iterable[tuple[int, int]]:

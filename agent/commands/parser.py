@@ -251,7 +251,7 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     page = _add(actions, "request", "a page that you paste into an assistant of your choice: it asks for rows")
     page.add_argument("file", metavar="FILE", help="the behaviour, as for `teach`")
     page.add_argument("page", nargs="?", metavar="PAGE.txt", help="else the page is printed")
-    page.add_argument("--rows", type=int, default=60, metavar="N", help="that the page asks for (60)")
+    page.add_argument("--rows", type=int, default=60, metavar="N", help="that the page asks for (60)")  # in one answer
     _written(page)
     export = _add(actions, "export", "write the kept rows as messages, one a line")
     export.add_argument("file", metavar="FILE.jsonl")
@@ -284,7 +284,7 @@ def _reading_flags(parser: argparse.ArgumentParser) -> None:
 
 def _listing_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", default="", metavar="KIND", help="only rows with this verdict, such as keep")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows shown at most")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows shown at most")  # a screen
     _json(parser)
     _run(parser)
 

@@ -52,6 +52,7 @@ class Review:
         in_order = suspects(spec, store.rows(artifact.step), by_chance=by_chance)
         if by_chance:
             trained = to_be_trained(store, artifact)
+            # what is trained on first: that counts
             in_order.sort(key=lambda suspect: suspect.row.row_id not in trained)
         review = cls(store, artifact.run, artifact.step, spec, in_order, artifact if by_chance else None)
         known = {mark.message: mark for mark in marks_of(store, review.behaviour)}

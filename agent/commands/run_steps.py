@@ -41,7 +41,7 @@ def approver_of(args: argparse.Namespace, out: Output) -> Approver:
     if getattr(args, "approve", None) is not None:
         return HashApprover(args.approve)
     if getattr(args, "yes", False):
-        return YesApprover(getattr(args, "max_hours", None))
+        return YesApprover(getattr(args, "max_hours", None))  # not every command has it
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return nobody
     out.asks_a_person = True
@@ -258,7 +258,7 @@ def whole(
     exit_code = 1
     outcome: dict[str, object] = dict(beside or {})
     try:
-        approver, on = _looking_first(args, store, out), getattr(args, "on", "")
+        approver, on = _looking_first(args, store, out), getattr(args, "on", "")  # not every command has it
         known = plan_or_rest(ws, plan, known, approver, partial(_show_prices, out), on)
         exit_code = 0
     except TunesmithError as error:
@@ -277,6 +277,7 @@ def whole(
         out.let_go()
         exit_code = LET_GO
     run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
+    # not every command has it
     _conclude(store, run_id, exit_code, out, outcome, resumed=getattr(args, "resume", None) is not None)
     return exit_code
 

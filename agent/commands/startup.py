@@ -82,4 +82,5 @@ def unexpected(error: Exception) -> str:
     with contextlib.suppress(OSError):  # the home itself may be what fails
         if concerns_disk(error) and (why := trouble(home_of(), error)):
             return why
+    # a line or two
     return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; {keep_traceback(error, home_of)}"

@@ -209,6 +209,7 @@ async def _read(
     """A response as it is meant: thoughts are no words, and a call that is written as plain JSON is a call."""
     sent = history.characters(request_context.messages) + _others(request_context, routed=ctx.deps.routed)
     ctx.deps.window.learn(sent, response.usage.input_tokens)
+    # some servers leave the thoughts' end in the text
     thoughts = any(isinstance(p, ThinkingPart) or _END_OF_THOUGHTS in getattr(p, "content", "") for p in response.parts)
     ctx.deps.window.thinks |= thoughts
     response = replace(response, parts=[_without_thoughts(part) for part in response.parts])
@@ -314,7 +315,7 @@ def clear_line(error: Exception) -> str:
                 "the conversation does not fit into the driver's context; /new starts a fresh one, or set a larger "
                 "context_tokens under [driver] in settings.toml (8192 is enough)"
             )
-        reason = " ".join(text.split())[:200]
+        reason = " ".join(text.split())[:200]  # a line or two
         return f"the driver's server answered with status {error.status_code}: {reason}; its log tells more"
     if isinstance(error, UsageLimitExceeded):
         reached = next((f"{most:,} {what}" for name, (most, what) in _REACHED.items() if name in line), "its limit")

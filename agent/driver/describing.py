@@ -251,7 +251,7 @@ def described_before(home: Path, words: str) -> Path | None:
     """The folder of a behaviour that was described earlier and that `words` name."""
     folders = [path.parent for path in sorted((home / "behaviours").glob("*/behaviour.yaml"))]
     named = [f for f in folders if re.search(rf"(?<![\w-]){re.escape(f.name)}(?![\w-])", words, re.IGNORECASE)]
-    return max(named, key=lambda folder: len(folder.name), default=None)
+    return max(named, key=lambda folder: len(folder.name), default=None)  # the longest: one name may begin another
 
 
 _HEAD = """\

@@ -77,7 +77,7 @@ def characters(messages: Iterable[ModelMessage]) -> int:
 def _text(part: object) -> str:
     if isinstance(part, ToolCallPart):
         return f"{part.tool_name}{part.args_as_json_str()}"
-    content = getattr(part, "content", "")
+    content = getattr(part, "content", "")  # not every kind of part has one
     return content if isinstance(content, str) else str(content)
 
 

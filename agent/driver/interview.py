@@ -211,7 +211,7 @@ def _difference(before: DescriptionDraft, after: DescriptionDraft) -> str:
         return f": {echoed(new[-1])}"
     for part in ("never", "what", "when"):
         if (was := getattr(before, part)) != (now := getattr(after, part)):
-            return f", {part}: “{now.removeprefix(was).strip()[:100]}”"
+            return f", {part}: “{now.removeprefix(was).strip()[:100]}”"  # to see that it was taken
     return ""
 
 

@@ -76,6 +76,7 @@ def of_its_base(deps: TurnDeps, understood: reading.Reading) -> Query:
         return request
     if isinstance(request, FindingsQuery) and request.about == "bigger_base":
         return request
+    # not every question has one
     return request.model_copy(update={"run": run_of_base(deps.store, named[0], getattr(request, "run", "")).id})
 
 

@@ -74,7 +74,7 @@ def in_half_a_line(deps: TurnDeps) -> str:
 
 
 def _brief(error: str | None) -> str:
-    return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain
+    return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain  # it goes with every request
 
 
 def tools_of_the_moment(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:

@@ -111,7 +111,7 @@ def find(store: Store, name: str) -> Run:
     for run in store.runs():
         if name in (run.id, run.name):
             return run
-    known = ", ".join(f"{run.id} ({clip(run.name, 30)})" for run in ordinary(store)[:6])
+    known = ", ".join(f"{run.id} ({clip(run.name, 30)})" for run in ordinary(store)[:6])  # the newest are what is meant
     raise NotFound(
         f"There is no run {clip(name, 30)}; " + (f"the runs are {known}." if known else "there is none yet.")
     )

@@ -114,6 +114,7 @@ def disk_use(query: DiskUseQuery, context: Context) -> Answer:
              f"{size(sum(a.bytes for a in artifacts))}, models included.")  # fmt: skip
     one = artifacts[0]
     largest = f"The largest is {one.kind} {one.id} of {one.run} ({one.step}): {size(one.bytes)}, {one.path}."
+    # the larger ones tell where the room is
     rest = [f"  then {a.kind} {a.id} of {a.run}: {size(a.bytes)}" for a in artifacts[1:4]]
     lines = (largest, *rest, total) if query.about == "largest" else (total, largest, *rest)
     return Answer(lines, _facts(artifacts))
@@ -261,6 +262,7 @@ def _pairs(store: Store, run: Run, tuned: str, suite: str) -> list[_Pair]:
     after = scores.results(store, run.id, tuned, suite)
     asked = (one for one in after if one.case_id in cases and one.case_id in before)
     pairs = [_Pair(cases[one.case_id], before[one.case_id], one) for one in asked]
+    # the target first, and what has changed
     return sorted(pairs, key=lambda pair: (pair.case.block != PRIMARY_BLOCK, pair.before.passed == pair.after.passed))
 
 

@@ -94,7 +94,7 @@ def case_answer(query: CaseQuery, store: Store, run: Run, suite: str, ids: list[
     reason = reason_of(given[-1][1]) if not given[-1][1].passed else ""
     why = [line for line in (wanted and f"  wanted: {wanted}", reason and f"  why: {clip(reason, 200)}") if line]
     lines = [*why, *lines] if query.about == "wanted" else [*lines, *why]
-    lines += [f"Near it: {listed([clip(one, 40) for one in ids[1:4]])}."] if len(ids) > 1 else []
+    lines += [f"Near it: {listed([clip(one, 40) for one in ids[1:4]])}."] if len(ids) > 1 else []  # a line of them
     verdicts = ", ".join(f"{arm} {verdict_of(one)}" for arm, one in given)
     return Answer(
         (f"{run.id}, case {clip(name, 60)}{quoted(asked_by(cases.get(name)), 220)}", *lines),

@@ -93,7 +93,7 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     try:
         compared = compare_run(store, run.id, a, b)
     except NotFound:
-        arms = listed(scores.arms_measured(store, run.id), 8) or "none"
+        arms = listed(scores.arms_measured(store, run.id), 8) or "none"  # a line; all arms are fewer
         raise NotFound(f"{run.id} cannot compare {a} with {b}: measured arms are {arms}.") from None
     lines = [f"{named(run)}, {a} → {b}{unmeasured}:"]
     if not compared.comparable:

@@ -91,7 +91,7 @@ def _of_checks(context: Context, run: str, arm: str, step: str, block: str) -> A
     by: Counter[str] = Counter(
         kind for one in failed for kind in {a.type for a in one.assertions if not a.passed} or {"error"}
     )
-    each = ", ".join(f"{n} by {kind}" for kind, n in by.most_common(6))
+    each = ", ".join(f"{n} by {kind}" for kind, n in by.most_common(6))  # a line of them
     whose = f"of the {arm} model"
     lines = [f"In {run} {len(failed)} of {len(given)} {block} cases {whose} ({step}) fail{f': {each}' if by else ''}."]
     if any(a.type == "is-json" for one in given for a in one.assertions):

@@ -102,7 +102,7 @@ def _labels(spec: Spec) -> list[str]:
     lines = [f"the answer is made of {count(len(visible), 'part')}:"]
     for one in visible:
         values = [name + (f" ({clip(v.means, 60)})" if v.means else "") for name, v in one.values.items()]
-        lines.append(f"  {one.name}: {listed(values, 12) or one.means or one.kind}")
+        lines.append(f"  {one.name}: {listed(values, 12) or one.means or one.kind}")  # a line or two
     return lines
 
 

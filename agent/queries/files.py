@@ -65,6 +65,7 @@ def answer(query: FileQuery, context: Context) -> Answer:
         return _doubles(query.path, facts, [*named.files])
     known = f"about {count(look.records, 'record')}; it is {seen.status}"
     open_words = f"{query.path}: {known}. Nothing was imported; `/import {query.path}` takes it."
+    # a line of them
     names = f"; columns {', '.join(clip(one, 30) for one in seen.columns[:8])}" if seen.columns else ""
     line = open_words.replace(known, known + names)
     if query.about == "rows":

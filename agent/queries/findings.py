@@ -130,7 +130,7 @@ def _next(asked: _Asked) -> list[str]:
     if not asked.weighty:
         good = asked.first("learned")
         first = good.says if good else "The records show nothing that needs mending."
-        rest = [one for one in asked.findings if one is not good][:3]
+        rest = [one for one in asked.findings if one is not good][:3]  # an answer stays on a screen
         return [f"{asked.run.id}: {first}", *_says(rest), _deploy_line(asked)]
     one = asked.weighty[0]
     lines = [f"{asked.run.id}: {clip(one.says, 300)}"]
@@ -216,6 +216,7 @@ def _why(asked: _Asked) -> list[str]:
         return [f"{run.id}: the records hold no reason."]
     one = chosen[0]
     cases = f"The cases: {listed([clip(case, 40) for case in one.cases], 6)}." if one.cases else ""
+    # an answer stays on a screen
     return [f"{run.id}: {clip(one.says, 300)}", cases, *asked.proposed(one), *_says(chosen[1:3], 200)]
 
 

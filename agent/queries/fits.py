@@ -101,6 +101,7 @@ class _Asked:
         to be met, so the largest; of the others the best way that fits, else the one that needs least."""
         chosen = self.chosen(work)
         if (good := self.goes(work)) and work != "quantize":
+            # of those that fit the most exact
             return max(filter(self.fits, chosen), key=lambda need: (need.bits, need.bytes)), True
         return (max if work == "quantize" else min)(chosen, key=lambda need: need.bytes), good
 
@@ -151,7 +152,7 @@ def _model(query: FitsQuery, context: Context) -> NamedModel | None:
         config = base[-1].known_config
         model = NamedModel(str(base[-1].meta.get("name", "the base")), config) if config else None
     if model is None:
-        known = listed([model.name for model in usual_models()], 8)
+        known = listed([model.name for model in usual_models()], 8)  # a line; one of each size
         raise NotFound(
             f"The shape of {clip(query.model, 60)} is not known here; say its size (such as 7b), or one of {known}."
         )
@@ -330,6 +331,7 @@ def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answe
         times: list[tuple[str, float]] = []
         for asked in models:
             if asked.goes(work):
+                # the most exact that fits
                 best = max(filter(asked.fits, asked.chosen(work)), key=lambda n: (n.bits, n.bytes))
                 sizes.append(f"{asked.model.name} ({best.name}: {size(best.bytes)})")
                 if work == "train":

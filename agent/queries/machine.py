@@ -56,6 +56,7 @@ def answer(query: MachineQuery, context: Context) -> Answer:
         "disk": f"Disk: {size(machine.disk_free_bytes)} free where tunesmith keeps its models and runs ({home}).",
         "cpu": f"Processor: {machine.cpu}, {cores_text(machine.cores, machine.cores_allowed)}.",
     }
+    # what was asked for first
     lines = [text for _, text in sorted(line_of.items(), key=lambda part: part[0] != query.part)]
     where = "the processor" if here.serves_on == "cpu" else "the graphics card"
     lines.append(f"vLLM serves on {where} ({vllm})." if vllm else "No vLLM was found; `tunesmith setup` installs it.")
@@ -187,6 +188,7 @@ def served(query: ServedQuery, context: Context) -> Answer:
         f"Its key lies in {line['key_file']}; “how do I call it?” shows a call.",
         _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
+    # an answer stays on a screen
     lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 1 else []
     return Answer(tuple(one for one in lines if one), run=str(line["run"] or ""))
 
@@ -217,6 +219,7 @@ def _lineage_line(store: Store, artifact: str) -> str:
         lineage = provenance_of(store, artifact)["lineage"]
     except NotFound:
         return ""
+    # a line or two
     each = [f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']} of {up['run']})" for up in lineage[:4]]
     return f"Made from: {' ← '.join(each)}."
 
@@ -242,11 +245,12 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
     if query.about == "running" and running:
         waiting = []
     if waiting:
+        # the newest: older ones seldom are meant
         names = ", ".join(f"{step.stage} ({cite(step)})" for step in waiting[-4:])
         lines.append(f"{len(waiting)} wait{'s' if len(waiting) == 1 else ''} for a yes: {names}.")
     elif not running or not lines:
         lines.append("Nothing waits for a yes.")
-    return Answer(tuple(lines), tuple(facts_of(step) for step in [*running, *waiting[-4:]]))
+    return Answer(tuple(lines), tuple(facts_of(step) for step in [*running, *waiting[-4:]]))  # as many as are named
 
 
 def deployed_now(store: Store) -> list[dict[str, object]]:

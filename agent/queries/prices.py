@@ -276,6 +276,7 @@ def _unasked(context: Context, decided: Sequence[Row], run: str) -> Answer:
     ran = [s for s in steps if s.started_at and catalog.ENTRIES[s.stage].asks(s.request)]
     without = [s.id for s in ran if s.id not in agreed]
     if without:
+        # a line or two
         return Answer((f"{len(without)} of {len(ran)} expensive steps have no recorded yes: {listed(without, 8)}.",))
     by = Counter(decided_by(row["decided_by"]) for row in decided if row["decision"] == "yes")
     return Answer((

@@ -179,6 +179,7 @@ def _for_a_plan(context: Context, run: Run, known: RowCounts) -> Answer:
 def _reasons(known: RowCounts) -> str:
     if not known.dropped:
         return f"No row of {known.run} was dropped."
+    # the commonest, in a line
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(known.dropped_for).most_common(7))
     return f"{known.run}: {count(known.dropped, 'row')} dropped: {kinds}."
 

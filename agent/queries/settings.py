@@ -209,7 +209,7 @@ def _elsewhere(store: Store, run: Run, step: Step, field: str) -> str:
         steps = [s for s in store.steps(other.id) if field in s.request and s.stage == step.stage]
         if other.id != run.id and steps:
             others.append(f"{_plain(_value(_that_counts(steps), field))} in {other.id}")
-    return f"Elsewhere: {listed(others, 4)}." if others else ""
+    return f"Elsewhere: {listed(others, 4)}." if others else ""  # a line of them
 
 
 def _that_counts(steps: Sequence[Step]) -> Step:
@@ -262,9 +262,9 @@ def _by_hand(store: Store, run: Run) -> list[str]:
     }
     mine = [name for name, reason in reasons.items() if reason.startswith("you set it")]
     planned = [name for name, reason in reasons.items() if "written in the plan" in reason]
-    each = f": {listed(mine, 8)}" if mine else ""
+    each = f": {listed(mine, 8)}" if mine else ""  # a line or two
     first = f"You changed {len(mine) or 'no'} setting{'' if len(mine) == 1 else 's'} of {run.id} by hand{each}."
-    return [first, *([f"In its plan stand: {listed(planned, 10)}."] if planned else [])]
+    return [first, *([f"In its plan stand: {listed(planned, 10)}."] if planned else [])]  # a line or two
 
 
 def values(store: Store, run: Run) -> dict[str, Setting]:

@@ -327,6 +327,7 @@ def curve(query: CurveQuery, context: Context) -> Answer:
     if query.metric in _LEADS:
         named = (("train_loss", "loss"), ("validation_loss", "validation_loss"))
         stored = [(name, store.metrics(step.id, key)) for name, key in named]
+        # what was asked for first
         lines = sorted(lines_of(store, step), key=lambda line: not line.startswith(_LEADS[query.metric]))
         return Answer(tuple(lines), tuple(Curve.of(name, step, points) for name, points in stored if points))
     words, points = query.metric.replace("_", " "), store.metrics(step.id, query.metric)
@@ -357,6 +358,7 @@ def lines_of(store: Store, step: Step) -> list[str]:
     fell = f"from {losses[0][1]:.3f} to {losses[-1][1]:.3f} over {len(losses)} points{mean}"
     lines.append(f"The training loss of train ({cite(step)}) went {fell}: {_spark(losses)}")
     if len(validation) > 1:
+        # the end tells whether it still falls
         each = ", ".join(f"{x:.0f}: {value:.3f}" for x, value in validation[-8:])
         lines.append(f"Validation by optimiser step: {each}.")
     amounts = [f"{name.replace('_', ' ')} {result[name]:,}" for name in ("steps", "trained_tokens") if name in result]

@@ -244,7 +244,7 @@ class Encoder:
 
         made: dict[str, tuple[Floats, Floats]] = {}
         used = 0
-        for parts in (MATRICES[:3], *((part,) for part in MATRICES[3:])):
+        for parts in (MATRICES[:3], *((part,) for part in MATRICES[3:])):  # query, key and value in one product
             each = [self._taught(f"{name}.{part}", added) for part in parts]
             shape = each[0].shape[1], sum(len(one) for one in each)
             filled = room[used : used + shape[0] * shape[1]].reshape(shape)
@@ -279,7 +279,7 @@ def _plain(blocks: NDArray[np.uint8]) -> Floats:
     """Weights of 4 bits in 32: blocks of a 16-bit scale and 16 bytes, the low halves of which come first."""
     import numpy as np
 
-    scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
+    scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)  # `view` takes no gaps
     halves = blocks[..., 2:]
     plain = np.concatenate([halves & 15, halves >> 4], axis=-1).astype(np.float32)
     # Four bits from 0 on, for -8 to 7: as llama.cpp's Q4_0.

@@ -190,6 +190,7 @@ def slots_of(sentence: str, runs: Sequence[Run] = ()) -> Slots:
     slots += [Slot("span", span, *place) for span, place in _spans(masked, slots)]
     slots += _relative_runs(slots, ordinary)
     slots += _sizes(numbers, masked)
+    # of those that begin together the longest
     return Slots(sentence, words, tuple(sorted(slots, key=lambda slot: (slot.start, -slot.end))), numbers, pairs)
 
 

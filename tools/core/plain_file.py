@@ -83,7 +83,7 @@ def write_private_text(name: str, text: str, *, force: bool = False) -> Path:
     """Write a text where its user wants it, readable by nobody else; the file. Raises BadInput as `writable` does."""
     path = writable(name, force=force)
     try:
-        atomic_write(path, text, mode=0o600, new=not force)
+        atomic_write(path, text, mode=0o600, new=not force)  # a user's own rows and answers
     except FileExistsError:
         raise BadInput(f"{path} was made by another program just now; name another file") from None
     except OSError as error:  # a full disk is told by whoever knows what is needed

@@ -279,6 +279,7 @@ class Columns:
         if len(schema.names) > _MAX_COLUMNS:
             raise BadInput(f"{path} has {len(schema.names):,} columns; at most {_MAX_COLUMNS:,} are looked at")
         self.read = [field.name for field in schema if _is_plain(field.type)]
+        # a type of many fields is a page
         self.left_out = [f"{field.name} ({str(field.type)[:40]})" for field in schema if not _is_plain(field.type)]
         self.records = records
         if not self.read:

@@ -40,7 +40,7 @@ def uncollected() -> Iterator[None]:
     gc.disable()
     try:
         yield
-        gc.freeze()
+        gc.freeze()  # or the next collection walks through all of it
     finally:
         gc.enable()
 

@@ -74,7 +74,7 @@ def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
         for event in _events(text):
             builder.take(event)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark = getattr(error, "problem_mark", None)  # a reader's error has none
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         hint = "; a text with a colon in it needs quotes" if "mapping values" in str(problem) else ""
         raise YamlRefused(f"not valid YAML: {problem}{hint}", mark.line + 1 if mark else 1) from None
@@ -82,7 +82,7 @@ def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)  # libyaml's is much faster, and not everywhere
     try:
         while (event := loader.get_event()) is not None and not isinstance(event, yaml.StreamEndEvent):
             yield event

@@ -64,7 +64,7 @@ def cpu_gptq_block_update(
         low, high = 0, 2**quant_args.num_bits - 1
     shape = work.shape
     columns = work.transpose(1, 2).contiguous()  # (batch, block, rows)
-    steps = scales.float().expand(shape).transpose(1, 2).contiguous()
+    steps = scales.float().expand(shape).transpose(1, 2).contiguous()  # in memory as the loop takes them
     shift = None if zeros is None else zeros.float().expand(shape).transpose(1, 2).contiguous()
     result, wrong = torch.empty_like(columns), torch.empty_like(columns)
     for i in range(width):

@@ -244,6 +244,7 @@ class RowJudge:
         probabilities = self._probabilities([(f"c/{n}", pair) for n, pair in enumerate(pairs)], "trying the judge out")
         known = [pair.right for n, pair in enumerate(pairs) if f"c/{n}" in probabilities]
         scores = [probabilities[f"c/{n}"] for n in range(len(pairs)) if f"c/{n}" in probabilities]
+        # the most marks on their right side
         cut = max(_CUTS, key=lambda cut: sum((p >= cut) == right for p, right in zip(scores, known, strict=True)))
         verdicts = [p >= cut for p in scores]
         agreement = sum(a == b for a, b in zip(verdicts, known, strict=True)) / max(1, len(known))
@@ -350,6 +351,7 @@ def example_pairs(spec: Spec) -> list[Pair]:
     for place, example in enumerate(spec.examples):
         pairs.append(Pair(example.prompt, example.answer, True, place))
         others = list(dict.fromkeys(e.answer for e in spec.examples if e.answer != example.answer))
+        # by the place: the same ones whenever it is asked
         chosen = random.Random(f"judge/{place}").sample(others, min(_OTHERS, len(others)))
         pairs += [Pair(example.prompt, answer, False, place) for answer in chosen]
     return pairs

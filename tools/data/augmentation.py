@@ -185,7 +185,7 @@ def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> Training
     spans = {a.name: _spans(message, old[a.name]) for a in swapped}
     if not swapped or any(len(places) != 1 for places in spans.values()):
         return None
-    rng = random.Random(f"{row.row_id}/{number}")
+    rng = random.Random(f"{row.row_id}/{number}")  # by the row: a resumed step draws the same
     for _ in range(_TRIES):
         values, surfaces, text = dict(drawn.values), dict(old), message
         for attribute in sorted(swapped, key=lambda a: spans[a.name][0], reverse=True):

@@ -189,6 +189,7 @@ class Listed(Synthesis):
         requests = []
         for part in batches:
             first, identity = drawn[part[0]], f"{prefix}/{part[0]}"
+            # by the request: a resumed step draws the same
             profile, rng = self._labels_of(first), random.Random(f"{self.seed}/{identity}")
             says = [name for name in self._optional if name in first.told.get(_SAYS, "").split(", ")]
             own, before = (self._beginnings(of, profile, says) for of in (shots, more))
@@ -225,6 +226,7 @@ class Listed(Synthesis):
             others = [other for name, other in counts.items() if name != profile]
             elsewhere = {word: max((other.get(word, 0.0) for other in others), default=1.0) for word in shares}
             telling = [w for w, share in shares.items() if share >= max(_GIVES_AWAY, _TIMES * elsewhere[w])]
+            # what tells most first, and by name of equals
             told = sorted(telling, key=lambda word: (elsewhere[word] - shares[word], word))[:_MOST_BANNED]
             matches_in[profile] = [form for word in sorted(told) for form in (word, word.capitalize())]
         return matches_in

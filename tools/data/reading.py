@@ -196,6 +196,7 @@ def label_request(
     by_value = [[shot for shot in shots if shot[1] == value] for value in dict.fromkeys(value for _, value in shots)]
     in_turn = [shot for round_ in zip_longest(*by_value) for shot in round_ if shot]
     chosen = in_turn[: max(_SHOTS, len(by_value))] + [(text, no_value) for text in others]
+    # or NOTHING were always last; the same for every message, which begin alike so
     random.Random(label.name).shuffle(chosen)
     turns = [t for text, value in chosen for t in (user(text), assistant(value))]
     extra = choice_among([*label.values, no_value])

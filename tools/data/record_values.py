@@ -114,6 +114,7 @@ def in_order(attribute: Attribute, items: Sequence[T]) -> list[T]:
         return list(items)
     places = {name: n for n, name in enumerate(attribute.values)}
     unique = {str(item): item for item in items}
+    # as the spec lists them: a set has no order
     return sorted(unique.values(), key=lambda item: places.get(str(item), len(places)))
 
 

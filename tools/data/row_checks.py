@@ -266,7 +266,7 @@ class BehaviourChecks:
         if problem := answer_problem(self.spec.model_copy(update={"rules": ()}), answer):
             return problem
         verdict = grade(self.form, self.answer.response(answer)) if self.form else None
-        return f"suite form: {verdict.reason[:120]}" if verdict and not verdict.passed else ""
+        return f"suite form: {verdict.reason[:120]}" if verdict and not verdict.passed else ""  # a line of a table
 
     def _ordinary(self, row: TrainingRow) -> Verdict | None:
         """An ordinary answer in the form of the behaviour would teach it where it must not show."""

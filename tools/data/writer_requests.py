@@ -302,6 +302,7 @@ def _ordered_shots(spec: Spec, one: Draw, shots: Sequence[Shot], more: Sequence[
     shots = like if more and profile and like else shots
     turn = one.order % min(len(shots), _TURNS)
     turned = [shots[(turn * -(-len(shots) // _TURNS) + n) % len(shots)] for n in range(len(shots))]
+    # the likest last: it weighs most with a small writer
     liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in profile.items()))
     sizes = accumulate(len(shot.message) for shot in reversed(liker))
     fitting = sum(size <= _SHOT_CHARS for size in sizes)

@@ -187,7 +187,7 @@ def _refused_adapter(store: Store, run: str) -> str:
     """Why the run's newest evaluation of an adapter could not use vLLM; empty where it did, or there is none."""
     steps = [step for step in store.steps(run, status=DONE) if step.stage == "evaluate" and step.arm == "adapter"]
     result = EvaluateResult.of(steps[-1]) if steps else None
-    return " ".join(str(result.proof.get("vllm_refused", "")).split())[:200] if result else ""
+    return " ".join(str(result.proof.get("vllm_refused", "")).split())[:200] if result else ""  # a line or two
 
 
 def sampling_of_run(store: Store, run: str, arm: str) -> Sampling:

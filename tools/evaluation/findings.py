@@ -231,7 +231,7 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
         says = f"It over-triggers: {line}, {len(triggered)} of them answered in the form of the new behaviour."
         proposal = Proposal("generate", _more_rehearsal(records), "more ordinary prompts beside the behaviour")
         return Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)
-    weight = records.number("train", "rehearsal_weight", 3.0)
+    weight = records.number("train", "rehearsal_weight", 3.0)  # the plan's own for most models
     says = f"It {'forgot' if serious else 'may have forgotten'} something: {line} ({counts.verdict}" + (
         f", p = {counts.p_value:.2g})." if counts.p_value is not None else ")."
     )

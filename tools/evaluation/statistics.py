@@ -330,6 +330,7 @@ def _flips(left: Mapping[str, CaseOutcome], right: Mapping[str, CaseOutcome]) ->
         block = (left.get(case_id) or right[case_id]).block
         if before != after:
             flips.append(Flip(case_id, block, _KINDS.get((before, after), ERRED), before, after))
+    # what was lost first
     return tuple(sorted(flips, key=lambda flip: (_ORDER.index(flip.kind), flip.block, flip.case_id)))
 
 

@@ -210,6 +210,7 @@ def _decoded(
     broken = {owner for name, owner in expected.names.items() if name not in places or name in bad}
     whole = sorted(expected.layers.keys() - broken)
     errors, faults = [], []
+    # sorted, as files lie: each is read once
     for layer in sorted(random.Random(seed).sample(whole, min(_DECODED, len(whole)))):
         error = _relative_error(places, layer, expected, layout)
         errors.append(error)

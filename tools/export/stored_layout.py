@@ -60,6 +60,7 @@ def for_an_adapter(model: PreTrainedModel) -> None:
         # torch's own dict, as named_parameters leaves out a parameter's second name.
         for name, parameter in module._parameters.items():
             if parameter is not None:
+                # one value, however large it says it is
                 empty = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
                 module._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
 

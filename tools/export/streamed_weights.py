@@ -95,6 +95,7 @@ class StreamedWeights:
         from transformers.core_model_loading import revert_weight_conversion
 
         state = self.model.get_submodule(module).state_dict()
+        # as files hold them: without gaps
         named = {f"{module}.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         reverted: dict[str, Tensor] = revert_weight_conversion(self.model, named)
         return reverted

@@ -181,6 +181,7 @@ def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
     lowered = {column.lower(): column for column in columns}
     asked = next((lowered[name] for name in ASKED if name in lowered), "")
     answered = next((lowered[name] for name in _ANSWERED if name in lowered and lowered[name] != asked), "")
+    # the longest are likeliest a message and its answer
     rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -lengths[c])
     rest = [c for c in rest if c.lower() not in ("id", "uid", "uuid", "source", "date", "lang", "language", *_NAMED)]
     asked = asked or (rest.pop(0) if rest else "")
@@ -344,7 +345,7 @@ def _row(
 
 
 def _preview(row: TrainingRow) -> str:
-    asked = " ".join(str(row.prompt[-1]["content"]).split())[:120]
+    asked = " ".join(str(row.prompt[-1]["content"]).split())[:120]  # a preview is two lines
     answer = row.completion[-1]
     text = answer["content"] or json.dumps(answer.get("tool_calls", ""), ensure_ascii=False)
     return f"{asked} => {' '.join(str(text).split())[:120]}"

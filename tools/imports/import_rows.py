@@ -80,6 +80,7 @@ class ImportRequest(Request):
         le=1,
         description="Share of records that may be no rows and are left out; above it none is.",
     )
+    # as many as generate makes
     limit: int = Field(default=100_000, ge=1, le=1_000_000, description="Records taken at most.")
     beside: bool = Field(default=True, description="Keep the run's rows that are there already beside the new ones.")
 
@@ -136,7 +137,7 @@ def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
     named = files_of(request.source)
     pins["source"] = digest_of(named.files)
     look = look_at(named, request.mapping, request.limit)
-    left_out = f"columns that hold no text are not read: {', '.join(look.left_out[:8])}"
+    left_out = f"columns that hold no text are not read: {', '.join(look.left_out[:8])}"  # a line of them
     links = f"{named.links_left_out} links in {path} are not followed"
     notes = (*([left_out] if look.left_out else []), *([links] if named.links_left_out else []))
     return ImportContext(path.name, look, pins, notes=notes)

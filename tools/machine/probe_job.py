@@ -96,7 +96,7 @@ def read_rate(folder: Path) -> float:
             # Unbuffered, in pieces: what is measured is the disk, and not Python's copying.
             while file.read(1 << 20):
                 pass
-            return _READ_BYTES / max(time.perf_counter() - began, 1e-6)
+            return _READ_BYTES / max(time.perf_counter() - began, 1e-6)  # a clock may stand still
     finally:
         path.unlink(missing_ok=True)
 

@@ -164,7 +164,7 @@ def _named(error: Exception, model: str, what: str) -> TunesmithError:
         return StepFailed(
             f"{what} cannot be reached on the hub; check the network and HF_HUB_OFFLINE, or give a local folder"
         )
-    return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")
+    return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")  # a library's own page of it
 
 
 def _next_step(status: int, model: str) -> str:

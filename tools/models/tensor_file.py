@@ -101,6 +101,7 @@ def places_in(file: BinaryIO, path: Path) -> dict[str, TensorPlace]:
     except (ValueError, TypeError, LookupError) as error:  # a header that a stranger wrote may be any JSON
         raise BadInput(f"{path} has no safetensors header: {str(error)[:100]}; copy or make it again") from None
     end = data
+    # as they lie: a gap or an overlap is between neighbours
     for place in sorted(places.values(), key=lambda place: (place.start, place.end)):
         if place.start != end:
             raise BadInput(f"{path}: its tensors overlap or leave a gap at byte {end}; copy or make it again")

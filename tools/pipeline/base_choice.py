@@ -160,6 +160,7 @@ def _writers(base: KnownBase, listed: Sequence[KnownBase], prices: _Prices) -> l
     pool = [*listed, *([own_model(Path(own))] if own else [])]
     able = [one for one in pool if one.parameters >= least and not _same(one, base)]
     able += [base] if base.parameters >= least or not able else []
+    # the largest first; of equals another than the base
     return sorted(able, key=lambda one: (one.parameters, not _same(one, base)), reverse=True)
 
 

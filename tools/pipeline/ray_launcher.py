@@ -173,7 +173,7 @@ def _in_words(place: str, error: Exception) -> StepFailed | BadInput:
         return _Unknown(f"{place} knows no such submission: its head was restarted since; going on submits it anew")
     if isinstance(error, OSError):
         return NotReached(f"{place} does not answer ({name}); is its Ray head up? `ray status` there says so")
-    return StepFailed(f"{place} refused: {text[:300]}")
+    return StepFailed(f"{place} refused: {text[:300]}")  # a server's page of HTML, maybe
 
 
 def _amount(name: str, number: float) -> str:

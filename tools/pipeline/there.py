@@ -236,5 +236,6 @@ def returned(output: Words, place: str) -> str:
         return str(output.last["returned"])
     if "failed" in output.last:
         raise StepFailed(f"on {place}: {output.last['failed']}")
+    # a line or two
     last = next((line.strip()[:300] for line in reversed(output.log) if line.strip()), "it said nothing")
     raise StepFailed(f"on {place} the step's process ended without a result: {last}")

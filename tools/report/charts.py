@@ -96,6 +96,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     spread: list[tuple[float, float]] = []
     for start in range(0, len(points), width):
         stretch = points[start : start + width]
+        # lowest and highest: a peak is not thinned away
         spread += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
     return spread
 

@@ -164,7 +164,7 @@ def _by_kind(rows: Sequence[TrainingRow], kind: Callable[[TrainingRow], str]) ->
     groups: dict[str, list[TrainingRow]] = {}
     for row in rows:
         groups.setdefault(kind(row), []).append(row)
-    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))  # the largest first
 
 
 def _kind(row: TrainingRow) -> str:

@@ -257,7 +257,7 @@ def _remaining(evaluation: Evaluation) -> list[str]:
             lines.append(
                 f"{count(len(failing), f'{block} case')} still "
                 f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(evaluation.last_arm)}: "
-                f"{listed(cases, 8)}."
+                f"{listed(cases, 8)}."  # a line or two
             )
     return lines
 

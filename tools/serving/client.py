@@ -222,6 +222,7 @@ def _response(identity: str, document: object, latency_ms: float) -> ChatRespons
 
 def _message(document: object) -> str:
     error = document.get("error", document) if isinstance(document, dict) else document
+    # a server's page of HTML, maybe
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
 
 

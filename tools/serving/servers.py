@@ -147,11 +147,11 @@ def start(
     # What a record needs lies beside it before it is there; the parent reads it, then its own pid is added.
     atomic_write(record.with_suffix(".key"), key or secrets.token_urlsafe(32), mode=0o600)
     record.with_suffix(".lease").touch()
-    atomic_write(record, json.dumps(data, indent=1), mode=0o600)
+    atomic_write(record, json.dumps(data, indent=1), mode=0o600)  # it holds the key
     parent = _spawn(record, log_path)
     me = ProcessId.of(parent.pid)
     data |= named(me)
-    atomic_write(record, json.dumps(data, indent=1), mode=0o600)
+    atomic_write(record, json.dumps(data, indent=1), mode=0o600)  # it holds the key
     try:
         server = _wait_ready(record, parent, log_path, on_wait, timeout_s)
     except BaseException:  # a Ctrl-C while it is waited for, too: nobody else knows of the server yet
@@ -362,7 +362,7 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
         # 120 s: weights of an adapter of gigabytes are read in it, behind what is being answered.
         call(server.listener, path, server.key, adapter, timeout_s=120, loader_key=server.loader_key)
     except HttpRefused as error:
-        reason = error.text[:300]
+        reason = error.text[:300]  # a server's page, maybe
         raise StepFailed(f"vLLM refused the adapter {folder}: {reason}; its log is {server.log}") from error
 
 

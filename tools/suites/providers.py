@@ -55,7 +55,7 @@ _SAMPLING: dict[str, tuple[Callable[[object], bool], str]] = {
     "stop": (_stops, "a text, or a list of texts"),
     "presence_penalty": (_number(-2, 2), "a number from -2 to 2"),
     "frequency_penalty": (_number(-2, 2), "a number from -2 to 2"),
-    "repetition_penalty": (_number(1e-6, 100), "a number over 0"),
+    "repetition_penalty": (_number(1e-6, 100), "a number over 0"),  # 1e-6: as good as 0, which vLLM refuses
     "response_format": (lambda value: isinstance(value, dict) and isinstance(value.get("type"), str),
                         "a mapping with a type, such as {type: json_object}"),
 }  # fmt: skip

@@ -159,7 +159,7 @@ class Batch:
 
 def core_of(model: Model) -> Model:
     """The causal language model inside peft's wrapper; its adapted layers stay in place."""
-    model = getattr(model, "module", model)
+    model = getattr(model, "module", model)  # DistributedDataParallel's, where several cards train
     core: Model = model.get_base_model() if hasattr(model, "get_base_model") else model
     return core
 
@@ -169,6 +169,7 @@ def rows_of_rank(lengths: Sequence[int], rank: int, ranks: int) -> list[int]:
     that all have about as many tokens. Of fewer rows than ranks the last ones get none."""
     if ranks == 1:
         return list(range(len(lengths)))
+    # the longest are dealt first, so that the rest evens out
     longest_first = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     turns = [*range(ranks), *reversed(range(ranks))]
     return [place for turn, place in enumerate(longest_first) if turns[turn % len(turns)] == rank]

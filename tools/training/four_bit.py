@@ -152,6 +152,7 @@ def _counted(model: Model) -> Iterator[tuple[str, int, int]]:
             if "lora_" in path or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
+            # only a packed one has it; experts' stacks keep it elsewhere
             state = getattr(parameter, "quant_state", None) or _stack_state(model, path, name)
             count = parameter.numel() if state is None else math.prod(state.shape)
             size = parameter.numel() * parameter.element_size() + (0 if state is None else _state_bytes(state))

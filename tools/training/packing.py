@@ -111,6 +111,7 @@ def packed_sequences(
     """
     import torch
 
+    # the longest first: shorter ones beside are padded to it
     order = sorted(range(len(rows)), key=lambda place: -len(rows[place][0]))
     ids, positions = list(rows[0][0][:prefix]), list(range(prefix))
     predicts: list[int] = []
@@ -159,6 +160,7 @@ def best_fit(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     """
     bins: list[list[int]] = []
     room: list[int] = []
+    # the longest first: short ones fill what they leave
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         fitting = [number for number, left in enumerate(room) if left >= lengths[place]]
         if fitting:

@@ -106,7 +106,7 @@ class TrainRequest(PlacedRequest):
         description="Most KL to the base, in nats a token of held-out rehearsal, of the checkpoint that is kept; 0: no "
         "bound. auto: by the model.",
     )
-    patience: int = Field(
+    patience: int = Field(  # one or two worse ones are noise
         default=3, ge=0, description="Validations in a row without a better checkpoint that end training; 0: none do."
     )
     warmup_ratio: float = Field(

@@ -52,7 +52,7 @@ def wrong_call(call: object, tools: Sequence[Mapping[str, object]]) -> str:
     name = function.get("name") if isinstance(function, Mapping) else None
     arguments = function.get("arguments") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not isinstance(arguments, str):
-        return f"not a tool call: {js.as_json(call)[:120]}"
+        return f"not a tool call: {js.as_json(call)[:120]}"  # any length, from a model
     parameters = next((p for offered, p in _parameters(tools) if offered == name), None)
     if parameters is None:
         return f"a call of {name!r}, which is not among the offered tools with parameters"

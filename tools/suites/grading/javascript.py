@@ -303,4 +303,4 @@ def _space(*, negated: bool, in_class: bool) -> str:
 
 
 def _clip(text: str) -> str:
-    return repr(text[:8])
+    return repr(text[:8])  # enough to find it

@@ -189,7 +189,7 @@ def _timed(check: Callable[..., Iterator[object] | None]) -> Callable[..., Itera
     """A keyword's check that ends, by CannotGrade, where the value it belongs to has had its time."""
 
     def checked(*arguments: object) -> Iterator[object]:
-        if time.thread_time() > getattr(_running, "until", float("inf")):
+        if time.thread_time() > getattr(_running, "until", float("inf")):  # none: nothing runs in this thread
             raise js.CannotGrade(f"the JSON schema took over {CHECK_S:g} s; simplify it")
         yield from check(*arguments) or ()
 
