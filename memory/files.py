@@ -40,7 +40,8 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bo
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())  # or a power cut leaves the new name without the bytes
+            # Or a power cut leaves the new name without the bytes.
+            os.fsync(file.fileno())
         if new:
             _place_new(Path(temp), path)
         else:

@@ -57,7 +57,8 @@ class Guard:
         if path.startswith(_ADAPTERS) and not (
             self._loader and _same(headers.get(b"x-tunesmith-loader", []), self._loader)
         ):
-            return 403  # no 401: the key is right, and is no loader's
+            # No 401: the key is right, and is no loader's.
+            return 403
         return 0
 
 
