@@ -71,7 +71,7 @@ class Digests:
         known.pop(key, None)
         newest = dict([*known.items(), (key, entry)][-_MOST:])
         with contextlib.suppress(OSError):  # a full disk: it is hashed again next time
-            atomic_write(self._file, json.dumps(newest), mode=0o600)
+            atomic_write(self._file, json.dumps(newest), mode=0o600)  # as all of a home
 
 
 def _key(seen: os.stat_result) -> str:

@@ -59,7 +59,7 @@ def _place_new(temp: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links, such as a USB stick's
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # as a temporary file is made, too
         temp.replace(path)
     else:
         temp.unlink()

@@ -35,7 +35,7 @@ def lock_file(home: Path, name: str) -> Path:
 
 def take(path: Path, *, wait_s: float = 0.0, holder: str = "") -> int:
     """Take a lock and return the descriptor that holds it until it is closed. Raises Locked after `wait_s`."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # its user's alone
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # as all of a home
     deadline = time.monotonic() + wait_s
     while True:

@@ -144,7 +144,7 @@ class StoreFile:
     def _back_up(self, version: int) -> None:
         """Copy the file as it is, prove the copy whole, and keep the newest few. Raises BadInput where it cannot be."""
         folder = self.home / "backups"
-        folder.mkdir(exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)  # its user's alone
         target = folder / f"tunesmith-schema{version}-{time.strftime('%Y%m%d-%H%M%S')}.db"
         partial = target.with_suffix(".partial")
         partial.unlink(missing_ok=True)

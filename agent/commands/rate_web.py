@@ -18,7 +18,7 @@ from tunesmith.tools.pipeline.rate_answers import Sitting, who_is_here
 from tunesmith.tools.pipeline.workspace import Approver
 
 _LOOK_S = 0.2
-"""How often the terminal looks whether the page wants something asked."""
+"""How often the terminal looks whether the page wants something asked: a person waits for it."""
 
 
 class RateServer(PageServer):

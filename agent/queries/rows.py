@@ -199,6 +199,7 @@ def _by_length(query: RowsQuery, run: Run, wanted: Sequence[TrainingRow]) -> Ans
         ), (facts,))  # fmt: skip
     ranked = sorted(wanted, key=lambda row: long[row.row_id], reverse=query.about == "longest")
     first = f"The {query.about} row of {run.id} is {ranked[0].row_id}: {long[ranked[0].row_id]} characters."
+    # three, where none says how many
     lines = [f"  {row.row_id} ({long[row.row_id]}): “{clip(_message(row), 110)}”" for row in ranked[: query.most or 3]]
     return Answer((first, *lines), (facts,), lambda: _page(ranked), private=True, open_words=first)
 

@@ -104,6 +104,7 @@ class GenerateRequest(PlacedRequest):
     # Messages have to differ, and still say what was drawn; lists, which may say anything of a kind, have 0.9.
     temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
     tries: int = Field(default=2, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
+    # a shell allows 1,024 files
     concurrency: int = Field(default=64, ge=1, le=1024, description="Requests in flight at once.")
     # 17: any does; a fixed one draws the same rows again.
     seed: int = Field(default=17, description="Of the draw of attributes and of which ordinary prompts are taken.")

@@ -106,6 +106,7 @@ class BaselineRequest(PlacedRequest):
         ge=0,
         description="GPUs that vLLM splits the model over; auto: the fewest that it fits on, for all arms of the run.",
     )
+    # a shell allows 1,024 files
     concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024, description="Requests in flight at once.")
     judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(default="", description=JUDGE_HELP)
     fresh: bool = Field(

@@ -37,8 +37,8 @@ from tunesmith.tools.suites.case import Case
 ROWS_LEAST = 10
 """Different rows from which a training without written rows is worth its price."""
 _EXAMPLES_MOST, _EXAMPLES_SHARE, _EXAMPLE_CHARS = 12, 4, 4_000
-"""Rows that a behaviour is shown by where rows alone show it, at most a fourth of them, and none that is longer; the
-others are trained on."""
+"""Rows that a behaviour is shown by where rows alone show it, at most a fourth of them, and none that is longer: the
+others are trained on, which teaches more."""
 _LABELS_MOST, _LABEL_COMES, _LABEL_CHARS = 20, 3, 40
 """A choice has so many answers at most, each so often on average, and so long: else it is free text, and no value of a
 label."""

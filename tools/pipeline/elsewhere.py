@@ -278,6 +278,7 @@ def _brought_back(
 ) -> Result:
     """Put the step's files in its folder, its records in the store. Raises StepFailed before any is recorded."""
     files = [as_object(file) for file in as_list(answer["files"])]
+    # manifests last: a folder with one counts as whole
     files.sort(key=lambda file: str(file["path"]).endswith(f"/{MANIFEST}"))
     for number, file in enumerate(files, 1):
         target = _own(job, str(file["path"]))

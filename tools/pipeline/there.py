@@ -81,7 +81,7 @@ def home_id(home: Path) -> str:
     """What a home is called on other machines, where several may send steps; made once."""
     path = home / _HOME_ID
     with contextlib.suppress(FileExistsError):  # another process of this home named it just now: its name counts
-        atomic_write(path, uuid.uuid4().hex[:12], mode=0o600, new=True)
+        atomic_write(path, uuid.uuid4().hex[:12], mode=0o600, new=True)  # as all of a home
     return path.read_text().strip()
 
 

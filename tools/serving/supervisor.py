@@ -144,6 +144,7 @@ class _Books:
 
     def are_mine(self) -> bool:
         """Whether no other supervisor has this server; the kernel holds that for as long as this process lives."""
+        # as all of a home
         self._lock = os.open(self._path.with_suffix(".lease"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with contextlib.suppress(BlockingIOError):  # the other supervisor holds it
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
