@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.commands.settings import Settings
 
 _INTERRUPTED = 130
+"""As shells have it: 128 + SIGINT."""
 _STREAMS = ("run", "demo")
 _MODULES = {
     "run": "run_steps",
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(words, opened)
     except TunesmithError as error:
         return _failed(str(error), error.exit_code, words, opened)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # a person's, not ours: told in a word
         return _failed("interrupted", _INTERRUPTED, words, opened)
     except BrokenPipeError:
         _drop_stdout()  # whoever read it has left
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not any(word in " ".join(words) for word in error.object[error.start : error.end]):
             return _failed(unexpected(error), 1, words, opened)
         return _failed("an argument is not UTF-8 text; give it as text", BadInput.exit_code, words, opened)
-    except Exception as error:
+    except Exception as error:  # a defect of ours: told in a line, with where its trace is
         return _failed(_lost_stdout(error) or unexpected(error), 1, words, opened)
 
 
@@ -71,7 +72,7 @@ def _prepare_streams() -> None:
     codecs.register_error("as-json", _as_json)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123  # as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="as-json")
@@ -89,6 +90,7 @@ def _lost_stdout(error: Exception) -> str:
     if not isinstance(error, OSError) or error.filename is not None:
         return ""
     try:
+        # tried, as the error says not of which file it is
         os.write(sys.stdout.fileno(), b"\n")
     except OSError as lost:
         _drop_stdout()
@@ -125,7 +127,7 @@ def _main(words: list[str], opened: list[Output]) -> int:
 
     settings = settings_.load()
     streams = args.command in _STREAMS or args.prompt is not None
-    out = Output(as_json=getattr(args, "json", False), stream=streams)
+    out = Output(as_json=getattr(args, "json", False), stream=streams)  # not every command has it
     opened.append(out)
     return _dispatch(args, rest, settings, out)
 
@@ -165,6 +167,7 @@ def _failed(message: str, exit_code: int, words: list[str], opened: list[Output]
     """Tell an error in one line on stderr, and as JSON where that was asked for; a stream still ends with `done`."""
     from tunesmith.tools.core.format import visible
 
+    # 200 and 20: a path's beginning, and its end, which names the file.
     message = _ENDLESS.sub(lambda word: f"{word[0][:200]}…{word[0][-20:]}", message)
     if "--json" in words:
         from tunesmith.agent.commands.output import Output

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.driver.endpoint import Endpoint
 
 _ANSWERS_S = 20.0
-"""An endpoint that says nothing for so long is taken for one that is not there."""
+"""A model at work may answer late, and a person waits: after so long it is taken for one that is not there."""
 _LAB = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "llmcompressor", "compressed-tensors")
 
 
@@ -99,7 +99,7 @@ async def _silence(endpoint: Endpoint) -> str:
             await client.models.list()
     except APIConnectionError as error:
         return one_line(str(error.__cause__ or error))
-    except OpenAIError:
+    except OpenAIError:  # it answered, and refused: so it is there
         pass
     return ""
 

@@ -41,8 +41,11 @@ from tunesmith.tools.pipeline.workspace import Decision, StepRequest, Workspace
 MOST_WAIT_S = 50.0
 """Clients give a call up after about 60 s."""
 _LOOK_EVERY_S = 0.25
+"""As often as a client could show it; a look is a read of the store."""
 _COLUMNS = 88
+"""Of a text that another program's window shows."""
 _HASH_CHARACTERS = 12
+"""Of a plan's digest: a yes has to name one plan, and twelve digits no two share."""
 _OF_A_SERVER = ("server", "role", "url", "model", "healthy", "artifact", "run")
 """What is shown of a server: where its key lies is not."""
 _OF_A_STEP = (
@@ -66,6 +69,7 @@ T = TypeVar("T")
 _NOT_ASKED = ("case", "row", "described", "trial", "served", "fits", "price")
 # What is for the screen alone, where a key lies, and what may look at a folder or the hub.
 _ASKED = tuple(request for kind, request in REQUESTS.items() if kind not in _NOT_ASKED)
+# Made of the registry, which mypy does not run; of a tuple, which `|` does not take.
 Question = Annotated[Union[_ASKED], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
@@ -126,7 +130,7 @@ def _plain_errors(tool: Callable[P, T]) -> Callable[P, T]:
             return tool(*args, **kwargs)
         except TunesmithError as error:
             raise ToolError(one_line(str(error))) from None
-        except Exception as error:
+        except Exception as error:  # a client is told in a line, and the server goes on
             raise ToolError(one_line(unexpected(error))) from None
 
     return carried_out
@@ -168,6 +172,7 @@ class _Tools:
                 "disk_free_bytes": machine.disk_free_bytes,
             },
             "at_work": [_step(step) for step in self.store.steps(status=RUNNING)],
+            # the newest: older ones were left
             "waiting_for_a_yes": [_step(step) for step in self.store.priced_steps() if step.status == PLANNED][-5:],
             "served": [{name: line[name] for name in _OF_A_SERVER} for line in served_models.status(self.store)],
             "newest_run": self._run_line(newest) if newest else None,
@@ -294,7 +299,7 @@ class _Tools:
             return Allowed(allow=True)
         if not _can_ask(ctx):
             return Allowed(allow=False)
-        named = ", ".join(f"“{one_line(name)[:200]}”" for name in asked)
+        named = ", ".join(f"“{one_line(name)[:200]}”" for name in asked)  # a client's own words: any length
         return Elicit(f"May tunesmith look at {named}, here or on the hub?", Allowed)
 
     def _fits(self, model: str, card: str) -> Json:

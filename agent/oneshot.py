@@ -133,7 +133,7 @@ class _Turn:
         assert self.chat is not None
         try:
             return future.result()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # also what it waits for is let go
             self.chat.cancel()
             raise
         except Cancelled:

@@ -133,7 +133,7 @@ def _downloads(settings: Settings, store: Store) -> Iterator[Contacts]:
         if step.stage == "base" and isinstance(model := step.request.get("model"), str):
             try:
                 source = source_of(model)
-            except BadInput:
+            except BadInput:  # a name of an earlier version: nothing was fetched by it
                 continue
             host = {"hub": settings.network.hub, "bundled": "package index"}.get(source)
             received = BUNDLED[model].download_bytes if source == "bundled" else _bytes(step.report)

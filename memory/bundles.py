@@ -122,6 +122,7 @@ def bring_back(store: Store, step: Step, records: Records, *, submission: str, l
                 row["parents"] = to_json([ids.get(parent, parent) for parent in json.loads(str(row["parents"]))])
                 row["meta"] = _renamed_json(str(row["meta"]), ids)
                 row["created_at"] = as_float(row["created_at"]) + later_s
+                # The store's own way to a new id; `add_artifact` would make a record of now.
                 ids[there] = store._insert(conn, "artifacts", row)
             for table in ("events", "metrics", "eval_results", "rows"):
                 for row in records[table]:

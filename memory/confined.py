@@ -31,7 +31,7 @@ class Limits(NamedTuple):
     """What the child may take."""
 
     cpu_s: float = 10.0
-    """Processor time after its imports, of all its threads together."""
+    """Processor time after its imports, of all its threads together: an honest file takes a second or two."""
     memory_bytes: int = 512 << 20
     """Address space of the whole process; Python alone takes about 40 MB of it."""
     file_bytes: int = 0
@@ -57,7 +57,7 @@ def confined(
         try:
             assert child.stdin is not None
             assert child.stdout is not None
-            with suppress(BrokenPipeError), child.stdin:
+            with suppress(BrokenPipeError), child.stdin:  # it ended before it had read all; what it said tells
                 child.stdin.write(json.dumps(argument).encode())  # a lone surrogate stays an escape
             for line in child.stdout:
                 mark, item = json.loads(line) if line.endswith(b"\n") else ("", None)  # half a line: it was ended
@@ -68,7 +68,7 @@ def confined(
                 if mark:
                     yield item
         finally:
-            child.kill()
+            child.kill()  # also where nobody reads on: it would wait at a full pipe
     raise OverLimits(
         f"{what} took more than {limits.cpu_s:g} s of processor time or {limits.memory_bytes >> 20} MB of memory, "
         "and was ended"
@@ -117,12 +117,12 @@ def _limit(limits: Limits) -> None:
     # In parts of a second, and with the signal's own effect, which is to end the process at once.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, limits.cpu_s + _GRACE_S)
-    whole_s = int(used_s + limits.cpu_s) + 1
+    whole_s = int(used_s + limits.cpu_s) + 1  # the kernel counts the imports, too, in whole seconds
     for kind, most in (
         (resource.RLIMIT_CPU, whole_s),
         (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CORE, 0),  # a dump would hold what it read
     ):
         resource.setrlimit(kind, (most, most))
 

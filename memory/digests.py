@@ -71,7 +71,7 @@ class Digests:
         known.pop(key, None)
         newest = dict([*known.items(), (key, entry)][-_MOST:])
         with contextlib.suppress(OSError):  # a full disk: it is hashed again next time
-            atomic_write(self._file, json.dumps(newest), mode=0o600)
+            atomic_write(self._file, json.dumps(newest), mode=0o600)  # as all of a home
 
 
 def _key(seen: os.stat_result) -> str:
@@ -96,4 +96,5 @@ def _is_local(path: Path) -> bool:
     if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), answer):
         return False
     word = ctypes.sizeof(ctypes.c_long)
+    # signed, so a kind above 2³¹ may come with its sign
     return int.from_bytes(answer.raw[:word], sys.byteorder) & 0xFFFFFFFF in _LOCAL

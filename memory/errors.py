@@ -51,6 +51,7 @@ def disk_is_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
+        # an extended code has the plain one in its low byte
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == _SQLITE_FULL:
             return True
         error = error.__cause__ or error.__context__

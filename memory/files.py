@@ -23,6 +23,7 @@ from tunesmith.memory.errors import StepFailed
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
+"""Read and hashed in pieces: weights are never in memory whole."""
 
 
 def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bool = False) -> None:
@@ -39,6 +40,7 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o644, new: bo
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
+            # Or a power cut leaves the new name without the bytes.
             os.fsync(file.fileno())
         if new:
             _place_new(Path(temp), path)
@@ -57,7 +59,7 @@ def _place_new(temp: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links, such as a USB stick's
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # as a temporary file is made, too
         temp.replace(path)
     else:
         temp.unlink()
@@ -139,7 +141,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a sealed folder, or None where the folder is not whole."""
     try:
         manifest: Manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # not sealed, or cut off
         return None
     return manifest if isinstance(manifest, dict) and "files" in manifest else None
 
@@ -206,7 +208,7 @@ def publish_folder(target: Path, fill: Callable[[Path], None], **notes: object) 
             shutil.rmtree(target)
         partial.chmod(0o755)  # mkdtemp lets nobody else in; who may is up to the folders above
         partial.rename(target)
-    except BaseException:
+    except BaseException:  # a Ctrl-C, too
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_folder(target.parent)
@@ -224,16 +226,17 @@ def new_folder(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
     try:
         fill(partial)
         _sync_all(partial)
+        # 0755, as above: mkdtemp lets nobody else in.
         partial.chmod(0o755)
         for number in itertools.count(1):
             target = parent / (name if number == 1 else f"{name}-{number}")
             try:
                 partial.rename(target)  # over an empty folder it may go, over anything else it fails
                 break
-            except OSError as error:
+            except OSError as error:  # it has those names on one system or another
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
-    except BaseException:
+    except BaseException:  # a Ctrl-C, too
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_folder(parent)

@@ -102,7 +102,7 @@ class Ledger(RunLedger):
             self._keep_for_start(step)
         try:
             return self._decide(step, decision, by=by, reason=reason, price=price)
-        except BaseException:
+        except BaseException:  # a Ctrl-C, too: a step that nobody starts must not hold its lock
             self.let_go(step)
             raise
 

@@ -20,7 +20,8 @@ from tunesmith.memory.errors import BadInput
 _POLL_S = 0.02
 """flock waits without end or not at all: a wait that ends has to look again and again."""
 _SOON_S, _ADDING_S = 0.5, 600.0
-"""How long a short step waits for its turn before it says so, and in all."""
+"""How long a short step waits for its turn before it says so, and in all; ten minutes, as a store may be written to at
+last (`PATIENCE_S`)."""
 
 
 class Locked(BadInput):
@@ -34,12 +35,12 @@ def lock_file(home: Path, name: str) -> Path:
 
 def take(path: Path, *, wait_s: float = 0.0, holder: str = "") -> int:
     """Take a lock and return the descriptor that holds it until it is closed. Raises Locked after `wait_s`."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # its user's alone
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # as all of a home
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # in the kernel a wait has no end
             break
         except BlockingIOError:
             if time.monotonic() >= deadline:
@@ -105,6 +106,7 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
+        # Shared, so that two who look do not take each other for the holder.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

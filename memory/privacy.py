@@ -28,7 +28,7 @@ def make_private(folder: Path) -> None:
     user's own home, or one for everybody such as /tmp) it stays as it is, and what lies directly in it and was made by
     tunesmith is closed instead.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # its user's alone
     if folder.stat().st_mode & 0o077 and not (folder / _STORE).exists() and (theirs := _not_ours(folder)):
         raise BadInput(
             f"{folder} is no home of tunesmith: it holds {theirs}, and a home is closed to everybody else; set "

@@ -27,6 +27,7 @@ MAX_ROWS = 200
 DEADLINE_S = 2.0
 """Of processor time: enough for any look-up, while a join of large tables by mistake takes for ever."""
 _MAX_ANSWER_BYTES = 4 << 20
+"""Of all rows together, which are in memory here and in the process that asked."""
 _MAX_CELL_BYTES = 1_000_000
 """SQLite's limit of a value: `zeroblob` and `group_concat` would else fill the memory in a single step."""
 _CHECK_EVERY_OPCODES = 1000
@@ -71,6 +72,7 @@ def ask_sql(
         deadline = time.thread_time() + deadline_s
         conn.set_progress_handler(lambda: time.thread_time() > deadline, _CHECK_EVERY_OPCODES)
         return _answer(conn, sql, max_rows)
+    # what SQL from outside may raise: refused, too long, no text, a number too large
     except (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError) as error:
         raise BadInput(_why(error, deadline_s)) from None
     finally:
@@ -157,7 +159,7 @@ def _answer(conn: sqlite3.Connection, sql: str, max_rows: int) -> Answer:
     rows: list[tuple[object, ...]] = []
     size = 0
     for row in cursor:
-        size += sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)
+        size += sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)  # 8: a number, as SQLite has it
         if len(rows) == max_rows or size > _MAX_ANSWER_BYTES:
             return Answer(_columns(cursor), tuple(rows), truncated=True)
         rows.append(tuple(_plain(cell) for cell in row))

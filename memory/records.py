@@ -203,7 +203,7 @@ class Step:
     @classmethod
     def of(cls, row: sqlite3.Row, places: Places) -> Step:
         """The record behind a row of `steps`."""
-        # A newer version may have added a column while this process was at work.
+        # A newer version may have added a column while this process was at work; a Row iterates over its values.
         values = {key: row[key] for key in row.keys() if key in cls.__dataclass_fields__}  # noqa: SIM118
         for name in ("request", "plan", "inputs"):
             values[name] = places.from_json(values[name])

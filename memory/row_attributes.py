@@ -102,7 +102,7 @@ _READ: Mapping[str, Callable[..., object]] = {
 
 
 def _fits(name: str, value: object) -> bool:
-    if isinstance(value, bool) and bool not in _TYPES[name]:
+    if isinstance(value, bool) and bool not in _TYPES[name]:  # to Python True is an int
         return False
     kinds: Mapping[str, type | tuple[type, ...]] = {
         "tools": Mapping,

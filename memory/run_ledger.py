@@ -58,7 +58,7 @@ class RunLedger(StoreFile):
         """The run with this id. Raises NotFound, naming the newest ones."""
         rows = self.read("SELECT * FROM runs WHERE run = ?", run)
         if not rows:
-            known = ", ".join(r.id for r in self.runs()[:5]) or "none yet"
+            known = ", ".join(r.id for r in self.runs()[:5]) or "none yet"  # a line; the newest are what is meant
             raise NotFound(f"no run {run!r}; the newest are: {known}")
         return Run.of(rows[0], self.places)
 

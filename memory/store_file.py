@@ -46,12 +46,12 @@ _KEYS = {
 def _hidden(*modules: str) -> Iterator[None]:
     """Keep sqlite-utils from importing these wherever they are installed: for types that no column here has."""
     hidden = [name for name in modules if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's word for "not there"
     try:
         yield
     finally:
         for name in hidden:
-            del sys.modules[name]
+            del sys.modules[name]  # who imports them by name is to find them
 
 
 class StoreFile:
@@ -74,10 +74,11 @@ class StoreFile:
             self._conn, self.path = open_to_read(self.path, migrations.LATEST, timeout_s=busy_timeout_s)
         else:
             make_private(home)
+            # every use holds `_lock`
             self._conn = sqlite3.connect(self.path, timeout=busy_timeout_s, check_same_thread=False)
         try:
             self._open()
-        except BaseException as error:
+        except BaseException as error:  # a Ctrl-C too: the file must not stay open
             self._conn.close()
             # An extended code has its primary one in the low byte.
             if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
@@ -143,7 +144,7 @@ class StoreFile:
     def _back_up(self, version: int) -> None:
         """Copy the file as it is, prove the copy whole, and keep the newest few. Raises BadInput where it cannot be."""
         folder = self.home / "backups"
-        folder.mkdir(exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)  # its user's alone
         target = folder / f"tunesmith-schema{version}-{time.strftime('%Y%m%d-%H%M%S')}.db"
         partial = target.with_suffix(".partial")
         partial.unlink(missing_ok=True)
@@ -154,7 +155,7 @@ class StoreFile:
             if verdict != "ok":
                 raise BadInput(f"{self.path} is damaged ({verdict}), so it is not brought up to date; restore a copy")
             partial.replace(target)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError) as error:  # no room, or damage that the copying met
             needed, free = self.path.stat().st_size, shutil.disk_usage(folder).free
             raise BadInput(
                 f"{self.path} is not brought up to date, for no copy could be made of it first ({error}): it takes "
@@ -163,6 +164,7 @@ class StoreFile:
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(folder)
+        # by time: their names say the schema, and not the age
         for old in sorted(folder.glob("tunesmith-schema*.db"), key=lambda path: path.stat().st_mtime)[:-_BACKUPS_MAX]:
             old.unlink(missing_ok=True)
 
@@ -184,7 +186,8 @@ class StoreFile:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(0.01)  # SQLite's own busy timeout does not count here
+                # 10 ms, about what a switch to WAL takes; SQLite's own busy timeout does not count here.
+                time.sleep(0.01)
 
     @property
     def db(self) -> Database:
@@ -224,13 +227,13 @@ class StoreFile:
             try:
                 yield self._conn
                 self._conn.commit()
-            except BaseException:
+            except BaseException:  # a Ctrl-C too: half a change must not stay
                 self._conn.rollback()
                 raise
 
     def _begin(self, wait_s: float | None) -> None:
         if wait_s is not None:
-            self._conn.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
+            self._conn.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")  # milliseconds, as SQLite counts
         try:
             self._conn.execute("BEGIN IMMEDIATE")
         finally:
@@ -261,6 +264,6 @@ def _may_live(row: dict[str, object]) -> bool:
             return False
         # Its start is the 22nd field, the 20th behind the name, which may hold blanks and brackets.
         ticks = int(Path(f"/proc/{row['pid']}/stat").read_bytes().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError):  # it ended just now, or this is no Linux
         return False
     return row.get("pid_ticks") in (None, ticks)

@@ -17,6 +17,7 @@ from pathlib import Path
 from tunesmith.memory.errors import BadInput
 
 _ATTEMPTS = 5
+"""Who writes all the time is at work: a person may look later."""
 _SPARE_BYTES = 1 << 20
 """For the files that SQLite makes beside the copy."""
 
@@ -32,6 +33,7 @@ def open_to_read(path: Path, schema: int, *, timeout_s: float) -> tuple[sqlite3.
     A store of another `schema` is copied, for the copy can be brought up to date. Raises BadInput where there is no
     room for it, OSError and sqlite3.Error where it cannot be read.
     """
+    # check_same_thread: whoever uses it holds the store's lock.
     conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=timeout_s, check_same_thread=False)
     with suppress(sqlite3.OperationalError):  # no shared memory file: the copy is read
         if conn.execute("PRAGMA user_version").fetchone()[0] == schema:
@@ -39,7 +41,7 @@ def open_to_read(path: Path, schema: int, *, timeout_s: float) -> tuple[sqlite3.
             return conn, path
     conn.close()
     copy = _copied(path)
-    return sqlite3.connect(copy, timeout=timeout_s, check_same_thread=False), copy
+    return sqlite3.connect(copy, timeout=timeout_s, check_same_thread=False), copy  # as above: one lock holds all uses
 
 
 def _copied(path: Path) -> Path:

@@ -187,7 +187,7 @@ class TerminalApprover:
         granted = self.granted.get(plan.stage)
         if granted and covered(plan, granted):
             return Decision(True, "terminal", f"{ALWAYS} ({granted.estimate.seconds:.0f} s)")
-        time.sleep(GRACE_S)
+        time.sleep(GRACE_S)  # as above: keys of before are no answer
         notice = ""
         while True:
             drop_typed_ahead()

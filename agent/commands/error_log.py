@@ -36,7 +36,7 @@ def keep_traceback(error: BaseException, home: Callable[[], Path]) -> str:
 
 def _append(folder: Path, name: str, text: str) -> None:
     """Add to a file that is ours, in a folder that only we can write to. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # a traceback may quote anything
     inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _need_ours(inside)

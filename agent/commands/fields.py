@@ -55,6 +55,7 @@ def add_flags(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
                 _add_flag(group, f"--{typed}", typed.replace("-", "_"), info, argparse.SUPPRESS)
 
 
+# argparse names no class for what add_argument_group returns, but this private one.
 def _add_flag(group: argparse._ArgumentGroup, flag: str, name: str, info: FieldInfo, text: str) -> None:
     switch = info.annotation is bool
     group.add_argument(
@@ -213,4 +214,5 @@ def _default(info: FieldInfo) -> str:
         return " ".join(map(str, default)) or "none"
     if isinstance(default, dict):
         return json.dumps(default) if default else "none"
+    # True is an int, too
     return "empty" if default == "" else str(default).lower() if isinstance(default, bool) else str(default)

@@ -60,7 +60,7 @@ def view(answer: Fits, card: Card | None) -> RenderableType:
     """The verdicts first, the memory that they were held against above them."""
     active = (
         f", {answer.active_parameters / 1e9:.2f} billion of them at work on a token"
-        if answer.active_parameters < 0.9 * answer.parameters
+        if answer.active_parameters < 0.9 * answer.parameters  # a mixture: dense models differ by their embeddings
         else ""
     )
     usual = " (the usual shape of that size)" if answer.approximate else ""

@@ -39,7 +39,7 @@ def gpu_check(args: argparse.Namespace, settings: Settings, store: Store, out: O
             ended = run_pending(ws, waiting, HashApprover(current_plan(waiting).hash)).done()
         else:
             ended = run_step(ws, StepRequest(STAGE, {}, ""), approver_of(args, out)).done()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # only the watching ends: the step goes on
         return interrupted(store, out)
     return tell(ended, out)
 

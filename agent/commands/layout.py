@@ -26,7 +26,7 @@ _HANG = 2
 _FLOOR = 16
 """Characters that a column of sentences has at least; with less the row becomes a block."""
 _SHORT = 26
-"""Cells of so many characters stay on one line."""
+"""Cells of so many characters stay on one line: names, numbers and words do; what is longer is a sentence."""
 _PIPED_COLUMN = 48
 """Characters up to which a column is padded where nobody looks: longer cells push the rest of their line."""
 _GAP = 2
@@ -82,7 +82,7 @@ class Prose:
 
 
 def _keeps_lines_whole(console: Console) -> bool:
-    return bool(getattr(console, "keeps_lines_whole", not console.is_terminal))
+    return bool(getattr(console, "keeps_lines_whole", not console.is_terminal))  # set by our own consoles alone
 
 
 def _units(plain: str, room: int) -> Iterable[tuple[int, int]]:

@@ -82,7 +82,7 @@ class PageServer(ThreadingHTTPServer):
         except OSError as error:
             raise BadInput(f"port {port} of {_LOOPBACK}: {error.strerror}; leave --port out for a free one") from None
         self.say, self.reads, self.acts = say, reads, acts
-        self.token = secrets.token_urlsafe(24)
+        self.token = secrets.token_urlsafe(24)  # 192 bits: nobody guesses it while a page is open
         self.page = (files("tunesmith.prompts") / page).read_text(encoding="utf-8")
         self.lock = threading.Lock()
         """Around everything that reads or changes what the page shows."""
@@ -159,9 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
             with self.server.lock:
                 done = act(asked if isinstance(asked, dict) else {})
             self._json(200, done)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # what was sent is no JSON, or asks for what there is not
             self._json(400, {"error": visible(error)})
-        except Exception as error:
+        except Exception as error:  # the page has to say it; its server goes on
             self._json(500, {"error": visible(unexpected(error))})
 
     def _length(self) -> int:

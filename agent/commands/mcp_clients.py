@@ -71,7 +71,7 @@ def _add_to_cursor(command: list[str], home: Path, out: Output, *, dry_run: bool
         out.document({"would_write": str(path), "content": text}, f"would write {path}:\n{text}")
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, text, mode=0o600)
+    atomic_write(path, text, mode=0o600)  # it may hold the keys of other servers
     out.document({"added": "cursor", "path": str(path)}, f"cursor knows tunesmith now: {path}")
     return 0
 
@@ -83,7 +83,7 @@ def _config(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             known = json.loads(file.read(_MOST_BYTES))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # no rights to it, or no JSON
         raise BadInput(f"{path} cannot be read as JSON ({error}); nothing was changed") from None
     if not isinstance(known, dict):
         raise BadInput(f"{path} holds no JSON object; nothing was changed")

@@ -66,7 +66,7 @@ class _ByGroup(argparse.HelpFormatter):
     def _format_action(self, action: argparse.Action) -> str:
         if not isinstance(action, argparse._SubParsersAction):
             return super()._format_action(action)
-        left = {listed.dest: listed for listed in action._get_subactions()}
+        left = {listed.dest: listed for listed in action._get_subactions()}  # private, too: no other list of them
         groups = [(title, [left.pop(name) for name in names if name in left]) for title, names in _GROUPS]
         # What no group names is listed all the same.
         return "".join(self._group(*group) for group in (*groups, ("service", list(left.values()))))
@@ -160,7 +160,7 @@ def _consent(parser: argparse.ArgumentParser) -> None:
 def _hours(text: str) -> float:
     try:
         hours = float(text)
-    except ValueError:
+    except ValueError:  # refused with the rest, below
         hours = 0.0
     if not 0 < hours < 1e6:  # `inf` and `nan` are floats too
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of hours above 0, such as 2")
@@ -170,7 +170,7 @@ def _hours(text: str) -> float:
 SERVE_ACTIONS = ("status", "stop")
 
 if TYPE_CHECKING:
-    _Commands = argparse._SubParsersAction[Parser]
+    _Commands = argparse._SubParsersAction[Parser]  # private: argparse has no other name for it
 
 
 def _add(commands: _Commands, name: str, help_: str) -> argparse.ArgumentParser:
@@ -251,7 +251,7 @@ def _rows(rows: argparse.ArgumentParser) -> None:
     page = _add(actions, "request", "a page that you paste into an assistant of your choice: it asks for rows")
     page.add_argument("file", metavar="FILE", help="the behaviour, as for `teach`")
     page.add_argument("page", nargs="?", metavar="PAGE.txt", help="else the page is printed")
-    page.add_argument("--rows", type=int, default=60, metavar="N", help="that the page asks for (60)")
+    page.add_argument("--rows", type=int, default=60, metavar="N", help="that the page asks for (60)")  # in one answer
     _written(page)
     export = _add(actions, "export", "write the kept rows as messages, one a line")
     export.add_argument("file", metavar="FILE.jsonl")
@@ -284,7 +284,7 @@ def _reading_flags(parser: argparse.ArgumentParser) -> None:
 
 def _listing_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", default="", metavar="KIND", help="only rows with this verdict, such as keep")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows shown at most")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rows shown at most")  # a screen
     _json(parser)
     _run(parser)
 

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 _FRAME = re.compile("[\u2500-\u257f]")
 _BASIS_CHARACTERS = 44
+"""Half of a terminal's line: it stands behind the time."""
 _BASES = 3
 """What the times of a plan rest on, at most; the first steps say most of it."""
 _TITLE_HANG = 4
+"""Behind the name of a step or plan, so that its further lines are seen to be one."""
 Entry = tuple[str, Text]
 
 

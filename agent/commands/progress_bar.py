@@ -42,11 +42,12 @@ class Bar:
         if console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
+                # 24: beside it there is room for the words of a line of 80.
                 BarColumn(bar_width=24),
                 _Words(self),
                 console=console,
                 transient=True,
-                refresh_per_second=4,
+                refresh_per_second=4,  # a clock of seconds moves, and a terminal far away keeps up
             )
             self._task = self._progress.add_task(title, total=None, note="starting")
             self._progress.start()

@@ -153,7 +153,7 @@ def follow(store: Store, step: str, out: Output) -> int:
     """A bar until the step ends; Ctrl-C lets go of it (LET_GO) and never stops it. 0 when it was done, else 1."""
     try:
         ended = follow_step(Workspace(store, None, out.show_progress), step)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # of the watching alone: the step goes on
         return LET_GO
     finally:
         out.let_go()

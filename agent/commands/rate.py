@@ -21,6 +21,7 @@ from tunesmith.tools.pipeline.rate_answers import Sitting
 from tunesmith.tools.pipeline.workspace import Approver
 
 _CHARACTERS = 60
+"""A message in one line of a table; the next look shows it whole."""
 
 
 def rate(

@@ -106,7 +106,7 @@ class Judging:
         left = True
         self._say(f"Which answers are right? Both, one or none of them may be.  {_HELP}")
         drop_typed_ahead()
-        with _keys() as key, contextlib.suppress(KeyboardInterrupt):
+        with _keys() as key, contextlib.suppress(KeyboardInterrupt):  # leaves, as `q` does: each mark is stored already
             while waiting := {n: one for n, one in self.sitting.open().items() if n not in self.later}:
                 number = self.again if self.again in waiting else next(iter(waiting))
                 self.again = 0
@@ -137,7 +137,7 @@ class Judging:
             elif got == "u":
                 return self._take_back()
             elif not got.isspace():
-                _drain(sys.stdin.fileno(), 0.02)
+                _drain(sys.stdin.fileno(), 0.02)  # 20 ms, as an arrow key's rest comes with it
                 self._say(f"  that is no key here; {_HELP}")
         try:
             self.sitting.rate(number, (pressed[0], pressed[1]), who_is_here("at the terminal"), on_screen=rating)
@@ -196,7 +196,7 @@ class Entry:
             except BadInput as error:
                 self.out.say(str(error))
                 continue
-            except (EOFError, KeyboardInterrupt):
+            except (EOFError, KeyboardInterrupt):  # no more messages
                 return
             if not texts:
                 return

@@ -18,7 +18,7 @@ from tunesmith.tools.pipeline.rate_answers import Sitting, who_is_here
 from tunesmith.tools.pipeline.workspace import Approver
 
 _LOOK_S = 0.2
-"""How often the terminal looks whether the page wants something asked."""
+"""How often the terminal looks whether the page wants something asked: a person waits for it."""
 
 
 class RateServer(PageServer):
@@ -92,7 +92,7 @@ def serve(sitting: Sitting, out: Output, approver: Approver, *, port: int = 0) -
                 if server.wanted.wait(_LOOK_S):
                     server.wanted.clear()
                     _ask(server, out, approver)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # the way to end it, as it says
             pass
         finally:
             server.shutdown()

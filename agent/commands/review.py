@@ -25,7 +25,7 @@ from tunesmith.tools.data.undecided import to_be_trained, unverified_of
 
 _HELP = "k keep · d drop · r relabel · e edit · / search · n next · b back · q leave"
 _KEYS = 9
-"""Values that have a key each; of more `r` shows the list."""
+"""Values that have a key each, the digits of a keyboard; of more `r` shows the list."""
 _LEAVE = ("q", "\x03", "\x04", "")
 
 
@@ -52,6 +52,7 @@ class Review:
         in_order = suspects(spec, store.rows(artifact.step), by_chance=by_chance)
         if by_chance:
             trained = to_be_trained(store, artifact)
+            # what is trained on first: that counts
             in_order.sort(key=lambda suspect: suspect.row.row_id not in trained)
         review = cls(store, artifact.run, artifact.step, spec, in_order, artifact if by_chance else None)
         known = {mark.message: mark for mark in marks_of(store, review.behaviour)}

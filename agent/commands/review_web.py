@@ -60,4 +60,4 @@ def serve(review: Review, out: Output, *, port: int = 0) -> None:
     with ReviewServer(review, port, out.say) as server:
         out.say(f"look at {len(server.suspects)} rows in a browser of this machine: {server.url} (Ctrl-C ends it)")
         with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever(poll_interval=0.2)
+            server.serve_forever(poll_interval=0.2)  # a Ctrl-C waits no longer

@@ -27,7 +27,7 @@ def rows(args: argparse.Namespace, settings: Settings, store: Store, out: Output
         return _import(args, settings, store, out)
     if args.action == "request":
         return request(args, settings, out)
-    review = review_of(store, getattr(args, "run", None))
+    review = review_of(store, getattr(args, "run", None))  # SUPPRESS: it is there only where it was given
     if args.action == "export":
         return _export(args.file, store.rows(review.step), out, force=args.force)
     if args.action != "review":
@@ -68,12 +68,12 @@ def _import(args: argparse.Namespace, settings: Settings, store: Store, out: Out
     given["max_unusable_share"] = args.max_unusable_share
     given["mapping"] = mapping_of(args) or None
     fields = {name: value for name, value in given.items() if value is not None}
-    run = getattr(args, "run", None)
+    run = getattr(args, "run", None)  # SUPPRESS: it is there only where it was given
     request = StepRequest.given("import", {**fields, **({"run": run} if run else {})})
     ws = run_steps.workspace_of(args, settings, store, out)
     try:
         ended = run_step(ws, request, run_steps.approver_of(args, out)).done()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # only the watching ends: the step goes on
         return run_steps.interrupted(store, out)
     out.document(run_steps.step_document(store, ended), render.result_table(ended.report))
     return 0

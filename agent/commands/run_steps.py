@@ -33,7 +33,7 @@ from tunesmith.tools.pipeline.run_step import current_plan, run_pending, run_ste
 from tunesmith.tools.pipeline.workspace import Approver, StepRequest, Workspace
 
 LET_GO = 130
-"""Exit code of a command that was interrupted: what it started goes on."""
+"""Exit code of a command that was interrupted (128 + SIGINT, as shells have it): what it started goes on."""
 
 
 def approver_of(args: argparse.Namespace, out: Output) -> Approver:
@@ -41,7 +41,7 @@ def approver_of(args: argparse.Namespace, out: Output) -> Approver:
     if getattr(args, "approve", None) is not None:
         return HashApprover(args.approve)
     if getattr(args, "yes", False):
-        return YesApprover(getattr(args, "max_hours", None))
+        return YesApprover(getattr(args, "max_hours", None))  # not every command has it
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return nobody
     out.asks_a_person = True
@@ -103,7 +103,7 @@ def stage(args: argparse.Namespace, rest: list[str], settings: Settings, store: 
             ended = run_pending(ws, waiting, HashApprover(current_plan(waiting).hash)).done()
         else:
             ended = run_step(ws, stage_request(args, rest, store), _looking_first(args, store, out)).done()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # only the watching ends: the step goes on
         return interrupted(store, out)
     out.document(step_document(store, ended), render.result_table(ended.report))
     return 0
@@ -258,7 +258,7 @@ def whole(
     exit_code = 1
     outcome: dict[str, object] = dict(beside or {})
     try:
-        approver, on = _looking_first(args, store, out), getattr(args, "on", "")
+        approver, on = _looking_first(args, store, out), getattr(args, "on", "")  # not every command has it
         known = plan_or_rest(ws, plan, known, approver, partial(_show_prices, out), on)
         exit_code = 0
     except TunesmithError as error:
@@ -273,10 +273,11 @@ def whole(
             waiting = out.pending if exit_code == ApprovalPending.exit_code else {}
             outcome = {**waiting, "pending_plan": waiting.get("plan"), **outcome, "message": str(error)}
         out.say(str(error) if exit_code else f"the gate refused, so nothing is served: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # of the watching: the step at work goes on
         out.let_go()
         exit_code = LET_GO
     run_id = known or next((r.id for r in store.runs() if r.id not in before), None)
+    # not every command has it
     _conclude(store, run_id, exit_code, out, outcome, resumed=getattr(args, "resume", None) is not None)
     return exit_code
 

@@ -52,6 +52,7 @@ def command_at(argv: Sequence[str]) -> int | None:
 
 def commands_that_take(word: str, parser: argparse.ArgumentParser) -> list[str]:
     """The commands that have a word as an action of theirs: `stop` of `jobs` and of `serve`."""
+    # argparse has no public way to list a parser's commands.
     commands = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     below = ((name, action) for named in commands for name, one in named.items() for action in one._actions)
     actions = ((name, action.choices) for name, action in below if not action.option_strings)  # `fast` is no action

@@ -58,7 +58,7 @@ class DriverSettings(BaseModel):
     """true: a schema-bound request chooses each step, as small models need it; false: the model's own tool loop
     (native). auto: native only where `doctor --driver` found this driver fit for it."""
     context_tokens: int = Field(default=8192, gt=0)
-    """Longest conversation that the driver is served with."""
+    """Longest conversation that the driver is served with; routing alone needs 6,000 (`driver/abilities`)."""
     timeout_s: float = Field(default=180.0, gt=0)
     """Longest wait for the driver to say anything; it is asked a second time before the turn gives up."""
     key: str = Field(default="", repr=False)
@@ -169,7 +169,7 @@ def _read_file(path: Path) -> SettingsFile:
         return SettingsFile.model_validate(tomllib.loads(read_plain_text(path)))
     except NotFound:  # a home without settings, or none yet
         return SettingsFile()
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # endless brackets are no TOML's error
         raise BadInput(f"cannot read {path}: {error}") from None
     except ValidationError as error:
         raise BadInput(f"{path}: {sentence(error.errors()[0], SettingsFile)}") from None

@@ -86,7 +86,7 @@ def _template(spec: Spec, proposal: Proposal) -> list[Question]:
             raise BadInput(f"that template does not do: {why}")
         return before.model_copy(update={"template": shape.template})
 
-    yours = answers[0].replace("\n", "\\n")[:60]
+    yours = answers[0].replace("\n", "\\n")[:60]  # to know it again
     return [
         Question(
             f"Write the answer with {{name}} in place of each part that differs [free text]; yours is: {yours}\n",
@@ -118,7 +118,7 @@ def _part(name: str, seen: list[str], proposal: Proposal) -> Question:
         parts = (*(other for other in before.parts if other.name != name), part)
         return before.model_copy(update={"parts": parts})
 
-    sample = ", ".join(seen[:6])
+    sample = ", ".join(seen[:6])  # a line of them
     if proposal.part(name).kind == "label":
         return Question(f"Which values are there (yours: {sample})? value = what it means; value = …\n", take)
     what = "its values as value = what it means; …, or copied (letter for letter from the message), or [words]"

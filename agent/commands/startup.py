@@ -24,7 +24,7 @@ def open_store(settings: Settings, out: Output) -> Store:
 
     try:
         store = _opened(settings.home)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error) as error:  # no rights, no disk: said in a sentence, with what to do
         from tunesmith.tools.core.disk import trouble
 
         home = settings.home
@@ -55,7 +55,7 @@ def _opened(home: Path) -> Store:
             return Store(home, unwritable=why)
     try:
         return Store(home)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error) as error:  # a store that can be read is opened to read
         from tunesmith.tools.core.disk import trouble
 
         if path.is_file() and (why := trouble(home, error)):
@@ -69,7 +69,7 @@ def _recovered(store: Store) -> list[str]:
 
     try:
         return recover(store)
-    except Exception as error:
+    except Exception as error:  # a defect there must not keep the program from starting
         return [f"what ended while nobody looked could not be written down: {unexpected(error)}"]
 
 
@@ -79,7 +79,8 @@ def unexpected(error: Exception) -> str:
     from tunesmith.agent.commands.settings import home_of
     from tunesmith.tools.core.disk import concerns_disk, trouble
 
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the home itself may be what fails
         if concerns_disk(error) and (why := trouble(home_of(), error)):
             return why
+    # a line or two
     return f"unexpected {type(error).__name__}: {str(error)[:300] or 'no message'}; {keep_traceback(error, home_of)}"

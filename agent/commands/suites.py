@@ -32,6 +32,7 @@ def suite(args: argparse.Namespace, out: Output) -> int:
     if args.action == "check":
         read = loading.load_suites([Path(name) for name in args.files], models=("judge", "embedder"))
         checked, found = loading.checked_suite(read), unread.unread_answers(read.cases)
+        # in one line with the others
         rows = [[c.case_id, c.block, ", ".join(c.assertions), one_line(c.message)[:60]] for c in checked.cases]
         document = {**asdict(checked), "unread": [asdict(one) for one in found]}
         table = render.rows_table(["case", "block", "assertions", "message"], rows, optional=["message"])

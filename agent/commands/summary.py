@@ -168,7 +168,7 @@ def conclude(store: Store, run: str, say: Callable[[str], None]) -> RunSummary:
     summary = summarise(store, run)
     try:
         written = write_run_report(store, run)
-    except Exception as error:
+    except Exception as error:  # the run is done, and its result is told without one
         say(f"no report was written: {type(error).__name__}: {error}")
         return summary
     return replace(summary, report=written.path, verdict=written.verdict)

@@ -154,7 +154,7 @@ def _read(
             return reading.read_by(ws, endpoint, marked, stated)
         if may_start:
             return reading.read_once_started(settings, ws, run_steps.approver_of(args, out), marked, stated)
-    except (BadInput, StepFailed) as error:
+    except (BadInput, StepFailed) as error:  # it goes on by questions to the person
         why = str(error)
     finally:
         out.let_go()

@@ -70,7 +70,7 @@ def can_be_routed(home: Path, model: str) -> bool:
 def _records(home: Path) -> dict[str, dict[str, object]]:
     try:
         by_model: dict[str, dict[str, object]] = json.loads((home / _FILE).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # never tried, or kept by another version: tried anew
         return {}
     return by_model
 

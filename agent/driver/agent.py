@@ -69,7 +69,8 @@ warnings.filterwarnings("ignore", message="Some responses omitted usage")
 _SAME_RESULT_LIMIT = 2
 _END_OF_THOUGHTS = "</think>"
 LIMITS = UsageLimits(request_limit=16, tool_calls_limit=40, output_tokens_limit=24_000)
-"""What a turn may take: requests to the driver, tool calls that went well, and tokens that it writes."""
+"""What a turn may take: requests to the driver, tool calls that went well, and tokens that it writes: many times what
+an answer takes, and an end for one that goes round in circles."""
 _REACHED = {
     "request_limit": (LIMITS.request_limit, "requests to the driver"),
     "tool_calls_limit": (LIMITS.tool_calls_limit, "tool calls"),
@@ -122,7 +123,7 @@ async def _of_the_moment(ctx: RunContext[TurnDeps], tool_defs: list[ToolDefiniti
     names, few = tools_of_the_moment(*moment), few_tools(*moment)
     if deps.agreed_before:  # the plan that this turn proposed is started in this turn
         names, few = names | {"start_plan"}, few | {"start_plan"}
-    spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}
+    spoken_of = {*matching(deps.prompt, _descriptions(), most=8)}  # few enough to read in a small context
     due = {"plan_fine_tune", *(named_stages(deps.prompt) or next_stages(deps.store, deps.current_run()))[:1]}
     order = (spoken_of, due, few, {"query_records"})
     allowed = [tool for tool in tool_defs if tool.name in names]
@@ -208,6 +209,7 @@ async def _read(
     """A response as it is meant: thoughts are no words, and a call that is written as plain JSON is a call."""
     sent = history.characters(request_context.messages) + _others(request_context, routed=ctx.deps.routed)
     ctx.deps.window.learn(sent, response.usage.input_tokens)
+    # some servers leave the thoughts' end in the text
     thoughts = any(isinstance(p, ThinkingPart) or _END_OF_THOUGHTS in getattr(p, "content", "") for p in response.parts)
     ctx.deps.window.thinks |= thoughts
     response = replace(response, parts=[_without_thoughts(part) for part in response.parts])
@@ -250,7 +252,7 @@ def _object(text: str) -> Mapping[str, object] | None:
     for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
         try:
             value = json.loads(candidate)
-        except ValueError:
+        except ValueError:  # no JSON yet: the next candidate
             continue
         return value if isinstance(value, dict) else None
     return None
@@ -305,7 +307,7 @@ def clear_line(error: Exception) -> str:
     """What is wrong with the driver, and the next thing to try."""
     if refused := refusal_in(error):
         return str(refused)
-    line = " ".join(str(error).split())[:300]
+    line = " ".join(str(error).split())[:300]  # one sentence on the screen
     if isinstance(error, ModelHTTPError):
         text = f"{error.body or line}"
         if "context length" in text or "maximum context" in text or "max_model_len" in text:
@@ -313,7 +315,7 @@ def clear_line(error: Exception) -> str:
                 "the conversation does not fit into the driver's context; /new starts a fresh one, or set a larger "
                 "context_tokens under [driver] in settings.toml (8192 is enough)"
             )
-        reason = " ".join(text.split())[:200]
+        reason = " ".join(text.split())[:200]  # a line or two
         return f"the driver's server answered with status {error.status_code}: {reason}; its log tells more"
     if isinstance(error, UsageLimitExceeded):
         reached = next((f"{most:,} {what}" for name, (most, what) in _REACHED.items() if name in line), "its limit")

@@ -84,7 +84,7 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if opened := describing.open_interview(deps.store.home):
         return interviewed(deps, opened)
     (words, labels), deps.offered = deps.offered, ("", ())
-    if label := dict(zip(_NUMBERS, labels, strict=False)).get(deps.prompt.strip()):
+    if label := dict(zip(_NUMBERS, labels, strict=False)).get(deps.prompt.strip()):  # fewer labels than numbers
         return _picked(deps, words, label)
     reading = read(deps.prompt[:LONGEST], turn_context(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
@@ -205,6 +205,7 @@ def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     slots = reading.slots
     pace = "fast" if slots.first("pace") == "fast" else "full"
     no_quantizing = any(slots.negated(slot) for slot in slots.all("stage") if slot.value == "quantize")
+    # pydantic checks it: a pace is one of two words
     args = PlanFineTune(goal=deps.prompt, pace=pace, quantize=not no_quantizing)  # type: ignore[arg-type]
     plan_fine_tune(deps, args)
     text, deps.say_next = deps.say_next, ""
@@ -257,6 +258,7 @@ def _numbered(deps: TurnDeps, questions: Sequence[str]) -> str:
     """Questions with numbers; a number alone, in the next turn, means the words of this one so."""
     labels = tuple(reader().head.label_of(question) for question in questions)
     deps.offered = (deps.prompt, labels)
+    # fewer questions than numbers
     return ", ".join(f"{number} “{question}”" for number, question in zip(_NUMBERS, questions, strict=False))
 
 

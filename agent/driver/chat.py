@@ -40,6 +40,7 @@ from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 
 _POLL_S = 0.1
+"""A Ctrl-C, which only the waiting thread sees, waits no longer."""
 
 
 class Cancelled(Exception):
@@ -64,7 +65,7 @@ class Chat:
         self.id = describing.conversation_of(deps.store.home) or self.conversations.new()
         self._agent = build_agent(None)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)  # leaving waits for no model
         self._thread.start()
         self._token = CancellationToken()
         self._drivers: list[Model] = []
@@ -174,7 +175,7 @@ class Chat:
                 return self._keep_code_answer(number, before, answer)
             try:
                 return await self._answered(number, before, voice, prompt, self._history(number), None)
-            except (ApprovalPending, Cancelled, RunCancelled):
+            except (ApprovalPending, Cancelled, RunCancelled):  # ends of the turn that a person, or a price, asked for
                 raise
             except Exception:  # nobody can answer: what code would have understood
                 if (answer := await asyncio.to_thread(guessed, self.deps)) is not None:
@@ -219,13 +220,13 @@ class Chat:
         except ApprovalPending as pending:
             self.conversations.undecided(self.id, f"(no answer: {pending})")
             raise
-        except (RunCancelled, Cancelled) as cancelled:
+        except (RunCancelled, Cancelled) as cancelled:  # the user's own: no error of the turn
             self._finish(turn, "(stopped by the user)", [], before)
             raise Cancelled from cancelled
         except TunesmithError as error:
             self._finish(turn, f"(no answer: {error})", [], before)
             raise
-        except Exception as error:
+        except Exception as error:  # whatever a driver or its library raised is told in a line
             line = clear_line(error)
             self._finish(turn, f"(no answer: {line})", [], before)
             raise StepFailed(line) from error

@@ -44,6 +44,7 @@ _LABELLED = re.compile(
 )
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+(?=\S.*(?:=>|⇒|->|→))")
 _ECHOED_CHARACTERS = 100
+"""Of a person's own words, to see that they were taken: they know the rest."""
 _PART = re.compile(r"\s*(when|what|never)\s*:\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 """`when: …` says that part, whatever was asked; said again it replaces what was said."""
 _QUESTIONS = {
@@ -97,7 +98,7 @@ def open_interview(home: Path) -> Interview | None:
     """The description that is being given, if any."""
     try:
         return Interview.model_validate_json(_file(home).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+    except (FileNotFoundError, NotADirectoryError, ValidationError):  # none, or an earlier version's
         return None
 
 
@@ -124,7 +125,7 @@ def put_back(home: Path, description: dict[str, object] | None) -> None:
         if (again := Interview.model_validate(description)) != opened:
             _keep(home, again)
     except ValidationError:
-        with contextlib.suppress(NotADirectoryError):
+        with contextlib.suppress(NotADirectoryError):  # a home that is none has no file
             _file(home).unlink(missing_ok=True)
 
 
@@ -240,7 +241,7 @@ def _read(deps: TurnDeps, spec: Spec, *, name: str) -> Read:
         deps.show(render.plain(f"{endpoint.model} reads your words"))
         spec = spec if name else named(spec, ask_of(endpoint), endpoint.model)
         return read_by(deps.ws, endpoint, spec, Proposal())
-    except (BadInput, StepFailed) as error:
+    except (BadInput, StepFailed) as error:  # then code has to do
         return Read(
             verified(spec).spec, "", (f"nobody has read your words ({error}): code took what the examples show",)
         )
@@ -250,7 +251,7 @@ def described_before(home: Path, words: str) -> Path | None:
     """The folder of a behaviour that was described earlier and that `words` name."""
     folders = [path.parent for path in sorted((home / "behaviours").glob("*/behaviour.yaml"))]
     named = [f for f in folders if re.search(rf"(?<![\w-]){re.escape(f.name)}(?![\w-])", words, re.IGNORECASE)]
-    return max(named, key=lambda folder: len(folder.name), default=None)
+    return max(named, key=lambda folder: len(folder.name), default=None)  # the longest: one name may begin another
 
 
 _HEAD = """\
@@ -264,6 +265,7 @@ def as_text(interview: Interview) -> str:
     draft = interview.draft
     texts = {"when": draft.when, "what": draft.what, "never": draft.never}
     examples = [{"message": one.prompt, "answer": one.answer} for one in draft.examples]
+    # 10,000: no sentence is folded, where a person edits
     return _HEAD + yaml.safe_dump({**texts, "examples": examples}, allow_unicode=True, sort_keys=False, width=10_000)
 
 
@@ -277,9 +279,10 @@ def edited_draft(text: str, home: Path, interview: Interview) -> Interview:
         ]
         texts = {name: str(value) for name, value in fields.items()}
         draft = DescriptionDraft.model_validate({**texts, "examples": examples})
+    # a person's edit may break it in any way
     except (yaml.YAMLError, ValidationError, KeyError, TypeError, AttributeError) as error:
         message = sentences(error, DescriptionDraft) if isinstance(error, ValidationError) else str(error)
-        why = " ".join(message.split())[:160]
+        why = " ".join(message.split())[:160]  # a parser quotes the whole line
         raise BadInput(
             f"the edited draft cannot be read ({why}); it stays as it was. Say “edit” to try again"
         ) from None

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _RENEW_S = 30.0
+"""A tenth of a lease: a machine that is fully used may skip some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +250,12 @@ class Driver:
         self._server = server
         servers.renew(server)
         if self._keeper is None:
+            # a process that dies renews no more, and the server ends by itself
             self._keeper = threading.Thread(target=self._renew, daemon=True)
             self._keeper.start()
 
     def _renew(self) -> None:
-        while not self._closed.wait(_RENEW_S):
+        while not self._closed.wait(_RENEW_S):  # a lease outlives ten of these
             if self._server and self._server.process.alive():
                 servers.renew(self._server)
 
@@ -272,7 +274,7 @@ def needed_memory(folder: Path, context_tokens: int) -> ServerMemory:
     """Peak memory of a server of this model for conversations: on a GPU its cache holds a few whole contexts."""
     try:
         per_token = kv_bytes_per_token(json.loads((folder / "config.json").read_text()))
-    except ValueError:
+    except ValueError:  # a config that is no JSON: vLLM will say so
         per_token = USUAL_KV_BYTES
     return server_memory(
         _weight_bytes(folder), kv_bytes_per_token=per_token, context_tokens=context_tokens, sequences=SEQUENCES
@@ -300,7 +302,7 @@ def model_of(endpoint: Endpoint) -> Model:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.vllm import VLLMProvider
 
-    client = endpoint.client(timeout_s=endpoint.timeout_s, retries=1)
+    client = endpoint.client(timeout_s=endpoint.timeout_s, retries=1)  # one more try: the turn waits at most twice
     return OpenAIChatModel(endpoint.model, provider=VLLMProvider(openai_client=client))
 
 

@@ -27,11 +27,12 @@ from pydantic_ai.tools import ToolDefinition
 from tunesmith.agent.queries.registry import TOOLS
 
 _TOOLS_SHARE = 0.4
-"""Of the context that descriptions of tools may take."""
+"""Of the context that descriptions of tools may take: the words of the conversation need the rest."""
 _SUMMED_UP = "(What was said before, in short: "
 _OLD_RESULT_CHARACTERS = 700
 _LEAST_RESULT_CHARACTERS = 240
-"""Of a result of the present turn that has to be cut: what it is can still be seen."""
+"""Of a result of the present turn that has to be cut: what it is can still be seen. The older results keep more than a
+sentence, and are on the screen whole."""
 _MOVED_BY = 4
 """Turns that leave at once: with every move the server computes the rest anew."""
 _PART_CHARACTERS = 16
@@ -47,20 +48,24 @@ class Window:
     thinks: bool = False
     """Whether it thinks before it answers, which takes a multiple of the answer."""
     characters_per_token: float = 3.2
+    """English; from the first answer on what the server counted."""
 
     @property
     def answer_tokens(self) -> int:
         """Room for an answer, with its thoughts before it."""
+        # Thoughts take a multiple of an answer; a quarter, or a half, leaves the words their room.
         return min(4096, self.context_tokens // 2) if self.thinks else min(1024, self.context_tokens // 4)
 
     def room(self, others: int) -> int:
         """Characters that messages may take beside `others`, which are sent with every request."""
+        # 0.9: templates and marks are counted by nobody before
         left = (self.context_tokens - self.answer_tokens) * self.characters_per_token * 0.9
         return max(0, int(left) - others)
 
     def learn(self, sent_characters: int, input_tokens: int) -> None:
         """Take over what a request of so many characters was counted as."""
         if input_tokens > 0:
+            # a share from a short request may be far off
             self.characters_per_token = min(4.5, max(1.0, sent_characters / input_tokens))
 
 
@@ -72,7 +77,7 @@ def characters(messages: Iterable[ModelMessage]) -> int:
 def _text(part: object) -> str:
     if isinstance(part, ToolCallPart):
         return f"{part.tool_name}{part.args_as_json_str()}"
-    content = getattr(part, "content", "")
+    content = getattr(part, "content", "")  # not every kind of part has one
     return content if isinstance(content, str) else str(content)
 
 

@@ -23,8 +23,9 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.tools.data.description import EXAMPLES_MIN, DescriptionDraft, Example, distinct, missing
 
 _ALIKE, _LONG = 65, 30
-"""Similarity, of 100, from which words of so many characters say a part anew."""
+"""Similarity, of 100, from which words of so many characters say a part anew; shorter ones are alike by chance."""
 _FEW_WORDS = 9
+"""Longer words without a question mark are what was asked for, and no question of their own."""
 _POINTING_WORDS, _POINTING_CHARACTERS = 7, 300
 """Among so many first words of a sentence stands what it points at, such as `the second example`."""
 _ADDS = 0.6
@@ -122,6 +123,7 @@ def _said(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple[Inter
     may_ask = (reading.slots.asks or len(reading.slots.words) <= _FEW_WORDS) and reading.label not in _OUTSIDE
     if reading.probability >= _ASIDE and may_ask and (aside := answer_to(deps, reading)):
         return interview, f"{aside.text}\nBack to the new behaviour: {short_question(interview)}"
+    # below an answer's own threshold: nothing is done, and the question stands
     if means(reading, "go_on", "plan.wait", "plan.start", "talk.thanks", "talk.hello", "remark", least=0.55):
         return interview, f"Take your time. {short_question(interview)}"
     if means(reading, "describe.done") and interview.asked == "examples":
@@ -209,7 +211,7 @@ def _difference(before: DescriptionDraft, after: DescriptionDraft) -> str:
         return f": {echoed(new[-1])}"
     for part in ("never", "what", "when"):
         if (was := getattr(before, part)) != (now := getattr(after, part)):
-            return f", {part}: “{now.removeprefix(was).strip()[:100]}”"
+            return f", {part}: “{now.removeprefix(was).strip()[:100]}”"  # to see that it was taken
     return ""
 
 

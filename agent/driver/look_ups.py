@@ -39,7 +39,8 @@ from tunesmith.tools.evaluation.verdict import LEARNED
 from tunesmith.tools.serving import servers
 
 GUESSED = 0.4
-"""From which probability a question is answered, as a guess, where nobody can say what it is."""
+"""From which probability a question is answered, and called a guess, where nobody can say what it is: a wrong answer is
+seen to be one, and none would leave the person to find other words."""
 CAN_ANSWER = (
     "I can answer how long a step took, what passed, which cases failed, why a setting has its value, what would fit "
     "here, what to try next; or say what a model should learn."
@@ -75,6 +76,7 @@ def of_its_base(deps: TurnDeps, understood: reading.Reading) -> Query:
         return request
     if isinstance(request, FindingsQuery) and request.about == "bigger_base":
         return request
+    # not every question has one
     return request.model_copy(update={"run": run_of_base(deps.store, named[0], getattr(request, "run", "")).id})
 
 
@@ -169,7 +171,7 @@ def _lines(deps: TurnDeps) -> list[str]:
         case "empty":
             return ["There is no run yet: say what a model should learn, or `/import FILE` takes rows of your own."]
         case "broken_off" if run is not None and (ended := store.broken_off(run.id)) is not None:
-            why = f": {clip(ended.error, 160)}" if ended.error else ""
+            why = f": {clip(ended.error, 160)}" if ended.error else ""  # a clause of a line
             return [f"{ended.stage} ({cite(ended)}) {ended.status}{why}.{reached(ended)} “Go on” prices it again, from "
                     f"its newest checkpoint where there is one."]  # fmt: skip
         case "served":

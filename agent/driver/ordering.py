@@ -293,7 +293,7 @@ def _plan_again(deps: TurnDeps) -> TurnAnswer:
 
 
 def _confirm(deps: TurnDeps, how: str) -> TurnAnswer:
-    planning.start_plan(deps, planning.StartPlan(confirm=how))  # type: ignore[arg-type]
+    planning.start_plan(deps, planning.StartPlan(confirm=how))  # type: ignore[arg-type]  # pydantic checks the word
     text, deps.say_next = deps.say_next, ""
     return TurnAnswer(text or "The plan is carried out.", tool="start_plan", arguments={"confirm": how})
 

@@ -135,6 +135,7 @@ def last_change(deps: TurnDeps) -> TurnAnswer:
     differ += [f"{task} was in it" for task in old if task not in new]
     then, now = (_takes(deps, plan) for plan in (deps.draft_before, deps.draft))
     return TurnAnswer(
+        # 8: a line or two
         f"Before the last change of the plan: {listed(differ, 8) or 'no value was another one'}. All of it took about "
         f"{then}. Now it takes about {now}. It is unchanged; “undo that” takes the change back."
     )
@@ -177,6 +178,7 @@ def compared(deps: TurnDeps, run_id: str) -> TurnAnswer:
     differ = [one for task, spec in plan.items() if task in did for one in _differing(spec, did[task])]
     differences = [
         f"in the plan {listed(differ, 8)}" if differ else "no value that the plan sets is another one",
+        # 8 each: a line or two
         f"steps that only the plan has: {listed(new, 8)}" if (new := [t for t in plan if t not in did]) else "",
         f"steps that only the run has: {listed(old, 8)}" if (old := [t for t in did if t not in plan]) else "",
     ]
@@ -219,7 +221,7 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
     spec = StepSpec(stage=stage, fields=plan_file.parse_fields(stage, fields))
     have = [_task(one.stage, one.fields) for one in steps]
     if _task(stage, fields) in have:
-        like = listed(list(dict.fromkeys(one for one in have if one.split()[0] == stage)), 6)
+        like = listed(list(dict.fromkeys(one for one in have if one.split()[0] == stage)), 6)  # a line of them
         return TurnAnswer(f"The plan has that already ({like}), so it is unchanged.")
     at = _place(spec, steps)
     plan = deps.draft.with_steps((*steps[:at], spec, *steps[at:]))

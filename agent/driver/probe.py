@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from openai.types.chat.chat_completion import Choice
 
 _TIMEOUT_S = 120.0
+"""A driver on a CPU thinks for a minute or two."""
 _ANSWER_TOKENS = 768
 """One that thinks has thought by then."""
 _CITY = {
@@ -76,7 +77,7 @@ async def _abilities_of(endpoint: Endpoint) -> dict[str, object]:
         for name, (check, options) in checks.items():
             try:
                 abilities[name] = check(await _ask(client, endpoint, **options))
-            except Exception as error:
+            except Exception as error:  # whatever it is: this ability is not there
                 abilities[name] = f"refused: {' '.join(str(refusal_in(error) or error).split())[:160]}"
         return abilities | await _context(client, endpoint)
 
@@ -105,14 +106,16 @@ async def _context(client: AsyncOpenAI, endpoint: Endpoint) -> dict[str, object]
     try:
         listed = [model for model in (await client.models.list()).data if model.id == endpoint.model]
         return {"context_tokens": getattr(listed[0], "max_model_len", None) if listed else None}
-    except Exception:
+    except Exception:  # not every server says it
         return {"context_tokens": None}
 
 
 Level = Literal["routed", "native"]
 _DEADLINE_S = 100.0
+"""For all six tasks: a person waits, and a driver that takes longer is none for a conversation."""
 _NEEDED = 5
-"""Tasks of the six that a native driver passes."""
+"""Tasks of the six that a native driver passes. One may go wrong by chance."""
+# The records of a made-up home: figures that are no other's, so that an answer shows where it was read.
 TRAINED_S = {"r1": 611.0, "r2": 1322.0, "r3": 480.0}
 PASSED = {"r1": 60, "r2": 71, "r3": 52}
 CASES = 90
@@ -256,6 +259,7 @@ def _done(store: Store, run: str, stage: str, arm: str, seconds: float, request:
         conn.execute(
             "UPDATE steps SET status = 'done', result = '{}', seconds = ?, estimated_seconds = ?, started_at = ?, "
             "finished_at = ? WHERE step = ?",
+            # another figure than what it took: a price is not to be told as that
             (seconds, seconds * 0.9, 1.8e9, 1.8e9 + seconds, step),
         )
     return step

@@ -39,10 +39,12 @@ if TYPE_CHECKING:
 READ = "read"
 """What the price is of that starts a server for reading."""
 _AT_ONCE = 8
+"""Questions about one text: a CPU's server works on them side by side."""
 NAME_WORDS, _NAME_TOKENS, _STEM, _EXAMPLE_CHARACTERS = 4, 16, 4, 300
-"""Of a name for a behaviour; so many letters that one of its words shares with the user's, and shown of an example."""
+"""Of a name for a behaviour; so many letters that one of its words shares with the user's, and shown of an example: a
+small model reads the beginning as well."""
 _QUESTIONS, _ANSWER_TOKENS, _PROMPT_TOKENS = 24, 60, 120
-"""Of a reading: what each prompt has that no other begins with."""
+"""Of a reading: what each prompt has that no other begins with; counted over readings of the bundled driver."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ _SPAN = re.compile(r"(?<![\w.,])(?:(\d+) h (\d\d) min|(\d+) min (\d\d) s|(\d+(?:
 _SIZE = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?) (TiB|GiB|MiB|KiB)")
 _BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _MOST = 8
+"""Figures of an answer: more are a table's."""
 _NOTHING = "I have said nothing yet in this conversation."
 
 

@@ -39,16 +39,21 @@ _WORDS_ANSWER = ("remark", "out_of_scope", "yes", "no")
 program too, or orders something, a small model knows nothing that no tool says: it made tools up, refused, said the
 screen again, or that what does not run runs."""
 _CANDIDATES, _SHOTS = 10, 3
+"""The right label is nearly always among ten; three examples of each fit into a small driver's context with them."""
 _WORDS_CHARACTERS = 600
+"""Of the user's, as the reader reads them."""
 _CHOICE_TOKENS = 30
+"""The longest label and its brackets."""
 _INSTRUCTIONS = (
     "You sort what people say to tunesmith, a program that fine-tunes language models. Choose the ONE label whose "
     "examples ask for the same thing as the words do. Answer with JSON only. “none” is for words that fit no label."
 )
 _MAX_TOKENS = 160
+"""Two or three sentences: a small model that is not stopped says the screen again."""
 _TURNS_SENT = 2
 """What is left to say leans on this turn's result; a window that slides is computed anew, and the user waits for it."""
 _RESULT_CHARACTERS = 240
+"""Of an earlier result: what it was can still be seen."""
 
 
 async def answer(deps: TurnDeps, request: ModelRequestContext, handler: WrapModelRequestHandler) -> ModelResponse:
@@ -98,6 +103,7 @@ def _showing(request: ModelRequestContext, tools: list[ToolDefinition]) -> Model
 
 
 def _brief(call: ToolCallPart) -> str:
+    # longer ones are texts, which the screen has
     values = [str(value) for value in call.args_as_dict().values() if value not in (None, "") and len(str(value)) < 24]
     return " ".join([call.tool_name, *values])
 
@@ -128,7 +134,7 @@ async def choose(model: Model, deps: TurnDeps, state: str) -> ToolCallPart | str
     try:
         response = await model_request(model, messages(deps.prompt, labels, state), model_settings=settings)
     except ModelHTTPError as error:
-        if error.status_code in (400, 404, 422, 501):
+        if error.status_code in (400, 404, 422, 501):  # what servers answer to a field that they do not know
             raise CannotRoute(f"no schema-bound answers here (status {error.status_code})", lasting=True) from error
         raise
     label = chosen(response.text or "", labels)
@@ -164,7 +170,7 @@ def chosen(text: str, labels: Sequence[str]) -> str:
     """The label in the driver's answer. Raises CannotRoute."""
     try:
         label = json.loads(text)["label"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # a server that does not hold it to the schema
         raise CannotRoute(f"the choice could not be read: {text[:80]!r}") from error
     if label not in (*labels, NONE):
         raise CannotRoute(f"{label!r} was not to be chosen")

@@ -24,6 +24,7 @@ STATE_HEADING = "Where things stand"
 _NEXT = 2
 """Stages that are offered because they come next."""
 _USUAL_READS = 8
+"""The first of the list: what is asked most; each tool takes context with every request."""
 _NAMED = 2
 """Stages that are offered because they were named."""
 FREE_STAGES = tuple(entry.name for entry in catalog.STAGES if not entry.expensive and not entry.needs)
@@ -54,7 +55,7 @@ def state_summary(store: Store, run: Run | None, draft: PipelinePlan | None) -> 
     waiting = store.steps(status=PLANNED)
     if waiting:
         lines.append(f"waiting for the user's yes: {', '.join(f'{s.stage} ({s.id})' for s in waiting[-3:])}")
-    return "\n".join(lines[:11])
+    return "\n".join(lines[:11])  # eleven: this page goes with every request
 
 
 def in_half_a_line(deps: TurnDeps) -> str:
@@ -73,7 +74,7 @@ def in_half_a_line(deps: TurnDeps) -> str:
 
 
 def _brief(error: str | None) -> str:
-    return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain
+    return render.plain(" ".join((error or "no reason recorded").split())[:160]).plain  # it goes with every request
 
 
 def tools_of_the_moment(store: Store, run: Run | None, draft: PipelinePlan | None, prompt: str) -> set[str]:

@@ -32,6 +32,7 @@ from tunesmith.tools.pipeline.run_step import propose_step, start_agreed
 A = TypeVar("A", bound=BaseModel)
 
 _RESULT_CHARACTERS = 1500
+"""Half a page: the screen has the whole, and a driver's context is small."""
 OTHER = "other"
 """The argument of a stage's tool that holds every field which has none of its own."""
 
@@ -76,12 +77,13 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
         info = model.model_fields[name]
         usual = readable_default(info)
         text = f"{info.description or ''} null: as usual ({usual}).".strip()
+        # Optional, as an annotation may be None, and None | None is an error.
         fields[name] = (Optional[info.annotation], Field(description=text))  # noqa: UP045
     others = [name for name in model.model_fields if name not in (*entry.load().settable, "run")]
     if others:
         text = f"Further fields as `field=value …`, of {', '.join(others)}. null: as usual."
-        fields[OTHER] = (Optional[str], Field(None, description=text))  # noqa: UP045
-    fields["run"] = (Optional[str], Field(description="Run to work in, such as r3. null: the current one."))  # noqa: UP045
+        fields[OTHER] = (str | None, Field(None, description=text))
+    fields["run"] = (str | None, Field(description="Run to work in, such as r3. null: the current one."))
     args = create_model(
         entry.name, __base__=planning.Args, __doc__=f"{entry.summary[0].upper()}{entry.summary[1:]}.", **fields
     )
@@ -104,7 +106,7 @@ def _stage_tool(entry: catalog.Entry) -> Tool[TurnDeps]:
 def failed(error: Exception) -> ToolFailed:
     """An error as the driver is told it: what happened and what to try, without a traceback."""
     text = str(error) if isinstance(error, TunesmithError) else f"unexpected {type(error).__name__}: {error}"
-    return ToolFailed(" ".join(text.split())[:600])
+    return ToolFailed(" ".join(text.split())[:600])  # a driver reads a few sentences of it
 
 
 def stage_call(stage: str, fields: Mapping[str, object], run: str, call_id: str) -> ToolCallPart:
@@ -125,6 +127,7 @@ def _word(value: object) -> str:
 
 
 _SQL_ROWS = 40
+"""More rows fill a small driver's context; the screen says that there are more."""
 _SHARED = ("run", "step", "stage", "arm", "block", "since", "until")
 """Arguments that mean the same in every tool: the driver's instructions say what, once."""
 _SQL = (
@@ -183,6 +186,7 @@ def _lean(name: str, schema: Mapping[str, Any]) -> dict[str, object]:
 
 def _in_words(error: ValidationError) -> str:
     """What is wrong with some arguments, for the model to mend."""
+    # three at once are enough to mend
     problems = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in error.errors()[:3]]
     return f"{'; '.join(problems)}. Call again with the arguments of this tool alone."
 
@@ -200,7 +204,7 @@ def _records_tool() -> Tool[TurnDeps]:
 def _query_records(deps: TurnDeps, sql: str) -> dict[str, object]:
     """Answer in a process with limits of its own, from the views alone; the query is shown to the user."""
     with deps.one_at_a_time:
-        deps.show(render.plain(f"· asks the records: {' '.join(sql.split())[:400]}"))
+        deps.show(render.plain(f"· asks the records: {' '.join(sql.split())[:400]}"))  # a line or two of a screen
     table = ask_in_process(deps.store.path, sql, max_rows=_SQL_ROWS, only=VIEWS, home=deps.store.home)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     return {"rows": rows, "note": f"only the first {len(rows)} rows"} if table.truncated else {"rows": rows}

@@ -29,6 +29,7 @@ from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
 
 _BEFORE_CHARACTERS = 60
+"""To know the words again."""
 _FREE = (entry.name for entry in catalog.STAGES if not entry.expensive and not entry.makes)
 _READING = frozenset({*TOOLS, "query_records", *_FREE})
 """These put right only what they got wrong themselves."""

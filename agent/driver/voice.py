@@ -68,6 +68,7 @@ class Voice:
                 )
             elif isinstance(event, FunctionToolResultEvent):
                 part = event.part
+                # whoever follows as JSON needs no page of it
                 self._deps.ws.emit("tool.returned", tool=part.tool_name, result=str(part.content)[:2000], stage="")
 
     def _speak(self) -> None:
@@ -139,6 +140,7 @@ _BYTES: Mapping[str, float] = {f"{letter}{i}b": (1024.0 if i else 1000.0) ** pow
                                for power, letter in enumerate("kmgt", 1) for i in ("i", "")}  # fmt: skip
 _SHARES = ("%", "percent", "points")
 _FOLD = ("x", "times", "fold")
+# Factors by which a stored figure may be said in another unit: s, min, h, ms; bytes in either system; counts.
 _TIMES = (1.0, 1 / 60, 60.0, 1 / 3600, 3600.0, 1e-3, 1e3)
 _SIZES = (1.0, *(sign for power in (1, 2, 3) for sign in (1024.0**-power, 1000.0**-power)))
 _COUNTS = (1.0, 1e-3, 1e-6, 1e-9)
@@ -228,12 +230,13 @@ def _number(written: str) -> float:
 
 
 def _known(figure: Figure, known: set[float]) -> bool:
+    # Half of the last digit that was said, and a hair, as floats are not exact.
     half = 0.5 * 10.0**-figure.decimals * (1 + 1e-9)
     for factor in _FACTORS.get(figure.unit, (1.0,)):
         for stored in known:
             value = stored * factor
             rounded = not value.is_integer() or figure.unit in _FACTORS
-            if abs(value - figure.value) <= (half if rounded else 1e-9):
+            if abs(value - figure.value) <= (half if rounded else 1e-9):  # floats are not exact
                 return True
     return False
 
@@ -303,6 +306,7 @@ def is_computed(value: float, decimals: int, unit: str, lines: Sequence[Sequence
 
 def _hit(value: float, decimals: int, pool: Sequence[float]) -> bool:
     near = {round(one, decimals) for one in pool if value / 2 <= one <= value * 2}
+    # Figures with so many decimals between half of the value and twice of it: 1.5 times the value.
     possible = max(1.0, 1.5 * value * 10.0**decimals)
     return round(value, decimals) in near and len(near) / possible <= _MOST_CHANCE
 

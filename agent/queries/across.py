@@ -19,6 +19,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, size
 
 _MOST_RUNS = 4
+"""An answer is a few lines of a terminal; a page behind it has all."""
 
 
 class AcrossQuery(Query):
@@ -99,6 +100,7 @@ def _setting(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
     if value is None or value == "":
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    # a number was told apart on the line above
     return Figure(run.id, value if number else str(value), clip(value, 80))  # type: ignore[arg-type]
 
 
@@ -122,6 +124,7 @@ def _memory(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
 def _time(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
     steps = [s for s in store.steps(run.id, status=DONE) if query.stage in ("", s.stage)]
     seconds = sum(step.seconds or 0.0 for step in steps)
+    # the newest
     return Figure(run.id, seconds, duration(seconds), ", ".join(s.id for s in steps[-3:])) if steps else None
 
 

@@ -21,6 +21,7 @@ from tunesmith.tools.pipeline.workspace import Workspace
 
 Page = Callable[[], RenderableType]
 _CLIPPED = 150
+"""A line and a half of a terminal: a text is known by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def find(store: Store, name: str) -> Run:
     for run in store.runs():
         if name in (run.id, run.name):
             return run
-    known = ", ".join(f"{run.id} ({clip(run.name, 30)})" for run in ordinary(store)[:6])
+    known = ", ".join(f"{run.id} ({clip(run.name, 30)})" for run in ordinary(store)[:6])  # the newest are what is meant
     raise NotFound(
         f"There is no run {clip(name, 30)}; " + (f"the runs are {known}." if known else "there is none yet.")
     )
@@ -218,7 +219,7 @@ def decided_by(who: object) -> str:
     return _BY.get(str(who), clip(who, 40))
 
 
-def matching(words: str, texts: Mapping[str, str], most: int = 5) -> list[str]:
+def matching(words: str, texts: Mapping[str, str], most: int = 5) -> list[str]:  # an answer's lines
     """The ids of the texts that some words speak of, the likeliest first; none where nothing telling is shared."""
     if named := [one for one in texts if one.lower() in words.lower()]:
         return sorted(named, key=len, reverse=True)
@@ -227,10 +228,11 @@ def matching(words: str, texts: Mapping[str, str], most: int = 5) -> list[str]:
     weight = {stem: math.log(1 + len(texts) / holding[stem]) for stem in _stems(words) if holding[stem]}
     scored = {one: sum(weight[stem] for stem in weight.keys() & of_one) for one, of_one in stems.items()}
     best = max(scored.values(), default=0.0)
+    # A third of what the words say, and at least one word that two thirds of the texts do not have: else it is chance.
     if best < max(0.3 * sum(weight.values()), math.log(3)):
         return []
     ranked = sorted(scored, key=lambda one: (-scored[one], one))
-    return [one for one in ranked[:most] if scored[one] >= 0.6 * best]
+    return [one for one in ranked[:most] if scored[one] >= 0.6 * best]  # nearly as likely as the best
 
 
 def _stems(text: str) -> set[str]:

@@ -114,6 +114,7 @@ def disk_use(query: DiskUseQuery, context: Context) -> Answer:
              f"{size(sum(a.bytes for a in artifacts))}, models included.")  # fmt: skip
     one = artifacts[0]
     largest = f"The largest is {one.kind} {one.id} of {one.run} ({one.step}): {size(one.bytes)}, {one.path}."
+    # the larger ones tell where the room is
     rest = [f"  then {a.kind} {a.id} of {a.run}: {size(a.bytes)}" for a in artifacts[1:4]]
     lines = (largest, *rest, total) if query.about == "largest" else (total, largest, *rest)
     return Answer(lines, _facts(artifacts))
@@ -129,7 +130,7 @@ def _lines(query: ArtifactQuery, store: Store, artifact: Artifact) -> list[str]:
     path = f"It lies in {artifact.path}."
     line = " ← ".join(
         f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})"
-        for up in provenance_of(store, artifact.id)["lineage"][:6]
+        for up in provenance_of(store, artifact.id)["lineage"][:6]  # a line; the page has all of it
     )
     lineage = f"Made from: {line}." if line else ""
     date = f"{step.stage} ({cite(step)}) made it {day(step.finished_at)}; sha256 {artifact.sha256[:12]}."
@@ -162,6 +163,7 @@ def _against(store: Store, artifact: Artifact) -> str:
 
 
 _PAIRS = 3
+"""Answers before and after, each of three lines: a screen's worth."""
 _EXAMPLE = "Where is my parcel?"
 
 
@@ -187,7 +189,7 @@ def _how(store: Store, run: Run) -> Answer:
     """How to put a message to the model of a run, with one of its own as an example, which is no blind case."""
     tuned = newest_tuned(store, run.id)
     open_cases = [c for c in cases_of(store, run.id).values() if c.block == PRIMARY_BLOCK and not c.is_blind]
-    example = clip(asked_by(open_cases[0]), 120) if open_cases else ""
+    example = clip(asked_by(open_cases[0]), 120) if open_cases else ""  # a message in a line
     arms = f"the base and the {tuned.kind} model" if tuned else "the base, the only model so far,"
     served = tuned and any(line["artifact"] == tuned.id and line["healthy"] for line in deployed_now(store))
     lines = [
@@ -260,12 +262,14 @@ def _pairs(store: Store, run: Run, tuned: str, suite: str) -> list[_Pair]:
     after = scores.results(store, run.id, tuned, suite)
     asked = (one for one in after if one.case_id in cases and one.case_id in before)
     pairs = [_Pair(cases[one.case_id], before[one.case_id], one) for one in asked]
+    # the target first, and what has changed
     return sorted(pairs, key=lambda pair: (pair.case.block != PRIMARY_BLOCK, pair.before.passed == pair.after.passed))
 
 
 def _pair_lines(pair: _Pair, tuned: str) -> list[str]:
     values = ", ".join(f"{key} {clip(value, 60)}" for key, value in wanted_of(pair.case))
     expected = f" (wanted: {values})" if values else ""
+    # Widths by which each line fits a terminal of usual width; the page has all of it.
     lines = [f"  {clip(pair.case.case_id, 40)}: “{clip(asked_by(pair.case), 160)}”{expected}"]
     for arm, one in (("base", pair.before), (tuned, pair.after)):
         verdict = "no answer" if one.passed is None else "passes" if one.passed else "fails"

@@ -81,19 +81,20 @@ def _by_content(text: str, given: set[str], cases: Cases) -> list[str]:
 
 def case_answer(query: CaseQuery, store: Store, run: Run, suite: str, ids: list[str], cases: Cases) -> Answer:
     name = ids[0]
-    near = listed([clip(one, 40) for one in ids[:4]])
+    near = listed([clip(one, 40) for one in ids[:4]])  # a line of them
     if re.fullmatch(r"[a-z]\S*-\d+", query.case) and query.case not in ids:  # an id, and no case's
         return Answer((f"{run.id} asked no case {query.case}, among {len(cases)}. Near it: {near}.",))
     given = list(_given(query, store, run, suite, name))
     if not given:
         return Answer((f"The {query.arm} arm of {run.id} was not asked {clip(name, 60)}.",))
+    # Two or three lines of a terminal for one answer, and one or two where arms are compared.
     length = 330 if len(given) == 1 else 170
     lines = [f"{arm} ({verdict_of(one)}): “{clip(given_by(one), length)}”" for arm, one in given]
     wanted = ", ".join(f"{key} {clip(value, 60)}" for key, value in wanted_of(cases.get(name)))
     reason = reason_of(given[-1][1]) if not given[-1][1].passed else ""
     why = [line for line in (wanted and f"  wanted: {wanted}", reason and f"  why: {clip(reason, 200)}") if line]
     lines = [*why, *lines] if query.about == "wanted" else [*lines, *why]
-    lines += [f"Near it: {listed([clip(one, 40) for one in ids[1:4]])}."] if len(ids) > 1 else []
+    lines += [f"Near it: {listed([clip(one, 40) for one in ids[1:4]])}."] if len(ids) > 1 else []  # a line of them
     verdicts = ", ".join(f"{arm} {verdict_of(one)}" for arm, one in given)
     return Answer(
         (f"{run.id}, case {clip(name, 60)}{quoted(asked_by(cases.get(name)), 220)}", *lines),
@@ -140,6 +141,7 @@ def verdict_of(one: EvalResult) -> str:
 def page_of(chosen: Sequence[EvalResult], cases: Cases) -> RenderableType:
     """Every one of some answers, as a table."""
     rows = [
+        # A table that is looked through; the record has the whole.
         [one.case_id, one.block, clip(asked_by(cases.get(one.case_id)), 400), clip(given_by(one), 600),
          verdict_of(one) + (f": {clip(reason_of(one), 160)}" if one.passed is False else "")]
         for one in chosen

@@ -27,6 +27,7 @@ from tunesmith.tools.suites.case import Case
 
 Outcome = Literal["failed", "passed", "lost", "gained", "flipped", "error", "any"]
 _FEW, _OF_MANY, _SOME, _MOST = 2, 4, 5, 9
+"""Cases that a screen holds: two in full, five in two lines each, nine in one; of more the first four."""
 
 
 class CasesQuery(TabledQuery):
@@ -222,6 +223,7 @@ def suite(query: SuiteQuery, context: Context) -> Answer:
     chosen, blind = _open([one for one in asked.given if query.block in ("", one.block)], asked.hidden)
     lines = [first]
     if query.about == "cases" or query.block:
+        # A line each: the page has the answers.
         lines += [f"  {clip(one.case_id, 40)}{quoted(asked_by(asked.cases.get(one.case_id)), 70)}"
                   for one in chosen[:4]]  # fmt: skip
         lines += [f"{len(chosen) - 4} more; “show all” lists them with the answers."] if len(chosen) > 4 else []
@@ -254,7 +256,7 @@ def _listed(
     ids = tuple(one.case_id for one in seen)
     judged = sum(one.passed is not None for one in asked.given)
     facts = CaseCounts(asked.run.id, asked.arm, outcome, len(chosen), judged, _passed(asked.given), ids[:_MOST], other)
-    opening = f"{headline} {listed(ids, 12)}"
+    opening = f"{headline} {listed(ids, 12)}"  # as many as a driver reads and a screen line or two holds
     return Answer(tuple(lines), (facts,), lambda: page_of(seen, asked.cases), private=True, open_words=opening)
 
 
@@ -273,9 +275,11 @@ def _at_its_place(headline: str, asked: _Asked, seen: Sequence[EvalResult], othe
 def _case_lines(one: EvalResult, question: str, among: int) -> list[str]:
     output = given_by(one)
     if among <= _FEW:
+        # The fewer cases there are, the more of each: an answer is to stay on a screen.
         reason = [f"    {clip(reason_of(one), 160)}"] if not one.passed and reason_of(one) else []
         return [f"  {clip(one.case_id, 60)}{quoted(question, 150)}", f"    answered: “{clip(output, 210)}”", *reason]
     if among <= _SOME:
+        # two lines of a terminal
         return [f"  {clip(one.case_id, 50)}{quoted(question, 60)}", f"    answered: “{clip(output, 100)}”"]
     short = clip(one.case_id, 32)
-    return [f"  {short}: “{clip(output, max(108 - len(short), 60))}”"]
+    return [f"  {short}: “{clip(output, max(108 - len(short), 60))}”"]  # with its id, a line of one

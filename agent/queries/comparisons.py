@@ -93,7 +93,7 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     try:
         compared = compare_run(store, run.id, a, b)
     except NotFound:
-        arms = listed(scores.arms_measured(store, run.id), 8) or "none"
+        arms = listed(scores.arms_measured(store, run.id), 8) or "none"  # a line; all arms are fewer
         raise NotFound(f"{run.id} cannot compare {a} with {b}: measured arms are {arms}.") from None
     lines = [f"{named(run)}, {a} → {b}{unmeasured}:"]
     if not compared.comparable:
@@ -127,6 +127,7 @@ def _lost_cases(compared: Comparison, block: str) -> str:
     gained = sum(counts.fail_to_pass for counts in of_block)
     if blind := sum(counts.pass_to_fail for counts in of_block) - len(lost):
         lost = [*lost[:6], count(blind, "blind case")]
+    # seven names are a line or two
     return f"Lost: {listed([clip(one, 40) for one in lost], 7)}; {count(gained, 'case')} gained." if lost else ""
 
 

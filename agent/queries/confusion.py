@@ -91,7 +91,7 @@ def _of_checks(context: Context, run: str, arm: str, step: str, block: str) -> A
     by: Counter[str] = Counter(
         kind for one in failed for kind in {a.type for a in one.assertions if not a.passed} or {"error"}
     )
-    each = ", ".join(f"{n} by {kind}" for kind, n in by.most_common(6))
+    each = ", ".join(f"{n} by {kind}" for kind, n in by.most_common(6))  # a line of them
     whose = f"of the {arm} model"
     lines = [f"In {run} {len(failed)} of {len(given)} {block} cases {whose} ({step}) fail{f': {each}' if by else ''}."]
     if any(a.type == "is-json" for one in given for a in one.assertions):
@@ -106,6 +106,7 @@ def _lines(first: str, seen: Counts) -> list[str]:
         return [f"{first} mixes nothing up: all {seen.total()} values are right."]
     (key, right, given), n = wrong.most_common(1)[0]
     of = sum(m for (k, r, _), m in seen.items() if (k, r) == (key, right))
+    # Labels are at most that long (`_LONGEST_VALUE`), and a line holds some.
     lines = [f"{first} most often takes {key} {clip(right, 40)} for {clip(given, 40)}: {n} of {of}."]
     for name in dict.fromkeys(key for key, _, _ in seen):
         asked, missed = Counter[str](), Counter[str]()
@@ -114,6 +115,7 @@ def _lines(first: str, seen: Counts) -> list[str]:
             missed[value] += m if value != other else 0
         worst = [f"{clip(value, 30)} {m} of {asked[value]}" for value, m in missed.most_common(6) if m]
         lines.append(f"  {name}, wrong by the right value: {'; '.join(worst) or 'none'}.")
+    # The commonest tell where it goes wrong; the page has the whole table.
     more = [f"{k} {clip(r, 24)} → {clip(g, 24)} {m}" for (k, r, g), m in wrong.most_common(6)]
     return [*lines[:4], f"  The commonest: {'; '.join(more)}."]
 

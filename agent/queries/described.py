@@ -22,6 +22,7 @@ from tunesmith.tools.suites.case import Case
 from tunesmith.tools.suites.loading import read_suite
 
 _MOST_TEXTS = 6
+"""A part is looked through; its file has the whole."""
 _LONGEST_LABEL = 40
 """Characters: a longer value is a text that is wanted word for word."""
 
@@ -53,7 +54,7 @@ def _behaviour(context: Context, run: Run) -> tuple[Spec, str]:
         raise NotFound(f"{run.id} names no behaviour: no rows were asked for yet.")
     try:
         return load_behaviour(written[-1]), written[-1]
-    except (BadInput, OSError) as error:
+    except (BadInput, OSError) as error:  # moved, or changed by hand into what cannot be read
         raise NotFound(f"The behaviour of {run.id} cannot be read any more: {clip(error, 200)}") from None
 
 
@@ -62,6 +63,7 @@ def _lines(part: str, spec: Spec) -> list[str]:
         "examples": (
             "example",
             "examples",
+            # Message and answer in a line or two.
             [f"“{clip(e.prompt, 110)}” → “{clip(e.answer, 110)}”" for e in spec.examples],
         ),
         "criteria": ("criterion", "criteria", spec.criteria),
@@ -75,6 +77,7 @@ def _lines(part: str, spec: Spec) -> list[str]:
     if part in ("never", "when"):
         return [f"{part.capitalize()}: {clip(getattr(spec, part) or 'nothing was said', 500)}"]
     return [
+        # So that all four stand on one screen.
         f"{clip(spec.say or spec.what, 240)}",
         f"When: {clip(spec.when, 240)}",
         f"What: {clip(spec.what, 400)}",
@@ -99,7 +102,7 @@ def _labels(spec: Spec) -> list[str]:
     lines = [f"the answer is made of {count(len(visible), 'part')}:"]
     for one in visible:
         values = [name + (f" ({clip(v.means, 60)})" if v.means else "") for name, v in one.values.items()]
-        lines.append(f"  {one.name}: {listed(values, 12) or one.means or one.kind}")
+        lines.append(f"  {one.name}: {listed(values, 12) or one.means or one.kind}")  # a line or two
     return lines
 
 
@@ -120,6 +123,7 @@ def cases_of(store: Store, run: str, suite: str = "") -> Mapping[str, Case]:
         return {}
 
 
+# suites of the runs that are asked about
 @lru_cache(maxsize=8)
 def _read(path: Path, changed_ns: int) -> Mapping[str, Case]:
     return {case.case_id: case for case in read_suite(path).cases}
@@ -164,7 +168,7 @@ def given_in(output: str, key: str) -> str:
         return " ".join(output.split())
     try:
         answer = json.loads(output)
-    except ValueError:
+    except ValueError:  # no JSON: it holds no value by a name
         return ""
     return plain(answer.get(key, "nothing")) if isinstance(answer, dict) else ""
 
@@ -173,7 +177,7 @@ def is_json(output: str) -> bool:
     """Whether an answer can be read as JSON."""
     try:
         json.loads(output)
-    except ValueError:
+    except ValueError:  # that is the answer
         return False
     return True
 

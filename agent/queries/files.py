@@ -17,6 +17,7 @@ from tunesmith.tools.core.format import count
 _MOST_ROWS, _MOST_BYTES = 20_000, 16 << 20
 """Read for doubles, while somebody waits."""
 _FIRST, _WIDE = 3, 300
+"""Records on the screen, and of each two lines: enough to see what the file holds."""
 
 
 class FileQuery(Query):
@@ -57,13 +58,14 @@ def answer(query: FileQuery, context: Context) -> Answer:
     if not query.path:
         return Answer(("Name the file with its folder, such as ~/data/rows.jsonl: I look into it and import nothing.",))
     named = files_of(query.path)
-    look = look_at(named, {}, _MOST_ROWS * 50)
+    look = look_at(named, {}, _MOST_ROWS * 50)  # fifty times, as a look counts records and compares none
     seen = look.inspection
     facts = FileFacts(seen.status, seen.format, look.records, len(seen.columns))
     if query.about == "doubles":
         return _doubles(query.path, facts, [*named.files])
     known = f"about {count(look.records, 'record')}; it is {seen.status}"
     open_words = f"{query.path}: {known}. Nothing was imported; `/import {query.path}` takes it."
+    # a line of them
     names = f"; columns {', '.join(clip(one, 30) for one in seen.columns[:8])}" if seen.columns else ""
     line = open_words.replace(known, known + names)
     if query.about == "rows":

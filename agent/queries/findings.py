@@ -92,6 +92,7 @@ def answer(query: FindingsQuery, context: Context) -> Answer:
     proposed = [one.next for one in asked.findings if one.next and _words(one.next) in text]
     proposed.sort(key=lambda one: text.index(_words(one)))
     facts = tuple(_fact(run, one) for one in asked.findings)
+    # a screen's worth; they are in the order of their weight
     return Answer(lines[:7], facts, proposals=tuple(Proposed(run.id, one.stage, one.fields) for one in proposed))
 
 
@@ -113,13 +114,14 @@ def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _says(ones: Sequence[Finding], most: int = 220) -> list[str]:
+def _says(ones: Sequence[Finding], most: int = 220) -> list[str]:  # two lines: the page has the whole
     return [clip(one.says, most) for one in ones]
 
 
 def _all(asked: _Asked) -> list[str]:
     lines = _says(asked.findings, 300) or [f"The records of {asked.run.id} say nothing yet: no arm was measured."]
     proposal = next((line for one in asked.weighty if (line := asked.proposed(one))), [])
+    # The rest is on the page: what weighs most comes first.
     return [f"{named(asked.run, 30)}: {lines[0]}", *lines[1:5], *proposal]
 
 
@@ -128,12 +130,13 @@ def _next(asked: _Asked) -> list[str]:
     if not asked.weighty:
         good = asked.first("learned")
         first = good.says if good else "The records show nothing that needs mending."
-        rest = [one for one in asked.findings if one is not good][:3]
+        rest = [one for one in asked.findings if one is not good][:3]  # an answer stays on a screen
         return [f"{asked.run.id}: {first}", *_says(rest), _deploy_line(asked)]
     one = asked.weighty[0]
     lines = [f"{asked.run.id}: {clip(one.says, 300)}"]
     lines += [line for other in asked.weighty[:2] for line in asked.proposed(other)]
     lines += [f"Cases: {listed([clip(case, 40) for case in one.cases], 6)}."] if one.cases else []
+    # Two others, in a line or two each: the first is what to do something about.
     return [*lines, *_says([other for other in asked.findings if other is not one][:2], 200)]
 
 
@@ -213,6 +216,7 @@ def _why(asked: _Asked) -> list[str]:
         return [f"{run.id}: the records hold no reason."]
     one = chosen[0]
     cases = f"The cases: {listed([clip(case, 40) for case in one.cases], 6)}." if one.cases else ""
+    # an answer stays on a screen
     return [f"{run.id}: {clip(one.says, 300)}", cases, *asked.proposed(one), *_says(chosen[1:3], 200)]
 
 

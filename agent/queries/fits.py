@@ -24,6 +24,7 @@ from tunesmith.tools.pipeline.fits import ROW_TOKENS, ROWS, facts_here, fits, qu
 
 Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
 _DAY_S = 8 * 3600.0
+"""A working day: what takes longer is said to."""
 _VERBS = {"train": "training", "serve": "serving", "measure": "measuring", "merge": "merging", "quantize": "quantizing"}
 
 
@@ -100,6 +101,7 @@ class _Asked:
         to be met, so the largest; of the others the best way that fits, else the one that needs least."""
         chosen = self.chosen(work)
         if (good := self.goes(work)) and work != "quantize":
+            # of those that fit the most exact
             return max(filter(self.fits, chosen), key=lambda need: (need.bits, need.bytes)), True
         return (max if work == "quantize" else min)(chosen, key=lambda need: need.bytes), good
 
@@ -150,7 +152,7 @@ def _model(query: FitsQuery, context: Context) -> NamedModel | None:
         config = base[-1].known_config
         model = NamedModel(str(base[-1].meta.get("name", "the base")), config) if config else None
     if model is None:
-        known = listed([model.name for model in usual_models()], 8)
+        known = listed([model.name for model in usual_models()], 8)  # a line; one of each size
         raise NotFound(
             f"The shape of {clip(query.model, 60)} is not known here; say its size (such as 7b), or one of {known}."
         )
@@ -190,6 +192,7 @@ def _lines(asked: _Asked, work: str) -> list[str]:
         return _all_works(asked)
     chief, good = asked.verdict(work)
     lines = [_verdict(asked, chief, good)]
+    # the next to the one that decides
     for need in [] if work == "quantize" else [need for need in asked.chosen(work) if need is not chief][:3]:
         more = "" if asked.fits(need) else ", which is more than there is"
         lines.append(f"  {need.name}: {size(need.bytes)} of {need.memory}{more}")
@@ -267,6 +270,7 @@ def _several(asked: _Asked) -> list[str]:
     query, card = asked.query, asked.rooms["VRAM"]
     together = query.cards * card.total_bytes
     within = [need for need in asked.chosen(query.work) if need.memory == "VRAM" and need.bytes <= together]
+    # the smallest ones: they are what could be begun with
     names = listed([f"{need.name} ({size(need.bytes)})" for need in sorted(within, key=lambda n: n.bytes)], 3)
     hold = f"in a program that splits it: {names}" if within else "none of it either"
     return [
@@ -299,7 +303,7 @@ def _of_no_card(model: NamedModel, needs: Sequence[Need], work: str, bits: int) 
     return [
         f"{verb} {_a(model)} needs about {size(first.bytes)} of VRAM ({first.name}); this machine has no GPU, so it "
         f"would be computed in its RAM.",
-        *(f"  {need.name}: {size(need.bytes)}" for need in rest[:3]),
+        *(f"  {need.name}: {size(need.bytes)}" for need in rest[:3]),  # what decides comes first
         _why(model, work),
     ]
 
@@ -327,6 +331,7 @@ def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answe
         times: list[tuple[str, float]] = []
         for asked in models:
             if asked.goes(work):
+                # the most exact that fits
                 best = max(filter(asked.fits, asked.chosen(work)), key=lambda n: (n.bits, n.bytes))
                 sizes.append(f"{asked.model.name} ({best.name}: {size(best.bytes)})")
                 if work == "train":

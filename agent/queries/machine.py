@@ -56,10 +56,11 @@ def answer(query: MachineQuery, context: Context) -> Answer:
         "disk": f"Disk: {size(machine.disk_free_bytes)} free where tunesmith keeps its models and runs ({home}).",
         "cpu": f"Processor: {machine.cpu}, {cores_text(machine.cores, machine.cores_allowed)}.",
     }
+    # what was asked for first
     lines = [text for _, text in sorted(line_of.items(), key=lambda part: part[0] != query.part)]
     where = "the processor" if here.serves_on == "cpu" else "the graphics card"
     lines.append(f"vLLM serves on {where} ({vllm})." if vllm else "No vLLM was found; `tunesmith setup` installs it.")
-    return Answer(tuple([*lines, *left_out_gpus()][:6]), (here,))
+    return Answer(tuple([*lines, *left_out_gpus()][:6]), (here,))  # a screen's worth: what was asked for is first
 
 
 def _gpu(machine: Machine) -> str:
@@ -75,6 +76,7 @@ def _ram(machine: Machine) -> str:
 
 
 CARDS_GIB = (8, 12, 16, 24, 32, 48, 80, 141, 192, 640)
+"""Sizes of single cards that are sold, and of a server of eight."""
 _BITS = {"bf16": 16, "W8A8": 8, "W4A16": 4, "nf4": 4}
 _TRAINING = {"bf16": "LoRA (16 bits)", "nf4": "QLoRA (4 bits)"}
 
@@ -171,7 +173,7 @@ def served(query: ServedQuery, context: Context) -> Answer:
     before = [
         f"  {day(store.step(one.step).finished_at)}: {one.meta.get('arm', 'a')} model {one.meta.get('serves', '')} of "
         f"{one.run} ({one.step})"
-        for one in past[:4]
+        for one in past[:4]  # the newest
     ]
     if not deployed:
         if not past:
@@ -186,6 +188,7 @@ def served(query: ServedQuery, context: Context) -> Answer:
         f"Its key lies in {line['key_file']}; “how do I call it?” shows a call.",
         _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
+    # an answer stays on a screen
     lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 1 else []
     return Answer(tuple(one for one in lines if one), run=str(line["run"] or ""))
 
@@ -201,6 +204,7 @@ def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answ
         about = f"{f' of {query.run}' if query.run else ''}{span(query.since, query.until)}"
         return Answer((f"Nothing{about} was deployed; in all {count(len(past), 'deployment')} happened.",))
     lines = []
+    # Five, as other lists here; the count says how many more there are.
     for one, step in chosen[:5]:
         by = store.read("SELECT decided_by FROM approvals WHERE step = ? AND decision = 'yes'", step.id)
         who = f", agreed to by {decided_by(by[0]['decided_by'])}" if by else ""
@@ -215,6 +219,7 @@ def _lineage_line(store: Store, artifact: str) -> str:
         lineage = provenance_of(store, artifact)["lineage"]
     except NotFound:
         return ""
+    # a line or two
     each = [f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']} of {up['run']})" for up in lineage[:4]]
     return f"Made from: {' ← '.join(each)}."
 
@@ -240,11 +245,12 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
     if query.about == "running" and running:
         waiting = []
     if waiting:
+        # the newest: older ones seldom are meant
         names = ", ".join(f"{step.stage} ({cite(step)})" for step in waiting[-4:])
         lines.append(f"{len(waiting)} wait{'s' if len(waiting) == 1 else ''} for a yes: {names}.")
     elif not running or not lines:
         lines.append("Nothing waits for a yes.")
-    return Answer(tuple(lines), tuple(facts_of(step) for step in [*running, *waiting[-4:]]))
+    return Answer(tuple(lines), tuple(facts_of(step) for step in [*running, *waiting[-4:]]))  # as many as are named
 
 
 def deployed_now(store: Store) -> list[dict[str, object]]:

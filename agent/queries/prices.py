@@ -154,6 +154,7 @@ def _newest(steps: list[Step], stage: str, arm: str) -> Step | None:
 
 
 _MOST_DECISIONS = 5
+"""Lines of an answer: a person asks for the last ones."""
 _DECIDED = """SELECT a.*, s.run, s.arm, s.seconds, s.status FROM approvals a JOIN steps s ON s.step = a.step
 ORDER BY a.rowid DESC"""
 
@@ -229,6 +230,7 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     else:
         head = f"{_plans(len(of_kind), of)} {'approved' if query.decision == 'yes' else 'refused'}{where}:"
     facts = [_fact(row) for row in of_kind]
+    # nearly all of them: at a terminal, in a script, by another agent
     by = Counter(one.by for one in facts).most_common(4)
     lines = [head, "Decided by " + ", ".join(f"{name} ({n})" for name, n in by) + ".",
              *(_line(one) for one in facts[:_MOST_DECISIONS])]  # fmt: skip
@@ -274,6 +276,7 @@ def _unasked(context: Context, decided: Sequence[Row], run: str) -> Answer:
     ran = [s for s in steps if s.started_at and catalog.ENTRIES[s.stage].asks(s.request)]
     without = [s.id for s in ran if s.id not in agreed]
     if without:
+        # a line or two
         return Answer((f"{len(without)} of {len(ran)} expensive steps have no recorded yes: {listed(without, 8)}.",))
     by = Counter(decided_by(row["decided_by"]) for row in decided if row["decision"] == "yes")
     return Answer((
@@ -289,7 +292,7 @@ def _plans(number: int, of_stage: str) -> str:
 def _fact(row: Row) -> Approval:
     try:
         seconds: float | None = float(json.loads(row["price"]).get("seconds", 0.0))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError):  # of an earlier version: it has none
         seconds = None
     arm = f" {row['arm']}" if row["stage"] == "evaluate" and row["arm"] else ""
     return Approval(

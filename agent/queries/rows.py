@@ -20,6 +20,7 @@ from tunesmith.tools.core.format import count, listed
 from tunesmith.tools.data.held_out import masked
 
 _SAMPLE_ROWS = 4
+"""Each is two or three lines: a screen's worth."""
 Verdict = Annotated[Literal["", "keep", "drop"], Field(description="empty: both")]
 Origin = Annotated[Literal["", "generated", "rehearsal"], Field(description="empty: all")]
 
@@ -92,6 +93,7 @@ def answer(query: RowsQuery, context: Context) -> Answer:
         return _sample(query, run, chosen, known, "")
     lines = _count_lines(query, known, rows)
     if query.about == "reasons":
+        # one of each kind is enough to see what it means
         of_each = list({_kind(row): row for row in reversed(chosen) if row.dropped}.values())[:3]
         samples = [f"  {r.row_id}: “{clip(_message(r), 70)}”: {clip(str(r.verdict), 90)}" for r in of_each]
         lines = [*(lines[:1] if query.verdict == "keep" else []), _reasons(known)]
@@ -177,6 +179,7 @@ def _for_a_plan(context: Context, run: Run, known: RowCounts) -> Answer:
 def _reasons(known: RowCounts) -> str:
     if not known.dropped:
         return f"No row of {known.run} was dropped."
+    # the commonest, in a line
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(known.dropped_for).most_common(7))
     return f"{known.run}: {count(known.dropped, 'row')} dropped: {kinds}."
 
@@ -196,6 +199,7 @@ def _by_length(query: RowsQuery, run: Run, wanted: Sequence[TrainingRow]) -> Ans
         ), (facts,))  # fmt: skip
     ranked = sorted(wanted, key=lambda row: long[row.row_id], reverse=query.about == "longest")
     first = f"The {query.about} row of {run.id} is {ranked[0].row_id}: {long[ranked[0].row_id]} characters."
+    # three, where none says how many
     lines = [f"  {row.row_id} ({long[row.row_id]}): “{clip(_message(row), 110)}”" for row in ranked[: query.most or 3]]
     return Answer((first, *lines), (facts,), lambda: _page(ranked), private=True, open_words=first)
 
@@ -213,6 +217,7 @@ def _sample(
     lines = [first]
     for row in sample:
         mark = f" (dropped: {clip(str(row.verdict), 60)})" if row.dropped else ""
+        # Message and answer in a line each.
         lines.append(f"  {row.row_id}{mark}: “{clip(_message(row), 100)}”")
         lines.append(f"    → “{clip(_answer(row), 105)}”")
     return Answer(tuple(lines), (known,), lambda: _page(chosen), private=True, open_words=first)
@@ -223,6 +228,7 @@ def _one_row(run: Run, row: TrainingRow) -> Answer:
     dropped = f"was dropped: {clip(str(row.verdict), 160)}"
     became = dropped if row.dropped else "was kept" if row.kept else "is not judged yet"
     first = f"Row {row.row_id} of {run.id} ({row.origin}) {became}."
+    # Alone, a row has room.
     lines = (first, f"  “{clip(_message(row), 300)}”", f"    → “{clip(_answer(row), 300)}”")
     return Answer(lines, private=True, open_words=first)
 
@@ -245,6 +251,7 @@ def _answer(row: TrainingRow) -> str:
 
 def _page(rows: Sequence[TrainingRow]) -> RenderableType:
     table = [
+        # A page to look through; `rows review` shows each whole.
         [r.row_id, r.origin, _verdict(r), clip(str(r.verdict or ""), 80), clip(_message(r), 300), clip(_answer(r), 300)]
         for r in rows[:60]
     ]

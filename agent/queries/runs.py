@@ -38,7 +38,7 @@ from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
 from tunesmith.tools.pipeline.plan_file import StepSpec
 
-_MOST_RUNS = 5
+_MOST_RUNS = 5  # a line each: who wants more asks for all
 
 
 class RunsQuery(Query):
@@ -104,7 +104,7 @@ def all_runs(query: RunsQuery, context: Context) -> Answer:
             well = [one for one in known if one not in bad]
             others = ["Those that did not:", *_lines(store, well)] if well else []
             return Answer((f"{count(len(bad), 'run')} failed or stopped:", *_lines(store, bad), *others), tuple(bad))
-        each = listed([f"{named(run, 30)} is {run.status}" for run in runs], 8)
+        each = listed([f"{named(run, 30)} is {run.status}" for run in runs], 8)  # a line or two
         return Answer((f"None of the {count(len(runs), 'run')} failed: {each}.",), tuple(known))
     driver = [run for run in store.runs() if run.name == DRIVER_RUN]
     total = len(runs) + len(driver)
@@ -139,7 +139,7 @@ def _within(query: RunsQuery, store: Store, runs: list[Run]) -> Answer:
         return Answer((f"Nothing ran{when}; the newest run, {runs[0].id}, was begun {day(runs[0].created_at)}.",))
     lines = [f"{count(sum(len(steps) for _, steps in begun), 'step')} ran{when}, in {count(len(begun), 'run')}:"]
     for run, steps in begun[:_MOST_RUNS]:
-        each = listed([f"{step.stage} {step.status}" for step in reversed(steps)], 6)
+        each = listed([f"{step.stage} {step.status}" for step in reversed(steps)], 6)  # a line each
         lines.append(f"  {named(run, 30)}: {each}, {duration(sum(step.seconds or 0.0 for step in steps))}")
     return Answer(tuple(lines), tuple(facts_of(store, run) for run, _ in begun))
 
@@ -154,7 +154,7 @@ def _best(store: Store, runs: list[Run]) -> Answer:
     ranked.sort(key=lambda one: one[0].rate, reverse=True)
     score, run = ranked[0]
     lines = [f"{named(run)}: its {score.arm} model passes {score} target cases."]
-    lines += [f"  {other.id}, {one.arm}: {one}" for one, other in ranked[1:5]]
+    lines += [f"  {other.id}, {one.arm}: {one}" for one, other in ranked[1:5]]  # the best few
     note = "Runs of different behaviours have different suites, so their rates are not comparable."
     return Answer((*lines, note), tuple(one for one, _ in ranked), run=run.id)
 
@@ -179,7 +179,7 @@ def one_run(query: RunQuery, context: Context) -> Answer:
         lines += [f"Its goal: {clip(run.goal, 160)}"] if run.goal and query.about == "overview" else []
         lines += [
             f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}{reached(step)}"
-            for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]
+            for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]  # the newest tell
         ]
         lines = [*scores.verdict_lines(store, run), *lines]
     begun = [step for step in steps if step.stage == query.stage and step.status in BEGUN]
@@ -188,7 +188,7 @@ def one_run(query: RunQuery, context: Context) -> Answer:
         stands = f"({begun[-1].id}) of {run.id}: {begun[-1].status}" if begun else f"was not done in {run.id} yet"
         lines.insert(0, f"{query.stage} {stands}{'; “do that” prices it' if lacks else ''}.")
     return Answer(
-        tuple(lines[:6]), (known, *scores.of_run(store, run.id)),
+        tuple(lines[:6]), (known, *scores.of_run(store, run.id)),  # an answer stays on a screen
         lambda: Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id))),
         proposals=(Proposed(run.id, query.stage, {}),) if lacks else (),
     )  # fmt: skip
@@ -263,11 +263,12 @@ def _most(about: str, run: Run, steps: Sequence[Step]) -> list[str]:
     if about == "time":
         rest, total = [first, *rest], duration(sum(took.values()))
         head = f"{named(run)} took {total} of work in all, {len(steps)} steps; the longest:"
-    return [head, *(f"  {name_of(s)} ({s.id}): {each[s.id]}" for s in rest[:4])]
+    return [head, *(f"  {name_of(s)} ({s.id}): {each[s.id]}" for s in rest[:4])]  # an answer stays on a screen
 
 
 def _estimates(run: Run, steps: Sequence[Step]) -> list[str]:
     total, priced = sum(s.seconds or 0 for s in steps), sum(s.estimated_seconds for s in steps)
+    # an answer stays on a screen
     worst = sorted(steps, key=lambda s: abs((s.seconds or 0) - s.estimated_seconds), reverse=True)[:4]
     first = f"{run.id} was estimated at {duration(priced)} in all and took {duration(total)}; furthest off:"
     return [first, *(f"  {estimate_of(s)}" for s in worst)]
@@ -279,7 +280,7 @@ def _late(run: Run, steps: Sequence[Step]) -> list[str]:
         return [f"None of the {len(steps)} steps of {run.id} took longer than estimated."]
     over.sort(key=lambda s: (s.seconds or 0) - s.estimated_seconds, reverse=True)
     first = f"{len(over)} of the {len(steps)} steps of {run.id} took longer than estimated:"
-    return [first, *(f"  {estimate_of(s)}" for s in over[:5])]
+    return [first, *(f"  {estimate_of(s)}" for s in over[:5])]  # an answer stays on a screen
 
 
 def _failures(query: StepsQuery, context: Context) -> Answer:
@@ -302,7 +303,7 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
     lines = [
         f"{name_of(s)} ({cite(s)}) {s.status} after {duration(s.seconds)}: {clip(s.error or 'no reason', 300)}"
         f"{_done_since(store, s)}"
-        for s in ended[:4]
+        for s in ended[:4]  # an answer stays on a screen
     ]
     lines += [f"{len(ended) - 4} more failed before."] if len(ended) > 4 else []
     end = log_end(store, ended[0], 2)
@@ -338,4 +339,4 @@ def _out_of_memory(query: StepsQuery, context: Context) -> Answer:
     if measured:
         largest = max(measured, key=lambda s: s.peak_rss_bytes or 0)
         lines.append(f"{memory_of(largest)[:-1]} in {name_of(largest)} ({cite(largest)}).")
-    return Answer(tuple(lines), tuple(step_facts(step) for step in measured[:8]))
+    return Answer(tuple(lines), tuple(step_facts(step) for step in measured[:8]))  # a driver reads them

@@ -242,7 +242,7 @@ def verdict_lines(store: Store, run: Run) -> list[str]:
 
 
 def _not_measured(run: Run, measured: Sequence[Score], arm: str, block: str) -> Answer:
-    arms = listed(list(dict.fromkeys(s.arm for s in measured)), 8) or "none"
+    arms = listed(list(dict.fromkeys(s.arm for s in measured)), 8) or "none"  # a line; all there are
     blocks = listed(list(dict.fromkeys(s.block for s in measured)), 8) or "none"
     what = " ".join(part for part in (arm and f"the {arm} arm", block and f"on the {block} block") if part)
     return Answer((f"{run.id} has no results of {what or 'any arm'}; measured are: arms {arms}; blocks {blocks}.",))

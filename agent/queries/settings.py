@@ -67,7 +67,7 @@ class Setting:
 def answer(query: SettingQuery, context: Context) -> Answer:
     """Each setting of the run that is meant, else of the newest that has it. Raises NotFound."""
     answers = [_answer(query, field, context) for field in query.fields]
-    most = max(1, 6 // len(answers)) if len(answers) > 1 else None
+    most = max(1, 6 // len(answers)) if len(answers) > 1 else None  # six lines in all
     lines = tuple(line for one in answers for line in one.lines[:most])
     return Answer(lines, tuple(fact for one in answers for fact in one.data))
 
@@ -155,7 +155,7 @@ def _judged(context: Context, run: Run, step: Step, field: str, asked: float | N
     if not (isinstance(value, int | float) and isinstance(usual, int | float) and usual):
         return f"{field}: {_plain(value)}; the rule would choose {_plain(usual)} ({reason})."
     times = value / usual
-    word = "about what" if 0.8 <= times <= 1.25 else f"{times:.2g} times what"
+    word = "about what" if 0.8 <= times <= 1.25 else f"{times:.2g} times what"  # a quarter more or less does not show
     return f"{_plain(value)} is {word} the rule would choose: {_plain(usual)} ({reason})."
 
 
@@ -197,7 +197,7 @@ def _value(step: Step, field: str) -> object:
 def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(clip(str(one).rsplit("/runs/", 1)[-1], 160) for one in value) or "none"
-    if isinstance(value, bool):
+    if isinstance(value, bool):  # True is an int, too: first
         return "on" if value else "off"
     return clip(value if value != "" else "empty (as usual)", 120)
 
@@ -205,11 +205,11 @@ def _plain(value: object) -> str:
 def _elsewhere(store: Store, run: Run, step: Step, field: str) -> str:
     """The same setting in the same stage of other runs, in a line."""
     others = []
-    for other in ordinary(store)[:6]:
+    for other in ordinary(store)[:6]:  # of the newest: older ones had other versions' rules
         steps = [s for s in store.steps(other.id) if field in s.request and s.stage == step.stage]
         if other.id != run.id and steps:
             others.append(f"{_plain(_value(_that_counts(steps), field))} in {other.id}")
-    return f"Elsewhere: {listed(others, 4)}." if others else ""
+    return f"Elsewhere: {listed(others, 4)}." if others else ""  # a line of them
 
 
 def _that_counts(steps: Sequence[Step]) -> Step:
@@ -235,6 +235,7 @@ def all_settings(query: SettingsQuery, context: Context) -> Answer:
         lines = _by_hand(context.store, run)
     elif query.stage:
         each = "; ".join(f"{one.field} {_plain(one.value)}" for one in known.values())
+        # Names and values of one stage: ten lines at most.
         lines = [f"{query.stage} of {run.id} ran with: {clip(each, 600)}."]
     else:
         chosen = {name: one for name, one in known.items() if one.value != one.default}
@@ -261,9 +262,9 @@ def _by_hand(store: Store, run: Run) -> list[str]:
     }
     mine = [name for name, reason in reasons.items() if reason.startswith("you set it")]
     planned = [name for name, reason in reasons.items() if "written in the plan" in reason]
-    each = f": {listed(mine, 8)}" if mine else ""
+    each = f": {listed(mine, 8)}" if mine else ""  # a line or two
     first = f"You changed {len(mine) or 'no'} setting{'' if len(mine) == 1 else 's'} of {run.id} by hand{each}."
-    return [first, *([f"In its plan stand: {listed(planned, 10)}."] if planned else [])]
+    return [first, *([f"In its plan stand: {listed(planned, 10)}."] if planned else [])]  # a line or two
 
 
 def values(store: Store, run: Run) -> dict[str, Setting]:

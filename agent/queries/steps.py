@@ -22,6 +22,7 @@ from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.pipeline import catalog
 
 _LOG_LINES = 6
+"""The end tells why; the file, which is named, has the rest."""
 BEGUN = (DONE, RUNNING, FAILED, STOPPED)
 _NEVER_RAN = {PLANNED: "waits for a yes", DECLINED: "was declined", ABANDONED: "got no answer to its price"}
 
@@ -78,7 +79,7 @@ def answer(query: StepQuery, context: Context) -> Answer:
         _outcome(step) or _passed(store, step),
         _settings(step),
     ]
-    lines = [line for line in dict.fromkeys(lines) if line][:6]
+    lines = [line for line in dict.fromkeys(lines) if line][:6]  # a screen's worth: the first say most
     end = log_end(store, step, 2) if query.about == "failure" and step.error else []
     return Answer(
         (*lines, *(["Its log ends:", *end] if end else [])),
@@ -218,7 +219,7 @@ def plain(name: str, value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, dict):
         return clip("; ".join(f"{key} {plain('', one)}" for key, one in value.items()), 300)
-    return f"{value:,}" if isinstance(value, int) else clip(value, 80)
+    return f"{value:,}" if isinstance(value, int) else clip(value, 80)  # a line
 
 
 def _settings(step: Step) -> str:
@@ -230,11 +231,11 @@ def _settings(step: Step) -> str:
 def log_end(store: Store, step: Step, lines: int) -> list[str]:
     """The last lines that a step's worker wrote; none where its log is gone."""
     try:
-        with _log_file(store, step).open(errors="replace") as file:
+        with _log_file(store, step).open(errors="replace") as file:  # a log may hold any program's bytes
             last = deque((line for line in file if line.strip()), maxlen=lines)
-    except OSError:
+    except OSError:  # none was written, or the folder is gone
         return []
-    return [f"  {clip(line, 140)}" for line in last]
+    return [f"  {clip(line, 140)}" for line in last]  # a line of a terminal
 
 
 def _log_file(store: Store, step: Step) -> Path:
@@ -328,6 +329,7 @@ def curve(query: CurveQuery, context: Context) -> Answer:
     if query.metric in _LEADS:
         named = (("train_loss", "loss"), ("validation_loss", "validation_loss"))
         stored = [(name, store.metrics(step.id, key)) for name, key in named]
+        # what was asked for first
         lines = sorted(lines_of(store, step), key=lambda line: not line.startswith(_LEADS[query.metric]))
         return Answer(tuple(lines), tuple(Curve.of(name, step, points) for name, points in stored if points))
     words, points = query.metric.replace("_", " "), store.metrics(step.id, query.metric)
@@ -358,6 +360,7 @@ def lines_of(store: Store, step: Step) -> list[str]:
     fell = f"from {losses[0][1]:.3f} to {losses[-1][1]:.3f} over {len(losses)} points{mean}"
     lines.append(f"The training loss of train ({cite(step)}) went {fell}: {_spark(losses)}")
     if len(validation) > 1:
+        # the end tells whether it still falls
         each = ", ".join(f"{x:.0f}: {value:.3f}" for x, value in validation[-8:])
         lines.append(f"Validation by optimiser step: {each}.")
     amounts = [f"{name.replace('_', ' ')} {result[name]:,}" for name in ("steps", "trained_tokens") if name in result]
@@ -367,6 +370,7 @@ def lines_of(store: Store, step: Step) -> list[str]:
 
 
 def _spark(points: Sequence[tuple[float, float]], width: int = 40) -> str:
+    """A curve in a line: 40, as the words beside it take the other half of a terminal's 80."""
     values = [value for _, value in points]
     step = max(len(values) / width, 1.0)
     chosen = [values[int(i * step)] for i in range(min(width, len(values)))]

@@ -14,6 +14,7 @@ from tunesmith.tools.core.format import size
 from tunesmith.tools.machine.measure import measure_machine
 
 _NAME_CHARACTERS = 24
+"""The greeting is one line."""
 
 
 def greeting(store: Store) -> list[str]:

@@ -49,6 +49,7 @@ class Monitor(threading.Thread):
 
     def look(self) -> None:
         """Read what runs, mark what died, tell what ended; as far as the disk has room for, which the start tells."""
+        # a disk that is full, or a store that is being moved: the next look
         with contextlib.suppress(OSError, sqlite3.Error):
             running = self._store.steps(status=RUNNING)
             self.running = tuple(step for step in running if catalog.ENTRIES[step.stage].asks(step.request))

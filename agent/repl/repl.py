@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _PROMPT = "tunesmith ❯ "
 HELLO = f"tunesmith {VERSION}. Say what a model should learn; “exit” leaves."
 _MENU_LINES = 8
+"""So that the menu never pushes the page away that is asked about."""
 _TWICE_S = 1.0
 """Two Ctrl-C within it leave; one alone only ends what is typed or waited for."""
 _TYPED_AHEAD_S = 0.5
@@ -109,7 +110,7 @@ class _Repl:
             return self._take(line)
         except EOFError:
             return False
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # once clears the line, as in a shell; twice leaves
             print("interrupted; jobs go on")
             return not self._interrupts.again()
 
@@ -126,7 +127,7 @@ class _Repl:
 
     def shell(self) -> Shell:
         """What stands behind the prompt, waited for. Raises what kept it from loading."""
-        self._loaded.wait()
+        self._loaded.wait()  # imports end by themselves, in a second or two
         if self._shell is None:
             raise self._error or RuntimeError("the REPL did not load")
         return self._shell

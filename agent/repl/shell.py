@@ -154,11 +154,11 @@ class Shell:
             self.talk.turn(line)  # jobs go on whatever becomes of it
         except TunesmithError as error:
             self.say(f"tunesmith: {error}")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # of the turn alone
             self.say("interrupted; jobs go on")
         except EOFError:
             self.say("nothing was decided")
-        except Exception as error:
+        except Exception as error:  # the REPL outlives any turn: it is said, with where its trace is
             self.say(f"tunesmith: {unexpected(error)}")
         return True
 
@@ -193,6 +193,7 @@ class Shell:
         """A yes or anything else, with the grace against keys typed ahead."""
         from tunesmith.agent.commands.approvals import read_answer
 
+        # The grace: keys of before are no answer.
         time.sleep(GRACE_S)
         answer = read_answer(self.ask(f"{question} (yes or no) "), by="terminal")
         return answer is not None and answer.yes
@@ -222,7 +223,7 @@ class Shell:
         self._asked_for = plan
         try:
             return FirstLook(self._approver, self.store, Output(console=self.main_console()))(plan, step)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # nobody decided: the step stays to be asked about
             raise pending(plan, step, "it was interrupted") from None
         finally:
             self._asked_for = None
@@ -248,7 +249,7 @@ class Shell:
                 answer.set_result(ask())
             except KeyboardInterrupt:  # raised in the thread that asked, it would end its event loop
                 answer.set_exception(EOFError("nothing was decided"))
-            except Exception as error:
+            except Exception as error:  # raised where it was asked for
                 answer.set_exception(error)
 
         self._questions.put(in_main_thread)
@@ -306,7 +307,7 @@ class Shell:
             if run and not (resume_run and isinstance(error, BadInput)):  # else it just said that it cannot
                 self.say(f"/resume {run} goes on with it")
             return
-        except Exception as error:
+        except Exception as error:  # of a thread: nobody else would hear of it
             self.say(f"tunesmith: {unexpected(error)}")
             return
         self.show(summary_view(conclude(self.store, run, self.say)))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tunesmith.agent.repl.shell import Shell
 
 _POLL_S = 0.1
+"""A Ctrl-C and a question from the turn's own thread wait no longer."""
 _NOTICE_EVERY_S = 15.0
 """A driver takes up to a minute to start: silence for longer looks like a hang."""
 _NOT_FETCHED = "no driver was fetched; questions about runs are answered without one, and /help lists the commands"
@@ -161,14 +162,14 @@ class Talk:
         future = begin(chat)
         while True:
             try:
-                if wait([future], timeout=_POLL_S).done:
+                if wait([future], timeout=_POLL_S).done:  # between two looks the person is asked
                     future.result()
                     if self._then:
                         self._screen.later(self._then)
                     return
                 self._screen.answer_questions()
                 self._follow_fetch(text)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # of the turn: a step goes on in its worker
                 self._stopped = True
                 chat.cancel()
             except Cancelled:  # by a Ctrl-C; or by the wait for a driver, which said so already
@@ -260,7 +261,7 @@ class Talk:
         self._fetching = fetching = at_work[0] if at_work else self._agreed_fetch()
         while not (step := self._screen.store.step(fetching)).ended:
             stop_if_cancelled()
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # a person waits
         if step.status != DONE:
             raise StepFailed(f"{step.stage} ({step.id}) {step.status}: {step.error}")
 
@@ -333,4 +334,4 @@ def _warm() -> None:
         reader()
     with contextlib.suppress(ImportError):  # the first turn says what is missing
         import pydantic_ai.models.openai
-        import pydantic_ai.providers.vllm  # noqa: F401
+        import pydantic_ai.providers.vllm  # noqa: F401  # loaded before it is needed

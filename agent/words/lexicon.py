@@ -17,6 +17,7 @@ _HAN = "\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_HAN}]|\d+(?=[^\W\d_{_HAN}]{{2,}}(?![^\W_]))|[^\W_{_HAN}]+")
 """`4bit` is two words, `fp8` and `7b` are one; Chinese puts no spaces between its words, so each sign is one."""
 _SHORTEST_MISSPELT, _SWAPPED = 5, (3, 4)
+"""Shorter words are a letter away from others; of three or four letters only two that changed places are put right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def repaired(word: str) -> str:
         return word
     if len(word) < _SHORTEST_MISSPELT:
         return _swapped(word)
-    most = 1 if len(word) < 9 else 2
+    most = 1 if len(word) < 9 else 2  # a second slip only where a word is long enough to be told by the rest
     nearest = min(
         (
             (OSA.distance(word, known, score_cutoff=most), known)

@@ -33,6 +33,7 @@ LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
 _NEAREST, _NEAR, _LIKELY = 3, 4, 12
 _REMEMBERED = 32
+"""A turn reads the same words several times, and parts of them."""
 _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4
 """From which probability an order is taken, which is priced and asked about; one all of whose words are arguments."""
 _STOP, _MAY_STOP = "do.stop", 0.2
@@ -128,7 +129,7 @@ class Reader:
         embedded = self._embedded(canonical(slots, self.head.vocabulary))
         guesses = _possible(self.head.guesses(embedded, slots, context.at), slots, context)
         if (known := self.head.label_of(sentence)) in {guess.label for guess in guesses}:
-            guesses = sorted(guesses, key=lambda guess: guess.label != known)
+            guesses = sorted(guesses, key=lambda guess: guess.label != known)  # what is known to be meant goes first
             guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
         by_kind = kinds(guesses)
         stop = next((one for one in by_kind if one.label == _STOP), None)
@@ -248,7 +249,7 @@ def _carried(request: Query | None, before: Query | None, slots: Slots) -> Query
     about a file that names none is about the one before."""
     if request is None or before is None:
         return request
-    if getattr(request, "path", None) == "" and (path := getattr(before, "path", "")):
+    if getattr(request, "path", None) == "" and (path := getattr(before, "path", "")):  # not every question has one
         return request.model_copy(update={"path": path})
     if not slots.all("pronoun"):
         return request

@@ -173,6 +173,7 @@ def _cards(asked: Asked) -> int:
     card = next((slot for slot in asked.slots.named if slot.kind in ("card", "card_gib")), None)
     before = [n for n in asked.slots.numbers if card and n.end <= card.start and not n.unit and not n.weak]
     near = before and card and len(asked.slots.between(before[-1].end, card.start)) <= 1
+    # cards of one machine; beyond it is another number
     return int(before[-1].value) if near and 2 <= before[-1].value <= 16 else 0
 
 
@@ -180,6 +181,7 @@ def _bits(asked: Asked) -> int:
     if bits := asked.slots.first("bits"):
         return int(bits)
     scheme = asked.slots.first("choice.scheme")
+    # the schemes have four or eight
     return 4 if scheme.endswith("4A16") or asked.slots.first("choice.load_in_4bit") else 8 if scheme else 0
 
 

@@ -86,7 +86,7 @@ class Slots:
         """The first value of a kind; empty: none is named."""
         return next((str(slot.value) for slot in self.named if slot.kind == kind), "")
 
-    def negated(self, slot: Slot | Number, most: int = 3) -> bool:
+    def negated(self, slot: Slot | Number, most: int = 3) -> bool:  # as far as a negation reaches (`acts.NEAR`)
         """Whether a word such as `without` stands before a slot with at most so many words between."""
         before = [no for no in self.all("not") if no.end <= slot.start]
         return any(len(self.between(no.end, slot.start)) <= most for no in before)
@@ -190,6 +190,7 @@ def slots_of(sentence: str, runs: Sequence[Run] = ()) -> Slots:
     slots += [Slot("span", span, *place) for span, place in _spans(masked, slots)]
     slots += _relative_runs(slots, ordinary)
     slots += _sizes(numbers, masked)
+    # of those that begin together the longest
     return Slots(sentence, words, tuple(sorted(slots, key=lambda slot: (slot.start, -slot.end))), numbers, pairs)
 
 
@@ -228,6 +229,7 @@ def _shapes(sentence: str) -> tuple[list[Slot], str, dict[str, str]]:
 def _named_runs(text: str, runs: Sequence[Run]) -> tuple[list[Slot], str]:
     """Runs by their whole name, which is blanked: its words are no blocks and no stages."""
     slots = []
+    # a shorter name is a word of any sentence
     for name, run in {run.name.lower(): run.id for run in reversed(runs) if len(run.name) > 3}.items():
         for match in re.finditer(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", text, re.IGNORECASE):
             slots.append(Slot("run", run, match.start(), match.end()))
@@ -260,9 +262,10 @@ def _sizes(numbers: Sequence[Number], text: str) -> list[Slot]:
     slots = []
     for number in numbers:
         if number.unit == "params" or (number.unit == "million" and _model_behind(text, number.end)):
+            # as names of models have it
             value = f"{number.value:g}b" if number.unit == "params" else f"{number.value / 1e6:g}m"
             slots.append(Slot("model", value, number.start, number.end))
-        elif number.unit == "bit" and number.value in (4, 8, 16):
+        elif number.unit == "bit" and number.value in (4, 8, 16):  # a model's weights have no others
             slots.append(Slot("bits", int(number.value), number.start, number.end))
         elif number.unit == "gib":
             ram = re.match(

@@ -54,7 +54,7 @@ def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
         if start >= at:
             stretches += [slots.sentence[at:start], text]
             at = end
-    return " ".join("".join([*stretches, slots.sentence[at:]]).lower().split())[:400]
+    return " ".join("".join([*stretches, slots.sentence[at:]]).lower().split())[:400]  # a paste's beginning tells
 
 
 def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:

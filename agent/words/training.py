@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 WANTED = 0.95
 """Share of what the head answers by itself that must name the right kind, in cross-validation."""
 _FOLDS = 5
+"""Each sentence is read once by what learned from the other four fifths."""
 _NEAR_COPY = 0.75
-"""Cosine between two centred embeddings from which sentences of a label are near copies."""
+"""Cosine between two centred embeddings from which sentences of a label are near copies: these go into one fold, or a
+copy would be learned from."""
 
 _SHARED_BY, _OFTEN = 2, 5
 """How many sentences of a label hold a word that belongs to how it is said; more where texts are looked for."""
@@ -187,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     factors = moment_factors([labelled[i] for i in taught], labels)
     threshold = calibrated(likely, [labelled[i] for i in left_out], labels, factors)
     tuned = tuning.learned(np.arange(len(labelled)))
-    scales = np.maximum(np.abs(tuned.weights).max(axis=1), 1e-12) / 127
+    scales = np.maximum(np.abs(tuned.weights).max(axis=1), 1e-12) / 127  # no division by zero; one byte a number
     about = {"labels": labels, "threshold": threshold, "fingerprint": fingerprint(),
              "examples": examples, "own_words": own_words(examples), "vocabulary": " ".join(vocabulary)}  # fmt: skip
     arrays = {

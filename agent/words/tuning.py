@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 RANK, EPOCHS = 8, 5
+"""Few numbers on few sentences: more of either learns them by heart."""
 _TOGETHER, _SCORED = 32, 64
+"""Steps of few sentences learn more from each; what is only scored needs no gradients' memory."""
 _RATE, _HEAD_RATE, _HEAD_DECAY, _WARM_UP = 7e-4, 3e-3, 0.05, 100
 """Of the low-rank matrices and of the softmax layer, by AdamW; the decay holds the layer only, and the rate rises over
 so many steps and then falls to nothing."""

@@ -56,7 +56,7 @@ def unread_of(
         if (
             groups
             and slots.sentence[groups[-1][1] : start].count(" ") <= 2
-            and len(slots.sentence[groups[-1][1] : start]) <= 12
+            and len(slots.sentence[groups[-1][1] : start]) <= 12  # one clause: what is farther apart says two things
         ):
             groups[-1] = (groups[-1][0], max(end, groups[-1][1]))
         else:

@@ -19,9 +19,11 @@ _DIGITS = re.compile(
 )
 _HALF = re.compile(r"\s+(?:and a half|einhalb|y medio|y media|et demi\w?)\b", re.IGNORECASE)
 _ATTACHED = {"k": 1e3, "tsd": 1e3, "m": 1e6, "mio": 1e6}
+"""As they stand behind digits: 3k, 5 tsd, 7b is a model's size and no number."""
 _WEAK = ("1",)
 """Numbers whose words are seldom meant as such: `one`, `ein`, `once`."""
 _MULTIPLIERS = (100.0, 1000.0)
+"""Words that multiply what stands before them: three hundred, zwei tausend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def fitting(number: Number, info: FieldInfo) -> int | float:
     """A number in the type of its field: a whole one where it counts, a percentage as a share or of a hundred."""
     most = next((limit.le for limit in info.metadata if hasattr(limit, "le")), None)
     value = number.value
-    a_share = most is not None and most <= 1 < value <= 100
+    a_share = most is not None and most <= 1 < value <= 100  # 20 where at most 1 may be set: a percentage
     if a_share or (number.unit == "%" and most != 100 and info.annotation is float):
         value /= 100
     return int(value) if info.annotation is int and value == int(value) else value
@@ -204,10 +206,10 @@ class Span:
             "this morning": (midnight, midnight + day / 2),
             "yesterday": (midnight - day, midnight),
             "day before yesterday": (midnight - 2 * day, midnight - day),
-            "last night": (midnight - day / 4, midnight + day / 4),
+            "last night": (midnight - day / 4, midnight + day / 4),  # from six in the evening to six in the morning
             "this week": (monday, monday + 7 * day),
             "last week": (monday - 7 * day, monday),
-            "this month": (month, (month + 32 * day).replace(day=1)),
+            "this month": (month, (month + 32 * day).replace(day=1)),  # a day of the next month, then its first
             "last month": ((month - day).replace(day=1), month),
         }
         if name in fixed:
@@ -218,10 +220,10 @@ class Span:
             hours = match["unit"][0].lower() in "hs"
             return now - count * (timedelta(hours=1) if hours else day), now
         if (weekday := _DAY_NAMES.get(name.split()[-1])) is not None:
-            begin = midnight - timedelta(days=(now.weekday() - weekday) % 7 or 7)
+            begin = midnight - timedelta(days=(now.weekday() - weekday) % 7 or 7)  # a Monday's “Monday” is the last one
             return begin, (now if re.match("since|seit", name) else begin + day)
         try:
             begin = datetime.strptime(name, "%Y-%m-%d")
-        except ValueError:
+        except ValueError:  # no day after all: 2026-02-31
             return None
         return begin, begin + day

@@ -32,7 +32,7 @@ def trouble(folder: Path, error: BaseException | None = None, *, needed_bytes: i
     place = next((one for one in (folder, *folder.parents) if one.exists()), Path("/"))
     try:
         disk, free, mount = os.statvfs(place), shutil.disk_usage(place).free, _mount(place)
-    except OSError:
+    except OSError:  # a disk that is gone says nothing of itself
         return ""
     if is_full(error) or (_of_sqlite(error, _MAY_BE_FULL) and free < _ALMOST_NOTHING):
         if disk.f_files and not disk.f_favail:
@@ -62,6 +62,7 @@ def concerns_disk(error: BaseException) -> bool:
 
 
 def _of_sqlite(error: BaseException | None, codes: tuple[int, ...]) -> bool:
+    # an extended code has the plain one in its low byte
     return any(getattr(one, "sqlite_errorcode", 0) & 0xFF in codes for one in _chain(error))
 
 

@@ -117,7 +117,7 @@ def _number(value: object) -> object:
     """A number that may come as text; anything else as it is."""
     try:
         return float(value) if isinstance(value, str) else value
-    except ValueError:
+    except ValueError:  # it is judged, and refused, as what it is
         return value
 
 

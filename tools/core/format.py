@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 MOST_CHARACTERS = 4000
+"""Of a cell, a report's line, or an error: what a stranger's bytes may fill of a page; nobody reads further there."""
 
 # C0 and C1 controls (not tab and newline), direction overrides, invisible operators, line separators, surrogates,
 # tag characters: text that a reader cannot see must not be able to change what the reader sees.
@@ -54,7 +55,7 @@ def percent(rate: float | None) -> str:
         return "–"
     whole = round(rate * 100)
     if (whole == 100 and rate < 1) or (whole == 0 and rate > 0):
-        return f"{min(99.9, max(0.1, rate * 100)):.1f} %"
+        return f"{min(99.9, max(0.1, rate * 100)):.1f} %"  # 99.96 would be 100.0 again
     return f"{whole} %"
 
 
@@ -69,7 +70,7 @@ def duration(seconds: float | None) -> str:
     """Seconds as 0.4 s, 42 s, 3 min 05 s or 1 h 12 min."""
     if seconds is None:
         return "–"
-    if seconds < 9.95:
+    if seconds < 9.95:  # from here on one place would show it as 10.0 s
         return f"{seconds:.1f} s"
     if round(seconds) < 60:
         return f"{round(seconds)} s"
@@ -86,7 +87,7 @@ def between(least: float, most: float) -> str:
 
 
 def _coarse(seconds: float) -> tuple[str, str]:
-    if seconds < 89.5:
+    if seconds < 89.5:  # rounded, 89.5 s would be 90 s: from there on minutes say as much
         return f"{seconds:.0f}", "s"
     return (f"{seconds / 60:.0f}", "min") if seconds < 89.5 * 60 else (f"{seconds / 3600:.1f}", "h")
 
@@ -98,7 +99,7 @@ def size(count_bytes: float | None) -> str:
     for unit, bytes_ in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count_bytes >= bytes_:
             value = count_bytes / bytes_
-            return f"{value:.{0 if value >= 99.5 else 1}f} {unit}"
+            return f"{value:.{0 if value >= 99.5 else 1}f} {unit}"  # would be shown as 100.0: three digits say enough
     return f"{count_bytes:.0f} B"
 
 
@@ -107,6 +108,7 @@ def ratio(measured: float | None, estimated: float | None) -> str:
     if measured is None or not estimated:
         return ""
     share = measured / estimated
+    # two digits that count, whichever size it has
     return f"{share:.{2 if share < 0.095 else 1 if share < 9.95 else 0}f}×"
 
 
@@ -139,7 +141,7 @@ def count(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
+def listed(names: Sequence[str], most: int = 6) -> str:  # more names than six are no sentence
     """Names joined for a sentence; those beyond `most` are counted."""
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most:,} more"
@@ -152,5 +154,5 @@ def as_number(value: object) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except ValueError:  # no number: shown as the text that it is
         return None

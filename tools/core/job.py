@@ -29,9 +29,15 @@ R = TypeVar("R", bound=Request, covariant=True)
 T = TypeVar("T")
 RESULT_FILE = "result.json"
 PATIENCE_S = 600.0
+"""What waits longer than that, for another program's lock or for room on the disk, ends by itself no more: a person has
+to act."""
 _PROGRESS_EVERY_S, _REPEATED_EVERY_S = 0.2, 2.0
+"""Five lines a second are all that an eye follows, and each is a commit; without news a line each 2 s shows that it
+lives."""
 _BEST_EFFORT_WAIT_S = 0.5
+"""For a lock, where only what a person sees is at stake: the work must not stand still for it."""
 _STORE_PAUSE_S = 2.0
+"""A lock of another program, or a full disk, is not over sooner."""
 
 
 def sealed_pin(name: str) -> str:

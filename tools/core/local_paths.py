@@ -61,7 +61,7 @@ def expanded(name: str) -> Path:
 
 
 def _nobody(name: str) -> str:
-    user = name.partition("/")[0][:100]
+    user = name.partition("/")[0][:100]  # a name may be any text; an error is one sentence
     return f"no user of this machine is called {user[1:]!r}, so {user} is no folder; write ./{user} for a name"
 
 
@@ -69,7 +69,7 @@ def is_there(path: str | Path) -> bool:
     """Whether a file or folder of this name exists; a name that none can have is no error."""
     try:
         return Path(path).exists()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # too long, or with a NUL in it
         return False
 
 
@@ -77,7 +77,7 @@ def is_folder(path: str | Path) -> bool:
     """Whether a folder of this name exists; a name that none can have is no error."""
     try:
         return Path(path).is_dir()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # too long, or with a NUL in it
         return False
 
 

@@ -32,6 +32,8 @@ _NEXT_STEP, _NEXT_RUN = 0.97, 0.5
 _FEELS = {START: 0.5, READ: 0.4}
 """How much of a device's slowness, in logarithms, work feels that keeps one thread or the disk busy."""
 _BELIEVED_SD = 2.25
+"""What surprises more counts as if it surprised so much: one step beside a busy neighbour must not move every price
+after it."""
 _EXPECTED = 4
 """Observations as far out as they should be that those which were made are averaged with."""
 _AMONG = 0.25
@@ -166,7 +168,7 @@ class Pace:
         return weights
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # of a few runs or homes in one process: their steps are the key
 def pace_of(past: tuple[Past, ...]) -> Pace:
     """The pace by these steps, reckoned once for all prices of a plan."""
     return Pace(past)

@@ -17,6 +17,8 @@ from tunesmith.memory.files import atomic_write
 from tunesmith.tools.core.local_paths import expanded, is_folder
 
 MAX_BYTES = 10 * 1024 * 1024
+"""More than suites, settings and descriptions have; a file is in memory at once, and a larger one was named by
+mistake."""
 
 
 def read_plain_text(path: Path, limit_bytes: int = MAX_BYTES, *, through_link: bool = True) -> str:
@@ -81,10 +83,10 @@ def write_private_text(name: str, text: str, *, force: bool = False) -> Path:
     """Write a text where its user wants it, readable by nobody else; the file. Raises BadInput as `writable` does."""
     path = writable(name, force=force)
     try:
-        atomic_write(path, text, mode=0o600, new=not force)
+        atomic_write(path, text, mode=0o600, new=not force)  # a user's own rows and answers
     except FileExistsError:
         raise BadInput(f"{path} was made by another program just now; name another file") from None
-    except OSError as error:
+    except OSError as error:  # a full disk is told by whoever knows what is needed
         if disk_is_full(error):
             raise
         raise BadInput(f"cannot write {path}: {_reason(error)}; name another file") from None

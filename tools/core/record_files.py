@@ -97,7 +97,7 @@ def text_records(path: Path) -> Iterator[Record]:
     """The records of a text file: of a CSV file by its name, of one document or of lines by what it holds."""
     suffix = path.suffix.lower()
     with open_regular(path) as file:
-        head = file.read(8)
+        head = file.read(8)  # the longest of the marks above, ARROW1, has six
         file.seek(0)
         if kind := next((kind for magic, kind in _OTHER_KINDS if head.startswith(magic)), ""):
             raise BadInput(f"{path} is {kind}")
@@ -160,7 +160,7 @@ def _jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
             continue
         try:
             yield Record(strict_json(line), len(line))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # nested deeper than Python goes
             yield Record(Unreadable(f"it is no JSON ({str(error)[:80]})"), len(line))
 
 
@@ -175,14 +175,14 @@ def _json(path: Path, file: BinaryIO) -> Iterator[Record]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}: line {line} is no {encoding[:6].upper()} text; save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # nested deeper than Python goes
         raise BadInput(f"{path} is no JSON: {str(error)[:120]}; a file of one record a line is named .jsonl") from None
     mean = len(data) // max(1, len(records))
     for record in records:
         try:
             json.dumps(record, allow_nan=False)
             yield Record(record, mean)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError):  # a NaN cannot be written again; brackets in brackets outrun the stack
             yield Record(Unreadable("it holds a number that is none in JSON, or is nested too deeply"), mean)
 
 
@@ -190,6 +190,7 @@ def _listed(document: object) -> list[object]:
     """The records of a document: a list, or the one list in an object of a few fields ({"data": [...]})."""
     if isinstance(document, dict):
         lists = [value for value in document.values() if isinstance(value, list)]
+        # What a data set's file wraps its list in: a version, a licence. With more fields it is a record itself.
         document = lists[0] if len(lists) == 1 and len(document) <= 6 else [document]
     return document if isinstance(document, list) else [document]
 
@@ -208,6 +209,7 @@ def _csv(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Record]:
     if "\r" in head.rstrip("\r\n"):
         raise BadInput(f"{path}: its lines end with a carriage return alone; save it as CSV with UTF-8")
     delimiter = delimiter or max(_DELIMITERS, key=lambda mark: _cells(head[:_HEADER_CHARS], mark))
+    # strict: a quote that is never closed is an error, not a cell that swallows the rest of the file.
     reader = csv.reader(chain(repeat("\n", blank), [head], lines), delimiter=delimiter, strict=True)
     columns: list[str] | None = None
     while True:
@@ -257,6 +259,7 @@ def _row(columns: list[str], cells: list[str], first: int, last: int) -> Record:
     if lines > MAX_CELL_LINES:
         why = f"{where}: one record of {lines:,} lines; a quote may be missing in line {first}"
         return Record(Unreadable(why, lines), size)
+    # shorter rows are complete: spreadsheets leave out empty cells at the end
     return Record({name: cell for name, cell in zip(columns, cells, strict=False) if name}, size)
 
 
@@ -276,6 +279,7 @@ class Columns:
         if len(schema.names) > _MAX_COLUMNS:
             raise BadInput(f"{path} has {len(schema.names):,} columns; at most {_MAX_COLUMNS:,} are looked at")
         self.read = [field.name for field in schema if _is_plain(field.type)]
+        # a type of many fields is a page
         self.left_out = [f"{field.name} ({str(field.type)[:40]})" for field in schema if not _is_plain(field.type)]
         self.records = records
         if not self.read:

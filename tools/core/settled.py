@@ -40,7 +40,7 @@ def uncollected() -> Iterator[None]:
     gc.disable()
     try:
         yield
-        gc.freeze()
+        gc.freeze()  # or the next collection walks through all of it
     finally:
         gc.enable()
 
@@ -58,4 +58,4 @@ def load_modules(names: Iterable[str], *, without: Iterable[str] = ()) -> None:
                 import_module(name)
         finally:
             for name in absent:
-                del sys.modules[name]
+                del sys.modules[name]  # who imports them by name is to find them

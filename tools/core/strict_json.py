@@ -17,7 +17,7 @@ def parse_json(data: bytes) -> object:
     """The document in some bytes. Raises ValueError for what is no UTF-8, no JSON, too deep, or has a longer number."""
     try:
         return json.loads(data.decode(), parse_int=_whole_number)
-    except RecursionError:
+    except RecursionError:  # its brackets outrun Python's stack
         raise ValueError("nested too deep") from None
 
 
@@ -25,7 +25,7 @@ def json_value(text: str) -> object:
     """The JSON value that an answer, or another short text, is; None where it is none."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # it is nested too deep for Python's reader
         return None
 
 

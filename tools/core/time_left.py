@@ -27,6 +27,7 @@ where the first of its answers or steps has not come yet."""
 _HALF_TRUSTED = 0.1
 """Of some work, the share after which its pace and its price say as much."""
 _ALMOST = 0.99
+"""What is at work is never shown as done: the last words, writing and checking, have no units."""
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from tunesmith.tools.core import auto, field_names
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxstring = _SHORT.maxother = 60  # as much of a value as its user needs to know it again, in one sentence
 
 
 def sentences(error: ValidationError, model: type[BaseModel], spelled: Mapping[str, str] | None = None) -> str:
@@ -90,6 +90,7 @@ def unknown(name: str, field: str, known: Sequence[str]) -> str:
     plain = field.replace("-", "_")
     if what := field_names.nearly(plain, known):
         return f"no field {name} here: {what}"
+    # 0.8: names of other programs are short and many, and at difflib's own 0.6 some match by chance.
     if near := difflib.get_close_matches(plain, known, 1) or difflib.get_close_matches(
         plain, field_names.others(known), 1, 0.8
     ):
@@ -196,6 +197,7 @@ def _number(info: FieldInfo) -> str:
     least = f"at least {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
     most = f"at most {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
     extent = " and ".join(filter(None, (least, most)))
+    # no default says one: what most take
     usual = default if isinstance(default, int | float) and default else 8 if whole and _takes_8(bounds) else None
     return (
         f"a {'whole ' if whole else ''}number"

@@ -15,7 +15,9 @@ from tunesmith.tools.core.plain_file import read_plain_text
 from tunesmith.tools.core.yaml_nodes import YamlRefused, parse_yaml
 
 _MAX_BYTES = 2 << 20
+"""A behaviour of 200 examples has some 100 KB; the file may be a stranger's, and is in memory several times over."""
 _MAX_MESSAGE_CHARS = 200
+"""A parser quotes lines of the file; an error is one sentence."""
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -57,4 +59,5 @@ _Dumper.add_representer(str, _text)
 
 def dump_yaml(document: object) -> str:
     """Plain data as YAML, in its own order."""
+    # Ours are read and edited in editors and terminals of that width; PyYAML's own 80 folds sentences.
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 import yaml
 
 MAX_NODES = 300_000
+"""Values of a file: each is an object of some hundred bytes here, whatever its size in the file."""
 MAX_DEPTH = 60
+"""Below Python's limit of recursion: what walks the document afterwards takes several calls a level."""
 MAX_KEY_CHARS = 10_000
 MAX_ALIASED_NODES = 50_000
 """Nodes that aliases may add once they are written out."""
@@ -72,7 +74,7 @@ def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
         for event in _events(text):
             builder.take(event)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark = getattr(error, "problem_mark", None)  # a reader's error has none
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         hint = "; a text with a colon in it needs quotes" if "mapping values" in str(problem) else ""
         raise YamlRefused(f"not valid YAML: {problem}{hint}", mark.line + 1 if mark else 1) from None
@@ -80,7 +82,7 @@ def parse_yaml(text: str, name: str, *, lenient: bool = False) -> Document:
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)  # libyaml's is much faster, and not everywhere
     try:
         while (event := loader.get_event()) is not None and not isinstance(event, yaml.StreamEndEvent):
             yield event
@@ -92,6 +94,7 @@ def plain_scalar(text: str) -> object:
     """What an unquoted scalar means."""
     if text in _WORDS:
         return _WORDS[text]
+    # no number is longer: texts of a suite mostly leave here, before two patterns
     if len(text) > 40 or not (text[0].isdigit() or text[0] in "+-."):
         return text
     if text[0] in "123456789" and text.isdigit() and text.isascii():

@@ -8,6 +8,7 @@ import mmap
 _LARGE_BYTES = 32 << 20
 """The most that glibc takes for its M_MMAP_THRESHOLD at run time, on machines of 64 bits."""
 _M_MMAP_THRESHOLD, _MADV_PAGEOUT = -3, 21
+"""As malloc.h and the kernel's mman.h number them; Python's mmap has no name for either."""
 
 
 def return_freed_memory() -> None:

@@ -20,6 +20,8 @@ def use_fast_blocks() -> bool:
     from compressed_tensors.utils.impl_backend import ImplBackend
     from llmcompressor.modifiers.gptq import gptq_quantize
 
+    # _fn_registry: the table has no way to ask, and raises for a name that is there. Without the hook, an older
+    # release.
     if cpu_gptq_block_update.__name__ in ImplBackend._fn_registry or not hasattr(gptq_quantize, "gptq_block_update"):
         return False
     ImplBackend.register("gptq_block_update", _serves, 1)(cpu_gptq_block_update)
@@ -30,6 +32,8 @@ def _serves(
     work: Tensor, *args: object, quant_args: QuantizationArgs, global_scale: Tensor | None = None, **kwargs: object
 ) -> bool:
     kind = getattr(quant_args.type, "value", quant_args.type)
+    # Anything else (a card, float codes, NVFP4's second scale) is computed by llm-compressor itself: not proven equal
+    # here.
     return work.device.type == "cpu" and work.dim() == 3 and kind == "int" and global_scale is None
 
 
@@ -60,7 +64,7 @@ def cpu_gptq_block_update(
         low, high = 0, 2**quant_args.num_bits - 1
     shape = work.shape
     columns = work.transpose(1, 2).contiguous()  # (batch, block, rows)
-    steps = scales.float().expand(shape).transpose(1, 2).contiguous()
+    steps = scales.float().expand(shape).transpose(1, 2).contiguous()  # in memory as the loop takes them
     shift = None if zeros is None else zeros.float().expand(shape).transpose(1, 2).contiguous()
     result, wrong = torch.empty_like(columns), torch.empty_like(columns)
     for i in range(width):

@@ -61,6 +61,7 @@ class Check(Frozen):
     """Something that was stated of every answer and that code can check."""
 
     kind: Literal["at most", "at least", "exactly", "begins with", "ends with", "every line begins with", "never says"]
+    # A rule may be a model's reading, or a stranger's: beyond these bounds no answer here could keep it.
     count: int | None = Field(default=None, ge=1, le=10_000)
     unit: Unit | None = None
     text: str = Field(default="", max_length=200)

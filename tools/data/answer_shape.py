@@ -30,7 +30,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # more than one behaviour's templates; compiling one takes longer than its matches
 def pattern_of(template: str) -> re.Pattern[str]:
     """The template as a pattern with its places as groups; a place that comes again holds the same."""
     segments = _PLACE.split(template)
@@ -95,7 +95,7 @@ _TOKEN = re.compile(rf"[{_WIDE}]|(?:(?![{_WIDE}])\w)+|\s+|[^\w\s]")
 _SLOT = re.compile(r"\{([^\W\d]\w*)\}")
 _COMPOSED_TOKENS, _COMPARED_TEXTS, _EACH_LEFT_OUT = 300, 1_000, 40
 """Words, marks and spaces of an answer that may have a template; texts that are looked through for one; texts of which
-each in turn is left out."""
+each in turn is left out: the tries are the product of all three, while a person waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,7 @@ def _odd_ones(texts: Sequence[str]) -> list[str]:
     """Texts that may be the one without what the others have in common; of many, those that are there most often."""
     if len(texts) <= _EACH_LEFT_OUT:
         return list(dict.fromkeys(texts))
+    # an answer that stands for "nothing" comes again; each try compares all texts
     return [text for text, count in Counter(texts).most_common(3) if count > 1]
 
 
@@ -262,6 +263,7 @@ class NotExpressed(ValueError):
 
 def absent_share(missing: int, examples: int) -> float:
     """Of rows to be drawn, those without a value that so many examples lack; a few examples tell no share for sure."""
+    # So three examples without it do not make it missing always, nor three with it never: both have to be learned.
     return round(min(0.35, max(0.15, missing / max(1, examples))), 2)
 
 

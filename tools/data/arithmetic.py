@@ -85,7 +85,7 @@ def evaluate(formula: object, lookup: Lookup) -> str:
     with localcontext(Context(prec=_DIGITS, rounding=ROUND_HALF_UP)):
         try:
             value = _value(formula, lookup)
-        except (DecimalException, OverflowError) as error:
+        except (DecimalException, OverflowError) as error:  # 1/0, or a day after the year 9999
             raise Unanswerable(f"the formula has no value: {error}") from None
     return value.isoformat() if isinstance(value, date) else format(value, "f")
 
@@ -110,7 +110,7 @@ def _nodes(formula: object, depth: int) -> Iterator[object]:
     if depth > NODES_MAX:
         raise ValueError(f"the formula is nested more than {NODES_MAX} deep; split it in two attributes")
     yield formula
-    if isinstance(formula, bool) or not isinstance(formula, Mapping | str | int | float):
+    if isinstance(formula, bool) or not isinstance(formula, Mapping | str | int | float):  # to Python True is an int
         raise ValueError(f"{reprlib.repr(formula)} in a formula is neither a number, an attribute nor an operation")
     if isinstance(formula, int | float) and not _PLAIN.fullmatch(str(formula)):
         raise ValueError(f"the number {formula!r} in a formula has more than 15 digits, or 10 places")

@@ -37,16 +37,20 @@ from tunesmith.tools.serving.client import ChatRequest, assistant, system, user
 from tunesmith.tools.serving.requests import Asker
 
 _ALIKE = 88.0
-"""Similarity, of 100, from which an edit is the message itself, or one that was made already."""
+"""Similarity, of 100, from which an edit is the message itself, or one that was made already: it teaches nothing."""
 _SPARE = 1.6
 """Edits that are asked for, for each that is wanted: the reader takes some for the kind still."""
 _ROUNDS = 3
-"""In which what is lacking is asked for again, of other messages and other changes."""
+"""In which what is lacking is asked for again, of other messages and other changes: what is lacking then, messages or
+changes run out of, and templates give a part."""
 FORMED_SHARE = 0.2
-"""Of the near misses, those that templates give, at most."""
+"""Of the near misses, those that templates give, at most: their forms are few, and a model would learn these in place
+of what they say."""
 _WORDS_MAX, _TOKENS_MIN = 60, 60
-"""Of a message that can be a near miss; of an edit, whose message may be short."""
+"""Of a message that can be a near miss; of an edit, whose message may be short; a longer one is hard to edit for a
+small writer."""
 _TEMPERATURE = 0.8
+"""Other words are wanted, but of the same message: a list's requests, which may go anywhere, have 0.9."""
 _LAPS = 4
 """Times that each text is put into a form, each time into another one."""
 _ODD = re.compile(r"[\[\]{}<>|`]|^\(")
@@ -89,6 +93,8 @@ def edit_request(message: str, model: str, identity: str, turn: int, seed: int) 
         turns += [user(_asked(before, change)), assistant(after)]
     change = in_turn(_data()["changes"], f"{seed}/change", turn)
     turns.append(user(_asked(message, change)))
+    # top_k, for top_p sorts the whole vocabulary for every token; most of an edit is copied, so a few words are choice
+    # enough.
     return ChatRequest(identity, model, turns, max(_TOKENS_MIN, len(message)), _TEMPERATURE, extra={"top_k": 40})
 
 
@@ -114,6 +120,7 @@ def _data() -> Mapping[str, Any]:
 def _templates(spec: Spec) -> Mapping[str, Mapping[str, list[str]]]:
     """Those of the behaviour's language; English where there are none."""
     known: Mapping[str, Any] = _data()["forms"]
+    # Ignored: of the file's tree mypy knows the first level alone.
     return known[next((name for name in known if name in spec.language), "English")]  # type: ignore[no-any-return]
 
 
@@ -178,7 +185,7 @@ def _variant(spec: Spec, row: TrainingRow, drawn: Draw, number: int) -> Training
     spans = {a.name: _spans(message, old[a.name]) for a in swapped}
     if not swapped or any(len(places) != 1 for places in spans.values()):
         return None
-    rng = random.Random(f"{row.row_id}/{number}")
+    rng = random.Random(f"{row.row_id}/{number}")  # by the row: a resumed step draws the same
     for _ in range(_TRIES):
         values, surfaces, text = dict(drawn.values), dict(old), message
         for attribute in sorted(swapped, key=lambda a: spans[a.name][0], reverse=True):

@@ -19,7 +19,7 @@ from tunesmith.tools.data.rows import ORDINARY, RULE
 from tunesmith.tools.data.spec import Attribute, Spec
 
 SHOWN_FIRST = 20
-"""Before the first training of a behaviour."""
+"""Before the first training of a behaviour: one key each, minutes for a person."""
 _ODDS_MOST = 1_000
 """Likelihoods of a model say nothing finer: from here on it is "over 1000 to 1"."""
 _DOUBTED = ("reading", "kind", "value", "label", "judge")
@@ -85,6 +85,7 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
     answer = row.answer
     problem = str(row.verdict) if row.dropped else row.attributes.problem
     if problem:
+        # what another eye may overrule goes first
         doubts.append((0.9 if problem.split(":")[0] in _DOUBTED else 0.4, f"dropped: {problem}"))
     attempt = row.attributes.attempt
     for share, label in ((row.attributes.of_kind, "of the kind"), (row.attributes.judged, "right")):
@@ -96,12 +97,14 @@ def _suspicion(spec: Spec | None, row: TrainingRow, usual: int) -> tuple[float, 
         doubts.append((0.3, f"kept as what it says: {name} was drawn as {drawn!r}"))
     if attempt > 1:
         doubts.append((0.15 * (attempt - 1), f"written at attempt {attempt}"))
-    if usual and len(answer) > 2 * usual + 20:
+    if usual and len(answer) > 2 * usual + 20:  # 20: of answers of a word, twice as much is nothing
         doubts.append((0.3, "its answer is long"))
     if spec and form_of(spec).parse(answer) == []:
+        # may well be right, and is what a writer that gives up says, too
         doubts.append((0.25, "its answer says that there is nothing"))
     total = 1.0
     for score, _ in doubts:
+        # Below 1, so that a sure doubt does not hide how many others there are.
         total *= 1 - min(score, 0.99)
     return 1 - total, "; ".join(text for _, text in sorted(doubts, reverse=True)) or "nothing in particular"
 
@@ -116,7 +119,8 @@ def _odds(margin: float) -> str:
 _REASONS_LISTED, _RULE_CHARACTERS = 3, 100
 """Reasons that an error names, and characters of a rule in it: it stays a sentence."""
 _SHARE_OFF = 0.3
-"""A label's share of the kept rows may be so far from what was drawn, in parts of it."""
+"""A label's share of the kept rows may be so far from what was drawn, in parts of it, for a rarer one is drawn by
+chance too: of 100 rows a value of a third varies by a seventh, one of a tenth by a third."""
 _CONSTANT_SHARE, _LEAST_ACCEPTED, _EPSILON = 0.8, 0.6, 1e-6
 """One answer in so large a share of the rows teaches no choice; so much of the rows is kept however unbalanced they
 are; a difference of shares that is none."""

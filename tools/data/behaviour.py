@@ -32,7 +32,7 @@ SPEC_FILE, REHEARSAL = "behaviour.yaml", "rehearsal.txt"
 IMPORTED = "imported"
 """What rows are of that came without a behaviour."""
 _ROWS_AS_EXAMPLES = 12
-"""Rows that stand for a behaviour that nobody described."""
+"""Rows that stand for a behaviour that nobody described: from thirteen on ten of a description become blind cases."""
 _MAX_REHEARSAL_BYTES = 10 << 20
 """About 100,000 prompts; the folder may be a stranger's."""
 

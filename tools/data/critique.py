@@ -59,7 +59,11 @@ class CritiqueRequest(PlacedRequest):
         "those of the behaviour that the rows are of.",
     )
     near_duplicate: float = Field(
-        default=90.0, gt=0, le=100, description="Similarity of two texts, of 100, from which the later one is dropped."
+        # Of the usual 20 words 90 leave two others: what differs less teaches nothing more.
+        default=90.0,
+        gt=0,
+        le=100,
+        description="Similarity of two texts, of 100, from which the later one is dropped.",
     )
     leak: float = Field(
         default=LEAK, gt=0, le=100, description="Similarity to a case's text, of 100, from which a row is dropped."
@@ -79,6 +83,7 @@ class CritiqueRequest(PlacedRequest):
     held_out: int = Field(
         default=0,
         ge=0,
+        # So many cases tell a rate to a point and a half; each more costs a row and answers, and tells hardly more.
         le=5_000,
         description="Kept rows that become test cases instead of training rows, what a person marked first.",
     )
@@ -91,6 +96,7 @@ class CritiqueRequest(PlacedRequest):
         default="none",
         description="Which model of the run judges rows by the behaviour's criteria, as far as it can be trusted.",
     )
+    # A tenth of some hundred rows shows when the loss rises; each row more is one less to learn from.
     valid_share: float = Field(default=0.1, ge=0, lt=0.5, description="Share of the kept rows for the validation loss.")
     unverified_rows: UnverifiedRows = False
 
@@ -204,7 +210,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
     count, cases = rows.count("rows"), context.cases + (suite.count("cases") if suite else 0)
     judge, open_ = _judging(request, facts) if context.judged else None, _open(request, context.undecided)
     settings = context_settings_of(facts.artifacts) if judge and request.judge == "base" else USUAL
-    compute = count / 500 + count * cases / 1e6  # rows checked, and texts compared, in a second
+    compute = count / 500 + count * cases / 1e6  # rows checked, and texts compared, in a second: counted on two cores
     cards, seconds, peaks = 1, Seconds(_START_S, compute=compute), {"ram_bytes": 1 << 29}
     if judge:
         need_vllm(facts)
@@ -213,6 +219,7 @@ def plan(request: CritiqueRequest, facts: Facts, context: CritiqueContext) -> Pl
         cards, peaks = server.cards, serving_peaks(server, on_gpu=facts.serves_on_gpu)
     kind = "judged" if judge else ""
     unchecked, doubts = context.unverified.stop(accepted=request.unverified_rows)
+    # 4096: a row's line, about a KB with what was drawn for it, stands in several files.
     price = estimate(
         "critique", facts, seconds=seconds, rates=None, like=kind, disk_bytes=4096 * count, cards=cards, **peaks
     )

@@ -142,6 +142,7 @@ def _clean(text: str) -> str:
     return text
 
 
+# What a person writes of a behaviour, or a stranger's file has: a model of 8,192 tokens reads all of it in one request.
 _Sentence = Annotated[str, AfterValidator(_clean), Field(max_length=4_000)]
 Tools = Annotated[tuple[dict[str, JsonValue], ...], Field(max_length=20), AfterValidator(offered)]
 """Offered with a message, in OpenAI's form."""
@@ -155,6 +156,7 @@ class Example(Frozen):
     turns become the text of a transcript, and a tool call the text {"name": …, "arguments": {…}}.
     """
 
+    # Characters: a message and its answer fit into the context of a model that reads them, four characters a token.
     prompt: Annotated[str, AfterValidator(_clean), Field(max_length=32_000)]
     answer: Annotated[str, AfterValidator(_clean), Field(max_length=8_000)]
     system: Annotated[str, AfterValidator(_clean), Field(max_length=8_000)] = ""
@@ -249,6 +251,7 @@ class Description(DescriptionDraft):
     """A whole description: nothing is missing."""
 
     name: Name
+    # 200: more are rows, which `--rows` takes; all examples are compared with each other.
     examples: tuple[Example, ...] = Field(min_length=EXAMPLES_MIN, max_length=200)
 
     @field_validator("examples")
@@ -287,4 +290,5 @@ def slug(text: str) -> str:
     """A name made of the first words of `text`: small letters, digits and dashes."""
     plain = unicodedata.normalize("NFKD", text.lower())
     words = "".join(c if c.isascii() and c.isalnum() else " " for c in plain if not unicodedata.combining(c)).split()
+    # it names a folder and a model on the screen: a few words tell it apart
     return "-".join(words[:5])[:40].rstrip("-") or "behaviour"

@@ -59,9 +59,11 @@ Pools = Callable[[Attribute, Values, int], str]
 ITEMS = (1, 1, 2, 2, 3)
 """Records of a list, dealt in turn: lists of people are short."""
 _LAP = 20
-"""Draws of a label that its weights are dealt out over."""
+"""Draws of a label that its weights are dealt out over: a weight of a twentieth still comes up, and as early as in the
+twentieth row."""
 _REDRAWS = 20
-"""Draws of a record whose formulas have no value, as those that divide by zero."""
+"""Draws of a record whose formulas have no value, as those that divide by zero: where so many in a row have none, the
+formula seldom has one."""
 
 
 def draw(spec: Spec, seed: int, index: int, pools: Pools | None = None) -> Draw:
@@ -221,7 +223,8 @@ def in_turn(choices: Sequence[T], seed: str, turn: int) -> T:
 _USABLE_SHARE = 0.6
 """Of a list's lines, the share that is new and usable: small models repeat themselves."""
 _SHORT_WORDS, _USES_OF_SHORT, _USES = 2, 6, 2
-"""Values of so few words are used so often, others so often."""
+"""Values of so few words are used so often, others so often: names come again among people, what somebody says does
+not."""
 _REQUESTS_MAX = 40
 """For one attribute: later lists repeat the earlier ones."""
 _COMBINATIONS_MAX = 12
@@ -286,7 +289,7 @@ def _conditions(spec: Spec, attribute: Attribute) -> list[Values]:
 
 
 _SHOWN_LEAST = 4
-"""Of a copied value's examples: of fewer, those of other labels are shown too."""
+"""Of a copied value's examples: of fewer, those of other labels are shown too, or the writer repeats these."""
 
 
 def _examples_of(spec: Spec, attribute: Attribute, given: Values) -> list[str]:

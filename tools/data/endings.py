@@ -110,6 +110,7 @@ class Endings:
             ending = ending_of(message, value)
             return Changed(message.rstrip()[: -len(ending.text)], attribute.name, None) if ending else None
         endings: Sequence[Ending] = [*self._seen.get(attribute.name, ())]
+        # by the row: a resumed step draws the same
         for ending in random.Random(f"{self.seed}/ending/{row_id}").sample(endings, len(endings)):
             if whole := with_ending(message, ending):
                 return Changed(whole[0], attribute.name, whole[1])

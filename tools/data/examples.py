@@ -116,7 +116,7 @@ def _kind(
         days = {name: Value() for name in sorted(label, key=_weekday)}
         return ("weekday", days) if _are_weekdays([*label]) else ("label", label)
     if seen and part.kind not in ("text", "copied") and _are_weekdays(seen):
-        short = all(len(value) == 3 for value in seen)
+        short = all(len(value) == 3 for value in seen)  # Mon, Tue: the answers shorten them, so rows do
         return "weekday", {day[:3] if short else day: Value() for day in WEEKDAYS}
     verbatim = copied(given)
     typed = format_of(part, seen, verbatim=verbatim)
@@ -188,10 +188,11 @@ def _label(name: str, values: Mapping[str, Value], seen: Sequence[str], notes: N
 
 
 def _are_weekdays(values: Sequence[str]) -> bool:
-    return len(values) >= 2 and all(_weekday(value) < 7 for value in values)
+    return len(values) >= 2 and all(_weekday(value) < 7 for value in values)  # 7: none of them; one alone may be a name
 
 
 def _weekday(value: str) -> int:
+    # as people shorten them: Tue, Tues; 7 is none of them and sorts last
     known = [n for n, day in enumerate(WEEKDAYS) if value.lower() in (day.lower(), day[:3].lower(), day[:4].lower())]
     return known[0] if known else 7
 
@@ -316,6 +317,7 @@ def _readings(numeral: str) -> dict[Decimal, int]:
         *before, last = re.split("[.,]", _GROUPS.sub("", text))
         plain = "".join(before)
         readings |= {Decimal(plain + last): 0} if plain + last else {}
+        # with its last mark before decimals
         readings |= {Decimal(f"{plain}.{last}"): len(last)} if plain and last else {}
     return readings
 

@@ -42,6 +42,7 @@ from tunesmith.tools.serving.budget import (
 )
 from tunesmith.tools.serving.context_settings import ContextSettings, context_settings_of
 
+# These are counts of rows that the bundled models wrote; what a run's own steps took corrects the price.
 _TOKENS_AROUND = 20
 """Of a message that is written whole: its share of the values, and its readings."""
 _USUAL_TOKENS = 40
@@ -70,6 +71,7 @@ class GenerateRequest(PlacedRequest):
         description=f"'{BUNDLED_BEHAVIOUR}', a behaviour.yaml, or the folder that holds one.",
     )
     rows: int = Field(
+        # As the full pace has it (pipeline/behaviour_plan.py), whose plan keeps to two hours.
         default=600,
         ge=0,
         le=100_000,
@@ -83,9 +85,13 @@ class GenerateRequest(PlacedRequest):
         description="Test cases that critique will take out of the rows: so many more are made.",
     )
     near_miss_rows: int = Field(
-        default=80, ge=0, le=10_000, description="Messages that look alike, answered by the base as ever."
+        # One for seven or eight rows, and three ordinary prompts for ten: without them the form spreads.
+        default=80,
+        ge=0,
+        le=10_000,
+        description="Messages that look alike, answered by the base as ever.",
     )
-    rehearsal_rows: int = Field(
+    rehearsal_rows: int = Field(  # three for ten rows, as said of the near misses
         default=180, ge=0, le=10_000, description="Ordinary prompts answered by the base, so that nothing is forgotten."
     )
     ordinary_tokens: int = Field(
@@ -95,9 +101,12 @@ class GenerateRequest(PlacedRequest):
         description="Tokens of an ordinary answer, at most: a sentence should end in them and another begin.",
     )
     writer: Literal["base", "teacher"] = Field(default="base", description="Which model of the run writes the texts.")
+    # Messages have to differ, and still say what was drawn; lists, which may say anything of a kind, have 0.9.
     temperature: float = Field(default=0.7, ge=0, le=2, description="Of the writer; rehearsal is always greedy.")
     tries: int = Field(default=2, ge=1, le=10, description="Attempts at a text before critique gets it as it is.")
+    # a shell allows 1,024 files
     concurrency: int = Field(default=64, ge=1, le=1024, description="Requests in flight at once.")
+    # 17: any does; a fixed one draws the same rows again.
     seed: int = Field(default=17, description="Of the draw of attributes and of which ordinary prompts are taken.")
 
 
@@ -213,6 +222,7 @@ def _cost(spec: Spec) -> tuple[float, int]:
     longest, labels = max(len(example.prompt) for example in spec.examples), sum(label.shown for label in spec.labels)
     written = 2.0 if not labels_lead(spec) else 1 / LINES
     whole = reads_whole(spec) or (labels_lead(spec) and reads_values(spec))
+    # some four characters a token, and a word with its end for each label
     requests, tokens = written + labels + whole, _TOKENS_AROUND + longest // 4 + 2 * labels
     if not form_of(spec).composed:
         return requests + _ANSWERS_A_ROW, tokens + _ANSWERS_A_ROW * spec.max_tokens // 2
@@ -262,6 +272,7 @@ def plan(request: GenerateRequest, facts: Facts, context: GenerateContext) -> Pl
         rates=facts.serving_rates,
         like="",
         **_peaks(facts, teacher, measured, settings, cards),
+        # a row's line, about a KB with what was drawn for it, stands in several files
         disk_bytes=4096 * (rows + ordinary),
         cards=cards,
     )

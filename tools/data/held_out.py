@@ -73,13 +73,14 @@ def now(at_s: float = 0.0) -> str:
 KIND = "held out"
 _GOLD_SHARE, _GOLD_LEAST = 0.2, 10
 """Of the behaviour's kept rows, so many marks become cases where no number was asked for, ten at the least; the others
-train."""
+train; a claim needs ten of people's."""
 _GROUP_MOST = 4
-"""Rows that answer one value; of more, others are asked first."""
+"""Rows that answer one value; of more, others are asked first: all of a value go with its case, and few would be
+left."""
 _NEAR_SHARE = 0.34
-"""Of the near misses, so many at most."""
+"""Of the near misses, so many at most: the others hold the model to its base in training."""
 _LOST_SHARE = 0.25
-"""Of a person's rows, so many at most are left out for being like a case."""
+"""Of a person's rows, so many at most are left out for being like a case: they are what teaches most."""
 _TOO_ALIKE = (
     "your messages are so alike that some of those trained on are nearly blind cases: what the verdict says of new "
     "messages may be too good; messages of other kinds among your rows would tell"

@@ -50,7 +50,8 @@ _WAVES, _WITHOUT = 3, 2
 second round: were it free, what a reader refuses for being unusual would be replaced by what says those words. Later
 ones are free, for there may be no other way to say it."""
 _GIVES_AWAY, _TIMES = 0.12, 3
-"""A word gives a label away that is in this share of its lines, and so many times as often as in those of any other."""
+"""A word gives a label away that is in this share of its lines, and so many times as often as in those of any other: a
+rarer word is no rule to learn, and without what all labels say nothing could be said."""
 _MOST_BANNED = 32
 """Words that a request forbids: vLLM takes 128 sequences of tokens (`VLLM_MAX_NUM_BAD_WORDS`), and makes of each word's
 two forms one at the start of a text and one within."""
@@ -107,6 +108,7 @@ class Listed(Synthesis):
             self._endings.see(shot.message, shot.values)
 
     def _drawn(self, spec: Spec, number: int, attempt: int, count: int, pools: Pools) -> Draw:
+        # no super(): `slots` makes the class anew, and it finds the old one
         chosen = Synthesis._drawn(self, spec, number, attempt, count, pools)
         if not self.reads_values:
             return chosen
@@ -187,6 +189,7 @@ class Listed(Synthesis):
         requests = []
         for part in batches:
             first, identity = drawn[part[0]], f"{prefix}/{part[0]}"
+            # by the request: a resumed step draws the same
             profile, rng = self._labels_of(first), random.Random(f"{self.seed}/{identity}")
             says = [name for name in self._optional if name in first.told.get(_SAYS, "").split(", ")]
             own, before = (self._beginnings(of, profile, says) for of in (shots, more))
@@ -223,6 +226,7 @@ class Listed(Synthesis):
             others = [other for name, other in counts.items() if name != profile]
             elsewhere = {word: max((other.get(word, 0.0) for other in others), default=1.0) for word in shares}
             telling = [w for w, share in shares.items() if share >= max(_GIVES_AWAY, _TIMES * elsewhere[w])]
+            # what tells most first, and by name of equals
             told = sorted(telling, key=lambda word: (elsewhere[word] - shares[word], word))[:_MOST_BANNED]
             matches_in[profile] = [form for word in sorted(told) for form in (word, word.capitalize())]
         return matches_in
@@ -255,9 +259,11 @@ def _has(one: Shot, profile: Mapping[str, str | None]) -> bool:
 _USES_OF_A_SENTENCE = 2
 """Lists that a sentence stands in: half as many have to be written and read."""
 _SENTENCE_ROUNDS = 3
-"""What the writer missed, or the reader refused, is drawn and written again."""
+"""What the writer missed, or the reader refused, is drawn and written again: bounded, as some combinations it never
+gets right."""
 _DISTRACTORS, _READINGS_OF_NOTHING = (0, 0, 1, 1, 2), 3
-"""Sentences beside those of the records; each was read so often, in other orders of the examples, as saying nothing."""
+"""Sentences beside those of the records; each was read so often, in other orders of the examples, as saying nothing: in
+one order alone it overlooks some."""
 
 
 @dataclass(slots=True)
@@ -304,6 +310,7 @@ class Lists(Synthesis):
         """Sentences of which nothing is noted: those that the reader takes for such."""
         if not examples:
             return []
+        # each line then stands in some three rows
         model, several = self.asker.model, range(max(2, round(self.rows / 4 / LISTED)))
         requests = [distractor_request(self.spec, examples, model, f"x/{n}", self.seed) for n in several]
         answers = self.asker.ask(requests, "writing sentences without anything to note")
@@ -326,7 +333,7 @@ class Lists(Synthesis):
             return None
         chosen = [self._sentence(sentences, number * max(ITEMS) + n, pools) for n in range(count)]
         chosen = list({sentence.message: sentence for sentence in chosen}.values())
-        wanted = rng.choice((1, 1, 2, 3)) if empty else rng.choice(_DISTRACTORS)
+        wanted = rng.choice((1, 1, 2, 3)) if empty else rng.choice(_DISTRACTORS)  # a message of no sentence is none
         others = rng.sample(list(distractors), min(wanted, len(distractors)))
         placed = [(sentence.message, sentence) for sentence in chosen]
         for other in others:

@@ -28,6 +28,7 @@ from tunesmith.tools.data.typed_values import holds
 class Part(Frozen):
     """A part of the answer that differs from message to message."""
 
+    # 80: a path of names in the user's own objects, each a word or two.
     name: Annotated[str, Field(pattern=r"^[^\W\d]\w*(?:\.[^\W\d]\w*)*$", max_length=80)]
     """Of a part within an object its path, as items.price."""
     means: str = ""
@@ -173,7 +174,7 @@ TOOL = "tool"
 """The label that says which of several tools is called."""
 _COPIED_SHARE, _ABSENT_SHARE, _MANY_MOST = 0.75, 0.25, 3
 """Of the examples, where an argument's text stands in the message; of the rows, without an argument that may be left
-out; the items of a list where the examples have fewer."""
+out; the items of a list where the examples have fewer. A user bends a text now and then."""
 _KINDS: Mapping[str, Kind] = {"integer": "number", "number": "number"}
 _FORMATS: Mapping[str, Kind] = {"date": "date", "time": "time", "email": "email", "uri": "url"}
 

@@ -37,7 +37,7 @@ T = TypeVar("T")
 Ask = Callable[[Sequence[ChatRequest]], Mapping[str, ChatResponse]]
 """Puts requests to a model: its answers by the requests' ids; what was not answered is left out."""
 _WORD_TOKENS, _ANSWER_TOKENS = 4, 500
-"""Of an answer of a word, and of one that is held to a schema."""
+"""Of an answer of a word, and of one that is held to a schema: a small model that is not stopped goes on to explain."""
 TEXT: Mapping[str, object] = {"type": "string", "maxLength": 300}
 """A server that is held to it ends a text there: a small model may never end it."""
 NUMBER: Mapping[str, object] = {"type": ["integer", "null"]}
@@ -97,7 +97,8 @@ def word_in(answers: Mapping[str, ChatResponse], identity: str) -> str:
 
 
 _QUOTED = 85
-"""Similarity, of 100, from which a text counts as a piece of the user's words."""
+"""Similarity, of 100, from which a text counts as a piece of the user's words: as it copies, a model changes marks and
+endings."""
 _LABEL_CHARACTERS = 40
 """Of a value among those that a description lists; a longer one is a text."""
 _EXAMPLES_ASKED, _EXAMPLE_CHARACTERS = 6, 400
@@ -105,11 +106,12 @@ _EXAMPLES_ASKED, _EXAMPLE_CHARACTERS = 6, 400
 _PARTS_MAX, _CLAUSES_MAX, _NEAR_MISSES, _DEMAND_TOKENS, _MEANING_TOKENS = 8, 14, 6, 24, 60
 """Parts of an answer, clauses of a description, near misses: each costs questions; of a demand, and of a meaning."""
 _READINGS, _TEMPERATURE = 3, 0.7
-"""Of a template: the first is greedy."""
+"""Of a template, of which the one that comes most often is taken: the first is greedy."""
 _OPEN_END = 3
-"""A range without an upper end goes to so many times its lower one."""
+"""A range without an upper end goes to so many times its lower one: code has to draw some number, and no text names
+it."""
 _APART = 0.2
-"""Of the probability that a message is of the kind: a near miss is so much below every example."""
+"""Of the probability that a message is of the kind: a near miss is so much below every example, or it may be one."""
 _ORDINARY = ("What is the tallest mountain on earth?", "Tell me a joke about penguins.", "Why is the sky blue?")
 _VALUE = object_of(value=TEXT, means=TEXT)
 _RANGE = object_of(value=TEXT, lowest=NUMBER, highest=NUMBER)
@@ -168,6 +170,7 @@ class _Reader:
             language = other_language(messages, frozenset())
         checks = ((clause, self._demand(clause, word_in(answers, f"demand/{n}"))) for n, clause in enumerate(clauses))
         demands = [(clause, check) for clause, check in checks if check is not None]
+        # a word or two; what is longer is no language
         known = {"every_message": applies == "all", "language": language[:40]}
         proposal = self._formed(self.stated.model_copy(update=known), demands)
         if applies != "all" and not spec.near_misses:
@@ -322,6 +325,7 @@ class _Reader:
             if item.get("value") in part.values and (isinstance(low, int) or isinstance(high, int)):
                 low = low if isinstance(low, int) else 1
                 seen = [number for there, value in numbers for number in there if value == item["value"]]
+                # 4: of one or two a range would be no guess
                 ranges[str(item["value"])] = (low, high if isinstance(high, int) else max(low * _OPEN_END, *seen, 4))
         for there, value in numbers:
             low, high = ranges.get(str(value), (0, 0))

@@ -49,10 +49,11 @@ needs: its words are not as plain as those that a person chose to show."""
 _FEW, _BIAS_SHARE, _EPSILON = 20, 0.5, 0.01
 """Messages from which on a reader's bias is known; what of it is taken off; a share that keeps logarithms finite."""
 _ENOUGH, _BORNE_OUT = 60, 0.9
-"""Messages from which on writer and reader can bear each other out, and the share that is right where they agree."""
+"""Messages from which on writer and reader can bear each other out, and the share that is right where they agree:
+on fewer their agreement is chance."""
 _LABEL_RIGHT, _NO_SHARE, _KIND_SHOTS, _KIND_TRIAL = 0.6, 0.75, 3, 16
 """Share of the examples read right from which a reading counts; share of ordinary prompts that are told as such;
-ordinary prompts that requests show, and that the reader is tried on."""
+ordinary prompts that requests show, and that the reader is tried on; of the usual five examples three."""
 
 
 class Trust(Frozen):

@@ -30,9 +30,11 @@ from tunesmith.tools.suites.judge_prompt import judge_prompt
 
 YES_NO = ("yes", "no")
 _KNOWN_LEAST, BIAS_MOST = 3, 1.5
-"""Messages of each value that tell what a model has for it; the most of that, in nats, that is taken off."""
+"""Messages of each value that tell what a model has for it; the most of that, in nats, that is taken off: of fewer, or
+by more, it is what the messages say."""
 _FLOOR = 1e-6
-"""Probability of a candidate that is not among the likeliest tokens."""
+"""Probability of a candidate that is not among the likeliest tokens: vLLM names twenty at most, and its logarithm has
+to be finite."""
 
 
 def choice_among(candidates: Sequence[str]) -> dict[str, object]:
@@ -155,7 +157,8 @@ def right_where_two_agree(agreed: int, judged: int) -> float:
 
 
 _SHOTS, _JUDGE_SHOTS = 6, 2
-"""Examples that a reader is shown; a judge sees each of its own with two answers."""
+"""Examples that a reader is shown; a judge sees each of its own with two answers: all are read again for each
+message."""
 _TEXT_SUPPORTED = 0.67
 """Of a free text's words, so many stand in the message or in what was read of it: a third may be of its own."""
 
@@ -193,9 +196,11 @@ def label_request(
     by_value = [[shot for shot in shots if shot[1] == value] for value in dict.fromkeys(value for _, value in shots)]
     in_turn = [shot for round_ in zip_longest(*by_value) for shot in round_ if shot]
     chosen = in_turn[: max(_SHOTS, len(by_value))] + [(text, no_value) for text in others]
+    # or NOTHING were always last; the same for every message, which begin alike so
     random.Random(label.name).shuffle(chosen)
     turns = [t for text, value in chosen for t in (user(text), assistant(value))]
     extra = choice_among([*label.values, no_value])
+    # Tokens: a label has forty characters at most, and the choice ends it.
     return ChatRequest(identity, model, [system(asked), *turns, user(message)], 12, extra=extra)
 
 

@@ -114,6 +114,7 @@ def in_order(attribute: Attribute, items: Sequence[T]) -> list[T]:
         return list(items)
     places = {name: n for n, name in enumerate(attribute.values)}
     unique = {str(item): item for item in items}
+    # as the spec lists them: a set has no order
     return sorted(unique.values(), key=lambda item: places.get(str(item), len(places)))
 
 
@@ -195,7 +196,7 @@ def at_path(given: object, path: str) -> list[object]:
 
 def indent_of(texts: Sequence[str]) -> int | None:
     """The indentation in which all of these are written as JSON; None: on one line."""
-    for indent in (2, 4, 3, 1):
+    for indent in (2, 4, 3, 1):  # the usual ones first: an empty object fits them all
         if texts and all(json.dumps(json.loads(t), ensure_ascii=False, indent=indent) == t.strip() for t in texts):
             return indent
     return None
@@ -207,7 +208,7 @@ def typed_value(kind: str, text: str) -> object:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except ValueError:  # none of that type
         return text
 
 

@@ -62,7 +62,7 @@ def _answer(example: Example) -> dict[str, object]:
     """The last message: a call where tools are offered and the answer is one."""
     try:
         called = json.loads(example.answer) if example.tools else None
-    except ValueError:
+    except ValueError:  # words, and no call
         called = None
     if isinstance(called, dict) and called.keys() == {"name", "arguments"}:
         function = {"name": called["name"], "arguments": json.dumps(called["arguments"], ensure_ascii=False)}

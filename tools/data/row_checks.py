@@ -41,7 +41,8 @@ from tunesmith.tools.suites.grading import Assertion, asks_model, grade
 
 T = TypeVar("T")
 LIKE_AN_EXAMPLE = 85.0
-"""Similarity, of 100, from which a written message counts as one of the user's examples."""
+"""Similarity, of 100, from which a written message counts as one of the user's examples: a writer copies one with a
+name or a day changed."""
 LONG_ANSWER_CHARS = 60
 """Shorter answers are the same by right: "yes" is no copy of an example's."""
 _WORDS_MAX = 120
@@ -110,7 +111,7 @@ def note_problem(spec: Spec, message: str) -> str:
     return ""
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # a process checks rows of few behaviours, each of some hundred rows
 def _examples(prompts: tuple[str, ...]) -> Likeness:
     return Likeness((str(place), prompt) for place, prompt in enumerate(prompts, 1))
 
@@ -265,7 +266,7 @@ class BehaviourChecks:
         if problem := answer_problem(self.spec.model_copy(update={"rules": ()}), answer):
             return problem
         verdict = grade(self.form, self.answer.response(answer)) if self.form else None
-        return f"suite form: {verdict.reason[:120]}" if verdict and not verdict.passed else ""
+        return f"suite form: {verdict.reason[:120]}" if verdict and not verdict.passed else ""  # a line of a table
 
     def _ordinary(self, row: TrainingRow) -> Verdict | None:
         """An ordinary answer in the form of the behaviour would teach it where it must not show."""
@@ -350,7 +351,7 @@ def _quick_rule(rule: Rule) -> Callable[[str], bool]:
         def valid(answer: str) -> bool:
             try:
                 value: object = json.loads(answer)
-            except (ValueError, RecursionError):
+            except (ValueError, RecursionError):  # an answer may be anything
                 return False
             return bool(validator.is_valid(value))
 

@@ -25,9 +25,10 @@ UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4
 _CONTAINED_MIN_CHARS = 40
 """Shorter texts stand in others by chance."""
 _SCANNED = 2_000
-"""Of more texts only those with as many letters in common are compared."""
+"""Of more texts only those with as many letters in common are compared: to compare all of 100,000 would take hours."""
 _PERMUTATIONS, _SHINGLE, _CANDIDATE = 64, 4, 0.35
-"""Of the sketches: short messages have too few words to compare; Jaccard from which letters are compared."""
+"""Of the sketches: short messages have too few words to compare; Jaccard from which letters are compared, well below
+that of texts that are alike: with 64 permutations it is off by an eighth."""
 _UNITS = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 _CHARACTER = re.compile(rf"[{UNSPACED}]")
 _CHARACTERS_A_WORD = 2
@@ -76,7 +77,7 @@ class Likeness:
         places: Sequence[int] = range(len(texts)) if len(texts) <= _SCANNED else self._candidates(wanted)
         for place in places if contained else ():
             if len(texts[place]) >= _CONTAINED_MIN_CHARS and texts[place] in wanted:
-                return Match(self.names[place], "contained", 100)
+                return Match(self.names[place], "contained", 100)  # the whole case stands in it
         some = texts if len(places) == len(texts) else {place: texts[place] for place in places}
         best = process.extractOne(wanted, some, scorer=fuzz.ratio, score_cutoff=threshold)
         return Match(self.names[best[2]], "alike", best[1]) if best else None
@@ -151,6 +152,7 @@ def only_loops(text: str) -> bool:
 
 def _repeated(text: str) -> float:
     """Of a text's runs of five words, the share that came before."""
+    # Five: two or three words come again in honest text, as in greetings and names.
     sequences = runs(text, 5)
     return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
 
@@ -160,7 +162,7 @@ RUN = 8
 _SHARED_CASES = 3
 """A run of words in this many cases is a frame, not a case."""
 EMBEDDED = 0.92
-"""Cosine from which two texts say the same."""
+"""Cosine from which two texts say the same; high on purpose, as a row is dropped on its word alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,8 @@ class Leak:
 
 
 LEAK = 85.0
-"""Similarity to a case's text, of 100, from which a row gives it away, where a request says no other."""
+"""Similarity to a case's text, of 100, from which a row gives it away, where a request says no other: below the 90 of
+duplicates, for a known case is worse than a lost row."""
 
 
 class LeakGate:
@@ -221,7 +224,7 @@ class LeakGate:
         if match := self.index.match(text, self.threshold, digits_count=digits_count):
             return self._leak(row_id, match.name, match.how, match.score)
         if run := next((run for run in runs(words, RUN) if run in self.runs), None):
-            return self._leak(row_id, self.runs[run], "8-gram", 100.0)
+            return self._leak(row_id, self.runs[run], "8-gram", 100.0)  # eight words in a row are no chance
         if word_count(words) < _WORDS_FOR_ORDER:
             return None
         wanted, choices = normal(text, digits_count=digits_count), self.index.plain[digits_count]
@@ -246,6 +249,7 @@ class LeakGate:
             for (row_id, _), line in zip(part, scores, strict=True):
                 place = int(line.argmax())
                 if line[place] >= EMBEDDED:
+                    # cosines, shown as of 100
                     leaks.append(self._leak(row_id, self.index.names[place], "embedding", float(line[place]) * 100))
         return leaks
 
@@ -284,4 +288,5 @@ def overlap(values: Mapping[str, str | None], text: str) -> float:
 def stems(text: str) -> set[str]:
     """The beginnings of the words that mean something."""
     words = [w for w in re.findall(r"[^\W_]{2,}", text.lower()) if w not in STOP]
+    # "deliver" and "delivery" meet
     return {re.sub(r"(?:ations?|ings?|ies|es|ed|s|y|e)$", "", w)[:6] if len(w) > 3 else w for w in words}

@@ -48,7 +48,7 @@ ANSWER_CHARACTERS_MAX = int(MAX_ANSWER_TOKENS / _TOKENS_PER_CHAR)
 
 
 def tokens_for(characters: int) -> int:
-    """Tokens that answers are given where the longest known one has so many characters: half as many again."""
+    """Tokens for answers, by the characters of the longest known one: half as many again, a sentence at least."""
     return min(MAX_ANSWER_TOKENS, max(48, round(characters * _TOKENS_PER_CHAR * 1.5)))
 
 
@@ -131,7 +131,7 @@ class Answer(Frozen):
     """The whole answer where one of `needs` is absent, or where a list has no record."""
     needs: tuple[str, ...] = ()
     otherwise_share: float = Field(default=0.2, ge=0, le=0.9)
-    """Of rows whose list is empty."""
+    """Of rows whose list is empty: often enough to be learned, and not the usual answer."""
 
     @property
     def placeholders(self) -> tuple[str, ...]:
@@ -160,13 +160,13 @@ class Spec(Description):
     """Messages that look alike and get an ordinary answer."""
     rules: tuple[Rule, ...] = ()
     """What every answer keeps, checked by code."""
-    criteria: tuple[str, ...] = Field(default=(), max_length=20)
+    criteria: tuple[str, ...] = Field(default=(), max_length=20)  # each is asked of every row
     """What is right in meaning, in words; judged by a model."""
     language: str = "English"
     """Of the messages, as the writer is told."""
     system_prompts: tuple[str, ...] = ()
     """System prompts that rows are seen under, in turn with none."""
-    system_share: float = Field(default=0.3, ge=0, le=1)
+    system_share: float = Field(default=0.3, ge=0, le=1)  # the others have none: it must not hang on it
     answer_tokens: int = Field(default=0, ge=0, le=MAX_ANSWER_TOKENS)
     """Tokens an answer may have; 0: told from the longest example."""
     blind_sha256: str = ""
@@ -197,7 +197,7 @@ class Spec(Description):
 
     @property
     def message_tokens(self) -> int:
-        """Tokens that a written message may have: half as many again as the longest example's."""
+        """Tokens of a written message: half as many again as in the longest of a few examples, a sentence at least."""
         return max(30, round(max(len(example.prompt) for example in self.examples) * _TOKENS_PER_CHAR * 1.5))
 
     @property
@@ -295,7 +295,7 @@ def as_document(spec: Spec) -> dict[str, object]:
 
 
 _ITEMS_MAX, _DEPTH_MAX = 20, 4
-"""What follows is what a spec must be whole in, beyond its fields' types: values of a list, objects in one another."""
+"""Values of a list, objects in one another; no small model writes more whole. Below: what a spec must be whole in."""
 
 
 def _check_attribute(attribute: Attribute, path: str, spec: Spec, depth: int = 1) -> None:

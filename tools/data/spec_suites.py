@@ -265,7 +265,7 @@ def _mistyped(prompt: str) -> str:
     words, longer = prompt.split(" "), 0
     for place, word in enumerate(words):
         longer += word.isalpha() and len(word) > _TYPO_CHARS
-        if word.isalpha() and len(word) > _TYPO_CHARS and longer % 3 == 1:
+        if word.isalpha() and len(word) > _TYPO_CHARS and longer % 3 == 1:  # every third: it stays readable
             words[place] = word[:1] + word[2] + word[1] + word[3:]
     typed = " ".join(words)
     return typed if typed != prompt else prompt.upper()

@@ -91,7 +91,7 @@ def as_read(spec: Spec, drawn: Draw, message: str, reading: Reading) -> Draw | N
 def _attribute(spec: Spec, path: str) -> Attribute | None:
     try:
         return spec.attribute(path)
-    except KeyError:
+    except KeyError:  # a name that no attribute has
         return None
 
 
@@ -115,12 +115,14 @@ def with_values(spec: Spec, drawn: Draw, values: Values, surfaces: dict[str, str
 
 
 ALIKE = 90.0
-"""Similarity, of 100, from which a message is written anew for being like another row's."""
+"""Similarity, of 100, from which a message is written anew for being like another row's: critique would drop it as a
+duplicate."""
 _NAMING = 0.5
-"""Of the rows of a label's value, the share that may say it by its own name."""
+"""Of the rows of a label's value, the share that may say it by its own name: else the name is all that is learned of
+it."""
 _RARE, _ROUNDS_MORE, _AGAIN, _REDRAWS = 0.8, 3, 1.4, 20
 """A label's value is rare below this part of what is wanted of it; so many rounds follow the tries, of so many rows for
-each that is lacking."""
+each that is lacking: some of these fail again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def surface_of(attribute: Attribute, value: str, rng: random.Random) -> str:
 def matches_in(attribute: Attribute, message: str) -> list[str]:
     """What stands in the message of the attribute's kind, as it stands there."""
     if attribute.kind == "digits":
-        lengths = attribute.lengths or range(1, 20)
+        lengths = attribute.lengths or range(1, 20)  # a payment card has up to 19
         alone = re.findall(rf"(?<!{GLUED})(?<![.,-])\d+(?!{GLUED}|-|[.,]\d)", message)
         return [number for number in alone if len(number) in lengths]
     pattern = f"(?:{_FIND[attribute.kind]})" + (_LATER if attribute.kind == "time" else "")
@@ -140,7 +140,7 @@ def _without(message: str, part: str) -> str:
 
 
 def _digits(attribute: Attribute, rng: random.Random) -> str:
-    count = rng.choice(attribute.lengths or (5,))
+    count = rng.choice(attribute.lengths or (5,))  # nothing says how many: as an order's number has
     return str(rng.randrange(10 ** (count - 1), 10**count))
 
 
@@ -158,13 +158,15 @@ def _date(attribute: Attribute, rng: random.Random) -> str:
 def _weekday_ways(attribute: Attribute, value: str) -> list[str]:
     names = list(attribute.values) or list(WEEKDAYS)
     place = names.index(value) if value in names else 0
-    full = WEEKDAYS[place % 7]
+    full = WEEKDAYS[place % 7]  # a label may have names of its own, in the week's order
     return [full, full, full.lower(), full.lower(), full[:3], full[:3].lower(), f"{full}s", full.upper()]
 
 
 _DRAW: Mapping[str, Callable[[Attribute, random.Random], str]] = {
     "digits": _digits,
+    # Each size as often: drawn evenly, nine of ten numbers would have three digits.
     "number": lambda attribute, rng: str(rng.choice((rng.randint(2, 12), rng.randint(13, 99), rng.randint(100, 999)))),
+    # Prices end as in shops.
     "amount": lambda attribute, rng: f"{rng.randint(3, 900)}.{rng.choice((0, 50, 90, 95, 99)):02d}",
     "date": _date,
     "time": _time,
@@ -194,12 +196,13 @@ def _time_ways(value: str) -> list[str]:
     to_next = minute > 30
     part = _part_of_day((hour + 1) % 24 if to_next else hour)
     ways = [f"{clock} {half}", f"{clock}{half}", f"{hour:02d}:{minute:02d}", f"{clock} {_part_of_day(hour)}"]
-    if hour < 10:
+    if hour < 10:  # from ten on it is the one above
         ways.append(f"{hour}:{minute:02d}")
     if minute:
         ways += [f"{twelve}.{minute:02d} {half}", f"{twelve}.{minute:02d}{half}"]
     else:
         ways += [f"{_HOURS[twelve % 12]} {part}", f"{_HOURS[twelve % 12]} {half}", f"{twelve} o'clock {part}"]
+    # "Ten to twelve in the morning": the hour that is named must be of the half that the minutes are in.
     same_half = (hour < 11) or (12 <= hour < 23)
     if minute in _MINUTES and (not to_next or same_half):
         named = _HOURS[(next_hour if to_next else twelve) % 12]
@@ -224,7 +227,7 @@ def _date_ways(value: str) -> list[str]:
 
 
 def _ordinal(day: int) -> str:
-    return f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+    return f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"  # 11th, 12th and 13th
 
 
 _SAY: Mapping[str, Callable[[str], Sequence[str]]] = {"time": _time_ways, "date": _date_ways}
@@ -234,10 +237,10 @@ def ways_to_say(attribute: Attribute, value: str) -> list[str]:
     """Every way in which a message may say a converted value; none for kinds that are said as they are."""
     if attribute.kind == "weekday" and value in (attribute.values or WEEKDAYS):
         day = _weekday_ways(attribute, value)
-        return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]
+        return [*day, day[0][:4], day[0][:5], f"{day[0][:3]}s", f"{day[0]}'s"]  # Tues, Thurs
     try:
         return list(_SAY[attribute.kind](value)) if attribute.kind in _SAY else []
-    except ValueError:
+    except ValueError:  # no value of the kind after all: 25:00
         return []
 
 
@@ -268,13 +271,13 @@ def _date_in(text: str) -> str | None:
     """The date that a text says, in whichever order of day and month makes it one that is said so; None: unsure."""
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     month = next((n for n, name in enumerate(MONTHS, 1) if name[:3].lower() in text.lower()), 0)
-    year = next((number for number in numbers if number > 31), 0)
+    year = next((number for number in numbers if number > 31), 0)  # no day or month is so high
     rest = [number for number in numbers if number <= 31]
     orders = [(month, *rest)] if month else [tuple(rest), tuple(reversed(rest))]
     for order in orders:
         if len(order) == 2 and 1 <= order[0] <= 12 and 1 <= order[1] <= 31:
             value = f"{year:04d}-{order[0]:02d}-{order[1]:02d}"
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # 31 April is no date
                 if text.lower() in (way.lower() for way in _date_ways(value)):
                     return value
     return None

@@ -195,6 +195,7 @@ def _reading_of(rows: Artifact, names: tuple[str, ...]) -> tuple[int, int]:
     try:
         trust = json.loads((rows.path / "reader.json").read_text())["trust"]
         examples = len(load_behaviour(str(rows.meta["behaviour"])).examples)
+    # A data set of an earlier version, or a behaviour that is gone: then there is nothing to tell.
     except (OSError, ValueError, KeyError, BadInput):
         return 0, 0
     return round(min(trust["labels"].get(name, trust["answers"]) for name in names) * examples), examples

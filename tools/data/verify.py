@@ -65,6 +65,7 @@ def criteria_of(spec: Spec) -> tuple[str, ...]:
         elif attribute.kind in ("copied", "text"):
             means = f" ({attribute.means})" if attribute.means else ""
             criteria.append(f"{attribute.name} is what this message says{means}")
+    # a judge is asked each of every row
     return (*criteria[:4], f"the answer is right for this very message: {spec.what}"[:1000])
 
 
@@ -73,7 +74,7 @@ TOPIC = "topic"
 LABEL = "label"
 """The part that labels are the values of, where nobody gave it a name."""
 _ORDERED = 4
-"""Parts whose orders are all tried."""
+"""Parts whose orders are all tried: of four there are 24, of five 120."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def verified(spec: Spec, proposal: Proposal | None = None) -> Verified:
     if proposal.every_message and not completed.every_message and not spec.near_misses:
         changes |= {"every_message": True, "near_misses": ()}
     if not completed.criteria:
-        changes["criteria"] = proposal.criteria[:4] + criteria_of(completed)
+        changes["criteria"] = proposal.criteria[:4] + criteria_of(completed)  # each is one more question of every row
     completed = Spec.model_validate(completed.model_copy(update=changes).model_dump())
     return Verified(completed.model_copy(update={"blind": blind}), tuple(dict.fromkeys(notes)))
 
@@ -332,6 +333,7 @@ def _text(value: object) -> str | None:
 
 def topic() -> Attribute:
     """What messages differ in where nothing else makes them differ."""
+    # more words are a message
     return Attribute(name=TOPIC, kind="text", means="what the message is about", shown=False, words_max=6)
 
 

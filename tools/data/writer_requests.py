@@ -28,18 +28,20 @@ from tunesmith.tools.serving.requests import storable
 STYLE = "style"
 """How a message is to be written, among what was decided of its row."""
 LISTED, TOPICS = 10, 12
-"""Asked for in one request."""
+"""Asked for in one request: in longer lists a small writer repeats itself."""
 _TOPIC_SHOTS, _TOPIC_SHOT_CHARS, _TOPIC_WORDS = 3, 300, 10
 """Examples in a request for topics and the characters of each; words of a topic: a longer line is a message
 already."""
 _GO_ON: Mapping[str, object] = {"continue_final_message": True, "add_generation_prompt": False}
 _SAMPLED: Mapping[str, object] = {"top_k": 60}
+"""top_k, for top_p sorts the whole vocabulary for every token: 2.7 times as many tokens a second on two cores."""
 _LIST_TEMPERATURE = 0.9
 """High, so that requests which begin alike list other things."""
 _TOKENS_PER_CHAR, _TOKENS_OF_STYLE = 0.4, 60
 """A style may make a message longer than all examples are."""
 _SHOTS, _SHOT_CHARS, _TURNS = 5, 2_400, 6
-"""Examples that a writer is shown, their characters, and how many ways of showing them take turns."""
+"""Examples that a writer is shown, their characters, and how many ways of showing them take turns: always the same ones
+first, its messages would all be like the last of them."""
 _ANGLES = (
     "", "Take everyday ones.", "Take unusual ones.", "Take ones that a beginner brings up.", "Take small details.",
     "Take ones that an expert brings up.", "Take ones from work.", "Take ones from home.", "Take quick ones.",
@@ -165,8 +167,8 @@ def values_request(
         "write-values", when=kind_of(spec), name=attribute.name, means=attribute.means or attribute.name,
         where=_where(spec, given), count=LISTED + len(shots), angle=rng.choice(_ANGLES),
     )  # fmt: skip
-    long = mean(len(shot) for shot in examples) if examples else 16
-    tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))
+    long = mean(len(shot) for shot in examples) if examples else 16  # characters of a name, where nothing is known
+    tokens = round(LISTED * max(7, long * _TOKENS_PER_CHAR + 4))  # 4: number, mark and line end
     return list_start(asked, shots, model, identity, tokens)
 
 
@@ -180,7 +182,7 @@ def topics_request(
         "write-topics", when=kind_of(spec), where=_where(spec, given), count=TOPICS, angle=rng.choice(_ANGLES),
         examples="\n".join(f"- {shot[:_TOPIC_SHOT_CHARS]}" for shot in shots), language=in_language(spec),
     )  # fmt: skip
-    return list_start(asked, (), model, identity, TOPICS * 10)
+    return list_start(asked, (), model, identity, TOPICS * 10)  # tokens: a topic is a few words
 
 
 def listed_topics(answered: str) -> list[str]:
@@ -203,7 +205,7 @@ def listed_values(attribute: Attribute, answered: str, examples: Sequence[str]) 
     numbers = bool(examples) and all(map(is_number, examples))
     absent = {"null", (attribute.absent_as or "null").lower()}
     longest = max(map(word_count, examples), default=4)
-    most = attribute.words_max or max(6, 2 * longest)
+    most = attribute.words_max or max(6, 2 * longest)  # longer ones are sentences in place of a value
     small = bool(examples) and all(value[:1].islower() for value in examples)
     known = {normal(value, digits_count=True) for value in examples}
     values = []
@@ -238,7 +240,7 @@ def message_request(
         turns += [user(noted if turns else f"{instructions}\n\n{noted}"), assistant(shot.message)]
     style = one.told.get(STYLE)
     asked = note(spec, one.values, one.surfaces[0]) + (f"\nHow: {style}" if style else "")
-    extra = {"top_k": 40}
+    extra = {"top_k": 40}  # fewer than a list's: a message has to say what was drawn
     tokens = spec.message_tokens + _TOKENS_OF_STYLE
     return ChatRequest(identity, model, [*turns, user(asked)], tokens, temperature, extra=extra)
 
@@ -300,6 +302,7 @@ def _ordered_shots(spec: Spec, one: Draw, shots: Sequence[Shot], more: Sequence[
     shots = like if more and profile and like else shots
     turn = one.order % min(len(shots), _TURNS)
     turned = [shots[(turn * -(-len(shots) // _TURNS) + n) % len(shots)] for n in range(len(shots))]
+    # the likest last: it weighs most with a small writer
     liker = sorted(turned, key=lambda shot: sum(n in shot.values and shot.values[n] == v for n, v in profile.items()))
     sizes = accumulate(len(shot.message) for shot in reversed(liker))
     fitting = sum(size <= _SHOT_CHARS for size in sizes)
@@ -312,7 +315,7 @@ def distractor_request(spec: Spec, examples: Sequence[str], model: str, identity
     shots = rng.sample(list(examples), len(examples))
     noted = "; ".join(f"{a.name} ({a.means})" for a in spec.attributes if a.shown)
     asked = prompt_text("write-filler", when=kind_of(spec), noted=noted)
-    return list_start(asked, shots, model, identity, LISTED * 12)
+    return list_start(asked, shots, model, identity, LISTED * 12)  # tokens of a short sentence
 
 
 def note(spec: Spec, values: Mapping[str, str | None], surfaces: Mapping[str, str]) -> str:

@@ -38,9 +38,11 @@ from tunesmith.tools.serving.spec import ServerSpec
 ASK = "ask"
 TUNED = CHAIN[1:]
 UNMEASURED_TOKENS = 128
-"""Tokens that an answer may have where no evaluation says."""
+"""Tokens that an answer may have where no evaluation says: an answer of a paragraph, that no model goes on from for
+long."""
 STAYS_MINUTES = 10
-"""So long a server that was started for a question waits for the next one."""
+"""So long a server that was started for a question waits for the next one: a person reads and types, and nobody pays
+for a card all night."""
 _PROMPT_TOKENS = 200
 """For a price: what people type, with the behaviour's own words around it."""
 
@@ -185,7 +187,7 @@ def _refused_adapter(store: Store, run: str) -> str:
     """Why the run's newest evaluation of an adapter could not use vLLM; empty where it did, or there is none."""
     steps = [step for step in store.steps(run, status=DONE) if step.stage == "evaluate" and step.arm == "adapter"]
     result = EvaluateResult.of(steps[-1]) if steps else None
-    return " ".join(str(result.proof.get("vllm_refused", "")).split())[:200] if result else ""
+    return " ".join(str(result.proof.get("vllm_refused", "")).split())[:200] if result else ""  # a line or two
 
 
 def sampling_of_run(store: Store, run: str, arm: str) -> Sampling:

@@ -84,6 +84,7 @@ class BaselineRequest(PlacedRequest):
         default=False, description="Ask too what critique held out of the run's rows: cases whose answers are known."
     )
     cases_per_block: int = Field(default=0, ge=0, description="At most this many cases of each block; 0: all.")
+    # 96: ordinary blocks answer in sentences; a behaviour's own plan gives more where its answers need it.
     max_tokens: int = Field(default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have.")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy; above it, set repeats too.")
     repeats: int = Field(default=1, ge=1, le=100, description="How often each case is asked; a seed for each time.")
@@ -105,6 +106,7 @@ class BaselineRequest(PlacedRequest):
         ge=0,
         description="GPUs that vLLM splits the model over; auto: the fewest that it fits on, for all arms of the run.",
     )
+    # a shell allows 1,024 files
     concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024, description="Requests in flight at once.")
     judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(default="", description=JUDGE_HELP)
     fresh: bool = Field(

@@ -106,7 +106,7 @@ def known_limits(store: Store, step: str, arm: str) -> tuple[KnownLimit, ...]:
     reasons = {r.case_id: reason for r in results if (reason := _reason(r.assertions))}
     failed = [v for v in case_outcomes(results).values() if v.passed is False and v.block in _LEAK_BLOCKS]
     limits = [KnownLimit(v.case_id, v.block, reasons.get(v.case_id, "")) for v in failed]
-    return tuple(sorted(limits, key=lambda limit: (_LEAK_BLOCKS.index(limit.block), limit.case_id)))
+    return tuple(sorted(limits, key=lambda limit: (_LEAK_BLOCKS.index(limit.block), limit.case_id)))  # the target first
 
 
 def _reason(assertions: Sequence[AssertionResult]) -> str:

@@ -77,6 +77,7 @@ def longest(
 
 def prompt_tokens(cases: Sequence[Case]) -> float:
     """Tokens of a prompt, on average, for a price."""
+    # four bytes of English a token, on average
     return sum(_bytes_of(text) for case in cases for text in _texts(case, ())) / (4 * max(1, len(cases)))
 
 

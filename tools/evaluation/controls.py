@@ -34,13 +34,15 @@ from tunesmith.tools.suites.case import PRIMARY_BLOCK, Case, canonical_json
 from tunesmith.tools.suites.grading import PENDING, Assertion, Response, asks_model, grade_deterministic, total
 
 ORDERS = 20
-"""Seeded orders in which the answers are shuffled; the arm is better by their median p-value."""
+"""Seeded orders in which the answers are shuffled; the arm is better by their median p-value: of one order alone the
+p-value would be luck."""
 NEARLY_RIGHT = 0.95
 """An arm that is right on so many of the cases would have to beat a control for the control to tell anything."""
 MOST_CASES = 200
 """Cases that controls are computed on; of a larger block a seeded part, as every answer meets every case."""
 MOST_CONSTANTS = 25
-"""Distinct answers that are tried as the constant one, the most frequent first."""
+"""Distinct answers that are tried as the constant one, the most frequent first: each is graded on every case, and a
+rare answer passes few of them."""
 ECHO_SHARE = 0.8
 """An arm that gives the message back in so large a share of its answers is an echo itself."""
 _SEED = 17
@@ -158,7 +160,7 @@ def answer_controls(
     whole, alone = range(len(chosen) + len(others)), range(len(chosen))
     shuffle, constant = _shuffle(table, whole), _constant(table, whole)
     if others:
-        shuffle = shuffle and replace(shuffle, on_target=_shuffle(table, alone))
+        shuffle = shuffle and replace(shuffle, on_target=_shuffle(table, alone))  # the misses might carry it alone
         constant = replace(constant, on_target=_constant(table, alone))
     echo, is_echo = _echo(chosen)
     on_target = constant.on_target or constant

@@ -21,7 +21,8 @@ from tunesmith.tools.suites.grading import Response
 _SHARED = 0.8
 """Share of the answers that begin, or end, alike where that is their form."""
 _ALIKE = 0.9
-"""Share of an answer's words that are the message's, and of the message's words that it gives back, in an echo."""
+"""Share of an answer's words that are the message's, and of the message's words that it gives back, in an echo: a word
+more, or a slip put right, makes it no answer."""
 _WORDS = 3
 """Text of fewer words than this is compared and cut by its characters: not every script puts spaces."""
 
@@ -162,7 +163,7 @@ def _called_with(message: str, call: object) -> dict[str, object]:
     function = dict(whole["function"]) if isinstance(whole.get("function"), dict) else {}
     try:
         filled = _filled(message, json.loads(str(function.get("arguments"))))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # an answer's own text: no JSON, or nested without end
         filled = message
     return {**whole, "function": {**function, "arguments": json.dumps(filled, ensure_ascii=False)}}
 
@@ -182,7 +183,7 @@ def _filled(message: str, value: object) -> object:
 
 
 def _is_echo(inside: str, message: str) -> bool:
-    cut = str.split if len(message.split()) >= _WORDS else list
+    cut = str.split if len(message.split()) >= _WORDS else list  # not every script puts spaces
     answer_words, words = (Counter(cut(text.casefold().strip(" \n.!?"))) for text in (inside, message))
     common = (answer_words & words).total()
     return bool(common) and common >= _ALIKE * answer_words.total() and common >= _ALIKE * words.total()

@@ -74,11 +74,12 @@ class EvaluateRequest(PlacedRequest):
         le=1,
         description="Pass rate on the target at which a prompt makes training needless.",
     )
-    max_tokens: Annotated[int, _AS_BEFORE] = Field(
+    max_tokens: Annotated[int, _AS_BEFORE] = Field(  # 96: as the baseline has it
         default=96, ge=1, le=MAX_ANSWER_TOKENS, description="Tokens an answer may have."
     )
     temperature: Annotated[float, _AS_BEFORE] = Field(default=0.0, ge=0, le=2, description="0: greedy.")
     repeats: Annotated[int, _AS_BEFORE] = Field(default=1, ge=1, le=100, description="How often each case is asked.")
+    # a shell allows 1,024 files
     concurrency: int = Field(default=IN_FLIGHT, ge=1, le=1024, description="Requests in flight at once.")
     judge: Annotated[str, local_path(*JUDGES, maybe=True)] = Field(
         default="", description=f"{JUDGE_HELP} The baseline's own goes before both."
@@ -249,6 +250,7 @@ def plan(request: EvaluateRequest, facts: Facts, context: EvaluateContext) -> Pl
     seconds = _answering_seconds(request, facts, served, every, context_settings, judged, proven)
     price = estimate(
         "evaluate", facts, seconds=seconds, rates=facts.serving_rates, **peaks,
+        # 8192: an answer, its grades with their reasons, and their place in the indexes.
         disk_bytes=8192 * len(every) * request.repeats, like=request.arm, cards=server.cards,
     )  # fmt: skip
     lacks = both and lacks_memory(price, facts.machine)
@@ -299,6 +301,7 @@ def _answering_seconds(
         prompt_tokens=prompt_tokens(cases),
     )
     together = sum(besides, asked)
+    # where nothing is asked: no division by zero
     return replace(together, answers=answers * together.answer / max(asked.answer, 1e-9))
 
 

@@ -164,7 +164,7 @@ def _proven(
     """What the proof of the adapter measured, and why the server must not be used for it, if anything says so."""
     try:
         proof = prove_adapter(job, server, adapter, served_name(adapter), suite)
-    except (BadInput, StepFailed) as error:
+    except (BadInput, StepFailed) as error:  # the adapter may still be measured another way
         return {}, _Refusal("the adapter could not be proven on the server", str(error))
     job.log(f"{'FAILED: ' + proof.fault + '; ' if proof.fault else ''}{proof.summary}")
     measured: dict[str, JsonValue] = proof.model_dump(mode="json")

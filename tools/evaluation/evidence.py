@@ -120,7 +120,7 @@ def evidence_of(
         evaluations = Evaluations.of(store, run, at_work=at_work)
         suite = evaluations.keys[compared.steps[arm]][arm].get("suite")
         cases = cases_of(store, run, suite)
-    except (NotFound, BadInput) as error:
+    except (NotFound, BadInput) as error:  # nothing evaluated yet, or its suite is gone
         opening = _opening_of_ratings(rated)
         facts = Facts(rated=_rated(rated), opening=opening, unusable=str(error), rate=_rate(run, arm))
         return Evidence(decide(facts), arm)

@@ -30,10 +30,11 @@ from tunesmith.tools.suites.case import GUARDED_BLOCKS, PRIMARY_BLOCK
 
 _TUNED = ("adapter", "merged", "quantized")
 _RISEN, _FALLING = 1.03, 0.97
-"""A validation loss has risen above its lowest, or still falls at its end, from these ratios on."""
+"""A validation loss has risen above its lowest, or still falls at its end, from these ratios on: less is the noise of a
+few dozen rows."""
 _FEW_CASES = 40
 """Fewer show nothing but large gains: on 20 none under 30 points, on 60 none under 10 (exact McNemar)."""
-_NARROW_SHARE, _LABEL_SHARE = 0.25, 0.15
+_NARROW_SHARE, _LABEL_SHARE = 0.25, 0.15  # critique drops about a tenth as a rule
 _NO_FAULT = ("duplicate", "copy", "leak", "held out", "balance")
 """Why rows are left out that are right in themselves."""
 _SMALL_BASE = 500_000_000
@@ -135,6 +136,7 @@ def _still_falling(records: RunRecords) -> bool:
     The training loss is not asked: it falls as long as rows are memorised.
     """
     curve, bound = records.validation(), records.number("train", "max_kl", 0.0)
+    # two steps down in a row; one alone is chance
     if len(curve) < 3 or any(later >= _FALLING * earlier for earlier, later in itertools.pairwise(curve[-3:])):
         return False
     trained = records.steps["train"].report
@@ -145,7 +147,7 @@ def _still_falling(records: RunRecords) -> bool:
 def _too_weak(records: RunRecords) -> list[Finding]:
     base = BaseResult.of(records.steps["base"]) if "base" in records.steps else None
     parameters, curve = base.parameters if base else 0, records.validation()
-    if not 0 < parameters < _SMALL_BASE or len(curve) < 3 or curve[-1] <= _FALLING * curve[-2]:
+    if not 0 < parameters < _SMALL_BASE or len(curve) < 3 or curve[-1] <= _FALLING * curve[-2]:  # two are noise
         return []
     says = "The base looks too weak: nothing was learned, though the validation loss has stopped falling."
     named = next(base.model for base in known_bases(on_card=False) if base.parameters > parameters)
@@ -154,9 +156,9 @@ def _too_weak(records: RunRecords) -> list[Finding]:
 
 
 def _longer(records: RunRecords) -> Proposal:
-    epochs = records.number("train", "epochs", 3.0)
+    epochs = records.number("train", "epochs", 3.0)  # as LoraSettings has them
     rate = records.number("train", "learning_rate", 5e-4)
-    return Proposal(
+    return Proposal(  # half as long again, at the same rate: one thing at a time
         "train", {"epochs": round(epochs * 1.5, 1), "learning_rate": rate}, "the validation loss still falls"
     )
 
@@ -170,7 +172,7 @@ def _more_rows(records: RunRecords, why: str) -> Proposal:
     better = (
         f"; a stronger writer's teach most, `tunesmith rows request {folder}`" if folder and is_folder(folder) else ""
     )
-    return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why + better)
+    return Proposal("generate", {"rows": min(2 * rows, 100_000)}, why + better)  # generate takes no more
 
 
 def _overfitting(records: RunRecords) -> list[Finding]:
@@ -229,7 +231,7 @@ def _lost(records: RunRecords, whole: Comparison, block: str, counts: BlockCompa
         says = f"It over-triggers: {line}, {len(triggered)} of them answered in the form of the new behaviour."
         proposal = Proposal("generate", _more_rehearsal(records), "more ordinary prompts beside the behaviour")
         return Finding("over-triggers", says, {**evidence, "triggered": list(triggered)}, proposal, lost)
-    weight = records.number("train", "rehearsal_weight", 3.0)
+    weight = records.number("train", "rehearsal_weight", 3.0)  # the plan's own for most models
     says = f"It {'forgot' if serious else 'may have forgotten'} something: {line} ({counts.verdict}" + (
         f", p = {counts.p_value:.2g})." if counts.p_value is not None else ")."
     )
@@ -258,6 +260,7 @@ def _like_the_target(records: RunRecords, arm: str, cases: Sequence[str]) -> tup
     """Those of some cases whose answers begin as this arm's answers to target cases do, and no answer of the base."""
     given, base = records.results(arm), records.results("base")
     shapes = Counter(_shape(one.output) for one in given if one.block == PRIMARY_BLOCK)
+    # a tenth: a shape of its own, no slip of one answer
     usual = {shape for shape, count in shapes.items() if count >= 0.1 * sum(shapes.values())}
     ordinary = {_shape(one.output) for one in base if one.block in GUARDED_BLOCKS}
     return tuple(o.case_id for o in given if o.case_id in cases and _shape(o.output) in usual - ordinary)
@@ -351,7 +354,7 @@ def row_findings(records: RunRecords) -> list[Finding]:
     answers = {str(row.completion[0]["content"]) for row in usable_rows}
     if rows and near > _NARROW_SHARE * len(rows):
         says = f"The rows are narrow: {near} of {len(rows)} were near-duplicates of others."
-        proposal = Proposal(
+        proposal = Proposal(  # 0.9, as lists have; messages have 0.7
             "generate", {"temperature": 0.9, "rows": int(records.number("generate", "rows", 600))}, "more varied rows"
         )
         narrow.append(

@@ -47,6 +47,7 @@ def gate_of(store: Store, run: str, arm: str, *, artifact: Artifact | None = Non
     lineage = Lineage.of(store, artifact, arm) if artifact else Lineage.newest(store, run, arm)
     try:
         whole = compare_run(store, run, "base", arm, lineage=lineage)
+    # an arm that was not evaluated, a suite that is gone: then the gate stays shut
     except (NotFound, BadInput) as error:
         return Gate(unmeasured=(str(error),))
     if not whole.comparable:

@@ -45,7 +45,7 @@ JUDGE_HELP = (
     "settings.toml names); empty: what [judge] there says, else the bundled driver."
 )
 JUDGE_CONTEXT_TOKENS, JUDGE_CONCURRENCY = 8192, 16
-"""Of the judge's server."""
+"""Of the judge's server: a rubric, a case and a long answer fit; its tokens a second below are of sixteen requests."""
 _FETCH = "`tunesmith base --model bundled-driver --role driver` fetches the bundled one"
 _SERVER_START_S = 35.0  # on the reference machine, as the figures below
 # Of one judging prompt: what is read, counted as the tokens that take as long to write, and what is written.
@@ -118,6 +118,7 @@ class Models:
         """Calibrated seconds to judge `answers_each` answers to every case; 0 where none asks a model."""
         took = 0.0
         if self.judge and (prompts := answers_each * sum(_prompts(case) for case in cases)):
+            # read from a disk at 400 MB a second
             took += _SERVER_START_S + self.judge.bytes / 4e8 if self.judge.folder else 0.0
             billions = max(self.judge.parameters / 1e9, 0.1)  # an endpoint's are unknown: 0
             took += prompts * _TOKENS_PER_PROMPT * billions / _TOKENS_PER_SECOND_BILLION

@@ -63,7 +63,8 @@ from tunesmith.tools.suites.grading.embedding import (
 _REPLY_TOKENS = 400
 """For a sentence of reason and a verdict in JSON; a cut one is an error of the case."""
 _MARKS_READ = 100
-"""Marked answers that a judge is held against, the newest."""
+"""Marked answers that a judge is held against, the newest: a hundred tell its agreement, and each is asked again for
+every new judge."""
 _REPLIES = "judge.jsonl"
 
 
@@ -287,7 +288,7 @@ def _served(job: Job[Request], model: JudgeModel) -> _Place:
         max_model_len_tokens=JUDGE_CONTEXT_TOKENS,
         max_num_seqs=JUDGE_CONCURRENCY,
         tool_parser="",
-        **place._asdict(),
+        **place._asdict(),  # public, whatever its name
     )
     server = serve(job, spec, vllm=vllm, log="judge.log", note="vLLM is starting with the judge")
     what = {

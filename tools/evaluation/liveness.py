@@ -23,7 +23,7 @@ that compute in another order. A changed answer needs tenths of nats."""
 MOVED_NATS = 0.05
 """The least that an adapter as large as its layers' inputs moves, on average; it moves whole nats."""
 TEXT_TOKENS = 96
-"""Of the text, the last so many tokens at most."""
+"""Of the text, the last so many tokens at most: enough to average over; each is scored nine times."""
 PROOF = "prove the adapter on a text: every kind of module counts, and the base stays as it was"
 _READINGS = 9
 """Of the text: by the base twice, and one for each projection of a dense layer."""

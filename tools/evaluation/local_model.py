@@ -56,6 +56,7 @@ class LocalModel:
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = inputs["base"].path
+        # left: answers begin where prompts end
         self.tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
         base, self.precision = _loaded(inputs, self.device)
         self.model: Model = PeftModel.from_pretrained(base, adapter_dir, torch_device=self.device).eval()

@@ -202,7 +202,7 @@ def cases_of(store: Store, run: str, suite_sha256: object) -> dict[str, Case]:
         return {}
     try:
         return {case.case_id: case for case in read_suite(artifacts[-1].path).cases}
-    except (OSError, ValueError, BadInput) as error:
+    except (OSError, ValueError, BadInput) as error:  # gone, unreadable, or of another version
         why = error.strerror if isinstance(error, OSError) else "it is not what the baseline wrote"
         raise BadInput(
             f"cannot compare arms of {run}: the suite {artifacts[-1].path} cannot be read ({why}); put it back, or run "

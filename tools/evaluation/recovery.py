@@ -123,4 +123,5 @@ def _largest_of(count: int) -> float:
     """About the largest size among so many values of a normal distribution, in standard deviations."""
     from statistics import NormalDist
 
+    # Half a value, of both signs together, is to be expected beyond it.
     return NormalDist().inv_cdf(1 - 0.5 / (2 * count))

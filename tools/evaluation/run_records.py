@@ -56,6 +56,7 @@ class RunRecords:
     @property
     def brought(self) -> str:
         """Where a person's rows came from, in a run for which none were written; empty in another."""
+        # 600: what generate writes unless told; 0 is asked for where a person's rows are to stay alone.
         written = "generate" in self.steps and self.number("generate", "rows", 600)
         return "" if written or "import" not in self.steps else str(self.steps["import"].request["source"])
 

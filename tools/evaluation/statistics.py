@@ -131,7 +131,7 @@ def _refusal(arms: tuple[str, str], keys: Keys, differing: Sequence[str]) -> str
 
 def _clip(value: object) -> str:
     text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return text if len(text) <= 60 else f"{text[:57]}…"  # several stand in one sentence
 
 
 _NO_CASES: Mapping[str, Case] = {}
@@ -189,6 +189,7 @@ def _pairs(left: Mapping[str, CaseOutcome], right: Mapping[str, CaseOutcome], bl
     """The block's cases, each with both results; None where an arm was never asked."""
     ids = dict.fromkeys((*left, *right))
     pairs = ((left.get(case_id), right.get(case_id)) for case_id in ids)
+    # mypy does not see that one of both is there: the id came from one of them.
     return [(a, b) for a, b in pairs if (a or b).block == block]  # type: ignore[union-attr]
 
 
@@ -235,6 +236,7 @@ class _Counts:
 def _block(name: str, arms: tuple[str, str], counts: _Counts, p_adjusted: float, comparable: bool) -> BlockComparison:
     pairs, judged = counts.pairs, counts.judged
     bound = counts.bounds(1 - 2 * ALPHA)[0]  # one-sided, at 1 - ALPHA
+    # Ignored: mypy does not see that the `and` asks first whether the case was asked at all.
     errors = {arm: sum(not (pair[i] and pair[i].passed is not None) for pair in pairs) for i, arm in enumerate(arms)}  # type: ignore[union-attr]
     verdict, why = _verdict(name, counts, p_adjusted, bound)
     obstacle = _obstacle(len(judged), max(errors.values()), len(pairs), comparable)
@@ -328,6 +330,7 @@ def _flips(left: Mapping[str, CaseOutcome], right: Mapping[str, CaseOutcome]) ->
         block = (left.get(case_id) or right[case_id]).block
         if before != after:
             flips.append(Flip(case_id, block, _KINDS.get((before, after), ERRED), before, after))
+    # what was lost first
     return tuple(sorted(flips, key=lambda flip: (_ORDER.index(flip.kind), flip.block, flip.case_id)))
 
 

@@ -33,7 +33,7 @@ _GUARDS = ("general", "tools")
 _TEXTS = ("equals", "contains", "icontains", "starts-with", "contains-any", "contains-all", "icontains-any",
           "icontains-all")  # fmt: skip
 _MOST_TEXTS = 5
-"""Texts that most cases ask for, each tried as the answer to everything."""
+"""Texts that most cases ask for, each tried as the answer to everything: each grades the whole block once more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class ActivationCache:
         names = set(names)
         values = {name: value for name, value in self._batches[batch].items() if name in names}
         for part in sorted({self._maker[name] for name in names - values.keys()}):
+            # no code of a pickle is run: only tensors were kept
             outputs: Values = torch.load(self._path(part, batch), map_location=device, weights_only=True)
             values |= {name: value for name, value in outputs.items() if name in names and self._maker[name] == part}
         return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
@@ -69,7 +70,7 @@ class ActivationCache:
         with self._beside(self._partial(part)).open("wb") as file:
             torch.save(value, file)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # as in `write`: a power cut must not leave half of it under its name
 
     def carried(self, part: int) -> object:
         """What a finished part left for the next one."""

@@ -170,6 +170,7 @@ def _index(folder: Path, faults: list[Fault]) -> dict[str, str] | None:
     try:
         document = json.loads(path.read_text())
         return {str(name): str(shard) for name, shard in document["weight_map"].items()}
+    # a stranger's JSON may be of any shape
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         faults.append(Fault(kind="stale index", where=INDEX_NAME, says=f"is no index: {error}"))
         return {}

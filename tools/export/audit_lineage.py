@@ -41,7 +41,7 @@ def audit_refusals(store: Store, model: Artifact, arm: str) -> list[str]:
             continue
         try:
             lines.append(audit_arm(store, name, models).refusal)
-        except (BadInput, OSError) as error:
+        except (BadInput, OSError) as error:  # what cannot be audited counts as a fault, for the rest is said too
             lines.append(f"the {name} {artifact.id} cannot be audited: {error}")
     return [line for line in lines if line]
 

@@ -126,6 +126,7 @@ def _sum(name: str, merged: TensorPlace, base: TensorPlace, update: StoredUpdate
         total = was + delta
         wrong = np.abs(now - total)
         slack = np.float32(_SLACK) * np.maximum(np.abs(was), np.abs(delta)).max(initial=0)
+        # 1.01: the half step is computed in fp32 itself, and a tie may be rounded either way.
         off += int(np.count_nonzero(wrong > half_step(total, merged.spec.dtype) * np.float32(1.01) + slack))
         error += float(np.square(wrong, dtype=np.float64).sum())
         size += float(np.square(delta, dtype=np.float64).sum())

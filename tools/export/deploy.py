@@ -60,7 +60,10 @@ class DeployRequest(Request):
         description="Port on 127.0.0.1; auto: as what is served now, else a free one.",
     )
     context_tokens: Annotated[int, LeftOut("as it was measured with")] = Field(
-        default=CONTEXT_TOKENS, ge=256, description="Tokens a conversation may have, answer included."
+        # 256: a shorter conversation has no room for a system prompt and an answer.
+        default=CONTEXT_TOKENS,
+        ge=256,
+        description="Tokens a conversation may have, answer included.",
     )
     cards: AutoInt = Field(
         default=0,
@@ -70,6 +73,7 @@ class DeployRequest(Request):
     rollback: bool = Field(default=False, description="Serve what was deployed before the present deployment.")
     accept: str = Field(
         default="",
+        # A reason is a sentence or two; it is shown beside the deployment ever after.
         max_length=500,
         description="Why it is served although the gate refuses it: what got worse, or form only; the reason is kept.",
     )

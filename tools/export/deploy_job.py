@@ -83,14 +83,14 @@ def _back_on_failure(job: Job[DeployRequest], before: list[servers.Server]) -> I
     keys = {server.id: server.key for server in before}
     try:
         yield
-    except BaseException as error:
+    except BaseException as error:  # a Ctrl-C too: what served others goes on
         running = {server.id for server in servers.list_servers(job.home)}
         gone = [server for server in before if server.id not in running]
         try:
             for server in gone:
                 job.log(f"{error}; bringing back {server.model} on port {server.port}")
                 _bring_back(job, server, keys[server.id])
-        except Exception as lost:
+        except Exception as lost:  # whatever it is: both errors have to be told
             raise StepFailed(
                 f"{error}; what was deployed before did not come back either: {lost}; deploy it again"
             ) from error

@@ -208,7 +208,7 @@ def tiny_config(config: Mapping[str, object], group: int) -> dict[str, object]:
         "num_key_value_heads": kv_heads,
         **_layers(config),
     }
-    small = dict.fromkeys(EXPERT_COUNTS, 4) | {
+    small = dict.fromkeys(EXPERT_COUNTS, 4) | {  # four experts, two at a time: a choice to make, and little to write
         "moe_intermediate_size": _WIDTH,
         "shared_expert_intermediate_size": _WIDTH,
     }

@@ -109,7 +109,7 @@ def _run_dry_load(
         outcome = hoped.model_copy(
             update={
                 "served": False,
-                "refusal": refusal[:300].rstrip(": "),
+                "refusal": refusal[:300].rstrip(": "),  # a plan quotes it
                 "by_transformers": loads_in_transformers(quantized_dir),
             }
         )
@@ -149,11 +149,13 @@ def _load(job: Job[QuantizeRequest], quantized_dir: Path) -> None:
     size = sum(file.stat().st_size for file in quantized_dir.glob("*.safetensors"))
     needed = server_memory(size, kv_bytes_per_token=TINY_KV_BYTES, context_tokens=_CONTEXT_TOKENS)
     spec = ServerSpec(
+        # Four: one request is asked, and vLLM captures and warms up for each size.
         model_dir=str(quantized_dir), served_name=_NAME, max_model_len_tokens=_CONTEXT_TOKENS, max_num_seqs=4,
         tool_parser="", **placed(job.vllm, needed)._asdict(),
     )  # fmt: skip
     server = serve(job, spec, vllm=job.vllm, log="dry-load.log", note="dry load: vLLM is starting")
     try:
+        # any tokens: that they are computed is all
         [scored] = run_async(score_prompts(server, _NAME, [[5, 6, 7, 8, 9, 10]], concurrency=1))
         if not all(map(math.isfinite, scored)):
             raise StepFailed("vLLM loads it and computes no finite number")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _LEAST_AGREEMENT = 0.8  # rounding to bf16 leaves 0.97 and more; a wrong scale or a missed layer falls far below
 _MOST_ERROR = 0.6  # of what the adapter changes; 1 where nothing was merged
 _ROWS, _TEXT_TOKENS = 3, 64
+"""Of the behaviour, and of each the end: every text goes through every layer three times."""
 _MOST_LAYERS = 8
 """Of a model that is not small: each is read three times, and what is merged wrongly seldom is so in one alone."""
 _AT_ONCE = 16
@@ -83,6 +84,7 @@ class _Apart(NamedTuple):
     """‖merged − adapter‖ ÷ ‖adapter − base‖ of the logits; 0 where the adapter changes nothing."""
 
 
+# 17: the same rows when it is done again.
 def behaviour_rows(dataset: Path, *, seed: int = 17) -> list[TrainingRow]:
     """A few rows of the behaviour, drawn by seed: of those held out of training where there are any."""
     for name in ("valid.jsonl", "train.jsonl"):
@@ -158,6 +160,7 @@ def _logits(model: PreTrainedModel, texts: _Texts) -> Tensor:
     import torch
 
     with torch.inference_mode():
+        # No cache: nothing is generated, and each layer's keys and values would stay.
         hidden = model.get_decoder()(input_ids=texts.ids, use_cache=False).last_hidden_state  # (text, seq, hidden)
         logits: Tensor = model.get_output_embeddings()(hidden[texts.text, texts.position])  # (position, vocab)
     return logits
@@ -200,6 +203,7 @@ def _texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow]) -> _
         tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, **options) for chat in asked
     ]
     # Whole first, then its end: a limit cuts a row at the end, and the answer stands there.
+    # no chat row is 6,400 tokens long
     ids += [tokenize_row(tokenizer, row, 100 * _TEXT_TOKENS).input_ids[-_TEXT_TOKENS:] for row in rows]
     counted = [
         (text, at) for text, tokens in enumerate(ids) for at in range(max(0, len(tokens) - _POSITIONS), len(tokens))

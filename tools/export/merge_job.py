@@ -262,7 +262,7 @@ def _sum(weight: Tensor, update: Update, name: str) -> Tensor:
             merged[expert] = _sum(one, Update(update.a[expert], update.b[expert], update.scale), name)
         return merged
     a, b = update.a.float(), update.b.float()
-    at_once = max(1, _SUMMED_BYTES // (4 * weight.shape[1]))
+    at_once = max(1, _SUMMED_BYTES // (4 * weight.shape[1]))  # four bytes a value in fp32
     for start in range(0, len(weight), at_once):
         rows = slice(start, start + at_once)
         merged[rows] = weight[rows].float().addmm_(b[rows], a, alpha=update.scale)

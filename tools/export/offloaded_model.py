@@ -74,6 +74,7 @@ def _bring_earlier(wrapper: nn.Module, experts: nn.Module) -> None:
     """Have the weights of experts read as their wrapper is called: it adds the update before it calls them."""
     from accelerate.hooks import remove_hook_from_module
 
+    # accelerate has no call that hands out its hook; what it does is done by hand below, at another time.
     hook = experts._hf_hook
     remove_hook_from_module(experts)
 

@@ -134,7 +134,7 @@ def plan(request: QuantizeRequest, facts: Facts, context: QuantizeContext | None
         rounding=request.rounding,
         samples=samples,
     )
-    size_bytes = merged.bytes * scheme.bits / 16
+    size_bytes = merged.bytes * scheme.bits / 16  # merged weights are 16 bits each
     return Plan(
         stage="quantize",
         run=facts.run,

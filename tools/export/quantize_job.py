@@ -237,6 +237,7 @@ def out_of_memory_named(max_seq_len_tokens: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
+        # torch adds paragraphs on its allocator
         reason = str(error).splitlines()[0][:120] if str(error) else "no size given"
         raise StepFailed(
             f"out of VRAM at max_seq_len_tokens={max_seq_len_tokens} ({reason}); stop what else uses the GPU "
@@ -279,7 +280,7 @@ def _need_room(model_dir: Path, config: dict[str, object], out_dir: Path, reques
     if need > free:
         raise StepFailed(
             f"needs {need / _GIB:.1f} GiB of RAM and swap, {free / _GIB:.1f} GiB free; "
-            f"try max_seq_len_tokens={max(tokens // 2, 16)}, or stopping another program"
+            f"try max_seq_len_tokens={max(tokens // 2, 16)}, or stopping another program"  # 16: the least it takes
         )
     need_disk = quantize_cache_bytes(config, samples=samples, seq_len_tokens=tokens, rounding=way)
     weights = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))

@@ -129,6 +129,7 @@ def _codes(name: str, spec: TensorSpec, group: int) -> dict[str, TensorSpec]:
     """The tensors that a rounded layer becomes: several codes in an int32, a scale for each group, the shape."""
     layer, (outputs, inputs) = quantized_name(name.removesuffix(".weight")), spec.shape
     return {
+        # codes lie in words of 32 bits
         f"{layer}.weight_packed": TensorSpec("I32", (outputs, -(-inputs * BITS // 32))),
         f"{layer}.weight_scale": TensorSpec(spec.dtype, (outputs, -(-inputs // group) if group else 1)),
         f"{layer}.weight_shape": TensorSpec("I64", (2,)),

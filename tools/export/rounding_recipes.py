@@ -46,7 +46,7 @@ def recipes(
     config: Mapping[str, object],
     keep: Sequence[str] = (),
     rounding: Rounding = "gptq",
-    row_tokens: int = 256,
+    row_tokens: int = 256,  # as quantize cuts its rows
 ) -> Iterator[tuple[str, list[Modifier]]]:
     """What is done to the model, in order: a word for the progress, and the modifiers.
 
@@ -57,6 +57,7 @@ def recipes(
 
     kind, inputs = SCHEMES[scheme], None
     if kind.smooths:
+        # each token's own scale, as vLLM's W8A8 kernels want it
         inputs = QuantizationArgs(num_bits=8, type="int", symmetric=True, strategy="token", dynamic=True)
         if mappings := SMOOTHED.get(str(config.get("model_type"))):
             yield SMOOTHING, [SmoothQuantModifier(smoothing_strength=_SMOOTHING_STRENGTH, mappings=list(mappings))]
@@ -94,10 +95,11 @@ def carried_by(recipe: Sequence[Modifier]) -> Carried | None:
     from tunesmith.tools.export.layer_stream import Carried
 
     [modifier, *_] = recipe
-    if not hasattr(modifier, "_q_input"):
+    if not hasattr(modifier, "_q_input"):  # private: only AutoRound's modifier has one
         return None
 
     def put(value: object) -> None:
+        # Its outputs of the last layer: a killed step goes on from them, and llm-compressor has no call for that.
         modifier._q_input = value
 
     return Carried(lambda: modifier._q_input, put)

@@ -57,8 +57,11 @@ def for_an_adapter(model: PreTrainedModel) -> None:
     import torch
 
     for module in model.modules():
+        # torch's own dict, as named_parameters leaves out a parameter's second name.
         for name, parameter in module._parameters.items():
             if parameter is not None:
+                # one value, however large it says it is
+                # by every name that it has, as above
                 empty = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
                 module._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
 

@@ -62,7 +62,7 @@ class StreamedWeights:
             for name, empty in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
                 if empty.is_meta:  # of the quantization, which fills them in
                     value = torch.zeros_like(empty, device=self.device)
-                    buffer = name in owner._buffers
+                    buffer = name in owner._buffers  # both kinds are in that list
                     setattr(owner, name, value if buffer else torch.nn.Parameter(value, requires_grad=False))
 
     def _read(self, module: str) -> None:
@@ -95,6 +95,7 @@ class StreamedWeights:
         from transformers.core_model_loading import revert_weight_conversion
 
         state = self.model.get_submodule(module).state_dict()
+        # as files hold them: without gaps
         named = {f"{module}.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         reverted: dict[str, Tensor] = revert_weight_conversion(self.model, named)
         return reverted
@@ -120,13 +121,14 @@ class StreamedWeights:
             if kind and parameter in self._names:
                 module = self.model.get_submodule(owner)
                 empty = getattr(module, leaf).detach().to(kind)
-                if leaf in module._parameters:
+                if leaf in module._parameters:  # a buffer stays one
                     setattr(module, leaf, torch.nn.Parameter(empty, requires_grad=False))
 
 
 def _empty_model(folder: Path) -> PreTrainedModel:
     """`weightless_model`, which knows its folder by name."""
     model = weightless_model(folder)
+    # llm-compressor reads config.json there as it saves, and fails where no folder is named
     model.config._name_or_path = model.name_or_path = str(folder)
     return model
 

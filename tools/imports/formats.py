@@ -111,6 +111,7 @@ def convert_one(record: object, number: int, name: str, mapping: Mapping[str, st
             raise ValueError(f"it is {type(record).__name__}, no object with fields")
         messages, tools = _messages(record, name, mapping)
         return _row(number, record, messages, tools)
+    # Whatever a record that anybody wrote may raise as it is taken apart; RecursionError for endless nesting.
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = str(error.args[0]) if error.args else ""  # of a KeyError the text alone, without quotes around it
         return Problem(number, reason[:200] or type(error).__name__)
@@ -143,7 +144,7 @@ def _listed(value: object) -> list[object]:
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
             value = strict_json(value)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError):  # text that begins like a list
             return []
     return list(value) if isinstance(value, list | tuple) else []
 
@@ -180,6 +181,7 @@ def propose_mapping(records: Sequence[Mapping[str, object]]) -> dict[str, str]:
     lowered = {column.lower(): column for column in columns}
     asked = next((lowered[name] for name in ASKED if name in lowered), "")
     answered = next((lowered[name] for name in _ANSWERED if name in lowered and lowered[name] != asked), "")
+    # the longest are likeliest a message and its answer
     rest = sorted((c for c in columns if c not in (asked, answered)), key=lambda c: -lengths[c])
     rest = [c for c in rest if c.lower() not in ("id", "uid", "uuid", "source", "date", "lang", "language", *_NAMED)]
     asked = asked or (rest.pop(0) if rest else "")
@@ -336,13 +338,14 @@ def _row(
     if first == 0 or not any(message["role"] == "user" for message in messages[:first]):
         raise ValueError("nothing of a user stands before the answer")
     given = record.get("id", record.get("row_id"))
+    # it becomes a part of ids and is shown
     name = "".join(c for c in str(given) if c.isalnum() or c in "-_.")[:60] if isinstance(given, str | int) else ""
     attributes = RowAttributes(number=number, tools=tuple(tools))
     return TrainingRow(name, "imported", messages[:first], messages[first : last + 1], attributes)
 
 
 def _preview(row: TrainingRow) -> str:
-    asked = " ".join(str(row.prompt[-1]["content"]).split())[:120]
+    asked = " ".join(str(row.prompt[-1]["content"]).split())[:120]  # a preview is two lines
     answer = row.completion[-1]
     text = answer["content"] or json.dumps(answer.get("tool_calls", ""), ensure_ascii=False)
     return f"{asked} => {' '.join(str(text).split())[:120]}"

@@ -48,7 +48,7 @@ from tunesmith.tools.imports.sources import (
 _TOKENS_PER_BYTE = 0.25
 """Of a row as JSON, whose names and marks are fewer tokens in a chat."""
 _STARTS_S, _SECONDS_PER_MB, _BYTES_A_SECOND = 0.5, 0.15, 2e7
-"""Of a step: its start, reading and converting, a download."""
+"""Of a step: its start, reading and converting, a download, on the usual two cores and a line of 160 Mbit/s."""
 _LEAST_READ_BYTES, MAX_READ_BYTES = 64 << 20, 4 << 30
 """Decoded bytes that every step may read, and that none may pass: a compressed file may come to any size."""
 _DECODED_MORE = 8
@@ -74,8 +74,13 @@ class ImportRequest(Request):
     )
     split: str = Field(default="train", pattern=r"^[\w-]+$", max_length=60, description="Of a hub data set.")
     max_unusable_share: float = Field(
-        default=0.05, ge=0, le=1, description="Share of records that may be no rows and are left out; above it none is."
+        # A slip in twenty records happens; more is a wrong mapping, and would teach its leavings.
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of records that may be no rows and are left out; above it none is.",
     )
+    # as many as generate makes
     limit: int = Field(default=100_000, ge=1, le=1_000_000, description="Records taken at most.")
     beside: bool = Field(default=True, description="Keep the run's rows that are there already beside the new ones.")
 
@@ -132,7 +137,7 @@ def inspect_inputs(request: ImportRequest, inputs: Inputs) -> ImportContext:
     named = files_of(request.source)
     pins["source"] = digest_of(named.files)
     look = look_at(named, request.mapping, request.limit)
-    left_out = f"columns that hold no text are not read: {', '.join(look.left_out[:8])}"
+    left_out = f"columns that hold no text are not read: {', '.join(look.left_out[:8])}"  # a line of them
     links = f"{named.links_left_out} links in {path} are not followed"
     notes = (*([left_out] if look.left_out else []), *([links] if named.links_left_out else []))
     return ImportContext(path.name, look, pins, notes=notes)
@@ -154,7 +159,7 @@ def look_at(named: SourceFiles, mapping: Mapping[str, str], limit: int) -> Look:
     return _looked(stamps, named.bytes, tuple(mapping.items()), limit)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=32)  # a plan is priced several times before it is agreed to
 def _looked(
     stamps: tuple[tuple[Path, int, int], ...], bytes_: int, mapping: tuple[tuple[str, str], ...], limit: int
 ) -> Look:
@@ -166,6 +171,7 @@ def expected_artifact(request: ImportRequest, artifacts: Mapping[str, Artifact])
     before = artifacts.get("rows") if request.beside else None
     rows = before.count("rows") if before else 0
     if is_on_hub(request.source):
+        # a guess, which the plan says: nobody has read it
         return expected("rows", rows=rows + min(request.limit, 1000), behaviour=request.behaviour)
     look = look_at(files_of(request.source), request.mapping, request.limit)
     tokens = round(look.row_bytes / max(1, look.records) * _TOKENS_PER_BYTE)
@@ -183,8 +189,10 @@ def plan(request: ImportRequest, facts: Facts, context: ImportContext) -> Plan:
         seconds=_STARTS_S
         + min(read_bytes, MAX_READ_BYTES) / 1e6 * _SECONDS_PER_MB
         + context.download_bytes / _BYTES_A_SECOND,
+        # Python; the child's own with what it decodes, up to its limit; and rows, some four times their bytes as
+        # objects.
         ram_bytes=(200 << 20) + min(CHILD_BYTES, (100 << 20) + read_bytes * 4) + row_bytes * 4,
-        disk_bytes=context.download_bytes + row_bytes * 3,
+        disk_bytes=context.download_bytes + row_bytes * 3,  # in our own form they are longer than in the file
         like="" if look else "hub",
     )
     rows = facts.artifacts.get("rows") if request.beside else None
@@ -222,6 +230,7 @@ def too_many_unusable(unusable: int, lines: int, share: float, examples: str) ->
         return ""
     return (
         f"{unusable:,} of {lines:,} records are no rows, over {share:.0%} ({examples}); put them right, name other "
+        # it is cut to two places, which may be less
         f"columns with --map, or leave them out with max_unusable_share={min(1.0, unusable / lines + 0.01):.2f}"
     )
 

@@ -37,9 +37,11 @@ from tunesmith.tools.suites.case import Case
 ROWS_LEAST = 10
 """Different rows from which a training without written rows is worth its price."""
 _EXAMPLES_MOST, _EXAMPLES_SHARE, _EXAMPLE_CHARS = 12, 4, 4_000
-"""Rows that a behaviour is shown by where rows alone show it, at most a fourth of them, and none that is longer."""
+"""Rows that a behaviour is shown by where rows alone show it, at most a fourth of them, and none that is longer: the
+others are trained on, which teaches more."""
 _LABELS_MOST, _LABEL_COMES, _LABEL_CHARS = 20, 3, 40
-"""A choice has so many answers at most, each so often on average, and so long."""
+"""A choice has so many answers at most, each so often on average, and so long: else it is free text, and no value of a
+label."""
 _BASE_S, _S_PER_MB = 20.0, 0.7
 """CPU time of the child, as for an import (`sources`), with what comparing the rows takes."""
 _MOST_COMPARISONS = 2_000_000
@@ -268,6 +270,7 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
         if row.row_id not in again and (fault := checks.own_fault(row)):
             faults[row.row_id] = fault
     kinds = Counter(fault.kind for fault in faults.values())
+    # reversed: the first of a kind stays
     firsts = {fault.kind: f"{read.names[row_id]}: {fault.reason}" for row_id, fault in reversed(faults.items())}
     kept = [row for row in rows if row.row_id not in again | leaking | faults.keys()]
     seen = visible_rows(spec, rows)

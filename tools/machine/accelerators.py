@@ -48,8 +48,9 @@ def nvidia_cards() -> list[Card]:
 def _nvidia_smi(columns: str) -> subprocess.CompletedProcess[str]:
     command = ["nvidia-smi", f"--query-gpu={columns}", "--format=csv,noheader"]
     try:
+        # 20 s: a driver wakes up many sleeping cards one by one; one that hangs must not hang the command.
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):  # not installed, or it did not answer
         return subprocess.CompletedProcess(command, 1, "", "")
     return done if not done.returncode else subprocess.CompletedProcess(command, 1, "", done.stdout or done.stderr)
 
@@ -113,6 +114,6 @@ def has_amd_avx512() -> bool:
     """Whether this is an AMD processor with AVX-512, where zentorch's kernels serve 4-bit weights faster."""
     try:
         text = Path("/proc/cpuinfo").read_text()
-    except OSError:
+    except OSError:  # no Linux
         return False
     return "AuthenticAMD" in text and " avx512f " in text

@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("\nsetup: interrupted; the next run makes the unfinished environment again", file=sys.stderr)
-        return 130
+        return 130  # as shells have it: 128 + SIGINT
 
 
 def device_summary(*, cuda: bool, missing: list[Environment]) -> str:
@@ -168,6 +168,7 @@ def _lab(
         folder,
         requirements,
         cpu_builds=(pinned,) if _takes_cpu_builds(cuda) else (),
+        # About twice what stays (4 GB for both of a CPU): pip's wheels lie beside what it unpacks of them.
         needs_bytes=(9 if cuda else 3) * GIB,
         fingerprint=fingerprint,
         lock=lock,
@@ -178,6 +179,7 @@ def _serve(folder: Path, cuda: bool) -> Environment:
     locks = beside("locks")
     if cuda:
         lock = locks.lock_for("serve-cuda", SERVE_CUDA)
+        # As above, with vLLM's CUDA kernels and a torch of its own.
         return Environment(folder, requirements=SERVE_CUDA, lock=lock, needs_bytes=13 * GIB)
     zen = beside("accelerators").has_amd_avx512()
     return Environment(

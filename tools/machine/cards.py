@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from tunesmith.memory.errors import BadInput
 
 _MIB = {
+    # MiB as nvidia-smi shows them: cards hold less than their names say.
     "RTX 3060": 12288, "RTX 3060 Ti": 8192, "RTX 3070": 8192, "RTX 3070 Ti": 8192, "RTX 3080": 10240,
     "RTX 3080 12GB": 12288, "RTX 3080 Ti": 12288, "RTX 3090": 24576, "RTX 3090 Ti": 24564, "RTX 4060": 8188,
     "RTX 4060 Ti": 8188, "RTX 4060 Ti 16GB": 16380, "RTX 4070": 12282, "RTX 4070 Super": 12282, "RTX 4070 Ti": 12282,
@@ -32,6 +33,7 @@ _SEVERAL = re.compile(r"([1-9]|1[0-6])[x×*](.+)")
 """More than 16 are in no machine that one program uses."""
 _BRANDS = re.compile(r"nvidia|geforce|quadro|tesla|rtx|[^a-z0-9.]")
 _MOST_GIB = 1024
+"""Of one card: more is a number in MB."""
 
 
 @dataclass(frozen=True, slots=True)

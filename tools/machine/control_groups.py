@@ -13,7 +13,7 @@ def own_groups(controller: str, proc: Path = PROC, groups: Path = GROUPS) -> Ite
     one of version 2, whose files have other names."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
+    except OSError:  # no Linux, or no /proc
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
@@ -37,7 +37,7 @@ def cores_allowed(proc: Path = PROC, groups: Path = GROUPS) -> float | None:
                 quota, period = (folder / "cpu.max").read_text().split()
             else:
                 quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # the file is not there: no limit is set
             continue
         if quota.isdigit() and int(period) > 0:  # else "max", or -1
             allowed.append(int(quota) / int(period))

@@ -64,7 +64,7 @@ class Environment:
         """Whether a whole set-up of exactly this recipe stands on disk."""
         try:
             stamp = json.loads((self.folder / STAMP).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # none, or one that was cut off: it is made again
             return False
         return bool(stamp.get("recipe") == self.recipe_hash()) and self.python.exists()
 
@@ -75,6 +75,8 @@ def locked(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
+            # Once without waiting, so that a person is told why nothing happens; the kernel drops the lock with its
+            # process.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("another set-up of this folder is running; waiting for it", file=sys.stderr)
@@ -113,7 +115,7 @@ def run_side_by_side(environments: list[Environment]) -> None:
     with concurrent.futures.ThreadPoolExecutor(len(environments)) as pool:
         futures = [pool.submit(Builder(env, notes).build) for env in environments]
         while not all(future.done() for future in futures):
-            time.sleep(0.2)
+            time.sleep(0.2)  # as often as a line that counts seconds is read
             show_progress(notes, time.monotonic() - began)
         if sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr)
@@ -126,6 +128,7 @@ def show_progress(notes: dict[str, str], seconds: float) -> None:
     """Rewrite the one progress line of a terminal; say nothing into a file or pipe."""
     if not sys.stderr.isatty():
         return
+    # 10: the seconds before it; 3: the bar between two notes.
     share = (shutil.get_terminal_size().columns - 10) // len(notes)
     line = " | ".join(f"{name} {note}"[: share - 3] for name, note in notes.items())
     print(f"\r\x1b[K{seconds:4.0f} s  {line}", end="", file=sys.stderr, flush=True)
@@ -221,7 +224,7 @@ class Builder:
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.env.folder)
         try:
             return str(json.loads(done.stdout)["install"][0]["metadata"]["version"])
-        except (ValueError, LookupError):
+        except (ValueError, LookupError):  # pip found nothing, or wrote no report
             return ""
 
     def name_vllm(self) -> None:
@@ -258,6 +261,7 @@ class Builder:
     def failure(self, lines: list[str]) -> str:
         """One line: a full disk by name, else pip's own first error."""
         free = shutil.disk_usage(self.env.folder.parent).free
+        # pip does not always name the disk: with less than this left, that is what it was.
         if any("No space left on device" in line for line in lines) or free < GIB // 8:
             return (
                 f"the disk is full while making {self.env.folder.name}: {free / GIB:.1f} GiB free, "

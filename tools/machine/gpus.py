@@ -22,7 +22,7 @@ from tunesmith.tools.machine.vllm_program import kernels_of, packages_beside
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CPU_BUILD = "+cpu"
-_WITHOUT_CUTLASS_INT8 = (10, 0)
+_WITHOUT_CUTLASS_INT8 = (10, 0)  # its kernel has no code from there on (vLLM issue 54311)
 _DISABLED, _FLASHINFER_SAMPLER = "VLLM_DISABLED_KERNELS", "VLLM_USE_FLASHINFER_SAMPLER"
 
 
@@ -94,7 +94,7 @@ def _visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
     except pynvml.NVMLError as error:
         reasons.append(f"no GPU is used: the driver says {error}; nvidia-smi says more")
     finally:
-        with contextlib.suppress(pynvml.NVMLError):
+        with contextlib.suppress(pynvml.NVMLError):  # what it said before is what counts
             pynvml.nvmlShutdown()
     return usable(gpus, named), tuple(reasons)
 
@@ -210,6 +210,7 @@ def server_environment(gpus: Sequence[Gpu], cards: int = 1) -> dict[str, str]:
     if chosen is None:
         return pin_environment(gpus)
     env = pin_environment(gpus, cards)
+    # Without both FlashInfer's sampler is not compiled, and vLLM has no second choice (issue 49497).
     if _FLASHINFER_SAMPLER not in os.environ and not (shutil.which("nvcc") and shutil.which("ninja")):
         env[_FLASHINFER_SAMPLER] = "0"
     if capability(chosen) >= _WITHOUT_CUTLASS_INT8:
@@ -233,7 +234,7 @@ def process_bytes(pids: Collection[int]) -> dict[int, int]:
     except pynvml.NVMLError:
         return {}
     finally:
-        with contextlib.suppress(pynvml.NVMLError):
+        with contextlib.suppress(pynvml.NVMLError):  # the answer is there already
             pynvml.nvmlShutdown()
 
 

@@ -64,6 +64,7 @@ def lock_of_release(name: str) -> str:
 def _of_this_machine(name: str) -> Path | None:
     here = (sys.platform, platform.machine(), platform.python_implementation(), sys.version_info[:2])
     path = FOLDER / f"{name}.txt"
+    # A lock names wheels, and wheels are of one platform and one Python.
     return path if here == ("linux", "x86_64", "CPython", (3, 11)) and path.is_file() else None
 
 

@@ -25,7 +25,7 @@ def measure_machine(folder: Path) -> Machine:
     return Machine(
         cpu=_cpu_name(),
         cores=len(psutil.Process().cpu_affinity())
-        if hasattr(psutil.Process, "cpu_affinity")
+        if hasattr(psutil.Process, "cpu_affinity")  # not on macOS
         else psutil.cpu_count() or 1,
         ram_total_bytes=memory.total,
         ram_free_bytes=group_left_bytes(default=memory.available),
@@ -51,6 +51,6 @@ def _cpuinfo(name: str) -> str:
     """What /proc/cpuinfo says of the first core; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    except OSError:  # no Linux
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if re.match(rf"{name}\s*:", line)), "")

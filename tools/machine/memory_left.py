@@ -33,7 +33,7 @@ def group_left_bytes(*, default: int, proc: Path = PROC, groups: Path = GROUPS) 
         try:
             allowed, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # not of this kernel, or gone: the other limits count
             continue
         if allowed.isdigit():
             left.append(int(allowed) - used + sum(int(stat.get(name, 0)) for name in reclaimable))
@@ -47,6 +47,6 @@ def stalled_percent(proc: Path = PROC) -> float:
     """
     try:
         match = re.search(r"^full avg10=([\d.]+)", (proc / "pressure" / "memory").read_text(), re.MULTILINE)
-    except OSError:
+    except OSError:  # a kernel that was built without PSI
         return 0.0
     return float(match[1]) if match else 0.0

@@ -33,7 +33,7 @@ def keep_rates(home: Path, device: str, rates: Rates) -> None:
 def _records(home: Path) -> dict[str, Rates]:
     try:
         return _RECORDS.validate_json((home / _FILE).read_bytes())
-    except (OSError, ValidationError):
+    except (OSError, ValidationError):  # none yet, or of another version: measured again
         return {}
 
 

@@ -18,10 +18,13 @@ from pathlib import Path
 from tunesmith.tools.core.rates import Rates
 
 _CPU_WIDTH, _CARD_WIDTH = 1024, 8192
+"""Wide enough to reach the full rate, and done in milliseconds."""
 _COPIED_BYTES, _CARD_COPIED_BYTES = 96 << 20, 1 << 30
+# More than a processor's caches hold, and a small part of a card.
 _READ_BYTES = 32 << 20
 _LEAST_S, _CPU_BF16_S, _CPU_FP32_S, _MOST_TIMES = 0.1, 1.0, 0.2, 10_000
-"""Of one measurement, its warm-up apart."""
+"""Of one measurement, its warm-up apart: a second for bf16, whose pace was another one each tenth of a second; and no
+endless row of tiny ones."""
 
 
 def measure_rates(folder: Path) -> Rates:
@@ -30,7 +33,7 @@ def measure_rates(folder: Path) -> Rates:
 
     if not torch.cuda.is_available():
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # for one product: below, each thread has its own
         try:
             return _rates(folder, "cpu", _CPU_WIDTH, _COPIED_BYTES, _products_of_threads(threads))
         finally:
@@ -90,9 +93,10 @@ def read_rate(folder: Path) -> float:
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             began = time.perf_counter()
+            # Unbuffered, in pieces: what is measured is the disk, and not Python's copying.
             while file.read(1 << 20):
                 pass
-            return _READ_BYTES / max(time.perf_counter() - began, 1e-6)
+            return _READ_BYTES / max(time.perf_counter() - began, 1e-6)  # a clock may stand still
     finally:
         path.unlink(missing_ok=True)
 
@@ -107,11 +111,12 @@ def _seconds_each(
     work()
     finish()
     times: list[float] = []
+    # one alone may be a hiccup
     while len(times) < 3 or (sum(times) < least_s and len(times) < _MOST_TIMES):
         began = clock()
         work()
         finish()
-        times.append(max(clock() - began, 1e-9))
+        times.append(max(clock() - began, 1e-9))  # a clock may stand still, and seconds divide
     return times
 
 

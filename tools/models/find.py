@@ -50,6 +50,6 @@ def find_model(name: str, revision: str = "") -> tuple[NamedModel, str]:
             return known, ""
         refuse_other_work(config, f"config.json of {name}")
         return NamedModel(name, config), commit
-    usual = ", ".join(model.name for model in usual_models()[:6])
+    usual = ", ".join(model.name for model in usual_models()[:6])  # a line; one of each size
     others = f"a folder, a size (7b), {bundled_names()}, or say {usual}"
     raise BadInput(f"no model {name[:80]!r} is known; give a hub id (owner/name), {others}")

@@ -37,7 +37,7 @@ CPU_TOKENS = 1536
 """That a processor computes at once, however many rows there is room for. Of steps of 8 rows, 180 tokens each and some
 very long, a 135M model took 2.5 GB at 2,048 and 1.9 at 1,024, where a step took a tenth longer; this lies between."""
 _SHORTEST_ROW_TOKENS = 64
-"""Of calibration."""
+"""Of calibration: shorter ones hold no whole answer of a behaviour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Training:
         and get no adapter.
         """
         shape = ModelShape.of(config)
-        size = 4 if self.precision == "fp32" else 2
+        size = 4 if self.precision == "fp32" else 2  # bytes of a value
         tokens, four_bits = self.rows_at_once * self.longest_row_tokens, self.load_in_4bit
         weights = loaded_bytes(shape, load_in_4bit=four_bits, value_bytes=size)
         weights += unpacked_bytes(shape, value_bytes=size) if four_bits else 0

@@ -35,7 +35,7 @@ _NO_WRITER = re.compile(r"\w+(For(MaskedLM|PreTraining|SequenceClassification|To
 """transformers' names of classes without a head that writes text."""
 CONFIG_BYTES = 1 << 20
 """The longest configs have some hundred kB (labels, quantized layers); tokenizers have tens of MB."""
-_MAX_JSON_BYTES = 64 << 20
+_MAX_JSON_BYTES = 64 << 20  # twice the largest tokenizer.json that is published
 _CONFIG_DEPTH = 32
 """Far more than configs have: whoever walks a record recurses."""
 _WHOLE_BYTES = 1 << 20
@@ -219,7 +219,7 @@ def fingerprint(path: Path) -> str:
     for name in names_in(path):
         try:
             file = open_inside(path, name)
-        except BadInput:
+        except BadInput:  # the plan refuses the folder for it, and says why
             continue
         with file:
             head, stat = file.read(_WHOLE_BYTES), os.fstat(file.fileno())

@@ -122,7 +122,7 @@ def _config(fields: Mapping[str, Any], tied: bool) -> dict[str, object]:
         "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
         "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
         "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
-        "initializer_range": 0.02,
+        "initializer_range": 0.02,  # a GGUF does not have it; nothing is initialised with it here
         "use_cache": True,
         "dtype": "bfloat16",
         # Without a version ≥ 5 transformers takes a large BPE vocabulary for a Mistral with a broken regex.
@@ -177,6 +177,7 @@ def _bf16_chunks(tensor: ReaderTensor, shape: tuple[int, ...], rope_heads: int) 
 
     rows = len(tensor.data)
     # A tensor whose rows must be reordered goes in one piece; they are small.
+    # Four million values at a time: 16 MB in fp32.
     step = rows if rope_heads or tensor.data.ndim == 1 else max(1, (1 << 22) // shape[-1])
     for start in range(0, rows, step):
         values = dequantize(tensor.data[start : start + step], tensor.tensor_type)  # fp32 (rows, in)

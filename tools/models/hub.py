@@ -32,6 +32,7 @@ from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted, tak
 from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, indexed_shards
 
 _INSPECTED_S = 30.0
+"""Redirects and slow pages of one look, all together; a person waits for it."""
 _LISTING_BYTES = 4 << 20
 """Some ten thousand files; parsed here, it takes a second and 200 MB at the very worst."""
 _MOST_BYTES = 1 << 50

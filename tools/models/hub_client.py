@@ -142,6 +142,7 @@ def errors_named(model: str, revision: str) -> Iterator[None]:
         yield
     except HFValidationError:
         raise BadInput(f"{model[:100]!r} is no name that a model can have on the hub; give org/name") from None
+    # the last of a name or an endpoint that is no address
     except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
         raise _named(error, model, f"{model} at {revision[:12]}" if revision else model) from error
 
@@ -156,14 +157,14 @@ def _named(error: Exception, model: str, what: str) -> TunesmithError:
         )
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
-        if status < 500:
+        if status < 500:  # below: the request is refused, and asking again changes nothing
             return BadInput(f"the hub refused {what}: {status}; {_next_step(status, model)}")
         return StepFailed(f"the hub answered {status} for {what}; try again later, or give a local folder")
     if isinstance(error, httpx.HTTPError | ConnectionError | TimeoutError | FileNotFoundError):
         return StepFailed(
             f"{what} cannot be reached on the hub; check the network and HF_HUB_OFFLINE, or give a local folder"
         )
-    return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")
+    return StepFailed(f"{what} was not downloaded: {' '.join(str(error).split())[:300]}")  # a library's own page of it
 
 
 def _next_step(status: int, model: str) -> str:

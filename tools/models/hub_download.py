@@ -28,12 +28,14 @@ _AT_ONCE = 8
 _ATTEMPTS = 5
 """Of a file: connections of hours break off, and what has come is kept."""
 _READ_S = 20.0
+"""Silence of one connection; it is begun again, so it may be shorter than what ends the download."""
 STALLED_S = 60.0
 """So long all files together may bring fewer than `_LEAST_BYTES`."""
 _LEAST_BYTES = 1 << 16  # a connection that trickles is dead for files of gigabytes
 _ENDS_S = 2.0  # for the threads to see that one failed; one that waits for the hub is left behind
 _TICK_S = 0.2  # between two looks at the threads: a Ctrl-C and a progress bar wait no longer
 _PAUSE_S = 1.0
+"""Before a connection is tried again: the other end may be starting anew."""
 _CHUNK_BYTES = 1 << 20
 """Hashed and written as it comes: a file is never in memory whole."""
 
@@ -70,7 +72,7 @@ class _Download:
         with errors_named(self._page, self.revision), part.open("wb") as out:
             if not self._from_cache(file, out):
                 self._from_hub(file, out)
-        part.chmod(0o644)
+        part.chmod(0o644)  # who may read it is up to the folders above
         part.replace(target)
 
     def _from_cache(self, file: HubFile, out: BinaryIO) -> bool:

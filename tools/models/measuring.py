@@ -67,7 +67,7 @@ def choose(asked: Asked, config: Mapping[str, object], facts: Facts) -> Measurin
         return Measuring(SIXTEEN, "nothing is known of its size yet")
     try:
         ModelShape.of(config)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):  # a config may leave anything out
         return Measuring(SIXTEEN, "its config does not say its sizes")
     sixteen, four = measuring_bytes(config, facts, SIXTEEN), measuring_bytes(config, facts, FOUR)
     free, kind = facts.serving_free_bytes, "VRAM" if facts.serves_on_gpu else "memory"

@@ -15,21 +15,25 @@ from tunesmith.tools.models.rounding_terms import Rounding, autoround_bytes
 from tunesmith.tools.models.shape import ModelShape
 
 CONTEXT_TOKENS = 2048
-"""Tokens of a conversation, question and answer together, that a server of a model under test takes."""
+"""Tokens of a conversation, question and answer together, that a server of a model under test takes: rows of behaviours
+have some hundred, and the cache grows with each."""
 SERVED_SEQUENCES = 64
-"""Sequences that a server of a model under test works on at once."""
+"""Sequences that a server of a model under test works on at once; the cache grows with each."""
 FP32_BELOW_PARAMETERS = 1_000_000_000
 """Below it the logits of a merge are compared in fp32, so that the stored rounding is all that is seen."""
 COMPARED_POSITIONS = 168
-"""Positions of all texts together whose logits a merge compares."""
+"""Positions of all texts together whose logits a merge compares: three models' logits of 49k words are 100 MB then."""
 CALIBRATION_ROWS = 8
-"""Rows that go through a layer at once while a model is quantized, at most."""
+"""Rows that go through a layer at once while a model is quantized, at most: calibration computes attention eagerly,
+with all scores of each row."""
 CALIBRATION_TOKENS = 2048
-"""Tokens of such rows, at most, where a row alone has no more."""
+"""Tokens of such rows, at most, where a row alone has no more: a layer of a 1.5B leaves half a GB of activations
+then."""
 RUNTIME_BYTES = 900 << 20
-"""Resident size of a Python process that has imported torch, transformers and peft or llm-compressor."""
+"""Resident size of a Python process that has imported torch, transformers and peft or llm-compressor (measured)."""
 SERVER_BYTES = 22 * (1 << 30) // 10
-"""Resident size of a vLLM CPU server beyond its weights and its key-value cache."""
+"""Resident size of a vLLM CPU server beyond its weights and its key-value cache: by the bundled model's, 3.3 GB in all,
+on the safe side."""
 GPU_SERVER_BYTES = 1536 << 20
 """Of a vLLM server on a GPU beside weights, adapters and cache: CUDA context, activations, captured graphs. An
 estimate."""
@@ -45,7 +49,8 @@ CARD_LINK_BYTES = 1 << 29
 """Of each of several cards that serve one model, beside: NCCL's and vLLM's buffers for what they exchange. An
 estimate."""
 _STACKED_MATRICES, _STACKED_BYTES = 8, 1 << 29
-"""Most matrices of experts that are quantized together, and most bytes of their Hessians."""
+"""Most matrices of experts that are quantized together, and most bytes of their Hessians: more of a large mixture's
+would not fit beside its layer."""
 _LEAST_KV_BYTES = 1 << 30  # a tiny model's sequences all fit into it: none of them has to wait
 _BLOCK_TOKENS = 256  # of the cache vLLM holds one block back, whose size depends on its attention kernel
 _BF16, _FP32 = 2, 4
@@ -75,6 +80,7 @@ def merge_memory_bytes(config: Mapping[str, object]) -> int:
     shape = ModelShape.of(config)
     size = _FP32 if shape.parameters < FP32_BELOW_PARAMETERS else _BF16
     layer = (shape.attention_parameters + shape.mlp_parameters) * (2 if shape.experts else 1)
+    # 3: base, adapter's and merged model's logits.
     logits = 3 * COMPARED_POSITIONS * shape.vocab
     compared = size * (max(layer, shape.vocab * shape.hidden) + logits)
     return RUNTIME_BYTES + max(3 * _BF16 * shape.largest_matrix, compared)
@@ -121,6 +127,7 @@ def quantize_cache_bytes(
     AutoRound keeps the states that the rounded layers make as well.
     """
     shape = ModelShape.of(config)
+    # In, out, and what is made next; AutoRound keeps two more.
     states = 5 if rounding == "autoround" else 3
     return samples * seq_len_tokens * _BF16 * (states * shape.hidden + seq_len_tokens)
 
@@ -173,6 +180,7 @@ def _gptq_bytes(shape: ModelShape) -> int:
         hessians = 4 * narrow + shape.experts * (2 * shape.hidden**2 + shape.expert_intermediate**2)
         hessians += 2 * shape.hidden**2 + shape.shared_intermediate**2
     else:
+        # q, k, v, o and gate, up by the model's width; down by its own.
         hessians = 6 * narrow + shape.intermediate**2
     work = 2 * shape.widest_input**2 + 3 * shape.hidden * shape.widest_input
     return _FP32 * (hessians + at_once * work)
@@ -302,7 +310,7 @@ def kv_bytes_per_token(config: Mapping[str, object], *, bytes_per_value: int = _
     not say."""
     try:
         shape = ModelShape.of(config)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):  # a config that does not say its sizes
         return USUAL_KV_BYTES
     return 2 * shape.layers * math.ceil(shape.kv_heads / cards) * shape.head_dim * bytes_per_value
 

@@ -36,7 +36,7 @@ _NAMES = TEXTS | {
 }  # fmt: skip
 _MOST_FILES = 10_000
 """A model has a few hundred at most: more is a folder that was named by mistake."""
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20  # hashed and copied in pieces: a file of weights has gigabytes
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # non-blocking: a named pipe is refused, not waited for
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
 _BLOB = re.compile(r"\.\./\.\./blobs/([0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)
@@ -126,13 +126,13 @@ def _blob(here: int, name: str, link: Path) -> int:
     try:
         try:
             return os.open(name, _FLAGS, dir_fd=blobs)
-        except OSError as error:
+        except OSError as error:  # ELOOP: a link, which O_NOFOLLOW refuses
             if error.errno != errno.ELOOP:
                 raise
         target = os.readlink(name, dir_fd=blobs)
         if not (shared := _SHARED_BLOB.fullmatch(target)):
             raise _leaves(link, target)
-        store = os.open("../../blobs", _FOLDER, dir_fd=blobs)
+        store = os.open("../../blobs", _FOLDER, dir_fd=blobs)  # a link to the store that all models of the cache share
         try:
             part = os.open(shared[1], _FOLDER, dir_fd=store)
         finally:
@@ -148,7 +148,7 @@ def _blob(here: int, name: str, link: Path) -> int:
 def _unlinked(where: int, name: str, link: Path) -> int:
     try:
         return os.open(name, _FLAGS, dir_fd=where)
-    except OSError as error:
+    except OSError as error:  # ELOOP: a link, which O_NOFOLLOW refuses
         if error.errno != errno.ELOOP:
             raise
         raise _leaves(link, name) from None

@@ -62,7 +62,7 @@ def shape_of(config: Mapping[str, object], parameters: int) -> ModelShape:
     """The sizes of a model; where its config does not say them, those of the usual model of so many parameters."""
     try:
         return ModelShape.of(config)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # a config may leave anything out
         return of_size(parameters).shape
 
 

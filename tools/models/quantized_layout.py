@@ -48,6 +48,7 @@ class Layout:
             raise ValueError(f"a scale is for a {shared}")
         size = as_int(weights["group_size"] or 0) if shared == "group" else 0
         bits, integers = as_int(weights["num_bits"]), _KINDS[form] == "int"
+        # Floats are only written as FP8 with a scale an output: other files are not this program's.
         if not integers and (bits, size) != (8, 0):
             raise ValueError(f"{form} of {bits} bits in groups of {size}")
         smoothed = integers and group["input_activations"] is not None
@@ -100,6 +101,7 @@ def _codes(place: TensorPlace, shape: tuple[int, ...], layout: Layout, rows: sli
     codes = stored(place)[rows]
     if layout.form == _INT:
         return codes.astype(np.float32)
+    # compressed-tensors packs codes into words of 32 bits, the first one lowest.
     shifts = np.arange(0, 32, layout.bits, dtype=np.uint32)
     fields = (codes.view("<u4")[:, :, None] >> shifts) & np.uint32(2**layout.bits - 1)
     # Stored from 0 on, and padded to whole words at a row's end.

@@ -21,6 +21,7 @@ _HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "smollm4")
 """Query and key are normed with one weight a head's dimension."""
 _WIDE_NORMS = ("olmo2", "olmoe", "olmo3")
 """Query and key are normed over all heads."""
+# Norms of a layer where it has not the usual two.
 _NORMS = {"gemma2": 4, "gemma3": 4, "gemma3_text": 4, "cohere": 1}
 _CAPPED = ("gemma2",)
 _JOINED = ("phi3",)
@@ -185,6 +186,7 @@ class ModelShape:
         A mixture's attention and, with `experts` (not at 4 bits), its fused expert matrices: peft gives each expert of
         gate_up (hidden → 2 × width) and of down (width → hidden) its own rank.
         """
+        # q and o are hidden × heads, k and v hidden × key heads: in and out of each.
         attention = 2 * (self.hidden + self.head_dim * self.heads) + 2 * (self.hidden + self.head_dim * self.kv_heads)
         if not self.experts:
             joined = 3 * self.hidden if self.family in _JOINED else 0  # two inputs less for q, k, v, one for gate, up
@@ -193,6 +195,7 @@ class ModelShape:
         return rank * (self.layers * attention + self.mixture_layers * fused)
 
 
+# 1 << 24: sixty times the largest vocabulary; beyond it memory and time are computed for nothing.
 def _size(config: Mapping[str, object], name: str, otherwise: object = None, *, most: int = 1 << 24) -> int:
     """A size that the config names, or what it is where it names none; KeyError where that is not known.
 

@@ -28,7 +28,9 @@ LIMITS = Limits(cpu_s=2.0, memory_bytes=256 << 20)
 MOST_RENDERED_CHARACTERS = 200_000
 """Many times the longest of the conversations below: a loop that never ends is what writes more."""
 _TEMPLATE_BYTES, _JSON_BYTES = 1 << 20, 16 << 20
+"""Templates have some KB, their settings with all added tokens some MB: what has more was not written for one."""
 _ERROR_CHARACTERS = 300
+"""A template may raise any text; a plan quotes it."""
 
 
 class ChatTemplate:
@@ -39,7 +41,7 @@ class ChatTemplate:
         self._variables = variables
         try:
             self._compiled = _environment().from_string(text)
-        except MemoryError:
+        except MemoryError:  # the limits' own, and no fault of its words
             raise
         except Exception as error:  # its own, or one of Python's compiler
             raise _in_its_words(error) from None
@@ -58,7 +60,7 @@ class ChatTemplate:
                 room -= len(chunk)
                 if room < 0:
                     raise OverLimits(f"writes over {MOST_RENDERED_CHARACTERS:,} characters for a short conversation")
-        except (MemoryError, OverLimits):
+        except (MemoryError, OverLimits):  # the limits' own
             raise
         except Exception as error:  # whatever a template's own calculations raise
             raise _in_its_words(error) from None
@@ -133,7 +135,7 @@ def _settings(file: Path) -> dict[str, object]:
 class _Generation(Extension):
     """`{% generation %}`, around what the model says: a block of its own for names, and nothing else."""
 
-    tags = {"generation"}  # noqa: RUF012
+    tags = {"generation"}  # noqa: RUF012  # as Jinja's own class has it
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno

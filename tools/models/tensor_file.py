@@ -31,6 +31,7 @@ MAX_HEADER_BYTES = 16 << 20
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32}
 _BITS |= {"F16": 16, "BF16": 16, "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8}
 _BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
+"""Bits, since the format has types of six and four; none that is left out here is read."""
 _MOST_DIMS, _MOST_ROWS, _NAME_LETTERS = 8, 1 << 48, 512
 """Beyond what any model has: a header is read from strangers, and its numbers are multiplied."""
 
@@ -74,6 +75,7 @@ def read_places(path: Path) -> dict[str, TensorPlace]:
 
 def header_bytes(file: BinaryIO, path: Path) -> int:
     """How long the header of an open safetensors file is. Raises BadInput for any other file, or one cut short."""
+    # The format: eight bytes that say how long the JSON header is, the header, then the values.
     size, start = os.fstat(file.fileno()).st_size, file.read(8)
     length = int.from_bytes(start, "little")
     if start == b"version ":  # the first bytes of a pointer; as a length it would be 2 EB
@@ -96,9 +98,10 @@ def places_in(file: BinaryIO, path: Path) -> dict[str, TensorPlace]:
             raise ValueError("no object")
         header.pop("__metadata__", None)
         places = {name: _place(path, name, entry, data) for name, entry in header.items()}
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError) as error:  # a header that a stranger wrote may be any JSON
         raise BadInput(f"{path} has no safetensors header: {str(error)[:100]}; copy or make it again") from None
     end = data
+    # as they lie: a gap or an overlap is between neighbours
     for place in sorted(places.values(), key=lambda place: (place.start, place.end)):
         if place.start != end:
             raise BadInput(f"{path}: its tensors overlap or leave a gap at byte {end}; copy or make it again")

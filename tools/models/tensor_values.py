@@ -25,6 +25,7 @@ _WORDS = {
 _INTEGERS = {"I8": "i1", "U8": "u1", "BOOL": "u1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 FLOATS = frozenset(_WORDS)
 _FRACTION_BITS = {"BF16": 7, "F16": 10, "F32": 23}
+"""Of bits after the point: what is rounded away is half of the last one."""
 _CHUNK = 1 << 20
 """Bytes that are looked at together: what is made of them stays in a core's cache (of 4 MiB, a third of the pace)."""
 
@@ -59,6 +60,7 @@ def words_of(values: Floats, dtype: str) -> NDArray[np.generic]:
     if dtype != "BF16":
         return values.astype({"F16": "<f2", "F32": "<f4"}[dtype])
     bits = np.ascontiguousarray(values, np.float32).view("<u4")
+    # Half of what is cut off, less one where the last kept bit is even: ties go to even.
     to_even = (bits >> np.uint32(16)) & np.uint32(1)
     rounded: NDArray[np.generic] = ((bits + (np.uint32(0x7FFF) + to_even)) >> np.uint32(16)).astype("<u2")
     return rounded
@@ -70,6 +72,7 @@ def floats_of(words: NDArray[np.generic], dtype: str) -> Floats:
 
     words = np.ascontiguousarray(words)
     if dtype == "BF16":
+        # A bf16 is the upper half of an fp32.
         return (words.astype("<u4") << 16).view("<f4")
     values: Floats
     if dtype == "F8_E4M3":
@@ -84,6 +87,7 @@ def e4m3_values() -> Floats:
     """The values of the 256 codes of an 8-bit float with 4 bits of exponent and 3 of fraction; two are NaN."""
     import numpy as np
 
+    # Exponents are stored 7 too high, and a fraction has three bits: value = 1.fraction × 2^(exponent − 7), as eighths.
     codes = np.arange(128)
     exponent, fraction = codes >> 3, codes & 7
     values = np.where(exponent > 0, np.ldexp(8 + fraction, exponent - 10), np.ldexp(fraction, -9)).astype("<f4")

@@ -21,6 +21,7 @@ LAB_START_S = 7.5
 """Of a worker with torch, transformers and peft, before it has loaded a model."""
 SERVER_START_S, CARD_SERVER_START_S = 16.0, 35.0
 """Of vLLM beside its weights; on a card it compiles and captures graphs: 60 s cold, 25 s warm (read)."""
+# Of a device's best rate, what such work reaches in published runs; steps that were measured correct the price.
 _TRAIN_SHARE, _NF4_SHARE, _PREFILL_SHARE, _GPTQ_SHARE, _MEMORY_SHARE = 0.55, 0.40, 0.55, 0.5, 0.75
 _CPU_TRAIN_SHARE = 0.40
 """Of a processor's best, in training: 135M and 241M, steps of 64 to 2,048 tokens (measured)."""
@@ -29,16 +30,18 @@ _LAYER_STEP_S, _CARD_LAYER_STEP_S = 10e-3, 6e-4
 _NF4_TRAFFIC_BYTES = 150
 """Of the memory's traffic in the time that a processor takes to round one weight to NF4 as it is loaded (measured)."""
 _LOADED_LAYER_S = 0.05
-"""Of a layer that is built and gets its adapter, before the first step."""
+"""Of a layer that is built and gets its adapter, before the first step; on two cores."""
 _COLUMN_S = 7e-5
 """Of one column that GPTQ rounds into the others, apart from what is computed: a handful of small operations."""
 _PROVEN_LAYER_S = 0.07
-"""Of a layer of three models whose logits a merge compares, beside reading it."""
+"""Of a layer of three models whose logits a merge compares, beside reading it; on two cores."""
 _DECODE_LAYER_S, _CARD_DECODE_S = 4e-4, 3e-3
 """Of a step that writes a token, beside reading weights and cache: a layer's operations on a CPU, all on a card."""
 _ACTIVATION_PASSES = 4
-"""Times that what a layer keeps of a token is written or read, forward and backward."""
+"""Times that what a layer keeps of a token is written or read, forward and backward: itself and its gradient, each
+written and read."""
 _HANDLED_BYTES_S = 8e8
+"""Read, checked and handed on by Python and its libraries, wherever the disk is faster than that."""
 _ROUNDED_FLOP = 8000
 """Of fp32 products in the time that scaling, rounding and packing one weight takes: 20 to 45 million weights a second
 on two cores of two kinds, whose memory differs fourfold (measured)."""
@@ -73,10 +76,12 @@ def training_seconds(
     micro-step and layer. 4-bit weights are unpacked for each pass of a micro-step.
     """
     shape = ModelShape.of(config)
+    # Forward and backward: frozen weights have no gradient of their own. Checkpointing goes forward again.
     passes = 3 if checkpointing else 2
     share = _NF4_SHARE if load_in_4bit else _TRAIN_SHARE if on_card else _CPU_TRAIN_SHARE
     flops, size = (rates.fp32_flops, 2 * _BF16) if precision == "fp32" else (rates.bf16_flops, _BF16)
     products = 2 * (passes * tokens + read_tokens) * shape.active_parameters / (share * flops)
+    # Values that a layer keeps of a token, as training_terms.plain_activation_bytes counts them.
     activation_bytes = tokens * shape.layers * (16 * shape.hidden + 7 * shape.mlp_width) * size
     moved = _ACTIVATION_PASSES * activation_bytes / (_MEMORY_SHARE * rates.memory_bytes_s)
     dispatch = micro_steps * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
@@ -163,6 +168,7 @@ def gptq_seconds(
     """
     shape = ModelShape.of(config)
     layers = _quantized_layers(shape, unquantized)
+    # 4: forward twice, to calibrate a layer and to go on behind it rounded; 3: read, written, audited.
     forward = 4 * tokens * shape.linear_parameters / (_GPTQ_SHARE * rates.bf16_flops)
     hessians = sum(count * 2 * tokens * inputs**2 for inputs, _, count in layers)
     solved = sum(count * (4 * inputs**3 / 3 + inputs**2 * outputs) for inputs, outputs, count in layers)
@@ -188,9 +194,11 @@ def autoround_seconds(
     learned (`_LEARNED_BYTES` of traffic a weight); and dispatch as of training, three times as much for the rounding.
     """
     shape = ModelShape.of(config)
+    # 6: forward and backward, 2 FLOP a weight each for the product and for both gradients.
     step = 6 * tokens_a_step * shape.linear_parameters / (_TRAIN_SHARE * rates.bf16_flops)
     step += _LEARNED_BYTES * shape.linear_parameters / rates.memory_bytes_s
     step += 3 * shape.layers * (_CARD_LAYER_STEP_S if on_card else _LAYER_STEP_S)
+    # 4 * tokens: the four passes that are named above.
     return nearest_seconds(config, rates, tokens=4 * tokens) + Seconds(compute=ROUNDING_STEPS * step)
 
 

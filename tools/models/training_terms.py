@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunesmith.tools.models.shape import ModelShape
 
 _CHUNK_BYTES = 64 << 20
-"""Of one fp32 copy of a chunk's logits."""
+"""Of one fp32 copy of a chunk's logits; larger ones gain no pace, and each is held three times."""
 _FEWEST_TOKENS = 16  # else the product with a huge vocabulary's matrix has too few rows to be fast
 _CPU_PROCESS_BYTES = 580 << 20  # these three are fitted: see `runtime_on_cpu_bytes`
 _CPU_VOCABULARY_ENTRY_BYTES = 900
@@ -16,7 +16,7 @@ _CPU_ATTENDED_TOKENS = 1024
 
 def chunk_tokens(vocab: int) -> int:
     """Labelled tokens whose logits exist at once."""
-    return max(_FEWEST_TOKENS, _CHUNK_BYTES // (4 * vocab))
+    return max(_FEWEST_TOKENS, _CHUNK_BYTES // (4 * vocab))  # four bytes a logit in fp32
 
 
 def head_bytes(vocab: int, hidden: int, labelled_tokens: int, *, value_bytes: int = 2) -> int:
@@ -73,7 +73,7 @@ def backward_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
 
 def adapted_experts_bytes(shape: ModelShape, *, value_bytes: int = 2) -> int:
     """Of one layer whose experts are adapted: peft adds the update to the stacks, and the sums are kept."""
-    return shape.expert_parameters * value_bytes * 5 // 4
+    return shape.expert_parameters * value_bytes * 5 // 4  # the sum, and a part of the update at a time
 
 
 def runtime_on_cpu_bytes(shape: ModelShape, *, rows: int, row_tokens: int, checkpointing: bool) -> int:
@@ -86,5 +86,5 @@ def runtime_on_cpu_bytes(shape: ModelShape, *, rows: int, row_tokens: int, check
     """
     tokens, layers = rows * row_tokens, 1 if checkpointing else shape.layers
     heap = _CPU_HEAP_TOKEN_BYTES * layers * tokens
-    weights = 2 * 4 * shape.heads * tokens * min(row_tokens, _CPU_ATTENDED_TOKENS)
+    weights = 2 * 4 * shape.heads * tokens * min(row_tokens, _CPU_ATTENDED_TOKENS)  # forward and backward, in fp32
     return _CPU_PROCESS_BYTES + _CPU_VOCABULARY_ENTRY_BYTES * shape.vocab + heap + weights

@@ -37,6 +37,7 @@ class Tokenizer(Protocol):
         """Of this very tokenizer, for what is found out about it once."""
 
     @overload
+    # Ignored: to mypy the overloads overlap, as a bool may be either literal; transformers decides by the value.
     def apply_chat_template(  # type: ignore[overload-overlap]
         self,
         conversation: Sequence[Mapping[str, object]],
@@ -63,7 +64,7 @@ class Tokenizer(Protocol):
         """Tokens of a text."""
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=4)  # of the few that a process has; asking a template takes milliseconds, for every row
 def turn_end(tokenizer: Tokenizer) -> int:
     """The token after an answer at which generation stops; eos where the template writes no such token."""
     stops = stop_tokens(Path(tokenizer.name_or_path), tokenizer.eos_token_id)
@@ -71,6 +72,7 @@ def turn_end(tokenizer: Tokenizer) -> int:
         tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, add_generation_prompt=asks)["input_ids"]
         for chat, asks in ((_QUESTION, True), ([*_QUESTION, _ANSWER], False))
     )
+    # the shorter may end first
     same = next((n for n, (a, b) in enumerate(zip(asked, answered, strict=False)) if a != b), len(asked))
     return next((token for token in answered[same:] if token in stops), tokenizer.eos_token_id)
 

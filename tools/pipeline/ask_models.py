@@ -42,9 +42,9 @@ from tunesmith.tools.serving.requests import chat_client
 from tunesmith.tools.serving.servers import Server
 from tunesmith.tools.serving.thoughts import without_thought
 
-LEASE_S = STAYS_MINUTES * 60.0  # of a server that is started for a question: for the next one
+LEASE_S = STAYS_MINUTES * 60.0  # a start takes a minute or more: it stays for the next question
 _AT_ONCE = 8
-"""Questions that a server works on side by side."""
+"""Questions that a server works on side by side: nobody's terminal shows more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class _Asking:
         since an answer beside those of an evaluation might change these."""
         listed = servers.list_servers(self.store.home)
         usable = [one for one in listed if machine_is_ours or one.role == servers.DEPLOYED]
-        usable.sort(key=lambda one: one.role != servers.DEPLOYED)
+        usable.sort(key=lambda one: one.role != servers.DEPLOYED)  # what users get goes first
         fitting = {one.arm: [s for s in usable if one.answered_by(s, self.tokens)] for one in self.who}
         healthy = {s.id for s in usable if any(s in some for some in fitting.values()) and servers.healthy(s)}
         chosen = {arm: next((s for s in some if s.id in healthy), None) for arm, some in fitting.items()}

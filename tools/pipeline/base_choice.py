@@ -21,7 +21,8 @@ from tunesmith.tools.pipeline.workspace import Workspace
 from tunesmith.tools.serving.eviction import machine_for_a_step
 
 PACE_LIMIT_S: Mapping[Pace, float] = {"fast": 30 * 60, "full": 2 * 3600}
-"""That a whole plan may take, from the model's download to its deployment."""
+"""That a whole plan may take, from the model's download to its deployment: a break, or half an afternoon; the choice of
+the base has to keep to it."""
 _LEAST_WRITER_PARAMETERS = 1_000_000_000
 """Nobody has looked at the rows of a smaller writer."""
 
@@ -159,6 +160,7 @@ def _writers(base: KnownBase, listed: Sequence[KnownBase], prices: _Prices) -> l
     pool = [*listed, *([own_model(Path(own))] if own else [])]
     able = [one for one in pool if one.parameters >= least and not _same(one, base)]
     able += [base] if base.parameters >= least or not able else []
+    # the largest first; of equals another than the base
     return sorted(able, key=lambda one: (one.parameters, not _same(one, base)), reverse=True)
 
 

@@ -82,6 +82,7 @@ def plan_for(
         ("baseline", {"suites": suites, "held_out": True, "cases_per_block": sizes["cases"], **tokens}),
         # The honest rival comes before an hour of training; at the fast pace its server start is a tenth of the whole.
         *([("evaluate", {"arm": "prompted", "behaviour": str(folder), **tokens})] if pace == "full" else []),
+        # Four rows show what preflight is for: that rows, memory and the first step go through.
         ("preflight", {"rows": 4} if pace == "fast" else {}),
         ("train", {}),
         ("evaluate", {"arm": "adapter", **tokens}),

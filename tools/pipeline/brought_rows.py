@@ -28,9 +28,10 @@ _MANY_ROWS = 5_000
 _LONG_READ_BYTES = 5_000_000
 """From there on it is said beforehand that reading, or what follows, takes its time."""
 _UNREAD_ROWS = 1_000
-"""As many a data set of the hub is taken for until it is read."""
+"""As many a data set of the hub is taken for until it is read: the plan shows a price, and says that it is a guess."""
 
 _LABEL = "label"
+# As `verify.topic` has it: code draws nothing of it, rows only differ in it.
 _TOPIC = {"name": "topic", "kind": "text", "means": "what the message is about", "shown": False, "words_max": 6}
 
 Contradictory = Literal["", "drop", "keep"]
@@ -265,6 +266,7 @@ def _notes(read: Survey) -> list[str]:
         notes.append(f"{read.same} rows say what another one says, and count once")
     if read.rows >= _MANY_ROWS:
         notes.append(
+            # a fifth shows soon whether they teach anything
             f"{read.rows:,} rows take as long as the price says; --limit {_MANY_ROWS // 5} takes the first ones"
         )
     return notes

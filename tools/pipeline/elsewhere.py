@@ -225,6 +225,7 @@ class _Ear:
         if now and now != self.progress:
             self.progress = now
             done, total, note = as_float(now[0]), as_float(now[1]), str(now[2])
+            # for a lock: a line of progress waits no longer
             self.job.best_effort(lambda: self.job.store.progress(self.job.step.id, done, total, note, wait_s=0.5))
 
 
@@ -251,7 +252,7 @@ def _followed(job: Job[Request], launcher: RayLauncher, name: str, place: str, p
             if ear.progress is None:
                 job.progress(0, 0, f"waiting for {place} to begin", kind=WAIT)
             time.sleep(max(_LOOK_S, len(text) / _LOG_BYTES_S))
-    except Exception:
+    except Exception:  # a fault of the looking: the step there goes on
         raise
     except BaseException:  # a stop
         _let_go(job, launcher, name)
@@ -264,7 +265,7 @@ def _let_go(job: Job[Request], launcher: RayLauncher, name: str) -> None:
     try:
         launcher.stop(name)
         while launcher.alive(name) and time.monotonic() < deadline:
-            time.sleep(_LOOK_S / 4)
+            time.sleep(_LOOK_S / 4)  # it has little time, and the answer costs no log
     except StepFailed as error:
         job.log(f"it could not be stopped there: {error}")
 
@@ -277,6 +278,7 @@ def _brought_back(
 ) -> Result:
     """Put the step's files in its folder, its records in the store. Raises StepFailed before any is recorded."""
     files = [as_object(file) for file in as_list(answer["files"])]
+    # manifests last: a folder with one counts as whole
     files.sort(key=lambda file: str(file["path"]).endswith(f"/{MANIFEST}"))
     for number, file in enumerate(files, 1):
         target = _own(job, str(file["path"]))

@@ -33,7 +33,7 @@ from tunesmith.tools.suites.loading import usual_suite
 from tunesmith.tools.training.train import TrainRequest
 
 ROWS, ROW_TOKENS = 600, 128
-"""Of the data set that training, merging and quantizing are planned for."""
+"""Of the data set that training, merging and quantizing are planned for: those of the full pace, of usual length."""
 _MORE = 1.05
 """A training that uses this much more than it needs says for what."""
 _ANY_VLLM = "vllm"
@@ -157,7 +157,7 @@ def fits(model: NamedModel, facts: Facts, *, revision: str = "") -> Fits:
     """Every task for a model. Raises BadInput for a config without the sizes that decide."""
     try:
         shape = model.shape
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # a hub's config may leave anything out
         raise BadInput(
             f"the config of {model.name} does not say its sizes ({error}): no arithmetic can be done"
         ) from None

@@ -43,8 +43,10 @@ from tunesmith.tools.serving import servers
 
 MARK = "@tunesmith "
 _LOOK_S = 0.5
+"""Of a worker's log and progress; Ray hands a line on within a second or two anyway."""
 _SMALL_BYTES = 8 << 20
-"""Of a step's folder all artifacts go back, and of what lies beside them files up to this size."""
+"""Of a step's folder all artifacts go back, and of what lies beside them files up to this size: records and logs are
+that small, weights that a step left aside are not."""
 _RATES = "rates.json"
 _MOVE_FOLDER = "name a `folder` on another disk there under [ray] in settings.toml"
 
@@ -71,6 +73,7 @@ def main() -> int:
     except TunesmithError as error:
         say({"failed": str(error).replace(MOVE_HOME, _MOVE_FOLDER)})
         return 1
+    # a full disk there, or its store: told in a line, as the other side sees no traceback
     except (OSError, sqlite3.Error) as error:
         disk = trouble(folder, error) if concerns_disk(error) else ""
         say({"failed": disk.replace(MOVE_HOME, _MOVE_FOLDER) or f"{type(error).__name__}: {error}"})
@@ -189,7 +192,7 @@ def _work(store: Store, step: Step) -> None:
         tell()
         if ended:
             break
-        time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)  # its progress is told in between
     launcher.reconcile(store)
 
 

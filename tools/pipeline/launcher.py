@@ -35,12 +35,15 @@ from tunesmith.tools.serving.eviction import machine_for_a_step
 _CLAIM_TIMEOUT_S = 60.0
 """Imports take a second or two; on a machine that is fully used, or from a cold disk, many times that."""
 _POLL_S = 0.1
+"""A step's end is seen soon, at ten small reads of the store a second."""
 _BUSY = 0.25
 """Share of the cores that other programs use from which a worker's threads had better sleep while they wait."""
 _LEAVING_S = 10.0
-"""So long a worker may take to be gone from the moment at which it recorded its end."""
+"""So long a worker may take to be gone from the moment at which it recorded its end: CUDA and a large model's memory
+take seconds to be given back."""
 _SILENT_S = 600.0
-"""So long a worker that cannot be looked at may say nothing before it counts as dead."""
+"""So long a worker that cannot be looked at may say nothing before it counts as dead: it may be on another node, or in
+another PID namespace; so long its store may keep it from writing (`PATIENCE_S`)."""
 
 
 def log_path(store: Store, step: Step) -> Path:
@@ -107,7 +110,7 @@ def _until_claimed(store: Store, record: Step, worker: subprocess.Popen[bytes]) 
             return current
         if worker.poll() is not None:
             break
-        time.sleep(0.02)
+        time.sleep(0.02)  # a claim comes within a second or two, and a person waits for it
     if worker.poll() is None:
         stop_group(ProcessId.of(worker.pid))
     log = log_path(store, record)
@@ -145,7 +148,7 @@ def _until_gone(step: Step) -> None:
         return
     deadline = time.monotonic() + min(most_s, _LEAVING_S)
     while not process.has_let_go() and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.02)  # the next step waits for it
 
 
 def _not_started(step: Step) -> str:
@@ -227,6 +230,7 @@ def _last_sign(store: Store, step: Step) -> float:
     return min(max(store.last_sign(step.id), logged), time.time())
 
 
+# 10 s: a worker stops its servers in them, and records that it was stopped.
 def stop(store: Store, step: str, *, grace_s: float = 10.0) -> Step:
     """End the worker of a running step: SIGTERM to its whole group, SIGKILL after `grace_s`."""
     record = store.step(step)
@@ -245,7 +249,8 @@ def stop(store: Store, step: str, *, grace_s: float = 10.0) -> Step:
 def last_line(log: Path) -> str:
     """The last line of a log that says something, or 'the log is empty'."""
     try:
+        # A log may hold any program's bytes.
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
+    except OSError:  # it could not even be made
         lines = []
     return lines[-1].strip()[:300] if lines else "the log is empty"

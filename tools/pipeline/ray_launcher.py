@@ -99,6 +99,7 @@ class RayLauncher:
                 entrypoint_num_cpus=self.needs.cpus or None,
                 entrypoint_num_gpus=self.needs.cards or None,
                 entrypoint_memory=self.needs.memory_bytes or None,
+                # Ray's own way to name a node; a thousandth, so that any number of steps fits beside each other.
                 entrypoint_resources={f"node:{node.ip}": 0.001},
             )
 
@@ -138,6 +139,7 @@ class RayLauncher:
     def node(self) -> Node:
         """The node that works: the one with the most cards, of equals the one with the most memory."""
         with self._asked():
+            # Private: the client has no call for nodes, and this one carries its token and address.
             answer = self.client._do_request("GET", "/api/v0/nodes?detail=true")
             listed = answer.json()["data"]["result"]["result"]
         nodes = [Node(one["node_ip"], one["resources_total"]) for one in listed if one["state"] == "ALIVE"]
@@ -171,7 +173,7 @@ def _in_words(place: str, error: Exception) -> StepFailed | BadInput:
         return _Unknown(f"{place} knows no such submission: its head was restarted since; going on submits it anew")
     if isinstance(error, OSError):
         return NotReached(f"{place} does not answer ({name}); is its Ray head up? `ray status` there says so")
-    return StepFailed(f"{place} refused: {text[:300]}")
+    return StepFailed(f"{place} refused: {text[:300]}")  # a server's page of HTML, maybe
 
 
 def _amount(name: str, number: float) -> str:
@@ -194,6 +196,7 @@ def connect(settings: RaySettings, home: Path) -> JobSubmissionClient:
         def _do_request(self, method: str, endpoint: str, **more: object) -> object:
             if address.is_loopback:
                 more["proxies"] = {"http": None, "https": None, "all": None}
+            # private: no public hook sets a timeout
             return super()._do_request(method, endpoint, timeout=_ANSWER_S, allow_redirects=False, **more)
 
     try:

@@ -58,7 +58,7 @@ class RaySettings(BaseModel):
         path = home / expanded(self.token_file)
         try:
             token = path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError) as error:  # none there, no rights, or bytes that are no text
             reason = getattr(error, "strerror", None) or "it is no text"
             raise BadInput(f"{_SECTION}: cannot read token_file {path}: {reason}") from None
         if not token or not token.isascii() or any(character.isspace() for character in token):

@@ -296,7 +296,7 @@ def decide(ws: Workspace, step: str, plan: Plan, approver: Approver) -> Decision
     )
     try:
         decision = approver(plan, step)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # nobody answered: as if it were never asked
         ws.store.abandon_step(step, "it was interrupted")
         raise
     word = "yes" if decision.yes else "no"
@@ -326,7 +326,7 @@ def agree(ws: Workspace, step: str, plan: Plan, approver: Approver) -> tuple[str
             for sentence in (*new.notes, *asked.notices):
                 ws.emit("message", stage=plan.stage, text=sentence)
             edited_to = Decision(False, "edit", f"edited: {Edited(new.fields)}")
-            decide(ws, step, plan, lambda *_, no=edited_to: no)
+            decide(ws, step, plan, lambda *_, no=edited_to: no)  # bound now, not when it is asked
             step, plan = propose(ws, edited), edited
 
 
@@ -391,7 +391,7 @@ def _run_here(ws: Workspace, step: str) -> Step:
         ws.emit("step.started", run=job.run, step=step, stage=job.step.stage)
         try:
             worker.record(job, worker.work(job, ws.ray))
-        except BaseException as error:
+        except BaseException as error:  # a Ctrl-C too: it must not stay running
             ws.store.fail(step, why := worker.reason(ws.store, step, error))
             set_run_status(ws.store, job.run, FAILED)
             if isinstance(error, OSError):  # told as a worker's end is: it is the step's, not its caller's

@@ -20,7 +20,7 @@ from tunesmith.tools.core.disk import is_full
 
 _BLOBS = "blobs"
 _DOCUMENT_BYTES = 512 << 20
-"""A document, which is read whole, is no longer."""
+"""A document, which is read whole, is no longer: a record of a run has some MB; what is larger is not what we sent."""
 
 
 class Storage:
@@ -35,6 +35,7 @@ class Storage:
             self._files, root = url_to_fs(str(Path(url).expanduser()) if "://" not in url else url)
             self._root = f"{root.rstrip('/')}/{_BLOBS}"
             self._files.makedirs(self._root, exist_ok=True)
+        # fsspec imports a package for each kind of address, and raises what that one raises.
         except (OSError, ValueError, ImportError) as error:
             raise BadInput(f"the storage {url} cannot be used: {error}") from None
 
@@ -68,7 +69,7 @@ class Storage:
             try:
                 yield partial
                 self._files.mv(partial, self._place(sha256))
-            except BaseException as error:
+            except BaseException as error:  # a stop too: half a file must not stay under any name
                 with contextlib.suppress(OSError):
                     self._files.rm_file(partial)
                 if is_full(error):
@@ -95,7 +96,7 @@ class Storage:
                 self._files.get_file(self._place(sha256), str(partial))
             self._hold(sha256, sha256_file(partial))
             with partial.open("rb") as file:
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # a digest that holds only in memory would be believed after a power cut
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -123,7 +124,7 @@ class Storage:
                 f"the storage {self.url} does not hold {Path(str(error)).name[:12]}…: both machines have to see the "
                 "same one, and it may be emptied only while no step is on its way"
             ) from None
-        except OSError as error:
+        except OSError as error:  # a full disk is told by whoever knows what is needed
             if is_full(error):
                 raise
             raise StepFailed(f"the storage {self.url} cannot be used: {error}") from None

@@ -68,9 +68,10 @@ def _folder_of_all_homes() -> Path | None:
     user = os.getuid()
     for folder in (Path(f"/run/user/{user}/tunesmith"), Path(f"/tmp/tunesmith-{user}")):
         try:
+            # 0700: nobody else may hold a lock there, or read who does.
             folder.mkdir(mode=0o700, exist_ok=True)
             status = folder.lstat()
-        except OSError:
+        except OSError:  # no such place on this machine, or not ours
             continue
         # In /tmp anybody may have made it first: a link, or a folder of their own.
         if stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077:

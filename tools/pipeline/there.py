@@ -80,8 +80,8 @@ class There:
 def home_id(home: Path) -> str:
     """What a home is called on other machines, where several may send steps; made once."""
     path = home / _HOME_ID
-    with contextlib.suppress(FileExistsError):
-        atomic_write(path, uuid.uuid4().hex[:12], mode=0o600, new=True)
+    with contextlib.suppress(FileExistsError):  # another process of this home named it just now: its name counts
+        atomic_write(path, uuid.uuid4().hex[:12], mode=0o600, new=True)  # as all of a home
     return path.read_text().strip()
 
 
@@ -132,7 +132,7 @@ def leaves(ws: Workspace, begun: Step, fields: Mapping[str, object]) -> bool:
             for name in attempts(ws.store.home, begun, launcher):
                 if launcher.alive(name):
                     launcher.stop(name)
-        except (BadInput, StepFailed) as error:
+        except (BadInput, StepFailed) as error:  # what cannot be asked is said, and holds up nothing here
             text = f"{begun.id} may still be at work there, and what it makes is not taken: {error}"
             ws.emit("message", stage=begun.stage, text=text)
     return True
@@ -189,7 +189,7 @@ def look(home: Path, settings: RaySettings, launcher: RayLauncher) -> There:
     answer = json.loads(storage.get_bytes(returned(output, place)))
     ahead_s = answer["now"] - time.time()
     record = {"settings": settings.model_dump(), "at": time.time(), "answer": answer, "ahead_s": ahead_s}
-    atomic_write(home / _SEEN, json.dumps(record), mode=0o600)
+    atomic_write(home / _SEEN, json.dumps(record), mode=0o600)  # the home is its user's alone
     return There.of(place, answer, ahead_s)
 
 
@@ -199,7 +199,7 @@ def _until_ended(launcher: RayLauncher, name: str, place: str) -> str:
         if time.monotonic() > deadline:
             launcher.stop(name)
             raise BadInput(f"{place} has not said in {_WITHIN_S:.0f} s what it has; `ray status` there shows why")
-        time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)  # a step there starts in seconds
     return launcher.log(name)
 
 
@@ -236,5 +236,6 @@ def returned(output: Words, place: str) -> str:
         return str(output.last["returned"])
     if "failed" in output.last:
         raise StepFailed(f"on {place}: {output.last['failed']}")
+    # a line or two
     last = next((line.strip()[:300] for line in reversed(output.log) if line.strip()), "it said nothing")
     raise StepFailed(f"on {place} the step's process ended without a result: {last}")

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.files import atomic_write
@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--ray", type=RaySettings.model_validate_json)
     args = parser.parse_args()
     keep_private()
-    store = Store(args.home, busy_timeout_s=PATIENCE_S)
+    store = Store(args.home, busy_timeout_s=PATIENCE_S)  # nobody waits for it: rather late than lost
     step = store.step(args.step)
     entry = catalog.ENTRIES[step.stage]
     with claimed(store, args.step, needs_approval=step.status == APPROVED or entry.asks(step.request)):
@@ -130,14 +130,14 @@ def _work(store: Store, step: str, vllm: str | None, ray: RaySettings | None) ->
     return 1
 
 
-def _in_turn(job: Job) -> AbstractContextManager[None]:  # type: ignore[type-arg]
+def _in_turn(job: Job[Any]) -> AbstractContextManager[None]:
     """Of a stage that is usually free: its run is its own while it works, as it is for one that asks nobody."""
     if catalog.ENTRIES[job.step.stage].expensive:
         return contextlib.nullcontext()
     return adding_to(job.home, job.run, waiting=lambda holder: job.progress(0, 0, f"waiting for {holder}", kind=WAIT))
 
 
-def _load(job: Job) -> None:  # type: ignore[type-arg]
+def _load(job: Job[Any]) -> None:
     """Import what the stage computes with, whatever it is asked."""
     entry = catalog.ENTRIES[job.step.stage]
     on_several = getattr(job.request, "cards", 1) > 1 and not entry.serves  # its ranks load what they compute with
@@ -148,7 +148,7 @@ def _load(job: Job) -> None:  # type: ignore[type-arg]
         load_modules(modules, without=(*entry.without, *unneeded))
 
 
-def _measure_device(job: Job) -> None:  # type: ignore[type-arg]
+def _measure_device(job: Job[Any]) -> None:
     """Measure the device that torch computed on here, for the prices of what comes next: once, and a second long."""
     if "torch" not in sys.modules:
         return
@@ -169,6 +169,7 @@ def reason(store: Store, step: str, error: BaseException) -> str:
     folder, needed = store.home / "runs" / record.run / step, Plan.model_validate(record.plan).estimate.disk_bytes
     if concerns_disk(error) and (disk := trouble(folder, error, needed_bytes=needed)):
         return f"{disk}; then `tunesmith run --resume {record.run}` goes on"
+    # it is shown in a sentence and kept in the store
     return f"{type(error).__name__}: {error}"[:2000].removesuffix(": ")
 
 
@@ -183,7 +184,7 @@ def _fail(store: Store, step: str, why: str, *, status: str = FAILED) -> None:
 
 
 @contextmanager
-def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
+def _tenancy(job: Job[Any]) -> Iterator[None]:
     """Hold the machine, and the GPU where there is one, and say so."""
 
     def waiting(what: str) -> None:
@@ -196,13 +197,14 @@ def _tenancy(job: Job) -> Iterator[None]:  # type: ignore[type-arg]
         yield
 
 
-def work(job: Job, ray: RaySettings | None = None) -> Result:  # type: ignore[type-arg]
+def work(job: Job[Any], ray: RaySettings | None = None) -> Result:
     """Do the work of a claimed step in this process, its memory watched; or have it done on the other machine."""
     if job.plan.on:
         from tunesmith.tools.pipeline import elsewhere
 
         return elsewhere.work(job, ray or RaySettings())
     done = threading.Event()
+    # A daemon: a look at a card may hang in its driver, and must not hold the process at its end.
     watch = threading.Thread(target=_watch_memory, args=(job, done), daemon=True)
     watch.start()
     try:
@@ -212,7 +214,7 @@ def work(job: Job, ray: RaySettings | None = None) -> Result:  # type: ignore[ty
         watch.join(timeout=5)  # a look at a card may hang in its driver; the result does not wait for it
 
 
-def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
+def record(job: Job[Any], result: Result) -> None:
     """Record that a step reached its end, however late: what was done is kept beside the step until it is recorded."""
     document = result.model_dump(mode="json")
     with contextlib.suppress(OSError):  # a full disk; the store may still take it
@@ -226,7 +228,7 @@ def record(job: Job, result: Result) -> None:  # type: ignore[type-arg]
     job.best_effort(lambda: job.store.event("step.done", run=job.run, step=job.step.id, took=took, machine=machine))
 
 
-def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[type-arg]
+def open_job(store: Store, step: str, vllm: str | None) -> Job[Any]:
     """The job of a step, with exactly the request and the inputs that were approved."""
     record = store.step(step)
     stage = catalog.ENTRIES[record.stage].load()
@@ -243,7 +245,7 @@ def open_job(store: Store, step: str, vllm: str | None) -> Job:  # type: ignore[
     )
 
 
-def own_bytes(job: Job) -> int:  # type: ignore[type-arg]
+def own_bytes(job: Job[Any]) -> int:
     """What belongs to the step: its process with its helpers, the servers it uses, one that it is just starting."""
     running = {*job.watched, *(s.pid for s in servers.list_servers(job.home) if s.owner == job.step.id)}
     mine = own_tree(os.getpid())
@@ -252,11 +254,11 @@ def own_bytes(job: Job) -> int:  # type: ignore[type-arg]
     return resident_bytes(mine.values())
 
 
-def _tell_peaks(job: Job, rss_bytes: int, vram_bytes: int | None) -> None:  # type: ignore[type-arg]
-    job.store.peak(job.step.id, rss_bytes, vram_bytes, wait_s=0.5)
+def _tell_peaks(job: Job[Any], rss_bytes: int, vram_bytes: int | None) -> None:
+    job.store.peak(job.step.id, rss_bytes, vram_bytes, wait_s=0.5)  # for a lock; the next sample tells it
 
 
-def _watch_memory(job: Job, done: threading.Event) -> None:  # type: ignore[type-arg]
+def _watch_memory(job: Job[Any], done: threading.Event) -> None:
     """Sample the memory of the worker, its children and the servers it uses, and keep the peaks in the store."""
     peak_bytes, reported_bytes, peak_vram, reported_vram = 0, 0, 0, 0
     vram_before = {gpu.index: gpu.free_bytes for gpu in measure_gpus()}
@@ -284,7 +286,7 @@ def _leave(exit_code: int) -> NoReturn:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(exit_code)
+    os._exit(exit_code)  # nothing is left to run: see above
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ BITS: Mapping[TensorType, float] = {
 }  # fmt: skip
 """Per weight, scales included."""
 _NAMED_SPLITS = {pattern: name for name, pattern in SPLITS.items()}
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # token types of the GGUF specification
 _BLOCK = 32
 """Weights of a row that share a scale in every type here."""
 
@@ -74,7 +74,7 @@ def unwritable(folder: Path) -> str:
         return "it is quantized already; export the merged model, which the GGUF types quantize themselves"
     try:
         _pre_tokenizer(json.loads((folder / "tokenizer.json").read_text()))
-    except (OSError, ValueError, LookupError, TypeError, BadInput) as error:
+    except (OSError, ValueError, LookupError, TypeError, BadInput) as error:  # a tokenizer may be any JSON
         return f"its tokenizer is not written here ({error}); {_INSTEAD}"
     return ""
 
@@ -86,6 +86,7 @@ def rope(config: Mapping[str, object]) -> tuple[float, str]:
     """The base of the rotary embeddings, and how they are scaled; both as old and as new configs say it."""
     settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
     assert isinstance(settings, Mapping)
+    # 10,000: transformers' own, where a config is silent
     theta = settings.get("rope_theta") or config.get("rope_theta") or 10_000.0
     return float(str(theta)), str(settings.get("rope_type") or settings.get("type") or "")
 
@@ -117,7 +118,7 @@ def write_gguf(folder: Path, out: Path, kind: TensorType, progress: Progress, *,
         writer.write_tensor_data(quantize(_values(tensor), tensor.kind))
     writer.flush()
     for file in writer.fout or ():
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # or a power cut leaves the name without the bytes
     writer.close()
     partial.replace(out)
 
@@ -178,6 +179,7 @@ def _tensors(folder: Path, config: Mapping[str, object], kind: TensorType) -> di
     family = ARCHITECTURES[str(config["model_type"])]
     names = get_tensor_name_map(MODEL_ARCH[family.upper()], int(str(config["num_hidden_layers"])))
     asked = GGMLQuantizationType[kind]
+    # Beside 4 and 5 bits embedding and head keep 8, as llama.cpp has it.
     beside = asked if BITS[kind] > 8 else GGMLQuantizationType.Q8_0
     tensors = {}
     for file in weight_files(folder):
@@ -204,6 +206,7 @@ def _kind(place: TensorPlace, asked: GGMLQuantizationType) -> GGMLQuantizationTy
 
 
 def _order(name: str) -> tuple[int, str]:
+    # 1 << 30: head and last norm, after all layers.
     path = name.split(".")
     return (int(path[1]), name) if path[0] == "blk" else (-1 if name.startswith("token") else 1 << 30, name)
 
@@ -237,7 +240,7 @@ def _stored_shape(tensor: _Tensor) -> tuple[tuple[int, ...], int]:
 
     shape = tensor.place.spec.shape
     if tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
-        width = 4 if tensor.kind is GGMLQuantizationType.F32 else 2
+        width = 4 if tensor.kind is GGMLQuantizationType.F32 else 2  # bytes of F32 and F16
         return shape, width * math.prod(shape)
     packed = quant_shape_to_byte_shape(shape, tensor.kind)
     return packed, math.prod(packed)

@@ -50,6 +50,7 @@ def go_template(render: Render, bos: str) -> GoTemplate:
     for number, chat in enumerate(CONVERSATIONS, 1):
         wanted, written = render(chat, True), (bos if template.adds_bos else "") + render_go(template.text, chat)
         if wanted != written:
+            # the shorter may end first
             at = next((n for n, (a, b) in enumerate(zip(wanted, written, strict=False)) if a != b), len(written))
             raise BadInput(
                 f"conversation {number} of {len(CONVERSATIONS)} reads {wanted[at:][:40]!r} in the base's template, and "

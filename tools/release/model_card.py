@@ -21,6 +21,7 @@ from tunesmith.tools.report.evaluation import evaluation
 _TEMPLATE = "model-card.md.j2"
 _FRONT = re.compile(r"\A---\n(.*?)\n---", re.S)
 _FRONT_CHARACTERS = 1 << 20
+"""A README's front matter has some lines; so much is looked through for its end."""
 _LICENSE = re.compile(r"^(license(?:_name|_link)?): *([\w.\-+:/ ]{1,200})$", re.M)
 LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
 """What a base's folder may hold of its terms, taken along."""
@@ -33,6 +34,7 @@ def license_of(base: Artifact) -> Mapping[str, str]:
     card = base.path / "README.md"
     front = None
     if card.is_file():
+        # A README may be in any encoding; its licence's name is ASCII.
         with card.open(encoding="utf-8", errors="replace") as file:
             front = _FRONT.match(file.read(_FRONT_CHARACTERS))
     return dict(_LICENSE.findall(front[1])) if front else {}
@@ -80,4 +82,5 @@ def _words(text: object) -> str:
     """Text of a user or a model, on one line and without Markdown of its own; as it is where the page says `safe`."""
     if isinstance(text, Markup):
         return text
+    # a card is read by people: longer texts stand in the files beside it
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", clip(one_line(text), 2000))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tunesmith.tools.report.process import Curve
 
 _MOST_POINTS = 400
+"""More than a page has pixels across for it: a training of 10,000 steps would only make the file larger."""
 _UNITS = 1000
 """Side of the square that polylines are drawn in; it is stretched to the width of the page."""
 
@@ -69,6 +70,7 @@ def loss_chart(train: Curve, validation: Curve) -> LossChart | None:
 
 def share(value: float | None, most: float) -> float:
     """A bar's length in per cent of the longest; something is never drawn as nothing."""
+    # 0.6 %: a hair, that can be seen
     return 0.0 if not value or most <= 0 else max(0.6, min(100.0, 100 * value / most))
 
 
@@ -77,11 +79,13 @@ def _axis(high: float, *, whole: bool = False) -> tuple[list[float], float]:
     high = high if high > 0 else 1.0
     rough = high / 4
     power = 10.0 ** math.floor(math.log10(rough))
+    # Four ticks or so; .999: a high end that is a step itself, but for its last digit.
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     if whole:
         step = max(1.0, step)
+    # 1e-9: the same, of a quotient.
     ticks = [round(step * i, 10) for i in range(math.floor(high / step + 1e-9) + 1)]
-    return ticks, max(high, ticks[-1]) * (1.0 if whole else 1.03)
+    return ticks, max(high, ticks[-1]) * (1.0 if whole else 1.03)  # 3 % above, so that the topmost dot is whole
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -92,6 +96,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     spread: list[tuple[float, float]] = []
     for start in range(0, len(points), width):
         stretch = points[start : start + width]
+        # lowest and highest: a peak is not thinned away
         spread += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
     return spread
 

@@ -27,7 +27,9 @@ from tunesmith.tools.suites.loading import newest_cases
 
 _HOPS = (("base", "prompted"), ("base", "adapter"), ("adapter", "merged"), ("adapter", "quantized"))
 _MAX_FLIPS = 200
+"""A page that a person reads; the store and `compare` have all of them."""
 _MAX_REASONS = 4
+"""Of a judge or an assertion, for one case: the first ones tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from tunesmith.tools.serving import servers
 from tunesmith.tools.training.train import TrainRequest
 
 _EXAMPLES = 4
+"""Of each kind of row: to see what was taught."""
 _REASON_KINDS = 12
+"""The rest is counted: a page is no log."""
 _VALIDATION = re.compile(r"val|eval|held|dev", re.IGNORECASE)
 _REQUEST_FIELDS = (
     "lora_rank", "lora_alpha", "learning_rate", "epochs", "max_steps", "batch_size", "max_seq_len_tokens",
@@ -162,7 +164,7 @@ def _by_kind(rows: Sequence[TrainingRow], kind: Callable[[TrainingRow], str]) ->
     groups: dict[str, list[TrainingRow]] = {}
     for row in rows:
         groups.setdefault(kind(row), []).append(row)
-    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))  # the largest first
 
 
 def _kind(row: TrainingRow) -> str:

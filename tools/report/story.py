@@ -20,6 +20,7 @@ CANNOT_DO_RATE = 0.1
 """Pass rate of the base up to which a block says nothing about forgetting: there was nothing to forget."""
 _CHAIN = ("adapter", "merged", "quantized")
 _ERROR_CHARACTERS = 240
+"""Two lines of a page; the step's log has all of it."""
 _NAMES = {
     "base": "the base", "prompted": "the prompted base", "adapter": "the adapter",
     "merged": "the merged model", "quantized": "the quantized model",
@@ -256,7 +257,7 @@ def _remaining(evaluation: Evaluation) -> list[str]:
             lines.append(
                 f"{count(len(failing), f'{block} case')} still "
                 f"{'fails' if len(failing) == 1 else 'fail'} with {arm_name(evaluation.last_arm)}: "
-                f"{listed(cases, 8)}."
+                f"{listed(cases, 8)}."  # a line or two
             )
     return lines
 
@@ -285,6 +286,7 @@ def _detectable(evaluation: Evaluation, block: str) -> str:
         cases, rows, gain = base.judged, base.rows, minimum_detectable_effect(base.judged, rows=base.rows)
     else:
         return ""
+    # 1e-9: as in `stats`, 5 points may be a hair more as a float.
     points = "none at all" if gain is None or math.isinf(gain) else math.ceil(gain * 100 - 1e-9)
     of = f", {rows} independent" if rows < cases else ""
     return f"{block} {points} ({count(cases, 'case')}{of})"

@@ -18,7 +18,7 @@ def main() -> int:
     for server in reversed(servers.down(home)):  # the newest whose place is free: this process becomes its parent
         if not servers.renew_record(server):
             server.log.parent.mkdir(parents=True, exist_ok=True)
-            log = os.open(server.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            log = os.open(server.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)  # it may quote what was asked
             # What vLLM says goes where it went before the boot; systemd's journal would be another place to look.
             for stream in (1, 2):
                 os.dup2(log, stream)

@@ -40,6 +40,7 @@ from tunesmith.tools.serving.context_settings import USUAL, ContextSettings
 from tunesmith.tools.serving.spec import ServerSpec
 
 FREED_WITHIN_S = 10.0
+"""A driver gives memory back seconds after its process; what is not free by then is somebody else's."""
 _SHORTEST_CONTEXT_TOKENS = 1024
 """A prompt and an answer of a few sentences; a shorter one is proposed to nobody."""
 _ONE_BOX = (
@@ -49,7 +50,7 @@ _ONE_BOX = (
 AT_FOUR_BITS = "measuring=4 for the base"
 """How it is told that a base would fit at 4 bits, as `base` takes it."""
 USUAL_SHARE_OF_MAX_TOKENS = 0.6
-"""Of the tokens that an answer may have, what it usually has."""
+"""Of the tokens that an answer may have, what it usually has: a price by the most of each would be far too high."""
 _PROMPT_TOKENS = 100
 """Of a case, those that no other case's prompt begins with."""
 _RANKS = (16, 32, 64, 128, 256)
@@ -272,7 +273,7 @@ def gpus_once_free(needed_bytes: int, cards: int = 1) -> tuple[Gpu, ...]:
         chosen = chosen_gpus(gpus, cards)
         if not chosen or needed_bytes <= chosen[-1].free_bytes or time.monotonic() > deadline:
             return gpus
-        time.sleep(0.2)
+        time.sleep(0.2)  # a question to the driver takes milliseconds
 
 
 class Claim(NamedTuple):
@@ -311,5 +312,6 @@ def claim(spec: ServerSpec, gpus: Sequence[Gpu], *, alone: bool) -> Claim:
     share = math.floor(1000 * min(_LARGEST_SHARE, (free - _LEFT_FREE_BYTES) / total, wanted / total)) / 1000
     if alone and total - free < _SOMEBODY_BYTES and share * total >= spec.gpu_bytes:
         return Claim(int(share * total), (f"--gpu-memory-utilization={share:g}",))
+    # 0.01: with the cache given in bytes the share only decides whether vLLM starts: so much has to be free.
     priced = (f"--kv-cache-memory-bytes={spec.gpu_cache_bytes}", "--gpu-memory-utilization=0.01")
     return Claim(spec.gpu_bytes, priced)

@@ -216,12 +216,13 @@ def _response(identity: str, document: object, latency_ms: float) -> ChatRespons
                 if (tops := one.get("top_logprobs"))
             ],
         )
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError):  # whatever else speaks HTTP there
         return ChatResponse(id=identity, error=f"the server answered without a choice: {str(document)[:200]}")
 
 
 def _message(document: object) -> str:
     error = document.get("error", document) if isinstance(document, dict) else document
+    # a server's page of HTML, maybe
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
 
 

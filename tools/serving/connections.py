@@ -99,6 +99,7 @@ class _Connector(aiohttp.TCPConnector):
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> ResponseHandler:
         await self._guard.before_async()
+        # private: no public hook knows the socket before the request
         protocol = await super()._create_connection(req, traces, timeout)
         try:
             transport = protocol.transport

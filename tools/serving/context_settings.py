@@ -28,7 +28,7 @@ Thinking = Literal["", "on", "off"]
 """Empty: the template knows no thoughts, or nobody asked when its baseline was measured."""
 AskedThinking = Literal["auto", "on", "off"]
 THINKING_TOKENS = 1024
-"""Tokens that a thought may have beside the answer, unless a baseline is asked for others."""
+"""Tokens that a thought may have beside the answer, unless a baseline is asked for others: half of a usual context."""
 _PIN = "way of asking"
 """What a plan that is bound to an unusual one calls it."""
 

@@ -49,7 +49,7 @@ def port_is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
-        except OSError:
+        except OSError:  # taken
             return False
     return True
 
@@ -114,7 +114,7 @@ def _sockets_at(port: int) -> tuple[set[str], dict[int, str]]:
     """Who listens at a port of the loopback address, and who is connected to it; the exact address goes first."""
     exact, any_address, connections = set[str](), set[str](), dict[int, str]()
     own = f":{port:04X} "
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # no such table: nobody is seen there
         for line in _TABLE.read_text().splitlines()[1:]:
             if own not in line:  # a busy machine has thousands of others, and every connection is looked at
                 continue
@@ -139,7 +139,7 @@ def _sockets(pid: int) -> set[str]:
     inodes = set[str]()
     with contextlib.suppress(OSError):  # the process, or one of its descriptors, may be gone meanwhile
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # closed meanwhile
                 name = str(link.readlink())
                 if name.startswith("socket:["):
                     inodes.add(name[len("socket:[") : -1])

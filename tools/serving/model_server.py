@@ -35,7 +35,7 @@ def measuring_spec(
     *,
     vllm: str | None = None,
     adapters_allowed: bool = False,
-    rank: int = 16,
+    rank: int = 16,  # vLLM's own, so that a server without adapters is the same one
     context_settings: ContextSettings = USUAL,
 ) -> ServerSpec:
     """How a model is served for measuring by a vllm program: the same settings for every arm of a run.
@@ -105,6 +105,7 @@ def loaded_for_a_while(server: servers.Server, name: str, folder: Path) -> Itera
     finally:
         with suppress(OSError, SendRefused):  # a server that ended has let go of it too
             body = {"lora_name": name}
+            # 60 s: it waits behind what the server is answering.
             call(
                 server.listener, "/v1/unload_lora_adapter", server.key, body, timeout_s=60, loader_key=server.loader_key
             )

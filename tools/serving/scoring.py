@@ -52,7 +52,7 @@ async def score_prompts(
 
         try:
             return list(await asyncio.gather(*(one(text) for text in texts)))
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # it is gone, too slow, or no JSON
             raise StepFailed(f"the server scored no text: {type(error).__name__}: {error}") from error
 
 
@@ -60,5 +60,5 @@ def _scored(tokens: Sequence[int], document: object) -> list[float]:
     try:
         places = _Answer.model_validate(document).choices[0].prompt_logprobs
         return [place[token].logprob for token, place in zip(tokens, places, strict=True) if place is not None]
-    except (ValidationError, IndexError, KeyError, ValueError) as error:
+    except (ValidationError, IndexError, KeyError, ValueError) as error:  # another server, or a version that changed
         raise StepFailed(f"the server's scores of a text are not as vLLM gives them: {str(error)[:200]}") from error

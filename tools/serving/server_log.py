@@ -20,4 +20,4 @@ def telling_line(log: Path) -> str:
     # A traceback's frames are indented, and may name errors that nobody raised.
     errors = [line for line in lines if "Error" in line and "Traceback" not in line and not line[0].isspace()]
     causes = [line for line in errors if not any(word in line for word in _NO_CAUSE)]
-    return (causes or errors or lines or ["its log is empty"])[-1].strip()[-300:]
+    return (causes or errors or lines or ["its log is empty"])[-1].strip()[-300:]  # the end of a long one says it

@@ -101,7 +101,7 @@ class Server:
 
 def placed(record: Path, spec: ServerSpec, log: Path) -> dict[str, object]:
     """What a new record says of places; its folder is there then."""
-    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # keys lie in it
     places = Places(record.parent.parent)
     log_path = places.stored(str(log.absolute()))
     return {"books": _books(record), "spec": places.stored(spec.model_dump()), "log": log_path}
@@ -160,7 +160,7 @@ def _supervisor_identity(record: Path) -> dict[str, object]:
     boot it is another process than the record names."""
     try:
         return as_object(json.loads(record.with_suffix(".pid").read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):  # not said yet, or cut off in writing
         return {}
 
 

@@ -40,7 +40,7 @@ LEASE_S = 300.0
 RENEW_EVERY_S = 30.0
 """While it is used: an answer may take longer than a lease on a slow or busy machine."""
 _READY_TIMEOUT_S = 600.0  # a large base is read from a cold disk, and graphs are compiled
-_POLL_S = 0.2
+_POLL_S = 0.2  # a start takes 16 s and more
 _STARTING_S = 60.0  # between a record and the pid in it lie milliseconds, on a busy machine seconds
 
 
@@ -63,7 +63,7 @@ def list_servers(home: Path, *, role: str | None = None) -> list[Server]:
 
 def _forget_unfinished(record: Path) -> None:
     """Take a record off the books whose server was never started, once nobody can be starting it any more."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # gone just now: its starter wrote it, or took it off
         if time.time() - record.stat().st_mtime > _STARTING_S:
             forget(record)
 
@@ -147,11 +147,11 @@ def start(
     # What a record needs lies beside it before it is there; the parent reads it, then its own pid is added.
     atomic_write(record.with_suffix(".key"), key or secrets.token_urlsafe(32), mode=0o600)
     record.with_suffix(".lease").touch()
-    atomic_write(record, json.dumps(data, indent=1), mode=0o600)
+    atomic_write(record, json.dumps(data, indent=1), mode=0o600)  # it holds the key
     parent = _spawn(record, log_path)
     me = ProcessId.of(parent.pid)
     data |= named(me)
-    atomic_write(record, json.dumps(data, indent=1), mode=0o600)
+    atomic_write(record, json.dumps(data, indent=1), mode=0o600)  # it holds the key
     try:
         server = _wait_ready(record, parent, log_path, on_wait, timeout_s)
     except BaseException:  # a Ctrl-C while it is waited for, too: nobody else knows of the server yet
@@ -167,7 +167,7 @@ def _spawn(record: Path, log_path: Path) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     nothing = subprocess.DEVNULL
     with log_path.open("ab") as log:
-        return subprocess.Popen(
+        return subprocess.Popen(  # a session: no Ctrl-C of the terminal reaches it
             supervising(record), stdin=nothing, stdout=log, stderr=log, start_new_session=True, cwd=log_path.parent
         )
 
@@ -225,7 +225,7 @@ def healthy(server: Server) -> bool:
     the guard of every connection sees to that."""
     try:
         names = _model_names(server)
-    except (OSError, ValueError, KeyError, TypeError, SendRefused):
+    except (OSError, ValueError, KeyError, TypeError, SendRefused):  # not up yet, or what answers is no vLLM
         return False
     return server.model in names
 
@@ -241,7 +241,7 @@ def _model_names(server: Server) -> list[str]:
 def _call(
     server: Server, path: str, body: Mapping[str, object] | None = None, *, timeout_s: float = 5
 ) -> Mapping[str, object]:
-    """The JSON object that it answers with. Raises OSError, and ValueError for anything else."""
+    """The JSON object that it answers with, soon, however busy. Raises OSError, and ValueError for anything else."""
     answer = call(server.listener, path, server.key, body, timeout_s=timeout_s)
     if not isinstance(answer, dict):
         raise ValueError(f"{server.url}{path} answered with {str(answer)[:100]!r}")
@@ -250,7 +250,7 @@ def _call(
 
 def renew(server: Server) -> None:
     """Extend a server's lease from now."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # it was stopped just now
         server.record.with_suffix(".lease").touch()
 
 
@@ -263,7 +263,7 @@ def kept(server: Server) -> Iterator[None]:
     ended = threading.Event()
 
     def renewing() -> None:
-        while not ended.wait(RENEW_EVERY_S):
+        while not ended.wait(RENEW_EVERY_S):  # a lease outlives some of these
             renew(server)
 
     renew(server)
@@ -273,13 +273,13 @@ def kept(server: Server) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join()  # a last renewal of its own would come after ours
         renew(server)
 
 
 def _update(server: Server, **changes: object) -> Server:
     data = {**json.loads(server.record.read_text()), **changes}
-    atomic_write(server.record, json.dumps(data, indent=1), mode=0o600)
+    atomic_write(server.record, json.dumps(data, indent=1), mode=0o600)  # it holds the server's key
     updated = read(server.record)
     assert updated is not None
     return updated
@@ -320,7 +320,7 @@ def bring_back(home: Path) -> list[tuple[Server, str]]:
     attempts: list[tuple[Server, str]] = []
     if not down(home):
         return attempts
-    with contextlib.suppress(Locked), locked(lock_file(home, "servers")):
+    with contextlib.suppress(Locked), locked(lock_file(home, "servers")):  # another terminal is at it
         for server in down(home):
             why_not = renew_record(server)
             if not why_not:
@@ -359,9 +359,10 @@ def load_adapter(server: Server, name: str, folder: Path) -> None:
     try:
         adapter = {"lora_name": name, "lora_path": str(folder)}
         path = "/v1/load_lora_adapter"
+        # 120 s: weights of an adapter of gigabytes are read in it, behind what is being answered.
         call(server.listener, path, server.key, adapter, timeout_s=120, loader_key=server.loader_key)
     except HttpRefused as error:
-        reason = error.text[:300]
+        reason = error.text[:300]  # a server's page, maybe
         raise StepFailed(f"vLLM refused the adapter {folder}: {reason}; its log is {server.log}") from error
 
 
@@ -369,7 +370,7 @@ def template_tokens(server: Server, messages: Sequence[Mapping[str, object]]) ->
     """Token ids that the server's own chat template makes of a conversation, ready for an answer."""
     asked = messages if takes_system(Path(server.spec.model_dir)) else without_system(messages)
     body = {"model": server.model, "messages": asked, "add_generation_prompt": True}
-    tokens = _call(server, "/tokenize", body, timeout_s=60)["tokens"]
+    tokens = _call(server, "/tokenize", body, timeout_s=60)["tokens"]  # behind many prompts
     if not isinstance(tokens, list):
         raise ValueError(f"{server.url} answered without tokens")
     return tokens
@@ -378,14 +379,14 @@ def template_tokens(server: Server, messages: Sequence[Mapping[str, object]]) ->
 def stop(server: Server) -> None:
     """Stop a server and whatever it started. Raises StepFailed where it still listens afterwards."""
     was_running, home = server.runs, server.record.parent.parent
-    stop_group(server.process, grace_s=20)
+    stop_group(server.process, grace_s=20)  # as the supervisor gives vLLM
     forget(server.record)
     if server.role == DEPLOYED and not deployed(home):
         boot_unit.disable(home)
     for _ in range(50):  # 5 s: the kernel closes the sockets of a large process only once its memory is gone
         if not was_running or port_is_free(server.port):
             return
-        time.sleep(0.1)
+        time.sleep(0.1)  # soon seen, and no load
     raise StepFailed(f"something still listens on port {server.port} after {server.id} was stopped (pid {server.pid})")
 
 

@@ -79,6 +79,7 @@ def engine_arguments(spec: ServerSpec) -> list[str]:
     argv = [
         f"--max-model-len={spec.max_model_len_tokens}",
         f"--max-num-seqs={spec.max_num_seqs}",
+        # 2048, vLLM's own, or a whole conversation: a prompt that is read in pieces is rounded otherwise.
         f"--max-num-batched-tokens={max(2048, spec.max_model_len_tokens)}",
         "--disable-uvicorn-access-log",
     ]

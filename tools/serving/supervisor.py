@@ -83,6 +83,7 @@ class _Engine:
         try:
             record = self._books.record()
             command = [str(record["program"]), *map(str, as_list(record["argv"]))]
+            # preexec_fn, so that vLLM ends with this process however that ends; safe, as no thread runs here.
             self._child = child = subprocess.Popen(
                 command, preexec_fn=_die_with_parent, cwd=Path.cwd(), env=self._books.environment(record)
             )
@@ -96,14 +97,14 @@ class _Engine:
                 print("tunesmith: the lease of this server ran out", flush=True)
                 child.terminate()
                 if not _ended(child, _GRACE_S):
-                    child.kill()
+                    child.kill()  # it had its time, and its memory is wanted
         return child.returncode
 
     def pause(self, seconds: float) -> bool:
         """Wait; False as soon as it is to stop, or off the books."""
         deadline = time.monotonic() + seconds
         while not self.stopping and not self._books.expired() and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, _POLL_S / 5))
+            time.sleep(min(left, _POLL_S / 5))  # so that a stop is obeyed soon
         return not self.stopping and not self._books.expired()
 
 
@@ -122,7 +123,7 @@ def _die_with_parent() -> None:
 
 
 def _ended(child: subprocess.Popen[bytes], wait_s: float) -> bool:
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it runs on
         child.wait(wait_s)
     return child.returncode is not None
 
@@ -143,8 +144,9 @@ class _Books:
 
     def are_mine(self) -> bool:
         """Whether no other supervisor has this server; the kernel holds that for as long as this process lives."""
+        # as all of a home
         self._lock = os.open(self._path.with_suffix(".lease"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):  # the other supervisor holds it
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         return False
@@ -177,7 +179,7 @@ class _Books:
 
     def deployed(self) -> bool:
         """Whether it is on the books as deployed."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # being written, or gone: then not
             return bool(self.record()["role"] == "deployed")
         return False
 
@@ -210,7 +212,7 @@ def _is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
+        except OSError:  # taken
             return False
     return True
 
@@ -223,15 +225,16 @@ def _sweep() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is of the group itself
     os.killpg(0, signal.SIGTERM)
     while _others_in_group() and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.05)  # a vLLM that was told to end takes a second or two
     if _others_in_group():
+        # An engine that hangs; this process dies with its group, rather than start a second engine beside it.
         os.killpg(0, signal.SIGKILL)
 
 
 def _others_in_group() -> bool:
     """Whether a process other than this one, and not a zombie, is in the group."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # ended while it was looked at
             # The name in brackets may hold anything; state, ppid and group follow it.
             state, _, group, *_ = stat.read_text().rpartition(")")[2].split()
             if int(group) == os.getpid() and state not in "ZX" and stat.parent.name != str(os.getpid()):

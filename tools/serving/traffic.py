@@ -52,6 +52,7 @@ class ContactLog:
     def _write(self, event: str, **counts: int) -> None:
         if self.address.is_loopback:
             return
+        # a record of a contact must not end the work; the store is locked or full
         with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(Store(self.home)) as store:
             store.event(event, run=self.run, step=self.step, host=self.address.place, purpose=self.purpose, **counts)
 

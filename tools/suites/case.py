@@ -189,6 +189,7 @@ class Suite(BaseModel):
             cases.reverse()
             read = [Case.stored(cases.pop(), shared) for _ in range(len(cases))]  # each is let go of once it is read
             suite = cls(cases=tuple(read))
+        # a file by anybody: whatever reading it meets
         except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
             raise BadInput(f"not a stored suite: {str(error)[:200]}; run the baseline again") from None
         if suite.sha256 != sha256:

@@ -186,6 +186,7 @@ def _given_id(files: SuiteFiles, test: RawTest) -> str:
     if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
         files.refuse(test.origin, f"metadata.case_id is {given!r}; it is a short text")
     text = str(given)
+    # 200: an id is shown in a line, and typed by hand.
     if len(text) > 200 or not text.isprintable():
         files.refuse(test.origin, f"metadata.case_id {text[:40]!r} is over 200 characters or holds a control character")
     return text
@@ -250,7 +251,7 @@ def _var_of_file(files: SuiteFiles, path: Path) -> str:
 def _number(files: SuiteFiles, near: object, name: str, value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):  # True is an int, too
         files.refuse(near, f"{name} is {value!r}; it is a number")
     return float(value)
 

@@ -107,6 +107,7 @@ class SuiteFiles:
         if not re.search(r"[*?\[]", name):
             return [self._plain(self.root / name, near)]
         segments = Path(name).parts
+        # the last has none behind it
         name = "/".join(part for part, last in zip(segments, ("", *segments), strict=False) if not part == last == "**")
         if name.split("/").count("**") > _MAX_DEPTHS:
             self.refuse(near, f"the pattern {reference!r} has ** more than {_MAX_DEPTHS} times; name the folders")
@@ -168,7 +169,7 @@ class SuiteFiles:
             raise BadInput(f"{path}: over {MAX_NODES} values; split it into several files")
         try:
             value = json.loads(text, parse_int=_whole_number)
-        except RecursionError:
+        except RecursionError:  # brackets in brackets outrun Python's stack
             raise BadInput(f"{path}:{first_line}: nested too deep; flatten it") from None
         except ValueError as error:
             line = first_line + getattr(error, "lineno", 1) - 1
@@ -180,12 +181,13 @@ class SuiteFiles:
     def _json_list(self, text: str, path: Path, line: int) -> list[object]:
         """The items of a list that is known to be valid, each marked with its own line."""
         decoder, items = json.JSONDecoder(parse_int=_whole_number), []
+        # Ignored: the pattern matches nothing, too, so there is always a match.
         counted, at = 0, _JSON_SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
         while text[at] != "]":
             line += text.count("\n", counted, at)
             item, end = decoder.raw_decode(text, at)
             items.append(self.mark(item, f"{path}:{line}") if isinstance(item, dict | list) else item)
-            counted, at = at, _JSON_SPACE.match(text, end).end()  # type: ignore[union-attr]
+            counted, at = at, _JSON_SPACE.match(text, end).end()  # type: ignore[union-attr]  # as above
         return items
 
     def _json_lines(self, text: str, path: Path) -> list[object]:
@@ -196,6 +198,7 @@ class SuiteFiles:
         header_line = text.partition("\n")[0]
         # As spreadsheets write it where a comma stands in numbers.
         delimiter = ";" if header_line.count(";") > header_line.count(",") else ","
+        # strict: a quote that is never closed is an error, not a cell that swallows the tests behind it.
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]

@@ -30,10 +30,12 @@ _EXEC_PREFIXES = (
 
 
 def _number(low: float, high: float) -> Callable[[object], bool]:
+    # True is an int, too
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _whole(low: int, high: int) -> Callable[[object], bool]:
+    # True is an int, too
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
@@ -53,7 +55,7 @@ _SAMPLING: dict[str, tuple[Callable[[object], bool], str]] = {
     "stop": (_stops, "a text, or a list of texts"),
     "presence_penalty": (_number(-2, 2), "a number from -2 to 2"),
     "frequency_penalty": (_number(-2, 2), "a number from -2 to 2"),
-    "repetition_penalty": (_number(1e-6, 100), "a number over 0"),
+    "repetition_penalty": (_number(1e-6, 100), "a number over 0"),  # 1e-6: as good as 0, which vLLM refuses
     "response_format": (lambda value: isinstance(value, dict) and isinstance(value.get("type"), str),
                         "a mapping with a type, such as {type: json_object}"),
 }  # fmt: skip

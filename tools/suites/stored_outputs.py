@@ -106,7 +106,7 @@ def _read_outputs(path: Path, known: set[str]) -> list[tuple[str, Response]]:
 def _output_of_line(line: str, place: str, known: set[str]) -> tuple[str, Response]:
     try:
         entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # nested without end
         raise BadInput(f"{place}: not JSON: {error}; write one object a line") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("case_id"), str) or "output" not in entry:
         raise BadInput(f'{place}: an output is {{"case_id": text, "output": text}}')

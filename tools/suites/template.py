@@ -103,6 +103,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
+    # 512: as many as a suite usually has; compiling one takes a millisecond.
     environment = _Environment(undefined=_Missing, keep_trailing_newline=True, finalize=_printed, cache_size=512)
     # Only what a suite's templates need: `range` and `lipsum` alone could fill the memory.
     environment.globals.clear()
@@ -138,11 +139,13 @@ def _rendered(text: str, values: Mapping[str, object]) -> str:
                 raise ValueError(f"a template makes over {MAX_RENDERED_CHARS} characters")
             if has_lone_surrogate(chunk):
                 raise ValueError(LONE_SURROGATE)
+    # whatever a template's own expressions raise
     except (TemplateError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise ValueError(f"the template {text[:60]!r} cannot be filled in: {error}") from None
     return "".join(chunks)
 
 
+# As many as a suite may hold, and each is filled in for every case.
 @lru_cache(maxsize=512)
 def _template(text: str) -> Template:
     if len(text) > MAX_TEMPLATE_CHARS:
@@ -153,7 +156,7 @@ def _template(text: str) -> Template:
         return _environment().from_string(tree)
     except TemplateError as error:
         raise ValueError(f"the template {text[:60]!r} is not valid: {error.message}") from None
-    except (RecursionError, SyntaxError, MemoryError):
+    except (RecursionError, SyntaxError, MemoryError):  # of the compiler, each at another depth
         raise ValueError(f"the template {text[:60]!r} is nested too deep") from None
 
 
@@ -202,7 +205,7 @@ def _attempt(text: str, values: Mapping[str, object], budget: TextBudget) -> str
         return render(text, values, budget)
     except BudgetSpent:  # a ValueError too, of the suite and not of this text
         raise
-    except ValueError:
+    except ValueError:  # a text with braces that are no template
         return text
 
 

@@ -77,7 +77,7 @@ class _Block(NamedTuple):
         rows, heads = query.shape[:2]
         scores = (self.rows_of(query, key.shape[1]) * scale) @ key[:, :, self.keys].transpose(-1, -2)
         queries, last = self.unseen.shape
-        scores.view(rows, heads, queries, -1)[..., -last:].masked_fill_(self.unseen, float("-inf"))
+        scores.view(rows, heads, queries, -1)[..., -last:].masked_fill_(self.unseen, float("-inf"))  # exp of it is 0
         return scores.softmax(-1)
 
 

@@ -21,6 +21,7 @@ MOST_STATES_BYTES = 128 << 20
 MIN_SHARED_TOKENS = 64
 """What sharing a prefix has to save: its rows need a mask of their own in attention."""
 _NO_LIMIT = 1 << 30
+"""For chunks: all of a row is learned."""
 Row = tuple[Sequence[int], Sequence[int]]
 """Ids and labels."""
 
@@ -145,6 +146,7 @@ class Batch:
 
     def hidden(self, core: Model) -> Tensor:
         """The backbone's last hidden states of the tokens that predict a label, (labelled, hidden)."""
+        # No cache: with one, sdpa on a CPU lets packed rows see each other.
         return core.base_model(**self.forward, use_cache=False).last_hidden_state[self.predicts]
 
     def logits(self, core: Model) -> Tensor:
@@ -157,7 +159,7 @@ class Batch:
 
 def core_of(model: Model) -> Model:
     """The causal language model inside peft's wrapper; its adapted layers stay in place."""
-    model = getattr(model, "module", model)
+    model = getattr(model, "module", model)  # DistributedDataParallel's, where several cards train
     core: Model = model.get_base_model() if hasattr(model, "get_base_model") else model
     return core
 
@@ -167,6 +169,7 @@ def rows_of_rank(lengths: Sequence[int], rank: int, ranks: int) -> list[int]:
     that all have about as many tokens. Of fewer rows than ranks the last ones get none."""
     if ranks == 1:
         return list(range(len(lengths)))
+    # the longest are dealt first, so that the rest evens out
     longest_first = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     turns = [*range(ranks), *reversed(range(ranks))]
     return [place for turn, place in enumerate(longest_first) if turns[turn % len(turns)] == rank]

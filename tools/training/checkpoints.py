@@ -48,7 +48,7 @@ def whole_checkpoints(root: Path, fingerprint: str, usable: Callable[[Path], boo
             continue
         try:
             verify(folder)
-        except StepFailed:
+        except StepFailed:  # cut off in writing: an earlier one is whole
             continue
         if usable(folder):
             yield folder

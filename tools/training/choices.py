@@ -22,18 +22,20 @@ from tunesmith.tools.serving.context_settings import positions_of
 from tunesmith.tools.training.defaults import rehearsal_wanted
 
 USUAL_TOKENS = 512
-"""Of the longest row, where no record says."""
+"""Of the longest row, where no record says; rows of behaviours mostly have some hundred."""
 VALIDATION_ROWS = 32
 """Of each kind: enough to choose a checkpoint by; the suites are what decides."""
 BUSY_TOKENS = 1024
 """Fewer at once leave a device waiting; then computing activations again costs less."""
 _STEPS_LEAST, _CHECKPOINTS_LEAST = 10, 4
-"""Between two checkpoints, and of a training."""
+"""Between two checkpoints, and of a training: each is written whole, and measured; of fewer than four there is little
+to choose."""
 _MULTIPLE, _SLACK = 64, 16
 """What a limit is rounded up to, and what a template may add where the model is told to answer without a thought."""
 
 _ENOUGH = 0.8
-"""Of the rows that were asked for, so many are trained on without a word."""
+"""Of the rows that were asked for, so many are trained on without a word; of fewer it is asked, as something may be
+wrong with them."""
 _ROWS_MOST = 100_000
 """What `generate` takes: more is never proposed."""
 
@@ -188,6 +190,7 @@ def steps_of(dataset: Artifact, epochs: float, variants_per_epoch: int, batch_si
 
 def _validation_rows(dataset: Artifact) -> int:
     """Of both kinds; where no record says, a tenth of all rows, as critique splits them: a ninth of the rest."""
+    # 9: a tenth of all is a ninth of the rest.
     return min(dataset.count("valid_rows", dataset.count("train_rows") // 9), 2 * VALIDATION_ROWS)
 
 
@@ -198,6 +201,7 @@ def checkpoint_steps(dataset: Artifact, steps: int, batch_size: int) -> tuple[in
     more where a training is so short that it would have less than four.
     """
     rows = _validation_rows(dataset)
+    # 3: so that validating takes a ninth of the training.
     every = max(_STEPS_LEAST, math.ceil(3 * rows / batch_size))
     every = max(1, min(every, math.ceil(steps / _CHECKPOINTS_LEAST)))
     return every, f"{rows} rows validate {math.ceil(steps / every)} checkpoints of {steps} steps"
@@ -206,6 +210,7 @@ def checkpoint_steps(dataset: Artifact, steps: int, batch_size: int) -> tuple[in
 def rows_read(dataset: Artifact, checkpoints: int) -> float:
     """Rows that are computed and not trained on: rehearsal by the base once; validation by the base, before, and at
     every checkpoint."""
+    # 0.3: as generate makes them, 180 for 600.
     rehearsal = as_float(dataset.meta.get("held_rows", 0.3 * dataset.count("train_rows")))
     return rehearsal + _validation_rows(dataset) * (2 + checkpoints)
 

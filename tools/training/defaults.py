@@ -23,6 +23,7 @@ from tunesmith.tools.models.shape import ModelShape
 _FULL_RATE, _LORA_FACTOR, _REFERENCE_HIDDEN = 5e-5, 10, 2000  # the rule: 5e-5 · 10 · (2000 / hidden)^exponent
 # The rule's exponent by family. A family that the sweep did not hold takes the one that gives the lower rate.
 _EXPONENTS = {"qwen": 0.0775, "llama": 0.781}
+# Between these published sweeps found the best rate.
 _RATE_MIN, _RATE_MAX = 1e-4, 1e-3
 _SHORT_RUN_STEPS, _SHORT_RUN_FACTOR = 100, 1.5
 """LoRA Without Regret: ten times the rate of full fine-tuning, fifteen in short runs."""
@@ -40,7 +41,7 @@ _EPOCHS_MIN, _EPOCHS_MAX = 1.0, 3.0
 """Every row is seen; beyond three times rows are memorised."""
 _VARIANTS_TINY, _VARIANTS = 3, 1
 _BATCHES = ((200, 2), (1000, 4))
-"""Below so many rows, rows a step."""
+"""Below so many rows, rows a step: the fewer rows, the more steps they have to give."""
 _BATCH = 8
 """LoRA Without Regret: large batches hurt. Far fewer rows a step leave a device waiting."""
 _VALUE_WEIGHT = 6.0

@@ -109,6 +109,7 @@ def _registered() -> type[BitsAndBytesConfig]:
                 device = getattr(module, last).device
                 replace_parameter_4bit_prequantized(module, last, state.as_dict(packed=True), device)
             self.states.clear()
+            # transformers' place to finish a loaded model; it is theirs to call, and may be another in a release.
             loaded: Model = super()._process_model_after_weight_loading(model, **more)
             return loaded
 
@@ -151,6 +152,7 @@ def _counted(model: Model) -> Iterator[tuple[str, int, int]]:
             if "lora_" in path or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
+            # only a packed one has it; experts' stacks keep it elsewhere
             state = getattr(parameter, "quant_state", None) or _stack_state(model, path, name)
             count = parameter.numel() if state is None else math.prod(state.shape)
             size = parameter.numel() * parameter.element_size() + (0 if state is None else _state_bytes(state))
@@ -189,6 +191,7 @@ def need_four_bits(kinds: Mapping[str, Weights]) -> None:
         if weights and weights.bytes_per_parameter > _MOST_BYTES:
             raise StepFailed(
                 f"at 4 bits the {kind} weights of this model would take {weights.bytes_per_parameter:.2f} bytes a "
+                # 0.52: four bits, and scales of 64 weights, themselves in 8 bits.
                 f"parameter ({weights.bytes / 2**30:.2f} GiB) where NF4 takes 0.52: bitsandbytes does not cover them; "
                 "try load_in_4bit=false"
             )
@@ -199,7 +202,7 @@ def router_bytes(model: Model) -> dict[str, bytes]:
     import torch
 
     return {
-        name: parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        name: parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()  # as bytes: numpy knows no bf16
         for name, parameter in model.named_parameters()
         if is_router(name) and "lora_" not in name
     }

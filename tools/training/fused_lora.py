@@ -49,7 +49,7 @@ def _is_plain(layer: LoraLayer) -> bool:
     return (
         isinstance(dropout, torch.nn.Identity)
         and not layer.use_dora.get(name, False)
-        and not getattr(layer, "fan_in_fan_out", False)
+        and not getattr(layer, "fan_in_fan_out", False)  # only some of peft's layers have it
         and layer.lora_A[name].bias is None
         and layer.lora_B[name].bias is None
     )

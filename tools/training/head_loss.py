@@ -62,10 +62,11 @@ def find_head(model: Model, config: Mapping[str, object]) -> Head | None:
     cap = as_float(text.get("final_logit_softcapping") or 0.0)
     scale = as_float(text.get("logit_scale") or 1.0) / as_float(text.get("logits_scaling") or 1.0)
     training = model.training
+    # Eight tokens, low ids that every vocabulary has: enough to hold both heads against each other.
     ids = torch.arange(8, device=model.device)[None]
     try:
         with torch.no_grad():
-            own = model.eval()(input_ids=ids, use_cache=False).logits[0].float()
+            own = model.eval()(input_ids=ids, use_cache=False).logits[0].float()  # no cache: nothing goes on from it
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
     finally:
         model.train(training)

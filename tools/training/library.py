@@ -154,7 +154,7 @@ class LoraLayer(Protocol):
     active_adapters: Sequence[str]
     base_layer: Module
     lora_dropout: Mapping[str, Module]
-    lora_A: Mapping[str, Module]  # noqa: N815
+    lora_A: Mapping[str, Module]  # noqa: N815  # peft's own name
     lora_B: Mapping[str, Module]  # noqa: N815
     use_dora: Mapping[str, bool]
     scaling: Mapping[str, float]

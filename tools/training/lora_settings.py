@@ -16,6 +16,7 @@ from tunesmith.tools.training.selection import Selection
 class LoraSettings:
     """Everything that a training run depends on beside the base and the rows."""
 
+    # The numbers are for who trains without a plan, as tests do: a plan chooses each, and says why (`defaults`).
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
@@ -27,8 +28,8 @@ class LoraSettings:
     batch_size: int = 8
     micro_batch: int = 0
     """Rows of usual length in memory at once; 0: the whole batch."""
-    max_seq_len_tokens: int = 512
-    warmup_ratio: float = 0.05
+    max_seq_len_tokens: int = 512  # rows of behaviours mostly have some hundred
+    warmup_ratio: float = 0.05  # AdamW's first steps know little of how gradients vary
     precision: str = "bf16"
     load_in_4bit: bool = False
     activation_checkpointing: str = "off"
@@ -37,11 +38,11 @@ class LoraSettings:
     are learned and 6 k that are held."""
     value_weight: float = 1.0
     """Of a token of an answer that says a value of it, beside one of its frame; 1: all count alike."""
-    save_steps: int = 20
+    save_steps: int = 20  # a checkpoint is written whole, and measured
     max_kl: float = 0.0
     """As in `Selection`, and `patience` too: 0 is no bound, and no early end."""
     patience: int = 0
-    seed: int = 17
+    seed: int = 17  # any; the same one gives the same training
     cards: int = 1
     """That share a step's rows, a process each; on a processor, so many processes."""
     at_once: bool = False

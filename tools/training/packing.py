@@ -111,6 +111,7 @@ def packed_sequences(
     """
     import torch
 
+    # the longest first: shorter ones beside are padded to it
     order = sorted(range(len(rows)), key=lambda place: -len(rows[place][0]))
     ids, positions = list(rows[0][0][:prefix]), list(range(prefix))
     predicts: list[int] = []
@@ -159,6 +160,7 @@ def best_fit(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     """
     bins: list[list[int]] = []
     room: list[int] = []
+    # the longest first: short ones fill what they leave
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         fitting = [number for number, left in enumerate(room) if left >= lengths[place]]
         if fitting:
@@ -183,7 +185,7 @@ def shared_prefix_tokens(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) ->
 
 
 def _while_alike(rows: Sequence[Sequence[int]]) -> Iterator[int]:
-    for tokens in zip(*rows, strict=False):
+    for tokens in zip(*rows, strict=False):  # until the shortest ends
         if len(list(groupby(tokens))) > 1:
             return
         yield tokens[0]
@@ -191,6 +193,7 @@ def _while_alike(rows: Sequence[Sequence[int]]) -> Iterator[int]:
 
 def hidden_states(core: Model, batch: PackedSequences) -> Tensor:
     """The backbone's last hidden states, (tokens, hidden)."""
+    # No cache: with one, sdpa on a CPU lets rows see each other (a logit's difference of 22 for 3e-5).
     return core.base_model(
         input_ids=batch.ids, position_ids=batch.positions, use_cache=False, sequences=batch
     ).last_hidden_state[0]
@@ -209,11 +212,12 @@ def keeps_sequences_apart(model: Model, config: Mapping[str, object]) -> bool:
 
     If not, it has its own attention back.
     """
+    # Private: transformers has a call to set it and none to ask.
     own = model.config._attn_implementation
     distance = sequence_distance(model, config)
     if distance is not None and distance <= most_rounding(model):
         return True
-    if model.config._attn_implementation != own:
+    if model.config._attn_implementation != own:  # as above: no call asks
         model.set_attn_implementation(own)
     return False
 
@@ -222,9 +226,11 @@ def most_rounding(model: Model) -> float:
     """The distance of hidden states up to which it is rounding, and not another document."""
     import torch
 
+    # fp32 rounds to next to nothing, and a tenth of it still is no document
     return _ROUNDING if model.dtype != torch.float32 else _ROUNDING / 10
 
 
+# Of two lengths, neither a multiple of a block: a mask that is off by one shows.
 def sequence_distance(model: Model, config: Mapping[str, object], lengths: tuple[int, int] = (24, 17)) -> float | None:
     """How far the second of two documents in one sequence is from itself alone; the model has the attention then.
 
@@ -236,7 +242,7 @@ def sequence_distance(model: Model, config: Mapping[str, object], lengths: tuple
     text = {**config, **as_object(config.get("text_config", {}))}
     if not {*as_list(text.get("layer_types") or [])} <= {"full_attention", "sliding_attention"}:
         return None
-    size = min(as_int(text["vocab_size"]), 4096)
+    size = min(as_int(text["vocab_size"]), 4096)  # rows of one step each never come round to an id again
     # Low ids, which every vocabulary has and a base was trained on; two steps, so that no stretch is alike in both.
     rows = [
         [(at * step) % size for at in range(3, 3 + length)] for length, step in zip(lengths, (37, 101), strict=True)
@@ -246,6 +252,7 @@ def sequence_distance(model: Model, config: Mapping[str, object], lengths: tuple
         with torch.no_grad():
             model.eval()
             ids = [torch.tensor([row], device=model.device) for row in rows]
+            # no cache: nothing goes on from it
             alone = [model.base_model(input_ids=one, use_cache=False).last_hidden_state[0] for one in ids]
             use_document_attention(model)
             batch = packed_sequences([(row, [IGNORED] * len(row)) for row in rows], prefix=0, device=model.device)
@@ -282,6 +289,7 @@ def _attention(
             attention_mask = causal_mask(query.shape[-2], key.shape[-2] - query.shape[-2], sliding_window, query.device)
         out: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **more)[0]
         return out, None
+    # As attention is defined; a model may say another one (Gemma's).
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     sizes = [sequences.prefix, *(group.tokens for group in sequences.groups), sequences.padding]
     queries, keys, values = (states[0].split(sizes, dim=1) for states in (query, key, value))  # (heads, tokens, width)

@@ -46,6 +46,7 @@ ANSWER_TOKENS = 24
 """Enough for two paths through vLLM to part company, few enough for a CPU."""
 _OF_ROWS = ("max_seq_len_tokens", "precision")
 """What it decides as training will, and says why."""
+# On two cores, with the bundled model.
 _LINKED_S = 3.0
 """To render every row, make an adapter of zeros and have a server load it, beside what is computed."""
 
@@ -53,6 +54,7 @@ _LINKED_S = 3.0
 class PreflightRequest(PlacedRequest):
     """How much to try."""
 
+    # Eight: rows of every origin, two or three of each.
     rows: int = Field(default=8, ge=2, le=64, description="Training rows to try the chain on.")
     lora_rank: AutoInt = Field(
         default=0, ge=0, le=256, description="Rank of the adapter that will be trained; auto: as training would choose."

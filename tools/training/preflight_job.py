@@ -54,7 +54,7 @@ def run(job: Job[PreflightRequest]) -> PreflightResult:
             checks.append(Check(name=name, passed=True, evidence=link()))
         except Exception as error:  # whatever breaks a link, the links after it are tried too
             job.log(f"{name}: {type(error).__name__}: {error}")
-            checks.append(Check(name=name, passed=False, evidence=f"{error}"[:400]))
+            checks.append(Check(name=name, passed=False, evidence=f"{error}"[:400]))  # a table shows it
     links.close()
     artifact = job.publish("preflight", job.write_json("checks.json", [check.model_dump() for check in checks]))
     if broken := [check for check in checks if not check.passed]:
@@ -196,7 +196,7 @@ class _Links:
             ours = rendered["input_ids"]
             theirs = servers.template_tokens(server, prompt)
             if list(ours) != theirs:
-                pairs = enumerate(zip(ours, theirs, strict=False))
+                pairs = enumerate(zip(ours, theirs, strict=False))  # the shorter may end first
                 at = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
                 raise StepFailed(
                     f"trainer and server tokenize the prompt of row {number} differently from token {at + 1} on "
@@ -233,6 +233,7 @@ def _update_norm(adapter: Path) -> float:
     from safetensors.torch import load_file
 
     tensors = load_file(adapter / ADAPTER_NAME)
+    # a norm is the root of squares
     return float(sum(tensor.float().norm() ** 2 for name, tensor in tensors.items() if "lora_B" in name) ** 0.5)
 
 

@@ -62,7 +62,7 @@ def main() -> int:
 
         try:
             return _train(request, tell)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the parent has to be told in its words
             traceback.print_exc()
             text = str(error) if isinstance(error, TunesmithError) else f"{type(error).__name__}: {error}"
             tell("failed", text[:_ONE_WRITE])

@@ -14,7 +14,7 @@ from tunesmith.tools.models.chat_template import answering_at_once, template_mes
 from tunesmith.tools.models.turn_end import Tokenizer, turn_end
 
 IGNORED = -100
-"""The label that cross-entropy leaves out."""
+"""The label that cross-entropy leaves out: torch's own default."""
 REHEARSAL_ORIGINS = ("rehearsal", "near_miss")
 """Origins of rows that hold the model to its base: ordinary answers, to ordinary messages and to look-alikes."""
 

@@ -64,10 +64,10 @@ class TrainRequest(PlacedRequest):
         lt=1,
         description="Of AdamW at its highest, after the warm-up; it falls to 0 by a cosine. auto: by the model.",
     )
-    epochs: AutoFloat = Field(
+    epochs: AutoFloat = Field(  # 100: more is a slip
         default=0.0, ge=0, le=100, description="How often every row is trained on; auto: by the model and the rows."
     )
-    forms: AutoInt = Field(
+    forms: AutoInt = Field(  # 16: more is a slip
         default=0,
         ge=0,
         le=16,
@@ -82,20 +82,20 @@ class TrainRequest(PlacedRequest):
         ge=0,
         description="Rows in memory at once, a part of batch_size; auto: as many as fit.",
     )
-    cards: AutoInt = Field(
+    cards: AutoInt = Field(  # 64: more than a machine holds
         default=0,
         ge=0,
         le=64,
         description="That share each step's rows, a process each; auto: as many as are kept busy.",
     )
     max_seq_len_tokens: SeqLen = 0
-    rehearsal_weight: AutoWeight = Field(
+    rehearsal_weight: AutoWeight = Field(  # 100: more is a slip
         default=OPEN,
         le=100,
         description="Weight of staying as the base is: of the mean divergence on rehearsal beside the mean loss; "
         "auto: by the model.",
     )
-    value_weight: AutoWeight = Field(
+    value_weight: AutoWeight = Field(  # 100: more is a slip
         default=OPEN,
         le=100,
         description="Weight of an answer's tokens that say its values, beside one of its frame; 1: all count alike. "
@@ -106,10 +106,10 @@ class TrainRequest(PlacedRequest):
         description="Most KL to the base, in nats a token of held-out rehearsal, of the checkpoint that is kept; 0: no "
         "bound. auto: by the model.",
     )
-    patience: int = Field(
+    patience: int = Field(  # one or two worse ones are noise
         default=3, ge=0, description="Validations in a row without a better checkpoint that end training; 0: none do."
     )
-    warmup_ratio: float = Field(
+    warmup_ratio: float = Field(  # AdamW's first steps know little of how gradients vary
         default=0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
     )
     precision: Precision = "auto"
@@ -174,6 +174,7 @@ def plan(request: TrainRequest, facts: Facts, context: Unverified | None = None)
     price = estimate(
         "train", facts, seconds=_seconds(request, facts, base, dataset, steps), rates=facts.training_rates,
         ram_bytes=0 if on_gpu else cards * peak, vram_bytes=peak if on_gpu else 0, cards=cards,
+        # Five checkpoints, of fp32 and two moments; a rank takes about a thousandth of the weights.
         disk_bytes=5 * 12 * request.lora_rank * base.count("parameters") // 1000,
     )  # fmt: skip
     bits = "4-bit NF4" if request.load_in_4bit else request.precision

@@ -78,7 +78,7 @@ def run(job: Job[TrainRequest]) -> TrainResult:
     return TrainResult(
         artifact=artifact.id,
         path=str(out_dir),
-        tokens_per_second=round(figures["trained_tokens"] / max(seconds, 1e-9), 1),
+        tokens_per_second=round(figures["trained_tokens"] / max(seconds, 1e-9), 1),  # a coarse clock may say 0
         **figures,
     )
 
@@ -142,6 +142,7 @@ class _Session:
         self.progress(0, 1, "loading the base")
         model = load_base(self.base_dir, precision=settings.precision, load_in_4bit=settings.load_in_4bit)
         kinds = weights_by_kind(model)
+        # for a line of the report
         self.bytes_per_parameter = {kind: round(of.bytes_per_parameter, 3) for kind, of in kinds.items()}
         self.log("bytes a parameter: " + ", ".join(f"{kind} {n:.2f}" for kind, n in self.bytes_per_parameter.items()))
         if settings.load_in_4bit:
@@ -328,7 +329,7 @@ def out_of_memory_named(settings: LoraSettings) -> Iterator[None]:
     """Turn running out of memory into a StepFailed that names the setting to change; other errors pass."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:  # torch's are RuntimeErrors, Python's own is not
         text = str(error)
         if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
             raise

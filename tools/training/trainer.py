@@ -140,6 +140,7 @@ def sft_config(
     from trl import SFTConfig
 
     on_gpu = torch.cuda.is_available()
+    # The auxiliary loss trains routers, which stay as they are (`_need_routers_unchanged`).
     mixture = {"router_aux_loss_coef": 0.0} if config.get("router_aux_loss_coef") is not None else {}
     return SFTConfig(
         output_dir=str(checkpoints_dir),
@@ -200,7 +201,7 @@ def _trainer_class(
 ) -> type[SFTTrainer]:
     """An SFTTrainer of this loss, a step at a time."""
 
-    class Trainer(_sharing(_careful(settings, fingerprint, validate), loss)):  # type: ignore[misc]
+    class Trainer(_sharing(_careful(settings, fingerprint, validate), loss)):  # type: ignore[misc]  # to mypy a call is no class
         def compute_loss(
             self,
             model: Callable[[Inputs, Tensor | None], BatchLoss],

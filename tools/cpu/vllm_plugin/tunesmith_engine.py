@@ -28,9 +28,11 @@ def register() -> None:
     """Have this process fork the engine that it starts and look at models itself; vLLM calls it before either."""
     if multiprocessing.parent_process() is not None:
         return
+    # Ignored as vLLM has an environment of its own, which mypy does not see.
     from vllm.model_executor.models import registry  # type: ignore[import-not-found,unused-ignore]
     from vllm.v1.engine import utils  # type: ignore[import-not-found,unused-ignore]
 
+    # Private, so a release may be without it: then vLLM looks in a process of its own, as 2. above says.
     if hasattr(registry, "_run_in_subprocess"):
         registry._run_in_subprocess = _run_here
 
@@ -56,5 +58,5 @@ def can_fork() -> bool:
     try:
         openmp = ctypes.CDLL(next(path for path in wanted.split(":") if "libgomp" in path))
         return bool(openmp.omp_pause_resource_all(_HARD) == 0)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError):  # no such library, or an OpenMP before 5.0 without that call
         return False

@@ -18,10 +18,11 @@ _VECTOR = 16
 def register(platform: Any) -> None:
     """Put the kernels before PyTorch's six passes; a warning and nothing else where vLLM has changed what is used."""
     try:
-        from vllm import ir  # type: ignore[import-not-found,unused-ignore]
+        from vllm import ir  # type: ignore[import-not-found,unused-ignore]  # of vLLM's own environment
 
         platform.import_kernels()
         usual = platform.get_default_ir_op_priority
+        # a release without them: else the first request fails
         assert torch.ops._C.rms_norm and torch.ops._C.fused_add_rms_norm
         norm, fused = ir.ops.rms_norm, ir.ops.fused_add_rms_norm
         if _PROVIDER in norm.impls:
@@ -44,7 +45,7 @@ def register(platform: Any) -> None:
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
     """`x` (..., hidden) over its root mean square, times `weight` (hidden,)."""
     out = torch.empty_like(x)
-    torch.ops._C.rms_norm(out, x, weight, epsilon)
+    torch.ops._C.rms_norm(out, x, weight, epsilon)  # its kernels have no other name in Python
     return out
 
 
@@ -52,7 +53,7 @@ def fused_add_rms_norm(
     x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The norm of the sum, and the sum; both take the place of what was given."""
-    torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
+    torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)  # its kernels have no other name in Python
     return x, x_residual
 
 

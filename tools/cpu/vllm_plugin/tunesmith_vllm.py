@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LOGITS_PARAMETERS = ["self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "buffer", "kwargs"]
+# in vLLM's order: two methods differ in this one
 _PARAMETERS = [*_LOGITS_PARAMETERS[:6], "output_slices", *_LOGITS_PARAMETERS[6:]]
 
 
@@ -37,6 +38,7 @@ def register() -> None:
 
     Does nothing on other backends, and nothing but a warning where a vLLM release has changed what is replaced.
     """
+    # Ignored here and below: vLLM has an environment of its own, and the plugin's folder is on the path there alone.
     from vllm.platforms import current_platform  # type: ignore[import-not-found,unused-ignore]
 
     if not current_platform.is_cpu():

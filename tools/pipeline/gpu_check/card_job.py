@@ -20,8 +20,9 @@ from tunesmith.tools.models.memory_math import CUDA_BYTES
 from tunesmith.tools.pipeline.gpu_check.findings import Finding, compared, stated
 
 _BYTES = (0.97, 1.03)
+"""Torch and the driver count pages of their own sizes."""
 _CONTEXT = (0.2, 1.0)
-"""Of what a process is priced at beside its tensors."""
+"""Of what a process is priced at beside its tensors: it is an estimate on the safe side, so far less is right too."""
 
 
 def card(home: Path) -> Iterator[Finding]:
@@ -86,6 +87,7 @@ def context_bytes() -> int:
     import torch
 
     before = free_bytes()
+    # A first product loads cuBLAS, which is most of what is looked for; its size does not matter.
     one = torch.ones((256, 256), dtype=torch.bfloat16, device="cuda")
     (one @ one).sum().item()
     torch.cuda.synchronize()

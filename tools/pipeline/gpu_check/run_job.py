@@ -46,6 +46,6 @@ def _each(names: tuple[str, ...], findings: Iterator[Finding]) -> list[Finding]:
             now = time.monotonic()
             collected.append(finding.model_copy(update={"seconds": round(now - began, 3)}))
             began = now
-    except Exception as error:
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:600]
+    except Exception as error:  # whatever it is: those that are left have failed by it
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:600]  # a finding is a few lines on a screen
     return [*collected, *(failed(name, why) for name in names[len(collected) :])]

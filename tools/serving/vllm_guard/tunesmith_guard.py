@@ -24,6 +24,7 @@ class Guard:
     def __init__(self, app: _App) -> None:
         self.app = app
         self._key = os.environ.get("VLLM_API_KEY", "").encode()
+        # taken out: vLLM and its children need not know it
         self._loader = os.environ.pop("TUNESMITH_LOADER_KEY", "").encode()
         if not self._key:
             raise RuntimeError("tunesmith: no VLLM_API_KEY, so the server would answer everybody")
@@ -56,6 +57,7 @@ class Guard:
         if path.startswith(_ADAPTERS) and not (
             self._loader and _same(headers.get(b"x-tunesmith-loader", []), self._loader)
         ):
+            # No 401: the key is right, and is no loader's.
             return 403
         return 0
 

@@ -22,7 +22,7 @@ because the measurement would otherwise lie:
   arguments that fit its parameters (promptfoo looks at the offered tools alone). `is-code` is a type of our own.
 """
 
-# Each module enters its types of assertion.
+# Imported for that alone: each module enters its types of assertion.
 from tunesmith.tools.suites.grading import (  # noqa: F401
     calls,
     code,

@@ -52,7 +52,7 @@ def wrong_call(call: object, tools: Sequence[Mapping[str, object]]) -> str:
     name = function.get("name") if isinstance(function, Mapping) else None
     arguments = function.get("arguments") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not isinstance(arguments, str):
-        return f"not a tool call: {js.as_json(call)[:120]}"
+        return f"not a tool call: {js.as_json(call)[:120]}"  # any length, from a model
     parameters = next((p for offered, p in _parameters(tools) if offered == name), None)
     if parameters is None:
         return f"a call of {name!r}, which is not among the offered tools with parameters"
@@ -145,13 +145,13 @@ def _names_in_text(text: str) -> set[str]:
     """A text that is JSON, or whose lines are: calls written out in the middle of a sentence do not count."""
     try:
         return _names_in_value(js.parse_json(text))
-    except ValueError:
+    except ValueError:  # not as a whole: its lines may be
         pass
     names: set[str] = set()
     for line in text.splitlines():
         try:
             names |= _names_in_value(js.parse_json(line))
-        except ValueError:
+        except ValueError:  # a line of words, between calls
             continue
     return names
 

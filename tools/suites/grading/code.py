@@ -16,6 +16,7 @@ from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingConte
 from tunesmith.tools.suites.grading.text import quoted
 
 MAX_CHARS = 20_000
+"""Twice the longest answer's; outputs that a person stored may have any length."""
 _KEYS = frozenset(("language", "same", "fenced"))
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*\n(?P<code>.*)\n[ \t]*\1\s*", re.DOTALL)
 
@@ -98,6 +99,7 @@ def _parsed(language: str, text: str, fenced: object) -> tuple[object, str]:
         return None, "nothing"
     try:
         return _PARSERS[language](code), ""
+    # Python's parser ends some nestings so
     except (SyntaxError, ValueError, YamlRefused, RecursionError, MemoryError) as error:
         return None, f"{quoted(text)}: {str(error)[:120] or type(error).__name__}"
     except Exception as error:  # sqlglot's own, which must not be imported at the top

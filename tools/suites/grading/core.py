@@ -204,6 +204,7 @@ def type_named(name: str) -> AssertionType:
     if (entry := TYPES.get(name.removeprefix("not-"))) is not None:
         return entry
     known = [*supported_types(), *(f"not-{kind}" for kind in supported_types())]
+    # a longer one costs a comparison with each, squared
     near = difflib.get_close_matches(name[:60].replace("_", "-"), known, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = ", ".join(supported_types())

@@ -92,6 +92,6 @@ class LocalEmbedder:
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=30)  # s: an answer that it works on is finished, then its input ends
             self._process = None
         self._log.close()

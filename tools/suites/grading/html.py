@@ -95,10 +95,11 @@ def _parse(text: str) -> tuple[Element, set[str]]:
 
     opened: set[str] = set()
 
+    # Ignored: to mypy what html5lib returns is no class.
     class Builder(getTreeBuilder("etree")):  # type: ignore[misc]
         """Remembers which elements were made from a tag that stands in the text: only those carry this key."""
 
-        def insertRoot(self, token: dict[str, object]) -> None:  # noqa: N802
+        def insertRoot(self, token: dict[str, object]) -> None:  # noqa: N802  # html5lib's own names
             opened.update({"html"} if "selfClosingAcknowledged" in token else ())
             super().insertRoot(token)
 

@@ -17,7 +17,8 @@ from typing import Protocol
 
 PATTERN_TIMEOUT_S = 1.0
 MAX_PATTERN_CHARS = 5_000
-_MAX_SAFE_INTEGER = 2**53
+"""More than patterns that people write; each repeat of a repeat may multiply the time."""
+_MAX_SAFE_INTEGER = 2**53  # from there on a double, which its numbers are, skips some
 _SPACE = r"\t\n\x0b\x0c\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 _SPACE_CHARS = (
     "\t\n\x0b\x0c\r \xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000\ufeff"
@@ -59,6 +60,7 @@ def _number_text(value: float) -> str:
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if value == 0:
         return "0"
+    # Number.prototype.toString writes powers of ten outside these bounds.
     if 1e-7 < abs(value) < 1e21:
         text = format(Decimal(repr(value)), "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
@@ -84,6 +86,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _number(digits: str) -> int | float:
+    # JavaScript has floats alone, of 308 digits; and from 4,300 on Python refuses to read a whole number.
     return int(digits) if len(digits) < 300 else float(digits)
 
 
@@ -119,6 +122,7 @@ def utf16_units(text: str) -> str:
     if text.isascii() or all(ord(char) < 0x10000 for char in text):
         return text
     data = text.encode("utf-16-le", "surrogatepass")
+    # Two bytes a unit, the low one first.
     return "".join(chr(data[i] | data[i + 1] << 8) for i in range(0, len(data), 2))
 
 
@@ -155,6 +159,7 @@ def compiled(pattern: str, *, unicode: bool = False) -> Pattern:
     try:
         translated = _Translation(pattern if unicode else utf16_units(pattern)).text()
         pattern_: Pattern = regex.compile(translated, regex.V0 | regex.ASCII)
+    # of the library, or of huge repeats and nestings
     except (regex.error, OverflowError, RecursionError, ValueError) as error:
         reason = str(error).encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves made whole
         raise ValueError(reason or "nested too deep") from None
@@ -210,7 +215,7 @@ class _Translation:
 
     def _open_class(self, rest: str) -> tuple[str, int]:
         if rest.startswith("^]"):
-            return r"[\s\S]", 3
+            return r"[\s\S]", 3  # JavaScript's empty class, turned around: any character
         if rest.startswith("]"):
             return "(?!)", 2
         self._in_class = True
@@ -298,4 +303,4 @@ def _space(*, negated: bool, in_class: bool) -> str:
 
 
 def _clip(text: str) -> str:
-    return repr(text[:8])
+    return repr(text[:8])  # enough to find it

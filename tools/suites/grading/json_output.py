@@ -13,6 +13,7 @@ from tunesmith.tools.suites.grading.schema import check_schema, violations
 from tunesmith.tools.suites.grading.text import quoted
 
 MAX_OBJECT_CHARS = 100_000
+"""Ten times the longest answer's; looking for objects within costs more than reading one."""
 # Characters looked at before the search for objects gives up: "{{{{…" would otherwise cost its length squared.
 _SEARCH_BUDGET = 2_000_000
 _LOOSE_S = 2.0
@@ -96,7 +97,7 @@ def _balanced_end(text: str, start: int) -> tuple[int, int]:
 def _loose_object(text: str) -> object:
     try:
         return js.parse_json(text)
-    except ValueError:
+    except ValueError:  # then as people write it, below
         pass
     try:
         value = parse_yaml(_COMMENT.sub(" #", text), "output", lenient=True).plain

@@ -20,9 +20,10 @@ from tunesmith.tools.suites.grading.text import quoted
 from tunesmith.tools.suites.judge_prompt import judge_prompt, judge_template
 
 _YES = re.compile(r"(true|yes|pass|y)", re.IGNORECASE)
-_EPSILON = 2.0**-52
-_TOP_SCORE = 10
+_EPSILON = 2.0**-52  # a double's, as JavaScript has it: sums in another order differ by some of it
+_TOP_SCORE = 10  # as promptfoo asks its judge for
 _SENTENCE = {"type": "string", "minLength": 1, "maxLength": 240}
+"""Of a reason or a step: a judge that is not stopped goes on until its tokens end, and then there is no verdict."""
 
 
 def _object(**properties: Mapping[str, object]) -> dict[str, object]:
@@ -37,6 +38,7 @@ def _object(**properties: Mapping[str, object]) -> dict[str, object]:
 
 # What a judge's replies should look like; a server that can holds the judge to it.
 _VERDICT = _object(reason=_SENTENCE, **{"pass": {"type": "boolean"}}, score={"type": "number"})
+# Three or four, as promptfoo's prompt asks for.
 _STEPS = _object(steps={"type": "array", "items": _SENTENCE, "minItems": 3, "maxItems": 4})
 _SCORE = _object(score={"type": "integer", "minimum": 0, "maximum": _TOP_SCORE}, reason=_SENTENCE)
 
@@ -118,6 +120,7 @@ def g_eval(assertion: Assertion, response: Response, context: GradingContext) ->
     judge = _judge(assertion, context)
     scored = [_g_score(judge, criterion, response.output_text, context.question) for criterion in assertion.texts]
     score = sum(value for value, _ in scored) / len(scored)
+    # promptfoo's own threshold.
     threshold = 0.7 if assertion.threshold is None else assertion.threshold
     reasons = "; ".join(reason for _, reason in scored)
     return Finding(score >= threshold, f"score {threshold:g} by the judge", f"{score:.2f}: {reasons}", score, 1 - score)
@@ -133,6 +136,7 @@ def _g_score(judge: Judge, criterion: str, output: str, question: str) -> tuple[
     reply = _reply_object(judge.answer(prompt, _SCORE), r"\{.+\}")
     given, reason = reply.get("score"), reply.get("reason")
     text = isinstance(given, str) and js.trim(given) != ""
+    # True is an int, too
     number = _as_number(given) if text or (isinstance(given, int | float) and not isinstance(given, bool)) else math.nan
     if not 0 <= number <= _TOP_SCORE or not isinstance(reason, str) or not reason.strip():
         raise js.CannotGrade(f"the judge gave no score from 0 to {_TOP_SCORE} with a reason: {js.as_json(reply)[:120]}")
@@ -145,7 +149,7 @@ def _reply_object(reply: str, pattern: str) -> Mapping[str, object]:
     for text in (reply, match.group() if match else ""):
         try:
             value = js.parse_json(text)
-        except ValueError:
+        except ValueError:  # the object in it is tried next, then said to be none
             continue
         if isinstance(value, Mapping):
             return value
@@ -159,6 +163,7 @@ def similar(assertion: Assertion, response: Response, context: GradingContext) -
     if context.embedder is None:
         raise js.CannotGrade(f"{assertion.type} needs an embedding model; pip install 'tunesmith[similar]'")
     values = assertion.value if isinstance(assertion.value, list) else [assertion.value]
+    # promptfoo's own threshold.
     threshold = 0.75 if assertion.threshold is None else assertion.threshold
     metric = assertion.base_type.partition(":")[2] or "cosine"
     ours, *others = context.embedder.embed([response.output_text, *values])

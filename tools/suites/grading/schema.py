@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 MAX_UNFOLDED = 10_000
-"""Subschemas after every `$ref` is written out."""
+"""Subschemas after every `$ref` is written out: references may double at each level, and each is checked."""
 CHECK_S = 2.0
 """Processor time for one value: many subschemas on many items multiply."""
 
@@ -50,7 +50,7 @@ def _is_date(text: str) -> bool:
 def _parses(parse: Callable[[str], object], text: str) -> bool:
     try:
         parse(text)
-    except ValueError:
+    except ValueError:  # so it says that it cannot be read
         return False
     return True
 
@@ -80,7 +80,7 @@ def check_schema(schema: object) -> None:
         _check_shape(schema, "")
         _unfolded_size(schema, schema, (), {})
         _check_form(json.dumps(schema, default=str))
-    except RecursionError:
+    except RecursionError:  # all three walk it to its depth
         raise ValueError("the JSON schema is nested too deep") from None
     except ValueError:
         raise
@@ -189,7 +189,7 @@ def _timed(check: Callable[..., Iterator[object] | None]) -> Callable[..., Itera
     """A keyword's check that ends, by CannotGrade, where the value it belongs to has had its time."""
 
     def checked(*arguments: object) -> Iterator[object]:
-        if time.thread_time() > getattr(_running, "until", float("inf")):
+        if time.thread_time() > getattr(_running, "until", float("inf")):  # none: nothing runs in this thread
             raise js.CannotGrade(f"the JSON schema took over {CHECK_S:g} s; simplify it")
         yield from check(*arguments) or ()
 
@@ -200,6 +200,7 @@ def _unique(validator: object, wanted: object, instance: object, schema: object)
     import jsonschema
 
     if wanted and isinstance(instance, list) and len(set(map(_key, instance))) < len(instance):
+        # a reason is a line or two
         yield jsonschema.ValidationError(f"{str(instance[:20])[:150]} has non-unique elements")
 
 
@@ -209,7 +210,7 @@ def _key(value: object) -> Hashable:
         return ("list", *map(_key, value))
     if isinstance(value, dict):
         return frozenset((name, _key(item)) for name, item in value.items())
-    return ("bool", value) if isinstance(value, bool) else value
+    return ("bool", value) if isinstance(value, bool) else value  # True is 1 to Python, and not to JSON
 
 
 def _pattern(validator: object, pattern: str, instance: object, schema: object) -> Iterator[object]:
@@ -219,13 +220,14 @@ def _pattern(validator: object, pattern: str, instance: object, schema: object) 
         yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=512)  # as the metaschema's above: cases share schemas
 def _validator(schema_json: str) -> Any:
     import jsonschema
 
     schema = json.loads(schema_json)
     formats = jsonschema.FormatChecker(formats=())
     for name, holds in _FORMATS.items():
+        # holds=holds: bound now; a closure would call the loop's last one
         formats.checks(name)(lambda value, holds=holds: not isinstance(value, str) or holds(value))
     return _validator_class(schema)(schema, format_checker=formats)
 
@@ -240,10 +242,10 @@ def violations(schema: dict[str, object], instance: object) -> str:
         errors = _validator(json.dumps(schema)).iter_errors(instance)
         lines = [
             f"{'/'.join(map(str, error.absolute_path)) or 'it'}: {error.message}"[:200]
-            for _, error in zip(range(3), errors, strict=False)
+            for _, error in zip(range(3), errors, strict=False)  # three faults tell enough
         ]
-    except RecursionError:
+    except RecursionError:  # of the value: the schema's own depth was looked at
         raise js.CannotGrade("the value is nested too deep for its JSON schema") from None
     finally:
-        _running.until = float("inf")
+        _running.until = float("inf")  # none is running
     return "; ".join(lines)

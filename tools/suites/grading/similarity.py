@@ -34,7 +34,7 @@ def _at_least(assertion: Assertion, score: float, default: float, name: str) -> 
 
 @assertion_type("levenshtein", check=_need_string)
 def levenshtein(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """Edit distance at most `threshold` (5), counted in UTF-16 units as JavaScript does."""
+    """Edit distance at most `threshold` (promptfoo's: 5), counted in UTF-16 units as JavaScript does."""
     from rapidfuzz.distance import Levenshtein
 
     limit = 5 if assertion.threshold is None else assertion.threshold
@@ -47,7 +47,7 @@ def levenshtein(assertion: Assertion, response: Response, context: GradingContex
 
 @assertion_type("rouge-n", check=_need_string, is_share=True)
 def rouge_n(assertion: Assertion, response: Response, context: GradingContext) -> Finding:
-    """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (0.75). Lin 2004."""
+    """ROUGE-1 as an F-score over clipped counts, lower-cased, at least `threshold` (promptfoo's: 0.75). Lin 2004."""
     score = rouge_score(response.output_text.lower(), assertion.text.lower())
     return _at_least(assertion, score, 0.75, "ROUGE-N")
 
@@ -118,9 +118,10 @@ def bleu_score(candidate: str, references: Sequence[str]) -> float:
     if not words:
         return 0.0
     logs = []
-    for order in range(1, min(4, len(words)) + 1):
+    for order in range(1, min(4, len(words)) + 1):  # BLEU-4, by definition
         grams = _ngrams(words, order)
         clipped = max((grams & _ngrams(other, order)).total() for other in others)
+        # for none: a logarithm of 0 would say nothing of the others
         logs.append(math.log(clipped / grams.total() or 1e-7))
     nearest = min((len(other) for other in others), key=lambda length: (abs(length - len(words)), length))
     brevity = 1.0 if len(words) > nearest else math.exp(1 - nearest / len(words))
@@ -145,5 +146,6 @@ def gleu_score(candidate: str, reference: str) -> float:
         return 0.0
     if words == others:
         return 1.0
+    # 1 to 4, as it is defined
     grams, wanted = (sum((_ngrams(text, n) for n in range(1, 5)), Counter()) for text in (words, others))
     return (grams & wanted).total() / max(grams.total(), wanted.total()) if wanted else 0.0

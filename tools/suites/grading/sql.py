@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 MAX_CHARS = 100_000
+"""Ten times the longest answer's; outputs that a person stored may have any length."""
 # promptfoo's names → sqlglot's.
 _DIALECTS = {
     "mysql": "mysql", "mariadb": "mysql", "postgresql": "postgres", "sqlite": "sqlite", "transactsql": "tsql",
@@ -140,7 +141,7 @@ def _statements(text: str, dialect: str) -> list[exp.Expression]:
     )
     try:
         statements = sqlglot.parse(text, dialect=dialect)
-    except (SqlglotError, RecursionError) as error:
+    except (SqlglotError, RecursionError) as error:  # of a nesting that its parser cannot follow
         raise ValueError(str(error).split("\n")[0][:200]) from None
     statements = [statement for statement in statements if statement is not None]
     if not statements or not all(isinstance(statement, kinds) for statement in statements):

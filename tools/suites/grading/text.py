@@ -25,14 +25,14 @@ def equals(assertion: Assertion, response: Response, context: GradingContext) ->
         return Finding(holds, f"equal {quoted(js.as_text(value))}", quoted(response.output_text))
     try:
         holds = js.strictly_equal(value, js.parse_json(response.output_text))
-    except ValueError:
+    except ValueError:  # no JSON, so no equal of it
         holds = False
     return Finding(holds, f"equal the JSON {quoted(js.as_json(value))}", quoted(response.output_text))
 
 
 def _need_text(assertion: Assertion) -> None:
     value = assertion.value
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":  # True is an int to Python
         raise ValueError(f"{assertion.type} needs a value: text or a number")
 
 

@@ -16,6 +16,7 @@ from tunesmith.tools.suites.grading.core import Assertion, Finding, GradingConte
 from tunesmith.tools.suites.grading.text import quoted
 
 MAX_CHARS = 500_000
+"""Many times the longest answer's; outputs that a person stored may have any length."""
 _NAME_START = (
     ":_A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u02ff\u0370-\u037d\u037f-\u1fff\u200c-\u200d\u2070-\u218f\u2c00-\u2fef"
     "\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U000effff"
@@ -101,7 +102,7 @@ def is_xml(assertion: Assertion, response: Response, context: GradingContext) ->
         raise js.CannotGrade(f"is-xml: {len(text)} characters; at most {MAX_CHARS}")
     try:
         tree = parse_xml(text)
-    except (expat.ExpatError, ValueError) as error:
+    except (expat.ExpatError, ValueError) as error:  # also for what it is refused for: entities, and nesting
         return Finding(False, "be well-formed XML", str(error))
     missing = _missing(tree, _paths(assertion))
     return Finding(not missing, "be well-formed XML that holds every path", missing)
@@ -116,6 +117,7 @@ def parse_xml(text: str) -> dict[str, object]:
 
     def start(name: str, attributes: dict[str, str]) -> None:
         element = _Element({f"@_{key}": value for key, value in attributes.items()})
+        # Deeper is no document, and whoever walks it recurses.
         if len(stack) > 1000:
             raise ValueError("nested over 1000 levels deep")
         stack.append(element)
@@ -135,7 +137,7 @@ def parse_xml(text: str) -> dict[str, object]:
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = characters, doctype
     checker.StartDoctypeDeclHandler = doctype
     checker.Parse(text.encode("utf-8", "surrogatepass"), True)
-    parser.Parse(text.encode("utf-8", "surrogatepass"), True)
+    parser.Parse(text.encode("utf-8", "surrogatepass"), True)  # half a character is expat's to refuse, not Python's
     if text.startswith("<?xml"):
         root.add("?xml", {})
     return root.children
@@ -174,7 +176,7 @@ def _fragments(text: str) -> Iterator[dict[str, object]]:
     stack: list[tuple[str, _Element]] = []
     runs: list[_Element] = [_Element()]
     at = 0
-    for tag in _tag_pattern().finditer(text, timeout=js.PATTERN_TIMEOUT_S):
+    for tag in _tag_pattern().finditer(text, timeout=js.PATTERN_TIMEOUT_S):  # a stranger's text may make it slow
         if stack:
             stack[-1][1].texts.append(text[at : tag.start()])
         at = tag.end()
