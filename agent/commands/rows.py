@@ -87,14 +87,20 @@ def mapping_of(args: argparse.Namespace) -> dict[str, str]:
     return {part: column for part, _, column in pairs}
 
 
-def _export(name: str, rows: Sequence[TrainingRow], out: Output, *, force: bool) -> int:
-    """The rows that critique kept (before it, those without a known fault) as messages, one a line."""
+def exported(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
+    """The rows that critique kept (before it, those without a known fault) as messages, one a line, as import takes
+    them."""
     judged = any(row.verdict for row in rows)
-    lines = [
+    return [
         {"id": row.row_id, "origin": row.origin, "messages": [*row.prompt, *row.completion],
          **({"tools": row.attributes.tools} if row.attributes.tools else {})}
         for row in rows if row.kept or not (judged or left_out(row))
     ]  # fmt: skip
+
+
+def _export(name: str, rows: Sequence[TrainingRow], out: Output, *, force: bool) -> int:
+    """Write the kept rows to a file."""
+    lines = exported(rows)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     path = write_private_text(name, text, force=force)
     out.document({"file": str(path), "rows": len(lines)}, render.plain(f"{len(lines)} rows are in {path}"))

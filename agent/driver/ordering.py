@@ -246,6 +246,8 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.as_before" if edits is not None:
             had = plan_questions.settings_before(deps, reading.slots, edits)
             return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
+        case "plan.rows" if not (edits and edits.values):
+            return plan_questions.with_rows_of(deps, reading.slots.first("run"))
         case "plan.compare":
             return plan_questions.compared(deps, reading.slots.first("run"))
         case "plan.add":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from tunesmith.agent.words.acts import Assigned, assigned, factors
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import BadInput
+from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import DONE, Step
 from tunesmith.tools.core.format import duration, listed, size
 from tunesmith.tools.core.stage import GIB
@@ -184,6 +186,38 @@ def compared(deps: TurnDeps, run_id: str) -> TurnAnswer:
     ]
     text = "; ".join(part for part in differences if part)
     return TurnAnswer(f"Against {named(run)}: {text}. The plan is unchanged; “as in {run.id}” takes its training over.")
+
+
+def with_rows_of(deps: TurnDeps, run_id: str) -> TurnAnswer:
+    """The plan with the rows that a run kept in the place of those that it would write or take. Raises NotFound for a
+    run without rows."""
+    from tunesmith.agent.commands.rows import exported
+    from tunesmith.agent.commands.rows_view import review_of
+
+    assert deps.draft is not None
+    run = find(deps.store, run_id) if run_id else deps.current_run()
+    writing = next((spec for spec in deps.draft.steps if spec.stage == "generate"), None)
+    if run is None or writing is None:
+        return TurnAnswer("No run before has rows that this plan could take; it is unchanged.")
+    lines = exported(deps.store.rows(review_of(deps.store, run.id).step))
+    file = deps.store.home / "exports" / f"{run.id}.jsonl"
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    atomic_write(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), mode=0o600)
+    fields = {"source": str(file), "behaviour": writing.fields["behaviour"]} if "behaviour" in writing.fields else {
+        "source": str(file)
+    }  # fmt: skip
+    none_written = writing.model_copy(update={"fields": {**writing.fields, "rows": 0, "held_out": 0}})
+    taken = StepSpec(stage="import", fields=plan_file.parse_fields("import", fields))
+    others = [spec for spec in deps.draft.steps if spec.stage != "import"]
+    at = others.index(writing)
+    deps.change(deps.draft.with_steps((*others[:at], taken, none_written, *others[at + 1 :])))
+    summary = planning.show_draft(deps)
+    return TurnAnswer(
+        f"The plan trains on the {len(lines)} rows that {run.id} kept ({file}) and writes none of its own; about "
+        f"{summary['estimated_in_all']} in all. Start it, or change more?",
+        tool="edit_plan",
+        arguments={"rows_of": run.id},
+    )
 
 
 def _task(stage: str, fields: Mapping[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tunesmith.agent.driver.planning import without
 from tunesmith.agent.words.edits import Edits, edits_of
 from tunesmith.agent.words.reading import read
 from tunesmith.agent.words.slots import slots_of
+from tunesmith.memory.errors import NotFound
 
 
 @pytest.fixture
@@ -153,3 +155,24 @@ def test_a_number_that_one_setting_of_the_plan_has_names_it(planned: Talk) -> No
         "train lora_rank is 48"
     )
     assert plan_questions.value_and_reason(planned.deps, slots_of("is 47 overkill?")) == ""
+
+
+def test_rows_of_a_run_before_take_the_place_of_those_that_the_plan_would_write(planned: Talk) -> None:
+    draft = planned.deps.draft
+    assert draft is not None
+    said = plan_questions.with_rows_of(planned.deps, "r1").text
+    changed = {spec.stage: spec.fields for spec in planned.deps.draft.steps} if planned.deps.draft else {}
+    lines = Path(str(changed["import"]["source"])).read_text().splitlines()
+    kept = {row.row_id for row in planned.store.rows(rows_step(planned)) if row.kept}
+    assert {json.loads(line)["id"] for line in lines} == kept and f"the {len(kept)} rows that r1 kept" in said
+    assert changed["generate"]["rows"] == 0 and Path(str(changed["import"]["source"])).stat().st_mode & 0o77 == 0
+    others = [spec for spec in draft.steps if spec.stage not in ("generate", "import")]
+    assert planned.deps.draft and [spec for spec in planned.deps.draft.steps if spec in others] == others
+    plan_questions.undone(planned.deps)
+    assert planned.deps.draft == draft
+    with pytest.raises(NotFound, match="r7"):
+        plan_questions.with_rows_of(planned.deps, "r7")
+
+
+def rows_step(talk: Talk) -> str:
+    return next(step.id for step in talk.store.steps("r1") if step.stage == "generate")

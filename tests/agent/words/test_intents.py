@@ -26,7 +26,7 @@ ALIKE_MOST = 80
 CONVERSATION = {"page", "again", "follow", "why", "accept", "go_on", "yes", "no", "remark", "code"}
 ACTS = {"report", "stop", "delete", "approve", "repeat_run"} | {entry.name for entry in catalog.STAGES}
 PLAN = {"start", "drop", "show", "cost", "set", "without", "what_if", "why", "wait", "undo", "before", "as_before"}
-PLAN |= {"compare", "add"}
+PLAN |= {"compare", "add", "rows"}
 DESCRIBE = {"back", "so_far", "drop", "help", "edit", "done", "nothing", "change", "remove", "more", "forbid", "answer"}
 CHOICES = {"do": ACTS, "plan": PLAN, "describe": DESCRIBE, "want": {"", "bundled"}, "term": {"", "difference"},
            "again": {"", "percent", "units", "shorter", "table"}}  # fmt: skip
