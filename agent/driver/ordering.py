@@ -239,6 +239,9 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             return TurnAnswer(about) if about else None
         case "plan.why" | "setting.value" if reading.label == "plan.why" or not reading.slots.all("run"):
             return plan_questions.reason(deps, reading.slots)
+        case "plan.undo" if deps.draft_before is None and reading.slots.all("field"):  # `the old rank again`
+            had = plan_questions.settings_before(deps, reading.slots, edits or Edits())
+            return _changed(deps, had) if had else plan_questions.undone(deps)
         case "plan.undo" if not (reading.slots.asks and "plan.before" in reading.likely[:_NEAR]):
             return plan_questions.undone(deps)
         case "plan.before" | "plan.undo":
@@ -303,6 +306,10 @@ def _confirm(deps: TurnDeps, how: str) -> TurnAnswer:
 def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
     """Every step that a sentence leaves out and every value that it sets, in one go, or nothing of it."""
     assert deps.draft is not None
+    try:
+        plan, changes = planning.edited_plan(deps, deps.draft, edits)
+    except BadInput as error:  # before what is not read: `rank -3 and a zillion epochs` is refused for its rank
+        return TurnAnswer(f"{error}; the plan is unchanged.")
     if (edits.unread and not (edits.minor and edits.changes)) or edits.pace:
         notice = unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
         if edits.changes and not edits.pace:
@@ -310,10 +317,6 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
             deps.offered = (deps.prompt, (label,))
             notice += " Type 1 for the rest of it."
         return TurnAnswer(notice)
-    try:
-        plan, changes = planning.edited_plan(deps, deps.draft, edits)
-    except BadInput as error:
-        return TurnAnswer(f"{error}; the plan is unchanged.")
     if not changes:
         return TurnAnswer("I see no value and no step of the plan in that, so it is unchanged. Say such as “rank 8” or "
                       "“without quantizing”.")  # fmt: skip

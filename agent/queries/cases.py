@@ -280,6 +280,8 @@ def _case_lines(one: EvalResult, question: str, among: int) -> list[str]:
         return [f"  {clip(one.case_id, 60)}{quoted(question, 150)}", f"    answered: “{clip(output, 210)}”", *reason]
     if among <= _SOME:
         # two lines of a terminal
-        return [f"  {clip(one.case_id, 50)}{quoted(question, 60)}", f"    answered: “{clip(output, 100)}”"]
+        why = f"; {clip(reason_of(one), 60)}" if not one.passed and reason_of(one) else ""
+        said = f"    answered: “{clip(output, 60 if why else 100)}”{why}"
+        return [f"  {clip(one.case_id, 50)}{quoted(question, 60)}", said]
     short = clip(one.case_id, 32)
     return [f"  {short}: “{clip(output, max(108 - len(short), 60))}”"]  # with its id, a line of one

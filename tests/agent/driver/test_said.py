@@ -528,6 +528,15 @@ def test_a_change_of_the_plan_names_the_words_that_give_no_value(planned: Alone)
     found = planned.hears("rank 8 jazzily")
     assert "train lora_rank 8" in found and "(“jazzily” I could not place.)" in found
     assert "epochs is -2" in planned.hears("make it minus two epochs")
+    assert "lora_rank is -3" in planned.hears("use rank -3 and a zillion epochs for uncle bob")
+
+
+def test_the_old_value_of_a_setting_is_that_of_the_last_training_where_the_plan_was_not_changed(
+    planned: Alone,
+) -> None:
+    rank = next(step.request["lora_rank"] for step in planned.steps() if step.stage == "train")
+    assert planned.deps.draft is not None and planned.deps.draft_before is None
+    assert f"lora_rank {rank}" in planned.hears("put the rank back to what it was")
 
 
 def test_what_an_order_holds_beside_itself_is_named_and_keeps_nothing_back(alone: Alone) -> None:
