@@ -314,8 +314,11 @@ class Chat:
         try:
             for self.deps.prompt in steps:
                 answer = await self._one_step(say)
-                if answer is None:
+                if answer is None and not answers:
                     return None
+                if answer is None:  # what was done once is not done again: no driver hears the other part with it
+                    say(left := f"(What “{self.deps.prompt}” asks I am not sure of; ask it by itself.)")
+                    answer = TurnAnswer(left)
                 answers.append(answer)
         finally:
             self.deps.prompt = whole

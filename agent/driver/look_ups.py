@@ -321,7 +321,7 @@ def talk_text(deps: TurnDeps, topic: str, run: str = "") -> str:
 def _released(deps: TurnDeps) -> str:
     """Where the newest GGUF lies, or how one is made, with a space behind it."""
     for one in deps.store.newest_of_kind("release"):
-        if one.meta.get("format") == "gguf":
+        if one.meta.get("format") == "gguf" and one.path.exists():
             return f"The GGUF of {one.run} is in {one.path}. "
     return "There is no GGUF yet: “export the merged model as a GGUF” prices one. "
 

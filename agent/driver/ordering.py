@@ -10,7 +10,7 @@ from dataclasses import replace
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
-from tunesmith.agent.driver.look_ups import GUESSED, looked_up, moment
+from tunesmith.agent.driver.look_ups import GUESSED, looked_up
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached
 from tunesmith.agent.queries.following import chain_ahead, next_stages
@@ -77,12 +77,10 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         now = inherited(deps.ws, stage, {}, order.run, again=True)
         values, unread = settled(assigned, order.unread, now)
         order = replace(order, unread=unread, fields={one.field: one.value for one in values})
-    if order.unread and not (order.minor and _may_go_on(deps, order)):
+    if order.unread:
         deps.offered = (deps.prompt, (f"do.{stage}",))
         notice = unread_notice(order.unread, "nothing was begun")
         return TurnAnswer(f"{notice} Type 1 for {stage} without it; `/help {stage}` lists the fields.")
-    if order.unread:
-        deps.show(prose(f"({_quoted(order.unread)} I could not place: the price is without it.)"))
     model = str(order.fields.get("model", ""))
     if stage == "base" and model and "/" not in model and not model.startswith("bundled"):
         return TurnAnswer(
@@ -107,7 +105,7 @@ def _too_early(deps: TurnDeps, order: Order) -> TurnAnswer | None:
     """Where a run lacks what a step works on, and how it comes to that; None where nothing is lacking, or no usual step
     makes it."""
     run = find(deps.store, order.run) if order.run else deps.current_run()
-    if run is None:
+    if run is None or order.fields.get("rollback"):  # what is gone back to is the deployment before
         return None
     have = {artifact.kind for artifact in deps.store.artifacts(run.id)}
     needs = [*catalog.BY_NAME[order.stage].needs, *([arm] if (arm := str(order.fields.get("arm", ""))) in ARMS else [])]
@@ -125,17 +123,8 @@ def _too_early(deps: TurnDeps, order: Order) -> TurnAnswer | None:
     models = [f"the {kind} model" if kind in ARMS and kind != "adapter" else f"the {kind}" for kind in lacking]
     return TurnAnswer(
         f"{order.stage} needs {listed(models, 4)}, which {run.id} does not have yet. Before it "
-        f"come{'s' if len(before) == 1 else ''} {listed(before, 9)}: “go on” prices the first; nothing was begun."
+        f"come{'s' if len(before) == 1 else ''} {listed(before, 9)}: “do that” prices the first; nothing was begun."
     )
-
-
-def _may_go_on(deps: TurnDeps, order: Order) -> bool:
-    """Whether a step is priced though a few words of its order gave no argument: its user is asked before it starts,
-    whatever he agreed to before, and no server that answers now would only be started once more."""
-    entry = catalog.BY_NAME[order.stage]
-    deploys = order.stage == catalog.maker_of("deployment") and "rollback" not in order.fields
-    again = deploys and moment(deps) == "served"
-    return entry.asks(order.fields) and not (again or deps.agreed_before or deps.granted(order.stage))
 
 
 def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
@@ -157,7 +146,8 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
         return TurnAnswer(
             f"Every step of {name} is done. Ask “what should I try next?”, or say what another model should learn."
         )
-    return call_of(deps, Order(following[0], run=run_id))
+    first, tested = next(iter(chain_ahead(deps.store, run)), ("", "")) if run else ("", "")
+    return call_of(deps, Order(following[0], {"arm": tested} if tested and first == following[0] else {}, run=run_id))
 
 
 def report(deps: TurnDeps, run_id: str) -> TurnAnswer:
@@ -249,8 +239,10 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
         case "plan.as_before" if edits is not None:
             had = plan_questions.settings_before(deps, reading.slots, edits)
             return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
-        case "plan.rows" if not (edits and edits.values):
-            return plan_questions.with_rows_of(deps, reading.slots.first("run"))
+        case "plan.rows":
+            taken = plan_questions.with_rows_of(deps, reading.slots.first("run"))
+            more = _changed(deps, replace(edits, without=(), unread=())) if edits and edits.values else None
+            return replace(taken, text=f"{taken.text}\n{more.text}") if more else taken
         case "plan.compare":
             return plan_questions.compared(deps, reading.slots.first("run"))
         case "plan.add":
@@ -310,7 +302,7 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         plan, changes = planning.edited_plan(deps, deps.draft, edits)
     except BadInput as error:  # before what is not read: `rank -3 and a zillion epochs` is refused for its rank
         return TurnAnswer(f"{error}; the plan is unchanged.")
-    if (edits.unread and not (edits.minor and edits.changes)) or edits.pace:
+    if edits.unread or edits.pace:
         notice = unread_notice((*edits.unread, *([edits.pace] if edits.pace else ())), "the plan is unchanged")
         if edits.changes and not edits.pace:
             label = "plan.without" if edits.without and not edits.values else "plan.set"
@@ -329,7 +321,6 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
         f"Start it, or change more?"
     )
     text += "".join(f"\n(About “{one}” nothing was done.)" for one in edits.beside)
-    text += f"\n({_quoted(edits.unread)} I could not place.)" if edits.unread else ""
     unused = [stage for stage in edits.stages if not any(stage in change.split() for change in changes)]
     text += "".join(f"\n(Of {stage} nothing was changed.)" for stage in unused)
     return TurnAnswer(text, tool="edit_plan", arguments={"changes": changes})
@@ -337,11 +328,8 @@ def _changed(deps: TurnDeps, edits: Edits) -> TurnAnswer:
 
 def unread_notice(unread: tuple[str, ...], so: str) -> str:
     """What is said where a part of an order is no argument of it."""
-    return f"{_quoted(unread)} I could not place, so {so}. Say it in other words, or with a setting's name."
-
-
-def _quoted(texts: tuple[str, ...]) -> str:
-    return " and ".join(f"“{one}”" for one in texts)
+    quotes = " and ".join(f"“{one}”" for one in unread)
+    return f"{quotes} I could not place, so {so}. Say it in other words, or with a setting's name."
 
 
 def finish_description(deps: TurnDeps, opened: Interview) -> str:

@@ -2,7 +2,8 @@
 
 A sentence parts where it ends or a word such as `and` joins, if each part by itself is read as a request of another
 kind than the other. A question is answered before an order changes what it asks about; of two orders the first is
-carried out, since what the second is about is what the first makes, and the user is told that the second waits.
+carried out, since what the second is about is what the first makes, and the user is told that the second waits; so
+waits a question about the results of a test that is only ordered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.reading import LONGEST, Context, Reading, read, reader
 from tunesmith.agent.words.slots import Slot, slots_of
+from tunesmith.tools.pipeline import catalog
 
 _SENTENCE_ENDS, _STATED = "?.!;", (".", "!", ";")
 _FEWEST_WORDS = 2
@@ -28,8 +30,10 @@ thing that could part, 5 do; of 44 strangers' sentences for two things, 32."""
 _CLAUSE = 3
 """Words at least of what stands behind a question and is told to be left."""
 _LINES_OF_ALL = 16
-_AFTER = ("plan.cost", "plan.show", "plan.what_if")
+_AFTER = ("plan.cost", "plan.show")
 """What is asked of a plan and is told with each change of it."""
+_OF_RESULTS = ("compare", "result", "cases", "findings", "confusion")
+"""What is asked of a test that is only ordered."""
 _NO_PART = ("want", "follow", "remark", "describe")
 """Kinds that are read out of the middle of one wish or one question."""
 
@@ -89,8 +93,8 @@ def _likeliest(text: str, context: Context) -> tuple[Part, Part] | None:
 
 
 def _in_turn(deps: TurnDeps, one: Part, two: Part) -> list[str]:
-    """What of two parts is done, in its order; empty where both are one change of the plan, or an order stands beside
-    an open plan, which its own answer tells."""
+    """What of two parts is done, in its order; empty where both are one change of the plan, made or imagined, or an
+    order stands beside an open plan, which its own answer tells."""
     kinds = {one.asks, two.asks}
     if kinds == {"edit"} or (deps.draft is not None and "order" in kinds):
         return []
@@ -98,15 +102,15 @@ def _in_turn(deps: TurnDeps, one: Part, two: Part) -> list[str]:
         edit, question = (one, two) if one.asks == "edit" else (two, one)
         if question.reading.label in _AFTER:
             return [edit.text]
-    if kinds == {"order"}:
+    order = one.reading.order
+    tests = order is not None and bool(catalog.BY_NAME[order.stage].load().measures)
+    if kinds == {"order"} or (one.asks == "order" and tests and two.reading.kind in _OF_RESULTS):
         deps.later = two.text
         return [one.text]
     deps.most_lines = _LINES_OF_ALL // 2
-    if one.asks == "order" and one.reading.order and getattr(two.reading.request, "path", None) == "":
-        of_it = {
-            "path": str(one.reading.order.fields.get("source", ""))
-        }  # `import FILE and tell me if any is twice in it`
-        deps.last_query = two.reading.request and two.reading.request.model_copy(update=of_it)
+    if order is not None and two.reading.request is not None and getattr(two.reading.request, "path", None) == "":
+        # `import FILE and tell me if a row is twice in it`
+        deps.last_query = two.reading.request.model_copy(update={"path": str(order.fields.get("source", ""))})
     return [two.text, one.text] if (one.asks, two.asks) == ("order", "question") else [one.text, two.text]
 
 

@@ -58,7 +58,7 @@ def imagined(deps: TurnDeps, slots: Slots, edits: Edits) -> TurnAnswer | None:
     assert deps.draft is not None
     if card := slots.first("card") or slots.first("card_gib"):
         return _on(deps, card_of(f"{slots.first('cards') or 1}x{card}"), edits)
-    if edits.unread and not edits.minor and edits.changes:
+    if edits.unread and edits.changes:
         return None
     if not edits.changes or not (edited := planning.edited_plan(deps, deps.draft, edits))[1]:
         return last_change(deps) if deps.draft_before is not None else None  # `and what does that do to the time?`
@@ -156,7 +156,10 @@ def settings_before(deps: TurnDeps, slots: Slots, edits: Edits) -> Edits | None:
         return None
     had, times = done[-1].request, {name: by for name, (by, _) in factors(slots).items()}
     own = {one.field for one in edits.values} - set(times)
-    meant = ({*slots.values("field")} - own) & {*had}
+    named_fields = {*slots.values("field")} - own
+    meant = named_fields & {*had}
+    if named_fields and not meant:
+        return None
     names = [name for name in catalog.BY_NAME["train"].load().settable if name in had and name not in own]
     values = tuple(
         Assigned(name, _multiple(had[name], times.get(name)), ()) for name in names if not meant or name in meant
@@ -197,27 +200,41 @@ def with_rows_of(deps: TurnDeps, run_id: str) -> TurnAnswer:
     assert deps.draft is not None
     run = find(deps.store, run_id) if run_id else deps.current_run()
     writing = next((spec for spec in deps.draft.steps if spec.stage == "generate"), None)
-    if run is None or writing is None:
+    if run is None:
         return TurnAnswer("No run before has rows that this plan could take; it is unchanged.")
+    if writing is None:
+        return TurnAnswer("The plan has no step that writes rows, in whose place it could take those; it is unchanged.")
     lines = exported(deps.store.rows(review_of(deps.store, run.id).step))
     file = deps.store.home / "exports" / f"{run.id}.jsonl"
     file.parent.mkdir(mode=0o700, exist_ok=True)
     atomic_write(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), mode=0o600)
-    fields = {"source": str(file), "behaviour": writing.fields["behaviour"]} if "behaviour" in writing.fields else {
-        "source": str(file)
-    }  # fmt: skip
+    fields = {"source": str(file), **{name: writing.fields[name] for name in ("behaviour",) if name in writing.fields}}
     none_written = writing.model_copy(update={"fields": {**writing.fields, "rows": 0, "held_out": 0}})
     taken = StepSpec(stage="import", fields=plan_file.parse_fields("import", fields))
     others = [spec for spec in deps.draft.steps if spec.stage != "import"]
+    left = [str(spec.fields.get("source", "")) for spec in deps.draft.steps if spec.stage == "import"]
     at = others.index(writing)
-    deps.change(deps.draft.with_steps((*others[:at], taken, none_written, *others[at + 1 :])))
+    plan = deps.draft.with_steps((*others[:at], taken, none_written, *others[at + 1 :]))
+    if refused := _refusal(plan):
+        return TurnAnswer(refused)
+    deps.change(plan)
     summary = planning.show_draft(deps)
+    instead = f" in the place of those of {listed(left, 3)}" if any(left) and left != [str(file)] else ""
     return TurnAnswer(
-        f"The plan trains on the {len(lines)} rows that {run.id} kept ({file}) and writes none of its own; about "
-        f"{summary['estimated_in_all']} in all. Start it, or change more?",
+        f"The plan trains on the {len(lines)} rows that {run.id} kept ({file}){instead} and writes none of the "
+        f"behaviour; about {summary['estimated_in_all']} in all. Start it, or change more?",
         tool="edit_plan",
         arguments={"rows_of": run.id},
     )
+
+
+def _refusal(plan: PipelinePlan) -> str:
+    """Why a changed plan cannot be carried out; empty for one that can."""
+    try:
+        plan_file.check_pipeline(plan, have=())
+    except BadInput as error:
+        return f"{error}; the plan is unchanged."
+    return ""
 
 
 def _task(stage: str, fields: Mapping[str, object]) -> str:
@@ -259,10 +276,8 @@ def added(deps: TurnDeps, slots: Slots) -> TurnAnswer | None:
         return TurnAnswer(f"The plan has that already ({like}), so it is unchanged.")
     at = _place(spec, steps)
     plan = deps.draft.with_steps((*steps[:at], spec, *steps[at:]))
-    try:
-        plan_file.check_pipeline(plan, have=())
-    except BadInput as error:
-        return TurnAnswer(f"{error}; the plan is unchanged.")
+    if refused := _refusal(plan):
+        return TurnAnswer(refused)
     deps.change(plan)
     summary = planning.show_draft(deps)
     text = (

@@ -66,8 +66,6 @@ class TurnDeps:
     """Begins to carry out a whole plan and says, for the model, what became of it."""
     agreed_before: bool = False
     """Whether the user said yes to everything beforehand, as a script does with `--yes`."""
-    granted: Callable[[str], bool] = lambda stage: False
-    """Whether the user agreed to the starts of a stage for the rest of this session."""
     follow: bool = False
     """Wait for a started step to end; a script does, a conversation goes on."""
     endpoint: Callable[[], Endpoint] | None = None
@@ -121,7 +119,7 @@ class TurnDeps:
     rest: str = ""
     """A part of this turn's words that was read with too little certainty to be answered with the other one."""
     later: str = ""
-    """An order that was said together with one that is carried out first."""
+    """What was said together with an order that is carried out first, and rests on what that makes."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the last answer proposed."""
     last_answer: str = ""

@@ -25,14 +25,19 @@ def next_stages(store: Store, run: Run | None) -> list[str]:
     for entry in catalog.STAGES:
         declared = entry.load()
         if declared.measures:
-            done = [step for step in store.steps(run.id, status=DONE) if step.stage == entry.name]
-            measured = {step.arm for step in done if is_current(store, step)}
-            there = [kind for kind in declared.measures if kind in kinds]
-            # Of what lies between the first and the last, the last one's test is proof enough.
-            due += [entry.name] if {*there[:1], *there[-1:]} - measured else []
+            due += [entry.name] if _unmeasured(store, run, kinds, entry) else []
         elif entry.makes and entry.makes not in kinds and kinds.issuperset((*entry.needs, *declared.usually_after)):
             following += [] if _too_late(entry, kinds) else [entry.name]
     return due + following
+
+
+def _unmeasured(store: Store, run: Run, kinds: Collection[str], test: catalog.Entry) -> list[str]:
+    """The arms that a run's test is still due for, of the first and the last that it has: of what lies between the
+    last one's is proof enough."""
+    done = [step for step in store.steps(run.id, status=DONE) if step.stage == test.name]
+    measured = {step.arm for step in done if is_current(store, step)}
+    there = [kind for kind in test.load().measures if kind in kinds]
+    return [arm for arm in dict.fromkeys((*there[:1], *there[-1:])) if arm not in measured]
 
 
 def chain_ahead(store: Store, run: Run) -> list[tuple[str, str]]:
@@ -45,7 +50,7 @@ def chain_ahead(store: Store, run: Run) -> list[tuple[str, str]]:
     kinds = {kind for kind, artifact in newest.items() if _of_newest_adapter(store, artifact, newest)}
     test = next(entry for entry in catalog.STAGES if entry.load().measures)
     arms = test.load().measures
-    ahead = [(test.name, max(kinds & {*arms}, key=arms.index))] if test.name in first else []
+    ahead = [(test.name, arm) for arm in _unmeasured(store, run, kinds, test)]
     if "rows" not in kinds:
         return [*ahead, *((stage, "") for stage in first if stage != test.name)]
     for entry in catalog.STAGES:

@@ -198,8 +198,8 @@ def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]
     """What a run has ahead with the times: of its plan, else what could follow, behind the step that runs now."""
     running = context.store.steps(run.id, status=RUNNING)
     planned = left_of_plan(context.store, run, RUNNING)  # of what runs its own line tells what is left
-    at_it = {step.stage for step in running}
-    following = [] if planned else [one for one in chain_ahead(context.store, run) if one[0] not in at_it]
+    at_it = {(step.stage, step.arm if step.stage == "evaluate" else "") for step in running}
+    following = [] if planned else [one for one in chain_ahead(context.store, run) if one not in at_it]
     ahead = forecast_of(context, run, planned or [
         StepSpec(stage=stage, fields=inherited(context.ws, stage, {"arm": arm} if arm else {}, run.id))
         for stage, arm in following

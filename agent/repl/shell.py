@@ -212,10 +212,6 @@ class Shell:
         in_main_thread = threading.current_thread() is threading.main_thread()
         return asked() if in_main_thread else self.from_thread(asked)
 
-    def granted(self, stage: str) -> bool:
-        """Whether `always` was said to a stage in this session."""
-        return stage in self._approver.granted
-
     def approver(self, plan: Plan, step: str) -> Decision:
         """Asks from the main thread. Ctrl-C in the grace leaves it undecided, as it does at the question itself."""
         from tunesmith.agent.commands.first_look import FirstLook

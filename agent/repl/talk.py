@@ -102,7 +102,6 @@ class Talk:
         deps = TurnDeps(
             ws=screen.ws,
             approver=self._ask,
-            granted=screen.granted,
             show=screen.show,
             start_pipeline=self._start_pipeline,
             endpoint=self._endpoint,

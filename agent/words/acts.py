@@ -40,8 +40,6 @@ class Order:
     """Whether that field is to be another than before: `a higher rank`."""
     unread: tuple[str, ...] = ()
     """What no argument took, as it was typed."""
-    minor: bool = False
-    """Whether that is nothing but words that give no argument: said beside the price, they keep nothing back."""
     denied: bool = False
     """Whether words say not to: `don't import rows.csv`."""
     beside: tuple[str, ...] = ()
@@ -88,10 +86,10 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         if not any(start <= one.start < end for one in limits)
         and next(word.text for word in slots.words if word.start >= start) not in attaching
     ]  # fmt: skip
-    left = unread_of(slots, [*places, *clauses], known, others)
+    unread = unread_of(slots, [*places, *clauses], known, others)
     return Order(
         stage, fields, slots.first("run"), bool(slots.all("again")), {name: one[0] for name, one in multiples.items()},
-        (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, left.texts, left.minor,
+        (foreign.field, _owner(foreign.field)) if foreign else ("", ""), unvalued, another, unread,
         denied=any(denied(slots, one) for one in slots.all("stage") if one.value == stage),
         beside=tuple(slots.sentence[start:end].strip() for start, end in clauses),
     )  # fmt: skip

@@ -27,8 +27,6 @@ class Edits:
     factors: Mapping[str, float] = field(default_factory=dict)
     """Field → what its value in the plan is multiplied by: `half the epochs`."""
     unread: tuple[str, ...] = ()
-    minor: bool = False
-    """Whether what is unread is nothing but words that give no value."""
     beside: tuple[str, ...] = ()
     """Whole parts of the sentence that name nothing of a plan: a remark, or what a plan cannot hold."""
 
@@ -59,17 +57,15 @@ def edits_of(slots: Slots, planned: Sequence[str], known: Callable[[str], bool],
     places += [(slot.start, slot.end) for slot in (model, pace) if slot is not None]
     places += _unwanted(slots, places) if assignments else []
     names = list(dict.fromkeys(str(slot.value) for slot in stages if slot not in negated))
-    left = unread_of(slots, places, known)
     edits = Edits(
         tuple(assignments), tuple(names), tuple(dict.fromkeys(without)), last,
         str(model.value) if model else "", str(pace.value) if pace else "",
-        {name: one[0] for name, one in multiples.items()}, left.texts, left.minor,
+        {name: one[0] for name, one in multiples.items()}, unread_of(slots, places, known),
     )  # fmt: skip
     clauses = loose_clauses(slots, places, known)
     if edits.changes and clauses:
         beside = tuple(slots.sentence[start:end].strip() for start, end in clauses)
-        left = unread_of(slots, [*places, *clauses], known)
-        return replace(edits, unread=left.texts, minor=left.minor, beside=beside)
+        return replace(edits, unread=unread_of(slots, [*places, *clauses], known), beside=beside)
     return edits
 
 

@@ -21,7 +21,7 @@ from tunesmith.agent.words.encoder import Encoder, NoEncoder
 from tunesmith.agent.words.head import NOTHING, Guess, Head, Moment, kind_of, kinds, possible
 from tunesmith.agent.words.requests import Asked, followed, request_of
 from tunesmith.agent.words.slots import Slots, forgetting_of_two, place_in_list, slots_of
-from tunesmith.agent.words.spelling import canonical
+from tunesmith.agent.words.spelling import canonical, slip_of
 from tunesmith.memory.records import ASIDE_RUNS, Run
 from tunesmith.tools.pipeline import catalog
 
@@ -188,7 +188,7 @@ class Reader:
         """Whether a word belongs to how a thing of this label is said."""
         same = [label, *(one for one, meant in _MEANS_OF_A_PLAN.items() if meant == label)]
         own = frozenset().union(*(self.head.own_words.get(one, ()) for one in same))
-        return lambda word: word in own
+        return lambda word: word in own or slip_of(word, own)
 
     def _request(self, label: str, slots: Slots, context: Context) -> Query | None:
         runs = [run.id for run in context.runs if run.name not in ASIDE_RUNS]

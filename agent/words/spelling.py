@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations
 
 from rapidfuzz import process
@@ -15,6 +15,8 @@ from tunesmith.agent.words.slots import Slots
 _SHORTEST_SWAPPED, _SHORTEST_MISSPELT, _OFTEN = 3, 4, 3
 """Letters of a word with two of them the wrong way round that may be put right, of one with any slip, and how many
 sentences hold one that it is put right to."""
+_LONG = 8
+"""Letters from which a word may have two slips: of shorter ones two make another word."""
 _SLIP = 50
 """Times as frequent as a word is what has the same letters but for two, from which that is a slip of it: `whcih`."""
 _PLAIN = {
@@ -55,6 +57,18 @@ def canonical(slots: Slots, vocabulary: Mapping[str, int]) -> str:
             stretches += [slots.sentence[at:start], text]
             at = end
     return " ".join("".join([*stretches, slots.sentence[at:]]).lower().split())[:400]  # a paste's beginning tells
+
+
+def slip_of(word: str, words: Collection[str]) -> bool:
+    """Whether a word that is none is a slip of the finger from one of these, with which it begins alike: `qunatise`."""
+    if len(word) < _SHORTEST_MISSPELT or not word.isalpha() or is_known(word, by_stem=False):
+        return False
+    most = 1 if len(word) < _LONG else 2
+    return any(
+        one[0] == word[0] and abs(len(one) - len(word)) <= most and OSA.distance(one, word, score_cutoff=most) <= most
+        for one in words
+        if len(one) >= _SHORTEST_MISSPELT
+    )
 
 
 def _nearest(word: Word, vocabulary: Mapping[str, int]) -> str:

@@ -1,26 +1,16 @@
-"""What of a sentence no argument took: words with a content, numbers, names; and which of it gives no argument."""
+"""What of a sentence no argument took: words with a content, numbers, names; and whole parts that name nothing."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from tunesmith.agent.words.lexicon import lexicon
-from tunesmith.agent.words.slots import Slots, empty_words
+from tunesmith.agent.words.slots import Slots
 
 Place = tuple[int, int]
 NEAR = 3
-"""Words at most between a negation and what it denies, and of what is told beside a price."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """What no argument took, neighbouring words together, as it was typed."""
-
-    texts: tuple[str, ...] = ()
-    minor: bool = False
-    """Whether it is a few words and none of them says on what, with what, how much, or what else is to be done."""
+"""Words at most between a negation and what it denies, as in “not with more than 8”; at least of a part that is told
+beside a price."""
 
 
 _NO_ARGUMENTS = ("pronoun", "only", "not", "verdict", "span", "outcome")
@@ -44,15 +34,15 @@ def loose_clauses(slots: Slots, places: Sequence[Place], known: Callable[[str], 
 
 def unread_of(
     slots: Slots, read_places: Sequence[Place], known: Callable[[str], bool], others: Sequence[Place] = ()
-) -> Unread:
-    """The words with a content, the numbers and the names that stand in no read place, and the `others` that there was
-    no second argument for."""
-    loose = [(word.start, word.end) for word in slots.unread(read_places, known)]
+) -> tuple[str, ...]:
+    """What no argument took, neighbouring words together, as it was typed: words with a content, numbers, paths, and
+    the `others` that there was no second argument for."""
+    loose = [*others, *((word.start, word.end) for word in slots.unread(read_places, known))]
     hard = [(number.start, number.end) for number in slots.numbers if not number.weak]
     hard += [(slot.start, slot.end) for slot in slots.named if slot.kind in _HARD]
-    hard = [*others, *(one for one in hard if not any(start <= one[0] and one[1] <= end for start, end in read_places))]
+    loose += [one for one in hard if not any(start <= one[0] and one[1] <= end for start, end in read_places)]
     groups: list[Place] = []
-    for start, end in sorted({*loose, *hard}):
+    for start, end in sorted(set(loose)):
         if (
             groups
             and slots.sentence[groups[-1][1] : start].count(" ") <= 2
@@ -61,28 +51,10 @@ def unread_of(
             groups[-1] = (groups[-1][0], max(end, groups[-1][1]))
         else:
             groups.append((start, end))
-    texts = tuple(" ".join(_with_article(slots.sentence, start, end).split()) for start, end in groups)
-    names = [(one.start, one.end) for one in slots.named if one.kind not in _NO_ARGUMENTS]
-    named = any(a < end and start < b for start, end in groups for a, b in names)
-    minor = not (hard or named) and len(loose) <= NEAR and not any(_attached(slots, start) for start, _ in groups)
-    return Unread(texts, bool(groups) and minor)
+    return tuple(" ".join(_with_article(slots.sentence, start, end).split()) for start, end in groups)
 
 
 _HARD = ("path", "model", "card", "quote", "commit", "case", "row", "artifact", "step", "pair", "span")
-
-
-def _attached(slots: Slots, start: int) -> bool:
-    """Whether words before this place, up to one with a content, attach what stands there as an argument or a second
-    order, limit or deny it: `on my emails`, `and frobnicate`, `only the small`, `not the old`."""
-    binding = {*lexicon()["attaches"].words(), *lexicon()["joints"].words()}
-    before = [word for word in slots.words if word.end <= start]
-    limits = [(one.start, one.end) for one in (*slots.all("not"), *slots.all("only"))]
-    for word in reversed(before):
-        if word.text in binding or any(a <= word.start and word.end <= b for a, b in limits):
-            return True
-        if word.text not in empty_words():
-            return False
-    return False
 
 
 def _with_article(sentence: str, start: int, end: int) -> str:

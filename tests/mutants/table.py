@@ -619,8 +619,7 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/commands/test_approvals.py"),
     )),
     *rows(APPROVALS, "agent/words/acts.py", (
-        ("    left = unread_of(slots, [*places, *clauses], known, others)\n",
-         "    left = unread_of(slots, [(0, len(slots.sentence))], known)\n",
+        ("    unread = unread_of(slots, [*places, *clauses], known, others)\n", "    unread = ()\n",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
         ("    others = [*others, *_conditions(slots)]\n", "",
          "tests/agent/words/test_words.py::test_every_word_of_an_order_counts"),
@@ -976,6 +975,10 @@ MUTANTS: tuple[Mutant, ...] = (
          "test_a_step_without_what_it_needs_is_refused_and_the_plan_stays"),
     )),
     *rows(PEOPLE, "agent/driver/parts.py", (
+        ("kinds == {\"edit\"} or", "",
+         "tests/agent/driver/test_said.py::test_what_sets_no_value_changes_no_plan"),
+        (" or (one.asks == \"order\" and tests and two.reading.kind in _OF_RESULTS)", "",
+         "tests/agent/driver/test_said.py::test_what_is_asked_of_a_test_that_is_only_ordered_comes_after_it"),
         ("        deps.later = two.text\n", "",
          "tests/agent/driver/test_said.py::test_what_is_not_begun_of_two_orders_is_named_where_the_first_is_refused"),
         ("        return [one.text]\n", "        return [one.text, two.text]\n",
@@ -989,6 +992,14 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PEOPLE, "agent/driver/by_code.py", (
         ("restated(deps, name), for_model=", "restated(deps, name), tool=",
          "tests/agent/driver/test_said.py::test_what_is_said_again_goes_to_the_screen_and_not_to_a_model"),
+    )),
+    *rows(APPROVALS, "agent/words/spelling.py", (
+        ("        one[0] == word[0] and abs(", "        True or abs(",
+         "tests/agent/driver/test_said.py::test_a_word_that_no_argument_took_stops_an_order_whatever_it_may_say"),
+    )),
+    *rows(PEOPLE, "agent/driver/plan_questions.py", (
+        ("    if named_fields and not meant:\n        return None\n", "",
+         "tests/agent/driver/test_said.py::test_what_sets_no_value_changes_no_plan"),
     )),
     *rows(PEOPLE, "agent/queries/files.py", (
         ("return Answer(tuple(lines), data=(facts,), private=True", "return Answer(tuple(lines), data=(facts,)",

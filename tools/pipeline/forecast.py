@@ -99,7 +99,10 @@ def _forecast_step(
     except (TunesmithError, KeyError):  # a KeyError: an older version recorded less than a price is made of
         return unknown, artifact
     priced = replace(unknown, summary=plan.summary, estimate=plan.estimate, lacks=plan.refusals)
-    return priced, declared.expected_artifact(decided, facts.artifacts)
+    try:
+        return priced, declared.expected_artifact(decided, facts.artifacts)
+    except KeyError:  # as above
+        return priced, artifact
 
 
 def check_ahead(ws: Workspace, plan: PipelinePlan) -> list[Forecast]:

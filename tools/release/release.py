@@ -174,6 +174,7 @@ STAGE = Stage(
     expected_artifact,
     settable=("format", "arm", "tensor_type"),
     identified_by=("format", "arm", "tensor_type"),
+    belongs_to={"tensor_type": "format"},
     works_on=lambda request: request.arm,
     makes=lambda request: "release",
     env=TORCH_ENV,
