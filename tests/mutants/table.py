@@ -976,7 +976,7 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PEOPLE, "agent/driver/parts.py", (
         ("kinds == {\"edit\"} or", "",
-         "tests/agent/driver/test_said.py::test_what_sets_no_value_changes_no_plan"),
+         "tests/agent/driver/test_said.py::test_two_changes_of_the_plan_are_one"),
         (" or (one.asks == \"order\" and tests and two.reading.kind in _OF_RESULTS)", "",
          "tests/agent/driver/test_said.py::test_what_is_asked_of_a_test_that_is_only_ordered_comes_after_it"),
         ("        deps.later = two.text\n", "",

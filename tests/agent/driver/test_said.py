@@ -497,6 +497,11 @@ def test_what_sets_no_value_changes_no_plan(planned: Alone, said: str) -> None:
     assert planned.deps.draft == before
 
 
+def test_two_changes_of_the_plan_are_one(planned: Alone) -> None:
+    said = planned.hears("rank 8, and forget about deploying")
+    assert said.count("The plan is changed") == 1 and "without deploy, train lora_rank 8" in said
+
+
 def test_what_is_asked_of_a_test_that_is_only_ordered_comes_after_it(alone: Alone) -> None:
     alone.deps.begin_turn("evaluate the merged model and compare it with the base")
     assert parts.steps_of(alone.deps) == ["evaluate the merged model"]
