@@ -211,8 +211,8 @@ class _Tools:
 
     def query(self, select: str) -> Json:
         """One read-only SELECT over the views v_runs, v_steps, v_flips, v_lineage."""
-        found = ask_in_process(self.store.path, select, only=tuple(VIEWS), home=self.store.home)
-        return {"columns": list(found.columns), "rows": [list(row) for row in found.rows], "more": found.truncated}
+        table = ask_in_process(self.store.path, select, only=tuple(VIEWS), home=self.store.home)
+        return {"columns": list(table.columns), "rows": [list(row) for row in table.rows], "more": table.truncated}
 
     def get_step(self, step: str, wait_s: Annotated[float, Field(ge=0, le=MOST_WAIT_S)] = 0) -> Json:
         """How a step is doing; with `wait_s` the answer waits so long for its end. The step goes on either way."""

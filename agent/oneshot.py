@@ -115,12 +115,12 @@ class _Turn:
             print(visible(reply.text))
 
     def _endpoint(self) -> Endpoint:
-        told = -1
+        last_notice = -1
 
         def waiting(seconds: float) -> None:
-            nonlocal told
-            if seconds // 10 > told:  # it is called several times a second
-                told = int(seconds // 10)
+            nonlocal last_notice
+            if seconds // 10 > last_notice:  # it is called several times a second
+                last_notice = int(seconds // 10)
                 self.out.say(f"the driver is starting ({seconds:.0f} s)")
 
         try:

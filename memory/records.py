@@ -287,13 +287,13 @@ class TrainingRow:
     def answer(self) -> str:
         """What it answers last; tool calls as {"name": …, "arguments": {…}}, one a line."""
         last: Mapping[str, object] = self.completion[-1] if self.completion else {}
-        made = [as_object(call) for call in as_list(last.get("tool_calls") or [])]
-        calls = [as_object(call.get("function", call)) for call in made]
+        tool_calls = [as_object(call) for call in as_list(last.get("tool_calls") or [])]
+        calls = [as_object(call.get("function", call)) for call in tool_calls]
         texts = [{"name": one.get("name"), "arguments": one.get("arguments")} for one in calls]
         return "\n".join(json.dumps(text, ensure_ascii=False) for text in texts) or str(last.get("content") or "")
 
     @property
-    def kept(self) -> bool:
+    def usable(self) -> bool:
         """Whether critique kept it."""
         return self.verdict is not None and self.verdict.keeps
 

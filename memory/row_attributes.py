@@ -119,10 +119,10 @@ def _draw(stored: Mapping[str, object]) -> Draw | None:
     if not all(name in stored for name in ("records", "surfaces")):
         return None
     records, surfaces = stored["records"], stored["surfaces"]
-    told, order, row_id = stored.get("told", {}), stored.get("order", 0), stored.get("row_id", "")
-    if not isinstance(records, list) or not isinstance(surfaces, list) or not isinstance(told, dict):
+    decisions, order, row_id = stored.get("told", {}), stored.get("order", 0), stored.get("row_id", "")
+    if not isinstance(records, list) or not isinstance(surfaces, list) or not isinstance(decisions, dict):
         return None
     listed = all(isinstance(item, dict) for item in (*records, *surfaces))
     if not listed or type(order) is not int or not isinstance(row_id, str):
         return None
-    return Draw(row_id, tuple(records), tuple(surfaces), order, told)
+    return Draw(row_id, tuple(records), tuple(surfaces), order, decisions)

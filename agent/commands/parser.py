@@ -24,8 +24,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises BadInput, with the nearest right word where a wrong one was given."""
-        said = _plainer(message, self)
-        raise BadInput(f"{said}{' ' if said.endswith('?') else '; '}`{self.prog} --help` lists what it takes")
+        statement = _plainer(message, self)
+        raise BadInput(f"{statement}{' ' if statement.endswith('?') else '; '}`{self.prog} --help` lists what it takes")
 
 
 def _plainer(message: str, parser: argparse.ArgumentParser) -> str:

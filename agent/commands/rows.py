@@ -94,7 +94,7 @@ def exported(rows: Sequence[TrainingRow]) -> list[dict[str, object]]:
     return [
         {"id": row.row_id, "origin": row.origin, "messages": [*row.prompt, *row.completion],
          **({"tools": row.attributes.tools} if row.attributes.tools else {})}
-        for row in rows if row.kept or not (judged or left_out(row))
+        for row in rows if row.usable or not (judged or left_out(row))
     ]  # fmt: skip
 
 

@@ -31,12 +31,12 @@ def suite(args: argparse.Namespace, out: Output) -> int:
 
     if args.action == "check":
         read = loading.load_suites([Path(name) for name in args.files], models=("judge", "embedder"))
-        checked, found = loading.checked_suite(read), unread.unread_answers(read.cases)
+        checked, results = loading.checked_suite(read), unread.unread_answers(read.cases)
         # in one line with the others
         rows = [[c.case_id, c.block, ", ".join(c.assertions), one_line(c.message)[:60]] for c in checked.cases]
-        document = {**asdict(checked), "unread": [asdict(one) for one in found]}
+        document = {**asdict(checked), "unread": [asdict(one) for one in results]}
         table = render.rows_table(["case", "block", "assertions", "message"], rows, optional=["message"])
-        out.document(document, Group(table, _explained(checked, read.cases, found)))
+        out.document(document, Group(table, _explained(checked, read.cases, results)))
         return 0
     outputs = Path(args.outputs) if args.outputs is not None else None
     with local_embedder() as embedder:
@@ -54,13 +54,13 @@ def suite(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _explained(checked: CheckedSuite, cases: Sequence[Case], found: Sequence[Unread]) -> Text:
+def _explained(checked: CheckedSuite, cases: Sequence[Case], results: Sequence[Unread]) -> Text:
     """What a suite asks for and measures, in a few lines."""
     blocks = ", ".join(f"{count} {block}" for block, count in checked.blocks.items())
     lines = [
         f"{len(checked.cases)} cases ({blocks}), {checked.requests} requests an arm",
         *_clustered(checked),
-        *_unread(cases, found),
+        *_unread(cases, results),
         "assertions: " + (", ".join(f"{count} {kind}" for kind, count in checked.types.items()) or "none"),
         *(f"{kind} asks {_ROLES[role]}" for kind, role in checked.asks.items()),
         *([_ENGLISH] if {"is-refusal", "not-is-refusal"} & checked.types.keys() else []),
@@ -72,13 +72,13 @@ def _explained(checked: CheckedSuite, cases: Sequence[Case], found: Sequence[Unr
     return Text("\n".join(lines))
 
 
-def _unread(cases: Sequence[Case], found: Sequence[Unread]) -> list[str]:
+def _unread(cases: Sequence[Case], results: Sequence[Unread]) -> list[str]:
     """What passes without a message being read, and what that means."""
     from tunesmith.tools.evaluation.unread import suite_warnings
 
-    passing = [one.says for one in found if one.block == PRIMARY_BLOCK and one.passed]
-    told = [f"without reading a message, {', '.join(passing)}"] if passing else []
-    return suite_warnings(cases, found) or told
+    passing = [one.says for one in results if one.block == PRIMARY_BLOCK and one.passed]
+    notes = [f"without reading a message, {', '.join(passing)}"] if passing else []
+    return suite_warnings(cases, results) or notes
 
 
 def _clustered(checked: CheckedSuite) -> list[str]:

@@ -89,7 +89,7 @@ def _turn(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple[Inter
     """
     if means(reading, "describe.back"):
         return _back(deps, interview)
-    after, words = _said(deps, interview, reading)
+    after, words = _outcome_of(deps, interview, reading)
     if after is not None and after.draft != interview.draft:
         deps.drafts_before.append(interview.draft)
     return after, words
@@ -107,7 +107,7 @@ def means(reading: Reading, *labels: str, least: float = 1.0) -> bool:
     )
 
 
-def _said(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple[Interview | None, str]:
+def _outcome_of(deps: TurnDeps, interview: Interview, reading: Reading) -> tuple[Interview | None, str]:
     home, words = deps.store.home, reading.slots.sentence.strip()
     if (answer := _pointed(deps, interview, reading)) is not None:
         return answer

@@ -132,10 +132,13 @@ def next_step(deps: TurnDeps, run_id: str) -> TurnAnswer | Call:
     run = find(deps.store, run_id) if run_id else deps.current_run()
     if run is not None and (ended_badly := deps.store.broken_off(run.id)):
         arm = {"arm": ended_badly.request["arm"]} if ended_badly.request.get("arm") else {}
-        kept = ", from its newest checkpoint where there is one" if ended_badly.stage == "train" else ""
+        starting_point = ", from its newest checkpoint where there is one" if ended_badly.stage == "train" else ""
         why = f": {clip(ended_badly.error, 200)}" if ended_badly.error else ""
         deps.show(
-            prose(f"{cite(ended_badly)} ({ended_badly.stage}) ended{why}.{reached(ended_badly)} To try it again{kept}:")
+            prose(
+                f"{cite(ended_badly)} ({ended_badly.stage}) ended{why}.{reached(ended_badly)} "
+                f"To try it again{starting_point}:"
+            )
         )
         return call_of(deps, Order(ended_badly.stage, arm, run=run_id, again=True))
     following = next_stages(deps.store, run)
@@ -182,10 +185,10 @@ def stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     running = deps.store.steps(status=RUNNING)
     if not running or "serve" in slots.values("work") or "port" in slots.values("field"):
         for served in (line for line in status(deps.store) if line["role"] == "deployed" and not line["down"]):
-            said = f"{served['model']} of {served['run'] or 'an unknown run'} is served at {served['url']}; "
+            statement = f"{served['model']} of {served['run'] or 'an unknown run'} is served at {served['url']}; "
             if deps.end and ends:
                 deps.end("")
-            return TurnAnswer(f"{said}`/serve stop` ends that, and no file goes with it.")
+            return TurnAnswer(f"{statement}`/serve stop` ends that, and no file goes with it.")
     if not running and deps.draft is not None:
         return TurnAnswer(f"Nothing is running; {_waits(deps.draft)} “without …” and a step's name leaves that out.")
     if not running:
@@ -240,9 +243,9 @@ def turn(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
             had = plan_questions.settings_before(deps, reading.slots, edits)
             return _changed(deps, had) if had else TurnAnswer(_NOTHING_BEFORE)
         case "plan.rows":
-            taken = plan_questions.with_rows_of(deps, reading.slots.first("run"))
+            answer = plan_questions.with_rows_of(deps, reading.slots.first("run"))
             more = _changed(deps, replace(edits, without=(), unread=())) if edits and edits.values else None
-            return replace(taken, text=f"{taken.text}\n{more.text}") if more else taken
+            return replace(answer, text=f"{answer.text}\n{more.text}") if more else answer
         case "plan.compare":
             return plan_questions.compared(deps, reading.slots.first("run"))
         case "plan.add":

@@ -210,11 +210,11 @@ def with_rows_of(deps: TurnDeps, run_id: str) -> TurnAnswer:
     atomic_write(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), mode=0o600)
     fields = {"source": str(file), **{name: writing.fields[name] for name in ("behaviour",) if name in writing.fields}}
     none_written = writing.model_copy(update={"fields": {**writing.fields, "rows": 0, "held_out": 0}})
-    taken = StepSpec(stage="import", fields=plan_file.parse_fields("import", fields))
+    import_step = StepSpec(stage="import", fields=plan_file.parse_fields("import", fields))
     others = [spec for spec in deps.draft.steps if spec.stage != "import"]
     left = [str(spec.fields.get("source", "")) for spec in deps.draft.steps if spec.stage == "import"]
     at = others.index(writing)
-    plan = deps.draft.with_steps((*others[:at], taken, none_written, *others[at + 1 :]))
+    plan = deps.draft.with_steps((*others[:at], import_step, none_written, *others[at + 1 :]))
     if refused := _refusal(plan):
         return TurnAnswer(refused)
     deps.change(plan)

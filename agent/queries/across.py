@@ -130,7 +130,7 @@ def _time(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
 
 def _rows(query: AcrossQuery, store: Store, run: Run) -> Figure | None:
     generated = [step for step in store.steps(run.id, status=DONE) if step.stage == "generate"]
-    usable = [row for row in store.rows(generated[-1].id) if row.kept] if generated else []
+    usable = [row for row in store.rows(generated[-1].id) if row.usable] if generated else []
     trained = sum(row.split == "train" for row in usable)
     return Figure(run.id, trained, f"{trained:,} to train on of {len(usable):,} kept") if generated else None
 

@@ -138,9 +138,9 @@ def run_of_base(store: Store, model: str, run: str = "") -> Run:
 
 def _models_of(store: Store, run: Run) -> list[str]:
     """What the base and the teacher of a run are called, and were asked for as; the base first."""
-    made = [a for kind in ("base", "teacher") for a in reversed(store.artifacts(run.id, kind))]
-    asked = (str(store.step(a.step).request.get("model", "")) for a in made)
-    return [name for name in (*(str(a.meta.get("name", "")) for a in made), *asked) if name]
+    artifacts = [a for kind in ("base", "teacher") for a in reversed(store.artifacts(run.id, kind))]
+    asked = (str(store.step(a.step).request.get("model", "")) for a in artifacts)
+    return [name for name in (*(str(a.meta.get("name", "")) for a in artifacts), *asked) if name]
 
 
 def _plain_name(model: str) -> str:

@@ -248,10 +248,10 @@ def _listed(
     seen, blind = _open(chosen, asked.hidden)
     if asked.number:
         return _at_its_place(headline.rstrip(":."), asked, seen, other)
-    lines, shown = [headline], seen[: asked.most or (_MOST if len(seen) <= _MOST else _OF_MANY)]
-    for one in shown:
-        lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(shown))
-    lines += [f"{len(seen) - len(shown)} more; “show all” lists every one."] if len(seen) > len(shown) else []
+    lines, visible = [headline], seen[: asked.most or (_MOST if len(seen) <= _MOST else _OF_MANY)]
+    for one in visible:
+        lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(visible))
+    lines += [f"{len(seen) - len(visible)} more; “show all” lists every one."] if len(seen) > len(visible) else []
     lines += [*blind, *([more] if more else [])]
     ids = tuple(one.case_id for one in seen)
     judged = sum(one.passed is not None for one in asked.given)
@@ -281,7 +281,7 @@ def _case_lines(one: EvalResult, question: str, among: int) -> list[str]:
     if among <= _SOME:
         # two lines of a terminal
         why = f"; {clip(reason_of(one), 60)}" if not one.passed and reason_of(one) else ""
-        said = f"    answered: “{clip(output, 60 if why else 100)}”{why}"
-        return [f"  {clip(one.case_id, 50)}{quoted(question, 60)}", said]
+        answer_line = f"    answered: “{clip(output, 60 if why else 100)}”{why}"
+        return [f"  {clip(one.case_id, 50)}{quoted(question, 60)}", answer_line]
     short = clip(one.case_id, 32)
     return [f"  {short}: “{clip(output, max(108 - len(short), 60))}”"]  # with its id, a line of one

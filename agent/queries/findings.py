@@ -174,7 +174,7 @@ def _more_rows(asked: _Asked) -> list[str]:
     one = asked.first("form only", "rows narrow", "rows mislabelled")
     one = one or next((other for other in asked.findings if other.next and other.next.stage == "generate"), None)
     written = [step for step in asked.store.steps(asked.run.id, status=DONE) if step.stage == "generate"]
-    usable = sum(row.kept for step in written[-1:] for row in asked.store.rows(step.id))
+    usable = sum(row.usable for step in written[-1:] for row in asked.store.rows(step.id))
     were = "was" if usable == 1 else "were"
     return _advised(asked, one, "No record asks for more rows.", f"{count(usable, 'row')} of it {were} kept.")
 

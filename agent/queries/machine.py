@@ -263,8 +263,8 @@ def deployed_now(store: Store) -> list[dict[str, object]]:
 def _so_far(step: Step) -> str:
     """What a step that runs is at, and the memory of its price; empty where neither is known."""
     memory = f"its price has {size(step.estimated_peak_bytes)} of memory at most" if step.estimated_peak_bytes else ""
-    said = "; ".join(part for part in (clip(step.note, 80), memory) if part)
-    return f"{said[:1].upper()}{said[1:]}." if said else ""
+    statement = "; ".join(part for part in (clip(step.note, 80), memory) if part)
+    return f"{statement[:1].upper()}{statement[1:]}." if statement else ""
 
 
 def at_work(step: Step) -> str:

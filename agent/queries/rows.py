@@ -83,7 +83,7 @@ def answer(query: RowsQuery, context: Context) -> Answer:
         return _for_a_plan(context, run, _counted(run, rows, rows))
     chosen = [r for r in rows if query.verdict in ("", _verdict(r)) and query.origin in ("", r.origin)]
     if query.split:
-        chosen = [r for r in chosen if r.split == query.split and r.kept]
+        chosen = [r for r in chosen if r.split == query.split and r.usable]
     if query.reason:
         chosen = [r for r in chosen if r.dropped and (query.reason in _kind(r) or _kind(r) in query.reason)]
     if query.about in ("longest", "shortest", "length"):
@@ -131,7 +131,7 @@ def _rows_of(context: Context, name: str) -> tuple[Run, list[TrainingRow]]:
 
 
 def _counted(run: Run, rows: Sequence[TrainingRow], chosen: Sequence[TrainingRow]) -> RowCounts:
-    usable = Counter(row.split for row in rows if row.kept)
+    usable = Counter(row.split for row in rows if row.usable)
     dropped = Counter(_kind(row) for row in rows if row.dropped)
     return RowCounts(
         run.id, len(rows), usable.total(), dropped.total(), usable["train"], usable["valid"], len(chosen), dict(dropped)
@@ -155,7 +155,7 @@ def _count_lines(query: RowsQuery, known: RowCounts, rows: Sequence[TrainingRow]
         f"dropped."
     )
     if known.kept:
-        usable = Counter(row.origin for row in rows if row.kept)
+        usable = Counter(row.origin for row in rows if row.usable)
         each = ", ".join(f"{usable[origin]} {origin}" for origin in origins)
         splits = f"{known.to_train} to train on, {known.to_validate} held out for validation"
         lines.append(f"Of the kept: {each}; {splits}.")
@@ -168,12 +168,12 @@ def _for_a_plan(context: Context, run: Run, known: RowCounts) -> Answer:
     own = [f"{step.fields.get('rows', 'its usual number of')} rows that it writes" if step.stage == "generate" else
            f"the rows of {clip(step.fields.get('source', 'its file'), 120)}"
            for step in steps if step.stage in ("generate", "import")]  # fmt: skip
-    kept = (
+    of_run = (
         f"none of the {known.kept} that {run.id} kept ({known.to_train} to train on, {known.to_validate} to validate)"
     )
     trains = f"The plan that is proposed now trains on {listed(own)}" if own else "A new plan trains on rows of its own"
     use = f"`tunesmith rows export rows.jsonl --run {run.id}` and `/import rows.jsonl` bring them into another run."
-    return Answer((f"{trains}, and on {kept} unless it imports them.", use), (known,))
+    return Answer((f"{trains}, and on {of_run} unless it imports them.", use), (known,))
 
 
 def _reasons(known: RowCounts) -> str:
@@ -226,7 +226,7 @@ def _sample(
 def _one_row(run: Run, row: TrainingRow) -> Answer:
     """One row: what became of it and why, and the row."""
     dropped = f"was dropped: {clip(str(row.verdict), 160)}"
-    became = dropped if row.dropped else "was kept" if row.kept else "is not judged yet"
+    became = dropped if row.dropped else "was kept" if row.usable else "is not judged yet"
     first = f"Row {row.row_id} of {run.id} ({row.origin}) {became}."
     # Alone, a row has room.
     lines = (first, f"  “{clip(_message(row), 300)}”", f"    → “{clip(_answer(row), 300)}”")
@@ -234,7 +234,7 @@ def _one_row(run: Run, row: TrainingRow) -> Answer:
 
 
 def _verdict(row: TrainingRow) -> str:
-    return "keep" if row.kept else "drop" if row.dropped else "not judged yet"
+    return "keep" if row.usable else "drop" if row.dropped else "not judged yet"
 
 
 def _kind(row: TrainingRow) -> str:

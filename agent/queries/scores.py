@@ -145,7 +145,7 @@ def retained_sentence(store: Store, run: str, arm: str) -> str:
     if arm not in ("merged", "quantized"):
         return ""
     retained = next((one for one in gain_retained(store, run) if one.arm == arm), None)
-    return f"{arm} keeps {retained.kept} of the {retained.won} target cases that the adapter won." if retained else ""
+    return f"{arm} keeps {retained.passed} of the {retained.won} target cases that the adapter won." if retained else ""
 
 
 def verdict_of(counts: BlockComparison) -> str:

@@ -65,9 +65,9 @@ def answer(query: StepQuery, context: Context) -> Answer:
     lines = _lead(query, step)
     if step.error:
         lines.append(f"Why: {clip(step.error, 400)}{reached(step)}")
-        kept = f", {GOES_ON[step.stage]}" if step.stage in GOES_ON else ""
+        starting_point = f", {GOES_ON[step.stage]}" if step.stage in GOES_ON else ""
         if store.broken_off(step.run) == step:
-            lines.append(f"“Go on” tries it again{kept}, or `tunesmith resume {step.run}`.")
+            lines.append(f"“Go on” tries it again{starting_point}, or `tunesmith resume {step.run}`.")
     elif query.about == "failure" and step.status == DONE:
         lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")
     lines.insert(0 if query.about == "share" else 1, share)

@@ -169,8 +169,8 @@ class Encoder:
         self._scores = np.frombuffer(self._data, np.float32, count, at + 4 * (count + 1)).tolist()
         at += 8 * count + 4
         blob = self._data[at : at + length]
-        self._pieces = {blob[one:two]: i for i, (one, two) in enumerate(pairwise(places))}
-        self._longest = max(map(len, self._pieces))
+        self._vocabulary = {blob[one:two]: i for i, (one, two) in enumerate(pairwise(places))}
+        self._longest = max(map(len, self._vocabulary))
         self._unknown_score = min(self._scores) - 10  # SentencePiece's own penalty for what it has no piece for
         at += length
         letters, size = struct.unpack_from("<iI", self._data, at)
@@ -191,12 +191,12 @@ class Encoder:
         ]
         best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(-1e30, 0, 0)] * len(letters)  # no way to it yet
         for start in range(len(letters)):
-            score, piece = best[start][0], b""
+            score, token = best[start][0], b""
             for end in range(start + 1, len(letters) + 1):
-                piece += letters[end - 1]
-                if len(piece) > self._longest:
+                token += letters[end - 1]
+                if len(token) > self._longest:
                     break
-                known = self._pieces.get(piece, -1)
+                known = self._vocabulary.get(token, -1)
                 if known >= 0 and known != self._unknown and score + self._scores[known] > best[end][0]:
                     best[end] = (score + self._scores[known], start, known)
             if score + self._unknown_score > best[start + 1][0]:
@@ -242,17 +242,17 @@ class Encoder:
         """One layer, whose matrices fill `room`: inputs × outputs, those of query, key and value side by side."""
         import numpy as np
 
-        made: dict[str, tuple[Floats, Floats]] = {}
+        projections: dict[str, tuple[Floats, Floats]] = {}
         used = 0
         for parts in (MATRICES[:3], *((part,) for part in MATRICES[3:])):  # query, key and value in one product
             each = [self._taught(f"{name}.{part}", added) for part in parts]
             shape = each[0].shape[1], sum(len(one) for one in each)
             filled = room[used : used + shape[0] * shape[1]].reshape(shape)
             np.concatenate([one.T for one in each], axis=1, out=filled)
-            made[parts[0]] = filled, np.concatenate([self.floats(f"{name}.{part}.b") for part in parts])
+            projections[parts[0]] = filled, np.concatenate([self.floats(f"{name}.{part}.b") for part in parts])
             used += filled.size
         norms = [(self.floats(f"{name}.{n}.w"), self.floats(f"{name}.{n}.b")) for n in ("aln", "oln")]
-        return _Layer(made["q"], made["ao"], norms[0], made["fi"], made["fo"], norms[1])
+        return _Layer(projections["q"], projections["ao"], norms[0], projections["fi"], projections["fo"], norms[1])
 
     def _taught(self, name: str, added: Mapping[str, NDArray[np.float16]]) -> Floats:
         """A matrix of the file with what `make words` added to it: its outputs × its inputs."""

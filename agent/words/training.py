@@ -51,11 +51,11 @@ _ABOUT_TEXTS = ("case", "row")
 
 def intents() -> dict[str, list[str]]:
     """Label → its sentences, from every file of intents/ and moments/."""
-    found: dict[str, list[str]] = {}
+    by_label: dict[str, list[str]] = {}
     for file in _files("intents", "moments"):
         for label, sentences in _sentences_of(file).items():
-            found.setdefault(label, []).extend(sentences)
-    return found
+            by_label.setdefault(label, []).extend(sentences)
+    return by_label
 
 
 def moments() -> dict[str, dict[str, list[str]]]:
@@ -87,13 +87,13 @@ def fingerprint() -> str:
 
 def own_words(sentences: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Label → the words with a content that at least two of its sentences hold: how it is said, no argument of it."""
-    found, no_way = {}, {*empty_words(), *lexicon()["unspoken"].words()}
+    by_label, no_way = {}, {*empty_words(), *lexicon()["unspoken"].words()}
     for label, of_label in sentences.items():
         count = Counter(word for s in of_label for word in {w.text for w in words_of(s)} - no_way)
         least = _OFTEN if label.partition(".")[0] in _ABOUT_TEXTS else _SHARED_BY
         if words := sorted(word for word, n in count.items() if n >= least and not word.isdigit()):
-            found[label] = " ".join(words)
-    return found
+            by_label[label] = " ".join(words)
+    return by_label
 
 
 def prepared(

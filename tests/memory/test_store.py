@@ -290,7 +290,7 @@ def test_rows_keep_their_verdicts_when_generation_resumes(store: Store) -> None:
     store.add_rows("r1", step, [row])
     assert [r.verdict for r in store.rows(step)] == [Verdict("duplicate", "of row0")]
     store.judge_rows(step, [replace(row, verdict=Verdict(KEEP))])
-    assert [(r.verdict, r.kept, r.dropped) for r in store.rows(step)] == [(Verdict(KEEP), True, False)]
+    assert [(r.verdict, r.usable, r.dropped) for r in store.rows(step)] == [(Verdict(KEEP), True, False)]
 
 
 def test_verdicts_of_before_are_split_once(tmp_path: Path) -> None:

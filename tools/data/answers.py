@@ -264,7 +264,7 @@ class RowJudge:
     def judge(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """The rows as the judge leaves them: one of the behaviour that is not right is repaired once, or dropped."""
         asked = (
-            [row for row in rows if row.kept and row.origin not in (*ORDINARY, EXAMPLE)] if self.worth.counted else []
+            [row for row in rows if row.usable and row.origin not in (*ORDINARY, EXAMPLE)] if self.worth.counted else []
         )
         likely = self._rows(asked, "j", "judging by the criteria")
         doubted = [row for row in asked if likely.get(row.row_id, 1.0) < self.worth.cut]

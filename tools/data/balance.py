@@ -68,7 +68,7 @@ def chosen(spec: Spec, rows: Sequence[TrainingRow], wanted: int) -> frozenset[st
     decided of a row does not count: one that a person dropped is still one of those that were looked at.
     """
     sound = [replace(row, verdict=Verdict(KEEP)) for row in rows if not row.attributes.problem]
-    return frozenset(row.row_id for row in best(spec, sound, wanted) if row.origin == "generated" and row.kept)
+    return frozenset(row.row_id for row in best(spec, sound, wanted) if row.origin == "generated" and row.usable)
 
 
 def left_out(row: TrainingRow) -> bool:
@@ -263,7 +263,7 @@ def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[Tra
     rows = _surest(spec, judged, wanted) if wanted else list(judged)
     for label in _labels(spec):
         drawn_rows = [row for row in rows if row.origin not in ORDINARY and _value(label, row)]
-        accepted = [row for row in drawn_rows if row.kept]
+        accepted = [row for row in drawn_rows if row.usable]
         if len(accepted) < _FEW_ROWS * len(label.values):
             continue
         wanted_shares, by_value = _drawn(label, drawn_rows), dict[str, list[TrainingRow]]()
@@ -285,7 +285,7 @@ def best(spec: Spec, judged: Sequence[TrainingRow], wanted: int = 0) -> list[Tra
 def _surest(spec: Spec, judged: Sequence[TrainingRow], wanted: int) -> list[TrainingRow]:
     """`wanted` of the kept rows that were drawn: first of each label's value its share, then the rest by margin."""
     drawn_rows = [row for row in judged if row.origin not in ORDINARY and row.attributes.draw]
-    left = sorted((row for row in drawn_rows if row.kept), key=_doubt)
+    left = sorted((row for row in drawn_rows if row.usable), key=_doubt)
     most = {
         (label.name, value): math.ceil(share * wanted)
         for label in _labels(spec)

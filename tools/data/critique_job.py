@@ -88,7 +88,7 @@ def run(job: Job[CritiqueRequest]) -> CritiqueResult:
     job.store.judge_rows(rows_artifact.step, judged)
     _hold_the_gate(job, critic.leaks)
     _settled_contradictions(job, critic.repeats)
-    accepted, dropped = [row for row in judged if row.kept], why_dropped(judged, job.run)
+    accepted, dropped = [row for row in judged if row.usable], why_dropped(judged, job.run)
     balance = balance_of(spec, accepted, dropped)
     varied = [row for row in variants(spec, [row for row in accepted if row.split == "train"]) if critic.sound(row)]
     varied = [row for row in varied if not withheld.like_a_case(spec, row)]

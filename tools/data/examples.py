@@ -154,14 +154,14 @@ def _numeric(part: Part, given: Sequence[tuple[str, str]], typed: Kind | None, *
 
     `number`: they are numbers of JSON. Of texts a number alone may be a code.
     """
-    said = [places for message, value in given if (places := places_said(message, value)) is not None]
+    decimals = [places for message, value in given if (places := places_said(message, value)) is not None]
     wanted = number or (typed is None and part.kind not in ("text", "copied"))
-    if not given or not wanted or len(said) < _COPIED_SHARE * len(given):
+    if not given or not wanted or len(decimals) < _COPIED_SHARE * len(given):
         return None
     if part.kind in ("number", "amount"):
         return part.kind
     whole = all(value.isdigit() for _, value in given)
-    money = set(said) <= {0, 2} and not whole
+    money = set(decimals) <= {0, 2} and not whole
     return "amount" if money else "number" if number or whole else None
 
 

@@ -129,7 +129,7 @@ def hold_out(
     Where the written answers are not `known` to be right, only what a person marked or brought becomes a case of the
     target.
     """
-    own = sorted((row for row in rows if row.kept and can_be_asked(spec, row)), key=_drawn)
+    own = sorted((row for row in rows if row.usable and can_be_asked(spec, row)), key=_drawn)
     near = sorted((row for row in rows if _written_near_miss(spec, row)), key=_drawn) if count else []
     near = near[: min(count, round(_NEAR_SHARE * len(near)))]
     gold = _gold(spec, marks, max(count, round(_GOLD_SHARE * len(own)), _GOLD_LEAST))
@@ -152,7 +152,7 @@ def hold_out(
 
 def _written_near_miss(spec: Spec, row: TrainingRow) -> bool:
     """Of the user's own near misses the suite has its cases already: those that are rows here all teach."""
-    return row.kept and row.origin == "near_miss" and spec.text_of(row.prompt) not in spec.near_misses
+    return row.usable and row.origin == "near_miss" and spec.text_of(row.prompt) not in spec.near_misses
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def _case_split(spec: Spec, rows: Sequence[TrainingRow], candidates: _Candidates
 
 def _lost(rows: Sequence[TrainingRow], withheld: HeldOut) -> int:
     """A person's rows that are neither trained on nor asked."""
-    gone = sum(is_persons(row) and row.kept and after.dropped for row, after in zip(rows, withheld.rows, strict=True))
+    gone = sum(is_persons(row) and row.usable and after.dropped for row, after in zip(rows, withheld.rows, strict=True))
     return gone - len(withheld.of("own"))
 
 
@@ -311,7 +311,7 @@ def _without_cases(
     spec: Spec, row: TrainingRow, ids: set[str], why: Callable[[TrainingRow], str], asked_values: Mapping[str, str]
 ) -> TrainingRow:
     """The row, hidden where it is a case, answers a case's value, or is like one."""
-    if not row.kept:
+    if not row.usable:
         return row
     if row.row_id in ids:
         return hidden(row, Verdict(KIND, "a case of its own"))

@@ -73,12 +73,12 @@ def labels_lead(spec: Spec) -> bool:
     labels = [a for a in visible if a.kind == "label"]
     led = all(a.plain and not number_ranges(a) and not a.absent_share for a in labels)
     others = [a for a in visible if a.kind != "label"]
-    found = all(a.plain and (a.kind == "copied" or a.typed or _is_count(spec, a)) for a in others)
+    readable = all(a.plain and (a.kind == "copied" or a.typed or _is_count(spec, a)) for a in others)
     typed = sum(a.typed for a in others)  # of two, code cannot tell which a figure in the message is of
     lines = [e for e in spec.examples if len(e.prompt) <= _LONGEST and "\n" not in e.prompt]
     short = len(lines) >= _SHORT * len(spec.examples)
     composed = form.composed and not form.of_records
-    return composed and bool(labels) and led and found and typed <= 1 and short
+    return composed and bool(labels) and led and readable and typed <= 1 and short
 
 
 def reads_values(spec: Spec) -> bool:
@@ -227,8 +227,8 @@ class Listed(Synthesis):
             elsewhere = {word: max((other.get(word, 0.0) for other in others), default=1.0) for word in shares}
             telling = [w for w, share in shares.items() if share >= max(_GIVES_AWAY, _TIMES * elsewhere[w])]
             # what tells most first, and by name of equals
-            told = sorted(telling, key=lambda word: (elsewhere[word] - shares[word], word))[:_MOST_BANNED]
-            matches_in[profile] = [form for word in sorted(told) for form in (word, word.capitalize())]
+            most_telling = sorted(telling, key=lambda word: (elsewhere[word] - shares[word], word))[:_MOST_BANNED]
+            matches_in[profile] = [form for word in sorted(most_telling) for form in (word, word.capitalize())]
         return matches_in
 
     def _labels_of(self, one: Draw) -> dict[str, str | None]:

@@ -265,10 +265,10 @@ class _Reader:
             part = part.model_copy(update={"missing": odd})
         if part.kind or part.values:
             return part
-        shown = attribute_of(part, pairs, {}, [])
-        seen = [value for _, value in pairs if value is not None and value != shown.absent_as]
+        attribute = attribute_of(part, pairs, {}, [])
+        seen = [value for _, value in pairs if value is not None and value != attribute.absent_as]
         label = self._listed(seen) or (bool(proposal.labels) and set(seen) <= set(proposal.labels))
-        return part.model_copy(update={"kind": "label" if label and shown.kind != "weekday" else shown.kind})
+        return part.model_copy(update={"kind": "label" if label and attribute.kind != "weekday" else attribute.kind})
 
     def _values(self, labels: Sequence[Part], pairs: Mapping[str, Pairs]) -> dict[str, dict[str, Value]]:
         """The values of each label: those of the examples, and those that stand in the user's words."""
@@ -394,5 +394,5 @@ def _meaning_one(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _part_line(part: Part, seen: Sequence[str]) -> str:
-    shown = ", ".join(map(as_data, seen[:_EXAMPLES_ASKED]))
-    return f"The part {part.name}{part.means and f' ({part.means})'}, in the examples {shown}"
+    samples = ", ".join(map(as_data, seen[:_EXAMPLES_ASKED]))
+    return f"The part {part.name}{part.means and f' ({part.means})'}, in the examples {samples}"

@@ -34,11 +34,11 @@ def request_page(document: dict[str, object], words: Spec, rows: int) -> tuple[s
     seen = words.examples if words.blind_sha256 else parted(words.examples)[0]
     asked = asked_near_misses(words)
     near = {"near_misses": [text for text in words.near_misses if text not in asked]}
-    said = {name: value for name in _SAID if (value := (document | near).get(name))}
+    description = {name: value for name in _SAID if (value := (document | near).get(name))}
     alike = max(1, rows // ALIKE_SHARE)
     page = prompt_text(
         "request-rows",
-        words=yaml.safe_dump(said, allow_unicode=True, sort_keys=False, width=100).strip(),
+        words=yaml.safe_dump(description, allow_unicode=True, sort_keys=False, width=100).strip(),
         examples="\n".join(json.dumps(record_of(example), ensure_ascii=False) for example in seen),
         rows=rows,
         own=rows - alike,

@@ -302,19 +302,19 @@ def _placed(answers: Sequence[str], names: Sequence[str], proposal: Proposal) ->
     Labels that stand beside stated parts are a part of their own where no slot of theirs holds another text.
     """
     values: dict[str, Collection[str]] = {part.name: part.values for part in proposal.parts if part.values}
-    shapes = _orders(aligned(answers, names), names, tried=bool(values)) if names else []
+    shapes = _orders(aligned(answers, names), names, every_order=bool(values)) if names else []
     if proposal.labels and len(names) < _ORDERED:
         values[LABEL] = proposal.labels
         named = [*names, LABEL]
-        beside = _orders(aligned(answers, named), named, tried=True)
+        beside = _orders(aligned(answers, named), named, every_order=True)
         shapes += [s for s in beside if all(r[LABEL] in proposal.labels for of in s.records for r in of)]
     stated = [sum(r[n] in values[n] for of in s.records for r in of for n in s.names if n in values) for s in shapes]
     return shapes[stated.index(max(stated))] if shapes else None
 
 
-def _orders(shape: Shape | None, names: Sequence[str], *, tried: bool) -> list[Shape]:
+def _orders(shape: Shape | None, names: Sequence[str], *, every_order: bool) -> list[Shape]:
     """The shape with its slots called by the names in each order, its own first: answers are compared once for all."""
-    if shape is None or not tried or len(names) > _ORDERED:
+    if shape is None or not every_order or len(names) > _ORDERED:
         return [shape] if shape else []
     return [renamed(shape, dict(zip(names, order, strict=True))) for order in permutations(names)]
 

@@ -350,7 +350,7 @@ def row_findings(records: RunRecords) -> list[Finding]:
     dropped = Counter(row.verdict.kind for row in rows if row.verdict and row.dropped)
     narrow = []
     near = sum(count for kind, count in dropped.items() if "duplicate" in kind)
-    usable_rows = [row for row in rows if row.kept]
+    usable_rows = [row for row in rows if row.usable]
     answers = {str(row.completion[0]["content"]) for row in usable_rows}
     if rows and near > _NARROW_SHARE * len(rows):
         says = f"The rows are narrow: {near} of {len(rows)} were near-duplicates of others."

@@ -225,7 +225,7 @@ class _Judge:
                 self._known[response.id] = response.text
 
             client = chat_client(place.server) if place.server else self._endpoint()
-            with servers.kept(place.server) if place.server else nullcontext():
+            with servers.lease(place.server) if place.server else nullcontext():
                 client.complete_all(requests, concurrency=JUDGE_CONCURRENCY, on_result=keep)
 
     def _endpoint(self) -> ChatClient:

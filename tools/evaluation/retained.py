@@ -6,7 +6,7 @@ that a later model passes and the adapter did not are not set against those that
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tunesmith.memory.arms import CHAIN
 from tunesmith.memory.errors import TunesmithError
@@ -25,28 +25,34 @@ class GainRetained:
     arm: str
     won: int
     """Cases that the adapter won over the base, and that this arm answered."""
-    kept: int
+    passed: int
     """Of these, those that it passes."""
     interval: Interval
     """Of the share, 95 %; cases of one seed row count as one where they agree."""
 
     @property
     def share(self) -> float:
-        """Kept of won."""
-        return self.kept / self.won
+        """Passed of won."""
+        return self.passed / self.won
 
     @property
     def sentence(self) -> str:
         """The number with its interval."""
         low, high = self.interval
         return (
-            f"{self.arm} keeps {self.kept} of the {self.won} target cases that the adapter won over the base "
+            f"{self.arm} keeps {self.passed} of the {self.won} target cases that the adapter won over the base "
             f"({self.share:.0%}, 95 % interval {low:.0%} to {high:.0%})"
         )
 
     def to_json(self) -> Json:
         """As `compare` and the report print it."""
-        return {**asdict(self), "share": self.share, "interval": list(self.interval)}
+        return {
+            "arm": self.arm,
+            "won": self.won,
+            "kept": self.passed,
+            "interval": list(self.interval),
+            "share": self.share,
+        }
 
 
 def gain_retained(store: Store, run: str) -> tuple[GainRetained, ...]:

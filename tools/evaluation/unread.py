@@ -72,11 +72,11 @@ def unread_answers(cases: Iterable[Case]) -> list[Unread]:
     claimed = claimed_cases(by_block.get(PRIMARY_BLOCK, ()))
     target = _spaced([case for case in claimed if case.of_people and case.tests_meaning])
     near = _spaced(claimed_cases(by_block.get(NEAR_MISS_BLOCK, ())))
-    found = _of_target(target, near) if target else []
+    results = _of_target(target, near) if target else []
     for block in _GUARDS:
         if guarding := _spaced(by_block.get(block, ())):
-            found += [_of_guard(block, guarding, NOTHING, ""), _of_guard(block, guarding, REFUSAL, _REFUSES)]
-    return [replace(one, in_part=len(by_block[one.block]) > MOST_CASES) for one in found]
+            results += [_of_guard(block, guarding, NOTHING, ""), _of_guard(block, guarding, REFUSAL, _REFUSES)]
+    return [replace(one, in_part=len(by_block[one.block]) > MOST_CASES) for one in results]
 
 
 def _spaced(cases: Sequence[Case]) -> list[Case]:
@@ -86,20 +86,20 @@ def _spaced(cases: Sequence[Case]) -> list[Case]:
 
 def _of_target(target: Sequence[Case], near: Sequence[Case]) -> list[Unread]:
     whole = [*target, *near]
-    found = []
+    results = []
     for answer, texts in ((NOTHING, [""]), (REFUSAL, [_REFUSES]), (CONSTANT, _wanted(target))):
         columns = {text: _verdicts(whole, _always(text)) for text in texts}
         if columns:
             text = max(columns, key=lambda name: sum(verdict is True for verdict in columns[name][: len(target)]))
-            found.append(_held(answer, text if answer == CONSTANT else "", target, whole, columns[text]))
+            results.append(_result(answer, text if answer == CONSTANT else "", target, whole, columns[text]))
     # To a near miss an echo answers as the arm does, for only the target's words are in question.
     asked = [case for case in target if not says_it_whole(case)]
     if asked:
-        found.insert(2, _held(ECHO, "", asked, asked, _verdicts(asked, message_of)))
-    return found
+        results.insert(2, _result(ECHO, "", asked, asked, _verdicts(asked, message_of)))
+    return results
 
 
-def _held(
+def _result(
     answer: str, text: str, target: Sequence[Case], whole: Sequence[Case], verdicts: Sequence[bool | None]
 ) -> Unread:
     alone = _against(target, verdicts[: len(target)])
@@ -143,12 +143,12 @@ def _wanted(cases: Sequence[Case]) -> list[str]:
 
 
 def _texts_of(assertions: Sequence[Assertion]) -> list[str]:
-    found: list[str] = []
+    texts: list[str] = []
     for one in (inner for top in assertions for inner in (top, *top.children)):
         if one.type in _TEXTS and one.weight > 0 and not asks_model([one]):
             values = one.value if isinstance(one.value, list) and one.type != "equals" else [one.value]
-            found += [as_json(value) if isinstance(value, dict | list) else as_text(value) for value in values]
-    return found
+            texts += [as_json(value) if isinstance(value, dict | list) else as_text(value) for value in values]
+    return texts
 
 
 def _has_edges(assertion: Assertion) -> bool:
@@ -156,10 +156,10 @@ def _has_edges(assertion: Assertion) -> bool:
     return assertion.type == "equals" and assertion.weight > 0 and isinstance(wanted, str) and wanted != wanted.strip()
 
 
-def suite_warnings(cases: Sequence[Case], found: Sequence[Unread] | None = None) -> list[str]:
+def suite_warnings(cases: Sequence[Case], results: Sequence[Unread] | None = None) -> list[str]:
     """What is to be said before money is spent; nothing where a model that learned can show it."""
-    found, lines = unread_answers(cases) if found is None else found, []
-    if unbeaten := [one for one in found if one.block == PRIMARY_BLOCK and not one.beatable]:
+    results, lines = unread_answers(cases) if results is None else results, []
+    if unbeaten := [one for one in results if one.block == PRIMARY_BLOCK and not one.beatable]:
         worst = max(unbeaten, key=lambda one: one.passed)
         lines.append(
             f"without reading a message, {worst.says}, and the exact test could not tell a model that is "
@@ -178,8 +178,8 @@ def suite_warnings(cases: Sequence[Case], found: Sequence[Unread] | None = None)
             f"{count(edged, 'case')} can be passed only by an answer that begins or ends with white space: write the "
             "value of equals without it (in YAML |- in place of |)"
         )
-    for block in dict.fromkeys(one.block for one in found if one.block in _GUARDS):
-        worst = max((one for one in found if one.block == block), key=lambda one: one.passed)
+    for block in dict.fromkeys(one.block for one in results if one.block in _GUARDS):
+        worst = max((one for one in results if one.block == block), key=lambda one: one.passed)
         if worst.cases and 2 * worst.passed >= worst.cases:
             lines.append(f"the {block} block guards little: {worst.says}")
     return lines

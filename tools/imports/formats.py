@@ -158,10 +158,10 @@ def _turns_of(record: Mapping[str, object]) -> list[object]:
     turns: list[object] = []
     left, node = dict(nodes), nodes.get(str(record.get("current_node")))
     while isinstance(node, dict):
-        said = _object(node.get("message"))
-        parts = _object(said.get("content")).get("parts")
+        message = _object(node.get("message"))
+        parts = _object(message.get("content")).get("parts")
         if isinstance(parts, list) and any(parts):  # its first messages are empty
-            turns.insert(0, {"role": _object(said.get("author")).get("role"), "content": parts})
+            turns.insert(0, {"role": _object(message.get("author")).get("role"), "content": parts})
         node = left.pop(str(node.get("parent")), None)  # each once, whatever leads to what
     return turns
 
@@ -333,8 +333,8 @@ def _row(
     last = max(set(answers) - untaught, default=None)
     if last is None:
         raise ValueError("there is no answer of the assistant" + (" that has a weight" if untaught else ""))
-    shown = max((n for n in untaught if n < last), default=-1)
-    first = next(n for n in answers if n > shown)
+    last_untaught = max((n for n in untaught if n < last), default=-1)
+    first = next(n for n in answers if n > last_untaught)
     if first == 0 or not any(message["role"] == "user" for message in messages[:first]):
         raise ValueError("nothing of a user stands before the answer")
     given = record.get("id", record.get("row_id"))

@@ -198,11 +198,11 @@ def rows_of(
     limits = Limits(_BASE_S + most_bytes / 1e6 * _S_PER_MB, CHILD_BYTES)
     what = str(files[0]) if len(files) == 1 else f"one of the {len(files)} files beside {files[0]}"
     with _remedied():
-        items = taken(confined(take, argument, what, limits))
+        items = typed_items(confined(take, argument, what, limits))
         yield from (one for one in items if not isinstance(one, NewFile))
 
 
-def taken(items: Iterable[Any]) -> Iterator[TrainingRow | Problem | NewFile | Totals]:
+def typed_items(items: Iterable[Any]) -> Iterator[TrainingRow | Problem | NewFile | Totals]:
     """What `take` gives, typed. Raises Stopped."""
     for kind, *values in items:
         if kind == "stopped":

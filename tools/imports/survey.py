@@ -30,7 +30,7 @@ from tunesmith.tools.imports.sources import (
     Stopped,
     file_names,
     take,
-    taken,
+    typed_items,
 )
 from tunesmith.tools.suites.case import Case
 
@@ -168,7 +168,7 @@ def _read(sources: Sequence[Mapping[str, Any]]) -> _Read:
         several = len(source["files"]) > 1
         file, before = file_names(list(map(Path, source["files"])))[0] or named, 0
         try:
-            for one in taken(take(source)):
+            for one in typed_items(take(source)):
                 if isinstance(one, NewFile):
                     file, before = one
                 elif isinstance(one, Problem):
@@ -272,14 +272,14 @@ def compare(argument: Mapping[str, Any]) -> Iterator[dict[str, object]]:
     kinds = Counter(fault.kind for fault in faults.values())
     # reversed: the first of a kind stays
     firsts = {fault.kind: f"{read.names[row_id]}: {fault.reason}" for row_id, fault in reversed(faults.items())}
-    kept = [row for row in rows if row.row_id not in again | leaking | faults.keys()]
+    usable = [row for row in rows if row.row_id not in again | leaking | faults.keys()]
     seen = visible_rows(spec, rows)
     yield {
         "broken": dict(broken),
         "unformed": unformed,
         "leaking": len(leaking),
         "left_out": [f"{n} of {len(rows)} rows are left out, such as {firsts[kind]}" for kind, n in kinds.items()],
-        "lost": len(rows) - len(again) - len(kept),
-        "askable": sum(can_be_asked(spec, row) and row.row_id not in seen for row in kept),
+        "lost": len(rows) - len(again) - len(usable),
+        "askable": sum(can_be_asked(spec, row) and row.row_id not in seen for row in usable),
         "repeated": sorted(repeated),
     }

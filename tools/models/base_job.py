@@ -295,7 +295,7 @@ def check_template(folder: Path, name: object = None) -> tuple[str, str]:
     if tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) != text:
         raise StepFailed(f"{name}: the chat template's tokens decode to another text; its tokenizer is damaged")
     turn = tokenizer.apply_chat_template([*_QUESTION, {"role": "assistant", "content": _ANSWER}], tokenize=False)
-    _said, answer, ends_with = turn.rstrip().rpartition(_ANSWER)
+    _before, answer, ends_with = turn.rstrip().rpartition(_ANSWER)
     if _QUESTION[0]["content"] not in text or not answer:
         raise StepFailed(f"{name}: its chat template leaves out what is said; correct chat_template.jinja")
     eos, ends_with = tokenizer.eos_token, ends_with.strip()

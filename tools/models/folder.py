@@ -22,7 +22,7 @@ from tunesmith.memory.errors import BadInput
 from tunesmith.memory.files import read_manifest
 from tunesmith.tools.core.local_paths import is_there
 from tunesmith.tools.core.strict_json import IN_PLACE_BYTES, depth_of, parse_json
-from tunesmith.tools.models.model_files import names_in, open_inside, taken, wanted_files
+from tunesmith.tools.models.model_files import names_in, open_inside, wanted_files, wanted_names
 from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, header_bytes, indexed_shards, places_in
 
@@ -141,7 +141,7 @@ class _Look:
 
     def weights(self) -> tuple[int, int]:
         """Bytes and parameters of the weights, by their headers."""
-        wanted = taken(self.names)
+        wanted = wanted_names(self.names)
         files = [name for name in wanted if name.endswith(".safetensors")]
         if not files:
             raise self._no_weights()

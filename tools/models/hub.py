@@ -28,7 +28,7 @@ from tunesmith.tools.models.folder import (
     unnamed_weights,
 )
 from tunesmith.tools.models.hub_client import errors_named, read_body, within
-from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted, taken
+from tunesmith.tools.models.model_files import TEXT_BYTES, TEXTS, is_wanted, wanted_names
 from tunesmith.tools.models.tensor_file import INDEX_NAME, SINGLE_NAME, indexed_shards
 
 _INSPECTED_S = 30.0
@@ -106,7 +106,7 @@ def _inspected(model: str, revision: str) -> HubModel:
     elif SINGLE_NAME not in files:
         raise BadInput(unnamed_weights(model, next(name for name in files if name.endswith(".safetensors"))))
     refuse_other_work(config, f"config.json of {model}")
-    return HubModel({name: files[name] for name in taken(files)}, config)
+    return HubModel({name: files[name] for name in wanted_names(files)}, config)
 
 
 def hub_listing(name: str, revision: str, kind: str = "models") -> dict[str, object]:

@@ -48,7 +48,7 @@ def is_wanted(name: str) -> bool:
     return name in _NAMES or bool(SHARD.fullmatch(name) or _TOKENIZER.fullmatch(name))
 
 
-def taken(names: Iterable[str]) -> list[str]:
+def wanted_names(names: Iterable[str]) -> list[str]:
     """Of the names in a folder or repository those that are taken; of weights that lie there twice those that
     transformers loads: `model.safetensors`, else the shards without their maker's own layout beside them."""
     wanted = [name for name in names if is_wanted(name)]
@@ -79,7 +79,7 @@ def wanted_files(folder: Path) -> dict[str, int]:
     for name in filter(is_wanted, names_in(folder)):
         with open_inside(folder, name) as file:
             sizes[name] = os.fstat(file.fileno()).st_size
-    return {name: sizes[name] for name in taken(sizes)}
+    return {name: sizes[name] for name in wanted_names(sizes)}
 
 
 def weight_bytes(folder: Path) -> int:

@@ -373,6 +373,6 @@ def _put(asking: _Asking, one: Answering, server: Server) -> None:
         _progress(asking, f"asking {one.arm}", done, len(requests))
 
     _progress(asking, f"asking {one.arm}")
-    with servers.kept(server):
+    with servers.lease(server):
         chat_client(server).complete_all(requests, concurrency=_AT_ONCE, on_result=keep)
     asking.answered.add(one.arm)

@@ -123,19 +123,20 @@ def bring(wanted: Wanted, ask: Ask, say: Callable[[str], None] = lambda text: No
 def spec_of_rows(brought: Brought, name: str) -> Spec:
     """The behaviour as rows alone show it, named after their file. Raises BadInput."""
     title = brought.wanted.title
-    told = " ".join(f"--rows {shlex.quote(row)}" for row in brought.wanted.names)
-    described = f"describe it in a file with {EXAMPLES_MIN} examples: teach FILE {told}"
+    row_options = " ".join(f"--rows {shlex.quote(row)}" for row in brought.wanted.names)
+    described = f"describe it in a file with {EXAMPLES_MIN} examples: teach FILE {row_options}"
     if brought.survey is None:
         raise BadInput(f"nobody has read the rows of {title} yet, so that nothing shows the behaviour; {described}")
-    shown = distinct(brought.survey.examples)
-    if len(shown) < EXAMPLES_MIN:
+    candidates = distinct(brought.survey.examples)
+    if len(candidates) < EXAMPLES_MIN:
         raise BadInput(
-            f"{title}: {len(shown)} rows show the behaviour: such a row is short, its user and assistant take turns, "
-            f"and its answer calls one tool at most; {described}"
+            f"{title}: {len(candidates)} rows show the behaviour: such a row is short, its user and assistant take "
+            f"turns, and its answer calls one tool at most; {described}"
         )
-    if len({example.system for example in shown}) > 1:  # each row keeps its own; the behaviour is under none of them
-        shown = tuple(example.model_copy(update={"system": ""}) for example in shown)
-    examples = [example.model_dump(mode="json") for example in shown]
+    # each row keeps its own; the behaviour is under none of them
+    if len({example.system for example in candidates}) > 1:
+        candidates = tuple(example.model_copy(update={"system": ""}) for example in candidates)
+    examples = [example.model_dump(mode="json") for example in candidates]
     document: dict[str, object] = {"name": slug(name), "examples": examples}
     if labels := brought.survey.labels:
         choice = {"name": _LABEL, "values": {label: {} for label in labels}}

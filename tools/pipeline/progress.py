@@ -83,14 +83,14 @@ def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:
     """
     if not _works_on_newest(step.stage, step.request):
         return []
-    made, stages = store.artifacts(step.run), {other.id: other.stage for other in store.steps(step.run)}
+    artifacts, stages = store.artifacts(step.run), {other.id: other.stage for other in store.steps(step.run)}
     pins = [as_object(pin) for pin in as_object(step.plan.get("inputs", {})).values()]
     pinned = [replace(store.artifact(str(pin["artifact"])), sha256=str(pin["sha256"])) for pin in pins]
     pairs = []
     for artifact in pinned:
         own = {artifact.id}  # and what the step's stage made of it
         newest = None
-        for other in made:
+        for other in artifacts:
             if own & set(other.parents) and stages.get(other.step) == step.stage:
                 own.add(other.id)
             elif other.kind == artifact.kind:
@@ -102,8 +102,8 @@ def _beside_newest(store: Store, step: Step) -> list[tuple[Artifact, Artifact]]:
 def _works_on_newest(stage: str, request: Mapping[str, object]) -> bool:
     declared = catalog.ENTRIES[stage].load()
     known = {name: value for name, value in request.items() if name in declared.request.model_fields}
-    made = as_record(declared.request.model_construct, known)  # of any version: it was valid then
-    return declared.works_on_newest(made)
+    typed_request = as_record(declared.request.model_construct, known)  # of any version: it was valid then
+    return declared.works_on_newest(typed_request)
 
 
 def older_line(store: Store, plan: Plan) -> tuple[str, ...]:

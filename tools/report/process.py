@@ -62,7 +62,7 @@ class Rows:
     """Candidate training rows of a run, with what critique decided."""
 
     total: int
-    kept: int
+    usable: int
     dropped: int
     validation: int
     """Of the kept ones, those held out of training."""
@@ -70,13 +70,13 @@ class Rows:
     """Origin → kept rows."""
     reasons: list[Reason]
     """Why rows were dropped, the commonest first."""
-    kept_examples: list[TrainingRow]
+    usable_examples: list[TrainingRow]
     dropped_examples: list[TrainingRow]
 
     @property
     def undecided(self) -> int:
         """Rows that critique has not judged."""
-        return self.total - self.kept - self.dropped
+        return self.total - self.usable - self.dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +143,18 @@ def training_rows(store: Store, run: str) -> Rows | None:
         return None
     step = newest[0]["step"]
     rows = store.rows(step)
-    usable = [row for row in rows if row.kept]
+    usable = [row for row in rows if row.usable]
     dropped = [row for row in rows if row.dropped]
     seen = [row for row in dropped if not row.attributes.hidden]
     by_origin = _by_kind(usable, lambda row: row.origin)
     return Rows(
         total=len(rows),
-        kept=len(usable),
+        usable=len(usable),
         dropped=len(dropped),
         validation=sum(row.split != "train" for row in usable),
         origins={origin: len(group) for origin, group in by_origin.items()},
         reasons=_reasons(dropped),
-        kept_examples=_examples(by_origin),
+        usable_examples=_examples(by_origin),
         dropped_examples=_examples(_by_kind(seen, _kind)),
     )
 

@@ -92,7 +92,7 @@ def measuring_server(
     server = serve(job, spec, vllm=vllm, log="vllm.log", note="vLLM is starting", meanwhile=meanwhile)
     for name, folder in (adapters or {}).items():
         servers.load_adapter(server, name, folder)
-    with servers.kept(server):
+    with servers.lease(server):
         yield server
 
 

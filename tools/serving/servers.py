@@ -255,7 +255,7 @@ def renew(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def kept(server: Server) -> Iterator[None]:
+def lease(server: Server) -> Iterator[None]:
     """Keep a server's lease from running out while it is used, however long it takes to answer.
 
     It ends LEASE_S after the last use, and as long after a process that was killed in the middle of one.

@@ -163,7 +163,7 @@ def test_rows_of_a_run_before_take_the_place_of_those_that_the_plan_would_write(
     said = plan_questions.with_rows_of(planned.deps, "r1").text
     changed = {spec.stage: spec.fields for spec in planned.deps.draft.steps} if planned.deps.draft else {}
     lines = Path(str(changed["import"]["source"])).read_text().splitlines()
-    kept = {row.row_id for row in planned.store.rows(rows_step(planned)) if row.kept}
+    kept = {row.row_id for row in planned.store.rows(rows_step(planned)) if row.usable}
     assert {json.loads(line)["id"] for line in lines} == kept and f"the {len(kept)} rows that r1 kept" in said
     assert (
         "writes none of the behaviour" in said

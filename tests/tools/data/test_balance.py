@@ -41,15 +41,17 @@ def rows(kept: dict[str, int], drawn: int = 40) -> list[TrainingRow]:
 
 
 def counts(judged: list[TrainingRow]) -> dict[str, int]:
-    return dict(Counter(str(row.attributes.draw and row.attributes.draw.values["mood"]) for row in judged if row.kept))
+    return dict(
+        Counter(str(row.attributes.draw and row.attributes.draw.values["mood"]) for row in judged if row.usable)
+    )
 
 
 @table("kept", [(28, 25, 14, 10), (40, 40, 20, 18), (30, 20, 20, 14)])
 def test_every_share_is_within_the_alarm_afterwards_and_the_rare_keep_all(kept: tuple[int, ...]) -> None:
     before = rows(dict(zip(MOODS, kept, strict=True)))
     after = best(SPEC, before)
-    assert alarms(SPEC, before, [row for row in before if row.kept]) != ()
-    assert alarms(SPEC, after, [row for row in after if row.kept]) == ()
+    assert alarms(SPEC, before, [row for row in before if row.usable]) != ()
+    assert alarms(SPEC, after, [row for row in after if row.usable]) == ()
     assert counts(after)["none"] == kept[3] and sum(counts(after).values()) >= 0.6 * sum(kept)
     dropped = [row for row in after if row.verdict and row.verdict.kind == "balance"]
     assert dropped and dropped[0].attributes.attempt == 2, "late attempts go first"
@@ -72,7 +74,7 @@ def test_of_more_rows_than_are_wanted_the_surest_of_each_value_stay() -> None:
     assert counts(after) == dict.fromkeys(MOODS, 20)
     left_out = [row for row in after if row.verdict and row.verdict.kind == "surplus"]
     for mood in MOODS:
-        kept = [row.attributes.margin or 0 for row in after if row.kept and row.row_id.startswith(mood)]
+        kept = [row.attributes.margin or 0 for row in after if row.usable and row.row_id.startswith(mood)]
         assert min(kept) >= max(row.attributes.margin or 0 for row in left_out if row.row_id.startswith(mood))
 
 

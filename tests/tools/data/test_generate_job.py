@@ -83,9 +83,9 @@ def test_critique_keeps_what_generate_wrote_and_its_dataset_is_what_training_rea
     valued = [row for row in train if row.attributes.values_at]
     assert len(valued) == dataset.meta["valued_rows"] == len(train) - len(held) > 0
     judged = ws.store.rows(made.id)
-    assert all(row.kept != row.dropped and bool(row.verdict and row.verdict.reason) == row.dropped for row in judged)
-    assert {row.split for row in judged if row.kept} == {"train", "valid"}
-    assert [row.row_id for row in train] == sorted(row.row_id for row in judged if row.kept and row.split == "train")
+    assert all(row.usable != row.dropped and bool(row.verdict and row.verdict.reason) == row.dropped for row in judged)
+    assert {row.split for row in judged if row.usable} == {"train", "valid"}
+    assert [row.row_id for row in train] == sorted(row.row_id for row in judged if row.usable and row.split == "train")
 
 
 def test_the_rows_that_were_hashed_are_the_rows_that_are_judged(ws: Workspace, fields: dict[str, object]) -> None:

@@ -81,7 +81,7 @@ def test_nothing_like_a_case_is_trained_on() -> None:
     twins = [row(50 + n, plant, text=ROWS[n].prompt[0]["content"].upper()) for n, plant in enumerate(PLANTS)]
     held = hold_out(SPEC, [*ROWS, *twins], [], 6, 85)
     gate = LeakGate(load_cases(held.of("written")), SPEC.slot, 85)
-    left = [one for one in held.rows if one.kept]
+    left = [one for one in held.rows if one.usable]
     assert left and not [one for one in left if gate.check(one.row_id, [one.prompt[0]["content"]])]
     assert len(held_rows(held.rows)) > len(held.of("written")), "with a case its twin goes"
 
@@ -154,7 +154,7 @@ def test_what_a_case_answers_by_copying_no_training_row_answers() -> None:
     ends = ["and so we left.", "at noon, of all times!", "Never again, said my aunt from Bergen."]
     rows = [quoting(3 * n + m, quote, end) for n, quote in enumerate(quotes) for m, end in enumerate(ends)]
     held = hold_out(feedback, rows, [], 5, 95)
-    trained = {json.loads(one.completion[0]["content"])["quote"] for one in held.rows if one.kept}
+    trained = {json.loads(one.completion[0]["content"])["quote"] for one in held.rows if one.usable}
     asked = {json.loads(example.answer)["quote"] for example in held.of("written")}
     assert len(held.of("written")) == 5 and trained and not trained & asked
     assert len(asked) == 2, "whole groups, so that little is lost"
@@ -225,7 +225,7 @@ def test_rows_that_share_what_they_were_made_from_are_one_cluster(tmp_path: Path
 
 def test_no_view_shows_what_a_held_out_row_says() -> None:
     held = hold_out(SPEC, ROWS, [], 4, 85)
-    out = [one for one in held.rows if not one.kept]
+    out = [one for one in held.rows if not one.usable]
     assert out and not {one.message for one in suspects(SPEC, held.rows)} & {one.prompt[0]["content"] for one in out}
     texts = str([masked(replace(one, attributes=replace(one.attributes, text=""))) for one in out])
     assert not any(word in texts for one in out for word in one.prompt[0]["content"].split() if len(word) > 4)

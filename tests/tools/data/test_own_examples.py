@@ -197,9 +197,9 @@ def test_the_examples_beside_the_blind_ones_are_trained_on_and_no_rule_drops_the
     suites = [folder / SUITE, folder / HARD_SUITE]
     critic = Critic(strict, load_suites(suites, models=("judge",)).cases, CritiqueRequest(embeddings=False))
     judged = critic.judge(own_rows(strict))
-    assert len(judged) == 30 and all(row.kept for row in judged) and not critic.leaks
+    assert len(judged) == 30 and all(row.usable for row in judged) and not critic.leaks
     held = hold_out(strict, judged, [], 10, 85)
-    assert not held.known and all(row.kept for row in held.rows), "what is trained on tests nothing"
+    assert not held.known and all(row.usable for row in held.rows), "what is trained on tests nothing"
 
 
 def test_an_example_that_repeats_a_blind_one_is_not_trained_on(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_what_was_concluded_from_examples_keeps_no_row_of_a_persons_out(
     spec = BEHAVIOURS[behaviour].spec(behaviour)
     asked = critic(spec)
     [row] = asked.judge([own_row(17, message, answer)])
-    assert row.kept
+    assert row.usable
     notes = asked.doubts.notes(1)
     assert any(note in told and "i-000017" in told for told in notes) if note else not notes
 
@@ -84,9 +84,9 @@ def test_no_row_whatever_its_origin_holds_a_token_by_which_the_base_begins_or_en
     special, clean = ["<|im_start|>", "<|im_end|>"], (message, answer) == ("hello", "ok")
     asked = Critic(BEHAVIOURS["moderator"].spec("m"), [], CritiqueRequest(embeddings=False), (), special)
     [row] = asked.judge([own_row(17, message, answer)])
-    assert row.kept is clean and (clean or "reads as a token" in str(row.verdict))
+    assert row.usable is clean and (clean or "reads as a token" in str(row.verdict))
     [row] = critic(BEHAVIOURS["moderator"].spec("m")).judge([own_row(17, "is <|im_start|> a word?", "ok")])
-    assert row.kept, "to another base it is a word like others"
+    assert row.usable, "to another base it is a word like others"
 
 
 def test_one_message_with_two_answers_is_asked_about_and_twins_count_once() -> None:
@@ -116,7 +116,7 @@ def test_a_written_row_that_is_like_a_persons_goes_and_the_persons_stay() -> Non
     own = [own_row(n, f"How do I cook beans in {n} minutes?", answer) for n in range(4, 8)]
     written = replace(own[0], row_id="w00001", origin="generated")
     *first, last = critic(spec).judge([*own, written])
-    assert all(row.kept for row in first) and last.verdict and last.verdict.kind in ("copy", "duplicate")
+    assert all(row.usable for row in first) and last.verdict and last.verdict.kind in ("copy", "duplicate")
 
 
 @table(("rows", "blind"), [(0, 0), (10, 5), (19, 9), (20, 10), (60, 10), (100, 15), (266, 40), (100_000, 40)])
@@ -148,7 +148,7 @@ def test_rows_that_are_alike_are_all_blind_or_all_trained_on_and_none_is_lost() 
     rows = families()
     out = held(rows, 10)
     blind = {case.prompt for case in out.of("own")}
-    trained = {row.prompt[0]["content"] for row in out.rows if row.kept}
+    trained = {row.prompt[0]["content"] for row in out.rows if row.usable}
     assert len(blind) == 10 and len(trained) >= len(rows) - 12 and not out.note
     for topic in TOPICS:
         pair = {form.format(topic) for form in SAID[:2]}
@@ -166,7 +166,7 @@ def test_rows_that_are_all_alike_are_still_trained_on_and_that_is_said(first: in
     texts = [(n, f"Ticket number {100 + n}: please say where it is now") for n in range(first, first + 30)]
     rows = [kept(own_row(n, text, f"at {n}")) for n, text in texts]
     out = held(rows, 10)
-    assert len(out.of("own")) == 10 and sum(row.kept for row in out.rows) == 20
+    assert len(out.of("own")) == 10 and sum(row.usable for row in out.rows) == 20
     assert "so alike" in out.note
 
 

@@ -30,7 +30,7 @@ def test_a_kind_of_damage_is_caught_and_the_rows_beside_it_stay(kind: str) -> No
     judged = Critic(DEMO, cases(DEMO), CritiqueRequest(embeddings=embeddings)).judge(damaged)
     caught = sum(judged[n].dropped for n in chosen)
     lost = [row for n, row in enumerate(judged) if n not in chosen and row.dropped]
-    assert caught >= 0.95 * PLANTED, [judged[n] for n in chosen if judged[n].kept][:2]
+    assert caught >= 0.95 * PLANTED, [judged[n] for n in chosen if judged[n].usable][:2]
     assert len(lost) <= 0.03 * (ROWS - PLANTED), [str(row.verdict) for row in lost]
 
 
@@ -44,6 +44,6 @@ def test_rows_from_elsewhere_are_held_to_their_own_message() -> None:
             other = [{"role": "assistant", "content": answer.replace('"order": "', '"order": "9')}]
             broken.append(replace(row, row_id=f"x{row.row_id}", completion=other))
     judged = Critic(DEMO, [], CritiqueRequest(embeddings=False)).judge([*rows, *broken])
-    kept = [row for row in judged[: len(rows)] if row.kept]
+    kept = [row for row in judged[: len(rows)] if row.usable]
     assert len(kept) >= 0.97 * len(rows), [str(row.verdict) for row in judged[: len(rows)] if row.dropped]
     assert all(row.dropped for row in judged[len(rows) :])

@@ -72,7 +72,7 @@ def judge(stub: Stub, marks: Sequence[Mark] = ()) -> RowJudge:
 def test_a_wrong_row_is_dropped_with_the_criterion_that_it_fails() -> None:
     at_work = judge(Stub(right, repairs="WRONG"))
     kept, dropped = at_work.judge(ROWS)
-    assert kept.kept and kept.attributes.judged == 0.8
+    assert kept.usable and kept.attributes.judged == 0.8
     assert dropped.verdict is not None and dropped.verdict.kind == "judge" and "30% yes to" in dropped.verdict.reason
     worth = at_work.worth
     assert (worth.asked, worth.repaired, worth.dropped, worth.wrote_the_rows) == (2, 0, 1, True)
@@ -82,7 +82,7 @@ def test_a_wrong_row_is_dropped_with_the_criterion_that_it_fails() -> None:
 def test_what_can_be_repaired_is_kept_with_its_new_answer() -> None:
     at_work = judge(Stub(right, repairs="CROW"))
     _, repaired = at_work.judge(ROWS)
-    assert repaired.kept and repaired.completion[0]["content"] == "CROW" and at_work.worth.repaired == 1
+    assert repaired.usable and repaired.completion[0]["content"] == "CROW" and at_work.worth.repaired == 1
 
 
 def test_an_answer_that_breaks_a_rule_repairs_nothing() -> None:

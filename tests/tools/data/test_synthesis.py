@@ -91,7 +91,7 @@ def test_what_is_kept_obeys_the_rules_and_what_is_dropped_says_which_it_broke(ws
     odd = [row for row in rows if "mint tea" in row.prompt[0]["content"].lower()]
     assert odd and {row.verdict.kind for row in odd if row.verdict} <= {"kind", "duplicate"}
     assert made.result["reader"]["kind_no"] >= 0.75 and made.result["near_miss_rows"] == NEAR
-    assert len({row.prompt[0]["content"] for row in rows if row.kept}) >= 30
+    assert len({row.prompt[0]["content"] for row in rows if row.usable}) >= 30
     dataset = ws.store.artifacts(run, "dataset")[0]
     assert len(read_rows(dataset.path / "train.jsonl")) == result["train_rows"]
 

@@ -141,7 +141,7 @@ def test_rows_of_any_form_are_stored_judged_and_become_cases(said: dict[str, Any
     write_rows(tmp_path / "rows.jsonl", rows)
     assert read_rows(tmp_path / "rows.jsonl") == rows
     judged = Critic(one, [], CritiqueRequest(embeddings=False)).judge(rows)
-    assert sum(row.kept for row in judged) >= 12, [str(row.verdict) for row in judged if not row.kept]
+    assert sum(row.usable for row in judged) >= 12, [str(row.verdict) for row in judged if not row.usable]
     held = hold_out(one, judged, [], 6, 95)
     write_case_suites(one, tmp_path / "cases", held, judged=False)
     cases = load_suites([tmp_path / "cases" / "held-out.yaml"]).cases

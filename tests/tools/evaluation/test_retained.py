@@ -19,8 +19,8 @@ def test_what_each_hop_kept_of_the_cases_won_is_counted_with_its_interval(tmp_pa
     """The base fails 58 of 60 target cases and the adapter one of these; the quantized model fails two more."""
     store, run = stored_runs.finished_run(tmp_path)
     merged, quantized = gain_retained(store, run)
-    assert (merged.arm, merged.won, merged.kept, merged.share) == ("merged", 57, 57, 1.0)
-    assert (quantized.arm, quantized.won, quantized.kept) == ("quantized", 57, 55)
+    assert (merged.arm, merged.won, merged.passed, merged.share) == ("merged", 57, 57, 1.0)
+    assert (quantized.arm, quantized.won, quantized.passed) == ("quantized", 57, 55)
     assert quantized.interval == pytest.approx(clopper_pearson(55, 57))
     assert quantized.interval[0] < 55 / 57 < quantized.interval[1] and merged.interval[0] < 1
     assert quantized.sentence.startswith(

@@ -23,7 +23,7 @@ from tunesmith.tools.models.base_job import (
 )
 from tunesmith.tools.models.bundled import BUNDLED, BundledModel, Wheel
 from tunesmith.tools.models.hub import errors_named, of_link
-from tunesmith.tools.models.model_files import taken
+from tunesmith.tools.models.model_files import wanted_names
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -208,8 +208,9 @@ def test_a_link_to_a_models_page_on_the_hub_means_that_model(link: str, model: s
 def test_of_weights_that_are_there_twice_those_are_taken_that_transformers_loads() -> None:
     index = "model.safetensors.index.json"
     shards = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", index]
-    assert taken([*shards, "consolidated.safetensors"]) == taken([*shards, "consolidated.00.safetensors"]) == shards
+    for makers_own in ("consolidated.safetensors", "consolidated.00.safetensors"):
+        assert wanted_names([*shards, makers_own]) == shards
     alone = ["consolidated.safetensors", "config.json"]
-    assert taken(alone) == alone, "they are all that there is"
+    assert wanted_names(alone) == alone, "they are all that there is"
     single = ["config.json", "model.safetensors"]
-    assert taken([*single, *shards[1:], "consolidated.safetensors"]) == single
+    assert wanted_names([*single, *shards[1:], "consolidated.safetensors"]) == single

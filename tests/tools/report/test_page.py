@@ -100,7 +100,7 @@ def test_the_report_counts_what_the_store_holds(finished: tuple[Facts, Page]) ->
     assert (hops["base", "adapter"].gained_count, hops["base", "adapter"].lost_count) == (57, 1)
     assert [flip.case_id for flip in hops["adapter", "quantized"].lost] == ["target-030", "target-044"]
     assert all(hop.comparison and hop.comparison.comparable for hop in hops.values())
-    assert facts.rows is not None and (facts.rows.total, facts.rows.kept, facts.rows.dropped) == (160, 138, 22)
+    assert facts.rows is not None and (facts.rows.total, facts.rows.usable, facts.rows.dropped) == (160, 138, 22)
     assert {reason.kind: reason.rows for reason in facts.rows.reasons} == {"near-duplicate": 20, "leak": 2}
 
 
@@ -120,7 +120,7 @@ def test_what_the_audits_of_saved_bytes_said_is_shown(finished: tuple[Facts, Pag
     facts, page = finished
     assert [(audit.model, audit.faults) for _, audit in facts.audits] == [("merged", ()), ("quantized", ())]
     assert "210 carry the adapter's update, 24 of them computed again (rounding is 3.1% of the update)" in page.text
-    assert [(one.arm, one.kept) for one in facts.evaluation.retained] == [("merged", 57), ("quantized", 55)]
+    assert [(one.arm, one.passed) for one in facts.evaluation.retained] == [("merged", 57), ("quantized", 55)]
     assert "Gain retained: quantized keeps 55 of the 57 target cases that the adapter won over the base" in page.text
     assert "Saved bytes of the quantized model" in page.text and "210 layers quantized" in page.text
 

@@ -305,7 +305,7 @@ def test_a_server_whose_lease_ran_out_stops_by_itself(home: Path, model: Path, m
     monkeypatch.setattr(servers, "RENEW_EVERY_S", 0.1)
     server = start(home, spec_of(model))
     processes = tree(server)
-    with servers.kept(server):
+    with servers.lease(server):
         time.sleep(7)  # used for longer than its lease, without one answer
         assert servers.healthy(server)
     assert until(lambda: gone(processes)) and port_is_free(server.port)
