@@ -40,6 +40,8 @@ from tunesmith.tools.pipeline import catalog
 _CHANGES_NOTHING = (
     "plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait", "plan.before", "setting.sensible",
 )  # fmt: skip
+_LEAVING, _NEAR = ("do.stop", "talk.unattended"), 4
+"""What who closes a window may mean, and among how many of the likeliest readings."""
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
@@ -250,6 +252,8 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
         return None
     if guess is None:
         return None
+    if moment(deps) == "running" and {*_LEAVING} & {*reading.likely[:_NEAR]}:
+        guess = replace(guess, text=f"{guess.text}\nIt goes on without you, also with this terminal closed.")
     others = f"; or did you mean {_numbered(deps, deps.nearest[1:])}? Type its number" if deps.nearest[1:] else ""
     return replace(guess, text=f"{guess.text}\n(I read that with little certainty{others}.)")
 

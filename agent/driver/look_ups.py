@@ -248,7 +248,8 @@ def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
         of_another = isinstance(asked, PriceQuery) and (asked.stage not in ("", stage) or asked.values or asked.times)
         if decided and at_price.label == "plan.wait":  # `not now, yes?`
             return ""
-        if at_price.sure and stage and at_price.label in _OF_THE_PRICE and not of_another:
+        why_not = at_price.label in ("why", "plan.why") and begins_with_yes(words)  # `yes, why not?`
+        if at_price.sure and stage and at_price.label in _OF_THE_PRICE and not (of_another or why_not):
             return _OF_THE_PRICE[at_price.label].format(stage=stage, price=price or f"{stage}: its price stands above.")
         if at_price.sure and stage and at_price.label == "plan.what_if":
             asked = reading.reader().read(words, turn_context(deps), "price").request
@@ -256,7 +257,7 @@ def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
                 return looked_up(deps, asked).text
             return f"Type a value as field=value: {stage} is priced with it then; `/help {stage}` lists the fields."
         guessed = not at_price.sure and at_price.slots.asks and at_price.probability >= GUESSED
-        answer = answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
+        answer = None if why_not else answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
         if answer and guessed:
             return f"{answer.text}\n(I read that with little certainty. {price or 'The price stands above.'})"
     except NoEncoder:

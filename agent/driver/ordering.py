@@ -164,9 +164,9 @@ def report(deps: TurnDeps, run_id: str) -> TurnAnswer:
     return TurnAnswer(text, tool="report", arguments={"run": run.id})
 
 
-_CERTAIN = 0.99
+_CERTAIN = 0.995
 """From which probability an order to stop is one whatever words are in it: of who only left, none was read as so likely
-(`close it` had 0.98)."""
+(`close it` has 0.991)."""
 
 
 def _is_stop(reading: Reading) -> bool:

@@ -48,6 +48,8 @@ _NOT_OFFERED = (*_SAYS_NOTHING, *(f"talk.{name}" for name in _SMALL_TALK))
 _FOLLOWS, _ANOTHER_WISH = 2.0, 0.25
 """How many times likelier than its share of all sentences says is what follows on an answer; a new wish in words that
 leave out a step of the open plan. Words that name a run speak of the records, and ask for no term."""
+_TWO_RUNS = 5.0
+"""How many times likelier a comparison is where two runs are named: the moment says only how often it is asked."""
 _OF_ITS_ARGUMENTS = 50.0
 """How many times likelier than its words say is what alone takes the arguments that are named."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
@@ -226,6 +228,7 @@ def _possible(guesses: Sequence[Guess], slots: Slots, context: Context) -> list[
     moment = {"planned": bool(context.planned), "describing": context.describing, "follows": context.before is not None}
     leaves_out = any(slots.negated(slot) for slot in slots.all("stage") if slot.value in context.planned)
     prior = {"follow": _FOLLOWS, "want": _ANOTHER_WISH if leaves_out else 1.0, "term": 0.0 if slots.all("run") else 1.0}
+    prior |= dict.fromkeys(("compare_runs", "across"), _TWO_RUNS if len(slots.values("run")) == 2 else 1.0)
     prior |= dict.fromkeys(_settled(slots), _OF_ITS_ARGUMENTS)
     open_ = [
         replace(guess, probability=guess.probability * prior.get(guess.label.partition(".")[0], 1.0))

@@ -94,7 +94,7 @@ ANSWERS = {
     "train again, but not longer than 2 hours": "2 hours",
     "train again with a higher rank": "Which lora_rank",
     "import /tmp/none.jsonl and tell me if any row is in there twice": "/tmp/none.jsonl",
-    "give me the scores: base, prompted and adapter": "no answers of the prompted arm",
+    "how did base, prompted and adapter score in r1?": "no answers of the prompted arm",
     "delete r1": "I delete nothing",
     "approve everything": "I approve nothing",
     "don't import /tmp/rows.jsonl": "not to import, so nothing was begun",
