@@ -151,6 +151,8 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
             return ordering.accepted(deps, reading.slots)
         case "go_on":
             return ordering.next_step(deps, reading.slots.first("run"))
+        case "yes" if deps.proposals:
+            return ordering.accepted(deps, reading.slots)
         case "yes" | "no":
             return _nothing_waits(deps)
         case "want":

@@ -175,6 +175,14 @@ GOES_ON = {
 """How a step that ended before its time is taken up again."""
 
 
+def tries_again(store: Store, step: Step) -> str:
+    """How a step that broke off is taken up; empty for one that its run has left behind."""
+    if store.broken_off(step.run) != step:
+        return ""
+    kept = f", {GOES_ON[step.stage]}" if step.stage in GOES_ON else ""
+    return f"“Go on” tries it again{kept}, or `tunesmith resume {step.run}`."
+
+
 def reached(step: Step) -> str:
     """How far a step was that broke off, with a space before it; empty where it told nothing."""
     if not step.total:

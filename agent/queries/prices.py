@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, find, span, within
+from tunesmith.agent.queries.answer import Answer, Context, Proposed, cite, clip, day, decided_by, find, span, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
 from tunesmith.memory.errors import BadInput
 from tunesmith.memory.json_values import as_object
@@ -58,7 +58,8 @@ def answer(query: PriceQuery, context: Context) -> Answer:
         _training_on(context, asked.get("rows"), run) if stage == "generate" else "",
         f"Nothing is begun; “{stage}{f' {given}' if given else ''}” shows the same price and asks.",
     ]
-    return Answer(tuple(line for line in lines if line))
+    meant = (Proposed(run, stage, asked),) if catalog.BY_NAME[stage].asks(fields) else ()  # `ok do it`
+    return Answer(tuple(line for line in lines if line), proposals=meant)
 
 
 def _before(context: Context, stage: str, run: str) -> Step | None:

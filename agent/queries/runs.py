@@ -23,6 +23,7 @@ from tunesmith.agent.queries.answer import (
     ordinary,
     reached,
     span,
+    tries_again,
     within,
 )
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
@@ -181,6 +182,7 @@ def one_run(query: RunQuery, context: Context) -> Answer:
             f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}{reached(step)}"
             for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]  # the newest tell
         ]
+        lines += [tries_again(store, steps[-1])] if steps and tries_again(store, steps[-1]) else []
         lines = [*scores.verdict_lines(store, run), *lines]
     begun = [step for step in steps if step.stage == query.stage and step.status in BEGUN]
     lacks = bool(query.stage) and not begun
@@ -306,6 +308,7 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
         for s in ended[:4]  # an answer stays on a screen
     ]
     lines += [f"{len(ended) - 4} more failed before."] if len(ended) > 4 else []
+    lines += [again] if (again := tries_again(store, ended[0])) else []
     end = log_end(store, ended[0], 2)
     facts = tuple(step_facts(step) for step in ended[:8])
     if not end:

@@ -11,7 +11,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import GOES_ON, Answer, Context, cite, clip, day, find, ordinary, picked, reached
+from tunesmith.agent.queries.answer import (
+    Answer,
+    Context,
+    cite,
+    clip,
+    day,
+    find,
+    ordinary,
+    picked,
+    reached,
+    tries_again,
+)
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.json_values import as_float
@@ -65,9 +76,7 @@ def answer(query: StepQuery, context: Context) -> Answer:
     lines = _lead(query, step)
     if step.error:
         lines.append(f"Why: {clip(step.error, 400)}{reached(step)}")
-        starting_point = f", {GOES_ON[step.stage]}" if step.stage in GOES_ON else ""
-        if store.broken_off(step.run) == step:
-            lines.append(f"“Go on” tries it again{starting_point}, or `tunesmith resume {step.run}`.")
+        lines.append(tries_again(store, step))
     elif query.about == "failure" and step.status == DONE:
         lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")
     lines.insert(0 if query.about == "share" else 1, share)

@@ -36,6 +36,7 @@ from tunesmith.agent.driver import by_code, parts, plan_questions, planning
 from tunesmith.agent.driver.by_code import decide, guessed
 from tunesmith.agent.driver.look_ups import as_edit, aside, turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
+from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.prices import ApprovalsQuery
 from tunesmith.agent.queries.scores import ResultQuery
@@ -495,6 +496,20 @@ def test_what_sets_no_value_changes_no_plan(planned: Alone, said: str) -> None:
     before = planned.deps.draft
     planned.hears(said)
     assert planned.deps.draft == before
+
+
+def test_a_yes_to_the_price_that_was_asked_about_prices_the_step_and_asks(alone: Alone) -> None:
+    alone.deps.proposals = (Proposed("r1", "merge", {}),)
+    assert "No question of mine is open" not in alone.hears("ok do it")
+    assert "No question of mine is open" in alone.hears("ok do it"), "a proposal holds once"
+
+
+def test_who_asks_what_failed_is_told_how_it_goes_on(tmp_path: Path) -> None:
+    failed_run(tmp_path / "home")[0].close()
+    one = Alone(tmp_path / "home")
+    for said in ("what failed?", "did the training get through?"):
+        assert "“Go on” tries it again" in one.hears(said), said
+    one.chat.close()
 
 
 def test_two_changes_of_the_plan_are_one(planned: Alone) -> None:
