@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up
+from tunesmith.agent.driver.step_facts import brief, step_facts
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import GOES_ON, Context, Proposed, cite, clip, find, reached
-from tunesmith.agent.queries.following import chain_ahead, next_stages
+from tunesmith.agent.queries.following import chain_ahead, lacking_before, next_stages
 from tunesmith.agent.queries.machine import MachineQuery, ServedQuery, at_work
 from tunesmith.agent.queries.prices import inherited
 from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, settled
@@ -21,12 +23,14 @@ from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
 from tunesmith.agent.words.slots import Slots
-from tunesmith.memory.arms import ARMS
-from tunesmith.memory.errors import BadInput
-from tunesmith.memory.records import DECLINED, RUNNING
-from tunesmith.tools.core.format import listed
+from tunesmith.memory.errors import BadInput, StepFailed
+from tunesmith.memory.records import DECLINED, RUNNING, Step
+from tunesmith.tools.core.format import duration, listed
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
+from tunesmith.tools.pipeline.run_step import Outcome, run_step
+from tunesmith.tools.pipeline.runs import place
+from tunesmith.tools.pipeline.workspace import StepRequest
 
 
 def accepted(deps: TurnDeps, slots: Slots) -> TurnAnswer | Call:
@@ -107,22 +111,12 @@ def _too_early(deps: TurnDeps, order: Order) -> TurnAnswer | None:
     run = find(deps.store, order.run) if order.run else deps.current_run()
     if run is None or order.fields.get("rollback"):  # what is gone back to is the deployment before
         return None
-    have = {artifact.kind for artifact in deps.store.artifacts(run.id)}
-    needs = [*catalog.BY_NAME[order.stage].needs, *([arm] if (arm := str(order.fields.get("arm", ""))) in ARMS else [])]
-    lacking = [kind for kind in dict.fromkeys(needs) if kind not in have and kind != "prompted"]
-    before: list[str] = []
-    for stage, arm in chain_ahead(deps.store, run):
-        if stage == order.stage and arm in ("", order.fields.get("arm", "adapter")):
-            break
-        before.append(f"{stage} of the {arm}" if arm else stage)
-    else:
-        before = []
+    lacking, before = lacking_before(deps.store, run, order.stage, str(order.fields.get("arm", "")))
     if not (lacking and before):
         return None
     deps.proposals = (Proposed(run.id, before[0].split()[0], {}),)
-    models = [f"the {kind} model" if kind in ARMS and kind != "adapter" else f"the {kind}" for kind in lacking]
     return TurnAnswer(
-        f"{order.stage} needs {listed(models, 4)}, which {run.id} does not have yet. Before it "
+        f"{order.stage} needs {listed(lacking, 4)}, which {run.id} does not have yet. Before it "
         f"come{'s' if len(before) == 1 else ''} {listed(before, 9)}: “do that” prices the first; nothing was begun."
     )
 
@@ -200,6 +194,63 @@ def stop(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     alone = "" if ends else "It goes on without you, also with this terminal closed. "
     later = f" “Go on” takes it up {GOES_ON[step.stage]}." if step.stage in GOES_ON else ""
     return TurnAnswer(f"{at_work(step)} {alone}`/stop {step.id}` ends it, after one more question.{later}")
+
+
+# A step that was ordered
+
+
+def checked(deps: TurnDeps, entry: catalog.Entry, fields: dict[str, object]) -> StepRequest:
+    """The request of a stage that costs something. Raises BadInput for a free path, and for one that is at work."""
+    deps.check_grounded(fields)
+    request = StepRequest.given(entry.name, fields)
+    _refuse_a_second(deps, request)
+    return request
+
+
+def run_stage(deps: TurnDeps, entry: catalog.Entry, given: dict[str, object]) -> object:
+    """Carry out one stage that code has read: what is expensive asks the user first, and starts nothing without a
+    yes."""
+    if entry.asks(given):
+        outcome = run_step(deps.ws, checked(deps, entry, given), deps.approver, follow=deps.follow)
+        if outcome.decision and outcome.declined:
+            reason = f": {outcome.decision.reason}" if outcome.decision.reason else ""
+            raise StepFailed(
+                f"{entry.name}: the user said no{reason}; nothing was started. “{entry.name}” shows its price again."
+            )
+        return started(deps, outcome.step)
+    request = StepRequest.given(entry.name, given)
+    if entry.only_looks:
+        seen = run_steps.look(deps.ws, request)["result"]
+        deps.show(render.result_table(seen))
+        return {"stage": entry.name, **brief(seen)}
+    ended = run_step(deps.ws, request, deps.approver).done()
+    deps.show(render.result_table(ended.report))
+    return step_facts(ended)
+
+
+def started(deps: TurnDeps, step: Step) -> object:
+    """What is told of a step that was agreed to and started. Raises StepFailed where it was followed and failed."""
+    deps.focused_run_id = ""
+    ran = {"ran_with": dict(StepRequest.of(step).fields)}
+    if deps.follow:
+        return {**step_facts(Outcome(step).done()), **ran}
+    deps.say(f"{step.stage} runs in the background; you are told when it ends, and we can go on talking.")
+    return {
+        "started": step.stage,
+        "step": step.id,
+        "run": step.run,
+        "estimated": duration(step.estimated_seconds),
+        **ran,
+        "note": "it runs in the background; the user is told when it ends",
+    }
+
+
+def _refuse_a_second(deps: TurnDeps, request: StepRequest) -> None:
+    """Raises BadInput where the stage is at work in the run already: the driver would only start it twice."""
+    run = place(deps.store, request).run
+    running = [step for step in deps.store.steps(run, status=RUNNING) if step.stage == request.stage]
+    if running:
+        raise BadInput(f"{request.stage} ({running[0].id}) runs already; wait for it to end")
 
 
 # The proposed plan

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.agent.queries.answer import Context
+from tunesmith.memory.arms import ARMS
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Artifact, Run
 from tunesmith.memory.store import Store
@@ -59,6 +60,24 @@ def chain_ahead(store: Store, run: Run) -> list[tuple[str, str]]:
             ahead += [(entry.name, ""), *([(test.name, entry.makes)] if entry.makes in arms else [])]
             kinds.add(entry.makes)
     return ahead
+
+
+def lacking_before(store: Store, run: Run, stage: str, arm: str) -> tuple[list[str], list[str]]:
+    """What a run lacks for a step, and the usual steps that it has ahead before that one; no steps where the usual way
+    does not lead to it."""
+    have = {artifact.kind for artifact in store.artifacts(run.id)}
+    needs = [*catalog.BY_NAME[stage].needs, *([arm] if arm in ARMS and arm != "prompted" else [])]
+    lacking = [f"the {kind} model" if kind in _MODELS else f"the {kind}" for kind in dict.fromkeys(needs)
+               if kind not in have]  # fmt: skip
+    before: list[str] = []
+    for ahead, tested in chain_ahead(store, run):
+        if ahead == stage and tested in ("", arm or "adapter"):
+            return lacking, before
+        before.append(f"{ahead} of the {tested}" if tested else ahead)
+    return lacking, []
+
+
+_MODELS = ("base", "merged", "quantized")
 
 
 def _too_late(entry: catalog.Entry, kinds: Collection[str]) -> bool:
