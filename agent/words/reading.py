@@ -54,6 +54,8 @@ _OF_ITS_ARGUMENTS = 50.0
 """How many times likelier than its words say is what alone takes the arguments that are named."""
 _MEANS_OF_A_PLAN = {"yes": "plan.start", "accept": "plan.start", "go_on": "plan.start", "no": "plan.drop"}
 """What a word means while a plan is proposed, unless it names a run."""
+_MEANS_OF_A_DRAFT = {"plan.drop": "describe.drop"}
+"""What an example means while a behaviour is described: `drop it` is what its user is told to say."""
 _ON_A_CARD = "plan.what_if"
 """What is asked of the open plan where a card is named and no model, and so what is asked of a setting there."""
 
@@ -130,7 +132,9 @@ class Reader:
             return self._as(Guess(label, 1.0), True, slots, context)
         embedded = self._embedded(canonical(slots, self.head.vocabulary))
         guesses = _possible(self.head.guesses(embedded, slots, context.at), slots, context)
-        if (known := self.head.label_of(sentence)) in {guess.label for guess in guesses}:
+        known = self.head.label_of(sentence)
+        known = _MEANS_OF_A_DRAFT.get(known, known) if context.describing else known
+        if known in {guess.label for guess in guesses}:
             guesses = sorted(guesses, key=lambda guess: guess.label != known)  # what is known to be meant goes first
             guesses = [Guess(known, 1.0), *(replace(guess, probability=0.0) for guess in guesses[1:])]
         by_kind = kinds(guesses)

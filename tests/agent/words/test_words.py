@@ -366,3 +366,9 @@ def test_a_question_about_a_file_that_names_none_is_about_the_one_before() -> No
     assert isinstance(of_before, FileQuery) and of_before.path == "~/a/rows.jsonl"
     named_anew = reader().read("and the first of ~/b/other.jsonl", context, "file_of_rows.first").request
     assert isinstance(named_anew, FileQuery) and named_anew.path == "~/b/other.jsonl"
+
+
+def test_the_words_that_its_user_is_told_to_give_a_description_up_with_do_so() -> None:
+    for said in ("drop it", "Drop it."):
+        found = read(said, Context(describing=True))
+        assert (found.label, found.sure) == ("describe.drop", True)
