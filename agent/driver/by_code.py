@@ -40,6 +40,8 @@ from tunesmith.tools.pipeline import catalog
 _CHANGES_NOTHING = (
     "plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait", "plan.before", "setting.sensible",
 )  # fmt: skip
+_NO_TEXT = "talk.images"
+"""What is asked by who wants a model of pictures or sound; beside a wish its likeliest other reading."""
 _LEAVING, _NEAR = ("do.stop", "talk.unattended"), 4
 """What who closes a window may mean, and among how many of the likeliest readings."""
 _TOO_LONG = (
@@ -216,6 +218,8 @@ def _wanted(deps: TurnDeps, reading: Reading) -> TurnAnswer:
     text = text or "The plan is on your screen, with every step's price."
     if deps.draft is not None:
         text = _with_values(deps, reading) or text
+    if reading.likely[1:2] == (_NO_TEXT,):  # `something that draws cats`: nobody should describe it for nothing
+        text = f"{look_ups.talk_text(deps, _NO_TEXT.removeprefix('talk.'))}\n{text}"
     return TurnAnswer(text, tool="plan_fine_tune", arguments=args.model_dump())
 
 

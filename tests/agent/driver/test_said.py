@@ -512,6 +512,13 @@ def test_who_asks_what_failed_is_told_how_it_goes_on(tmp_path: Path) -> None:
     one.chat.close()
 
 
+def test_who_wants_pictures_is_told_the_limit_before_describing_anything(alone: Alone) -> None:
+    for said in ("train me something that draws photos of cats", "I want a model that describes my product photos"):
+        assert "on text alone" in alone.hears(said) and not alone.asked, said
+        alone.hears("drop it")
+    assert "on text alone" not in alone.hears("i want a model that answers orders as one line of JSON")
+
+
 def test_two_changes_of_the_plan_are_one(planned: Alone) -> None:
     said = planned.hears("rank 8, and forget about deploying")
     assert said.count("The plan is changed") == 1 and "without deploy, train lora_rank 8" in said
