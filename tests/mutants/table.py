@@ -999,7 +999,8 @@ MUTANTS: tuple[Mutant, ...] = (
     )),
     *rows(PEOPLE, "agent/driver/plan_questions.py", (
         ("    if named_fields and not meant:\n        return None\n", "",
-         "tests/agent/driver/test_said.py::test_what_sets_no_value_changes_no_plan"),
+         "tests/agent/driver/test_plan_questions.py::"
+         "test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_its_value"),
     )),
     *rows(PEOPLE, "agent/queries/files.py", (
         ("return Answer(tuple(lines), data=(facts,), private=True", "return Answer(tuple(lines), data=(facts,)",

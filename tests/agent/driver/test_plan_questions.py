@@ -99,6 +99,7 @@ def test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_i
 
     assert taken("use the same rank as last time") == {"lora_rank": trained.request["lora_rank"]}
     assert taken("give it twice the epochs r1 had") == {"epochs": 2 * trained.request["epochs"]}
+    assert taken("put the rows back to what they were") == {}, "train has no such setting"
     everything = taken("same settings as r1")
     assert {"lora_rank", "epochs", "learning_rate"} <= set(everything)
 
