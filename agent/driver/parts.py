@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal
 
 from tunesmith.agent.driver import describing
@@ -23,7 +23,8 @@ from tunesmith.agent.words.slots import Slot, slots_of
 from tunesmith.tools.pipeline import catalog
 
 _SENTENCE_ENDS, _STATED = "?.!;", (".", "!", ";")
-_FEWEST_WORDS = 2
+_FEWEST_WORDS, _MOST_CUTS = 2, 4
+"""Of each cut both parts are read, some 30 ms: a paste of many sentences is no order for two things."""
 _BOTH, _QUESTIONS = 0.65, 0.75
 """From which probability each of two parts is a request of its own; where both are questions. Of 557 examples for one
 thing that could part, 5 do; of 44 strangers' sentences for two things, 32."""
@@ -62,7 +63,7 @@ class Part:
 
 def steps_of(deps: TurnDeps) -> list[str]:
     """The user's words, in the things that they ask for, in the order in which those are done; what is not done now is
-    left in `deps.rest`, or `deps.later` where it is an order."""
+    left in `deps.rest`, or in `deps.later` where it rests on what an order makes."""
     deps.most_lines, deps.rest, deps.later = 0, "", ""
     whole = [deps.prompt]
     if describing.open_interview(deps.store.home) or len(deps.prompt) > LONGEST:
@@ -127,8 +128,8 @@ def _left(text: str, context: Context) -> str:
 
 
 def parted(text: str, context: Context) -> Iterator[tuple[Part, Part]]:
-    """A sentence in two parts of two words at least, at each place where it may part."""
-    for one, two in _cut(text):
+    """A sentence in two parts of two words at least, at each of the first places where it may part."""
+    for one, two in islice(_cut(text), _MOST_CUTS):
         if min(len(one.split()), len(two.split())) >= _FEWEST_WORDS:
             first = Part(one, read(one, context))
             yield first, Part(two, read(two, replace(context, before=first.reading.request)))

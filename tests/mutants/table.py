@@ -975,6 +975,8 @@ MUTANTS: tuple[Mutant, ...] = (
          "test_a_step_without_what_it_needs_is_refused_and_the_plan_stays"),
     )),
     *rows(PEOPLE, "agent/driver/parts.py", (
+        ("islice(_cut(text), _MOST_CUTS)", "_cut(text)",
+         "tests/agent/driver/test_said.py::test_a_paste_of_many_sentences_is_read_in_few_parts"),
         ("kinds == {\"edit\"} or", "",
          "tests/agent/driver/test_said.py::test_two_changes_of_the_plan_are_one"),
         (" or (one.asks == \"order\" and tests and two.reading.kind in _OF_RESULTS)", "",

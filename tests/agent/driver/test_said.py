@@ -519,6 +519,11 @@ def test_who_wants_pictures_is_told_the_limit_before_describing_anything(alone: 
     assert "on text alone" not in alone.hears("i want a model that answers orders as one line of JSON")
 
 
+def test_a_paste_of_many_sentences_is_read_in_few_parts(alone: Alone) -> None:
+    text = "We sell tea. People ask and complain. Answers are short and kind. Then a name. No prices and no emojis. Thanks."
+    assert len([*parts.parted(text, turn_context(alone.deps))]) == 4
+
+
 def test_two_changes_of_the_plan_are_one(planned: Alone) -> None:
     said = planned.hears("rank 8, and forget about deploying")
     assert said.count("The plan is changed") == 1 and "without deploy, train lora_rank 8" in said
