@@ -520,7 +520,7 @@ def test_who_wants_pictures_is_told_the_limit_before_describing_anything(alone: 
 
 
 def test_a_paste_of_many_sentences_is_read_in_few_parts(alone: Alone) -> None:
-    text = "We sell tea. People ask and complain. Answers are short and kind. Then a name. No prices and no emojis. Thanks."
+    text = "We sell tea. People ask and complain. Answers are short and kind. Then a name. No prices. Nor fun."
     assert len([*parts.parted(text, turn_context(alone.deps))]) == 4
 
 
