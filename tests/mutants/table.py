@@ -1021,12 +1021,11 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
-        ("    if in_words:\n", "    if True:\n",
-         "tests/agent/driver/test_routed_turns.py::"
-         "test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own"),
+        ("act if act is not None else did_you_mean(deps)", "act if act is not None else 'The model is now running.'",
+         "tests/agent/driver/test_routed_turns.py::test_words_that_fit_no_label_get_none_of_the_drivers_own"),
         ("kind_of(label) == kind_of(likeliest)", "True",
          "tests/agent/driver/test_routed_turns.py::test_a_choice_that_the_reader_does_not_share_is_asked_about"),
-        ("None if in_words else guessed(deps)", "None",
+        ("guess = guessed(deps)\n        leaves", "guess = None\n        leaves",
          "tests/agent/driver/test_routed_turns.py::test_a_choice_among_unsure_words_is_told_as_a_guess"),
     )),
     *rows(PRICES, "tools/pipeline/workspace.py", (

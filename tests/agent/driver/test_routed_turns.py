@@ -60,10 +60,6 @@ def test_whatever_is_chosen_nothing_expensive_starts_without_its_price_and_a_yes
     assert routed.asked and all(plan.estimate.seconds > 0 for plan in routed.asked)
 
 
-def test_words_that_fit_no_label_are_answered_without_a_tool_in_sight(routed: Routed) -> None:
-    assert routed.say("hello", '{"label": "none"}', "Hello!") == "Hello!" and routed.shown == [0]
-
-
 def test_what_the_records_say_is_said_by_code_and_no_request_is_made_for_it(routed: Routed) -> None:
     assert routed.say("list my runs", '{"label": "runs.all"}').startswith("There is no run yet;")
     run = routed.store.new_run("tickets", plan={"steps": [{"stage": "base"}]})
@@ -98,28 +94,28 @@ def pairwise_of(messages: list[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> None:
-    said = routed.say("how many runs are there?", '{"label": "none"}', "You have 98317 runs.")  # no machine tells that
+    said = routed.say("how many runs are there?", "hm, let me see", "You have 98317 runs.")  # no machine tells that
     assert "98317 runs" not in said and "left out" in said
 
 
+@pytest.mark.parametrize("code_first", [True, False])
 @pytest.mark.parametrize(
-    ("said", "own_words"),
+    "said",
     [
-        ("was it a lot of stuff in the end", False),
-        ("wie viele beispiele hatte ich selbst geschrieben in r8", False),
-        ("do you like opera at all", True),
-        ("my neighbour sings opera in the shower", True),
+        "was it a lot of stuff in the end",
+        "wie viele beispiele hatte ich selbst geschrieben in r8",
+        "do you like opera at all",
+        "my neighbour sings opera in the shower",
+        "it's way too fat for the little box it has to live on",
+        "asdkjh qwe ;;; 9",
     ],
 )
-def test_what_most_likely_asks_for_a_fact_gets_no_words_of_the_drivers_own(
-    routed: Routed, said: str, own_words: bool
-) -> None:
-    """A small model that found no label made tools up, refused, or said the screen again."""
-    routed.deps.code_first = True
-    made_up = "No such tool name: read rows."
-    answer = routed.say(said, '{"label": "none"}', made_up)
-    assert (made_up in answer) == own_words == bool(routed.shown)
-    assert own_words or "ou mean" in answer
+def test_words_that_fit_no_label_get_none_of_the_drivers_own(routed: Routed, said: str, code_first: bool) -> None:
+    """A small model that found no label made tools up, refused, said the screen again, or that what does not run runs."""
+    routed.deps.code_first = code_first
+    answer = routed.say(said, '{"label": "none"}', "The model is now running.")
+    assert "now running" not in answer and routed.shown == []
+    assert "no run yet" in answer
 
 
 UNSURE = "the whole history, roughly"
