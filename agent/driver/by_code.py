@@ -27,6 +27,7 @@ from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine
 from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.following import forecast_of, next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
 from tunesmith.agent.queries.scores import arms_measured
 from tunesmith.agent.words.edits import edits_of
@@ -36,6 +37,7 @@ from tunesmith.agent.words.slots import Slots
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.plan_file import StepSpec
 
 _CHANGES_NOTHING = (
     "plan.show", "plan.cost", "plan.why", "plan.what_if", "plan.wait", "plan.before", "setting.sensible",
@@ -48,6 +50,9 @@ _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
 )
+_PERHAPS = 0.3
+"""From which probability a question is answered beside where things stand: of strangers' sentences between it and
+GUESSED half are read rightly."""
 _NUMBERS = ("1", "2", "3")
 """Of questions that are offered."""
 _NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
@@ -95,7 +100,8 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
     if deps.most_lines and not reading.sure and is_part(reading):
         reading = replace(reading, sure=True)
-    deps.nearest, deps.unsure = reading.nearest, None if reading.sure else reading
+    deps.nearest = tuple(one for one in reading.nearest if _there_for(deps, one))[: len(_NUMBERS)]
+    deps.unsure = None if reading.sure else reading
     outcome = answered(deps, reading) if reading.sure else None
     return _with_what_is_left(deps, outcome)
 
@@ -253,11 +259,14 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
     try:
         if (half := _half(deps)) is not None:
             return half
-        guess = _unsure_answer(deps, reading) if reading.probability >= GUESSED else None
+        perhaps = reading.request is not None and reading.probability >= _PERHAPS
+        guess = _unsure_answer(deps, reading) if perhaps or reading.probability >= GUESSED else None
     except TunesmithError:
         return None
     if guess is None:
         return None
+    if reading.probability < GUESSED and (stands := standing(deps)) not in guess.text:
+        guess = replace(guess, text=f"{stands}\nPerhaps you ask for this. {guess.text}")
     if moment(deps) == "running" and {*_LEAVING} & {*reading.likely[:_NEAR]}:
         guess = replace(guess, text=f"{guess.text}\nIt goes on without you, also with this terminal closed.")
     others = f"; or did you mean {_numbered(deps, deps.nearest[1:])}? Type its number" if deps.nearest[1:] else ""
@@ -265,11 +274,36 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
 
 
 def _numbered(deps: TurnDeps, questions: Sequence[str]) -> str:
-    """Questions with numbers; a number alone, in the next turn, means the words of this one so."""
+    """Questions with numbers, and the price of what they order; a number alone, in the next turn, means the words of
+    this one so."""
     labels = tuple(reader().head.label_of(question) for question in questions)
     deps.offered = (deps.prompt, labels)
-    # fewer questions than numbers
-    return ", ".join(f"{number} “{question}”" for number, question in zip(_NUMBERS, questions, strict=False))
+    return ", ".join(
+        f"{number} “{question}”{_price_beside(deps, label)}"
+        for number, question, label in zip(_NUMBERS, questions, labels, strict=False)  # fewer questions than numbers
+    )
+
+
+def _there_for(deps: TurnDeps, question: str) -> bool:
+    """Whether a question that may be offered orders nothing, or a step for which the run has what it needs."""
+    entry = catalog.ENTRIES.get(reader().head.label_of(question).removeprefix("do."))
+    if entry is None:
+        return True
+    run = deps.focused_run()
+    kinds = {artifact.kind for artifact in deps.store.artifacts(run.id)} if run else set()
+    return kinds.issuperset((*entry.needs, *entry.load().usually_after))
+
+
+def _price_beside(deps: TurnDeps, label: str) -> str:
+    """What a step that is offered will probably take, in brackets; empty where nobody can tell."""
+    stage, run = label.removeprefix("do."), deps.focused_run()
+    if stage == label or run is None or stage not in next_stages(deps.store, run):
+        return ""
+    try:
+        [ahead] = forecast_of(deps.records(), run, [StepSpec(stage=stage)])
+    except TunesmithError:
+        return ""
+    return f" (about {ahead.price})" if ahead.seconds is not None else ""
 
 
 def _unsure_answer(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:

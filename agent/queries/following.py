@@ -109,6 +109,12 @@ class Ahead:
         name = f"{self.stage} of the {self.arm} arm" if self.arm else self.stage
         return f"{name} {duration(self.seconds)}" if self.seconds is not None else name
 
+    @property
+    def price(self) -> str:
+        """Its time and memory, `44 s, 1.1 GiB`; the time has to be known."""
+        memory = f", {size(self.memory_bytes)} of memory" if self.memory_bytes else ""
+        return f"{duration(self.seconds or 0)}{memory}"
+
 
 def left_of_plan(store: Store, run: Run, *begun: str) -> list[StepSpec]:
     """The steps of a run's plan that were not done yet, nor have one of the statuses `begun`."""

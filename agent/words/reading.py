@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LONGEST = 600
 """Characters of a sentence; more is a paste, which asks nothing by itself."""
-_NEAREST, _NEAR, _LIKELY = 3, 4, 12
+_NEAREST, _NEAR, _LIKELY = 6, 4, 12
 _REMEMBERED = 32
 """A turn reads the same words several times, and parts of them."""
 _BEHIND_A_YES, _EACH_WORD_READ = 0.5, 0.4

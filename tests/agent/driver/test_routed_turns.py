@@ -111,7 +111,7 @@ def test_a_figure_in_the_words_is_still_held_to_the_records(routed: Routed) -> N
     ],
 )
 def test_words_that_fit_no_label_get_none_of_the_drivers_own(routed: Routed, said: str, code_first: bool) -> None:
-    """A small model that found no label made tools up, refused, said the screen again, or that what does not run runs."""
+    """A small model that found no label made tools up, refused, said the screen again, or told what is not so."""
     routed.deps.code_first = code_first
     answer = routed.say(said, '{"label": "none"}', "The model is now running.")
     assert "now running" not in answer and routed.shown == []
