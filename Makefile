@@ -29,12 +29,12 @@ check-demo: setup ## the short demo against its goals: 360 s, prices within 35 %
 	@$(BIN)/python -m tests.e2e.check_demo
 
 test: setup ## every test but the slow ones and a GPU's, the whole arc on the real model included
-	@# light ones side by side, then tiny models on a thread each, then what has the machine alone; 5: none was chosen
-	@status=0; for part in "not lab and not alone and not e2e" "lab" "(alone or e2e)"; do \
+	@# the light ones, a minute; what starts processes; tiny models on a thread each; what has the machine alone; 5: none
+	@status=0; for part in "not heavy and not e2e" "heavy and not lab and not alone and not e2e" "lab" "(alone or e2e)"; do \
 	  $(BIN)/python -m pytest -q -m "$$part and not slow and not gpu" $(PYTEST_FLAGS) || [ $$? -eq 5 ] || status=1; \
 	done; exit $$status
 
-test-fast: setup ## the light tests, side by side; two to three minutes on two cores
+test-fast: setup ## the light tests, side by side; a minute on two cores
 	@$(BIN)/python -m pytest -q -m "not heavy and not e2e and not gpu" $(PYTEST_FLAGS)
 
 test-talk: setup ## a whole conversation with the real driver, from "hi" to a served fine-tune; ten minutes

@@ -57,7 +57,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What need not be alone shares the cores; what is heavy waits most of the time, but for the lab, which computes.
+    """What need not be alone shares the cores; what is heavy and no lab waits most of the time.
 
     Of the real model two chains go beside each other, where both have room: a start, an import and a save leave a core
     idle. A few named files run in this process, where a debugger reaches them.

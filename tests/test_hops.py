@@ -68,6 +68,7 @@ def test_a_question_becomes_an_answer(tmp_path: Path, monkeypatch: pytest.Monkey
     assert 0 < way.hops <= 8, way.modules
 
 
+@pytest.mark.heavy
 def test_an_order_becomes_a_record(based: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(based / "home", tmp_path / "home")
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))

@@ -149,6 +149,7 @@ def room_of(module: str) -> str | None:
     return "/".join(parts[1:3]) if parts[1] == "tools" else parts[1]
 
 
+@pytest.mark.heavy
 def test_imports_go_downward_from_room_to_room() -> None:
     wrong = []
     for path in sources():
@@ -165,6 +166,7 @@ def test_every_module_is_in_a_room() -> None:
     assert {room_of(module_of(path)) for path in sources() if name_of(path) != "tools/__init__.py"} == set(ROOMS)
 
 
+@pytest.mark.heavy
 def test_the_rooms_are_few_and_loosely_joined() -> None:
     arrows = {(room_of(module_of(path)), room_of(name)) for path in sources() for _, name in imports_of(path)}
     between = [(one, other) for one, other in arrows if one != other and other in ROOMS]

@@ -8,6 +8,8 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from tests.bench.ablation import PLAIN_ROWS
 from tests.fixtures.tables import table
 from tests.mutants.table import LAWS, MUTANTS, PROMISES, Mutant
@@ -20,6 +22,7 @@ def _meaning_of(text: str) -> str:
     return ast.dump(ast.parse(text))
 
 
+@pytest.mark.heavy
 @table("mutant", MUTANTS)
 def test_a_mutation_breaks_a_guard_that_is_there_and_names_tests_that_are(mutant: Mutant) -> None:
     text = (ROOT / mutant.file).read_text(encoding="utf-8")

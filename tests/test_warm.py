@@ -19,6 +19,7 @@ from tunesmith.tools.pipeline.run_step import run_step
 from tunesmith.tools.pipeline.workspace import StepRequest, Workspace
 
 
+@pytest.mark.heavy
 def test_the_worker_of_a_step_is_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
     popen = launcher.subprocess.Popen

@@ -28,6 +28,7 @@ def tunesmith(tmp_path: Path) -> Tunesmith:
     return found
 
 
+@pytest.mark.heavy
 @table("argv", [["runs", "list"], ["runs", "list", "--json"], ["runs", "sql", "SELECT 1", "--json"]])
 def test_a_full_stdout_is_told_as_that_and_not_as_a_full_home(tunesmith: Tunesmith, argv: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
@@ -36,6 +37,7 @@ def test_a_full_stdout_is_told_as_that_and_not_as_a_full_home(tunesmith: Tunesmi
     assert done.stderr == "tunesmith: what was to be printed could not be written: No space left on device\n"
 
 
+@pytest.mark.heavy
 @table("encoding", ["ascii", "latin-1", "utf-8"])
 def test_any_encoding_takes_a_table_and_a_document(tunesmith: Tunesmith, encoding: str) -> None:
     shown = tunesmith("show", "r1", PYTHONIOENCODING=encoding)
@@ -75,6 +77,7 @@ def test_what_an_agent_would_be_told_is_json_too(tunesmith: Tunesmith) -> None:
     assert tunesmith.json("mcp", "add", "codex", "--dry-run")["would_run"][0] == "codex"
 
 
+@pytest.mark.heavy
 def test_words_are_read_from_stdin_too(tunesmith: Tunesmith) -> None:
     said = tunesmith("-p", "how did r1 go?")
     piped = subprocess.run(

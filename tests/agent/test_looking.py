@@ -46,6 +46,7 @@ def at_the_price(tunesmith: Tunesmith, *answers: str) -> None:
     terminal.close()
 
 
+@pytest.mark.heavy
 def test_ten_looks_at_a_finished_run_leave_it_as_it_was(finished: Tunesmith) -> None:
     before = seen(finished)
     store = Store(finished.home)

@@ -187,6 +187,7 @@ def test_a_plan_that_changed_since_it_was_shown_is_shown_again(home: Path, launc
     assert launched == []
 
 
+@pytest.mark.heavy
 def test_nothing_that_people_wrote_or_models_answered_reaches_the_client(home: Path) -> None:
     stored_runs.finished_run(home, hostile=SECRET)
 
@@ -300,6 +301,7 @@ def test_a_defect_of_ours_is_a_sentence_and_its_traceback_a_file(home: Path, mon
     assert "by nought" in (home / "logs" / "errors.log").read_text()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("tool", "arguments", "says"),
     [
@@ -327,6 +329,7 @@ def test_bad_input_is_a_sentence_and_starts_nothing(
     assert launched == []
 
 
+@pytest.mark.heavy
 def test_over_a_real_pipe_a_price_is_answered_and_a_step_is_followed(home: Path) -> None:
     person = Person()
 

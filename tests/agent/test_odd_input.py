@@ -153,6 +153,7 @@ def test_a_home_that_cannot_be_is_one_sentence(folder: Path) -> None:
         assert "unexpected" not in done.stderr
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("argv", [["rows", "export"], ["report", "-o"]], ids=" ".join)
 def test_a_named_file_is_replaced_only_by_force_and_is_its_users_alone(
     folder: Path, tmp_path: Path, argv: list[str]

@@ -7,6 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.tables import table
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +41,7 @@ def everywhere() -> dict[Path, set[str]]:
     return {path: defined(path) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 
 
+@pytest.mark.heavy
 @table("walk", walks())
 def test_what_a_walk_names_is_in_the_tree(walk: str) -> None:
     named = _NAMED.findall(walks()[walk])
@@ -60,6 +63,7 @@ def test_a_walk_has_as_many_hops_as_it_says_and_as_a_trace_counts() -> None:
     assert all(int(hops) == walks()[walk].count("→") for walk, hops in counted.items())
 
 
+@pytest.mark.heavy
 def test_every_path_in_the_text_is_there() -> None:
     for path in re.findall(r"`([\w./]+\.py)(?::\w+)?`", TEXT):
         if "NAME" not in path and "/" in path:

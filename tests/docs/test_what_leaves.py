@@ -7,6 +7,8 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures import warm
 from tunesmith.agent.commands.settings import Settings, SettingsFile
 from tunesmith.agent.what_leaves import OFF, channels
@@ -38,6 +40,7 @@ def test_its_settings_are_ones() -> None:
     assert judge.endpoint and judge.allow_plain_http
 
 
+@pytest.mark.heavy
 def test_its_commands_work(tmp_path: Path) -> None:
     commands = re.findall(r"^    tunesmith (.+)$", PAGE, re.MULTILINE)
     assert len(commands) == 2

@@ -108,6 +108,7 @@ def answered(body: dict[str, object]) -> str:
     return "Gern:\n" + json.dumps({"prompt": f"{trade} kaputt", "completion": f"{trade} / normal / Wohnung 3"})
 
 
+@pytest.mark.heavy
 def test_an_endpoints_rows_are_held_to_the_rules_and_its_labels_come_in_turn(
     ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.gpu_rehearsal.tables import CARDS, GOLDEN, MODELS, golden, machine, model_of, on_card, pages, plans, ways
 from tunesmith.tools.core.stage import GIB
 from tunesmith.tools.models.measuring import QUANTIZED_BASE
 from tunesmith.tools.pipeline.fits import fits, plan_of, plans_of, with_card
 
 
+@pytest.mark.heavy
 def test_the_plans_of_published_models_are_the_golden_ones() -> None:
     """Run `make tables` where a formula has changed, and look at what it changes."""
     assert golden().splitlines() == GOLDEN.read_text().splitlines()
 
 
+@pytest.mark.heavy
 def test_the_tables_of_the_pages_are_current() -> None:
     now = pages()
     assert {page: page.read_text() for page in now} == now
 
 
+@pytest.mark.heavy
 def test_what_a_cell_says_fits_is_refused_by_none_of_its_plans() -> None:
     """Every cell of the README and of docs/models.md: of a bold one all steps, from the base to the served model."""
     bold = 0
@@ -32,6 +37,7 @@ def test_what_a_cell_says_fits_is_refused_by_none_of_its_plans() -> None:
     assert bold >= 60
 
 
+@pytest.mark.heavy
 def test_a_base_is_fetched_for_a_precision_that_its_baseline_accepts_where_any_is() -> None:
     for name in MODELS:
         for gib in (8, 11, 14, 17, 20, 23.4, 45, 70, 75):

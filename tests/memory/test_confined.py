@@ -86,6 +86,7 @@ def test_what_a_library_raises_is_one_sentence() -> None:
         confined_answer(failing, None, "the odd file")
 
 
+@pytest.mark.heavy
 @table("work", [looping, hoarding, dying])
 def test_what_passes_its_limits_or_dies_is_an_error_never_a_short_answer(work: object) -> None:
     with pytest.raises(OverLimits, match="the odd file"):

@@ -349,6 +349,7 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     assert store.runs() == [] and store.read("SELECT * FROM runs") == []
 
 
+@pytest.mark.heavy
 def test_a_new_store_waits_for_who_writes_to_the_file_before_it_is_wal(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "tunesmith.db", isolation_level=None, check_same_thread=False)
     other.execute("CREATE TABLE another (one)")

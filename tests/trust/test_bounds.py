@@ -44,6 +44,7 @@ ANSWERS: dict[str, tuple[str, str, object]] = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_hostile_answer_is_graded_or_said_to_be_too_long(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     kind, text, value = ANSWERS[name]
@@ -114,6 +115,7 @@ def megabytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", SUITES)
 def test_a_suite_that_grows_is_refused_before_it_fills_the_memory(tmp_path: Path, name: str) -> None:
     text, beside = SUITES[name]

@@ -50,6 +50,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("cold_workers")
 def test_a_step_runs_nothing_from_the_present_folder(tmp_path: Path, downloaded: Path) -> None:
     store = Store(tmp_path / "home")
@@ -73,6 +74,7 @@ def test_the_embedding_model_runs_nothing_from_the_present_folder(
     assert not downloaded.exists()
 
 
+@pytest.mark.heavy
 def test_every_child_is_given_its_folder_and_pythons_a_safe_path() -> None:
     """What the set-up runs comes before there is anything of ours, and isolated."""
     for path in [p for room in ("agent", "tools", "memory") for p in sorted((ROOT / room).rglob("*.py"))]:

@@ -89,6 +89,7 @@ def test_the_deployment_that_is_told_first_is_the_one_that_was_made_last(
     assert [line[-4:] for line in lines] == ["(s3)", "(s2)", "(s1)"]
 
 
+@pytest.mark.heavy
 def test_the_server_that_was_started_last_is_listed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     spec, stub = ServerSpec(model_dir=str(tmp_path), served_name="base"), str(FIXTURES / "stub_vllm.py")

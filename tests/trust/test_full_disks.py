@@ -56,6 +56,7 @@ def read_all(home: Path, out: Path) -> dict[str, str]:
     return {**said, "report": out.read_text()}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("how", ["full", "read-only"])
 def test_everything_is_read_from_a_disk_that_takes_nothing(disk: Mount, tmp_path: Path, how: str) -> None:
     place = disk(8 << 20)

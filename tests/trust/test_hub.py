@@ -204,6 +204,7 @@ SENT: dict[str, tuple[Callable[[Hub], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("attack", SENT)
 def test_what_was_not_announced_is_refused_at_work(here: Hub, tmp_path: Path, attack: str) -> None:
     do, words = SENT[attack]
@@ -240,6 +241,7 @@ def test_no_file_of_another_name_is_asked_for_or_written(here: Hub, tmp_path: Pa
     assert {path for path in tmp_path.rglob("*") if out not in (path, *path.parents)} == before
 
 
+@pytest.mark.heavy
 def test_where_one_file_is_refused_no_other_is_still_written(here: Hub, tmp_path: Path) -> None:
     other_bytes(here)
     right = (here.folder / "config.json").read_bytes()
@@ -270,12 +272,14 @@ def test_a_download_that_breaks_off_is_gone_on_with(here: Hub, tmp_path: Path, m
     assert len(ranges) == 4 and ranges[0] == "bytes=0-" and len(set(ranges)) == 4
 
 
+@pytest.mark.heavy
 def test_what_stops_coming_is_given_up(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_download, "STALLED_S", 0.5)
     here.answers[SHARD] = lambda to: to.drip((here.folder / SHARD).read_bytes())
     refused(here, tmp_path, "the hub sent under 64 kB of org/tiny in 0.5 s")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("how", ["hang", "drip"])
 def test_a_hub_that_does_not_tell_is_asked_no_longer_than_a_look_may_take(
     here: Hub, monkeypatch: pytest.MonkeyPatch, how: str
@@ -314,6 +318,7 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     hub_client._client.cache_clear()
 
 
+@pytest.mark.heavy
 def test_another_host_is_followed_to_by_https_and_without_the_token(here: Hub, tmp_path: Path, trusted: Path) -> None:
     with hub_of(here.folder, certificate=trusted) as elsewhere:
         here.answers[SHARD] = lambda to: to.redirect(f"{elsewhere.address}{to.path}")
@@ -325,6 +330,7 @@ def test_another_host_is_followed_to_by_https_and_without_the_token(here: Hub, t
         assert {asked.key for asked in here.asked if asked.path != "/back"} == {f"Bearer {TOKEN}"}
 
 
+@pytest.mark.heavy
 def test_another_host_is_not_believed_what_it_sends(here: Hub, tmp_path: Path, trusted: Path) -> None:
     other = make_tiny_model(tmp_path / "other", weight_bytes=200_000)
     (other / SHARD).write_bytes((other / SHARD).read_bytes()[:-4] + b"evil")

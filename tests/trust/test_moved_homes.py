@@ -89,6 +89,7 @@ def shown(home: Path) -> dict[str, Any]:
     return json.loads(json.dumps(said).replace(str(home), "HOME"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("move", "before_places"), [(by_mv, False), (by_copy, False), (by_copy, True)])
 def test_every_command_says_the_same_after_a_move(
     home: Path, tmp_path: Path, move: Callable[[Path, Path], None], before_places: bool
@@ -193,6 +194,7 @@ def test_a_draft_of_a_conversation_names_the_new_place(home: Path, tmp_path: Pat
         assert Conversations(store).load("c1").draft == json.loads(json.dumps(plan).replace(str(home), str(new)))
 
 
+@pytest.mark.heavy
 @MOVES
 def test_a_server_that_runs_goes_along_with_a_move_and_stays_with_the_original_of_a_copy(
     home: Path, tmp_path: Path, move: Callable[[Path, Path], None]

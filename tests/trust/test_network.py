@@ -116,6 +116,7 @@ def test_this_machine_is_reached_through_no_proxy(ask: Ask, host: str, monkeypat
         assert f"Bearer {KEY}" in server.requests[0] and WORDS in server.requests[0]
 
 
+@pytest.mark.heavy
 @table("name", PROXY_VARIABLES)
 def test_a_server_of_ours_is_reached_through_no_proxy_whatever_it_is_called(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -202,6 +203,7 @@ def thief_of(ours: Ours) -> Any:
     return hears(port=ours.listener.port)
 
 
+@pytest.mark.heavy
 @table("ask", CLIENTS)
 def test_whoever_takes_the_port_of_a_dead_server_is_sent_nothing(ask: Ask) -> None:
     with our_server() as ours:
@@ -214,6 +216,7 @@ def test_whoever_takes_the_port_of_a_dead_server_is_sent_nothing(ask: Ask) -> No
             assert thief.requests == [] and thief.connections == 0
 
 
+@pytest.mark.heavy
 @table("ask", CLIENTS)
 def test_a_thief_that_comes_between_the_question_and_the_connection_is_sent_nothing(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
@@ -289,6 +292,7 @@ def test_the_driver_that_was_started_here_is_known_as_ours(tmp_path: Path) -> No
         servers.stop_all(home)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("requests", [1, 20])
 def test_connections_that_were_kept_open_lead_to_no_thief_either(requests: int) -> None:
     async def go(ours: Ours) -> tuple[list[ChatResponse], list[str]]:

@@ -150,6 +150,7 @@ class Stranger(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.heavy
 def test_the_key_is_not_sent_to_a_stranger_on_the_port(home: Path) -> None:
     server = start(home)
     assert servers.healthy(server)
@@ -208,6 +209,7 @@ def test_the_record_of_a_server_that_never_came_to_be_is_taken_off_the_books(hom
     assert servers.list_servers(home) == [] and list((home / "servers").iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_a_server_of_an_earlier_version_is_not_adopted(home: Path) -> None:
     first = start(home)
     record = json.loads(first.record.read_text())

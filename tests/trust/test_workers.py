@@ -204,6 +204,7 @@ def test_what_is_no_kept_result_is_not_taken_for_one(store: Store, text: str) ->
 # --- a store that is busy or full
 
 
+@pytest.mark.heavy
 def test_a_busy_store_ends_no_work_and_loses_no_point(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.tools.core.job._STORE_PAUSE_S", 0.05)
     step = planned(store)

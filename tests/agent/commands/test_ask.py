@@ -55,6 +55,7 @@ def test_a_deployed_model_answers_without_a_question_and_without_a_mark_on_the_r
     assert [step.id for step in home.store.steps()] == before and not home.recorded("ask.priced")
 
 
+@pytest.mark.heavy
 def test_a_deployed_adapter_answers_for_its_base_too(home: Home) -> None:
     home.deploy("adapter")
     home.ask("Where?", "base", "adapter", approver=nobody_asked)
@@ -113,6 +114,7 @@ def test_a_yes_starts_a_server_for_ten_minutes_and_leaves_events_but_no_step(hom
     assert words.encode() not in kept and answered.answers[0].text.encode() not in kept
 
 
+@pytest.mark.heavy
 def test_the_next_question_finds_the_server_and_renews_its_lease(home: Home) -> None:
     home.ask("one", "base")
     [server] = servers.list_servers(home.store.home)
@@ -122,6 +124,7 @@ def test_the_next_question_finds_the_server_and_renews_its_lease(home: Home) -> 
     assert servers.list_servers(home.store.home) == [server] and lease.stat().st_mtime > 1e9
 
 
+@pytest.mark.heavy
 def test_a_lease_is_renewed_while_a_slow_answer_is_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_DELAY_S", "0.6")
     home.deploy("quantized")
@@ -138,6 +141,7 @@ def test_a_no_starts_nothing_and_is_recorded_with_its_reason(home: Home) -> None
     assert home.recorded("approval.decided")[0]["reason"] == "not now" and not servers.list_servers(home.store.home)
 
 
+@pytest.mark.heavy
 def test_two_servers_that_do_not_fit_side_by_side_come_one_after_the_other(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +170,7 @@ def test_what_does_not_fit_is_refused_and_what_is_deployed_stays(home: Home, mon
     assert servers.list_servers(home.store.home) == [server]
 
 
+@pytest.mark.heavy
 def test_while_a_step_has_the_machine_only_what_is_deployed_is_asked(home: Home) -> None:
     home.ask("one", "base")  # a measuring server is there
     home.deploy("quantized")
@@ -177,6 +182,7 @@ def test_while_a_step_has_the_machine_only_what_is_deployed_is_asked(home: Home)
     assert len(requests_sent(home.ws)) == 2
 
 
+@pytest.mark.heavy
 def test_an_adapter_that_vllm_refuses_is_said_with_what_works(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_NO_LORA", "load")
     with pytest.raises(StepFailed, match=r"does not serve adapters of this base.*tunesmith merge"):
@@ -191,6 +197,7 @@ def test_an_adapter_that_vllm_refuses_is_said_with_what_works(home: Home, monkey
     assert servers.list_servers(home.store.home)[-1].spec.max_lora_rank == 0
 
 
+@pytest.mark.heavy
 def test_a_base_whose_server_takes_no_adapters_is_asked_without_any(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +344,7 @@ def command(home: Home, *args: str, stdin: bytes | None = None) -> tuple[int, st
     return code, (folder / "out").read_text(), (folder / "err").read_text()
 
 
+@pytest.mark.heavy
 def test_the_command_shows_a_price_and_a_hash_then_answers_by_that_hash(home: Home) -> None:
     code, out, err = command(home, "say", "hello", "--arms", "quantized", "--json")
     waits = json.loads(out)
@@ -353,12 +361,14 @@ def test_the_command_shows_a_price_and_a_hash_then_answers_by_that_hash(home: Ho
     assert "ends in" in " ".join(status.split())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("args", "stdin"), [([""], None), (["-"], b"\x89PNG"), (["a", "--arms", "adaptor"], None)])
 def test_bad_input_is_one_line_and_exit_code_2(home: Home, args: list[str], stdin: bytes | None) -> None:
     code, out, err = command(home, *args, stdin=stdin)
     assert code == 2 and not out and len(err.splitlines()) == 1, err
 
 
+@pytest.mark.heavy
 def test_an_arm_without_an_answer_is_exit_code_1_and_says_why(home: Home) -> None:
     home.deploy("quantized")
     code, out, _ = command(home, "this is an err", "--arms", "quantized")
@@ -388,6 +398,7 @@ def test_at_the_prompt_a_message_is_needed(home: Home) -> None:
             ask_line(line, Settings(home=home.store.home), home.store, Output(), nobody_asked)
 
 
+@pytest.mark.heavy
 def test_a_price_of_a_question_is_agreed_to_as_it_is_and_asks_for_nothing_else(home: Home) -> None:
     said: list[str] = []
     answers = iter(["lora_rank=8", "why", "yes"])

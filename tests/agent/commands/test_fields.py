@@ -58,6 +58,7 @@ def test_a_bare_flag_is_true_and_can_be_false() -> None:
     assert parse_request("deploy", by_words("deploy", "rollback=false")).rollback is False  # type: ignore[attr-defined]
 
 
+@pytest.mark.heavy
 def test_every_field_of_every_stage_has_a_flag() -> None:
     for entry in catalog.STAGES:
         model = entry.load().request

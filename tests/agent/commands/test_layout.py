@@ -91,6 +91,7 @@ def test_a_pipe_gets_every_line_whole_without_frame_or_blanks_at_its_end(tmp_pat
     assert printed(prose("word " * 500), None).count("\n") == 1
 
 
+@pytest.mark.heavy
 @table("width", [80, 100, 120])
 def test_no_table_breaks_a_word(tmp_path: Path, width: int) -> None:
     store, run = finished_run(tmp_path)

@@ -130,6 +130,7 @@ def test_a_stored_plan_is_known_again_by_its_file(tmp_path: Path) -> None:
 # Hub models without a commit
 
 
+@pytest.mark.heavy
 def test_a_hub_model_is_pinned_at_its_newest_commit_wherever_it_is_named(
     tunesmith: Tunesmith, hub: Hub, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_another_model_at_the_price_does_not_keep_the_old_ones_commit(
 # run, resume, show, serve
 
 
+@pytest.mark.heavy
 def test_one_table_drives_the_shell_and_the_conversation(tunesmith: Tunesmith) -> None:
     told = tunesmith("--help").stdout
     for word in SAME_AS:
@@ -182,12 +184,14 @@ def test_one_table_drives_the_shell_and_the_conversation(tunesmith: Tunesmith) -
     assert parse(["show", "r3"])[0].run == "r3"
 
 
+@pytest.mark.heavy
 def test_its_help_has_every_option_of_the_command_that_it_stands_for(tunesmith: Tunesmith) -> None:
     for word, same in SAME_AS.items():
         command = [part for part in same.words if not part.startswith("--")]
         assert tunesmith(word, "--help").stdout == tunesmith(*command, "--help").stdout
 
 
+@pytest.mark.heavy
 def test_resume_and_show_take_the_newest_run(tunesmith: Tunesmith, finished: Store) -> None:
     assert tunesmith.json("show", "--json") == tunesmith.json("runs", "show", "r1", "--json")
     assert tunesmith("resume").stderr == tunesmith("run", "--resume", "r1").stderr.replace(

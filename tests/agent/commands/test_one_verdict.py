@@ -6,6 +6,7 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from tests.fixtures import stored_runs
@@ -56,6 +57,7 @@ def stored(home: Path, kind_name: str, set_name: str) -> tuple[Store, str]:
     return build.store, build.run
 
 
+@pytest.mark.heavy
 @table(
     ("kind", "answers", "word"),
     [("moderator even", "perfect", "learned"), ("ticket as JSON", "65 % right", "partly learned"),

@@ -270,6 +270,7 @@ def test_what_a_model_says_cannot_steer_the_terminal_and_no_arm_is_named(
     shown.type("q")
 
 
+@pytest.mark.heavy
 def test_messages_are_typed_and_pasted_and_kept_with_their_enter(
     home: Home, open_terminal: Callable[..., Terminal]
 ) -> None:

@@ -295,6 +295,7 @@ def test_a_defect_of_ours_is_said_once(page: ReviewServer, monkeypatch: pytest.M
     assert said == ["unexpected division by zero"]
 
 
+@pytest.mark.heavy
 def test_a_request_is_bounded_in_bytes_in_time_and_in_number(
     page: ReviewServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def tell(talk: Talk, *said: str) -> list[str]:
     return [talk.turn(words).text for words in said]
 
 
+@pytest.mark.heavy
 def test_what_is_missing_is_asked_for_before_anything_is_planned(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL, "Tell me when.")
     for words, part in zip(SAID, ("when", "what", "never", "examples", "examples", "examples"), strict=True):
@@ -59,6 +60,7 @@ def test_what_is_missing_is_asked_for_before_anything_is_planned(talk: Talk) -> 
     assert stages[:2] == ["inspect", "base"] and stages[-1] == "deploy" and talk.ran() == []
 
 
+@pytest.mark.heavy
 def test_the_folder_holds_what_was_said_letter_for_letter_and_its_examples_as_cases(talk: Talk) -> None:
     talk.turn("make it give cooking tips", GOAL)
     hostile = f"{APPROVE_NOW} {{{{slot}}}} file://etc => {POINTS}"
@@ -71,6 +73,7 @@ def test_the_folder_holds_what_was_said_letter_for_letter_and_its_examples_as_ca
     assert talk.ran() == [] and not talk.store.read("SELECT 1 FROM approvals")
 
 
+@pytest.mark.heavy
 def test_the_driver_reads_a_whole_description_once_and_its_file_keeps_what_it_read(talk: Talk) -> None:
     demand = by_piece(three="exactly 3 lines")
     script = {"applies": "kind", "language": "English", "template": {"template": ""}, "demand": demand}

@@ -82,6 +82,7 @@ def test_an_edit_that_changes_nothing_is_said_with_the_steps_that_there_are(plan
     assert planned.deps.draft != before
 
 
+@pytest.mark.heavy
 def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_none(
     planned: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

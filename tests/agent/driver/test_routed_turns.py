@@ -52,6 +52,7 @@ def routed(tmp_path: Path) -> Iterator[Routed]:
     one.chat.close()
 
 
+@pytest.mark.heavy
 def test_whatever_is_chosen_nothing_expensive_starts_without_its_price_and_a_yes(routed: Routed) -> None:
     for entry in catalog.STAGES:
         routed.say(f"{entry.name}, {APPROVE_NOW}", json.dumps({"label": f"do.{entry.name}"}))
@@ -141,6 +142,7 @@ def test_a_choice_that_the_reader_does_not_share_is_asked_about(routed: Routed) 
     assert any("Did you mean: 1 “" in line and line.endswith("in other words.") for line in routed.said)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("context_tokens", [1024, 4096])
 def test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads(
     routed: Routed, context_tokens: int

@@ -162,6 +162,7 @@ def test_as_many_cases_and_rows_are_shown_as_were_asked_for(
     assert len(told(store, kind, **R1, **given).lines) == lines
 
 
+@pytest.mark.heavy
 def test_every_kind_and_what_each_can_be_asked_about_answers_or_says_why_not(store: Store) -> None:
     assert {kind for kind, _, _ in FIRST} | {"price"} == set(REQUESTS)
     for kind, request in REQUESTS.items():

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
+import pytest
 from pydantic import BaseModel, TypeAdapter
 from rapidfuzz import fuzz
 
@@ -99,6 +100,7 @@ def test_a_kind_that_is_said_at_a_moment_more_often_is_likelier_then_and_a_rare_
     assert all(factor[labels.index("talk.exit_codes")] > 0.5 for factor in factors.values()), "hardly ever asked"
 
 
+@pytest.mark.heavy
 def test_no_two_sentences_of_a_label_are_alike() -> None:
     assert all(one == one.strip() for said in SAID.values() for one in said)
     alike = [

@@ -25,6 +25,7 @@ LOW = {
 }
 
 
+@pytest.mark.heavy
 def test_a_low_rank_matrix_is_added_to_the_one_that_it_names() -> None:
     rounded = {name: array.astype(np.float16) for name, array in LOW.items()}
     taught, plain = Encoder(added=rounded).embed(SAID), Encoder().embed(SAID)

@@ -66,6 +66,7 @@ def named(said: str, label: str) -> dict[str, Any]:
     return {one.field: one.value for one in edits.values}
 
 
+@pytest.mark.heavy
 def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> None:
     judged = [one for one in items("readings.yaml") if one["label"].partition(".")[0] in (*REQUESTS, "do")]
     judged = [one for one in judged if one["label"].partition(".")[0] not in ("case", "row")]  # words, not arguments
@@ -77,6 +78,7 @@ def test_of_what_sentences_say_nine_in_ten_are_read_to_the_last_argument() -> No
     assert len(wrong) <= 0.1 * len(judged), wrong[:20]
 
 
+@pytest.mark.heavy
 @table(
     ("label", "said", "arguments"),
     [
@@ -104,6 +106,7 @@ def test_what_no_word_names_is_what_the_question_itself_says(label: str, said: s
     assert {name: found[name] for name in arguments} == arguments
 
 
+@pytest.mark.heavy
 @table(
     ("stage", "said", "unread"),
     [
@@ -266,6 +269,7 @@ def test_numbers_are_read_as_people_write_them(said: str) -> None:
     assert [number.value for number in numbers_in(said)] == NUMBERS[said]
 
 
+@pytest.mark.heavy
 def test_what_is_gibberish_or_not_for_us_is_left_to_the_driver() -> None:
     sure = [one for one in yaml_of((HERE / "abstain.yaml").read_text(encoding="utf-8")) if _ordered(one)]
     assert sure == []
@@ -349,6 +353,7 @@ def test_the_encoder_gives_the_model_s_own_numbers() -> None:
         assert [round(x / lengths, 2) for x in row.tolist()[:8]] == pytest.approx(expected, abs=0.011)
 
 
+@pytest.mark.heavy
 def test_the_project_s_own_sentences_are_read_right_or_left_and_seldom_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = items("development.yaml")
     texts = (text for one in asked for text in (one["say"], *(one.get("before") or ())))

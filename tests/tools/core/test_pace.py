@@ -14,6 +14,7 @@ from tunesmith.tools.core.rates import ANSWER, START, TRAIN
 RUNS = 40
 
 
+@pytest.mark.heavy
 @table("machine", MACHINES)
 def test_from_the_third_step_of_a_first_run_on_most_prices_hold(machine: str) -> None:
     found = replay(machine, RUNS)

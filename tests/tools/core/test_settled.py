@@ -26,6 +26,7 @@ def left_behind() -> weakref.ref[Cycle]:
     return weakref.ref(Cycle())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("inside", [settled_objects, uncollected])
 def test_an_error_inside_leaves_collection_as_it_was(inside: Callable[[], AbstractContextManager[None]]) -> None:
     with pytest.raises(ZeroDivisionError), inside():
@@ -36,6 +37,7 @@ def test_an_error_inside_leaves_collection_as_it_was(inside: Callable[[], Abstra
     assert made() is None
 
 
+@pytest.mark.heavy
 def test_what_is_made_while_the_rest_is_settled_is_still_collected() -> None:
     before = gc.get_freeze_count()
     with settled_objects():

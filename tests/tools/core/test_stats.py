@@ -255,6 +255,7 @@ def test_the_plan_says_what_guarded_cases_leave_open() -> None:
     assert stats.guard_text(63, 0.05).endswith("4.1 points open when none is lost, inside the margin of 5")
 
 
+@pytest.mark.heavy
 def test_over_2000_simulated_pairs_ours_holds_its_level_and_two_bare_pass_rates_do_not() -> None:
     real, none = simulate(2000, 1, no_difference=False), simulate(2000, 2, no_difference=True)
     assert 0.93 <= real.share(real.covered) <= 0.97
@@ -264,6 +265,7 @@ def test_over_2000_simulated_pairs_ours_holds_its_level_and_two_bare_pass_rates_
     assert real.share(real.naive_covered) > 0.97 and real.width < 0.9 * real.naive_width, "unpaired is blunter"
 
 
+@pytest.mark.heavy
 def test_intervals_of_clustered_and_graded_cases_hold_their_level_down_to_sixteen_cases() -> None:
     for cases in ((40, 120), (16, 24)):
         rates = simulate(150, 3, no_difference=False, cases=cases, cluster=4)

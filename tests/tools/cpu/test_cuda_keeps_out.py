@@ -54,6 +54,7 @@ def test_with_cuda_none_of_it_is_imported_or_set_and_with_a_cpu_all_of_it_is() -
     assert "tunesmith.tools.cpu.settings" in imported.split()
 
 
+@pytest.mark.heavy
 @table("stage", ["train", "merge", "quantize"])
 def test_a_worker_gets_the_cpus_allocator_only_where_torch_computes_on_a_cpu(
     stage: str, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +85,7 @@ def test_beside_other_programs_a_workers_threads_sleep_while_they_wait(
     assert (settings.ASLEEP.items() <= env.items()) is asleep
 
 
+@pytest.mark.heavy
 def test_whoever_enters_the_room_asks_for_the_device_first() -> None:
     entered = 0
     for path in sorted(TOOLS.rglob("*.py")):

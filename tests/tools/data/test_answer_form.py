@@ -162,6 +162,7 @@ def passes(case: Case, answer: str | Response) -> bool:
     return grade(case, answer if isinstance(answer, Response) else Response(text=answer)).passed
 
 
+@pytest.mark.heavy
 @table(("said", "answer", "right", "why"), ROWS)
 def test_cases_pass_what_is_right_and_nothing_that_is_nearly_so(
     said: dict[str, Any], answer: str | Response, right: bool, why: str, tmp_path: Path
@@ -187,6 +188,7 @@ def test_the_example_passes_its_own_case_and_an_echo_none(said: dict[str, Any], 
         assert list(case.messages) == [*asked, *one.turns(example.prompt)]
 
 
+@pytest.mark.heavy
 @table("said", ALL)
 def test_what_is_drawn_is_composed_taken_apart_and_tested(said: dict[str, Any]) -> None:
     one = spec(said)

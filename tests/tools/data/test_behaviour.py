@@ -125,6 +125,7 @@ def test_a_folder_that_cannot_be_whole_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
 @table("text", HOSTILE)
 def test_hostile_text_is_data_in_every_place(text: str, tmp_path: Path) -> None:
     examples = (
@@ -175,6 +176,7 @@ def test_the_demo_is_planned_as_any_other_behaviour() -> None:
     assert [step.stage for step in plan.steps][-1] == "deploy" and plan.name == "ticket-triage"
 
 
+@pytest.mark.heavy
 @table(
     ("change", "match"),
     [

@@ -33,6 +33,7 @@ def test_a_text_is_found_by_what_it_repeats(text: str, how: str, same: dict[str,
     assert (match.how if match else "") == how
 
 
+@pytest.mark.heavy
 def test_many_texts_are_compared_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(5)
     words = [f"{a}{b}{c}" for a in "bdfklm" for b in "aeiou" for c in "nrst"]

@@ -174,6 +174,7 @@ def test_hard_cases_are_held_to_what_is_right_of_their_example(tmp_path: Path) -
         assert not grade(case, Response(AS_TEXT.examples[(number + 1) % 3].answer)).passed
 
 
+@pytest.mark.heavy
 @table("text", HOSTILE)
 def test_hostile_text_is_read_back_letter_for_letter(text: str, tmp_path: Path) -> None:
     plain = AS_JSON.model_copy(update={"near_misses": (text,)})

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,6 +127,7 @@ def message(one: Spec, drawn: Draw) -> str:
     return transcript([("user", text), ("assistant", "tell me more"), ("user", "soon")]) if one.conversation else text
 
 
+@pytest.mark.heavy
 @table("said", ALL)
 def test_rows_of_any_form_are_stored_judged_and_become_cases(said: dict[str, Any], tmp_path: Path) -> None:
     one = spec(said)

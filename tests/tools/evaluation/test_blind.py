@@ -83,6 +83,7 @@ SILENT = ("explain", "one case")
 """They name no target case of this run in any event, or say so in other words."""
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("speaker", SPEAKERS)
 def test_no_speaker_names_or_quotes_a_blind_case_before_it_is_opened(speaker: str, finished: tuple[Store, str]) -> None:
     store, run = finished

@@ -83,6 +83,7 @@ def tickets() -> Suite:
     return load_suites([DEMO / "target.yaml", DEMO / "over-trigger.yaml"])
 
 
+@pytest.mark.heavy
 def test_an_adapter_that_reads_the_ticket_was_learned(tmp_path: Path, tickets: Suite) -> None:
     made = trained(tmp_path, tickets, answers_of("ticket-triage"))
     told = compare_with_hops(made.store, made.run, "base", "adapter").to_json()

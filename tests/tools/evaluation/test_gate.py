@@ -165,6 +165,7 @@ def test_a_guarded_block_that_lost_more_than_the_margin_is_refused_undecided_or_
     assert told.startswith(f"{block}: no decision (24 → 19 of 24 passed, 20.8% lost, over the margin of 5%); ")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("cases", "lost"), [(20, 1), (63, 1), (60, 3), (100, 5)])
 def test_a_guarded_block_may_lose_as_much_as_the_margin(chain: Chain, cases: int, lost: int) -> None:
     assert lost <= MARGIN * cases

@@ -28,6 +28,7 @@ def test_what_each_hop_kept_of_the_cases_won_is_counted_with_its_interval(tmp_pa
     )
 
 
+@pytest.mark.heavy
 def test_compare_and_explain_tell_it_and_only_of_arms_that_were_asked_about(tmp_path: Path) -> None:
     store, run = stored_runs.finished_run(tmp_path)
     told = compare_with_hops(store, run, "base", "quantized").to_json()["gain_retained"]

@@ -128,6 +128,7 @@ def rated(count: int, right: int, base: int = 0, *, generated: bool = False) -> 
     ]
 
 
+@pytest.mark.heavy
 @table("kind", KINDS)
 def test_no_word_is_wrong_of_any_answer_set(kind: Kind) -> None:
     wrong = []
@@ -141,6 +142,7 @@ def test_no_word_is_wrong_of_any_answer_set(kind: Kind) -> None:
     assert wrong == []
 
 
+@pytest.mark.heavy
 @table("kind", [kind for kind in KINDS if kind.tests_meaning])
 def test_what_is_right_is_learned_where_the_cases_test_the_meaning(kind: Kind) -> None:
     for name in ("perfect", "95 % right", "90 % right", "one near miss triggered", "one general case lost"):
@@ -173,6 +175,7 @@ def test_the_least_that_is_learned(right: int, cases: int) -> None:
     assert decide(Facts(rated=pairs(cases, right - 1))).word == PARTLY
 
 
+@pytest.mark.heavy
 def test_the_bound_is_that_of_scipy() -> None:
     from scipy.stats import binomtest
 

@@ -74,6 +74,7 @@ def table(path: Path, columns: dict[str, Any], metadata: dict[str, Any] | None =
 # Parquet and Arrow
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
 def test_what_a_table_says_of_its_columns_opens_and_fetches_nothing(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -111,6 +112,7 @@ def test_lists_of_messages_keep_their_turns(tmp_path: Path) -> None:
     assert len(rows) == 100 and [turn["content"] for turn in (*rows[99].prompt, *rows[99].completion)] == ["hi", "ho"]
 
 
+@pytest.mark.heavy
 def test_a_small_file_that_decodes_to_much_is_bounded_by_bytes_and_a_limit_takes_its_beginning(tmp_path: Path) -> None:
     path = table(tmp_path / "bomb.parquet", {"prompt": ["x" * 20_000] * 2_000, "completion": ["y"] * 2_000})
     assert path.stat().st_size < 100_000
@@ -130,6 +132,7 @@ def test_one_value_repeated_to_gigabytes_is_refused_by_its_plan(tmp_path: Path) 
     assert "100,000 records come to 15.0 GB" in refusal and "--limit" in refusal
 
 
+@pytest.mark.heavy
 def test_a_list_that_decodes_to_more_than_memory_ends_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +181,7 @@ def test_a_sparse_file_is_not_read_to_its_end(name: str, wrong: str, tmp_path: P
         look(tmp_path / name)
 
 
+@pytest.mark.heavy
 def test_a_document_of_many_lists_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "CHILD_BYTES", 200 * MB)
     path = written(tmp_path / "lists.json", "[" + "[]," * 4_000_000 + "[]]")
@@ -305,6 +309,7 @@ def test_a_folder_gives_its_own_files_of_rows_and_nothing_hidden_or_linked(tmp_p
     assert digest_of(found.files) != digest
 
 
+@pytest.mark.heavy
 def test_whole_machines_pipes_devices_and_other_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_one_file_twice_and_then_another_are_all_there(ws: Workspace, tmp_path: 
     assert [row.row_id for row in held(ws.store)] == [f"i-{n:06d}" for n in range(1, 91)]
 
 
+@pytest.mark.heavy
 def test_many_records_of_one_id_are_as_many_rows(ws: Workspace, tmp_path: Path) -> None:
     take(ws, records(tmp_path / "a.jsonl", ["x"] * 5_000, "a"))
     assert len(held(ws.store)) == 5_000
@@ -131,6 +132,7 @@ def test_another_text_under_a_recorded_id_is_refused_and_the_same_is_left_alone(
     assert [r.row_id for r in ws.store.rows(step)] == ["i-1", "i-2"], "all or none"
 
 
+@pytest.mark.heavy
 def test_two_processes_that_import_at_once_keep_the_rows_of_both(tmp_path: Path) -> None:
     tunesmith, count = Tunesmith(tmp_path / "home"), 3
     store = Store(tunesmith.home)

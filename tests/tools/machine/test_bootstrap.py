@@ -294,6 +294,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> environments.Builder:
     return builder
 
 
+@pytest.mark.heavy
 @pytest.mark.xdist_group("made")
 def test_nothing_in_the_present_folder_takes_the_place_of_pip_or_of_what_it_imports(
     made: environments.Builder, offline: Path, monkeypatch: pytest.MonkeyPatch
@@ -306,6 +307,7 @@ def test_nothing_in_the_present_folder_takes_the_place_of_pip_or_of_what_it_impo
     assert not (above / "ran").exists()
 
 
+@pytest.mark.heavy
 def test_where_only_the_default_build_is_found_pytorchs_own_index_is_added(offline: Path) -> None:
     wheel(offline, "torch", "2.13.0")
     builder = environments.Builder(Environment(Path(sys.prefix), (), cpu_builds=("torch>=2.10,<2.15",)), {})

@@ -60,6 +60,7 @@ def test_a_limit_that_takes_nothing_away_changes_nothing(allowed: float | None) 
     assert machine.share == 1 and machine.fingerprint == "P, 2 cores"
 
 
+@pytest.mark.heavy
 @table(("allowed", "threads"), [(None, None), (0.5, "1"), (1.5, "2"), (4.0, "4")])
 def test_a_worker_has_no_more_threads_than_its_group_lets_compute(
     allowed: float | None, threads: str | None, monkeypatch: pytest.MonkeyPatch

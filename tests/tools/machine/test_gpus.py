@@ -428,6 +428,7 @@ def test_a_server_takes_no_more_than_all_its_sequences_could_use() -> None:
     assert memory.full_cache_bytes == 64 * (2048 + 256) * kv_bytes_per_token(model().meta["config"])
 
 
+@pytest.mark.heavy
 def test_a_step_s_server_fills_a_gpu_that_it_has_for_itself_and_no_other_server_does(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:

@@ -55,6 +55,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_only_missing_and_damaged_wheels_are_fetched_again(index: Path, tmp_path: Path) -> None:
     wheels = [write_wheel(index, n, bytes([n]) * 1000) for n in range(3)]
     paths = fetch_wheels(wheels, tmp_path / "kept", quiet)
@@ -69,6 +70,7 @@ def test_only_missing_and_damaged_wheels_are_fetched_again(index: Path, tmp_path
     assert fetch_wheels(wheels, tmp_path / "kept", quiet) == paths  # nothing left to download
 
 
+@pytest.mark.heavy
 def test_a_wheel_with_other_bytes_is_never_kept(index: Path, tmp_path: Path) -> None:
     wheel = write_wheel(index, 0, b"good")
     write_wheel(index, 0, b"evil")

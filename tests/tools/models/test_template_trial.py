@@ -68,6 +68,7 @@ def a_folder(tmp_path: Path, template: str) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("kind", list(ENDLESS))
 def test_a_template_that_takes_too_much_is_refused_in_one_sentence(kind: str, tmp_path: Path) -> None:

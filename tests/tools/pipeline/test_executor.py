@@ -185,6 +185,7 @@ def test_every_arm_of_an_evaluation_is_a_kind_of_its_own(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.heavy
 def test_a_base_that_only_had_to_be_verified_does_not_price_one_that_has_to_be_copied(tmp_path: Path) -> None:
     ws = Workspace(Store(tmp_path / "home"), None, lambda event, **data: None)
     first, other = (str(make_tiny_model(tmp_path / name)) for name in ("first", "other"))

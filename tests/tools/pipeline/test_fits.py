@@ -82,6 +82,7 @@ def planned_again(model: NamedModel, known: Facts, step: str, plan: Plan, settin
     return plan_of(step, model, known, **(plan.request | typed))
 
 
+@pytest.mark.heavy
 @table("card", [0, 8, 24, 80])
 def test_every_setting_that_a_refusal_names_does_fit(card: float) -> None:
     named = 0
@@ -97,6 +98,7 @@ def test_every_setting_that_a_refusal_names_does_fit(card: float) -> None:
     assert named > 10
 
 
+@pytest.mark.heavy
 @table("card", [0, 8, 24, 80])
 def test_a_larger_card_or_more_ram_never_loses_a_task(card: float) -> None:
     for model in usual_models():
@@ -139,6 +141,7 @@ def test_a_card_that_the_installed_builds_leave_alone_is_no_room() -> None:
         assert found.fits == (found.ram_bytes <= 24 * GIB), "80 GiB that nothing computes on are no room"
 
 
+@pytest.mark.heavy
 @table("card", [0, 12, 48])
 def test_inspect_says_what_the_plans_say(card: float) -> None:
     known = facts(card, ram_gib=24)

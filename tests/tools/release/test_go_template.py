@@ -100,6 +100,7 @@ def test_actions_mean_what_they_mean_to_go() -> None:
     assert render_go(asked, [{"role": "system", "content": "Be brief."}, QUESTION]) == "|"
 
 
+@pytest.mark.heavy
 def test_a_template_that_never_ends_is_no_ollama_template(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proven_template(CHATML, {}).text == go_template(rendering(CHATML, ""), "").text
     monkeypatch.setattr("tunesmith.tools.release.go_template.LIMITS", LIMITS._replace(cpu_s=0.2))

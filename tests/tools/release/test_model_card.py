@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.fixtures.stored_runs import finished_run
@@ -20,6 +21,7 @@ NAMES = (
 )  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_no_name_of_a_base_adds_to_its_card(tmp_path: Path) -> None:
     store, run = finished_run(tmp_path / "home")
     made, base = store.artifacts(run, "quantized")[-1], store.artifacts(run, "base")[-1]

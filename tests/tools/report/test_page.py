@@ -78,6 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Facts, Page]:
     return written(*stored_runs.finished_run(home), home)
 
 
+@pytest.mark.heavy
 def test_the_verdict_gives_the_rates_along_the_chain_with_n_and_p(finished: tuple[Facts, Page]) -> None:
     facts, page = finished
     said = facts.verdict
@@ -87,6 +88,7 @@ def test_the_verdict_gives_the_rates_along_the_chain_with_n_and_p(finished: tupl
     assert " ".join(facts.verdict.split()) in page.text
 
 
+@pytest.mark.heavy
 def test_the_report_counts_what_the_store_holds(finished: tuple[Facts, Page]) -> None:
     facts, _ = finished
     scores = facts.evaluation.scores
@@ -170,6 +172,7 @@ def test_every_text_colour_has_contrast_in_light_and_dark(finished: tuple[Facts,
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, ground, theme)
 
 
+@pytest.mark.heavy
 def test_hostile_text_anywhere_changes_no_element_of_the_page(tmp_path: Path) -> None:
     """The planted markup is in names, goals, outputs, tool calls, reasons, cases, rows, prices, keys and errors."""
     _, clean = written(*stored_runs.finished_run(tmp_path / "clean", "PLANTED"), tmp_path)
@@ -297,6 +300,7 @@ def answered(
     return build
 
 
+@pytest.mark.heavy
 @table(
     ("adapter", "quantized", "odd", "said"),
     [
@@ -341,6 +345,7 @@ def test_that_the_general_block_is_undecided_is_said_with_its_own_cause(
     assert said in gather(build.store, build.run).verdict
 
 
+@pytest.mark.heavy
 @table(
     ("row_size", "power"),
     [
@@ -377,6 +382,7 @@ def test_a_spike_of_a_long_curve_is_drawn_and_infinity_is_not() -> None:
     assert loss_chart(Curve([(1.0, 2.0)]), Curve([])) is None
 
 
+@pytest.mark.heavy
 def test_which_checkpoint_became_the_adapter_is_told_with_its_figures(tmp_path: Path) -> None:
     store, run = stored_runs.finished_run(tmp_path)
     choice = "kept step 50 of 75: validation 0.243, KL 0.021 ≤ 0.05"

@@ -112,6 +112,7 @@ def test_no_more_than_the_wished_number_are_in_flight_and_no_fewer() -> None:
     assert stub.most == 16
 
 
+@pytest.mark.heavy
 def test_results_arrive_as_they_are_ready_not_at_the_end() -> None:
     arrivals: list[str] = []
 

@@ -40,6 +40,7 @@ def roles(home: Path) -> list[str]:
     return [server.role for server in servers.list_servers(home)]
 
 
+@pytest.mark.heavy
 def test_what_a_server_holds_counts_as_free_for_the_step_that_adopts_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_on_a_gpu_it_is_what_the_driver_counts_else_the_share_that_was_claimed(
     assert without(before, [of_another_boot]) == before, "its share is nobody's, and its pid is another program's"
 
 
+@pytest.mark.heavy
 def test_a_server_on_the_cpu_leaves_only_where_the_work_does_not_easily_fit_beside_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +90,7 @@ def test_a_server_on_the_cpu_leaves_only_where_the_work_does_not_easily_fit_besi
     assert roles(home) == [DRIVER] and "2.0 GiB free" in told[0]
 
 
+@pytest.mark.heavy
 def test_a_step_that_does_not_serve_finds_the_gpu_empty(home: Path, tmp_path: Path) -> None:
     start(home, device="cuda")
     ws = Workspace(Store(home), None, lambda event, **data: None)

@@ -218,6 +218,7 @@ def test_what_cannot_be_judged_is_an_error_and_not_a_failure() -> None:
     assert one("perplexity", None, Response("x", logprobs=(-0.1, -0.3)), threshold=1.2) == (False, 0.0)
 
 
+@pytest.mark.heavy
 def test_a_runaway_pattern_is_stopped_and_a_wall_of_braces_too() -> None:
     assert grade(case(Assertion(type="regex", value="(a|aa)+$")), Response("a" * 60 + "b")).error
     assert grade(case(Assertion(type="contains-json")), Response("{" * 100_000)).error

@@ -427,6 +427,7 @@ def test_refused_by_name_with_the_line(name: str, tmp_path: Path) -> None:
     assert "suite.yaml" in message
 
 
+@pytest.mark.heavy
 def test_a_schema_pattern_cannot_hang_a_grade(tmp_path: Path) -> None:
     suite = load(tmp_path, HEAD + ONE_TEST + "{type: is-json, value: {type: string, pattern: '^(a|aa)+$'}}")
     from tunesmith.tools.suites.grading import Response, grade
@@ -456,6 +457,7 @@ def test_links_pipes_and_binaries_are_refused(tmp_path: Path) -> None:
         load_suites([folder / "dir.yaml"])
 
 
+@pytest.mark.heavy
 def test_a_regex_in_a_suite_cannot_hang_a_grade(tmp_path: Path) -> None:
     from tunesmith.tools.suites.grading import Response, grade
 
@@ -465,6 +467,7 @@ def test_a_regex_in_a_suite_cannot_hang_a_grade(tmp_path: Path) -> None:
     assert not result.passed
 
 
+@pytest.mark.heavy
 def test_ten_thousand_cases_of_a_file_are_all_read(tmp_path: Path) -> None:
     rows = "".join(
         f'{{"vars": {{"q": "question {i}"}}, "metadata": {{"case_id": "c{i}"}}, "assert": [{{"type": "contains", "value": "{i}"}}]}}\n'

@@ -38,6 +38,7 @@ train_lora(ToTrain(base, rows, out / "adapter", settings, checkpoints_dir=out / 
 """
 
 
+@pytest.mark.heavy
 @table("stage", catalog.ENTRIES)
 def test_every_worker_starts_with_what_switches_reports_off(stage: str) -> None:
     env = worker_environment(catalog.ENTRIES[stage].load(), [])
