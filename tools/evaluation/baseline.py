@@ -35,7 +35,7 @@ from tunesmith.tools.evaluation.context import Need, choose_context, longest, pr
 from tunesmith.tools.evaluation.judge import JUDGE_HELP, JUDGES, Models, asked_cases, coming_models, find_models
 from tunesmith.tools.evaluation.protocol import IN_FLIGHT
 from tunesmith.tools.evaluation.statistics import MARGIN
-from tunesmith.tools.evaluation.unread import suite_warnings
+from tunesmith.tools.evaluation.unread import warnings_before
 from tunesmith.tools.models.chat_template import (
     NO_SYSTEM,
     Thoughts,
@@ -259,7 +259,7 @@ def plan(request: BaselineRequest, facts: Facts, context: BaselineContext) -> Pl
             *one_box(price, facts.machine, fitting),
         ),
         fitting=fitting,
-        notes=(*suite_warnings(cases), *models.notes),
+        notes=(*warnings_before(suite, "base"), *models.notes),
         reasons=_reasons(asked, context),
     )
 

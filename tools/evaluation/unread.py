@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from tunesmith.tools.core.format import count, visible
 from tunesmith.tools.evaluation.controls import (
@@ -23,7 +24,7 @@ from tunesmith.tools.evaluation.controls import (
 )
 from tunesmith.tools.evaluation.echo import message_of
 from tunesmith.tools.evaluation.verdict import PEOPLES_CASES
-from tunesmith.tools.suites.case import NEAR_MISS_BLOCK, PRIMARY_BLOCK, Case, canonical_json, claimed_cases
+from tunesmith.tools.suites.case import NEAR_MISS_BLOCK, PRIMARY_BLOCK, Case, Suite, canonical_json, claimed_cases
 from tunesmith.tools.suites.grading import Assertion, Response, asks_model
 from tunesmith.tools.suites.grading.javascript import as_json, as_text
 
@@ -154,6 +155,25 @@ def _texts_of(assertions: Sequence[Assertion]) -> list[str]:
 def _has_edges(assertion: Assertion) -> bool:
     wanted = assertion.value
     return assertion.type == "equals" and assertion.weight > 0 and isinstance(wanted, str) and wanted != wanted.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What an arm is asked of a suite, which is known again by its digest."""
+
+    sha256: str
+    arm: str
+    suite: Suite = field(compare=False)
+
+
+def warnings_before(suite: Suite, arm: str) -> tuple[str, ...]:
+    """`suite_warnings` of what an arm is asked of a suite: a plan has them, and many plans tell what fits."""
+    return _warnings_before(_Asked(suite.sha256, arm, suite))
+
+
+@lru_cache(maxsize=8)
+def _warnings_before(asked: _Asked) -> tuple[str, ...]:
+    return tuple(suite_warnings([case for case in asked.suite.cases if case.asked_of(asked.arm)]))
 
 
 def suite_warnings(cases: Sequence[Case], results: Sequence[Unread] | None = None) -> list[str]:

@@ -9,10 +9,18 @@ import pytest
 from tests.fixtures.tables import table
 from tunesmith.agent.cli import main
 from tunesmith.tools.evaluation.controls import MOST_CASES, answer_controls
-from tunesmith.tools.evaluation.unread import CONSTANT, ECHO, NOTHING, REFUSAL, suite_warnings, unread_answers
+from tunesmith.tools.evaluation.unread import (
+    CONSTANT,
+    ECHO,
+    NOTHING,
+    REFUSAL,
+    suite_warnings,
+    unread_answers,
+    warnings_before,
+)
 from tunesmith.tools.evaluation.values import Answered
 from tunesmith.tools.evaluation.verdict import UNDECIDED, Facts, Pair, decide
-from tunesmith.tools.suites.case import Block, Case
+from tunesmith.tools.suites.case import Block, Case, Suite
 from tunesmith.tools.suites.grading import Assertion, Response
 
 Declared = dict[str, object]
@@ -113,3 +121,12 @@ def test_suite_check_says_it_and_shows_what_is_asked(tmp_path: Path, capsys: pyt
     assert main(["suite", "check", str(path)]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "Hallo Welt" in told and "an empty answer passes 1 of 1 target cases" in told
+
+
+def test_what_a_plan_says_is_of_its_own_suite_and_arm() -> None:
+    easy = tuple(case(n, {"type": "icontains", "value": "Bestellung"}) for n in range(12))
+    hard = tuple(case(n, {"type": "equals", "value": f"answer {n}"}) for n in range(12))
+    told = [warnings_before(Suite(cases=cases), "base") for cases in (easy, hard, easy)]
+    assert told[0] and told[0] == told[2] == (*suite_warnings(easy),) and told[1] == (*suite_warnings(hard),) != told[0]
+    of_others = tuple(one.model_copy(update={"arms": ("adapter",)}) for one in easy)
+    assert warnings_before(Suite(cases=of_others), "base") == ()
