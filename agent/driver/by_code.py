@@ -259,7 +259,7 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
     try:
         if (half := _half(deps)) is not None:
             return half
-        perhaps = reading.request is not None and reading.probability >= _PERHAPS
+        perhaps = reading.probability >= _PERHAPS and (reading.request is not None or reading.kind == "talk")
         guess = _unsure_answer(deps, reading) if perhaps or reading.probability >= GUESSED else None
     except TunesmithError:
         return None
