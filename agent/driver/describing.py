@@ -53,7 +53,8 @@ _QUESTIONS = {
     "what": "2 of 4: What exactly shall the answer be? Its form and length, such as: three bullet points, "
     "each one step.",
     "never": "3 of 4: What must the answer never do? “Nothing” is an answer too.",
-    "examples": "4 of 4: Now the examples, one a message, written as: MESSAGE => ANSWER (\\n stands for a new line).",
+    "examples": f"4 of 4: Now {EXAMPLES_MIN} examples, one a message, written as: MESSAGE => ANSWER (\\n stands for "
+    "a new line). They say what is right, so they are yours: old messages with the answers that you would have wanted.",
 }
 
 
@@ -190,8 +191,9 @@ def examples_of(words: str) -> tuple[Example, ...]:
     if not parted or any(len(pair) != 2 for pair in parted):
         lacking = next((pair[0] for pair in parted if len(pair) != 2), words)
         raise BadInput(
-            f"“{lacking.strip()[:60]}” has no arrow in it: an example is written as MESSAGE => ANSWER, for instance: "
-            "How do I boil an egg? => - Boil it."
+            f"“{lacking.strip()[:60]}” has no arrow in it: {EXAMPLES_MIN} examples are needed, each written as "
+            "MESSAGE => ANSWER, for instance: How do I boil an egg? => - Boil it. Only you can say what is "
+            "right; “drop it” gives the behaviour up."
         )
     return tuple(Example(prompt=prompt, answer=answer.replace("\\n", "\n")) for prompt, answer in parted)
 
