@@ -249,9 +249,10 @@ def _with_values(deps: TurnDeps, reading: Reading) -> str:
     return "\n".join(lines)
 
 
-def guessed(deps: TurnDeps) -> TurnAnswer | None:
+def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
     """The answer to the question that words most likely are, for a turn that no driver can answer; None for an act, and
     where it is too unlikely. What else they may be is offered behind it, and what of two things was not read is named.
+    Where it is `doubted`, or hardly likely, it stands beside where things stand.
     """
     reading = deps.unsure
     if reading is None:
@@ -265,7 +266,7 @@ def guessed(deps: TurnDeps) -> TurnAnswer | None:
         return None
     if guess is None:
         return None
-    if reading.probability < GUESSED and (stands := standing(deps)) not in guess.text:
+    if (doubted or reading.probability < GUESSED) and (stands := standing(deps)) not in guess.text:
         guess = replace(guess, text=f"{stands}\nPerhaps you ask for this. {guess.text}")
     if moment(deps) == "running" and {*_LEAVING} & {*reading.likely[:_NEAR]}:
         guess = replace(guess, text=f"{guess.text}\nIt goes on without you, also with this terminal closed.")

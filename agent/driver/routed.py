@@ -135,20 +135,23 @@ def _two_opinions(deps: TurnDeps, label: str, likeliest: str) -> ToolCallPart | 
     """What comes of words that the reader is unsure of, by the driver's choice and by the reader's own likeliest label.
 
     Of 56 such sentences a 1.5B chose rightly in half of those where it agreed with the reader and in a fifth of the
-    others, so that its choice is a guess, told as one, and two opinions that differ are asked about.
+    others, so that its choice is a guess, told as one; where the two differ, the answer to the reader's stands beside
+    where things stand, and the driver's is offered first.
     """
     if label != NONE and kind_of(label) == kind_of(likeliest):
-        reading = reader().read(deps.prompt, turn_context(deps), label)
-        deps.unsure = reading
-        guess = guessed(deps)
+        deps.unsure = reading = reader().read(deps.prompt, turn_context(deps), label)
+        if guess := guessed(deps):
+            return guess.text
         leaves_words = reading.order is not None and reading.order.unread  # an order that would only be asked about
-        if (act := guess.text if guess else None if leaves_words else act_on(deps, reading)) is not None:
-            return act
-    if label != NONE:
-        deps.nearest = tuple(dict.fromkeys((reader().head.offer(label), *deps.nearest)))[: len(deps.nearest)]
-        return did_you_mean(deps)
-    guess = guessed(deps)
-    return guess.text if guess else did_you_mean(deps)
+        act = None if leaves_words else act_on(deps, reading)
+        return act if act is not None else did_you_mean(deps)
+    its_own = (reader().head.offer(label),) if label != NONE else ()
+    own, others, most = deps.nearest[:1], deps.nearest[1:], len(deps.nearest)
+    deps.nearest = tuple(dict.fromkeys((*own, *its_own, *others)))[:most]
+    if guess := guessed(deps, doubted=bool(its_own)):
+        return guess.text
+    deps.nearest = tuple(dict.fromkeys((*its_own, *deps.nearest)))
+    return did_you_mean(deps)
 
 
 def chosen(text: str, labels: Sequence[str]) -> str:

@@ -1023,12 +1023,16 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_routed_turns.py::test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads"),
     )),
     *rows(PEOPLE, "agent/driver/routed.py", (
-        ("act if act is not None else did_you_mean(deps)", "act if act is not None else 'The model is now running.'",
+        ("    return act if act is not None else did_you_mean(deps)\n\n\ndef _two",
+         "    return act or 'The model is now running.'\n\n\ndef _two",
          "tests/agent/driver/test_routed_turns.py::test_words_that_fit_no_label_get_none_of_the_drivers_own"),
         ("kind_of(label) == kind_of(likeliest)", "True",
          "tests/agent/driver/test_routed_turns.py::test_a_choice_that_the_reader_does_not_share_is_asked_about"),
-        ("guess = guessed(deps)\n        leaves", "guess = None\n        leaves",
+        ("        if guess := guessed(deps):\n", "        if guess := None:\n",
          "tests/agent/driver/test_routed_turns.py::test_a_choice_among_unsure_words_is_told_as_a_guess"),
+        ("doubted=bool(its_own)", "doubted=False",
+         "tests/agent/driver/test_routed_turns.py::"
+         "test_what_the_driver_doubts_is_answered_beside_where_things_stand_and_its_choice_is_offered"),
     )),
     *rows(PRICES, "tools/pipeline/workspace.py", (
         ("        if answer is None and question.needs_person:", "        if answer is None and False:",

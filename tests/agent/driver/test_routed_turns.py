@@ -143,6 +143,20 @@ def test_a_choice_that_the_reader_does_not_share_is_asked_about(routed: Routed) 
 
 
 @pytest.mark.heavy
+def test_what_the_driver_doubts_is_answered_beside_where_things_stand_and_its_choice_is_offered(
+    routed: Routed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is not sure answers no less with a driver than without one."""
+    routed.deps.code_first = True
+    run = routed.store.new_run("tickets", plan={"steps": [{"stage": "base"}]})
+    unsure = replace(read(UNSURE, Context()), probability=0.6, sure=False)
+    for module in ("routed", "by_code"):
+        monkeypatch.setattr(f"tunesmith.agent.driver.{module}.read", lambda *_: unsure)
+    said = routed.say(UNSURE, '{"label": "steps.time"}')
+    assert "Perhaps you ask for this." in said and run in said and "with little certainty" in said
+    assert f"1 “{reader().head.offer('steps.time')}”" in said and routed.shown == []
+
+
 @pytest.mark.parametrize("context_tokens", [1024, 4096])
 def test_whatever_its_context_holds_a_routed_driver_has_every_tool_that_reads(
     routed: Routed, context_tokens: int
