@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.driver import describing, look_ups, ordering
+from tunesmith.agent.driver import describing, look_ups, named_files, ordering
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import (
     CAN_ANSWER,
@@ -102,6 +102,8 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
         reading = replace(reading, sure=True)
     deps.nearest = tuple(one for one in reading.nearest if _there_for(deps, one))[: len(_NUMBERS)]
     deps.unsure = None if reading.sure else reading
+    if deps.draft is None and named_files.means_a_file(deps, reading):
+        return named_files.told(deps, named_files.file_in(reading.slots), reading.slots)
     outcome = answered(deps, reading) if reading.sure else None
     return _with_what_is_left(deps, outcome)
 

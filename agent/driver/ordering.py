@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tunesmith.agent.commands import render, run_steps
 from tunesmith.agent.commands.layout import prose
-from tunesmith.agent.driver import describing, plan_questions, planning
+from tunesmith.agent.driver import describing, named_files, plan_questions, planning
 from tunesmith.agent.driver.describing import Interview
 from tunesmith.agent.driver.look_ups import GUESSED, looked_up
 from tunesmith.agent.driver.step_facts import brief, step_facts
@@ -22,10 +22,11 @@ from tunesmith.agent.words.acts import OWN_SLOTS, Assigned, Order, places_of, se
 from tunesmith.agent.words.edits import Edits
 from tunesmith.agent.words.lexicon import lexicon
 from tunesmith.agent.words.reading import Reading, reader
-from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import DECLINED, RUNNING, Step
 from tunesmith.tools.core.format import duration, listed
+from tunesmith.tools.models.model_names import hub_name
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
 from tunesmith.tools.pipeline.run_step import Outcome, run_step
@@ -75,7 +76,7 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
             f"nothing was begun."
         )
     if order.unread and stage == "import" and (source := order.fields.get("source")):
-        return TurnAnswer(f"Rows of another file come in first: `/import {source}`, then “train”; nothing was begun.")
+        return named_files.told(deps, str(source), slots_of(deps.prompt))
     assigned = [Assigned(name, value, ()) for name, value in order.fields.items()]
     if order.unread and assigned:
         now = inherited(deps.ws, stage, {}, order.run, again=True)
@@ -86,7 +87,9 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         notice = unread_notice(order.unread, "nothing was begun")
         return TurnAnswer(f"{notice} Type 1 for {stage} without it; `/help {stage}` lists the fields.")
     model = str(order.fields.get("model", ""))
-    if stage == "base" and model and "/" not in model and not model.startswith("bundled"):
+    if stage == "base" and "/" not in model and (published := hub_name(model)):
+        order = replace(order, fields={**order.fields, "model": published})
+    elif stage == "base" and model and "/" not in model and not model.startswith("bundled"):
         return TurnAnswer(
             f"“{model}” is no whole name: on the hub a model is OWNER/NAME, such as Qwen/Qwen2.5-0.5B; a folder or "
             f"“bundled” will do too. Nothing was begun."

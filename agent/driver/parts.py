@@ -70,8 +70,9 @@ def steps_of(deps: TurnDeps) -> list[str]:
         return whole
     try:
         context = turn_context(deps)
-        if reader().head.label_of(deps.prompt):
-            return whole
+        slots = slots_of(deps.prompt)
+        if reader().head.label_of(deps.prompt) or (slots.all("path") and slots.all("model")):
+            return whole  # rows of a file for a base: the answer about the file tells of both
         if (parts := _likeliest(deps.prompt, context)) is not None:
             return _in_turn(deps, *parts) or whole
         if deps.draft is None:

@@ -17,14 +17,17 @@ from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.commands.price import forecast_table
 from tunesmith.agent.driver import describing
 from tunesmith.agent.driver.turn_deps import TurnDeps
+from tunesmith.agent.queries.fits import FitsQuery
+from tunesmith.agent.queries.registry import answer
 from tunesmith.agent.words.acts import Assigned, assigned
 from tunesmith.agent.words.edits import Edits, edits_of, model_in
 from tunesmith.agent.words.reading import Context, read_or_not, reader
-from tunesmith.agent.words.slots import slots_of
-from tunesmith.memory.errors import BadInput
+from tunesmith.agent.words.slots import Slots, slots_of
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.tools.core.format import duration, size
 from tunesmith.tools.machine.memory_left import memory_left_bytes
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.model_names import SeveralSizes, hub_name
 from tunesmith.tools.pipeline import catalog, plan_file
 from tunesmith.tools.pipeline.base_choice import plan_here
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, StepSpec
@@ -81,7 +84,7 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
         plan = run_steps.demo_plan(fast=args.pace == "fast")
         behaviour = f"the bundled behaviour {plan.name}, by its own rows; where yours is another, drop it and say yours"
     else:
-        base, named = _wished_base(deps.prompt)
+        base, named = _wished_base(deps, deps.prompt)
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize, base)
         return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly.{named} {interview.question}")
     draft(deps, plan, args.goal, args.quantize)
@@ -91,17 +94,38 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
     return {"behaviour": behaviour, **summary}
 
 
-def _wished_base(words: str) -> tuple[str, str]:
+def _wished_base(deps: TurnDeps, words: str) -> tuple[str, str]:
     """The base that a wish names, for the plan once the behaviour is described, and what is said of it; both empty: it
     names none."""
-    named = model_in(slots_of(words))
-    if named is None:
-        return "", ""
+    slots = slots_of(words)
     try:
-        base = _model_named(str(named.value))
+        base = named_base(slots)
+    except SeveralSizes as several:
+        return "", f" (Of its base: {several}. Until then the plan chooses one.)"
     except BadInput:
-        return "", f" (I know no model “{named.value}”: the plan will choose a base, or there name one, as OWNER/NAME.)"
-    return base, f" (Its base will be {BUNDLED[base].title if base in BUNDLED else base}, as you said.)"
+        named = model_in(slots)
+        asked = named.value if named else ""
+        return "", f" (I know no model “{asked}”: the plan will choose a base, or there name one, as OWNER/NAME.)"
+    if not base:
+        return "", ""
+    title = BUNDLED[base].title if base in BUNDLED else base
+    return base, f" (Its base will be {title}, as you said. {whether_it_fits(deps, base)})".replace(". )", ".)")
+
+
+def named_base(slots: Slots) -> str:
+    """The base that a sentence names, as a request names it; empty: none. Raises BadInput, SeveralSizes."""
+    named = model_in(slots)
+    return _model_named(str(named.value)) if named is not None else ""
+
+
+def whether_it_fits(deps: TurnDeps, model: str) -> str:
+    """Whether a model can be trained here, in a sentence; empty for a packaged one, and where that is not known."""
+    if model in BUNDLED:
+        return ""
+    try:
+        return answer(FitsQuery(model=model, work="train"), deps.records()).lines[0]
+    except TunesmithError:
+        return ""
 
 
 def _means_the_bundled(words: str) -> bool:
@@ -278,6 +302,8 @@ def _model_named(asked: str) -> str:
     family = [name for name, one in BUNDLED.items() if words == one.name.partition("-")[0]]
     if exact or len({BUNDLED[name].name for name in family}) == 1:  # a family of several is no choice of one
         return (exact or family)[0]
+    if published := hub_name(asked):
+        return published
     raise BadInput(f"“{asked}” is no model that can be had: name it as the hub does, OWNER/NAME, or a folder, or "
                    f"“bundled”; the plan is unchanged")  # fmt: skip
 

@@ -19,11 +19,13 @@ from tunesmith.agent.queries.answer import Context, Proposed
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.registry import TOOLS
 from tunesmith.agent.words.reading import Reading
+from tunesmith.agent.words.slots import slots_of
 from tunesmith.memory.errors import ApprovalPending, BadInput, GateRefused, StepFailed, TunesmithError
 from tunesmith.memory.records import Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.data.description import DescriptionDraft
 from tunesmith.tools.models.bundled import BUNDLED
+from tunesmith.tools.models.model_names import hub_name
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan
 from tunesmith.tools.pipeline.workspace import Approver, Workspace
@@ -164,7 +166,7 @@ class TurnDeps:
         """No free path among the tools: a model is a bundled one, or a whole word of the user's. Raises BadInput."""
         model = given.get("model")
         words = {word.strip(".,;:!?'\"()") for word in self.prompt.split()}
-        if model is not None and model not in BUNDLED and str(model) not in words:
+        if model is not None and model not in BUNDLED and str(model) not in {*words, *_published(self.prompt)}:
             raise BadInput(f"model {model!r}: the user did not name it; ask which model, or use 'bundled'")
 
     def forget(self) -> None:
@@ -212,6 +214,14 @@ class TurnDeps:
         """The error that the turn came to; None where all is well."""
         left = list(self.errors.values())
         return next((error for error in left if is_lasting(error)), left[-1] if left else None)
+
+
+def _published(prompt: str) -> list[str]:
+    """OWNER/NAME of the models that words name as they are spoken of."""
+    try:
+        return [hub_name(name) for name in slots_of(prompt).values("model")]
+    except BadInput:  # a family, and no size of it
+        return []
 
 
 def is_lasting(error: TunesmithError | None) -> bool:

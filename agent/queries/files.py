@@ -13,6 +13,7 @@ from tunesmith.agent.queries.answer import Answer, Context, clip
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.memory.records import TrainingRow
 from tunesmith.tools.core.format import count
+from tunesmith.tools.imports.formats import Problem
 
 _MOST_ROWS, _MOST_BYTES = 20_000, 16 << 20
 """Read for doubles, while somebody waits."""
@@ -21,10 +22,11 @@ _FIRST, _WIDE = 3, 300
 
 
 class FileQuery(Query):
-    """A file of rows that is not imported yet: how many and in which form, its doubles, or its first rows."""
+    """A file of rows that is not imported yet: how many and in which form, how many of them are valid, its doubles, or
+    its first rows."""
 
     kind: Literal["file_of_rows"] = "file_of_rows"
-    about: Literal["rows", "doubles", "first"] = "rows"
+    about: Literal["rows", "doubles", "first", "valid"] = "rows"
     path: Annotated[str, Field(description="The file, such as ~/data/rows.jsonl")] = ""
 
 
@@ -38,6 +40,15 @@ class FileFacts:
     """By its size, where no footer counts them."""
     columns: int
     """How many: of a file without a header line their names are its first row, which no model may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """How many of a file's records can be taken as rows."""
+
+    read: int
+    rows: int
+    unusable: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,8 @@ def answer(query: FileQuery, context: Context) -> Answer:
     facts = FileFacts(seen.status, seen.format, look.records, len(seen.columns))
     if query.about == "doubles":
         return _doubles(query.path, facts, [*named.files])
+    if query.about == "valid":
+        return _valid(query.path, facts, [*named.files])
     known = f"about {count(look.records, 'record')}; it is {seen.status}"
     open_words = f"{query.path}: {known}. Nothing was imported; `/import {query.path}` takes it."
     # a line of them
@@ -76,28 +89,51 @@ def answer(query: FileQuery, context: Context) -> Answer:
     return Answer(tuple(lines), data=(facts,), private=True, open_words=open_words)
 
 
-def _doubles(path: str, facts: FileFacts, files: list[Path]) -> Answer:
+def _read(files: list[Path]) -> tuple[list[TrainingRow], list[Problem], int]:
+    """The rows of files within the bounds, what cannot be taken as one, and how many records were read."""
     from tunesmith.tools.imports.sources import Totals, rows_of
 
-    if facts.status != "READY":
-        refusal = (
-            f"{path} is {facts.status}, so its rows cannot be compared: `/import {path}` says which columns to map."
-        )
-        return Answer((refusal,), data=(facts,))
-    rows, unusable, read = list[TrainingRow](), 0, 0
+    rows, unusable, read = list[TrainingRow](), list[Problem](), 0
     for one in rows_of(files, {}, _MOST_ROWS, _MOST_BYTES):
         if isinstance(one, TrainingRow):
             rows.append(one)
         elif isinstance(one, Totals):
             read = one.records
         else:
-            unusable += 1
+            unusable.append(one)
+    return rows, unusable, read
+
+
+def _valid(path: str, facts: FileFacts, files: list[Path]) -> Answer:
+    """How many records can be taken as rows, and why the first others cannot."""
+    if facts.status != "READY":
+        open_words = (
+            f"{path} has about {count(facts.records, 'record')} and is {facts.status}: as it is none can be taken as a "
+            f"row. Nothing was imported; `/import {path}` says which columns to map."
+        )
+        return Answer((open_words,), data=(facts,))
+    rows, unusable, read = _read(files)
+    of = f"the first {count(read, 'record')}" if facts.records > read else count(read, "record")
+    all_ = "all can be taken as rows" if not unusable else f"{len(rows)} can be taken as rows, {len(unusable)} cannot"
+    open_words = f"{path}: of {of}, {all_}. Nothing was imported."
+    lines = (open_words, *(f"Record {one.number}: {clip(one.reason)}" for one in unusable[:_FIRST]))
+    data = (facts, Validity(read, len(rows), len(unusable)))
+    return Answer(lines, data=data, private=bool(unusable), open_words=open_words)
+
+
+def _doubles(path: str, facts: FileFacts, files: list[Path]) -> Answer:
+    if facts.status != "READY":
+        refusal = (
+            f"{path} is {facts.status}, so its rows cannot be compared: `/import {path}` says which columns to map."
+        )
+        return Answer((refusal,), data=(facts,))
+    rows, unusable, read = _read(files)
     prompts = Counter(str(row.prompt) for row in rows)
     whole = Counter((str(row.prompt), str(row.completion)) for row in rows)
-    doubles = Doubles(read, len(rows), len(rows) - len(prompts), len(rows) - len(whole), unusable)
+    doubles = Doubles(read, len(rows), len(rows) - len(prompts), len(rows) - len(whole), len(unusable))
     of = f"the first {count(read, 'record')}" if facts.records > read else count(read, "record")
     line = (
         f"{path}: of {of}, {doubles.same_row} repeat a row before them word for word, {doubles.same_prompt} "
-        f"its message; {unusable} cannot be taken as rows. Nothing was imported; critique drops doubles."
+        f"its message; {doubles.unusable} cannot be taken as rows. Nothing was imported; critique drops doubles."
     )
     return Answer((line,), data=(doubles,))

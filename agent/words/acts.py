@@ -63,7 +63,7 @@ def order_of(stage: str, slots: Slots, known: Callable[[str], bool]) -> Order:
         for slot in named:
             fields.setdefault("revision" if slot.kind == "commit" else "model", str(slot.value))
         places += [(slot.start, slot.end) for slot in named]
-    if "source" in request and (source := next((s for s in slots.named if s.kind in ("path", "model")), None)):
+    if "source" in request and (source := next(iter((*slots.all("path"), *slots.all("model"))), None)):
         fields["source"] = str(source.value)
         places.append((source.start, source.end))
     if "system_prompt" in request and (quote := slots.first("quote")):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
+from tunesmith.agent.words import paths
 from tunesmith.agent.words.lexicon import Match, Word, lexicon, words_of
 from tunesmith.agent.words.values import SPANS, Number, Span, numbers_in
 from tunesmith.memory.records import ASIDE_RUNS, Run
@@ -187,6 +188,7 @@ def slots_of(sentence: str, runs: Sequence[Run] = ()) -> Slots:
         if table.startswith("choices."):
             choice = table.removeprefix("choices.")
             slots += [Slot(f"choice.{choice}", m.name, *_place(m, words)) for m in names.find(words)]
+    slots = _file_in_folder(slots, words)
     slots += [Slot("span", span, *place) for span, place in _spans(masked, slots)]
     slots += _relative_runs(slots, ordinary)
     slots += _sizes(numbers, masked)
@@ -203,7 +205,14 @@ def _shapes(sentence: str) -> tuple[list[Slot], str, dict[str, str]]:
     slots: list[Slot] = []
     masked, pairs = sentence, {}
     for kind, pattern in _COMPILED:
+        after = 0
         for match in pattern.finditer(masked):
+            if kind == "path" and match.start() >= after:
+                after = paths.end_of(sentence, match.start(), match.end()) if "/" in match[0] else match.end()
+                slots.append(Slot(kind, sentence[match.start() : after].rstrip(".,;?! "), match.start(), after))
+                masked = masked[: match.start()] + " " * (after - match.start()) + masked[after:]
+            if kind == "path":
+                continue
             value: object = match[0]
             if kind == "quote":
                 value = (match["quote"] or match["quote2"]).strip()
@@ -219,11 +228,19 @@ def _shapes(sentence: str) -> tuple[list[Slot], str, dict[str, str]]:
                 slots.append(Slot("artifact", match[0], match.start(), match.end()))  # an A10, or the tenth artifact
             elif kind == "card":
                 value = match[0].rstrip("s")
-            elif kind in ("path", "model"):
+            elif kind == "model":
                 value = match[0].rstrip(".,;?! ")
             slots.append(Slot(kind, value, match.start(), match.start() + len(match[0].rstrip())))
             masked = masked[: match.start()] + " " * len(match[0]) + masked[match.end() :]
     return slots, masked, pairs
+
+
+def _file_in_folder(named: Sequence[Slot], words: Sequence[Word]) -> list[Slot]:
+    """What is named, a folder and a file in it that stand apart as that file."""
+    of_paths = [slot for slot in named if slot.kind == "path"]
+    folders, files = ([str(slot.value) for slot in of_paths if ("/" in str(slot.value)) is whole] for whole in (True, False))
+    joined = paths.in_folder(folders, files, words) if folders else ""
+    return [replace(slot, value=joined) if joined and slot in of_paths else slot for slot in named]
 
 
 def _named_runs(text: str, runs: Sequence[Run]) -> tuple[list[Slot], str]:

@@ -45,7 +45,7 @@ def named_model(name: str) -> NamedModel | None:
     lowered = name.strip().lower()
     if size := re.fullmatch(_SIZE.pattern, lowered):
         return of_size(_parameters(size)) if _is_size(size) else None
-    plain = re.sub(r"[-_ ](?:instruct|chat|base|it|hf|thinking|2507|v\d+(?:\.\d+)?)\b", "", lowered.rpartition("/")[2])
+    plain = _plain(lowered)
     if not _SIZE.search(plain) and lowered not in _IDS:
         fitting = [NamedModel(_short(model.name), model.config) for model in known_of(plain)]
         # Of those of one size the shortest name comes last, and stays.
@@ -56,6 +56,20 @@ def named_model(name: str) -> NamedModel | None:
         return NamedModel(_short(known.name), known.config)
     size = _SIZE.search(lowered)
     return of_size(_parameters(size), name=name.strip()) if size and _is_size(size) else None
+
+
+def hub_name(asked: str) -> str:
+    """OWNER/NAME of the published model that a spoken name means, `qwen3 4b`; empty where none is known by it, or it is
+    a size alone. Raises SeveralSizes for a family's name."""
+    lowered = asked.strip().lower()
+    named = None if _SIZE.fullmatch(lowered) else named_model(lowered)
+    known = find_known(_plain(lowered)) if named and not named.approximate else None
+    return known.name if known else ""
+
+
+def _plain(lowered: str) -> str:
+    """A model's name without its publisher and without what says how it was trained."""
+    return re.sub(r"[-_ ](?:instruct|chat|base|it|hf|thinking|2507|v\d+(?:\.\d+)?)\b", "", lowered.rpartition("/")[2])
 
 
 def shape_of(config: Mapping[str, object], parameters: int) -> ModelShape:
