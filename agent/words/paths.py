@@ -1,0 +1,82 @@
+"""Paths in a sentence as they are meant: the longest that is there, blanks in it allowed, and a folder and a file in it
+that are named apart as one. Only names are looked up here; nothing is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from tunesmith.agent.words.lexicon import Word, lexicon
+
+_MOST_WORDS = 8
+"""Words that a path with blanks in it may go on for."""
+_MOST_ENTRIES = 1000
+"""Of a folder that are looked through for a file which was named by its stem."""
+_MARKS = ".,;:?!)\"'”»"
+_ENDING = range(3, 9)
+"""Characters of a file's ending, its point among them: `.md`, `.parquet`."""
+
+
+def end_of(sentence: str, start: int, end: int) -> int:
+    """Where the path ends that begins at `start` and has no blank up to `end`.
+
+    That of the longest text which is there; where nothing is, behind the first of the next words that ends as a file
+    does, if neither a mark nor a word that joins or attaches stands before it.
+    """
+    ends = _word_ends(sentence, end)
+    for at in reversed(ends):
+        if _is_there(sentence[start:at].rstrip(_MARKS)):
+            return start + len(sentence[start:at].rstrip(_MARKS))
+    written = sentence[start:end].rstrip(_MARKS)
+    if _is_there(written) or Path(written).suffix or end != start + len(written):
+        return end
+    stops = {*lexicon()["joints"].words(), *lexicon()["attaches"].words()}
+    for before, at in zip([end, *ends], ends, strict=False):  # each word from where the one before it ended
+        word = sentence[before:at].strip()
+        bare = word.rstrip(_MARKS)
+        suffix = Path(bare).suffix
+        if len(suffix) in _ENDING and suffix[1:].isalnum() and not suffix[1:].isdecimal():
+            return at - (len(word) - len(bare))
+        if bare != word or word.lower() in stops or "/" in word:
+            break
+    return end
+
+
+def _word_ends(sentence: str, end: int) -> list[int]:
+    """Where each of the next words ends that blanks part."""
+    ends, at = list[int](), end
+    for word in islice(sentence[end:].split(), _MOST_WORDS):
+        at = sentence.index(word, at) + len(word)
+        ends.append(at)
+    return ends
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return os.path.exists(os.path.expanduser(text))
+    except ValueError:  # a character that no path has
+        return False
+
+
+def in_folder(folders: Sequence[str], files: Sequence[str], words: Sequence[Word]) -> str:
+    """The file of the one folder that is named, its own name standing apart from it, or its stem beside a word such as
+    `file`; empty where no such file is there, or several are."""
+    if len(folders) != 1 or not os.path.isdir(os.path.expanduser(folders[0])):
+        return ""
+    folder = folders[0].rstrip("/")
+    if files:
+        there = [name for name in files if _is_there(f"{folder}/{name}")]
+        return f"{folder}/{there[0]}" if len(there) == 1 else ""
+    beside = {words[at].written for match in lexicon()["files"].find(words)
+              for at in (match.first - 1, match.after) if 0 <= at < len(words)}  # fmt: skip
+    if not beside:
+        return ""
+    try:
+        with os.scandir(os.path.expanduser(folder)) as entries:
+            names = [one.name for one in islice(entries, _MOST_ENTRIES) if Path(one.name).stem.lower() in beside]
+    except OSError:
+        return ""
+    return f"{folder}/{names[0]}" if len(names) == 1 else ""
