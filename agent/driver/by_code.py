@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, ordering
+from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember_standing
 from tunesmith.agent.driver.interview import interviewed
 from tunesmith.agent.driver.look_ups import (
     CAN_ANSWER,
@@ -26,6 +27,8 @@ from tunesmith.agent.driver.parts import is_part, parted
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
+from tunesmith.agent.driver.worries import worry
+from tunesmith.agent.queries.answer import ordinary
 from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.following import forecast_of, next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
@@ -33,7 +36,7 @@ from tunesmith.agent.queries.scores import arms_measured
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
-from tunesmith.agent.words.slots import Slots
+from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import TunesmithError
 from tunesmith.memory.records import PLANNED, RUNNING
 from tunesmith.tools.pipeline import catalog
@@ -104,7 +107,11 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     deps.unsure = None if reading.sure else reading
     if deps.draft is None and named_files.means_a_file(deps, reading):
         return named_files.told(deps, named_files.file_in(reading.slots), reading.slots)
-    outcome = answered(deps, reading) if reading.sure else None
+    outcome = worry(deps, reading) or follow_up(deps, reading)
+    if outcome is None:
+        outcome = answered(deps, reading) if reading.sure else None
+    if isinstance(outcome, Call):
+        remember_call(deps, outcome)
     return _with_what_is_left(deps, outcome)
 
 
@@ -331,6 +338,7 @@ def _half(deps: TurnDeps) -> TurnAnswer | None:
 def did_you_mean(deps: TurnDeps) -> str:
     """Where the user stands, and the questions that the words are nearest to, for a turn that nobody can answer."""
     stands = f"{standing(deps)}\n".lstrip("\n")
+    remember_standing(deps, slots_of(deps.prompt, ordinary(deps.store)))
     if not deps.nearest:
         return f"{stands}{CAN_ANSWER}"
     return f"{stands}Did you mean: {_numbered(deps, deps.nearest)}? Type its number, or say it in other words."

@@ -86,7 +86,7 @@ def remember(deps: TurnDeps, request: Query, reply: Answer) -> tuple[str, ...]:
     Returns the lines to be said: where a table was asked for that is shown, and the first line alone is said.
     """
     deps.focused_run_id = getattr(request, "run", "") or reply.run or deps.focused_run_id
-    deps.page, deps.proposals = reply.page, reply.proposals
+    deps.page, deps.proposals, deps.until = reply.page, reply.proposals, reply.until
     deps.note(reply.for_model)
     if not (isinstance(request, TabledQuery) and request.as_table and reply.page):
         return reply.lines
@@ -222,6 +222,8 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
     kind, _, name = understood.label.partition(".")
     text = talk_text(deps, name, understood.slots.first("run")) if kind == "talk" else ""
     text = meaning(understood.slots, both=name == "difference") if kind == "term" else text
+    if kind == "term" and len(fields := understood.slots.values("field")) == 1:
+        deps.last_query = SettingQuery(fields=(fields[0],), about="default")  # `would 8 do for me?`
     return TurnAnswer(text) if text else None
 
 

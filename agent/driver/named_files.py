@@ -75,4 +75,3 @@ def _also_said(deps: TurnDeps, slots: Slots) -> list[str]:
     if later:
         lines.append(f"Of {listed(later, 4)} nothing was begun: say it once the rows are in, and its price is shown.")
     return lines
-

@@ -26,7 +26,6 @@ from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import BadInput, StepFailed
 from tunesmith.memory.records import DECLINED, RUNNING, Step
 from tunesmith.tools.core.format import duration, listed
-from tunesmith.tools.models.model_names import hub_name
 from tunesmith.tools.pipeline import catalog
 from tunesmith.tools.pipeline.plan_file import PipelinePlan, parse_fields
 from tunesmith.tools.pipeline.run_step import Outcome, run_step
@@ -86,14 +85,8 @@ def call_of(deps: TurnDeps, order: Order) -> TurnAnswer | Call:
         deps.offered = (deps.prompt, (f"do.{stage}",))
         notice = unread_notice(order.unread, "nothing was begun")
         return TurnAnswer(f"{notice} Type 1 for {stage} without it; `/help {stage}` lists the fields.")
-    model = str(order.fields.get("model", ""))
-    if stage == "base" and "/" not in model and (published := hub_name(model)):
-        order = replace(order, fields={**order.fields, "model": published})
-    elif stage == "base" and model and "/" not in model and not model.startswith("bundled"):
-        return TurnAnswer(
-            f"“{model}” is no whole name: on the hub a model is OWNER/NAME, such as Qwen/Qwen2.5-0.5B; a folder or "
-            f"“bundled” will do too. Nothing was begun."
-        )
+    if stage == "base" and (model := str(order.fields.get("model", ""))):
+        order = replace(order, fields={**order.fields, "model": planning.whole_name(model)})
     if (early := _too_early(deps, order)) is not None:
         return early
     for one in order.beside:

@@ -308,6 +308,16 @@ def _model_named(asked: str) -> str:
                    f"“bundled”; the plan is unchanged")  # fmt: skip
 
 
+def whole_name(model: str) -> str:
+    """The model that is to be fetched, as its request names it. Raises BadInput for a name that means none."""
+    if "/" in model or model.startswith("bundled"):
+        return model
+    if published := hub_name(model):
+        return published
+    raise BadInput(f"“{model}” is no whole name: on the hub a model is OWNER/NAME, such as Qwen/Qwen2.5-0.5B; a folder "
+                   f"or “bundled” will do too. Nothing was begun.")  # fmt: skip
+
+
 class Unclear(BadInput):
     """A change that could mean two things; the text asks which."""
 

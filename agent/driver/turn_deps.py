@@ -108,6 +108,8 @@ class TurnDeps:
     """The page behind the last answer, for who asks for more."""
     last_query: Query | None = None
     """The question that was answered last, for words that change one thing of it."""
+    until: int = 0
+    """Of the list that the last answer showed the place of its last one; 0: it showed none."""
     nearest: tuple[str, ...] = ()
     """The questions that this turn's words are nearest to, where they were read with too little certainty."""
     offered: tuple[str, tuple[str, ...]] = ("", ())

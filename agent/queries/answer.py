@@ -49,6 +49,8 @@ class Answer:
     """What a model reads in place of private lines."""
     proposals: tuple[Proposed, ...] = ()
     """The steps that the lines propose, in order, for words such as `do that`."""
+    until: int = 0
+    """Of a list the place of the last one that the lines show: `three more` goes on behind it."""
     run: str = ""
     """The run that the lines are about, where the question named none: what is asked next of `it` is asked of that."""
 

@@ -42,6 +42,7 @@ class CasesQuery(TabledQuery):
     label: Annotated[str, Field(description="Only cases of this label, such as billing")] = ""
     most: Most = 0
     number: Annotated[int, Field(ge=-1, description="Only the one at this place of the list; -1: the last; 0: all")] = 0
+    skip: Annotated[int, Field(ge=0, description="So many of the list were shown before")] = 0
 
 
 class SuiteQuery(Query):
@@ -91,13 +92,14 @@ class _Asked:
     """The cases in words: `target billing cases`."""
     most: int = 0
     number: int = 0
+    skip: int = 0
 
 
 def answer(query: CasesQuery, context: Context) -> Answer:
     """The cases of an outcome. Raises NotFound where the arm was never measured."""
     store, run = context.store, scores.evaluated_run(context, query.run, arm=query.arm)
     asked = _asked(store, run, query.arm or scores.last_arm(store, run.id), query.block, query.label)
-    asked = replace(asked, most=query.most, number=query.number)
+    asked = replace(asked, most=query.most, number=query.number, skip=query.skip)
     if query.outcome in ("lost", "gained", "flipped"):
         return _flips(asked, query)
     passed, judged = _passed(asked.given), sum(one.passed is not None for one in asked.given)
@@ -248,21 +250,28 @@ def _listed(
     seen, blind = _open(chosen, asked.hidden)
     if asked.number:
         return _at_its_place(headline.rstrip(":."), asked, seen, other)
-    lines, visible = [headline], seen[: asked.most or (_MOST if len(seen) <= _MOST else _OF_MANY)]
+    few = asked.most or (_MOST if len(seen) <= _MOST else _OF_MANY)
+    lines, visible = [headline], seen[asked.skip : asked.skip + few]
+    if asked.skip:
+        lines.append(f"Numbers {asked.skip + 1} to {asked.skip + len(visible)} of {len(seen)}:" if visible
+                     else f"All {len(seen)} that may be seen were shown; “show all” lists them again.")  # fmt: skip
     for one in visible:
         lines += _case_lines(one, asked_by(asked.cases.get(one.case_id)), len(visible))
-    lines += [f"{len(seen) - len(visible)} more; “show all” lists every one."] if len(seen) > len(visible) else []
+    until = min(asked.skip + few, len(seen))
+    lines += [f"{len(seen) - until} more; “show all” lists every one."] if until < len(seen) else []
     lines += [*blind, *([more] if more else [])]
     ids = tuple(one.case_id for one in seen)
     judged = sum(one.passed is not None for one in asked.given)
     facts = CaseCounts(asked.run.id, asked.arm, outcome, len(chosen), judged, _passed(asked.given), ids[:_MOST], other)
     opening = f"{headline} {listed(ids, 12)}"  # as many as a driver reads and a screen line or two holds
-    return Answer(tuple(lines), (facts,), lambda: page_of(seen, asked.cases), private=True, open_words=opening)
+    return Answer(
+        tuple(lines), (facts,), lambda: page_of(seen, asked.cases), private=True, open_words=opening, until=until
+    )
 
 
 def _at_its_place(headline: str, asked: _Asked, seen: Sequence[EvalResult], other: str) -> Answer:
     """One case of a list, with all that is known of it."""
-    place = asked.number if asked.number > 0 else len(seen)
+    place = asked.skip + asked.number if asked.number > 0 else len(seen)
     if not 0 < place <= len(seen):
         return Answer((f"There is no number {place} among {count(len(seen), 'case')} that can be shown. {headline}.",))
     case, arm = seen[place - 1].case_id, "" if other else asked.arm

@@ -19,7 +19,7 @@ from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import count, duration, listed, p_value
+from tunesmith.tools.core.format import count, duration, listed, p_value, size
 from tunesmith.tools.core.stats import ALPHA, mcnemar_exact
 from tunesmith.tools.evaluation.comparison import Comparison
 from tunesmith.tools.evaluation.pairing import compare_run
@@ -41,7 +41,7 @@ class CompareRunsQuery(TabledQuery):
     they were asked, or those that the first passes and the other fails."""
 
     kind: Literal["compare_runs"] = "compare_runs"
-    about: Literal["results", "forgotten", "settings", "time", "suites", "cases"] = "results"
+    about: Literal["results", "forgotten", "settings", "time", "suites", "cases", "choice"] = "results"
     run: RunName = ""
     other_run: Annotated[str, Field(description="The other run; empty: the one before")] = ""
     stage: Annotated[StageName, Field(description="For time: one stage alone")] = ""
@@ -155,6 +155,8 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         )
     if query.about == "forgotten":
         return forgot_more(store, one, two, query.block)
+    if query.about == "choice":
+        return _choice(store, one, two)
     if query.about == "time":
         return _times(store, (one, two), query.stage)
     differing = [Difference(name, a, b) for name, (a, b) in settings.differing(store, one, two).items()]
@@ -171,6 +173,27 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         lines = [f"{named(one, 30)} and {named(two, 30)}: {better}", *_results(store, one, two, query.block), *rest]
     data = (*differing, *scores.of_run(store, one.id), *scores.of_run(store, two.id))
     return Answer(tuple(lines), data, lambda: _page(store, one, two, query, differing))
+
+
+def _choice(store: Store, one: Run, two: Run) -> Answer:
+    """Which of two runs to take: by the target cases that both were asked, where a test tells them apart; else what is
+    left to choose by."""
+    first, second = (_passed(store, run, (PRIMARY_BLOCK,)) for run in (one, two))
+    both = [(first[case], second[case]) for case in first if case in second]
+    verdict = _told_apart(both, one, two, "is better")[0] if both else ""
+    better = _which_is_better(store, one, two, PRIMARY_BLOCK)
+    forgot = forgot_more(store, one, two).lines[0]
+    if verdict.endswith("is better"):
+        return Answer((f"Rather {verdict.split()[0]}: {better}", forgot), run=verdict.split()[0])
+    sizes = {run.id: {a.kind: a.bytes for a in store.artifacts(run.id)} for run in (one, two)}
+    each = []
+    for run in (one, two):
+        newest = scores.last_arm(store, run.id)
+        of = f", {size(sizes[run.id][newest])}" if newest in sizes[run.id] else ""
+        each.append(
+            f"{run.id} {newest}{of}, {duration(sum(step.seconds or 0 for step in store.steps(run.id)))} of work"
+        )
+    return Answer((f"The tests do not choose between them: {better}", forgot, f"What is left: {'; '.join(each)}."))
 
 
 def _page(store: Store, one: Run, two: Run, query: CompareRunsQuery, differing: Sequence[Difference]) -> RenderableType:

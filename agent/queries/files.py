@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunesmith.agent.queries.answer import Answer, Context, clip
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, ordinary
 from tunesmith.agent.queries.arguments import Query
-from tunesmith.memory.records import TrainingRow
+from tunesmith.memory.records import DONE, TrainingRow
 from tunesmith.tools.core.format import count
 from tunesmith.tools.imports.formats import Problem
 
@@ -75,9 +75,11 @@ def answer(query: FileQuery, context: Context) -> Answer:
     if query.about == "doubles":
         return _doubles(query.path, facts, [*named.files])
     if query.about == "valid":
-        return _valid(query.path, facts, [*named.files])
+        return _valid(query.path, facts, [*named.files], _imported(context, query.path))
     known = f"about {count(look.records, 'record')}; it is {seen.status}"
-    open_words = f"{query.path}: {known}. Nothing was imported; `/import {query.path}` takes it."
+    was = _imported(context, query.path)
+    takes = was or f"Nothing was imported; `/import {query.path}` takes it."
+    open_words = f"{query.path}: {known}. {takes}"
     # a line of them
     names = f"; columns {', '.join(clip(one, 30) for one in seen.columns[:8])}" if seen.columns else ""
     line = open_words.replace(known, known + names)
@@ -104,18 +106,29 @@ def _read(files: list[Path]) -> tuple[list[TrainingRow], list[Problem], int]:
     return rows, unusable, read
 
 
-def _valid(path: str, facts: FileFacts, files: list[Path]) -> Answer:
+def _imported(context: Context, path: str) -> str:
+    """What the newest import of that very file came to; empty: it was never imported."""
+    steps = [step for run in ordinary(context.store) for step in context.store.steps(run.id, status=DONE)]
+    own = [step for step in steps if step.stage == "import" and step.request.get("source") == path]
+    if not own:
+        return ""
+    step = max(own, key=lambda one: one.created_at)
+    took = f"{count(int(step.report.get('rows') or 0), 'row')} taken"  # type: ignore[call-overload]  # ours
+    return f"It was imported ({cite(step)}): {took}, {step.report.get('incompatible', 0)} refused."
+
+
+def _valid(path: str, facts: FileFacts, files: list[Path], was: str) -> Answer:
     """How many records can be taken as rows, and why the first others cannot."""
     if facts.status != "READY":
         open_words = (
             f"{path} has about {count(facts.records, 'record')} and is {facts.status}: as it is none can be taken as a "
-            f"row. Nothing was imported; `/import {path}` says which columns to map."
+            f"row. {was or 'Nothing was imported.'} `/import {path}` says which columns to map."
         )
         return Answer((open_words,), data=(facts,))
     rows, unusable, read = _read(files)
     of = f"the first {count(read, 'record')}" if facts.records > read else count(read, "record")
     all_ = "all can be taken as rows" if not unusable else f"{len(rows)} can be taken as rows, {len(unusable)} cannot"
-    open_words = f"{path}: of {of}, {all_}. Nothing was imported."
+    open_words = f"{path}: of {of}, {all_}. {was or 'Nothing was imported.'}"
     lines = (open_words, *(f"Record {one.number}: {clip(one.reason)}" for one in unusable[:_FIRST]))
     data = (facts, Validity(read, len(rows), len(unusable)))
     return Answer(lines, data=data, private=bool(unusable), open_words=open_words)

@@ -150,7 +150,7 @@ class ServedQuery(Query):
     yes."""
 
     kind: Literal["served"] = "served"
-    about: Literal["now", "history"] = "now"
+    about: Literal["now", "history", "before"] = "now"
     run: RunName = ""
     since: Since = None
     until: Until = None
@@ -167,6 +167,8 @@ def served(query: ServedQuery, context: Context) -> Answer:
     """What is deployed now, which run made it, and what was deployed before."""
     store = context.store
     past = store.newest_of_kind("deployment")
+    if query.about == "before":
+        return _before(store, past)
     if query.about == "history" and past:
         return _history(query, store, past)
     deployed = deployed_now(store)
@@ -191,6 +193,23 @@ def served(query: ServedQuery, context: Context) -> Answer:
     # an answer stays on a screen
     lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 1 else []
     return Answer(tuple(one for one in lines if one), run=str(line["run"] or ""))
+
+
+def _before(store: Store, past: Sequence[Artifact]) -> Answer:
+    """What was served before what is served now, or before what was last, and how it comes back."""
+    if len(past) < 2:
+        return Answer(("Nothing was deployed before that.",))
+    last, before = past[:2]
+    ended, is_down = (day(store.step(one.step).finished_at) for one in (before, last)), not deployed_now(store)
+    at_first, then = ended
+    model, newest = (f"the {one.meta.get('arm', '')} model {one.meta.get('serves', '')} of {one.run}"
+                     for one in (before, last))  # fmt: skip
+    lines = (
+        f"Before {'the last one' if is_down else 'it'} {model} was served, deployed {at_first} ({before.step}); "
+        f"{newest} took its place {then}.",
+        "“Roll back” shows the price of bringing it back; nothing is switched without a yes.",
+    )
+    return Answer(lines)
 
 
 def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answer:

@@ -34,6 +34,7 @@ class PriceQuery(Query):
     run: RunName = ""
     values: dict[str, bool | int | float | str] = Field({}, description="Settings that it would have: {rows: 5000}")
     times: dict[str, float] = Field({}, description="Settings as multiples of what they were: {rows: 2} is twice")
+    only: Annotated[Literal["", "time", "disk", "memory"], Field(description="Only this of it; empty: all")] = ""
 
 
 def answer(query: PriceQuery, context: Context) -> Answer:
@@ -49,6 +50,12 @@ def answer(query: PriceQuery, context: Context) -> Answer:
     given = " ".join(f"{name}={value}" for name, value in asked.items())
     before = _before(context, stage, run)
     cost = plan.estimate
+    if query.only:
+        memory = size(cost.peak_vram_bytes or cost.peak_ram_bytes) + (" of VRAM" if cost.peak_vram_bytes else " of RAM")
+        part = {"time": f"about {duration(cost.seconds)}", "disk": f"about {size(cost.disk_bytes)} of disk"}
+        does = f"{stage}{f' with {given}' if given else ''} {'takes' if query.only == 'time' else 'needs'}"
+        line = f"{does} {part.get(query.only, f'at most {memory}')} here. Nothing is begun."
+        return Answer((line,), proposals=_meant(run, stage, asked, fields))
     vram = f" and {size(cost.peak_vram_bytes)} of VRAM" if cost.peak_vram_bytes else ""
     lines = [
         f"About {duration(cost.seconds)} for {stage}{f' with {given}' if given else ''} here, peak memory "
@@ -58,8 +65,12 @@ def answer(query: PriceQuery, context: Context) -> Answer:
         _training_on(context, asked.get("rows"), run) if stage == "generate" else "",
         f"Nothing is begun; “{stage}{f' {given}' if given else ''}” shows the same price and asks.",
     ]
-    meant = (Proposed(run, stage, asked),) if catalog.BY_NAME[stage].asks(fields) else ()  # `ok do it`
-    return Answer(tuple(line for line in lines if line), proposals=meant)
+    return Answer(tuple(line for line in lines if line), proposals=_meant(run, stage, asked, fields))
+
+
+def _meant(run: str, stage: str, asked: Mapping[str, object], fields: Mapping[str, object]) -> tuple[Proposed, ...]:
+    """The step whose price was told, for `ok do it`."""
+    return (Proposed(run, stage, asked),) if catalog.BY_NAME[stage].asks(fields) else ()
 
 
 def _before(context: Context, stage: str, run: str) -> Step | None:

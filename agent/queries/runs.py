@@ -56,7 +56,7 @@ class RunQuery(Query):
 
     kind: Literal["run"] = "run"
     run: RunName = ""
-    about: Literal["overview", "status", "steps", "remaining", "dates"] = "overview"
+    about: Literal["overview", "status", "steps", "remaining", "longest_left", "dates"] = "overview"
     stage: StageName = ""
     """Of which it is asked whether it is done."""
 
@@ -170,8 +170,8 @@ def one_run(query: RunQuery, context: Context) -> Answer:
         f"{named(run)} is {known.status}; {store.step_counts(run.id)} steps done, {duration(known.seconds)} of work, "
         f"begun {day(known.began)}."
     ]
-    if query.about == "remaining":
-        return _remaining(context, run, known, lines)
+    if query.about in ("remaining", "longest_left"):
+        return _remaining(context, run, known, lines, longest=query.about == "longest_left")
     if query.about == "steps" and not query.stage:
         return _steps(context, run, known, steps)
     if query.about == "dates":
@@ -196,8 +196,9 @@ def one_run(query: RunQuery, context: Context) -> Answer:
     )  # fmt: skip
 
 
-def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]) -> Answer:
-    """What a run has ahead with the times: of its plan, else what could follow, behind the step that runs now."""
+def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str], *, longest: bool = False) -> Answer:
+    """What a run has ahead with the times: of its plan, else what could follow, behind the step that runs now; or that
+    of it which takes longest."""
     running = context.store.steps(run.id, status=RUNNING)
     planned = left_of_plan(context.store, run, RUNNING)  # of what runs its own line tells what is left
     at_it = {(step.stage, step.arm if step.stage == "evaluate" else "") for step in running}
@@ -206,6 +207,11 @@ def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]
         StepSpec(stage=stage, fields=inherited(context.ws, stage, {"arm": arm} if arm else {}, run.id))
         for stage, arm in following
     ])  # fmt: skip
+    timed = [one for one in ahead if one.seconds is not None]
+    if longest and timed:
+        most = max(timed, key=lambda one: one.seconds or 0.0)
+        unknown = "; the times of others show when they are due" if len(timed) < len(ahead) else ""
+        return Answer((f"Of what is left of {run.id} takes longest: {most}{unknown}.",), (known, *ahead))
     if planned:
         left = f"Of the plan of {run.id} is left: {named_with_times(ahead)}"
     elif following:

@@ -13,11 +13,12 @@ from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import listed
+from tunesmith.tools.core.format import count, listed
 from tunesmith.tools.evaluation.comparison import BlockComparison
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.retained import gain_retained
+from tunesmith.tools.evaluation.verdict import LEARNED, LEARNED_RATE, least_right
 from tunesmith.tools.suites.case import BLOCKS
 
 TUNED = ("adapter", "merged", "quantized")
@@ -162,7 +163,7 @@ class ResultQuery(TabledQuery):
     """What a run's models pass of the test cases, whether it got better, how sure that is; how fast they answer."""
 
     kind: Literal["result"] = "result"
-    about: Literal["passed", "speed"] = "passed"
+    about: Literal["passed", "speed", "enough"] = "passed"
     run: RunName = ""
     arm: AnyArm = ""
     block: AnyBlock = ""
@@ -185,6 +186,8 @@ def answer(query: ResultQuery, context: Context) -> Answer:
     run = evaluated_run(context, query.run, arm=query.arm)
     if query.about == "speed":
         return _speeds(store, run)
+    if query.about == "enough":
+        return _enough(store, run, query.arm)
     measured = of_run(store, run.id)
     chosen = [s for s in measured if query.arm in ("", s.arm) and query.block in ("", s.block)]
     if not chosen:
@@ -204,6 +207,26 @@ def answer(query: ResultQuery, context: Context) -> Answer:
         tuned = [s.arm for s in chosen if s.arm != "base"]
         lines += [_against_base(store, run.id, tuned[-1], query.block)] if query.block and tuned else []
     return Answer(tuple(line for line in lines if line), tuple(chosen), lambda: summary_view(summarise(store, run.id)))
+
+
+def _enough(store: Store, run: Run, arm: str) -> Answer:
+    """The verdict on an arm, what *learned* takes, and how many cases are lacking."""
+    arm = arm if arm in TUNED else next((s.arm for s in reversed(of_run(store, run.id)) if s.arm in TUNED), "")
+    verdict = evidence_of(store, run.id, arm).verdict if arm else None
+    if verdict is None or verdict.people is None or not verdict.people.cases:
+        return Answer((f"{named(run)}: nothing tuned was measured on cases of people yet, so that cannot be told.",))
+    people, least = verdict.people, least_right(verdict.people.cases, verdict.opening)
+    takes = f"learned takes {least} of {people.cases}" if least is not None else f"{people.cases} cases are too few"
+    lacks = max(0, (least or people.cases + 1) - people.arm)
+    short = f"{count(lacks, 'case')} more would be needed" if lacks and least is not None else "that is enough of them"
+    if least is None:
+        short = "more cases of people would be needed"
+    lines = [
+        f"{named(run)}, {arm}: {verdict.word}. It has {people.arm} of {people.cases} target cases right, the base "
+        f"{people.base}; {takes} ({LEARNED_RATE:.0%} of them), so {short}.",
+        f"{clip(verdict.sentence, 400)}." if verdict.word != LEARNED else "",
+    ]
+    return Answer(tuple(line for line in lines if line))
 
 
 def _speeds(store: Store, run: Run) -> Answer:

@@ -56,15 +56,15 @@ def _word_ends(sentence: str, end: int) -> list[int]:
 
 def _is_there(text: str) -> bool:
     try:
-        return os.path.exists(os.path.expanduser(text))
-    except ValueError:  # a character that no path has
+        return Path(text).expanduser().exists()
+    except (ValueError, OSError, RuntimeError):  # no path, one that nobody may see, or `~` of nobody
         return False
 
 
 def in_folder(folders: Sequence[str], files: Sequence[str], words: Sequence[Word]) -> str:
     """The file of the one folder that is named, its own name standing apart from it, or its stem beside a word such as
     `file`; empty where no such file is there, or several are."""
-    if len(folders) != 1 or not os.path.isdir(os.path.expanduser(folders[0])):
+    if len(folders) != 1 or not _is_there(f"{folders[0]}/."):
         return ""
     folder = folders[0].rstrip("/")
     if files:
@@ -75,7 +75,7 @@ def in_folder(folders: Sequence[str], files: Sequence[str], words: Sequence[Word
     if not beside:
         return ""
     try:
-        with os.scandir(os.path.expanduser(folder)) as entries:
+        with os.scandir(Path(folder).expanduser()) as entries:
             names = [one.name for one in islice(entries, _MOST_ENTRIES) if Path(one.name).stem.lower() in beside]
     except OSError:
         return ""

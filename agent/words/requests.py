@@ -18,6 +18,7 @@ from tunesmith.agent.queries.prices import ApprovalsQuery
 from tunesmith.agent.queries.registry import REQUESTS
 from tunesmith.agent.queries.runs import RunsQuery
 from tunesmith.agent.words.acts import assigned, factors, known_fields
+from tunesmith.agent.words.carried import another_value, forgets, is_before, with_values
 from tunesmith.agent.words.lexicon import lexicon, words_of
 from tunesmith.agent.words.slots import Slot, Slots, forgetting_of_two, place_in_list, stages_of
 from tunesmith.agent.words.values import Span
@@ -94,7 +95,9 @@ def _arms(asked: Asked) -> list[str]:
     arms = asked.slots.values("arm")
     if arms or "stage" in REQUESTS[asked.kind].model_fields:
         return arms
-    of_stages = [_MAKES[stage] for stage in asked.slots.values("stage") if stage in _MAKES]
+    of_stages = [_MAKES[str(slot.value)] for slot in asked.slots.all("stage") if slot.value in _MAKES]
+    if asked.kind == "result" and any(is_before(asked.slots, slot) for slot in asked.slots.all("stage")):
+        of_stages = [_BEFORE[arm] for arm in of_stages]  # `and before it was shrunk?`
     bits = ["quantized"] if asked.slots.first("choice.scheme") or asked.slots.first("bits") else []
     return of_stages or bits
 
@@ -186,7 +189,8 @@ def _bits(asked: Asked) -> int:
 
 
 def _values(asked: Asked) -> dict[str, object]:
-    stage = _priced(asked)
+    if not (stage := _priced(asked)):
+        return {}
     multiples = _times(asked)
     arm = asked.slots.first("arm") if stage in known_fields()["arm"] else ""  # a price of another arm is no answer
     named: dict[str, object] = {"arm": arm} if arm else {}
@@ -352,6 +356,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
         value = _fill(name, asked)
         if value not in (None, "", (), 0, {}) and _allowed(value, type(before).model_fields[name].annotation):
             given[name] = value
+    given = with_values(before, given)
     beside = asked.slots.unread([(slot.start, slot.end) for slot in asked.slots.named], lambda word: False)
     other = {word.text for word in beside} <= {*lexicon()["unspoken"].words()}  # `and the other one?`, no more
     if not given and other and "run" in own and len(runs) == 2:
@@ -364,7 +369,7 @@ def followed(before: Query, asked: Asked, runs: Sequence[str]) -> Query | None:
             return FitsQuery(about="time", work="train", card=_card(asked), cards=_cards(asked) or 1)
     if not given:
         return None
-    data = {**before.model_dump(exclude={"kind", "number", "as_table"}), **given}
+    data = {**before.model_dump(exclude={"kind", "number", "as_table", *forgets(before, given)}), **given}
     return type(before).model_validate(data)
 
 
@@ -377,6 +382,8 @@ def _of_its_kind(before: Query, asked: Asked) -> dict[str, object]:
     if isinstance(before, CompareRunsQuery) and lexicon()["forgotten"].find(asked.slots.words):
         return {"about": "forgotten"}
     bare = [number for number in asked.slots.numbers if not number.unit and not number.weak]
+    if len(bare) == 1 and (other := another_value(before, bare[0].value)):  # `and with 8?`
+        return other
     if isinstance(before, FitsQuery) and len(bare) == 1 and (before.ram_gib or _GIB.fullmatch(before.card)):
         return {"ram_gib": bare[0].value} if before.ram_gib else {"card": f"{bare[0].value:g}"}
     return {}
@@ -386,6 +393,6 @@ _GIB = re.compile(r"[\d.]+")
 _CARRIED = (
     "run", "step", "stage", "arm", "block", "outcome", "fields", "field", "model", "work", "bits", "card", "cards",
     "ram_gib", "verdict", "origin", "decision", "metric", "figure", "made", "since", "until", "label",
-    "number", "as_table",
+    "number", "as_table", "values",
 )  # fmt: skip
 """Arguments that a few words can change in the question before."""

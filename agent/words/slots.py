@@ -238,7 +238,8 @@ def _shapes(sentence: str) -> tuple[list[Slot], str, dict[str, str]]:
 def _file_in_folder(named: Sequence[Slot], words: Sequence[Word]) -> list[Slot]:
     """What is named, a folder and a file in it that stand apart as that file."""
     of_paths = [slot for slot in named if slot.kind == "path"]
-    folders, files = ([str(slot.value) for slot in of_paths if ("/" in str(slot.value)) is whole] for whole in (True, False))
+    named_so = [str(slot.value) for slot in of_paths]
+    folders, files = ([one for one in named_so if ("/" in one) is whole] for whole in (True, False))
     joined = paths.in_folder(folders, files, words) if folders else ""
     return [replace(slot, value=joined) if joined and slot in of_paths else slot for slot in named]
 

@@ -99,14 +99,21 @@ def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_n
 
 @table(
     ("said", "model"),
-    [("SmolLM2", "bundled"), ("Qwen2.5 Coder 0.5B", "bundled-0.5b"), ("qwen2.5", ""), ("Qwen2.5-3B", "")],
+    [
+        ("SmolLM2", "bundled"), ("Qwen2.5 Coder 0.5B", "bundled-0.5b"), ("Qwen2.5-3B", "Qwen/Qwen2.5-3B-Instruct"),
+        ("qwen3 4b", "Qwen/Qwen3-4B"), ("llama 3.2 1b", "meta-llama/Llama-3.2-1B-Instruct"), ("phi-4", "microsoft/phi-4"),
+    ],
+)  # fmt: skip
+def test_a_base_is_known_by_a_spoken_name_that_is_its_alone_a_bundled_one_first(said: str, model: str) -> None:
+    assert _model_named(said) == model
+
+
+@table(
+    ("said", "error"), [("qwen2.5", "which qwen2.5"), ("deepseek 7b", "no model that can be had"), ("7b", "no model")]
 )
-def test_a_bundled_base_is_taken_by_a_name_that_is_its_alone(said: str, model: str) -> None:
-    if model:
-        assert _model_named(said) == model
-    else:
-        with pytest.raises(BadInput, match="no model that can be had"):
-            _model_named(said)
+def test_a_family_or_a_size_alone_is_no_base(said: str, error: str) -> None:
+    with pytest.raises(BadInput, match=error):
+        _model_named(said)
 
 
 def test_leaving_an_evaluation_out_asks_which_and_never_takes_the_one_that_deploy_needs(planned: Talk) -> None:

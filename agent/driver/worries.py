@@ -1,0 +1,70 @@
+"""What is said in worry or complaint, and asks and orders nothing: it is answered by what the records say of its cause.
+
+It never begins the description of a behaviour: that takes a sign that something is to do or to learn what it does not.
+"""
+
+from __future__ import annotations
+
+from tunesmith.agent.driver.look_ups import PLAIN, looked_up, moment, talk_text
+from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
+from tunesmith.agent.queries.machine import ServedQuery
+from tunesmith.agent.queries.prices import PriceQuery
+from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.reading import Reading
+from tunesmith.memory.errors import TunesmithError
+
+_WISH = "want"
+_CERTAIN_WISH = 0.9
+"""From which probability words are a wish whatever words are in it."""
+_PRIVACY = "talk.privacy"
+_MOST_LIKELY = 2
+_WORRIES = 0.4
+"""From which probability a worry about where one's texts go is answered: no fact of a run is told by it."""
+_OF_A_CHANGE = ("remark", "served.history", "served.now", "compare_runs.results", "do.deploy", "talk.complaint",
+                "result.passed", "trial.before_and_after")  # fmt: skip
+"""What a complaint about what is served now is read as."""
+_SAY = "Where a model is to learn something, say what it is to do, such as “it should answer mails in one sentence”."
+
+
+def worry(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
+    """What is said to a worry or a complaint; None for all else. Raises nothing."""
+    if deps.draft is not None or not reading.slots.words:
+        return None
+    wishes = bool(lexicon()["wishes"].find(reading.slots.words))
+    if _is_about_privacy(reading, wishes=wishes):
+        return TurnAnswer(talk_text(deps, _PRIVACY.removeprefix("talk.")))
+    if not (wishes and reading.label == _WISH) and (complaint := _of_what_is_served(deps, reading)) is not None:
+        return complaint
+    if reading.label == _WISH and reading.sure and not wishes and reading.probability < _CERTAIN_WISH:
+        return TurnAnswer(f"{PLAIN['remark']} {_SAY}")
+    return None
+
+
+def _is_about_privacy(reading: Reading, *, wishes: bool) -> bool:
+    """Whether words worry where texts go: most likely, or else a wish that nothing in them is a sign of."""
+    if reading.label == _PRIVACY:
+        return not reading.sure and reading.probability >= _WORRIES
+    doubtful = reading.label == _WISH and not wishes and reading.probability < _CERTAIN_WISH
+    return doubtful and _PRIVACY in reading.likely[:_MOST_LIKELY]
+
+
+def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
+    """To a complaint where a model is served and another one was before it: both, and the price of going back."""
+    complains = lexicon()["complaints"].find(reading.slots.words)
+    if not complains or reading.slots.asks or moment(deps) != "served" or reading.slots.all("run"):
+        return None
+    if len(deps.store.newest_of_kind("deployment")) < _MOST_LIKELY or not {*_OF_A_CHANGE} & {
+        reading.label,
+        *reading.likely[:_MOST_LIKELY],
+    }:
+        return None
+    try:
+        now = looked_up(deps, ServedQuery()).text.splitlines()[0]
+        before = looked_up(deps, ServedQuery(about="before")).text.splitlines()[0]
+        price = looked_up(deps, PriceQuery(stage="deploy", values={"rollback": True})).text.splitlines()[0]
+    except TunesmithError:
+        return None
+    deps.last_query = ServedQuery(about="history")  # `put that back`
+    runs = dict.fromkeys(one.run for one in deps.store.newest_of_kind("deployment")[:2])
+    compare = f" “Compare {' and '.join(runs)}” sets the two against each other." if len(runs) > 1 else ""
+    return TurnAnswer(f"{now}\n{before}\nTo go back: {price} “Roll back” asks for a yes before it.{compare}")
