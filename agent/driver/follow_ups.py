@@ -23,7 +23,7 @@ from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.agent.queries.scores import ResultQuery, arms_measured
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
-from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.lexicon import everyday, lexicon
 from tunesmith.agent.words.reading import Reading
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.arms import ARMS
@@ -100,7 +100,7 @@ def _bare(slots: Slots, *also: str) -> bool:
 
 def _says(slots: Slots, table: str) -> str:
     """The first thing of a table of the lexicon that words name; empty: none."""
-    return next((match.name for match in lexicon()[table].find(slots.words)), "")
+    return next((match.name for match in everyday(table, slots.words)), "")
 
 
 def _open(reading: Reading, *kinds: str) -> bool:
@@ -183,7 +183,8 @@ def _of_a_run(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`and the one before?`: of the run before; `and the longest?` of the steps that are left."""
     slots = reading.slots
     if isinstance(before, RunQuery) and before.about in ("remaining", "steps") and _says(slots, "longest"):
-        return before.model_copy(update={"about": "longest_left"}) if _bare(slots) else None
+        asks = _bare(slots) and _open(reading, "steps", "run")
+        return before.model_copy(update={"about": "longest_left"}) if asks else None
     if not (_says(slots, "before_that") and _open(reading, "run") and _bare(slots, *_BEFORE_THAT)):
         return _of_results(deps, before, reading) if isinstance(before, RunQuery) and _asks_worth(slots) else None
     runs = [run.id for run in ordinary(deps.store)]
@@ -213,7 +214,7 @@ def _of_fit(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 def _of_a_price(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
     """`and how much disk?`: that of the price that was told."""
     part = _says(reading.slots, "asked_of")
-    if isinstance(before, PriceQuery) and part and _bare(reading.slots, "field") and not _steered(reading):
+    if isinstance(before, PriceQuery) and part and _bare(reading.slots, "field") and _open(reading, "price"):
         return before.model_copy(update={"only": part})
     return None
 

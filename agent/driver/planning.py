@@ -21,6 +21,7 @@ from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.registry import answer
 from tunesmith.agent.words.acts import Assigned, assigned
 from tunesmith.agent.words.edits import Edits, edits_of, model_in
+from tunesmith.agent.words.lexicon import everyday, words_of
 from tunesmith.agent.words.reading import Context, read_or_not, reader
 from tunesmith.agent.words.slots import Slots, slots_of
 from tunesmith.memory.errors import BadInput, TunesmithError
@@ -86,12 +87,22 @@ def plan_fine_tune(deps: TurnDeps, args: PlanFineTune) -> object:
     else:
         base, named = _wished_base(deps, deps.prompt)
         interview = describing.begin(deps.store.home, args.goal, args.pace, args.quantize, base)
+        if whenever := _always(deps.prompt):
+            interview = describing.take(deps.store.home, interview, f"when: {whenever}")
+            named += f" (It applies to every message, as you said: when: {whenever}.)"
         return _ask_on(deps, f"That is a new behaviour, so I need to know it exactly.{named} {interview.question}")
     draft(deps, plan, args.goal, args.quantize)
     summary = show_draft(deps)
     if not deps.agreed_before:
         deps.say(f"This plan teaches {behaviour}; every step's price is on your screen. Start it, or change something?")
     return {"behaviour": behaviour, **summary}
+
+
+def _always(words: str) -> str:
+    """The last word of a wish where that says that it always applies; empty: it does not."""
+    said = words_of(words)
+    last = [match for match in everyday("always", said) if match.after == len(said)]
+    return words[said[last[-1].first].start : said[-1].end] if last else ""
 
 
 def _wished_base(deps: TurnDeps, words: str) -> tuple[str, str]:

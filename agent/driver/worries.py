@@ -9,7 +9,7 @@ from tunesmith.agent.driver.look_ups import PLAIN, looked_up, moment, talk_text
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.machine import ServedQuery
 from tunesmith.agent.queries.prices import PriceQuery
-from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.lexicon import everyday
 from tunesmith.agent.words.reading import Reading
 from tunesmith.memory.errors import TunesmithError
 
@@ -30,7 +30,7 @@ def worry(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """What is said to a worry or a complaint; None for all else. Raises nothing."""
     if deps.draft is not None or not reading.slots.words:
         return None
-    wishes = bool(lexicon()["wishes"].find(reading.slots.words))
+    wishes = bool(everyday("wishes", reading.slots.words))
     if _is_about_privacy(reading, wishes=wishes):
         return TurnAnswer(talk_text(deps, _PRIVACY.removeprefix("talk.")))
     if not (wishes and reading.label == _WISH) and (complaint := _of_what_is_served(deps, reading)) is not None:
@@ -50,7 +50,7 @@ def _is_about_privacy(reading: Reading, *, wishes: bool) -> bool:
 
 def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """To a complaint where a model is served and another one was before it: both, and the price of going back."""
-    complains = lexicon()["complaints"].find(reading.slots.words)
+    complains = everyday("complaints", reading.slots.words)
     if not complains or reading.slots.asks or moment(deps) != "served" or reading.slots.all("run"):
         return None
     if len(deps.store.newest_of_kind("deployment")) < _MOST_LIKELY or not {*_OF_A_CHANGE} & {

@@ -8,7 +8,7 @@ from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.settings import SettingQuery
-from tunesmith.agent.words.lexicon import lexicon
+from tunesmith.agent.words.lexicon import everyday
 from tunesmith.agent.words.slots import Slot, Slots
 
 _NEAR = 3
@@ -21,7 +21,7 @@ def is_before(slots: Slots, slot: Slot) -> bool:
     """Whether a word such as `before` stands shortly before something, and none such as `after`."""
     if slots.all("until"):
         return False
-    ends = [slots.words[match.after - 1].end for match in lexicon()["before_that"].find(slots.words)]
+    ends = [slots.words[match.after - 1].end for match in everyday("before_that", slots.words)]
     return any(end <= slot.start and len(slots.between(end, slot.start)) <= _NEAR for end in ends)
 
 

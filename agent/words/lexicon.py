@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -140,20 +140,39 @@ def _swapped(word: str) -> str:
     return next((other for other in others if other in _short_words()), word)
 
 
+_EVERYDAY = (
+    "asked_of", "before_that", "next_ones", "this_time", "purpose", "which", "longest", "enough", "wishes",
+    "complaints", "files", "always",
+)  # fmt: skip
+"""Tables of words that belong to no trade: nothing that is misspelt is taken for one of them."""
+
+
+def everyday(table: str, sentence: Sequence[Word]) -> list[Match]:
+    """Every name of a table of everyday words: as they were typed, else as they were put right."""
+    names = lexicon()[table]
+    return names.find([replace(word, text=word.written) for word in sentence]) or names.find(sentence)
+
+
+def _of_the_trade() -> Iterator[str]:
+    for table, names in lexicon().items():
+        if table not in _EVERYDAY:
+            yield from names.words()
+
+
 @cache
 def _short_words() -> frozenset[str]:
-    return frozenset(word for names in lexicon().values() for word in names.words() if len(word) in _SWAPPED)
+    return frozenset(word for word in _of_the_trade() if len(word) in _SWAPPED)
 
 
 @cache
 def _trade_words() -> tuple[str, ...]:
-    words = {word for names in lexicon().values() for word in names.words()}
+    words = {*_of_the_trade()}
     return tuple(sorted(word for word in words if len(word) >= _SHORTEST_MISSPELT and "*" not in word))
 
 
 @cache
 def _stems() -> tuple[str, ...]:
-    words = {word for names in lexicon().values() for word in names.words()}
+    words = {*_of_the_trade()}
     return tuple(sorted(word[:-1] for word in words if word.endswith("*")))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from tunesmith.agent.words.lexicon import Word, lexicon
+from tunesmith.agent.words.lexicon import Word, everyday, lexicon
 
 _MOST_WORDS = 8
 """Words that a path with blanks in it may go on for."""
@@ -70,7 +70,7 @@ def in_folder(folders: Sequence[str], files: Sequence[str], words: Sequence[Word
     if files:
         there = [name for name in files if _is_there(f"{folder}/{name}")]
         return f"{folder}/{there[0]}" if len(there) == 1 else ""
-    beside = {words[at].written for match in lexicon()["files"].find(words)
+    beside = {words[at].written for match in everyday("files", words)
               for at in (match.first - 1, match.after) if 0 <= at < len(words)}  # fmt: skip
     if not beside:
         return ""

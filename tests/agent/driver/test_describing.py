@@ -366,5 +366,3 @@ def test_a_base_that_the_wish_names_is_told_at_once_and_is_the_plans(talk: Talk)
     talk.deps.draft = None
     talk.turn("teach llama 3 to write haiku about rain", GOAL)
     assert "(Of its base: which llama 3? There are Llama-3.2-1B" in "\n".join(talk.deps.heard)
-    talk.turn("teach deepseek 7b to write haiku about rain", GOAL)
-    assert "(I know no model “deepseek 7b”" in "\n".join(talk.deps.heard)

@@ -101,7 +101,8 @@ def test_another_base_is_pinned_at_its_newest_commit_and_the_one_before_leaves_n
     ("said", "model"),
     [
         ("SmolLM2", "bundled"), ("Qwen2.5 Coder 0.5B", "bundled-0.5b"), ("Qwen2.5-3B", "Qwen/Qwen2.5-3B-Instruct"),
-        ("qwen3 4b", "Qwen/Qwen3-4B"), ("llama 3.2 1b", "meta-llama/Llama-3.2-1B-Instruct"), ("phi-4", "microsoft/phi-4"),
+        ("qwen3 4b", "Qwen/Qwen3-4B"), ("llama 3.2 1b", "meta-llama/Llama-3.2-1B-Instruct"),
+        ("phi-4", "microsoft/phi-4"),
     ],
 )  # fmt: skip
 def test_a_base_is_known_by_a_spoken_name_that_is_its_alone_a_bundled_one_first(said: str, model: str) -> None:

@@ -1,0 +1,219 @@
+"""Short words behind an answer, and what is said in worry: in several languages, on strangers' homes, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench.strangers import Shell, plan_of, shell_in
+from tests.driver.stranger_states import home_of_state
+from tests.fixtures.tables import table
+from tunesmith.agent.driver.follow_ups import follow_up
+from tunesmith.agent.driver.look_ups import turn_context
+from tunesmith.agent.words.reading import read
+
+TWO = "at least two finished runs r1 and r2 with different settings, both tested"
+ONE = "one finished run r1 (base, adapter, merged and quantized tested), nothing running, nothing served"
+PARTLY = "r2 is tested and only partly learned or did not learn"
+SERVED = "at least two finished runs; a model of one of them is served now, and another was served before it"
+MERGED = "r1 is trained and merged, not yet quantized"
+FAILS = "r1 is finished and its tuned model fails more than five open cases"
+FILE = "a file /tmp/exam/tickets.jsonl with a few valid rows exists"
+PLAN = "a plan is open: rank 16, 3 epochs"
+EMPTY = "no run yet, an empty home"
+DECLINED = "some steps were approved and at least one was declined"
+AHEAD = "a run is planned or begun with its expensive steps still ahead"
+FAILED = "several runs or steps, at least one of which failed"
+
+
+@contextmanager
+def at(home: Path, state: str) -> Iterator[Shell]:
+    """A shell where somebody stands; every price is declined and no worker starts."""
+    launched: list[tuple[str, dict[str, object]]] = []
+    with home_of_state(home, state), shell_in(home, launched, None) as shell:
+        if plan := plan_of(state):
+            shell.talk.chat().deps.draft = plan
+        yield shell
+        assert launched == []
+
+
+def types(shell: Shell, line: str) -> str:
+    """What the screen shows behind a line."""
+    before = len(shell.screen.getvalue())
+    shell.type(line)
+    return shell.screen.getvalue()[before:].partition("\n❯ ")[2].partition("\n")[2]
+
+
+def behind(home: Path, state: str, before: str, says: Sequence[str]) -> dict[str, str]:
+    """What each of some sentences shows behind the same question."""
+    shown = {}
+    with at(home, state) as shell:
+        for say in says:
+            shell.talk.chat().deps.forget()
+            types(shell, before)
+            shown[say] = types(shell, say)
+    return shown
+
+
+@table(
+    ("state", "before", "says", "shows"),
+    [
+        (TWO, "compare r1 and r2", ("which one?", "so which one would u take", "lequel tu prendrais ?",
+                                    "quale prenderesti?", "welke zou jij kiezen?"), "The tests do not choose"),
+        (PARTLY, "how many of its test cases does r2 pass?",
+         ("is that good?", "und reicht das?", "how many more would it need", "¿cuántos le faltan?", "è buono?",
+          "c'est bien ?", "czy to dobrze?"), "learned takes 48 of 60 (80% of them), so 28 cases more would be needed"),
+        (PARTLY, "how many of its test cases does r2 pass?", ("Und woran liegt's?", "Und warum nicht ganz?", "why?"),
+         "learned takes 48 of 60"),
+        (PARTLY, "Hat r2 gelernt, was es sollte?", ("Und warum nicht ganz?", "Und woran liegt's?"),
+         "learned takes 48 of 60"),
+        (SERVED, "Which model is being served now?",
+         ("No, the one before that.", "Thank you. And which one was it before that?", "und davor?", "e prima?",
+          "a wcześniej?", "en daarvoor?"), "Before it the quantized model a10 of r1 was served"),
+        (MERGED, "Was würde es kosten, r1 auf 4 Bit zu quantisieren?", ("Und mit 8?", "et avec 8 ?", "e com 8?"),
+         "quantize with scheme=W8A8"),
+        (MERGED, "was würde es kosten, r1 zu quantisieren?",
+         ("Und wie viel Platz braucht das auf der Platte?", "¿y cuánto espacio?", "combien de place ?"),
+         "of disk here. Nothing is begun"),
+        (MERGED, "was würde es kosten, r1 zu quantisieren?", ("und wie lange?", "and how long?"),
+         "quantize takes about"),
+        (MERGED, "was würde es kosten, r1 zu quantisieren?", ("ja gut, mach", "vale, hazlo", "va bene, fallo"),
+         "?? quantize: about"),
+        (TWO, "what would it cost to train r1 again with rank 8?", ("and with 16?", "y con 16?"), "lora_rank=16"),
+        (TWO, "what would it cost to train r1 again with rank 8?", ("and with 3 epochs?",), "lora_rank=8 epochs=3"),
+        (ONE, "¿Con qué rank y cuántas épocas se entrenó r1?",
+         ("¿y cuánto tardó?", "und wie lange?", "et combien de temps ?", "en hoe lang duurde het?"), "train took"),
+        (ONE, "what does lora rank mean?", ("would 8 do for me?", "reicht 8?"), "8 is 0.5 times what the rule"),
+        (ONE, "How many cases does the quantized model of r1 pass?",
+         ("and before it was shrunk?", "und vor dem Quantisieren?", "and before?", "y antes?"),
+         "merged passes 59 of 60"),
+        (PLAN, "which rank did r1 have?", ("Und wie ist es diesmal?", "and this time?", "y esta vez?"),
+         "train lora_rank is 16"),
+        (FILE, "import /tmp/exam/tickets.jsonl",
+         ("any bad ones in there?", "E são todas válidas?", "alle gültig?", "¿hay alguna mala?", "sono tutte valide?"),
+         "of 3 records, all can be taken as rows. It was imported"),
+        (FILE, "quantas linhas tem /tmp/exam/tickets.jsonl", ("E são todas válidas?", "are they all fine?"),
+         "all can be taken as rows. Nothing was imported"),
+        (EMPTY, "Can I train Llama-3.3-70B on this computer?",
+         ("Then a smaller one, whatever that is.", "dann eben ein kleineres", "uno más pequeño?"), "up to"),
+        (AHEAD, "Quali passi mancano ancora?", ("E quello più lungo?", "y el más largo?", "which one takes longest?"),
+         "takes longest: train"),
+        (DECLINED, "welke stap heb ik geweigerd?", ("waar was die ook alweer voor", "wofür war der nochmal?"),
+         "Generate has a model write training rows"),
+        (FAILED, "Mostrami l'ultimo run e il suo stato.", ("e quello prima?", "und der davor?"), "r1 (ticket-triage)"),
+    ],
+)  # fmt: skip
+def test_short_words_are_asked_of_what_the_answer_was_about(
+    tmp_path: Path, state: str, before: str, says: Sequence[str], shows: str
+) -> None:
+    shown = behind(tmp_path / f"{abs(hash((state, before, shows)))}", state, before, says)
+    assert {say: shows in text for say, text in shown.items()} == dict.fromkeys(says, True), shown
+
+
+@table(
+    ("state", "before", "says"),
+    [
+        (TWO, "compare r1 and r2", ("what should i try next", "which of them forgot more?", "how long did r1 take")),
+        (PARTLY, "how many of its test cases does r2 pass?", ("was fehlt noch?", "how are you", "is rank 8 good?")),
+        (SERVED, "Which model is being served now?", ("since when?", "how do i call it?", "is r1 good?")),
+        (MERGED, "was würde es kosten, r1 zu quantisieren?", ("no", "how much disk is left?", "nein, besser nicht")),
+        (FILE, "import /tmp/exam/tickets.jsonl", ("which cases does r1 fail?", "how many test cases failed in r1?")),
+        (FAILS, "Show me three cases that r1's model got wrong.", ("show all", "generate three more rows", "why?")),
+        (AHEAD, "Quali passi mancano ancora?", ("which run took longest?", "which training rows are the longest?")),
+        (EMPTY, "Can I train Llama-3.3-70B on this computer?", ("and on a 4090?", "what can you do?")),
+        (ONE, "¿Con qué rank y cuántas épocas se entrenó r1?", ("how long did the merge take?", "compare base and adapter")),
+    ],
+)  # fmt: skip
+def test_words_of_their_own_are_not_taken_for_short_ones(
+    tmp_path: Path, state: str, before: str, says: Sequence[str]
+) -> None:
+    with at(tmp_path / f"{abs(hash((state, before)))}", state) as shell:
+        types(shell, before)
+        deps = shell.talk.chat().deps
+        asked = deps.last_query
+        for say in says:
+            deps.prompt = say
+            assert follow_up(deps, read(say, turn_context(deps))) is None, say
+        assert deps.last_query == asked
+
+
+def test_a_list_goes_on_where_it_stopped_and_never_begins_anew(tmp_path: Path) -> None:
+    with at(tmp_path / "home", FAILS) as shell:
+        first = types(shell, "Show me three cases that r1's model got wrong.")
+        pages = [types(shell, say) for say in ("three more please", "noch drei", "otros tres", "the next five")]
+        assert [page.count("answered:") for page in pages[:3]] == [3, 3, 3]
+        cases = [{line.split(":")[0].strip() for line in page.splitlines() if line.startswith("  ") and ": “" in line}
+                 for page in (first, *pages)]  # fmt: skip
+        shown = [case for page in cases for case in page if "-" in case]
+        assert len(shown) == len(set(shown)) and "Numbers 4 to 6 of" in pages[0] and "Numbers 10 to 12 of" in pages[2]
+        for _ in range(3):
+            types(shell, "ten more")
+        assert "that may be seen were shown" in types(shell, "three more please")
+        assert "target-" in types(shell, "show all")
+
+
+WORRIES: Mapping[str, str] = {
+    "We're bound by client confidentiality, so before I put a single letter in here I'd need to be comfortable.": "127",
+    "I don't want my letters on the internet": "127.0.0.1",
+    "je ne veux pas que mes lettres sortent d'ici": "127.0.0.1",
+    "nie chcę, żeby moje listy trafiły do internetu": "127.0.0.1",
+    "non voglio che le mie lettere finiscano su internet": "127.0.0.1",
+    "my customers write long emails and I'm tired of reading them": "Where a model is to learn something",
+}
+
+
+def test_a_worry_opens_no_description(tmp_path: Path) -> None:
+    with at(tmp_path / "home", EMPTY) as shell:
+        for said, shows in WORRIES.items():
+            assert shows in types(shell, said), said
+            assert not (tmp_path / "home" / "behaviours" / "draft.json").exists(), said
+
+
+@table(
+    ("state", "wish"),
+    [
+        (EMPTY, "I don't want it to swear"), (EMPTY, "the model must never mention prices"),
+        (EMPTY, "our support tickets as json, with the fields team, product and mood"),
+        (SERVED, "customers complain in long mails; the model should sum them up"),
+        (SERVED, "I want it to answer complaints politely"),
+    ],
+)  # fmt: skip
+def test_a_wish_is_one_also_where_it_complains_or_denies(tmp_path: Path, state: str, wish: str) -> None:
+    with at(tmp_path / f"{abs(hash(wish))}", state) as shell:
+        assert "That is a new behaviour" in types(shell, wish)
+
+
+def test_a_complaint_where_another_model_was_served_before_names_both_and_prices_going_back(tmp_path: Path) -> None:
+    with at(tmp_path / "home", SERVED) as shell:
+        for said in (
+            "customers are complaining since the switch, was fine last week",
+            "Since yesterday the parents are getting very odd replies. Last week's were fine.",
+            "seit dem Wechsel beschweren sich die Kunden", "desde el cambio los clientes se quejan",
+            "les clients se plaignent depuis hier",
+        ):  # fmt: skip
+            shown = types(shell, said)
+            assert "made in r2" in shown and "a10 of r1" in shown and "To go back: About" in shown, said
+            assert "“Roll back” asks for a yes" in shown and shell.answers.asked == []
+    with at(tmp_path / "one", ONE) as shell:
+        assert "To go back" not in types(shell, "customers are complaining since the switch")
+
+
+def test_a_wish_that_ends_with_always_is_not_asked_when(tmp_path: Path) -> None:
+    for number, said in enumerate(("want qwen3 4b to talk like a pirate. always", "es soll reimen, immer")):
+        with at(tmp_path / str(number), EMPTY) as shell:
+            shown = types(shell, said)
+            assert "when: " in shown and "2 of 4" in shown
+    with at(tmp_path / "as-answer", EMPTY) as shell:
+        types(shell, "it should talk like a pirate")
+        assert "when: siempre ✓" in types(shell, "siempre")
+    with at(tmp_path / "within", EMPTY) as shell:
+        assert "1 of 4" in types(shell, "it should always answer in rhymes")
+
+
+def test_a_base_by_its_spoken_name_is_named_whole_and_whether_it_fits(tmp_path: Path) -> None:
+    with at(tmp_path / "home", EMPTY) as shell:
+        shown = types(shell, "teach qwen3 4b to answer my mails")
+        assert "Its base will be Qwen/Qwen3-4B, as you said." in shown and "Qwen3-4B" in shown.split("as you said.")[1]
+    with at(tmp_path / "unknown", EMPTY) as shell:
+        assert "I know no model “deepseek 7b”" in types(shell, "teach deepseek 7b to answer my mails")
