@@ -12,13 +12,14 @@ from tunesmith.agent.driver import ordering, plan_questions
 from tunesmith.agent.driver.look_ups import looked_up, meaning, moment, why
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import ordinary
-from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.arguments import MOST_SHOWN, Query
 from tunesmith.agent.queries.cases import CasesQuery
 from tunesmith.agent.queries.comparisons import CompareRunsQuery
 from tunesmith.agent.queries.files import FileQuery
 from tunesmith.agent.queries.fits import FitsQuery
 from tunesmith.agent.queries.machine import ServedQuery
 from tunesmith.agent.queries.prices import ApprovalsQuery, PriceQuery
+from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery
 from tunesmith.agent.queries.scores import ResultQuery, arms_measured
 from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
@@ -111,17 +112,19 @@ def _open(reading: Reading, *kinds: str) -> bool:
 _Outcome = Query | TurnAnswer | None
 
 
-def _of_cases(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
-    """`three more`, `the next ones`: the list goes on behind the last case that was shown."""
+def _of_a_list(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
+    """`three more`, `the next ones`: the list goes on behind the last case or row that was shown."""
     slots = reading.slots
-    if not isinstance(before, CasesQuery) or not deps.until or not _bare(slots, "which_run"):
+    if not deps.until or not _bare(slots, "which_run"):
         return None
     numbers = [int(one.value) for one in slots.numbers if not (one.unit or one.weak) and one.value >= 1]
     more = reading.label == "page" or (not reading.sure and "page" in reading.likely[:_NEAR])
     if not more or not (numbers or _says(slots, "next_ones")):
         return None
-    most = min(numbers[0], 40) if numbers else before.most
-    return before.model_copy(update={"skip": deps.until, "most": most, "number": 0, "as_table": False})
+    changed: dict[str, object] = {"skip": deps.until, "number": 0, "as_table": False}
+    changed |= {"most": min(numbers[0], MOST_SHOWN)} if numbers else {}
+    own = type(before).model_fields
+    return before.model_copy(update={name: value for name, value in changed.items() if name in own})
 
 
 def _of_a_file(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
@@ -255,8 +258,8 @@ def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 
 _RULES: Mapping[type[Query], Callable[[TurnDeps, Query, Reading], _Outcome]] = {
-    CasesQuery: _of_cases, FileQuery: _of_a_file, ServedQuery: _of_serving, ResultQuery: _of_results,
-    RunQuery: _of_a_run, FitsQuery: _of_fit, PriceQuery: _of_a_price, SettingQuery: _of_a_setting,
+    CasesQuery: _of_a_list, RowsQuery: _of_a_list, FileQuery: _of_a_file, ServedQuery: _of_serving,
+    ResultQuery: _of_results, RunQuery: _of_a_run, FitsQuery: _of_fit, PriceQuery: _of_a_price, SettingQuery: _of_a_setting,
     SettingsQuery: _of_a_setting, ApprovalsQuery: _of_decisions, CompareRunsQuery: _of_two_runs,
 }  # fmt: skip
 """The question that was answered → how short words are read behind it."""

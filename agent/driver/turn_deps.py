@@ -174,7 +174,7 @@ class TurnDeps:
     def forget(self) -> None:
         """Forget what was talked about, for another conversation."""
         self.prompt, self.calls, self.focused_run_id, self.last_answer = "", [], "", ""
-        self.last_query, self.page, self.proposals, self.offered = None, None, (), ("", ())
+        self.last_query, self.page, self.proposals, self.offered, self.until = None, None, (), ("", ()), 0
         self.draft_before = None
         self.drafts_before.clear()
 

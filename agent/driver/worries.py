@@ -61,7 +61,7 @@ def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     try:
         now = looked_up(deps, ServedQuery()).text.splitlines()[0]
         before = looked_up(deps, ServedQuery(about="before")).text.splitlines()[0]
-        price = looked_up(deps, PriceQuery(stage="deploy", values={"rollback": True})).text.splitlines()[0]
+        price = looked_up(deps, PriceQuery(stage="deploy", values={"rollback": True}, times={})).text.splitlines()[0]
     except TunesmithError:
         return None
     deps.last_query = ServedQuery(about="history")  # `put that back`

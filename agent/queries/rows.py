@@ -37,6 +37,7 @@ class RowsQuery(Query):
     split: Annotated[Literal["", "train", "valid"], Field(description="Part: trained on, or for validation")] = ""
     reason: Annotated[str, Field(description="Only dropped for this, such as duplicate or leak")] = ""
     most: Most = 0
+    skip: Annotated[int, Field(ge=0, description="So many of the list were shown before")] = 0
 
 
 class RowQuery(Query):
@@ -211,16 +212,19 @@ def _sample(
     origin = f"{query.origin} " if query.origin else ""
     plain = not (query.verdict or query.origin or holding)
     generated = [row for row in chosen if row.origin == "generated"] if plain else []
-    sample = (generated or chosen)[: (isinstance(query, RowsQuery) and query.most) or _SAMPLE_ROWS]
+    most, skip = (query.most, query.skip) if isinstance(query, RowsQuery) else (0, 0)
+    sample = (generated or chosen)[skip : skip + (most or _SAMPLE_ROWS)]
     many = count(len(chosen), f"{verdict}{origin}row")
-    first = f"{many} of {run.id}{holding}; {len(sample)} of them:"
+    more = " more" if skip else ""
+    first = f"{many} of {run.id}{holding}; {len(sample)}{more} of them:" if sample else f"{many}; all were shown."
     lines = [first]
     for row in sample:
         mark = f" (dropped: {clip(str(row.verdict), 60)})" if row.dropped else ""
         # Message and answer in a line each.
         lines.append(f"  {row.row_id}{mark}: “{clip(_message(row), 100)}”")
         lines.append(f"    → “{clip(_answer(row), 105)}”")
-    return Answer(tuple(lines), (known,), lambda: _page(chosen), private=True, open_words=first)
+    until = skip + len(sample)
+    return Answer(tuple(lines), (known,), lambda: _page(chosen), private=True, open_words=first, until=until)
 
 
 def _one_row(run: Run, row: TrainingRow) -> Answer:

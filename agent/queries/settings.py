@@ -86,7 +86,9 @@ def _answer(query: SettingQuery, field: str, context: Context) -> Answer:
     where = f"{runs[0].id} has no step with it" if query.run else "" if planned else "No step with it was asked for yet"
     usual = _default(stage, field)
     alone = "; ".join(part for part in (where, f"left alone, {field} is {_usual(stage, field)} in {stage}.") if part)
-    lines = (planned, f"{alone[0].upper()}{alone[1:]}", _meaning(stage, field))
+    against = f"There is nothing yet to hold {_plain(query.value)} against: the rule needs a base and rows." \
+        if query.about == "sensible" and query.value is not None else ""  # fmt: skip
+    lines = (against, planned, f"{alone[0].upper()}{alone[1:]}", _meaning(stage, field))
     return Answer(tuple(line for line in lines if line), (Setting(field, stage, usual, usual),))
 
 

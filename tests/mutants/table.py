@@ -1006,7 +1006,29 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/agent/driver/test_plan_questions.py::"
          "test_only_the_setting_that_is_named_is_taken_from_a_run_and_a_factor_is_of_its_value"),
     )),
+    *rows(PRICES, "agent/driver/follow_ups.py", (
+        ('"field") and _open(reading, "price")', '"field")',
+         "tests/agent/driver/test_follow_ups.py::test_words_of_their_own_are_not_taken_for_short_ones"),
+    )),
+    *rows(PEOPLE, "agent/driver/worries.py", (
+        ("if not (wishes and reading.label == _WISH) and (complaint", "if (complaint",
+         "tests/agent/driver/test_follow_ups.py::test_a_wish_is_one_also_where_it_complains_or_denies"),
+        ("reading.sure and not wishes and reading", "reading.sure and reading",
+         "tests/agent/driver/test_follow_ups.py::test_a_wish_is_one_also_where_it_complains_or_denies"),
+        ("doubtful and _PRIVACY in reading.likely[:_MOST_LIKELY]", "False",
+         "tests/agent/driver/test_follow_ups.py::test_a_worry_opens_no_description"),
+    )),
+    *rows(PEOPLE, "agent/queries/cases.py", (
+        ("seen[asked.skip : asked.skip + few]", "seen[:few]",
+         "tests/agent/driver/test_follow_ups.py::test_a_list_goes_on_where_it_stopped_and_never_begins_anew"),
+    )),
+    *rows(ROWS, "agent/words/paths.py", (
+        ("    for at in reversed(ends):\n        if", "    for at in reversed(ends[:0]):\n        if",
+         "tests/agent/driver/test_named_files.py::test_the_longest_path_that_is_there_is_meant"),
+    )),
     *rows(PEOPLE, "agent/queries/files.py", (
+        ("private=bool(unusable)", "private=False",
+         "tests/agent/queries/test_files.py::test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model"),
         ("return Answer(tuple(lines), data=(facts,), private=True", "return Answer(tuple(lines), data=(facts,)",
          "tests/agent/queries/test_files.py::test_the_first_rows_go_to_the_screen_and_never_to_a_model"),
     )),

@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.bench.strangers import Shell, plan_of, shell_in
 from tests.driver.stranger_states import home_of_state
 from tests.fixtures.tables import table
 from tunesmith.agent.driver.follow_ups import follow_up
 from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.words.reading import read
+
+pytestmark = pytest.mark.heavy
 
 TWO = "at least two finished runs r1 and r2 with different settings, both tested"
 ONE = "one finished run r1 (base, adapter, merged and quantized tested), nothing running, nothing served"
@@ -122,7 +126,7 @@ def test_short_words_are_asked_of_what_the_answer_was_about(
         (FAILS, "Show me three cases that r1's model got wrong.", ("show all", "generate three more rows", "why?")),
         (AHEAD, "Quali passi mancano ancora?", ("which run took longest?", "which training rows are the longest?")),
         (EMPTY, "Can I train Llama-3.3-70B on this computer?", ("and on a 4090?", "what can you do?")),
-        (ONE, "¿Con qué rank y cuántas épocas se entrenó r1?", ("how long did the merge take?", "compare base and adapter")),
+        (ONE, "¿Con qué rank y cuántas épocas se entrenó r1?", ("how long did the merge take?", "compare base and r1")),
     ],
 )  # fmt: skip
 def test_words_of_their_own_are_not_taken_for_short_ones(
@@ -151,6 +155,12 @@ def test_a_list_goes_on_where_it_stopped_and_never_begins_anew(tmp_path: Path) -
             types(shell, "ten more")
         assert "that may be seen were shown" in types(shell, "three more please")
         assert "target-" in types(shell, "show all")
+
+
+def test_a_list_of_rows_goes_on_too(tmp_path: Path) -> None:
+    with at(tmp_path / "home", ONE) as shell:
+        first, second = types(shell, "show me three training rows"), types(shell, "three more")
+        assert "g000" in first and "3 more of them" in second and "g000" not in second and second.count("→") == 3
 
 
 WORRIES: Mapping[str, str] = {

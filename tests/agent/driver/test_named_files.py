@@ -11,6 +11,8 @@ from tests.agent.driver.test_follow_ups import EMPTY, ONE, at, types
 from tests.fixtures.tables import table
 from tunesmith.agent.words.slots import slots_of
 
+pytestmark = pytest.mark.heavy
+
 ROW = json.dumps({"prompt": "where is it?", "completion": "on its way"})
 
 

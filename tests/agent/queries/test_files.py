@@ -9,7 +9,7 @@ import pytest
 
 from tests.fixtures.stored_runs import finished_run
 from tunesmith.agent.queries.answer import Answer, Context
-from tunesmith.agent.queries.files import Doubles, FileFacts, FileQuery
+from tunesmith.agent.queries.files import Doubles, FileFacts, FileQuery, Validity
 from tunesmith.agent.queries.registry import answer
 from tunesmith.memory.errors import BadInput
 from tunesmith.tools.pipeline.workspace import Workspace
@@ -71,3 +71,19 @@ def test_a_file_that_is_not_named_or_not_there_is_said_so(context: Context, tmp_
     assert "Name the file" in asked(context, "rows", "").lines[0]
     with pytest.raises(BadInput, match="there is no"):
         asked(context, "rows", str(tmp_path / "none.jsonl"))
+
+
+def test_valid_records_are_counted_and_an_imported_file_is_said_to_be_one(context: Context, tmp_path: Path) -> None:
+    path = written(tmp_path, [{"prompt": one, "completion": two} for one, two in ROWS])
+    found = asked(context, "valid", path)
+    assert found.lines == (f"{path}: of 4 records, all can be taken as rows. Nothing was imported.",)
+    assert found.data[1] == Validity(4, 4, 0)
+
+
+def test_why_a_record_is_no_row_goes_to_the_screen_and_never_to_a_model(context: Context, tmp_path: Path) -> None:
+    path = written(tmp_path, [{"prompt": one, "completion": two} for one, two in ROWS])
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("no JSON\n")
+    found = asked(context, "valid", path)
+    assert "of 5 records, 4 can be taken as rows, 1 cannot" in found.lines[0] and "Record 5:" in found.lines[1]
+    assert "Record 5" not in found.for_model and found.data[1] == Validity(5, 4, 1)
