@@ -259,8 +259,9 @@ def _of_two_runs(deps: TurnDeps, before: Query, reading: Reading) -> _Outcome:
 
 _RULES: Mapping[type[Query], Callable[[TurnDeps, Query, Reading], _Outcome]] = {
     CasesQuery: _of_a_list, RowsQuery: _of_a_list, FileQuery: _of_a_file, ServedQuery: _of_serving,
-    ResultQuery: _of_results, RunQuery: _of_a_run, FitsQuery: _of_fit, PriceQuery: _of_a_price, SettingQuery: _of_a_setting,
-    SettingsQuery: _of_a_setting, ApprovalsQuery: _of_decisions, CompareRunsQuery: _of_two_runs,
+    ResultQuery: _of_results, RunQuery: _of_a_run, FitsQuery: _of_fit, PriceQuery: _of_a_price,
+    SettingQuery: _of_a_setting, SettingsQuery: _of_a_setting, ApprovalsQuery: _of_decisions,
+    CompareRunsQuery: _of_two_runs,
 }  # fmt: skip
 """The question that was answered → how short words are read behind it."""
 
