@@ -23,6 +23,8 @@ _WORRIES = 0.4
 _OF_A_CHANGE = ("remark", "served.history", "served.now", "compare_runs.results", "do.deploy", "talk.complaint",
                 "result.passed", "trial.before_and_after")  # fmt: skip
 """What a complaint about what is served now is read as."""
+_NO_ORDER = ("remark", "served.history", "talk.complaint")
+"""Of those what asks for nothing else where it is certain."""
 _SAY = "Where a model is to learn something, say what it is to do, such as “it should answer mails in one sentence”."
 
 
@@ -51,6 +53,8 @@ def _is_about_privacy(reading: Reading, *, wishes: bool) -> bool:
 def _of_what_is_served(deps: TurnDeps, reading: Reading) -> TurnAnswer | None:
     """To a complaint where a model is served and another one was before it: both, and the price of going back."""
     complains = everyday("complaints", reading.slots.words)
+    if reading.sure and reading.label not in _NO_ORDER:
+        return None
     if not complains or reading.slots.asks or moment(deps) != "served" or reading.slots.all("run"):
         return None
     if len(deps.store.newest_of_kind("deployment")) < _MOST_LIKELY or not {*_OF_A_CHANGE} & {

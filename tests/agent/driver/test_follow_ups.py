@@ -205,6 +205,9 @@ def test_a_complaint_where_another_model_was_served_before_names_both_and_prices
             shown = types(shell, said)
             assert "made in r2" in shown and "a10 of r1" in shown and "To go back: About" in shown, said
             assert "“Roll back” asks for a yes" in shown and shell.answers.asked == []
+        for said in ("roll back, the customers complain", "put the old one back, it was better"):
+            assert "To go back" not in types(shell, said), said
+        assert any("deploy" in question for question, _ in shell.answers.asked)
     with at(tmp_path / "one", ONE) as shell:
         assert "To go back" not in types(shell, "customers are complaining since the switch")
 
