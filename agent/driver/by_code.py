@@ -19,20 +19,23 @@ from tunesmith.agent.driver.look_ups import (
     answer_to,
     looked_up,
     moment,
-    standing,
     turn_context,
     why,
 )
 from tunesmith.agent.driver.parts import is_part, parted
 from tunesmith.agent.driver.planning import PlanFineTune, edited_plan, plan_fine_tune, show_draft
 from tunesmith.agent.driver.restated import restated
+from tunesmith.agent.driver.standing import standing, while_it_runs
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer, TurnDeps
 from tunesmith.agent.driver.worries import worry
 from tunesmith.agent.queries.answer import ordinary
 from tunesmith.agent.queries.arguments import Query
+from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.following import forecast_of, next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
-from tunesmith.agent.queries.scores import arms_measured
+from tunesmith.agent.queries.registry import answer as query_answer
+from tunesmith.agent.queries.scores import arms_measured, passed_by
+from tunesmith.agent.queries.settings import SettingsQuery
 from tunesmith.agent.words.edits import edits_of
 from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.reading import LONGEST, Reading, read, reader
@@ -47,8 +50,8 @@ _CHANGES_NOTHING = (
 )  # fmt: skip
 _NO_TEXT = "talk.images"
 """What is asked by who wants a model of pictures or sound; beside a wish its likeliest other reading."""
-_LEAVING, _NEAR = ("do.stop", "talk.unattended"), 4
-"""What who closes a window may mean, and among how many of the likeliest readings."""
+_BESIDE = 2
+"""The first lines of where somebody stands, and the last, are behind a general text that was only guessed."""
 _TOO_LONG = (
     "That is {:,} characters at once; I read sentences of up to {}. Say in one what you want; rows of your own come "
     "with `/import FILE`."
@@ -58,6 +61,7 @@ _PERHAPS = 0.3
 GUESSED half are read rightly."""
 _NUMBERS = ("1", "2", "3")
 """Of questions that are offered."""
+_NOT_UNDERSTOOD = "I did not understand that; nothing was changed or begun."
 _NOTHING = "I did not catch that. Ask about a run, or say what a model should learn."
 
 
@@ -177,7 +181,7 @@ def answered(deps: TurnDeps, reading: Reading) -> TurnAnswer | Call | None:
         case "out_of_scope" | "code":
             return TurnAnswer(look_ups.PLAIN[kind])
         case "remark":
-            return TurnAnswer(" ".join([look_ups.PLAIN[kind], *([did_you_mean(deps)] if reading.nearest else [])]))
+            return TurnAnswer(did_you_mean(deps) if reading.nearest else look_ups.PLAIN[kind])
     return None
 
 
@@ -193,9 +197,29 @@ def _with_what_is_next(deps: TurnDeps, slots: Slots, request: Query, answer: Tur
         run, named = deps.focused_run(), slots.values("arm")
         measured = arms_measured(deps.store, run.id) if run and len(named) > 1 else named
         stands += [f"{run.id} has no answers of the {arm} arm." for arm in named if run and arm not in measured]
+        if run and isinstance(request, CompareQuery) and len(named) > 2:  # two are compared
+            more = [arm for arm in named if arm in measured and f" {arm} " not in answer.text]
+            stands += [f"{arm}: {passed}." for arm in more if (passed := passed_by(deps.store, run.id, arm))]
+    stands += _of_other_runs(deps, slots, request)
     return replace(answer, text="\n".join([answer.text, *filter(None, stands)]).strip())
 
 
+def _of_other_runs(deps: TurnDeps, slots: Slots, request: Query) -> list[str]:
+    """The same of the other runs that are named, where the question takes one; of settings in what they differ."""
+    runs, asked = slots.values("run"), getattr(request, "run", "")
+    if request.kind not in _OF_ONE_RUN or asked not in runs:
+        return []
+    others, context = [run for run in runs if run != asked], deps.records()
+    replies = [query_answer(request.model_copy(update={"run": run}), context).lines for run in others]
+    lines = [line for told in replies for line in told[: deps.most_lines or None]]
+    if isinstance(request, SettingsQuery) and len(others) == 1:
+        both = CompareRunsQuery(about="settings", run=asked, other_run=others[0])
+        lines += query_answer(both, context).lines[:1]
+    return [line for line in lines if line]
+
+
+_OF_ONE_RUN = ("settings", "setting", "result", "run", "step", "steps", "curve", "findings", "artifact", "disk_use")
+"""Questions about one run whose answers are short enough to stand below one another."""
 _RESULTS = ("result", "compare", "cases", "findings", "confusion")
 
 
@@ -275,10 +299,14 @@ def guessed(deps: TurnDeps, *, doubted: bool = False) -> TurnAnswer | None:
         return None
     if guess is None:
         return None
-    if (doubted or reading.probability < GUESSED) and (stands := standing(deps)) not in guess.text:
+    stands = standing(deps)
+    if (doubted or reading.probability < GUESSED) and stands not in guess.text:
         guess = replace(guess, text=f"{stands}\nPerhaps you ask for this. {guess.text}")
-    if moment(deps) == "running" and {*_LEAVING} & {*reading.likely[:_NEAR]}:
-        guess = replace(guess, text=f"{guess.text}\nIt goes on without you, also with this terminal closed.")
+    else:
+        beside = while_it_runs(deps.store, guess.text)  # a guess may miss what matters now
+        if not beside and reading.label.startswith("talk.") and moment(deps) not in ("empty", "finished"):
+            beside = [*dict.fromkeys((*stands.splitlines()[:_BESIDE], *stands.splitlines()[-1:]))]
+        guess = replace(guess, text="\n".join([guess.text, *beside]))
     others = f"; or did you mean {_numbered(deps, deps.nearest[1:])}? Type its number" if deps.nearest[1:] else ""
     return replace(guess, text=f"{guess.text}\n(I read that with little certainty{others}.)")
 
@@ -337,7 +365,7 @@ def _half(deps: TurnDeps) -> TurnAnswer | None:
 
 def did_you_mean(deps: TurnDeps) -> str:
     """Where the user stands, and the questions that the words are nearest to, for a turn that nobody can answer."""
-    stands = f"{standing(deps)}\n".lstrip("\n")
+    stands = f"{_NOT_UNDERSTOOD}\n{standing(deps)}".rstrip() + "\n"
     remember_standing(deps, slots_of(deps.prompt, ordinary(deps.store)))
     if not deps.nearest:
         return f"{stands}{CAN_ANSWER}"

@@ -205,6 +205,15 @@ def clip(text: object, most: int = _CLIPPED) -> str:
     return flat if len(flat) <= most else f"{flat[: most - 1].rstrip()}…"
 
 
+def shortened(text: str, most: int) -> str:
+    """A sentence of our own without its last clauses where it is long: what stays is whole."""
+    flat = " ".join(visible(text).split())
+    if len(flat) <= most:
+        return flat
+    ends = [flat.rfind(mark, 0, most) for mark in ("; ", ". ")]
+    return f"{flat[: max(ends)]}." if max(ends) > most // 3 else clip(flat, most)
+
+
 def without_instruction(text: str) -> str:
     """A prompt without the line above the message that says what to do with it, where it has one."""
     first, _, rest = text.partition("\n\n")

@@ -72,9 +72,9 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
     artifacts = store.artifacts(run.id, query.made or None)
     if not artifacts:
         kinds = ", ".join(dict.fromkeys(a.kind for a in store.artifacts(run.id))) or "nothing yet"
-        raise NotFound(
-            f"{run.id} has no {query.made or 'artifacts'}; it has made: {kinds}.{_to_come(query, store, run)}"
-        )
+        no = "No: " if query.made and query.about == "overview" else ""  # `is there a quantized model?`
+        what = query.made or "artifacts"
+        raise NotFound(f"{no}{run.id} has no {what}; it has made: {kinds}.{_to_come(query, store, run)}")
     table = [[a.id, a.kind, a.step, size(a.bytes), a.sha256[:12], str(a.path)] for a in artifacts]
     if query.made:
         lines = _lines(query, store, artifacts[-1])
@@ -82,7 +82,8 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
         large = sorted({a.kind: a for a in artifacts}.values(), key=lambda a: a.bytes, reverse=True)
         total = size(sum(a.bytes for a in artifacts))
         lines = [f"{named(run, 30)} has made {count(len(artifacts), 'artifact')}, {total} in all:",
-                 *(f"  {a.kind} {a.id} ({a.step}): {size(a.bytes)}, {a.path}" for a in large[:5])]  # fmt: skip
+                 *(f"  {a.kind} {a.id} ({a.step}): {size(a.bytes)}, {a.path}" for a in large[:5]),
+                 *(how_to_load(a) for a in artifacts if a.kind == "release")]  # fmt: skip
     columns = ["artifact", "kind", "made by", "bytes", "sha256", "path"]
     return Answer(
         tuple(lines),
@@ -93,12 +94,18 @@ def answer(query: ArtifactQuery, context: Context) -> Answer:
 
 def _to_come(query: ArtifactQuery, store: Store, run: Run) -> str:
     """How large the quantized model would become, by the arithmetic of its formats; empty for anything else."""
+    sizes = quantized_sizes(store, run) if query.made == "quantized" else ""
+    return f" Quantized it would take {sizes}, by arithmetic; the price of `quantize` says more." if sizes else ""
+
+
+def quantized_sizes(store: Store, run: Run) -> str:
+    """How large the quantized model of a run becomes, by each of its formats; empty where its base's shape is not
+    recorded."""
     config = next((a.meta["config"] for a in reversed(store.artifacts(run.id, "base")) if "config" in a.meta), None)
-    if query.made != "quantized" or not isinstance(config, Mapping):
+    if not isinstance(config, Mapping):
         return ""
     sizes = {scheme.bits: scheme.weight_bytes(config, scheme.group_of(config)) for scheme in SCHEMES.values()}
-    each = " or ".join(f"{size(weights)} at {bits} bits" for bits, weights in sorted(sizes.items()))
-    return f" Quantized it would take about {each}, by arithmetic; the price of `quantize` says more."
+    return "about " + " or ".join(f"{size(weights)} at {bits} bits" for bits, weights in sorted(sizes.items()))
 
 
 def disk_use(query: DiskUseQuery, context: Context) -> Answer:
@@ -127,7 +134,7 @@ def _lines(query: ArtifactQuery, store: Store, artifact: Artifact) -> list[str]:
     title = title if artifact.kind in ("base", "teacher") else ""
     weighs = f"{size(artifact.bytes)}{_against(store, artifact)}"
     overview = f"The {name} of {artifact.run} ({artifact.id}) is {title}{weighs}."
-    path = f"It lies in {artifact.path}."
+    path = how_to_load(artifact) or f"It lies in {artifact.path}."
     line = " ← ".join(
         f"{up['kind']} {up['artifact']} ({up['stage']} {up['step']})"
         for up in provenance_of(store, artifact.id)["lineage"][:6]  # a line; the page has all of it
@@ -142,6 +149,18 @@ def _lines(query: ArtifactQuery, store: Store, artifact: Artifact) -> list[str]:
     }
     lines = [*leads.get(query.about, []), overview, path, date, lineage, _contents(artifact)]
     return [line for line in dict.fromkeys(lines) if line]
+
+
+def how_to_load(artifact: Artifact) -> str:
+    """Where a release lies and how another program takes it; empty for anything else, and where it is gone."""
+    if artifact.kind != "release" or not artifact.path.exists():
+        return ""
+    if artifact.meta.get("format") != "gguf":
+        return f"The release of {artifact.run} lies in {artifact.path}; for another computer copy the whole folder."
+    return (
+        f"The GGUF of {artifact.run} lies in {artifact.path}; for another computer copy the whole folder. In it "
+        f"`ollama create NAME -f Modelfile` and then `ollama run NAME` load it."
+    )
 
 
 def _contents(artifact: Artifact) -> str:

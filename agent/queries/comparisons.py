@@ -11,10 +11,11 @@ from rich.console import Group, RenderableType
 
 from tunesmith.agent.commands import render
 from tunesmith.agent.queries import scores, settings
-from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, ordinary, picked
+from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, find, named, ordinary, picked
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, StageName, TabledQuery
 from tunesmith.agent.queries.cases import asked_of_both, passed_and_failed
 from tunesmith.agent.queries.described import asked_by, cases_of
+from tunesmith.agent.queries.prices import not_tested
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
@@ -93,6 +94,8 @@ def compare(query: CompareQuery, context: Context) -> Answer:
     try:
         compared = compare_run(store, run.id, a, b)
     except NotFound:
+        if untested := _untested(context, run, (a, b)):
+            return untested
         arms = listed(scores.arms_measured(store, run.id), 8) or "none"  # a line; all arms are fewer
         raise NotFound(f"{run.id} cannot compare {a} with {b}: measured arms are {arms}.") from None
     lines = [f"{named(run)}, {a} → {b}{unmeasured}:"]
@@ -110,6 +113,16 @@ def compare(query: CompareQuery, context: Context) -> Answer:
         for name, one in of_block.items()
     )  # fmt: skip
     return Answer(tuple(line for line in lines if line), facts, lambda: render.comparison_table(compared))
+
+
+def _untested(context: Context, run: Run, arms: Sequence[str]) -> Answer | None:
+    """That a model which is there was not tested, and what that takes; None where every one was, or is not there."""
+    measured = scores.arms_measured(context.store, run.id)
+    arm = next((arm for arm in arms if arm not in measured and context.store.artifacts(run.id, arm)), "")
+    if not arm:
+        return None
+    line = not_tested(context.ws, run.id, arm)
+    return Answer((line,), proposals=(Proposed(run.id, "evaluate", {"arm": arm}),))
 
 
 def _nearest_measured(store: Store, run: Run, a: str, b: str) -> tuple[str, str]:
@@ -169,7 +182,7 @@ def compare_runs(query: CompareRunsQuery, context: Context) -> Answer:
         seconds = {run.id: sum(step.seconds or 0 for step in store.steps(run.id)) for run in (one, two)}
         took = ", ".join(f"{run} {duration(seconds)}" for run, seconds in seconds.items())
         rest = [] if query.block else [f"  worked on in all, failed steps too: {took}", *lines]
-        better = _which_is_better(store, one, two, query.block or PRIMARY_BLOCK)
+        better = which_is_better(store, one, two, query.block or PRIMARY_BLOCK)
         lines = [f"{named(one, 30)} and {named(two, 30)}: {better}", *_results(store, one, two, query.block), *rest]
     data = (*differing, *scores.of_run(store, one.id), *scores.of_run(store, two.id))
     return Answer(tuple(lines), data, lambda: _page(store, one, two, query, differing))
@@ -181,7 +194,7 @@ def _choice(store: Store, one: Run, two: Run) -> Answer:
     first, second = (_passed(store, run, (PRIMARY_BLOCK,)) for run in (one, two))
     both = [(first[case], second[case]) for case in first if case in second]
     verdict = _told_apart(both, one, two, "is better")[0] if both else ""
-    better = _which_is_better(store, one, two, PRIMARY_BLOCK)
+    better = which_is_better(store, one, two, PRIMARY_BLOCK)
     forgot = forgot_more(store, one, two).lines[0]
     if verdict.endswith("is better"):
         return Answer((f"Rather {verdict.split()[0]}: {better}", forgot), run=verdict.split()[0])
@@ -209,7 +222,7 @@ def _page(store: Store, one: Run, two: Run, query: CompareRunsQuery, differing: 
     return Group(render.rows_table(["block", "arm", one.id, two.id], results, exact=True), settings_table)
 
 
-def _which_is_better(store: Store, one: Run, two: Run, block: str) -> str:
+def which_is_better(store: Store, one: Run, two: Run, block: str) -> str:
     """Whether the newest model of one run passes more than the other's, by the cases of a block that both were asked in
     the same words."""
     first, second = (_passed(store, run, (block,)) for run in (one, two))

@@ -10,13 +10,14 @@ from pydantic import Field
 
 from tunesmith.agent.commands.explain import estimated_seconds
 from tunesmith.agent.queries import scores
-from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, named
+from tunesmith.agent.queries.answer import Answer, Context, Proposed, clip, named, shortened
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, Query, RunName
-from tunesmith.agent.queries.steps import lines_of
+from tunesmith.agent.queries.curves import lines_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.records import DONE, Run
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import count, duration, listed, size
+from tunesmith.tools.evaluation.comparison import WORSE
 from tunesmith.tools.evaluation.findings import Finding, Proposal, findings
 from tunesmith.tools.evaluation.gate import gate_of
 
@@ -67,7 +68,7 @@ class _Asked:
     @property
     def weighty(self) -> list[Finding]:
         """Those with something to do, the weightiest first."""
-        return sorted(self.of(*_WEIGHT), key=lambda one: _WEIGHT.index(one.kind))
+        return sorted(self.of(*_WEIGHT), key=_weight)
 
     def proposed(self, one: Finding | None) -> list[str]:
         """The step that a finding proposes, with its price; none where it proposes none."""
@@ -102,6 +103,12 @@ def _fact(run: Run, one: Finding) -> Mapping[str, object]:
     return {"run": run.id, "finding": one.kind, "sentence": one.says, "next_stage": stage, "next_fields": fields}
 
 
+def _weight(one: Finding) -> float:
+    """Its place among the findings: what the test does not call worse comes behind a verdict that falls short."""
+    by_chance = one.kind == "forgot" and one.evidence.get("verdict") != WORSE
+    return _WEIGHT.index("no decision") + 0.5 if by_chance else _WEIGHT.index(one.kind)
+
+
 def _words(proposal: Proposal) -> str:
     """A proposed step as it may be said."""
     fields = " ".join(f"{name}={_plain(value)}" for name, value in proposal.fields.items())
@@ -115,7 +122,7 @@ def _plain(value: object) -> str:
 
 
 def _says(ones: Sequence[Finding], most: int = 220) -> list[str]:  # two lines: the page has the whole
-    return [clip(one.says, most) for one in ones]
+    return [shortened(one.says, most) for one in ones]
 
 
 def _all(asked: _Asked) -> list[str]:
@@ -133,7 +140,7 @@ def _next(asked: _Asked) -> list[str]:
         rest = [one for one in asked.findings if one is not good][:3]  # an answer stays on a screen
         return [f"{asked.run.id}: {first}", *_says(rest), _deploy_line(asked)]
     one = asked.weighty[0]
-    lines = [f"{asked.run.id}: {clip(one.says, 300)}"]
+    lines = [f"{asked.run.id}: {shortened(one.says, 300)}"]
     lines += [line for other in asked.weighty[:2] for line in asked.proposed(other)]
     lines += [f"Cases: {listed([clip(case, 40) for case in one.cases], 6)}."] if one.cases else []
     # Two others, in a line or two each: the first is what to do something about.
@@ -217,7 +224,17 @@ def _why(asked: _Asked) -> list[str]:
     one = chosen[0]
     cases = f"The cases: {listed([clip(case, 40) for case in one.cases], 6)}." if one.cases else ""
     # an answer stays on a screen
-    return [f"{run.id}: {clip(one.says, 300)}", cases, *asked.proposed(one), *_says(chosen[1:3], 200)]
+    by_block = _by_block(asked) if one.kind in _VERDICTS else ""
+    return [f"{run.id}: {shortened(one.says, 300)}", by_block, cases, *asked.proposed(one), *_says(chosen[1:3], 200)]
+
+
+def _by_block(asked: _Asked) -> str:
+    """What the last tuned arm fails of each block; empty where it fails nothing."""
+    measured = scores.of_run(asked.store, asked.run.id)
+    tuned = [s for s in measured if s.arm in scores.TUNED][-1:]
+    of_arm = [s for s in measured if tuned and s.arm == tuned[0].arm and s.passed < s.judged]
+    each = "; ".join(f"{s.judged - s.passed} of {s.judged} {s.block} cases" for s in of_arm)
+    return f"Its {tuned[0].arm} model fails {each}; “which cases fail?” shows the open ones." if each else ""
 
 
 def _deploy(asked: _Asked) -> list[str]:

@@ -6,7 +6,7 @@ The memory is that of the steps' own plans (`needs`); nothing is downloaded for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -26,6 +26,8 @@ Work = Literal["", "train", "measure", "serve", "merge", "quantize"]
 _DAY_S = 8 * 3600.0
 """A working day: what takes longer is said to."""
 _VERBS = {"train": "training", "serve": "serving", "measure": "measuring", "merge": "merging", "quantize": "quantizing"}
+
+_DONE = {"train": "trained", "measure": "measured", "serve": "served"}
 
 
 class FitsQuery(Query):
@@ -96,6 +98,10 @@ class _Asked:
         met = [self.fits(need) for need in self.chosen(work)]
         return all(met) if work == "quantize" else any(met)
 
+    def lacking(self) -> list[str]:
+        """What of training, measuring and serving would not go: a model that lacks one of them is of little use."""
+        return [_DONE[work] for work in ("train", "measure", "serve") if not self.goes(work)]
+
     def verdict(self, work: str) -> tuple[Need, bool]:
         """The need that the verdict on a kind of work is about, and whether it would go: of quantizing every need has
         to be met, so the largest; of the others the best way that fits, else the one that needs least."""
@@ -115,6 +121,14 @@ def answer(query: FitsQuery, context: Context) -> Answer:
     elif query.card:
         facts = with_card(facts.machine, card_of(query.card))
     rooms = _rooms(query, facts)
+    if not (query.card or query.ram_gib):
+        return _answer(query, context, facts, rooms)
+    reply = _answer(query, context, facts, rooms)
+    where = f"on {rooms['VRAM'].name}" if "VRAM" in rooms else "on such a machine"
+    return replace(reply, lines=(*reply.lines, f"These are sums; nothing of it was confirmed {where}."))
+
+
+def _answer(query: FitsQuery, context: Context, facts: Facts, rooms: Mapping[str, Room]) -> Answer:
     if query.about == "largest":
         return _largest(query, facts, rooms)
     try:
@@ -196,6 +210,8 @@ def _lines(asked: _Asked, work: str) -> list[str]:
     for need in [] if work == "quantize" else [need for need in asked.chosen(work) if need is not chief][:3]:
         more = "" if asked.fits(need) else ", which is more than there is"
         lines.append(f"  {need.name}: {size(need.bytes)} of {need.memory}{more}")
+    if good and work == "train" and (lacking := asked.lacking()):
+        lines.append(f"  But it could not be {listed(lacking, 3)} there.")
     return [*lines, _why(asked.model, work), *([] if good else [_instead(asked, work)])]
 
 
@@ -242,8 +258,12 @@ _ORDER = ("train", "measure", "serve", "merge", "quantize")
 def _why(model: NamedModel, work: str) -> str:
     shape = model.shape
     mixture = f", {shape.experts} experts of which {shape.experts_per_token} work on a token" if shape.experts else ""
-    stands = " (the usual shape of that size)" if model.approximate else ""
-    sizes = f"{model.parameters / 1e9:.2f} billion parameters{stands}, {shape.layers} layers, hidden size"
+    sizes = (
+        f"{model.parameters / 1e9:.2f} billion parameters, {shape.layers} layers, hidden size {shape.hidden}{mixture}"
+    )
+    if model.approximate:  # the layers that are counted are another model's
+        sizes = f"about {model.parameters / 1e9:.3g} billion parameters, the usual shape of that size: its own is not "
+        sizes += "known here"
     serving = "weights, the cache of keys and values, and vLLM itself"
     terms = {
         "train": "frozen weights, what backpropagation keeps of every token, and the adapter with its optimiser",
@@ -252,17 +272,22 @@ def _why(model: NamedModel, work: str) -> str:
         "merge": "three fp32 copies of the largest matrix, or one layer and the head while logits are compared",
         "quantize": "one layer, what a batch of calibration rows leaves in it, and its Hessians",
     }
-    return f"The sum: {terms.get(work, 'weights and what works on them')}; {sizes} {shape.hidden}{mixture}."
+    return f"The sum: {terms.get(work, 'weights and what works on them')}; {sizes}."
 
 
 def _instead(asked: _Asked, work: str) -> str:
-    """The largest usual size that would do."""
+    """The largest usual size that would do; of a training one that can be measured and served, too."""
+    first = ""
     for model in reversed(usual_models()):
         other = _Asked.of(asked.query, model, asked.facts, asked.rooms)
-        if other.goes(work):
-            need = (max if work == "quantize" else min)(other.chosen(work), key=lambda one: one.bytes)
-            return f"The largest usual model that would go: {model.name} ({size(need.bytes)})."
-    return "None of the usual sizes would go."
+        if not other.goes(work):
+            continue
+        need = (max if work == "quantize" else min)(other.chosen(work), key=lambda one: one.bytes)
+        if work != "train" or not (lacking := other.lacking()):
+            all_of_it = " in all of it" if first else ""
+            return f"The largest usual model that would go{all_of_it}: {model.name} ({size(need.bytes)}).{first}"
+        first = first or f" {model.name} could be trained ({size(need.bytes)}), but not {listed(lacking, 3)}."
+    return first.strip() or "None of the usual sizes would go."
 
 
 def _several(asked: _Asked) -> list[str]:
@@ -326,6 +351,11 @@ def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answe
     name = f"{room.name[0].upper()}{room.name[1:]}"
     lines = [f"{name} has {size(room.free_bytes)} free of {size(room.total_bytes)}; the largest usual sizes that fit:"]
     models = [_Asked.of(query, model, facts, rooms) for model in usual_models()]
+    whole = [asked.model.name for asked in models if not asked.lacking()]
+    if not query.work:
+        lines.append(
+            f"  training, measuring and serving: {f'up to {whole[-1]}' if whole else 'none of the usual sizes'}"
+        )
     for work in [query.work] if query.work else ["train", "serve", "quantize"]:
         sizes: list[str] = []
         times: list[tuple[str, float]] = []
@@ -336,8 +366,15 @@ def _largest(query: FitsQuery, facts: Facts, rooms: Mapping[str, Room]) -> Answe
                 sizes.append(f"{asked.model.name} ({best.name}: {size(best.bytes)})")
                 if work == "train":
                     times.append((asked.model.name, asked.training.estimate.seconds))
-        lines.append(f"  {_VERBS[work]}: up to {sizes[-1]}" if sizes else f"  {_VERBS[work]}: none of the usual sizes")
-        lines += _in_time(times)
+        lacking = next((asked.lacking() for asked in reversed(models) if asked.goes(work)), [])
+        but = f"; it could not be {listed(lacking, 3)}" if lacking and work != "quantize" else ""
+        lines.append(
+            f"  {_VERBS[work]} alone: up to {sizes[-1]}{but}" if sizes else f"  {_VERBS[work]}: none of the usual sizes"
+        )
+        lines += _in_time([one for one in times if one[0] in whole] or times)
+    if not (query.card or query.ram_gib):
+        gpu = "" if "VRAM" in rooms else "no GPU that is used; "
+        lines.append(f"This machine: {gpu}{size(facts.machine.disk_free_bytes)} of disk free.")
     return Answer(tuple(lines), tuple(rooms.values()))
 
 

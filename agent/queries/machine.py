@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, span, within
+from tunesmith.agent.queries.answer import Answer, Context, cite, clip, day, decided_by, named, span, within
 from tunesmith.agent.queries.arguments import Query, RunName, Since, Until
-from tunesmith.agent.queries.steps import facts_of, name_of
-from tunesmith.memory.errors import NotFound
+from tunesmith.agent.queries.curves import loss_so_far
+from tunesmith.agent.queries.scores import in_short
+from tunesmith.agent.queries.steps import at_work as at_work
+from tunesmith.agent.queries.steps import facts_of
+from tunesmith.memory.errors import BadInput, NotFound
 from tunesmith.memory.questions import provenance_of
 from tunesmith.memory.records import APPROVED, PLANNED, RUNNING, Artifact, Step
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import count, duration, size
+from tunesmith.tools.core.format import count, size
 from tunesmith.tools.core.machine import Machine, cores_text
 from tunesmith.tools.core.stage import GIB, Facts
 from tunesmith.tools.machine.cards import card_of_size
@@ -190,8 +191,9 @@ def served(query: ServedQuery, context: Context) -> Answer:
         f"Its key lies in {line['key_file']}; “how do I call it?” shows a call.",
         _lineage_line(store, str(line["artifact"])) if line["artifact"] else "",
     ]
+    lines[1:1] = [_came_to(store, str(line["run"] or ""), str(line["artifact"] or "")), served_before(store)]
     # an answer stays on a screen
-    lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 1 else []
+    lines += [f"{count(len(past), 'deployment')} in all:", *before[:3]] if len(past) > 2 else []
     return Answer(tuple(one for one in lines if one), run=str(line["run"] or ""))
 
 
@@ -212,6 +214,37 @@ def _before(store: Store, past: Sequence[Artifact]) -> Answer:
     return Answer(lines)
 
 
+def _came_to(store: Store, run: str, artifact: str) -> str:
+    """What came of the model that is served, in a line; empty where its run is not known or its arm was not tested."""
+    try:
+        short = in_short(store, store.run(run), store.artifact(artifact).kind)
+    except NotFound:
+        return ""
+    return f"Of {run} {short}." if short else ""
+
+
+def _previous(store: Store) -> Artifact | None:
+    """The deployment that a rollback goes back to; None where there is none."""
+    from tunesmith.tools.export.deploy import previous_deployment
+
+    try:
+        return previous_deployment(store)
+    except BadInput:
+        return None
+
+
+def served_before(store: Store) -> str:
+    """What was served before the model that is served now, or was last, with its results; empty where nothing was."""
+    if (one := _previous(store)) is None:
+        return ""
+    arm, run = str(one.meta.get("arm", "")), store.run(one.run)
+    short = in_short(store, run, arm)
+    return (
+        f"Before it: the {arm} model {one.meta.get('serves', '')} of {named(run)}"
+        f"{f' ({short})' if short else ''}; “roll back” prices serving it again."
+    )
+
+
 def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answer:
     """Every deployment that is asked about with its time and who agreed to it, the newest first."""
     chosen = [
@@ -222,15 +255,26 @@ def _history(query: ServedQuery, store: Store, past: Sequence[Artifact]) -> Answ
     if not chosen:
         about = f"{f' of {query.run}' if query.run else ''}{span(query.since, query.until)}"
         return Answer((f"Nothing{about} was deployed; in all {count(len(past), 'deployment')} happened.",))
+    now = {str(line["artifact"]) for line in deployed_now(store) if not line["down"]}
     lines = []
+    if now and past[0] not in [one for one, _ in chosen] and past[0].meta.get("serves") in now:
+        short = in_short(store, store.run(past[0].run), str(past[0].meta.get("arm", "")))
+        came_to = f" ({short})" if short else ""
+        lines = [f"Served now: the {past[0].meta.get('arm', '')} model of {past[0].run}{came_to}."]
     # Five, as other lists here; the count says how many more there are.
     for one, step in chosen[:5]:
         by = store.read("SELECT decided_by FROM approvals WHERE step = ? AND decision = 'yes'", step.id)
         who = f", agreed to by {decided_by(by[0]['decided_by'])}" if by else ""
         model = f"the {one.meta.get('arm', '')} model {one.meta.get('serves', '')} of {one.run}"
-        lines.append(f"{day(step.finished_at)}: {model} was deployed ({step.id}){who}.")
+        short = in_short(store, store.run(one.run), str(one.meta.get("arm", "")))
+        came_to = f" Of {one.run} {short}." if short else ""
+        when = "Served now, since " if one.meta.get("serves") in now and one is past[0] else ""
+        lines.append(f"{when}{day(step.finished_at)}: {model} was deployed ({step.id}){who}.{came_to}")
     lines += [f"{len(chosen) - 5} more before."] if len(chosen) > 5 else []
-    return Answer(tuple(lines))
+    if now and (back := _previous(store)):
+        model = f"the {back.meta.get('arm', '')} model {back.meta.get('serves', '')} of {back.run}"
+        lines.append(f"“Roll back” prices serving {model} again.")
+    return Answer(tuple(line for line in lines if line))
 
 
 def _lineage_line(store: Store, artifact: str) -> str:
@@ -248,7 +292,7 @@ def jobs(query: JobsQuery, context: Context) -> Answer:
     store = context.store
     running = store.steps(status=RUNNING)
     waiting = [step for status in (APPROVED, PLANNED) for step in store.steps(status=status)]
-    lines = [line for step in running for line in (at_work(step), _so_far(step)) if line]
+    lines = [line for step in running for line in (at_work(step), loss_so_far(store, step), _so_far(step)) if line]
     if not running:
         ended = [step for run in store.runs() for step in store.steps(run.id) if step.finished_at]
         last = max(ended, key=lambda step: step.finished_at or 0.0, default=None)
@@ -281,14 +325,10 @@ def deployed_now(store: Store) -> list[dict[str, object]]:
 
 def _so_far(step: Step) -> str:
     """What a step that runs is at, and the memory of its price; empty where neither is known."""
-    memory = f"its price has {size(step.estimated_peak_bytes)} of memory at most" if step.estimated_peak_bytes else ""
+    memory = (
+        f"its price has {size(step.estimated_peak_bytes)} of memory at most; the peak is recorded when it ends"
+        if step.estimated_peak_bytes
+        else ""
+    )
     statement = "; ".join(part for part in (clip(step.note, 80), memory) if part)
     return f"{statement[:1].upper()}{statement[1:]}." if statement else ""
-
-
-def at_work(step: Step) -> str:
-    """How far a step is that runs."""
-    elapsed = time.time() - (step.started_at or time.time())
-    left = render.eta_seconds(elapsed, step.total, step.estimated_seconds)
-    share = f", {step.done / step.total:.0%} done ({step.done or 0:g} of {step.total:g})" if step.total else ""
-    return f"{name_of(step)} ({cite(step)}) is running{share}, {duration(elapsed)} so far, about {duration(left)} left."

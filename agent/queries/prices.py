@@ -13,9 +13,22 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.agent.commands import render
-from tunesmith.agent.queries.answer import Answer, Context, Proposed, cite, clip, day, decided_by, find, span, within
+from tunesmith.agent.queries.answer import (
+    Answer,
+    Context,
+    Proposed,
+    cite,
+    clip,
+    day,
+    decided_by,
+    find,
+    shortened,
+    span,
+    tries_again,
+    within,
+)
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, StepName, Until
-from tunesmith.memory.errors import BadInput
+from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.json_values import as_object
 from tunesmith.memory.records import DONE, Step
 from tunesmith.memory.store import Store
@@ -86,6 +99,36 @@ def _training_on(context: Context, rows: object, run: str) -> str:
         return ""
     seconds = trained.seconds * rows / before
     return f"Training on {rows:,} rows at the pace of {cite(trained)} ({before} rows): about {duration(seconds)}."
+
+
+def cost_of(ws: Workspace, stage: str, run: str, fields: Mapping[str, object]) -> str:
+    """The price of a step in a clause, as its run does it; why there is none where it cannot be done as things are."""
+    try:
+        request = parse_fields(stage, inherited(ws, stage, fields, run, again=True))
+        cost = price(ws, StepRequest(stage, request, run)).estimate
+    except TunesmithError as error:
+        return f"none as things are ({shortened(str(error), 200)})"
+    vram = f" and {size(cost.peak_vram_bytes)} of VRAM" if cost.peak_vram_bytes else ""
+    return (
+        f"about {duration(cost.seconds)}, {size(cost.peak_ram_bytes)} of memory{vram}, {size(cost.disk_bytes)} of disk"
+    )
+
+
+def not_tested(ws: Workspace, run: str, arm: str) -> str:
+    """That nobody knows what an untested model lost, and what a test of it takes."""
+    return (
+        f"The {arm} model of {run} was not tested, so whether something broke on the way to it is not known. “Evaluate "
+        f"the {arm} model” tells: {cost_of(ws, 'evaluate', run, {'arm': arm})}; it asks before it starts."
+    )
+
+
+def how_it_goes_on(ws: Workspace, step: Step) -> str:
+    """How a step that broke off is taken up, and its price, which is asked about; empty for one that its run has left
+    behind."""
+    if not (again := tries_again(ws.store, step)):
+        return ""
+    arm = {"arm": step.request["arm"]} if step.request.get("arm") else {}
+    return f"{again} Its price: {cost_of(ws, step.stage, step.run, arm)}; it asks before it starts."
 
 
 _NEVER = frozenset({"run", "fresh", "rollback", "accept", "port", "arm", "role", "system_prompt"})
@@ -247,12 +290,19 @@ def approvals(query: ApprovalsQuery, context: Context) -> Answer:
     lines = [head, "Decided by " + ", ".join(f"{name} ({n})" for name, n in by) + ".",
              *(_line(one) for one in facts[:_MOST_DECISIONS])]  # fmt: skip
     lines += [f"{len(facts) - _MOST_DECISIONS} more before those."] if len(facts) > _MOST_DECISIONS else []
+    lines += [_refused_too([_fact(row) for row in chosen if row["decision"] == "no"])] * (query.decision == "yes")
     table = [
         [row["approval"], one.run, one.stage, one.decision, one.by, clip(one.reason, 80), day(one.decided_at)]
         for row, one in zip(of_kind, facts, strict=True)
     ]
     columns = ["approval", "run", "stage", "decision", "by", "reason", "when"]
     return Answer(tuple(lines), tuple(facts), lambda: render.rows_table(columns, table, exact=True))
+
+
+def _refused_too(refused: Sequence[Approval]) -> str:
+    """What was refused, beside what was agreed to."""
+    each = listed([f"{one.stage} ({one.step} of {one.run})" for one in refused], _MOST_DECISIONS)
+    return f"Refused: {each}." if refused else "None of these was refused."
 
 
 def _questions(store: Store, query: ApprovalsQuery, run: str) -> Answer:

@@ -23,13 +23,13 @@ from tunesmith.agent.queries.answer import (
     ordinary,
     reached,
     span,
-    tries_again,
     within,
 )
 from tunesmith.agent.queries.arguments import Query, RunName, Since, StageName, Until
+from tunesmith.agent.queries.comparisons import which_is_better
 from tunesmith.agent.queries.following import chain_ahead, forecast_of, left_of_plan, named_with_times
 from tunesmith.agent.queries.machine import at_work
-from tunesmith.agent.queries.prices import inherited
+from tunesmith.agent.queries.prices import how_it_goes_on, inherited
 from tunesmith.agent.queries.steps import BEGUN, estimate_of, log_end, memory_of, name_of
 from tunesmith.agent.queries.steps import facts_of as step_facts
 from tunesmith.memory.errors import NotFound
@@ -154,8 +154,15 @@ def _best(store: Store, runs: list[Run]) -> Answer:
         return Answer(("No run has an evaluated model yet, so none can be called the best.",))
     ranked.sort(key=lambda one: one[0].rate, reverse=True)
     score, run = ranked[0]
+    of_each = list({one.id: (best, one) for best, one in reversed(ranked)}.values())[::-1]
     lines = [f"{named(run)}: its {score.arm} model passes {score} target cases."]
-    lines += [f"  {other.id}, {one.arm}: {one}" for one, other in ranked[1:5]]  # the best few
+    if len(of_each) > 1:
+        (best, one), (second, two) = of_each[:2]
+        if best.rate == second.rate:
+            lines = [f"{one.id} and {two.id} do equally well: the {best.arm} model of {one.id} passes {best} target "
+                     f"cases, the {second.arm} model of {two.id} {second}."]  # fmt: skip
+        lines.append(f"  {one.id} against {two.id}: {which_is_better(store, one, two, best.block)}")
+    lines += [f"  {other.id}, {one.arm}: {one}" for one, other in ranked[1:4]]  # the best few
     note = "Runs of different behaviours have different suites, so their rates are not comparable."
     return Answer((*lines, note), tuple(one for one, _ in ranked), run=run.id)
 
@@ -182,13 +189,15 @@ def one_run(query: RunQuery, context: Context) -> Answer:
             f"{step.stage} ({step.id}) {step.status}: {clip(step.error or 'no reason recorded', 160)}{reached(step)}"
             for step in [step for step in steps if step.status in (FAILED, STOPPED)][-2:]  # the newest tell
         ]
-        lines += [tries_again(store, steps[-1])] if steps and tries_again(store, steps[-1]) else []
+        lines += [how_it_goes_on(context.ws, step) for step in steps[-1:]]
+        lines = [line for line in lines if line]
         lines = [*scores.verdict_lines(store, run), *lines]
     begun = [step for step in steps if step.stage == query.stage and step.status in BEGUN]
     lacks = bool(query.stage) and not begun
     if query.stage:
         stands = f"({begun[-1].id}) of {run.id}: {begun[-1].status}" if begun else f"was not done in {run.id} yet"
-        lines.insert(0, f"{query.stage} {stands}{'; “do that” prices it' if lacks else ''}.")
+        yes = {DONE: "Yes", RUNNING: "Not yet"}.get(begun[-1].status if begun else "", "No")
+        lines.insert(0, f"{yes}: {query.stage} {stands}{'; “do that” prices it' if lacks else ''}.")
     return Answer(
         tuple(lines[:6]), (known, *scores.of_run(store, run.id)),  # an answer stays on a screen
         lambda: Group(render.run_table(show_run(store, run.id)), summary_view(summarise(store, run.id))),
@@ -219,7 +228,9 @@ def _remaining(context: Context, run: Run, known: RunFacts, lines: Sequence[str]
         left += "first."
     else:
         left = f"Nothing is left of {run.id}{' behind the step that runs now' if running else ''}."
-    return Answer((*(at_work(step) for step in running), left, *lines), (known, *ahead))
+    asks = "Each expensive one of them shows its price and waits for your yes before it starts." if ahead else ""
+    told = (*(at_work(step) for step in running), left, asks, *lines)
+    return Answer(tuple(line for line in told if line), (known, *ahead))
 
 
 def _steps(context: Context, run: Run, known: RunFacts, steps: list[Step]) -> Answer:
@@ -314,7 +325,7 @@ def _failures(query: StepsQuery, context: Context) -> Answer:
         for s in ended[:4]  # an answer stays on a screen
     ]
     lines += [f"{len(ended) - 4} more failed before."] if len(ended) > 4 else []
-    lines += [again] if (again := tries_again(store, ended[0])) else []
+    lines += [again] if (again := how_it_goes_on(context.ws, ended[0])) else []
     end = log_end(store, ended[0], 2)
     facts = tuple(step_facts(step) for step in ended[:8])
     if not end:

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from tunesmith.agent.queries.answer import Answer, Context, clip, find, named
+from tunesmith.agent.queries.answer import Answer, Context, clip, find, named, shortened
 from tunesmith.agent.queries.arguments import AnyArm, AnyBlock, RunName, TabledQuery
 from tunesmith.memory.arms import ARMS
 from tunesmith.memory.errors import NotFound, TunesmithError
 from tunesmith.memory.records import DONE, EvalResult, Run
 from tunesmith.memory.store import Store
-from tunesmith.tools.core.format import count, listed
+from tunesmith.tools.core.format import count, listed, size
 from tunesmith.tools.evaluation.comparison import BlockComparison
 from tunesmith.tools.evaluation.evidence import evidence_of
 from tunesmith.tools.evaluation.pairing import compare_run
 from tunesmith.tools.evaluation.retained import gain_retained
-from tunesmith.tools.evaluation.verdict import LEARNED, LEARNED_RATE, least_right
-from tunesmith.tools.suites.case import BLOCKS
+from tunesmith.tools.evaluation.verdict import LEARNED, LEARNED_RATE, Verdict, least_right
+from tunesmith.tools.suites.case import BLOCKS, PRIMARY_BLOCK
 
 TUNED = ("adapter", "merged", "quantized")
 
@@ -259,16 +259,46 @@ def verdict_lines(store: Store, run: Run) -> list[str]:
     general = [f"{s.arm} {s.passed} of {s.judged}" for s in measured if s.block == "general"]
     return [
         f"{named(run)}, {arm}: {verdict.word}; of all target cases pass: base {base or '–'}, {passed}.",
-        f"The claim for its {arm} model: {clip(verdict.sentence, 500)}.",
+        f"The claim for its {arm} model: {shortened(verdict.sentence, 500)}.{_takes(verdict)}",
         *([f"General block: {', '.join(general)}."] if general else []),
     ]
+
+
+def _takes(verdict: Verdict) -> str:
+    """What *learned* takes, with a space before it, where the verdict does not say so itself."""
+    threshold = verdict.threshold
+    return "" if not threshold or threshold in verdict.sentence else f" {threshold[0].upper()}{threshold[1:]}."
+
+
+def passed_by(store: Store, run: str, arm: str) -> str:
+    """What an arm passes of every block, in a clause; empty where it was not tested."""
+    return "; ".join(f"{s.block} {s}" for s in of_run(store, run) if s.arm == arm)
+
+
+def in_short(store: Store, run: Run, arm: str = "") -> str:
+    """What came of a run in a clause, by an arm, else its last that was tested: the verdict, what passes, and how large
+    that model is; empty where no tuned arm was tested."""
+    measured = [s for s in of_run(store, run.id) if arm in ("", s.arm) or s.arm == "base"]
+    arms = [s.arm for s in measured if s.arm in TUNED and s.block == PRIMARY_BLOCK]
+    if not arms:
+        return ""
+    verdict = evidence_of(store, run.id, arms[-1]).verdict
+    base = {s.block: s.passed for s in measured if s.arm == "base"}
+    each = ", ".join(
+        f"{s.block} {s.passed} of {s.judged}{f' (base {base[s.block]})' if s.block in base else ''}"
+        for s in measured if s.arm == arms[-1] and s.block in (PRIMARY_BLOCK, "general")
+    )  # fmt: skip
+    model = store.artifacts(run.id, arms[-1])[-1:]
+    weighs = f", {size(model[0].bytes)}" if model else ""
+    takes = f"; {verdict.threshold}" if verdict.word != LEARNED and verdict.threshold else ""
+    return f"{arms[-1]}{weighs}, {verdict.word}: {each}{takes}"
 
 
 def _not_measured(run: Run, measured: Sequence[Score], arm: str, block: str) -> Answer:
     arms = listed(list(dict.fromkeys(s.arm for s in measured)), 8) or "none"  # a line; all there are
     blocks = listed(list(dict.fromkeys(s.block for s in measured)), 8) or "none"
-    what = " ".join(part for part in (arm and f"the {arm} arm", block and f"on the {block} block") if part)
-    return Answer((f"{run.id} has no results of {what or 'any arm'}; measured are: arms {arms}; blocks {blocks}.",))
+    of, on = f" of the {arm} arm" if arm else "", f" on the {block} block" if block else ""
+    return Answer((f"{run.id} has no results{of}{on}; measured are: arms {arms}; blocks {blocks}.",))
 
 
 def _against_base(store: Store, run: str, arm: str, block: str = "") -> str:

@@ -1,10 +1,10 @@
-"""One step: time against its estimate, memory, why it failed, its log, its recorded numbers, a training's curves."""
+"""One step: time against its estimate, memory, why it failed, its log, its recorded numbers."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,16 +21,17 @@ from tunesmith.agent.queries.answer import (
     ordinary,
     picked,
     reached,
-    tries_again,
 )
 from tunesmith.agent.queries.arguments import AnyArm, Query, RunName, StageName, StepName
+from tunesmith.agent.queries.prices import how_it_goes_on, not_tested
 from tunesmith.memory.errors import NotFound
-from tunesmith.memory.json_values import as_float
 from tunesmith.memory.questions import show_run
 from tunesmith.memory.records import ABANDONED, DECLINED, DONE, FAILED, PLANNED, RUNNING, STOPPED, Step
 from tunesmith.memory.store import Store
 from tunesmith.tools.core.format import duration, size
+from tunesmith.tools.models.shape import ModelShape
 from tunesmith.tools.pipeline import catalog
+from tunesmith.tools.pipeline.progress import is_current
 
 _LOG_LINES = 6
 """The end tells why; the file, which is named, has the rest."""
@@ -76,7 +77,7 @@ def answer(query: StepQuery, context: Context) -> Answer:
     lines = _lead(query, step)
     if step.error:
         lines.append(f"Why: {clip(step.error, 400)}{reached(step)}")
-        lines.append(tries_again(store, step))
+        lines.append(how_it_goes_on(context.ws, step))
     elif query.about == "failure" and step.status == DONE:
         lines.insert(0, f"{name_of(step)} ({cite(step)}) did not fail: it is done.")
     lines.insert(0 if query.about == "share" else 1, share)
@@ -86,8 +87,11 @@ def answer(query: StepQuery, context: Context) -> Answer:
         "" if query.about == "estimate" else _times(step),
         "" if query.about == "memory" else memory_of(step),
         _outcome(step) or _passed(store, step),
+        _untested(context, step) if query.about == "outcome" else "",
         _settings(step),
     ]
+    if step.status == RUNNING and query.about in ("outcome", "time"):
+        lines[:1] = [at_work(step)]
     lines = [line for line in dict.fromkeys(lines) if line][:6]  # a screen's worth: the first say most
     end = log_end(store, step, 2) if query.about == "failure" and step.error else []
     return Answer(
@@ -231,6 +235,15 @@ def plain(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else clip(value, 80)  # a line
 
 
+def _untested(context: Context, step: Step) -> str:
+    """What is not known of a merged or quantized model that a step made and no test was asked of; else empty."""
+    arm = catalog.ENTRIES[step.stage].makes
+    if step.status != DONE or arm not in ("merged", "quantized"):
+        return ""
+    tests = [s for s in context.store.steps(step.run, status=DONE) if s.stage == "evaluate" and s.arm == arm]
+    return "" if any(is_current(context.store, test) for test in tests) else not_tested(context.ws, step.run, arm)
+
+
 def _settings(step: Step) -> str:
     asks = catalog.ENTRIES[step.stage].load().settable
     given = [f"{name} {step.request[name]}" for name in asks if step.request.get(name) not in (None, "", False, "auto")]
@@ -260,6 +273,14 @@ def _log(store: Store, step: Step) -> Answer:
     return Answer((first, *end), (facts_of(step),), private=True, open_words=f"the log of {step.id} is on the screen")
 
 
+def at_work(step: Step) -> str:
+    """How far a step is that runs."""
+    elapsed = time.time() - (step.started_at or time.time())
+    left = render.eta_seconds(elapsed, step.total, step.estimated_seconds)
+    share = f", {step.done / step.total:.0%} done ({step.done or 0:g} of {step.total:g})" if step.total else ""
+    return f"{name_of(step)} ({cite(step)}) is running{share}, {duration(elapsed)} so far, about {duration(left)} left."
+
+
 # Numbers by their name
 
 
@@ -283,105 +304,29 @@ def figure(query: FigureQuery, context: Context) -> Answer:
                 lines = (f"{words}: {plain(query.figure, value)} ({cite(step)}).", _times(step), _outcome(step))
                 fact = {"figure": query.figure, "value": value, "step": step.id, "run": run.id}
                 return Answer(tuple(line for line in lines if line), (fact, facts_of(step)))
+    if computed := _by_arithmetic(query, context):
+        return computed
     where = find(store, query.run).id if query.run else "any run"
     known = {name for run in ordinary(store) for s in store.steps(run.id, status=DONE) for name, value in
              s.report.items() if isinstance(value, int | float)}  # fmt: skip
     raise NotFound(f"No step of {where} recorded {clip(query.figure, 40)}; recorded are: {', '.join(sorted(known))}.")
 
 
-# Curves of a training: its losses, and what else it measured at every so many steps
-
-
-_SPARKS = "▁▂▃▄▅▆▇█"
-_LEADS = {"train_loss": "The training loss", "tokens_per_second": "In ", "validation_loss": "The validation"}
-Metric = Literal[
-    "validation_loss", "train_loss", "tokens_per_second", "learning_rate", "grad_norm", "mean_token_accuracy",
-    "rehearsal_kl", "validation_kl",
-]  # fmt: skip
-
-
-class CurveQuery(Query):
-    """A curve of a training: losses first and last, whether they fell, tokens a second, gradient norms."""
-
-    kind: Literal["curve"] = "curve"
-    metric: Metric = "validation_loss"
-    run: RunName = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A curve in figures: the value at a number of optimiser steps."""
-
-    metric: str
-    step: str
-    run: str
-    first: float
-    last: float
-    lowest: float
-    highest: float
-    points: int
-
-    @classmethod
-    def of(cls, metric: str, step: Step, points: Sequence[tuple[float, float]]) -> Curve:
-        """Of what a step stored."""
-        values = [value for _, value in points]
-        return cls(metric, step.id, step.run, values[0], values[-1], min(values), max(values), len(values))
-
-
-def curve(query: CurveQuery, context: Context) -> Answer:
-    """The losses of a training: first, last, lowest, before and after; or another curve of it. Raises NotFound."""
-    store, run = context.store, context.run(query.run, with_stage="train")
-    steps = [step for step in store.steps(run.id) if step.stage == "train" and store.metrics(step.id, "loss")]
-    if not steps:
-        raise NotFound(f"{run.id} has no training whose losses were kept.")
-    step = ([step for step in steps if step.status == DONE] or steps)[-1]
-    if query.metric in _LEADS:
-        named = (("train_loss", "loss"), ("validation_loss", "validation_loss"))
-        stored = [(name, store.metrics(step.id, key)) for name, key in named]
-        # what was asked for first
-        lines = sorted(lines_of(store, step), key=lambda line: not line.startswith(_LEADS[query.metric]))
-        return Answer(tuple(lines), tuple(Curve.of(name, step, points) for name, points in stored if points))
-    words, points = query.metric.replace("_", " "), store.metrics(step.id, query.metric)
-    if not points:
-        raise NotFound(f"train ({cite(step)}) kept no {words}.")
-    curve = Curve.of(query.metric, step, points)
-    first = f"The {words} of train ({cite(step)}) went from {curve.first:.4g} to {curve.last:.4g} over "
-    first += f"{curve.points} points, lowest {curve.lowest:.4g}, highest {curve.highest:.4g} at step "
-    first += f"{max(points, key=lambda point: point[1])[0]:.0f}: {_spark(points)}"
-    return Answer((first,), (curve,))
-
-
-def lines_of(store: Store, step: Step) -> list[str]:
-    """What the losses of one training were."""
-    losses, validation = store.metrics(step.id, "loss"), store.metrics(step.id, "validation_loss")
-    result = step.report
-    first = result.get("validation_loss_before", validation[0][1] if validation else None)
-    last = result.get("validation_loss", validation[-1][1] if validation else None)
-    lines = []
-    if first is not None and last is not None:
-        before, after = as_float(first), as_float(last)
-        lowest = min([after, *(value for _, value in validation)])
-        fell = f"from {before:.3f} to {after:.3f}, the lowest was {lowest:.3f}"
-        lines.append(f"The validation loss of train ({cite(step)}) went {fell}.")
-    if choice := result.get("choice"):
-        lines.append(f"The adapter of train ({cite(step)}): {clip(choice, 200)}.")
-    mean = f", {result['train_loss']:.3f} on average" if isinstance(result.get("train_loss"), float) else ""
-    fell = f"from {losses[0][1]:.3f} to {losses[-1][1]:.3f} over {len(losses)} points{mean}"
-    lines.append(f"The training loss of train ({cite(step)}) went {fell}: {_spark(losses)}")
-    if len(validation) > 1:
-        # the end tells whether it still falls
-        each = ", ".join(f"{x:.0f}: {value:.3f}" for x, value in validation[-8:])
-        lines.append(f"Validation by optimiser step: {each}.")
-    amounts = [f"{name.replace('_', ' ')} {result[name]:,}" for name in ("steps", "trained_tokens") if name in result]
-    if isinstance(result.get("tokens_per_second"), float):
-        amounts.append(f"{result['tokens_per_second']:.0f} tokens a second")
-    return [*lines, *([f"In {', '.join(amounts)} ({cite(step)})."] if amounts else [])]
-
-
-def _spark(points: Sequence[tuple[float, float]], width: int = 40) -> str:
-    """A curve in a line: 40, as the words beside it take the other half of a terminal's 80."""
-    values = [value for _, value in points]
-    step = max(len(values) / width, 1.0)
-    chosen = [values[int(i * step)] for i in range(min(width, len(values)))]
-    low, high = min(chosen), max(chosen)
-    return "".join(_SPARKS[int((value - low) / (high - low or 1) * (len(_SPARKS) - 1))] for value in chosen)
+def _by_arithmetic(query: FigureQuery, context: Context) -> Answer | None:
+    """How many parameters a training moves, by its base's shape and its rank, where nothing recorded it."""
+    store = context.store
+    if query.figure != "trainable_parameters":
+        return None
+    for run in [find(store, query.run)] if query.run else context.runs():
+        base = [one for one in store.artifacts(run.id, "base") if one.known_config]
+        trained = [s for s in store.priced_steps(run.id) if s.stage == "train"]
+        rank = trained[-1].request.get("lora_rank") if trained else None
+        if base and isinstance(rank, int) and rank > 0:  # `auto` is no number
+            try:
+                shape = ModelShape.of(base[-1].config)
+            except (KeyError, TypeError, ValueError):  # a config may leave anything out
+                continue
+            moved = shape.lora_parameters(rank, experts=not trained[-1].request.get("load_in_4bit"))
+            line = f"trainable parameters of train ({cite(trained[-1])}): {moved:,} at rank {rank}, by arithmetic; no "
+            return Answer((f"{line}step of {run.id} recorded the number.",))
+    return None

@@ -120,6 +120,7 @@ def _three(home: Path) -> Store:
 def _one_and_a_failed_one(home: Path) -> Store:
     store = _one(home)
     stored_runs.failed_run(home)
+    priceable(store)
     return store
 
 

@@ -59,6 +59,7 @@ class Mutant(NamedTuple):
 
 _PINS = "tests/trust/test_pins.py::"
 _CHANGED = f"{_PINS}test_what_changed_after_the_yes_is_refused_in_a_sentence_and_not_used"
+_FACTS = "tests/agent/queries/test_with_every_fact.py::"
 _STORE, _WORKERS = "tests/memory/test_store.py::", "tests/trust/test_workers.py::"
 _FILES, _POWER = "tests/memory/test_files.py::", "tests/trust/test_power_cut.py::"
 _SERVERS, _QUESTIONS = "tests/trust/test_servers.py::", "tests/memory/test_questions.py::"
@@ -945,6 +946,34 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(PRICES, "agent/queries/steps.py", (
         ("newest.run != step.run and", "False and",
          "tests/agent/queries/test_answers.py::test_a_date_of_the_run_talked_about_is_not_told_as_the_last_one"),
+        ("isinstance(rank, int) and rank > 0", "rank", f"{_FACTS}test_trainable_parameters_are_computed_where_no_step_"
+         "recorded_them"),
+        ('return "" if any(is_current(context.store, test) for test in tests) else', 'return "" if False else',
+         f"{_FACTS}test_what_was_merged_and_not_tested_is_said_to_be_unknown"),
+    )),
+    *rows(PRICES, "agent/queries/curves.py", (
+        ("    if not points:\n        return \"No loss", "    if False:\n        return \"No loss",
+         f"{_FACTS}test_no_loss_is_made_up"),
+    )),
+    *rows(PRICES, "agent/queries/artifacts.py", (
+        ('if artifact.kind != "release" or not artifact.path.exists():', 'if artifact.kind != "release":',
+         f"{_FACTS}test_a_release_is_told_with_its_path_and_how_it_is_loaded"),
+    )),
+    *rows(PRICES, "agent/queries/fits.py", (
+        ("whole = [asked.model.name for asked in models if not asked.lacking()]",
+         'whole = [asked.model.name for asked in models if asked.goes("train")]',
+         f"{_FACTS}test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there"),
+    )),
+    *rows(PRICES, "tools/models/model_names.py", (
+        ("(m for m in models if not m.shape.experts)", "models", f"{_FACTS}test_no_shape_is_made_up_for_a_size"),
+    )),
+    *rows(CLAIM, "agent/queries/findings.py", (
+        ('one.kind == "forgot" and one.evidence.get("verdict") != WORSE', "False",
+         f"{_FACTS}test_a_diagnosis_begins_with_what_falls_short_and_is_not_cut_within_a_clause"),
+    )),
+    *rows(APPROVALS, "agent/driver/standing.py", (
+        ("left = [step for step in refused if not _since(steps, step)]", "left = refused",
+         "tests/agent/driver/test_standing.py::test_what_was_refused_and_done_since_is_not_told_as_refused"),
     )),
     *rows(PRICES, "agent/driver/look_ups.py", (
         ('    if not named or "run" not in fields', '    if named or "run" not in fields',

@@ -192,6 +192,17 @@ class Verdict:
         by = f" (by rule {self.rule}; today's is {RULE})" if self.rule != RULE else ""
         return f"{by}: {'; '.join(filter(None, (*self.reasons, self.advice)))}"
 
+    @property
+    def threshold(self) -> str:
+        """What *learned* takes of people's cases, and how far these are from it; empty where no number would do."""
+        people = self.people
+        least = least_right(people.cases, self.opening) if people and people.cases else None
+        if people is None or least is None:
+            return ""
+        off = people.arm - least
+        how_far = "exactly that" if off == 0 else f"{abs(off)} {'more are right' if off > 0 else 'more'}"
+        return f"learned takes {least} of {people.cases}, {how_far}"
+
     def to_json(self) -> Json:
         """The parts of `compare --json` that hold it."""
         people = self.people or Paired(0, 0, 0, 1.0, 1.0)
@@ -353,7 +364,7 @@ class _Common:
         if not _reaches(people.arm, people.cases, opening):
             nth = "" if opening == 1 else f" at the opening number {opening} of these cases"
             lines.append(
-                f"learned takes {least} of {people.cases}{nth}"
+                f"learned takes {least} of {people.cases}, {least - people.arm} more{nth}"
                 if least is not None
                 else f"learned takes more cases than {people.cases}{nth}"
             )

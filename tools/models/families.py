@@ -75,6 +75,7 @@ KNOWN_MODELS: tuple[NamedModel, ...] = (
     _model("meta-llama/Llama-3.2-3B-Instruct", "llama", (3072, 8192, 28, 24, 8, 128, 128256), tied=True),
     _model("meta-llama/Llama-3.1-8B-Instruct", "llama", (4096, 14336, 32, 32, 8, 128, 128256)),
     _model("meta-llama/Llama-3.3-70B-Instruct", "llama", (8192, 28672, 80, 64, 8, 128, 128256)),
+    _model("meta-llama/Llama-3.1-405B-Instruct", "llama", (16384, 53248, 126, 128, 8, 128, 128256)),
     _model("mistralai/Mistral-7B-Instruct-v0.3", "mistral", (4096, 14336, 32, 32, 8, 128, 32768)),
     _model("mistralai/Mistral-Nemo-Instruct-2407", "mistral", (5120, 14336, 40, 32, 8, 128, 131072)),
     _model("mistralai/Mistral-Small-24B-Instruct-2501", "mistral", (5120, 32768, 40, 32, 8, 128, 131072)),

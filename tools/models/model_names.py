@@ -23,6 +23,8 @@ _USUAL = (
     "Mistral-Small-24B-Instruct-2501", "gemma-2-27b-it", "Qwen2.5-32B-Instruct", "Llama-3.3-70B-Instruct",
     "Qwen2.5-72B-Instruct", "Qwen3-235B-A22B",
 )  # fmt: skip
+_LARGEST = "Llama-3.1-405B-Instruct"
+"""Of its size too much is published to be counted by another, though it is nobody's usual model."""
 _SIZE = re.compile(r"(?<![a-z\d.])a?(\d+(?:\.\d+)?)\s?([bm])(?![a-z])")
 _IDS = {model.name.lower() for model in KNOWN_MODELS}
 _LEAST, _MOST = 1e6, 2e13
@@ -100,10 +102,15 @@ def usual_models() -> tuple[NamedModel, ...]:
 
 
 def of_size(parameters: float, *, name: str = "") -> NamedModel:
-    """The usual model of about so many parameters; far from any, the nearest with other layers."""
-    nearest = min(usual_models(), key=lambda model: abs(model.parameters - parameters))
+    """The usual model of about so many parameters; far from any, the nearest dense one with other layers."""
+    largest = [model for model in KNOWN_MODELS if model.name.rpartition("/")[2] == _LARGEST]
+    models = (*usual_models(), *largest)
+    nearest = min(models, key=lambda model: abs(model.parameters - parameters))
+    scaled = not 1 / _SCALED_FROM < parameters / nearest.parameters < _SCALED_FROM
+    if scaled:  # nothing says that a name of that size is a mixture
+        nearest = min((m for m in models if not m.shape.experts), key=lambda model: abs(model.parameters - parameters))
     config = dict(nearest.config)
-    if not 1 / _SCALED_FROM < parameters / nearest.parameters < _SCALED_FROM:
+    if scaled:
         layers = as_int(config["num_hidden_layers"])
         config["num_hidden_layers"] = max(1, round(layers * parameters / nearest.parameters))
     size = f"{parameters / 1e9:g}B" if parameters >= 1e9 else f"{parameters / 1e6:g}M"

@@ -7,8 +7,8 @@ really there, when its turn comes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tunesmith.memory.errors import BadInput, TunesmithError
 from tunesmith.memory.records import Artifact
@@ -35,6 +35,8 @@ class Forecast:
     """Why the step is known to fail: what it names or needs is no good now."""
     on: str = ""
     """The other machine, as its price says it; empty: this one."""
+    decided: Mapping[str, object] = field(default_factory=dict)
+    """The request with what its plan chooses; empty where there is no plan yet."""
     lacks: tuple[str, ...] = ()
     """Memory or disk that it would not find as the machine is now."""
 
@@ -98,7 +100,7 @@ def _forecast_step(
         decided = parse_request(stage, plan.request)
     except (TunesmithError, KeyError):  # a KeyError: an older version recorded less than a price is made of
         return unknown, artifact
-    priced = replace(unknown, summary=plan.summary, estimate=plan.estimate, lacks=plan.refusals)
+    priced = replace(unknown, summary=plan.summary, estimate=plan.estimate, lacks=plan.refusals, decided=plan.request)
     try:
         return priced, declared.expected_artifact(decided, facts.artifacts)
     except KeyError:  # as above

@@ -110,8 +110,8 @@ def test_a_question_about_a_step_of_a_run_begins_with_whether_it_is_done_and_pro
 ) -> None:
     build = stored_runs.new_builder(tmp_path / "home")
     build.end(build.step("merge"), 3.0, 1, {})
-    assert asked(build, "run", stage="merge").lines[0] == "merge (s1) of r1: done."
+    assert asked(build, "run", stage="merge").lines[0] == "Yes: merge (s1) of r1: done."
     lacking = asked(build, "run", stage="quantize", about="steps")
-    assert lacking.lines[0].startswith("quantize was not done in r1 yet")
+    assert lacking.lines[0].startswith("No: quantize was not done in r1 yet")
     assert [(one.run, one.stage) for one in lacking.proposals] == [("r1", "quantize")]
     assert "yet" not in asked(build, "run").lines[0]

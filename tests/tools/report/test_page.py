@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures import stored_runs
 from tests.fixtures.tables import table
-from tunesmith.agent.queries.steps import lines_of
+from tunesmith.agent.queries.curves import lines_of
 from tunesmith.memory.errors import NotFound
 from tunesmith.memory.files import atomic_write
 from tunesmith.memory.records import EvalResult

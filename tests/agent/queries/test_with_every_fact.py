@@ -1,0 +1,195 @@
+"""An answer of the right kind has the fact that people need with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.driver.states import make_state
+from tests.driver.stranger_states import home_of_state
+from tests.fixtures import stored_runs
+from tunesmith.agent.queries.answer import Answer, Context, shortened
+from tunesmith.agent.queries.registry import REQUESTS, answer
+from tunesmith.memory.errors import NotFound
+from tunesmith.memory.store import Store
+from tunesmith.tools.models.model_names import named_model
+from tunesmith.tools.pipeline.workspace import Workspace
+
+LESS = "r2 is tested and only partly learned"
+
+
+def told(store: Store, kind: str, **given: Any) -> Answer:
+    context = Context(Workspace(store, "/bin/true", lambda event, **data: None), store.newest_run())
+    return answer(REQUESTS[kind].model_validate(given), context)
+
+
+def text(store: Store, kind: str, **given: Any) -> str:
+    return "\n".join(told(store, kind, **given).lines)
+
+
+def in_state(home: Path, state: str, kind: str, **given: Any) -> str:
+    with home_of_state(home, state):
+        return text(Store(home), kind, **given)
+
+
+def test_a_training_that_runs_is_told_with_its_last_loss_wherever_it_is_asked_for(tmp_path: Path) -> None:
+    with home_of_state(tmp_path / "home", "a training step is running"):
+        store = Store(tmp_path / "home")
+        assert "The last recorded training loss is 0.161 (optimiser step 38, from 2.022 at 1)" in text(store, "jobs")
+        assert "is running" in text(store, "curve"), "how far it is stands beside the losses"
+        assert "the peak is recorded when it ends" in text(store, "jobs")
+
+
+def test_no_loss_is_made_up(tmp_path: Path) -> None:
+    build = stored_runs.new_builder(tmp_path / "home")
+    build.step("train", estimated=(100.0, 1))
+    assert "No loss of it is recorded yet." in text(build.store, "jobs")
+    build.store.close()
+
+
+def test_what_broke_off_is_told_with_how_it_goes_on_and_its_price(tmp_path: Path) -> None:
+    for kind, given in (("step", {"about": "failure"}), ("steps", {"about": "failures"}), ("run", {"about": "status"})):
+        said = in_state(tmp_path / f"{kind}", "a run whose training step failed", kind, **given)
+        assert "“Go on” tries it again, from its newest checkpoint" in said and "Its price: about " in said, said
+        assert "of memory" in said and "of disk; it asks before it starts" in said
+
+
+def test_a_step_that_cannot_be_done_again_as_things_are_has_no_price(tmp_path: Path) -> None:
+    store = stored_runs.failed_run(tmp_path / "home")[0]
+    assert "Its price: none as things are (" in text(store, "step", about="failure")
+    store.close()
+
+
+def test_the_way_to_learned_is_told_with_the_difference(tmp_path: Path) -> None:
+    assert "learned takes 48 of 60, 28 more" in in_state(tmp_path / "less", LESS, "result", run="r2")
+    assert "Learned takes 48 of 60, 9 more are right." in in_state(tmp_path / "one", "one finished run", "result")
+
+
+def test_a_diagnosis_begins_with_what_falls_short_and_is_not_cut_within_a_clause(tmp_path: Path) -> None:
+    with home_of_state(tmp_path / "home", LESS):
+        lines = told(Store(tmp_path / "home"), "findings", about="why", run="r2").lines
+    assert lines[0].startswith("r2: The adapter model: partly learned: 20 of 60")
+    assert lines[1].startswith("Its adapter model fails 40 of 60 target cases;")
+    assert any("may have forgotten" in line for line in lines[2:]) and not any("…" in line for line in lines)
+
+
+def test_a_block_that_the_test_calls_worse_comes_before_what_was_partly_learned(tmp_path: Path) -> None:
+    worse = "UPDATE eval_results SET passed = 0 WHERE run = 'r2' AND block = 'general' AND arm = ?"
+    with home_of_state(tmp_path / "home", LESS):
+        store = Store(tmp_path / "home")
+        with store.write() as conn:
+            conn.execute(worse, ("adapter",))
+        first = told(store, "findings", about="next", run="r2").lines[0]
+    assert "not learned: general got worse: 32 → 0 of 33" in first, first
+
+
+def test_what_was_merged_and_not_tested_is_said_to_be_unknown(tmp_path: Path) -> None:
+    store = make_state(tmp_path / "home", "merged")[0]
+    reply = told(store, "compare", arm="merged", other_arm="adapter")
+    assert "was not tested, so whether something broke on the way to it is not known" in reply.lines[0]
+    assert "“Evaluate the merged model” tells: about " in reply.lines[0]
+    assert [(one.stage, one.fields) for one in reply.proposals] == [("evaluate", {"arm": "merged"})]
+    assert "was not tested" in text(store, "step", stage="merge")
+    with pytest.raises(NotFound, match="cannot compare"):
+        told(store, "compare", arm="quantized", other_arm="base")  # it is not there: nothing could be tested
+    store.close()
+    tested = make_state(tmp_path / "tested", "merged and tested")[0]
+    assert "was not tested" not in text(tested, "step", stage="merge")
+    tested.close()
+
+
+def test_whether_something_is_there_is_answered_with_yes_or_no_first(tmp_path: Path) -> None:
+    store = make_state(tmp_path / "home", "merged")[0]
+    with pytest.raises(NotFound, match=r"^No: r1 has no quantized; .* Quantized it would take about"):
+        told(store, "artifact", made="quantized")
+    assert text(store, "run", stage="merge").startswith("Yes: merge ")
+    assert text(store, "run", stage="quantize").startswith("No: quantize was not done in r1 yet")
+    stored_runs.start_training(stored_runs.Builder(store, "r1"), 3)
+    assert text(store, "run", stage="train").startswith("Not yet: train ")
+    store.close()
+
+
+def test_a_release_is_told_with_its_path_and_how_it_is_loaded(tmp_path: Path) -> None:
+    with home_of_state(tmp_path / "home", "r1 was released"):
+        store = Store(tmp_path / "home")
+        for given in ({}, {"made": "release"}, {"made": "release", "about": "path"}):
+            said = text(store, "artifact", **given)
+            assert "/r1/s14/release; for another computer copy" in said and "`ollama create NAME -f Modelfile`" in said
+        store.artifacts("r1", "release")[-1].path.joinpath("model.gguf").unlink()
+        store.artifacts("r1", "release")[-1].path.rmdir()
+        assert "ollama" not in text(store, "artifact", made="release"), "what is gone is not loaded"
+
+
+def test_what_was_refused_stands_beside_what_was_agreed_to(tmp_path: Path) -> None:
+    store = stored_runs.baseline_run(tmp_path / "home")[0]
+    assert text(store, "approvals", decision="yes").endswith("Refused: generate (s3 of r1).")
+    assert "Refused" not in text(store, "approvals", decision="no")
+    assert text(store, "approvals", decision="yes", stage="base").endswith("None of these was refused.")
+    store.close()
+
+
+def test_runs_that_do_equally_well_are_not_ranked(tmp_path: Path) -> None:
+    lines = in_state(tmp_path / "home", "at least two finished runs", "runs", about="best").splitlines()
+    assert lines[0].startswith("r2 and r1 do equally well: ") and "no difference is shown" in lines[1]
+    assert in_state(tmp_path / "less", LESS, "runs", about="best").startswith("r1 (ticket-triage): its adapter model")
+
+
+def test_steps_ahead_are_said_to_ask(tmp_path: Path) -> None:
+    said = in_state(tmp_path / "home", "a run is planned or begun", "run", about="remaining")
+    assert "Each expensive one of them shows its price and waits for your yes before it starts." in said
+    assert "Each expensive" not in in_state(tmp_path / "one", "r1's model is served now", "run", about="remaining")
+
+
+def test_a_model_that_is_named_for_a_card_can_be_trained_and_measured_and_served_there(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    lines = told(store, "fits", about="largest", card="8").lines
+    assert lines[1].strip() == "training, measuring and serving: up to Qwen3-4B"
+    [training] = [line for line in lines if line.strip().startswith("training alone")]
+    assert re.search(r"up to Llama-3\.1-8B .*; it could not be measured and served$", training), training
+    assert lines[-1] == "These are sums; nothing of it was confirmed on a card of 8 GB."
+    assert "But it could not be measured and served there." in text(store, "fits", model="Llama-3.1-8B", card="8",
+                                                                     work="train")  # fmt: skip
+    assert "But it could not" not in text(store, "fits", model="Qwen3-4B", card="8", work="train")
+    here = text(store, "fits", about="largest")
+    assert "of disk free." in here and "confirmed" not in here
+    store.close()
+
+
+def test_no_shape_is_made_up_for_a_size(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    known = text(store, "fits", model="llama 405b", card="3060", work="train")
+    assert "405.85 billion parameters, 126 layers" in known and "experts" not in known
+    unknown = text(store, "fits", model="nobody-300b", card="3060", work="train")
+    assert "its own is not known here" in unknown and "layers" not in unknown and "experts" not in unknown
+    model = named_model("nobody-300b")
+    assert model is not None and not model.shape.experts and 0.95 < model.parameters / 3e11 < 1.05
+    store.close()
+
+
+def test_trainable_parameters_are_computed_where_no_step_recorded_them(tmp_path: Path) -> None:
+    with home_of_state(tmp_path / "home", "one finished run"):
+        store = Store(tmp_path / "home")
+        recorded = text(store, "figure", figure="trainable_parameters")
+        assert recorded.startswith("trainable parameters of train: 4,884,480 (s7 of r1).")
+        with store.write() as conn:
+            conn.execute("UPDATE steps SET result = json_remove(result, '$.trainable_parameters')")
+        said = text(store, "figure", figure="trainable_parameters")
+        assert "4,884,480 at rank 16, by arithmetic; no step of r1 recorded the number." in said, said
+        with store.write() as conn:
+            conn.execute("UPDATE steps SET request = json_set(request, '$.lora_rank', 'auto') WHERE stage = 'train'")
+        with pytest.raises(NotFound, match="No step of any run recorded trainable_parameters"):
+            told(store, "figure", figure="trainable_parameters")
+
+
+def test_a_block_without_results_is_named_in_a_whole_sentence(tmp_path: Path) -> None:
+    said = in_state(tmp_path / "home", "one finished run", "result", block="adversarial")
+    assert said.startswith("r1 has no results on the adversarial block; measured are")
+
+
+def test_a_sentence_is_shortened_at_a_clause() -> None:
+    assert shortened("One is so; two is so; three is longer than what there is room for", 40) == "One is so; two is so."
+    assert shortened("short", 40) == "short"
+    assert shortened("one word after another without any mark at all", 20).endswith("…")
