@@ -25,30 +25,6 @@ from tunesmith.tools.pipeline.workspace import Decision, Edited
 GRACE_S = 0.5
 """Keys typed before a question had been on the screen for this long were meant for something else."""
 
-_OFF = "off you go"
-"""Agrees as a whole: `ok, off` does not."""
-# A consent is the one place where a list of words decides: it costs hours, so no model may read a yes into it.
-_YES = (
-    _OFF,
-    "y", "yes", "yep", "yeah", "yup", "ok", "okay", "sure", "go", "go ahead", "start", "do it", "go for it",
-    "please do", "of course", "absolutely", "definitely", "perfect", "alright", "all right", "sounds good",
-    "looks good",
-    "ja", "jawohl", "klar", "gerne", "los", "oui", "d'accord", "si", "sí", "vale", "claro", "adelante", "dale", "sim",
-    "sì", "va bene", "procedi", "tak", "dawaj", "vas-y", "na dann los", "na dann mal los", "na los", "los geht's",
-    "fine by me", "fine do it", "fang an", "leg los", "commence", "empieza", "comienza", "comece", "inizia",
-    "zaczynaj", "zacznij", "zaczynamy", "lecimy", "begin maar", "ga je gang", "ga maar", "doe maar", "pode ir",
-    "pode começar", "bora", "vamos", "avanti", "on y va", "c'est parti", "allez-y",
-    "da", "да", "hai", "はい", "是", "好", "好的", "可以", "开始", "开始吧",
-)  # fmt: skip
-_AROUND_A_YES = {
-    "please", "pls", "plz", "bitte", "it", "this", "that", "now", "jetzt", "ahead", "on", "then", "thanks", "thank",
-    "you", "danke", "merci", "gracias", "thx", "do", "run", "begin", "start", "just", "the", "step", "let's", "lets",
-    "us", "i", "agree", "im", "i'm", "am", "with", "es", "das", "mach", "mal", "weiter", "doch", "und", "s'il", "te",
-    "vous", "plaît", "por", "favor", "fine", "good", "great", "dann",
-    "pure", "proszę", "graag", "allez", "dale",
-    *(word for yes in _YES for word in yes.split() if yes != _OFF),
-}  # fmt: skip
-"""Words that change nothing about a yes beside them."""
 _NO = re.compile(
     r"(?:n|no|nope|nah|nein|nee|nö|nie|non|não|нет|いいえ|不|不要|not|don'?t|do not|never|stop|cancel|abort|wait|later|"
     r"skip|leave it|forget it|nicht|kein|jamais|nunca)\b",
@@ -65,7 +41,7 @@ ALWAYS = "always in this session, up to this price"
 
 
 _PAIR = re.compile(r"""(?<![^\s,;])-{0,2}([^\W\d][\w-]*)\s*=+\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s=;]*[^\s=;,.!])""")
-_AROUND_PAIRS = _AROUND_A_YES | {"a", "and", "at", "but", "instead", "make", "set", "to", "use", "always"}
+_BESIDE_PAIRS = frozenset({"a", "and", "at", "but", "instead", "make", "set", "to", "use", "always"})
 
 
 def read_edit(text: str, plan: Plan) -> dict[str, object]:
@@ -78,7 +54,8 @@ def read_edit(text: str, plan: Plan) -> dict[str, object]:
         return {}
     pairs = [(name.replace("-", "_").lower(), value.strip("\"'")) for name, value in _PAIR.findall(text)]
     around = " ".join(re.split(r"[\s,;.!]+", _PAIR.sub(" ", text))).strip()
-    unclear = [word for word in around.lower().split() if word not in _AROUND_PAIRS]
+    beside = [word for word in around.lower().split() if word not in _BESIDE_PAIRS]
+    unclear = _left(_parts(" ".join(beside)), _said("yes", "start", "opening", "around"))
     if not pairs or unclear or "run" in dict(pairs):
         example = next((f"{name}={value}" for name, value in plan.request.items() if name != "run"), "field=value")
         target = "run" if "run" in dict(pairs) else around or text.strip()
@@ -97,14 +74,14 @@ def read_answer(text: str, *, by: str, stage: str = "") -> Decision | None:
     words = _words(text)
     if words in _ALWAYS:
         return Decision(True, by, ALWAYS)
-    if _NO.match(words):
-        return Decision(False, by, "" if words in _BARE_NO else text.strip())
-    more = _after_yes(words)
+    more = _after_yes(words, stage)
+    if more is None and _NO.match(words):
+        return None if is_no_and_yes(text, stage) else Decision(False, by, "" if words in _BARE_NO else text.strip())
     if more is None or set(text) & set("?？؟"):
         return None
-    more = more.replace(_OFF, "")
     named = {stage, f"{stage}ing", f"{stage.removesuffix('e')}ing", f"{stage}ment"} if stage else set()
-    return Decision(True, by) if set(more.split()) <= _AROUND_A_YES | named else None
+    around = _said("yes", "start" if stage else "yes", "opening", "around") | {(name,) for name in named}
+    return Decision(True, by) if not _left(more, around) else None
 
 
 def yes_or_no(text: str, ask: Callable[[str], str], look: Callable[[], None] | None = None) -> bool | None:
@@ -127,21 +104,68 @@ def yes_or_no(text: str, ask: Callable[[str], str], look: Callable[[], None] | N
             return answer.yes
 
 
-def begins_with_yes(text: str) -> bool:
+def begins_with_yes(text: str, stage: str = "") -> bool:
     """Whether somebody agreed to something, be it to other things than were asked: that is never a no."""
-    return _after_yes(_words(text)) is not None
+    return _after_yes(_words(text), stage) is not None
 
 
 def _words(text: str) -> str:
-    return " ".join(re.sub(r"[,;:.!?。！？、，；：]+", " ", text).split()).lower()
+    return " ".join(re.sub(r"[,;:.!?。！？、，；：…—–]+", " ", text).split()).lower()
 
 
-def _after_yes(words: str) -> str | None:
-    """What follows a word for yes; None where there is none at the beginning."""
-    for yes in sorted(_YES, key=len, reverse=True):  # "do it" before "do"
-        if words == yes or words.startswith(f"{yes} "):
-            return words.removeprefix(yes)
+def _parts(words: str) -> list[str]:
+    """The words as the lexicon has them: without accents, parted at an apostrophe or a hyphen."""
+    from tunesmith.agent.words.lexicon import folded
+
+    return folded(words).translate(dict.fromkeys(map(ord, "'’`-"), " ")).split()
+
+
+def _said(*kinds: str) -> frozenset[tuple[str, ...]]:
+    from tunesmith.agent.words.lexicon import consent
+
+    return frozenset().union(*(consent()[kind] for kind in kinds))
+
+
+def _after_yes(words: str, stage: str = "") -> list[str] | None:
+    """What follows a word for yes; None where there is none at the beginning, or behind words that change nothing. At
+    a stage's price an order to start is a yes."""
+    left, agrees = _parts(words), _said("yes", "start" if stage else "yes")
+    while left:
+        taken = _longest(left, agrees)
+        if taken >= (opened := _longest(left, _said("opening"))) and taken:
+            return left[taken:]
+        if not opened:
+            return None
+        left = left[opened:]
     return None
+
+
+def _longest(words: list[str], names: frozenset[tuple[str, ...]]) -> int:
+    """How many words the longest name has with which they begin; 0: they begin with none."""
+    return max((len(name) for name in names if tuple(words[: len(name)]) == name), default=0)
+
+
+def _left(words: list[str], names: frozenset[tuple[str, ...]]) -> list[str]:
+    """The words from the first on that is in none of the names."""
+    while words and (taken := _longest(words, names)):
+        words = words[taken:]
+    return words
+
+
+def is_no_and_yes(text: str, stage: str) -> bool:
+    """Whether what begins as a no goes on as a yes, `no, go ahead`, or has nothing against it: that is asked about."""
+    if _longest(_parts(_words(text)), _said("no_objection")):
+        return True
+    said, marked, denies = text.split(), False, False
+    while said and ((one := tuple(_parts(_words(said[0])))) in _said("mild", "negates") or not one):
+        marked = not said[0][-1].isalnum()
+        denies |= one in _said("negates")
+        said = said[1:]
+    if len(said) == len(text.split()):
+        return False
+    answer = read_answer(" ".join(said), by="", stage=stage)
+    alone = len(said) > 1 and not denies  # `no go` is a no, and so is `nie zaczynaj`
+    return answer is not None and answer.yes and (marked or alone)
 
 
 def question(plan: Plan) -> str:
@@ -208,17 +232,17 @@ class TerminalApprover:
                 raise Edited(edit)
             answer = read_answer(text, by="terminal", stage=plan.stage)
             if answer is None and text.strip():
-                notice = f"{_unclear(text)}.\n{in_a_sentence(plan)}\n"
+                notice = f"{_unclear(text, plan.stage)}.\n{in_a_sentence(plan)}\n"
             if answer and answer.reason == ALWAYS:
                 self.granted[plan.stage] = plan
             if answer:
                 return answer
 
 
-def _unclear(text: str) -> str:
+def _unclear(text: str, stage: str) -> str:
     """What is said of an answer that is neither a yes nor a no, before it is asked again."""
     words = text.strip()
-    if begins_with_yes(words):
+    if begins_with_yes(words, stage):
         return f"“{words}” says more than yes, and nothing was started: yes alone starts this step as it is shown"
     return f"“{words}” is neither a yes nor a no, and nothing was started: yes starts this step, no leaves it"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tunesmith.agent.commands.approvals import read_answer
 from tunesmith.agent.commands.layout import prose
 from tunesmith.agent.driver import describing, look_ups, named_files, ordering
 from tunesmith.agent.driver.follow_ups import follow_up, remember_call, remember_standing
@@ -33,6 +34,7 @@ from tunesmith.agent.queries.arguments import Query
 from tunesmith.agent.queries.comparisons import CompareQuery, CompareRunsQuery
 from tunesmith.agent.queries.following import forecast_of, next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
+from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer as query_answer
 from tunesmith.agent.queries.scores import arms_measured, passed_by
 from tunesmith.agent.queries.settings import SettingsQuery
@@ -105,6 +107,8 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     reading = read(deps.prompt[:LONGEST], turn_context(deps))
     if len(deps.prompt) > LONGEST and not (reading.sure and reading.kind == "want"):
         return TurnAnswer(_TOO_LONG.format(len(deps.prompt), LONGEST))
+    if _agrees_to_a_proposal(deps, reading):
+        return ordering.accepted(deps, reading.slots)
     if deps.most_lines and not reading.sure and is_part(reading):
         reading = replace(reading, sure=True)
     deps.nearest = tuple(one for one in reading.nearest if _there_for(deps, one))[: len(_NUMBERS)]
@@ -117,6 +121,15 @@ def _decide(deps: TurnDeps) -> TurnAnswer | Call | None:
     if isinstance(outcome, Call):
         remember_call(deps, outcome)
     return _with_what_is_left(deps, outcome)
+
+
+def _agrees_to_a_proposal(deps: TurnDeps, reading: Reading) -> bool:
+    """Whether words say yes to a step that was told with its price, or proposed and nothing else is read in them: its
+    price is asked about then."""
+    if deps.draft is not None or not deps.proposals or (reading.sure and not isinstance(deps.last_query, PriceQuery)):
+        return False
+    answer = read_answer(deps.prompt, by="terminal", stage=deps.proposals[0].stage)
+    return answer is not None and answer.yes and not answer.reason
 
 
 def _with_what_is_left(deps: TurnDeps, outcome: TurnAnswer | Call | None) -> TurnAnswer | Call | None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 
-from tunesmith.agent.commands.approvals import SHOW_ALL, begins_with_yes, read_answer
 from tunesmith.agent.driver.describing import open_interview
 from tunesmith.agent.driver.turn_deps import TurnAnswer, TurnDeps
 from tunesmith.agent.queries.answer import Answer, find, ordinary, run_of_base
@@ -19,7 +17,6 @@ from tunesmith.agent.queries.described import labels_of
 from tunesmith.agent.queries.findings import FindingsQuery
 from tunesmith.agent.queries.following import next_stages
 from tunesmith.agent.queries.machine import JobsQuery, at_work
-from tunesmith.agent.queries.prices import PriceQuery
 from tunesmith.agent.queries.registry import answer, tool_of
 from tunesmith.agent.queries.rows import RowsQuery
 from tunesmith.agent.queries.runs import RunQuery, RunsQuery, StepsQuery
@@ -27,7 +24,6 @@ from tunesmith.agent.queries.settings import SettingQuery, SettingsQuery
 from tunesmith.agent.queries.steps import StepQuery
 from tunesmith.agent.version import VERSION
 from tunesmith.agent.words import reading
-from tunesmith.agent.words.encoder import NoEncoder
 from tunesmith.agent.words.head import Moment
 from tunesmith.agent.words.lexicon import Names
 from tunesmith.agent.words.slots import Slots
@@ -169,78 +165,6 @@ def answer_to(deps: TurnDeps, understood: reading.Reading) -> TurnAnswer | None:
     if kind == "term" and len(fields := understood.slots.values("field")) == 1:
         deps.last_query = SettingQuery(fields=(fields[0],), about="default")  # `would 8 do for me?`
     return TurnAnswer(text) if text else None
-
-
-# At a question about a price: a question back, or other values
-
-
-def aside(deps: TurnDeps, words: str, stage: str = "", price: str = "") -> str:
-    """What the records say to a question that is asked while another one waits for its answer; empty for other words.
-
-    Nothing is ordered here: only facts, terms and what would fit are told. `stage` is that whose price waits, `price`
-    that price in a line: what is asked of it is answered by it. What begins as a no and is read as a question is one.
-    """
-    decided = read_answer(words, by="terminal")
-    if (
-        "=" in words
-        or words.strip().lower() in SHOW_ALL
-        or (decided and (not decided.reason or not words.rstrip().endswith(("?", "？"))))
-    ):
-        return ""
-    context = replace(turn_context(deps), planned=(stage,) if stage else (), moment="price")
-    try:
-        at_price = reading.read(words, context)
-        asked = at_price.request
-        of_another = isinstance(asked, PriceQuery) and (asked.stage not in ("", stage) or asked.values or asked.times)
-        if decided and at_price.label == "plan.wait":  # `not now, yes?`
-            return ""
-        why_not = at_price.label in ("why", "plan.why") and begins_with_yes(words)  # `yes, why not?`
-        if at_price.sure and stage and at_price.label in _OF_THE_PRICE and not (of_another or why_not):
-            return _OF_THE_PRICE[at_price.label].format(stage=stage, price=price or f"{stage}: its price stands above.")
-        if at_price.sure and stage and at_price.label == "plan.what_if":
-            asked = reading.reader().read(words, turn_context(deps), "price").request
-            if isinstance(asked, PriceQuery) and asked.stage == stage and (asked.values or asked.times):
-                return looked_up(deps, asked).text
-            return f"Type a value as field=value: {stage} is priced with it then; `/help {stage}` lists the fields."
-        guessed = not at_price.sure and at_price.slots.asks and at_price.probability >= GUESSED
-        answer = None if why_not else answer_to(deps, replace(at_price, sure=at_price.sure or guessed))
-        if answer and guessed:
-            return f"{answer.text}\n(I read that with little certainty. {price or 'The price stands above.'})"
-    except NoEncoder:
-        return ""
-    except TunesmithError as error:
-        return str(error)
-    unread = at_price.slots.asks or (decided is None and bool(at_price.slots.words) and not as_edit(words, stage))
-    if answer is None and stage and unread and not begins_with_yes(words):
-        return (
-            f"That is neither a yes nor a no, and I am not sure what it asks. {price} “why” shows all of it; {stage} "
-            f"starts only after a yes."
-        )
-    return answer.text if answer else ""
-
-
-_OF_THE_PRICE = {
-    **dict.fromkeys(("plan.cost", "plan.show", "plan.why", "why", "price"), "{price} “why” shows all of it."),
-    "plan.wait": "{stage} waits: nothing starts without a yes. {price} After a no “{stage}” shows it again.",
-}
-"""What is said to words about the price that waits."""
-
-
-def as_edit(words: str, stage: str) -> str:
-    """Words that set fields of a step to values, such as `yes but with rank 8 and two epochs`, as `field=value …`.
-
-    Empty for every other answer, for one that only speaks of a value, and for one with a word that no field took.
-    """
-    if "=" in words or "?" in words or len(words) > reading.LONGEST or read_answer(words, by="terminal") is not None:
-        return ""
-    understood = reading.read_or_not(words, reading.Context(planned=(stage,)))
-    edits = understood.edits
-    if not understood.sure or understood.label == "plan.what_if" or edits is None:
-        return ""
-    unread = [part for part in edits.unread if not ((answer := read_answer(part, by="terminal")) and answer.yes)]
-    if unread or edits.without or edits.model or edits.last or edits.pace or edits.factors or edits.beside:
-        return ""
-    return " ".join(f"{one.field}={one.value}" for one in edits.values if isinstance(one.value, int | float | str))
 
 
 @cache

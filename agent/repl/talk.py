@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
 from tunesmith.agent.commands.approvals import pending
-from tunesmith.agent.commands.price import in_a_sentence
 from tunesmith.memory.errors import StepFailed
 from tunesmith.memory.records import DECLINED, DONE, RUNNING, Step
 from tunesmith.tools.core.settled import uncollected
@@ -303,16 +302,15 @@ class Talk:
         is; empty where it is none."""
         if not self._loaded.is_set() or self._chat is None:
             return ""
-        from tunesmith.agent.driver.look_ups import aside
+        from tunesmith.agent.driver.at_price import Waits, aside
 
-        waits = (priced.stage, in_a_sentence(priced)) if priced else ("", "")
-        return aside(self._chat.deps, words, *waits)
+        return aside(self._chat.deps, words, Waits.of(priced))
 
     def as_edit(self, words: str, priced: Plan | None) -> str:
         """Words that give fields of a stage other values, as `field=value …`; empty where they do not."""
         if priced is None or not self._loaded.is_set() or self._chat is None:
             return ""
-        from tunesmith.agent.driver.look_ups import as_edit
+        from tunesmith.agent.driver.at_price import as_edit
 
         return as_edit(words, priced.stage)
 

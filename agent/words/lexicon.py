@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from rapidfuzz.distance import OSA
 
@@ -92,10 +93,24 @@ def _same(name: str, word: str) -> bool:
 @cache
 def lexicon() -> Mapping[str, Names]:
     """Each table of the lexicon as names; a plain list of words is a table of one thing, a choice one per field."""
-    page = read_own(files("tunesmith.agent.words") / "lexicon.yaml")
+    page = dict(_page())
+    del page["consent"]
     tables = {f"choices.{field}": options for field, options in page.pop("choices").items()}
     tables |= {name: value if isinstance(value, dict) else {name: value} for name, value in page.items()}
     return {name: Names({str(k): str(v) for k, v in table.items()}) for name, table in tables.items()}
+
+
+@cache
+def consent() -> Mapping[str, frozenset[tuple[str, ...]]]:
+    """The words that agree to a price or refuse it, by what they do, each in its parts; no other reading knows them."""
+    return {
+        kind: frozenset(tuple(name.split()) for name in names.split(",")) for kind, names in _page()["consent"].items()
+    }
+
+
+@cache
+def _page() -> Mapping[str, Any]:
+    return read_own(files("tunesmith.agent.words") / "lexicon.yaml")  # type: ignore[no-any-return]  # ours, of tables
 
 
 def words_of(text: str) -> list[Word]:

@@ -615,8 +615,14 @@ MUTANTS: tuple[Mutant, ...] = (
          "tests/tools/imports/test_import_ids.py::test_two_processes_that_import_at_once_keep_the_rows_of_both"),
     )),
     *rows(APPROVALS, "agent/commands/approvals.py", (
-        ("set(more.split()) <= _AROUND_A_YES | named", "True", "tests/agent/commands/test_approvals.py"),
-        ('notice = f"{_unclear(text)}.\\n{in_a_sentence(plan)}\\n"', 'return Decision(False, "terminal", text.strip())',
+        ("if not _left(more, around) else None", "", "tests/agent/commands/test_approvals.py"),
+        ('"start" if stage else "yes", "opening"', '"start", "opening"', "tests/agent/commands/test_approvals.py"),
+        ('_said("yes", "start" if stage else "yes")', '_said("yes", "start")',
+         "tests/agent/commands/test_approvals.py::test_an_order_to_start_agrees_to_no_other_question"),
+        (" and (marked or alone)", "",
+         "tests/agent/commands/test_approvals.py::test_a_no_is_a_no_at_once_with_its_words_as_the_reason"),
+        ('notice = f"{_unclear(text, plan.stage)}.\\n{in_a_sentence(plan)}\\n"',
+         'return Decision(False, "terminal", text.strip())',
          "tests/agent/commands/test_approvals.py"),
     )),
     *rows(APPROVALS, "agent/words/acts.py", (
@@ -657,6 +663,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *rows(APPROVALS, "agent/driver/look_ups.py", (
         ('or reply.run or', "or",
          "tests/agent/driver/test_said.py::test_what_is_asked_of_it_is_asked_of_the_run_that_was_just_named"),
+    )),
+    *rows(APPROVALS, "agent/driver/at_price.py", (
         (" or edits.beside:", ":",
          "tests/agent/driver/test_said.py::test_at_a_price_only_values_whose_every_word_was_taken_change_it"),
         ("    if unread or edits.without", "    if edits.without",

@@ -54,6 +54,12 @@ def plan(seconds: float = 60.0, summary: str = "train") -> Plan:
         "yes I agree", "ok let's go", "d'accord", "sì, procedi pure", "tak, dawaj", "na dann mal los",
         "va bene", "fine, do it", "Yep, off you go.", "off you go", "Tak, zaczynaj",
         "pode ir", "ga maar", "tak, lecimy", "on y va", "ja, fang an", "ja, ga je gang",
+        "k go", "approved, kick it off", "no dobra, lecimy", "Dobrze, proszę zaczynać.", "alright, let’s do this",
+        "well, go ahead then", "yea sure", "good to go", "gut, mach", "na klar, los", "dann fang bitte an",
+        "es kann losgehen", "geht klar", "bueno, hazlo", "sí, dale", "venga, empieza", "allez, vas-y", "bon, lancez",
+        "d’accord", "dai, vai", "perfetto, iniziamo", "tá bom, manda ver", "beleza, pode começar",
+        "is goed, begin maar",
+        "akkoord", "prima, start maar", "jasne, odpalaj", "no to lecimy", "zgoda", "👍",
     ],
 )  # fmt: skip
 def test_a_yes_is_a_yes_however_politely_it_is_said(text: str) -> None:
@@ -66,21 +72,37 @@ def test_enter_alone_is_no_answer(text: str) -> None:
     assert read_answer(text, by="t") is None
 
 
+@table("text", ["let it run", "kick it off", "launch it", "niech leci"])
+def test_an_order_to_start_agrees_to_no_other_question(text: str) -> None:
+    """`End it?`"""
+    assert read_answer(text, by="t") is None
+    answer = read_answer(text, by="t", stage="train")
+    assert answer is not None and answer.yes
+
+
 BEGIN_WITH_YES = (
     "yes but with rank 8", "yes?", "yes why not", "yes, deploy", "ok but later", "go away", "start over", "yes no",
     "sure, if it is cheap", "ok stop", "go ahead and don't", "yes with half the rows", "ja aber nicht jetzt", "好？",
     "可以，但是先告诉我要多久？", "oui mais moins cher", "ja, aber erst morgen", "好的，但是先告诉我要多久",
     "go ahead and delete the old one too", "va bene, ma domani", "tak, ale później",
-    "ja maar niet nu", "ok, off", "yes, turn it off",
+    "ja maar niet nu", "ok, off", "yes, turn it off", "approved, deploy now", "dale pero mañana",
+    "ja, wenn es billig ist",
+    "dobra, ale później", "vas-y doucement", "mach aus", "si, si es barato", "ja maar", "start with fewer rows",
 )  # fmt: skip
 NEITHER = (
-    "use rank 8 instead", "yesterday", "1", "yess", "approved, deploy now", "too slow", "maybe", "hm", "rank 8",
+    "use rank 8 instead", "yesterday", "1", "yess", "too slow", "maybe", "hm", "rank 8",
     "fine", "fine, but later", "fine whatever",  # Italian for the end
-    "how much disk", "可以先等等吗", "startle", "i said yes", "continue", "jacket", "\N{RIGHT-TO-LEFT OVERRIDE}yes",
+    "how much disk", "可以先等等吗", "startle", "i said yes", "continue", "jacket", "i go now",
+    "laat maar", "ya vale", "to go",
+    # A no that goes on as a yes.
+    "no, go ahead", "no problem, start it", "nein, mach ruhig", "non, vas-y", "não, pode ir",
+    "nie ma problemu, zaczynaj",
+    "wait, ok go", "\N{RIGHT-TO-LEFT OVERRIDE}yes",
 )  # fmt: skip
 NOS = (
     "no", "nope", "No, too slow", "not yes", "never", "stop", "later", "not now, yes?", "don't start it", "nein danke",
-    "cancel that", "wait", "n",
+    "cancel that", "wait", "n", "no go", "nie zaczynaj", "nie zaczynaj teraz", "no lo hagas", "no, start later",
+    "nee joh, laat maar", "no, not ok",
 )  # fmt: skip
 
 

@@ -33,8 +33,9 @@ from tests.fixtures.stored_runs import suite as stored_suite
 from tests.fixtures.tables import table
 from tests.fixtures.waiting import HANG_S
 from tunesmith.agent.driver import by_code, parts, plan_questions, planning
+from tunesmith.agent.driver.at_price import Waits, as_edit, aside
 from tunesmith.agent.driver.by_code import decide, guessed
-from tunesmith.agent.driver.look_ups import as_edit, aside, turn_context
+from tunesmith.agent.driver.look_ups import turn_context
 from tunesmith.agent.driver.turn_deps import Call, TurnAnswer
 from tunesmith.agent.queries.answer import Proposed
 from tunesmith.agent.queries.arguments import Query
@@ -393,18 +394,22 @@ def test_at_a_price_only_values_whose_every_word_was_taken_change_it(said: str) 
 
 def test_a_question_about_the_price_that_waits_points_at_it_and_others_are_answered(alone: Alone) -> None:
     price = "train: about 6 min, an estimate by usual rates; disk 61 MiB needed."
-    assert price in aside(alone.deps, "how much time will all of this take?", "train", price)
-    assert price in aside(alone.deps, "how blue is the whale in the morning?", "train", price)
-    assert "price stands above" in aside(alone.deps, "how much time will all of this take?", "train")
-    assert "adapter" in aside(alone.deps, "which cases does the adapter fail?", "train")
-    assert "Type a value as field=value" in aside(alone.deps, "ginge das mit weniger Epochen schneller?", "train")
-    assert "cannot be priced" in aside(alone.deps, "would rank 4 be quicker?", "train"), "these records lack a size"
-    assert "lora_rank was 16" in aside(alone.deps, "not sure, which rank did we use last time?", "train")
-    assert "not sure what it asks" in aside(alone.deps, "how blue is the whale in the morning?", "train")
+    assert price in aside(alone.deps, "how much time will all of this take?", Waits("train", price))
+    assert price in aside(alone.deps, "how blue is the whale in the morning?", Waits("train", price))
+    assert "price stands above" in aside(alone.deps, "how much time will all of this take?", Waits("train"))
+    assert "adapter" in aside(alone.deps, "which cases does the adapter fail?", Waits("train"))
+    assert "Type a value as field=value" in aside(
+        alone.deps, "ginge das mit weniger Epochen schneller?", Waits("train")
+    )
+    assert "cannot be priced" in aside(alone.deps, "would rank 4 be quicker?", Waits("train")), (
+        "these records lack a size"
+    )
+    assert "lora_rank was 16" in aside(alone.deps, "not sure, which rank did we use last time?", Waits("train"))
+    assert "not sure what it asks" in aside(alone.deps, "how blue is the whale in the morning?", Waits("train"))
     assert (
-        aside(alone.deps, "yes, why not?", "train")
-        == aside(alone.deps, "not now, yes?", "train")
-        == aside(alone.deps, "no, too slow", "train")
+        aside(alone.deps, "yes, why not?", Waits("train"))
+        == aside(alone.deps, "not now, yes?", Waits("train"))
+        == aside(alone.deps, "no, too slow", Waits("train"))
         == ""
     )
     assert alone.asked == []
